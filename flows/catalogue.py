@@ -1,0 +1,88 @@
+"""Every deployment, declared once, and their registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.utilities.callables import parameter_schema
+
+from flows.lifecycle import LifecycleFlow
+from flows.training import train
+from infra import home as homes
+from infra import work_pools
+from infra.errors import NotFoundError
+from registry import catalogue
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A flow as people start it.
+
+    Attributes:
+        flow: The flow.
+        entrypoint: Where a worker imports it from.
+        pool: The work pool that runs it.
+        tags: What the UI groups it by.
+        concurrency_limit: How many may run at once; None for as many as the pool takes.
+    """
+
+    flow: LifecycleFlow[..., Any]
+    entrypoint: str
+    pool: str
+    tags: tuple[str, ...]
+    concurrency_limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The flow's name, which is the deployment's as well."""
+        return self.flow.name
+
+
+ENTRIES = (Entry(train, "flows.training.train", "gpu", ("modelyard", "training")),)
+_BY_NAME = {entry.name: entry for entry in ENTRIES}
+
+
+def entry(name: str) -> Entry:
+    """The entry of the flow ``name``.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise NotFoundError(
+            f"There is no flow {name!r}.", f"There are: {', '.join(sorted(_BY_NAME))}."
+        ) from None
+
+
+async def _register(client: PrefectClient, declared: Entry) -> str:
+    flow_id = await client.create_flow_from_name(declared.name)
+    await client.create_deployment(
+        flow_id=flow_id,
+        name=declared.name,
+        description=(declared.flow.description or "").strip(),
+        entrypoint=declared.entrypoint,
+        pull_steps=[],
+        work_pool_name=declared.pool,
+        tags=list(declared.tags),
+        concurrency_limit=declared.concurrency_limit,
+        parameter_openapi_schema=parameter_schema(declared.flow.fn).model_dump_for_openapi(),
+        enforce_parameter_schema=True,
+    )
+    return f"{declared.name}/{declared.name}"
+
+
+async def deploy() -> dict[str, list[str]]:
+    """Bring the catalogue's database, the pools and the deployments up to date.
+
+    Returns:
+        ``{"pools": [...], "deployments": [...]}``. Twice is no change.
+    """
+    catalogue.migrate()
+    async with get_client() as client:
+        pools = await work_pools.register(client, homes.current())
+        deployments = [await _register(client, declared) for declared in ENTRIES]
+    return {"pools": pools, "deployments": deployments}

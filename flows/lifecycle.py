@@ -1,0 +1,264 @@
+"""What every lifecycle flow has in common: one executor, one way to refuse, one way to be called.
+
+A lifecycle flow is a Prefect flow. On a worker, Prefect's engine runs its function. Called in
+Python it runs in the caller's process, against the stack that is up or a private one for the
+while, refuses bad input before anything exists, returns its result, and raises a
+:class:`ModelyardError` where it ends in any other way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+import prefect.context
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import Abort, ParameterTypeError
+from prefect.logging import get_logger
+from prefect.states import Cancelled, Failed
+from prefect.utilities.callables import get_call_parameters, parameter_schema
+from pydantic import BaseModel
+
+from infra import connection, identity, run_lock, settings
+from infra import home as homes
+from infra.connection import Endpoints
+from infra.errors import BadInputError, ModelyardError, RunFailedError
+from infra.home import Home
+from infra.settings import Settings
+from infra.stack import client as stack
+from registry import catalogue, statuses
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+USER_LABEL = "modelyard.user"
+_CANCEL_POLL_SECONDS = 2.0
+_UNDER_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
+
+_logger = get_logger("modelyard.lifecycle")
+
+
+@dataclass
+class Execution:
+    """The run that this process executes.
+
+    Attributes:
+        flow_run_id: Prefect's id of it.
+        name: Its name in Prefect.
+        user: Who started it.
+        attempt: 1 at first, more when it is retried.
+        home: Where it works.
+        settings: The settings.
+        began: ``time.monotonic()`` at its start.
+        cancelled: Set when somebody stops it. A worker does so by a signal instead.
+    """
+
+    flow_run_id: str
+    name: str
+    user: str
+    attempt: int
+    home: Home
+    settings: Settings
+    began: float = field(default_factory=time.monotonic)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+def _current() -> Execution:
+    context = prefect.context.FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    run = context.flow_run
+    user = (run.labels or {}).get(USER_LABEL) or identity.caller()
+    return Execution(
+        str(run.id), run.name, str(user), run.run_count, homes.current(), settings.load()
+    )
+
+
+def execute(
+    request: BaseModel,
+    check: Callable[[Any, str], None],
+    body: Callable[[Execution, Any], State[Any]],
+) -> State[Any]:
+    """Execute the flow run that this process is in; what a lifecycle flow's function returns.
+
+    Args:
+        request: What was asked for.
+        check: Refuses a request; told the flow run's id.
+        body: Does it.
+
+    Returns:
+        The state that the run ends in. A request that is refused, and what cannot be prepared,
+        ends in ``Failed(name="CreateFailed")``.
+
+    Raises:
+        Abort: If another process executes this run; its state is left alone.
+    """
+    execution = _current()
+    try:
+        with run_lock.holding(execution.home, execution.flow_run_id), _watching(execution):
+            check(request, execution.flow_run_id)
+            return body(execution, request)
+    except run_lock.AlreadyExecutedError as error:
+        raise Abort(f"Another process executes the run {execution.flow_run_id}.") from error
+    except KeyboardInterrupt:
+        return Cancelled(message="Stopped with Ctrl-C.")
+    except ModelyardError as error:
+        return failed(statuses.CREATE_FAILED_NAME, error)
+
+
+def failed(name: str, error: ModelyardError) -> State[Any]:
+    """A failed state that carries the error: for people in its message, in this process whole."""
+    return Failed(name=name, message=f"{error.code}: {error}", data=error)
+
+
+@contextlib.contextmanager
+def _watching(execution: Execution) -> Iterator[None]:
+    """Notice a cancellation where no worker does: in a caller's own process."""
+    if os.environ.get(_UNDER_WORKER_VARIABLE):
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        with get_client(sync_client=True) as client:
+            while not done.wait(_CANCEL_POLL_SECONDS):
+                try:
+                    state = client.read_flow_run(execution.flow_run_id).state  # type: ignore[arg-type]
+                except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                    _logger.debug("The run's state could not be read: %s", error)
+                    continue
+                if state and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
+                    execution.cancelled.set()
+
+    thread = threading.Thread(target=watch, daemon=True, name="cancellation")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(_CANCEL_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[Endpoints]:
+    """Point this process at Prefect, MLflow and the catalogue, and back afterwards.
+
+    They are those of the environment, else of the stack that is up, else of a private one that
+    lives until the last such context ends.
+
+    Raises:
+        StackError: If a private one cannot be started.
+    """
+    endpoints = connection.from_environment()
+    if endpoints:
+        yield endpoints
+        return
+    home = homes.current()
+    before = dict(os.environ)
+    with stack.held(home, settings.load()) as endpoints:
+        connection.adopt(endpoints, home)
+        prefect.context.refresh_global_settings_context()
+        catalogue.migrate()
+        try:
+            yield endpoints
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            prefect.context.refresh_global_settings_context()
+
+
+class LifecycleFlow(Flow[P, R]):
+    """A flow that can also be called as a plain function.
+
+    Attributes:
+        request: Makes the checked model from the flow's parameters, with relative paths resolved.
+        preflight: Refuses a request that cannot work; told the flow run's id, or "".
+    """
+
+    request: Callable[..., Any]
+    preflight: Callable[[Any, str], None]
+
+    def checked(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Parameters as Prefect is to get them: typed, checked and independent of the caller.
+
+        Raises:
+            ModelyardError: If they are refused. Needs a connection.
+        """
+        known = set(parameter_schema(self.fn).properties)
+        for name in given:
+            if name not in known:
+                raise BadInputError(
+                    f"{self.name} has no parameter {name!r}.",
+                    f"It has: {', '.join(sorted(known))}.",
+                    code="ParameterUnknown",
+                )
+        try:
+            validated = self.validate_parameters(given)
+        except (ParameterTypeError, ValueError) as error:
+            raise BadInputError(
+                f"A parameter of {self.name} is wrong: {error}", code="ParameterInvalid"
+            ) from error
+        request = self.request(**validated)
+        self.preflight(request, "")
+        dumped = request.model_dump(mode="json")
+        return {name: dumped[name] for name in given}
+
+    def outcome(self, given: dict[str, Any]) -> State[Any]:
+        """Run in this process with ``given`` parameters; the state that it ends in.
+
+        Raises:
+            ModelyardError: If the parameters are refused; no run exists then.
+        """
+        with connected():
+            parameters = self.checked(given)
+            state: State[Any] = super().__call__(return_state=True, **parameters)  # type: ignore[call-overload]
+            return state
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
+        """Run in this process and return the result.
+
+        Raises:
+            ModelyardError: If the parameters are refused, or the run ends in another state than
+                its good one; then it is a :class:`RunFailedError` that names the state.
+        """
+        given = get_call_parameters(self.fn, args, kwargs, apply_defaults=False)
+        state = self.outcome(given)
+        if state.is_completed():
+            result: R = state.result()  # type: ignore[assignment]
+            return result
+        if isinstance(state.data, ModelyardError):
+            raise state.data
+        word = statuses.word(self.name, state)
+        raise RunFailedError(
+            f"{self.name} ended {word}: {state.message or 'no reason'}", state=word
+        )
+
+
+def lifecycle_flow(
+    *,
+    request: Callable[..., Any],
+    preflight: Callable[[Any, str], None],
+    run_name: Callable[[], str],
+) -> Callable[[Callable[P, R]], LifecycleFlow[P, R]]:
+    """Make a lifecycle flow of a function; the flow is called as the function is.
+
+    Args:
+        request: Makes the checked model from the function's parameters, relative paths resolved.
+        preflight: Refuses a request that cannot work.
+        run_name: Names a run that begins.
+    """
+
+    def decorate(function: Callable[P, R]) -> LifecycleFlow[P, R]:
+        made = LifecycleFlow(function, name=function.__name__, flow_run_name=run_name)
+        made.request = request
+        made.preflight = preflight
+        return made
+
+    return decorate

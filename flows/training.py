@@ -1,0 +1,240 @@
+"""Training: run a script under AI EasyMaker's contract and register what it leaves."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed
+from pydantic import Field
+
+from flows import lifecycle
+from flows.lifecycle import Execution
+from infra import home as homes
+from infra import settings
+from infra.errors import ModelyardError, RunFailedError
+from registry import models, statuses, tracking
+from tasks import script, training
+from tasks.script import Ended, Ending, Forwarder
+from tasks.training import Algorithm, Dataset, Prepared, Scalar, Training, Workplace
+from tuning.metrics import Collector, MetricPattern
+
+_METRICS_SECONDS = 30.0
+
+
+def preflight(request: Training, flow_run_id: str) -> None:
+    """Refuse a training that cannot work, before any resource is taken.
+
+    Raises:
+        ModelyardError: With a code of its own for each fault.
+    """
+    training.check(request, homes.current(), settings.load())
+    if request.name:
+        tracking.check_name("train", request.name, request.experiment, flow_run_id)
+
+
+@task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
+def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepared:
+    """Fetch the algorithm and the data and install the requirements."""
+    return training.prepare(
+        request,
+        place,
+        execution.home,
+        execution.settings,
+        retried=execution.attempt > 1,
+    )
+
+
+@task(name="run script", cache_policy=NO_CACHE, persist_result=False)
+def _run_script(
+    request: Training, prepared: Prepared, place: Workplace, execution: Execution, run_id: str
+) -> Ended:
+    """Run the script; its lines, metrics and the machine's load are recorded meanwhile."""
+    stream = tracking.MetricStream(run_id)
+    forward = Forwarder(get_run_logger().info, execution.settings.log_lines_per_second)
+    collector = Collector(request.metrics)
+
+    def on_line(line: str) -> None:
+        forward(line)
+        for name, value in collector.collect(line):
+            stream.add(name, value)
+
+    limit = request.max_minutes
+    try:
+        with tracking.system_metrics(run_id):
+            ended = script.run(
+                prepared.command,
+                env=training.script_environment(
+                    prepared,
+                    home=execution.home,
+                    flow_run_id=execution.flow_run_id,
+                    mlflow_run_id=run_id,
+                ),
+                cwd=place.source,
+                log=place.log,
+                on_line=on_line,
+                deadline=execution.began + limit * 60 if limit else None,
+                stop_requested=execution.cancelled.is_set,
+                grace=execution.settings.stop_grace_seconds,
+            )
+    finally:
+        forward.close()
+        stream.close(_METRICS_SECONDS)
+    return ended
+
+
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+def _publish(
+    request: Training, place: Workplace, execution: Execution, run_id: str, name: str
+) -> str | None:
+    """Copy the model to the output and register it; the model's URI, or None if there is none."""
+    if not training.has_model(place):
+        get_run_logger().warning("The script left nothing in EM_MODEL_DIR: there is no model.")
+        return None
+    training.publish_output(request, place)
+    source = tracking.log_files(run_id, place.model, "model")
+    return models.register(name, run_id, source, execution.flow_run_id)
+
+
+def _open(request: Training, execution: Execution) -> str:
+    """Open the MLflow run and tie both runs to each other."""
+    run_id = tracking.open_run(
+        tracking.Opening(
+            flow_run_id=execution.flow_run_id,
+            kind="train",
+            name=request.name or execution.name,
+            experiment=request.experiment,
+            description=request.description,
+            user=execution.user,
+            parameters=request.hyperparameters,
+        )
+    )
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(
+            execution.flow_run_id,  # type: ignore[arg-type]
+            {tracking.MLFLOW_RUN_LABEL: run_id},
+        )
+    create_link_artifact(
+        key="mlflow-run",
+        link=tracking.run_url(run_id),
+        link_text="Metrics, system load, parameters and artifacts in MLflow",
+    )
+    return run_id
+
+
+def _train(execution: Execution, request: Training) -> State[Any]:
+    place = Workplace(execution.home.runs / execution.flow_run_id)
+    prepared = _prepare(request, place, execution)
+    if prepared.resumed_from:
+        get_run_logger().info("Resuming from the checkpoints in %s", prepared.resumed_from)
+    run_id = _open(request, execution)
+    status = "KILLED"
+    try:
+        ended = _run_script(request, prepared, place, execution, run_id)
+        status, state = _conclude(ended, request, place, execution, run_id)
+    except ModelyardError as error:
+        status, state = "FAILED", lifecycle.failed("FailTrain", error)
+    finally:
+        place.clear()
+        if place.log.exists():
+            tracking.log_file(run_id, place.log, "logs")
+        tracking.close_run(run_id, status)
+    return state
+
+
+def _conclude(
+    ended: Ended, request: Training, place: Workplace, execution: Execution, run_id: str
+) -> tuple[str, State[Any]]:
+    """MLflow's status and Prefect's state for a script that has ended."""
+    if ended.ending is Ending.STOPPED:
+        return "KILLED", Cancelled(message="Stopped.")
+    if ended.ending is Ending.TIMED_OUT:
+        error = RunFailedError(
+            f"The training was stopped after its {request.max_minutes:g} minutes.",
+            "Give it a larger max_minutes; a retry resumes from its newest checkpoint.",
+            state=statuses.TIMED_OUT,
+            code="Timeout",
+        )
+        return "FAILED", lifecycle.failed(statuses.TIMED_OUT_NAME, error)
+    failure = training.failure(ended, str(place.log))
+    if failure:
+        return "FAILED", lifecycle.failed("FailTrain", failure)
+    model_uri = _publish(request, place, execution, run_id, request.name or execution.name)
+    result = tracking.result(run_id)
+    if result["metrics"]:
+        create_table_artifact(
+            key="metrics",
+            table=[{"metric": name, "last value": value if value is not None else math.nan}
+                   for name, value in result["metrics"].items()],
+        )  # fmt: skip
+    return "FINISHED", Completed(message=f"Model: {model_uri or 'none'}", data=result)
+
+
+def _run_name() -> str:
+    return str(flow_run.parameters.get("name") or flow_run.name)
+
+
+def _request(**parameters: Any) -> Training:
+    return Training(**parameters).absolute()
+
+
+@lifecycle.lifecycle_flow(request=_request, preflight=preflight, run_name=_run_name)
+def train(
+    name: Annotated[
+        str | None, Field(description="The run's and the model's name; one of its own if empty.")
+    ] = None,
+    description: Annotated[str, Field(description="Free text.")] = "",
+    experiment: Annotated[
+        str, Field(description="The experiment that the run belongs to; made if missing.")
+    ] = "Default",
+    algorithm: Annotated[Algorithm, Field(description="What to run.")] = Algorithm(),  # noqa: B008
+    hyperparameters: Annotated[
+        dict[str, Scalar],
+        Field(description="Up to 100 values that the script gets as --key value."),
+    ] = {},  # noqa: B006
+    datasets: Annotated[list[Dataset], Field(description="Up to 10 data sets.")] = [],  # noqa: B006
+    checkpoint_input_uri: Annotated[
+        str | None, Field(description="Checkpoints to begin from.")
+    ] = None,
+    checkpoint_uri: Annotated[
+        str | None, Field(description="Where the script's checkpoints are kept.")
+    ] = None,
+    output_uri: Annotated[
+        str | None, Field(description="Where the model is copied, beside MLflow.")
+    ] = None,
+    metrics: Annotated[
+        list[MetricPattern], Field(description="Metrics to collect from the script's output.")
+    ] = [],  # noqa: B006
+    max_minutes: Annotated[
+        float | None, Field(description="The longest that the training may take.")
+    ] = None,
+) -> dict[str, Any]:
+    """Train a model with a script of your own and register it.
+
+    The script is run as AI EasyMaker runs it: see docs/training-contract.md.
+
+    Returns:
+        ``{"mlflow_run_id", "model_uri", "metrics"}``.
+    """
+    request = Training(
+        name=name,
+        description=description,
+        experiment=experiment,
+        algorithm=algorithm,
+        hyperparameters=hyperparameters,
+        datasets=datasets,
+        checkpoint_input_uri=checkpoint_input_uri,
+        checkpoint_uri=checkpoint_uri,
+        output_uri=output_uri,
+        metrics=metrics,
+        max_minutes=max_minutes,
+    )
+    # Prefect ends the run in a state that is returned; a caller gets the state's data.
+    return lifecycle.execute(request, preflight, _train)  # type: ignore[return-value]

@@ -1,0 +1,80 @@
+"""Which Prefect, MLflow and catalogue this process talks to.
+
+The environment says so where it does (``PREFECT_API_URL``, ``MLFLOW_TRACKING_URI``,
+``MODELYARD_DATABASE_URL``: a cluster, a worker's child); else the local stack that is running.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+
+from infra.home import Home
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Addresses of the three services that everything of ours talks to."""
+
+    prefect_api_url: str
+    mlflow_tracking_uri: str
+    database_url: str
+
+    @property
+    def prefect_ui_url(self) -> str:
+        """The Prefect UI's address."""
+        return self.prefect_api_url.removesuffix("/api")
+
+    def as_dict(self) -> dict[str, str]:
+        """The addresses by name."""
+        return asdict(self)
+
+
+_VARIABLES = {
+    "prefect_api_url": "PREFECT_API_URL",
+    "mlflow_tracking_uri": "MLFLOW_TRACKING_URI",
+    "database_url": "MODELYARD_DATABASE_URL",
+}
+
+
+def from_environment() -> Endpoints | None:
+    """The endpoints that the environment names; None unless it names them all."""
+    values = {field: os.environ.get(name) for field, name in _VARIABLES.items()}
+    if all(values.values()):
+        return Endpoints(**{field: value or "" for field, value in values.items()})
+    return None
+
+
+def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
+    """The variables that point a process at ``endpoints``, and keep it from phoning home."""
+    return {
+        **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
+        "MODELYARD_HOME": str(home.root),
+        "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_PROFILES_PATH": str(home.prefect / "profiles.toml"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        # While a server or the database restarts, requests fail for some seconds: retry them.
+        "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+        "PREFECT_CLIENT_MAX_RETRIES": "6",
+        "PREFECT_CLIENT_RETRY_JITTER_FACTOR": "0.2",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what a caller's own Prefect or MLflow has set in it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_", "_MLFLOW_"))
+    }
+
+
+def adopt(endpoints: Endpoints, home: Home) -> None:
+    """Point this process, and the processes it starts, at ``endpoints``."""
+    os.environ.update(environment(endpoints, home))

@@ -1,0 +1,109 @@
+"""Where things lie in the home folder of the local stack."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra import settings
+from infra.errors import StackError
+
+# A socket's path must fit into sockaddr_un: 104 bytes on macOS, 108 on Linux.
+_LONGEST_SOCKET_FOLDER = 70
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders and files below one ``MODELYARD_HOME``."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """Data folder of the embedded PostgreSQL."""
+        return self.root / "postgres"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where the MLflow server keeps artifacts."""
+        return self.root / "artifacts"
+
+    @property
+    def runs(self) -> Path:
+        """One working folder per flow run, named by its id."""
+        return self.root / "runs"
+
+    @property
+    def overlays(self) -> Path:
+        """Environments made from scripts' requirements, by content."""
+        return self.root / "overlays"
+
+    @property
+    def logs(self) -> Path:
+        """One log file per part of the stack."""
+        return self.root / "logs"
+
+    @property
+    def prefect(self) -> Path:
+        """``PREFECT_HOME`` of everything that the stack starts."""
+        return self.root / "prefect"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the supervisor for as long as it lives."""
+        return self.root / "stack.lock"
+
+    @property
+    def record(self) -> Path:
+        """What the running supervisor says of itself."""
+        return self.root / "stack.json"
+
+    @property
+    def sockets(self) -> Path:
+        """Folder of the Unix sockets; in the temporary folder if the home's path is too long."""
+        folder = self.root / "sockets"
+        if len(os.fsencode(folder)) <= _LONGEST_SOCKET_FOLDER:
+            return folder
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"modelyard-{os.getuid()}-{digest}"
+
+    def make(self) -> None:
+        """Make the folders, open to their owner only.
+
+        Raises:
+            StackError: If the home cannot be made, or a folder belongs to somebody else.
+        """
+        try:
+            for folder in (self.root, self.sockets, self.artifacts, self.runs, self.overlays,
+                           self.logs, self.prefect):  # fmt: skip
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StackError(
+                f"The home {self.root} cannot be used: {error.strerror}.",
+                "Set MODELYARD_HOME to a folder that you may write to.",
+            ) from error
+        found = self.sockets.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise StackError(
+                f"{self.sockets} belongs to somebody else.",
+                "Set MODELYARD_HOME to another folder.",
+            )
+        self.sockets.chmod(0o700)
+
+
+def current() -> Home:
+    """The home that the settings name."""
+    return Home(settings.load().resolved_home())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` atomically by ``value`` as JSON."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=2))
+    partial.replace(path)

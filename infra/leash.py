@@ -1,0 +1,164 @@
+"""Run a command whose whole process tree ends when its owner does.
+
+Used as ``python -I -S leash.py [--signal N] [--grace SECONDS] [--first tree|main] -- COMMAND...``
+with standard input a pipe from the owner. The tree is ended as soon as the owner closes that pipe
+(on purpose or by dying), or when the leash is signalled itself: ``--signal`` goes to the whole
+tree, or to the command alone if that ends its own children in good order, and after the grace
+SIGKILL goes to all. When the command ends by itself, whatever it left running is killed at once.
+The leash ends as the command ended: with the same status, or by the same signal.
+
+On Linux the leash is a subreaper, so that a process which detaches itself is still its
+descendant, and the command is killed by the kernel should the leash itself be killed. This
+file is run by path and imports nothing but the standard library, because it starts once per
+script and must cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids below ``root``, nearest first, from ``/proc`` or else from ``ps``."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _process_table():
+        children.setdefault(parent, []).append(pid)
+    found: list[int] = []
+    level = [root]
+    while level:
+        level = [child for pid in level for child in children.get(pid, ())]
+        found += level
+    return found
+
+
+def _process_table() -> list[tuple[int, int]]:
+    if not os.path.isdir("/proc/self"):  # noqa: PTH112 (pathlib is slow to import)
+        out = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True).stdout
+        return [(int(pid), int(parent)) for pid, parent in map(str.split, out.splitlines())]
+    table = []
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                # The command name may hold spaces and brackets: fields count from its end.
+                table.append((int(name), int(file.read().rpartition(b")")[2].split()[1])))
+    return table
+
+
+def _kill_tree(signum: int) -> None:
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signum)
+
+
+def _reap(main: int) -> int | None:
+    """Reap whatever has ended; the main command's wait status if it was among it."""
+    status = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == main:
+                status = raw
+    return status
+
+
+def _spawn(command: list[str], libc: ctypes.CDLL | None) -> int:
+    owner = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != owner:  # the leash died between the fork and the line above
+                os._exit(137)
+        for signum in (*_SIGNALS, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(signum, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.execvp(command[0], command)  # noqa: S606
+    except OSError as error:
+        os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _end_like(status: int) -> None:
+    if os.WIFSIGNALED(status):
+        signum = os.WTERMSIG(status)
+        with contextlib.suppress(OSError):  # SIGKILL takes no handler and needs none
+            signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool) -> None:
+    """Run ``command`` to its end or its owner's, and end the same way; does not return."""
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    asked: list[int] = []
+    for signum in _SIGNALS:
+        signal.signal(signum, lambda number, _frame: asked.append(number))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    main = _spawn(command, libc)
+
+    status: int | None = None
+    deadline: float | None = None
+    watched = [0, wake_read]
+    while status is None:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select(watched, [], [], timeout)
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        if 0 in ready and not os.read(0, 4096):
+            watched.remove(0)
+            asked.append(stop_signal)
+        status = _reap(main)
+        if status is None and asked and deadline is None:
+            if main_first:
+                os.kill(main, stop_signal)
+            else:
+                _kill_tree(stop_signal)
+            deadline = time.monotonic() + grace
+        elif status is None and deadline is not None and time.monotonic() >= deadline:
+            _kill_tree(signal.SIGKILL)
+            deadline = time.monotonic() + 0.2  # again, for what was forked meanwhile
+    while descendants(os.getpid()):
+        _kill_tree(signal.SIGKILL)
+        _reap(main)
+        time.sleep(0.005)
+    _end_like(status)
+
+
+def _main(arguments: list[str]) -> None:
+    split = arguments.index("--")
+    options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
+    run(
+        arguments[split + 1 :],
+        int(options.get("--signal", signal.SIGTERM)),
+        float(options.get("--grace", "3")),
+        main_first=options.get("--first") == "main",
+    )
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

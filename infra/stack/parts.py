@@ -1,0 +1,188 @@
+"""The parts of the local stack, as data: what to run, what it needs, when it is healthy."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from infra import forked
+from infra.connection import Endpoints, clean_environment, environment
+from infra.home import Home
+from infra.settings import Settings
+from infra.stack import postgres
+
+# What a flow run or a command needs imported: paid once, by the fork server.
+_PRELOADED = (
+    "prefect.engine", "prefect.flow_engine", "prefect.events.clients", "prefect.workers.process",
+    "mlflow", "mlflow.system_metrics.system_metrics_monitor", "flows.submission",
+    "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
+    "modelyard.commands.deploy",
+)  # fmt: skip
+POOLS = ("gpu", "cpu")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the stack.
+
+    Attributes:
+        name: As ``modelyard status`` shows it.
+        command: The command line.
+        ready: Whether it does its work, asked again and again until it does. Blocking.
+        env: Variables beside the stack's own.
+        needs: Parts that must be ready before it starts for the first time.
+        prepare: Done before each start. Blocking.
+        once: It ends by itself, and is ready when it has ended with status 0.
+        runs: It belongs to what runs flows; a private stack goes without it.
+        stop_signal: The signal that ends it in good order.
+        grace: Seconds between that signal and SIGKILL.
+        sockets: Listening sockets that it inherits, by number.
+    """
+
+    name: str
+    command: list[str]
+    ready: Callable[[], bool]
+    env: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    prepare: Callable[[], None] | None = None
+    once: bool = False
+    runs: bool = False
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace: float = 5.0
+    sockets: tuple[int, ...] = ()
+
+
+def bind(port: int) -> socket.socket:
+    """A listening socket on loopback at ``port``, or at a free one if that is taken."""
+    for candidate in (port, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", candidate))
+        except OSError:
+            listener.close()
+            continue
+        listener.listen(512)
+        return listener
+    raise AssertionError("port 0 is always free")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (always http)
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _served(listener: socket.socket, application: str, *options: str) -> list[str]:
+    module = "infra.stack.served"
+    return [sys.executable, "-P", "-m", module, str(listener.fileno()), application, *options]
+
+
+def environment_of_parts(endpoints: Endpoints, home: Home) -> dict[str, str]:
+    """What every part, and so every flow run, has in its environment."""
+    return {
+        **clean_environment(),
+        **environment(endpoints, home),
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        "PYTHONUNBUFFERED": "1",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+
+
+def _database(home: Home, settings: Settings) -> Part:
+    return Part(
+        "database",
+        postgres.command(home, settings),
+        functools.partial(postgres.ready, home),
+        prepare=functools.partial(postgres.prepare, home, settings),
+        stop_signal=signal.SIGINT,
+        grace=20.0,
+    )
+
+
+def _prefect(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
+    return Part(
+        "prefect",
+        _served(listener, "prefect.server.api.server:create_app", "--factory"),
+        functools.partial(_answers, f"{endpoints.prefect_api_url}/ready"),
+        env={
+            "PREFECT_API_DATABASE_CONNECTION_URL": postgres.url(home, "asyncpg", "prefect"),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres.url(home, "asyncpg", "prefect"),
+            "PREFECT_SERVER_API_HOST": "127.0.0.1",
+            "PREFECT_SERVER_API_PORT": str(listener.getsockname()[1]),
+            "PREFECT_UI_API_URL": endpoints.prefect_api_url,
+            "PREFECT_SERVER_UI_API_URL": endpoints.prefect_api_url,
+            "PREFECT__SERVER_FINAL": "1",
+        },
+        needs=("database",),
+        sockets=(listener.fileno(),),
+    )
+
+
+def _mlflow(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
+    # What `mlflow server` sets before it starts uvicorn; without its job runner, which would be
+    # seven more processes.
+    store = postgres.url(home, "psycopg", "mlflow")
+    return Part(
+        "mlflow",
+        _served(listener, "mlflow.server.fastapi_app:app"),
+        functools.partial(
+            _answers,
+            f"{endpoints.mlflow_tracking_uri}/api/2.0/mlflow/experiments/search?max_results=1",
+        ),
+        env={
+            "_MLFLOW_SERVER_FILE_STORE": store,
+            "_MLFLOW_SERVER_REGISTRY_STORE": store,
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": home.artifacts.as_uri(),
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "_MLFLOW_SGI_NAME": "uvicorn",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        needs=("database",),
+        sockets=(listener.fileno(),),
+    )
+
+
+def build(
+    home: Home, settings: Settings, endpoints: Endpoints, prefect: socket.socket,
+    mlflow: socket.socket,
+) -> list[Part]:  # fmt: skip
+    """Every part, in an order in which each comes after what it needs."""
+    fork = forked.socket_path(home)
+    return [
+        _database(home, settings),
+        _prefect(home, endpoints, prefect),
+        _mlflow(home, endpoints, mlflow),
+        Part(
+            "forkserver",
+            [sys.executable, "-P", "-m", "infra.forkserver", str(fork), *_PRELOADED],
+            functools.partial(forked.accepts, fork),
+            runs=True,
+            grace=15.0,
+        ),
+        Part(
+            "deploy",
+            forked.command(home, "modelyard.main", "deploy"),
+            lambda: True,
+            needs=("prefect", "forkserver"),
+            once=True,
+            runs=True,
+        ),
+        Part(
+            "worker",
+            forked.command(home, "infra.worker", *POOLS),
+            functools.partial(forked.accepts, home.sockets / "worker.sock"),
+            needs=("deploy",),
+            runs=True,
+        ),
+    ]

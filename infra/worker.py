@@ -1,0 +1,145 @@
+"""The worker of the local pools, and the reconciler beside it.
+
+``python -m infra.worker POOL...`` runs Prefect's own process worker for each pool, in one
+process. The pools' job template starts each run through the fork server.
+
+The reconciler compares what Prefect believes to run with what does run on this machine, and
+mends both sides: a run whose process is gone is ended or, if it never began, put back into the
+queue; a process whose run is over is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+import sys
+from datetime import UTC, datetime, timedelta
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.logging import get_logger
+from prefect.states import Cancelled, Crashed, Scheduled
+from prefect.workers.process import ProcessWorker
+
+from infra import home as homes
+from infra import run_lock
+from infra.home import Home
+from infra.stack import remains
+
+_INTERVAL_SECONDS = 5.0
+_PAGE = 200
+
+# Between Prefect's word that a run is Running and the flow's taking of its lock lies the start
+# of the flow; between Pending and Running lies the wait for the fork server.
+_STARTING = timedelta(seconds=15)
+_SUBMITTING = timedelta(seconds=60)
+_RESTARTED = timedelta(seconds=5)
+
+_logger = get_logger("modelyard.reconciler")
+
+
+def verdict(
+    flow_run: FlowRun, *, locked: bool | None, pools: tuple[str, ...], started: datetime,
+    now: datetime,
+) -> State | None:  # fmt: skip
+    """What an active run's state must become, or None if it is right as it is.
+
+    Args:
+        flow_run: A run that Prefect has as Running, Pending or Cancelling.
+        locked: Whether somebody on this machine executes it; None if nobody ever did.
+        pools: The pools of this worker: who else's runs never ran here are not ours to judge.
+        started: When this worker process started.
+        now: The present time.
+    """
+    state = flow_run.state
+    if locked or state is None or (locked is None and flow_run.work_pool_name not in pools):
+        return None
+    age = now - state.timestamp
+    if state.type == StateType.PENDING:
+        orphaned = state.timestamp < started and now - started > _RESTARTED
+        if orphaned or age > _SUBMITTING:
+            return Scheduled(message="Its worker died before it began; it is queued again.")
+    elif age > _STARTING and state.type == StateType.CANCELLING:
+        return Cancelled(message="Stopped; its process is gone.")
+    elif age > _STARTING:
+        return Crashed(
+            message="Its process or worker was killed. A retry resumes from the newest "
+            f"checkpoint: modelyard runs retry {flow_run.id}"
+        )
+    return None
+
+
+async def reconcile(
+    client: PrefectClient, home: Home, pools: tuple[str, ...], started: datetime
+) -> int:
+    """Mend every active run that nobody executes; how many there were."""
+    active = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=active)))
+    mended = 0
+    runs = await client.read_flow_runs(
+        flow_run_filter=wanted, sort=FlowRunSort.START_TIME_ASC, limit=_PAGE
+    )
+    for flow_run in runs:
+        state = verdict(
+            flow_run,
+            locked=run_lock.held(home, str(flow_run.id)),
+            pools=pools,
+            started=started,
+            now=datetime.now(UTC),
+        )
+        if state is not None:
+            _logger.warning("Run %s is %s: %s", flow_run.id, state.name, state.message)
+            await client.set_flow_run_state(flow_run.id, state, force=True)
+            mended += 1
+    return mended
+
+
+async def _reconcile_for_ever(home: Home, pools: tuple[str, ...]) -> None:
+    started = datetime.now(UTC)
+    executed = functools.partial(run_lock.held, home)
+    async with get_client() as client:
+        while True:
+            try:
+                await reconcile(client, home, pools, started)
+                await asyncio.to_thread(remains.end_runs, home, lambda run: executed(run) is True)
+            except Exception:  # the edge of the loop: the next turn may do better
+                _logger.exception("Not reconciled this time")
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+
+async def _announce(home: Home) -> asyncio.Server:
+    """A socket that accepts while this worker lives: what the supervisor asks for its health."""
+    path = home.sockets / "worker.sock"
+    path.unlink(missing_ok=True)
+    return await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
+
+
+async def work(pools: tuple[str, ...]) -> None:
+    """Run the workers and the reconciler until one of them fails."""
+    home = homes.current()
+    workers = [
+        ProcessWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
+                      create_pool_if_not_found=False)
+        for pool in pools
+    ]  # fmt: skip
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.start())
+        group.create_task(_reconcile_for_ever(home, pools))
+        async with await _announce(home):
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(work(tuple(sys.argv[1:])))
+    os._exit(0)

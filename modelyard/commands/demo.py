@@ -1,0 +1,43 @@
+"""``modelyard demo``: the way in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from flows import submission
+from flows.lifecycle import connected
+from infra import home as homes
+from infra import settings
+from infra.stack import client
+from modelyard import output, parameters
+from modelyard.commands import run as run_command
+from modelyard.output import Json, console
+from registry import statuses
+
+app = typer.Typer(add_completion=False)
+
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
+
+
+@app.command()
+def demo(json: Json = False) -> None:
+    """Start the stack, train a classifier on scanned digits, and show where to look."""
+    if not json:
+        console.print("Starting the stack ...")
+    client.up(homes.current(), settings.load())
+    with connected():
+        asked = parameters.read(_EXAMPLE / "train.yaml", None)
+        asked["algorithm"]["uri"] = str(_EXAMPLE)
+        found = run_command.watch(submission.start("train", asked), quiet=json)
+    output.thing(found, as_json_=json)
+    if found["state"] != statuses.COMPLETE:
+        raise typer.Exit(1)
+    if not json:
+        console.print(
+            "\nThe run, its log and its form are in the Prefect UI; its metrics and the model are "
+            "in MLflow (links above).\nThe stack stays up: modelyard status shows it, modelyard "
+            "down ends it.",
+            markup=False,
+        )

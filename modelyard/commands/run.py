@@ -1,0 +1,86 @@
+"""``modelyard run`` and ``modelyard call``."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from flows import catalogue, submission
+from flows.lifecycle import connected
+from infra.errors import ModelyardError
+from modelyard import output, parameters
+from modelyard.output import Json, console
+from modelyard.parameters import File, Pairs
+from registry import runs, statuses
+
+app = typer.Typer(add_completion=False)
+
+Flow = Annotated[str, typer.Argument(help="The flow's name, such as train.")]
+_FOLLOW_SECONDS = 0.5
+
+
+def watch(run: str, *, quiet: bool) -> dict[str, Any]:
+    """Wait for a run's end, showing its log meanwhile unless ``quiet``; what became of it."""
+    shown = 0
+    ended = False
+    while True:
+        if not quiet:
+            while lines := runs.logs(run, after=shown):
+                shown += len(lines)
+                for line in lines:
+                    console.print(line, markup=False)
+        if ended:
+            break
+        ended = runs.ended(run)
+        if not ended:
+            time.sleep(_FOLLOW_SECONDS)
+    found = runs.show(run)
+    return {
+        "flow_run_id": found["id"],
+        "state": found["state"],
+        "detail": found["detail"],
+        "message": found["message"],
+        "result": found["result"],
+        "links": found["links"],
+    }
+
+
+def _conclude(found: dict[str, Any], *, json: bool) -> None:
+    output.thing(found, as_json_=json)
+    if found["state"] != statuses.COMPLETE:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    flow: Flow,
+    file: File = None,
+    parameter: Pairs = None,
+    watch_: Annotated[bool, typer.Option("--watch", "-w", help="Wait for its end.")] = False,
+    json: Json = False,
+) -> None:
+    """Start a flow in its pool, through Prefect."""
+    with connected():
+        started = submission.start(flow, parameters.read(file, parameter))
+        if watch_:
+            _conclude(watch(started, quiet=json), json=json)
+        else:
+            output.thing(runs.brief(started), as_json_=json)
+
+
+@app.command()
+def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
+    """Run a flow in this process, whether or not the stack is up."""
+    declared = catalogue.entry(flow)
+    state = declared.flow.outcome(parameters.read(file, parameter))
+    found: dict[str, Any] = {
+        "state": statuses.word(flow, state),
+        "detail": statuses.detail(state),
+        "result": state.result() if state.is_completed() else None,
+    }
+    if not state.is_completed():
+        problem = state.data if isinstance(state.data, ModelyardError) else None
+        found["error"] = problem.as_dict() if problem else {"message": state.message}
+    _conclude(found, json=json)

@@ -1,0 +1,81 @@
+"""``modelyard runs``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows import submission
+from flows.lifecycle import connected
+from infra.errors import BadInputError
+from modelyard import output, parameters
+from modelyard.output import Json
+from modelyard.parameters import File, Pairs
+from registry import runs
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
+
+Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
+
+
+@app.command("list")
+def list_(
+    flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many, newest first.")] = 50,
+    json: Json = False,
+) -> None:
+    """The newest runs."""
+    with connected():
+        columns = ("id", "name", "flow", "state", "detail", "started", "seconds")
+        output.rows(runs.list_all(flow, limit), columns, as_json_=json)
+
+
+@app.command()
+def show(run: Run, json: Json = False) -> None:
+    """Everything about a run."""
+    with connected():
+        output.thing(runs.show(run), as_json_=json)
+
+
+@app.command()
+def update(
+    run: Run,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    description: Annotated[str | None, typer.Option(help="A new description.")] = None,
+    json: Json = False,
+) -> None:
+    """Rename or describe a run."""
+    if name is None and description is None:
+        raise BadInputError("There is nothing to change.", "Give --name or --description.")
+    with connected():
+        output.thing(runs.update(run, name, description), as_json_=json)
+
+
+@app.command()
+def stop(run: Run, json: Json = False) -> None:
+    """Stop a run and wait until it has stopped."""
+    with connected():
+        output.thing(runs.stop(run), as_json_=json)
+
+
+@app.command()
+def retry(run: Run, json: Json = False) -> None:
+    """Run a failed or stopped run again; it resumes from its newest checkpoint."""
+    with connected():
+        output.thing(runs.retry(run), as_json_=json)
+
+
+@app.command()
+def copy(run: Run, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
+    """Start a new run with the same parameters, changed by -f and -p."""
+    with connected():
+        copied = submission.copy(run, parameters.read(file, parameter))
+        output.thing(runs.brief(copied), as_json_=json)
+
+
+@app.command()
+def delete(run: Run, json: Json = False) -> None:
+    """Delete a run that has ended and made no model."""
+    with connected():
+        output.thing(runs.delete(run), as_json_=json)

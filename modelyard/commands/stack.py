@@ -1,0 +1,151 @@
+"""``modelyard up``, ``down`` and ``status``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from infra import home as homes
+from infra import settings
+from infra.errors import ConflictError, ModelyardError
+from infra.home import Home
+from infra.stack import client
+from infra.stack.supervisor import Supervisor, supervise
+from modelyard import output
+from modelyard.output import Json, console
+
+app = typer.Typer(add_completion=False)
+
+_FOLLOW_SECONDS = 0.3
+
+
+def _show(status: dict[str, Any]) -> None:
+    table = Table("part", "state", "pid", "restarts", box=None, header_style="bold")
+    for part in status["parts"]:
+        table.add_row(part["name"], part["state"], str(part["pid"] or ""), str(part["restarts"]))
+    console.print(table)
+    for name, link in status["links"].items():
+        console.print(f"{name:<8} {link}", markup=False)
+
+
+def _public(status: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in status.items() if name != "endpoints"}
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is up.")] = False,
+    json: Json = False,
+) -> None:
+    """Start the local stack; without --detach, stay and show its logs until Ctrl-C."""
+    home = homes.current()
+    if not detach:
+        try:
+            asyncio.run(_foreground(home, as_json=json))
+        except ConflictError:
+            console.print("The stack is up already.") if not json else None
+        else:
+            return
+    began = time.monotonic()
+    status = client.up(home, settings.load())
+    if json:
+        output.as_json(_public(status))
+        return
+    console.print(f"The stack is up ({time.monotonic() - began:.1f} s).")
+    _show(status)
+
+
+async def _foreground(home: Home, *, as_json: bool) -> None:
+    following: list[asyncio.Task[None]] = []
+
+    def started(supervisor: Supervisor) -> None:
+        following.append(asyncio.create_task(_announce(supervisor, as_json=as_json)))
+        if not as_json:
+            following.append(asyncio.create_task(_follow(home)))
+
+    try:
+        await supervise(home, settings.load(), lasting=True, started=started)
+    finally:
+        for task in following:
+            task.cancel()
+
+
+async def _announce(supervisor: Supervisor, *, as_json: bool) -> None:
+    while not (status := supervisor.status())["ready"]:
+        await asyncio.sleep(_FOLLOW_SECONDS)
+    if as_json:
+        output.as_json(_public(status))
+    else:
+        _show(status)
+        console.print("Ctrl-C ends it.")
+
+
+async def _follow(home: Home) -> None:
+    """Show what the parts write to their logs from now on."""
+    positions = {path: path.stat().st_size for path in home.logs.glob("*.log")}
+    while True:
+        await asyncio.sleep(_FOLLOW_SECONDS)
+        for path in sorted(home.logs.glob("*.log")):
+            text, positions[path] = _new_text(path, positions.get(path, 0))
+            for line in text.splitlines():
+                console.print(f"[dim]{path.stem:>10}[/dim] ", end="")
+                console.print(line, markup=False)
+
+
+def _new_text(path: Path, position: int) -> tuple[str, int]:
+    with path.open("rb") as file:
+        if path.stat().st_size < position:  # it was rotated
+            position = 0
+        file.seek(position)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    return whole.decode(errors="replace"), position + len(whole)
+
+
+@app.command()
+def down(json: Json = False) -> None:
+    """End the local stack and wait until it has ended; runs that go on can be retried later."""
+    was_up = client.down(homes.current())
+    if json:
+        output.as_json({"running": False, "was_running": was_up})
+    else:
+        console.print("The stack is down." if was_up else "The stack was not up.")
+
+
+@app.command()
+def status(
+    logs: Annotated[str, typer.Option(help="Show the log of this part.")] = "",
+    lines: Annotated[int, typer.Option("-n", help="How many lines of it.")] = 50,
+    json: Json = False,
+) -> None:
+    """What of the local stack runs, and where; exit status 1 if it is not up."""
+    home = homes.current()
+    if logs:
+        path = home.logs / f"{logs}.log"
+        if not path.exists():
+            known = ", ".join(sorted(log.stem for log in home.logs.glob("*.log"))) or "none"
+            raise ModelyardError(f"There is no log of {logs!r}.", f"There are: {known}.")
+        tail = path.read_text(errors="replace").splitlines()[-lines:]
+        if json:
+            output.as_json(tail)
+        else:
+            console.print("\n".join(tail), markup=False)
+        return
+    found = client.status(home)
+    if found is None:
+        if json:
+            output.as_json({"running": False, "ready": False, "parts": [], "links": {}})
+        else:
+            console.print("The stack is not up. Start it: modelyard up --detach")
+        raise typer.Exit(1)
+    if json:
+        output.as_json(_public(found))
+    else:
+        _show(found)
+    if not found["ready"]:
+        raise typer.Exit(1)

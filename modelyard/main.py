@@ -1,0 +1,108 @@
+"""The ``modelyard`` command.
+
+Verbs are loaded when they are called: starting and asking the stack needs neither Prefect's nor
+MLflow's seconds of imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import typer
+import typer.core
+import typer.main
+from pydantic import ValidationError
+
+from infra import forked
+from infra import home as homes
+from infra.errors import BadInputError, ModelyardError
+from modelyard import output
+
+_STACK = "modelyard.commands.stack"
+_RUN = "modelyard.commands.run"
+
+# verb: (module, what it does)
+_VERBS = {
+    "up": (_STACK, "Start the local stack and keep it."),
+    "down": (_STACK, "End the local stack."),
+    "status": (_STACK, "What of the local stack runs, and where."),
+    "deploy": ("modelyard.commands.deploy", "Register the work pools and deployments."),
+    "run": (_RUN, "Start a flow in its pool."),
+    "call": (_RUN, "Run a flow in this process."),
+    "runs": ("modelyard.commands.runs", "Runs: list, show, update, stop, retry, copy, delete."),
+    "model": ("modelyard.commands.model", "Models: list, show."),
+    "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
+}
+
+
+class _Verbs(typer.core.TyperGroup):
+    """Finds verbs in the table and loads the module of the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _VERBS:
+            return None
+        module, _ = _VERBS[cmd_name]
+        command: Any = typer.main.get_command(importlib.import_module(module).app)
+        inner = getattr(command, "commands", {})
+        return inner.get(cmd_name, command)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, _VERBS))
+        formatter.write("Usage: modelyard VERB [OPTIONS]\n\n")
+        for verb, (_, text) in _VERBS.items():
+            formatter.write(f"  {verb:<{width}}  {text}\n")
+        formatter.write("\nmodelyard VERB --help tells more; --json prints one JSON value.\n")
+
+
+# Verbs that import what the fork server of a running stack has imported already.
+_FORKED = {"run", "runs", "model"}
+_FORKED_VARIABLE = "MODELYARD_FORKED"
+
+
+def _fork_if_faster(arguments: list[str]) -> None:
+    """Become a client of the fork server where that saves seconds of imports."""
+    if not _FORKED.intersection(arguments[:1]) or os.environ.pop(_FORKED_VARIABLE, ""):
+        return
+    home = homes.current()
+    if forked.accepts(forked.socket_path(home)):
+        os.environ[_FORKED_VARIABLE] = "1"
+        command = forked.command(home, "modelyard.main", *arguments)
+        os.execv(command[0], command)  # noqa: S606
+
+
+cli = _Verbs(name="modelyard", no_args_is_help=True)
+
+
+def main() -> None:
+    """Run the command line; the process's exit status is 0 only if what was asked was done."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        _fork_if_faster(sys.argv[1:])
+        code = cli.main(sys.argv[1:], prog_name="modelyard", standalone_mode=False)
+    except ModelyardError as error:
+        output.error(error, as_json_=as_json)
+        code = 1
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        output.error(BadInputError(f"{where}: {first['msg']}"), as_json_=as_json)
+        code = 1
+    except typer.TyperException as error:
+        output.error(BadInputError(str(error), "See --help.", code="Usage"), as_json_=as_json)
+        code = 2
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

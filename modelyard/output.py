@@ -1,0 +1,67 @@
+"""How the command answers: a table or a sentence for people, one JSON value for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.errors import ModelyardError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+
+console = Console(highlight=False, soft_wrap=True)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def as_json(value: Any) -> None:
+    """Print ``value`` as the one JSON value of this command."""
+    sys.stdout.write(json.dumps(value, default=str, allow_nan=False) + "\n")
+
+
+def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool) -> None:
+    """Print a list: a table of ``columns``, or all of it as JSON."""
+    if as_json_:
+        as_json(found)
+        return
+    table = Table(*columns, box=None, header_style="bold")
+    for row in found:
+        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in columns))
+    console.print(table if found else "None.")
+
+
+def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
+    """Print one thing: its fields line by line, or as JSON."""
+    if as_json_:
+        as_json(found)
+        return
+    for name, value in found.items():
+        if value in (None, "", [], {}):
+            continue
+        if isinstance(value, Mapping):
+            console.print(f"[bold]{name}[/bold]")
+            for key, inner in value.items():
+                console.print(f"  {key}: {inner}", markup=False)
+        elif isinstance(value, list):
+            console.print(f"[bold]{name}[/bold]")
+            for inner in value:
+                console.print(f"  {inner}", markup=False)
+        else:
+            console.print(f"[bold]{name}[/bold]:", end=" ")
+            console.print(str(value), markup=False)
+
+
+def error(problem: ModelyardError, *, as_json_: bool) -> None:
+    """Say what went wrong: on standard error for people, as ``{"error"}`` for programs."""
+    if as_json_:
+        as_json({"error": problem.as_dict()})
+        return
+    _errors.print(f"[bold red]{problem.code}[/bold red]", end=" ")
+    _errors.print(problem.message, markup=False)
+    if problem.hint:
+        _errors.print(problem.hint, markup=False, style="dim")

@@ -1,0 +1,66 @@
+"""Parameters from files and from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from infra.errors import BadInputError
+
+File = Annotated[
+    Path | None, typer.Option("--file", "-f", help="Parameters as a YAML or JSON mapping.")
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter", "-p", help="key=value; a dotted key goes inside: hyperparameters.epochs=5."
+    ),
+]
+
+
+def read(file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
+    """Parameters of ``file``, with ``pairs`` over them. Values are read as YAML.
+
+    Raises:
+        BadInputError: If the file or a pair cannot be read as that.
+    """
+    parameters = _read_file(file) if file else {}
+    for pair in pairs or ():
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            raise BadInputError(f"{pair!r} is not key=value.", "Write -p key=value.")
+        _put(parameters, key, _parse(text, pair))
+    return parameters
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        found = _parse(file.read_text(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{file} cannot be read: {error}.", "Check the path.") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise BadInputError(f"{file} holds no mapping of parameters.", "Write name: value lines.")
+    return found
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInputError(f"{where} is not YAML: {error}", "Quote the value.") from error
+
+
+def _put(parameters: dict[str, Any], key: str, value: Any) -> None:
+    *outer, last = key.split(".")
+    inside = parameters
+    for name in outer:
+        inner = inside.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise BadInputError(f"{key}: {name} is no mapping.", "Give the whole value instead.")
+        inside = inner
+    inside[last] = value

@@ -1,0 +1,69 @@
+"""The catalogue: the database of what neither Prefect nor MLflow knows.
+
+One module per noun holds its rows and its verbs; this one holds the connection and brings the
+schema up to date. Migrations are in ``registry/migrations``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.orm import DeclarativeBase, Session
+
+from infra.errors import StackError
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_LOCK = 7_302_114_553_001  # any number that nobody else locks
+
+
+class Base(DeclarativeBase):
+    """Root of every row class; row classes end in ``Model``."""
+
+
+@functools.lru_cache(maxsize=4)
+def _engine(url: str) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(url, pool_pre_ping=True, pool_size=2)
+
+
+def engine() -> sqlalchemy.Engine:
+    """The engine of the database that ``MODELYARD_DATABASE_URL`` names.
+
+    Raises:
+        StackError: If it names none.
+    """
+    url = os.environ.get("MODELYARD_DATABASE_URL")
+    if not url:
+        raise StackError("No catalogue is known.", "Start the stack: modelyard up --detach.")
+    return _engine(url)
+
+
+def session() -> Session:
+    """A new session; use it as a context manager, and never across a network call."""
+    return Session(engine())
+
+
+def configuration() -> Config:
+    """Alembic's configuration."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def migrate() -> None:
+    """Bring the schema up to date; safe from several processes at once."""
+    config = configuration()
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine().begin() as connection:
+        if MigrationContext.configure(connection).get_current_revision() == head:
+            return
+        if connection.dialect.name == "postgresql":
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,305 @@
+"""Runs of every flow: Prefect's, in the reference's words, with their MLflow side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from mlflow.exceptions import MlflowException
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Cancelled, Cancelling
+
+from infra import home as homes
+from infra.errors import ConflictError, NotFoundError
+from registry import history, models, statuses, tracking
+
+_NOUN = "run"
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 60.0
+_PAGE = 200
+
+
+@contextlib.contextmanager
+def _prefect() -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+def _find(client: SyncPrefectClient, key: str) -> FlowRun:
+    """The run whose id, or whose only name, is ``key``."""
+    with contextlib.suppress(ValueError, ObjectNotFound):
+        return client.read_flow_run(UUID(key))
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[key]))
+    found = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.START_TIME_ASC, limit=2)
+    if len(found) > 1:
+        raise ConflictError(
+            f"Several runs are called {key!r}.", "Give the run's id: modelyard runs list."
+        )
+    if not found:
+        raise NotFoundError(
+            f"There is no run {key!r}.", "modelyard runs list shows those there are."
+        )
+    return found[0]
+
+
+def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, str]:
+    return {flow_id: client.read_flow(flow_id).name for flow_id in {run.flow_id for run in runs}}
+
+
+def _mlflow_run_id(run: FlowRun) -> str | None:
+    value = (run.labels or {}).get(tracking.MLFLOW_RUN_LABEL)
+    return str(value) if value else None
+
+
+def _links(run: FlowRun) -> dict[str, str]:
+    ui = os.environ["PREFECT_API_URL"].removesuffix("/api")
+    links = {"prefect": f"{ui}/runs/flow-run/{run.id}"}
+    mlflow_run_id = _mlflow_run_id(run)
+    if mlflow_run_id:
+        with contextlib.suppress(MlflowException):
+            links["mlflow"] = tracking.run_url(mlflow_run_id)
+    return links
+
+
+def _row(run: FlowRun, flow: str) -> dict[str, Any]:
+    return {
+        "id": str(run.id),
+        "name": run.name,
+        "flow": flow,
+        "state": statuses.word(flow, run.state),
+        "detail": statuses.detail(run.state),
+        "created": run.created.isoformat() if run.created else None,
+        "started": run.start_time.isoformat() if run.start_time else None,
+        "ended": run.end_time.isoformat() if run.end_time else None,
+        "seconds": round(run.total_run_time.total_seconds(), 1),
+    }
+
+
+def list_all(flow: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+    """The newest runs, newest first; of one flow if it is named."""
+    wanted = FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None
+    runs: list[FlowRun] = []
+    with _prefect() as client:
+        while len(runs) < limit:
+            page = client.read_flow_runs(
+                flow_filter=wanted,
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=min(_PAGE, limit - len(runs)),
+                offset=len(runs),
+            )
+            runs += page
+            if len(page) < _PAGE:
+                break
+        names = _flow_names(client, runs)
+    return [_row(run, names[run.flow_id]) for run in runs]
+
+
+def show(key: str) -> dict[str, Any]:
+    """Everything about a run.
+
+    Args:
+        key: Its id, or its name where only one run has it.
+
+    Raises:
+        NotFoundError: If there is none.
+        ConflictError: If several runs have the name.
+    """
+    with _prefect() as client:
+        run = _find(client, key)
+        flow = client.read_flow(run.flow_id).name
+    return {
+        **_row(run, flow),
+        "message": (run.state.message or "") if run.state else "",
+        "user": (run.labels or {}).get("modelyard.user"),
+        "attempts": run.run_count,
+        "parameters": run.parameters,
+        "result": _result(run),
+        "links": _links(run),
+        "history": history.of(_NOUN, str(run.id)),
+    }
+
+
+def _result(run: FlowRun) -> dict[str, Any] | None:
+    mlflow_run_id = _mlflow_run_id(run)
+    if mlflow_run_id is None:
+        return None
+    try:
+        return tracking.result(mlflow_run_id)
+    except MlflowException:  # deleted in MLflow
+        return None
+
+
+def submit(deployment: str, parameters: dict[str, Any], name: str | None, user: str) -> str:
+    """Create a run of ``deployment``, to be started by its pool; its id.
+
+    Raises:
+        NotFoundError: If the deployment is not registered.
+    """
+    with _prefect() as client:
+        try:
+            found = client.read_deployment_by_name(f"{deployment}/{deployment}")
+        except ObjectNotFound as error:
+            raise NotFoundError(
+                f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
+            ) from error
+        run = client.create_flow_run_from_deployment(
+            found.id, parameters=parameters, name=name, labels={"modelyard.user": user}
+        )
+    return str(run.id)
+
+
+def ended(key: str) -> bool:
+    """Whether the run has ended."""
+    with _prefect() as client:
+        run = _find(client, key)
+    return bool(run.state and run.state.is_final())
+
+
+def brief(key: str) -> dict[str, Any]:
+    """``{"flow_run_id", "state", "links"}``: what one gets for having started a run."""
+    with _prefect() as client:
+        run = _find(client, key)
+        flow = client.read_flow(run.flow_id).name
+    return {
+        "flow_run_id": str(run.id),
+        "state": statuses.word(flow, run.state),
+        "links": _links(run),
+    }
+
+
+def logs(key: str, after: int = 0) -> list[str]:
+    """Lines of the run's log in order, from the ``after``-th on."""
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(key)]))
+    with _prefect() as client:
+        return [entry.message for entry in client.read_logs(wanted, limit=_PAGE, offset=after)]
+
+
+def wait(key: str, timeout: float | None = None) -> bool:
+    """Wait until the run has ended; whether it has, before ``timeout`` seconds were over."""
+    deadline = time.monotonic() + timeout if timeout is not None else None
+    while not ended(key):
+        if deadline is not None and time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def stop(key: str) -> dict[str, Any]:
+    """Stop a run and wait until it has stopped; its brief.
+
+    Raises:
+        ConflictError: If it has ended already, or does not stop in a minute.
+    """
+    with _prefect() as client:
+        run = _find(client, key)
+        flow = client.read_flow(run.flow_id).name
+        if run.state and run.state.is_final():
+            raise ConflictError(
+                f"The run {run.name} has ended: it is {statuses.word(flow, run.state)}.",
+                "Only a run that goes on can be stopped.",
+            )
+        waiting = run.state is None or run.state.type == StateType.SCHEDULED
+        asked: State[None] = (
+            Cancelled(message="Stopped.") if waiting else Cancelling(message="Stopping.")
+        )
+        client.set_flow_run_state(run.id, asked)
+    history.record(_NOUN, str(run.id), "stop")
+    if not wait(str(run.id), _STOP_SECONDS):
+        raise ConflictError(
+            f"The run {run.name} has not stopped after {_STOP_SECONDS:.0f} s.",
+            "It will when its worker answers: modelyard status.",
+        )
+    return brief(str(run.id))
+
+
+def retry(key: str) -> dict[str, Any]:
+    """Run a failed or stopped run again under its id; it resumes from its checkpoints. Its brief.
+
+    Raises:
+        ConflictError: If it goes on, is complete, or was called in a process of its own.
+    """
+    with _prefect() as client:
+        run = _find(client, key)
+        flow = client.read_flow(run.flow_id).name
+        word = statuses.word(flow, run.state)
+        if run.state is None or not run.state.is_final() or run.state.is_completed():
+            raise ConflictError(
+                f"The run {run.name} is {word}.",
+                "Only a run that failed or was stopped can be retried; copy it to run it again.",
+            )
+        if run.deployment_id is None:
+            raise ConflictError(
+                f"The run {run.name} was called in a Python process, so no pool can retry it.",
+                f"Run a copy in a pool: modelyard runs copy {run.id}.",
+            )
+        client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
+    history.record(_NOUN, str(run.id), "retry", was=word)
+    return brief(str(run.id))
+
+
+def update(key: str, name: str | None, description: str | None) -> dict[str, Any]:
+    """Rename or describe a run, in Prefect and in MLflow; its brief.
+
+    Raises:
+        ConflictError: If the name is taken.
+    """
+    with _prefect() as client:
+        run = _find(client, key)
+        flow = client.read_flow(run.flow_id).name
+        mlflow_run_id = _mlflow_run_id(run)
+        if name:
+            experiment = str(run.parameters.get("experiment", "Default"))
+            tracking.check_name(flow, name, experiment, str(run.id))
+            client.update_flow_run(run.id, name=name)
+    if mlflow_run_id:
+        mlflow = tracking.client()
+        if name:
+            mlflow.update_run(mlflow_run_id, name=name)
+        if description is not None:
+            mlflow.set_tag(mlflow_run_id, "mlflow.note.content", description)
+    history.record(_NOUN, str(run.id), "update", name=name, description=description)
+    return brief(str(run.id))
+
+
+def delete(key: str) -> dict[str, Any]:
+    """Delete a run: in Prefect, in MLflow with its artifacts, and its files here.
+
+    Raises:
+        ConflictError: If it goes on, or a model was made from it.
+    """
+    with _prefect() as client:
+        run = _find(client, key)
+        if run.state and not run.state.is_final():
+            raise ConflictError(
+                f"The run {run.name} goes on.", f"Stop it first: modelyard runs stop {run.id}."
+            )
+        mlflow_run_id = _mlflow_run_id(run)
+        if mlflow_run_id:
+            made = models.made_by(mlflow_run_id)
+            if made:
+                raise ConflictError(
+                    f"The run {run.name} made the model {', '.join(made)}.",
+                    "Delete the model first.",
+                    code="HasModel",
+                )
+            tracking.delete_run(mlflow_run_id)
+        shutil.rmtree(homes.current().runs / str(run.id), ignore_errors=True)
+        client.delete_flow_run(run.id)
+    history.record(_NOUN, str(run.id), "delete", name=run.name)
+    return {"id": str(run.id), "deleted": True}

@@ -1,0 +1,54 @@
+"""The reference's words for the state of a run, derived from Prefect's, never stored."""
+
+from __future__ import annotations
+
+from prefect.client.schemas.objects import State, StateType
+
+CREATE_REQUESTED = "CREATE REQUESTED"
+CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
+CREATE_FAILED = "CREATE FAILED"
+RUNNING = "RUNNING"
+STOP_IN_PROGRESS = "STOP IN PROGRESS"
+STOPPED = "STOPPED"
+COMPLETE = "COMPLETE"
+TIMED_OUT = "TIMED OUT"
+
+# What a run of each flow is called when it failed at its own work.
+_FAILED = {"train": "FAIL TRAIN"}
+_FAILED_ELSEWHERE = "FAIL"
+
+# Names that our flows give to Prefect's FAILED state.
+CREATE_FAILED_NAME = "CreateFailed"
+TIMED_OUT_NAME = "TimedOut"
+_BY_NAME = {CREATE_FAILED_NAME: CREATE_FAILED, TIMED_OUT_NAME: TIMED_OUT}
+
+_BY_TYPE = {
+    StateType.SCHEDULED: CREATE_REQUESTED,  # Late, AwaitingRetry and Resuming too
+    StateType.PENDING: CREATE_IN_PROGRESS,
+    StateType.RUNNING: RUNNING,
+    StateType.PAUSED: RUNNING,
+    StateType.CANCELLING: STOP_IN_PROGRESS,
+    StateType.CANCELLED: STOPPED,
+    StateType.COMPLETED: COMPLETE,
+}
+
+# Names that Prefect gives by itself, which tell a person nothing beyond the word.
+_PLAIN_NAMES = {
+    "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
+    "Submitting", "InfrastructurePending", "FailTrain", CREATE_FAILED_NAME, TIMED_OUT_NAME,
+}  # fmt: skip
+
+
+def word(flow: str, state: State | None) -> str:
+    """The reference's word for ``state`` of a run of ``flow``."""
+    if state is None:
+        return CREATE_REQUESTED
+    if state.type in {StateType.FAILED, StateType.CRASHED}:
+        return _BY_NAME.get(state.name or "", _FAILED.get(flow, _FAILED_ELSEWHERE))
+    return _BY_TYPE[state.type]
+
+
+def detail(state: State | None) -> str:
+    """The reference's bracketed word, such as ``GoalReached``; empty where there is none."""
+    name = (state.name if state else None) or ""
+    return "" if name in _PLAIN_NAMES else name

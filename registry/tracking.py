@@ -1,0 +1,262 @@
+"""The MLflow side of a run: experiment, run, live metrics, artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from infra.errors import ConflictError
+
+FLOW_RUN_TAG = "modelyard.flow_run_id"
+KIND_TAG = "modelyard.kind"
+MODEL_TAG = "modelyard.model_uri"
+MLFLOW_RUN_LABEL = "modelyard.mlflow_run_id"
+
+_SYSTEM_METRICS_SECONDS = 2.0
+_FLUSH_SECONDS = 0.5
+_LARGEST_BATCH = 1000
+
+
+def client() -> MlflowClient:
+    """A client of the MLflow that the environment names, whatever the caller's code has set."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a run is opened with.
+
+    Attributes:
+        flow_run_id: The Prefect run, whose retries share one MLflow run.
+        kind: The flow's name.
+        name: The run's name; one per experiment and kind.
+        experiment: Its experiment's name; made if missing.
+        description: Free text.
+        user: Who started it.
+        parameters: Shown as the run's parameters.
+    """
+
+    flow_run_id: str
+    kind: str
+    name: str
+    experiment: str
+    description: str
+    user: str
+    parameters: Mapping[str, Any]
+
+
+def ensure_experiment(name: str) -> str:
+    """The experiment's id; it is made if there is none.
+
+    Raises:
+        ConflictError: If it was deleted and not yet purged.
+    """
+    mlflow = client()
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(mlflow.create_experiment(name))
+        except MlflowException:  # somebody made it meanwhile
+            found = mlflow.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise ConflictError(
+            f"The experiment {name!r} was deleted.",
+            "Choose another name, or restore it in MLflow.",
+        )
+    return str(found.experiment_id)
+
+
+def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> list[Run]:
+    quoted = name.replace("'", "\\'")
+    return list(
+        mlflow.search_runs(
+            [experiment_id],
+            filter_string=f"tags.`{KIND_TAG}` = '{kind}' AND attributes.run_name = '{quoted}'",
+            run_view_type=ViewType.ACTIVE_ONLY,
+            order_by=["attributes.start_time ASC"],
+        )
+    )
+
+
+def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> None:
+    """Refuse a name that another run of the experiment has.
+
+    Raises:
+        ConflictError: With the code ``NameTaken``.
+    """
+    mlflow = client()
+    found = mlflow.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for run in _named(mlflow, found.experiment_id, kind, name):
+        if run.data.tags.get(FLOW_RUN_TAG) != flow_run_id:
+            raise ConflictError(
+                f"The name {name!r} is taken in the experiment {experiment!r}, "
+                f"by run {run.data.tags.get(FLOW_RUN_TAG)}.",
+                "Choose another name, or delete that run: modelyard runs delete ID.",
+                code="NameTaken",
+            )
+
+
+def open_run(opening: Opening) -> str:
+    """Make the MLflow run, or open the one that an earlier attempt made; its id."""
+    mlflow = client()
+    experiment_id = ensure_experiment(opening.experiment)
+    own = mlflow.search_runs(
+        [experiment_id], filter_string=f"tags.`{FLOW_RUN_TAG}` = '{opening.flow_run_id}'"
+    )
+    if own:
+        run_id = str(own[0].info.run_id)
+        mlflow.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        return run_id
+    tags = {
+        FLOW_RUN_TAG: opening.flow_run_id,
+        KIND_TAG: opening.kind,
+        "mlflow.user": opening.user,
+        "mlflow.source.name": f"modelyard run {opening.kind}",
+        "mlflow.note.content": opening.description,
+    }
+    run = mlflow.create_run(experiment_id, run_name=opening.name, tags=tags)
+    parameters = [Param(key, str(value)) for key, value in opening.parameters.items()]
+    if parameters:
+        mlflow.log_batch(run.info.run_id, params=parameters)
+    return str(run.info.run_id)
+
+
+def close_run(run_id: str, status: str) -> None:
+    """Mark the run as ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    client().set_terminated(run_id, status)
+
+
+def delete_run(run_id: str) -> None:
+    """Delete the run and the bytes of its artifacts; one that is gone already is no error."""
+    mlflow = client()
+    try:
+        artifact_uri = mlflow.get_run(run_id).info.artifact_uri
+        get_artifact_repository(artifact_uri, tracking_uri=mlflow.tracking_uri).delete_artifacts()
+        mlflow.delete_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
+    """Upload a folder's content as artifacts of the run; the artifacts' URI."""
+    mlflow = client()
+    mlflow.log_artifacts(run_id, str(folder), artifact_path)
+    return f"{mlflow.get_run(run_id).info.artifact_uri}/{artifact_path}"
+
+
+def log_file(run_id: str, file: Path, artifact_path: str) -> None:
+    """Upload one file as an artifact of the run."""
+    client().log_artifact(run_id, str(file), artifact_path)
+
+
+def result(run_id: str) -> dict[str, Any]:
+    """What a run has to show: its MLflow run, model (or None) and last metrics."""
+    run = client().get_run(run_id)
+    metrics = {
+        name: value
+        for name, value in sorted(run.data.metrics.items())
+        if not name.startswith("system/")
+    }
+    return {
+        "mlflow_run_id": run_id,
+        "model_uri": run.data.tags.get(MODEL_TAG),
+        "metrics": {name: value if math.isfinite(value) else None
+                    for name, value in metrics.items()},
+    }  # fmt: skip
+
+
+def run_url(run_id: str) -> str:
+    """The run's page in the MLflow UI."""
+    mlflow = client()
+    experiment_id = mlflow.get_run(run_id).info.experiment_id
+    return f"{os.environ['MLFLOW_TRACKING_URI']}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+class MetricStream:
+    """Sends metrics to MLflow from a thread of its own, so that a slow server slows no script.
+
+    A metric's step is the number of its values before, also across the attempts of a run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._client = client()
+        self._queue: queue.SimpleQueue[Metric | None] = queue.SimpleQueue()
+        known = self._client.get_run(run_id).data._metric_objs
+        self._steps = {metric.key: metric.step + 1 for metric in known}
+        self._thread = threading.Thread(target=self._send, daemon=True, name="metrics")
+        self._thread.start()
+
+    def add(self, name: str, value: float) -> None:
+        """Queue one value; returns at once."""
+        step = self._steps.get(name, 0)
+        self._steps[name] = step + 1
+        self._queue.put(Metric(name, value, int(time.time() * 1000), step))
+
+    def close(self, timeout: float) -> None:
+        """Send what is queued, for ``timeout`` seconds at most."""
+        self._queue.put(None)
+        self._thread.join(timeout)
+
+    def _send(self) -> None:
+        open_ = True
+        while open_:
+            batch: list[Metric] = []
+            first = self._queue.get()
+            deadline = time.monotonic() + _FLUSH_SECONDS
+            while first is not None and len(batch) < _LARGEST_BATCH:
+                batch.append(first)
+                try:
+                    first = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+            open_ = first is not None
+            self._log(batch)
+
+    def _log(self, batch: list[Metric]) -> None:
+        while batch:
+            try:
+                self._client.log_batch(self._run_id, metrics=batch)
+            except MlflowException as error:
+                if error.get_http_status_code() < 500:
+                    return  # refused for good, such as for a run that was deleted meanwhile
+                time.sleep(1)
+            else:
+                return
+
+
+@contextlib.contextmanager
+def system_metrics(run_id: str) -> Iterator[None]:
+    """Record CPU, memory, disk, network and GPU of this machine in the run for the while."""
+    monitor = SystemMetricsMonitor(
+        run_id,
+        sampling_interval=_SYSTEM_METRICS_SECONDS,
+        samples_before_logging=1,
+        resume_logging=True,
+        tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
+    )
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()

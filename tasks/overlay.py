@@ -1,0 +1,101 @@
+"""Environments for scripts: what their ``requirements.txt`` adds to ours, made once.
+
+An overlay is a virtual environment that sees our own packages and shadows them with what the
+requirements ask for. pip installs into the overlay only what ours lacks or has in another
+version; it never touches ours. The overlay's name is a digest of everything that decides its
+content, so an unchanged file finds the overlay of the last time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from infra.connection import clean_environment
+from infra.errors import BadInputError, DiskFullError
+
+_READY = "modelyard-ready"
+_TAIL_LINES = 12
+
+
+def _digest(requirements: Path) -> str:
+    installed = sorted(f"{dist.name}=={dist.version}" for dist in metadata.distributions())
+    facts = [requirements.read_text(errors="replace"), sys.version, sys.prefix, *installed]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def python_for(requirements: Path, overlays: Path) -> str:
+    """The interpreter with ``requirements`` installed; ours where the file does not exist.
+
+    Args:
+        requirements: A ``requirements.txt``, read by pip.
+        overlays: The folder that holds the overlays.
+
+    Raises:
+        BadInputError: If pip cannot install them; nothing is left then.
+        DiskFullError: If they do not fit.
+    """
+    if not requirements.is_file():
+        return sys.executable
+    overlays.mkdir(parents=True, exist_ok=True)
+    overlay = overlays / _digest(requirements)
+    python = overlay / "bin" / "python"
+    with _locked(overlays / f"{overlay.name}.lock"):
+        if not (overlay / _READY).exists():
+            shutil.rmtree(overlay, ignore_errors=True)
+            try:
+                _make(overlay, requirements)
+                (overlay / _READY).touch()
+            except BaseException:
+                shutil.rmtree(overlay, ignore_errors=True)
+                raise
+    return str(python)
+
+
+def _make(overlay: Path, requirements: Path) -> None:
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(overlay)
+    purelib = sysconfig.get_path("purelib", "venv", {"base": str(overlay)})
+    # addsitedir and not a bare path, so that our own .pth files count as well.
+    ours = sysconfig.get_path("purelib")
+    Path(purelib, "modelyard.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    done = subprocess.run(
+        [str(overlay / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check",
+         "--no-input", "--progress-bar", "off", "-r", str(requirements)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        cwd=requirements.parent,
+        env={**clean_environment(), "PIP_USER": "0", "PYTHONNOUSERSITE": "1"},
+    )  # fmt: skip
+    if done.returncode == 0:
+        return
+    if "No space left on device" in done.stderr:
+        raise DiskFullError(
+            f"The disk of {overlay.parent} is full: the requirements do not fit.", "Make room."
+        )
+    tail = "\n".join(
+        line for line in done.stderr.splitlines() if not line.startswith("WARNING: Location")
+    )
+    tail = os.linesep.join(tail.splitlines()[-_TAIL_LINES:])
+    raise BadInputError(
+        f"requirements.txt cannot be installed:\n{tail}",
+        "Mend requirements.txt beside the entry point.",
+        code="RequirementsNotInstallable",
+    )

@@ -1,0 +1,1 @@
+"""Search, early stopping and the collection of metrics."""

@@ -1,0 +1,86 @@
+r"""Metrics from log lines, by regular expression.
+
+A pattern's first group is the value. Where what it matched is no number, it is the metric's
+name and the second group is the value, so that one pattern can serve several metrics, as
+Katib's filters do. Without a pattern, ``NAME = VALUE`` and ``NAME: VALUE`` are found, whatever
+signs the name is made of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel, Field
+
+from infra.errors import BadInputError
+
+NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|(?i:nan|inf(?:inity)?))"
+
+# A pattern with nested repetition takes time exponential in the length of what it searches.
+_LONGEST_LINE = 4096
+
+
+class MetricPattern(BaseModel):
+    """A metric, and how to find its values in the log."""
+
+    name: str = Field(description="The metric's name, as MLflow will show it.")
+    pattern: str | None = Field(
+        None,
+        description="Regular expression with one group for the value, or two for the name and "
+        "the value. Left out: NAME=VALUE or NAME: VALUE.",
+    )
+
+    def expression(self) -> re.Pattern[str]:
+        """The compiled pattern.
+
+        Raises:
+            BadInputError: If it does not compile, or has no group for the value.
+        """
+        if self.pattern is None:
+            name = re.escape(self.name)
+            return re.compile(rf"(?<![\w./-]){name}[\"']?\s*[=:]\s*({NUMBER})(?![\w.])")
+        try:
+            expression = re.compile(self.pattern)
+        except re.error as error:
+            raise BadInputError(
+                f"The pattern of metric {self.name!r} does not compile: {error}.",
+                "Mend the regular expression.",
+                code="MetricPatternInvalid",
+            ) from error
+        if expression.groups == 0:
+            raise BadInputError(
+                f"The pattern of metric {self.name!r} has no group for the value.",
+                "Put the value in parentheses: loss=([0-9.]+).",
+                code="MetricPatternWithoutGroup",
+            )
+        return expression
+
+
+class Collector:
+    """Finds metrics in the lines of one log, in order."""
+
+    def __init__(self, metrics: Sequence[MetricPattern]) -> None:
+        self._patterns = [(metric.name, metric.expression()) for metric in metrics]
+
+    def collect(self, line: str) -> Iterator[tuple[str, float]]:
+        """The values in ``line``: pairs of a metric's name and its value, which may be NaN."""
+        for name, expression in self._patterns:
+            for match in expression.finditer(line[:_LONGEST_LINE]):
+                value = _value(name, match)
+                if value is not None:
+                    yield name, value
+
+
+def _value(name: str, match: re.Match[str]) -> float | None:
+    value = _number(match[1])
+    if value is None and match.re.groups > 1 and match[1] == name:
+        value = _number(match[2])
+    return value
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
