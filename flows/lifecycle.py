@@ -118,6 +118,12 @@ def failed(name: str, error: ModelyardError) -> State[Any]:
     return Failed(name=name, message=f"{error.code}: {error}", data=error)
 
 
+def failure(state: State[Any]) -> ModelyardError | None:
+    """The error that a failed state of this process carries, if it is one of ours."""
+    reason = None if state.is_completed() else state.result(raise_on_failure=False)
+    return reason if isinstance(reason, ModelyardError) else None
+
+
 @contextlib.contextmanager
 def _watching(execution: Execution) -> Iterator[None]:
     """Notice a cancellation where no worker does: in a caller's own process."""
@@ -218,7 +224,7 @@ class LifecycleFlow(Flow[P, R]):
         """
         with connected():
             parameters = self.checked(given)
-            state: State[Any] = super().__call__(return_state=True, **parameters)  # type: ignore[call-overload]
+            state: State[Any] = super().__call__(return_state=True, **parameters)
             return state
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
@@ -231,10 +237,11 @@ class LifecycleFlow(Flow[P, R]):
         given = get_call_parameters(self.fn, args, kwargs, apply_defaults=False)
         state = self.outcome(given)
         if state.is_completed():
-            result: R = state.result()  # type: ignore[assignment]
+            result: R = state.result()
             return result
-        if isinstance(state.data, ModelyardError):
-            raise state.data
+        error = failure(state)
+        if error:
+            raise error
         word = statuses.word(self.name, state)
         raise RunFailedError(
             f"{self.name} ended {word}: {state.message or 'no reason'}", state=word

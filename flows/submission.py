@@ -33,5 +33,14 @@ def copy(run: str, overrides: dict[str, Any]) -> str:
     A copy without a name of its own gets one from Prefect: two runs cannot share a name.
     """
     found = runs.show(run)
-    parameters = {**found["parameters"], "name": None, **overrides}
-    return start(found["flow"], parameters)
+    parameters = {**found["parameters"], "name": None}
+    return start(found["flow"], _merged(parameters, overrides))
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``under``; groups are merged, lists and values replaced."""
+    merged = {**under, **over}
+    for name in under.keys() & over.keys():
+        if isinstance(under[name], dict) and isinstance(over[name], dict):
+            merged[name] = _merged(under[name], over[name])
+    return merged

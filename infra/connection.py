@@ -51,7 +51,7 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
         **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
         "MODELYARD_HOME": str(home.root),
         "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
-        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_PROFILES_PATH": str(home.prefect / "profiles.toml"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",

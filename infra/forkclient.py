@@ -54,7 +54,8 @@ def _wait(connection: socket.socket, wake: int, owner: int) -> int:
     """Wait for the module's status; pass signals on meanwhile, and end with the owner."""
     answer = b""
     while True:
-        ready = select.select([connection, wake], [], [], _OWNER_POLL_SECONDS)[0]
+        watched: list[socket.socket | int] = [connection, wake]
+        ready = select.select(watched, [], [], _OWNER_POLL_SECONDS)[0]
         if wake in ready:
             with contextlib.suppress(OSError):
                 connection.sendall(os.read(wake, 64))

@@ -426,8 +426,13 @@ def _text(value: Scalar) -> str:
 
 
 def arguments(hyperparameters: Mapping[str, Scalar]) -> list[str]:
-    """The script's arguments: ``--key value`` for each hyperparameter, in their order."""
-    return [part for key, value in hyperparameters.items() for part in (f"--{key}", _text(value))]
+    """The script's arguments: ``--key value`` for each hyperparameter, by name.
+
+    Prefect's database keeps no order of keys, so the names' own order is the one that a run in a
+    pool and a call in this process share.
+    """
+    pairs = sorted(hyperparameters.items())
+    return [part for key, value in pairs for part in (f"--{key}", _text(value))]
 
 
 def _hyperparameter_variables(hyperparameters: Mapping[str, Scalar]) -> dict[str, str]:
@@ -437,7 +442,7 @@ def _hyperparameter_variables(hyperparameters: Mapping[str, Scalar]) -> dict[str
     for key, value in hyperparameters.items():
         variables[f"EM_HP_{_variable(key)}"] = _text(value)
         variables[f"EM_HP_{key.upper()}"] = _text(value)
-    return {**variables, "EM_HPS": json.dumps(dict(hyperparameters))}
+    return {**variables, "EM_HPS": json.dumps(dict(hyperparameters), sort_keys=True)}
 
 
 def _dataset_variables(datasets: list[Dataset], place: Workplace) -> dict[str, str]:

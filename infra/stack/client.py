@@ -124,10 +124,7 @@ def down(home: Home) -> bool:
     if connection is None:
         return False
     with connection, contextlib.suppress(OSError):
-        connection.settimeout(_STOP_SECONDS)
         connection.sendall(b'{"op": "down"}\n')
-        while connection.recv(4096):
-            pass
     deadline = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < deadline:
         if _unlocked(home):

@@ -42,6 +42,7 @@ class Part:
         runs: It belongs to what runs flows; a private stack goes without it.
         stop_signal: The signal that ends it in good order.
         grace: Seconds between that signal and SIGKILL.
+        alone: No second one may ever run: what is left of it is killed before it starts again.
         sockets: Listening sockets that it inherits, by number.
     """
 
@@ -55,6 +56,7 @@ class Part:
     runs: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     grace: float = 5.0
+    alone: bool = True
     sockets: tuple[int, ...] = ()
 
 
@@ -176,6 +178,7 @@ def build(
             lambda: True,
             needs=("prefect", "forkserver"),
             once=True,
+            alone=False,
             runs=True,
         ),
         Part(
@@ -184,5 +187,6 @@ def build(
             functools.partial(forked.accepts, home.sockets / "worker.sock"),
             needs=("deploy",),
             runs=True,
+            alone=False,  # its mark is on its runs as well, and they end in good order by themselves
         ),
     ]

@@ -52,6 +52,13 @@ def end(home: Home) -> int:
     return count
 
 
+def end_part(home: Home, part: str) -> int:
+    """End what is left of one part, so that it can start again; how many processes there were."""
+    left = [process for process, name in _marked(home, _VARIABLE) if name == part]
+    _kill(left)
+    return len(left)
+
+
 def end_runs(home: Home, alive: Callable[[str], bool]) -> int:
     """End every script's process whose run is not ``alive`` any more; how many there were."""
     orphans = [process for process, run in _marked(home, _RUN_VARIABLE) if not alive(run)]

@@ -8,7 +8,7 @@ through a Unix socket, one JSON object a line:
 ``{"op": "wait"}``    the same, once everything that should run is ready
 ``{"op": "hold"}``    the same as wait; a private stack lives until its last such caller is gone
 ``{"op": "keep"}``    a private stack becomes a lasting one, with workers; then as wait
-``{"op": "down"}``    ends the stack; the connection closes when it has ended
+``{"op": "down"}``    ends the stack; it has ended when the home's lock is free
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Supervisor:
                     self._start_wanted()
                 elif operation == "down":
                     self.stop()
-                    await asyncio.Event().wait()  # the caller waits for the connection's end
+                    return  # and the caller waits until the lock is free
                 if operation in {"hold", "keep", "wait"}:
                     await self._until_ready()
                 writer.write(json.dumps(self.status()).encode() + b"\n")
@@ -215,6 +215,8 @@ class Supervisor:
                 await process.wait()
             if self._stopping.is_set():
                 return
+            if part.alone:
+                await asyncio.to_thread(remains.end_part, self._home, part.name)
             steady = watched.ready.is_set() and time.monotonic() - began > _STEADY_SECONDS
             failures = 0 if steady else failures + 1
             watched.restarts += 1

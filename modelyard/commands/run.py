@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from typing import Annotated, Any
 
 import typer
 
-from flows import catalogue, submission
+from flows import catalogue, lifecycle, submission
 from flows.lifecycle import connected
-from infra.errors import ModelyardError
 from modelyard import output, parameters
 from modelyard.output import Json, console
 from modelyard.parameters import File, Pairs
@@ -74,13 +75,14 @@ def run(
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
     declared = catalogue.entry(flow)
-    state = declared.flow.outcome(parameters.read(file, parameter))
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
+        state = declared.flow.outcome(parameters.read(file, parameter))
     found: dict[str, Any] = {
         "state": statuses.word(flow, state),
         "detail": statuses.detail(state),
         "result": state.result() if state.is_completed() else None,
     }
     if not state.is_completed():
-        problem = state.data if isinstance(state.data, ModelyardError) else None
+        problem = lifecycle.failure(state)
         found["error"] = problem.as_dict() if problem else {"message": state.message}
     _conclude(found, json=json)

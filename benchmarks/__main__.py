@@ -1,0 +1,75 @@
+"""Run benchmarks and print their table: ``python -m benchmarks [NAME...] [--json FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import results, start_up, task_overhead, trigger
+
+_BENCHMARKS = {"start_up": start_up, "trigger": trigger, "task_overhead": task_overhead}
+_LONGEST_SECONDS = 30 * 60
+
+
+def _summary(name: str) -> str:
+    return (_BENCHMARKS[name].__doc__ or "").partition("\n")[0]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="which ones; all if none is named"
+    )
+    parser.add_argument("--list", action="store_true", help="say which there are, and end")
+    parser.add_argument("--quick", action="store_true", help="one repetition: does it work at all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every value to FILE")
+    given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(_BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(_BENCHMARKS)}")
+    return given
+
+
+def _end(signum: int, _frame: object) -> None:
+    raise SystemExit(f"ended by {signal.Signals(signum).name}")
+
+
+def main() -> int:
+    """Run what was asked for; 1 if a goal is missed."""
+    given = _arguments()
+    if given.list:
+        for name in _BENCHMARKS:
+            print(f"{name:<14} {_summary(name)}")
+        return 0
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(signum, _end)  # so that every context ends what it has started
+    signal.alarm(_LONGEST_SECONDS)
+
+    about = results.surroundings()
+    measured: dict[str, list[results.Comparison]] = {}
+    for name in given.names or _BENCHMARKS:
+        print(f"{name}: {_summary(name)} ...", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        module = _BENCHMARKS[name]
+        measured[name] = module.measure(1 if given.quick else module.REPETITIONS)
+        print(f"{name}: took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    about["load_after"] = [round(value, 2) for value in os.getloadavg()]
+
+    lines = [line for found in measured.values() for line in found]
+    print(json.dumps(about), results.table(lines), sep="\n\n")
+    if given.json:
+        values = {name: [line.as_dict() for line in found] for name, found in measured.items()}
+        given.json.write_text(json.dumps({**about, "benchmarks": values}, indent=2) + "\n")
+    return 1 if any(line.met is False for line in lines) else 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(130)

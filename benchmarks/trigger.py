@@ -1,0 +1,124 @@
+"""From the request for a run to its script's first line, on a local process pool.
+
+The same client asks on both sides, the clock is read just before it does, and the script reads
+the same clock in its first line. Between two requests lies a random part of the worker's polling
+interval, so that polling costs what it costs people.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+
+from benchmarks import house, peers
+from benchmarks.results import Comparison
+
+REPETITIONS = 5
+_GOAL = 0.25
+_RUN_SECONDS = 120.0
+_OUR_POLL_SECONDS = 0.5
+_PEER_POLL_SECONDS = 10.0
+_POOL = "process"
+_STEPS = ("the request is answered", "a worker takes it", "the flow runs", "the script runs")
+
+
+def _wait_for_end(client: SyncPrefectClient, run: UUID) -> None:
+    deadline = time.monotonic() + _RUN_SECONDS
+    while time.monotonic() < deadline:
+        state = client.read_flow_run(run).state
+        if state is not None and state.is_final():
+            if not state.is_completed():
+                raise RuntimeError(f"The run {run} ended {state.name}: {state.message}")
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"The run {run} does not end.")
+
+
+def _fire(
+    client: SyncPrefectClient, deployment: UUID, parameters: dict[str, Any], out: Path
+) -> dict[str, float]:
+    """Run ``deployment`` once; seconds from the request to each step."""
+    asked = time.time()
+    run = client.create_flow_run_from_deployment(deployment, parameters=parameters)
+    answered = time.time()
+    _wait_for_end(client, run.id)
+    states = {
+        state.type: state.timestamp.timestamp() for state in client.read_flow_run_states(run.id)
+    }
+    moments = (
+        answered,
+        states[StateType.PENDING],
+        states[StateType.RUNNING],
+        float(out.read_text()),
+    )
+    return {step: moment - asked for step, moment in zip(_STEPS, moments, strict=True)}
+
+
+def _series(
+    client: SyncPrefectClient,
+    deployment: UUID,
+    parameters: dict[str, Any],
+    out: Path,
+    poll: float,
+    repetitions: int,
+) -> dict[str, list[float]]:
+    chance = random.Random(0)
+    _fire(client, deployment, parameters, out)  # the first one warms up and does not count
+    fired = []
+    for _ in range(repetitions):
+        time.sleep(chance.uniform(0, poll))
+        fired.append(_fire(client, deployment, parameters, out))
+    return {step: [one[step] for one in fired] for step in _STEPS}
+
+
+def _ours(repetitions: int) -> dict[str, list[float]]:
+    with house.temporary() as ours:
+        ours.up()
+        out = ours.root / "out"
+        with SyncPrefectClient(ours.endpoints.prefect_api_url) as client:
+            deployment = client.read_deployment_by_name("train/train").id
+            parameters = ours.training(out)
+            return _series(client, deployment, parameters, out, _OUR_POLL_SECONDS, repetitions)
+
+
+def _peer(repetitions: int) -> dict[str, list[float]]:
+    with peers.temporary_home() as root, peers.prefect_server(root) as server:
+        out = root / "out"
+        script = root / "train.py"
+        script.write_text(house.SCRIPT)
+        with SyncPrefectClient(f"{server.url}/api") as client:
+            client.create_work_pool(WorkPoolCreate(name=_POOL, type="process"))
+            deployment = client.create_deployment(
+                flow_id=client.create_flow_from_name("stamp"),
+                name="stamp",
+                entrypoint="benchmarks.stamp_flow.stamp",
+                pull_steps=[],
+                work_pool_name=_POOL,
+            )
+            with peers.prefect_worker(root, server, _POOL):
+                parameters = {"script": str(script), "out": str(out)}
+                return _series(
+                    client, deployment, parameters, out, _PEER_POLL_SECONDS, repetitions
+                )
+
+
+def measure(repetitions: int) -> list[Comparison]:
+    """Trigger ``repetitions`` runs on either side, one after another."""
+    ours, peer = _ours(repetitions), _peer(repetitions)
+    last = _STEPS[-1]
+    name = "Prefect's process worker"
+    limit = _GOAL * statistics.median(peer[last])
+    found = [Comparison(f"request until {last}", "s", ours[last], peer[last], name,
+                        f"{_GOAL:g} x the peer", limit)]  # fmt: skip
+    return found + [
+        Comparison(f"request until {step}", "s", ours[step], peer[step], name)
+        for step in _STEPS[:-1]
+    ]

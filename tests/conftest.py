@@ -1,0 +1,61 @@
+"""Every test has a home of its own, and nothing of the caller's environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.home import Home
+from infra.settings import Settings
+from infra.stack import postgres
+from tests.processes import eventually
+
+_OURS = ("MODELYARD_", "PREFECT_", "MLFLOW_", "_MLFLOW_", "EM_")
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    # Not below pytest's own folder, whose path is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+        made = Home(Path(folder).resolve() / "home")
+        made.make()
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _isolated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("e2e"):
+        return
+    home = request.getfixturevalue("home")
+    for name in list(os.environ):
+        if name.startswith(_OURS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MODELYARD_HOME", str(home.root))
+    monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
+    monkeypatch.setenv("DO_NOT_TRACK", "true")
+
+
+@pytest.fixture(scope="session")
+def database_home() -> Iterator[Home]:
+    """A home whose embedded PostgreSQL runs."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+        made = Home(Path(folder).resolve() / "home")
+        made.make()
+        settings = Settings(home=made.root)
+        postgres.prepare(made, settings)
+        with (made.logs / "database.log").open("wb") as log:
+            server = subprocess.Popen(
+                postgres.command(made, settings), stdout=log, stderr=log, cwd=made.root
+            )
+        try:
+            eventually(lambda: postgres.ready(made), "the database answers")
+            yield made
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)

@@ -1,0 +1,1 @@
+"""Tests that drive the real stack, as a person does."""

@@ -1,0 +1,136 @@
+"""A real stack in a home of its own, driven through the `modelyard` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+MODELYARD = str(Path(sys.executable).with_name("modelyard"))
+ALGORITHMS = Path(__file__).with_name("algorithms")
+
+
+class CommandError(AssertionError):
+    """A command that should have succeeded did not."""
+
+
+@dataclass
+class Answer:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, str]:
+        assert self.code != 0, self.out
+        return self.json["error"]
+
+
+class Stack:
+    """One home; `modelyard` commands in it, and its processes."""
+
+    def __init__(self) -> None:
+        # Short: Unix sockets live in it.
+        self.home = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "MLFLOW"))}
+        return {
+            **kept,
+            "MODELYARD_HOME": str(self.home),
+            "MODELYARD_PREFECT_PORT": "0",
+            "MODELYARD_MLFLOW_PORT": "0",
+        }
+
+    def ask(self, *arguments: str, timeout: float = 180, cwd: Path | None = None) -> Answer:
+        done = subprocess.run(
+            [MODELYARD, *arguments, "--json"],
+            env=self.env, capture_output=True, text=True, timeout=timeout, cwd=cwd or self.home,
+        )  # fmt: skip
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def do(self, *arguments: str, timeout: float = 180) -> Any:
+        answer = self.ask(*arguments, timeout=timeout)
+        if answer.code != 0:
+            raise CommandError(f"{arguments}: {answer.out} {answer.err}")
+        return answer.json
+
+    def start(self, algorithm: str, **parameters: Any) -> str:
+        """Start a training of one of the test's algorithms in the pool; the run's id."""
+        return str(self.do("run", "train", *flags(algorithm, parameters))["flow_run_id"])
+
+    def show(self, run: str) -> dict[str, Any]:
+        return dict(self.do("runs", "show", run))
+
+    def wait_for_state(self, run: str, *states: str, timeout: float = 60) -> dict[str, Any]:
+        return wait_for(
+            lambda: found if (found := self.show(run))["state"] in states else None,
+            timeout,
+            f"{run} to become {states}",
+        )
+
+    def parts(self) -> dict[str, Any]:
+        return {part["name"]: part for part in self.do("status")["parts"]}
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that belongs to this home."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+            except (psutil.Error, OSError):
+                continue
+            marks = (environment.get("MODELYARD_PART", ""), environment.get("MODELYARD_RUN", ""))
+            if any(mark.endswith(f"@{self.home}") for mark in marks):
+                found.append(process)
+        return found
+
+    def close(self) -> None:
+        self.ask("down")
+        for process in self.processes():
+            process.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def flags(algorithm: str, parameters: dict[str, Any]) -> list[str]:
+    asked = {"algorithm.uri": ALGORITHMS, "algorithm.entry_point": f"{algorithm}.py", **parameters}
+    return [
+        part
+        for key, value in asked.items()
+        for part in ("-p", f"{key}={json.dumps(value, default=str)}")
+    ]
+
+
+def wait_for(ask: Callable[[], T | None], timeout: float, what: str) -> T:
+    """Ask until the answer is neither None nor False; the answer."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if answer := ask():
+            return answer
+        time.sleep(0.2)
+    raise AssertionError(f"waited {timeout:.0f} s in vain for {what}")
+
+
+def kill(pid: int) -> None:
+    """Kill one process outright."""
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,90 @@
+"""The local stack: up, down, twice, killed."""
+
+import os
+import signal
+import socket
+import subprocess
+
+import psutil
+import pytest
+
+from tests.e2e.stack import MODELYARD, flags, kill, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def test_it_binds_to_loopback_only_and_its_database_to_no_port(stack):
+    addresses = set()
+    for process in stack.processes():
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                addresses.add(connection.laddr.ip)
+                assert "postgres" not in process.name()
+    assert addresses == {"127.0.0.1"}
+    assert stat_mode(stack.home / "sockets") == 0o700
+    assert stat_mode(stack.home) == 0o700
+
+
+def stat_mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def test_a_second_up_is_the_same_stack(stack):
+    before = stack.do("status")
+    after = stack.do("up", "--detach")
+    assert after["pid"] == before["pid"]
+    assert after["links"] == before["links"]
+
+
+def test_a_part_that_is_killed_comes_back_at_the_same_address(stack):
+    links = stack.do("status")["links"]
+    for name in ("database", "prefect", "mlflow", "forkserver", "worker"):
+        before = stack.parts()[name]
+        kill(before["pid"])
+        wait_for(
+            lambda: (
+                (status := stack.ask("status")).code == 0
+                and {p["name"]: p for p in status.json["parts"]}[name]["restarts"]  # noqa: B023
+                > before["restarts"]
+            ),  # noqa: B023
+            60,
+            f"{name} to come back",
+        )
+    assert stack.do("status")["links"] == links
+    answer = stack.ask("run", "train", "--watch", *flags("steps", {}))
+    assert answer.code == 0, answer.out + answer.err
+
+
+def test_call_without_a_stack_has_a_private_one_that_ends(fresh):
+    answer = fresh.ask("call", "train", *flags("steps", {"name": "alone"}))
+    assert answer.code == 0, answer.err
+    assert answer.json["state"] == "COMPLETE"
+    wait_for(lambda: not fresh.processes(), 60, "the private stack to end")
+    assert fresh.ask("status").code == 1
+    # What it made is there when a lasting stack is up, on ports that others left free.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        os.environ["MODELYARD_PREFECT_PORT"] = str(port)
+        try:
+            fresh.do("up", "--detach")
+        finally:
+            del os.environ["MODELYARD_PREFECT_PORT"]
+    assert "alone" in [model["name"] for model in fresh.do("model", "list")]
+    fresh.do("down")
+    assert not fresh.processes()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_it_ends_no_process_is_left(fresh, signum):
+    process = subprocess.Popen(
+        [MODELYARD, "up", "--json"], env=fresh.env, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert '"ready": true' in process.stdout.readline()
+    run = fresh.start("stubborn")
+    log = fresh.home / "runs" / run / "train.log"
+    wait_for(lambda: log.exists() and "pids" in log.read_text(), 30, "the script")
+    process.send_signal(signum)
+    process.wait(60)
+    wait_for(lambda: not fresh.processes(), 30, f"no process after {signum}")

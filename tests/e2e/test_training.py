@@ -1,0 +1,287 @@
+"""Training through the command, in the pool of a real stack."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.stack import ALGORITHMS, flags, kill, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def pids_of(stack, run):
+    """The process ids that the stubborn script printed."""
+    log = stack.home / "runs" / run / "train.log"
+    found = wait_for(
+        lambda: re.search(r"pids (\d+) (\d+)\n", log.read_text()) if log.exists() else None,
+        30,
+        "the script",
+    )
+    return [int(pid) for pid in found.groups()]
+
+
+def assert_gone(pids, timeout):
+    wait_for(lambda: not any(map(psutil.pid_exists, pids)), timeout, f"{pids} to be gone")
+
+
+def mlflow(stack, path):
+    url = stack.do("status")["links"]["mlflow"]
+    with urllib.request.urlopen(f"{url}/api/2.0/mlflow/{path}", timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_a_training_ends_complete_with_model_metrics_log_and_lineage(stack, tmp_path):
+    output = tmp_path / "output"
+    answer = stack.do(
+        "run", "train", "--watch",
+        *flags("steps", {"name": "whole", "experiment": "first", "description": "a test",
+                         "hyperparameters": {"steps": 5}, "metrics": [{"name": "loss"}],
+                         "output_uri": output}),
+    )  # fmt: skip
+    assert answer["state"] == "COMPLETE"
+    result = answer["result"]
+    assert result["metrics"] == {"loss": 0.2}
+    assert result["model_uri"] == "models:/whole/1"
+    assert (output / "model.txt").read_text() == "5 steps"
+    assert sorted(path.name for path in output.iterdir()) == ["model.txt"]
+
+    run = mlflow(stack, f"runs/get?run_id={result['mlflow_run_id']}")["run"]
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert run["info"]["status"] == "FINISHED"
+    assert run["info"]["run_name"] == "whole"
+    assert tags["modelyard.flow_run_id"] == answer["flow_run_id"]
+    assert tags["mlflow.note.content"] == "a test"
+    history = mlflow(
+        stack, f"metrics/get-history?metric_key=loss&run_id={result['mlflow_run_id']}"
+    )["metrics"]
+    assert [(point["step"], point["value"]) for point in history] == [
+        (0, 1.0), (1, 0.5), (2, 0.3333), (3, 0.25), (4, 0.2)
+    ]  # fmt: skip
+
+    model = stack.do("model", "show", "whole")["versions"][0]
+    assert model["flow_run_id"] == answer["flow_run_id"]
+    assert model["mlflow_run_id"] == result["mlflow_run_id"]
+    assert "whole" in [model["name"] for model in stack.do("model", "list")]
+
+
+def test_the_script_is_told_what_the_contract_says(stack, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    stack.do(
+        "run", "train", "--watch",
+        *flags("contract", {"name": "told", "datasets": [{"name": "train", "uri": data}],
+                            "hyperparameters": {"epochs": 3, "learning_rate": 0.1, "fast": True,
+                                                "kind": "a b"},
+                            "output_uri": tmp_path / "out"}),
+    )  # fmt: skip
+    told = json.loads((tmp_path / "out" / "told.json").read_text())
+    env = told["env"]
+    assert told["arguments"] == [
+        "--epochs", "3", "--fast", "true", "--kind", "a b", "--learning_rate", "0.1"
+    ]  # fmt: skip
+    assert env["EM_HP_EPOCHS"] == "3"
+    assert json.loads(env["EM_HPS"]) == {
+        "epochs": 3, "learning_rate": 0.1, "fast": True, "kind": "a b"
+    }  # fmt: skip
+    assert env["EM_DATASET_TRAIN"] == str(data)
+    assert json.loads(env["EM_DATASETS"]) == {"train": str(data)}
+    assert env["EM_ENTRY_POINT"] == "contract.py"
+    assert told["cwd"] == env["EM_SOURCE_DIR"]
+    assert (env["EM_REGION"], env["EM_APPKEY"]) == ("local", "modelyard")
+    assert env["MLFLOW_RUN_ID"]
+    assert told["leaked"] == []
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "code", "says"),
+    [("fails", "ScriptFailed", "the data is wrong"), ("starved", "OOMKilled", "smaller batches")],
+)
+def test_a_failed_script_ends_in_fail_train_with_its_last_lines(stack, algorithm, code, says):
+    answer = stack.ask("run", "train", "--watch", *flags(algorithm, {}))
+    assert answer.code == 1
+    assert answer.json["state"] == "FAIL TRAIN"
+    assert code in answer.json["message"]
+    assert says in answer.json["message"]
+
+
+def test_a_training_past_its_limit_is_timed_out(stack):
+    answer = stack.ask("run", "train", "--watch", *flags("stubborn", {"max_minutes": 0.02}))
+    assert (answer.code, answer.json["state"]) == (1, "TIMED OUT")
+
+
+def test_stop_ends_a_script_that_ignores_sigterm_and_leaves_no_output(stack, tmp_path):
+    run = stack.start("stubborn", output_uri=tmp_path / "out")
+    pids = pids_of(stack, run)
+    assert stack.do("runs", "stop", run)["state"] == "STOPPED"
+    assert_gone(pids, 1)
+    assert not (tmp_path / "out").exists()
+    assert stack.ask("runs", "stop", run).error["code"] == "Conflict"
+    status = mlflow(stack, f"runs/get?run_id={stack.show(run)['result']['mlflow_run_id']}")
+    assert status["run"]["info"]["status"] == "KILLED"
+
+
+def test_a_killed_worker_ends_the_script_and_the_run_and_a_retry_resumes(stack):
+    run = stack.start("steps", name="resumed", hyperparameters={"steps": 30, "seconds": 0.2})
+    checkpoint = stack.home / "runs" / run / "checkpoints" / "step"
+    wait_for(lambda: checkpoint.exists() and int(checkpoint.read_text()) >= 3, 30, "a checkpoint")
+    kill_whole_worker(stack)
+    found = stack.wait_for_state(run, "FAIL TRAIN", timeout=40)
+    assert "retry" in found["message"] or found["message"]
+    reached = int(checkpoint.read_text())
+    assert reached < 30
+    stack.do("runs", "retry", run)
+    found = stack.wait_for_state(run, "COMPLETE", timeout=60)
+    log = (stack.home / "runs" / run / "train.log").read_text()
+    assert f"resumed from step {reached}" in log
+    assert log.count("step 1 loss") == 1
+    assert found["attempts"] == 2
+
+
+def kill_whole_worker(stack):
+    """Kill the worker process itself, not only its client."""
+    workers = [
+        process for process in stack.processes()
+        if process.environ().get("MODELYARD_PART", "").startswith("worker@")
+        and "MODELYARD_RUN" not in process.environ()
+    ]  # fmt: skip
+    assert workers
+    kill(stack.parts()["worker"]["pid"])
+    for process in workers:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def test_requirements_go_into_an_overlay_that_is_reused(stack, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "greeting"\nversion = "1"\n'
+    )
+    (package / "backend.py").write_text(
+        "import zipfile\n"
+        "def build_wheel(folder, config=None, metadata=None):\n"
+        "    name = 'greeting-1-py3-none-any.whl'\n"
+        "    with zipfile.ZipFile(f'{folder}/{name}', 'w') as wheel:\n"
+        "        info = 'greeting-1.dist-info'\n"
+        "        wheel.writestr('greeting.py', 'TEXT = \"hello\"')\n"
+        "        wheel.writestr(f'{info}/METADATA', 'Metadata-Version: 2.1\\nName: greeting\\n"
+        "Version: 1\\n')\n"
+        "        wheel.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\n"
+        "Root-Is-Purelib: true\\nTag: py3-none-any\\n')\n"
+        "        wheel.writestr(f'{info}/RECORD', 'greeting.py,,\\n')\n"
+        "    return name\n"
+    )
+    algorithm = tmp_path / "algorithm"
+    algorithm.mkdir()
+    (algorithm / "train.py").write_text("import greeting, numpy\nprint(greeting.TEXT)\n")
+    (algorithm / "requirements.txt").write_text(f"{package}\nnumpy\n")
+    asked = flags("train", {"algorithm.uri": algorithm})
+    for _ in range(2):
+        answer = stack.ask("run", "train", "--watch", *asked)
+        assert answer.code == 0, answer.out
+    overlays = [path for path in (stack.home / "overlays").iterdir() if path.is_dir()]
+    assert len(overlays) == 1
+
+    (algorithm / "requirements.txt").write_text("/nowhere/at/all\n")
+    answer = stack.ask("run", "train", "--watch", *asked)
+    assert answer.json["state"] == "CREATE FAILED"
+    assert "RequirementsNotInstallable" in answer.json["message"]
+    assert answer.json["result"] is None
+    assert [path for path in (stack.home / "overlays").iterdir() if path.is_dir()] == overlays
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"algorithm.uri": "/nowhere"}, "AlgorithmMissing"),
+        ({"algorithm.entry_point": "../stack.py"}, "EntryPointOutside"),
+        ({"algorithm.entry_point": "none.py"}, "EntryPointMissing"),
+        ({"algorithm.uri": "/tmp/../etc"}, "PathClimbs"),
+        ({"datasets": [{"name": "a", "uri": "/nowhere"}]}, "DatasetMissing"),
+        ({"datasets": [{"name": f"d{i}", "uri": "/tmp"} for i in range(11)]}, "DatasetsTooMany"),
+        ({"hyperparameters": {f"h{i}": i for i in range(101)}}, "HyperparametersTooMany"),
+        ({"metrics": [{"name": "loss", "pattern": "("}]}, "MetricPatternInvalid"),
+        ({"max_minutes": 0}, "MaxMinutesInvalid"),
+        ({"name": "whole", "experiment": "first"}, "NameTaken"),
+        ({"nothing": 1}, "ParameterUnknown"),
+        ({"max_minutes": "long"}, "ParameterInvalid"),
+    ],
+)
+def test_bad_input_is_refused_before_a_run_exists(stack, changed, code):
+    before = len(stack.do("runs", "list", "-n", "500"))
+    error = stack.ask("run", "train", *flags("steps", changed)).error
+    assert error["code"] == code
+    assert error["message"]
+    assert len(stack.do("runs", "list", "-n", "500")) == before
+
+
+def test_the_form_refuses_with_the_same_words_as_the_command(stack, python):
+    asked = {"algorithm": {"uri": str(ALGORITHMS), "entry_point": "none.py"}}
+    error = stack.ask("run", "train", *flags("none", {})).error
+    run = python(  # what the UI does when somebody presses the button
+        "import os; from flows.lifecycle import connected\n"
+        "from registry import runs\n"
+        "with connected():\n"
+        f"    print(runs.submit('train', {asked!r}, None, 'somebody'))\n"
+    ).strip()
+    found = stack.wait_for_state(run, "CREATE FAILED")
+    assert found["message"] == f"{error['code']}: {error['message']} {error['hint']}"
+    assert found["result"] is None
+    assert not (Path(stack.home) / "runs" / run / "source").exists()
+
+
+def test_called_in_python_it_returns_its_result_or_raises(stack, python):
+    out = python(
+        "from flows.training import train\n"
+        "from infra.errors import ModelyardError\n"
+        f"a = {{'uri': {str(ALGORITHMS)!r}, 'entry_point': 'steps.py'}}\n"
+        "print('RESULT', train(name='in python', algorithm=a, metrics=[{'name': 'loss'}]))\n"
+        "for entry in ('fails.py', 'none.py'):\n"
+        "    try:\n"
+        "        train(algorithm={**a, 'entry_point': entry})\n"
+        "    except ModelyardError as error:\n"
+        "        print('ERROR', error.code)\n"
+    )
+    assert "'model_uri': 'models:/in python/1', 'metrics': {'loss': 0.3333}" in out
+    assert re.findall("ERROR (.*)", out) == ["ScriptFailed", "EntryPointMissing"]
+
+
+def test_call_runs_in_this_process(stack):
+    answer = stack.ask("call", "train", *flags("steps", {"name": "called"}))
+    assert answer.code == 0, answer.err
+    assert answer.json["state"] == "COMPLETE"
+    assert answer.json["result"]["model_uri"] == "models:/called/1"
+    answer = stack.ask("call", "train", *flags("fails", {}))
+    assert (answer.code, answer.json["state"]) == (1, "FAIL TRAIN")
+
+
+def test_runs_are_listed_renamed_copied_and_deleted(stack):
+    run = stack.start("fails", name="before", experiment="verbs")
+    stack.wait_for_state(run, "FAIL TRAIN")
+    stack.do("runs", "update", run, "--name", "after", "--description", "renamed")
+    found = stack.do("runs", "show", "after")
+    assert found["id"] == run
+    assert found["history"][-1]["verb"] == "update"
+    copied = stack.do("runs", "copy", "after", "-p", "algorithm.entry_point=steps.py")
+    assert copied["flow_run_id"] != run
+    stack.wait_for_state(copied["flow_run_id"], "COMPLETE")
+    listed = [row["id"] for row in stack.do("runs", "list", "--flow", "train")]
+    assert listed.index(copied["flow_run_id"]) < listed.index(run)
+
+    assert stack.ask("runs", "delete", copied["flow_run_id"]).error["code"] == "HasModel"
+    folder = stack.home / "runs" / run
+    assert folder.exists()
+    mlflow_run_id = found["result"]["mlflow_run_id"]
+    assert stack.do("runs", "delete", run)["deleted"]
+    assert not folder.exists()
+    assert stack.ask("runs", "show", run).error["code"] == "NotFound"
+    info = mlflow(stack, f"runs/get?run_id={mlflow_run_id}")["run"]["info"]
+    assert info["lifecycle_stage"] == "deleted"
+    assert stack.ask("runs", "retry", copied["flow_run_id"]).error["code"] == "Conflict"

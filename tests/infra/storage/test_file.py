@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInputError, DiskFullError
+from infra.storage import Store, is_disk_full, store
+from tests.infra.storage.contract import StoreContract, Tree, read_tree, write_tree
+
+_NOBODY = 65534
+
+
+class TestFileStore(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _root(self, tmp_path: Path) -> None:
+        self.root = tmp_path / "stores"
+        self.root.mkdir()
+
+    def store(self, name: str) -> Store:
+        return store((self.root / name).as_uri())
+
+    def fill(self, name: str, content: Tree | str) -> None:
+        if isinstance(content, str):
+            write_tree(self.root, {name: content})
+        else:
+            write_tree(self.root / name, content)
+
+    def stored(self, name: str) -> Tree:
+        return read_tree(self.root / name)
+
+    def everything(self) -> set[str]:
+        return set(read_tree(self.root))
+
+
+def _store(path: Path) -> Store:
+    return store(str(path))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"a": "1", "link": "-> a"},
+        {"deep/a": "1", "up/link": "-> ../deep/a"},
+        {"deep/a": "1", "link": "-> deep"},
+        {"dangling": "-> nothing"},
+    ],
+)
+def test_links_that_stay_inside_are_kept(tmp_path: Path, tree: Tree) -> None:
+    _store(write_tree(tmp_path / "source", tree)).fetch(tmp_path / "copy")
+
+    assert read_tree(tmp_path / "copy") == tree
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"link": "-> ../secret"},
+        {"link": "-> /etc/hostname"},
+        {"deep/link": "-> ../../secret"},
+        {"link": "-> .."},
+        {"one": "-> two", "two": "-> ../secret"},
+        {"link": "-> ../missing"},
+        {"link": "-> ../source-sibling/x"},
+    ],
+)
+def test_links_that_point_outside_are_refused(tmp_path: Path, tree: Tree) -> None:
+    write_tree(tmp_path, {"secret": "s", "source-sibling/x": "s"})
+    source = write_tree(tmp_path / "source", tree)
+    before = set(tmp_path.iterdir())
+
+    with pytest.raises(BadInputError) as raised:
+        _store(source).fetch(tmp_path / "copy")
+
+    assert raised.value.code == "LinkPointsOutside"
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_folder_given_by_a_link_is_fetched(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"real/a": "1", "source": "-> real"})
+
+    _store(tmp_path / "source").fetch(tmp_path / "copy")
+
+    assert read_tree(tmp_path / "copy") == {"a": "1"}
+    assert not (tmp_path / "copy").is_symlink()
+
+
+def test_a_script_stays_executable(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"run.sh": "exit"})
+    (source / "run.sh").chmod(0o755)
+
+    _store(source).fetch(tmp_path / "copy")
+
+    assert os.access(tmp_path / "copy" / "run.sh", os.X_OK)
+
+
+def _full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _full_after_some(source: Path, target: Path, **_: Any) -> None:
+    target.mkdir()
+    (target / "some").write_text("half")
+    raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+
+
+@pytest.mark.parametrize("verb", ["fetch", "publish"])
+def test_a_full_disk_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    source = write_tree(tmp_path / "source", {"a": "1"})
+    target = tmp_path / "target"
+    monkeypatch.setattr(shutil, "copytree", _full_after_some)
+
+    with pytest.raises(DiskFullError):
+        if verb == "fetch":
+            _store(source).fetch(target)
+        else:
+            _store(target).publish(source)
+
+    assert set(tmp_path.iterdir()) == {source}
+
+
+def test_a_file_that_does_not_fit_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path, {"source": "1"})
+    monkeypatch.setattr(shutil, "copy2", _full)
+
+    with pytest.raises(DiskFullError):
+        _store(tmp_path / "source").fetch(tmp_path / "target")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_publishing_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = write_tree(tmp_path / "target", {"a": "old"})
+    source = write_tree(tmp_path / "source", {"a": "new"})
+    monkeypatch.setattr(shutil, "copytree", _full_after_some)
+
+    with pytest.raises(DiskFullError):
+        _store(target).publish(source)
+
+    assert read_tree(tmp_path) == {"target/a": "old", "source/a": "new"}
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "full"), True),
+        (OSError(errno.EDQUOT, "quota"), True),
+        (OSError(errno.EACCES, "closed"), False),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device")]), True),
+        (shutil.Error([("a", "b", "[Errno 13] Permission denied")]), False),
+        (shutil.Error("same file"), False),
+        (ValueError("full"), False),
+    ],
+)
+def test_a_full_disk_is_recognised(error: Exception, full: bool) -> None:
+    assert is_disk_full(error) is full
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"file": "text"})
+    (tmp_path / "file").chmod(0o777)
+
+    with pytest.raises(BadInputError):
+        _store(tmp_path / "file" / "out").check_writable()
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that another user can reach."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def _ordinary_user(open_to_all: Path) -> Iterator[None]:
+    """Permissions count: root passes them all."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setresgid(_NOBODY, _NOBODY, 0)
+    os.setresuid(_NOBODY, _NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+
+
+def _closed_folder(root: Path) -> tuple[Path, Path]:
+    """A folder that may not be written, and one in it that may."""
+    inner = root / "closed" / "inner"
+    inner.mkdir(parents=True)
+    inner.chmod(0o777)
+    inner.parent.chmod(0o555)
+    return inner.parent, inner
+
+
+@pytest.fixture
+def closed(open_to_all: Path) -> Iterator[tuple[Path, Path]]:
+    outer, inner = _closed_folder(open_to_all)
+    yield outer, inner
+    outer.chmod(0o755)
+
+
+@pytest.mark.usefixtures("_ordinary_user")
+class TestPermissions:
+    @pytest.fixture(autouse=True)
+    def _folders(self, closed: tuple[Path, Path]) -> None:
+        self.outer, self.inner = closed
+
+    def test_a_closed_folder_is_refused(self) -> None:
+        with pytest.raises(BadInputError) as raised:
+            _store(self.outer / "new" / "out").check_writable()
+
+        assert raised.value.code == "NotWritable"
+
+    def test_an_open_folder_in_a_closed_one_is_published_to(self) -> None:
+        source = write_tree(self.inner / "source", {"a": "1", "d/b": "2"})
+        target = write_tree(self.inner / "target", {"d/old": "0"})
+        target.chmod(0o755)
+        self.inner.chmod(0o555)
+        try:
+            _store(target).check_writable()
+            _store(target).publish(source)
+        finally:
+            self.inner.chmod(0o755)
+
+        assert read_tree(target) == {"a": "1", "d/b": "2"}

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from infra import connection
+from infra.connection import Endpoints
+from infra.home import Home
+
+_ENDPOINTS = Endpoints(
+    prefect_api_url="http://127.0.0.1:1/api",
+    mlflow_tracking_uri="http://127.0.0.1:2",
+    database_url="postgresql+psycopg://u@/d",
+)
+
+
+def test_the_environment_names_all_endpoints(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    for name, value in connection.environment(_ENDPOINTS, home).items():
+        monkeypatch.setenv(name, value)
+
+    assert connection.from_environment() == _ENDPOINTS
+
+
+@pytest.mark.parametrize(
+    "missing", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MODELYARD_DATABASE_URL"]
+)
+@pytest.mark.parametrize("empty", [True, False])
+def test_an_environment_that_names_some_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, home: Home, missing: str, empty: bool
+) -> None:
+    for name, value in connection.environment(_ENDPOINTS, home).items():
+        monkeypatch.setenv(name, value)
+    if empty:
+        monkeypatch.setenv(missing, "")
+    else:
+        monkeypatch.delenv(missing)
+
+    assert connection.from_environment() is None
+
+
+def test_the_clean_environment_has_nothing_of_prefects_or_mlflows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PREFECT_X", "PREFECT__X", "MLFLOW_X", "_MLFLOW_X", "OTHER_PREFECT"):
+        monkeypatch.setenv(name, "1")
+
+    clean = connection.clean_environment()
+
+    assert clean["OTHER_PREFECT"] == "1"
+    assert clean["PATH"] == os.environ["PATH"]
+    assert not [name for name in clean if name.startswith(("PREFECT_", "MLFLOW_", "_MLFLOW_"))]
+
+
+def test_nothing_reports_to_its_maker(home: Home) -> None:
+    found = connection.environment(_ENDPOINTS, home)
+
+    assert found["DO_NOT_TRACK"] == "true"
+    assert found["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert found["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_the_ui_is_beside_the_api() -> None:
+    assert _ENDPOINTS.prefect_ui_url == "http://127.0.0.1:1"
