@@ -24,7 +24,7 @@ def start(flow: str, parameters: dict[str, Any]) -> str:
     """
     declared = catalogue.entry(flow)
     checked = declared.flow.checked(parameters)
-    return runs.submit(declared.name, checked, checked.get("name"), identity.caller())
+    return runs.submit(declared.name, checked, checked.get("name") or None, identity.caller())
 
 
 def copy(run: str, overrides: dict[str, Any]) -> str:
@@ -33,7 +33,7 @@ def copy(run: str, overrides: dict[str, Any]) -> str:
     A copy without a name of its own gets one from Prefect: two runs cannot share a name.
     """
     found = runs.show(run)
-    parameters = {**found["parameters"], "name": None}
+    parameters = {**found["parameters"], "name": ""}
     return start(found["flow"], _merged(parameters, overrides))
 
 

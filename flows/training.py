@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -13,7 +13,6 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
-from pydantic import Field
 
 from flows import lifecycle
 from flows.lifecycle import Execution
@@ -23,7 +22,7 @@ from infra.errors import ModelyardError, RunFailedError
 from registry import models, statuses, tracking
 from tasks import script, training
 from tasks.script import Ended, Ending, Forwarder
-from tasks.training import Algorithm, Dataset, Prepared, Scalar, Training, Workplace
+from tasks.training import Algorithm, Dataset, Prepared, Scalar, Text, Training, Workplace
 from tuning.metrics import Collector, MetricPattern
 
 _METRICS_SECONDS = 30.0
@@ -187,38 +186,34 @@ def _request(**parameters: Any) -> Training:
 
 @lifecycle.lifecycle_flow(request=_request, preflight=preflight, run_name=_run_name)
 def train(
-    name: Annotated[
-        str | None, Field(description="The run's and the model's name; one of its own if empty.")
-    ] = None,
-    description: Annotated[str, Field(description="Free text.")] = "",
-    experiment: Annotated[
-        str, Field(description="The experiment that the run belongs to; made if missing.")
-    ] = "Default",
-    algorithm: Annotated[Algorithm, Field(description="What to run.")] = Algorithm(),  # noqa: B008
-    hyperparameters: Annotated[
-        dict[str, Scalar],
-        Field(description="Up to 100 values that the script gets as --key value."),
-    ] = {},  # noqa: B006
-    datasets: Annotated[list[Dataset], Field(description="Up to 10 data sets.")] = [],  # noqa: B006
-    checkpoint_input_uri: Annotated[
-        str | None, Field(description="Checkpoints to begin from.")
-    ] = None,
-    checkpoint_uri: Annotated[
-        str | None, Field(description="Where the script's checkpoints are kept.")
-    ] = None,
-    output_uri: Annotated[
-        str | None, Field(description="Where the model is copied, beside MLflow.")
-    ] = None,
-    metrics: Annotated[
-        list[MetricPattern], Field(description="Metrics to collect from the script's output.")
-    ] = [],  # noqa: B006
-    max_minutes: Annotated[
-        float | None, Field(description="The longest that the training may take.")
-    ] = None,
+    name: Text = "",
+    description: Text = "",
+    experiment: str = "Default",
+    algorithm: Algorithm = Algorithm(),  # noqa: B008
+    hyperparameters: dict[str, Scalar] = {},  # noqa: B006
+    datasets: list[Dataset] = [],  # noqa: B006
+    checkpoint_input_uri: Text = "",
+    checkpoint_uri: Text = "",
+    output_uri: Text = "",
+    metrics: list[MetricPattern] = [],  # noqa: B006
+    max_minutes: float | None = None,
 ) -> dict[str, Any]:
     """Train a model with a script of your own and register it.
 
     The script is run as AI EasyMaker runs it: see docs/training-contract.md.
+
+    Args:
+        name: The run's and the model's name, one in its experiment; given by Prefect if empty.
+        description: Free text.
+        experiment: The MLflow experiment that the run belongs to; made if missing.
+        algorithm: What to run.
+        hyperparameters: Up to 100 values, which the script gets as --key value.
+        datasets: Up to 10 data sets, which the script finds in EM_DATASET_<NAME>.
+        checkpoint_input_uri: Checkpoints to begin from.
+        checkpoint_uri: Where the script's own checkpoints are kept.
+        output_uri: Where the model is copied, beside MLflow.
+        metrics: Metrics to collect from the script's output, with their regular expressions.
+        max_minutes: The longest that the training may take; without, as long as it wants.
 
     Returns:
         ``{"mlflow_run_id", "model_uri", "metrics"}``.

@@ -1,7 +1,7 @@
 """The worker of the local pools, and the reconciler beside it.
 
-``python -m infra.worker POOL...`` runs Prefect's own process worker for each pool, in one
-process. The pools' job template starts each run through the fork server.
+Prefect's own process worker runs for each pool, all in one process. The pools' job template
+starts each run through the fork server. ``modelyard/worker.py`` is the process.
 
 The reconciler compares what Prefect believes to run with what does run on this machine, and
 mends both sides: a run whose process is gone is ended or, if it never began, put back into the
@@ -11,11 +11,9 @@ queue; a process whose run is over is killed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import os
 import socket
-import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -103,7 +101,9 @@ async def reconcile(
     return mended
 
 
-async def _reconcile_for_ever(home: Home, pools: tuple[str, ...]) -> None:
+async def _reconcile_for_ever(
+    home: Home, pools: tuple[str, ...], tidy: Callable[[Callable[[str], bool | None]], object]
+) -> None:
     started = datetime.now(UTC)
     executed = functools.partial(run_lock.held, home)
     async with get_client() as client:
@@ -111,6 +111,7 @@ async def _reconcile_for_ever(home: Home, pools: tuple[str, ...]) -> None:
             try:
                 await reconcile(client, home, pools, started)
                 await asyncio.to_thread(remains.end_runs, home, lambda run: executed(run) is True)
+                await asyncio.to_thread(tidy, executed)
             except Exception:  # the edge of the loop: the next turn may do better
                 _logger.exception("Not reconciled this time")
             await asyncio.sleep(_INTERVAL_SECONDS)
@@ -123,8 +124,16 @@ async def _announce(home: Home) -> asyncio.Server:
     return await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
 
 
-async def work(pools: tuple[str, ...]) -> None:
-    """Run the workers and the reconciler until one of them fails."""
+async def work(
+    pools: tuple[str, ...], tidy: Callable[[Callable[[str], bool | None]], object]
+) -> None:
+    """Run the workers and the reconciler until one of them fails.
+
+    Args:
+        pools: The work pools to serve.
+        tidy: Done every few seconds, in a thread: mends what other services believe to run. It
+            is told how to ask whether a run, by id, is executed on this machine.
+    """
     home = homes.current()
     workers = [
         ProcessWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
@@ -134,12 +143,6 @@ async def work(pools: tuple[str, ...]) -> None:
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.start())
-        group.create_task(_reconcile_for_ever(home, pools))
+        group.create_task(_reconcile_for_ever(home, pools, tidy))
         async with await _announce(home):
             await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(work(tuple(sys.argv[1:])))
-    os._exit(0)

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,12 @@ KIND_TAG = "modelyard.kind"
 MODEL_TAG = "modelyard.model_uri"
 MLFLOW_RUN_LABEL = "modelyard.mlflow_run_id"
 
-_SYSTEM_METRICS_SECONDS = 2.0
+# Without it MLflow's UI shows an experiment's runs as evaluations of prompts.
+_TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
+
+# Often at first, so that a short run has something to show; then seldom enough for days.
+_SYSTEM_METRICS_SECONDS = (1.0, 10.0)
+_SYSTEM_METRICS_OFTEN_SECONDS = 60.0
 _FLUSH_SECONDS = 0.5
 _LARGEST_BATCH = 1000
 
@@ -70,7 +75,7 @@ def ensure_experiment(name: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(mlflow.create_experiment(name))
+            return str(mlflow.create_experiment(name, tags=_TRAINING_VIEW))
         except MlflowException:  # somebody made it meanwhile
             found = mlflow.get_experiment_by_name(name)
             if found is None:
@@ -143,6 +148,25 @@ def open_run(opening: Opening) -> str:
 def close_run(run_id: str, status: str) -> None:
     """Mark the run as ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
     client().set_terminated(run_id, status)
+
+
+def close_abandoned(executed: Callable[[str], bool | None]) -> int:
+    """Mark runs as killed that MLflow has as running and nobody executes; how many there were.
+
+    Args:
+        executed: Whether a flow run, by id, is executed on this machine; None if it never was.
+    """
+    mlflow = client()
+    experiments = [str(found.experiment_id) for found in mlflow.search_experiments()]
+    closed = 0
+    running = mlflow.search_runs(
+        experiments, filter_string=f"attributes.status = 'RUNNING' AND tags.`{KIND_TAG}` LIKE '%'"
+    )
+    for run in running:
+        if executed(run.data.tags[FLOW_RUN_TAG]) is False:
+            close_run(run.info.run_id, "KILLED")
+            closed += 1
+    return closed
 
 
 def delete_run(run_id: str) -> None:
@@ -248,15 +272,21 @@ class MetricStream:
 @contextlib.contextmanager
 def system_metrics(run_id: str) -> Iterator[None]:
     """Record CPU, memory, disk, network and GPU of this machine in the run for the while."""
+    often, seldom = _SYSTEM_METRICS_SECONDS
     monitor = SystemMetricsMonitor(
         run_id,
-        sampling_interval=_SYSTEM_METRICS_SECONDS,
+        sampling_interval=often,
         samples_before_logging=1,
         resume_logging=True,
         tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
     )
+    slow_down = threading.Timer(
+        _SYSTEM_METRICS_OFTEN_SECONDS, setattr, (monitor, "sampling_interval", seldom)
+    )
     monitor.start()
+    slow_down.start()
     try:
         yield
     finally:
+        slow_down.cancel()
         monitor.finish()

@@ -14,8 +14,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
 
 from infra import storage
 from infra.connection import clean_environment
@@ -31,6 +41,9 @@ from tuning.metrics import MetricPattern
 MOST_HYPERPARAMETERS = 100
 MOST_DATASETS = 10
 LONGEST_NAME = 250
+
+# A text that may be left out, as an empty or a null value. To a form it is a plain text field.
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 
@@ -67,15 +80,15 @@ class Training(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str | None = None
-    description: str = ""
+    name: Text = ""
+    description: Text = ""
     experiment: str = "Default"
     algorithm: Algorithm = Algorithm()
     hyperparameters: dict[str, Scalar] = {}
     datasets: list[Dataset] = []
-    checkpoint_input_uri: str | None = None
-    checkpoint_uri: str | None = None
-    output_uri: str | None = None
+    checkpoint_input_uri: Text = ""
+    checkpoint_uri: Text = ""
+    output_uri: Text = ""
     metrics: list[MetricPattern] = []
     max_minutes: float | None = None
 
@@ -91,9 +104,8 @@ class Training(BaseModel):
                     for dataset in self.datasets
                 ],
                 **{
-                    field: storage.absolute(uri)
+                    field: storage.absolute(getattr(self, field))
                     for field in ("checkpoint_input_uri", "checkpoint_uri", "output_uri")
-                    if (uri := getattr(self, field))
                 },
             }
         )
@@ -113,12 +125,13 @@ def check(training: Training, home: Home, settings: Settings) -> None:
     _check_algorithm(training.algorithm)
     _check_hyperparameters(training.hyperparameters)
     _check_datasets(training.datasets)
-    for field in ("checkpoint_input_uri",):
-        uri = getattr(training, field)
-        if uri and not store(uri).exists():
-            raise BadInputError(
-                f"{field}: there is nothing at {uri}.", "Check the path.", code="CheckpointMissing"
-            )
+    begin = training.checkpoint_input_uri
+    if begin and not store(begin).exists():
+        raise BadInputError(
+            f"checkpoint_input_uri: there is nothing at {begin}.",
+            "Check the path.",
+            code="CheckpointMissing",
+        )
     for uri in (training.checkpoint_uri, training.output_uri):
         if uri:
             store(uri).check_writable()
@@ -134,7 +147,7 @@ def check(training: Training, home: Home, settings: Settings) -> None:
 
 def _check_names(training: Training) -> None:
     name = training.name
-    if name is not None and (
+    if name and (
         not name.strip()
         or len(name) > LONGEST_NAME
         or not name.isprintable()

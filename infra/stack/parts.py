@@ -183,10 +183,10 @@ def build(
         ),
         Part(
             "worker",
-            forked.command(home, "infra.worker", *POOLS),
+            forked.command(home, "modelyard.worker", *POOLS),
             functools.partial(forked.accepts, home.sockets / "worker.sock"),
             needs=("deploy",),
             runs=True,
-            alone=False,  # its mark is on its runs as well, and they end in good order by themselves
+            alone=False,  # its runs bear its mark as well, and end by themselves
         ),
     ]

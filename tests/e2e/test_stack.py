@@ -1,5 +1,7 @@
 """The local stack: up, down, twice, killed."""
 
+import functools
+import functools
 import os
 import signal
 import socket
@@ -38,18 +40,17 @@ def test_a_second_up_is_the_same_stack(stack):
 
 def test_a_part_that_is_killed_comes_back_at_the_same_address(stack):
     links = stack.do("status")["links"]
+
+    def back(name, restarts):
+        status = stack.ask("status")
+        parts = {part["name"]: part for part in status.json["parts"]}
+        return status.code == 0 and parts[name]["restarts"] > restarts
+
     for name in ("database", "prefect", "mlflow", "forkserver", "worker"):
         before = stack.parts()[name]
         kill(before["pid"])
-        wait_for(
-            lambda: (
-                (status := stack.ask("status")).code == 0
-                and {p["name"]: p for p in status.json["parts"]}[name]["restarts"]  # noqa: B023
-                > before["restarts"]
-            ),  # noqa: B023
-            60,
-            f"{name} to come back",
-        )
+        restarted = functools.partial(back, name, before["restarts"])
+        wait_for(restarted, 60, f"{name} to come back")
     assert stack.do("status")["links"] == links
     answer = stack.ask("run", "train", "--watch", *flags("steps", {}))
     assert answer.code == 0, answer.out + answer.err

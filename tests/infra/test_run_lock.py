@@ -77,18 +77,15 @@ def test_the_kernel_lets_go_when_the_holder_is_killed(home: Home) -> None:
 def test_asking_keeps_no_executor_out(home: Home) -> None:
     with run_lock.holding(home, "run"):
         pass
-    askers = [
-        subprocess.Popen([sys.executable, "-c", _ASKER, str(home.root)], stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    asker = subprocess.Popen(
+        [sys.executable, "-c", _ASKER, str(home.root)], stdout=subprocess.PIPE
+    )
     try:
-        for asker in askers:
-            assert asker.stdout is not None
-            assert asker.stdout.readline() == b"asks\n"
-        for _ in range(3000):
+        assert asker.stdout is not None
+        assert asker.stdout.readline() == b"asks\n"
+        for _ in range(1000):
             with run_lock.holding(home, "run"):
                 pass
     finally:
-        for asker in askers:
-            asker.kill()
-            asker.communicate()
+        asker.kill()
+        asker.communicate()

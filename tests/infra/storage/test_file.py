@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,19 +110,19 @@ def _full_after_some(source: Path, target: Path, **_: Any) -> None:
     raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
 
 
-@pytest.mark.parametrize("verb", ["fetch", "publish"])
+@pytest.mark.parametrize(
+    "copy",
+    [lambda a, b: _store(a).fetch(b), lambda a, b: _store(b).publish(a)],
+    ids=["fetch", "publish"],
+)
 def test_a_full_disk_leaves_nothing_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: Callable[[Path, Path], None]
 ) -> None:
     source = write_tree(tmp_path / "source", {"a": "1"})
-    target = tmp_path / "target"
     monkeypatch.setattr(shutil, "copytree", _full_after_some)
 
     with pytest.raises(DiskFullError):
-        if verb == "fetch":
-            _store(source).fetch(target)
-        else:
-            _store(target).publish(source)
+        copy(source, tmp_path / "target")
 
     assert set(tmp_path.iterdir()) == {source}
 
@@ -185,7 +185,19 @@ def open_to_all() -> Iterator[Path]:
 
 
 @pytest.fixture
-def _ordinary_user(open_to_all: Path) -> Iterator[None]:
+def closed(open_to_all: Path) -> Iterator[Path]:
+    """A folder that may not be written; ``open`` in it may, and ``source`` may be read."""
+    folder = open_to_all / "closed"
+    write_tree(folder / "source", {"a": "1", "d/b": "2"})
+    write_tree(folder / "open", {})
+    (folder / "open").chmod(0o777)
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+
+
+@pytest.fixture
+def _ordinary_user(closed: Path) -> Iterator[None]:
     """Permissions count: root passes them all."""
     if os.getuid() != 0:
         yield
@@ -199,43 +211,19 @@ def _ordinary_user(open_to_all: Path) -> Iterator[None]:
         os.setresgid(0, 0, 0)
 
 
-def _closed_folder(root: Path) -> tuple[Path, Path]:
-    """A folder that may not be written, and one in it that may."""
-    inner = root / "closed" / "inner"
-    inner.mkdir(parents=True)
-    inner.chmod(0o777)
-    inner.parent.chmod(0o555)
-    return inner.parent, inner
+@pytest.mark.usefixtures("_ordinary_user")
+def test_a_closed_folder_is_refused(closed: Path) -> None:
+    with pytest.raises(BadInputError) as raised:
+        _store(closed / "new" / "out").check_writable()
 
-
-@pytest.fixture
-def closed(open_to_all: Path) -> Iterator[tuple[Path, Path]]:
-    outer, inner = _closed_folder(open_to_all)
-    yield outer, inner
-    outer.chmod(0o755)
+    assert raised.value.code == "NotWritable"
 
 
 @pytest.mark.usefixtures("_ordinary_user")
-class TestPermissions:
-    @pytest.fixture(autouse=True)
-    def _folders(self, closed: tuple[Path, Path]) -> None:
-        self.outer, self.inner = closed
+def test_an_open_folder_in_a_closed_one_is_published_to(closed: Path) -> None:
+    target = _store(closed / "open")
 
-    def test_a_closed_folder_is_refused(self) -> None:
-        with pytest.raises(BadInputError) as raised:
-            _store(self.outer / "new" / "out").check_writable()
+    target.check_writable()
+    target.publish(closed / "source")
 
-        assert raised.value.code == "NotWritable"
-
-    def test_an_open_folder_in_a_closed_one_is_published_to(self) -> None:
-        source = write_tree(self.inner / "source", {"a": "1", "d/b": "2"})
-        target = write_tree(self.inner / "target", {"d/old": "0"})
-        target.chmod(0o755)
-        self.inner.chmod(0o555)
-        try:
-            _store(target).check_writable()
-            _store(target).publish(source)
-        finally:
-            self.inner.chmod(0o755)
-
-        assert read_tree(target) == {"a": "1", "d/b": "2"}
+    assert read_tree(closed / "open") == {"a": "1", "d/b": "2"}

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from infra.errors import StackError
+from infra.home import Home
+from infra.settings import Settings
+from infra.stack import client
+
+
+def test_nothing_runs_in_a_new_home(home: Home) -> None:
+    assert client.status(home) is None
+    assert client.endpoints(home) is None
+    assert client.down(home) is False
+
+
+@pytest.mark.parametrize("record", ["", "{}", "[]", '{"control": "/nowhere/control.sock"}'])
+def test_a_stale_record_is_no_stack(home: Home, record: str) -> None:
+    home.record.write_text(record)
+
+    assert client.status(home) is None
+    assert client.down(home) is False
+
+
+def test_a_socket_that_nobody_serves_is_no_stack(home: Home) -> None:
+    control = home.sockets / "control.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(control))
+    home.record.write_text(json.dumps({"control": str(control)}))
+
+    assert client.status(home) is None
+
+
+def test_the_reason_of_a_failed_start_is_passed_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import json, pathlib, os; pathlib.Path('error.json').write_text("
+        "json.dumps({'message': 'No luck.', 'hint': 'Try again.'})); raise SystemExit(1)"
+    )
+    real = client.subprocess.Popen
+    monkeypatch.setattr(
+        client.subprocess,
+        "Popen",
+        lambda command, **options: real([command[0], "-c", script], **options),
+    )
+
+    with pytest.raises(StackError, match=r"No luck\. Try again\."):
+        client.up(home, Settings(home=home.root))
+
+
+def test_a_stack_that_does_not_start_in_time_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = client.subprocess.Popen
+    started = []
+
+    def sleeper(command: list[str], **options: object) -> object:
+        started.append(real(["sleep", "600"], **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(client.subprocess, "Popen", sleeper)
+    try:
+        with pytest.raises(StackError, match="did not start in time"):
+            client.up(home, Settings(home=home.root, start_timeout_seconds=0.3))
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from infra.connection import Endpoints
+from infra.home import Home
+from infra.settings import Settings
+from infra.stack import parts
+from infra.stack.parts import Part
+
+_ENDPOINTS = Endpoints("http://127.0.0.1:1/api", "http://127.0.0.1:2", "postgresql+psycopg://x")
+
+
+@pytest.fixture
+def built(home: Home) -> list[Part]:
+    with parts.bind(0) as prefect, parts.bind(0) as mlflow:
+        return parts.build(home, Settings(home=home.root), _ENDPOINTS, prefect, mlflow)
+
+
+def test_a_free_port_is_taken() -> None:
+    with parts.bind(0) as first:
+        port = first.getsockname()[1]
+    with parts.bind(port) as again:
+        assert again.getsockname() == ("127.0.0.1", port)
+
+
+def test_a_port_that_is_taken_is_replaced_by_a_free_one() -> None:
+    with parts.bind(0) as first, parts.bind(first.getsockname()[1]) as second:
+        host, port = second.getsockname()
+        assert host == "127.0.0.1"
+        assert port != first.getsockname()[1]
+
+
+def test_a_bound_port_keeps_callers_waiting() -> None:
+    with parts.bind(0) as listener, socket.create_connection(listener.getsockname(), 5) as caller:
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(b"late")
+            assert caller.recv(4) == b"late"
+
+
+def test_each_part_comes_after_what_it_needs(built: list[Part]) -> None:
+    seen: set[str] = set()
+    for part in built:
+        assert set(part.needs) <= seen
+        seen.add(part.name)
+    assert len(seen) == len(built)
+
+
+def test_a_private_stack_needs_nothing_of_what_runs_flows(built: list[Part]) -> None:
+    private = {part.name for part in built if not part.runs}
+
+    assert private == {"database", "prefect", "mlflow"}
+    assert all(set(part.needs) <= private for part in built if part.name in private)
+
+
+def test_no_part_hears_the_callers_prefect_or_mlflow(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "a secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a secret")
+
+    found = parts.environment_of_parts(_ENDPOINTS, home)
+
+    assert "a secret" not in found.values()
+    assert found["PREFECT_API_URL"] == _ENDPOINTS.prefect_api_url
+    assert found["MODELYARD_HOME"] == str(home.root)
