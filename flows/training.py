@@ -17,8 +17,8 @@ from prefect.states import Cancelled, Completed
 from flows import lifecycle
 from flows.lifecycle import Execution
 from infra import home as homes
-from infra import settings
-from infra.errors import ModelyardError, RunFailedError
+from infra import settings, storage
+from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from registry import models, statuses, tracking
 from tasks import script, training
 from tasks.script import Ended, Ending, Forwarder
@@ -140,6 +140,11 @@ def _train(execution: Execution, request: Training) -> State[Any]:
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
         status, state = "FAILED", lifecycle.failed("FailTrain", error)
+    except OSError as error:
+        if not storage.is_disk_full(error):
+            raise
+        full = DiskFullError(f"The disk of {place.root} is full.", "Make room, and retry.")
+        status, state = "FAILED", lifecycle.failed("FailTrain", full)
     finally:
         place.clear()
         if place.log.exists():

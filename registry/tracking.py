@@ -85,6 +85,9 @@ def ensure_experiment(name: str) -> str:
             f"The experiment {name!r} was deleted.",
             "Choose another name, or restore it in MLflow.",
         )
+    for key, value in _TRAINING_VIEW.items():
+        if key not in found.tags:  # MLflow's own Default has none yet
+            mlflow.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 

@@ -63,7 +63,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Start a flow in its pool, through Prefect."""
-    with connected():
+    with connected(to_workers=True):
         started = submission.start(flow, parameters.read(file, parameter))
         if watch_:
             _conclude(watch(started, quiet=json), json=json)

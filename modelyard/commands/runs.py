@@ -62,14 +62,14 @@ def stop(run: Run, json: Json = False) -> None:
 @app.command()
 def retry(run: Run, json: Json = False) -> None:
     """Run a failed or stopped run again; it resumes from its newest checkpoint."""
-    with connected():
+    with connected(to_workers=True):
         output.thing(runs.retry(run), as_json_=json)
 
 
 @app.command()
 def copy(run: Run, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Start a new run with the same parameters, changed by -f and -p."""
-    with connected():
+    with connected(to_workers=True):
         copied = submission.copy(run, parameters.read(file, parameter))
         output.thing(runs.brief(copied), as_json_=json)
 

@@ -112,7 +112,7 @@ def soak(kills: int, seed: int, pause: tuple[float, float] = (0.5, 4.0)) -> Tall
             states = _states(stack)
             going = [run for run in accepted if states.get(run, {}).get("state") not in _ENDED]
             for _ in range(_AT_ONCE - len(going)):
-                accepted.append(_submit(stack, tally, chance))
+                accepted += [_submit(stack, tally, chance)]
             time.sleep(chance.uniform(*pause))
             kind = kill_one(stack, chance)
             tally.kills[kind] += 1

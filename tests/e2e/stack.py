@@ -51,6 +51,7 @@ class Stack:
     def __init__(self) -> None:
         # Short: Unix sockets live in it.
         self.home = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+        self.extra: dict[str, str] = {}
 
     @property
     def env(self) -> dict[str, str]:
@@ -60,6 +61,7 @@ class Stack:
             "MODELYARD_HOME": str(self.home),
             "MODELYARD_PREFECT_PORT": "0",
             "MODELYARD_MLFLOW_PORT": "0",
+            **self.extra,
         }
 
     def ask(self, *arguments: str, timeout: float = 180, cwd: Path | None = None) -> Answer:

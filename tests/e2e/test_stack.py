@@ -1,7 +1,6 @@
 """The local stack: up, down, twice, killed."""
 
 import functools
-import functools
 import os
 import signal
 import socket

@@ -1,14 +1,16 @@
 """Training through the command, in the pool of a real stack."""
 
 import json
+import os
 import re
+import subprocess
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.e2e.stack import ALGORITHMS, flags, kill, wait_for
+from tests.e2e.stack import ALGORITHMS, MODELYARD, flags, kill, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -285,3 +287,81 @@ def test_runs_are_listed_renamed_copied_and_deleted(stack):
     info = mlflow(stack, f"runs/get?run_id={mlflow_run_id}")["run"]["info"]
     assert info["lifecycle_stage"] == "deleted"
     assert stack.ask("runs", "retry", copied["flow_run_id"]).error["code"] == "Conflict"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mounted])
+    if done.returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    yield mounted
+    subprocess.run(["umount", mounted], check=True)
+
+
+def test_a_full_output_disk_fails_the_run_and_leaves_nothing_half_made(stack, small_disk):
+    asked = flags("large", {"name": "too large", "output_uri": small_disk / "out"})
+    answer = stack.ask("run", "train", "--watch", *asked)
+    assert (answer.code, answer.json["state"]) == (1, "FAIL TRAIN")
+    assert "DiskFull" in answer.json["message"]
+    assert list(small_disk.iterdir()) == []
+    assert "too large" not in [model["name"] for model in stack.do("model", "list")]
+
+
+def test_a_run_is_refused_where_its_disk_has_no_room(stack):
+    stack.extra["MODELYARD_MIN_FREE_MIB"] = "1000000000"
+    try:
+        error = stack.ask("run", "train", *flags("steps", {})).error
+    finally:
+        stack.extra.clear()
+    assert error["code"] == "DiskFull"
+
+
+def test_a_run_without_a_stack_is_refused_at_once(fresh):
+    error = fresh.ask("run", "train", *flags("steps", {})).error
+    assert error["code"] == "Stack"
+    assert "modelyard up" in error["hint"]
+    assert not fresh.processes()
+
+
+def test_stop_reaches_a_run_in_a_callers_own_process(stack):
+    process = subprocess.Popen(
+        [MODELYARD, "call", "train", *flags("stubborn", {"name": "mine"}), "--json"],
+        env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    run = wait_for(
+        lambda: next(
+            (row["id"] for row in stack.do("runs", "list") if row["name"] == "mine"), None
+        ),
+        60,
+        "the run",
+    )
+    pids = pids_of(stack, run)
+    assert stack.do("runs", "stop", run)["state"] == "STOPPED"
+    assert_gone(pids, 5)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(out)["state"]) == (1, "STOPPED")
+
+
+def test_a_caller_that_is_killed_leaves_no_script_and_no_running_run(stack):
+    process = subprocess.Popen(
+        [MODELYARD, "call", "train", *flags("stubborn", {"name": "killed caller"}), "--json"],
+        env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    run = wait_for(
+        lambda: next(
+            (row["id"] for row in stack.do("runs", "list") if row["name"] == "killed caller"), None
+        ),
+        60,
+        "the run",
+    )
+    pids = pids_of(stack, run)
+    process.kill()
+    process.wait()
+    assert_gone(pids, 10)
+    found = stack.wait_for_state(run, "FAIL TRAIN", timeout=40)
+    assert "retry" in found["message"]

@@ -99,6 +99,14 @@ def test_closing_the_pipe_ends_a_tree_that_ignores_it_and_has_detached(
     assert not runs(far)
 
 
+def test_an_end_before_the_start_needs_no_grace(tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", str(_LEASH), "--grace", "15", "--", "sleep", "600"]
+
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=10)
+
+    assert done.returncode == -signal.SIGTERM
+
+
 def test_within_the_grace_the_command_tidies_up(start: Start, tmp_path: Path) -> None:
     script = 'trap "echo tidy > tidied; exit 4" TERM; echo $$ > pid; while :; do sleep 0.02; done'
     process = start("sh", "-c", script, options=("--grace", "30"))

@@ -17,7 +17,7 @@ def test_nothing_runs_in_a_new_home(home: Home) -> None:
     assert client.down(home) is False
 
 
-@pytest.mark.parametrize("record", ["", "{}", "[]", '{"control": "/nowhere/control.sock"}'])
+@pytest.mark.parametrize("record", ["", "{}", '{"control": "/nowhere/control.sock"}'])
 def test_a_stale_record_is_no_stack(home: Home, record: str) -> None:
     home.record.write_text(record)
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,7 +28,7 @@ _SLEEP = "exec sleep 600"
 
 def _part(name: str, script: str = _SLEEP, **options: Any) -> Part:
     """A part that runs a shell script in the home; ready at once unless told otherwise."""
-    options.setdefault("ready", lambda: True)
+    options = {"ready": lambda: True, "grace": 0.5, **options}
     return Part(name, ["sh", "-c", script], **options)
 
 
@@ -70,11 +69,12 @@ class Stack:
         self.task = task
 
     async def call(self) -> Caller:
-        while not self.home.record.exists():
+        while True:
             assert not self.task.done(), await self.task
+            with contextlib.suppress(OSError):
+                control = json.loads(self.home.record.read_text())["control"]
+                return Caller(*await asyncio.open_unix_connection(control))
             await asyncio.sleep(0.01)
-        control = json.loads(self.home.record.read_text())["control"]
-        return Caller(*await asyncio.open_unix_connection(control))
 
 
 @pytest.fixture(autouse=True)
@@ -272,7 +272,7 @@ def test_a_part_gets_the_stacks_environment_and_its_own(
         async with supervised(_part("server", script, env={"COLOUR": "blue"})) as stack:
             status = await (await stack.call()).ask("wait")
             log = home.logs / "server.log"
-            await asyncio.to_thread(eventually, lambda: log.read_text(), "it wrote")
+            await asyncio.to_thread(eventually, log.read_text, "it wrote")
             api = status["endpoints"]["prefect_api_url"]
             assert log.read_text().split() == ["blue", str(home.root), api, str(home.root)]
 
@@ -295,18 +295,18 @@ def test_a_large_log_is_put_aside(
 
 
 def test_parts_end_before_what_they_need(supervised: Supervised, home: Home) -> None:
-    def ending(name: str) -> str:
-        return f'trap "echo {name} >> ended; exit" TERM; while :; do sleep 0.02; done'
+    def ending(name: str, *needs: str) -> Part:
+        script = f"""
+            trap "echo {name} >> ended; exit" TERM
+            touch {name}; while :; do sleep 0.02; done
+        """
+        return _part(name, script, needs=needs, ready=(home.root / name).exists, grace=30)
 
     async def test() -> None:
         async with supervised(
-            _part("base", ending("base")),
-            _part("middle", ending("middle"), needs=("base",)),
-            _part("top", ending("top"), needs=("middle",)),
+            ending("base"), ending("middle", "base"), ending("top", "middle")
         ) as stack:
-            caller = await stack.call()
-            await caller.ask("wait")
-            await asyncio.sleep(0.1)
+            await (await stack.call()).ask("wait")
 
     _run(test())
     assert (home.root / "ended").read_text().split() == ["top", "middle", "base"]
@@ -339,9 +339,8 @@ def test_a_part_that_is_being_prepared_at_the_end_is_not_left_running(
         while not ended.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    first = _part(
-        "first", 'trap "touch ended; sleep 0.5; exit" TERM; while :; do sleep 0.02; done'
-    )
+    script = 'trap "touch ended; sleep 0.5; exit" TERM; touch up; while :; do sleep 0.02; done'
+    first = _part("first", script, ready=(home.root / "up").exists, grace=30)
     second = _part("second", prepare=prepare)
 
     async def test() -> None:
@@ -353,7 +352,6 @@ def test_a_part_that_is_being_prepared_at_the_end_is_not_left_running(
         await asyncio.to_thread(preparing.wait, PATIENCE_SECONDS)
         while made.status()["parts"][0]["state"] != "ready":
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.2)
         made.stop()
         await task
         assert _left(home) == []
@@ -400,26 +398,6 @@ class TestPrivateStack:
             (home.root / "gate").touch()
             async with supervised(*parts, lasting=False) as stack:
                 await stack.task
-
-        _run(test())
-
-    def test_a_holder_that_comes_in_time_keeps_it(
-        self, supervised: Supervised, home: Home, parts: list[Part],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        monkeypatch.setattr(supervisor, "_IDLE_SECONDS", 1.0)
-
-        async def test() -> None:
-            (home.root / "gate").touch()
-            async with supervised(*parts, lasting=False) as stack:
-                first = await stack.call()
-                await first.ask("hold")
-                first.leave()
-                await first.ask_nothing() if hasattr(first, "ask_nothing") else None
-                second = await stack.call()
-                await second.ask("hold")
-                await asyncio.sleep(1.3)
-                assert (await second.ask("status"))["ready"]
 
         _run(test())
 
@@ -525,12 +503,14 @@ def test_ports_are_those_of_the_last_time(supervised: Supervised, home: Home) ->
 
 _PROCESS = """
 import sys
+from pathlib import Path
 from infra.stack import parts, supervisor
 parts.build = lambda *_: [
-    parts.Part("server", ["sh", "-c", sys.argv[1]], lambda: True, grace=0.2)
+    parts.Part("server", ["sh", "-c", sys.argv[1]], Path("up").exists, grace=0.2)
 ]
 sys.exit(supervisor.main(["--lasting"]))
 """
+_TREE = f"setsid sh -c 'echo $$ > far; exec sleep 600' & echo $$ > near; touch up; {_SLEEP}"
 
 
 def _start_process(home: Home, script: str) -> subprocess.Popen[bytes]:
@@ -539,8 +519,7 @@ def _start_process(home: Home, script: str) -> subprocess.Popen[bytes]:
 
 
 def test_a_supervisor_that_is_killed_leaves_nothing(home: Home) -> None:
-    script = f"setsid sh -c 'echo $$ > far; exec sleep 600' & echo $$ > near; {_SLEEP}"
-    process = _start_process(home, script)
+    process = _start_process(home, _TREE)
     near, far = pid_in(home.root / "near"), pid_in(home.root / "far")
 
     process.kill()
@@ -550,16 +529,13 @@ def test_a_supervisor_that_is_killed_leaves_nothing(home: Home) -> None:
     assert client.status(home) is None
 
 
-def test_the_next_one_ends_what_even_the_leash_has_left(
+def test_the_next_one_ends_what_a_killed_leash_has_left(
     supervised: Supervised, home: Home
 ) -> None:
-    script = f"setsid sh -c 'echo $$ > far; exec sleep 600' & {_SLEEP}"
-    process = _start_process(home, script)
+    process = _start_process(home, _TREE)
     far = pid_in(home.root / "far")
-    leash = psutil.Process(far).parents()[-1]
-    for process_left in psutil.Process(process.pid).children():
-        leash = process_left
-    os.kill(process.pid, signal.SIGSTOP)
+    (leash,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGSTOP)
     leash.kill()
     process.kill()
     process.wait(30)
@@ -576,21 +552,19 @@ def test_the_next_one_ends_what_even_the_leash_has_left(
 def test_a_process_that_fails_leaves_its_reason(home: Home) -> None:
     process = _start_process(home, "echo no luck; exit 1")
 
-    eventually(lambda: process.poll() is not None, "it gives up")
+    assert process.wait(PATIENCE_SECONDS) == 1
 
-    error = json.loads((home.root / "error.json").read_text())
-    assert process.returncode in {0, 1}
-    assert "no luck" in error["message"]
+    assert "no luck" in json.loads((home.root / "error.json").read_text())["message"]
 
 
 def test_a_process_that_comes_second_is_content(home: Home) -> None:
-    first = _start_process(home, f"echo $$ > pid; {_SLEEP}")
+    first = _start_process(home, _TREE)
     try:
-        pid = pid_in(home.root / "pid")
+        pid = pid_in(home.root / "near")
         second = _start_process(home, _SLEEP)
         assert second.wait(PATIENCE_SECONDS) == 0
         assert runs(pid)
-        assert not Path(home.root / "error.json").exists()
+        assert not (home.root / "error.json").exists()
     finally:
         first.terminate()
         assert first.wait(PATIENCE_SECONDS) == 0

@@ -1,0 +1,53 @@
+"""Every example of the README and the docs is run as written, in a home of its own."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+
+pytestmark = pytest.mark.e2e
+
+
+def examples(page):
+    return [(language, code) for language, code in BLOCK.findall(page.read_text())
+            if language in {"sh", "python"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda p: p.name)
+def test_examples_run_as_written(page, fresh):
+    binaries = Path(sys.executable).parent
+    env = {**fresh.env, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    for language, code in examples(page):
+        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_docs_name_only_verbs_that_exist():
+    help_text = subprocess.run(
+        [sys.executable, "-m", "modelyard.main", "--help"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout  # fmt: skip
+    known = {line.split()[0] for line in help_text.splitlines() if line.startswith("  ")}
+    for page in PAGES:
+        for _, code in examples(page):
+            for line in code.splitlines():
+                words = shlex.split(line) if line.startswith("modelyard ") else []
+                assert not words or words[1] in known, line

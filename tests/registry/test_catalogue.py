@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from infra import identity
+from infra.errors import StackError
+from infra.home import Home
+from infra.stack import postgres
+from registry import catalogue, history
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/catalogue.db"
+
+
+@pytest.fixture
+def postgresql(database_home: Home) -> str:
+    """An empty database of its own."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(
+        host=str(database_home.sockets), user=postgres.USER, dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    return postgres.url(database_home, "psycopg", name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty database, which is the catalogue's for the test."""
+    url = str(request.getfixturevalue(request.param))
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", url)
+    yield url
+    catalogue.engine().dispose()
+
+
+def _revision() -> str | None:
+    with catalogue.engine().connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def _head() -> str | None:
+    return ScriptDirectory.from_config(catalogue.configuration()).get_current_head()
+
+
+def test_an_empty_database_is_brought_up_to_date(database: str) -> None:
+    assert _revision() is None
+
+    catalogue.migrate()
+    catalogue.migrate()
+
+    assert _revision() == _head()
+
+
+def test_the_rows_are_what_the_migrations_make(database: str) -> None:
+    catalogue.migrate()
+
+    with catalogue.engine().connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, catalogue.Base.metadata) == []
+
+
+def test_migrations_can_be_undone(database: str) -> None:
+    catalogue.migrate()
+    config = catalogue.configuration()
+    with catalogue.engine().begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+
+    tables = sqlalchemy.inspect(catalogue.engine()).get_table_names()
+    assert tables == ["alembic_version"]
+    catalogue.migrate()
+    assert _revision() == _head()
+
+
+def test_there_is_one_head() -> None:
+    script = ScriptDirectory.from_config(catalogue.configuration())
+
+    assert len(script.get_heads()) == 1
+
+
+def test_several_processes_may_migrate_at_once(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+    code = "import sys; from registry import catalogue; sys.stdin.read(); catalogue.migrate()"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    for process in processes:
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
+
+    assert _revision() == _head()
+    catalogue.engine().dispose()
+
+
+def test_without_a_database_the_way_out_is_told() -> None:
+    with pytest.raises(StackError) as raised:
+        catalogue.engine()
+
+    assert "modelyard up" in raised.value.hint
+
+
+@pytest.fixture
+def _migrated(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+    catalogue.migrate()
+    yield
+    catalogue.engine().dispose()
+
+
+@pytest.mark.usefixtures("_migrated")
+class TestHistory:
+    def test_what_nobody_touched_has_none(self) -> None:
+        assert history.of("run", "r1") == []
+
+    def test_deeds_are_told_in_order_with_who_and_when(self) -> None:
+        before = datetime.now(UTC)
+        history.record("run", "r1", "stop")
+        history.record("run", "r1", "retry", was="STOPPED", nested={"a": [1]})
+
+        stop, retry = history.of("run", "r1")
+
+        assert (stop["verb"], stop["detail"]) == ("stop", {})
+        assert (retry["verb"], retry["detail"]) == (
+            "retry",
+            {"was": "STOPPED", "nested": {"a": [1]}},
+        )
+        assert stop["user"] == retry["user"] == identity.caller()
+        assert before <= datetime.fromisoformat(stop["at"]) <= datetime.now(UTC)
+
+    def test_subjects_and_nouns_are_told_apart(self) -> None:
+        history.record("run", "r1", "stop")
+        history.record("run", "r2", "delete")
+        history.record("model", "r1", "show")
+
+        assert [deed["verb"] for deed in history.of("run", "r1")] == ["stop"]

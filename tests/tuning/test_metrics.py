@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from infra.errors import BadInputError
+from tuning.metrics import Collector, MetricPattern
+
+_VECTORS = json.loads(
+    Path(__file__).with_name("vectors").joinpath("metric_collection.json").read_text()
+)
+
+
+def _collect(log: str, *metrics: MetricPattern) -> list[tuple[str, float]]:
+    collector = Collector(metrics)
+    return [found for line in log.splitlines() for found in collector.collect(line)]
+
+
+def _default(log: str, *names: str) -> list[tuple[str, float]]:
+    return _collect(log, *(MetricPattern(name=name) for name in names))
+
+
+@pytest.mark.parametrize("case", _VECTORS["cases"], ids=lambda case: str(case["name"]))
+def test_katibs_vectors(case: dict[str, Any]) -> None:
+    """Ours yields values in the order of the log, line by line, and metric by metric in a line."""
+    (pattern,) = case["filters"] or [None]
+    metrics = [MetricPattern(name=name, pattern=pattern) for name in case["metrics"]]
+
+    found = _collect(case["log"], *metrics)
+
+    assert found == [(name, float(value)) for name, value in case["observations"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "values"),
+    [
+        # What Katib's default filter misses.
+        ("loss: 0.5", "loss", [0.5]),
+        ("loss:0.5", "loss", [0.5]),
+        ("loss : 0.5", "loss", [0.5]),
+        ('{"loss": 0.5, "accuracy": 0.9}', "loss", [0.5]),
+        ("{'loss': 0.5}", "loss", [0.5]),
+        ("loss=.5", "loss", [0.5]),
+        ("loss=5.", "loss", [5.0]),
+        ("loss=1.e3", "loss", [1000.0]),
+        ("loss=+1e+3", "loss", [1000.0]),
+        ("loss=inf", "loss", [math.inf]),
+        ("loss=-Infinity", "loss", [-math.inf]),
+        # A name is a whole name.
+        ("val/accuracy=0.9", "accuracy", []),
+        ("val/accuracy=0.9", "val/accuracy", [0.9]),
+        ("val-loss=0.9", "loss", []),
+        ("val.loss=0.9", "loss", []),
+        ("val_loss=0.9", "loss", []),
+        ("lossy=0.9", "loss", []),
+        ("loss2=0.9", "loss", []),
+        ("Loss=0.9", "loss", []),
+        ("f1(macro)=0.9", "f1(macro)", [0.9]),
+        ("acc.1=0.9", "acc.1", [0.9]),
+        ("accx1=0.9", "acc.1", []),
+        # A value is a whole number.
+        ("loss=1.2.3", "loss", []),
+        ("loss=5abc", "loss", []),
+        ("loss=high", "loss", []),
+        ("loss=", "loss", []),
+        ("loss=nano", "loss", []),
+        ("loss=0.5.", "loss", [0.5]),
+        ("The loss: 5.", "loss", [5.0]),
+        ("loss=0.5%", "loss", [0.5]),
+        # Several.
+        ("loss=0.5 loss=0.4", "loss", [0.5, 0.4]),
+        ("epoch 3/10 - loss: 0.42 - accuracy: 0.9", "accuracy", [0.9]),
+        ("nothing here", "loss", []),
+        ("", "loss", []),
+    ],
+)
+def test_the_default_pattern(line: str, name: str, values: list[float]) -> None:
+    assert _default(line, name) == [(name, value) for value in values]
+
+
+def test_nan_is_not_a_number() -> None:
+    ((name, value),) = _default("loss=nan", "loss")
+
+    assert name == "loss"
+    assert math.isnan(value)
+
+
+@given(value=st.floats(), separator=st.sampled_from(["=", ": ", " = ", ":"]))
+@hypothesis_settings(database=None, max_examples=300, deadline=None)
+def test_every_float_that_is_printed_is_found(value: float, separator: str) -> None:
+    ((_, found),) = _default(f"step 3, loss{separator}{value!r}, done", "loss")
+
+    assert found == value or (math.isnan(found) and math.isnan(value))
+
+
+@given(value=st.integers())
+@hypothesis_settings(database=None, deadline=None)
+def test_every_integer_that_is_printed_is_found(value: int) -> None:
+    assert _default(f"[count={value}]", "count") == [("count", float(value))]
+
+
+@given(
+    name=st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1),
+    value=st.floats(allow_nan=False),
+)
+@hypothesis_settings(database=None, deadline=None)
+def test_every_name_can_be_found(name: str, value: float) -> None:
+    assert (name, value) in _default(f"{name}={value!r}", name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "values"),
+    [
+        (r"loss is (\S+)", "loss is 0.5", [0.5]),
+        (r"loss is (\S+)", "loss is high", []),
+        (r"(\w+) is ([\d.]+)", "loss is 0.5, accuracy is 0.9", [0.5]),
+        (r"loss is ([\d.]+)( percent)?", "loss is 0.5 percent", [0.5]),
+        (r"loss(?: is (\S+))?", "loss", []),
+        (r"^loss=(\S+)", "val loss=1", []),
+    ],
+)
+def test_a_pattern_of_ones_own(pattern: str, line: str, values: list[float]) -> None:
+    found = _collect(line, MetricPattern(name="loss", pattern=pattern))
+
+    assert found == [("loss", value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code"),
+    [
+        ("loss=(", "MetricPatternInvalid"),
+        ("[", "MetricPatternInvalid"),
+        ("loss=.*", "MetricPatternWithoutGroup"),
+        ("loss=(?:.*)", "MetricPatternWithoutGroup"),
+        ("", "MetricPatternWithoutGroup"),
+    ],
+)
+def test_a_pattern_that_cannot_work_is_refused(pattern: str, code: str) -> None:
+    with pytest.raises(BadInputError) as raised:
+        MetricPattern(name="loss", pattern=pattern).expression()
+
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize("length", [4080, 4085, 4090, 4095, 4096, 100_000])
+def test_a_value_that_a_long_line_cuts_is_not_taken_for_another(length: int) -> None:
+    line = "x" * length + " loss=0.123456789"
+
+    assert _default(line, "loss") in ([], [("loss", 0.123456789)])
