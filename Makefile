@@ -1,6 +1,7 @@
 # `make env` is all that the other targets need. Stamps keep a second run instant.
 PYTHON ?= python3
 BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: env demo test check soak benchmark lock clean
 
@@ -25,23 +26,23 @@ benchmark: env
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
 	  f"Modelyard needs Python 3.11 or newer, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11 env")'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
 
 # uv installs in seconds; where it cannot reach what pip is configured for, pip does the same slowly.
 .venv/.runtime: requirements/runtime.txt pyproject.toml | .venv/bin/uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/runtime.txt \
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/runtime.txt \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/runtime.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 .venv/.dev: requirements/dev.txt .venv/.runtime
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 
 lock: | .venv/bin/uv
-	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	@$(BIN)/uv pip compile -q --system-certs --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  pyproject.toml -o requirements/runtime.txt
-	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
+	@$(BIN)/uv pip compile -q --system-certs --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
 	  --extra dev -c requirements/runtime.txt pyproject.toml -o requirements/dev.txt
 
 clean:

@@ -80,5 +80,5 @@ def test_files_that_hold_no_parameters_are_refused(tmp_path: Path, content: byte
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="none.yaml"):
+    with pytest.raises(BadInputError, match=r"none\.yaml"):
         parameters.read(tmp_path / "none.yaml", None)

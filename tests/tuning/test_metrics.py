@@ -124,6 +124,8 @@ def test_every_name_can_be_found(name: str, value: float) -> None:
         (r"loss is ([\d.]+)( percent)?", "loss is 0.5 percent", [0.5]),
         (r"loss(?: is (\S+))?", "loss", []),
         (r"^loss=(\S+)", "val loss=1", []),
+        (r"{name: (\w+), value: ([\d.]+)}", "{name: loss, value: 1", []),
+        (r"{name: (\w+), value: ([\d.]+)}", "{name: loss, value: 1};{name: x, value: 2}", [1.0]),
     ],
 )
 def test_a_pattern_of_ones_own(pattern: str, line: str, values: list[float]) -> None:

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tasks import script
+from tasks.script import Ended, Ending, Forwarder, Lines
+from tests.processes import eventually, pid_in, runs
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def run(tmp_path: Path, lines: list[str]) -> Run:
+    def started(text: str, *, shell: bool = True, **options: Any) -> Ended:
+        command = ["sh", "-c", text] if shell else [sys.executable, "-u", "-c", text]
+        return script.run(
+            command,
+            **{
+                "env": {"PATH": os.environ["PATH"]},
+                "cwd": tmp_path,
+                "log": tmp_path / "train.log",
+                "on_line": lines.append,
+                "deadline": None,
+                "stop_requested": lambda: False,
+                "grace": 0.3,
+                **options,
+            },
+        )
+
+    return started
+
+
+class TestLines:
+    @pytest.mark.parametrize(
+        ("chunks", "lines"),
+        [
+            ([b"one\ntwo\n"], ["one", "two"]),
+            ([b"one\r\ntwo\r\n"], ["one", "two"]),
+            ([b"10%\r20%\r30%\n"], ["10%", "20%", "30%"]),
+            ([b"one\r", b"\ntwo\n"], ["one", "two"]),
+            ([b"o", b"n", b"e\nt", b"wo"], ["one", "two"]),
+            ([b"\n\n\r\r\n", b"\n"], []),
+            ([b" one \n"], [" one "]),
+            (["손실=1\n".encode()[:2], "손실=1\n".encode()[2:]], ["손실=1"]),
+            ([b"caf\xc3", b"\xa9\n"], ["café"]),
+            ([b"\xffodd\n"], ["\ufffdodd"]),
+            ([b"one\x0btwo\x0cthree\xe2\x80\xa8four\n"], ["one\x0btwo\x0cthree\u2028four"]),
+            ([b"no end"], ["no end"]),
+            ([], []),
+        ],
+    )
+    def test_lines_are_cut(self, chunks: list[bytes], lines: list[str]) -> None:
+        cutter = Lines()
+
+        found = [line for chunk in chunks for line in cutter.feed(chunk)]
+
+        assert found + cutter.close() == lines
+        assert cutter.close() == []
+
+    def test_a_line_comes_when_its_end_does(self) -> None:
+        cutter = Lines()
+
+        assert cutter.feed(b"one") == []
+        assert cutter.feed(b"\n") == ["one"]
+
+    @pytest.mark.parametrize("end", [b"", b"\n"])
+    def test_a_huge_line_is_cut(self, end: bytes) -> None:
+        cutter = Lines()
+        huge = b"x" * 300_000
+
+        found = cutter.feed(huge + end) + cutter.close()
+
+        assert "".join(found) == huge.decode()
+        assert max(map(len, found)) <= 64 * 1024
+
+    @given(
+        text=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]),
+                              min_size=1)),
+        size=st.integers(1, 7),
+    )  # fmt: skip
+    @hypothesis_settings(database=None, deadline=None)
+    def test_however_it_comes(self, text: list[str], size: int) -> None:
+        data = "\n".join(text).encode()
+        cutter = Lines()
+
+        found = [
+            line
+            for start in range(0, len(data), size)
+            for line in cutter.feed(data[start : start + size])
+        ]
+
+        assert found + cutter.close() == text
+
+
+class TestRun:
+    def test_a_script_that_ends_well(self, run: Run, lines: list[str], tmp_path: Path) -> None:
+        ended = run("echo one; echo two >&2; printf three")
+
+        assert ended == Ended(Ending.EXITED, 0, ("one", "two", "three"))
+        assert lines == ["one", "two", "three"]
+        assert (tmp_path / "train.log").read_bytes() == b"one\ntwo\nthree"
+
+    @pytest.mark.parametrize(
+        ("text", "code"), [("exit 3", 3), ("kill -9 $$", -9), ("kill -TERM $$", -15)]
+    )
+    def test_a_script_that_fails(self, run: Run, text: str, code: int) -> None:
+        ended = run(text)
+
+        assert (ended.ending, ended.code) == (Ending.EXITED, code)
+
+    def test_the_log_goes_on_where_it_was(self, run: Run, tmp_path: Path) -> None:
+        run("echo first")
+        run("echo second")
+
+        assert (tmp_path / "train.log").read_text() == "first\nsecond\n"
+
+    def test_the_log_is_as_it_was_printed(self, run: Run, tmp_path: Path) -> None:
+        run(r"printf '10%%\r20%%\r\n\377'")
+
+        assert (tmp_path / "train.log").read_bytes() == b"10%\r20%\r\n\xff"
+
+    def test_the_tail_is_the_last_lines(self, run: Run, lines: list[str]) -> None:
+        ended = run("seq 1000")
+
+        assert ended.tail == tuple(map(str, range(981, 1001)))
+        assert lines == [str(number) for number in range(1, 1001)]
+
+    def test_much_output_is_not_lost(self, run: Run, lines: list[str]) -> None:
+        run("print('x' * 99 + '\\n' * 1, end='')\nfor i in range(50_000): print(i, 'y' * 50)",
+            shell=False)  # fmt: skip
+
+        assert len(lines) == 50_001
+        assert lines[-1].startswith("49999 ")
+
+    def test_lines_come_as_they_appear(self, run: Run, tmp_path: Path) -> None:
+        seen: list[str] = []
+
+        def on_line(line: str) -> None:
+            seen.append(line)
+            (tmp_path / "go").touch()
+
+        ended = run("echo one; until [ -e go ]; do sleep 0.02; done; echo two", on_line=on_line)
+
+        assert (ended.code, seen) == (0, ["one", "two"])
+
+    def test_it_reads_nothing(self, run: Run, lines: list[str]) -> None:
+        run("cat; echo end")
+
+        assert lines == ["end"]
+
+    def test_environment_and_folder(self, run: Run, lines: list[str], tmp_path: Path) -> None:
+        run("echo $COLOUR $HOME; pwd", env={"PATH": os.environ["PATH"], "COLOUR": "blue"})
+
+        assert lines == ["blue", str(tmp_path)]
+
+    def test_a_command_that_is_missing(self, tmp_path: Path, lines: list[str]) -> None:
+        ended = script.run(
+            ["/nowhere/python"], env={}, cwd=tmp_path, log=tmp_path / "log", on_line=lines.append,
+            deadline=None, stop_requested=lambda: False, grace=1,
+        )  # fmt: skip
+
+        assert ended.code == 127
+        assert "cannot run /nowhere/python" in lines[0]
+
+    def test_a_stop_leaves_time_to_tidy_up(self, run: Run, lines: list[str]) -> None:
+        ended = run(
+            'trap "echo tidy; exit 4" TERM; echo ready; while :; do sleep 0.02; done',
+            stop_requested=lambda: "ready" in lines,
+            grace=30,
+        )
+
+        assert (ended.ending, ended.code) == (Ending.STOPPED, 4)
+        assert lines == ["ready", "tidy"]
+
+    def test_a_script_that_ignores_the_stop_is_killed_with_all_it_started(
+        self, run: Run, lines: list[str], tmp_path: Path
+    ) -> None:
+        far = 'trap "" TERM; echo $$ > far; while :; do sleep 0.05; done'
+        ended = run(
+            f"""trap "" TERM; echo $$ > near; setsid sh -c '(setsid sh -c "$1" &)' _ '{far}'
+            until [ -s far ]; do sleep 0.02; done; echo ready; while :; do sleep 0.05; done""",
+            stop_requested=lambda: "ready" in lines,
+        )
+
+        assert (ended.ending, ended.code) == (Ending.STOPPED, -signal.SIGKILL)
+        assert not runs(pid_in(tmp_path / "near"))
+        assert not runs(pid_in(tmp_path / "far"))
+
+    def test_the_deadline_ends_it(self, run: Run) -> None:
+        ended = run("echo busy; sleep 600", deadline=time.monotonic() + 0.2)
+
+        assert (ended.ending, ended.code) == (Ending.TIMED_OUT, -signal.SIGTERM)
+        assert ended.tail in {("busy",), ()}
+
+    def test_a_script_that_ends_before_its_deadline(self, run: Run) -> None:
+        assert run("exit 0", deadline=time.monotonic() + 600).ending is Ending.EXITED
+
+    def test_what_it_leaves_running_ends_with_it(self, run: Run, tmp_path: Path) -> None:
+        ended = run("setsid sleep 600 & echo $! > left; echo done")
+
+        assert ended == Ended(Ending.EXITED, 0, ("done",))
+        assert not runs(pid_in(tmp_path / "left"))
+
+    def test_an_exception_ends_it_first(self, run: Run, tmp_path: Path) -> None:
+        def on_line(line: str) -> None:
+            raise ZeroDivisionError(line)
+
+        with pytest.raises(ZeroDivisionError):
+            run("echo $$ > pid; echo ready; exec sleep 600", on_line=on_line)
+
+        assert not runs(pid_in(tmp_path / "pid"))
+
+    def test_a_signal_handlers_exception_ends_it_first(
+        self, run: Run, tmp_path: Path, lines: list[str]
+    ) -> None:
+        class StoppedError(Exception):
+            pass
+
+        def on_signal(*_: object) -> None:
+            raise StoppedError
+
+        def send() -> None:
+            eventually(lambda: "ready" in lines, "it runs")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, on_signal)
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            with pytest.raises(StoppedError):
+                run("echo $$ > pid; echo ready; exec sleep 600")
+            assert signal.getsignal(signal.SIGTERM) is on_signal
+        finally:
+            sender.join()
+            signal.signal(signal.SIGTERM, before)
+        assert not runs(pid_in(tmp_path / "pid"))
+
+    def test_it_can_be_run_from_any_thread(self, run: Run, lines: list[str]) -> None:
+        thread = threading.Thread(target=run, args=("echo one",))
+        thread.start()
+        thread.join()
+
+        assert lines == ["one"]
+
+
+class TestForwarder:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        clock = SimpleNamespace(now=1000.0)
+        monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        return clock
+
+    def test_a_few_lines_pass(self, clock: SimpleNamespace) -> None:
+        passed: list[str] = []
+        forward = Forwarder(passed.append, 3)
+        for line in "abc":
+            forward(line)
+        forward.close()
+
+        assert passed == ["a", "b", "c"]
+
+    def test_what_is_too_much_is_counted(self, clock: SimpleNamespace) -> None:
+        passed: list[str] = []
+        forward = Forwarder(passed.append, 2)
+        for line in "abcde":
+            forward(line)
+        clock.now += 1
+        for line in "fgh":
+            forward(line)
+        forward.close()
+        forward.close()
+
+        assert passed == [
+            "a", "b", "... 3 more lines, in the run's log file only",
+            "f", "g", "... 1 more lines, in the run's log file only",
+        ]  # fmt: skip
+
+    def test_each_second_counts_anew(self, clock: SimpleNamespace) -> None:
+        passed: list[str] = []
+        forward = Forwarder(passed.append, 1)
+        for line in "abc":
+            forward(line)
+            clock.now += 1
+
+        assert passed == ["a", "b", "c"]
