@@ -9,8 +9,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks import machine, results, start_up, task_overhead, trigger
+from benchmarks.results import Comparison
 
 _BENCHMARKS = {"start_up": start_up, "trigger": trigger, "task_overhead": task_overhead}
 _LONGEST_SECONDS = 30 * 60
@@ -43,6 +45,16 @@ def _end(signum: int, _frame: object) -> None:
     raise SystemExit(f"ended by {signal.Signals(signum).name}")
 
 
+def _report(
+    about: dict[str, Any], measured: dict[str, list[Comparison]], file: Path | None
+) -> None:
+    lines = [line for found in measured.values() for line in found]
+    print(json.dumps(about), results.table(lines), sep="\n\n")
+    if file:
+        values = {name: [line.as_dict() for line in found] for name, found in measured.items()}
+        file.write_text(json.dumps({**about, "benchmarks": values}, indent=2) + "\n")
+
+
 def main() -> int:
     """Run what was asked for; 1 if a goal is missed."""
     given = _arguments()
@@ -56,21 +68,19 @@ def main() -> int:
 
     about = machine.describe()
     calm = machine.Calm(given.calm)
-    measured: dict[str, list[results.Comparison]] = {}
-    for name in given.names or _BENCHMARKS:
-        print(f"{name}: {_summary(name)} ...", file=sys.stderr, flush=True)
-        began = time.monotonic()
-        module = _BENCHMARKS[name]
-        measured[name] = module.measure(1 if given.quick else module.REPETITIONS, calm)
-        print(f"{name}: took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    about["repetitions"] = {"begun": calm.asked, "disturbed by others": calm.disturbed}
-
-    lines = [line for found in measured.values() for line in found]
-    print(json.dumps(about), results.table(lines), sep="\n\n")
-    if given.json:
-        values = {name: [line.as_dict() for line in found] for name, found in measured.items()}
-        given.json.write_text(json.dumps({**about, "benchmarks": values}, indent=2) + "\n")
-    return 1 if any(line.met is False for line in lines) else 0
+    measured: dict[str, list[Comparison]] = {}
+    try:
+        for name in given.names or _BENCHMARKS:
+            print(f"{name}: {_summary(name)} ...", file=sys.stderr, flush=True)
+            began = time.monotonic()
+            module = _BENCHMARKS[name]
+            measured[name] = module.measure(1 if given.quick else module.REPETITIONS, calm)
+            print(f"{name}: took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        about["repetitions"] = {"begun": calm.asked, "disturbed by others": calm.disturbed}
+        if measured:  # also where it was interrupted: what there is, is shown
+            _report(about, measured, given.json)
+    return 1 if any(line.met is False for found in measured.values() for line in found) else 0
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def execute(
     """
     execution = _current()
     try:
-        with run_lock.holding(execution.home, execution.flow_run_id), _watching(execution):
+        run_lock.take(execution.home, execution.flow_run_id)
+        with _watching(execution):
             check(request, execution.flow_run_id)
             return body(execution, request)
     except run_lock.AlreadyExecutedError as error:
@@ -230,7 +231,7 @@ class LifecycleFlow(Flow[P, R]):
         Raises:
             ModelyardError: If the parameters are refused; no run exists then.
         """
-        with connected():
+        with connected(), run_lock.scope():
             parameters = self.checked(given)
             state: State[Any] = super().__call__(return_state=True, **parameters)
             return state

@@ -20,9 +20,10 @@ from infra import home as homes
 from infra import settings, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from registry import models, statuses, tracking
-from tasks import script, training
+from tasks import script, training, training_request
 from tasks.script import Ended, Ending, Forwarder
-from tasks.training import Algorithm, Dataset, Prepared, Scalar, Text, Training, Workplace
+from tasks.training import Prepared, Workplace
+from tasks.training_request import Algorithm, Dataset, Scalar, Text, Training
 from tuning.metrics import Collector, MetricPattern
 
 _METRICS_SECONDS = 30.0
@@ -34,7 +35,7 @@ def preflight(request: Training, flow_run_id: str) -> None:
     Raises:
         ModelyardError: With a code of its own for each fault.
     """
-    training.check(request, homes.current(), settings.load())
+    training_request.check(request, homes.current(), settings.load())
     if request.name:
         tracking.check_name("train", request.name, request.experiment, flow_run_id)
 

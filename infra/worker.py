@@ -59,7 +59,12 @@ def verdict(
         now: The present time.
     """
     state = flow_run.state
-    if locked or state is None or (locked is None and flow_run.work_pool_name not in pools):
+    if (
+        state is None
+        or state.is_final()
+        or locked
+        or (locked is None and flow_run.work_pool_name not in pools)
+    ):
         return None
     age = now - state.timestamp
     if state.type == StateType.PENDING:
@@ -82,23 +87,34 @@ async def reconcile(
     """Mend every active run that nobody executes; how many there were."""
     active = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=active)))
+    judge = functools.partial(verdict, pools=pools, started=started)
     mended = 0
-    runs = await client.read_flow_runs(
-        flow_run_filter=wanted, sort=FlowRunSort.START_TIME_ASC, limit=_PAGE
-    )
-    for flow_run in runs:
-        state = verdict(
-            flow_run,
-            locked=run_lock.held(home, str(flow_run.id)),
-            pools=pools,
-            started=started,
-            now=datetime.now(UTC),
-        )
+    for flow_run in await _read_all(client, wanted):
+        locked = run_lock.held(home, str(flow_run.id))
+        if judge(flow_run, locked=locked, now=datetime.now(UTC)) is None:
+            continue
+        # It was read before its lock was looked at, and may have ended between.
+        now_it_is = await client.read_flow_run(flow_run.id)
+        state = judge(now_it_is, locked=locked, now=datetime.now(UTC))
         if state is not None:
             _logger.warning("Run %s is %s: %s", flow_run.id, state.name, state.message)
             await client.set_flow_run_state(flow_run.id, state, force=True)
             mended += 1
     return mended
+
+
+async def _read_all(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
+    runs: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=wanted,
+            sort=FlowRunSort.START_TIME_ASC,
+            limit=_PAGE,
+            offset=len(runs),
+        )
+        runs += page
+        if len(page) < _PAGE:
+            return runs
 
 
 async def _reconcile_for_ever(

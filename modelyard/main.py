@@ -84,7 +84,7 @@ def main() -> None:
     as_json = "--json" in sys.argv[1:]
     try:
         _fork_if_faster(sys.argv[1:])
-        code = cli.main(sys.argv[1:], prog_name="modelyard", standalone_mode=False)
+        code = cli.main(sys.argv[1:] or ["--help"], prog_name="modelyard", standalone_mode=False)
     except ModelyardError as error:
         output.error(error, as_json_=as_json)
         code = 1

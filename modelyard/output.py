@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from infra.errors import ModelyardError
 
@@ -31,7 +32,8 @@ def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_
         return
     table = Table(*columns, box=None, header_style="bold")
     for row in found:
-        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in columns))
+        cells = ("" if row.get(name) is None else str(row[name]) for name in columns)
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
     console.print(table if found else "None.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Text, select
+from sqlalchemy import JSON, BigInteger, DateTime, Index, Text, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from infra import identity
@@ -16,6 +16,7 @@ class HistoryModel(Base):
     """One deed."""
 
     __tablename__ = "history"
+    __table_args__ = (Index("history_subject", "noun", "subject", "id"),)
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

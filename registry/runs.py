@@ -27,7 +27,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
-from registry import history, models, statuses, tracking
+from registry import history, models, names, statuses, tracking
 
 _NOUN = "run"
 _POLL_SECONDS = 0.5
@@ -257,19 +257,22 @@ def update(key: str, name: str | None, description: str | None) -> dict[str, Any
     """Rename or describe a run, in Prefect and in MLflow; its brief.
 
     Raises:
-        ConflictError: If the name is taken.
+        BadInputError: If the name cannot be used.
+        ConflictError: If it is taken.
     """
     with _prefect() as client:
         run = _find(client, key)
         flow = client.read_flow(run.flow_id).name
         mlflow_run_id = _mlflow_run_id(run)
-        if name:
+        if name is not None:
+            names.check(name)
             experiment = str(run.parameters.get("experiment", "Default"))
             tracking.check_name(flow, name, experiment, str(run.id))
-            client.update_flow_run(run.id, name=name)
+            # In its parameters as well, or a retry would take the old name again.
+            client.update_flow_run(run.id, name=name, parameters={**run.parameters, "name": name})
     if mlflow_run_id:
         mlflow = tracking.client()
-        if name:
+        if name is not None:
             mlflow.update_run(mlflow_run_id, name=name)
         if description is not None:
             mlflow.set_tag(mlflow_run_id, "mlflow.note.content", description)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,26 @@ _TAIL_LINES = 12
 
 def _digest(requirements: Path) -> str:
     installed = sorted(f"{dist.name}=={dist.version}" for dist in metadata.distributions())
-    facts = [requirements.read_text(errors="replace"), sys.version, sys.prefix, *installed]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join([sys.version, sys.prefix, *installed]).encode())
+    _add_file(digest, requirements, set())
+    return digest.hexdigest()[:24]
+
+
+def _add_file(digest: hashlib._Hash, path: Path, seen: set[Path]) -> None:
+    """Add a requirements file to the digest, with the local files and folders that it names."""
+    if path in seen:
+        return
+    seen.add(path)
+    digest.update(path.read_bytes())
+    if path.suffix not in {".txt", ".in"}:
+        return
+    for word in re.split(r"[\s=@]+", path.read_text(errors="replace")):
+        named = path.parent / word.removeprefix("file://")
+        if not word or named == path.parent or not named.exists():
+            continue
+        found = sorted(named.rglob("*")) if named.is_dir() else [named]
+        for file in filter(Path.is_file, found):
+            _add_file(digest, file, seen)
 
 
 @contextmanager

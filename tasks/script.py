@@ -57,11 +57,15 @@ class Lines:
     def feed(self, data: bytes) -> list[str]:
         """The lines that ``data`` completes; an overlong one is cut."""
         *lines, rest = _LINE_END.split(self._rest + self._decode(data))
-        while len(rest) > _LONGEST_LINE:
-            lines.append(rest[:_LONGEST_LINE])
-            rest = rest[_LONGEST_LINE:]
+        if len(rest) > _LONGEST_LINE:
+            lines.append(rest)
+            rest = ""
         self._rest = rest
-        return [line for line in lines if line]
+        return [
+            line[begin : begin + _LONGEST_LINE]
+            for line in lines
+            for begin in range(0, len(line), _LONGEST_LINE)
+        ]
 
     def close(self) -> list[str]:
         """The last line, if it had no end."""

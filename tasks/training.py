@@ -1,4 +1,4 @@
-"""The steps of a training: check, prepare, run the script, publish the model.
+"""The steps of a training: prepare, run the script, publish the model.
 
 The contract with the script (arguments, environment variables, folders) is AI EasyMaker's; the
 page ``docs/training-contract.md`` tells it in full.
@@ -14,288 +14,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
-
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-)
 
 from infra import storage
 from infra.connection import clean_environment
-from infra.errors import BadInputError, DiskFullError, RunFailedError
+from infra.errors import DiskFullError, RunFailedError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import remains
 from infra.storage import store
 from tasks import overlay
 from tasks.script import Ended, Ending
-from tuning.metrics import MetricPattern
+from tasks.training_request import RUNNERS, Dataset, Scalar, Training, variable_name
 
-MOST_HYPERPARAMETERS = 100
-MOST_DATASETS = 10
-LONGEST_NAME = 250
-
-# A text that may be left out, as an empty or a null value. To a form it is a plain text field.
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
-
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_RUNNERS = {".py": None, ".sh": "bash"}
+_OURS = {"MODELYARD_DATABASE_URL", "PYTHONSAFEPATH"}
 _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
-
-
-class Algorithm(BaseModel):
-    """Your own algorithm: a directory, and the script in it that starts the training."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    uri: str = Field("", description="The directory with the algorithm's files.")
-    entry_point: str = Field(
-        "",
-        description="The script that starts the training, as a path in that directory. A "
-        "requirements.txt beside it is installed for the run.",
-    )
-
-
-class Dataset(BaseModel):
-    """A data set; the script finds its folder in EM_DATASET_<NAME>."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="Its name: letters, digits, '-' and '_'.")
-    uri: str = Field(description="Where it lies: a folder or a file.")
-
-
-class Training(BaseModel):
-    """Everything that a training is told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Text = ""
-    description: Text = ""
-    experiment: str = "Default"
-    algorithm: Algorithm = Algorithm()
-    hyperparameters: dict[str, Scalar] = {}
-    datasets: list[Dataset] = []
-    checkpoint_input_uri: Text = ""
-    checkpoint_uri: Text = ""
-    output_uri: Text = ""
-    metrics: list[MetricPattern] = []
-    max_minutes: float | None = None
-
-    def absolute(self) -> Training:
-        """The same with relative paths made absolute against the caller's working directory."""
-        return self.model_copy(
-            update={
-                "algorithm": self.algorithm.model_copy(
-                    update={"uri": storage.absolute(self.algorithm.uri)}
-                ),
-                "datasets": [
-                    dataset.model_copy(update={"uri": storage.absolute(dataset.uri)})
-                    for dataset in self.datasets
-                ],
-                **{
-                    field: storage.absolute(getattr(self, field))
-                    for field in ("checkpoint_input_uri", "checkpoint_uri", "output_uri")
-                },
-            }
-        )
-
-
-# Checks, before anything is taken
-
-
-def check(training: Training, home: Home, settings: Settings) -> None:
-    """Refuse what cannot work, before any resource is taken.
-
-    Raises:
-        BadInputError: With a code of its own for each fault.
-        DiskFullError: If the home's disk has less room than the settings ask for.
-    """
-    _check_names(training)
-    _check_algorithm(training.algorithm)
-    _check_hyperparameters(training.hyperparameters)
-    _check_datasets(training.datasets)
-    begin = training.checkpoint_input_uri
-    if begin and not store(begin).exists():
-        raise BadInputError(
-            f"checkpoint_input_uri: there is nothing at {begin}.",
-            "Check the path.",
-            code="CheckpointMissing",
-        )
-    for uri in (training.checkpoint_uri, training.output_uri):
-        if uri:
-            store(uri).check_writable()
-    _check_metrics(training.metrics)
-    if training.max_minutes is not None and not training.max_minutes > 0:
-        raise BadInputError(
-            f"max_minutes is {training.max_minutes:g}.",
-            "Give the longest time in minutes, above 0, or leave it out.",
-            code="MaxMinutesInvalid",
-        )
-    _check_room(home, settings)
-
-
-def _check_names(training: Training) -> None:
-    name = training.name
-    if name and (
-        not name.strip()
-        or len(name) > LONGEST_NAME
-        or not name.isprintable()
-        or set(name) & set("/:")
-    ):
-        raise BadInputError(
-            f"The name {name[:60]!r} cannot be used.",
-            f"Give 1 to {LONGEST_NAME} printable characters without '/' and ':'.",
-            code="NameInvalid",
-        )
-    if not training.experiment.strip() or len(training.experiment) > LONGEST_NAME:
-        raise BadInputError(
-            "The experiment's name is empty or too long.",
-            f"Give 1 to {LONGEST_NAME} characters.",
-            code="ExperimentInvalid",
-        )
-
-
-def _check_algorithm(algorithm: Algorithm) -> None:
-    if not algorithm.uri or not algorithm.entry_point:
-        raise BadInputError(
-            "There is no algorithm.",
-            "Give algorithm.uri, a directory, and algorithm.entry_point, a script in it.",
-            code="AlgorithmMissing",
-        )
-    source = store(algorithm.uri)
-    if not source.is_directory():
-        raise BadInputError(
-            f"algorithm.uri: there is no directory at {algorithm.uri}.",
-            "Check the path.",
-            code="AlgorithmMissing",
-        )
-    entry = PurePosixPath(algorithm.entry_point)
-    if entry.is_absolute() or ".." in entry.parts:
-        raise BadInputError(
-            f"The entry point {algorithm.entry_point!r} lies outside the algorithm's directory.",
-            "Give its path relative to algorithm.uri, without '..'.",
-            code="EntryPointOutside",
-        )
-    root = source.in_place()
-    if root is not None:
-        script = root / entry
-        if not script.is_file():
-            raise BadInputError(
-                f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
-                "Check algorithm.entry_point.",
-                code="EntryPointMissing",
-            )
-        if not script.resolve().is_relative_to(root.resolve()):
-            raise BadInputError(
-                f"The entry point {algorithm.entry_point!r} is a link out of the algorithm's "
-                "directory.",
-                "Replace the link by the file.",
-                code="EntryPointOutside",
-            )
-    if entry.suffix not in _RUNNERS:
-        raise BadInputError(
-            f"The entry point {algorithm.entry_point!r} is not a script that can be run.",
-            f"It must end in {' or '.join(_RUNNERS)}.",
-            code="EntryPointUnknown",
-        )
-
-
-def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
-    if len(hyperparameters) > MOST_HYPERPARAMETERS:
-        raise BadInputError(
-            f"There are {len(hyperparameters)} hyperparameters, and at most "
-            f"{MOST_HYPERPARAMETERS} can be given.",
-            "Put the rest into a file of the algorithm.",
-            code="HyperparametersTooMany",
-        )
-    for key, value in hyperparameters.items():
-        if not _KEY.fullmatch(key):
-            raise BadInputError(
-                f"The hyperparameter's name {key!r} cannot be an argument.",
-                "Use letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
-                code="HyperparameterNameInvalid",
-            )
-        if "\0" in str(value):
-            raise BadInputError(
-                f"The hyperparameter {key!r} holds a zero byte.",
-                "Take it out.",
-                code="HyperparameterValueInvalid",
-            )
-
-
-def _check_datasets(datasets: list[Dataset]) -> None:
-    if len(datasets) > MOST_DATASETS:
-        raise BadInputError(
-            f"There are {len(datasets)} data sets, and at most {MOST_DATASETS} can be given.",
-            "Put some of them into one folder.",
-            code="DatasetsTooMany",
-        )
-    seen: dict[str, str] = {}
-    for dataset in datasets:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", dataset.name):
-            raise BadInputError(
-                f"The data set's name {dataset.name!r} cannot become EM_DATASET_<NAME>.",
-                "Use letters, digits, '-' and '_'.",
-                code="DatasetNameInvalid",
-            )
-        variable = _variable(dataset.name)
-        if variable in seen:
-            raise BadInputError(
-                f"The data sets {seen[variable]!r} and {dataset.name!r} would both be "
-                f"EM_DATASET_{variable}.",
-                "Rename one.",
-                code="DatasetNameTwice",
-            )
-        seen[variable] = dataset.name
-        if not store(dataset.uri).exists():
-            raise BadInputError(
-                f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
-                "Check its uri.",
-                code="DatasetMissing",
-            )
-
-
-def _check_metrics(metrics: list[MetricPattern]) -> None:
-    names = set()
-    for metric in metrics:
-        metric.expression()
-        if not re.fullmatch(r"[\w.:/ -]{1,250}", metric.name):
-            raise BadInputError(
-                f"The metric's name {metric.name[:60]!r} cannot be used.",
-                "Use letters, digits, spaces and '_', '-', '.', ':', '/'.",
-                code="MetricNameInvalid",
-            )
-        if metric.name in names:
-            raise BadInputError(
-                f"The metric {metric.name!r} is given twice.", "Give each once.",
-                code="MetricTwice",
-            )  # fmt: skip
-        names.add(metric.name)
-
-
-def _check_room(home: Home, settings: Settings) -> None:
-    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
-    free = shutil.disk_usage(existing).free // 2**20
-    if free < settings.min_free_mib:
-        raise DiskFullError(
-            f"The disk of {home.root} has {free} MiB left, and a run needs "
-            f"{settings.min_free_mib} MiB.",
-            "Make room, or set MODELYARD_MIN_FREE_MIB.",
-        )
-
-
-# Preparation
 
 
 @dataclass(frozen=True)
@@ -405,7 +138,7 @@ def prepare(
         if storage.is_disk_full(error):
             raise DiskFullError(f"The disk of {place.root} is full.", "Make room.") from error
         raise
-    runner = _RUNNERS[entry.suffix] or python
+    runner = RUNNERS[entry.suffix] or python
     return Prepared([runner, str(entry), *arguments(training.hyperparameters)], env, resumed_from)
 
 
@@ -430,10 +163,6 @@ def _checkpoint_input(training: Training, place: Workplace) -> Path | None:
     return folder
 
 
-def _variable(name: str) -> str:
-    return re.sub(r"[^A-Z0-9_]", "_", name.upper())
-
-
 def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -451,10 +180,9 @@ def arguments(hyperparameters: Mapping[str, Scalar]) -> list[str]:
 def _hyperparameter_variables(hyperparameters: Mapping[str, Scalar]) -> dict[str, str]:
     # The contract says "the key in upper case"; a shell can only read names without - and .,
     # so keys that have them come in both forms.
-    variables = {}
-    for key, value in hyperparameters.items():
-        variables[f"EM_HP_{_variable(key)}"] = _text(value)
-        variables[f"EM_HP_{key.upper()}"] = _text(value)
+    texts = {key: _text(value) for key, value in sorted(hyperparameters.items())}
+    variables = {f"EM_HP_{variable_name(key)}": text for key, text in texts.items()}
+    variables |= {f"EM_HP_{key.upper()}": text for key, text in texts.items()}
     return {**variables, "EM_HPS": json.dumps(dict(hyperparameters), sort_keys=True)}
 
 
@@ -462,7 +190,7 @@ def _dataset_variables(datasets: list[Dataset], place: Workplace) -> dict[str, s
     folders = {dataset.name: str(_dataset_folder(dataset, place)) for dataset in datasets}
     variables = {}
     for name, folder in folders.items():
-        variables[f"EM_DATASET_{_variable(name)}"] = folder
+        variables[f"EM_DATASET_{variable_name(name)}"] = folder
         variables[f"EM_DATASET_{name.upper()}"] = folder
     return {**variables, "EM_DATASETS": json.dumps(folders)}
 
@@ -491,9 +219,11 @@ def script_environment(
     It is the worker's without what is Prefect's, MLflow's or the catalogue's own, so that no
     credential of ours reaches the script; then the contract's variables.
     """
-    inherited = clean_environment()
-    for name in ("MODELYARD_DATABASE_URL", "PYTHONSAFEPATH"):
-        inherited.pop(name, None)
+    inherited = {
+        name: value
+        for name, value in clean_environment().items()
+        if not name.startswith("EM_") and name not in _OURS
+    }
     return {
         **inherited,
         **prepared.env,
@@ -507,9 +237,6 @@ def script_environment(
              inherited.get("PATH", os.defpath)]
         ),
     }  # fmt: skip
-
-
-# The end
 
 
 def failure(ended: Ended, log: str) -> RunFailedError | None:

@@ -39,7 +39,7 @@ class MetricPattern(BaseModel):
         """
         if self.pattern is None:
             name = re.escape(self.name)
-            return re.compile(rf"(?<![\w./-]){name}[\"']?\s*[=:]\s*({NUMBER})(?![\w.])")
+            return re.compile(rf"(?<![\w./-]){name}[\"']?\s*[=:]\s*({NUMBER})(?!\w|\.\d)")
         try:
             expression = re.compile(self.pattern)
         except re.error as error:
@@ -65,8 +65,10 @@ class Collector:
 
     def collect(self, line: str) -> Iterator[tuple[str, float]]:
         """The values in ``line``: pairs of a metric's name and its value, which may be NaN."""
+        if len(line) > _LONGEST_LINE:
+            line = line[:_LONGEST_LINE].rpartition(" ")[0]  # and no half of a number
         for name, expression in self._patterns:
-            for match in expression.finditer(line[:_LONGEST_LINE]):
+            for match in expression.finditer(line):
                 value = _value(name, match)
                 if value is not None:
                     yield name, value

@@ -84,6 +84,11 @@ def prepare(home: Home, settings: Settings) -> None:
     """
     if (home.database / "PG_VERSION").exists():
         return
+    if home.database.exists() and any(home.database.iterdir()):
+        raise StackError(
+            f"{home.database} holds something that is no database.",
+            "Move it away, or set MODELYARD_HOME to another folder.",
+        )
     making = home.database.with_name("postgres.making")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(mode=0o700)

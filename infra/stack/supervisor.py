@@ -114,7 +114,7 @@ class Supervisor:
         held = False
         try:
             while line := await reader.readline():
-                operation = json.loads(line).get("op")
+                operation = _operation(line)
                 if operation == "hold" and not held:
                     held = True
                     self._hold(1)
@@ -201,9 +201,15 @@ class Supervisor:
             try:
                 if part.prepare:
                     await asyncio.to_thread(part.prepare)
+                if self._stopping.is_set():
+                    return
                 process = watched.process = await self._spawn(part)
             except StackError as error:
                 self._fail(error)
+                return
+            except OSError as error:
+                reason = StackError(f"The part {part.name} cannot be started: {error}.")
+                self._fail(reason)
                 return
             if part.once:
                 if await process.wait() == 0:
@@ -288,6 +294,11 @@ class Supervisor:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
+def _operation(line: bytes) -> str | None:
+    request = json.loads(line)
+    return request.get("op") if isinstance(request, dict) else None
+
+
 @contextlib.contextmanager
 def _locked(home: Home) -> Iterator[None]:
     with home.lock.open("w") as file:
@@ -300,12 +311,16 @@ def _locked(home: Home) -> Iterator[None]:
         yield
 
 
-def _preferred_port(home: Home, name: str, default: int) -> int:
-    """The port of the last time, so that links and bookmarks stay good."""
+def _preferred_port(home: Home, settings: Settings, name: str) -> int:
+    """The port that was set, or that of the last time, so that links and bookmarks stay good."""
+    field = f"{name}_port"
+    wanted: int = getattr(settings, field)
+    if field in settings.model_fields_set and wanted:
+        return wanted
     try:
         return int(json.loads((home.root / "ports.json").read_text())[name])
     except (OSError, ValueError, KeyError):
-        return default
+        return wanted
 
 
 async def supervise(
@@ -327,8 +342,8 @@ async def supervise(
     home.make()
     with _locked(home):
         await asyncio.to_thread(remains.end, home)
-        prefect = parts_module.bind(_preferred_port(home, "prefect", settings.prefect_port))
-        mlflow = parts_module.bind(_preferred_port(home, "mlflow", settings.mlflow_port))
+        prefect = parts_module.bind(_preferred_port(home, settings, "prefect"))
+        mlflow = parts_module.bind(_preferred_port(home, settings, "mlflow"))
         ports = {"prefect": prefect.getsockname()[1], "mlflow": mlflow.getsockname()[1]}
         homes.write_json(home.root / "ports.json", ports)
         endpoints = Endpoints(

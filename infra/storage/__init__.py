@@ -35,7 +35,7 @@ def store(uri: str) -> Store:
         BadInputError: If the URI has an unknown scheme, is relative, or climbs with ``..``.
     """
     scheme, host, path = _split(uri)
-    if "\0" in uri or ".." in PurePosixPath(path).parts:
+    if "\0" in path or ".." in PurePosixPath(path).parts:
         raise BadInputError(
             f"{uri!r} climbs out of its folder.", "Give the path without '..'.", code="PathClimbs"
         )

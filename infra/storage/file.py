@@ -36,6 +36,12 @@ class FileStore(Store):
                 f"{self.uri} is a file.", "Give a folder, which may be new.", code="NotADirectory"
             )
         ancestor = next(parent for parent in (self._path, *self._path.parents) if parent.exists())
+        if not ancestor.is_dir():
+            raise BadInputError(
+                f"{self.uri} lies below {ancestor}, which is a file.",
+                "Give a folder, which may be new.",
+                code="NotADirectory",
+            )
         if not os.access(ancestor, os.W_OK | os.X_OK):
             raise BadInputError(
                 f"{self.uri} cannot be written: {ancestor} is closed to this user.",
@@ -55,16 +61,19 @@ class FileStore(Store):
             staging.replace(destination)
 
     def publish(self, source: Path) -> None:  # noqa: D102
-        with _staged(self._path) as staging:
+        # Inside a folder that is there: the one above it may be closed to this user.
+        merged = self._path.is_dir()
+        with _staged(self._path / "model" if merged else self._path) as staging:
             shutil.copytree(source, staging, symlinks=True)
-            if not self._path.exists():
+            if not merged:
                 staging.replace(self._path)
                 return
             for entry in staging.iterdir():
                 target = self._path / entry.name
                 if target.is_dir() and not target.is_symlink():
-                    target.replace(staging.with_name(f"{staging.name}.old"))
-                    shutil.rmtree(staging.with_name(f"{staging.name}.old"))
+                    shutil.rmtree(target)
+                elif entry.is_dir():
+                    target.unlink(missing_ok=True)
                 entry.replace(target)
 
 

@@ -8,15 +8,16 @@ import pytest
 from infra import run_lock
 from infra.home import Home
 from infra.run_lock import AlreadyExecutedError
+from tests.locks import holding
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
 from infra import run_lock
 from infra.home import Home
-with run_lock.holding(Home(Path(sys.argv[1])), "run"):
-    print("held", flush=True)
-    time.sleep(600)
+run_lock.take(Home(Path(sys.argv[1])), "run")
+print("held", flush=True)
+time.sleep(600)
 """
 _ASKER = """
 import sys
@@ -34,25 +35,25 @@ def test_a_run_that_nobody_ever_executed(home: Home) -> None:
 
 
 def test_held_for_the_while(home: Home) -> None:
-    with run_lock.holding(home, "run"):
+    with holding(home, "run"):
         assert run_lock.held(home, "run") is True
         assert run_lock.held(home, "other") is None
     assert run_lock.held(home, "run") is False
 
 
 def test_an_exception_lets_go(home: Home) -> None:
-    with pytest.raises(ZeroDivisionError), run_lock.holding(home, "run"):
+    with pytest.raises(ZeroDivisionError), holding(home, "run"):
         raise ZeroDivisionError
 
     assert run_lock.held(home, "run") is False
 
 
 def test_a_second_executor_is_kept_out_and_harms_nothing(home: Home) -> None:
-    with run_lock.holding(home, "run"):
-        with pytest.raises(AlreadyExecutedError), run_lock.holding(home, "run"):
+    with holding(home, "run"):
+        with pytest.raises(AlreadyExecutedError), holding(home, "run"):
             pass
         assert run_lock.held(home, "run") is True
-    with run_lock.holding(home, "run"):
+    with holding(home, "run"):
         pass
 
 
@@ -63,29 +64,30 @@ def test_the_kernel_lets_go_when_the_holder_is_killed(home: Home) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     assert run_lock.held(home, "run") is True
-    with pytest.raises(AlreadyExecutedError), run_lock.holding(home, "run"):
+    with pytest.raises(AlreadyExecutedError), holding(home, "run"):
         pass
 
     holder.kill()
     holder.communicate()
 
     assert run_lock.held(home, "run") is False
-    with run_lock.holding(home, "run"):
+    with holding(home, "run"):
         pass
 
 
 def test_asking_keeps_no_executor_out(home: Home) -> None:
-    with run_lock.holding(home, "run"):
+    with holding(home, "run"):
         pass
-    asker = subprocess.Popen(
-        [sys.executable, "-c", _ASKER, str(home.root)], stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", _ASKER, str(home.root)]
+    askers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     try:
-        assert asker.stdout is not None
-        assert asker.stdout.readline() == b"asks\n"
-        for _ in range(1000):
-            with run_lock.holding(home, "run"):
+        for asker in askers:
+            assert asker.stdout is not None
+            assert asker.stdout.readline() == b"asks\n"
+        for _ in range(3000):
+            with holding(home, "run"):
                 pass
     finally:
-        asker.kill()
-        asker.communicate()
+        for asker in askers:
+            asker.kill()
+            asker.communicate()

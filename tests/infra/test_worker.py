@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
-from infra import run_lock, worker
+from infra import worker
 from infra.home import Home
+from tests.locks import holding
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=1)
@@ -135,7 +136,7 @@ def test_only_what_nobody_executes_is_mended(home: Home) -> None:
     ended = _run(StateType.COMPLETED, old)
     client = FakeClient([executed, orphan, elsewhere, ended])
 
-    with run_lock.holding(home, str(executed.id)):
+    with holding(home, str(executed.id)):
         assert _reconcile(client, home) == 1
 
     assert {run: state.type for run, state in client.mended.items()} == {
@@ -155,7 +156,7 @@ def test_runs_beyond_the_first_page_are_mended_too(home: Home) -> None:
 def test_a_run_that_ends_while_it_is_looked_at_is_left_alone(home: Home) -> None:
     """An executor lets go of its lock just before Prefect has the run's final state."""
     run = _run(RUNNING, datetime.now(UTC) - timedelta(minutes=5))
-    with run_lock.holding(home, str(run.id)):
+    with holding(home, str(run.id)):
         pass
 
     def complete() -> None:

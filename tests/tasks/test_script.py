@@ -188,7 +188,7 @@ class TestRun:
         )
 
         assert (ended.ending, ended.code) == (Ending.STOPPED, 4)
-        assert lines == ["ready", "tidy"]
+        assert lines[-1] == "tidy"
 
     def test_a_script_that_ignores_the_stop_is_killed_with_all_it_started(
         self, run: Run, lines: list[str], tmp_path: Path

@@ -50,6 +50,16 @@ def test_what_bears_the_homes_mark_is_ended(home: Home, start: Start) -> None:
     assert remains.end(home) == 0
 
 
+def test_one_part_can_be_ended_alone(home: Home, start: Start) -> None:
+    database = start(remains.mark(home, "database"))
+    worker = start(remains.mark(home, "worker"))
+
+    assert remains.end_part(home, "database") == 1
+
+    assert not runs(database.pid)
+    assert runs(worker.pid)
+
+
 def test_this_process_is_spared(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in remains.mark(home, "supervisor").items():
         monkeypatch.setenv(name, value)

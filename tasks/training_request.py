@@ -1,0 +1,275 @@
+"""What a training is told, and the refusal of what cannot work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+
+from infra import storage
+from infra.errors import BadInputError, DiskFullError
+from infra.home import Home
+from infra.settings import Settings
+from infra.storage import store
+from registry import names
+from tuning.metrics import MetricPattern
+
+MOST_HYPERPARAMETERS = 100
+MOST_DATASETS = 10
+
+# A text that may be left out, as an empty or a null value. To a form it is a plain text field.
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+
+# What runs an entry point, by its ending; None is the Python of the run's environment.
+RUNNERS = {".py": None, ".sh": "bash"}
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+class Algorithm(BaseModel):
+    """Your own algorithm: a directory, and the script in it that starts the training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uri: str = Field("", description="The directory with the algorithm's files.")
+    entry_point: str = Field(
+        "",
+        description="The script that starts the training, as a path in that directory. A "
+        "requirements.txt beside it is installed for the run.",
+    )
+
+
+class Dataset(BaseModel):
+    """A data set; the script finds its folder in EM_DATASET_<NAME>."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Its name: letters, digits, '-' and '_'.")
+    uri: str = Field(description="Where it lies: a folder or a file.")
+
+
+class Training(BaseModel):
+    """Everything that a training is told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Text = ""
+    description: Text = ""
+    experiment: str = "Default"
+    algorithm: Algorithm = Algorithm()
+    hyperparameters: dict[str, Scalar] = {}
+    datasets: list[Dataset] = []
+    checkpoint_input_uri: Text = ""
+    checkpoint_uri: Text = ""
+    output_uri: Text = ""
+    metrics: list[MetricPattern] = []
+    max_minutes: float | None = None
+
+    def absolute(self) -> Training:
+        """The same with relative paths made absolute against the caller's working directory."""
+        return self.model_copy(
+            update={
+                "algorithm": self.algorithm.model_copy(
+                    update={"uri": storage.absolute(self.algorithm.uri)}
+                ),
+                "datasets": [
+                    dataset.model_copy(update={"uri": storage.absolute(dataset.uri)})
+                    for dataset in self.datasets
+                ],
+                **{
+                    field: storage.absolute(getattr(self, field))
+                    for field in ("checkpoint_input_uri", "checkpoint_uri", "output_uri")
+                },
+            }
+        )
+
+
+def check(training: Training, home: Home, settings: Settings) -> None:
+    """Refuse what cannot work, before any resource is taken.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+        DiskFullError: If the home's disk has less room than the settings ask for.
+    """
+    _check_names(training)
+    _check_algorithm(training.algorithm)
+    _check_hyperparameters(training.hyperparameters)
+    _check_datasets(training.datasets)
+    begin = training.checkpoint_input_uri
+    if begin and not store(begin).exists():
+        raise BadInputError(
+            f"checkpoint_input_uri: there is nothing at {begin}.",
+            "Check the path.",
+            code="CheckpointMissing",
+        )
+    for uri in (training.checkpoint_uri, training.output_uri):
+        if uri:
+            store(uri).check_writable()
+    _check_metrics(training.metrics)
+    if training.max_minutes is not None and not training.max_minutes > 0:
+        raise BadInputError(
+            f"max_minutes is {training.max_minutes:g}.",
+            "Give the longest time in minutes, above 0, or leave it out.",
+            code="MaxMinutesInvalid",
+        )
+    _check_room(home, settings)
+
+
+def _check_names(training: Training) -> None:
+    if training.name:
+        names.check(training.name)
+    if not training.experiment.strip() or len(training.experiment) > names.LONGEST:
+        raise BadInputError(
+            "The experiment's name is empty or too long.",
+            f"Give 1 to {names.LONGEST} characters.",
+            code="ExperimentInvalid",
+        )
+
+
+def _check_algorithm(algorithm: Algorithm) -> None:
+    if not algorithm.uri or not algorithm.entry_point:
+        raise BadInputError(
+            "There is no algorithm.",
+            "Give algorithm.uri, a directory, and algorithm.entry_point, a script in it.",
+            code="AlgorithmMissing",
+        )
+    source = store(algorithm.uri)
+    if not source.is_directory():
+        raise BadInputError(
+            f"algorithm.uri: there is no directory at {algorithm.uri}.",
+            "Check the path.",
+            code="AlgorithmMissing",
+        )
+    entry = PurePosixPath(algorithm.entry_point)
+    if entry.is_absolute() or ".." in entry.parts:
+        raise BadInputError(
+            f"The entry point {algorithm.entry_point!r} lies outside the algorithm's directory.",
+            "Give its path relative to algorithm.uri, without '..'.",
+            code="EntryPointOutside",
+        )
+    root = source.in_place()
+    if root is not None:
+        script = root / entry
+        if not script.is_file():
+            raise BadInputError(
+                f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
+                "Check algorithm.entry_point.",
+                code="EntryPointMissing",
+            )
+        if not script.resolve().is_relative_to(root.resolve()):
+            raise BadInputError(
+                f"The entry point {algorithm.entry_point!r} is a link out of the algorithm's "
+                "directory.",
+                "Replace the link by the file.",
+                code="EntryPointOutside",
+            )
+    if entry.suffix not in RUNNERS:
+        raise BadInputError(
+            f"The entry point {algorithm.entry_point!r} is not a script that can be run.",
+            f"It must end in {' or '.join(RUNNERS)}.",
+            code="EntryPointUnknown",
+        )
+
+
+def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
+    if len(hyperparameters) > MOST_HYPERPARAMETERS:
+        raise BadInputError(
+            f"There are {len(hyperparameters)} hyperparameters, and at most "
+            f"{MOST_HYPERPARAMETERS} can be given.",
+            "Put the rest into a file of the algorithm.",
+            code="HyperparametersTooMany",
+        )
+    for key, value in hyperparameters.items():
+        if not _KEY.fullmatch(key):
+            raise BadInputError(
+                f"The hyperparameter's name {key!r} cannot be an argument.",
+                "Use letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
+                code="HyperparameterNameInvalid",
+            )
+        if "\0" in str(value):
+            raise BadInputError(
+                f"The hyperparameter {key!r} holds a zero byte.",
+                "Take it out.",
+                code="HyperparameterValueInvalid",
+            )
+
+
+def _check_datasets(datasets: list[Dataset]) -> None:
+    if len(datasets) > MOST_DATASETS:
+        raise BadInputError(
+            f"There are {len(datasets)} data sets, and at most {MOST_DATASETS} can be given.",
+            "Put some of them into one folder.",
+            code="DatasetsTooMany",
+        )
+    seen: dict[str, str] = {}
+    for dataset in datasets:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", dataset.name):
+            raise BadInputError(
+                f"The data set's name {dataset.name!r} cannot become EM_DATASET_<NAME>.",
+                "Use letters, digits, '-' and '_'.",
+                code="DatasetNameInvalid",
+            )
+        variable = variable_name(dataset.name)
+        if variable in seen:
+            raise BadInputError(
+                f"The data sets {seen[variable]!r} and {dataset.name!r} would both be "
+                f"EM_DATASET_{variable}.",
+                "Rename one.",
+                code="DatasetNameTwice",
+            )
+        seen[variable] = dataset.name
+        if not store(dataset.uri).exists():
+            raise BadInputError(
+                f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
+                "Check its uri.",
+                code="DatasetMissing",
+            )
+
+
+def _check_metrics(metrics: list[MetricPattern]) -> None:
+    names = set()
+    for metric in metrics:
+        metric.expression()
+        if not re.fullmatch(r"[\w.:/ -]{1,250}", metric.name):
+            raise BadInputError(
+                f"The metric's name {metric.name[:60]!r} cannot be used.",
+                "Use letters, digits, spaces and '_', '-', '.', ':', '/'.",
+                code="MetricNameInvalid",
+            )
+        if metric.name in names:
+            raise BadInputError(
+                f"The metric {metric.name!r} is given twice.", "Give each once.",
+                code="MetricTwice",
+            )  # fmt: skip
+        names.add(metric.name)
+
+
+def _check_room(home: Home, settings: Settings) -> None:
+    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
+    free = shutil.disk_usage(existing).free // 2**20
+    if free < settings.min_free_mib:
+        raise DiskFullError(
+            f"The disk of {home.root} has {free} MiB left, and a run needs "
+            f"{settings.min_free_mib} MiB.",
+            "Make room, or set MODELYARD_MIN_FREE_MIB.",
+        )
+
+
+def variable_name(name: str) -> str:
+    """``name`` as a part of an environment variable's name that a shell can read."""
+    return re.sub(r"[^A-Z0-9_]", "_", name.upper())
