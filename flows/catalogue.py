@@ -69,7 +69,10 @@ async def _register(client: PrefectClient, declared: Entry) -> str:
         work_pool_name=declared.pool,
         tags=list(declared.tags),
         concurrency_limit=declared.concurrency_limit,
-        parameter_openapi_schema=parameter_schema(declared.flow.fn).model_dump_for_openapi(),
+        parameter_openapi_schema={
+            **parameter_schema(declared.flow.fn).model_dump_for_openapi(),
+            "additionalProperties": False,
+        },
         enforce_parameter_schema=True,
     )
     return f"{declared.name}/{declared.name}"

@@ -12,19 +12,19 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 import prefect.context
 from prefect import Flow
+from prefect._internal.result_records import ResultRecord
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import Abort, ParameterTypeError
+from prefect.exceptions import Abort
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Failed
-from prefect.utilities.callables import get_call_parameters, parameter_schema
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from infra import connection, identity, run_lock, settings
 from infra import home as homes
@@ -33,12 +33,11 @@ from infra.errors import BadInputError, ModelyardError, RunFailedError, StackErr
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import client as stack
-from registry import catalogue, statuses
+from registry import catalogue, runs, statuses
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-USER_LABEL = "modelyard.user"
 _CANCEL_POLL_SECONDS = 2.0
 _UNDER_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
 
@@ -70,26 +69,28 @@ class Execution:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-def _current() -> Execution:
+def _current() -> tuple[Execution, dict[str, Any]]:
     context = prefect.context.FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     run = context.flow_run
-    user = (run.labels or {}).get(USER_LABEL) or identity.caller()
-    return Execution(
+    user = (run.labels or {}).get(runs.USER_LABEL) or identity.caller()
+    execution = Execution(
         str(run.id), run.name, str(user), run.run_count, homes.current(), settings.load()
     )
+    return execution, dict(context.parameters or {})
 
 
 def execute(
-    request: BaseModel,
+    model: type[BaseModel],
     check: Callable[[Any, str], None],
     body: Callable[[Execution, Any], State[Any]],
 ) -> State[Any]:
     """Execute the flow run that this process is in; what a lifecycle flow's function returns.
 
     Args:
-        request: What was asked for.
+        model: What the run's parameters are read as. Prefect leaves that to us, so that a form
+            whose validation was switched off is refused as a command is.
         check: Refuses a request; told the flow run's id.
         body: Does it.
 
@@ -100,10 +101,11 @@ def execute(
     Raises:
         Abort: If another process executes this run; its state is left alone.
     """
-    execution = _current()
+    execution, parameters = _current()
     try:
         run_lock.take(execution.home, execution.flow_run_id)
         with _watching(execution):
+            request = _read(model, parameters)
             check(request, execution.flow_run_id)
             return body(execution, request)
     except run_lock.AlreadyExecutedError as error:
@@ -114,14 +116,40 @@ def execute(
         return failed(statuses.CREATE_FAILED_NAME, error)
 
 
+def _read(model: type[BaseModel], parameters: Mapping[str, Any]) -> BaseModel:
+    for name in parameters:
+        if name not in model.model_fields:
+            raise BadInputError(
+                f"There is no parameter {name!r}.",
+                f"There are: {', '.join(sorted(model.model_fields))}.",
+                code="ParameterUnknown",
+            )
+    try:
+        return model(**parameters)
+    except ValidationError as error:
+        # The values stay out of it: one of them may be a secret in the wrong field.
+        wrong = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise BadInputError(
+            f"A parameter is wrong: {wrong}.", "Mend its value.", code="ParameterInvalid"
+        ) from None
+
+
 def failed(name: str, error: ModelyardError) -> State[Any]:
     """A failed state that carries the error: for people in its message, in this process whole."""
     return Failed(name=name, message=f"{error.code}: {error}", data=error)
 
 
+def data(state: State[Any]) -> Any:
+    """What a state of this process carries; unlike ``state.result()`` in event loops as well."""
+    found = state.data
+    return found.result if isinstance(found, ResultRecord) else found
+
+
 def failure(state: State[Any]) -> ModelyardError | None:
     """The error that a failed state of this process carries, if it is one of ours."""
-    reason = None if state.is_completed() else state.result(raise_on_failure=False)
+    reason = data(state)
     return reason if isinstance(reason, ModelyardError) else None
 
 
@@ -153,6 +181,35 @@ def _watching(execution: Execution) -> Iterator[None]:
         thread.join(_CANCEL_POLL_SECONDS)
 
 
+@dataclass
+class _Connection:
+    """The connection that the threads of this process share while one of them needs it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+    endpoints: Endpoints | None = None
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def open(self) -> Endpoints:
+        with self.lock:
+            if self.endpoints is None:
+                with contextlib.ExitStack() as opening:
+                    self.endpoints = opening.enter_context(_pointed())
+                    self.closing = opening.pop_all()
+            self.users += 1
+            return self.endpoints
+
+    def close(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.endpoints = None
+                self.closing.close()
+
+
+_shared = _Connection()
+
+
 @contextlib.contextmanager
 def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     """Point this process at Prefect, MLflow and the catalogue, and back afterwards.
@@ -166,26 +223,42 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     Raises:
         StackError: If a private one cannot be started, or none with workers is up.
     """
+    if (
+        to_workers
+        and connection.from_environment() is None
+        and not (stack.status(homes.current()) or {}).get("lasting")
+    ):
+        raise StackError(
+            "The stack is not up, so no worker would start the run.",
+            "Start it (modelyard up --detach), or run the flow here: modelyard call.",
+        )
+    try:
+        yield _shared.open()
+    finally:
+        _shared.close()
+
+
+@contextlib.contextmanager
+def _pointed() -> Iterator[Endpoints]:
     endpoints = connection.from_environment()
     if endpoints:
         yield endpoints
         return
     home = homes.current()
-    if to_workers and not (stack.status(home) or {}).get("lasting"):
-        raise StackError(
-            "The stack is not up, so no worker would start the run.",
-            "Start it (modelyard up --detach), or run the flow here: modelyard call.",
-        )
-    before = dict(os.environ)
     with stack.held(home, settings.load()) as endpoints:
-        connection.adopt(endpoints, home)
+        ours = connection.environment(endpoints, home)
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
         prefect.context.refresh_global_settings_context()
-        catalogue.migrate()
         try:
+            catalogue.migrate()
             yield endpoints
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
             prefect.context.refresh_global_settings_context()
 
 
@@ -193,34 +266,20 @@ class LifecycleFlow(Flow[P, R]):
     """A flow that can also be called as a plain function.
 
     Attributes:
-        request: Makes the checked model from the flow's parameters, with relative paths resolved.
+        model: What its parameters are read as; its ``absolute()`` resolves relative paths.
         preflight: Refuses a request that cannot work; told the flow run's id, or "".
     """
 
-    request: Callable[..., Any]
+    model: type[Any]
     preflight: Callable[[Any, str], None]
 
     def checked(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Parameters as Prefect is to get them: typed, checked and independent of the caller.
+        """Parameters as Prefect is to get them: checked and independent of the caller.
 
         Raises:
             ModelyardError: If they are refused. Needs a connection.
         """
-        known = set(parameter_schema(self.fn).properties)
-        for name in given:
-            if name not in known:
-                raise BadInputError(
-                    f"{self.name} has no parameter {name!r}.",
-                    f"It has: {', '.join(sorted(known))}.",
-                    code="ParameterUnknown",
-                )
-        try:
-            validated = self.validate_parameters(given)
-        except (ParameterTypeError, ValueError) as error:
-            raise BadInputError(
-                f"A parameter of {self.name} is wrong: {error}", code="ParameterInvalid"
-            ) from error
-        request = self.request(**validated)
+        request = _read(self.model, given).absolute()  # type: ignore[attr-defined]
         self.preflight(request, "")
         dumped = request.model_dump(mode="json")
         return {name: dumped[name] for name in given}
@@ -243,10 +302,10 @@ class LifecycleFlow(Flow[P, R]):
             ModelyardError: If the parameters are refused, or the run ends in another state than
                 its good one; then it is a :class:`RunFailedError` that names the state.
         """
-        given = get_call_parameters(self.fn, args, kwargs, apply_defaults=False)
-        state = self.outcome(given)
+        names = list(self.model.model_fields)
+        state = self.outcome({**dict(zip(names, args, strict=False)), **kwargs})
         if state.is_completed():
-            result: R = state.result()
+            result: R = data(state)
             return result
         error = failure(state)
         if error:
@@ -258,22 +317,21 @@ class LifecycleFlow(Flow[P, R]):
 
 
 def lifecycle_flow(
-    *,
-    request: Callable[..., Any],
-    preflight: Callable[[Any, str], None],
-    run_name: Callable[[], str],
+    *, model: type[Any], preflight: Callable[[Any, str], None], run_name: Callable[[], str]
 ) -> Callable[[Callable[P, R]], LifecycleFlow[P, R]]:
     """Make a lifecycle flow of a function; the flow is called as the function is.
 
     Args:
-        request: Makes the checked model from the function's parameters, relative paths resolved.
+        model: What the function's parameters are read as, in their order.
         preflight: Refuses a request that cannot work.
         run_name: Names a run that begins.
     """
 
     def decorate(function: Callable[P, R]) -> LifecycleFlow[P, R]:
-        made = LifecycleFlow(function, name=function.__name__, flow_run_name=run_name)
-        made.request = request
+        made = LifecycleFlow(
+            function, name=function.__name__, flow_run_name=run_name, validate_parameters=False
+        )
+        made.model = model
         made.preflight = preflight
         return made
 

@@ -59,7 +59,7 @@ def _run_script(
     """Run the script; its lines, metrics and the machine's load are recorded meanwhile."""
     stream = tracking.MetricStream(run_id)
     forward = Forwarder(get_run_logger().info, execution.settings.log_lines_per_second)
-    collector = Collector(request.metrics)
+    collector = Collector(request.metrics, get_run_logger().warning)
 
     def on_line(line: str) -> None:
         forward(line)
@@ -98,8 +98,9 @@ def _publish(
     if not training.has_model(place):
         get_run_logger().warning("The script left nothing in EM_MODEL_DIR: there is no model.")
         return None
-    training.publish_output(request, place)
+    training.check_model(place)
     source = tracking.log_files(run_id, place.model, "model")
+    training.publish_output(request, place)
     return models.register(name, run_id, source, execution.flow_run_id)
 
 
@@ -142,10 +143,14 @@ def _train(execution: Execution, request: Training) -> State[Any]:
     except ModelyardError as error:
         status, state = "FAILED", lifecycle.failed("FailTrain", error)
     except OSError as error:
+        status = "FAILED"
         if not storage.is_disk_full(error):
             raise
         full = DiskFullError(f"The disk of {place.root} is full.", "Make room, and retry.")
-        status, state = "FAILED", lifecycle.failed("FailTrain", full)
+        state = lifecycle.failed("FailTrain", full)
+    except Exception:
+        status = "FAILED"
+        raise
     finally:
         place.clear()
         if place.log.exists():
@@ -186,11 +191,7 @@ def _run_name() -> str:
     return str(flow_run.parameters.get("name") or flow_run.name)
 
 
-def _request(**parameters: Any) -> Training:
-    return Training(**parameters).absolute()
-
-
-@lifecycle.lifecycle_flow(request=_request, preflight=preflight, run_name=_run_name)
+@lifecycle.lifecycle_flow(model=Training, preflight=preflight, run_name=_run_name)
 def train(
     name: Text = "",
     description: Text = "",
@@ -224,18 +225,5 @@ def train(
     Returns:
         ``{"mlflow_run_id", "model_uri", "metrics"}``.
     """
-    request = Training(
-        name=name,
-        description=description,
-        experiment=experiment,
-        algorithm=algorithm,
-        hyperparameters=hyperparameters,
-        datasets=datasets,
-        checkpoint_input_uri=checkpoint_input_uri,
-        checkpoint_uri=checkpoint_uri,
-        output_uri=output_uri,
-        metrics=metrics,
-        max_minutes=max_minutes,
-    )
     # Prefect ends the run in a state that is returned; a caller gets the state's data.
-    return lifecycle.execute(request, preflight, _train)  # type: ignore[return-value]
+    return lifecycle.execute(Training, preflight, _train)  # type: ignore[return-value]

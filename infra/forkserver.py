@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ from typing import NoReturn
 import prefect.context
 
 _GRACE_SECONDS = 10.0
+_TICK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,50 @@ def _listening(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
+class _Children:
+    """The forked processes, each with its client's connection.
+
+    The server keeps its end of each connection to see the client's end. A process whose client
+    is gone has ``_GRACE_SECONDS``; one that cannot even notice (a C extension may hold the
+    interpreter's lock for ever) is killed by the server then.
+    """
+
+    def __init__(self, poll: select.poll) -> None:
+        self._poll = poll
+        self._connections: dict[int, socket.socket] = {}
+        self._deadlines: dict[int, float] = {}
+
+    def add(self, pid: int, connection: socket.socket) -> None:
+        self._connections[pid] = connection
+        self._poll.register(connection, 0)  # nothing but the hang-up, which is always told
+
+    def hung_up(self, descriptor: int) -> None:
+        for pid, connection in self._connections.items():
+            if connection.fileno() == descriptor:
+                self._poll.unregister(connection)
+                self._deadlines[pid] = time.monotonic() + _GRACE_SECONDS
+
+    def kill_overdue(self) -> None:
+        for pid, deadline in self._deadlines.items():
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Let go of those that have ended; their clients see the connection's end."""
+        with contextlib.suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                connection = self._connections.pop(pid)
+                if self._deadlines.pop(pid, None) is None:
+                    self._poll.unregister(connection)
+                connection.close()
+
+    def forget(self) -> None:
+        """In a forked process: the others' connections are none of its own."""
+        for connection in self._connections.values():
+            connection.close()
+
+
 def serve(path: Path) -> Job:
     """Fork for every request at ``path``; returns in the forked processes only.
 
@@ -75,23 +121,56 @@ def serve(path: Path) -> Job:
     """
     if threading.active_count() > 1:
         raise RuntimeError(f"an import started threads: {threading.enumerate()}")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; clients wait by connection
+    poll = select.poll()
+    children = _Children(poll)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, _end_after_children)
-    with _listening(path) as listener:
+    with _listening(path) as listener, _waking() as wake:
+        poll.register(listener, select.POLLIN)
+        poll.register(wake, select.POLLIN)
         while True:
-            connection, _ = listener.accept()
-            connection.settimeout(5)
-            try:
-                job = _receive(connection)
-            except (OSError, ValueError, TypeError) as error:
-                print(f"request dropped: {error}", file=sys.stderr, flush=True)
-                job = None
-            if job is not None:
-                if os.fork() == 0:
-                    return job
-                for stream in job.streams:
-                    os.close(stream)
-            connection.close()
+            for descriptor, _ in poll.poll(_TICK_SECONDS * 1000):
+                if descriptor == wake:
+                    os.read(wake, 4096)
+                elif descriptor != listener.fileno():
+                    children.hung_up(descriptor)
+                elif job := _accept(listener):
+                    pid = os.fork()
+                    if pid == 0:
+                        children.forget()
+                        return job
+                    for stream in job.streams:
+                        os.close(stream)
+                    children.add(pid, job.connection)
+            children.kill_overdue()
+            children.reap()
+
+
+@contextlib.contextmanager
+def _waking() -> Iterator[int]:
+    """A descriptor that becomes readable when a signal comes, so that a child is reaped at once."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield read
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(read)
+        os.close(write)
+
+
+def _accept(listener: socket.socket) -> Job | None:
+    connection, _ = listener.accept()
+    connection.settimeout(5)
+    try:
+        job = _receive(connection)
+    except (OSError, ValueError, TypeError) as error:
+        print(f"request dropped: {error}", file=sys.stderr, flush=True)
+        job = None
+    if job is None:
+        connection.close()
+    return job
 
 
 def _end_after_children(*_: object) -> None:

@@ -76,8 +76,11 @@ def _reap(main: int) -> int | None:
 
 def _spawn(command: list[str], libc: ctypes.CDLL | None) -> int:
     owner = os.getpid()
+    # Until the child has its own handlers a signal waits; ours would swallow it there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return pid
     try:
         os.setsid()
@@ -88,6 +91,7 @@ def _spawn(command: list[str], libc: ctypes.CDLL | None) -> int:
         for signum in (*_SIGNALS, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(signum, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.execvp(command[0], command)  # noqa: S606

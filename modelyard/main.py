@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from typing import Any
 
 import typer
@@ -81,10 +82,13 @@ cli = _Verbs(name="modelyard", no_args_is_help=True)
 
 def main() -> None:
     """Run the command line; the process's exit status is 0 only if what was asked was done."""
-    as_json = "--json" in sys.argv[1:]
+    arguments = sys.argv[1:] or ["--help"]
+    as_json = "--json" in arguments
+    if arguments[0] == "--json":  # as good before the verb as after it
+        arguments = [*arguments[1:], "--json"]
     try:
-        _fork_if_faster(sys.argv[1:])
-        code = cli.main(sys.argv[1:] or ["--help"], prog_name="modelyard", standalone_mode=False)
+        _fork_if_faster(arguments)
+        code = cli.main(arguments, prog_name="modelyard", standalone_mode=False)
     except ModelyardError as error:
         output.error(error, as_json_=as_json)
         code = 1
@@ -101,6 +105,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except Exception as error:  # noqa: BLE001 (the edge of the command: told, and shown whole)
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        output.error(ModelyardError(reason, code="Internal"), as_json_=as_json)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -30,7 +30,9 @@ def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_
     if as_json_:
         as_json(found)
         return
-    table = Table(*columns, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in columns:
+        table.add_column(name, no_wrap=name == "id")  # an id is there to be copied
     for row in found:
         cells = ("" if row.get(name) is None else str(row[name]) for name in columns)
         table.add_row(*(Text(cell, overflow="fold") for cell in cells))

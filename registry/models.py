@@ -81,8 +81,7 @@ def show(name: str) -> dict[str, Any]:
         raise NotFoundError(
             f"There is no model {name!r}.", "modelyard model list shows those there are."
         ) from error
-    quoted = name.replace("'", "\\'")
-    versions = mlflow.search_model_versions(f"name = '{quoted}'")
+    versions = mlflow.search_model_versions(f'name = "{name}"')
     return {
         "name": model.name,
         "description": model.description or "",

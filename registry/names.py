@@ -5,7 +5,7 @@ from __future__ import annotations
 from infra.errors import BadInputError
 
 LONGEST = 250
-_FORBIDDEN = frozenset("/:")  # MLflow's, in the name of a registered model
+_FORBIDDEN = frozenset('/:"')  # MLflow's, in a registered model's name and in its filters
 
 
 def check(name: str) -> None:
@@ -22,6 +22,6 @@ def check(name: str) -> None:
     ):
         raise BadInputError(
             f"The name {name[:60]!r} cannot be used.",
-            f"Give 1 to {LONGEST} printable characters without '/' and ':'.",
+            f"Give 1 to {LONGEST} printable characters without '/', ':' and '\"'.",
             code="NameInvalid",
         )

@@ -29,6 +29,7 @@ from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
 from registry import history, models, names, statuses, tracking
 
+USER_LABEL = "modelyard.user"
 _NOUN = "run"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0
@@ -126,7 +127,7 @@ def show(key: str) -> dict[str, Any]:
     return {
         **_row(run, flow),
         "message": (run.state.message or "") if run.state else "",
-        "user": (run.labels or {}).get("modelyard.user"),
+        "user": (run.labels or {}).get(USER_LABEL),
         "attempts": run.run_count,
         "parameters": run.parameters,
         "result": _result(run),
@@ -159,7 +160,7 @@ def submit(deployment: str, parameters: dict[str, Any], name: str | None, user: 
                 f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
             ) from error
         run = client.create_flow_run_from_deployment(
-            found.id, parameters=parameters, name=name, labels={"modelyard.user": user}
+            found.id, parameters=parameters, name=name, labels={USER_LABEL: user}
         )
     return str(run.id)
 
@@ -268,14 +269,12 @@ def update(key: str, name: str | None, description: str | None) -> dict[str, Any
             names.check(name)
             experiment = str(run.parameters.get("experiment", "Default"))
             tracking.check_name(flow, name, experiment, str(run.id))
-            # In its parameters as well, or a retry would take the old name again.
-            client.update_flow_run(run.id, name=name, parameters={**run.parameters, "name": name})
-    if mlflow_run_id:
-        mlflow = tracking.client()
-        if name is not None:
-            mlflow.update_run(mlflow_run_id, name=name)
-        if description is not None:
-            mlflow.set_tag(mlflow_run_id, "mlflow.note.content", description)
+        if mlflow_run_id:
+            tracking.describe(mlflow_run_id, name, description)
+        # In its parameters as well: a retry would take the old ones again.
+        given = {"name": name, "description": description}
+        changed = {key: value for key, value in given.items() if value is not None}
+        client.update_flow_run(run.id, name=name, parameters={**run.parameters, **changed})
     history.record(_NOUN, str(run.id), "update", name=name, description=description)
     return brief(str(run.id))
 

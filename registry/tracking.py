@@ -92,11 +92,10 @@ def ensure_experiment(name: str) -> str:
 
 
 def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> list[Run]:
-    quoted = name.replace("'", "\\'")
     return list(
         mlflow.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{KIND_TAG}` = '{kind}' AND attributes.run_name = '{quoted}'",
+            filter_string=f"tags.`{KIND_TAG}` = '{kind}' AND attributes.run_name = \"{name}\"",
             run_view_type=ViewType.ACTIVE_ONLY,
             order_by=["attributes.start_time ASC"],
         )
@@ -148,6 +147,15 @@ def open_run(opening: Opening) -> str:
     return str(run.info.run_id)
 
 
+def describe(run_id: str, name: str | None, description: str | None) -> None:
+    """Give the run another name or description."""
+    mlflow = client()
+    if name is not None:
+        mlflow.update_run(run_id, name=name)
+    if description is not None:
+        mlflow.set_tag(run_id, "mlflow.note.content", description)
+
+
 def close_run(run_id: str, status: str) -> None:
     """Mark the run as ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
     client().set_terminated(run_id, status)
@@ -166,7 +174,9 @@ def close_abandoned(executed: Callable[[str], bool | None]) -> int:
         experiments, filter_string=f"attributes.status = 'RUNNING' AND tags.`{KIND_TAG}` LIKE '%'"
     )
     for run in running:
-        if executed(run.data.tags[FLOW_RUN_TAG]) is False:
+        abandoned = executed(run.data.tags[FLOW_RUN_TAG]) is False
+        # It was found before its lock was looked at, and may have ended between.
+        if abandoned and mlflow.get_run(run.info.run_id).info.status == "RUNNING":
             close_run(run.info.run_id, "KILLED")
             closed += 1
     return closed

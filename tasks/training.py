@@ -26,7 +26,8 @@ from tasks import overlay
 from tasks.script import Ended, Ending
 from tasks.training_request import RUNNERS, Dataset, Scalar, Training, variable_name
 
-_OURS = {"MODELYARD_DATABASE_URL", "PYTHONSAFEPATH"}
+# Another run's contract, and our own settings, a password of the catalogue's among them.
+_NOT_INHERITED = ("EM_", "MODELYARD_", "PYTHONSAFEPATH")
 _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
 
@@ -222,7 +223,7 @@ def script_environment(
     inherited = {
         name: value
         for name, value in clean_environment().items()
-        if not name.startswith("EM_") and name not in _OURS
+        if not name.startswith(_NOT_INHERITED) or name == remains.VARIABLE
     }
     return {
         **inherited,
@@ -280,5 +281,14 @@ def publish_output(training: Training, place: Workplace) -> None:
 
 
 def has_model(place: Workplace) -> bool:
-    """Whether the script left anything in EM_MODEL_DIR."""
-    return place.model.is_dir() and any(place.model.iterdir())
+    """Whether the script left any file in EM_MODEL_DIR."""
+    return any(path.is_file() for path in place.model.rglob("*"))
+
+
+def check_model(place: Workplace) -> None:
+    """Refuse what cannot be uploaded: links that lead out or nowhere, sockets, pipes.
+
+    Raises:
+        BadInputError: If there is any.
+    """
+    storage.check_tree(place.model, links_resolve=True)

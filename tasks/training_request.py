@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -29,6 +31,8 @@ from tuning.metrics import MetricPattern
 
 MOST_HYPERPARAMETERS = 100
 MOST_DATASETS = 10
+LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
+LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
 
 # A text that may be left out, as an empty or a null value. To a form it is a plain text field.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
@@ -41,10 +45,13 @@ RUNNERS = {".py": None, ".sh": "bash"}
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
+_STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
 class Algorithm(BaseModel):
     """Your own algorithm: a directory, and the script in it that starts the training."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     uri: str = Field("", description="The directory with the algorithm's files.")
     entry_point: str = Field(
@@ -57,7 +64,7 @@ class Algorithm(BaseModel):
 class Dataset(BaseModel):
     """A data set; the script finds its folder in EM_DATASET_<NAME>."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     name: str = Field(description="Its name: letters, digits, '-' and '_'.")
     uri: str = Field(description="Where it lies: a folder or a file.")
@@ -66,11 +73,11 @@ class Dataset(BaseModel):
 class Training(BaseModel):
     """Everything that a training is told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = _STRICT
 
     name: Text = ""
     description: Text = ""
-    experiment: str = "Default"
+    experiment: Text = "Default"
     algorithm: Algorithm = Algorithm()
     hyperparameters: dict[str, Scalar] = {}
     datasets: list[Dataset] = []
@@ -106,6 +113,7 @@ def check(training: Training, home: Home, settings: Settings) -> None:
         BadInputError: With a code of its own for each fault.
         DiskFullError: If the home's disk has less room than the settings ask for.
     """
+    _check_texts(training)
     _check_names(training)
     _check_algorithm(training.algorithm)
     _check_hyperparameters(training.hyperparameters)
@@ -128,6 +136,29 @@ def check(training: Training, home: Home, settings: Settings) -> None:
             code="MaxMinutesInvalid",
         )
     _check_room(home, settings)
+
+
+def _check_texts(training: Training) -> None:
+    for where, text in _texts(training.model_dump(), ""):
+        if "\0" in text or len(text) > LONGEST_TEXT:
+            raise BadInputError(
+                f"{where} holds a zero byte or more than {LONGEST_TEXT} characters.",
+                "Shorten it, or put it into a file of the algorithm.",
+                code="TextInvalid",
+            )
+
+
+def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """Every text in a tree of values, with its place; keys count as well."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"a name in {where}", key
+            yield from _texts(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, f"{where}[{number}]")
 
 
 def _check_names(training: Training) -> None:
@@ -194,6 +225,7 @@ def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
             "Put the rest into a file of the algorithm.",
             code="HyperparametersTooMany",
         )
+    seen: dict[str, str] = {}
     for key, value in hyperparameters.items():
         if not _KEY.fullmatch(key):
             raise BadInputError(
@@ -201,12 +233,25 @@ def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
                 "Use letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
                 code="HyperparameterNameInvalid",
             )
-        if "\0" in str(value):
+        if seen.setdefault(key.upper(), key) != key:
             raise BadInputError(
-                f"The hyperparameter {key!r} holds a zero byte.",
-                "Take it out.",
+                f"The hyperparameters {seen[key.upper()]!r} and {key!r} would both be "
+                f"EM_HP_{key.upper()}.",
+                "Rename one.",
+                code="HyperparameterNameTwice",
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInputError(
+                f"The hyperparameter {key!r} is {value}, which JSON cannot hold.",
+                "Give a finite number, or the word as a text.",
                 code="HyperparameterValueInvalid",
             )
+    if len(json.dumps(dict(hyperparameters))) > LONGEST_HYPERPARAMETERS:
+        raise BadInputError(
+            f"The hyperparameters are longer than {LONGEST_HYPERPARAMETERS} characters together.",
+            "Put the long ones into a file of the algorithm.",
+            code="HyperparametersTooLong",
+        )
 
 
 def _check_datasets(datasets: list[Dataset]) -> None:

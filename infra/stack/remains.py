@@ -15,14 +15,14 @@ import psutil
 
 from infra.home import Home
 
-_VARIABLE = "MODELYARD_PART"
+VARIABLE = "MODELYARD_PART"
 _RUN_VARIABLE = "MODELYARD_RUN"
 _GRACE_SECONDS = 5.0
 
 
 def mark(home: Home, part: str) -> dict[str, str]:
     """The variables that mark a process as belonging to ``part`` of the stack in ``home``."""
-    return {_VARIABLE: f"{part}@{home.root}"}
+    return {VARIABLE: f"{part}@{home.root}"}
 
 
 def run_mark(home: Home, flow_run_id: str) -> dict[str, str]:
@@ -46,7 +46,7 @@ def end(home: Home) -> int:
     """End every process that bears the mark of this home; how many there were."""
     count = 0
     deadline = time.monotonic() + _GRACE_SECONDS
-    while (found := _marked(home, _VARIABLE)) and time.monotonic() < deadline:
+    while (found := _marked(home, VARIABLE)) and time.monotonic() < deadline:
         count += len(found)
         _kill([process for process, _ in found])
     return count
@@ -54,7 +54,7 @@ def end(home: Home) -> int:
 
 def end_part(home: Home, part: str) -> int:
     """End what is left of one part, so that it can start again; how many processes there were."""
-    left = [process for process, name in _marked(home, _VARIABLE) if name == part]
+    left = [process for process, name in _marked(home, VARIABLE) if name == part]
     _kill(left)
     return len(left)
 

@@ -7,9 +7,9 @@ from urllib.parse import unquote, urlsplit
 
 from infra.errors import BadInputError
 from infra.storage.base import Store
-from infra.storage.file import FileStore, is_disk_full
+from infra.storage.file import FileStore, check_tree, is_disk_full
 
-__all__ = ["Store", "absolute", "is_disk_full", "store"]
+__all__ = ["Store", "absolute", "check_tree", "is_disk_full", "store"]
 
 
 def _split(uri: str) -> tuple[str, str, str]:

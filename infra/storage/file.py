@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,11 @@ class FileStore(Store):
         return self._path
 
     def check_writable(self) -> None:  # noqa: D102
-        if self._path.exists() and not self._path.is_dir():
+        if self._path == Path("/") or (self._path.exists() and not self._path.is_dir()):
             raise BadInputError(
-                f"{self.uri} is a file.", "Give a folder, which may be new.", code="NotADirectory"
+                f"{self.uri} is no folder of yours.",
+                "Give a folder, which may be new.",
+                code="NotADirectory",
             )
         ancestor = next(parent for parent in (self._path, *self._path.parents) if parent.exists())
         if not ancestor.is_dir():
@@ -42,19 +45,21 @@ class FileStore(Store):
                 "Give a folder, which may be new.",
                 code="NotADirectory",
             )
-        if not os.access(ancestor, os.W_OK | os.X_OK):
+        try:
+            Path(tempfile.mkdtemp(prefix=".modelyard-", dir=ancestor)).rmdir()
+        except OSError as error:
             raise BadInputError(
-                f"{self.uri} cannot be written: {ancestor} is closed to this user.",
+                f"{self.uri} cannot be written: {ancestor}: {error.strerror}.",
                 "Give a folder that you may write to.",
                 code="NotWritable",
-            )
+            ) from error
 
     def fetch(self, destination: Path) -> None:  # noqa: D102
         if not self._path.exists():
             raise NotFoundError(f"There is nothing at {self.uri}.", "Check the path.")
         with _staged(destination) as staging:
             if self._path.is_dir():
-                _refuse_links_out(self._path)
+                check_tree(self._path)
                 shutil.copytree(self._path, staging, symlinks=True)
             else:
                 shutil.copy2(self._path, staging)
@@ -104,7 +109,16 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-def _refuse_links_out(root: Path) -> None:
+def check_tree(root: Path, *, links_resolve: bool = False) -> None:
+    """Refuse what cannot be copied as it is: links that lead out, sockets, pipes.
+
+    Args:
+        root: The directory.
+        links_resolve: Whether links that lead nowhere are refused as well.
+
+    Raises:
+        BadInputError: With the code ``LinkPointsOutside`` or ``NotAFile``.
+    """
     inside = root.resolve()
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
@@ -114,4 +128,12 @@ def _refuse_links_out(root: Path) -> None:
                     f"The link {path.relative_to(root)} in {root} points outside it.",
                     "Replace the link by what it points to.",
                     code="LinkPointsOutside",
+                )
+            dangling = path.is_symlink() and not path.exists()
+            special = not (dangling or path.is_dir() or path.is_file())
+            if special or (dangling and links_resolve):
+                raise BadInputError(
+                    f"{path.relative_to(root)} in {root} is neither a file nor a folder.",
+                    "Remove it.",
+                    code="NotAFile",
                 )

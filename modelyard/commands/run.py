@@ -80,7 +80,7 @@ def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = Fa
     found: dict[str, Any] = {
         "state": statuses.word(flow, state),
         "detail": statuses.detail(state),
-        "result": state.result() if state.is_completed() else None,
+        "result": lifecycle.data(state) if state.is_completed() else None,
     }
     if not state.is_completed():
         problem = lifecycle.failure(state)

@@ -120,7 +120,7 @@ def down(json: Json = False) -> None:
 @app.command()
 def status(
     logs: Annotated[str, typer.Option(help="Show the log of this part.")] = "",
-    lines: Annotated[int, typer.Option("-n", help="How many lines of it.")] = 50,
+    lines: Annotated[int, typer.Option("-n", min=1, help="How many lines of it.")] = 50,
     json: Json = False,
 ) -> None:
     """What of the local stack runs, and where; exit status 1 if it is not up."""

@@ -29,10 +29,8 @@ class Request(BaseModel):
     path: str
     count: int = 1
 
-
-def _make_request(**given: Any) -> Request:
-    asked = Request(**given)
-    return asked.model_copy(update={"path": storage.absolute(asked.path)})
+    def absolute(self) -> Request:
+        return self.model_copy(update={"path": storage.absolute(self.path)})
 
 
 def _preflight(request: Request, flow_run_id: str) -> None:
@@ -42,7 +40,7 @@ def _preflight(request: Request, flow_run_id: str) -> None:
 
 @pytest.fixture
 def flow() -> LifecycleFlow[..., Any]:
-    @lifecycle.lifecycle_flow(request=_make_request, preflight=_preflight, run_name=lambda: "x")
+    @lifecycle.lifecycle_flow(model=Request, preflight=_preflight, run_name=lambda: "x")
     def copying(path: str, count: int = 1) -> dict[str, Any]:
         """Copy a file."""
         return {}
@@ -161,11 +159,12 @@ class TestExecute:
     @pytest.fixture(autouse=True)
     def _execution(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         self.execution = Execution("run-id", "name", "me", 1, home, Settings(home=home.root))
-        monkeypatch.setattr(lifecycle, "_current", lambda: self.execution)
+        monkeypatch.setattr(lifecycle, "_current", lambda: (self.execution, {"path": "/a"}))
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "run-id")
 
     def _execute(self, body: Callable[[Execution, Any], Any], check: Any = None) -> State[Any]:
-        return lifecycle.execute(Request(path="/a"), check or (lambda *_: None), body)
+        with run_lock.scope():
+            return lifecycle.execute(Request, check or (lambda *_: None), body)
 
     def test_the_body_is_done_by_the_one_executor(self, home: Home) -> None:
         def body(execution: Execution, request: Request) -> State[Any]:

@@ -20,6 +20,7 @@ from infra.errors import StackError
 from infra.home import Home
 from infra.stack import postgres
 from registry import catalogue, history
+from tests.processes import eventually
 
 
 @pytest.fixture
@@ -95,21 +96,22 @@ def test_there_is_one_head() -> None:
 def test_several_processes_may_migrate_at_once(
     postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Both have seen an empty database when the first one begins."""
     monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
-    code = "import sys; from registry import catalogue; sys.stdin.read(); catalogue.migrate()"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
+    command_line = [sys.executable, "-c", "from registry import catalogue; catalogue.migrate()"]
+    waiting = sqlalchemy.text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+        "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+    )
+    with catalogue.engine().begin() as connection:
+        connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({catalogue._LOCK})"))
+        processes = [
+            subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        eventually(lambda: connection.scalar(waiting) == 2, "both wait for their turn")
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-    for process in processes:
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-        assert process.wait(60) == 0
+        assert process.communicate(timeout=60) == (None, "")
+        assert process.returncode == 0
 
     assert _revision() == _head()
     catalogue.engine().dispose()

@@ -156,3 +156,16 @@ def test_a_value_that_a_long_line_cuts_is_not_taken_for_another(length: int) -> 
     line = "x" * length + " loss=0.123456789"
 
     assert _default(line, "loss") in ([], [("loss", 0.123456789)])
+
+
+def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
+    told: list[str] = []
+    metrics = [MetricPattern(name="bad", pattern="(a+)+$"), MetricPattern(name="loss")]
+    collector = Collector(metrics, told.append)
+
+    found = list(collector.collect("a" * 60 + "b loss=1"))
+    found += list(collector.collect("loss=2"))
+
+    assert found == [("loss", 1.0), ("loss", 2.0)]
+    assert len(told) == 1
+    assert "'bad'" in told[0]
