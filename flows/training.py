@@ -20,6 +20,7 @@ from infra import home as homes
 from infra import settings, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from registry import models, statuses, tracking
+from registry.tracking import Tracked
 from tasks import script, training, training_request
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Prepared, Workplace
@@ -54,10 +55,10 @@ def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepa
 
 @task(name="run script", cache_policy=NO_CACHE, persist_result=False)
 def _run_script(
-    request: Training, prepared: Prepared, place: Workplace, execution: Execution, run_id: str
+    request: Training, prepared: Prepared, place: Workplace, execution: Execution, tracked: Tracked
 ) -> Ended:
     """Run the script; its lines, metrics and the machine's load are recorded meanwhile."""
-    stream = tracking.MetricStream(run_id)
+    stream = tracking.MetricStream(tracked)
     forward = Forwarder(get_run_logger().info, execution.settings.log_lines_per_second)
     collector = Collector(request.metrics, get_run_logger().warning)
 
@@ -68,14 +69,14 @@ def _run_script(
 
     limit = request.max_minutes
     try:
-        with tracking.system_metrics(run_id):
+        with tracking.system_metrics(tracked):
             ended = script.run(
                 prepared.command,
                 env=training.script_environment(
                     prepared,
                     home=execution.home,
                     flow_run_id=execution.flow_run_id,
-                    mlflow_run_id=run_id,
+                    mlflow_run_id=tracked.run_id,
                 ),
                 cwd=place.source,
                 log=place.log,
@@ -104,9 +105,9 @@ def _publish(
     return models.register(name, run_id, source, execution.flow_run_id)
 
 
-def _open(request: Training, execution: Execution) -> str:
+def _open(request: Training, execution: Execution) -> Tracked:
     """Open the MLflow run and tie both runs to each other."""
-    run_id = tracking.open_run(
+    tracked = tracking.open_run(
         tracking.Opening(
             flow_run_id=execution.flow_run_id,
             kind="train",
@@ -115,19 +116,20 @@ def _open(request: Training, execution: Execution) -> str:
             description=request.description,
             user=execution.user,
             parameters=request.hyperparameters,
-        )
+        ),
+        retried=execution.attempt > 1,
     )
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(
             execution.flow_run_id,  # type: ignore[arg-type]
-            {tracking.MLFLOW_RUN_LABEL: run_id},
+            {tracking.MLFLOW_RUN_LABEL: tracked.run_id},
         )
     create_link_artifact(
         key="mlflow-run",
-        link=tracking.run_url(run_id),
+        link=tracked.url,
         link_text="Metrics, system load, parameters and artifacts in MLflow",
     )
-    return run_id
+    return tracked
 
 
 def _train(execution: Execution, request: Training) -> State[Any]:
@@ -135,10 +137,11 @@ def _train(execution: Execution, request: Training) -> State[Any]:
     prepared = _prepare(request, place, execution)
     if prepared.resumed_from:
         get_run_logger().info("Resuming from the checkpoints in %s", prepared.resumed_from)
-    run_id = _open(request, execution)
+    tracked = _open(request, execution)
+    run_id = tracked.run_id
     status = "KILLED"
     try:
-        ended = _run_script(request, prepared, place, execution, run_id)
+        ended = _run_script(request, prepared, place, execution, tracked)
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
         status, state = "FAILED", lifecycle.failed("FailTrain", error)

@@ -122,17 +122,30 @@ def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> 
             )
 
 
-def open_run(opening: Opening) -> str:
-    """Make the MLflow run, or open the one that an earlier attempt made; its id."""
+@dataclass(frozen=True)
+class Tracked:
+    """An open MLflow run.
+
+    Attributes:
+        run_id: Its id.
+        url: Its page in the MLflow UI.
+        steps: The next step of each metric that an earlier attempt has logged.
+    """
+
+    run_id: str
+    url: str
+    steps: Mapping[str, int]
+
+
+def open_run(opening: Opening, *, retried: bool) -> Tracked:
+    """Make the MLflow run, or open the one that an earlier attempt may have made."""
     mlflow = client()
     experiment_id = ensure_experiment(opening.experiment)
-    own = mlflow.search_runs(
-        [experiment_id], filter_string=f"tags.`{FLOW_RUN_TAG}` = '{opening.flow_run_id}'"
-    )
-    if own:
-        run_id = str(own[0].info.run_id)
-        mlflow.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        return run_id
+    if retried:
+        mine = f"tags.`{FLOW_RUN_TAG}` = '{opening.flow_run_id}'"
+        for own in mlflow.search_runs([experiment_id], filter_string=mine):
+            mlflow.update_run(own.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            return _tracked(own)
     tags = {
         FLOW_RUN_TAG: opening.flow_run_id,
         KIND_TAG: opening.kind,
@@ -144,7 +157,18 @@ def open_run(opening: Opening) -> str:
     parameters = [Param(key, str(value)) for key, value in opening.parameters.items()]
     if parameters:
         mlflow.log_batch(run.info.run_id, params=parameters)
-    return str(run.info.run_id)
+    return _tracked(run)
+
+
+def _tracked(run: Run) -> Tracked:
+    steps = {metric.key: metric.step + 1 for metric in run.data._metric_objs}
+    return Tracked(run.info.run_id, _url(run), steps)
+
+
+def _url(run: Run) -> str:
+    info = run.info
+    base = os.environ["MLFLOW_TRACKING_URI"]
+    return f"{base}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
 
 def describe(run_id: str, name: str | None, description: str | None) -> None:
@@ -224,9 +248,7 @@ def result(run_id: str) -> dict[str, Any]:
 
 def run_url(run_id: str) -> str:
     """The run's page in the MLflow UI."""
-    mlflow = client()
-    experiment_id = mlflow.get_run(run_id).info.experiment_id
-    return f"{os.environ['MLFLOW_TRACKING_URI']}/#/experiments/{experiment_id}/runs/{run_id}"
+    return _url(client().get_run(run_id))
 
 
 class MetricStream:
@@ -235,12 +257,11 @@ class MetricStream:
     A metric's step is the number of its values before, also across the attempts of a run.
     """
 
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
+    def __init__(self, tracked: Tracked) -> None:
+        self._run_id = tracked.run_id
         self._client = client()
         self._queue: queue.SimpleQueue[Metric | None] = queue.SimpleQueue()
-        known = self._client.get_run(run_id).data._metric_objs
-        self._steps = {metric.key: metric.step + 1 for metric in known}
+        self._steps = dict(tracked.steps)
         self._thread = threading.Thread(target=self._send, daemon=True, name="metrics")
         self._thread.start()
 
@@ -283,14 +304,14 @@ class MetricStream:
 
 
 @contextlib.contextmanager
-def system_metrics(run_id: str) -> Iterator[None]:
+def system_metrics(tracked: Tracked) -> Iterator[None]:
     """Record CPU, memory, disk, network and GPU of this machine in the run for the while."""
     often, seldom = _SYSTEM_METRICS_SECONDS
     monitor = SystemMetricsMonitor(
-        run_id,
+        tracked.run_id,
         sampling_interval=often,
         samples_before_logging=1,
-        resume_logging=True,
+        resume_logging=bool(tracked.steps),
         tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
     )
     slow_down = threading.Timer(

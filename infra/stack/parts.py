@@ -19,8 +19,10 @@ from infra.stack import postgres
 
 # What a flow run or a command needs imported: paid once, by the fork server.
 _PRELOADED = (
-    "prefect.engine", "prefect.flow_engine", "prefect.events.clients", "prefect.workers.process",
-    "mlflow", "mlflow.system_metrics.system_metrics_monitor", "flows.submission",
+    "prefect.engine", "prefect.flow_engine", "prefect.task_engine", "prefect.events.clients",
+    "prefect.utilities.visualization", "prefect.workers.process",
+    "mlflow", "mlflow.system_metrics.system_metrics_monitor",
+    "mlflow.tracking.request_header.registry", "flows.submission",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
     "modelyard.commands.deploy",
 )  # fmt: skip
