@@ -148,7 +148,7 @@ def serve(path: Path) -> Job:
 
 @contextlib.contextmanager
 def _waking() -> Iterator[int]:
-    """A descriptor that becomes readable when a signal comes, so that a child is reaped at once."""
+    """A descriptor that is readable when a signal came, so that a child is reaped at once."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
