@@ -23,6 +23,7 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 def as_json(value: Any) -> None:
     """Print ``value`` as the one JSON value of this command."""
     sys.stdout.write(json.dumps(value, default=str, allow_nan=False) + "\n")
+    sys.stdout.flush()  # `up` goes on after it has answered
 
 
 def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool) -> None:
