@@ -365,3 +365,66 @@ def test_a_caller_that_is_killed_leaves_no_script_and_no_running_run(stack):
     assert_gone(pids, 10)
     found = stack.wait_for_state(run, "FAIL TRAIN", timeout=40)
     assert "retry" in found["message"]
+
+
+def test_a_name_with_an_apostrophe_is_kept_taken_and_found(stack):
+    asked = flags("steps", {"name": "it's"})
+    assert stack.do("run", "train", "--watch", *asked)["state"] == "COMPLETE"
+    assert stack.ask("run", "train", *asked).error["code"] == "NameTaken"
+    assert [version["version"] for version in stack.do("model", "show", "it's")["versions"]] == [1]
+
+
+def test_a_model_that_cannot_be_uploaded_fails_the_run_at_once(stack):
+    answer = stack.ask("run", "train", "--watch", *flags("pipe", {}))
+    assert (answer.code, answer.json["state"]) == (1, "FAIL TRAIN")
+    assert "NotAFile" in answer.json["message"]
+
+
+def test_a_renamed_run_keeps_its_name_when_it_is_retried(stack):
+    run = stack.start("fails", name="old name")
+    stack.wait_for_state(run, "FAIL TRAIN")
+    assert stack.ask("runs", "update", run, "--name", "a/b").error["code"] == "NameInvalid"
+    stack.do("runs", "update", run, "--name", "new name")
+    stack.do("runs", "retry", run)
+    found = wait_for(
+        lambda: found if (found := stack.show(run))["attempts"] == 2 else None, 30, "a retry"
+    )
+    found = stack.wait_for_state(run, "FAIL TRAIN")
+    assert found["name"] == "new name"
+
+
+_ENFORCE = """
+from flows.lifecycle import connected
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+with connected(), get_client(sync_client=True) as client:
+    found = client.read_deployment_by_name("train/train")
+    client.update_deployment(found.id, DeploymentUpdate(enforce_parameter_schema=ENFORCED))
+"""
+_SUBMIT = """
+from flows.lifecycle import connected
+from registry import runs
+with connected():
+    print(runs.submit("train", {"max_minutes": "long"}, None, "somebody"))
+"""
+
+
+def test_a_form_whose_validation_is_off_is_refused_in_the_commands_words(stack, python):
+    python(_ENFORCE.replace("ENFORCED", "False"))
+    try:
+        run = python(_SUBMIT).strip()
+        found = stack.wait_for_state(run, "CREATE FAILED")
+    finally:
+        python(_ENFORCE.replace("ENFORCED", "True"))
+    error = stack.ask("run", "train", "-p", "max_minutes=long").error
+    assert found["message"] == f"{error['code']}: {error['message']} {error['hint']}"
+
+
+def test_called_from_a_coroutine_it_returns_its_result(stack, python):
+    out = python(
+        "import asyncio\nfrom flows.training import train\n"
+        "async def cell():\n"
+        f"    return train(algorithm={{'uri': {str(ALGORITHMS)!r}, 'entry_point': 'steps.py'}})\n"
+        "print(sorted(asyncio.run(cell())))\n"
+    )
+    assert "['metrics', 'mlflow_run_id', 'model_uri']" in out
