@@ -232,8 +232,9 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
             "The stack is not up, so no worker would start the run.",
             "Start it (modelyard up --detach), or run the flow here: modelyard call.",
         )
+    endpoints = _shared.open()
     try:
-        yield _shared.open()
+        yield endpoints
     finally:
         _shared.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from prefect import task
@@ -184,7 +183,7 @@ def _conclude(
     if result["metrics"]:
         create_table_artifact(
             key="metrics",
-            table=[{"metric": name, "last value": value if value is not None else math.nan}
+            table=[{"metric": name, "last value": "not a number" if value is None else value}
                    for name, value in result["metrics"].items()],
         )  # fmt: skip
     return "FINISHED", Completed(message=f"Model: {model_uri or 'none'}", data=result)

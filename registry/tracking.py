@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -231,19 +231,21 @@ def log_file(run_id: str, file: Path, artifact_path: str) -> None:
 
 
 def result(run_id: str) -> dict[str, Any]:
-    """What a run has to show: its MLflow run, model (or None) and last metrics."""
+    """What a run has to show: its MLflow run, model (or None) and last metrics.
+
+    A metric that was last no finite number is None; MLflow keeps an infinity as the largest float.
+    """
     run = client().get_run(run_id)
     metrics = {
-        name: value
+        name: value if abs(value) < sys.float_info.max else None  # not true of NaN either
         for name, value in sorted(run.data.metrics.items())
         if not name.startswith("system/")
     }
     return {
         "mlflow_run_id": run_id,
         "model_uri": run.data.tags.get(MODEL_TAG),
-        "metrics": {name: value if math.isfinite(value) else None
-                    for name, value in metrics.items()},
-    }  # fmt: skip
+        "metrics": metrics,
+    }
 
 
 def run_url(run_id: str) -> str:

@@ -428,3 +428,11 @@ def test_called_from_a_coroutine_it_returns_its_result(stack, python):
         "print(sorted(asyncio.run(cell())))\n"
     )
     assert "['metrics', 'mlflow_run_id', 'model_uri']" in out
+
+
+def test_a_metric_that_is_no_number_ends_no_training(stack):
+    metrics = [{"name": "loss"}, {"name": "gain"}]
+    answer = stack.do("run", "train", "--watch", *flags("diverges", {"metrics": metrics}))
+    assert answer["state"] == "COMPLETE"
+    assert answer["result"]["metrics"] == {"gain": None, "loss": None}
+    assert answer["result"]["model_uri"] is None
