@@ -27,6 +27,7 @@ from infra.errors import BadInputError, DiskFullError
 
 _READY = "modelyard-ready"
 _TAIL_LINES = 12
+_BUILT = re.compile(r"__pycache__|build|dist|\.git|.*\.egg-info")
 
 
 def _digest(requirements: Path) -> str:
@@ -48,9 +49,18 @@ def _add_file(digest: hashlib._Hash, path: Path, seen: set[Path]) -> None:
         named = path.parent / word.removeprefix("file://")
         if not word or named == path.parent or not named.exists():
             continue
-        found = sorted(named.rglob("*")) if named.is_dir() else [named]
-        for file in filter(Path.is_file, found):
+        for file in _sources(named) if named.is_dir() else [named]:
             _add_file(digest, file, seen)
+
+
+def _sources(folder: Path) -> list[Path]:
+    """The files of a local package, without what building it leaves there."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not any(_BUILT.fullmatch(part) for part in path.relative_to(folder).parts)
+    ]
 
 
 @contextmanager
