@@ -168,7 +168,8 @@ def _tracked(run: Run) -> Tracked:
 def _url(run: Run) -> str:
     info = run.info
     base = os.environ["MLFLOW_TRACKING_URI"]
-    return f"{base}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+    page = f"{base}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
+    return f"{page}?workflowType=machine_learning"  # or a first visit sees the pages for prompts
 
 
 def describe(run_id: str, name: str | None, description: str | None) -> None:
