@@ -73,8 +73,3 @@ def clean_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PREFECT_", "MLFLOW_", "_MLFLOW_"))
     }
-
-
-def adopt(endpoints: Endpoints, home: Home) -> None:
-    """Point this process, and the processes it starts, at ``endpoints``."""
-    os.environ.update(environment(endpoints, home))
