@@ -35,8 +35,8 @@ def watch(run: str, *, quiet: bool) -> dict[str, Any]:
         if ended:
             break
         ended = runs.ended(run)
-        if not ended:
-            time.sleep(_FOLLOW_SECONDS)
+        # After the end as well: the last lines arrive just after the final state.
+        time.sleep(_FOLLOW_SECONDS if not ended or quiet else 2 * _FOLLOW_SECONDS)
     found = runs.show(run)
     return {
         "flow_run_id": found["id"],

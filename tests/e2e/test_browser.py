@@ -30,6 +30,7 @@ def page():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         page = browser.new_page(viewport={"width": 1300, "height": 1500})
         page.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)
         yield page
         browser.close()
 
@@ -54,12 +55,19 @@ def test_a_training_is_started_from_the_form(stack, page):
     stack.wait_for_state(run, "COMPLETE")
     page.goto(f"{ui}/runs/flow-run/{run}")
     expect(page.get_by_text("Completed").first).to_be_visible()
-    expect(page.get_by_text("step 3 loss").first).to_be_visible()
+    wait_for(lambda: shows(page, "step 3 loss"), 30, "the log's last line")
     shoot(page, "run")
     page.goto(stack.show(run)["links"]["mlflow"])
     expect(page.get_by_text("from the form").first).to_be_visible()
     expect(page.get_by_text("Finished").first).to_be_visible()
     shoot(page, "mlflow")
+
+
+def shows(page, text):
+    """Whether the page, loaded anew, shows ``text``; logs arrive just after a run's end."""
+    page.reload()
+    page.wait_for_timeout(1500)
+    return page.get_by_text(text).count() > 0
 
 
 def field(page, label):
