@@ -59,6 +59,12 @@ def _find(client: SyncPrefectClient, key: str) -> FlowRun:
     return found[0]
 
 
+def _find_with_flow(client: SyncPrefectClient, key: str) -> tuple[FlowRun, str]:
+    """The run that ``key`` means, and its flow's name."""
+    run = _find(client, key)
+    return run, client.read_flow(run.flow_id).name
+
+
 def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, str]:
     return {flow_id: client.read_flow(flow_id).name for flow_id in {run.flow_id for run in runs}}
 
@@ -122,8 +128,7 @@ def show(key: str) -> dict[str, Any]:
         ConflictError: If several runs have the name.
     """
     with _prefect() as client:
-        run = _find(client, key)
-        flow = client.read_flow(run.flow_id).name
+        run, flow = _find_with_flow(client, key)
     return {
         **_row(run, flow),
         "message": (run.state.message or "") if run.state else "",
@@ -175,8 +180,7 @@ def ended(key: str) -> bool:
 def brief(key: str) -> dict[str, Any]:
     """``{"flow_run_id", "state", "links"}``: what one gets for having started a run."""
     with _prefect() as client:
-        run = _find(client, key)
-        flow = client.read_flow(run.flow_id).name
+        run, flow = _find_with_flow(client, key)
     return {
         "flow_run_id": str(run.id),
         "state": statuses.word(flow, run.state),
@@ -208,8 +212,7 @@ def stop(key: str) -> dict[str, Any]:
         ConflictError: If it has ended already, or does not stop in a minute.
     """
     with _prefect() as client:
-        run = _find(client, key)
-        flow = client.read_flow(run.flow_id).name
+        run, flow = _find_with_flow(client, key)
         if run.state and run.state.is_final():
             raise ConflictError(
                 f"The run {run.name} has ended: it is {statuses.word(flow, run.state)}.",
@@ -236,8 +239,7 @@ def retry(key: str) -> dict[str, Any]:
         ConflictError: If it goes on, is complete, or was called in a process of its own.
     """
     with _prefect() as client:
-        run = _find(client, key)
-        flow = client.read_flow(run.flow_id).name
+        run, flow = _find_with_flow(client, key)
         word = statuses.word(flow, run.state)
         if run.state is None or not run.state.is_final() or run.state.is_completed():
             raise ConflictError(
@@ -262,8 +264,7 @@ def update(key: str, name: str | None, description: str | None) -> dict[str, Any
         ConflictError: If it is taken.
     """
     with _prefect() as client:
-        run = _find(client, key)
-        flow = client.read_flow(run.flow_id).name
+        run, flow = _find_with_flow(client, key)
         mlflow_run_id = _mlflow_run_id(run)
         if name is not None:
             names.check(name)

@@ -84,6 +84,16 @@ class Stack:
     def show(self, run: str) -> dict[str, Any]:
         return dict(self.do("runs", "show", run))
 
+    def named(self, name: str, timeout: float = 60) -> str:
+        """The id of the run called ``name``, as soon as there is one."""
+        return wait_for(
+            lambda: next(
+                (row["id"] for row in self.do("runs", "list") if row["name"] == name), None
+            ),
+            timeout,
+            f"a run called {name}",
+        )
+
     def wait_for_state(self, run: str, *states: str, timeout: float = 60) -> dict[str, Any]:
         return wait_for(
             lambda: found if (found := self.show(run))["state"] in states else None,

@@ -51,7 +51,7 @@ def test_a_training_is_started_from_the_form(stack, page):
     field(page, "Entry Point").fill("steps.py")
     shoot(page, "form")
     page.get_by_role("button", name="Submit").click()
-    run = wait_for(lambda: named(stack, "from the form"), 30, "the run")
+    run = stack.named("from the form", timeout=30)
     stack.wait_for_state(run, "COMPLETE")
     page.goto(f"{ui}/runs/flow-run/{run}")
     expect(page.get_by_text("Completed").first).to_be_visible()
@@ -73,11 +73,6 @@ def shows(page, text):
 def field(page, label):
     """The text field below the label that begins with ``label``."""
     return page.locator(f"//*[starts-with(text(), '{label}')]/following::textarea[1]").first
-
-
-def named(stack, name):
-    found = [row["id"] for row in stack.do("runs", "list") if row["name"] == name]
-    return found[0] if found else None
 
 
 def test_cancel_in_the_ui_ends_a_script_that_ignores_sigterm(stack, page):

@@ -333,13 +333,7 @@ def test_stop_reaches_a_run_in_a_callers_own_process(stack):
         [MODELYARD, "call", "train", *flags("stubborn", {"name": "mine"}), "--json"],
         env=stack.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    run = wait_for(
-        lambda: next(
-            (row["id"] for row in stack.do("runs", "list") if row["name"] == "mine"), None
-        ),
-        60,
-        "the run",
-    )
+    run = stack.named("mine")
     pids = pids_of(stack, run)
     assert stack.do("runs", "stop", run)["state"] == "STOPPED"
     assert_gone(pids, 5)
@@ -352,13 +346,7 @@ def test_a_caller_that_is_killed_leaves_no_script_and_no_running_run(stack):
         [MODELYARD, "call", "train", *flags("stubborn", {"name": "killed caller"}), "--json"],
         env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    run = wait_for(
-        lambda: next(
-            (row["id"] for row in stack.do("runs", "list") if row["name"] == "killed caller"), None
-        ),
-        60,
-        "the run",
-    )
+    run = stack.named("killed caller")
     pids = pids_of(stack, run)
     process.kill()
     process.wait()
