@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: env demo test check soak benchmark lock clean
+.PHONY: env torch demo test check soak benchmark lock clean
 
 env: .venv/.runtime
+torch: .venv/.torch
 demo: env
 	@$(BIN)/modelyard demo
-test: .venv/.dev
+test: .venv/.dev .venv/.torch
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -19,7 +20,7 @@ check: .venv/.dev
 	@$(BIN)/pytest -m "not e2e"
 soak: .venv/.dev
 	@$(BIN)/python -m tests.e2e.soak
-benchmark: env
+benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks
 
 .venv/bin/uv:
@@ -37,6 +38,11 @@ benchmark: env
 .venv/.dev: requirements/dev.txt .venv/.runtime
 	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Not in the lock: which build of it is right depends on the machine, and pip's configuration says.
+.venv/.torch: .venv/.runtime
+	@$(BIN)/python -m pip install --quiet torch==2.13.0
 	@touch $@
 
 lock: | .venv/bin/uv

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -46,8 +46,63 @@ class Settings(BaseSettings):
         description="How many of a script's lines go to the run's log in the Prefect UI; "
         "the rest is in the run's log file all the same.",
     )
+    instance_types: Path | None = Field(
+        None, description="A YAML file with instance types beside the built-in ones."
+    )
+    gpus: str | None = Field(
+        None,
+        description="The GPUs that runs on this machine may use, such as 0,1; none for none. "
+        "By default those that NVIDIA's driver knows.",
+    )
+    join_seconds: int = Field(
+        300, gt=0, description="How long the nodes of a distributed run wait for each other."
+    )
+    checkpoint_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="How often new checkpoints are copied to a checkpoint_uri that is no folder "
+        "of this machine.",
+    )
+    tensorboard_days: float = Field(
+        120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
+    )
     start_timeout_seconds: float = Field(
         180.0, gt=0, description="How long the stack may take until every part is healthy."
+    )
+
+    # Storage. A value of a credential may be secret:NAME, a Prefect Secret block.
+    nas: dict[str, Path] = Field(
+        {}, description='Mounted folders by the id of nas://ID:/path: {"ID": "/mnt/folder"}.'
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="The server of s3:// URIs; Amazon's own without it."
+    )
+    s3_region: str | None = Field(None, description="The region of s3:// buckets.")
+    s3_access_key_id: SecretStr | None = Field(
+        None, description="For s3:// URIs; without it, what boto3 finds by its own rules."
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="Belongs to the key's id.")
+    s3_session_token: SecretStr | None = Field(None, description="Of a temporary access key.")
+    obs_region: str | None = Field(None, description="The region of obs:// containers.")
+    obs_access_key_id: SecretStr | None = Field(None, description="For obs:// URIs.")
+    obs_secret_access_key: SecretStr | None = Field(None, description="Belongs to the key's id.")
+    obs_session_token: SecretStr | None = Field(None, description="Of a temporary access key.")
+    obs_plain_http: str = Field(
+        "",
+        description="Endpoints of obs:// URIs that speak plain http, separated by commas; those "
+        "on loopback do in any case.",
+    )
+    transfer_threads: int = Field(
+        8, ge=1, le=64, description="How many parts and files are transferred at once."
+    )
+    transfer_part_mib: int = Field(
+        16, ge=5, le=512, description="The size of the parts that large files are sent in."
+    )
+    transfer_attempts: int = Field(
+        5, ge=1, le=20, description="How often a part is tried before a transfer is given up."
+    )
+    transfer_timeout_seconds: float = Field(
+        30.0, gt=0, description="How long a server may be silent in the middle of a transfer."
     )
 
     def resolved_home(self) -> Path:

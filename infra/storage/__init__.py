@@ -6,16 +6,26 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from infra.errors import BadInputError
-from infra.storage.base import Store
-from infra.storage.file import FileStore, check_tree, is_disk_full
+from infra.storage.base import Entry, Store
+from infra.storage.file import FileStore, is_disk_full
+from infra.storage.nas import NasStore
+from infra.storage.partial import is_partial
+from infra.storage.tree import check_tree
 
-__all__ = ["Store", "absolute", "check_tree", "is_disk_full", "store"]
+__all__ = ["Entry", "Store", "absolute", "check_tree", "is_disk_full", "is_partial", "store"]
+
+# Their keys and paths are taken as they are written: %20 is no space, and ? and # are letters.
+_LITERAL = {"s3", "obs", "nas"}
 
 
 def _split(uri: str) -> tuple[str, str, str]:
     """Scheme, host and path of a URI; a bare path has the scheme ``file``."""
-    if "://" not in uri:
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
         return "file", "", uri
+    if scheme.lower() in _LITERAL:
+        host, slash, path = rest.partition("/")
+        return scheme.lower(), host, slash + path
     parts = urlsplit(uri)
     return parts.scheme, parts.netloc, unquote(parts.path)
 
@@ -32,17 +42,26 @@ def store(uri: str) -> Store:
     """The store for ``uri``.
 
     Raises:
-        BadInputError: If the URI has an unknown scheme, is relative, or climbs with ``..``.
+        BadInputError: If the URI has an unknown scheme, is relative, or climbs with ``..``; or
+            if it names a NAS that no setting knows.
+        NotFoundError: If the folder of a NAS is not mounted.
     """
     scheme, host, path = _split(uri)
     if "\0" in path or ".." in PurePosixPath(path).parts:
         raise BadInputError(
             f"{uri!r} climbs out of its folder.", "Give the path without '..'.", code="PathClimbs"
         )
+    if scheme in {"s3", "obs"}:
+        # boto3 takes half a second to import, and many processes need no object storage.
+        from infra.storage.s3 import S3Store  # noqa: PLC0415
+
+        return S3Store(uri)
+    if scheme == "nas":
+        return NasStore(uri)
     if scheme != "file":
         raise BadInputError(
             f"{uri}: the scheme {scheme}:// is not known.",
-            "Give an absolute path or file:// URI.",
+            "Give an absolute path, or a file://, s3://, obs:// or nas:// URI.",
             code="UnknownScheme",
         )
     if host not in {"", "localhost"} or not path.startswith("/"):

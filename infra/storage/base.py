@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from infra.errors import BadInputError
+
+# Called with the bytes that are done and the bytes that there are, in the caller's thread.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file below a URI.
+
+    Attributes:
+        name: Its path below the URI, with ``/``; the file's own name where the URI is a file.
+        size: In bytes.
+    """
+
+    name: str
+    size: int
 
 
 class Store(ABC):
@@ -12,8 +32,13 @@ class Store(ABC):
     The contract, which ``tests/infra/storage/contract.py`` checks of every implementation:
 
     - ``fetch`` and ``publish`` are atomic: until they return, nothing is visible under the
-      destination's name; when they raise, nothing new is left anywhere.
-    - Links inside a fetched directory that point outside it are refused.
+      destination's name; when they raise, nothing new is visible anywhere. What was transferred
+      may stay hidden (``.NAME.DIGEST.partial`` beside a destination, unfinished uploads in a
+      bucket) only where a repeat goes on from it; files and mounted folders leave nothing.
+      Object storage can make one object appear at once, but not many: how far this holds there
+      is said in ``infra/storage/publishing.py``.
+    - Links inside a fetched directory that point outside it are refused, and so are names that
+      climb out of it.
     - A store is made for one URI and keeps no state, so it may be used from any thread.
     """
 
@@ -41,7 +66,30 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def fetch(self, destination: Path) -> None:
+    def entries(self) -> Iterator[Entry]:
+        """Every file below the URI, sorted by name; of a URI that is one file, that file.
+
+        Raises:
+            NotFoundError: If there is nothing under the URI.
+            BadInputError: If a link points outside.
+        """
+
+    @abstractmethod
+    def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of one file: for small files, and for headers of large ones.
+
+        Args:
+            name: As ``entries`` gives it; empty where the URI itself is the file.
+            offset: The first byte; beyond the end there is nothing to read.
+            length: How many, or fewer at the end; all that follow if None.
+
+        Raises:
+            NotFoundError: If there is no such file.
+            BadInputError: If the name climbs out, or leads out through a link.
+        """
+
+    @abstractmethod
+    def fetch(self, destination: Path, progress: Progress | None = None) -> None:
         """Copy everything under the URI to ``destination``, which must not exist.
 
         Raises:
@@ -51,9 +99,23 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish(self, source: Path) -> None:
+    def publish(self, source: Path, progress: Progress | None = None) -> None:
         """Copy the directory ``source`` here. Entries of the same name are replaced whole.
 
         Raises:
             DiskFullError: If it does not fit.
         """
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain path downwards.
+
+    Raises:
+        BadInputError: With the code ``PathClimbs``.
+    """
+    if "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
+        raise BadInputError(
+            f"{name!r} is no name of a file below a folder.",
+            "Give a relative path without '.', '..' and empty parts.",
+            code="PathClimbs",
+        )

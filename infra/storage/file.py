@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 import uuid
@@ -12,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.errors import BadInputError, DiskFullError, NotFoundError
-from infra.storage.base import Store
+from infra.storage.base import Entry, Progress, Store, check_name
+from infra.storage.tree import check_tree, files
 
 
 class FileStore(Store):
@@ -20,7 +20,11 @@ class FileStore(Store):
 
     def __init__(self, uri: str, path: Path) -> None:
         super().__init__(uri)
-        self._path = path
+        self._given = path
+
+    @property
+    def _path(self) -> Path:
+        return self._given
 
     def exists(self) -> bool:  # noqa: D102
         return self._path.exists()
@@ -54,9 +58,45 @@ class FileStore(Store):
                 code="NotWritable",
             ) from error
 
-    def fetch(self, destination: Path) -> None:  # noqa: D102
+    def entries(self) -> Iterator[Entry]:  # noqa: D102
         if not self._path.exists():
-            raise NotFoundError(f"There is nothing at {self.uri}.", "Check the path.")
+            raise self._nothing()
+        if not self._path.is_dir():
+            return iter([Entry(self._path.name, self._path.stat().st_size)])
+        return iter([Entry(name, path.stat().st_size) for name, path in files(self._path)])
+
+    def read(  # noqa: D102
+        self, name: str = "", *, offset: int = 0, length: int | None = None
+    ) -> bytes:
+        path = self._file(name)
+        if not path.is_file():
+            raise self._nothing(name)
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read() if length is None else file.read(length)
+
+    def _file(self, name: str) -> Path:
+        """Where the file ``name`` is, or would be."""
+        if name:
+            check_name(name)
+        if not name or (name == self._path.name and self._path.is_file()):
+            return self._path
+        path = self._path / name
+        if not path.resolve().is_relative_to(self._path.resolve()):
+            raise BadInputError(
+                f"The link {name} in {self.uri} points outside it.",
+                "Replace the link by what it points to.",
+                code="LinkPointsOutside",
+            )
+        return path
+
+    def _nothing(self, name: str = "") -> NotFoundError:
+        what = f"no file {name} below" if name else "nothing at"
+        return NotFoundError(f"There is {what} {self.uri}.", "Check the path.")
+
+    def fetch(self, destination: Path, progress: Progress | None = None) -> None:  # noqa: D102
+        if not self._path.exists():
+            raise self._nothing()
         with _staged(destination) as staging:
             if self._path.is_dir():
                 check_tree(self._path)
@@ -64,10 +104,15 @@ class FileStore(Store):
             else:
                 shutil.copy2(self._path, staging)
             staging.replace(destination)
+        _tell(progress, destination)
 
-    def publish(self, source: Path) -> None:  # noqa: D102
+    def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
         # Inside a folder that is there: the one above it may be closed to this user.
         merged = self._path.is_dir()
+        self._publish(source, merged=merged)
+        _tell(progress, source)
+
+    def _publish(self, source: Path, *, merged: bool) -> None:
         with _staged(self._path / "model" if merged else self._path) as staging:
             shutil.copytree(source, staging, symlinks=True)
             if not merged:
@@ -80,6 +125,14 @@ class FileStore(Store):
                 elif entry.is_dir():
                     target.unlink(missing_ok=True)
                 entry.replace(target)
+
+
+def _tell(progress: Progress | None, copied: Path) -> None:
+    """Tell the progress of a copy, which is one step: it is done."""
+    if progress is not None:
+        paths = [path for _, path in files(copied)] if copied.is_dir() else [copied]
+        size = sum(path.stat().st_size for path in paths)
+        progress(size, size)
 
 
 @contextlib.contextmanager
@@ -107,33 +160,3 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return any("No space left" in str(reason) for _, _, reason in error.args[0])
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-
-
-def check_tree(root: Path, *, links_resolve: bool = False) -> None:
-    """Refuse what cannot be copied as it is: links that lead out, sockets, pipes.
-
-    Args:
-        root: The directory.
-        links_resolve: Whether links that lead nowhere are refused as well.
-
-    Raises:
-        BadInputError: With the code ``LinkPointsOutside`` or ``NotAFile``.
-    """
-    inside = root.resolve()
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise BadInputError(
-                    f"The link {path.relative_to(root)} in {root} points outside it.",
-                    "Replace the link by what it points to.",
-                    code="LinkPointsOutside",
-                )
-            dangling = path.is_symlink() and not path.exists()
-            special = not (dangling or path.is_dir() or path.is_file())
-            if special or (dangling and links_resolve):
-                raise BadInputError(
-                    f"{path.relative_to(root)} in {root} is neither a file nor a folder.",
-                    "Remove it.",
-                    code="NotAFile",
-                )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError, NotFoundError
-from infra.storage import Store
+from infra.storage import Entry, Store
 
 Tree = dict[str, str]
 
@@ -102,6 +102,82 @@ class StoreContract(ABC):
         place = self.store("folder").in_place()
 
         assert place is None or read_tree(place) == {"a": "1"}
+
+    def test_the_files_of_a_folder_are_listed(self) -> None:
+        tree = {"b": "22", "a/z": "1", "a.x": "333", "a/.hidden": "", "sp ace": "4", "über+%": "5"}
+        self.fill("folder", tree)
+
+        found = list(self.store("folder").entries())
+
+        assert found == [Entry(name, len(text)) for name, text in sorted(tree.items())]
+
+    def test_a_file_is_listed_by_its_own_name(self) -> None:
+        self.fill("file", "text")
+
+        assert list(self.store("file").entries()) == [Entry("file", 4)]
+
+    def test_what_is_not_there_cannot_be_listed(self) -> None:
+        with pytest.raises(NotFoundError):
+            self.store("nothing").entries()
+
+    @pytest.mark.parametrize(
+        ("offset", "length", "expected"),
+        [
+            (0, None, "0123456789"),
+            (3, None, "3456789"),
+            (3, 4, "3456"),
+            (8, 100, "89"),
+            (0, 0, ""),
+            (10, None, ""),
+            (50, 5, ""),
+        ],
+    )
+    def test_bytes_of_a_file_are_read(
+        self, offset: int, length: int | None, expected: str
+    ) -> None:
+        self.fill("folder", {"deep/a": "0123456789"})
+
+        inside = self.store("folder").read("deep/a", offset=offset, length=length)
+        itself = self.store("folder/deep/a").read(offset=offset, length=length)
+
+        assert inside == itself == expected.encode()
+
+    def test_an_empty_file_is_read(self) -> None:
+        self.fill("folder", {"a": ""})
+
+        assert self.store("folder").read("a") == b""
+        assert self.store("folder").read("a", length=8) == b""
+
+    def test_what_is_listed_can_be_read(self) -> None:
+        self.fill("folder", {"über+%": "1"})
+        self.fill("file", "2")
+
+        read = [
+            self.store(name).read(entry.name)
+            for name in ("folder", "file")
+            for entry in self.store(name).entries()
+        ]
+
+        assert read == [b"1", b"2"]
+
+    @pytest.mark.parametrize("name", ["nothing", "", "deep", "deep/a/b"])
+    def test_what_is_no_file_cannot_be_read(self, name: str) -> None:
+        self.fill("folder", {"deep/a": "1"})
+
+        with pytest.raises(NotFoundError):
+            self.store("folder").read(name)
+
+    @pytest.mark.parametrize(
+        "name", ["..", "../file", "/file", "deep/../../file", "./a", "deep//a", "a\0", "deep/"]
+    )
+    def test_a_name_that_climbs_is_refused(self, name: str) -> None:
+        self.fill("file", "secret")
+        self.fill("folder", {"deep/a": "1", "a": "2"})
+
+        with pytest.raises(BadInputError) as raised:
+            self.store("folder").read(name)
+
+        assert raised.value.code == "PathClimbs"
 
     def test_a_folder_is_published(self, tmp_path: Path) -> None:
         tree = {"a": "1", "deep/er/b": "2"}

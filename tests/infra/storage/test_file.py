@@ -82,6 +82,47 @@ def test_links_that_point_outside_are_refused(tmp_path: Path, tree: Tree) -> Non
     assert set(tmp_path.iterdir()) == before
 
 
+def test_links_are_listed_and_read_as_what_they_point_to(tmp_path: Path) -> None:
+    tree = {"deep/a": "1", "file": "-> deep/a", "folder": "-> deep", "dangling": "-> nothing"}
+    source = _store(write_tree(tmp_path / "source", tree))
+
+    assert [entry.name for entry in source.entries()] == ["deep/a", "file", "folder/a"]
+    assert source.read("file") == source.read("folder/a") == b"1"
+
+
+@pytest.mark.parametrize("name", ["link", "folder/file"])
+def test_links_that_point_outside_are_not_read(tmp_path: Path, name: str) -> None:
+    write_tree(tmp_path, {"secret/file": "s"})
+    source = _store(
+        write_tree(tmp_path / "source", {"link": "-> ../secret/file", "folder": "-> ../secret"})
+    )
+
+    for look in (lambda: source.read(name), source.entries):
+        with pytest.raises(BadInputError) as raised:
+            look()
+        assert raised.value.code == "LinkPointsOutside"
+
+
+def test_links_that_loop_are_not_listed(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"a/b": "1", "a/up": "-> .."})
+
+    with pytest.raises(BadInputError) as raised:
+        _store(source).entries()
+
+    assert raised.value.code == "LinkLoops"
+
+
+def test_a_copy_tells_its_size(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"a": "123", "deep/b": "45"})
+    told: list[tuple[int, int]] = []
+
+    _store(source).fetch(tmp_path / "copy", lambda *done: told.append(done))
+    _store(source / "a").fetch(tmp_path / "file", lambda *done: told.append(done))
+    _store(tmp_path / "out").publish(source, lambda *done: told.append(done))
+
+    assert told == [(5, 5), (3, 3), (5, 5)]
+
+
 def test_a_folder_given_by_a_link_is_fetched(tmp_path: Path) -> None:
     write_tree(tmp_path, {"real/a": "1", "source": "-> real"})
 

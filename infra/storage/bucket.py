@@ -1,0 +1,393 @@
+"""One bucket of a server that speaks S3: the requests that stores are made of."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import ClientError
+
+from infra.storage import checksums, failures
+from infra.storage.base import check_name
+from infra.storage.transfer import Transfer, attempt
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import MultipartUploadTypeDef
+
+T = TypeVar("T")
+Answer = TypeVar("Answer", bound=Mapping[str, Any])
+
+BLOCK = 2**20
+_GONE = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
+_CHANGED = {"PreconditionFailed", "412"}
+
+
+class ChangedError(Exception):
+    """The object is no longer the one that was listed."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An object as it was listed.
+
+    Attributes:
+        key: Its whole key.
+        size: In bytes.
+        etag: Without the quotation marks that some servers write in one place and not in another.
+        modified: When it was written, by the server's clock.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A multipart upload that nobody has completed."""
+
+    key: str
+    upload_id: str
+
+
+class Bucket:
+    """Requests to one bucket, on behalf of one transfer.
+
+    Every method tries again what may pass, and raises a ``ModelyardError`` for what does not.
+    """
+
+    def __init__(self, uri: str, client: S3Client, name: str, transfer: Transfer) -> None:
+        self.uri = uri
+        self.transfer = transfer
+        self._client = client
+        self._name = name
+        self._reached = False
+
+    def afresh(self) -> Bucket:
+        """The same for what is to be done after the transfer has failed."""
+        transfer = Transfer(self.transfer.settings)
+        return Bucket(self.uri, self._client, self._name, transfer)
+
+    def _ask(self, action: Callable[[], T]) -> T:
+        """``action`` with further attempts; an error answer is left to ``_told``."""
+        answer = attempt(action, self.transfer, self.uri, reached=self._reached)
+        self._reached = True
+        return answer
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn an error answer that means nothing to the caller into one for people."""
+        try:
+            yield
+        except ClientError as error:
+            raise failures.told(self.uri, error) from None
+
+    def find(self, key: str) -> Remote | None:
+        """The object of exactly this key.
+
+        It is looked up in a listing, which says why it fails; HEAD has no body to say it in.
+        """
+        found, _ = self._page(Prefix=key, MaxKeys=1)
+        return found[0] if found and found[0].key == key else None
+
+    def has_below(self, prefix: str) -> bool:
+        """Whether any key begins with ``prefix``."""
+        return bool(self._page(Prefix=prefix, MaxKeys=1)[0])
+
+    def below(self, prefix: str) -> list[Remote]:
+        """Every object whose key begins with ``prefix``."""
+        return self._pages(Prefix=prefix)[0]
+
+    def level(self, prefix: str) -> tuple[list[Remote], list[str]]:
+        """Objects directly below ``prefix``, and what the keys of deeper ones begin with."""
+        return self._pages(Prefix=prefix, Delimiter="/")
+
+    def _pages(self, **query: Any) -> tuple[list[Remote], list[str]]:
+        objects: list[Remote] = []
+        prefixes: list[str] = []
+        token: dict[str, str] = {}
+        while True:
+            page: dict[str, str] = {}
+            found, deeper = self._page(**query, **token, page=page)
+            objects += found
+            prefixes += deeper
+            if not page:
+                return objects, prefixes
+            token = page
+
+    def _page(
+        self, *, page: dict[str, str] | None = None, **query: Any
+    ) -> tuple[list[Remote], list[str]]:
+        """One page of a listing; ``page`` is filled with what asks for the next."""
+        with self._told():
+            answer = self._ask(
+                lambda: _whole(
+                    self._client.list_objects_v2(Bucket=self._name, **query), "IsTruncated"
+                )
+            )
+        if page is not None and answer.get("IsTruncated"):
+            page["ContinuationToken"] = answer["NextContinuationToken"]
+        return (
+            [
+                Remote(each["Key"], each["Size"], _bare(each.get("ETag")), each["LastModified"])
+                for each in answer.get("Contents", ())
+            ],
+            [each["Prefix"] for each in answer.get("CommonPrefixes", ())],
+        )
+
+    def get(
+        self, remote: Remote, start: int, length: int, sink: Callable[[int, bytes], None]
+    ) -> bool:
+        """Give the bytes of a range to ``sink``, block after block with their offsets.
+
+        A further attempt gives them again from the start of the range.
+
+        Returns:
+            Whether the server says that the ETag is no MD5, because it encrypts with other keys.
+
+        Raises:
+            ChangedError: If the object is another by now, or gone.
+        """
+        whole = start == 0 and length == remote.size
+        query: dict[str, str] = {"IfMatch": f'"{remote.etag}"'} if remote.etag else {}
+        if not whole:
+            query["Range"] = f"bytes={start}-{start + length - 1}"
+
+        def once() -> bool:
+            answer = self._client.get_object(Bucket=self._name, Key=remote.key, **query)  # type: ignore[arg-type]
+            if remote.etag and _bare(answer.get("ETag")) != remote.etag:
+                raise ChangedError
+            with contextlib.closing(answer["Body"]) as body:
+                if answer.get("ContentLength") != length or not (
+                    whole or answer.get("ContentRange", "").startswith(f"bytes {start}-")
+                ):
+                    raise ConnectionError("not the range that was asked for")
+                offset = start
+                while block := body.read(BLOCK):
+                    self.transfer.check()
+                    sink(offset, block)
+                    offset += len(block)
+                if offset != start + length:
+                    raise ConnectionError("fewer bytes than promised")
+            return checksums.is_opaque(answer)
+
+        try:
+            return self._ask(once)
+        except ClientError as error:
+            if failures.code_of(error) in _CHANGED | _GONE:
+                raise ChangedError from None
+            raise failures.told(self.uri, error) from None
+
+    def read(self, key: str, offset: int, length: int | None) -> bytes | None:
+        """Some bytes of an object; None if it does not exist."""
+        # No range is empty, so of no bytes at all one is asked for, which tells what is there.
+        last = "" if length is None else offset + max(length, 1) - 1
+        whole = offset == 0 and length is None
+        query = {} if whole else {"Range": f"bytes={offset}-{last}"}
+
+        def once() -> bytes:
+            answer = self._client.get_object(Bucket=self._name, Key=key, **query)  # type: ignore[arg-type]
+            with contextlib.closing(answer["Body"]) as body:
+                content: bytes = body.read()
+            if len(content) != answer.get("ContentLength"):
+                raise ConnectionError("fewer bytes than promised")
+            promised = checksums.plain_md5(_bare(answer.get("ETag"))) if whole else None
+            is_right = promised in {None, checksums.md5(content)}
+            if not is_right and not checksums.is_opaque(answer):
+                raise ConnectionError("other bytes than promised")
+            begin = 0 if answer.get("ContentRange") else offset
+            return content[begin:] if length is None else content[begin : begin + length]
+
+        try:
+            return self._ask(once)
+        except ClientError as error:
+            if failures.code_of(error) in {"InvalidRange", "416"}:
+                return b""
+            if failures.code_of(error) in _GONE:
+                return None
+            raise failures.told(self.uri, error) from None
+
+    def part_size(self, remote: Remote, number: int = 1) -> int | None:
+        """The size of one part of an object that was uploaded in parts; None if unknown."""
+        try:
+            answer = self._ask(
+                lambda: self._client.head_object(
+                    Bucket=self._name, Key=remote.key, PartNumber=number
+                )
+            )
+        except ClientError:  # a server that has no notion of parts afterwards
+            return None
+        # The ETag is not compared: some servers give the part's own here.
+        if answer.get("PartsCount") != checksums.part_count(remote.etag):
+            return None
+        return answer["ContentLength"]
+
+    def put(self, key: str, content: bytes, md5: str) -> str:
+        """Write a whole object; its ETag.
+
+        The request bears the content's MD5, which the server compares.
+        """
+        with self._told():
+            answer = self._ask(
+                lambda: self._client.put_object(
+                    Bucket=self._name, Key=key, Body=content, ContentMD5=_base64(md5)
+                )
+            )
+        return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with self._told():
+            self._ask(lambda: self._client.delete_object(Bucket=self._name, Key=key))
+
+    def begin(self, key: str) -> Unfinished:
+        """Begin a multipart upload."""
+        with self._told():
+            answer = self._ask(
+                lambda: _whole(
+                    self._client.create_multipart_upload(Bucket=self._name, Key=key), "UploadId"
+                )
+            )
+        return Unfinished(key, answer["UploadId"])
+
+    def put_part(self, upload: Unfinished, number: int, content: bytes, md5: str) -> str:
+        """Send one part with its MD5; its ETag.
+
+        Raises:
+            ChangedError: If somebody ended the upload.
+        """
+        try:
+            answer = self._ask(
+                lambda: self._client.upload_part(
+                    Bucket=self._name, Key=upload.key, UploadId=upload.upload_id,
+                    PartNumber=number, Body=content, ContentMD5=_base64(md5),
+                )
+            )  # fmt: skip
+        except ClientError as error:
+            raise self._ended(error) from None
+        return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
+
+    def complete(self, upload: Unfinished, etags: list[str]) -> str:
+        """Make the object of its parts; its ETag.
+
+        Raises:
+            ChangedError: If somebody ended the upload, or sent other parts.
+        """
+        parts: Any = [{"PartNumber": n, "ETag": f'"{etag}"'} for n, etag in enumerate(etags, 1)]
+        try:
+            answer = self._ask(
+                lambda: _whole(
+                    self._client.complete_multipart_upload(
+                        Bucket=self._name, Key=upload.key, UploadId=upload.upload_id,
+                        MultipartUpload={"Parts": parts},
+                    ),
+                    "ETag",
+                )
+            )  # fmt: skip
+        except ClientError as error:
+            raise self._ended(error) from None
+        return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
+
+    def _ended(self, error: ClientError) -> Exception:
+        if failures.code_of(error) in {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "404"}:
+            return ChangedError()
+        return failures.told(self.uri, error)
+
+    def abort(self, upload: Unfinished) -> None:
+        """End an upload without an object; one that is gone is no error."""
+        try:
+            self._ask(
+                lambda: self._client.abort_multipart_upload(
+                    Bucket=self._name, Key=upload.key, UploadId=upload.upload_id
+                )
+            )
+        except ClientError as error:
+            if not isinstance(self._ended(error), ChangedError):
+                raise failures.told(self.uri, error) from None
+
+    def unfinished(self, prefix: str) -> list[Unfinished]:
+        """The multipart uploads to keys below ``prefix``, the newest first."""
+        found: list[MultipartUploadTypeDef] = []
+        marker: dict[str, str] = {}
+        while True:
+            try:
+                answer = self._ask(
+                    lambda marker=marker: self._client.list_multipart_uploads(  # type: ignore[misc]
+                        Bucket=self._name, Prefix=prefix, **marker
+                    )
+                )
+            except ClientError as error:
+                # A server that keeps none, forbids to list them, or cannot: nothing to go on from.
+                if failures.status_of(error) in {403, 404, 501}:
+                    return []
+                raise failures.told(self.uri, error) from None
+            found += answer.get("Uploads", ())
+            if not answer.get("IsTruncated"):
+                found.sort(key=lambda upload: upload["Initiated"], reverse=True)
+                return [Unfinished(upload["Key"], upload["UploadId"]) for upload in found]
+            marker = {
+                "KeyMarker": answer["NextKeyMarker"],
+                "UploadIdMarker": answer["NextUploadIdMarker"],
+            }
+
+    def parts(self, upload: Unfinished) -> dict[int, tuple[int, str]]:
+        """Size and ETag of the parts that the server has, by number."""
+        found: dict[int, tuple[int, str]] = {}
+        marker: dict[str, int] = {}
+        while True:
+            try:
+                answer = self._ask(
+                    lambda marker=marker: self._client.list_parts(  # type: ignore[misc]
+                        Bucket=self._name, Key=upload.key, UploadId=upload.upload_id, **marker
+                    )
+                )
+            except ClientError as error:
+                if isinstance(self._ended(error), ChangedError):
+                    return {}
+                raise failures.told(self.uri, error) from None
+            for part in answer.get("Parts", ()):
+                found[part["PartNumber"]] = (part["Size"], _bare(part.get("ETag")))
+            if not answer.get("IsTruncated"):
+                return found
+            marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+
+
+def _whole(answer: Answer, field: str) -> Answer:
+    """``answer``, which always has ``field``.
+
+    One that was cut off may read as if there were nothing.
+    """
+    if field not in answer:
+        raise ConnectionError("half an answer")
+    return answer
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+def _base64(md5: str) -> str:
+    """An MD5 as a request's header has it."""
+    return base64.b64encode(bytes.fromhex(md5)).decode()
+
+
+def named(remotes: list[Remote], prefix: str) -> dict[str, Remote]:
+    """Objects by their names below ``prefix``; the marks of empty folders are left out.
+
+    Raises:
+        BadInputError: If a key is no path that a folder could hold.
+    """
+    found = {}
+    for remote in remotes:
+        name = remote.key.removeprefix(prefix)
+        if remote.size == 0 and (not name or name.endswith("/")):
+            continue
+        check_name(name)
+        found[name] = remote
+    return dict(sorted(found.items()))

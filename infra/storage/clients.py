@@ -1,0 +1,160 @@
+"""Clients of object storage and the threads that use them: one of each kind per process.
+
+Our processes are forked from one that has everything imported. A thread, a connection or a held
+lock does not survive a fork, so both caches belong to a process id, and need no lock: where two
+threads make the same thing at once, one of them is dropped unused.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from pydantic import SecretStr
+
+from infra import secrets
+from infra.errors import BadInputError
+from infra.settings import Settings
+from infra.storage import failures
+from infra.storage.addresses import Address, endpoint_url
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+_CONNECT_SECONDS = 5
+_CONNECT_ATTEMPTS = 2  # infra/storage/transfer.py tries again with more patience
+_DEFAULT_REGION = "us-east-1"  # what servers that have no regions expect
+
+
+@dataclass(frozen=True)
+class _Access:
+    """Everything that tells one client from another."""
+
+    endpoint_url: str | None
+    region: str | None
+    key_id: str | None = field(repr=False)
+    secret: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+    connections: int
+    timeout: float
+
+
+_clients: dict[tuple[int, _Access], S3Client] = {}
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def client(uri: str, address: Address, settings: Settings) -> S3Client:
+    """The client for ``address``.
+
+    Raises:
+        BadInputError: If there are no credentials, or only half of them.
+        NotFoundError: If a setting names a secret that does not exist.
+    """
+    access = _access(uri, address, settings)
+    key = (os.getpid(), access)
+    found = _clients.get(key)
+    if found is None:
+        _forget_parents(_clients)
+        found = _clients.setdefault(key, _make(uri, access))
+    return found
+
+
+def pool(threads: int) -> ThreadPoolExecutor:
+    """The threads that all transfers of this process share."""
+    key = (os.getpid(), threads)
+    found = _pools.get(key)
+    if found is None:
+        _forget_parents(_pools)
+        made = ThreadPoolExecutor(threads, thread_name_prefix="transfer")
+        found = _pools.setdefault(key, made)
+    return found
+
+
+def _forget_parents(cache: dict[tuple[int, _Key], _Value]) -> None:
+    """Drop what was made before a fork, by whoever this process was forked from."""
+    for key in [key for key in list(cache) if key[0] != os.getpid()]:
+        cache.pop(key, None)
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return secrets.resolve(secret.get_secret_value()) if secret is not None else None
+
+
+def _access(uri: str, address: Address, settings: Settings) -> _Access:
+    if address.host:
+        url: str | None = endpoint_url(address.host, settings.obs_plain_http)
+        region: str | None = settings.obs_region or _DEFAULT_REGION
+        given = (
+            settings.obs_access_key_id, settings.obs_secret_access_key,
+            settings.obs_session_token,
+        )  # fmt: skip
+    else:
+        url, region = settings.s3_endpoint_url, settings.s3_region
+        given = (
+            settings.s3_access_key_id, settings.s3_secret_access_key, settings.s3_session_token
+        )  # fmt: skip
+        if url and "@" in url:
+            raise _no_endpoint(uri)
+        if url and not region:
+            region = _DEFAULT_REGION
+    key_id, secret, token = map(_text, given)
+    # Only s3:// may fall back to boto3's own rules: what they find is meant for no other server.
+    if bool(key_id) != bool(secret) or (address.host and not key_id):
+        raise failures.no_credentials(uri)
+    return _Access(
+        url, region, key_id, secret, token,
+        settings.transfer_threads, settings.transfer_timeout_seconds,
+    )  # fmt: skip
+
+
+def _make(uri: str, access: _Access) -> S3Client:
+    config = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=access.timeout,
+        retries={"mode": "standard", "total_max_attempts": _CONNECT_ATTEMPTS},
+        max_pool_connections=access.connections,
+        tcp_keepalive=True,
+        # Newer checksums are no part of the protocol that other servers speak. Parts bear their
+        # MD5 in a signed header instead, so their bytes need no second hash for the signature.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={
+            "addressing_style": "path" if access.endpoint_url else "auto",
+            "payload_signing_enabled": False,
+        },
+    )
+    try:
+        # A session of its own: the module's default one is not safe to use from many threads.
+        session = boto3.session.Session()
+        if access.key_id is None and session.get_credentials() is None:
+            raise failures.no_credentials(uri)
+        return session.client(
+            "s3",
+            endpoint_url=access.endpoint_url,
+            region_name=access.region,
+            aws_access_key_id=access.key_id,
+            aws_secret_access_key=access.secret,
+            aws_session_token=access.token,
+            config=config,
+        )
+    except BotoCoreError as error:
+        raise failures.told(uri, error) from None
+    except ValueError:
+        # boto3 repeats the address, and whatever else somebody wrote into it.
+        raise _no_endpoint(uri) from None
+
+
+def _no_endpoint(uri: str) -> BadInputError:
+    return BadInputError(
+        f"{uri}: MODELYARD_S3_ENDPOINT_URL is no address of a server.",
+        "Write it as https://host or http://host:port.",
+        code="EndpointWrong",
+    )

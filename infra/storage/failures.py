@@ -1,0 +1,221 @@
+"""What can go wrong with object storage, told to a person; and what is worth another try.
+
+Nothing that a server says in words is repeated: only its error code is, so that no message can
+hold a key, a token or a signed address.
+"""
+
+from __future__ import annotations
+
+import re
+
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+from urllib3 import exceptions as http
+
+from infra.errors import BadInputError, DiskFullError, ModelyardError, NotFoundError
+
+
+class StoreError(ModelyardError):
+    """A store could not do what it should, through no fault of the request."""
+
+    code = "Store"
+
+
+# After these a repeat goes on from what was done: it broke off, or a temporary key ran out.
+RESUMABLE = {"StoreUnreachable", "TransferBroken", "CredentialsWrong"}
+
+_Kind = tuple[type[ModelyardError], str, str, str]
+
+_CREDENTIALS_WRONG: _Kind = (
+    BadInputError, "CredentialsWrong", "the server refuses the access key or its signature",
+    "Check the access key's id and secret in the settings MODELYARD_S3_… or MODELYARD_OBS_….",
+)  # fmt: skip
+_ACCESS_DENIED: _Kind = (
+    BadInputError, "AccessDenied", "this access key may not do that here",
+    "Use a key that may list, read and write there, or another place.",
+)  # fmt: skip
+_REGION_WRONG: _Kind = (
+    BadInputError, "RegionWrong", "the bucket belongs to another region or endpoint",
+    "Set MODELYARD_S3_REGION or MODELYARD_OBS_REGION, or the endpoint.",
+)  # fmt: skip
+_STORE_FULL: _Kind = (
+    DiskFullError, "StoreFull", "the storage or its quota is full",
+    "Make room there, or raise the quota, and retry.",
+)  # fmt: skip
+_ANSWERS: dict[str, _Kind] = {
+    **dict.fromkeys(
+        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken",
+         "TokenRefreshRequired", "InvalidSecurity", "NotSignedUp", "401", "403", "Forbidden",
+         "Unauthorized"),
+        _CREDENTIALS_WRONG,
+    ),
+    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem"), _ACCESS_DENIED),
+    **dict.fromkeys(
+        ("PermanentRedirect", "TemporaryRedirect", "301", "307",
+         "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+        _REGION_WRONG,
+    ),
+    **dict.fromkeys(
+        ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"), _STORE_FULL
+    ),
+    "NoSuchBucket": (
+        NotFoundError, "BucketMissing", "there is no such bucket or container",
+        "Check its name, or make it.",
+    ),
+    "RequestTimeTooSkewed": (
+        StoreError, "ClockWrong", "this machine's clock and the server's differ too much",
+        "Set the clock of this machine.",
+    ),
+}  # fmt: skip
+_BROKEN: _Kind = (
+    StoreError, "TransferBroken", "the connection broke off again and again",
+    "Retry: what was transferred is kept.",
+)  # fmt: skip
+_UNREACHABLE: _Kind = (
+    StoreError, "StoreUnreachable", "its server cannot be reached",
+    "Check the endpoint and the network.",
+)  # fmt: skip
+_NO_TRUST: _Kind = (
+    StoreError, "CertificateWrong", "no trusted connection can be made to its server",
+    "Check its certificate; a server that speaks plain http is named in "
+    "MODELYARD_OBS_PLAIN_HTTP or has an http:// MODELYARD_S3_ENDPOINT_URL.",
+)  # fmt: skip
+_NO_CREDENTIALS: _Kind = (
+    BadInputError, "CredentialsMissing", "there is no access key for it",
+    "Set MODELYARD_S3_ACCESS_KEY_ID and MODELYARD_S3_SECRET_ACCESS_KEY, for obs:// the same with "
+    "OBS; secret:NAME takes a value from the Prefect Secret block NAME.",
+)  # fmt: skip
+
+# What OpenSSL says of a server whose certificate is not trusted, or that speaks no TLS.
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "record layer failure")
+
+# In this order: the first that fits counts.
+_FAULTS: tuple[tuple[tuple[type[Exception], ...], _Kind], ...] = (
+    (
+        (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError),
+        _UNREACHABLE,
+    ),
+    (
+        (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError,
+         boto.ProfileNotFound, boto.TokenRetrievalError, boto.SSOError),
+        _NO_CREDENTIALS,
+    ),
+    (
+        (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingError,
+         boto.ChecksumError, boto.FlexibleChecksumError, boto.SSLError, ResponseParserError,
+         http.HTTPError, ConnectionError, TimeoutError),
+        _BROKEN,
+    ),
+)  # fmt: skip
+
+_TRANSIENT_KINDS = (_BROKEN, _UNREACHABLE)
+_TRANSIENT_CODES = {
+    "BadDigest", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
+    "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests",
+    "XAmzContentSHA256Mismatch",
+}  # fmt: skip
+# What the code of a client's error may look like; anything else a server made up.
+_CODE = re.compile(r"[A-Za-z0-9]{1,64}")
+
+# Everything that a call to object storage may raise beside bugs of ours.
+FAULTS = (
+    boto.BotoCoreError, boto.ClientError, ResponseParserError, http.HTTPError, ConnectionError,
+    TimeoutError,
+)  # fmt: skip
+
+
+def code_of(error: BaseException) -> str:
+    """The server's code for an answer that is an error, such as ``NoSuchKey``; else empty."""
+    if not isinstance(error, boto.ClientError):
+        return ""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return code if _CODE.fullmatch(code) else "Unknown"
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an answer that is an error; else 0."""
+    if not isinstance(error, boto.ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _kind(error: BaseException) -> _Kind | None:
+    if isinstance(error, boto.ClientError):
+        if _is_transient_answer(error):
+            return _BROKEN
+        return _ANSWERS.get(code_of(error)) or _ANSWERS.get(str(status_of(error)))
+    if isinstance(error, boto.SSLError) and any(word in str(error) for word in _UNTRUSTED):
+        return _NO_TRUST
+    return next((kind for types, kind in _FAULTS if isinstance(error, types)), None)
+
+
+def _is_transient_answer(error: boto.ClientError) -> bool:
+    status = status_of(error)
+    return code_of(error) in _TRANSIENT_CODES or (500 <= status < 600 and status not in {501, 507})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may well succeed next time."""
+    return _kind(error) in _TRANSIENT_KINDS
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether no connection could be made at all."""
+    return _kind(error) is _UNREACHABLE
+
+
+def told(uri: str, error: BaseException) -> ModelyardError:
+    """``error`` as one that a person reads."""
+    kind = _kind(error)
+    if kind is None:
+        what = code_of(error) or type(error).__name__
+        return StoreError(
+            f"{uri}: the server or its client failed with {what}.",
+            "Check that the server speaks the S3 protocol, and its log.",
+            code="StoreFailed",
+        )
+    family, code, what, hint = kind
+    seen = f" ({code_of(error) or type(error).__name__})" if kind is _BROKEN else ""
+    return family(f"{uri}: {what}{seen}.", hint, code=code)
+
+
+def no_credentials(uri: str) -> ModelyardError:
+    """There is no access key, or half of one."""
+    family, code, what, hint = _NO_CREDENTIALS
+    return family(f"{uri}: {what}.", hint, code=code)
+
+
+def checksum_mismatch(what: str) -> StoreError:
+    """Twice the bytes were not those that the checksum promises."""
+    return StoreError(
+        f"{what}: the bytes that arrived are not those that were sent, twice.",
+        "Retry; if it stays so, the network or the stored object is damaged.",
+        code="ChecksumMismatch",
+    )
+
+
+def object_changed(what: str) -> StoreError:
+    """An object was replaced or deleted while it was read."""
+    return StoreError(
+        f"{what} was changed or deleted while it was fetched.",
+        "Fetch again when nobody writes there.",
+        code="ObjectChanged",
+    )
+
+
+def file_changed(what: str) -> StoreError:
+    """A local file was written while it was read."""
+    return StoreError(
+        f"{what} changed while it was read.",
+        "Publish again when nobody writes to it.",
+        code="FileChanged",
+    )
+
+
+def upload_disturbed(what: str) -> StoreError:
+    """Somebody else ended or changed an upload, and its successor too."""
+    return StoreError(
+        f"The upload of {what} was ended or changed by somebody else.",
+        "Let only one publish at a time write to the same place.",
+        code="UploadDisturbed",
+    )

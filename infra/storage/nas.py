@@ -1,0 +1,61 @@
+"""Network folders that are mounted on this machine: ``nas://id:/path``."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from infra import settings
+from infra.errors import BadInputError, NotFoundError
+from infra.storage.file import FileStore
+
+_URI = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
+
+
+class NasStore(FileStore):
+    """A path below a folder that ``MODELYARD_NAS`` names; no link leads out of that folder."""
+
+    def __init__(self, uri: str) -> None:
+        """Find the mount.
+
+        Raises:
+            BadInputError: If the URI is malformed, climbs out, or has an id that no setting has.
+            NotFoundError: If the folder is not there.
+        """
+        match = _URI.fullmatch(uri)
+        if match is None:
+            raise BadInputError(
+                f"{uri!r} names no folder of a NAS.", "Write nas://ID:/path.", code="NasUriWrong"
+            )
+        known = settings.load().nas
+        mount = known.get(match[1])
+        if mount is None:
+            near = difflib.get_close_matches(match[1], known, 3, 0) or ["none"]
+            raise BadInputError(
+                f"{uri}: there is no NAS with the id {match[1]}. Known are: {', '.join(near)}.",
+                'Set MODELYARD_NAS to {"ID": "/mounted/folder"}.',
+                code="NasUnknown",
+            )
+        self._id, self._mount = match[1], mount.expanduser().absolute()
+        super().__init__(uri, self._mount / (match[2] or "/").lstrip("/"))
+        self._check()
+
+    @property
+    def _path(self) -> Path:
+        self._check()
+        return self._given
+
+    def _check(self) -> None:
+        if not self._mount.is_dir():
+            raise NotFoundError(
+                f"{self.uri}: the folder {self._mount} of the NAS {self._id} is not there.",
+                "Mount it, or correct MODELYARD_NAS.",
+                code="NasNotMounted",
+            )
+        if not self._given.resolve().is_relative_to(self._mount.resolve()):
+            raise BadInputError(
+                f"{self.uri} leads out of the NAS through a link.",
+                "Give the path that the link leads to.",
+                code="LinkPointsOutside",
+            )

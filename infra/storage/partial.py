@@ -1,0 +1,176 @@
+"""A fetch that has not ended yet: its bytes, and what is known of them.
+
+``.NAME.DIGEST.partial`` beside the destination holds the data, a journal of the parts that are
+complete, and a lock. A fetch that was killed is gone on with by the next fetch of the same URI
+to the same destination; the digest tells URIs apart. The journal is only believed where the
+bytes on the disk still have the checksum that it says, or the whole is compared in the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+_LOCK = "lock"
+
+
+class Partial:
+    """The folder of one fetch, for as long as its lock is held."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._journal = (folder / "journal").open("a+b", buffering=0)
+        self._parts: dict[tuple[str, str, int], dict[int, str]] = {}
+        self._writing = threading.Lock()
+        self._load()
+
+    @property
+    def data(self) -> Path:
+        """What will be renamed to the destination: a folder or a file."""
+        return self._folder / "data"
+
+    def path(self, name: str) -> Path:
+        """Where the file ``name`` is written; ``data`` itself if the name is empty."""
+        return self.data / name if name else self.data
+
+    def _load(self) -> None:
+        self._journal.seek(0)
+        lines = self._journal.read().split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a kill may leave half a line
+                name, etag, step, number, md5 = json.loads(line)
+                self._parts.setdefault((name, etag, step), {})[number] = md5
+        if lines[-1]:
+            self._journal.write(b"\n")
+
+    def complete(self, name: str, etag: str, step: int) -> dict[int, str]:
+        """The MD5s, by number, of those parts of an object that were written; "" if unknown."""
+        return dict(self._parts.get((name, etag, step), {}))
+
+    def record(self, name: str, etag: str, step: int, number: int, md5: str) -> None:
+        """Remember that a part is in its file. ``step`` is the size of the parts."""
+        line = json.dumps([name, etag, step, number, md5]).encode() + b"\n"
+        with self._writing:
+            self._parts.setdefault((name, etag, step), {})[number] = md5
+            self._journal.write(line)
+
+    def forget(self, name: str, etag: str, step: int) -> None:
+        """Believe none of an object's parts any more, now or after a kill."""
+        for number in self.complete(name, etag, step):
+            self.record(name, etag, step, number, "wrong")
+        self._parts.pop((name, etag, step), None)
+
+    def kept(self) -> int:
+        """How many bytes of the disk the data take already."""
+        return sum(
+            Path(folder, name).stat().st_blocks * 512
+            for folder, _, names in os.walk(self._folder)
+            for name in names
+        )
+
+    def prepare(self, names: Collection[str] | None) -> None:
+        """Make the folders for files of these names, and remove what is none of them.
+
+        Args:
+            names: None for one file alone.
+        """
+        if names is None:
+            if self.data.is_dir():
+                shutil.rmtree(self.data)
+            return
+        if self.data.is_file():
+            self.data.unlink()
+        self.data.mkdir(exist_ok=True)
+        folders = {parent for name in names for parent in _parents(name)}
+        for found, inner, files in os.walk(self.data, topdown=False):
+            for name in (*files, *inner):
+                path = Path(found, name)
+                relative = str(path.relative_to(self.data))
+                if relative not in (names if name in files else folders):
+                    path.rmdir() if name in inner else path.unlink()
+        for folder in sorted(folders):
+            (self.data / folder).mkdir(exist_ok=True)
+
+    def move(self, destination: Path) -> None:
+        """Give the data their name, and remove everything else."""
+        self.data.rename(destination)
+        self.remove()
+
+    def remove(self) -> None:
+        """Leave nothing: the lock last, so that nobody begins before all is gone."""
+        _remove(self._folder)
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._journal.close()
+
+
+def _parents(name: str) -> Iterator[str]:
+    parts = name.split("/")[:-1]
+    for length in range(1, len(parts) + 1):
+        yield "/".join(parts[:length])
+
+
+def folder_of(destination: Path, uri: str) -> Path:
+    """Where a fetch of ``uri`` to ``destination`` keeps what it has."""
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return destination.with_name(f".{destination.name}.{digest}.partial")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether ``path`` is what an interrupted fetch goes on from."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+@contextlib.contextmanager
+def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
+    """The partial fetch of ``uri``, once nobody else works on it.
+
+    None if somebody else has ended the same fetch meanwhile, so that the destination is there.
+    """
+    folder = folder_of(destination, uri)
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (folder / _LOCK).open("w")
+        except FileNotFoundError:  # its owner has ended and removed it just now
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_still(folder / _LOCK, lock.fileno()):
+                continue
+            if destination.exists():
+                _remove(folder)
+                yield None
+                return
+            partial = Partial(folder)
+            try:
+                yield partial
+            finally:
+                partial.close()
+            return
+
+
+def _remove(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink()
+    (folder / _LOCK).unlink()
+    with contextlib.suppress(OSError):  # somebody else has begun in it already
+        folder.rmdir()
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the name still belongs to the file that was opened by it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False

@@ -1,0 +1,324 @@
+"""Files on their way to objects.
+
+Object storage shows one object at once, but not many, so a folder is published like this:
+
+1. Large files are sent in parts. Parts are invisible until their upload is completed.
+2. In one short burst, every upload is completed, and then small files are written.
+3. What lay below the replaced names and is not part of the new is deleted.
+
+A publish that is killed in 1 leaves what was there, and unfinished uploads that nobody sees; the
+next publish of the same files goes on with them. One that is killed in 2 or 3 leaves a mixture of
+new and old objects; a repeat mends it, and does not send again what is there already.
+Whoever reads meanwhile may see such a mixture as well: publish to a new place, and tell of it
+afterwards, where that matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial as bound
+from pathlib import Path
+
+from infra.errors import BadInputError, ModelyardError
+from infra.storage import checksums, failures, tree
+from infra.storage.bucket import Bucket, ChangedError, Remote, Unfinished
+from infra.storage.transfer import MIB, Done, Step
+
+_MOST_PARTS = 10_000
+_LONGEST_KEY = 1024  # bytes
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it was when the publish began."""
+
+    path: Path
+    key: str
+    size: int
+    changed_ns: int
+
+    def check_unchanged(self) -> None:
+        """Refuse to go on with a file that was written meanwhile.
+
+        Raises:
+            StoreError: With the code ``FileChanged``.
+        """
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            raise failures.file_changed(str(self.path)) from None
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.changed_ns):
+            raise failures.file_changed(str(self.path))
+
+    def read(self, start: int, length: int) -> bytes:
+        """Bytes of the file, exactly as many as asked for.
+
+        Raises:
+            StoreError: With the code ``FileChanged`` if there are fewer by now.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(start)
+                content = file.read(length)
+        except FileNotFoundError:
+            raise failures.file_changed(str(self.path)) from None
+        if len(content) != length:
+            raise failures.file_changed(str(self.path))
+        return content
+
+
+def publish(bucket: Bucket, prefix: str, source: Path) -> None:
+    """Make the files of ``source`` the objects below ``prefix``.
+
+    Raises:
+        BadInputError: If a link or a name in ``source`` cannot be published.
+        StoreError: If a file changes meanwhile, or it breaks off.
+    """
+    transfer = bucket.transfer
+    usual = transfer.settings.transfer_part_mib * MIB
+    files = _files(source, prefix)
+    transfer.total = sum(file.size for file in files)
+    there = _replaced(bucket, prefix, {_first(file.key, prefix) for file in files})
+    large = [file for file in files if file.size > usual]
+    left = _unfinished(bucket, prefix, large)
+    uploads = [
+        _Upload(
+            bucket, file, part_size_for(file.size, usual),
+            there.get(file.key), left.get(file.key, []),
+        )
+        for file in large
+    ]  # fmt: skip
+    largest_part = max((upload.part_size for upload in uploads), default=usual)
+    try:
+        transfer.run([upload.begin for upload in uploads], largest_part)
+        transfer.run([upload.complete for upload in uploads], largest_part)
+    except ModelyardError as error:
+        if error.code not in failures.RESUMABLE:
+            _abort(bucket.afresh(), (upload.unfinished for upload in uploads))
+        raise
+    small = [file for file in files if file.size <= usual]
+    transfer.run([bound(_put, bucket, file, there.get(file.key)) for file in small], usual)
+    stale = there.keys() - {file.key for file in files}
+    transfer.run([bound(_delete, bucket, key) for key in sorted(stale)])
+    used = {upload.unfinished for upload in uploads}
+    _abort(bucket, (each for found in left.values() for each in found if each not in used))
+
+
+def part_size_for(size: int, usual: int) -> int:
+    """The size of the parts of a file: the usual one, or whole MiB so that 10 000 suffice."""
+    needed = -(-size // _MOST_PARTS)
+    return max(usual, -(-needed // MIB) * MIB)
+
+
+def _files(source: Path, prefix: str) -> list[_File]:
+    tree.check_tree(source, links_resolve=True)
+    files = []
+    for name, path in tree.files(source):
+        key = prefix + name
+        try:
+            length = len(key.encode())
+        except UnicodeEncodeError:
+            raise BadInputError(
+                f"{name!r} in {source} is not named in UTF-8.", "Rename it.", code="NameNotUtf8"
+            ) from None
+        if length > _LONGEST_KEY:
+            raise BadInputError(
+                f"The key of {name!r} has {length} bytes, more than {_LONGEST_KEY}.",
+                "Shorten the names.",
+                code="NameTooLong",
+            )
+        status = path.stat()
+        files.append(_File(path, key, status.st_size, status.st_mtime_ns))
+    return files
+
+
+def _first(key: str, prefix: str) -> str:
+    """The first part of a key's name below ``prefix``: what is replaced whole."""
+    return key.removeprefix(prefix).partition("/")[0]
+
+
+def _replaced(bucket: Bucket, prefix: str, names: set[str]) -> dict[str, Remote]:
+    """The objects that lie where files of these first names go, and below."""
+    objects, folders = bucket.level(prefix)
+    found = [remote for remote in objects if remote.key.removeprefix(prefix) in names]
+    for folder in folders:
+        if _first(folder, prefix) in names:
+            found += bucket.below(folder)
+    return {remote.key: remote for remote in found}
+
+
+def _unfinished(bucket: Bucket, prefix: str, large: list[_File]) -> dict[str, list[Unfinished]]:
+    """Uploads that an earlier publish has left, by key; nobody asks where nothing is large."""
+    keys = {file.key for file in large}
+    found: dict[str, list[Unfinished]] = {}
+    for upload in bucket.unfinished(prefix) if keys else ():
+        if upload.key in keys:
+            found.setdefault(upload.key, []).append(upload)
+    return found
+
+
+def _abort(bucket: Bucket, uploads: Iterable[Unfinished | None]) -> None:
+    """End uploads that nobody goes on with; one that cannot be ended is no reason to fail."""
+    for upload in uploads:
+        if upload is not None:
+            with contextlib.suppress(ModelyardError):
+                bucket.abort(upload)
+
+
+def _delete(bucket: Bucket, key: str) -> Done:
+    bucket.delete(key)
+    return Done()
+
+
+def _etag_if_newer(file: _File, remote: Remote | None) -> str:
+    """The ETag to compare checksums with, where the object was written since the file was."""
+    if remote is None or remote.size != file.size:
+        return ""
+    newer = remote.modified.timestamp() + 1 >= file.changed_ns / 1e9
+    return remote.etag if newer else ""
+
+
+def _put(bucket: Bucket, file: _File, there: Remote | None) -> Done:
+    """Write a small file, unless the object has these bytes already."""
+    content = file.read(0, file.size)
+    file.check_unchanged()
+    md5 = checksums.md5(content)
+    if _etag_if_newer(file, there) != md5:
+        for _ in range(2):
+            if not checksums.differs(bucket.put(file.key, content, md5), md5):
+                break
+        else:
+            raise failures.checksum_mismatch(str(file.path))
+    return Done(file.size)
+
+
+class _Upload:
+    """A large file on its way to one object; its methods are steps of the transfer."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        file: _File,
+        part_size: int,
+        there: Remote | None,
+        left: list[Unfinished],
+    ) -> None:
+        self.unfinished: Unfinished | None = None
+        self._bucket = bucket
+        self._file = file
+        self.part_size = part_size
+        self._there = there
+        self._left_over = list(left)
+        self._parts = -(-file.size // part_size)
+        self._etags: dict[int, str] = {}
+        self._md5s: dict[int, str] = {}
+        self._known: Mapping[int, tuple[int, str]] = {}
+        self._completing = False
+        self._restarted = False
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> Done:
+        """Find out what the server has of this file, and say which parts are to be sent."""
+        if self._is_there():
+            return Done(self._file.size)
+        self._resume()
+        if self.unfinished is None:
+            self._known = {}
+            self.unfinished = self._bucket.begin(self._file.key)
+        self._etags, self._md5s, self._ended = {}, {}, False
+        self._to_do = self._parts
+        return Done(0, [bound(self._send, number) for number in range(1, self._parts + 1)])
+
+    def _is_there(self) -> bool:
+        """Whether the object is this file already, sent by a publish that was killed later."""
+        return self._has(_etag_if_newer(self._file, self._there))
+
+    def _has(self, etag: str) -> bool:
+        """Whether ``etag`` is that of this file's bytes: in our parts, or in one piece."""
+        count = checksums.part_count(etag)
+        if count != self._parts and not checksums.plain_md5(etag):
+            return False
+        md5s = checksums.md5s_of(self._file.path, self.part_size if count else self._file.size)
+        self._file.check_unchanged()
+        return etag == (checksums.of_parts(md5s) if count else md5s[0])
+
+    def _resume(self) -> None:
+        """Go on with the newest upload whose parts are cut as ours are."""
+        while self._left_over and self.unfinished is None:
+            upload = self._left_over.pop(0)
+            parts = self._bucket.parts(upload)
+            if all(size == self._length(number) for number, (size, _) in parts.items()):
+                self.unfinished, self._known = upload, parts
+
+    def _length(self, number: int) -> int:
+        """Of a part, counted from 1; none has less than one byte."""
+        return min(self.part_size, self._file.size - (number - 1) * self.part_size)
+
+    def _send(self, number: int) -> Done:
+        """Send one part, unless the server has it; whoever sends the last one looks further."""
+        moved = 0
+        if not self._ended:
+            try:
+                self._send_part(number)
+                moved = self._length(number)
+            except ChangedError:
+                self._ended = True
+        with self._lock:
+            self._to_do -= 1
+            last = self._to_do == 0
+        if not last:
+            return Done(moved)
+        if self._ended:
+            return Done(moved, self._again())
+        self._file.check_unchanged()
+        return Done(moved, [self.complete] if self._completing else ())
+
+    def _send_part(self, number: int) -> None:
+        content = self._file.read((number - 1) * self.part_size, self._length(number))
+        md5 = checksums.md5(content)
+        self._md5s[number] = md5
+        size, etag = self._known.get(number, (0, ""))
+        if size and checksums.plain_md5(etag) == md5:
+            self._etags[number] = etag
+            return
+        assert self.unfinished is not None
+        for _ in range(2):
+            etag = self._bucket.put_part(self.unfinished, number, content, md5)
+            if not checksums.differs(etag, md5):
+                self._etags[number] = etag
+                return
+        raise failures.checksum_mismatch(f"{self._file.path}, part {number}")
+
+    def _again(self) -> list[Step]:
+        """Begin anew, once, when somebody else has ended or changed the upload."""
+        if self._restarted:
+            raise failures.upload_disturbed(str(self._file.path))
+        self._restarted = True
+        self._left_over, self.unfinished, self._there = [], None, None
+        return [self.begin]
+
+    def complete(self) -> Done:
+        """Make the object visible."""
+        self._completing = True
+        if self.unfinished is None:
+            return Done()
+        self._file.check_unchanged()
+        numbers = range(1, self._parts + 1)
+        try:
+            etag = self._bucket.complete(
+                self.unfinished, [self._etags[number] for number in numbers]
+            )
+        except ChangedError:
+            # A completion whose answer was lost is repeated, and then there is no such upload.
+            there = self._bucket.find(self._file.key)
+            if there is None or not self._has(there.etag):
+                return Done(0, self._again())
+        else:
+            promised = checksums.of_parts([self._md5s[number] for number in numbers])
+            if checksums.part_count(etag) and etag != promised:
+                raise failures.checksum_mismatch(str(self._file.path))
+        return Done()

@@ -1,0 +1,102 @@
+"""Object storage: ``s3://bucket/key`` and ``obs://endpoint/container/path``."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from infra import settings
+from infra.errors import BadInputError, NotFoundError
+from infra.storage import addresses, clients, fetching, publishing
+from infra.storage.base import Entry, Progress, Store, check_name
+from infra.storage.bucket import Bucket, Remote, named
+from infra.storage.transfer import Transfer
+
+
+class S3Store(Store):
+    """Objects of a server that speaks S3. A folder is every key that begins with ``key/``."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._address = addresses.parse(uri)
+
+    def _bucket(self, progress: Progress | None = None) -> Bucket:
+        found = settings.load()
+        client = clients.client(self.uri, self._address, found)
+        transfer = Transfer(found, progress=progress)
+        return Bucket(self.uri, client, self._address.bucket, transfer)
+
+    def exists(self) -> bool:  # noqa: D102
+        bucket = self._bucket()
+        return self._is_directory(bucket) or bucket.find(self._address.key) is not None
+
+    def is_directory(self) -> bool:  # noqa: D102
+        return self._is_directory(self._bucket())
+
+    def _is_directory(self, bucket: Bucket) -> bool:
+        return bucket.has_below(self._address.prefix) or not self._address.key
+
+    def in_place(self) -> Path | None:  # noqa: D102
+        return None
+
+    def check_writable(self) -> None:  # noqa: D102
+        bucket = self._bucket()
+        path = PurePosixPath(self._address.key)
+        for key in (str(path), *map(str, path.parents)):
+            if key != "." and bucket.find(key) is not None:
+                raise BadInputError(
+                    f"{self.uri} is, or lies below, the object {key}.",
+                    "Give a folder, which may be new.",
+                    code="NotADirectory",
+                )
+        # An upload that is begun and ended needs the right to write, and is never seen.
+        upload = bucket.begin(f"{self._address.prefix}.modelyard-{uuid.uuid4().hex}")
+        bucket.abort(upload)
+
+    def _found(self, bucket: Bucket) -> tuple[dict[str, Remote], bool]:
+        """Every object by name, and whether the URI is one object alone."""
+        below = bucket.below(self._address.prefix)
+        if below or not self._address.key:
+            return named(below, self._address.prefix), False
+        alone = bucket.find(self._address.key)
+        if alone is None:
+            raise self._nothing()
+        return {PurePosixPath(self._address.key).name: alone}, True
+
+    def _nothing(self, name: str = "") -> NotFoundError:
+        what = f"no object {name} below" if name else "nothing at"
+        return NotFoundError(f"There is {what} {self.uri}.", "Check the path.")
+
+    def entries(self) -> Iterator[Entry]:  # noqa: D102
+        remotes, _ = self._found(self._bucket())
+        return iter([Entry(name, remote.size) for name, remote in remotes.items()])
+
+    def read(  # noqa: D102
+        self, name: str = "", *, offset: int = 0, length: int | None = None
+    ) -> bytes:
+        if name:
+            check_name(name)
+        bucket, own = self._bucket(), self._address.key
+        keys = [self._address.prefix + name] if name else [own]
+        if name == PurePosixPath(own).name:
+            keys.append(own)  # a file is listed by its own name
+        for key in filter(None, keys):
+            content = bucket.read(key, offset, length)
+            if content is not None:
+                return content
+        raise self._nothing(name)
+
+    def fetch(self, destination: Path, progress: Progress | None = None) -> None:  # noqa: D102
+        bucket = self._bucket(progress)
+        remotes, alone = self._found(bucket)
+        fetching.fetch(bucket, remotes, destination, alone=alone)
+
+    def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
+        bucket = self._bucket(progress)
+        if self._address.key and bucket.find(self._address.key) is not None:
+            raise BadInputError(
+                f"{self.uri} is an object.", "Give a folder, which may be new.",
+                code="NotADirectory",
+            )  # fmt: skip
+        publishing.publish(bucket, self._address.prefix, source)

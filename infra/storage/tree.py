@@ -1,0 +1,68 @@
+"""Folders of files: what is in them, and what cannot be copied."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.errors import BadInputError
+
+
+def check_tree(root: Path, *, links_resolve: bool = False) -> None:
+    """Refuse what cannot be copied as it is: links that lead out, sockets, pipes.
+
+    Args:
+        root: The directory.
+        links_resolve: Whether links that lead nowhere are refused as well.
+
+    Raises:
+        BadInputError: With the code ``LinkPointsOutside`` or ``NotAFile``.
+    """
+    inside = root.resolve()
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise BadInputError(
+                    f"The link {path.relative_to(root)} in {root} points outside it.",
+                    "Replace the link by what it points to.",
+                    code="LinkPointsOutside",
+                )
+            dangling = path.is_symlink() and not path.exists()
+            special = not (dangling or path.is_dir() or path.is_file())
+            if special or (dangling and links_resolve):
+                raise BadInputError(
+                    f"{path.relative_to(root)} in {root} is neither a file nor a folder.",
+                    "Remove it.",
+                    code="NotAFile",
+                )
+
+
+def files(root: Path) -> list[tuple[str, Path]]:
+    """Every file below ``root`` with its name, sorted; a link counts as what it points to.
+
+    A link that leads nowhere is left out.
+
+    Raises:
+        BadInputError: As ``check_tree`` does; and with the code ``LinkLoops`` where a link leads
+            to a folder that it lies in.
+    """
+    check_tree(root)
+    return sorted(_files(root, "", (root.resolve(),)))
+
+
+def _files(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    for entry in os.scandir(folder):
+        path, name = Path(entry.path), prefix + entry.name
+        if entry.is_file():
+            yield name, path
+        elif entry.is_dir():
+            real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
+            if real in above:
+                raise BadInputError(
+                    f"The link {path} leads to a folder that it lies in.",
+                    "Remove it.",
+                    code="LinkLoops",
+                )
+            yield from _files(path, f"{name}/", (*above, real))
