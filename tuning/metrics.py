@@ -1,14 +1,17 @@
-r"""Metrics from log lines, by regular expression.
+r"""Metrics from log lines, by regular expression or as JSON.
 
 A pattern's first group is the value. Where what it matched is no number, it is the metric's
 name and the second group is the value, so that one pattern can serve several metrics, as
 Katib's filters do. Without a pattern, ``NAME = VALUE`` and ``NAME: VALUE`` are found, whatever
-signs the name is made of.
+signs the name is made of; in a line that is a JSON object, the member called ``NAME``, and beside
+it the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import regex
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +21,11 @@ from infra.errors import BadInputError
 NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|(?i:nan|inf(?:inity)?))"
 
 _LONGEST_LINE = 4096
+_LONGEST_JSON = 65536
+
+# What a line of JSON calls the step of its values, in the order in which they are looked for.
+_STEPS = ("step", "global_step", "iteration", "epoch")
+_LARGEST_STEP = 2**63
 
 # A pattern with nested repetition can take for ever on a short line, and holds the interpreter's
 # lock meanwhile: nothing else of the process, not even a stop, would get a turn.
@@ -33,7 +41,7 @@ class MetricPattern(BaseModel):
     pattern: str | None = Field(
         None,
         description="Regular expression with one group for the value, or two for the name and "
-        "the value. Left out: NAME=VALUE or NAME: VALUE.",
+        "the value. Left out: NAME=VALUE, NAME: VALUE, or that member of a line of JSON.",
     )
 
     def expression(self) -> regex.Pattern[str]:
@@ -62,6 +70,23 @@ class MetricPattern(BaseModel):
         return expression
 
 
+@dataclass(frozen=True)
+class Observation:
+    """One value of a metric.
+
+    Attributes:
+        name: The metric's name.
+        value: The value, which may be NaN or infinite.
+        step: Which step of the training it belongs to, where its source says so.
+        at: Seconds since 1970, likewise.
+    """
+
+    name: str
+    value: float
+    step: int | None = None
+    at: float | None = None
+
+
 class Collector:
     """Finds metrics in the lines of one log, in order."""
 
@@ -70,16 +95,23 @@ class Collector:
     ) -> None:
         """Collect ``metrics``; ``warn`` is told of a pattern that is given up."""
         self._patterns = {metric.name: metric.expression() for metric in metrics}
+        self._plain = {metric.name for metric in metrics if metric.pattern is None}
         self._warn = warn
 
-    def collect(self, line: str) -> Iterator[tuple[str, float]]:
-        """The values in ``line``: pairs of a metric's name and its value, which may be NaN.
+    def collect(self, line: str) -> Iterator[Observation]:
+        """What is observed in ``line``.
 
         A pattern that needs longer than a moment for a line is not tried on any further one.
         """
+        members = _members(line)
         if len(line) > _LONGEST_LINE:
             line = line[:_LONGEST_LINE].rpartition(" ")[0]  # and no half of a number
         for name, expression in list(self._patterns.items()):
+            if members is not None and name in self._plain:
+                value = _number(members.get(name))
+                if value is not None:
+                    yield Observation(name, value, _step(members))
+                continue
             try:
                 matches = list(expression.finditer(line, timeout=_LONGEST_SEARCH_SECONDS))
             except TimeoutError:
@@ -89,7 +121,27 @@ class Collector:
             for match in matches:
                 value = _value(name, match)
                 if value is not None:
-                    yield name, value
+                    yield Observation(name, value)
+
+
+def _members(line: str) -> dict[str, object] | None:
+    """The members of a line that is a JSON object; None if it is none."""
+    text = line.strip()
+    if not (text.startswith("{") and text.endswith("}")) or len(text) > _LONGEST_JSON:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _step(members: Mapping[str, object]) -> int | None:
+    for key in _STEPS:
+        found = _number(members.get(key))
+        if found is not None and found.is_integer() and 0 <= found < _LARGEST_STEP:
+            return int(found)
+    return None
 
 
 def _value(name: str, match: regex.Match[str]) -> float | None:
@@ -99,8 +151,11 @@ def _value(name: str, match: regex.Match[str]) -> float | None:
     return value
 
 
-def _number(text: str | None) -> float | None:
+def _number(found: object) -> float | None:
+    """What was found as a number; None if it is none, and for true and false."""
+    if isinstance(found, bool) or not isinstance(found, int | float | str):
+        return None
     try:
-        return float(text) if text is not None else None
-    except ValueError:
+        return float(found)
+    except (ValueError, OverflowError):
         return None

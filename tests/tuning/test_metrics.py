@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from infra.errors import BadInputError
-from tuning.metrics import Collector, MetricPattern
+from tuning.metrics import Collector, MetricPattern, Observation
 
 _VECTORS = json.loads(
     Path(__file__).with_name("vectors").joinpath("metric_collection.json").read_text()
@@ -20,7 +20,8 @@ _VECTORS = json.loads(
 
 def _collect(log: str, *metrics: MetricPattern) -> list[tuple[str, float]]:
     collector = Collector(metrics)
-    return [found for line in log.splitlines() for found in collector.collect(line)]
+    found = [one for line in log.splitlines() for one in collector.collect(line)]
+    return [(one.name, one.value) for one in found]
 
 
 def _default(log: str, *names: str) -> list[tuple[str, float]]:
@@ -166,6 +167,41 @@ def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
     found = list(collector.collect("a" * 60 + "b loss=1"))
     found += list(collector.collect("loss=2"))
 
-    assert found == [("loss", 1.0), ("loss", 2.0)]
+    assert [(one.name, one.value) for one in found] == [("loss", 1.0), ("loss", 2.0)]
     assert len(told) == 1
     assert "'bad'" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "observed"),
+    [
+        ('{"loss": 0.5}', [("loss", 0.5, None)]),
+        ('  {"loss": "0.5", "step": 3}\r', [("loss", 0.5, 3)]),
+        ('{"step": "7", "loss": 1}', [("loss", 1.0, 7)]),
+        ('{"epoch": 2, "loss": 1, "step": 9}', [("loss", 1.0, 9)]),
+        ('{"epoch": 2, "loss": 1}', [("loss", 1.0, 2)]),
+        ('{"step": 2.5, "loss": 1}', [("loss", 1.0, None)]),
+        ('{"step": -1, "loss": 1}', [("loss", 1.0, None)]),
+        ('{"step": 1e30, "loss": 1}', [("loss", 1.0, None)]),
+        ('{"val/acc": 0.9, "loss": 1}', [("loss", 1.0, None), ("val/acc", 0.9, None)]),
+        ('{"loss": Infinity}', [("loss", math.inf, None)]),
+        ('{"loss": true}', []),
+        ('{"loss": null}', []),
+        ('{"loss": [1]}', []),
+        ('{"message": "loss=0.5"}', []),
+        ('{"loss": 0.5', [("loss", 0.5, None)]),  # no JSON, and yet a value
+        ("[1, 2]", []),
+        ("{" * 5000 + "}" * 5000, []),
+        ('{"loss": 1' + "0" * 400 + "}", []),
+    ],
+)
+def test_lines_of_json(line: str, observed: list[tuple[str, float, int | None]]) -> None:
+    collector = Collector([MetricPattern(name="loss"), MetricPattern(name="val/acc")])
+
+    assert list(collector.collect(line)) == [Observation(*one) for one in observed]
+
+
+def test_a_pattern_is_a_pattern_also_in_json() -> None:
+    metric = MetricPattern(name="loss", pattern=r'"l": ([\d.]+)')
+
+    assert list(Collector([metric]).collect('{"l": 0.5, "loss": 9}')) == [Observation("loss", 0.5)]
