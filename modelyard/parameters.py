@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,11 +31,39 @@ def read(file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
     """
     parameters = _read_file(file) if file else {}
     for pair in pairs or ():
-        key, separator, text = pair.partition("=")
-        if not separator or not key:
-            raise BadInputError(f"{pair!r} is not key=value.", "Write -p key=value.")
+        key, text = _split(pair)
         _put(parameters, key, _parse(text, pair))
     return parameters
+
+
+def as_written(pairs: list[str] | None) -> dict[str, Any]:
+    """``pairs`` that are passed on to a program: dots are part of a name, and no text is changed.
+
+    A value is a number or truth value only where it is written as it will be passed on: ``1.10``,
+    ``1e-4`` and ``{"a": 1}`` stay texts. Quotes make a text of anything.
+
+    Raises:
+        BadInputError: If a pair cannot be read as that.
+    """
+    return {key: _value(text) for key, text in map(_split, pairs or ())}
+
+
+def _split(pair: str) -> tuple[str, str]:
+    key, separator, text = pair.partition("=")
+    if not separator or not key:
+        raise BadInputError(f"{pair!r} is not key=value.", "Write -p key=value.")
+    return key, text
+
+
+def _value(text: str) -> Any:
+    try:
+        value = _parse(text, text)
+    except BadInputError:
+        return text
+    if isinstance(value, str):
+        return value
+    plain = isinstance(value, bool | int | float) and json.dumps(value) == text
+    return value if plain else text
 
 
 def _read_file(file: Path) -> dict[str, Any]:

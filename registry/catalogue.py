@@ -6,8 +6,10 @@ schema up to date. Migrations are in ``registry/migrations``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy
@@ -42,6 +44,20 @@ def engine() -> sqlalchemy.Engine:
     if not url:
         raise StackError("No catalogue is known.", "Start the stack: modelyard up --detach.")
     return _engine(url)
+
+
+@contextlib.contextmanager
+def alone(subject: str) -> Iterator[None]:
+    """Be the only one, among all processes of the catalogue, who is inside for ``subject``.
+
+    For the few steps elsewhere, as in MLflow, that must not be mixed with somebody else's. It
+    ends with the process, however that ends. On another database than PostgreSQL nobody waits.
+    """
+    with engine().begin() as connection:
+        if connection.dialect.name == "postgresql":
+            lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))")
+            connection.execute(lock, {"subject": subject})
+        yield
 
 
 def session() -> Session:

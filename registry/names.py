@@ -1,15 +1,16 @@
-"""What a run, and the model that it makes, may be called."""
+"""What things may be called, and how they may be described."""
 
 from __future__ import annotations
 
 from infra.errors import BadInputError
 
 LONGEST = 250
+LONGEST_DESCRIPTION = 4000
 _FORBIDDEN = frozenset('/:"')  # MLflow's, in a registered model's name and in its filters
 
 
 def check(name: str) -> None:
-    """Refuse a name that Prefect or MLflow could not keep.
+    """Refuse a name of a run, and of the model that it makes, that could not be kept.
 
     Raises:
         BadInputError: With the code ``NameInvalid``.
@@ -19,9 +20,40 @@ def check(name: str) -> None:
         or len(name) > LONGEST
         or not name.isprintable()
         or _FORBIDDEN.intersection(name)
+        or name == "."
+        or name.startswith("..")
     ):
         raise BadInputError(
             f"The name {name[:60]!r} cannot be used.",
-            f"Give 1 to {LONGEST} printable characters without '/', ':' and '\"'.",
+            f"Give 1 to {LONGEST} printable characters without '/', ':' and '\"', and do not "
+            "begin with '..'.",
             code="NameInvalid",
+        )
+
+
+def check_plain(name: str, code: str = "NameInvalid") -> None:
+    """Refuse a name of an experiment or a template, which no filter of MLflow's holds.
+
+    Raises:
+        BadInputError: With ``code``.
+    """
+    if name != name.strip() or not 1 <= len(name) <= LONGEST or not name.isprintable():
+        raise BadInputError(
+            f"The name {name[:60]!r} cannot be used.",
+            f"Give 1 to {LONGEST} printable characters, without spaces at its ends.",
+            code=code,
+        )
+
+
+def check_description(description: str) -> None:
+    """Refuse a description that could not be kept.
+
+    Raises:
+        BadInputError: With the code ``TextInvalid``.
+    """
+    if "\0" in description or len(description) > LONGEST_DESCRIPTION:
+        raise BadInputError(
+            f"The description holds a zero byte or more than {LONGEST_DESCRIPTION} characters.",
+            "Shorten it.",
+            code="TextInvalid",
         )

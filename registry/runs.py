@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,11 +19,14 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterName,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Cancelling
@@ -30,6 +36,7 @@ from infra.errors import ConflictError, NotFoundError
 from registry import history, models, names, statuses, tracking
 
 USER_LABEL = "modelyard.user"
+CHECKED_LABEL = "modelyard.checked"  # its parameters are complete: whoever made it checked them
 _NOUN = "run"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0
@@ -98,23 +105,84 @@ def _row(run: FlowRun, flow: str) -> dict[str, Any]:
     }
 
 
+def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> Iterator[FlowRun]:
+    """Runs that pass Prefect's ``filters``, newest first, fetched page by page."""
+    for offset in itertools.count(step=page):
+        found = client.read_flow_runs(
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=page, offset=offset, **filters
+        )
+        yield from found
+        if len(found) < page:
+            return
+
+
 def list_all(flow: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
     """The newest runs, newest first; of one flow if it is named."""
     wanted = FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None
-    runs: list[FlowRun] = []
     with _prefect() as client:
-        while len(runs) < limit:
-            page = client.read_flow_runs(
-                flow_filter=wanted,
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=min(_PAGE, limit - len(runs)),
-                offset=len(runs),
-            )
-            runs += page
-            if len(page) < _PAGE:
-                break
+        found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted)
+        runs = list(itertools.islice(found, limit))
         names = _flow_names(client, runs)
     return [_row(run, names[run.flow_id]) for run in runs]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run among others.
+
+    Attributes:
+        id: Its id.
+        row: What a list shows of it.
+        created: When it was created.
+        parameters: What it was told.
+        final: Whether it has ended.
+        opened: Whether it has an MLflow run.
+    """
+
+    id: str
+    row: dict[str, Any]
+    created: datetime | None
+    parameters: dict[str, Any]
+    final: bool
+    opened: bool
+
+
+def not_complete(*, final: bool = True) -> list[Listed]:
+    """Every run that is not COMPLETE, newest first; without ``final``, those that go on."""
+    ended = [StateType.COMPLETED] if final else TERMINAL_STATES
+    kind = FlowRunFilterStateType(not_any_=list(ended))
+    with _prefect() as client:
+        return _listed(client, FlowRunFilter(state=FlowRunFilterState(type=kind)))
+
+
+def with_ids(ids: Iterable[str]) -> list[Listed]:
+    """The runs of these ids that Prefect has."""
+    wanted = [UUID(run_id) for run_id in ids]
+    with _prefect() as client:
+        return [
+            run
+            for first in range(0, len(wanted), _PAGE)
+            for run in _listed(
+                client, FlowRunFilter(id=FlowRunFilterId(any_=wanted[first : first + _PAGE]))
+            )
+        ]
+
+
+def _listed(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[Listed]:
+    # A run that begins or ends meanwhile can move from one page to the next.
+    found = {run.id: run for run in _scan(client, flow_run_filter=wanted)}
+    flows = _flow_names(client, list(found.values()))
+    return [
+        Listed(
+            str(run.id),
+            _row(run, flows[run.flow_id]),
+            run.created,
+            run.parameters,
+            bool(run.state and run.state.is_final()),
+            _mlflow_run_id(run) is not None,
+        )
+        for run in found.values()
+    ]
 
 
 def show(key: str) -> dict[str, Any]:
@@ -165,7 +233,10 @@ def submit(deployment: str, parameters: dict[str, Any], name: str | None, user: 
                 f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
             ) from error
         run = client.create_flow_run_from_deployment(
-            found.id, parameters=parameters, name=name, labels={USER_LABEL: user}
+            found.id,
+            parameters=parameters,
+            name=name,
+            labels={USER_LABEL: user, CHECKED_LABEL: "true"},
         )
     return str(run.id)
 
@@ -280,29 +351,51 @@ def update(key: str, name: str | None, description: str | None) -> dict[str, Any
     return brief(str(run.id))
 
 
-def delete(key: str) -> dict[str, Any]:
-    """Delete a run: in Prefect, in MLflow with its artifacts, and its files here.
+def is_checked(key: str) -> bool:
+    """Whether the run's parameters were completed when it was made, or when it began."""
+    with _prefect() as client:
+        return bool((_find(client, key).labels or {}).get(CHECKED_LABEL))
+
+
+def find(key: str) -> str:
+    """The id of the run whose id, or whose only name, is ``key``.
 
     Raises:
-        ConflictError: If it goes on, or a model was made from it.
+        NotFoundError: If there is none.
+        ConflictError: If several runs have the name.
     """
     with _prefect() as client:
-        run = _find(client, key)
-        if run.state and not run.state.is_final():
-            raise ConflictError(
-                f"The run {run.name} goes on.", f"Stop it first: modelyard runs stop {run.id}."
-            )
+        return str(_find(client, key).id)
+
+
+def going_on(run_id: str) -> list[str]:
+    """Why the run may not be deleted: it goes on."""
+    with _prefect() as client:
+        run = _find(client, run_id)
+    final = run.state and run.state.is_final()
+    return [] if final else [f"The run {run.name} goes on."]
+
+
+def models_of(run_id: str) -> list[str]:
+    """Why the run may not be deleted: the models that were made from it."""
+    with _prefect() as client:
+        run = _find(client, run_id)
+    mlflow_run_id = _mlflow_run_id(run)
+    made = models.made_by(mlflow_run_id) if mlflow_run_id else []
+    return [f"The run {run.name} made the model {', '.join(made)}."] if made else []
+
+
+def remove(run_id: str) -> dict[str, Any]:
+    """Remove a run, whatever depends on it: in MLflow with its artifacts, its files, in Prefect.
+
+    What :mod:`registry.deletion` calls. Prefect's side goes last, so that a removal that was
+    interrupted can be repeated.
+    """
+    with _prefect() as client:
+        run = _find(client, run_id)
         mlflow_run_id = _mlflow_run_id(run)
         if mlflow_run_id:
-            made = models.made_by(mlflow_run_id)
-            if made:
-                raise ConflictError(
-                    f"The run {run.name} made the model {', '.join(made)}.",
-                    "Delete the model first.",
-                    code="HasModel",
-                )
             tracking.delete_run(mlflow_run_id)
-        shutil.rmtree(homes.current().runs / str(run.id), ignore_errors=True)
+        shutil.rmtree(homes.current().runs / run_id, ignore_errors=True)
         client.delete_flow_run(run.id)
-    history.record(_NOUN, str(run.id), "delete", name=run.name)
-    return {"id": str(run.id), "deleted": True}
+    return {"id": run_id, "name": run.name}

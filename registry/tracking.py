@@ -11,20 +11,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunStatus, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.entities import PagedList
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from infra.errors import ConflictError
+from registry import experiment_names
 
 FLOW_RUN_TAG = "modelyard.flow_run_id"
 KIND_TAG = "modelyard.kind"
 MODEL_TAG = "modelyard.model_uri"
 MLFLOW_RUN_LABEL = "modelyard.mlflow_run_id"
+NOTE_TAG = "mlflow.note.content"  # a description, as MLflow's UI shows and edits it
+
+T = TypeVar("T")
 
 # Without it MLflow's UI shows an experiment's runs as evaluations of prompts.
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
@@ -65,30 +70,84 @@ class Opening:
     parameters: Mapping[str, Any]
 
 
-def ensure_experiment(name: str) -> str:
-    """The experiment's id; it is made if there is none.
+def paged(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
+    """Everything that a search of MLflow's finds, page by page; told the page's token."""
+    token: str | None = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def create_experiment(name: str, description: str = "") -> str:
+    """Make an experiment; its id.
 
     Raises:
-        ConflictError: If it was deleted and not yet purged.
+        ConflictError: If the name is taken, with the code ``NameTaken``; by a deleted experiment,
+            with the code ``ExperimentDeleted``.
     """
     mlflow = client()
-    found = mlflow.get_experiment_by_name(name)
+    tags = {**_TRAINING_VIEW, **({NOTE_TAG: description} if description else {})}
+    try:
+        return str(mlflow.create_experiment(name, tags=tags))
+    except MlflowException:
+        found = mlflow.get_experiment_by_name(name)
+        if found is None:
+            raise
+    _refuse_deleted(found, name)
+    raise ConflictError(
+        f"There is an experiment {name!r} already.",
+        "Choose another name, or use that one.",
+        code="NameTaken",
+    )
+
+
+def ensure_experiment(name: str, flow_run_id: str = "") -> str:
+    """The id of the experiment that ``name`` means to the run; it is made if there is none.
+
+    Raises:
+        ConflictError: If it was deleted, with the code ``ExperimentDeleted``.
+    """
+    mlflow = client()
+    found = experiment_names.meant(mlflow, name, flow_run_id)
     if found is None:
         try:
-            return str(mlflow.create_experiment(name, tags=_TRAINING_VIEW))
-        except MlflowException:  # somebody made it meanwhile
+            return create_experiment(name)
+        except ConflictError:  # somebody made it meanwhile
             found = mlflow.get_experiment_by_name(name)
             if found is None:
                 raise
-    if found.lifecycle_stage != "active":
-        raise ConflictError(
-            f"The experiment {name!r} was deleted.",
-            "Choose another name, or restore it in MLflow.",
-        )
+    _refuse_deleted(found, name)
     for key, value in _TRAINING_VIEW.items():
         if key not in found.tags:  # MLflow's own Default has none yet
             mlflow.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
+
+
+def check_experiment(name: str, flow_run_id: str = "") -> None:
+    """Refuse a run whose experiment was deleted.
+
+    Raises:
+        ConflictError: With the code ``ExperimentDeleted``.
+    """
+    found = experiment_names.meant(client(), name, flow_run_id)
+    if found is not None:
+        _refuse_deleted(found, name)
+
+
+def _refuse_deleted(found: Experiment, name: str) -> None:
+    if found.lifecycle_stage == "active" and not experiment_names.is_deleting(found):
+        return
+    freed = found.name != name
+    raise ConflictError(
+        f"The experiment {name!r} was deleted.",
+        "Copy the run, and it gets a new experiment of that name: modelyard runs copy ID."
+        if freed
+        else "Choose another name, or restore it in MLflow.",
+        code="ExperimentDeleted",
+    )
 
 
 def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> list[Run]:
@@ -109,7 +168,7 @@ def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> 
         ConflictError: With the code ``NameTaken``.
     """
     mlflow = client()
-    found = mlflow.get_experiment_by_name(experiment)
+    found = experiment_names.meant(mlflow, experiment, flow_run_id)
     if found is None:
         return
     for run in _named(mlflow, found.experiment_id, kind, name):
@@ -140,24 +199,37 @@ class Tracked:
 def open_run(opening: Opening, *, retried: bool) -> Tracked:
     """Make the MLflow run, or open the one that an earlier attempt may have made."""
     mlflow = client()
-    experiment_id = ensure_experiment(opening.experiment)
-    if retried:
-        mine = f"tags.`{FLOW_RUN_TAG}` = '{opening.flow_run_id}'"
-        for own in mlflow.search_runs([experiment_id], filter_string=mine):
-            mlflow.update_run(own.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-            return _tracked(own)
+    own = _own(mlflow, opening.flow_run_id) if retried else None
+    if own is not None:
+        mlflow.update_run(own.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        return _tracked(own)
+    experiment_id = ensure_experiment(opening.experiment, opening.flow_run_id)
     tags = {
         FLOW_RUN_TAG: opening.flow_run_id,
         KIND_TAG: opening.kind,
         "mlflow.user": opening.user,
         "mlflow.source.name": f"modelyard run {opening.kind}",
-        "mlflow.note.content": opening.description,
+        NOTE_TAG: opening.description,
     }
-    run = mlflow.create_run(experiment_id, run_name=opening.name, tags=tags)
+    try:
+        run = mlflow.create_run(experiment_id, run_name=opening.name, tags=tags)
+    except MlflowException:
+        _refuse_deleted(mlflow.get_experiment(experiment_id), opening.experiment)
+        raise
     parameters = [Param(key, str(value)) for key, value in opening.parameters.items()]
     if parameters:
         mlflow.log_batch(run.info.run_id, params=parameters)
     return _tracked(run)
+
+
+def _own(mlflow: MlflowClient, flow_run_id: str) -> Run | None:
+    """The MLflow run that an earlier attempt of a flow run has opened, in whichever experiment."""
+    mine = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}'"
+    experiments = [
+        str(found.experiment_id)
+        for found in paged(lambda token: mlflow.search_experiments(page_token=token))
+    ]
+    return next(iter(mlflow.search_runs(experiments, mine, max_results=1)), None)
 
 
 def _tracked(run: Run) -> Tracked:
@@ -178,7 +250,7 @@ def describe(run_id: str, name: str | None, description: str | None) -> None:
     if name is not None:
         mlflow.update_run(run_id, name=name)
     if description is not None:
-        mlflow.set_tag(run_id, "mlflow.note.content", description)
+        mlflow.set_tag(run_id, NOTE_TAG, description)
 
 
 def close_run(run_id: str, status: str) -> None:
@@ -257,7 +329,8 @@ def run_url(run_id: str) -> str:
 class MetricStream:
     """Sends metrics to MLflow from a thread of its own, so that a slow server slows no script.
 
-    A metric's step is the number of its values before, also across the attempts of a run.
+    Where a value comes without a step, it is the number of the values before, also across the
+    attempts of a run. Several threads may add.
     """
 
     def __init__(self, tracked: Tracked) -> None:
@@ -268,11 +341,22 @@ class MetricStream:
         self._thread = threading.Thread(target=self._send, daemon=True, name="metrics")
         self._thread.start()
 
-    def add(self, name: str, value: float) -> None:
-        """Queue one value; returns at once."""
-        step = self._steps.get(name, 0)
-        self._steps[name] = step + 1
-        self._queue.put(Metric(name, value, int(time.time() * 1000), step))
+    def add(
+        self, name: str, value: float, step: int | None = None, at: float | None = None
+    ) -> None:
+        """Queue one value; returns at once.
+
+        Args:
+            name: The metric's name.
+            value: Its value.
+            step: Its step; without one, the next.
+            at: When it was, in seconds since 1970; without, now.
+        """
+        if step is None:
+            step = self._steps.get(name, 0)
+        self._steps[name] = max(step + 1, self._steps.get(name, 0))
+        when = time.time() if at is None else at
+        self._queue.put(Metric(name, value, int(when * 1000), step))
 
     def close(self, timeout: float) -> None:
         """Send what is queued, for ``timeout`` seconds at most."""

@@ -15,9 +15,9 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 30.0
 
 
-def eventually(probe: Callable[[], T], what: str) -> T:
+def eventually(probe: Callable[[], T], what: str, patience: float = PATIENCE_SECONDS) -> T:
     """The first true answer of ``probe``; fails where there is none in time."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if answer := probe():
             return answer

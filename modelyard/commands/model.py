@@ -2,30 +2,170 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
 from flows.lifecycle import connected
-from modelyard import output
+from infra import storage
+from infra.errors import BadInputError
+from modelyard import output, parameters
 from modelyard.output import Json
-from registry import models
+from registry import deletion, model_aliases, model_creation, models
+from registry.frameworks import FRAMEWORKS
+from registry.models import Making
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models.")
+
+Name = Annotated[str, typer.Argument(help="The model's name.")]
+Alias = Annotated[str, typer.Argument(help="The alias, such as champion.")]
+Number = Annotated[int, typer.Argument(min=1, help="The version's number.")]
+Version = Annotated[int | None, typer.Option(min=1, help="A version, by its number.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+Framework = Annotated[str, typer.Option(help=f"One of {', '.join(FRAMEWORKS)}.")]
+FrameworkVersion = Annotated[str, typer.Option(help="The framework's version.")]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", help="key=value; passed on when the model is served."),
+]
+
+
+def _making(framework: str, version: str, pairs: list[str] | None) -> Making:
+    return Making(framework, version, parameters.as_written(pairs))
+
+
+@app.command()
+def create(
+    name: Annotated[
+        str, typer.Argument(help="The model's name; with --run, the run's if left out.")
+    ] = "",
+    run: Annotated[
+        str, typer.Option(help="The training that left the model, by id or name.")
+    ] = "",
+    uri: Annotated[str, typer.Option(help="Where the model's files are.")] = "",
+    framework: Framework = "",
+    framework_version: FrameworkVersion = "",
+    description: Annotated[str, typer.Option(help="Of this version.")] = "",
+    parameter: Pairs = None,
+    json: Json = False,
+) -> None:
+    """Create a model, or its next version, from a training or from files of your own."""
+    if run and uri:
+        raise BadInputError("A model is made of a run or of files.", "Give --run or --uri.")
+    if not run and not name:
+        raise BadInputError("The model has no name.", "Give its name.", code="NameInvalid")
+    making = _making(framework, framework_version, parameter)
+    with connected():
+        if run:
+            made = model_creation.from_run(run, making, name=name, description=description)
+        else:
+            where = storage.absolute(uri)
+            made = models.create(name, making, description=description, uri=where)
+        output.thing(made, as_json_=json)
 
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """Every model."""
+    """Every model, with its newest version."""
     with connected():
-        columns = ("name", "newest_version", "aliases")
+        columns = (
+            "name", "state", "newest_version", "framework", "aliases", "source_uri", "description",
+        )  # fmt: skip
         output.rows(models.list_all(), columns, as_json_=json)
 
 
 @app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="The model's name.")], json: Json = False
-) -> None:
-    """A model with its versions and what made them."""
+def show(name: Name, json: Json = False) -> None:
+    """A model with its versions, what made them, and what was done to it."""
     with connected():
         output.thing(models.show(name), as_json_=json)
+
+
+@app.command()
+def update(
+    name: Name,
+    new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    description: Annotated[
+        str | None, typer.Option(help="A new description: the model's, or the --version's.")
+    ] = None,
+    version: Version = None,
+    framework: Framework = "",
+    framework_version: FrameworkVersion = "",
+    parameter: Pairs = None,
+    json: Json = False,
+) -> None:
+    """Rename or describe a model, or say what a version is served as."""
+    serving = bool(framework or framework_version or parameter)
+    if new_name is None and description is None and not serving:
+        raise BadInputError(
+            "There is nothing to change.",
+            "Give --name or --description; or --version with --framework or -p.",
+        )
+    if serving and version is None:
+        raise BadInputError("It is a version that is served.", "Give --version.")
+    with connected():
+        if serving and version is not None:
+            making = _making(framework, framework_version, parameter)
+            models.complete(name, version, making)
+        if description is not None:
+            models.describe(name, version, description)
+        if new_name is not None:
+            models.rename(name, new_name)
+        output.thing(models.show(new_name or name), as_json_=json)
+
+
+@app.command()
+def alias(
+    name: Name, alias: Alias, version: Number, reason: Reason = "", json: Json = False
+) -> None:
+    """Point an alias at a version, from wherever it pointed."""
+    with connected():
+        output.thing(model_aliases.point(name, alias, version, reason), as_json_=json)
+
+
+@app.command()
+def unalias(name: Name, alias: Alias, reason: Reason = "", json: Json = False) -> None:
+    """Remove an alias."""
+    with connected():
+        output.thing(model_aliases.drop(name, alias, reason), as_json_=json)
+
+
+@app.command()
+def aliases(
+    name: Name,
+    alias: Annotated[str | None, typer.Option(help="Only this alias.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="With --alias: what it pointed to at this time, ISO 8601.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Every move of a model's aliases, or where one pointed at a time."""
+    if at is not None and alias is None:
+        raise BadInputError("--at asks for one alias.", "Give --alias.")
+    when = _time(at) if at is not None else None
+    with connected():
+        if when is not None and alias is not None:
+            output.thing(model_aliases.at(name, alias, when), as_json_=json)
+            return
+        columns = ("at", "user", "alias", "from", "to", "why")
+        moves: list[dict[str, Any]] = model_aliases.moves(name, alias)
+        output.rows(moves, columns, as_json_=json)
+
+
+def _time(text: str) -> datetime:
+    """A moment; without an offset it is this machine's own time."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise BadInputError(
+            f"{text[:60]!r} is no time.", "Write it as 2026-01-31T12:00:00+00:00.",
+            code="TimeInvalid",
+        ) from error  # fmt: skip
+
+
+@app.command()
+def delete(name: Name, version: Version = None, json: Json = False) -> None:
+    """Delete a model, or one of its versions, with the files that Modelyard wrote."""
+    with connected():
+        output.thing(deletion.delete("model", name, version=version), as_json_=json)

@@ -12,7 +12,7 @@ from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
-from registry import runs
+from registry import deletion, runs
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
 
@@ -78,4 +78,4 @@ def copy(run: Run, file: File = None, parameter: Pairs = None, json: Json = Fals
 def delete(run: Run, json: Json = False) -> None:
     """Delete a run that has ended and made no model."""
     with connected():
-        output.thing(runs.delete(run), as_json_=json)
+        output.thing(deletion.delete("run", run), as_json_=json)

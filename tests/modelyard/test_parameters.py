@@ -82,3 +82,40 @@ def test_files_that_hold_no_parameters_are_refused(tmp_path: Path, content: byte
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"none\.yaml"):
         parameters.read(tmp_path / "none.yaml", None)
+
+
+@pytest.mark.parametrize(
+    ("pair", "read"),
+    [
+        ("a=1", {"a": 1}),
+        ("a=-0.5", {"a": -0.5}),
+        ("a=true", {"a": True}),
+        ("a.b.c=x", {"a.b.c": "x"}),
+        ("a=x=y", {"a": "x=y"}),
+        ("a='1'", {"a": "1"}),
+        ('a="x y"', {"a": "x y"}),
+        ("a=1.10", {"a": "1.10"}),
+        ("a=1e-4", {"a": "1e-4"}),
+        ("a=010", {"a": "010"}),
+        ("a=1_000", {"a": "1_000"}),
+        ("a=True", {"a": "True"}),
+        ("a=yes", {"a": "yes"}),
+        ("a=", {"a": ""}),
+        ("a=null", {"a": "null"}),
+        ("a=.nan", {"a": ".nan"}),
+        ("a=2026-01-31", {"a": "2026-01-31"}),
+        ('a={"b": 1}', {"a": '{"b": 1}'}),
+        ("a=[1]", {"a": "[1]"}),
+        ("a={{ x", {"a": "{{ x"}),
+        ("a=secret:b", {"a": "secret:b"}),
+        ("a= x", {"a": "x"}),
+    ],
+)
+def test_what_a_program_gets_is_as_it_was_written(pair: str, read: dict[str, Any]) -> None:
+    assert parameters.as_written([pair]) == read
+
+
+@pytest.mark.parametrize("pair", ["", "a", "=1"])
+def test_what_is_no_pair_is_refused_as_well(pair: str) -> None:
+    with pytest.raises(BadInputError):
+        parameters.as_written([pair])

@@ -1,0 +1,71 @@
+"""``modelyard experiment``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.lifecycle import connected
+from infra.errors import BadInputError
+from modelyard import output
+from modelyard.output import Json
+from registry import deletion, experiments
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Experiments.")
+
+Experiment = Annotated[str, typer.Argument(help="The experiment's name.")]
+NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
+Description = Annotated[str | None, typer.Option(help="A description.")]
+
+
+@app.command()
+def create(name: Experiment, description: Description = None, json: Json = False) -> None:
+    """Make an experiment. A run that names one that is not there makes it as well."""
+    with connected():
+        output.thing(experiments.create(name, description or ""), as_json_=json)
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """Every experiment."""
+    with connected():
+        columns = ("name", "state", "description", "created")
+        output.rows(experiments.list_all(), columns, as_json_=json)
+
+
+@app.command()
+def show(
+    name: Experiment,
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many runs, newest first.")] = 50,
+    json: Json = False,
+) -> None:
+    """An experiment with its runs."""
+    with connected():
+        found = experiments.show(name, limit)
+    if json:
+        output.as_json(found)
+        return
+    output.thing({key: value for key, value in found.items() if key != "runs"}, as_json_=False)
+    output.rows(found["runs"], ("id", "name", "flow", "state", "started"), as_json_=False)
+
+
+@app.command()
+def update(
+    name: Experiment,
+    new_name: NewName = None,
+    description: Description = None,
+    json: Json = False,
+) -> None:
+    """Rename or describe an experiment; its runs, also those that wait, stay its own."""
+    if new_name is None and description is None:
+        raise BadInputError("There is nothing to change.", "Give --name or --description.")
+    with connected():
+        output.thing(experiments.update(name, new_name, description), as_json_=json)
+
+
+@app.command()
+def delete(name: Experiment, json: Json = False) -> None:
+    """Delete an experiment of which no run goes on or waits."""
+    with connected():
+        output.thing(deletion.delete("experiment", name), as_json_=json)

@@ -1,0 +1,93 @@
+"""``modelyard template``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.lifecycle import connected
+from infra.errors import BadInputError
+from modelyard import output, parameters
+from modelyard.output import Json
+from modelyard.parameters import File, Pairs
+from registry import deletion
+from registry import training_templates as rows
+from tasks import training_templates
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Training templates.")
+
+Template = Annotated[str, typer.Argument(help="The template's name.")]
+NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
+Description = Annotated[str | None, typer.Option(help="A description.")]
+
+
+@app.command()
+def create(
+    name: Template,
+    description: Description = None,
+    file: File = None,
+    parameter: Pairs = None,
+    json: Json = False,
+) -> None:
+    """Keep parameters of train, given by -f and -p, under a name."""
+    given = parameters.read(file, parameter)
+    with connected():
+        made = training_templates.create(name, description or "", given)
+        output.thing(made, as_json_=json)
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """Every template."""
+    with connected():
+        columns = ("name", "description", "changed", "changed_by")
+        output.rows(rows.list_all(), columns, as_json_=json)
+
+
+@app.command()
+def show(name: Template, json: Json = False) -> None:
+    """A template with its parameters and what was done to it."""
+    with connected():
+        output.thing(rows.show(name), as_json_=json)
+
+
+@app.command()
+def update(
+    name: Template,
+    new_name: NewName = None,
+    description: Description = None,
+    file: File = None,
+    parameter: Pairs = None,
+    json: Json = False,
+) -> None:
+    """Rename or describe a template, or change its parameters; -p key= takes one out."""
+    given = parameters.read(file, parameter)
+    if new_name is None and description is None and not given:
+        raise BadInputError("There is nothing to change.", "Give --name, --description, -f or -p.")
+    with connected():
+        changed = training_templates.update(name, new_name, description, given)
+        output.thing(changed, as_json_=json)
+
+
+@app.command()
+def copy(
+    name: Template,
+    new_name: Annotated[str, typer.Argument(help="The new template's name.")],
+    description: Description = None,
+    file: File = None,
+    parameter: Pairs = None,
+    json: Json = False,
+) -> None:
+    """Make a template of another one's parameters, changed by -f and -p."""
+    given = parameters.read(file, parameter)
+    with connected():
+        made = training_templates.copy(name, new_name, description, given)
+        output.thing(made, as_json_=json)
+
+
+@app.command()
+def delete(name: Template, json: Json = False) -> None:
+    """Delete a template; runs that were filled from it stay as they are."""
+    with connected():
+        output.thing(deletion.delete("template", name), as_json_=json)

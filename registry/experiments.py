@@ -1,0 +1,322 @@
+"""Experiments: MLflow's, with the runs of every flow that belong to them.
+
+What a name means to which run is ``registry/experiment_names.py``.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+
+from infra.errors import ConflictError, NotFoundError
+from registry import experiment_names, history, names, runs, statuses, tracking, training_templates
+from registry.runs import Listed
+
+_NOUN = "experiment"
+
+ACTIVE = "ACTIVE"
+DELETE_IN_PROGRESS = "DELETE IN PROGRESS"
+
+_MOST_NAMED = 20
+
+
+def create(name: str, description: str = "") -> dict[str, Any]:
+    """Make an experiment; it as shown.
+
+    Raises:
+        BadInputError: If it cannot be called or described so.
+        ConflictError: If the name is taken.
+    """
+    _check(name, description)
+    experiment_id = tracking.create_experiment(name, description)
+    history.record(_NOUN, experiment_id, "create", name=name)
+    return show(name)
+
+
+def _check(name: str | None, description: str | None) -> None:
+    if name is not None:
+        names.check_plain(name, "ExperimentInvalid")
+    if description is not None:
+        names.check_description(description)
+
+
+def list_all() -> list[dict[str, Any]]:
+    """Every experiment by name, with those that a waiting run will make."""
+    mlflow = tracking.client()
+    found = tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
+    rows = [_row(experiment) for experiment in found]
+    rows += [_awaited(name, using) for name, using in _not_made(runs.not_complete(final=False))]
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def show(name: str, limit: int = 50) -> dict[str, Any]:
+    """Everything about an experiment.
+
+    Args:
+        name: The experiment.
+        limit: How many of its runs, newest first; they are counted whole.
+
+    Raises:
+        NotFoundError: If there is none, and no run waits that will make it.
+    """
+    experiment = _current(name)
+    candidates = runs.not_complete()
+    if experiment is None:
+        mine = dict(_not_made(run for run in candidates if not run.final)).get(name)
+        if mine is None:
+            raise _unknown(name)
+        return _shown(_awaited(name, mine), mine, limit, links={}, past=[])
+    opened = _opened(experiment)
+    mine = _belonging(experiment, opened, [*runs.with_ids(opened), *candidates])
+    past = history.of(_NOUN, str(experiment.experiment_id))
+    return _shown(_row(experiment), mine, limit, links={"mlflow": _link(experiment)}, past=past)
+
+
+def _shown(
+    row: dict[str, Any], mine: list[Listed], limit: int, *, links: dict[str, str],
+    past: list[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    newest = sorted(mine, key=lambda run: str(run.row["created"]), reverse=True)
+    return {
+        **row,
+        "counts": dict(collections.Counter(str(run.row["state"]) for run in mine)),
+        "runs": [run.row for run in newest[:limit]],
+        "links": links,
+        "history": past,
+    }
+
+
+def _row(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "id": str(experiment.experiment_id),
+        "name": experiment.name,
+        "state": DELETE_IN_PROGRESS if experiment_names.is_deleting(experiment) else ACTIVE,
+        "description": experiment.tags.get(tracking.NOTE_TAG, ""),
+        "created": _time(experiment.creation_time),
+        "changed": _time(experiment.last_update_time),
+    }
+
+
+def _awaited(name: str, using: list[Listed]) -> dict[str, Any]:
+    """An experiment that is not there yet: it is made when the first of these runs has begun."""
+    begun = any(run.row["state"] != statuses.CREATE_REQUESTED for run in using)
+    state = statuses.CREATE_IN_PROGRESS if begun else statuses.CREATE_REQUESTED
+    empty = {"id": None, "description": "", "created": None, "changed": None}
+    return {**empty, "name": name, "state": state}
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def _link(experiment: Experiment) -> str:
+    return f"{os.environ['MLFLOW_TRACKING_URI']}/#/experiments/{experiment.experiment_id}"
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no experiment {name!r}.", "modelyard experiment list shows those there are."
+    )
+
+
+def _current(name: str) -> Experiment | None:
+    """The experiment of this name; else one of it whose deletion was interrupted."""
+    found = experiment_names.holders(tracking.client(), name)
+    if found.present is not None and found.present.lifecycle_stage == "active":
+        return found.present
+    left = [each for _, each in found.former if experiment_names.is_deleting(each)]
+    return left[-1] if left else None
+
+
+def _meanings() -> Callable[[Listed], Experiment | None]:
+    """Which experiment a run means that has not opened one yet; asks once for each name."""
+    mlflow = tracking.client()
+    holders = functools.cache(lambda name: experiment_names.holders(mlflow, name))
+    return lambda run: holders(_named(run)).meant(run.created)
+
+
+def _named(run: Listed) -> str:
+    """The name that the run gives its experiment, itself or through its template."""
+    named = run.parameters.get("experiment")
+    template = run.parameters.get("template")
+    if template and named in {None, "", experiment_names.DEFAULT}:
+        with contextlib.suppress(NotFoundError):
+            named = training_templates.parameters(str(template)).get("experiment")
+    return str(named or experiment_names.DEFAULT)
+
+
+def _not_made(going_on: Iterable[Listed]) -> list[tuple[str, list[Listed]]]:
+    """Names that mean no experiment yet to runs that go on, with those runs."""
+    meaning = _meanings()
+    by_name: dict[str, list[Listed]] = {}
+    for run in going_on:
+        if not run.opened and meaning(run) is None:
+            by_name.setdefault(_named(run), []).append(run)
+    return list(by_name.items())
+
+
+def _opened(experiment: Experiment) -> set[str]:
+    """Ids of the flow runs that have an MLflow run in the experiment."""
+    mlflow = tracking.client()
+    ours = f"tags.`{tracking.KIND_TAG}` LIKE '%'"
+    inside = [str(experiment.experiment_id)]
+    found = tracking.paged(lambda token: mlflow.search_runs(inside, ours, page_token=token))
+    return {str(run.data.tags[tracking.FLOW_RUN_TAG]) for run in found}
+
+
+def _belonging(
+    experiment: Experiment, opened: set[str], candidates: Iterable[Listed]
+) -> list[Listed]:
+    """Those of the runs that have opened the experiment, or mean it and have opened none."""
+    meaning = _meanings()
+
+    def belongs(run: Listed) -> bool:
+        if run.id in opened or run.opened:
+            return run.id in opened
+        meant = meaning(run)
+        return meant is not None and meant.experiment_id == experiment.experiment_id
+
+    return [run for run in {run.id: run for run in candidates}.values() if belongs(run)]
+
+
+def name_now(parameters: Mapping[str, Any], flow_run_id: str) -> str | None:
+    """What the experiment that a run names in its parameters is called now.
+
+    None if there is no such experiment, or none any more.
+    """
+    named = str(parameters.get("experiment") or experiment_names.DEFAULT)
+    found = experiment_names.meant(tracking.client(), named, flow_run_id)
+    if found is None or found.lifecycle_stage != "active" or experiment_names.is_deleting(found):
+        return None
+    return str(found.name)
+
+
+def update(name: str, new_name: str | None, description: str | None) -> dict[str, Any]:
+    """Rename or describe an experiment; it as shown. Interrupted, it can be repeated.
+
+    Its runs stay its own, and so do runs that wait; templates that name it follow.
+
+    Raises:
+        BadInputError: If the name or the description cannot be used.
+        NotFoundError: If there is no such experiment.
+        ConflictError: If the new name is taken, or the experiment is ``Default``.
+    """
+    _check(new_name, description)
+    mlflow = tracking.client()
+    experiment = _current(name) or _renamed(name, new_name)
+    if experiment is None:
+        raise _unknown(name)
+    experiment_id = str(experiment.experiment_id)
+    templates: list[str] = []
+    if new_name is not None:
+        if new_name != experiment.name:
+            _check_rename(experiment, new_name)
+            experiment_names.rename(mlflow, experiment, new_name)
+        templates = training_templates.rename_experiment(name, new_name)
+    if description is not None:
+        mlflow.set_experiment_tag(experiment_id, tracking.NOTE_TAG, description)
+    history.record(
+        _NOUN, experiment_id, "update",
+        was=name, name=new_name, description=description, templates=templates,
+    )  # fmt: skip
+    return show(name if new_name is None else new_name)
+
+
+def _renamed(name: str, new_name: str | None) -> Experiment | None:
+    """The experiment of which a renaming from ``name`` was interrupted half-way."""
+    former = experiment_names.holders(tracking.client(), name).former
+    active = [each for _, each in former if each.lifecycle_stage == "active"]
+    return next((each for each in active if each.name == new_name), None)
+
+
+def _check_rename(experiment: Experiment, new_name: str) -> None:
+    if protected(str(experiment.experiment_id)):
+        raise ConflictError(
+            "The experiment Default cannot be renamed.",
+            "It is where runs go that name none. Make another: modelyard experiment create.",
+            code="DefaultExperiment",
+        )
+    taken = tracking.client().get_experiment_by_name(new_name)
+    if taken is not None:
+        raise ConflictError(
+            f"There is an experiment {new_name!r} already"
+            f"{'' if taken.lifecycle_stage == 'active' else ', deleted in MLflow'}.",
+            "Choose another name.",
+            code="NameTaken",
+        )
+
+
+def find(name: str) -> str:
+    """The id of the experiment ``name``, or of one of it whose deletion was interrupted.
+
+    Raises:
+        NotFoundError: If there is none.
+        ConflictError: If it is about to be made, with the code ``ExperimentInUse``.
+    """
+    experiment = _current(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    awaiting = dict(_not_made(runs.not_complete(final=False))).get(name)
+    if awaiting is None:
+        raise _unknown(name)
+    raise ConflictError(
+        f"The experiment {name!r} is being made. {' '.join(_sentences(awaiting))}",
+        "Stop them first: modelyard runs stop ID.",
+        code="ExperimentInUse",
+    )
+
+
+def protected(experiment_id: str) -> list[str]:
+    """Why the experiment may never be deleted: it is MLflow's own."""
+    if experiment_id != experiment_names.DEFAULT_ID:
+        return []
+    return ["The experiment Default takes the runs that name none, so it cannot be deleted."]
+
+
+def users(experiment_id: str) -> list[str]:
+    """Why the experiment may not be deleted: runs of it that go on or wait."""
+    experiment = tracking.client().get_experiment(experiment_id)
+    going_on = runs.not_complete(final=False)
+    return _sentences(_belonging(experiment, _opened(experiment), going_on))
+
+
+def _sentences(using: list[Listed]) -> list[str]:
+    named = [f"The run {run.row['name']} ({run.id}) is {run.row['state']}." for run in using]
+    return [
+        *named[:_MOST_NAMED],
+        *([f"There are {len(named)} in all."] if named[_MOST_NAMED:] else []),
+    ]
+
+
+def claim(experiment_id: str) -> None:
+    """Take the experiment's name off it: whoever names it from now on means another one.
+
+    So a look at :func:`users` afterwards sees every run that can ever belong to it.
+    """
+    mlflow = tracking.client()
+    experiment_names.mark_deleting(mlflow, mlflow.get_experiment(experiment_id))
+
+
+def release(experiment_id: str) -> None:
+    """Undo :func:`claim`, unless another experiment has the name by now."""
+    mlflow = tracking.client()
+    with contextlib.suppress(MlflowException):
+        experiment_names.unmark_deleting(mlflow, mlflow.get_experiment(experiment_id))
+
+
+def remove(experiment_id: str) -> dict[str, Any]:
+    """Delete a claimed experiment in MLflow; what :mod:`registry.deletion` calls."""
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment(experiment_id)
+    mlflow.delete_experiment(experiment_id)
+    return {"id": experiment_id, "name": experiment_names.own_name(experiment)}

@@ -1,0 +1,202 @@
+"""Training templates: parameters of ``train`` kept under a name.
+
+Rows of the catalogue and their verbs. What may be in a template, and how a run is filled from
+one, is ``tasks/training_templates.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Text, Uuid, delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from infra import identity
+from infra.errors import ConflictError, NotFoundError
+from registry import history
+from registry.catalogue import Base, session
+
+_NOUN = "template"
+_MOST_NEAR = 5
+
+
+class TrainingTemplateModel(Base):
+    """One template."""
+
+    __tablename__ = "training_templates"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    description: Mapped[str] = mapped_column(Text)
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    changed_by: Mapped[str] = mapped_column(Text)
+
+
+def _find(open_session: Session, name: str, *, lock: bool = False) -> TrainingTemplateModel:
+    wanted = select(TrainingTemplateModel).where(TrainingTemplateModel.name == name)
+    row = open_session.scalar(wanted.with_for_update() if lock else wanted)
+    if row is None:
+        known = open_session.scalars(select(TrainingTemplateModel.name)).all()
+        near = difflib.get_close_matches(name, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
+        raise NotFoundError(
+            f"There is no template {name!r}.",
+            f"There is: {', '.join(near)}."
+            if near
+            else "There is none yet: modelyard template create.",
+            code="TemplateUnknown",
+        )
+    return row
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(
+        f"There is a template {name!r} already.",
+        "Choose another name, or change that one: modelyard template update.",
+        code="NameTaken",
+    )
+
+
+def _shown(row: TrainingTemplateModel) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "description": row.description,
+        "created": row.created_at.isoformat(),
+        "created_by": row.created_by,
+        "changed": row.changed_at.isoformat(),
+        "changed_by": row.changed_by,
+    }
+
+
+def create(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Keep ``parameters``, which have been checked, as the template ``name``; it as shown.
+
+    Raises:
+        ConflictError: With the code ``NameTaken``.
+    """
+    now, user = datetime.now(UTC), identity.caller()
+    row = TrainingTemplateModel(
+        id=uuid.uuid4(),
+        name=name,
+        description=description,
+        parameters=parameters,
+        created_at=now,
+        created_by=user,
+        changed_at=now,
+        changed_by=user,
+    )
+    key = str(row.id)
+    try:
+        with session() as open_session, open_session.begin():
+            open_session.add(row)
+    except IntegrityError:
+        raise _taken(name) from None
+    history.record(_NOUN, key, "create", name=name)
+    return show(name)
+
+
+def list_all() -> list[dict[str, Any]]:
+    """Every template, by name."""
+    wanted = select(TrainingTemplateModel).order_by(TrainingTemplateModel.name)
+    with session() as open_session:
+        return [_shown(row) for row in open_session.scalars(wanted)]
+
+
+def show(name: str) -> dict[str, Any]:
+    """Everything about a template.
+
+    Raises:
+        NotFoundError: With the code ``TemplateUnknown``.
+    """
+    with session() as open_session:
+        row = _find(open_session, name)
+        shown = _shown(row)
+        parameters, key = row.parameters, str(row.id)
+    return {
+        **shown,
+        "hyperparameters": sorted(parameters.get("hyperparameters", {})),
+        "parameters": parameters,
+        "history": history.of(_NOUN, key),
+    }
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """The parameters that a template holds.
+
+    Raises:
+        NotFoundError: With the code ``TemplateUnknown``.
+    """
+    with session() as open_session:
+        return _find(open_session, name).parameters
+
+
+def change(
+    name: str,
+    new_name: str | None,
+    description: str | None,
+    revise: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Change a template, which nobody else changes meanwhile; it as shown.
+
+    Args:
+        name: The template.
+        new_name: Another name, or None.
+        description: Another description, or None.
+        revise: Makes the new parameters of the present ones; may raise, and nothing is changed.
+
+    Raises:
+        NotFoundError: With the code ``TemplateUnknown``.
+        ConflictError: If the new name is taken, with the code ``NameTaken``.
+    """
+    try:
+        with session() as open_session, open_session.begin():
+            row = _find(open_session, name, lock=True)
+            row.parameters = revise(row.parameters)
+            row.name = name if new_name is None else new_name
+            row.description = row.description if description is None else description
+            row.changed_at, row.changed_by = datetime.now(UTC), identity.caller()
+            key = str(row.id)
+    except IntegrityError:
+        raise _taken(str(new_name)) from None
+    found = show(name if new_name is None else new_name)
+    history.record(
+        _NOUN, key, "update", name=new_name, description=description,
+        parameters=found["parameters"],
+    )  # fmt: skip
+    return show(found["name"])
+
+
+def rename_experiment(old: str, new: str) -> list[str]:
+    """Name the experiment ``new`` in the templates that name ``old``; those templates' names."""
+    changed = []
+    with session() as open_session, open_session.begin():
+        for row in open_session.scalars(select(TrainingTemplateModel).with_for_update()):
+            if row.parameters.get("experiment") == old:
+                row.parameters = {**row.parameters, "experiment": new}
+                changed.append(row.name)
+    return sorted(changed)
+
+
+def find(name: str) -> str:
+    """The id of the template ``name``.
+
+    Raises:
+        NotFoundError: With the code ``TemplateUnknown``.
+    """
+    with session() as open_session:
+        return str(_find(open_session, name).id)
+
+
+def remove(template_id: str) -> dict[str, Any]:
+    """Remove a template; what :mod:`registry.deletion` calls."""
+    wanted = TrainingTemplateModel.id == uuid.UUID(template_id)
+    with session() as open_session, open_session.begin():
+        gone = delete(TrainingTemplateModel).where(wanted).returning(TrainingTemplateModel.name)
+        return {"id": template_id, "name": open_session.scalar(gone)}

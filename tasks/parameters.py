@@ -1,0 +1,83 @@
+"""Parameters as mappings: laid over each other, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from infra.errors import BadInputError
+
+M = TypeVar("M", bound=BaseModel)
+
+# A text that may be left out, as an empty or a null value. To a form it is a plain text field.
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+
+# Groups with alternatives: whoever gives fields of one does not mean those of the others.
+_ALTERNATIVES: dict[str, tuple[frozenset[str], ...]] = {
+    "algorithm": (frozenset({"provided"}), frozenset({"uri", "entry_point"})),
+}
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``under``: groups are merged, lists and values replaced.
+
+    A group of alternatives, such as ``algorithm``, keeps only the one that ``over`` gives.
+    """
+    kept = {
+        name: _without_alternatives(name, value, over.get(name)) for name, value in under.items()
+    }
+    return _merged(kept, over)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    laid = {**under, **over}
+    for name in under.keys() & over.keys():
+        if isinstance(under[name], Mapping) and isinstance(over[name], Mapping):
+            laid[name] = _merged(under[name], over[name])
+    return laid
+
+
+def _without_alternatives(name: str, under: Any, over: Any) -> Any:
+    alternatives = _ALTERNATIVES.get(name, ())
+    if not (alternatives and isinstance(under, Mapping) and isinstance(over, Mapping)):
+        return under
+    given = {field for field, value in over.items() if value is not None and value != ""}
+    meant = [fields for fields in alternatives if fields & given]
+    others = frozenset().union(*alternatives).difference(*meant) if meant else frozenset()
+    return {field: value for field, value in under.items() if field not in others}
+
+
+def without_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without what is null, in groups as well; null means "left out" everywhere."""
+    return {
+        name: without_nulls(value) if isinstance(value, Mapping) else value
+        for name, value in parameters.items()
+        if value is not None
+    }
+
+
+def read(model: type[M], parameters: Mapping[str, Any]) -> M:
+    """``parameters`` as ``model``.
+
+    Raises:
+        BadInputError: With the code ``ParameterUnknown`` or ``ParameterInvalid``.
+    """
+    for name in parameters:
+        if name not in model.model_fields:
+            raise BadInputError(
+                f"There is no parameter {name!r}.",
+                f"There are: {', '.join(sorted(model.model_fields))}.",
+                code="ParameterUnknown",
+            )
+    try:
+        return model(**parameters)
+    except ValidationError as error:
+        # The values stay out of it: one of them may be a secret in the wrong field.
+        wrong = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise BadInputError(
+            f"A parameter is wrong: {wrong}.", "Mend its value.", code="ParameterInvalid"
+        ) from None

@@ -1,0 +1,164 @@
+"""``modelyard model``: what each verb asks of the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard import main
+from modelyard.commands import model as command
+from registry import deletion, model_aliases, model_creation, models
+from registry.models import Making
+
+Do = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the registry was asked, in order; it answers with a small mapping."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(verb: str) -> Callable[..., dict[str, Any]]:
+        def asked(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            calls.append((verb, *args, *kwargs.values()))
+            return {"did": verb}
+
+        return asked
+
+    for module, verbs in (
+        (models, ("create", "show", "list_all", "complete", "describe", "rename")),
+        (model_creation, ("from_run",)),
+        (model_aliases, ("point", "drop", "moves", "at")),
+        (deletion, ("delete",)),
+    ):
+        for verb in verbs:
+            monkeypatch.setattr(module, verb, record(verb))
+    monkeypatch.setattr(command, "connected", contextlib.nullcontext)
+    return calls
+
+
+@pytest.fixture
+def do(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Do:
+    def run(*arguments: str) -> tuple[int, Any]:
+        monkeypatch.setattr(sys, "argv", ["modelyard", "model", *arguments, "--json"])
+        with pytest.raises(SystemExit) as raised:
+            main.main()
+        assert isinstance(raised.value.code, int)
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1
+        return raised.value.code, json.loads(out)
+
+    return run
+
+
+NOTHING = Making("", "", {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        (["create", "--run", "r"], [("from_run", "r", NOTHING, "", "")]),
+        (
+            ["create", "m", "--run", "r", "--framework", "onnx", "--framework-version", "1.2",
+             "--description", "d", "-p", "a=1", "-p", "b.c=x", "-p", "b=true"],
+            [("from_run", "r", Making("onnx", "1.2", {"a": 1, "b.c": "x", "b": True}), "m", "d")],
+        ),
+        (["create", "m", "--uri", "/x"], [("create", "m", NOTHING, "", "/x")]),
+        (["create", "m", "--uri", "s3://b/k"], [("create", "m", NOTHING, "", "s3://b/k")]),
+        (
+            ["create", "m", "--framework", "Hugging Face", "-p", "model_id=a/b"],
+            [("create", "m", Making("Hugging Face", "", {"model_id": "a/b"}), "", "")],
+        ),
+        (["list"], [("list_all",)]),
+        (["show", "m"], [("show", "m")]),
+        (["update", "m", "--name", "n"], [("rename", "m", "n"), ("show", "n")]),
+        (
+            ["update", "m", "--description", ""],
+            [("describe", "m", None, ""), ("show", "m")],
+        ),
+        (
+            ["update", "m", "--version", "2", "--framework", "onnx", "--description", "d",
+             "--name", "n"],
+            [("complete", "m", 2, Making("onnx", "", {})), ("describe", "m", 2, "d"),
+             ("rename", "m", "n"), ("show", "n")],
+        ),
+        (["alias", "m", "champion", "3"], [("point", "m", "champion", 3, "")]),
+        (
+            ["alias", "m", "champion", "3", "--reason", "better"],
+            [("point", "m", "champion", 3, "better")],
+        ),
+        (["unalias", "m", "champion"], [("drop", "m", "champion", "")]),
+        (["aliases", "m"], [("moves", "m", None)]),
+        (["aliases", "m", "--alias", "a"], [("moves", "m", "a")]),
+        (
+            ["aliases", "m", "--alias", "a", "--at", "2026-01-31T12:00:00+00:00"],
+            [("at", "m", "a", datetime(2026, 1, 31, 12, tzinfo=UTC))],
+        ),
+        (["delete", "m"], [("delete", "model", "m", None)]),
+        (["delete", "m", "--version", "2"], [("delete", "model", "m", 2)]),
+    ],
+)  # fmt: skip
+def test_verbs(
+    arguments: list[str], calls: list[Any], do: Do, asked: list[tuple[Any, ...]]
+) -> None:
+    code, answer = do(*arguments)
+
+    assert code == 0
+    assert asked == calls
+    assert answer == {"did": calls[-1][0]}
+
+
+def test_relative_files_are_the_caller_s(
+    do: Do, asked: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    do("create", "m", "--uri", "files")
+
+    assert asked[0][-1] == str(tmp_path / "files")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["create"], "NameInvalid"),
+        (["create", "--uri", "/x"], "NameInvalid"),
+        (["create", "m", "--uri", "/x", "--run", "r"], "BadInput"),
+        (["create", "m", "-p", "a"], "BadInput"),
+        (["update", "m"], "BadInput"),
+        (["update", "m", "--version", "1"], "BadInput"),
+        (["update", "m", "--framework", "onnx"], "BadInput"),
+        (["update", "m", "-p", "a=1"], "BadInput"),
+        (["aliases", "m", "--at", "2026-01-01"], "BadInput"),
+        (["aliases", "m", "--alias", "a", "--at", "yesterday"], "TimeInvalid"),
+        (["alias", "m", "champion", "0"], "Usage"),
+        (["alias", "m", "champion", "new"], "Usage"),
+        (["delete"], "Usage"),
+    ],
+)
+def test_what_is_refused_asks_nothing(
+    arguments: list[str], error: str, do: Do, asked: list[tuple[Any, ...]]
+) -> None:
+    code, answer = do(*arguments)
+
+    assert code != 0
+    assert answer["error"]["code"] == error
+    assert asked == []
+
+
+def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    _, text = main._VERBS["model"]
+    named = {verb.strip(" .") for verb in text.partition(":")[2].split(",")}
+
+    assert named == {
+        verb.name or verb.callback.__name__ for verb in command.app.registered_commands
+    }  # type: ignore[union-attr]

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from infra.errors import BadInputError
+from tasks import parameters
+
+_NAMES = st.sampled_from(["a", "b", "group", "algorithm", "uri", "entry_point", "provided"])
+_VALUES = st.one_of(st.none(), st.integers(), st.text(max_size=3), st.lists(st.integers()))
+_TREES = st.recursive(_VALUES, lambda inner: st.dictionaries(_NAMES, inner, max_size=4))
+GROUPS = st.dictionaries(_NAMES, _TREES, max_size=5)
+
+
+def leaves(tree: Any, place: str = "") -> dict[str, Any]:
+    """Every value that is no group, by its dotted place."""
+    if not isinstance(tree, dict):
+        return {place: tree}
+    return {
+        at: value for name in tree for at, value in leaves(tree[name], f"{place}.{name}").items()
+    }
+
+
+class TestMerged:
+    @pytest.mark.parametrize(
+        ("under", "over", "laid"),
+        [
+            ({}, {}, {}),
+            ({"a": 1, "b": 2}, {"b": 3}, {"a": 1, "b": 3}),
+            ({"g": {"a": 1, "b": 2}}, {"g": {"b": 3, "c": 4}}, {"g": {"a": 1, "b": 3, "c": 4}}),
+            ({"g": {"h": {"a": 1}}}, {"g": {"h": {"b": 2}}}, {"g": {"h": {"a": 1, "b": 2}}}),
+            ({"l": [1, 2]}, {"l": [3]}, {"l": [3]}),
+            ({"g": {"a": 1}}, {"g": 2}, {"g": 2}),
+            ({"g": 2}, {"g": {"a": 1}}, {"g": {"a": 1}}),
+            ({"g": {"a": 1}}, {"g": None}, {"g": None}),
+        ],
+    )
+    def test_groups_are_merged_and_the_rest_replaced(
+        self, under: dict[str, Any], over: dict[str, Any], laid: dict[str, Any]
+    ) -> None:
+        assert parameters.merged(under, over) == laid
+
+    @pytest.mark.parametrize(
+        ("under", "over", "laid"),
+        [
+            ({"uri": "/a", "entry_point": "t.py"}, {"provided": "p"}, {"provided": "p"}),
+            ({"provided": "p"}, {"uri": "/a"}, {"uri": "/a"}),
+            (
+                {"uri": "/a", "entry_point": "t.py"},
+                {"entry_point": "u.py"},
+                {"uri": "/a", "entry_point": "u.py"},
+            ),
+            (
+                {"uri": "/a", "entry_point": "t.py"},
+                {"entry_point": "u.py", "provided": ""},
+                {"uri": "/a", "entry_point": "u.py", "provided": ""},
+            ),
+            ({"provided": "p"}, {"provided": None}, {"provided": None}),
+            ({"uri": "/a"}, {}, {"uri": "/a"}),
+            # Both at once are somebody's mistake, which is refused elsewhere.
+            ({}, {"uri": "/a", "provided": "p"}, {"uri": "/a", "provided": "p"}),
+            ({"uri": "/a"}, {"provided": ["p"]}, {"provided": ["p"]}),
+        ],
+    )
+    def test_one_kind_of_algorithm_replaces_the_other(
+        self, under: dict[str, Any], over: dict[str, Any], laid: dict[str, Any]
+    ) -> None:
+        assert parameters.merged({"algorithm": under}, {"algorithm": over}) == {"algorithm": laid}
+        assert parameters.merged({"g": under}, {"g": over}) == {"g": {**under, **over}}
+
+    @given(GROUPS, GROUPS)
+    def test_every_value_that_is_laid_over_is_there(
+        self, under: dict[str, Any], over: dict[str, Any]
+    ) -> None:
+        laid = leaves(parameters.merged(under, over))
+
+        assert all(laid[place] == value for place, value in leaves(over).items())
+
+    @given(GROUPS, GROUPS)
+    def test_every_other_value_is_from_below(
+        self, under: dict[str, Any], over: dict[str, Any]
+    ) -> None:
+        laid = leaves(parameters.merged(under, over))
+        above, below = leaves(over), leaves(under)
+
+        for place in laid.keys() - above.keys():
+            assert laid[place] == below[place]
+
+    @given(GROUPS, GROUPS)
+    def test_nothing_that_it_is_told_is_changed(
+        self, under: dict[str, Any], over: dict[str, Any]
+    ) -> None:
+        before = copy.deepcopy((under, over))
+
+        parameters.merged(under, over)
+
+        assert (under, over) == before
+
+    @given(GROUPS)
+    def test_nothing_is_neutral_and_itself_is_no_change(self, group: dict[str, Any]) -> None:
+        assert parameters.merged(group, {}) == group
+        assert parameters.merged({}, group) == group
+        assert parameters.merged(group, group) == group
+
+
+class TestWithoutNulls:
+    @given(GROUPS)
+    def test_only_nulls_of_groups_are_left_out(self, group: dict[str, Any]) -> None:
+        found = leaves(parameters.without_nulls(group))
+
+        assert found == {
+            place: value for place, value in leaves(group).items() if value is not None
+        }
+
+    def test_a_list_is_a_value(self) -> None:
+        given_ = {"metrics": [{"name": "loss", "pattern": None}], "a": {"b": None}}
+
+        assert parameters.without_nulls(given_) == {"metrics": given_["metrics"], "a": {}}
+
+
+class _Model(BaseModel):
+    name: str = ""
+    many: int = 1
+
+
+class TestRead:
+    def test_it_is_read(self) -> None:
+        assert parameters.read(_Model, {"many": "2"}) == _Model(many=2)
+
+    def test_an_unknown_one_is_named(self) -> None:
+        with pytest.raises(BadInputError, match="'much'") as raised:
+            parameters.read(_Model, {"much": 2})
+
+        assert (raised.value.code, raised.value.hint) == (
+            "ParameterUnknown", "There are: many, name.",
+        )  # fmt: skip
+
+    def test_a_wrong_one_is_named_without_its_value(self) -> None:
+        with pytest.raises(BadInputError, match="many") as raised:
+            parameters.read(_Model, {"many": "hunter2"})
+
+        assert raised.value.code == "ParameterInvalid"
+        assert "hunter2" not in str(raised.value)
+        assert raised.value.__cause__ is None
+        assert raised.value.__suppress_context__
