@@ -11,10 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, results, start_up, task_overhead, trigger
+from benchmarks import machine, object_storage, results, start_up, task_overhead, trigger
 from benchmarks.results import Comparison
 
-_BENCHMARKS = {"start_up": start_up, "trigger": trigger, "task_overhead": task_overhead}
+_BENCHMARKS = {
+    "start_up": start_up,
+    "trigger": trigger,
+    "task_overhead": task_overhead,
+    "object_storage": object_storage,
+}
 _LONGEST_SECONDS = 30 * 60
 
 

@@ -58,6 +58,15 @@ def entry(name: str) -> Entry:
         ) from None
 
 
+def _form(flow: LifecycleFlow[..., Any]) -> dict[str, Any]:
+    """The schema of the flow's form, with the fields of groups in their order as well."""
+    schema = parameter_schema(flow.fn).model_dump_for_openapi()
+    for group in schema.get("definitions", {}).values():
+        for position, field in enumerate(group.get("properties", {}).values()):
+            field["position"] = position  # the database keeps no order of keys
+    return {**schema, "additionalProperties": False}
+
+
 async def _register(client: PrefectClient, declared: Entry) -> str:
     flow_id = await client.create_flow_from_name(declared.name)
     await client.create_deployment(
@@ -69,10 +78,7 @@ async def _register(client: PrefectClient, declared: Entry) -> str:
         work_pool_name=declared.pool,
         tags=list(declared.tags),
         concurrency_limit=declared.concurrency_limit,
-        parameter_openapi_schema={
-            **parameter_schema(declared.flow.fn).model_dump_for_openapi(),
-            "additionalProperties": False,
-        },
+        parameter_openapi_schema=_form(declared.flow),
         enforce_parameter_schema=True,
     )
     return f"{declared.name}/{declared.name}"

@@ -9,10 +9,12 @@ while, refuses bad input before anything exists, returns its result, and raises 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -24,22 +26,29 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Failed
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from infra import connection, identity, run_lock, settings
 from infra import home as homes
 from infra.connection import Endpoints
-from infra.errors import BadInputError, ModelyardError, RunFailedError, StackError
+from infra.errors import ModelyardError, RunFailedError, StackError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import client as stack
 from registry import catalogue, runs, statuses
+from tasks import parameters
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _CANCEL_POLL_SECONDS = 2.0
 _UNDER_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
+
+# Parameters, and whether a form gave them, to the parameters with what they take from elsewhere.
+Fill = Callable[[Mapping[str, Any], bool], dict[str, Any]]
+
+# Whether the run that begins in this process has been checked, and so filled, by its caller.
+_checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
 
 _logger = get_logger("modelyard.lifecycle")
 
@@ -81,10 +90,38 @@ def _current() -> tuple[Execution, dict[str, Any]]:
     return execution, dict(context.parameters or {})
 
 
+class _NotTwice(logging.Filter):
+    """Drops Prefect's traceback of an error that the run's final state tells already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        return not isinstance(error, ModelyardError)
+
+
+_not_twice = _NotTwice()
+
+
+def _filled(fill: Fill | None, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The run's parameters with what they take from elsewhere in them, also in Prefect."""
+    if fill is None or _checked.get():
+        return parameters
+    run = prefect.context.FlowRunContext.get().flow_run  # type: ignore[union-attr]
+    assert run is not None
+    if (run.labels or {}).get(runs.CHECKED_LABEL):
+        return parameters
+    filled = fill(parameters, True)
+    with get_client(sync_client=True) as client:
+        if filled != parameters:
+            client.update_flow_run(run.id, parameters=filled)
+        client.update_flow_run_labels(run.id, {runs.CHECKED_LABEL: "true"})
+    return filled
+
+
 def execute(
     model: type[BaseModel],
     check: Callable[[Any, str], None],
     body: Callable[[Execution, Any], State[Any]],
+    fill: Fill | None = None,
 ) -> State[Any]:
     """Execute the flow run that this process is in; what a lifecycle flow's function returns.
 
@@ -93,6 +130,7 @@ def execute(
             whose validation was switched off is refused as a command is.
         check: Refuses a request; told the flow run's id.
         body: Does it.
+        fill: Completes the parameters of a run that a form or a schedule has made.
 
     Returns:
         The state that the run ends in. A request that is refused, and what cannot be prepared,
@@ -101,11 +139,13 @@ def execute(
     Raises:
         Abort: If another process executes this run; its state is left alone.
     """
-    execution, parameters = _current()
+    execution, given = _current()
+    for logger in ("prefect.flow_runs", "prefect.engine"):
+        logging.getLogger(logger).addFilter(_not_twice)
     try:
         run_lock.take(execution.home, execution.flow_run_id)
         with _watching(execution):
-            request = _read(model, parameters)
+            request = parameters.read(model, _filled(fill, given))
             check(request, execution.flow_run_id)
             return body(execution, request)
     except run_lock.AlreadyExecutedError as error:
@@ -114,26 +154,6 @@ def execute(
         return Cancelled(message="Stopped with Ctrl-C.")
     except ModelyardError as error:
         return failed(statuses.CREATE_FAILED_NAME, error)
-
-
-def _read(model: type[BaseModel], parameters: Mapping[str, Any]) -> BaseModel:
-    for name in parameters:
-        if name not in model.model_fields:
-            raise BadInputError(
-                f"There is no parameter {name!r}.",
-                f"There are: {', '.join(sorted(model.model_fields))}.",
-                code="ParameterUnknown",
-            )
-    try:
-        return model(**parameters)
-    except ValidationError as error:
-        # The values stay out of it: one of them may be a secret in the wrong field.
-        wrong = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-        )
-        raise BadInputError(
-            f"A parameter is wrong: {wrong}.", "Mend its value.", code="ParameterInvalid"
-        ) from None
 
 
 def failed(name: str, error: ModelyardError) -> State[Any]:
@@ -269,10 +289,12 @@ class LifecycleFlow(Flow[P, R]):
     Attributes:
         model: What its parameters are read as; its ``absolute()`` resolves relative paths.
         preflight: Refuses a request that cannot work; told the flow run's id, or "".
+        fill: Completes what is given from elsewhere, such as a template; None for not at all.
     """
 
     model: type[Any]
     preflight: Callable[[Any, str], None]
+    fill: Fill | None
 
     def checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """Parameters as Prefect is to get them: checked and independent of the caller.
@@ -280,10 +302,11 @@ class LifecycleFlow(Flow[P, R]):
         Raises:
             ModelyardError: If they are refused. Needs a connection.
         """
-        request = _read(self.model, given).absolute()  # type: ignore[attr-defined]
+        complete = self.fill(given, False) if self.fill else given
+        request = parameters.read(self.model, complete).absolute()
         self.preflight(request, "")
         dumped = request.model_dump(mode="json")
-        return {name: dumped[name] for name in given}
+        return {name: dumped[name] for name in complete}
 
     def outcome(self, given: dict[str, Any]) -> State[Any]:
         """Run in this process with ``given`` parameters; the state that it ends in.
@@ -292,8 +315,12 @@ class LifecycleFlow(Flow[P, R]):
             ModelyardError: If the parameters are refused; no run exists then.
         """
         with connected(), run_lock.scope():
-            parameters = self.checked(given)
-            state: State[Any] = super().__call__(return_state=True, **parameters)
+            checked = self.checked(given)
+            token = _checked.set(True)
+            try:
+                state: State[Any] = super().__call__(return_state=True, **checked)
+            finally:
+                _checked.reset(token)
             return state
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
@@ -318,7 +345,11 @@ class LifecycleFlow(Flow[P, R]):
 
 
 def lifecycle_flow(
-    *, model: type[Any], preflight: Callable[[Any, str], None], run_name: Callable[[], str]
+    *,
+    model: type[Any],
+    preflight: Callable[[Any, str], None],
+    run_name: Callable[[], str],
+    fill: Fill | None = None,
 ) -> Callable[[Callable[P, R]], LifecycleFlow[P, R]]:
     """Make a lifecycle flow of a function; the flow is called as the function is.
 
@@ -326,6 +357,8 @@ def lifecycle_flow(
         model: What the function's parameters are read as, in their order.
         preflight: Refuses a request that cannot work.
         run_name: Names a run that begins.
+        fill: Completes what is given from elsewhere; told whether a form gave it, in which every
+            field has a value.
     """
 
     def decorate(function: Callable[P, R]) -> LifecycleFlow[P, R]:
@@ -334,6 +367,7 @@ def lifecycle_flow(
         )
         made.model = model
         made.preflight = preflight
+        made.fill = fill
         return made
 
     return decorate

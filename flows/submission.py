@@ -6,15 +6,16 @@ from typing import Any
 
 from flows import catalogue
 from infra import identity
-from registry import runs
+from registry import experiments, runs
+from tasks import parameters
 
 
-def start(flow: str, parameters: dict[str, Any]) -> str:
-    """Check ``parameters`` and create a run of ``flow``, to be started by its pool.
+def start(flow: str, given: dict[str, Any]) -> str:
+    """Check ``given`` parameters and create a run of ``flow``, to be started by its pool.
 
     Args:
         flow: The flow's name.
-        parameters: As its form has them; relative paths count from this process's folder.
+        given: As its form has them; relative paths count from this process's folder.
 
     Returns:
         The run's id.
@@ -23,24 +24,22 @@ def start(flow: str, parameters: dict[str, Any]) -> str:
         ModelyardError: If the flow or a parameter is refused; no run exists then.
     """
     declared = catalogue.entry(flow)
-    checked = declared.flow.checked(parameters)
+    checked = declared.flow.checked(given)
     return runs.submit(declared.name, checked, checked.get("name") or None, identity.caller())
 
 
 def copy(run: str, overrides: dict[str, Any]) -> str:
     """Start a new run with the parameters of ``run``, changed by ``overrides``; its id.
 
-    A copy without a name of its own gets one from Prefect: two runs cannot share a name.
+    A copy without a name of its own gets one from Prefect: two runs cannot share a name. It is
+    of the run's experiment, whatever that is called by now, and has what the run had of its
+    template, whatever became of that.
     """
     found = runs.show(run)
-    parameters = {**found["parameters"], "name": ""}
-    return start(found["flow"], _merged(parameters, overrides))
-
-
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``under``; groups are merged, lists and values replaced."""
-    merged = {**under, **over}
-    for name in under.keys() & over.keys():
-        if isinstance(under[name], dict) and isinstance(over[name], dict):
-            merged[name] = _merged(under[name], over[name])
-    return merged
+    copied = {**found["parameters"], "name": ""}
+    if copied.get("template") and runs.is_checked(found["id"]):
+        copied["template"] = ""
+    experiment = experiments.name_now(copied, found["id"])
+    if experiment and "experiment" in copied:
+        copied["experiment"] = experiment
+    return start(found["flow"], parameters.merged(copied, overrides))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prefect import task
@@ -15,18 +18,31 @@ from prefect.states import Cancelled, Completed
 
 from flows import lifecycle
 from flows.lifecycle import Execution
+from infra import gpus, settings, storage
 from infra import home as homes
-from infra import settings, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from registry import models, statuses, tracking
 from registry.tracking import Tracked
-from tasks import script, training, training_request
+from tasks import (
+    checkpoints,
+    nodes,
+    provided,
+    script,
+    training,
+    training_request,
+    training_templates,
+)
+from tasks import resources as resources_of
+from tasks.following import following
+from tasks.parameters import Text
+from tasks.resources import Resources
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Prepared, Workplace
-from tasks.training_request import Algorithm, Dataset, Scalar, Text, Training
-from tuning.metrics import Collector, MetricPattern
+from tasks.training_request import Algorithm, Dataset, Logs, Scalar, Training
+from tuning.metrics import MetricPattern
 
 _METRICS_SECONDS = 30.0
+_LEFT_OUT = training_templates.default_of(Training)
 
 
 def preflight(request: Training, flow_run_id: str) -> None:
@@ -36,19 +52,37 @@ def preflight(request: Training, flow_run_id: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     training_request.check(request, homes.current(), settings.load())
+    tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
         tracking.check_name("train", request.name, request.experiment, flow_run_id)
+
+
+def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+    """Parameters with what a template has for those that are left out.
+
+    Args:
+        given: A run's parameters.
+        form: Whether they come from a form, where what is left out has its default.
+    """
+    return training_templates.fill(given, _LEFT_OUT if form else None)
 
 
 @task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
 def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepared:
     """Fetch the algorithm and the data and install the requirements."""
+    if request.resources.image:
+        get_run_logger().warning(
+            "The image %s is not used: this pool runs scripts on its own machine, not in "
+            "containers.",
+            request.resources.image,
+        )
     return training.prepare(
         request,
         place,
         execution.home,
         execution.settings,
         retried=execution.attempt > 1,
+        say=get_run_logger().info,
     )
 
 
@@ -57,37 +91,101 @@ def _run_script(
     request: Training, prepared: Prepared, place: Workplace, execution: Execution, tracked: Tracked
 ) -> Ended:
     """Run the script; its lines, metrics and the machine's load are recorded meanwhile."""
-    stream = tracking.MetricStream(tracked)
-    forward = Forwarder(get_run_logger().info, execution.settings.log_lines_per_second)
-    collector = Collector(request.metrics, get_run_logger().warning)
-
-    def on_line(line: str) -> None:
-        forward(line)
-        for name, value in collector.collect(line):
-            stream.add(name, value)
-
     limit = request.max_minutes
-    try:
-        with tracking.system_metrics(tracked):
-            ended = script.run(
-                prepared.command,
-                env=training.script_environment(
-                    prepared,
-                    home=execution.home,
-                    flow_run_id=execution.flow_run_id,
-                    mlflow_run_id=tracked.run_id,
-                ),
+    deadline = execution.began + limit * 60 if limit else None
+    with _gpus(request, execution, deadline) as lease:
+        if lease is None:
+            stopped = execution.cancelled.is_set()
+            return Ended(Ending.STOPPED if stopped else Ending.TIMED_OUT, 0, ())
+        processes = nodes.processes(
+            prepared.command,
+            training.script_environment(
+                prepared,
+                home=execution.home,
+                flow_run_id=execution.flow_run_id,
+                mlflow_run_id=tracked.run_id,
+            ),
+            request.resources,
+            gpus=lease.names,
+            join_seconds=execution.settings.join_seconds,
+        )
+        names = [process.name for process in processes]
+        with (
+            _recording(request, place, execution, tracked, names) as on_line,
+            checkpoints.mirrored(
+                prepared.checkpoints,
+                training.mirror_uri(request),
+                seconds=execution.settings.checkpoint_seconds,
+                warn=get_run_logger().warning,
+            ),
+        ):
+            return script.run(
+                processes,
                 cwd=place.source,
                 log=place.log,
                 on_line=on_line,
-                deadline=execution.began + limit * 60 if limit else None,
+                deadline=deadline,
                 stop_requested=execution.cancelled.is_set,
                 grace=execution.settings.stop_grace_seconds,
+                keep=[lock.fileno() for lock in lease.locks],
             )
+
+
+@contextlib.contextmanager
+def _gpus(
+    request: Training, execution: Execution, deadline: float | None
+) -> Iterator[gpus.Lease | None]:
+    """The GPUs that the run is pinned to; None if it ends before it has them."""
+    logger = get_run_logger()
+    available = gpus.devices(execution.settings)
+    wanted = resources_of.gpu_count(request.resources, execution.settings)
+    if wanted > len(available):
+        logger.warning(
+            "It runs on the CPU: it asks for %d GPUs, and there are %d.", wanted, len(available)
+        )
+        wanted = 0
+
+    def give_up() -> bool:
+        late = deadline is not None and time.monotonic() >= deadline
+        return late or execution.cancelled.is_set()
+
+    with gpus.lease(
+        available,
+        wanted,
+        holder=f"run {execution.name} ({execution.flow_run_id})",
+        shared=request.resources.share_gpus,
+        waiting=lambda holders: logger.info("Waiting for a GPU: %s", "; ".join(holders)),
+        give_up=give_up,
+    ) as lease:
+        if lease and lease.names:
+            logger.info("Its GPUs are %s.", ", ".join(lease.names))
+        yield lease
+
+
+@contextlib.contextmanager
+def _recording(
+    request: Training, place: Workplace, execution: Execution, tracked: Tracked, names: list[str]
+) -> Iterator[Callable[[int, str], None]]:
+    """Record lines, metrics and the machine's load; gives what takes the script's lines."""
+    logger = get_run_logger()
+    stream = tracking.MetricStream(tracked)
+    forward = Forwarder(logger.info, execution.settings.log_lines_per_second)
+    try:
+        with (
+            tracking.system_metrics(tracked),
+            following(
+                request.metrics,
+                place.tensorboard,
+                names=names,
+                show=forward if request.logs.stream else lambda _: None,
+                record=lambda one: stream.add(one.name, one.value, one.step, one.at),
+                warn=logger.warning,
+            ) as on_line,
+        ):
+            yield on_line
     finally:
         forward.close()
         stream.close(_METRICS_SECONDS)
-    return ended
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
@@ -101,7 +199,18 @@ def _publish(
     training.check_model(place)
     source = tracking.log_files(run_id, place.model, "model")
     training.publish_output(request, place)
-    return models.register(name, run_id, source, execution.flow_run_id)
+    framework = version = ""
+    if request.algorithm.provided:
+        algorithm = provided.load(request.algorithm.provided)
+        framework, version = algorithm.framework, algorithm.framework_version()
+    return models.register(
+        name,
+        run_id,
+        source,
+        execution.flow_run_id,
+        framework=framework,
+        framework_version=version,
+    )
 
 
 def _open(request: Training, execution: Execution) -> Tracked:
@@ -132,10 +241,11 @@ def _open(request: Training, execution: Execution) -> Tracked:
 
 
 def _train(execution: Execution, request: Training) -> State[Any]:
+    request = training_request.resolved(request)
     place = Workplace(execution.home.runs / execution.flow_run_id)
     prepared = _prepare(request, place, execution)
-    if prepared.resumed_from:
-        get_run_logger().info("Resuming from the checkpoints in %s", prepared.resumed_from)
+    if prepared.resumed:
+        get_run_logger().info("Resuming from the checkpoints in %s", prepared.checkpoints)
     tracked = _open(request, execution)
     run_id = tracked.run_id
     status = "KILLED"
@@ -157,8 +267,16 @@ def _train(execution: Execution, request: Training) -> State[Any]:
         place.clear()
         if place.log.exists():
             tracking.log_file(run_id, place.log, "logs")
+        _publish_log(request, place)
         tracking.close_run(run_id, status)
     return state
+
+
+def _publish_log(request: Training, place: Workplace) -> None:
+    try:
+        training.publish_log(request, place)
+    except (ModelyardError, OSError) as error:  # the log is among the artifacts all the same
+        get_run_logger().warning("The log was not copied to %s: %s", request.logs.uri, error)
 
 
 def _conclude(
@@ -193,21 +311,24 @@ def _run_name() -> str:
     return str(flow_run.parameters.get("name") or flow_run.name)
 
 
-@lifecycle.lifecycle_flow(model=Training, preflight=preflight, run_name=_run_name)
+@lifecycle.lifecycle_flow(model=Training, preflight=preflight, run_name=_run_name, fill=fill)
 def train(
     name: Text = "",
     description: Text = "",
     experiment: str = "Default",
+    template: Text = "",
     algorithm: Algorithm = Algorithm(),  # noqa: B008
     hyperparameters: dict[str, Scalar] = {},  # noqa: B006
+    resources: Resources = Resources(),  # noqa: B008
     datasets: list[Dataset] = [],  # noqa: B006
     checkpoint_input_uri: Text = "",
     checkpoint_uri: Text = "",
     output_uri: Text = "",
     metrics: list[MetricPattern] = [],  # noqa: B006
+    logs: Logs = Logs(),  # noqa: B008
     max_minutes: float | None = None,
 ) -> dict[str, Any]:
-    """Train a model with a script of your own and register it.
+    """Train a model with a script of your own, or a provided algorithm, and register it.
 
     The script is run as AI EasyMaker runs it: see docs/training-contract.md.
 
@@ -215,17 +336,21 @@ def train(
         name: The run's and the model's name, one in its experiment; given by Prefect if empty.
         description: Free text.
         experiment: The MLflow experiment that the run belongs to; made if missing.
+        template: A training template that fills in what is left out here.
         algorithm: What to run.
         hyperparameters: Up to 100 values, which the script gets as --key value.
-        datasets: Up to 10 data sets, which the script finds in EM_DATASET_<NAME>.
+        resources: The machines, processes and GPUs that it works with.
+        datasets: Up to 10 data sets, each found by the script in EM_DATASET_ and its name.
         checkpoint_input_uri: Checkpoints to begin from.
         checkpoint_uri: Where the script's own checkpoints are kept.
         output_uri: Where the model is copied, beside MLflow.
-        metrics: Metrics to collect from the script's output, with their regular expressions.
+        metrics: Metrics to collect from the script's output. Scalars of TensorBoard logs are
+            collected without being named.
+        logs: What becomes of the script's output.
         max_minutes: The longest that the training may take; without, as long as it wants.
 
     Returns:
         ``{"mlflow_run_id", "model_uri", "metrics"}``.
     """
     # Prefect ends the run in a state that is returned; a caller gets the state's data.
-    return lifecycle.execute(Training, preflight, _train)  # type: ignore[return-value]
+    return lifecycle.execute(Training, preflight, _train, fill)  # type: ignore[return-value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ class Home:
             return folder
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"modelyard-{os.getuid()}-{digest}"
+
+    def free_bytes(self) -> int:
+        """Room that is left on the home's disk; the home itself need not exist yet."""
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        return shutil.disk_usage(existing).free
 
     def make(self) -> None:
         """Make the folders, open to their owner only.

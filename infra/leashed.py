@@ -32,9 +32,18 @@ class Leashed:
     """
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, grace: float
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        grace: float,
+        keep: Sequence[int] = (),
     ) -> None:
-        """Start ``command``; on a stop it has ``grace`` seconds between SIGTERM and SIGKILL."""
+        """Start ``command``; on a stop it has ``grace`` seconds between SIGTERM and SIGKILL.
+
+        The tree inherits the open files ``keep``.
+        """
         self._process = subprocess.Popen(
             leash_command(command, grace=grace),
             stdin=subprocess.PIPE,
@@ -44,6 +53,7 @@ class Leashed:
             cwd=cwd,
             bufsize=0,
             start_new_session=True,
+            pass_fds=keep,
         )
 
     @property
@@ -56,6 +66,10 @@ class Leashed:
         """Ask for the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
+
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
 
     def wait(self) -> int:
         """Wait for the end: the exit status, or minus the signal that ended the command."""

@@ -34,7 +34,23 @@ _VERBS = {
     "run": (_RUN, "Start a flow in its pool."),
     "call": (_RUN, "Run a flow in this process."),
     "runs": ("modelyard.commands.runs", "Runs: list, show, update, stop, retry, copy, delete."),
-    "model": ("modelyard.commands.model", "Models: list, show."),
+    "experiment": (
+        "modelyard.commands.experiment",
+        "Experiments: create, list, show, update, delete.",
+    ),
+    "template": (
+        "modelyard.commands.template",
+        "Training templates: create, list, show, update, copy, delete.",
+    ),
+    "algorithm": ("modelyard.commands.algorithm", "Provided algorithms: list, show."),
+    "model": (
+        "modelyard.commands.model",
+        "Models: create, list, show, update, alias, unalias, aliases, delete.",
+    ),
+    "tensorboard": (
+        "modelyard.commands.tensorboard",
+        "Show the TensorBoard logs of an experiment or a run.",
+    ),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
 }
 
@@ -62,7 +78,7 @@ class _Verbs(typer.core.TyperGroup):
 
 
 # Verbs that import what the fork server of a running stack has imported already.
-_FORKED = {"run", "runs", "model"}
+_FORKED = {"run", "runs", "experiment", "template", "model", "tensorboard"}
 _FORKED_VARIABLE = "MODELYARD_FORKED"
 
 

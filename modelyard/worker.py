@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections.abc import Callable
 
-from infra import worker
+from infra import home as homes
+from infra import settings, worker
 from registry import tracking
+from tasks import tensorboard
+
+_HOUR_SECONDS = 3600.0
+
+
+class _Tidying:
+    """What the reconciler does beside its own work, every few seconds."""
+
+    def __init__(self) -> None:
+        self._next_look_at_logs = 0.0
+
+    def __call__(self, executed: Callable[[str], bool | None]) -> None:
+        tracking.close_abandoned(executed)
+        if time.monotonic() >= self._next_look_at_logs:
+            self._next_look_at_logs = time.monotonic() + _HOUR_SECONDS
+            tensorboard.forget(homes.current(), settings.load().tensorboard_days)
+
 
 if __name__ == "__main__":
-    asyncio.run(worker.work(tuple(sys.argv[1:]), tracking.close_abandoned))
+    asyncio.run(worker.work(tuple(sys.argv[1:]), _Tidying()))

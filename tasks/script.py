@@ -1,4 +1,4 @@
-"""Run a script on a leash and follow its output line by line."""
+"""Run a script on leashes, one for each of its processes, and follow its output line by line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import collections
 import contextlib
 import os
 import re
-import select
+import selectors
 import signal
 import threading
 import time
@@ -15,12 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import IO
 
 from infra.leashed import Leashed
 
 _TICK_SECONDS = 0.2
 _LONGEST_LINE = 64 * 1024
 _TAIL_LINES = 20
+
+# When one process dies, those that talk to it fail within moments, and may be noticed first.
+_SETTLE_SECONDS = 1.0
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -33,18 +37,38 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True)
+class Process:
+    """One process of a script, with all that it starts.
+
+    Attributes:
+        command: Its command line.
+        env: Its whole environment.
+        name: What its lines begin with, such as ``node 1``; empty for the only one.
+    """
+
+    command: Sequence[str]
+    env: Mapping[str, str]
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Ended:
     """How a script ended.
 
     Attributes:
         ending: Whether by itself, on request or at its time limit.
-        code: Exit status, or minus the signal that killed it.
-        tail: The last lines of its output.
+        code: Exit status, or minus the signal that killed it; of several processes, that of the
+            one whose failure ended the others.
+        tail: The last lines of that one's output.
+        name: Its name.
+        silent: Names of the processes that printed nothing.
     """
 
     ending: Ending
     code: int
     tail: tuple[str, ...]
+    name: str = ""
+    silent: tuple[str, ...] = ()
 
 
 class Lines:
@@ -86,66 +110,117 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class _Running:
+    """A process that runs, and what it has printed."""
+
+    def __init__(self, process: Process, leashed: Leashed) -> None:
+        self.name = process.name
+        self.leashed = leashed
+        self.code: int | None = None
+        self._lines = Lines()
+        self._tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+
+    def read(self) -> tuple[bytes, list[str]]:
+        """What it has printed since: as it is, and the lines that are complete by now.
+
+        At the end of its output it has ended, and ``code`` says how.
+        """
+        data = os.read(self.leashed.output.fileno(), 65536)
+        found = self._lines.feed(data) if data else self._lines.close()
+        self._tail.extend(found)
+        if not data:
+            self.code = self.leashed.wait()
+        return data, found
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        return tuple(self._tail)
+
+
 def run(
-    command: Sequence[str],
+    processes: Sequence[Process],
     *,
-    env: Mapping[str, str],
     cwd: Path,
     log: Path,
-    on_line: Callable[[str], None],
+    on_line: Callable[[int, str], None],
     deadline: float | None,
     stop_requested: Callable[[], bool],
     grace: float,
+    keep: Sequence[int] = (),
 ) -> Ended:
-    """Run ``command`` to its end and pass on its output as it appears.
+    """Run a script's processes to their end and pass on their output as it appears.
 
-    Whatever ends this call (an exception raised by a signal handler, too) ends the command's
-    whole process tree first, within ``grace`` seconds and a little.
+    The first that fails ends all others. Whatever ends this call (an exception raised by a signal
+    handler, too) ends all their process trees first, within ``grace`` seconds and a little.
 
     Args:
-        command: The command line.
-        env: Its whole environment.
-        cwd: Its working directory.
-        log: File that gets its output as it is.
-        on_line: Called for every line, without the line's end.
-        deadline: ``time.monotonic()`` at which it is ended, or None for never.
-        stop_requested: Asked a few times a second whether it is to be ended.
+        processes: At least one.
+        cwd: Their working directory.
+        log: File that gets their output: as it is, or line by line with their names if there are
+            several.
+        on_line: Called with the process's number, from 0, for every line without its end.
+        deadline: ``time.monotonic()`` at which they are ended, or None for never.
+        stop_requested: Asked a few times a second whether they are to be ended.
         grace: Seconds between SIGTERM and SIGKILL.
+        keep: Open files that they inherit.
     """
-    tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
-    lines = Lines()
-    ending = Ending.EXITED
-
-    def take(found: list[str]) -> None:
-        for line in found:
-            tail.append(line)
-            on_line(line)
-
-    process = Leashed(command, env=env, cwd=cwd, grace=grace)
+    running: list[_Running] = []
     try:
+        for process in processes:
+            leashed = Leashed(process.command, env=process.env, cwd=cwd, grace=grace, keep=keep)
+            running.append(_Running(process, leashed))
         with log.open("ab", buffering=0) as file:
-            descriptor = process.output.fileno()
-            while True:
-                if ending is Ending.EXITED and stop_requested():
-                    ending = Ending.STOPPED
-                    process.stop()
-                elif ending is Ending.EXITED and deadline and time.monotonic() >= deadline:
-                    ending = Ending.TIMED_OUT
-                    process.stop()
-                ready, _, _ = select.select([descriptor], [], [], _TICK_SECONDS)
-                if ready:
-                    data = os.read(descriptor, 65536)
-                    if not data:
-                        break
-                    file.write(data)
-                    take(lines.feed(data))
-            take(lines.close())
+            return _follow(running, file, on_line, deadline, stop_requested)
     finally:
         with _undisturbed():
-            process.stop()
-            process.output.close()
-            code = process.wait()
-    return Ended(ending, code, tuple(tail))
+            for one in running:
+                one.leashed.stop()
+            for one in running:
+                one.leashed.output.close()
+                one.leashed.wait()
+
+
+def _follow(
+    running: list[_Running],
+    log: IO[bytes],
+    on_line: Callable[[int, str], None],
+    deadline: float | None,
+    stop_requested: Callable[[], bool],
+) -> Ended:
+    ending = Ending.EXITED
+    failed: list[_Running] = []
+    stop_at: float | None = None
+    with selectors.DefaultSelector() as selector:
+        for number, one in enumerate(running):
+            selector.register(one.leashed.output, selectors.EVENT_READ, number)
+        while selector.get_map():
+            now = time.monotonic()
+            if stop_at is None and stop_requested():
+                ending, stop_at = Ending.STOPPED, now
+            elif stop_at is None and deadline and now >= deadline:
+                ending, stop_at = Ending.TIMED_OUT, now
+            if stop_at is not None and now >= stop_at:
+                for one in running:
+                    one.leashed.stop()
+            for key, _ in selector.select(_TICK_SECONDS):
+                one = running[key.data]
+                data, lines = one.read()
+                log.write(data if not one.name else _named(one.name, lines))
+                for line in lines:
+                    on_line(key.data, line)
+                if one.code is not None:
+                    selector.unregister(key.fileobj)
+                    if one.code != 0 and (stop_at is None or now < stop_at):
+                        failed.append(one)
+                        stop_at = stop_at or now + (_SETTLE_SECONDS if len(running) > 1 else 0)
+    # One that was killed is the reason, whoever noticed first that it was gone.
+    first = min(failed, key=lambda one: (one.code or 0) > 0, default=running[0])
+    silent = tuple(one.name for one in running if one.name and not one.tail)
+    return Ended(ending, first.code or 0, first.tail, first.name, silent)
+
+
+def _named(name: str, lines: list[str]) -> bytes:
+    return "".join(f"[{name}] {line}\n" for line in lines).encode(errors="replace")
 
 
 class Forwarder:

@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +24,7 @@ from infra.home import Home
 from infra.settings import Settings
 from infra.stack import remains
 from infra.storage import store
-from tasks import overlay
+from tasks import nodes, overlay
 from tasks.script import Ended, Ending
 from tasks.training_request import RUNNERS, Dataset, Scalar, Training, variable_name
 
@@ -30,6 +32,12 @@ from tasks.training_request import RUNNERS, Dataset, Scalar, Training, variable_
 _NOT_INHERITED = ("EM_", "MODELYARD_", "PYTHONSAFEPATH")
 _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
+_PROGRESS_SECONDS = 5.0
+
+# What PyTorch says at the first node and at the others.
+_NEVER_JOINED_LINE = re.compile(
+    r"\b\d+/\d+ clients joined|client socket has timed out after \d+ms while trying to connect"
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,27 @@ class Workplace:
         for folder in (self.source, self.datasets, self.model, self.checkpoint_input):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def clear_for_retry(self) -> None:
+        """Remove what an earlier attempt left, but for transfers that can be gone on from."""
+        for folder in (self.source, self.model):
+            shutil.rmtree(folder, ignore_errors=True)
+        fetched = [path for path in _entries(self.datasets) if path.is_dir()]
+        for folder in (self.checkpoint_input, *fetched):
+            _remove(path for path in _entries(folder) if not storage.is_partial(path))
+        _remove(path for path in _entries(self.datasets) if not _entries(path))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -86,50 +115,64 @@ class Prepared:
     Attributes:
         command: Its command line.
         env: What the contract adds to its environment.
-        resumed_from: The output checkpoints of an earlier attempt, if it resumes from them.
+        checkpoints: Where it writes checkpoints.
+        resumed: Whether it resumes from the output checkpoints of an earlier attempt.
     """
 
     command: list[str]
     env: dict[str, str]
-    resumed_from: Path | None
+    checkpoints: Path
+    resumed: bool
 
 
 def prepare(
-    training: Training, place: Workplace, home: Home, settings: Settings, *, retried: bool
+    training: Training,
+    place: Workplace,
+    home: Home,
+    settings: Settings,
+    *,
+    retried: bool,
+    say: Callable[[str], object],
 ) -> Prepared:
     """Fetch the algorithm and the data, install the requirements, lay out the folders.
 
     Args:
-        training: What was asked for; checked.
+        training: What was asked for; checked and resolved.
         place: The run's folders; what an earlier attempt left of them is cleared.
         home: Where overlays are kept.
         settings: Region and app key for the script.
         retried: Whether this is a later attempt: it resumes from output checkpoints if any.
+        say: Told how far long transfers are.
 
     Raises:
         BadInputError: If the requirements cannot be installed or a link leads out.
         NotFoundError: If something was removed since it was checked.
         DiskFullError: If it does not fit.
+        ModelyardError: If a store cannot be read.
     """
-    place.clear()
+    place.clear_for_retry()
     try:
         store(training.algorithm.uri).fetch(place.source)
         for folder in (place.model, place.tensorboard):
             folder.mkdir(parents=True, exist_ok=True)
         entry = place.source / training.algorithm.entry_point
         python = overlay.python_for(entry.parent / "requirements.txt", home.overlays)
-        checkpoints = _checkpoints(training, place)
-        resumed_from = checkpoints if retried and any(checkpoints.iterdir()) else None
+        if training.resources.torchrun:
+            nodes.check_torchrun(python)
+        checkpoints = _checkpoints(training, place, retried=retried, say=say)
+        resumed = retried and any(checkpoints.iterdir())
         folders = {
             "EM_SOURCE_DIR": place.source,
             "EM_MODEL_DIR": place.model,
             "EM_CHECKPOINT_DIR": checkpoints,
-            "EM_CHECKPOINT_INPUT_DIR": resumed_from or _checkpoint_input(training, place),
+            "EM_CHECKPOINT_INPUT_DIR": (
+                checkpoints if resumed else _checkpoint_input(training, place, say)
+            ),
             "EM_TENSORBOARD_LOG_DIR": place.tensorboard,
         }
         env = {
             **{name: str(folder) for name, folder in folders.items() if folder is not None},
-            **_dataset_variables(training.datasets, place),
+            **_dataset_variables(training.datasets, place, say),
             **_hyperparameter_variables(training.hyperparameters),
             "EM_ENTRY_POINT": training.algorithm.entry_point,
             "EM_REGION": settings.region,
@@ -140,28 +183,80 @@ def prepare(
             raise DiskFullError(f"The disk of {place.root} is full.", "Make room.") from error
         raise
     runner = RUNNERS[entry.suffix] or python
-    return Prepared([runner, str(entry), *arguments(training.hyperparameters)], env, resumed_from)
+    command = [runner, str(entry), *arguments(training.hyperparameters)]
+    return Prepared(command, env, checkpoints, resumed)
 
 
-def _checkpoints(training: Training, place: Workplace) -> Path:
-    """Where the script writes checkpoints: at ``checkpoint_uri`` itself, so a kill loses none."""
-    target = store(training.checkpoint_uri).in_place() if training.checkpoint_uri else None
-    folder = target or place.checkpoints
+def _fetch(uri: str, destination: Path, what: str, say: Callable[[str], object]) -> None:
+    """Fetch ``uri``, saying now and then how far it is."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > _PROGRESS_SECONDS:
+            told = time.monotonic()
+            say(f"Fetching {what}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+
+    store(uri).fetch(destination, progress=progress)
+
+
+def _checkpoints(
+    training: Training, place: Workplace, *, retried: bool, say: Callable[[str], object]
+) -> Path:
+    """Where the script writes checkpoints: ``checkpoint_uri`` itself, where it is a folder here.
+
+    Elsewhere in the run's own folder, from which they are copied; a retry on another machine
+    begins with the copies.
+    """
+    if not training.checkpoint_uri:
+        folder = place.checkpoints
+    elif (target := store(training.checkpoint_uri)).in_place():
+        folder = target.in_place() or place.checkpoints
+    else:
+        folder = place.checkpoints
+        lost = not folder.exists() or not any(folder.iterdir())
+        if retried and lost and target.is_directory():
+            shutil.rmtree(folder, ignore_errors=True)
+            _fetch(training.checkpoint_uri, folder, "checkpoints", say)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _checkpoint_input(training: Training, place: Workplace) -> Path | None:
-    if not training.checkpoint_input_uri:
-        return None
-    source = store(training.checkpoint_input_uri)
-    folder = source.in_place() if source.is_directory() else None
-    if folder is None:
-        place.checkpoint_input.mkdir(parents=True)
-        name = PurePosixPath(training.checkpoint_input_uri).name
-        source.fetch(place.checkpoint_input / name)
-        return place.checkpoint_input
-    return folder
+def mirror_uri(training: Training) -> str:
+    """Where checkpoints are copied while the script runs; "" if it writes there itself."""
+    uri = training.checkpoint_uri
+    return uri if uri and store(uri).in_place() is None else ""
+
+
+def _checkpoint_input(
+    training: Training, place: Workplace, say: Callable[[str], object]
+) -> Path | None:
+    uri = training.checkpoint_input_uri
+    return (
+        _folder_of(uri, place.checkpoint_input, "checkpoints to begin from", say) if uri else None
+    )
+
+
+def _folder_of(uri: str, root: Path, what: str, say: Callable[[str], object]) -> Path:
+    """A folder with what is at ``uri``: the user's own, or one below ``root``.
+
+    A file is found in a folder of its own, by its own name.
+    """
+    source = store(uri)
+    path = source.in_place()
+    if source.is_directory():
+        if path is not None:
+            return path
+        root.mkdir(parents=True, exist_ok=True)
+        _fetch(uri, root / "files", what, say)
+        return root / "files"
+    root.mkdir(parents=True, exist_ok=True)
+    name = PurePosixPath(uri).name
+    if path is not None:
+        (root / name).symlink_to(path)
+    else:
+        _fetch(uri, root / name, what, say)
+    return root
 
 
 def _text(value: Scalar) -> str:
@@ -187,29 +282,19 @@ def _hyperparameter_variables(hyperparameters: Mapping[str, Scalar]) -> dict[str
     return {**variables, "EM_HPS": json.dumps(dict(hyperparameters), sort_keys=True)}
 
 
-def _dataset_variables(datasets: list[Dataset], place: Workplace) -> dict[str, str]:
-    folders = {dataset.name: str(_dataset_folder(dataset, place)) for dataset in datasets}
+def _dataset_variables(
+    datasets: list[Dataset], place: Workplace, say: Callable[[str], object]
+) -> dict[str, str]:
+    folders = {}
+    for dataset in datasets:
+        root = place.datasets / dataset.name
+        folder = _folder_of(dataset.uri, root, f"the data set {dataset.name}", say)
+        folders[dataset.name] = str(folder)
     variables = {}
-    for name, folder in folders.items():
-        variables[f"EM_DATASET_{variable_name(name)}"] = folder
-        variables[f"EM_DATASET_{name.upper()}"] = folder
+    for name, found in folders.items():
+        variables[f"EM_DATASET_{variable_name(name)}"] = found
+        variables[f"EM_DATASET_{name.upper()}"] = found
     return {**variables, "EM_DATASETS": json.dumps(folders)}
-
-
-def _dataset_folder(dataset: Dataset, place: Workplace) -> Path:
-    """The folder with the data: the user's own, or one made for a data set that is one file."""
-    source = store(dataset.uri)
-    path = source.in_place()
-    if path is not None and source.is_directory():
-        return path
-    folder = place.datasets / dataset.name
-    folder.mkdir(parents=True)
-    name = PurePosixPath(dataset.uri).name
-    if path is not None:
-        (folder / name).symlink_to(path)
-    else:
-        source.fetch(folder / name)
-    return folder
 
 
 def script_environment(
@@ -250,24 +335,46 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
     if ended.ending is Ending.EXITED and ended.code == 0:
         return None
     tail = "\n".join(ended.tail) or "(it printed nothing)"
+    where = f" on {ended.name}" if ended.name else ""
     starved = ended.code in _OUT_OF_MEMORY_CODES or any(
         map(_OUT_OF_MEMORY_LINE.search, ended.tail)
     )
     if starved:
         return RunFailedError(
-            f"The script was killed (exit code -9), most likely because memory ran out. Its last "
-            f"lines:\n{tail}\n",
+            f"The script was killed{where} (exit code -9), most likely because memory ran out. "
+            f"Its last lines:\n{tail}\n",
             "Use smaller batches or fewer processes, or an instance type with more memory.",
             state="FAIL TRAIN",
             code="OOMKilled",
         )
+    if any(map(_NEVER_JOINED_LINE.search, ended.tail)):
+        silent = f", and nothing was heard of {', '.join(ended.silent)}" if ended.silent else ""
+        return RunFailedError(
+            f"Not all nodes joined{silent}. The last lines{where}:\n{tail}\n",
+            "See in the log what the missing one did; MODELYARD_JOIN_SECONDS is how long torchrun "
+            "waits for it.",
+            state="FAIL TRAIN",
+            code="NodeNeverJoined",
+        )
     how = f"signal {-ended.code}" if ended.code < 0 else f"exit code {ended.code}"
     return RunFailedError(
-        f"The script failed ({how}). Its last lines:\n{tail}\n",
+        f"The script failed{where} ({how}). Its last lines:\n{tail}\n",
         f"The whole log is {log}.",
         state="FAIL TRAIN",
         code="ScriptFailed",
     )
+
+
+def publish_log(training: Training, place: Workplace) -> None:
+    """Copy the log to ``logs.uri``, if one was given.
+
+    Raises:
+        ModelyardError: If it cannot be written there.
+    """
+    if training.logs.uri and place.log.exists():
+        with tempfile.TemporaryDirectory(dir=place.root) as folder:
+            os.link(place.log, Path(folder, f"{place.root.name}.log"))
+            store(training.logs.uri).publish(Path(folder))
 
 
 def publish_output(training: Training, place: Workplace) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -27,15 +24,15 @@ from infra.home import Home
 from infra.settings import Settings
 from infra.storage import store
 from registry import names
+from tasks import provided, resources
+from tasks.parameters import Text
+from tasks.resources import Resources
 from tuning.metrics import MetricPattern
 
 MOST_HYPERPARAMETERS = 100
 MOST_DATASETS = 10
 LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
-
-# A text that may be left out, as an empty or a null value. To a form it is a plain text field.
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 
@@ -49,15 +46,20 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class Algorithm(BaseModel):
-    """Your own algorithm: a directory, and the script in it that starts the training."""
+    """Your own algorithm (uri and entry_point), or one that Modelyard provides (provided)."""
 
     model_config = _STRICT
 
-    uri: str = Field("", description="The directory with the algorithm's files.")
-    entry_point: str = Field(
+    uri: Text = Field("", description="The directory with your algorithm's files.")
+    entry_point: Text = Field(
         "",
         description="The script that starts the training, as a path in that directory. A "
         "requirements.txt beside it is installed for the run.",
+    )
+    provided: Text = Field(
+        "",
+        description="A provided algorithm instead: modelyard algorithm list tells of them.",
+        json_schema_extra=lambda schema: schema.update(enum=["", *provided.names()]),
     )
 
 
@@ -70,6 +72,15 @@ class Dataset(BaseModel):
     uri: str = Field(description="Where it lies: a folder or a file.")
 
 
+class Logs(BaseModel):
+    """What becomes of what the script prints, beside the file among the run's artifacts."""
+
+    model_config = _STRICT
+
+    stream: bool = Field(True, description="Show the lines in the run's log in Prefect.")
+    uri: Text = Field("", description="A folder that gets a copy of the whole log at the end.")
+
+
 class Training(BaseModel):
     """Everything that a training is told."""
 
@@ -78,13 +89,16 @@ class Training(BaseModel):
     name: Text = ""
     description: Text = ""
     experiment: Text = "Default"
+    template: Text = ""
     algorithm: Algorithm = Algorithm()
     hyperparameters: dict[str, Scalar] = {}
+    resources: Resources = Resources()
     datasets: list[Dataset] = []
     checkpoint_input_uri: Text = ""
     checkpoint_uri: Text = ""
     output_uri: Text = ""
     metrics: list[MetricPattern] = []
+    logs: Logs = Logs()
     max_minutes: float | None = None
 
     def absolute(self) -> Training:
@@ -98,6 +112,7 @@ class Training(BaseModel):
                     dataset.model_copy(update={"uri": storage.absolute(dataset.uri)})
                     for dataset in self.datasets
                 ],
+                "logs": self.logs.model_copy(update={"uri": storage.absolute(self.logs.uri)}),
                 **{
                     field: storage.absolute(getattr(self, field))
                     for field in ("checkpoint_input_uri", "checkpoint_uri", "output_uri")
@@ -106,18 +121,41 @@ class Training(BaseModel):
         )
 
 
+def resolved(training: Training) -> Training:
+    """The same with a provided algorithm's own files, hyperparameters and metrics in it.
+
+    Raises:
+        BadInputError: If there is no such algorithm, or it does not take a hyperparameter.
+    """
+    if not training.algorithm.provided:
+        return training
+    algorithm = provided.load(training.algorithm.provided)
+    asked = {metric.name for metric in training.metrics}
+    declared = [metric for metric in algorithm.metric_patterns() if metric.name not in asked]
+    return training.model_copy(
+        update={
+            "algorithm": training.algorithm.model_copy(
+                update={"uri": str(algorithm.path), "entry_point": algorithm.entry_point}
+            ),
+            "hyperparameters": algorithm.complete(training.hyperparameters),
+            "metrics": [*training.metrics, *declared],
+        }
+    )
+
+
 def check(training: Training, home: Home, settings: Settings) -> None:
     """Refuse what cannot work, before any resource is taken.
 
     Raises:
         BadInputError: With a code of its own for each fault.
-        DiskFullError: If the home's disk has less room than the settings ask for.
+        DiskFullError: If the home's disk has less room than the run or the settings ask for.
     """
-    _check_texts(training)
-    _check_names(training)
+    check_static(training)
+    _check_provided(training)
+    training = resolved(training)
     _check_algorithm(training.algorithm)
-    _check_hyperparameters(training.hyperparameters)
-    _check_datasets(training.datasets)
+    resources.check(training.resources, training.algorithm.entry_point, home, settings)
+    _check_found(training.datasets)
     begin = training.checkpoint_input_uri
     if begin and not store(begin).exists():
         raise BadInputError(
@@ -125,9 +163,22 @@ def check(training: Training, home: Home, settings: Settings) -> None:
             "Check the path.",
             code="CheckpointMissing",
         )
-    for uri in (training.checkpoint_uri, training.output_uri):
+    for uri in (training.checkpoint_uri, training.output_uri, training.logs.uri):
         if uri:
             store(uri).check_writable()
+    _check_room(home, settings)
+
+
+def check_static(training: Training) -> None:
+    """Refuse what no machine and no data could make work; also right for a template.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    _check_texts(training)
+    _check_names(training)
+    _check_hyperparameters(training.hyperparameters)
+    _check_datasets(training.datasets)
     _check_metrics(training.metrics)
     if training.max_minutes is not None and not training.max_minutes > 0:
         raise BadInputError(
@@ -135,7 +186,29 @@ def check(training: Training, home: Home, settings: Settings) -> None:
             "Give the longest time in minutes, above 0, or leave it out.",
             code="MaxMinutesInvalid",
         )
-    _check_room(home, settings)
+    algorithm = training.algorithm
+    if algorithm.provided and (algorithm.uri or algorithm.entry_point):
+        raise BadInputError(
+            f"There are two algorithms: {algorithm.provided} and your own.",
+            "Give algorithm.provided, or algorithm.uri and algorithm.entry_point.",
+            code="AlgorithmTwice",
+        )
+
+
+def _check_provided(training: Training) -> None:
+    if not training.algorithm.provided:
+        return
+    algorithm = provided.load(training.algorithm.provided)
+    algorithm.check_datasets([dataset.name for dataset in training.datasets])
+    algorithm.check_packages()
+    wanted = training.resources
+    if wanted.processes > 1 and not (algorithm.distributed and wanted.torchrun):
+        raise BadInputError(
+            f"The algorithm {algorithm.name} does not train on several processes"
+            + (" but under torchrun." if algorithm.distributed else "."),
+            "Set resources.torchrun." if algorithm.distributed else "Ask for one node.",
+            code="AlgorithmNotDistributed",
+        )
 
 
 def _check_texts(training: Training) -> None:
@@ -164,19 +237,15 @@ def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
 def _check_names(training: Training) -> None:
     if training.name:
         names.check(training.name)
-    if not training.experiment.strip() or len(training.experiment) > names.LONGEST:
-        raise BadInputError(
-            "The experiment's name is empty or too long.",
-            f"Give 1 to {names.LONGEST} characters.",
-            code="ExperimentInvalid",
-        )
+    names.check_plain(training.experiment, "ExperimentInvalid")
 
 
 def _check_algorithm(algorithm: Algorithm) -> None:
     if not algorithm.uri or not algorithm.entry_point:
         raise BadInputError(
             "There is no algorithm.",
-            "Give algorithm.uri, a directory, and algorithm.entry_point, a script in it.",
+            "Give algorithm.uri, a directory, and algorithm.entry_point, a script in it; or "
+            "algorithm.provided.",
             code="AlgorithmMissing",
         )
     source = store(algorithm.uri)
@@ -193,22 +262,12 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             "Give its path relative to algorithm.uri, without '..'.",
             code="EntryPointOutside",
         )
-    root = source.in_place()
-    if root is not None:
-        script = root / entry
-        if not script.is_file():
-            raise BadInputError(
-                f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
-                "Check algorithm.entry_point.",
-                code="EntryPointMissing",
-            )
-        if not script.resolve().is_relative_to(root.resolve()):
-            raise BadInputError(
-                f"The entry point {algorithm.entry_point!r} is a link out of the algorithm's "
-                "directory.",
-                "Replace the link by the file.",
-                code="EntryPointOutside",
-            )
+    if not any(found.name == str(entry) for found in source.entries()):
+        raise BadInputError(
+            f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
+            "Check algorithm.entry_point.",
+            code="EntryPointMissing",
+        )
     if entry.suffix not in RUNNERS:
         raise BadInputError(
             f"The entry point {algorithm.entry_point!r} is not a script that can be run.",
@@ -278,6 +337,10 @@ def _check_datasets(datasets: list[Dataset]) -> None:
                 code="DatasetNameTwice",
             )
         seen[variable] = dataset.name
+
+
+def _check_found(datasets: list[Dataset]) -> None:
+    for dataset in datasets:
         if not store(dataset.uri).exists():
             raise BadInputError(
                 f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
@@ -305,8 +368,7 @@ def _check_metrics(metrics: list[MetricPattern]) -> None:
 
 
 def _check_room(home: Home, settings: Settings) -> None:
-    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
-    free = shutil.disk_usage(existing).free // 2**20
+    free = home.free_bytes() // 2**20
     if free < settings.min_free_mib:
         raise DiskFullError(
             f"The disk of {home.root} has {free} MiB left, and a run needs "

@@ -24,7 +24,8 @@ _PRELOADED = (
     "mlflow", "mlflow.system_metrics.system_metrics_monitor",
     "mlflow.tracking.request_header.registry", "flows.submission",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
-    "modelyard.commands.deploy",
+    "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
+    "modelyard.commands.tensorboard",
 )  # fmt: skip
 POOLS = ("gpu", "cpu")
 

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 from tests.e2e.stack import Stack
@@ -28,14 +25,4 @@ def fresh():
 
 @pytest.fixture
 def python(stack):
-    """Run Python code in a process of its own against the stack; its standard output."""
-
-    def run(code: str, **env: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**stack.env, **env}, capture_output=True, text=True, timeout=180, cwd=stack.home,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    return stack.python

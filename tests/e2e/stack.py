@@ -77,6 +77,15 @@ class Stack:
             raise CommandError(f"{arguments}: {answer.out} {answer.err}")
         return answer.json
 
+    def python(self, code: str, **env: str) -> str:
+        """Run Python code in a process of its own against the stack; its standard output."""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**self.env, **env}, capture_output=True, text=True, timeout=180, cwd=self.home,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def start(self, algorithm: str, **parameters: Any) -> str:
         """Start a training of one of the test's algorithms in the pool; the run's id."""
         return str(self.do("run", "train", *flags(algorithm, parameters))["flow_run_id"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from infra import settings
 
@@ -22,6 +22,21 @@ from infra import settings
         ("MODELYARD_MIN_FREE_MIB", "0", "min_free_mib", 0),
         ("MODELYARD_LOG_LINES_PER_SECOND", "10", "log_lines_per_second", 10),
         ("MODELYARD_START_TIMEOUT_SECONDS", "5", "start_timeout_seconds", 5.0),
+        ("MODELYARD_NAS", '{"id": "/mnt"}', "nas", {"id": Path("/mnt")}),
+        ("MODELYARD_S3_ENDPOINT_URL", "https://s3", "s3_endpoint_url", "https://s3"),
+        ("MODELYARD_S3_REGION", "kr1", "s3_region", "kr1"),
+        ("MODELYARD_S3_ACCESS_KEY_ID", "id", "s3_access_key_id", SecretStr("id")),
+        ("MODELYARD_S3_SECRET_ACCESS_KEY", "x", "s3_secret_access_key", SecretStr("x")),
+        ("MODELYARD_S3_SESSION_TOKEN", "t", "s3_session_token", SecretStr("t")),
+        ("MODELYARD_OBS_REGION", "kr1", "obs_region", "kr1"),
+        ("MODELYARD_OBS_ACCESS_KEY_ID", "id", "obs_access_key_id", SecretStr("id")),
+        ("MODELYARD_OBS_SECRET_ACCESS_KEY", "x", "obs_secret_access_key", SecretStr("x")),
+        ("MODELYARD_OBS_SESSION_TOKEN", "t", "obs_session_token", SecretStr("t")),
+        ("MODELYARD_OBS_PLAIN_HTTP", "a,b:1", "obs_plain_http", "a,b:1"),
+        ("MODELYARD_TRANSFER_THREADS", "3", "transfer_threads", 3),
+        ("MODELYARD_TRANSFER_PART_MIB", "5", "transfer_part_mib", 5),
+        ("MODELYARD_TRANSFER_ATTEMPTS", "1", "transfer_attempts", 1),
+        ("MODELYARD_TRANSFER_TIMEOUT_SECONDS", "9", "transfer_timeout_seconds", 9.0),
     ],
 )
 def test_every_setting_comes_from_its_variable(
@@ -41,6 +56,8 @@ def test_every_setting_comes_from_its_variable(
         ("MODELYARD_MIN_FREE_MIB", "-1"),
         ("MODELYARD_LOG_LINES_PER_SECOND", "0"),
         ("MODELYARD_START_TIMEOUT_SECONDS", "-5"),
+        ("MODELYARD_TRANSFER_PART_MIB", "4"),  # less than object storage takes
+        ("MODELYARD_TRANSFER_THREADS", "0"),
     ],
 )
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:

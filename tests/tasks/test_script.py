@@ -31,13 +31,13 @@ def lines() -> list[str]:
 def run(tmp_path: Path, lines: list[str]) -> Run:
     def started(text: str, *, shell: bool = True, **options: Any) -> Ended:
         command = ["sh", "-c", text] if shell else [sys.executable, "-u", "-c", text]
+        env = options.pop("env", {"PATH": os.environ["PATH"]})
         return script.run(
-            command,
+            [script.Process(command, env)],
             **{
-                "env": {"PATH": os.environ["PATH"]},
                 "cwd": tmp_path,
                 "log": tmp_path / "train.log",
-                "on_line": lines.append,
+                "on_line": lambda _, line: lines.append(line),
                 "deadline": None,
                 "stop_requested": lambda: False,
                 "grace": 0.3,
@@ -153,7 +153,7 @@ class TestRun:
     def test_lines_come_as_they_appear(self, run: Run, tmp_path: Path) -> None:
         seen: list[str] = []
 
-        def on_line(line: str) -> None:
+        def on_line(_: int, line: str) -> None:
             seen.append(line)
             (tmp_path / "go").touch()
 
@@ -173,7 +173,8 @@ class TestRun:
 
     def test_a_command_that_is_missing(self, tmp_path: Path, lines: list[str]) -> None:
         ended = script.run(
-            ["/nowhere/python"], env={}, cwd=tmp_path, log=tmp_path / "log", on_line=lines.append,
+            [script.Process(["/nowhere/python"], {})], cwd=tmp_path, log=tmp_path / "log",
+            on_line=lambda _, line: lines.append(line),
             deadline=None, stop_requested=lambda: False, grace=1,
         )  # fmt: skip
 
@@ -220,7 +221,7 @@ class TestRun:
         assert not runs(pid_in(tmp_path / "left"))
 
     def test_an_exception_ends_it_first(self, run: Run, tmp_path: Path) -> None:
-        def on_line(line: str) -> None:
+        def on_line(_: int, line: str) -> None:
             raise ZeroDivisionError(line)
 
         with pytest.raises(ZeroDivisionError):
@@ -301,3 +302,88 @@ class TestForwarder:
             clock.now += 1
 
         assert passed == ["a", "b", "c"]
+
+
+class TestSeveral:
+    @pytest.fixture
+    def several(self, tmp_path: Path) -> Run:
+        def started(*texts: str, **options: Any) -> Ended:
+            seen: list[tuple[int, str]] = options.pop("seen", [])
+            return script.run(
+                [
+                    script.Process(["sh", "-c", text], {"PATH": os.environ["PATH"]}, f"node {n}")
+                    for n, text in enumerate(texts)
+                ],
+                **{
+                    "cwd": tmp_path,
+                    "log": tmp_path / "train.log",
+                    "on_line": lambda number, line: seen.append((number, line)),
+                    "deadline": None,
+                    "stop_requested": lambda: False,
+                    "grace": 0.3,
+                    **options,
+                },
+            )
+
+        return started
+
+    def test_all_end_well(self, several: Run, tmp_path: Path) -> None:
+        seen: list[tuple[int, str]] = []
+
+        ended = several("echo a", "echo b", seen=seen)
+
+        assert (ended.ending, ended.code) == (Ending.EXITED, 0)
+        assert sorted(seen) == [(0, "a"), (1, "b")]
+        log = (tmp_path / "train.log").read_text().splitlines()
+        assert sorted(log) == ["[node 0] a", "[node 1] b"]
+
+    def test_they_run_at_the_same_time(self, several: Run) -> None:
+        wait = "touch {0}; until [ -e {1} ]; do sleep 0.02; done; echo {0}"
+
+        assert several(wait.format("a", "b"), wait.format("b", "a")).code == 0
+
+    def test_the_first_that_fails_ends_all(self, several: Run, tmp_path: Path) -> None:
+        ended = several("echo $$ > pid; echo x; exec sleep 600", "echo broken; exit 3")
+
+        assert ended == Ended(Ending.EXITED, 3, ("broken",), "node 1")
+        assert not runs(pid_in(tmp_path / "pid"))
+
+    def test_who_was_killed_is_the_reason(
+        self, several: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(script, "_SETTLE_SECONDS", 30.0)
+
+        ended = several("exit 1", "sleep 0.2; echo killed; kill -9 $$")
+
+        assert (ended.name, ended.code, ended.tail) == ("node 1", -9, ("killed",))
+
+    def test_who_is_ended_with_the_others_is_not(self, several: Run) -> None:
+        ended = several("trap 'exit 7' TERM; while :; do sleep 0.02; done", "exit 1")
+
+        assert (ended.name, ended.code) == ("node 1", 1)
+
+    def test_who_printed_nothing_is_named(self, several: Run) -> None:
+        assert several("echo a", "exit 1").silent == ("node 1",)
+
+    def test_a_stop_ends_all(self, several: Run, tmp_path: Path) -> None:
+        ended = several(
+            "echo $$ > pid0; exec sleep 600", "echo $$ > pid1; exec sleep 600",
+            stop_requested=lambda: (tmp_path / "pid0").exists() and (tmp_path / "pid1").exists(),
+        )  # fmt: skip
+
+        assert ended.ending is Ending.STOPPED
+        assert not runs(pid_in(tmp_path / "pid0"))
+        assert not runs(pid_in(tmp_path / "pid1"))
+
+    def test_one_that_cannot_start_ends_all(self, several: Run, tmp_path: Path) -> None:
+        processes = [
+            script.Process(["sleep", "600"], {"PATH": os.environ["PATH"]}, "node 0"),
+            script.Process(["/nowhere"], {}, "node 1"),
+        ]
+
+        ended = script.run(
+            processes, cwd=tmp_path, log=tmp_path / "log", on_line=lambda *_: None,
+            deadline=None, stop_requested=lambda: False, grace=0.3,
+        )  # fmt: skip
+
+        assert (ended.name, ended.code) == ("node 1", 127)

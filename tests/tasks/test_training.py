@@ -34,7 +34,9 @@ def prepare(
     given: Callable[..., Training], place: Workplace, home: Home, settings: Settings
 ) -> Prepare:
     def prepared(*, retried: bool = False, **changes: Any) -> Prepared:
-        return training.prepare(given(**changes), place, home, settings, retried=retried)
+        return training.prepare(
+            given(**changes), place, home, settings, retried=retried, say=lambda _: None
+        )
 
     return prepared
 
@@ -85,7 +87,7 @@ class TestPrepare:
             "EM_HP_LEARNING_RATE": "0.5",
             "EM_HP_LEARNING-RATE": "0.5",
         }
-        assert found.resumed_from is None
+        assert not found.resumed
         for folder in (place.model, place.checkpoints, place.tensorboard):
             assert folder.is_dir()
             assert not any(folder.iterdir())
@@ -165,7 +167,7 @@ class TestPrepare:
         found = prepare(checkpoint_input_uri="TMP/data")
 
         assert found.env["EM_CHECKPOINT_INPUT_DIR"] == str(tmp_path / "data")
-        assert found.resumed_from is None
+        assert not found.resumed
 
     def test_an_input_checkpoint_that_is_a_file_gets_a_folder(
         self, prepare: Prepare, place: Workplace
@@ -185,7 +187,7 @@ class TestPrepare:
 
         found = prepare(retried=True, **changes)
 
-        assert found.resumed_from == folder
+        assert (found.resumed, found.checkpoints) == (True, folder)
         assert found.env["EM_CHECKPOINT_INPUT_DIR"] == found.env["EM_CHECKPOINT_DIR"]
         assert (folder / "epoch-1").read_text() == "1"
 
@@ -196,7 +198,7 @@ class TestPrepare:
 
         found = prepare(retried=True, checkpoint_input_uri="TMP/data")
 
-        assert found.resumed_from is None
+        assert not found.resumed
         assert found.env["EM_CHECKPOINT_INPUT_DIR"] == str(tmp_path / "data")
 
     def test_a_first_attempt_does_not_resume_from_what_lies_there(
@@ -204,7 +206,7 @@ class TestPrepare:
     ) -> None:
         (tmp_path / "data" / "old").touch()
 
-        assert prepare(checkpoint_uri="TMP/data").resumed_from is None
+        assert not prepare(checkpoint_uri="TMP/data").resumed
 
     def test_an_attempt_clears_what_the_last_one_left(
         self, prepare: Prepare, place: Workplace
@@ -217,6 +219,19 @@ class TestPrepare:
 
         for folder in (place.source, place.model, place.datasets):
             assert not (folder / "rubbish").exists()
+
+    def test_a_transfer_can_be_gone_on_from(self, prepare: Prepare, place: Workplace) -> None:
+        prepare()
+        partial = place.datasets / "a" / ".files.0123.partial"
+        partial.mkdir(parents=True)
+        (partial / "data").touch()
+        (place.datasets / "a" / "files").mkdir()
+        (place.datasets / "b").mkdir()
+
+        prepare(retried=True)
+
+        assert (partial / "data").exists()
+        assert [path.name for path in place.datasets.rglob("*")] == ["a", partial.name, "data"]
 
     def test_clearing_leaves_the_users_data(
         self, prepare: Prepare, place: Workplace, tmp_path: Path
@@ -254,7 +269,9 @@ class TestScriptEnvironment:
             "PATH": "/usr/bin:/bin",
         }.items():
             monkeypatch.setenv(name, value)
-        prepared = Prepared(["/overlay/bin/python", "train.py"], {"EM_HPS": "{}"}, None)
+        prepared = Prepared(
+            ["/overlay/bin/python", "train.py"], {"EM_HPS": "{}"}, Path("/checkpoints"), False
+        )
         return training.script_environment(
             prepared, home=home, flow_run_id="flow-run", mlflow_run_id="mlflow-run"
         )

@@ -86,7 +86,7 @@ class TestCheck:
             ("EntryPointOutside", _algorithm(entry_point="../data.csv")),
             ("EntryPointOutside", _algorithm(entry_point="deep/../../x.py")),
             ("EntryPointOutside", _algorithm(entry_point="TMP/algorithm/train.py")),
-            ("EntryPointOutside", _algorithm(uri="TMP/linked")),
+            ("LinkPointsOutside", _algorithm(uri="TMP/linked")),
             ("EntryPointMissing", _algorithm(entry_point="nowhere.py")),
             ("EntryPointMissing", _algorithm(entry_point="deep")),
             ("EntryPointMissing", _algorithm(entry_point=".")),

@@ -1,0 +1,104 @@
+"""Instance types: named shapes of a machine, as configuration.
+
+On a cluster a type sizes the pod. Locally every type means this machine, and of a type only the
+number of GPUs counts: a run is pinned to that many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.errors import BadInputError
+from infra.settings import Settings
+
+DEFAULT = "cpu.small"
+
+
+class InstanceType(BaseModel):
+    """The shape of one node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpu: float = Field(gt=0, description="Cores.")
+    memory_gib: float = Field(gt=0, description="Memory, in GiB.")
+    gpus: int = Field(0, ge=0, description="How many GPUs.")
+    gpu_kind: str = Field("", description="What the GPUs are, for people.")
+    gpu_resource: str = Field("nvidia.com/gpu", description="What a cluster calls such a GPU.")
+    node_selector: dict[str, str] = Field({}, description="Labels of the nodes that have it.")
+    tolerations: list[dict[str, Any]] = Field([], description="Taints of those nodes.")
+    shared_memory_gib: float = Field(0, ge=0, description="Size of /dev/shm; 0 for the usual.")
+
+
+def _gpu(kind: str, count: int, cpu: float, memory_gib: float, product: str) -> InstanceType:
+    return InstanceType(
+        cpu=cpu,
+        memory_gib=memory_gib,
+        gpus=count,
+        gpu_kind=kind,
+        node_selector={"nvidia.com/gpu.product": product},
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        shared_memory_gib=memory_gib / 4,
+    )
+
+
+_BUILT_IN: Mapping[str, InstanceType] = {
+    "cpu.small": InstanceType(cpu=2, memory_gib=8),
+    "cpu.medium": InstanceType(cpu=4, memory_gib=16),
+    "cpu.large": InstanceType(cpu=8, memory_gib=32),
+    "cpu.xlarge": InstanceType(cpu=16, memory_gib=64),
+    "gpu.t4": _gpu("T4", 1, 4, 16, "Tesla-T4"),
+    "gpu.l4": _gpu("L4", 1, 8, 32, "NVIDIA-L4"),
+    "gpu.a100": _gpu("A100", 1, 12, 128, "NVIDIA-A100-SXM4-80GB"),
+    "gpu.a100x8": _gpu("A100", 8, 96, 1024, "NVIDIA-A100-SXM4-80GB"),
+    "gpu.h100": _gpu("H100", 1, 16, 192, "NVIDIA-H100-80GB-HBM3"),
+    "gpu.h100x8": _gpu("H100", 8, 128, 1536, "NVIDIA-H100-80GB-HBM3"),
+    "gpu.h200": _gpu("H200", 1, 16, 192, "NVIDIA-H200"),
+    "gpu.h200x8": _gpu("H200", 8, 128, 1536, "NVIDIA-H200"),
+}
+
+
+def table(settings: Settings) -> dict[str, InstanceType]:
+    """Every instance type by name: the built-in ones, then those of the settings' file.
+
+    Raises:
+        BadInputError: With the code ``InstanceTypesInvalid``, if the file cannot be read as that.
+    """
+    given = _read(settings.instance_types) if settings.instance_types else {}
+    return {**_BUILT_IN, **given}
+
+
+def _read(path: Path) -> dict[str, InstanceType]:
+    try:
+        found = yaml.safe_load(path.read_text()) or {}
+        if not isinstance(found, dict):
+            raise TypeError("it holds no mapping")
+        return {str(name): InstanceType(**shape) for name, shape in found.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValidationError) as error:
+        raise BadInputError(
+            f"The instance types in {path} cannot be read: {error}.",
+            "Write a mapping such as gpu.mine: {cpu: 8, memory_gib: 64, gpus: 1}.",
+            code="InstanceTypesInvalid",
+        ) from error
+
+
+def find(name: str, settings: Settings) -> InstanceType:
+    """The instance type called ``name``; the default one if it is empty.
+
+    Raises:
+        BadInputError: With the code ``InstanceTypeUnknown``.
+    """
+    known = table(settings)
+    try:
+        return known[name or DEFAULT]
+    except KeyError:
+        raise BadInputError(
+            f"There is no instance type {name!r}.",
+            f"There are: {', '.join(sorted(known))}; MODELYARD_INSTANCE_TYPES may name a file "
+            "with more.",
+            code="InstanceTypeUnknown",
+        ) from None

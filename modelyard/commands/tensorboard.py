@@ -1,0 +1,136 @@
+"""``modelyard tensorboard``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.lifecycle import connected
+from infra import home as homes
+from infra import settings
+from infra.connection import clean_environment
+from infra.errors import NotFoundError, StackError
+from infra.home import Home
+from infra.leashed import Leashed
+from infra.stack import parts
+from modelyard import output
+from modelyard.output import Json, console
+from registry import experiments, runs
+from tasks import tensorboard as views
+
+app = typer.Typer(add_completion=False)
+
+_REFRESH_SECONDS = 5.0
+_START_SECONDS = 60.0
+_MOST_RUNS = 10_000
+
+
+def _runs(key: str) -> list[dict[str, Any]]:
+    """The runs of the experiment ``key``, or else the run ``key``."""
+    try:
+        return list(experiments.show(key, _MOST_RUNS)["runs"])
+    except NotFoundError:
+        try:
+            return [runs.show(key)]
+        except NotFoundError:
+            raise NotFoundError(
+                f"There is no experiment and no run {key!r}.",
+                "modelyard experiment list and modelyard runs list show those there are.",
+            ) from None
+
+
+def _free_port(wanted: int) -> int:
+    with parts.bind(wanted) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _refreshed(view: Path, key: str, home: Home) -> Iterator[None]:
+    """Show runs that begin meanwhile as well."""
+    done = threading.Event()
+
+    def refresh() -> None:
+        while not done.wait(_REFRESH_SECONDS):
+            with contextlib.suppress(Exception):  # the edge of the loop: shown the next time
+                views.link(view, _runs(key), home)
+
+    thread = threading.Thread(target=refresh, daemon=True, name="runs")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(_REFRESH_SECONDS)
+
+
+def _wait(url: str, process: Leashed) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.runs():
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 (always http)
+            return
+        time.sleep(0.1)
+    raise StackError("TensorBoard did not start.", "Its own words are above.")
+
+
+@app.command()
+def tensorboard(
+    key: Annotated[
+        str,
+        typer.Argument(metavar="EXPERIMENT|RUN", help="An experiment, or a run by id or name."),
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Another if it is taken.")] = 6006,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page as well.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the TensorBoard logs of an experiment or a run until Ctrl-C."""
+    home = homes.current()
+    with connected(), tempfile.TemporaryDirectory(prefix="modelyard-tensorboard-") as folder:
+        view = Path(folder, "runs")
+        shown = views.link(view, _runs(key), home)
+        if shown == 0:
+            raise NotFoundError(
+                f"There are no TensorBoard logs of {key!r}.",
+                "A script writes them to EM_TENSORBOARD_LOG_DIR; they are kept "
+                f"{settings.load().tensorboard_days:g} days.",
+                code="NoLogs",
+            )
+        url = f"http://127.0.0.1:{(chosen := _free_port(port))}/"
+        command = [
+            sys.executable, "-m", "tensorboard.main", "--logdir", str(view),
+            "--host", "127.0.0.1", "--port", str(chosen), "--reload_interval", "5",
+        ]  # fmt: skip
+        process = Leashed(command, env=clean_environment(), cwd=Path(folder), grace=2.0)
+        threading.Thread(target=_drain, args=(process,), daemon=True, name="output").start()
+        try:
+            _wait(url, process)
+            if json:
+                output.as_json({"url": url, "runs": shown})
+            else:
+                console.print(f"TensorBoard shows {shown} runs: {url}  (Ctrl-C ends it)")
+            if browser:
+                webbrowser.open(url)
+            with _refreshed(view, key, home):
+                process.wait()
+        finally:
+            process.stop()
+            process.wait()
+
+
+def _drain(process: Leashed) -> None:
+    """Pass on what TensorBoard says, away from the answer of this command."""
+    while data := os.read(process.output.fileno(), 4096):
+        sys.stderr.buffer.write(data)
+        sys.stderr.flush()
