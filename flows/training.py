@@ -76,7 +76,7 @@ def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepa
             "containers.",
             request.resources.image,
         )
-    return training.prepare(
+    prepared = training.prepare(
         request,
         place,
         execution.home,
@@ -84,6 +84,9 @@ def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepa
         retried=execution.attempt > 1,
         say=get_run_logger().info,
     )
+    if prepared.resumed:
+        get_run_logger().info("Resuming from the checkpoints in %s", prepared.checkpoints)
+    return prepared
 
 
 @task(name="run script", cache_policy=NO_CACHE, persist_result=False)
@@ -119,7 +122,7 @@ def _run_script(
                 warn=get_run_logger().warning,
             ),
         ):
-            return script.run(
+            ended = script.run(
                 processes,
                 cwd=place.source,
                 log=place.log,
@@ -129,6 +132,9 @@ def _run_script(
                 grace=execution.settings.stop_grace_seconds,
                 keep=[lock.fileno() for lock in lease.locks],
             )
+            if ended.ending is Ending.EXITED and ended.code == 0:
+                place.finished.touch()
+    return ended
 
 
 @contextlib.contextmanager
@@ -243,23 +249,27 @@ def _open(request: Training, execution: Execution) -> Tracked:
 def _train(execution: Execution, request: Training) -> State[Any]:
     request = training_request.resolved(request)
     place = Workplace(execution.home.runs / execution.flow_run_id)
-    prepared = _prepare(request, place, execution)
-    if prepared.resumed:
-        get_run_logger().info("Resuming from the checkpoints in %s", prepared.checkpoints)
+    finished = execution.attempt > 1 and place.finished.exists()
+    prepared = None if finished else _prepare(request, place, execution)
     tracked = _open(request, execution)
     run_id = tracked.run_id
     status = "KILLED"
     try:
-        ended = _run_script(request, prepared, place, execution, tracked)
+        if prepared:
+            ended = _run_script(request, prepared, place, execution, tracked)
+        else:
+            get_run_logger().info("The script has ended well before; what it left is published.")
+            checkpoints.copy(place.checkpoints, training.mirror_uri(request))
+            ended = Ended(Ending.EXITED, 0, ())
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
-        status, state = "FAILED", lifecycle.failed("FailTrain", error)
+        status, state = "FAILED", lifecycle.failed("FailTrain", training.kept(error, place))
     except OSError as error:
         status = "FAILED"
         if not storage.is_disk_full(error):
             raise
         full = DiskFullError(f"The disk of {place.root} is full.", "Make room, and retry.")
-        state = lifecycle.failed("FailTrain", full)
+        state = lifecycle.failed("FailTrain", training.kept(full, place))
     except Exception:
         status = "FAILED"
         raise
@@ -297,6 +307,7 @@ def _conclude(
     if failure:
         return "FAILED", lifecycle.failed("FailTrain", failure)
     model_uri = _publish(request, place, execution, run_id, request.name or execution.name)
+    place.finished.unlink(missing_ok=True)
     result = tracking.result(run_id)
     if result["metrics"]:
         create_table_artifact(

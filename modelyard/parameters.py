@@ -61,7 +61,7 @@ def _value(text: str) -> Any:
     except BadInputError:
         return text
     if isinstance(value, str):
-        return value
+        return value if text[0] == text[-1] and text[0] in "'\"" else text
     plain = isinstance(value, bool | int | float) and json.dumps(value) == text
     return value if plain else text
 

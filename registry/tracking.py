@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities import PagedList
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from infra.errors import ConflictError
+from infra.errors import ConflictError, StackError
 from registry import experiment_names
 
 FLOW_RUN_TAG = "modelyard.flow_run_id"
@@ -292,10 +293,40 @@ def delete_run(run_id: str) -> None:
 
 
 def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
-    """Upload a folder's content as artifacts of the run; the artifacts' URI."""
+    """Make a folder's content the run's artifacts at ``artifact_path``; the artifacts' URI.
+
+    What was there, of an earlier attempt, goes first.
+
+    Raises:
+        StackError: If MLflow has something else there afterwards.
+    """
     mlflow = client()
+    uri = f"{mlflow.get_run(run_id).info.artifact_uri}/{artifact_path}"
+    repository = get_artifact_repository(uri, tracking_uri=mlflow.tracking_uri)
+    repository.delete_artifacts()
     mlflow.log_artifacts(run_id, str(folder), artifact_path)
-    return f"{mlflow.get_run(run_id).info.artifact_uri}/{artifact_path}"
+    wanted = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    found = dict(_sizes(repository, None))
+    if found != wanted:
+        differing = sorted(name for name, _ in found.items() ^ wanted.items())
+        raise StackError(
+            f"MLflow has not kept {', '.join(differing[:5])} as it was.",
+            "See its log: modelyard status --logs mlflow.",
+            code="ArtifactsDiffer",
+        )
+    return uri
+
+
+def _sizes(repository: ArtifactRepository, folder: str | None) -> Iterator[tuple[str, int]]:
+    for found in repository.list_artifacts(folder):
+        if found.is_dir:
+            yield from _sizes(repository, found.path)
+        else:
+            yield found.path, found.file_size or 0
 
 
 def log_file(run_id: str, file: Path, artifact_path: str) -> None:

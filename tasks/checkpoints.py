@@ -67,6 +67,16 @@ def mirrored(
     mirror.copy()
 
 
+def copy(folder: Path, uri: str) -> None:
+    """Copy all of ``folder`` to ``uri``; to "" nothing.
+
+    Raises:
+        ModelyardError: If it fails.
+    """
+    if uri and folder.is_dir():
+        _Mirror(folder, uri).copy()
+
+
 class _Mirror:
     def __init__(self, folder: Path, uri: str) -> None:
         self._folder = folder

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from infra import storage
 from infra.connection import clean_environment
-from infra.errors import DiskFullError, RunFailedError
+from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import remains
@@ -81,10 +82,17 @@ class Workplace:
         """Everything that the script printed, attempt after attempt."""
         return self.root / "train.log"
 
+    @property
+    def finished(self) -> Path:
+        """There once the script has ended well, until what it left is published."""
+        return self.root / "finished"
+
     def clear(self) -> None:
-        """Remove what an attempt needs only while it runs."""
-        for folder in (self.source, self.datasets, self.model, self.checkpoint_input):
+        """Remove what an attempt needs only while it runs, but for a model that waits."""
+        for folder in (self.source, self.datasets, self.checkpoint_input):
             shutil.rmtree(folder, ignore_errors=True)
+        if not self.finished.exists():
+            shutil.rmtree(self.model, ignore_errors=True)
 
     def clear_for_retry(self) -> None:
         """Remove what an earlier attempt left, but for transfers that can be gone on from."""
@@ -365,6 +373,13 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
     )
 
 
+def kept(error: ModelyardError, place: Workplace) -> ModelyardError:
+    """``error``, telling what becomes of the model if there is one that waits."""
+    if place.finished.exists():
+        error.hint += f" The model is kept in {place.model}; a retry of the run publishes it."
+    return error
+
+
 def publish_log(training: Training, place: Workplace) -> None:
     """Copy the log to ``logs.uri``, if one was given.
 
@@ -393,9 +408,23 @@ def has_model(place: Workplace) -> bool:
 
 
 def check_model(place: Workplace) -> None:
-    """Refuse what cannot be uploaded: links that lead out or nowhere, sockets, pipes.
+    """Refuse what MLflow cannot keep: links that lead out or nowhere, pipes, names with '#'.
 
     Raises:
         BadInputError: If there is any.
     """
     storage.check_tree(place.model, links_resolve=True)
+    for path in place.model.rglob("*"):
+        name = path.name
+        if path.is_symlink() and path.is_dir():
+            raise BadInputError(
+                f"MLflow cannot keep the link {str(path.relative_to(place.model))!r} to a folder.",
+                "Replace the link by the folder.",
+                code="LinkToFolder",
+            )
+        if "#" in name or "?" in name or unquote(name) != name or not name.isprintable():
+            raise BadInputError(
+                f"MLflow cannot keep a file called {str(path.relative_to(place.model))!r}.",
+                "Give it a name without '#', '?', '%' and control characters.",
+                code="FileNameInvalid",
+            )

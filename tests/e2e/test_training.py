@@ -368,6 +368,24 @@ def test_a_model_that_cannot_be_uploaded_fails_the_run_at_once(stack):
     assert "NotAFile" in answer.json["message"]
 
 
+def test_a_model_that_could_not_be_published_waits_for_a_retry(stack):
+    answer = stack.ask("run", "train", "--watch", *flags("pipe", {"name": "waits"}))
+    run = answer.json["flow_run_id"]
+    model = stack.home / "runs" / run / "model"
+    assert str(model) in answer.json["message"]
+    (model / "pipe").unlink()
+    (model / "empty").touch()
+
+    stack.do("runs", "retry", run)
+
+    found = stack.wait_for_state(run, "COMPLETE")
+    assert found["result"]["model_uri"] == "models:/waits/1"
+    assert (stack.home / "runs" / run / "train.log").read_text() == "once\n"
+    kept = mlflow(stack, f"artifacts/list?run_id={found['result']['mlflow_run_id']}&path=model")
+    assert [file["path"] for file in kept["files"]] == ["model/empty", "model/weights"]
+    assert not model.exists()
+
+
 def test_a_renamed_run_keeps_its_name_when_it_is_retried(stack):
     run = stack.start("fails", name="old name")
     stack.wait_for_state(run, "FAIL TRAIN")

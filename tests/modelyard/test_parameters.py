@@ -108,7 +108,10 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         ("a=[1]", {"a": "[1]"}),
         ("a={{ x", {"a": "{{ x"}),
         ("a=secret:b", {"a": "secret:b"}),
-        ("a= x", {"a": "x"}),
+        ("a= x", {"a": " x"}),
+        ("a=hello # world", {"a": "hello # world"}),
+        ("a=one\ntwo", {"a": "one\ntwo"}),
+        ("a=&a b", {"a": "&a b"}),
     ],
 )
 def test_what_a_program_gets_is_as_it_was_written(pair: str, read: dict[str, Any]) -> None:

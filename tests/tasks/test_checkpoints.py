@@ -132,3 +132,13 @@ def test_a_file_that_goes_meanwhile_is_no_error(
     checkpoints._Mirror(folder, str(kept)).copy()
 
     assert read_tree(kept) == {"deep/stays": "1"}
+
+
+def test_all_at_once(folder: Path, kept: Path) -> None:
+    write_tree(folder, {"one": "1"})
+
+    checkpoints.copy(folder, "")
+    checkpoints.copy(folder / "none", str(kept))
+    assert not kept.exists()
+    checkpoints.copy(folder, str(kept))
+    assert read_tree(kept) == {"one": "1"}

@@ -355,6 +355,47 @@ class TestOutput:
         (place.model / "model.bin").touch()
         assert training.has_model(place)
 
+    @pytest.mark.parametrize("name", ["w#1", "w?", "a%20b", "a\tb", "deep/w#1"])
+    def test_a_name_that_mlflow_cannot_keep_is_refused(self, place: Workplace, name: str) -> None:
+        file = place.model / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+        with pytest.raises(BadInputError) as raised:
+            training.check_model(place)
+
+        assert raised.value.code == "FileNameInvalid"
+
+    def test_other_names_are_kept(self, place: Workplace) -> None:
+        place.model.mkdir(parents=True)
+        for name in ("a b", "a+b", "100%.txt", "한글", "a;b&c=d", ".hidden"):
+            (place.model / name).touch()
+
+        training.check_model(place)
+
+    def test_a_link_to_a_folder_is_refused(self, place: Workplace) -> None:
+        (place.model / "v1").mkdir(parents=True)
+        (place.model / "latest").symlink_to("v1")
+
+        with pytest.raises(BadInputError) as raised:
+            training.check_model(place)
+
+        assert raised.value.code == "LinkToFolder"
+
+    def test_a_model_that_waits_is_kept_and_said(self, place: Workplace) -> None:
+        place.model.mkdir(parents=True)
+        error = DiskFullError("Full.", "Make room.")
+        assert training.kept(error, place).hint == "Make room."
+
+        place.finished.touch()
+        place.clear()
+
+        assert place.model.exists()
+        assert str(place.model) in training.kept(error, place).hint
+        place.finished.unlink()
+        place.clear()
+        assert not place.model.exists()
+
     def test_the_model_is_published(
         self, given: Callable[..., Training], place: Workplace, tmp_path: Path
     ) -> None:
