@@ -38,7 +38,7 @@ from tasks.parameters import Text
 from tasks.resources import Resources
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Prepared, Workplace
-from tasks.training_request import Algorithm, Dataset, Logs, Scalar, Training
+from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Scalar, Training
 from tuning.metrics import MetricPattern
 
 _METRICS_SECONDS = 30.0
@@ -98,8 +98,7 @@ def _run_script(
     deadline = execution.began + limit * 60 if limit else None
     with _gpus(request, execution, deadline) as lease:
         if lease is None:
-            stopped = execution.cancelled.is_set()
-            return Ended(Ending.STOPPED if stopped else Ending.TIMED_OUT, 0, ())
+            return Ended(Ending.STOPPED, 0, ())
         processes = nodes.processes(
             prepared.command,
             training.script_environment(
@@ -141,7 +140,11 @@ def _run_script(
 def _gpus(
     request: Training, execution: Execution, deadline: float | None
 ) -> Iterator[gpus.Lease | None]:
-    """The GPUs that the run is pinned to; None if it ends before it has them."""
+    """The GPUs that the run is pinned to; None if it is stopped before it has them.
+
+    Raises:
+        RunFailedError: If they are not free before the deadline.
+    """
     logger = get_run_logger()
     available = gpus.devices(execution.settings)
     wanted = resources_of.gpu_count(request.resources, execution.settings)
@@ -151,16 +154,23 @@ def _gpus(
         )
         wanted = 0
 
+    holding: list[str] = []
+
+    def waiting(holders: list[str]) -> None:
+        holding[:] = holders
+        logger.info("Waiting for a GPU: %s", "; ".join(holders))
+
     def give_up() -> bool:
-        late = deadline is not None and time.monotonic() >= deadline
-        return late or execution.cancelled.is_set()
+        if deadline is not None and time.monotonic() >= deadline:
+            raise _timed_out(request, f"waited for a GPU ({'; '.join(holding)})")
+        return execution.cancelled.is_set()
 
     with gpus.lease(
         available,
         wanted,
         holder=f"run {execution.name} ({execution.flow_run_id})",
         shared=request.resources.share_gpus,
-        waiting=lambda holders: logger.info("Waiting for a GPU: %s", "; ".join(holders)),
+        waiting=waiting,
         give_up=give_up,
     ) as lease:
         if lease and lease.names:
@@ -263,7 +273,8 @@ def _train(execution: Execution, request: Training) -> State[Any]:
             ended = Ended(Ending.EXITED, 0, ())
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
-        status, state = "FAILED", lifecycle.failed("FailTrain", training.kept(error, place))
+        name = statuses.TIMED_OUT_NAME if error.code == "Timeout" else "FailTrain"
+        status, state = "FAILED", lifecycle.failed(name, training.kept(error, place))
     except OSError as error:
         status = "FAILED"
         if not storage.is_disk_full(error):
@@ -282,6 +293,15 @@ def _train(execution: Execution, request: Training) -> State[Any]:
     return state
 
 
+def _timed_out(request: Training, what: str) -> RunFailedError:
+    return RunFailedError(
+        f"The training {what} for its {request.max_minutes:g} minutes.",
+        "Give it a larger max_minutes; a retry resumes from its newest checkpoint, if any.",
+        state=statuses.TIMED_OUT,
+        code="Timeout",
+    )
+
+
 def _publish_log(request: Training, place: Workplace) -> None:
     try:
         training.publish_log(request, place)
@@ -292,20 +312,18 @@ def _publish_log(request: Training, place: Workplace) -> None:
 def _conclude(
     ended: Ended, request: Training, place: Workplace, execution: Execution, run_id: str
 ) -> tuple[str, State[Any]]:
-    """MLflow's status and Prefect's state for a script that has ended."""
+    """MLflow's status and Prefect's state for a script that has ended.
+
+    Raises:
+        ModelyardError: If it ended badly, or what it left cannot be published.
+    """
     if ended.ending is Ending.STOPPED:
         return "KILLED", Cancelled(message="Stopped.")
     if ended.ending is Ending.TIMED_OUT:
-        error = RunFailedError(
-            f"The training was stopped after its {request.max_minutes:g} minutes.",
-            "Give it a larger max_minutes; a retry resumes from its newest checkpoint.",
-            state=statuses.TIMED_OUT,
-            code="Timeout",
-        )
-        return "FAILED", lifecycle.failed(statuses.TIMED_OUT_NAME, error)
+        raise _timed_out(request, "ran")
     failure = training.failure(ended, str(place.log))
     if failure:
-        return "FAILED", lifecycle.failed("FailTrain", failure)
+        raise failure
     model_uri = _publish(request, place, execution, run_id, request.name or execution.name)
     place.finished.unlink(missing_ok=True)
     result = tracking.result(run_id)
@@ -337,7 +355,7 @@ def train(
     output_uri: Text = "",
     metrics: list[MetricPattern] = [],  # noqa: B006
     logs: Logs = Logs(),  # noqa: B008
-    max_minutes: float | None = None,
+    max_minutes: Minutes = None,
 ) -> dict[str, Any]:
     """Train a model with a script of your own, or a provided algorithm, and register it.
 

@@ -32,6 +32,13 @@ from typing import NoReturn
 
 import prefect.context
 
+from infra.settings import Settings
+
+# Settings are the stack's, whatever shell a command is typed in: what its worker has, counts.
+_OF_THE_STACK = {
+    "CUDA_VISIBLE_DEVICES",
+    *(f"MODELYARD_{name.upper()}" for name in Settings.model_fields.keys() - {"database_url"}),
+}
 _GRACE_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 
@@ -205,8 +212,10 @@ def _become(job: Job) -> None:
     for target, stream in enumerate(job.streams):
         os.dup2(stream, target)
         os.close(stream)
+    ours = {name: value for name, value in os.environ.items() if name in _OF_THE_STACK}
     os.environ.clear()
-    os.environ.update(job.env)
+    os.environ.update({n: value for n, value in job.env.items() if n not in _OF_THE_STACK})
+    os.environ.update(ours)
     os.chdir(job.cwd)
     sys.argv = [job.module, *job.arguments]
     prefect.context.refresh_global_settings_context()

@@ -51,9 +51,14 @@ def check_description(description: str) -> None:
     Raises:
         BadInputError: With the code ``TextInvalid``.
     """
-    if "\0" in description or len(description) > LONGEST_DESCRIPTION:
+    if not is_text(description) or len(description) > LONGEST_DESCRIPTION:
         raise BadInputError(
-            f"The description holds a zero byte or more than {LONGEST_DESCRIPTION} characters.",
+            f"The description holds what is no text, or over {LONGEST_DESCRIPTION} characters.",
             "Shorten it.",
             code="TextInvalid",
         )
+
+
+def is_text(text: str) -> bool:
+    """Whether a database keeps ``text``: no zero byte, and no half of a character."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from infra.errors import BadInputError
+
+LARGEST_NUMBER = 2**63 - 1
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -58,12 +61,33 @@ def without_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_numbers(value: Any, where: str) -> None:
+    """Refuse numbers that Prefect cannot give back.
+
+    It writes them as JSON, where a large float is an integer, and reads 64-bit integers only; one
+    run with a larger number would make every list that it is in fail.
+    """
+    if isinstance(value, int | float) and LARGEST_NUMBER < abs(value) < math.inf:
+        raise BadInputError(
+            f"{where} is {value:.3g}, which is too large to be kept.",
+            "Give a number of less than 63 bits, or the number as a text.",
+            code="NumberTooLarge",
+        )
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for name, inner in value.items() if isinstance(value, Mapping) else ():
+        _check_numbers(inner, f"{where}.{name}".lstrip("."))
+
+
 def read(model: type[M], parameters: Mapping[str, Any]) -> M:
-    """``parameters`` as ``model``.
+    """``parameters`` as ``model``; what is null is left out.
 
     Raises:
-        BadInputError: With the code ``ParameterUnknown`` or ``ParameterInvalid``.
+        BadInputError: With the code ``ParameterUnknown``, ``ParameterInvalid`` or
+            ``NumberTooLarge``.
     """
+    parameters = without_nulls(parameters)
+    _check_numbers(parameters, "")
     for name in parameters:
         if name not in model.model_fields:
             raise BadInputError(

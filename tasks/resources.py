@@ -50,7 +50,7 @@ class Resources(BaseModel):
         "", description="The container image to run in. This machine's own pools use none."
     )
     data_storage_gib: float = Field(
-        0, ge=0, description="Room for data on each machine, in GiB; 0 for what is usual."
+        0, ge=0, le=1e9, description="Room for data on each machine, in GiB; 0 for what is usual."
     )
     allow_cpu: bool = Field(
         False, description="Run without GPUs where there are not as many as the type has."

@@ -11,12 +11,13 @@ from pathlib import Path
 from infra import run_lock
 from infra.home import Home
 from tasks.training import Workplace
+from tuning.event_files import FILES
 
 _SECONDS_PER_DAY = 86400.0
 
 
 def link(view: Path, runs: Iterable[Mapping[str, object]], home: Home) -> int:
-    """Make ``view`` a folder that shows the runs' logs under their names; how many it shows.
+    """Make ``view`` a folder that shows the runs' logs under their names; how many have any.
 
     It can be called again while TensorBoard reads the folder.
 
@@ -39,7 +40,7 @@ def link(view: Path, runs: Iterable[Mapping[str, object]], home: Home) -> int:
     for name, logs in wanted.items():
         with contextlib.suppress(FileExistsError):
             (view / name).symlink_to(logs)
-    return len(wanted)
+    return sum(any(logs.rglob(FILES)) for logs in wanted.values())
 
 
 def forget(home: Home, days: float) -> int:

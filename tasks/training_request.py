@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -16,6 +17,7 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
 )
 
 from infra import storage
@@ -25,7 +27,7 @@ from infra.settings import Settings
 from infra.storage import store
 from registry import names
 from tasks import provided, resources
-from tasks.parameters import Text
+from tasks.parameters import LARGEST_NUMBER, Text
 from tasks.resources import Resources
 from tuning.metrics import MetricPattern
 
@@ -34,7 +36,20 @@ MOST_DATASETS = 10
 LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
 
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+# A form refuses what Prefect could not give back; elsewhere tasks/parameters.py does.
+_BOUNDS = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
+Scalar = (
+    StrictBool
+    | Annotated[StrictInt, WithJsonSchema({"type": "integer", **_BOUNDS})]
+    | Annotated[StrictFloat, WithJsonSchema({"type": "number", **_BOUNDS})]
+    | StrictStr
+)
+Minutes = Annotated[
+    float | None,
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 10**9}, {"type": "null"}]}
+    ),
+]
 
 # What runs an entry point, by its ending; None is the Python of the run's environment.
 RUNNERS = {".py": None, ".sh": "bash"}
@@ -99,7 +114,7 @@ class Training(BaseModel):
     output_uri: Text = ""
     metrics: list[MetricPattern] = []
     logs: Logs = Logs()
-    max_minutes: float | None = None
+    max_minutes: Minutes = None
 
     def absolute(self) -> Training:
         """The same with relative paths made absolute against the caller's working directory."""
@@ -180,7 +195,7 @@ def check_static(training: Training) -> None:
     _check_hyperparameters(training.hyperparameters)
     _check_datasets(training.datasets)
     _check_metrics(training.metrics)
-    if training.max_minutes is not None and not training.max_minutes > 0:
+    if training.max_minutes is not None and not 0 < training.max_minutes < math.inf:
         raise BadInputError(
             f"max_minutes is {training.max_minutes:g}.",
             "Give the longest time in minutes, above 0, or leave it out.",
@@ -213,9 +228,9 @@ def _check_provided(training: Training) -> None:
 
 def _check_texts(training: Training) -> None:
     for where, text in _texts(training.model_dump(), ""):
-        if "\0" in text or len(text) > LONGEST_TEXT:
+        if not names.is_text(text) or len(text) > LONGEST_TEXT:
             raise BadInputError(
-                f"{where} holds a zero byte or more than {LONGEST_TEXT} characters.",
+                f"{where} holds what is no text, or more than {LONGEST_TEXT} characters.",
                 "Shorten it, or put it into a file of the algorithm.",
                 code="TextInvalid",
             )

@@ -86,6 +86,7 @@ def test_what_this_machine_has_not_is_refused(stack):
         ({"instance_type": "gpu.moon"}, "InstanceTypeUnknown"),
         ({"nodes": 200}, "NodesTooMany"),
         ({"nodes": 0}, "ParameterInvalid"),
+        ({"data_storage_gib": 1e300}, "NumberTooLarge"),
     ]:
         answer = stack.ask("run", "train", *flags("steps", {"resources": resources}))
         assert answer.error["code"] == code
@@ -144,8 +145,10 @@ def test_metrics_in_every_way(stack):
 
 
 def test_two_runs_never_share_a_gpu(fresh, tmp_path):
-    fresh.extra["MODELYARD_GPUS"] = f"{fresh.home.name}-a,{fresh.home.name}-b"  # as no other stack
+    names = {f"{fresh.home.name}-a", f"{fresh.home.name}-b"}  # as no other stack has
+    fresh.extra["MODELYARD_GPUS"] = ",".join(names)
     fresh.do("up", "--detach")
+    del fresh.extra["MODELYARD_GPUS"]  # a setting of the stack, whatever a shell has
     until = tmp_path / "until"
 
     def started(name, **resources):
@@ -160,17 +163,22 @@ def test_two_runs_never_share_a_gpu(fresh, tmp_path):
         )[1]  # fmt: skip
 
     first, second = started("first"), started("second")
-    assert {sees(first), sees(second)} == set(fresh.extra["MODELYARD_GPUS"].split(","))
+    assert {sees(first), sees(second)} == names
     third = started("third")
     wait_for(
         lambda: [line for line in _lines(fresh, third) if line.startswith("Waiting for a GPU")],
         60, "the third to wait",
     )  # fmt: skip
     assert not (fresh.home / "runs" / third / "train.log").exists()
+    late = fresh.start(
+        "gpus", name="late", resources={"instance_type": "gpu.t4"}, max_minutes=0.05
+    )
+    found = fresh.wait_for_state(late, "TIMED OUT")
+    assert "waited for a GPU" in found["message"]
     fourth = started("fourth")
     fresh.do("runs", "stop", fourth)
     fresh.do("runs", "stop", first)
-    assert sees(third) in fresh.extra["MODELYARD_GPUS"]
+    assert sees(third) in names
     until.touch()
     for run in (second, third):
         assert fresh.wait_for_state(run, "COMPLETE", "FAIL TRAIN")["state"] == "COMPLETE"

@@ -22,6 +22,7 @@ _MODULES = {
 import json, os, sys
 print(json.dumps({"name": __name__, "argv": sys.argv, "cwd": os.getcwd(), "read": sys.stdin.read(),
                   "colour": os.environ.get("COLOUR"), "servers": os.environ.get("SERVERS"),
+                  "region": os.environ.get("MODELYARD_REGION"),
                   "leads": os.getsid(0) == os.getpid()}))
 print("problem", file=sys.stderr)
 """,
@@ -91,7 +92,9 @@ def _environment(folder: Path, **more: str) -> dict[str, str]:
 
 def _serve(folder: Path, path: Path, *arguments: str) -> subprocess.Popen[str]:
     server = subprocess.Popen(
-        [sys.executable, "-P", *arguments], env=_environment(folder, SERVERS="own"), cwd=folder
+        [sys.executable, "-P", *arguments],
+        env=_environment(folder, SERVERS="own", MODELYARD_REGION="stack"),
+        cwd=folder,
     )
     eventually(lambda: forked.accepts(path) or server.poll() is not None, "the server listens")
     return server
@@ -144,7 +147,13 @@ def run(start: Start) -> Run:
 
 
 def test_a_module_runs_as_if_started_by_the_client(run: Run, tmp_path: Path) -> None:
-    done = run("shows", "--flag", "two words", given="given", env={"COLOUR": "blue"})
+    done = run(
+        "shows",
+        "--flag",
+        "two words",
+        given="given",
+        env={"COLOUR": "blue", "MODELYARD_REGION": "shell"},
+    )
 
     assert done.returncode == 0
     assert done.stderr == "problem\n"
@@ -156,6 +165,7 @@ def test_a_module_runs_as_if_started_by_the_client(run: Run, tmp_path: Path) -> 
         "read": "given",
         "colour": "blue",
         "servers": None,
+        "region": "stack",  # a setting, and so the stack's
         "leads": True,
     }
 

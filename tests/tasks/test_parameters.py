@@ -148,3 +148,37 @@ class TestRead:
         assert "hunter2" not in str(raised.value)
         assert raised.value.__cause__ is None
         assert raised.value.__suppress_context__
+
+
+class _Asked(BaseModel):
+    numbers: dict[str, int | float] = {}
+    listed: list[float] = []
+    text: str = "default"
+
+
+@pytest.mark.parametrize(
+    ("given_", "where"),
+    [
+        ({"numbers": {"x": 2**63}}, "numbers.x is 9.22e+18"),
+        ({"numbers": {"x": -(2**64)}}, "numbers.x is -1.84e+19"),
+        ({"numbers": {"x": 1e20}}, "numbers.x is 1e+20"),
+        ({"listed": [1, 1e300]}, "listed.1 is 1e+300"),
+    ],
+)
+def test_numbers_that_prefect_could_not_give_back(given_: dict[str, Any], where: str) -> None:
+    with pytest.raises(BadInputError, match=where.replace("+", r"\+")) as raised:
+        parameters.read(_Asked, given_)
+
+    assert raised.value.code == "NumberTooLarge"
+
+
+def test_numbers_that_it_can() -> None:
+    numbers = {"a": 2**63 - 1, "b": -(2**63 - 1), "c": 9e18, "d": 1e-300, "e": True}
+
+    assert parameters.read(_Asked, {"numbers": numbers}).numbers["a"] == 2**63 - 1
+
+
+def test_null_is_left_out_everywhere() -> None:
+    asked = {"text": None, "numbers": {"x": None, "y": 1}, "listed": None}
+
+    assert parameters.read(_Asked, asked) == _Asked(numbers={"y": 1})

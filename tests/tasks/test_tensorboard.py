@@ -47,6 +47,14 @@ class TestLink:
         assert tensorboard.link(tmp_path / "view", runs, home) == 2
         assert {path.name for path in (tmp_path / "view").iterdir()} == {"a", "a id-2"}
 
+    def test_a_run_that_has_written_nothing_does_not_count(
+        self, home: Home, tmp_path: Path
+    ) -> None:
+        Workplace(home.runs / "id-1").tensorboard.mkdir(parents=True)
+
+        assert tensorboard.link(tmp_path / "view", [{"id": "id-1", "name": "a"}], home) == 0
+        assert (tmp_path / "view" / "a").exists()  # it may yet write
+
     def test_again_it_follows_the_runs(self, home: Home, tmp_path: Path) -> None:
         _logs(home, "id-1")
         second = _logs(home, "id-2")

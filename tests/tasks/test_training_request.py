@@ -133,6 +133,8 @@ class TestCheck:
             ("MetricTwice", {"metrics": [{"name": "a"}, {"name": "a", "pattern": "(.)"}]}),
             ("MaxMinutesInvalid", {"max_minutes": 0}),
             ("MaxMinutesInvalid", {"max_minutes": -1}),
+            ("MaxMinutesInvalid", {"max_minutes": "inf"}),
+            ("TextInvalid", {"description": "\udcff"}),
             ("MaxMinutesInvalid", {"max_minutes": "nan"}),
         ],
         ids=str,

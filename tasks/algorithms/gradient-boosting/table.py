@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from sklearn.model_selection import train_test_split
 _SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _FEWEST_ROWS = 10
 _MOST_CLASSES_OF_NUMBERS = 20
+
+_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
 
@@ -69,7 +72,9 @@ def _read(folder: Path, name: str, settings: Settings) -> pd.DataFrame:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.name.lower().endswith(_SUFFIXES) and not path.name.startswith(".")
+        if path.is_file()
+        and path.name.lower().endswith(_SUFFIXES)
+        and not path.name.startswith(".")
     ]
     if not files:
         raise TrainingError(f"The data set {name!r} has no file that ends in .csv or .parquet.")
@@ -100,11 +105,21 @@ def _read_file(path: Path, settings: Settings) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        header = pd.read_csv(path, sep=settings.delimiter, header=None, nrows=1, dtype=str)
-        twice = header.iloc[0][header.iloc[0].duplicated()]
+        separator = _SEPARATORS[settings.delimiter]
+        header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+        if header.isna().sum() > 1:
+            raise TrainingError(f"The file {path.name} has several columns without a name.")
+        twice = header[header.duplicated()]
         if len(twice):
             raise TrainingError(f"The file {path.name} has the column {twice.iloc[0]!r} twice.")
-        return pd.read_csv(path, sep=settings.delimiter, low_memory=False)
+        with warnings.catch_warnings():
+            # Rows with more fields than the header: else their first would be taken for an index.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, sep=separator, low_memory=False, index_col=False)
+    except pd.errors.ParserWarning:
+        raise TrainingError(
+            f"The file {path.name} has rows with more fields than its header."
+        ) from None
     except pd.errors.EmptyDataError:
         raise TrainingError(f"The file {path.name} is empty.") from None
     except ValueError as error:  # what is no CSV, no UTF-8 or no Parquet
@@ -141,7 +156,7 @@ def _feature(column: pd.Series[Any]) -> pd.Series[Any]:
     if types.is_numeric_dtype(column):
         return column.astype("float64")
     kinds = {type(value) for value in column.dropna().unique()}
-    if kinds == {bool}:
+    if kinds <= {bool} or kinds <= {int, float}:  # integers of any size, too
         return column.astype("object").astype("float64")
     if kinds != {str}:
         found = " and ".join(sorted(kind.__name__ for kind in kinds))

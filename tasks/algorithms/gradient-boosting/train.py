@@ -259,6 +259,9 @@ def main() -> None:
         sys.exit(str(error))
     except OSError as error:
         sys.exit(f"A file could not be read or written: {error}.")
+    except ValueError as error:  # scikit-learn's, of values that it cannot compute with
+        why = " ".join(str(error).split()).rstrip(".")
+        sys.exit(f"The data cannot be learned from: {why}.")
 
 
 if __name__ == "__main__":
