@@ -18,7 +18,7 @@ from tensorboard.util import tensor_util
 
 from tuning.metrics import Observation
 
-_FILES = "events.out.tfevents.*"
+FILES = "events.out.tfevents.*"
 _SCALARS = "scalars"
 _FORBIDDEN = re.compile(r"[^\w.:/ -]")  # in a metric's name, for MLflow
 
@@ -35,7 +35,7 @@ class EventFiles:
 
     def poll(self) -> Iterator[Observation]:
         """Every scalar that was written since the last time, file by file."""
-        for path in sorted(self._folder.rglob(_FILES)):
+        for path in sorted(self._folder.rglob(FILES)):
             if path not in self._given_up:
                 yield from self._new(path)
 

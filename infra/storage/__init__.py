@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from infra.errors import BadInputError
 from infra.storage.base import Entry, Store
-from infra.storage.file import FileStore, is_disk_full
+from infra.storage.disk import is_disk_full
+from infra.storage.file import FileStore
 from infra.storage.nas import NasStore
 from infra.storage.partial import is_partial
 from infra.storage.tree import check_tree
 
 __all__ = ["Entry", "Store", "absolute", "check_tree", "is_disk_full", "is_partial", "store"]
 
-# Their keys and paths are taken as they are written: %20 is no space, and ? and # are letters.
-_LITERAL = {"s3", "obs", "nas"}
-
 
 def _split(uri: str) -> tuple[str, str, str]:
-    """Scheme, host and path of a URI; a bare path has the scheme ``file``."""
+    """Scheme, host and path of a URI; a bare path has the scheme ``file``.
+
+    ? and # are letters. Only where the scheme ``file`` is written, %20 is a space.
+    """
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return "file", "", uri
-    if scheme.lower() in _LITERAL:
-        host, slash, path = rest.partition("/")
-        return scheme.lower(), host, slash + path
-    parts = urlsplit(uri)
-    return parts.scheme, parts.netloc, unquote(parts.path)
+    scheme = scheme.lower()
+    host, slash, path = rest.partition("/")
+    return scheme, host, slash + (unquote(path) if scheme == "file" else path)
 
 
 def absolute(uri: str) -> str:
@@ -35,7 +35,9 @@ def absolute(uri: str) -> str:
 
     Done where the caller is: the process that will read the path has another working directory.
     """
-    return uri if "://" in uri or not uri else str(Path(uri).expanduser().absolute())
+    if "://" in uri or uri.startswith("/") or not uri:
+        return uri
+    return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 (resolve() follows links)
 
 
 def store(uri: str) -> Store:

@@ -31,12 +31,16 @@ class Store(ABC):
 
     The contract, which ``tests/infra/storage/contract.py`` checks of every implementation:
 
-    - ``fetch`` and ``publish`` are atomic: until they return, nothing is visible under the
-      destination's name; when they raise, nothing new is visible anywhere. What was transferred
-      may stay hidden (``.NAME.DIGEST.partial`` beside a destination, unfinished uploads in a
-      bucket) only where a repeat goes on from it; files and mounted folders leave nothing.
+    - ``fetch``, and ``publish`` to a new folder, are atomic: until they return, nothing is
+      visible under the destination's name; when they raise, nothing new is visible anywhere.
+      Each entry that is published to a folder that is there is old or new, never mixed; a kill
+      may leave one hidden, until a repeat shows it again. What was transferred may stay hidden
+      (``.NAME.….partial``, unfinished uploads in a bucket) only after a kill, or where a repeat
+      goes on from it; the repeat removes it. It is neither listed nor fetched nor published.
       Object storage can make one object appear at once, but not many: how far this holds there
       is said in ``infra/storage/publishing.py``.
+    - What stands in the way is refused: a destination that exists, a file or an object where a
+      folder is to be, or above it.
     - Links inside a fetched directory that point outside it are refused, and so are names that
       climb out of it.
     - A store is made for one URI and keeps no state, so it may be used from any thread.
@@ -94,7 +98,9 @@ class Store(ABC):
 
         Raises:
             NotFoundError: If there is nothing under the URI.
-            BadInputError: If a link points outside.
+            ConflictError: If the destination exists.
+            BadInputError: If a link points outside, a file may not be read, or the destination
+                may not be written or lies below a file.
             DiskFullError: If it does not fit.
         """
 
@@ -103,6 +109,8 @@ class Store(ABC):
         """Copy the directory ``source`` here. Entries of the same name are replaced whole.
 
         Raises:
+            BadInputError: If the URI is, or lies below, a file or an object, or may not be
+                written; or if a file may not be read.
             DiskFullError: If it does not fit.
         """
 

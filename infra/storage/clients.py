@@ -1,16 +1,18 @@
 """Clients of object storage and the threads that use them: one of each kind per process.
 
 Our processes are forked from one that has everything imported. A thread, a connection or a held
-lock does not survive a fork, so both caches belong to a process id, and need no lock: where two
+lock does not survive a fork, so all caches belong to a process id, and need no lock: where two
 threads make the same thing at once, one of them is dropped unused.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3.session
 from botocore.config import Config
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
+_Texts = tuple[str | None, ...]
 
 _CONNECT_SECONDS = 5
 _CONNECT_ATTEMPTS = 2  # infra/storage/transfer.py tries again with more patience
+_SECRET_SECONDS = 60  # how long the value of a secret is believed; each read asks Prefect
 _DEFAULT_REGION = "us-east-1"  # what servers that have no regions expect
 
 
@@ -49,6 +53,7 @@ class _Access:
 
 _clients: dict[tuple[int, _Access], S3Client] = {}
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_secrets: dict[tuple[int, _Texts], tuple[float, _Texts]] = {}
 
 
 def client(uri: str, address: Address, settings: Settings) -> S3Client:
@@ -84,8 +89,24 @@ def _forget_parents(cache: dict[tuple[int, _Key], _Value]) -> None:
         cache.pop(key, None)
 
 
-def _text(secret: SecretStr | None) -> str | None:
-    return secrets.resolve(secret.get_secret_value()) if secret is not None else None
+def _resolved(given: Iterable[SecretStr | None]) -> _Texts:
+    """What settings say, with the secrets that they name: read together, and kept for a while."""
+    texts = tuple(each.get_secret_value() if each is not None else None for each in given)
+    if not any(text and secrets.name_of(text) for text in texts):
+        return texts
+    key = (os.getpid(), texts)
+    until, found = _secrets.get(key, (0.0, ()))
+    if time.monotonic() >= until:
+        _forget_parents(_secrets)
+        found = tuple(text and secrets.resolve(text) for text in texts)
+        _secrets[key] = (time.monotonic() + _SECRET_SECONDS, found)
+    return found
+
+
+def _forget_if_wrong(parsed: dict[str, Any], **_: object) -> None:
+    """Read secrets anew after an answer that refuses the key: it may have been replaced."""
+    if failures.refuses_the_key(parsed):
+        _secrets.clear()
 
 
 def _access(uri: str, address: Address, settings: Settings) -> _Access:
@@ -105,7 +126,7 @@ def _access(uri: str, address: Address, settings: Settings) -> _Access:
             raise _no_endpoint(uri)
         if url and not region:
             region = _DEFAULT_REGION
-    key_id, secret, token = map(_text, given)
+    key_id, secret, token = _resolved(given)
     # Only s3:// may fall back to boto3's own rules: what they find is meant for no other server.
     if bool(key_id) != bool(secret) or (address.host and not key_id):
         raise failures.no_credentials(uri)
@@ -122,21 +143,17 @@ def _make(uri: str, access: _Access) -> S3Client:
         retries={"mode": "standard", "total_max_attempts": _CONNECT_ATTEMPTS},
         max_pool_connections=access.connections,
         tcp_keepalive=True,
-        # Newer checksums are no part of the protocol that other servers speak. Parts bear their
-        # MD5 in a signed header instead, so their bytes need no second hash for the signature.
+        # Newer checksums are no part of the protocol that other servers speak.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={
-            "addressing_style": "path" if access.endpoint_url else "auto",
-            "payload_signing_enabled": False,
-        },
+        s3={"addressing_style": "path" if access.endpoint_url else "auto"},
     )
     try:
         # A session of its own: the module's default one is not safe to use from many threads.
         session = boto3.session.Session()
         if access.key_id is None and session.get_credentials() is None:
             raise failures.no_credentials(uri)
-        return session.client(
+        made = session.client(
             "s3",
             endpoint_url=access.endpoint_url,
             region_name=access.region,
@@ -145,6 +162,8 @@ def _make(uri: str, access: _Access) -> S3Client:
             aws_session_token=access.token,
             config=config,
         )
+        made.meta.events.register("after-call.s3", _forget_if_wrong)
+        return made
     except BotoCoreError as error:
         raise failures.told(uri, error) from None
     except ValueError:

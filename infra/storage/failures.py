@@ -7,6 +7,7 @@ hold a key, a token or a signed address.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
@@ -152,6 +153,11 @@ def _kind(error: BaseException) -> _Kind | None:
 def _is_transient_answer(error: boto.ClientError) -> bool:
     status = status_of(error)
     return code_of(error) in _TRANSIENT_CODES or (500 <= status < 600 and status not in {501, 507})
+
+
+def refuses_the_key(answer: Any) -> bool:
+    """Whether a server's answer, as boto3 reads it, says that the access key is wrong."""
+    return "Error" in answer and _kind(boto.ClientError(answer, "")) is _CREDENTIALS_WRONG
 
 
 def is_transient(error: BaseException) -> bool:

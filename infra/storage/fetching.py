@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from functools import partial as bound
 from pathlib import Path
 
-from infra.errors import BadInputError, ConflictError, DiskFullError, ModelyardError
-from infra.storage import checksums, failures, partial
+from infra.errors import BadInputError, DiskFullError, ModelyardError
+from infra.storage import checksums, disk, failures, partial
 from infra.storage.bucket import Bucket, ChangedError, Remote
-from infra.storage.file import is_disk_full
 from infra.storage.partial import Partial
 from infra.storage.transfer import MIB, Done, Step
 
@@ -40,11 +39,8 @@ def fetch(
     """
     if not alone:
         check_names(remotes)
-    if destination.exists():
-        raise ConflictError(
-            f"{destination} is there already.", "Remove it.", code="DestinationExists"
-        )
-    with partial.opened(destination, bucket.uri) as hidden:
+    disk.check_absent(destination)
+    with disk.told(str(destination)), partial.opened(destination, bucket.uri) as hidden:
         if hidden is None:
             return
         try:
@@ -55,8 +51,6 @@ def fetch(
         except BaseException as error:
             if not _can_go_on_after(error):
                 hidden.remove()
-            if isinstance(error, OSError) and is_disk_full(error):
-                raise _full(destination) from None
             raise
 
 
@@ -104,11 +98,7 @@ def check_names(names: Mapping[str, Remote]) -> None:
 def _check_room(remotes: Mapping[str, Remote], destination: Path, hidden: Partial) -> None:
     missing = sum(remote.size for remote in remotes.values()) - hidden.kept()
     if missing > shutil.disk_usage(destination.parent).free:
-        raise _full(destination)
-
-
-def _full(destination: Path) -> DiskFullError:
-    return DiskFullError(f"The disk of {destination} is full.", "Make room, and retry.")
+        raise DiskFullError(f"The disk of {destination} is full.", "Make room, and retry.")
 
 
 class _Object:

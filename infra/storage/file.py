@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.errors import BadInputError, DiskFullError, NotFoundError
+from infra.errors import BadInputError, NotFoundError
+from infra.storage import copying, disk
 from infra.storage.base import Entry, Progress, Store, check_name
-from infra.storage.tree import check_tree, files
+from infra.storage.tree import files
 
 
 class FileStore(Store):
@@ -27,53 +24,49 @@ class FileStore(Store):
         return self._given
 
     def exists(self) -> bool:  # noqa: D102
-        return self._path.exists()
+        with disk.told(self.uri, self._path):
+            return self._path.exists()
 
     def is_directory(self) -> bool:  # noqa: D102
-        return self._path.is_dir()
+        with disk.told(self.uri, self._path):
+            return self._path.is_dir()
 
     def in_place(self) -> Path | None:  # noqa: D102
         return self._path
 
     def check_writable(self) -> None:  # noqa: D102
-        if self._path == Path("/") or (self._path.exists() and not self._path.is_dir()):
+        with disk.told(self.uri):
+            Path(tempfile.mkdtemp(prefix=".modelyard-", dir=self._check_place())).rmdir()
+
+    def _check_place(self) -> Path:
+        """Refuse a place that cannot be a folder; the nearest folder that is there."""
+        found = next(path for path in (self._path, *self._path.parents) if path.exists())
+        if self._path == Path("/") or not found.is_dir():
             raise BadInputError(
-                f"{self.uri} is no folder of yours.",
+                f"{self.uri} is no folder of yours: it is, or lies below, {found}.",
                 "Give a folder, which may be new.",
                 code="NotADirectory",
             )
-        ancestor = next(parent for parent in (self._path, *self._path.parents) if parent.exists())
-        if not ancestor.is_dir():
-            raise BadInputError(
-                f"{self.uri} lies below {ancestor}, which is a file.",
-                "Give a folder, which may be new.",
-                code="NotADirectory",
-            )
-        try:
-            Path(tempfile.mkdtemp(prefix=".modelyard-", dir=ancestor)).rmdir()
-        except OSError as error:
-            raise BadInputError(
-                f"{self.uri} cannot be written: {ancestor}: {error.strerror}.",
-                "Give a folder that you may write to.",
-                code="NotWritable",
-            ) from error
+        return found
 
     def entries(self) -> Iterator[Entry]:  # noqa: D102
-        if not self._path.exists():
-            raise self._nothing()
-        if not self._path.is_dir():
-            return iter([Entry(self._path.name, self._path.stat().st_size)])
-        return iter([Entry(name, path.stat().st_size) for name, path in files(self._path)])
+        with disk.told(self.uri, self._path):
+            if not self._path.exists():
+                raise self._nothing()
+            if not self._path.is_dir():
+                return iter([Entry(self._path.name, self._path.stat().st_size)])
+            return iter([Entry(name, path.stat().st_size) for name, path in files(self._path)])
 
     def read(  # noqa: D102
         self, name: str = "", *, offset: int = 0, length: int | None = None
     ) -> bytes:
-        path = self._file(name)
-        if not path.is_file():
-            raise self._nothing(name)
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read() if length is None else file.read(length)
+        with disk.told(self.uri, self._path):
+            path = self._file(name)
+            if not path.is_file():
+                raise self._nothing(name)
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read() if length is None else file.read(length)
 
     def _file(self, name: str) -> Path:
         """Where the file ``name`` is, or would be."""
@@ -95,36 +88,17 @@ class FileStore(Store):
         return NotFoundError(f"There is {what} {self.uri}.", "Check the path.")
 
     def fetch(self, destination: Path, progress: Progress | None = None) -> None:  # noqa: D102
-        if not self._path.exists():
-            raise self._nothing()
-        with _staged(destination) as staging:
-            if self._path.is_dir():
-                check_tree(self._path)
-                shutil.copytree(self._path, staging, symlinks=True)
-            else:
-                shutil.copy2(self._path, staging)
-            staging.replace(destination)
+        with disk.told(str(destination), self._path):
+            if not self._path.exists():
+                raise self._nothing()
+            copying.fetch(self._path, destination)
         _tell(progress, destination)
 
     def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
-        # Inside a folder that is there: the one above it may be closed to this user.
-        merged = self._path.is_dir()
-        self._publish(source, merged=merged)
+        with disk.told(self.uri, source):
+            self._check_place()
+            copying.publish(source, self._path)
         _tell(progress, source)
-
-    def _publish(self, source: Path, *, merged: bool) -> None:
-        with _staged(self._path / "model" if merged else self._path) as staging:
-            shutil.copytree(source, staging, symlinks=True)
-            if not merged:
-                staging.replace(self._path)
-                return
-            for entry in staging.iterdir():
-                target = self._path / entry.name
-                if target.is_dir() and not target.is_symlink():
-                    shutil.rmtree(target)
-                elif entry.is_dir():
-                    target.unlink(missing_ok=True)
-                entry.replace(target)
 
 
 def _tell(progress: Progress | None, copied: Path) -> None:
@@ -133,30 +107,3 @@ def _tell(progress: Progress | None, copied: Path) -> None:
         paths = [path for _, path in files(copied)] if copied.is_dir() else [copied]
         size = sum(path.stat().st_size for path in paths)
         progress(size, size)
-
-
-@contextlib.contextmanager
-def _staged(destination: Path) -> Iterator[Path]:
-    """A new name beside ``destination``, on the same file system; gone afterwards."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    staging = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield staging
-    except OSError as error:
-        if is_disk_full(error):
-            raise DiskFullError(
-                f"The disk of {destination} is full.", "Make room, and retry."
-            ) from error
-        raise
-    finally:
-        if staging.is_dir():
-            shutil.rmtree(staging, ignore_errors=True)
-        else:
-            staging.unlink(missing_ok=True)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether ``error`` says that a disk or a quota is full; ``shutil.Error`` wraps many."""
-    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
-        return any("No space left" in str(reason) for _, _, reason in error.args[0])
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}

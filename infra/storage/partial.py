@@ -9,16 +9,22 @@ bytes on the disk still have the checksum that it says, or the whole is compared
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO
 
 _LOCK = "lock"
+_DIGITS = 16  # fewer than in the name of a copy of files, which nothing goes on from
+_NAME = re.compile(rf"\..+\.[0-9a-f]{{1,{_DIGITS}}}\.partial", re.DOTALL)
+_HIDDEN = re.compile(rf"\..+\.([0-9a-f]{{{_DIGITS}}}|copy)\.partial", re.DOTALL)
 
 
 class Partial:
@@ -89,12 +95,14 @@ class Partial:
             self.data.unlink()
         self.data.mkdir(exist_ok=True)
         folders = {parent for name in names for parent in _parents(name)}
+        wanted = set(names)
         for found, inner, files in os.walk(self.data, topdown=False):
-            for name in (*files, *inner):
-                path = Path(found, name)
-                relative = str(path.relative_to(self.data))
-                if relative not in (names if name in files else folders):
-                    path.rmdir() if name in inner else path.unlink()
+            for entries, kept, discard in (
+                (files, wanted, Path.unlink), (inner, folders, Path.rmdir)
+            ):  # fmt: skip
+                for path in (Path(found, name) for name in entries):
+                    if str(path.relative_to(self.data)) not in kept:
+                        discard(path)
         for folder in sorted(folders):
             (self.data / folder).mkdir(exist_ok=True)
 
@@ -104,8 +112,8 @@ class Partial:
         self.remove()
 
     def remove(self) -> None:
-        """Leave nothing: the lock last, so that nobody begins before all is gone."""
-        _remove(self._folder)
+        """Leave nothing."""
+        remove(self._folder)
 
     def close(self) -> None:
         """Let go of the journal."""
@@ -120,13 +128,18 @@ def _parents(name: str) -> Iterator[str]:
 
 def folder_of(destination: Path, uri: str) -> Path:
     """Where a fetch of ``uri`` to ``destination`` keeps what it has."""
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:_DIGITS]
     return destination.with_name(f".{destination.name}.{digest}.partial")
 
 
 def is_partial(path: Path) -> bool:
     """Whether ``path`` is what an interrupted fetch goes on from."""
-    return path.name.startswith(".") and path.name.endswith(".partial")
+    return _NAME.fullmatch(path.name) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is a fetch or a copy that has not ended."""
+    return _HIDDEN.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
@@ -136,6 +149,21 @@ def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
     None if somebody else has ended the same fetch meanwhile, so that the destination is there.
     """
     folder = folder_of(destination, uri)
+    with locked(folder):
+        if destination.exists():
+            remove(folder)
+            yield None
+            return
+        partial = Partial(folder)
+        try:
+            yield partial
+        finally:
+            partial.close()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have ``folder`` alone, whoever made it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -143,27 +171,33 @@ def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
         except FileNotFoundError:  # its owner has ended and removed it just now
             continue
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_still(folder / _LOCK, lock.fileno()):
-                continue
-            if destination.exists():
-                _remove(folder)
-                yield None
+            _hold(lock)
+            if _is_still(folder / _LOCK, lock.fileno()):
+                yield
                 return
-            partial = Partial(folder)
-            try:
-                yield partial
-            finally:
-                partial.close()
-            return
 
 
-def _remove(folder: Path) -> None:
+def _hold(lock: IO[str]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        # A mount may have no locks at all: then two at once are not told apart.
+        if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
+            raise
+
+
+def clear(folder: Path) -> None:
+    """Remove everything in a locked folder but its lock."""
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != _LOCK:
             path.unlink()
+
+
+def remove(folder: Path) -> None:
+    """Remove a locked folder: the lock last, so that nobody begins before all is gone."""
+    clear(folder)
     (folder / _LOCK).unlink()
     with contextlib.suppress(OSError):  # somebody else has begun in it already
         folder.rmdir()

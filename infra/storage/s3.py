@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from infra import settings
 from infra.errors import BadInputError, NotFoundError
-from infra.storage import addresses, clients, fetching, publishing
+from infra.storage import addresses, clients, disk, fetching, publishing
 from infra.storage.base import Entry, Progress, Store, check_name
 from infra.storage.bucket import Bucket, Remote, named
 from infra.storage.transfer import Transfer
@@ -42,6 +42,13 @@ class S3Store(Store):
 
     def check_writable(self) -> None:  # noqa: D102
         bucket = self._bucket()
+        self._check_place(bucket)
+        # An upload that is begun and ended needs the right to write, and is never seen.
+        upload = bucket.begin(f"{self._address.prefix}.modelyard-{uuid.uuid4().hex}")
+        bucket.abort(upload)
+
+    def _check_place(self, bucket: Bucket) -> None:
+        """Refuse a place that is no folder."""
         path = PurePosixPath(self._address.key)
         for key in (str(path), *map(str, path.parents)):
             if key != "." and bucket.find(key) is not None:
@@ -50,9 +57,6 @@ class S3Store(Store):
                     "Give a folder, which may be new.",
                     code="NotADirectory",
                 )
-        # An upload that is begun and ended needs the right to write, and is never seen.
-        upload = bucket.begin(f"{self._address.prefix}.modelyard-{uuid.uuid4().hex}")
-        bucket.abort(upload)
 
     def _found(self, bucket: Bucket) -> tuple[dict[str, Remote], bool]:
         """Every object by name, and whether the URI is one object alone."""
@@ -94,9 +98,6 @@ class S3Store(Store):
 
     def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
         bucket = self._bucket(progress)
-        if self._address.key and bucket.find(self._address.key) is not None:
-            raise BadInputError(
-                f"{self.uri} is an object.", "Give a folder, which may be new.",
-                code="NotADirectory",
-            )  # fmt: skip
-        publishing.publish(bucket, self._address.prefix, source)
+        self._check_place(bucket)
+        with disk.told(self.uri, source):
+            publishing.publish(bucket, self._address.prefix, source)

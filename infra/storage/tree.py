@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.errors import BadInputError
+from infra.storage.partial import is_hidden
 
 
 def check_tree(root: Path, *, links_resolve: bool = False) -> None:
@@ -21,6 +22,7 @@ def check_tree(root: Path, *, links_resolve: bool = False) -> None:
     """
     inside = root.resolve()
     for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*folders, *files):
             path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
@@ -42,7 +44,7 @@ def check_tree(root: Path, *, links_resolve: bool = False) -> None:
 def files(root: Path) -> list[tuple[str, Path]]:
     """Every file below ``root`` with its name, sorted; a link counts as what it points to.
 
-    A link that leads nowhere is left out.
+    Fetches and copies that have not ended are left out. A link that leads nowhere is left out.
 
     Raises:
         BadInputError: As ``check_tree`` does; and with the code ``LinkLoops`` where a link leads
@@ -54,6 +56,8 @@ def files(root: Path) -> list[tuple[str, Path]]:
 
 def _files(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
     for entry in os.scandir(folder):
+        if is_hidden(entry.name):
+            continue
         path, name = Path(entry.path), prefix + entry.name
         if entry.is_file():
             yield name, path

@@ -103,6 +103,13 @@ def test_a_name_that_no_block_has_is_refused(name: str) -> None:
     assert raised.value.code == "SecretNameWrong"
 
 
+def test_what_may_be_the_secret_itself_is_not_told() -> None:
+    with pytest.raises(BadInputError) as raised:
+        secrets.resolve("secret:My_Passw0rd")
+
+    assert "Passw0rd" not in str(raised.value.as_dict())
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", ""])
 def test_prefect_that_does_not_answer_is_named(url: str) -> None:
     from prefect.settings import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ModelyardError
-from infra.storage import file as file_storage
+from infra.storage import copying as file_storage
 from tasks import checkpoints
 from tasks.checkpoints import mirrored
 from tests.infra.storage.contract import read_tree, write_tree

@@ -13,7 +13,7 @@ import pytest
 from infra.errors import BadInputError, DiskFullError, ModelyardError, NotFoundError
 from infra.home import Home
 from infra.settings import Settings
-from infra.storage import file as file_storage
+from infra.storage import copying as file_storage
 from tasks import training
 from tasks.script import Ended, Ending
 from tasks.training import Prepared, Workplace

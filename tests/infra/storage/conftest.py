@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3.session
@@ -68,6 +70,14 @@ class Bucket:
 
     def etag(self, key: str) -> str:
         return str(self.client.head_object(Bucket=self.name, Key=key)["ETag"]).strip('"')
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that another user can reach."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.errors import BadInputError, NotFoundError
+from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.storage import Entry, Store
 
 Tree = dict[str, str]
+_NOBODY = 65534
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Permissions count: root passes them all."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.setresgid(_NOBODY, _NOBODY, 0)
+    os.setresuid(_NOBODY, _NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
 
 
 def write_tree(root: Path, tree: Tree) -> Path:
@@ -211,11 +230,49 @@ class StoreContract(ABC):
         assert self.stored("out") == after
         assert self.everything() == {f"out/{name}" for name in after}
 
-    def test_a_file_is_no_place_to_publish(self) -> None:
+    @pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+    def test_a_file_is_no_place_to_publish(self, tmp_path: Path, place: str) -> None:
         self.fill("file", "text")
+        source = write_tree(tmp_path / "source", {"a": "1"})
+        target = self.store(place)
 
-        with pytest.raises(BadInputError):
-            self.store("file").check_writable()
+        for act in (target.check_writable, lambda: target.publish(source)):
+            with pytest.raises(BadInputError) as raised:
+                act()
+            assert raised.value.code == "NotADirectory"
+            assert raised.value.hint
+        assert self.everything() == {"file"}
+
+    @pytest.mark.parametrize("kind", ["file", "folder", "link"])
+    def test_a_destination_that_is_there_is_refused(self, tmp_path: Path, kind: str) -> None:
+        self.fill("folder", {"a": "new"})
+        there: Tree = {"file": {"copy": "old"}, "folder": {"copy/a": "old"},
+                       "link": {"copy": "-> nothing"}}[kind]  # fmt: skip
+        write_tree(tmp_path / "here", there)
+
+        with pytest.raises(ConflictError) as raised:
+            self.store("folder").fetch(tmp_path / "here" / "copy")
+
+        assert (raised.value.code, bool(raised.value.hint)) == ("DestinationExists", True)
+        assert read_tree(tmp_path / "here") == there
+
+    @pytest.mark.parametrize("name", ["folder", "folder/a"])
+    def test_a_destination_below_a_file_is_refused(self, tmp_path: Path, name: str) -> None:
+        self.fill("folder", {"a": "new"})
+        write_tree(tmp_path / "here", {"file": "old"})
+
+        for below in ("copy", "far/copy"):
+            with pytest.raises(BadInputError) as raised:
+                self.store(name).fetch(tmp_path / "here" / "file" / below)
+            assert (raised.value.code, bool(raised.value.hint)) == ("NotADirectory", True)
+        assert read_tree(tmp_path / "here") == {"file": "old"}
+
+    def test_transfers_that_have_not_ended_are_not_published(self, tmp_path: Path) -> None:
+        hidden = {".x.0123456789abcdef.partial/data": "half", ".y.copy.partial/new": "half"}
+
+        self.store("out").publish(write_tree(tmp_path / "source", {"a": "1", **hidden}))
+
+        assert self.stored("out") == {"a": "1"}
 
     def test_looking_changes_nothing(self) -> None:
         self.store("new").check_writable()

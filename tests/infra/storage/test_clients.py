@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from infra import settings
+from infra import secrets, settings
+from infra.errors import BadInputError
 from infra.storage import addresses, clients, store
-from tests.infra.storage.conftest import SECRET, Bucket
+from tests.infra.storage.conftest import KEY_ID, SECRET, Bucket
+from tests.infra.storage.server import Server
 
 
 def _in_a_fork(action: Callable[[], None]) -> int:
@@ -80,6 +82,57 @@ def test_importing_storage_imports_no_boto() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert done.stdout == "False False\n", done.stderr
+
+
+def test_secrets_are_kept_for_a_while(
+    bucket: Bucket, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(secrets, "resolve", lambda text: asked.append(text) or text)
+    monkeypatch.setattr(clients, "_secrets", {})
+    monkeypatch.setenv("MODELYARD_S3_SECRET_ACCESS_KEY", "secret:a-key")
+    bucket.put("a", "text")
+    found = store(f"s3://{bucket.name}/a")
+
+    for _ in range(3):
+        assert found.read() == b"text"
+    assert asked.count("secret:a-key") == 1
+    assert _in_a_fork(found.read) == 0
+    assert list(clients._secrets) == [(os.getpid(), (KEY_ID, "secret:a-key", None))]
+
+    now = clients.time.monotonic()
+    monkeypatch.setattr(clients.time, "monotonic", lambda: now + 61)
+    found.read()
+    assert asked.count("secret:a-key") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "anew"),
+    [(403, "SignatureDoesNotMatch", 2), (400, "ExpiredToken", 2), (403, "AccessDenied", 1)],
+)
+def test_a_secret_that_is_refused_is_read_anew(
+    bucket: Bucket, server: Server, monkeypatch: pytest.MonkeyPatch, status: int, code: str,
+    anew: int,
+) -> None:  # fmt: skip
+    values = iter(["old", "new", "newer"])
+    used: list[str] = []
+    monkeypatch.setattr(
+        secrets, "resolve", lambda text: used.append(next(values)) or used[-1]
+        if text.startswith("secret:") else text,
+    )  # fmt: skip
+    monkeypatch.setattr(clients, "_secrets", {})
+    monkeypatch.setenv("MODELYARD_S3_SECRET_ACCESS_KEY", "secret:a-key")
+    bucket.put("a", "text")
+    found = store(f"s3://{bucket.name}/a")
+
+    server.lie = lambda answer: answer.fail(status, code)
+    with pytest.raises(BadInputError):
+        found.read()
+    server.lie = None
+
+    assert found.read() == b"text"
+    assert found.read() == b"text"
+    assert used == ["old", "new"][:anew]
 
 
 def test_credentials_are_not_shown(bucket: Bucket) -> None:

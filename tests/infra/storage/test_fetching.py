@@ -222,6 +222,21 @@ def test_a_journal_that_a_kill_has_cut_is_read(tmp_path: Path, tail: bytes) -> N
         assert hidden.complete("a", "other", 5) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (".copy.0123456789abcdef.partial", True),
+        (".a.b\n.0123456789abcdef.partial", True),
+        (".copy.0123456789abcdef0123456789abcdef.partial", False),  # a copy of files: no use
+        ("copy.0123456789abcdef.partial", False),
+        (".partial", False),
+    ],
+)
+def test_what_can_be_gone_on_with_is_known_by_its_name(name: str, *, expected: bool) -> None:
+    assert partial.is_partial(Path(name)) is expected
+    assert partial.is_partial(partial.folder_of(Path("/x/copy"), "s3://x/y"))
+
+
 @pytest.mark.parametrize("shape", ["small", "larger parts"])
 def test_an_object_that_changes_while_it_is_fetched_is_begun_anew(
     bucket: Bucket, proxy: Proxy, tmp_path: Path, shape: str

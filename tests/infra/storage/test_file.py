@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,13 @@ import pytest
 
 from infra.errors import BadInputError, DiskFullError
 from infra.storage import Store, is_disk_full, store
-from tests.infra.storage.contract import StoreContract, Tree, read_tree, write_tree
-
-_NOBODY = 65534
+from tests.infra.storage.contract import (
+    StoreContract,
+    Tree,
+    as_nobody,
+    read_tree,
+    write_tree,
+)
 
 
 class TestFileStore(StoreContract):
@@ -218,14 +221,6 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def open_to_all() -> Iterator[Path]:
-    """A folder that another user can reach."""
-    with tempfile.TemporaryDirectory(prefix="modelyard-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@pytest.fixture
 def closed(open_to_all: Path) -> Iterator[Path]:
     """A folder that may not be written; ``open`` in it may, and ``source`` may be read."""
     folder = open_to_all / "closed"
@@ -239,17 +234,8 @@ def closed(open_to_all: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def _ordinary_user(closed: Path) -> Iterator[None]:
-    """Permissions count: root passes them all."""
-    if os.getuid() != 0:
+    with as_nobody():
         yield
-        return
-    os.setresgid(_NOBODY, _NOBODY, 0)
-    os.setresuid(_NOBODY, _NOBODY, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
 
 
 @pytest.mark.usefixtures("_ordinary_user")
@@ -268,3 +254,53 @@ def test_an_open_folder_in_a_closed_one_is_published_to(closed: Path) -> None:
     target.publish(closed / "source")
 
     assert read_tree(closed / "open") == {"a": "1", "d/b": "2"}
+
+
+@pytest.mark.usefixtures("_ordinary_user")
+def test_a_closed_folder_is_not_published_to(closed: Path, open_to_all: Path) -> None:
+    for target in (closed, closed / "new"):
+        with pytest.raises(BadInputError) as raised:
+            _store(target).publish(closed / "source")
+        assert (raised.value.code, bool(raised.value.hint)) == ("NotWritable", True)
+    assert {path.name for path in open_to_all.rglob("*")} == {
+        "closed",
+        "source",
+        "open",
+        "a",
+        "d",
+        "b",
+    }
+
+
+@pytest.mark.parametrize("name", ["", "a"], ids=["folder", "file"])
+def test_what_may_not_be_read_is_named(open_to_all: Path, name: str) -> None:
+    folder = write_tree(open_to_all / "closed", {"a": "1"})
+    (folder / name).chmod(0)
+    (open_to_all / "here").mkdir()
+    (open_to_all / "here").chmod(0o777)
+    found, target = _store(folder), _store(open_to_all / "here" / "out")
+    acts: list[Callable[[], object]] = [
+        lambda: found.read("a"),
+        lambda: found.fetch(open_to_all / "here" / "copy"),
+        lambda: target.publish(folder),
+    ]
+    if not name:
+        acts.append(found.entries)
+
+    for act in acts:
+        with as_nobody(), pytest.raises(BadInputError) as raised:
+            act()
+        assert (raised.value.code, bool(raised.value.hint)) == ("NotReadable", True)
+    assert list((open_to_all / "here").iterdir()) == []
+
+
+def test_transfers_that_have_not_ended_are_neither_listed_nor_fetched(tmp_path: Path) -> None:
+    source = write_tree(
+        tmp_path / "source",
+        {"a": "1", ".x.0123456789abcdef.partial/link": "-> /etc", ".y.copy.partial/new": "half",
+         ".z.partial": "a file of somebody"},
+    )  # fmt: skip
+
+    assert [entry.name for entry in _store(source).entries()] == [".z.partial", "a"]
+    _store(source).fetch(tmp_path / "copy")
+    assert read_tree(tmp_path / "copy") == {"a": "1", ".z.partial": "a file of somebody"}

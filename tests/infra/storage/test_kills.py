@@ -21,9 +21,9 @@ from tests.infra.storage.server import Proxy, Server
 MIB = 2**20
 PART = 5 * MIB
 THREADS = 2
-KILLS = 6  # in each direction
+KILLS = 5  # of each kind
 
-_LARGE = {"large": 7 * PART + 11, "deep/larger": 4 * PART}
+_LARGE = {"large": 11 * PART + 11, "deep/larger": 7 * PART}
 _SMALL = {f"small/{number}": 1000 + number for number in range(20)}
 SIZE = sum(_LARGE.values()) + sum(_SMALL.values())
 
@@ -63,7 +63,7 @@ def _kill_again_and_again(
         assert child.pid is not None
         if killed < KILLS:
             kill = functools.partial(os.kill, child.pid, signal.SIGKILL)
-            proxy.at(way, points.randrange(1000, 2 * PART), kill)
+            proxy.at(way, points.randrange(2 * PART, 5 * PART), kill)
         child.join(60)
         proxy.forgive()
         if child.exitcode == 0:
@@ -88,7 +88,7 @@ def test_a_publish_that_is_killed_is_gone_on_with(
     uri = f"s3://{bucket.name}/out"
 
     killed = _kill_again_and_again(
-        proxy, "up", lambda: forked(children.publish, uri, str(tmp_path), env), 1
+        proxy, "up", lambda: forked(children.publish, uri, str(tmp_path), env), 2
     )
 
     assert killed == KILLS
@@ -123,7 +123,7 @@ def test_a_fetch_that_is_killed_is_gone_on_with(
         seen.append((tmp_path / "copy").exists())
         return forked(children.fetch, uri, str(tmp_path / "copy"), env)
 
-    killed = _kill_again_and_again(proxy, "down", start, 2)
+    killed = _kill_again_and_again(proxy, "down", start, 10)
 
     assert killed == KILLS
     assert not any(seen)

@@ -11,7 +11,7 @@ import pytest
 from infra.errors import BadInputError, ModelyardError
 from infra.storage import publishing, store, transfer
 from tests.infra.storage.conftest import Bucket
-from tests.infra.storage.contract import write_tree
+from tests.infra.storage.contract import as_nobody, write_tree
 from tests.infra.storage.server import Answer, Proxy, Server
 
 MIB = 2**20
@@ -458,3 +458,14 @@ def test_an_upload_is_kept_only_where_a_repeat_goes_on_with_it(
 def test_parts_grow_until_ten_thousand_suffice(size: int, part: int) -> None:
     assert publishing.part_size_for(size, 16 * MIB) == part
     assert -(-size // part) <= 10_000
+
+
+def test_what_may_not_be_read_is_not_published(bucket: Bucket, open_to_all: Path) -> None:
+    write(open_to_all / "source" / "a", 100)
+    (open_to_all / "source" / "a").chmod(0)
+
+    with as_nobody(), pytest.raises(BadInputError) as raised:
+        publish(bucket, open_to_all / "source")
+
+    assert (raised.value.code, bool(raised.value.hint)) == ("NotReadable", True)
+    assert (bucket.keys, bucket.uploads) == ({}, [])

@@ -1,0 +1,103 @@
+"""Copies of files that take their names when they are whole, and what a kill leaves of them.
+
+A copy is made in ``.NAME.copy.partial`` beside its destination; one that is merged into a folder,
+in ``.entries.copy.partial`` inside it, because the folder above may be closed to this user:
+
+- ``lock`` is held by whoever copies to the same place: others wait;
+- ``new`` is the copy;
+- ``old`` has the entries that were moved aside for new ones, each whole.
+
+The next copy to the same place first ends what a kill has left: an old entry whose name is free
+gets it back, everything else is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.storage import disk, partial
+from infra.storage.tree import check_tree
+
+
+def fetch(source: Path, destination: Path) -> None:
+    """Copy a file or a folder to ``destination``.
+
+    Raises:
+        ConflictError: If the destination exists.
+        BadInputError: If a link points outside.
+    """
+    if source.is_dir():
+        check_tree(source)
+    with _staged(_beside(destination)) as staging:
+        disk.check_absent(destination)
+        _copy(source, staging / "new")
+        (staging / "new").rename(destination)
+
+
+def publish(source: Path, folder: Path) -> None:
+    """Copy the entries of ``source`` into ``folder``, which may be new."""
+    beside = _beside(folder)
+    # Where the folder is there, this is what was killed after it had given the folder its name.
+    if beside.exists() or not folder.is_dir():
+        with _staged(beside) as staging:
+            if not folder.is_dir():
+                _copy(source, staging / "new")
+                (staging / "new").rename(folder)
+                return
+    with _staged(folder / ".entries.copy.partial") as staging:
+        _copy(source, staging / "new")
+        (staging / "old").mkdir()
+        for entry in list((staging / "new").iterdir()):
+            _replace(entry, folder / entry.name, staging / "old" / entry.name)
+
+
+def _replace(entry: Path, target: Path, old: Path) -> None:
+    """Give ``entry`` its name. Only of two files does the one replace the other in one step."""
+    folders = [path for path in (entry, target) if path.is_dir() and not path.is_symlink()]
+    if folders and os.path.lexists(target):
+        target.rename(old)
+    entry.replace(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True, ignore=_hidden)
+    else:
+        shutil.copy2(source, target)
+
+
+def _hidden(_: object, names: list[str]) -> set[str]:
+    return {name for name in names if partial.is_hidden(name)}
+
+
+def _beside(destination: Path) -> Path:
+    return destination.with_name(f".{destination.name}.copy.partial")
+
+
+@contextlib.contextmanager
+def _staged(staging: Path) -> Iterator[Path]:
+    """A folder for a copy, which nobody else has meanwhile, and which is gone afterwards."""
+    with partial.locked(staging):
+        _restore(staging)
+        partial.clear(staging)
+        try:
+            yield staging
+        finally:
+            _restore(staging)
+            partial.remove(staging)
+
+
+def _restore(staging: Path) -> None:
+    """Give old entries their names back where nothing new has them."""
+    old = staging / "old"
+    if old.is_dir():
+        for entry in old.iterdir():
+            if not os.path.lexists(staging.parent / entry.name):
+                entry.rename(staging.parent / entry.name)
+        # The rest is deleted under another name: half an entry must never be taken for a whole.
+        shutil.rmtree(staging / "gone", ignore_errors=True)
+        old.rename(staging / "gone")

@@ -1,0 +1,167 @@
+"""Copies of files that are killed at every step, and repeated."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import ConflictError, DiskFullError
+from infra.storage import store
+from tests.infra.storage.contract import Tree, read_tree, write_tree
+
+_KILLED = 9
+_STEPS = ("os.", "shutil.", "open", "fcntl.")
+_OLD: Tree = {"a": "old", "d/x": "old", "d/y": "old", "f": "old", "g/z": "old", "kept": "old"}
+_NEW: Tree = {"a": "new", "d/x": "new", "f/inside": "new", "g": "new", "link": "-> a"}
+_FIRST = ("a", "d", "f", "g")
+
+
+def _killed_at(step: int, action: Callable[[], object]) -> bool:
+    """Do ``action`` in a child that ends itself before its ``step``-th call of the system."""
+    pid = os.fork()
+    if pid == 0:
+        left = step
+
+        def count(event: str, _: object) -> None:
+            nonlocal left
+            if event.startswith(_STEPS):
+                left -= 1
+                if left < 0:
+                    os._exit(_KILLED)
+
+        try:
+            sys.addaudithook(count)
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in {0, _KILLED}
+    return status == _KILLED
+
+
+def _entry(tree: Tree, first: str) -> Tree:
+    return {name: text for name, text in tree.items() if name.split("/")[0] == first}
+
+
+def _full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("before", [_OLD, None], ids=["merged", "new"])
+def test_a_publish_that_is_killed_anywhere_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Tree | None
+) -> None:
+    source = write_tree(tmp_path / "source", _NEW)
+    after = {**_NEW, "kept": "old"} if before else _NEW
+    step = aside = 0
+    while True:
+        root = tmp_path / str(step)
+        target = store(str(root / "out"))
+        write_tree(root / "out", before) if before else root.mkdir()
+
+        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+        listed = [entry.name for entry in target.entries()] if target.exists() else []
+        assert not any("partial" in name for name in listed)
+        aside += before is not None and not {"d", "f", "g"} <= {n.split("/")[0] for n in listed}
+
+        with monkeypatch.context() as broken, pytest.raises(DiskFullError):
+            broken.setattr(shutil, "copytree", _full)
+            target.publish(source)
+        found = read_tree(root / "out") if before or target.exists() else _NEW
+        for first in _FIRST:
+            assert _entry(found, first) in (_entry(_NEW, first), _entry(_OLD, first))
+        assert not [path for path in root.rglob("*") if "partial" in path.name]
+
+        target.publish(source)
+        assert read_tree(root / "out") == after
+        assert not [path for path in root.rglob("*") if "partial" in path.name]
+        if not killed:
+            break
+        step += 1
+    assert step > 15
+    assert bool(aside) is bool(before)  # some kills came where an old entry was moved aside
+
+
+def test_a_publish_that_is_killed_anywhere_is_mended_by_its_repeat(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", _NEW)
+    step, killed = 0, True
+    while killed:
+        root = tmp_path / str(step)
+        target = store(str(write_tree(root / "out", _OLD)))
+        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+
+        target.publish(source)
+
+        assert read_tree(root) == {f"out/{n}": text for n, text in {**_NEW, "kept": "old"}.items()}
+        assert [path.name for path in root.iterdir()] == ["out"]
+        assert not (root / "out" / ".entries.copy.partial").exists()
+        step += 1
+
+
+@pytest.mark.parametrize("name", ["", "a"], ids=["folder", "file"])
+def test_a_fetch_that_is_killed_anywhere_is_mended(tmp_path: Path, name: str) -> None:
+    source = store(str(write_tree(tmp_path / "source", _NEW) / name))
+    step, killed = 0, True
+    while killed:
+        root = tmp_path / str(step)
+        root.mkdir()
+        copy = root / "copy"
+        killed = _killed_at(step, lambda copy=copy: source.fetch(copy))  # type: ignore[misc]
+
+        if copy.exists():
+            with pytest.raises(ConflictError):
+                source.fetch(copy)
+        else:
+            source.fetch(copy)
+
+        assert (copy.read_text() if name else read_tree(copy)) == ("new" if name else _NEW)
+        assert [path.name for path in root.iterdir()] == ["copy"]
+        step += 1
+    assert step > 8
+
+
+def test_an_old_entry_that_was_half_removed_is_not_brought_back(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"d/x": "new"})
+    step, killed = 0, True
+    while killed:
+        folder = write_tree(tmp_path / str(step), {"d/x": "old", "d/y": "old"})
+        target = store(str(folder))
+        killed = _killed_at(step, lambda target=target: target.publish(source))  # type: ignore[misc]
+        shutil.rmtree(folder / "d", ignore_errors=True)
+
+        target.publish(write_tree(tmp_path / "other", {"b": "1"}))
+
+        assert read_tree(folder) in ({"b": "1"}, {"b": "1", "d/x": "old", "d/y": "old"})
+        step += 1
+
+
+def test_publishes_to_one_folder_wait_for_each_other(tmp_path: Path) -> None:
+    sources = [
+        write_tree(tmp_path / f"source{n}", {f"d/{i}": str(n) for i in range(20)})
+        for n in range(4)
+    ]
+    target = store(str(tmp_path / "root" / "out"))
+    children = []
+    for source in sources:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for _ in range(10):
+                    target.publish(source)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert read_tree(tmp_path / "root" / "out") in [read_tree(source) for source in sources]
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "root" / "out").iterdir()] == ["d"]
