@@ -7,6 +7,7 @@ here do nouns meet. Whatever comes to depend on a noun later adds its guard to t
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ class Rule:
         remove: Removes it, whatever depends on it; what the answer says beside ``deleted``.
         claim: Keeps new dependents away, so that the guards, asked again, have the last word.
         release: Undoes ``claim`` where they refuse.
+        alone: Keeps others away from the first guard until it is removed.
     """
 
     find: Callable[..., tuple[Any, ...]]
@@ -47,6 +49,7 @@ class Rule:
     remove: Callable[..., dict[str, Any] | None]
     claim: Callable[..., None] | None = None
     release: Callable[..., None] | None = None
+    alone: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext()
 
 
 _RULES = {
@@ -57,6 +60,7 @@ _RULES = {
             Guard("HasModel", runs.models_of, "Delete the model first: modelyard model delete."),
         ),
         runs.remove,
+        alone=runs.alone,
     ),
     "experiment": Rule(
         lambda key: (experiments.find(key),),
@@ -104,16 +108,17 @@ def delete(noun: str, key: str, **more: Any) -> dict[str, Any]:
     """
     rule = _RULES[noun]
     found = rule.find(key, **more)
-    _ask(rule, found, key)
-    if rule.claim:
-        rule.claim(*found)
-        try:
-            _ask(rule, found, key)
-        except BaseException:  # Ctrl-C as well: nothing stays half-claimed
-            if rule.release:
-                rule.release(*found)
-            raise
-    told = rule.remove(*found) or {}
+    with rule.alone(*found):
+        _ask(rule, found, key)
+        if rule.claim:
+            rule.claim(*found)
+            try:
+                _ask(rule, found, key)
+            except BaseException:  # Ctrl-C as well: nothing stays half-claimed
+                if rule.release:
+                    rule.release(*found)
+                raise
+        told = rule.remove(*found) or {}
     history.record(noun, str(found[0]), "delete", **{**more, **told})
     return {**told, "deleted": True}
 

@@ -8,9 +8,12 @@ the latest, it is written down with the next move.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+
+from mlflow.entities.model_registry import RegisteredModel
 
 from infra.errors import BadInputError, NotFoundError
 from registry import catalogue, history, model_versions
@@ -94,7 +97,9 @@ def actual(aliases: Mapping[str, Any]) -> dict[str, int]:
 
 def _settled(name: str, alias: str) -> int | None:
     """Where ``alias`` points; the history agrees afterwards."""
-    now = actual(model_versions.find_model(name).aliases).get(alias)
+    model = model_versions.find_model(name)
+    settle_rename(model)
+    now = actual(model.aliases).get(alias)
     known = _replayed(name).get(alias)
     if known != now:
         _record(_FOUND, name, alias, known, now, "moved outside Modelyard")
@@ -108,37 +113,72 @@ def _record(
     history.record(NOUN, name, verb, **detail)
 
 
-def record_rename(old: str, new: str) -> None:
-    """Write down that a model has another name, so that its aliases' history goes on there."""
-    history.record(NOUN, new, _RENAMED, was=old)  # first: what the old name had is read up to it
-    history.record(NOUN, old, _RENAMED, to=new)
+def announce_rename(name: str) -> None:
+    """Put down with the model that it gets another name: :func:`settle_rename` follows."""
+    value = f"{uuid.uuid4().hex} {name}"
+    client().set_registered_model_tag(name, model_versions.RENAMING_TAG, value)
+
+
+def settle_rename(model: RegisteredModel) -> None:
+    """Write down, once, the other name that a model has got: its history goes on there.
+
+    MLflow keeps what was announced with the model, whatever its name, so that whoever comes
+    next ends what was interrupted.
+    """
+    token, _, old = model.tags.get(model_versions.RENAMING_TAG, "").partition(" ")
+    if not token:
+        return
+    renamed = ((model.name, {"was": old}), (old, {"to": model.name}))
+    for subject, detail in renamed if old != model.name else ():
+        known = (deed["detail"].get("token") for deed in history.of(NOUN, subject))
+        if token not in known:
+            history.record(NOUN, subject, _RENAMED, **detail, token=token)
+    client().delete_registered_model_tag(model.name, model_versions.RENAMING_TAG)
 
 
 def _at(deed: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(deed["at"])
 
 
-def _deeds(name: str, until: datetime | None) -> Iterator[dict[str, Any]]:
-    for deed in history.of(NOUN, name):
-        if until is not None and _at(deed) > until:
-            return
-        yield deed
+def _story(name: str, until: datetime | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Deeds to ``name``, and to its former names while they were its, in order, each once."""
+    read: dict[str, list[dict[str, Any]]] = {}
+    unread = {name}
+    while unread:
+        subject = unread.pop()
+        read[subject] = history.of(NOUN, subject)
+        unread |= {was for deed in read[subject] if (was := _former(deed)) and was not in read}
+    deeds = sorted(
+        ((subject, deed) for subject, found in read.items() for deed in found),
+        key=lambda told: _at(told[1]),
+        reverse=True,
+    )
+    story, mine = [], {name}
+    for subject, deed in deeds:
+        if subject in mine and (until is None or _at(deed) <= until):
+            story.append((subject, deed))
+            mine.add(_former(deed) or subject)
+    return story[::-1]
+
+
+def _former(deed: Mapping[str, Any]) -> str | None:
+    return deed["detail"].get("was") if deed["verb"] == _RENAMED else None
 
 
 def _replayed(name: str, until: datetime | None = None) -> dict[str, int]:
     """Where each alias of ``name`` pointed at the time ``until``, as far as is known."""
-    pointing: dict[str, int] = {}
-    for deed in _deeds(name, until):
-        detail = deed["detail"]
+    pointing: dict[str, dict[str, int]] = {}
+    for subject, deed in _story(name, until):
+        detail, mine = deed["detail"], pointing.setdefault(subject, {})
         if deed["verb"] in {_MOVED, _FOUND}:
-            pointing.pop(detail["alias"], None)
+            mine.pop(detail["alias"], None)
             if detail["to"] is not None:
-                pointing[detail["alias"]] = detail["to"]
+                mine[detail["alias"]] = detail["to"]
         elif deed["verb"] == _RENAMED:
-            pointing = _replayed(detail["was"], _at(deed)) if "was" in detail else {}
+            pointing[subject] = pointing.pop(_former(deed) or "", {})
         elif deed["verb"] == _DELETED and detail.get("version") is None:
-            pointing = {}
-    return pointing
+            mine.clear()
+    return pointing.get(name, {})
 
 
 def moves(name: str, alias: str | None = None) -> list[dict[str, Any]]:
@@ -147,16 +187,15 @@ def moves(name: str, alias: str | None = None) -> list[dict[str, Any]]:
     Each is ``{"at", "user", "alias", "from", "to", "why"}``; the user is None where somebody moved
     it outside Modelyard, and ``at`` is then when that was noticed.
     """
-    return [move for move in _moves(name, None) if alias is None or move["alias"] == alias]
-
-
-def _moves(name: str, until: datetime | None) -> Iterator[dict[str, Any]]:
-    for deed in _deeds(name, until):
-        if deed["verb"] in {_MOVED, _FOUND}:
-            user = deed["user"] if deed["verb"] == _MOVED else None
-            yield {"at": deed["at"], "user": user, **deed["detail"]}
-        elif deed["verb"] == _RENAMED and "was" in deed["detail"]:
-            yield from _moves(deed["detail"]["was"], _at(deed))
+    return [
+        {
+            "at": deed["at"],
+            "user": deed["user"] if deed["verb"] == _MOVED else None,
+            **deed["detail"],
+        }
+        for _, deed in _story(name)
+        if deed["verb"] in {_MOVED, _FOUND} and alias in {None, deed["detail"]["alias"]}
+    ]
 
 
 def at(name: str, alias: str, when: datetime) -> dict[str, Any]:

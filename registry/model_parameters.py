@@ -32,12 +32,19 @@ _RESERVED = frozenset(
 
 _SECRET_WORDS = frozenset({
     "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "SECRETS", "CREDENTIAL", "CREDENTIALS", "APIKEY",
+    "PWD", "BEARER", "AUTHORIZATION",
 })  # fmt: skip
 _KEYS = frozenset({"API", "ACCESS", "PRIVATE", "SIGNING", "ENCRYPTION", "AUTH"})
 # Of a vocabulary, such as pad_token.
 _PLAIN_TOKENS = frozenset({
     "PAD", "EOS", "BOS", "MASK", "CLS", "SEP", "UNK", "STOP", "START", "END", "IMAGE", "SPECIAL",
 })  # fmt: skip
+
+# How the tokens of well-known services begin.
+_SECRET_VALUE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16}|sk-(?=[A-Za-z_-]*\d)[\w-]{16}|(?:AKIA|ASIA)[A-Z0-9]{16}"
+    r"|gh[opsu]_[A-Za-z0-9]{16})"
+)
 
 
 def variable(name: str) -> str:
@@ -136,9 +143,12 @@ def _check_value(name: str, value: object) -> Scalar:
 def _check_secret(name: str, value: Scalar) -> None:
     if isinstance(value, str) and secrets.name_of(value) is not None:
         return
-    if not isinstance(value, bool) and _sounds_secret(name):
+    told = "by its name" if _sounds_secret(name) else ""
+    if isinstance(value, str) and _SECRET_VALUE.search(value):
+        told = "by its value"
+    if told and not isinstance(value, bool):
         raise BadInputError(
-            f"The parameter {name!r} is a secret by its name, and its value would be readable by "
+            f"The parameter {name!r} is a secret {told}, and its value would be readable by "
             "everybody.",
             f"Make a secret of it, and write {name}=secret:NAME.",
             code="SecretInPlainText",
@@ -146,10 +156,13 @@ def _check_secret(name: str, value: Scalar) -> None:
 
 
 def _sounds_secret(name: str) -> bool:
-    words = variable(name).split("_")
+    words = [word.rstrip("0123456789") for word in variable(name).split("_")]
     before = words[-2] if len(words) > 1 else ""
-    if words[-1] == "TOKEN":
-        return before not in _PLAIN_TOKENS
-    if words[-1] == "KEY":
+    last = words[-1]
+    if last == "TOKENS":  # max_tokens counts them
+        return not before or before in _KEYS
+    if last.endswith("TOKEN"):
+        return (last.removesuffix("TOKEN") or before) not in _PLAIN_TOKENS
+    if last == "KEY":
         return before in _KEYS
     return bool(_SECRET_WORDS.intersection(words))

@@ -19,6 +19,7 @@ PARAMETERS_TAG = "modelyard.parameters"
 SOURCE_TAG = "modelyard.source_uri"
 DELETING_TAG = "modelyard.deleting"
 DELETION_ERROR_TAG = "modelyard.deletion_error"
+RENAMING_TAG = "modelyard.renaming"  # on a model: a token, and the name that it is to lose
 
 # Values of the tag of a deletion: a claim can be given back, what is going can not.
 CLAIMED, GOING = "claimed", "going"

@@ -32,8 +32,8 @@ from registry.model_views import list_all, show, shown
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
 __all__ = [
-    "Making", "Origin", "Resolved", "complete", "create", "describe", "fetch", "list_all",
-    "made_by", "register", "rename", "resolve", "show",
+    "Making", "Origin", "Resolved", "check_files", "create", "fetch", "list_all", "made_by",
+    "register", "resolve", "set_tags", "show",
 ]  # fmt: skip
 
 NOUN = model_aliases.NOUN
@@ -109,8 +109,6 @@ class Making:
                 f"Give at most {_LONGEST_FRAMEWORK_VERSION} printable characters.",
                 code="FrameworkVersionInvalid",
             )
-        if key == frameworks.HUGGINGFACE:
-            huggingface.check_parameters(given)
         return model_versions.making_tags(key, version, given)
 
 
@@ -160,7 +158,7 @@ def create(
             f"Give one of {', '.join(frameworks.FRAMEWORKS)}.",
             code="FrameworkMissing",
         )
-    _check_files(name, tags, origin.source if origin else uri, outside=origin is None)
+    check_files(name, tags, origin.source if origin else uri, outside=origin is None)
     if origin is None and uri:
         tags[model_versions.SOURCE_TAG] = uri
     with _alone(name, origin):
@@ -206,12 +204,14 @@ def _check_there(origin: Origin) -> None:
     next(iter(model_artifacts.artifacts(origin.source).entries()))
 
 
-def _check_files(name: str, tags: Mapping[str, str], source: str, *, outside: bool) -> None:
+def check_files(name: str, tags: Mapping[str, str], source: str, *, outside: bool) -> None:
+    """Refuse files that do not fit what the tags of a version say it is served as."""
     framework = tags[model_versions.FRAMEWORK_TAG]
-    by_id = (
-        framework == frameworks.HUGGINGFACE
-        and huggingface.model_id(model_versions.parameters_of(tags)) is not None
-    )
+    by_id = False
+    if framework == frameworks.HUGGINGFACE:
+        parameters = model_versions.parameters_of(tags)
+        huggingface.check_parameters(parameters)
+        by_id = huggingface.model_id(parameters) is not None
     if not source and not by_id:
         raise BadInputError(
             "There are no files to make a model of.",
@@ -244,14 +244,14 @@ def _there_already(
         has = model_versions.making_of(version.tags)
         same = version.name == name and version.source == origin.source
         if same and (has == tags or model_versions.FRAMEWORK_TAG not in has):
-            _set_tags(version, tags)
+            set_tags(version, tags)
             if description and not version.description:
                 client().update_model_version(name, version.version, description)
             return model_versions.find(name, int(version.version))
     return None
 
 
-def _set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
+def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Set the making of a version; its framework last, which says that the rest is there."""
     mlflow = client()
     for key in sorted(tags, key=lambda key: key == model_versions.FRAMEWORK_TAG):
@@ -351,96 +351,3 @@ def fetch(model: Resolved, destination: Path) -> None:
         )
     files = model_artifacts.files(model.source_uri, outside=model.outside)
     model_artifacts.fetch(files, destination)
-
-
-def describe(name: str, number: int | None, description: str) -> None:
-    """Describe a model, or one of its versions.
-
-    Raises:
-        NotFoundError: If there is none.
-        BadInputError: With the code ``TextInvalid``.
-    """
-    names.check_description(description)
-    if number is None:
-        model_versions.find_model(name)
-        client().update_registered_model(name, description)
-    else:
-        model_versions.find(name, number)
-        client().update_model_version(name, str(number), description)
-    history.record(NOUN, name, "describe", version=number, description=description)
-
-
-def complete(name: str, number: int, making: Making) -> None:
-    """Say what a version is served as, where that was not said yet, after a look at its files.
-
-    Raises:
-        ConflictError: With the code ``AlreadySet``, for what would change.
-        BadInputError: If the files do not fit the framework.
-    """
-    version = model_versions.find(name, number)
-    model_versions.check_active(version)
-    has, tags = model_versions.making_of(version.tags), making.tags()
-    changed = sorted(key for key in tags if has.get(key, tags[key]) != tags[key])
-    if changed:
-        what = ", ".join(key.removeprefix("modelyard.").replace("_", " ") for key in changed)
-        raise ConflictError(
-            f"{model_versions.uri(version)} has its {what} already.",
-            "A version stays what it is: create the next one.",
-            code="AlreadySet",
-        )
-    merged = {**has, **tags}
-    if model_versions.FRAMEWORK_TAG in merged:
-        source = model_versions.source_uri(version) or ""
-        _check_files(name, merged, source, outside=model_versions.is_outside(version))
-    _set_tags(version, tags)
-    history.record(NOUN, name, "complete", version=number, framework=merged.get(
-        model_versions.FRAMEWORK_TAG))  # fmt: skip
-
-
-def rename(name: str, new: str) -> None:
-    """Give a model another name. Its versions keep their numbers, and its aliases their history.
-
-    Raises:
-        NotFoundError: If there is no such model.
-        ConflictError: With the code ``NameTaken``; ``ModelNotActive`` while one is deleted.
-        BadInputError: If the name cannot be used, or an archive was packed under another one.
-    """
-    names.check(new)
-    model = model_versions.find_model(name)
-    if new == name:
-        return
-    if model_versions.DELETING_TAG in model.tags:
-        raise ConflictError(
-            f"The model {name!r} is being deleted.", "Repeat that.", code="ModelNotActive"
-        )
-    for version in model_versions.of_model(name):
-        model_versions.check_active(version)
-        if model_versions.framework(version) == frameworks.PYTORCH:
-            source = model_versions.source_uri(version) or ""
-            tags = model_versions.making_of(version.tags)
-            _check_files(new, tags, source, outside=model_versions.is_outside(version))
-    with catalogue.alone(model_versions.lock(name)):
-        # Before the name, as only then a repeat would still find what is left to do.
-        _retag_runs(name, name, new)
-        try:
-            client().rename_registered_model(name, new)
-        except MlflowException as error:
-            _retag_runs(name, new, name)
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            raise ConflictError(
-                f"There is a model {new!r} already.", "Choose another name.", code="NameTaken"
-            ) from error
-        model_aliases.record_rename(name, new)
-
-
-def _retag_runs(name: str, before: str, after: str) -> None:
-    """Let the runs that made versions of ``name`` call these by another model's name."""
-    mlflow = client()
-    for version in model_versions.of_model(name):
-        if not version.run_id:
-            continue
-        run = mlflow.get_run(version.run_id)
-        active = run.info.lifecycle_stage == "active"
-        if active and run.data.tags.get(MODEL_TAG) == f"models:/{before}/{version.version}":
-            mlflow.set_tag(version.run_id, MODEL_TAG, f"models:/{after}/{version.version}")

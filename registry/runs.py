@@ -33,7 +33,7 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
-from registry import history, models, names, statuses, tracking
+from registry import catalogue, history, model_versions, models, names, statuses, tracking
 
 USER_LABEL = "modelyard.user"
 CHECKED_LABEL = "modelyard.checked"  # its parameters are complete: whoever made it checked them
@@ -383,6 +383,16 @@ def models_of(run_id: str) -> list[str]:
     mlflow_run_id = _mlflow_run_id(run)
     made = models.made_by(mlflow_run_id) if mlflow_run_id else []
     return [f"The run {run.name} made the model {', '.join(made)}."] if made else []
+
+
+@contextlib.contextmanager
+def alone(run_id: str) -> Iterator[None]:
+    """Let nobody make a model of what the run has left, until the end of the block."""
+    with _prefect() as client:
+        mlflow_run_id = _mlflow_run_id(_find(client, run_id))
+    lock = model_versions.lock_of_run(mlflow_run_id or run_id)
+    with catalogue.alone(lock):
+        yield
 
 
 def remove(run_id: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from infra import storage
 from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json
-from registry import deletion, model_aliases, model_creation, models
+from registry import deletion, model_aliases, model_creation, model_updates, models
 from registry.frameworks import FRAMEWORKS
 from registry.models import Making
 
@@ -105,13 +105,10 @@ def update(
     if serving and version is None:
         raise BadInputError("It is a version that is served.", "Give --version.")
     with connected():
-        if serving and version is not None:
-            making = _making(framework, framework_version, parameter)
-            models.complete(name, version, making)
-        if description is not None:
-            models.describe(name, version, description)
-        if new_name is not None:
-            models.rename(name, new_name)
+        making = _making(framework, framework_version, parameter) if serving else None
+        model_updates.update(
+            name, number=version, making=making, description=description, new=new_name
+        )
         output.thing(models.show(new_name or name), as_json_=json)
 
 
@@ -157,7 +154,7 @@ def _time(text: str) -> datetime:
     """A moment; without an offset it is this machine's own time."""
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadInputError(
             f"{text[:60]!r} is no time.", "Write it as 2026-01-31T12:00:00+00:00.",
             code="TimeInvalid",

@@ -100,7 +100,7 @@ def check_parameters(parameters: Mapping[str, Scalar]) -> None:
 def _json(layout: Layout, file: str) -> Any:
     try:
         return json.loads(layout.text(file))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -132,7 +132,7 @@ def _check_weights(layout: Layout, file: str) -> None:
     try:
         tensors = json.loads(header)
         ends = [_end(tensor) for key, tensor in tensors.items() if key != "__metadata__"]
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise _malformed(layout, file, "its header is no table of tensors") from error
     if max(ends, default=0) != room:
         raise _malformed(
@@ -141,10 +141,13 @@ def _check_weights(layout: Layout, file: str) -> None:
 
 
 def _end(tensor: dict[str, Any]) -> int:
-    begin, end = tensor["data_offsets"]
-    if not (isinstance(begin, int) and isinstance(end, int) and 0 <= begin <= end):
-        raise ValueError("no offsets")
-    return end
+    dtype, shape, (begin, end) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
+    numbers = [begin, end, *shape]
+    if any(type(number) is not int or number < 0 for number in numbers) or begin > end:
+        raise ValueError("no offsets or no shape")  # True is an int by isinstance
+    if not isinstance(dtype, str) or not isinstance(shape, list):
+        raise TypeError("no type or no shape")
+    return int(end)
 
 
 def _malformed(layout: Layout, file: str, reason: str) -> Exception:

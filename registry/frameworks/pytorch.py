@@ -6,6 +6,7 @@ The archive's format: https://github.com/pytorch/serve/blob/master/model-archive
 from __future__ import annotations
 
 import json
+import lzma
 import zipfile
 import zlib
 from typing import Any
@@ -16,11 +17,12 @@ _ARCHIVE = ".mar"
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _LONGEST_MANIFEST = 2**20
 _SCRIPTS = ("model.py", "handler.py")
+_SERVED = ("serializedFile", "modelFile", "handler")  # a manifest names one of these
 _WEIGHTS = (".pt", ".pth", ".bin")
 _SAVED = (b"PK\x03\x04", b"\x80")  # how torch.save begins: a zip file, or an old pickle
 
 # What zipfile raises of broken, encrypted and foreign archives.
-_NO_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError)
+_NO_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError)
 
 
 def check(layout: Layout, name: str) -> None:
@@ -67,11 +69,14 @@ def _check_archive(layout: Layout, archive: str, name: str) -> None:
             members = set(packed.namelist())
             model = _manifest(packed)["model"]
             packed_as = str(model["modelName"])
+            served = [key for key in _SERVED if model.get(key)]
             named = {str(model[key]) for key in ("serializedFile", "modelFile") if model.get(key)}
     except _NO_ZIP as error:
         raise _malformed(layout, archive, f"it is no zip file ({error})") from error
     except (KeyError, TypeError, ValueError) as error:
         raise _malformed(layout, archive, f"its {_MANIFEST} is missing or wrong") from error
+    if not served:
+        raise _malformed(layout, archive, f"its {_MANIFEST} names no {', '.join(_SERVED)}")
     for member in members:
         if member.startswith("/") or ".." in member.split("/"):
             raise _malformed(layout, archive, f"its member {member!r} climbs out of it")

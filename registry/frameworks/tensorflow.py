@@ -53,9 +53,9 @@ def _check_variables(layout: Layout, prefix: str) -> None:
     shards = [name for name in layout.sizes if name.startswith(f"{prefix}.data-")]
     if not shards and index not in layout.sizes:
         return
-    totals = {name.rpartition("-of-")[2] for name in shards}
-    complete = len(totals) == 1 and len(shards) == int(next(iter(totals), "0") or 0)
-    if index not in layout.sizes or not complete:
+    total = len(shards)
+    complete = {f"{prefix}.data-{number:05d}-of-{total:05d}" for number in range(total)}
+    if index not in layout.sizes or not shards or set(shards) != complete:
         raise refused(
             "VariablesIncomplete",
             f"The variables at {layout.uri} are incomplete: {', '.join(sorted(shards)[:3])} "

@@ -15,8 +15,10 @@ from registry.frameworks.layout import Layout, refused
 
 _CONFIG = "config.pbtxt"
 _VERSION = re.compile(r"[1-9]\d*")
-_STATED = re.compile(
-    r'^\s*(platform|backend|default_model_filename)\s*:\s*"([^"]*)"', re.MULTILINE
+_STRING = r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'"
+# What matters in a text of protobuf's: comments and other strings are skipped as a whole.
+_TOKEN = re.compile(
+    rf"#[^\n]*|(?P<open>[{{\[<])|(?P<close>[}}\]>])|(?P<key>\w+)\s*:\s*(?P<value>{_STRING})|{_STRING}"
 )
 
 
@@ -44,7 +46,7 @@ def checker(kind: Kind) -> Callable[[Layout, str], None]:
 
     def check(layout: Layout, name: str) -> None:
         root = _root(layout)
-        stated = dict(_STATED.findall(layout.text(root + _CONFIG)))
+        stated = _stated(layout.text(root + _CONFIG))
         for key in ("platform", "backend"):
             if stated.get(key) and stated[key] not in kind.names:
                 raise refused(
@@ -58,6 +60,16 @@ def checker(kind: Kind) -> Callable[[Layout, str], None]:
             kind.check(layout, f"{root}{version}/{file}")
 
     return check
+
+
+def _stated(text: str) -> dict[str, str]:
+    """The texts that a configuration gives at its top, by their fields."""
+    depth, found = 0, {}
+    for token in _TOKEN.finditer(text):
+        depth += bool(token["open"]) - bool(token["close"])
+        if token["key"] and depth == 0:
+            found[token["key"]] = token["value"][1:-1]
+    return found
 
 
 def _root(layout: Layout) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from modelyard import main
 from modelyard.commands import model as command
-from registry import deletion, model_aliases, model_creation, models
+from registry import deletion, model_aliases, model_creation, model_updates, models
 from registry.models import Making
 
 Do = Callable[..., tuple[int, Any]]
@@ -33,8 +33,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return asked
 
     for module, verbs in (
-        (models, ("create", "show", "list_all", "complete", "describe", "rename")),
+        (models, ("create", "show", "list_all")),
         (model_creation, ("from_run",)),
+        (model_updates, ("update",)),
         (model_aliases, ("point", "drop", "moves", "at")),
         (deletion, ("delete",)),
     ):
@@ -80,16 +81,15 @@ NOTHING = Making("", "", {})
         ),
         (["list"], [("list_all",)]),
         (["show", "m"], [("show", "m")]),
-        (["update", "m", "--name", "n"], [("rename", "m", "n"), ("show", "n")]),
+        (["update", "m", "--name", "n"], [("update", "m", None, None, None, "n"), ("show", "n")]),
         (
             ["update", "m", "--description", ""],
-            [("describe", "m", None, ""), ("show", "m")],
+            [("update", "m", None, None, "", None), ("show", "m")],
         ),
         (
             ["update", "m", "--version", "2", "--framework", "onnx", "--description", "d",
              "--name", "n"],
-            [("complete", "m", 2, Making("onnx", "", {})), ("describe", "m", 2, "d"),
-             ("rename", "m", "n"), ("show", "n")],
+            [("update", "m", 2, Making("onnx", "", {}), "d", "n"), ("show", "n")],
         ),
         (["alias", "m", "champion", "3"], [("point", "m", "champion", 3, "")]),
         (
@@ -140,6 +140,7 @@ def test_relative_files_are_the_caller_s(
         (["update", "m", "-p", "a=1"], "BadInput"),
         (["aliases", "m", "--at", "2026-01-01"], "BadInput"),
         (["aliases", "m", "--alias", "a", "--at", "yesterday"], "TimeInvalid"),
+        (["aliases", "m", "--alias", "a", "--at", "9999-12-31T23:59:59-12:00"], "TimeInvalid"),
         (["alias", "m", "champion", "0"], "Usage"),
         (["alias", "m", "champion", "new"], "Usage"),
         (["delete"], "Usage"),

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed
 
-from infra.errors import ConflictError
-from registry import deletion, history
+from infra.errors import ConflictError, ModelyardError
+from registry import deletion, history, models, runs, tracking
 from registry.deletion import Guard, Rule
+from registry.models import Making, Origin
+from tests.registry.trained import MakeRun
 
 Events = list[Any]
 
@@ -114,6 +122,57 @@ def test_a_reason_that_came_meanwhile_stops_it(rule: Callable[..., None], events
         deletion.delete("thing", "k")
 
     assert [event[0] for event in events] == ["guard 0", "claim", "guard 0", "release"]
+
+
+def test_a_noun_is_kept_alone_from_the_first_guard_to_its_end(
+    rule: Callable[..., None], events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def alone(*found: Any) -> Iterator[None]:
+        events.append(("alone", *found))
+        yield
+        events.append(("not alone",))
+
+    rule([[]])
+    made = dataclasses.replace(deletion._RULES["thing"], alone=alone)
+    monkeypatch.setitem(deletion._RULES, "thing", made)
+
+    deletion.delete("thing", "k")
+
+    assert [event[0] for event in events] == ["alone", "guard 0", "remove", "not alone", "delete"]
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_a_run_waits_for_who_makes_a_model_of_it(
+    run: MakeRun, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = run()
+    flow_run = FlowRun(
+        flow_id=uuid4(), name=name, labels={tracking.MLFLOW_RUN_LABEL: left.id},
+        state=Completed(),
+    )  # fmt: skip
+    monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(None))
+    monkeypatch.setattr(runs, "_find", lambda *_: flow_run)
+    really, told = models._check_there, list[str]()
+
+    def while_it_deletes(origin: Origin) -> None:
+        really(origin)
+        thread.start()
+        thread.join(1)  # longer than a deletion takes that does not wait
+
+    def delete() -> None:
+        try:
+            deletion.delete("run", str(flow_run.id))
+        except ModelyardError as error:
+            told.append(error.code)
+
+    thread = threading.Thread(target=delete)
+    monkeypatch.setattr(models, "_check_there", while_it_deletes)
+    models.create(name, Making("scikit-learn"), origin=left.origin)
+    thread.join(30)
+
+    assert told == ["HasModel"]
+    assert tracking.client().get_run(left.id).info.lifecycle_stage == "active"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import json
 import random
@@ -7,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -157,6 +159,29 @@ def _nest(folder: Path) -> None:
         shutil.move(entry, folder / "deeper")
 
 
+def _corrupt(archive: Path, compression: int) -> None:
+    """Pack a manifest that cannot be unpacked, in an archive whose directory is whole."""
+    with zipfile.ZipFile(archive, "w", compression) as packed:
+        packed.writestr("MAR-INF/MANIFEST.json", "{}" + " " * 10_000)
+        where = packed.infolist()[0].header_offset + 30 + len("MAR-INF/MANIFEST.json")
+        size = packed.infolist()[0].compress_size
+    content = bytearray(archive.read_bytes())
+    content[where + 9 : where + size] = b"\xff" * (size - 9)  # after the properties of LZMA
+    archive.write_bytes(content)
+
+
+def _weigh(folder: Path, header: str) -> None:
+    """Weights of one byte under any header."""
+    content = header.encode()
+    (folder / "model.safetensors").write_bytes(
+        len(content).to_bytes(8, "little") + content + b"\0"
+    )
+
+
+def _weigh_tensor(tensor: dict[str, Any], folder: Path) -> None:
+    _weigh(folder, json.dumps({"w": tensor}))
+
+
 # kind, what is done to it, the code of the error
 BROKEN: list[tuple[str, Break, str]] = [
     ("tensorflow", lambda f: (f / "saved_model.pb").unlink(), "SavedModelMissing"),
@@ -172,7 +197,13 @@ BROKEN: list[tuple[str, Break, str]] = [
         ),
         "VariablesIncomplete",
     ),
+    ("tensorflow", lambda f: (f / "variables/variables.data-garbage").write_text("x"),
+     "VariablesIncomplete"),
+    ("tensorflow", lambda f: (f / "variables/variables.data-00000-of-00001").rename(
+        f / "variables/variables.data-garbage"), "VariablesIncomplete"),
     ("pytorch archive", lambda f: _cut(f / "line.mar"), "ArchiveMalformed"),
+    ("pytorch archive", lambda f: _corrupt(f / "line.mar", zipfile.ZIP_LZMA), "ArchiveMalformed"),
+    ("pytorch archive", lambda f: _corrupt(f / "line.mar", zipfile.ZIP_BZIP2), "ArchiveMalformed"),
     ("pytorch archive", lambda f: (f / "line.mar").write_bytes(b""), "ArchiveMalformed"),
     ("pytorch archive", lambda f: (f / "line.mar").write_text("no zip"), "ArchiveMalformed"),
     ("pytorch archive", lambda f: shutil.copy(f / "line.mar", f / "two.mar"), "ArchiveAmbiguous"),
@@ -196,6 +227,20 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("huggingface", lambda f: (f / "model.safetensors").write_bytes(b""), "SafetensorsMalformed"),
     ("huggingface", lambda f: (f / "model.safetensors").write_bytes(
         b"\x08" + b"\0" * 7 + b"nonsense"), "SafetensorsMalformed"),
+    ("huggingface", lambda f: _weigh(f, "[" * 100_000), "SafetensorsMalformed"),
+    *(
+        ("huggingface", functools.partial(_weigh_tensor, tensor), "SafetensorsMalformed")
+        for tensor in (
+            {"shape": [1], "data_offsets": [0, 1]},
+            {"dtype": "U8", "data_offsets": [0, 1]},
+            {"dtype": 8, "shape": [1], "data_offsets": [0, 1]},
+            {"dtype": "U8", "shape": "", "data_offsets": [0, 1]},
+            {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]},
+            {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]},
+            {"dtype": "U8", "shape": [1], "data_offsets": [False, True]},
+        )
+    ),
+    ("huggingface", lambda f: (f / "config.json").write_text("[" * 100_000), "ConfigMalformed"),
     ("huggingface", lambda f: (f / "config.json").unlink(), "ConfigMissing"),
     ("huggingface", lambda f: (f / "config.json").write_text("[1]"), "ConfigMalformed"),
     ("huggingface", lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "ArtifactMalformed"),
@@ -328,8 +373,16 @@ class TestArchive:
 
         assert _code("pytorch", archive.parent) == "ArchiveMalformed"
 
+    def test_a_manifest_that_names_nothing_to_serve(self, archive: Path) -> None:
+        self._pack(archive, '{"model": {"modelName": "line"}}')
+        assert _code("pytorch", archive.parent) == "ArchiveMalformed"
+
+        self._pack(archive, '{"model": {"modelName": "line", "handler": "image_classifier"}}')
+        _check("pytorch", archive.parent)
+
     def test_a_member_that_climbs_out(self, archive: Path) -> None:
-        self._pack(archive, '{"model": {"modelName": "line"}}', **{"..__evil.py": "x"})
+        manifest = '{"model": {"modelName": "line", "handler": "x"}}'
+        self._pack(archive, manifest, **{"..__evil.py": "x"})
 
         assert _code("pytorch", archive.parent) == "ArchiveMalformed"
 
@@ -339,6 +392,35 @@ class TestTriton:
         model_files.onnx_triton(tmp_path, NAME)
         (tmp_path / "1" / "model.onnx").rename(tmp_path / "1" / "line.onnx")
         (tmp_path / "config.pbtxt").write_text('default_model_filename: "line.onnx"\n')
+
+        _check("onnx-triton", tmp_path)
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            'name: "m" platform: "pytorch_libtorch"',
+            'name:"m",platform:"pytorch_libtorch"',
+            "platform: 'pytorch_libtorch' # platform: \"onnxruntime_onnx\"",
+            'input [ { name: "x" dims: [ 1 ] } ] backend: "pytorch"',
+        ],
+    )
+    def test_the_other_kind_is_seen_wherever_it_stands(self, config: str, tmp_path: Path) -> None:
+        model_files.onnx_triton(tmp_path, NAME)
+        (tmp_path / "config.pbtxt").write_text(config)
+
+        assert _code("onnx-triton", tmp_path) == "TritonBackendDiffers"
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            '# platform: "pytorch_libtorch"',
+            'name: "platform: \\"pytorch_libtorch\\""',
+            'parameters { key: "a" value: { backend: "pytorch" } } platform: "onnxruntime_onnx"',
+        ],
+    )
+    def test_what_only_looks_like_another_kind_is_taken(self, config: str, tmp_path: Path) -> None:
+        model_files.onnx_triton(tmp_path, NAME)
+        (tmp_path / "config.pbtxt").write_text(config)
 
         _check("onnx-triton", tmp_path)
 

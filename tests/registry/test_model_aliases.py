@@ -10,7 +10,16 @@ import pytest
 
 from infra import identity
 from infra.errors import BadInputError, ConflictError, NotFoundError
-from registry import catalogue, deletion, history, model_aliases, model_removal, models, tracking
+from registry import (
+    catalogue,
+    deletion,
+    history,
+    model_aliases,
+    model_removal,
+    model_updates,
+    models,
+    tracking,
+)
 from registry.models import Making
 
 pytestmark = pytest.mark.usefixtures("mlflow")
@@ -168,10 +177,10 @@ class TestAtATime:
     def test_across_names(self, model: str) -> None:
         model_aliases.point(model, "champion", 1)
         first = now()
-        models.rename(model, f"{model}-b")
+        model_updates.update(model, new=f"{model}-b")
         model_aliases.point(f"{model}-b", "champion", 2)
         second = now()
-        models.rename(f"{model}-b", f"{model}-c")
+        model_updates.update(f"{model}-b", new=f"{model}-c")
         models.create(model, HUB)  # another one, under the first name
 
         assert pointed(model, "champion", first) == (1, True)
@@ -181,8 +190,47 @@ class TestAtATime:
         assert [move["to"] for move in model_aliases.moves(f"{model}-c")] == [1, 2]
         assert models.show(f"{model}-c")["aliases_changed_outside"] == []
         assert models.show(model)["aliases_changed_outside"] == []
-        models.rename(f"{model}-c", f"{model}-b")  # and back
+        model_updates.update(f"{model}-c", new=f"{model}-b")  # and back
         assert pointed(f"{model}-b", "champion", now()) == (2, True)
+
+    def test_after_renames_back_and_forth_each_move_is_there_once(self, model: str) -> None:
+        other = f"{model}-b"
+        model_aliases.point(model, "champion", 1)
+        first = now()
+        for _ in range(3):
+            model_updates.update(model, new=other)
+            model_updates.update(other, new=model)
+        model_aliases.point(model, "champion", 2)
+
+        assert [move["to"] for move in model_aliases.moves(model)] == [1, 2]
+        assert pointed(model, "champion", first) == (1, True)
+        assert pointed(model, "champion", now()) == (2, True)
+        model_updates.update(model, new=other)
+        assert [move["to"] for move in model_aliases.moves(other)] == [1, 2]
+        assert models.show(other)["aliases_changed_outside"] == []
+
+    def test_the_history_of_each_name_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        day = datetime(2026, 1, 1, tzinfo=UTC)
+        told: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
+        turns = [("a", "alias", {"alias": "x", "from": None, "to": 1, "why": ""})]
+        for number in range(200):
+            old, new = ("a", "b") if number % 2 == 0 else ("b", "a")
+            turns += [(new, "rename", {"was": old}), (old, "rename", {"to": new})]
+        for number, (subject, verb, detail) in enumerate(turns):
+            at = (day + timedelta(seconds=number)).isoformat()
+            told[subject].append({"at": at, "user": "me", "verb": verb, "detail": detail})
+        read: list[str] = []
+
+        def of(_: str, subject: str) -> list[dict[str, Any]]:
+            read.append(subject)
+            assert read.count(subject) <= 2  # by the two questions below
+            return told[subject]
+
+        monkeypatch.setattr(history, "of", of)
+
+        assert [move["to"] for move in model_aliases.moves("a")] == [1]
+        assert model_aliases._replayed("a") == {"x": 1}
+        assert sorted(read) == ["a", "a", "b", "b"]
 
     def test_of_a_model_that_is_gone(self, model: str) -> None:
         model_aliases.point(model, "champion", 1)

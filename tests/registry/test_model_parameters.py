@@ -118,7 +118,8 @@ def test_how_many_and_how_long() -> None:
     [
         "token", "hf_token", "hfToken", "HUGGING_FACE_HUB_TOKEN", "api_key", "apiKey", "api-key",
         "apikey", "password", "db.password", "client_secret", "secretValue", "accessKey",
-        "private_key", "credentials", "auth_token",
+        "private_key", "credentials", "auth_token", "hftoken", "HF_TOKEN2", "password2", "pwd",
+        "bearer", "tokens", "access_tokens", "authorization", "passphrase1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("value", ["canary-5311", 53110])
@@ -135,11 +136,33 @@ def test_secrets_in_plain_text_are_refused_without_telling_them(name: str, value
     "name",
     [
         "max_tokens", "maxNewTokens", "tokenizer", "pad_token", "eosToken", "pad_token_id", "key",
-        "key_column", "sort_key", "token_limit",
+        "key_column", "sort_key", "token_limit", "padtoken", "num_tokens2", "author",
     ],
 )  # fmt: skip
 def test_what_only_sounds_alike_is_no_secret(name: str) -> None:
     assert model_parameters.check({name: "x"}) == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "hf_" + "aB3dE" * 7, "sk-" + "proj-" + "aB3_" * 8, "AKIA" + "ABCD2345" * 2,
+        "Bearer hf_" + "aB3dE" * 7, "--token=ghp_" + "aB3d" * 9,
+    ],
+)  # fmt: skip
+def test_a_value_that_looks_like_a_secret_is_refused_whatever_its_name(value: str) -> None:
+    with pytest.raises(BadInputError) as raised:
+        model_parameters.check({"note": value})
+
+    assert raised.value.code == "SecretInPlainText"
+    assert value not in json.dumps(raised.value.as_dict())
+
+
+@pytest.mark.parametrize(
+    "value", ["hf_transfer", "hf-internal-testing/tiny-random-bert", "sk-learn-random-forests"]
+)
+def test_a_value_that_only_looks_alike_is_taken(value: str) -> None:
+    assert model_parameters.check({"note": value}) == {"note": value}
 
 
 def test_whether_a_token_is_used_is_no_secret() -> None:

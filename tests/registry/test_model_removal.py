@@ -21,6 +21,7 @@ from registry import (
     model_aliases,
     model_artifacts,
     model_removal,
+    model_updates,
     models,
     tracking,
 )
@@ -220,13 +221,13 @@ class TestBytes:
     def test_files_that_went_while_they_were_looked_at_make_no_model(
         self, left: Run, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        really = models._check_files
+        really = models.check_files
 
         def then_deleted(*args: Any, **kwargs: Any) -> None:
             really(*args, **kwargs)
             deletion.delete("model", name)
 
-        monkeypatch.setattr(models, "_check_files", then_deleted)
+        monkeypatch.setattr(models, "check_files", then_deleted)
         with pytest.raises(NotFoundError):
             models.create(f"{name}-x", SKLEARN, origin=left.origin)
         assert gone(f"{name}-x")
@@ -272,7 +273,7 @@ class TestFaults:
         for use in (
             lambda: models.resolve(f"models:/{name}/1"),
             lambda: model_aliases.point(name, "champion", 1),
-            lambda: models.rename(name, f"{name}-x"),
+            lambda: model_updates.update(name, new=f"{name}-x"),
         ):
             with pytest.raises((ConflictError, NotFoundError)):
                 use()

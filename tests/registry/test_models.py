@@ -18,6 +18,7 @@ from registry import (
     deletion,
     model_aliases,
     model_artifacts,
+    model_updates,
     models,
     tracking,
 )
@@ -264,7 +265,7 @@ class TestRegister:
         left = run()
         first = models.register(name, left.id, left.source, left.flow_run_id)
         again = models.register(name, left.id, left.source, left.flow_run_id)
-        models.rename(name, f"{name}-2")
+        model_updates.update(name, new=f"{name}-2")
         renamed = models.register(name, left.id, left.source, left.flow_run_id)
 
         assert first == again == f"models:/{name}/1"
