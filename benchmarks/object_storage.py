@@ -275,10 +275,7 @@ def measure(repetitions: int, calm: Calm) -> list[Comparison]:
         store(f"s3://{_BUCKET}/nothing").exists()  # both sides have imported everything
         _client(url).list_buckets()
         found = _transfers(home, source, url, repetitions, calm)
-        lines = [
-            *_compared(found, "up", f"{what}, up"),
-            *_compared(found, "down", f"{what}, down"),
-        ]
+        lines = [line for way in ("up", "down") for line in _compared(found, way, what)]
         uri = f"s3://{_BUCKET}/killed"
         again_up = _killed("publish", uri, source)
         again_down = _killed("fetch", uri, home / "again")

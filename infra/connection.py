@@ -46,7 +46,7 @@ def from_environment() -> Endpoints | None:
 
 
 def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
-    """The variables that point a process at ``endpoints``, and keep it from phoning home."""
+    """The variables that point a process at ``endpoints``, and keep it quiet."""
     return {
         **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
         "MODELYARD_HOME": str(home.root),
@@ -62,6 +62,7 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "DO_NOT_TRACK": "true",
     }
 

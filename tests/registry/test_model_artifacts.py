@@ -80,11 +80,3 @@ def test_a_full_disk_is_told_before_anything_is_written(
         files.fetch(tmp_path / "to" / "fetched")
 
     assert list((tmp_path / "to").iterdir()) == []
-
-
-def test_fetching_says_nothing(
-    files: Artifacts, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    files.fetch(tmp_path / "fetched")
-
-    assert capfd.readouterr() == ("", "")
