@@ -21,7 +21,7 @@ from tests.infra.storage.server import Proxy, Server
 MIB = 2**20
 PART = 5 * MIB
 THREADS = 2
-KILLS = 5  # of each kind
+KILLS = 4  # of each kind
 
 _LARGE = {"large": 11 * PART + 11, "deep/larger": 7 * PART}
 _SMALL = {f"small/{number}": 1000 + number for number in range(20)}

@@ -408,12 +408,13 @@ def test_a_file_that_changes_meanwhile_is_refused(
     moment: str,
 ) -> None:
     monkeypatch.setenv("MODELYARD_TRANSFER_THREADS", "1")
-    file = tmp_path / "source" / "a"
+    file = tmp_path / "source" / "z"
     write(file, 4 * PART)
+    write(tmp_path / "source" / "a", PART + 1)
 
     def disturb(answer: Answer) -> None:
         number = "partNumber=1" if moment == "first part" else "partNumber=4"
-        if number in answer.query:
+        if number in answer.query and answer.path.endswith("z"):
             if change == "touch":
                 os.utime(file, ns=(0, 1))
             elif change == "truncate":
