@@ -54,7 +54,8 @@ def variable(name: str) -> str:
     """
     if _SCREAMING.fullmatch(name):
         return name
-    return "_".join(word for word in _BOUNDARY.split(name) if word).upper()
+    made = "_".join(word for word in _BOUNDARY.split(name) if word).upper()
+    return f"_{made}" if made[:1].isdigit() else made  # no shell knows a variable called 0A
 
 
 def arguments(parameters: Mapping[str, Scalar]) -> list[str]:

@@ -312,13 +312,11 @@ def test_a_full_output_disk_fails_the_run_and_leaves_nothing_half_made(stack, sm
     assert "too large" not in [model["name"] for model in stack.do("model", "list")]
 
 
-def test_a_run_is_refused_where_its_disk_has_no_room(stack):
-    stack.extra["MODELYARD_MIN_FREE_MIB"] = "1000000000"
-    try:
-        error = stack.ask("run", "train", *flags("steps", {})).error
-    finally:
-        stack.extra.clear()
-    assert error["code"] == "DiskFull"
+def test_a_run_is_refused_where_its_disk_has_no_room(fresh):
+    fresh.extra["MODELYARD_MIN_FREE_MIB"] = "1000000000"
+    fresh.do("up", "--detach")
+    fresh.extra.clear()  # a setting of the stack, whatever a shell has
+    assert fresh.ask("run", "train", *flags("steps", {})).error["code"] == "DiskFull"
 
 
 def test_a_run_without_a_stack_is_refused_at_once(fresh):

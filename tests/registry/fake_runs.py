@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from registry import tracking
+import pytest
+
+from registry import experiment_names, runs, tracking
 from registry.runs import Listed
 from registry.tracking import Opening
 
@@ -25,6 +27,15 @@ class Prefect:
 
     def __init__(self) -> None:
         self.runs: dict[str, Listed] = {}
+
+    @classmethod
+    def installed(cls, monkeypatch: pytest.MonkeyPatch) -> Prefect:
+        """One that the registry asks instead of the real one."""
+        fake = cls()
+        monkeypatch.setattr(runs, "not_complete", fake.not_complete)
+        monkeypatch.setattr(runs, "with_ids", fake.with_ids)
+        monkeypatch.setattr(experiment_names, "_created", CREATED.get)
+        return fake
 
     def add(self, state: str = "RUNNING", opened: bool = False, **parameters: Any) -> str:
         run_id = new_id()

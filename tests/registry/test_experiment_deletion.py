@@ -13,11 +13,9 @@ from registry import (
     experiment_names,
     experiments,
     history,
-    runs,
     tracking,
 )
 from tests.registry.fake_runs import (
-    CREATED,
     Prefect,
     exists,
     experiment_of,
@@ -31,11 +29,7 @@ pytestmark = pytest.mark.usefixtures("mlflow")
 
 @pytest.fixture(autouse=True)
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
-    fake = Prefect()
-    monkeypatch.setattr(runs, "not_complete", fake.not_complete)
-    monkeypatch.setattr(runs, "with_ids", fake.with_ids)
-    monkeypatch.setattr(experiment_names, "_created", CREATED.get)
-    return fake
+    return Prefect.installed(monkeypatch)
 
 
 @pytest.fixture

@@ -13,13 +13,11 @@ from registry import (
     deletion,
     experiment_names,
     experiments,
-    runs,
     tracking,
     training_templates,
 )
 from registry.tracking import Opening
 from tests.registry.fake_runs import (
-    CREATED,
     Prefect,
     exists,
     experiment_of,
@@ -33,11 +31,7 @@ pytestmark = pytest.mark.usefixtures("mlflow")
 
 @pytest.fixture(autouse=True)
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
-    fake = Prefect()
-    monkeypatch.setattr(runs, "not_complete", fake.not_complete)
-    monkeypatch.setattr(runs, "with_ids", fake.with_ids)
-    monkeypatch.setattr(experiment_names, "_created", CREATED.get)
-    return fake
+    return Prefect.installed(monkeypatch)
 
 
 class TestCreate:

@@ -35,6 +35,7 @@ from registry import model_parameters
         ("x1y2", "X1Y2"),
         ("S3Bucket", "S3_BUCKET"),
         ("S3BUCKET_", "S3BUCKET_"),
+        ("_0a", "_0A"),
     ],
 )
 def test_names_of_variables(name: str, variable: str) -> None:
