@@ -54,8 +54,7 @@ def variable(name: str) -> str:
     """
     if _SCREAMING.fullmatch(name):
         return name
-    made = "_".join(word for word in _BOUNDARY.split(name) if word).upper()
-    return f"_{made}" if made[:1].isdigit() else made  # no shell knows a variable called 0A
+    return "_".join(word for word in _BOUNDARY.split(name) if word).upper()
 
 
 def arguments(parameters: Mapping[str, Scalar]) -> list[str]:

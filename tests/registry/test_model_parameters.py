@@ -35,7 +35,6 @@ from registry import model_parameters
         ("x1y2", "X1Y2"),
         ("S3Bucket", "S3_BUCKET"),
         ("S3BUCKET_", "S3BUCKET_"),
-        ("_0a", "_0A"),
     ],
 )
 def test_names_of_variables(name: str, variable: str) -> None:
@@ -47,7 +46,8 @@ def test_a_variable_s_name_is_one_for_every_shell_and_for_itself(name: str) -> N
     made = model_parameters.variable(name)
 
     assert made == "" or set(made) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
-    assert model_parameters.variable(made) == made
+    if not made[:1].isdigit():  # which is refused
+        assert model_parameters.variable(made) == made
 
 
 def test_what_serving_passes_on() -> None:
@@ -78,7 +78,9 @@ def test_names_that_are_no_arguments(name: str) -> None:
     assert _code({name: 1}) == "ParameterNameInvalid"
 
 
-@pytest.mark.parametrize("name", ["path", "PATH", "ld-preload", "LD_LIBRARY.PATH", "home", "_1"])
+@pytest.mark.parametrize(
+    "name", ["path", "PATH", "ld-preload", "LD_LIBRARY.PATH", "home", "_1", "_0a"]
+)
 def test_names_that_would_break_a_process(name: str) -> None:
     assert _code({name: "x"}) == "ParameterNameReserved"
 
