@@ -32,7 +32,7 @@ def _described(algorithm: ProvidedAlgorithm) -> dict[str, Any]:
 def list_(json: Json = False) -> None:
     """Every algorithm that Modelyard provides."""
     found = [_described(provided.load(name)) for name in provided.names()]
-    columns = ("name", "title", "framework", "distributed", "missing_packages")
+    columns = ("name", "title", "framework", "distributed")
     output.rows(found, columns, as_json_=json)
 
 
