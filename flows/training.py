@@ -34,11 +34,11 @@ from tasks import (
 )
 from tasks import resources as resources_of
 from tasks.following import following
-from tasks.parameters import Text
+from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Prepared, Workplace
-from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Scalar, Training
+from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Training
 from tuning.metrics import MetricPattern
 
 _METRICS_SECONDS = 30.0

@@ -19,7 +19,7 @@ from mlflow.utils.rest_utils import http_request
 from infra import storage
 from infra.errors import BadInputError, DiskFullError, NotFoundError, StackError
 from infra.storage import Entry, Store
-from registry.tracking import client
+from registry.tracking import client, files_of
 
 _CHUNK = 2**20
 _NOT_FOUND, _RANGE_BEYOND_END, _WHOLE = 404, 416, 200  # statuses of HTTP
@@ -42,17 +42,10 @@ class Artifacts:
         Raises:
             NotFoundError: If there is none.
         """
-        found = sorted(self._below(""), key=lambda entry: entry.name)
+        found = [Entry(*file) for file in sorted(files_of(self._repository))]
         if not found:
             raise NotFoundError(f"There are no artifacts at {self.uri}.", "They were deleted.")
         return iter(found)
-
-    def _below(self, folder: str) -> Iterator[Entry]:
-        for info in self._repository.list_artifacts(folder or None):
-            if info.is_dir:
-                yield from self._below(info.path)
-            else:
-                yield Entry(info.path, info.file_size or 0)
 
     def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
         """A piece of one file; only that piece is transferred where the server can.

@@ -310,7 +310,7 @@ def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
         for path in folder.rglob("*")
         if path.is_file()
     }
-    found = dict(_sizes(repository, None))
+    found = dict(files_of(repository))
     if found != wanted:
         differing = sorted(name for name, _ in found.items() ^ wanted.items())
         raise StackError(
@@ -321,10 +321,13 @@ def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
     return uri
 
 
-def _sizes(repository: ArtifactRepository, folder: str | None) -> Iterator[tuple[str, int]]:
+def files_of(
+    repository: ArtifactRepository, folder: str | None = None
+) -> Iterator[tuple[str, int]]:
+    """Every file that MLflow keeps in ``repository``, with its size in bytes."""
     for found in repository.list_artifacts(folder):
         if found.is_dir:
-            yield from _sizes(repository, found.path)
+            yield from files_of(repository, found.path)
         else:
             yield found.path, found.file_size or 0
 

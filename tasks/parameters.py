@@ -6,13 +6,31 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from infra.errors import BadInputError
 
 LARGEST_NUMBER = 2**63 - 1
 
 M = TypeVar("M", bound=BaseModel)
+
+# A form refuses what Prefect could not give back; elsewhere read() does.
+_BOUNDS = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
+Scalar = (
+    StrictBool
+    | Annotated[StrictInt, WithJsonSchema({"type": "integer", **_BOUNDS})]
+    | Annotated[StrictFloat, WithJsonSchema({"type": "number", **_BOUNDS})]
+    | StrictStr
+)
 
 # A text that may be left out, as an empty or a null value. To a form it is a plain text field.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]

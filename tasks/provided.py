@@ -21,20 +21,18 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StrictBool,
     StrictFloat,
     StrictInt,
-    StrictStr,
     model_validator,
 )
 
 from infra.errors import BadInputError
+from tasks.parameters import Scalar
 from tuning.metrics import MetricPattern
 
 _ALGORITHMS = Path(__file__).parent / "algorithms"
 _DECLARATION = "algorithm.yaml"
 
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Number = StrictInt | StrictFloat
 Kind = Literal["int", "double", "categorical", "bool", "string"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

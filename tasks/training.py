@@ -26,8 +26,9 @@ from infra.settings import Settings
 from infra.stack import remains
 from infra.storage import store
 from tasks import nodes, overlay
+from tasks.parameters import Scalar
 from tasks.script import Ended, Ending
-from tasks.training_request import RUNNERS, Dataset, Scalar, Training, variable_name
+from tasks.training_request import RUNNERS, Dataset, Training, variable_name
 
 # Another run's contract, and our own settings, a password of the catalogue's among them.
 _NOT_INHERITED = ("EM_", "MODELYARD_", "PYTHONSAFEPATH")

@@ -13,10 +13,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
     WithJsonSchema,
 )
 
@@ -27,7 +23,7 @@ from infra.settings import Settings
 from infra.storage import store
 from registry import names
 from tasks import provided, resources
-from tasks.parameters import LARGEST_NUMBER, Text
+from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tuning.metrics import MetricPattern
 
@@ -36,14 +32,6 @@ MOST_DATASETS = 10
 LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
 
-# A form refuses what Prefect could not give back; elsewhere tasks/parameters.py does.
-_BOUNDS = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
-Scalar = (
-    StrictBool
-    | Annotated[StrictInt, WithJsonSchema({"type": "integer", **_BOUNDS})]
-    | Annotated[StrictFloat, WithJsonSchema({"type": "number", **_BOUNDS})]
-    | StrictStr
-)
 Minutes = Annotated[
     float | None,
     WithJsonSchema(

@@ -48,6 +48,15 @@ def _content() -> dict[str, bytes]:
     }
 
 
+def _laid_out(folder: Path) -> dict[str, bytes]:
+    """The content, as files below ``folder``."""
+    content = _content()
+    for name, data in content.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    return content
+
+
 def _kill_again_and_again(
     proxy: Proxy, way: str, start: Callable[[], BaseProcess], seed: int
 ) -> int:
@@ -79,10 +88,7 @@ def test_a_publish_that_is_killed_is_gone_on_with(
     forked: Callable[..., BaseProcess],
     tmp_path: Path,
 ) -> None:
-    content = _content()
-    for name, data in content.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(data)
+    content = _laid_out(tmp_path)
     bucket.put("out/large", "old")
     bucket.put("out/deep/stale", "old")
     uri = f"s3://{bucket.name}/out"
@@ -142,10 +148,7 @@ def test_a_publish_that_is_killed_in_its_burst_is_mended(
     forked: Callable[..., BaseProcess],
     tmp_path: Path,
 ) -> None:
-    content = _content()
-    for name, data in content.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(data)
+    content = _laid_out(tmp_path)
     bucket.put("out/small/stale", "old")
     uri = f"s3://{bucket.name}/out"
 
