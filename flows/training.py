@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prefect import task
@@ -18,24 +18,23 @@ from prefect.states import Cancelled, Completed
 
 from flows import lifecycle
 from flows.lifecycle import Execution
-from infra import gpus, settings, storage
 from infra import home as homes
-from infra.errors import DiskFullError, ModelyardError, RunFailedError
+from infra import settings, storage
+from infra.errors import DiskFullError, ModelyardError
 from registry import models, statuses, tracking
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
-    nodes,
     provided,
-    script,
+    running,
     training,
     training_request,
     training_templates,
 )
-from tasks import resources as resources_of
 from tasks.following import following
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
+from tasks.running import Conditions
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Prepared, Workplace
 from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Training
@@ -95,92 +94,27 @@ def _run_script(
 ) -> Ended:
     """Run the script; its lines, metrics and the machine's load are recorded meanwhile."""
     limit = request.max_minutes
-    deadline = execution.began + limit * 60 if limit else None
-    with _gpus(request, execution, deadline) as lease:
-        if lease is None:
-            return Ended(Ending.STOPPED, 0, ())
-        processes = nodes.processes(
-            prepared.command,
-            training.script_environment(
-                prepared,
-                home=execution.home,
-                flow_run_id=execution.flow_run_id,
-                mlflow_run_id=tracked.run_id,
-            ),
-            request.resources,
-            gpus=lease.names,
-            join_seconds=execution.settings.join_seconds,
-        )
-        names = [process.name for process in processes]
-        with (
-            _recording(request, place, execution, tracked, names) as on_line,
-            checkpoints.mirrored(
-                prepared.checkpoints,
-                training.mirror_uri(request),
-                seconds=execution.settings.checkpoint_seconds,
-                warn=get_run_logger().warning,
-            ),
-        ):
-            ended = script.run(
-                processes,
-                cwd=place.source,
-                log=place.log,
-                on_line=on_line,
-                deadline=deadline,
-                stop_requested=execution.cancelled.is_set,
-                grace=execution.settings.stop_grace_seconds,
-                keep=[lock.fileno() for lock in lease.locks],
-            )
-            if ended.ending is Ending.EXITED and ended.code == 0:
-                place.finished.touch()
-    return ended
-
-
-@contextlib.contextmanager
-def _gpus(
-    request: Training, execution: Execution, deadline: float | None
-) -> Iterator[gpus.Lease | None]:
-    """The GPUs that the run is pinned to; None if it is stopped before it has them.
-
-    Raises:
-        RunFailedError: If they are not free before the deadline.
-    """
-    logger = get_run_logger()
-    available = gpus.devices(execution.settings)
-    wanted = resources_of.gpu_count(request.resources, execution.settings)
-    if wanted > len(available):
-        logger.warning(
-            "It runs on the CPU: it asks for %d GPUs, and there are %d.", wanted, len(available)
-        )
-        wanted = 0
-
-    holding: list[str] = []
-
-    def waiting(holders: list[str]) -> None:
-        holding[:] = holders
-        logger.info("Waiting for a GPU: %s", "; ".join(holders))
-
-    def give_up() -> bool:
-        if deadline is not None and time.monotonic() >= deadline:
-            raise _timed_out(request, f"waited for a GPU ({'; '.join(holding)})")
-        return execution.cancelled.is_set()
-
-    with gpus.lease(
-        available,
-        wanted,
+    under = Conditions(
+        home=execution.home,
+        settings=execution.settings,
+        flow_run_id=execution.flow_run_id,
+        mlflow_run_id=tracked.run_id,
         holder=f"run {execution.name} ({execution.flow_run_id})",
-        shared=request.resources.share_gpus,
-        waiting=waiting,
-        give_up=give_up,
-    ) as lease:
-        if lease and lease.names:
-            logger.info("Its GPUs are %s.", ", ".join(lease.names))
-        yield lease
+        logger=get_run_logger(),
+        deadline=execution.began + limit * 60 if limit else None,
+        stop_requested=execution.cancelled.is_set,
+    )
+    recording = functools.partial(_recording, request, place, execution, tracked)
+    return running.run(request, prepared, place, under, recording)
 
 
 @contextlib.contextmanager
 def _recording(
-    request: Training, place: Workplace, execution: Execution, tracked: Tracked, names: list[str]
+    request: Training,
+    place: Workplace,
+    execution: Execution,
+    tracked: Tracked,
+    names: Sequence[str],
 ) -> Iterator[Callable[[int, str], None]]:
     """Record lines, metrics and the machine's load; gives what takes the script's lines."""
     logger = get_run_logger()
@@ -293,15 +227,6 @@ def _train(execution: Execution, request: Training) -> State[Any]:
     return state
 
 
-def _timed_out(request: Training, what: str) -> RunFailedError:
-    return RunFailedError(
-        f"The training {what} for its {request.max_minutes:g} minutes.",
-        "Give it a larger max_minutes; a retry resumes from its newest checkpoint, if any.",
-        state=statuses.TIMED_OUT,
-        code="Timeout",
-    )
-
-
 def _publish_log(request: Training, place: Workplace) -> None:
     try:
         training.publish_log(request, place)
@@ -320,7 +245,7 @@ def _conclude(
     if ended.ending is Ending.STOPPED:
         return "KILLED", Cancelled(message="Stopped.")
     if ended.ending is Ending.TIMED_OUT:
-        raise _timed_out(request, "ran")
+        raise running.timed_out(request, "ran")
     failure = training.failure(ended, str(place.log))
     if failure:
         raise failure

@@ -7,6 +7,9 @@ tree, or to the command alone if that ends its own children in good order, and a
 SIGKILL goes to all. When the command ends by itself, whatever it left running is killed at once.
 The leash ends as the command ended: with the same status, or by the same signal.
 
+``python -I -S leash.py --serve`` with standard input a Unix socket makes a leash for each request
+that comes there, by a fork: a millisecond instead of the start of an interpreter.
+
 On Linux the leash is a subreaper, so that a process which detaches itself is still its
 descendant, and the command is killed by the kernel should the leash itself be killed. This
 file is run by path and imports nothing but the standard library, because it starts once per
@@ -17,12 +20,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -101,7 +107,16 @@ def _spawn(command: list[str], libc: ctypes.CDLL | None) -> int:
         os._exit(127)
 
 
-def _end_like(status: int) -> None:
+def _childless() -> bool:
+    """Whether nothing is left below: who has no child has no descendant."""
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def _end_like(status: int) -> NoReturn:
     if os.WIFSIGNALED(status):
         signum = os.WTERMSIG(status)
         with contextlib.suppress(OSError):  # SIGKILL takes no handler and needs none
@@ -110,8 +125,8 @@ def _end_like(status: int) -> None:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool) -> None:
-    """Run ``command`` to its end or its owner's, and end the same way; does not return."""
+def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool) -> int:
+    """Run ``command`` to its end or its owner's; its wait status when nothing is left of it."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -146,22 +161,80 @@ def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool)
         elif status is None and deadline is not None and time.monotonic() >= deadline:
             _kill_tree(signal.SIGKILL)
             deadline = time.monotonic() + 0.2  # again, for what was forked meanwhile
-    while descendants(os.getpid()):
+    while not _childless():
         _kill_tree(signal.SIGKILL)
-        _reap(main)
         time.sleep(0.005)
-    _end_like(status)
+    return status
+
+
+def _serve_one(request: dict[str, object], streams: list[int]) -> NoReturn:
+    """Become the leash of a request: its end is told as a wait status, in four bytes."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    owner, output, told, *kept = streams
+    for target, stream in ((0, owner), (1, output), (2, output)):
+        os.dup2(stream, target)
+    for stream in (owner, output):
+        os.close(stream)
+    os.set_inheritable(told, False)
+    for stream in kept:
+        os.set_inheritable(stream, True)
+    os.environ.clear()
+    os.environ.update(request["env"])  # type: ignore[call-overload]
+    status = 127 << 8
+    try:
+        os.chdir(request["cwd"])  # type: ignore[arg-type]
+        status = run(
+            request["command"],  # type: ignore[arg-type]
+            signal.SIGTERM,
+            request["grace"],  # type: ignore[arg-type]
+            main_first=False,
+        )
+    except OSError as error:
+        os.write(2, f"cannot run it: {error}\n".encode())
+    with contextlib.suppress(OSError):  # nobody waits for it any more
+        os.write(told, status.to_bytes(4, "big"))
+    os._exit(0)
+
+
+def serve(listener: socket.socket) -> None:
+    """Make leashes until the other end of ``listener`` is closed.
+
+    A request is its length in four bytes and a JSON object with ``command``, ``env``, ``cwd`` and
+    ``grace``; with it come the owner's pipe, the output, where the end is told, and what the
+    command inherits. The leashes outlive this process; each has its own pipe from the owner.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # they are reaped by the kernel
+    while True:
+        header, streams, _, _ = socket.recv_fds(listener, 4, 64)
+        if not header:
+            return
+        size = int.from_bytes(header, "big")
+        data = b""
+        while len(data) < size:
+            data += listener.recv(size - len(data))
+        if os.fork() == 0:
+            listener.close()
+            _serve_one(json.loads(data), list(streams))
+        for stream in streams:
+            os.close(stream)
 
 
 def _main(arguments: list[str]) -> None:
+    if arguments == ["--serve"]:
+        with socket.socket(fileno=os.dup(0)) as listener:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            serve(listener)
+        return
     split = arguments.index("--")
     options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
-    run(
+    status = run(
         arguments[split + 1 :],
         int(options.get("--signal", signal.SIGTERM)),
         float(options.get("--grace", "3")),
         main_first=options.get("--first") == "main",
     )
+    _end_like(status)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 _LEASH = Path(__file__).with_name("leash.py")
+_KILLED = -int(signal.SIGKILL)
 
 
 def leash_command(
@@ -25,11 +30,40 @@ def leash_command(
     return [sys.executable, "-I", "-S", str(_LEASH), *options, "--", *command]
 
 
-class Leashed:
-    """A command whose whole process tree ends with this object's owner.
+class Leash(Protocol):
+    """A command whose whole process tree ends with its owner, which is this process."""
 
-    Standard output and error come merged, as bytes, from ``output``, an unbuffered reader.
-    """
+    @property
+    def output(self) -> IO[bytes]:
+        """The reading end of the tree's merged output, unbuffered; at its end nobody writes."""
+
+    def stop(self) -> None:
+        """Ask for the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
+
+    def wait(self) -> int:
+        """Wait for the end: the exit status, or minus the signal that ended the command."""
+
+
+class Start(Protocol):
+    """What starts a command on a leash."""
+
+    def __call__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        grace: float,
+        keep: Sequence[int] = (),
+    ) -> Leash:
+        """Start ``command``; on a stop it has ``grace`` seconds between SIGTERM and SIGKILL.
+
+        The tree inherits the open files ``keep``.
+        """
+
+
+class Leashed:
+    """A command on a leash of its own, which is an interpreter that starts first."""
 
     def __init__(
         self,
@@ -40,10 +74,7 @@ class Leashed:
         grace: float,
         keep: Sequence[int] = (),
     ) -> None:
-        """Start ``command``; on a stop it has ``grace`` seconds between SIGTERM and SIGKILL.
-
-        The tree inherits the open files ``keep``.
-        """
+        """Start ``command``, as :class:`Start` says."""
         self._process = subprocess.Popen(
             leash_command(command, grace=grace),
             stdin=subprocess.PIPE,
@@ -76,3 +107,87 @@ class Leashed:
         code = self._process.wait()
         self.stop()
         return code
+
+
+class _Served:
+    """A command on a leash that a :class:`LeashServer` has made."""
+
+    def __init__(self, output: IO[bytes], owner: int, told: int) -> None:
+        self.output = output
+        self._owner: int | None = owner
+        self._told: int | None = told
+        self._code = _KILLED  # so it stays if the leash could not tell
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Ask for the end of the tree."""
+        with self._lock:
+            owner, self._owner = self._owner, None
+        if owner is not None:
+            os.close(owner)
+
+    def wait(self) -> int:
+        """Wait for the end."""
+        if self._told is not None:
+            status = os.read(self._told, 4)
+            os.close(self._told)
+            self._told = None
+            if status:
+                self._code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+        self.stop()
+        return self._code
+
+
+class LeashServer:
+    """Starts commands on leashes in a millisecond or two each; for who starts many.
+
+    The leashes are those of :class:`Leashed`, and as independent: they outlive this server, and
+    end with this process.
+    """
+
+    def __init__(self) -> None:
+        """Start the server's process."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._lock = threading.Lock()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_LEASH), "--serve"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={},
+            )
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        grace: float,
+        keep: Sequence[int] = (),
+    ) -> Leash:
+        """Start ``command``, as :class:`Start` says; by an interpreter if the server is gone."""
+        request = {"command": list(command), "env": dict(env), "cwd": str(cwd), "grace": grace}
+        data = json.dumps(request).encode()
+        owner_read, owner = os.pipe()
+        output, output_write = os.pipe()
+        told, told_write = os.pipe()
+        theirs = (owner_read, output_write, told_write)
+        try:
+            with self._lock:
+                socket.send_fds(self._socket, [len(data).to_bytes(4, "big")], [*theirs, *keep])
+                self._socket.sendall(data)
+        except OSError:
+            for descriptor in (owner, output, told):
+                os.close(descriptor)
+            return Leashed(command, env=env, cwd=cwd, grace=grace, keep=keep)
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        return _Served(os.fdopen(output, "rb", buffering=0), owner, told)
+
+    def close(self) -> None:
+        """End the server; the leashes that it has made go on."""
+        self._socket.close()
+        self._process.wait()

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
-from infra.leashed import Leashed
+from infra.leashed import Leash, Leashed, Start
 
 _TICK_SECONDS = 0.2
 _LONGEST_LINE = 64 * 1024
@@ -113,7 +113,7 @@ def _undisturbed() -> Iterator[None]:
 class _Running:
     """A process that runs, and what it has printed."""
 
-    def __init__(self, process: Process, leashed: Leashed) -> None:
+    def __init__(self, process: Process, leashed: Leash) -> None:
         self.name = process.name
         self.leashed = leashed
         self.code: int | None = None
@@ -147,6 +147,7 @@ def run(
     stop_requested: Callable[[], bool],
     grace: float,
     keep: Sequence[int] = (),
+    start: Start = Leashed,
 ) -> Ended:
     """Run a script's processes to their end and pass on their output as it appears.
 
@@ -163,11 +164,12 @@ def run(
         stop_requested: Asked a few times a second whether they are to be ended.
         grace: Seconds between SIGTERM and SIGKILL.
         keep: Open files that they inherit.
+        start: What starts each on its leash.
     """
     running: list[_Running] = []
     try:
         for process in processes:
-            leashed = Leashed(process.command, env=process.env, cwd=cwd, grace=grace, keep=keep)
+            leashed = start(process.command, env=process.env, cwd=cwd, grace=grace, keep=keep)
             running.append(_Running(process, leashed))
         with log.open("ab", buffering=0) as file:
             return _follow(running, file, on_line, deadline, stop_requested)
