@@ -129,8 +129,8 @@ class _Served:
     def wait(self) -> int:
         """Wait for the end."""
         if self._told is not None:
-            status = os.read(self._told, 4)
-            os.close(self._told)
+            with os.fdopen(self._told, "rb") as told:
+                status = told.read()  # to its end, when the leash holds nothing any more either
             self._told = None
             if status:
                 self._code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))

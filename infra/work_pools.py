@@ -14,6 +14,8 @@ from infra import forked
 from infra.home import Home
 from infra.stack import parts
 
+PROCESS_TYPE = ProcessWorker.type
+
 _DESCRIPTIONS = {
     "gpu": "Trainings and whatever else may want a GPU.",
     "cpu": "Everything that wants none.",
@@ -38,7 +40,7 @@ async def register(client: PrefectClient, home: Home) -> list[str]:
             await client.create_work_pool(
                 WorkPoolCreate(
                     name=name,
-                    type=ProcessWorker.type,
+                    type=PROCESS_TYPE,
                     description=_DESCRIPTIONS[name],
                     base_job_template=template,
                 )
