@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import ConflictError
-from registry import experiments, history, model_removal, runs, training_templates
+from registry import (
+    experiments,
+    history,
+    model_removal,
+    runs,
+    training_templates,
+    tuning_removal,
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,12 @@ class Guard:
     Attributes:
         code: The error's code.
         reasons: Why the thing may not go, as sentences; none if it may.
-        hint: How to mend it.
+        hint: How to mend it, with ``{key}`` for what the thing was called; or what tells it.
     """
 
     code: str
     reasons: Callable[..., list[str]]
-    hint: str
+    hint: str | Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,20 @@ _RULES = {
     "run": Rule(
         lambda key: (runs.find(key),),
         (
+            Guard("TrialOfTuning", tuning_removal.owned, tuning_removal.how_to_delete_owned),
             Guard("RunGoesOn", runs.going_on, "Stop it first: modelyard runs stop {key}."),
+            Guard(
+                "TrialGoesOn", tuning_removal.going_on, "Stop it first: modelyard runs stop ID."
+            ),
             Guard("HasModel", runs.models_of, "Delete the model first: modelyard model delete."),
+            Guard(
+                "HasModel",
+                tuning_removal.models_of,
+                "Delete the models first: modelyard model delete.",
+            ),
         ),
-        runs.remove,
-        alone=runs.alone,
+        tuning_removal.remove,
+        alone=tuning_removal.alone,
     ),
     "experiment": Rule(
         lambda key: (experiments.find(key),),
@@ -127,4 +143,5 @@ def _ask(rule: Rule, found: tuple[Any, ...], key: str) -> None:
     for guard in rule.guards:
         reasons = guard.reasons(*found)
         if reasons:
-            raise ConflictError(" ".join(reasons), guard.hint.format(key=key), code=guard.code)
+            hint = guard.hint(*found) if callable(guard.hint) else guard.hint.format(key=key)
+            raise ConflictError(" ".join(reasons), hint, code=guard.code)

@@ -17,7 +17,17 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from infra.errors import ConflictError, NotFoundError
-from registry import experiment_names, history, names, runs, statuses, tracking, training_templates
+from registry import (
+    experiment_names,
+    history,
+    names,
+    runs,
+    statuses,
+    tracking,
+    training_templates,
+    trial_runs,
+    trials,
+)
 from registry.runs import Listed
 
 _NOUN = "experiment"
@@ -62,7 +72,8 @@ def show(name: str, limit: int = 50) -> dict[str, Any]:
 
     Args:
         name: The experiment.
-        limit: How many of its runs, newest first; they are counted whole.
+        limit: How many of its runs, newest first; they are counted whole. A tuning is one run,
+            whatever runs its trials have.
 
     Raises:
         NotFoundError: If there is none, and no run waits that will make it.
@@ -76,6 +87,8 @@ def show(name: str, limit: int = 50) -> dict[str, Any]:
         return _shown(_awaited(name, mine), mine, limit, links={}, past=[])
     opened = _opened(experiment)
     mine = _belonging(experiment, opened, [*runs.with_ids(opened), *candidates])
+    trials_ = trials.owners(run.id for run in mine)
+    mine = [run for run in mine if run.id not in trials_]
     past = history.of(_NOUN, str(experiment.experiment_id))
     return _shown(_row(experiment), mine, limit, links={"mlflow": _link(experiment)}, past=past)
 
@@ -168,7 +181,8 @@ def _not_made(going_on: Iterable[Listed]) -> list[tuple[str, list[Listed]]]:
 def _opened(experiment: Experiment) -> set[str]:
     """Ids of the flow runs that have an MLflow run in the experiment."""
     mlflow = tracking.client()
-    ours = f"tags.`{tracking.KIND_TAG}` LIKE '%'"
+    # Trials beside their tuning have the tuning's flow run, and there may be thousands of them.
+    ours = f"tags.`{tracking.KIND_TAG}` != '{trial_runs.KIND}'"
     inside = [str(experiment.experiment_id)]
     found = tracking.paged(lambda token: mlflow.search_runs(inside, ours, page_token=token))
     return {str(run.data.tags[tracking.FLOW_RUN_TAG]) for run in found}

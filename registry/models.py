@@ -7,7 +7,7 @@ for (framework, parameters, where somebody's own files are) is in tags of the ve
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
 __all__ = [
     "Making", "Origin", "Resolved", "check_files", "create", "fetch", "list_all", "made_by",
-    "register", "resolve", "set_tags", "show",
+    "made_by_any", "register", "resolve", "set_tags", "show",
 ]  # fmt: skip
 
 NOUN = model_aliases.NOUN
@@ -287,7 +287,12 @@ def _next(
 
 def made_by(run_id: str) -> list[str]:
     """URIs of the model versions that the MLflow run ``run_id`` made."""
-    return [model_versions.uri(version) for version in model_versions.of_run(run_id)]
+    return made_by_any([run_id])
+
+
+def made_by_any(run_ids: Iterable[str]) -> list[str]:
+    """URIs of the model versions that any of the MLflow runs made."""
+    return [model_versions.uri(version) for version in model_versions.of_runs(run_ids)]
 
 
 def resolve(model_uri: str) -> Resolved:

@@ -7,9 +7,10 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,16 @@ from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
-from registry import catalogue, history, model_versions, models, names, statuses, tracking
+from registry import (
+    catalogue,
+    history,
+    model_versions,
+    models,
+    names,
+    statuses,
+    tracking,
+    tunings,
+)
 
 USER_LABEL = "modelyard.user"
 CHECKED_LABEL = "modelyard.checked"  # its parameters are complete: whoever made it checked them
@@ -117,13 +127,18 @@ def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> It
 
 
 def list_all(flow: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """The newest runs, newest first; of one flow if it is named."""
+    """The newest runs, newest first; of one flow if it is named.
+
+    Tunings tell how many trials they have as well, and the best value.
+    """
     wanted = FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None
     with _prefect() as client:
         found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted)
         runs = list(itertools.islice(found, limit))
         names = _flow_names(client, runs)
-    return [_row(run, names[run.flow_id]) for run in runs]
+    tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
+    more = tunings.summaries({str(run.id): _mlflow_run_id(run) for run in tuned})
+    return [{**_row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs]
 
 
 @dataclass(frozen=True)
@@ -203,24 +218,48 @@ def show(key: str) -> dict[str, Any]:
         "user": (run.labels or {}).get(USER_LABEL),
         "attempts": run.run_count,
         "parameters": run.parameters,
-        "result": _result(run),
+        "result": _result(run, flow),
         "links": _links(run),
         "history": history.of(_NOUN, str(run.id)),
     }
 
 
-def _result(run: FlowRun) -> dict[str, Any] | None:
+def _result(run: FlowRun, flow: str) -> dict[str, Any] | None:
     mlflow_run_id = _mlflow_run_id(run)
     if mlflow_run_id is None:
         return None
     try:
-        return tracking.result(mlflow_run_id)
+        return _RESULTS.get(flow, _own_result)(str(run.id), mlflow_run_id)
     except MlflowException:  # deleted in MLflow
         return None
 
 
-def submit(deployment: str, parameters: dict[str, Any], name: str | None, user: str) -> str:
+def _own_result(_: str, mlflow_run_id: str) -> dict[str, Any]:
+    return tracking.result(mlflow_run_id)
+
+
+# What runs of a flow have to show where that is not in their own MLflow run alone; told the flow
+# run and the MLflow run.
+_RESULTS: dict[str, Callable[[str, str], dict[str, Any]]] = {tunings.FLOW: tunings.result}
+
+
+def submit(
+    deployment: str,
+    parameters: dict[str, Any],
+    name: str | None,
+    user: str,
+    labels: Mapping[str, str] = MappingProxyType({}),
+    once: str | None = None,
+) -> str:
     """Create a run of ``deployment``, to be started by its pool; its id.
+
+    Args:
+        deployment: Its name.
+        parameters: What the run is told; they have been checked.
+        name: What the run is called; given by Prefect if None.
+        user: Who starts it.
+        labels: Further labels of the run.
+        once: A key; the run that was created with it before is found again.
 
     Raises:
         NotFoundError: If the deployment is not registered.
@@ -236,7 +275,8 @@ def submit(deployment: str, parameters: dict[str, Any], name: str | None, user: 
             found.id,
             parameters=parameters,
             name=name,
-            labels={USER_LABEL: user, CHECKED_LABEL: "true"},
+            labels={**labels, USER_LABEL: user, CHECKED_LABEL: "true"},
+            idempotency_key=once,
         )
     return str(run.id)
 
@@ -327,8 +367,13 @@ def retry(key: str) -> dict[str, Any]:
     return brief(str(run.id))
 
 
-def update(key: str, name: str | None, description: str | None) -> dict[str, Any]:
-    """Rename or describe a run, in Prefect and in MLflow; its brief.
+def update(
+    key: str,
+    name: str | None,
+    description: str | None,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Rename or describe a run, in Prefect and in MLflow, or change parameters; its brief.
 
     Raises:
         BadInputError: If the name cannot be used.
@@ -346,8 +391,10 @@ def update(key: str, name: str | None, description: str | None) -> dict[str, Any
         # In its parameters as well: a retry would take the old ones again.
         given = {"name": name, "description": description}
         changed = {key: value for key, value in given.items() if value is not None}
-        client.update_flow_run(run.id, name=name, parameters={**run.parameters, **changed})
-    history.record(_NOUN, str(run.id), "update", name=name, description=description)
+        client.update_flow_run(
+            run.id, name=name, parameters={**run.parameters, **changed, **parameters}
+        )
+    history.record(_NOUN, str(run.id), "update", **changed, **parameters)
     return brief(str(run.id))
 
 
@@ -374,6 +421,12 @@ def going_on(run_id: str) -> list[str]:
         run = _find(client, run_id)
     final = run.state and run.state.is_final()
     return [] if final else [f"The run {run.name} goes on."]
+
+
+def mlflow_run_id(run_id: str) -> str | None:
+    """The run's MLflow run, once it has one."""
+    with _prefect() as client:
+        return _mlflow_run_id(_find(client, run_id))
 
 
 def models_of(run_id: str) -> list[str]:
@@ -403,9 +456,29 @@ def remove(run_id: str) -> dict[str, Any]:
     """
     with _prefect() as client:
         run = _find(client, run_id)
-        mlflow_run_id = _mlflow_run_id(run)
-        if mlflow_run_id:
-            tracking.delete_run(mlflow_run_id)
-        shutil.rmtree(homes.current().runs / run_id, ignore_errors=True)
-        client.delete_flow_run(run.id)
+        _remove(client, run)
     return {"id": run_id, "name": run.name}
+
+
+def remove_there(run_ids: Iterable[str]) -> None:
+    """The same for many runs, where those that Prefect has no more leave only their files."""
+    with _prefect() as client:
+        for run_id in run_ids:
+            try:
+                run = client.read_flow_run(UUID(run_id))
+            except ObjectNotFound:
+                _remove_files(run_id)
+            else:
+                _remove(client, run)
+
+
+def _remove(client: SyncPrefectClient, run: FlowRun) -> None:
+    mlflow_run_id = _mlflow_run_id(run)
+    if mlflow_run_id:
+        tracking.delete_run(mlflow_run_id)
+    _remove_files(str(run.id))
+    client.delete_flow_run(run.id)
+
+
+def _remove_files(run_id: str) -> None:
+    shutil.rmtree(homes.current().runs / run_id, ignore_errors=True)

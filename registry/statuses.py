@@ -14,7 +14,7 @@ COMPLETE = "COMPLETE"
 TIMED_OUT = "TIMED OUT"
 
 # What a run of each flow is called when it failed at its own work.
-_FAILED = {"train": "FAIL TRAIN"}
+_FAILED = {"train": "FAIL TRAIN", "tune": "FAIL HYPERPARAMETER TUNING"}
 _FAILED_ELSEWHERE = "FAIL"
 
 # Names that our flows give to Prefect's FAILED state.
@@ -35,7 +35,8 @@ _BY_TYPE = {
 # Names that Prefect gives by itself, which tell a person nothing beyond the word.
 _PLAIN_NAMES = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
-    "Submitting", "InfrastructurePending", "FailTrain", CREATE_FAILED_NAME, TIMED_OUT_NAME,
+    "Submitting", "InfrastructurePending", "FailTrain", "FailHyperparameterTuning",
+    CREATE_FAILED_NAME, TIMED_OUT_NAME,
 }  # fmt: skip
 
 

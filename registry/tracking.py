@@ -28,6 +28,12 @@ FLOW_RUN_TAG = "modelyard.flow_run_id"
 KIND_TAG = "modelyard.kind"
 MODEL_TAG = "modelyard.model_uri"
 MLFLOW_RUN_LABEL = "modelyard.mlflow_run_id"
+PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its UI nests runs by it
+TRIAL_TAG = "modelyard.trial"  # a trial's number, on its run
+STATE_TAG = "modelyard.trial_state"
+REASON_TAG = "modelyard.trial_reason"
+OBJECTIVES_TAG = "modelyard.objectives"  # on a tuning's run: a JSON list of metrics
+BEST_TAG = "modelyard.best_trials"  # on a tuning's run: numbers, such as 7 or 3,7,9
 NOTE_TAG = "mlflow.note.content"  # a description, as MLflow's UI shows and edits it
 
 T = TypeVar("T")
@@ -60,6 +66,8 @@ class Opening:
         description: Free text.
         user: Who started it.
         parameters: Shown as the run's parameters.
+        parent: The MLflow run that it is shown below, or "".
+        trial: Its number among the trials of that run, where it is one.
     """
 
     flow_run_id: str
@@ -69,6 +77,8 @@ class Opening:
     description: str
     user: str
     parameters: Mapping[str, Any]
+    parent: str = ""
+    trial: int | None = None
 
 
 def paged(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
@@ -163,7 +173,7 @@ def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> li
 
 
 def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> None:
-    """Refuse a name that another run of the experiment has.
+    """Refuse a name that another run of the experiment has; trials of a tuning take none away.
 
     Raises:
         ConflictError: With the code ``NameTaken``.
@@ -173,10 +183,11 @@ def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> 
     if found is None:
         return
     for run in _named(mlflow, found.experiment_id, kind, name):
-        if run.data.tags.get(FLOW_RUN_TAG) != flow_run_id:
+        tags = run.data.tags
+        if PARENT_TAG not in tags and tags.get(FLOW_RUN_TAG) != flow_run_id:
             raise ConflictError(
                 f"The name {name!r} is taken in the experiment {experiment!r}, "
-                f"by run {run.data.tags.get(FLOW_RUN_TAG)}.",
+                f"by run {tags.get(FLOW_RUN_TAG)}.",
                 "Choose another name, or delete that run: modelyard runs delete ID.",
                 code="NameTaken",
             )
@@ -200,10 +211,9 @@ class Tracked:
 def open_run(opening: Opening, *, retried: bool) -> Tracked:
     """Make the MLflow run, or open the one that an earlier attempt may have made."""
     mlflow = client()
-    own = _own(mlflow, opening.flow_run_id) if retried else None
+    own = _own(mlflow, opening) if retried else None
     if own is not None:
-        mlflow.update_run(own.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        return _tracked(own)
+        return reopen_run(own.info.run_id)
     experiment_id = ensure_experiment(opening.experiment, opening.flow_run_id)
     tags = {
         FLOW_RUN_TAG: opening.flow_run_id,
@@ -211,6 +221,8 @@ def open_run(opening: Opening, *, retried: bool) -> Tracked:
         "mlflow.user": opening.user,
         "mlflow.source.name": f"modelyard run {opening.kind}",
         NOTE_TAG: opening.description,
+        **({PARENT_TAG: opening.parent} if opening.parent else {}),
+        **({TRIAL_TAG: str(opening.trial)} if opening.trial is not None else {}),
     }
     try:
         run = mlflow.create_run(experiment_id, run_name=opening.name, tags=tags)
@@ -223,9 +235,21 @@ def open_run(opening: Opening, *, retried: bool) -> Tracked:
     return _tracked(run)
 
 
-def _own(mlflow: MlflowClient, flow_run_id: str) -> Run | None:
-    """The MLflow run that an earlier attempt of a flow run has opened, in whichever experiment."""
-    mine = f"tags.`{FLOW_RUN_TAG}` = '{flow_run_id}'"
+def reopen_run(run_id: str) -> Tracked:
+    """Open a run that an earlier attempt has made."""
+    mlflow = client()
+    mlflow.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    return _tracked(mlflow.get_run(run_id))
+
+
+def _own(mlflow: MlflowClient, opening: Opening) -> Run | None:
+    """The MLflow run that an earlier attempt of a flow run has opened, in whichever experiment.
+
+    Not one below it: a tuning's trials name its flow run as well, and are of another kind.
+    """
+    mine = (
+        f"tags.`{FLOW_RUN_TAG}` = '{opening.flow_run_id}' AND tags.`{KIND_TAG}` = '{opening.kind}'"
+    )
     experiments = [
         str(found.experiment_id)
         for found in paged(lambda token: mlflow.search_experiments(page_token=token))
@@ -280,12 +304,17 @@ def close_abandoned(executed: Callable[[str], bool | None]) -> int:
     return closed
 
 
-def delete_run(run_id: str) -> None:
-    """Delete the run and the bytes of its artifacts; one that is gone already is no error."""
+def delete_run(run_id: str, artifact_uri: str | None = None) -> None:
+    """Delete the run and the bytes of its artifacts; one that is gone already is no error.
+
+    Args:
+        run_id: The run.
+        artifact_uri: Where its artifacts are; without, MLflow is asked.
+    """
     mlflow = client()
     try:
-        artifact_uri = mlflow.get_run(run_id).info.artifact_uri
-        get_artifact_repository(artifact_uri, tracking_uri=mlflow.tracking_uri).delete_artifacts()
+        uri = artifact_uri or mlflow.get_run(run_id).info.artifact_uri
+        get_artifact_repository(uri, tracking_uri=mlflow.tracking_uri).delete_artifacts()
         mlflow.delete_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":

@@ -74,6 +74,11 @@ def gpu_count(resources: Resources, configured: Settings) -> int:
     return resources.nodes * instance_types.find(resources.instance_type, configured).gpus
 
 
+def most_processes() -> int:
+    """How many processes of scripts this machine takes at once."""
+    return max(_LOCAL_PROCESSES, _LOCAL_PROCESSES_PER_CORE * (os.cpu_count() or 1))
+
+
 def check(resources: Resources, entry_point: str, home: Home, configured: Settings) -> None:
     """Refuse what this machine does not have.
 
@@ -87,7 +92,7 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
             "Give a .py file, or leave resources.torchrun out.",
             code="TorchrunNeedsPython",
         )
-    most = max(_LOCAL_PROCESSES, _LOCAL_PROCESSES_PER_CORE * (os.cpu_count() or 1))
+    most = most_processes()
     if resources.processes > most:
         raise BadInputError(
             f"The run wants {resources.nodes} nodes with {resources.processes_per_node} processes "

@@ -5,57 +5,110 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from infra import run_lock
 from infra.home import Home
+from registry import trials, tunings
 from tasks.training import Workplace
 from tuning.event_files import FILES
 
 _SECONDS_PER_DAY = 86400.0
+_TRIALS = "trials"  # in a tuning's folder: a folder for each that runs beside it, by its number
 
 
-def link(view: Path, runs: Iterable[Mapping[str, object]], home: Home) -> int:
+def link(view: Path, runs: Iterable[Mapping[str, object]], home: Home, *, alone: bool) -> int:
     """Make ``view`` a folder that shows the runs' logs under their names; how many have any.
 
-    It can be called again while TensorBoard reads the folder.
+    A tuning's trials are shown below its name. It can be called again while TensorBoard reads
+    the folder.
 
     Args:
         view: The folder; made if missing.
-        runs: Runs with their ``id`` and ``name``.
+        runs: Runs with their ``id``, ``name`` and ``flow``.
         home: Where their logs are.
+        alone: Whether there is one run, so that a tuning's trials need not be told from others'.
     """
     view.mkdir(parents=True, exist_ok=True)
-    wanted: dict[str, Path] = {}
+    wanted: dict[PurePosixPath, Path] = {}
+    names: set[str] = set()
     for run in runs:
-        logs = Workplace(home.runs / str(run["id"])).tensorboard
-        if logs.is_dir():
-            name = str(run["name"]).replace("/", "_")
-            taken = name in wanted or name.startswith(".")
-            wanted[f"{name} {str(run['id'])[:8]}" if taken else name] = logs
-    for shown in view.iterdir():
-        if wanted.get(shown.name) != shown.readlink():
-            shown.unlink()
-    for name, logs in wanted.items():
+        logs = {path: folder for path, folder in _logs(run, home) if folder.is_dir()}
+        if logs:
+            name = _name(str(run["name"]), str(run["id"]), names)
+            names.add(name)
+            top = PurePosixPath("" if alone and run["flow"] == tunings.FLOW else name)
+            wanted |= {top / path: folder for path, folder in logs.items()}
+    _unlink(view, wanted)
+    for shown, folder in wanted.items():
+        (view / shown).parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileExistsError):
-            (view / name).symlink_to(logs)
-    return sum(any(logs.rglob(FILES)) for logs in wanted.values())
+            (view / shown).symlink_to(folder)
+    return sum(any(folder.rglob(FILES)) for folder in wanted.values())
 
 
-def forget(home: Home, days: float) -> int:
+def _name(name: str, run_id: str, taken: set[str]) -> str:
+    name = name.replace("/", "_")
+    return f"{name} {run_id[:8]}" if name in taken or name.startswith(".") else name
+
+
+def _logs(run: Mapping[str, object], home: Home) -> Iterator[tuple[str, Path]]:
+    """Folders of a run's logs, each with its name below the run's own."""
+    own = home.runs / str(run["id"])
+    if run["flow"] != tunings.FLOW:
+        yield "", Workplace(own).tensorboard
+        return
+    for row in trials.outline(str(run["id"])):
+        beside = own / _TRIALS / str(row["number"])
+        place = home.runs / row["flow_run_id"] if row["flow_run_id"] else beside
+        yield f"trial {row['number']}", Workplace(place).tensorboard
+
+
+def _unlink(view: Path, wanted: Mapping[PurePosixPath, Path]) -> None:
+    """Take what is shown no more out of the view, or what is somewhere else by now."""
+    for top in view.iterdir():
+        links = [top] if top.is_symlink() else list(top.iterdir())
+        for shown in links:
+            if wanted.get(PurePosixPath(shown.relative_to(view))) != shown.readlink():
+                shown.unlink()
+        if not top.is_symlink() and top.is_dir() and not any(top.iterdir()):
+            top.rmdir()
+
+
+def forget(
+    home: Home, days: float, owner: Callable[[str], tuple[str, int] | None] = trials.owner
+) -> int:
     """Remove logs that nobody has written to for ``days`` days; of how many runs it was.
 
-    Logs of a run that somebody executes stay. The reference keeps them 120 days.
+    Logs of a run that somebody executes stay, and so do those of a tuning's trials as long as it
+    is executed. The reference keeps them 120 days.
+
+    Args:
+        home: Where they are.
+        days: How long they are kept.
+        owner: Which tuning a flow run is a trial of, if any.
     """
     oldest = time.time() - days * _SECONDS_PER_DAY
     forgotten = 0
     for folder in home.runs.iterdir() if home.runs.is_dir() else ():
-        logs = Workplace(folder).tensorboard
-        if logs.is_dir() and not run_lock.held(home, folder.name) and _newest(logs) < oldest:
-            shutil.rmtree(logs, ignore_errors=True)
+        places = (folder, *folder.glob(f"{_TRIALS}/*"))
+        logs = [found for place in places if (found := Workplace(place).tensorboard).is_dir()]
+        if logs and max(map(_newest, logs)) < oldest and not _executed(home, folder.name, owner):
+            for found in logs:
+                shutil.rmtree(found, ignore_errors=True)
             forgotten += 1
     return forgotten
+
+
+def _executed(
+    home: Home, flow_run_id: str, owner: Callable[[str], tuple[str, int] | None]
+) -> bool:
+    """Whether somebody executes the run now, or the tuning that it is a trial of."""
+    if run_lock.held(home, flow_run_id):
+        return True
+    tuning, _ = owner(flow_run_id) or ("", 0)
+    return bool(tuning and run_lock.held(home, tuning))
 
 
 def _newest(folder: Path) -> float:

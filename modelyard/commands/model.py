@@ -41,8 +41,11 @@ def create(
         str, typer.Argument(help="The model's name; with --run, the run's if left out.")
     ] = "",
     run: Annotated[
-        str, typer.Option(help="The training that left the model, by id or name.")
+        str, typer.Option(help="The training or tuning that left the model, by id or name.")
     ] = "",
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="With a tuning: another trial than its best.")
+    ] = None,
     uri: Annotated[str, typer.Option(help="Where the model's files are.")] = "",
     framework: Framework = "",
     framework_version: FrameworkVersion = "",
@@ -50,7 +53,11 @@ def create(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Create a model, or its next version, from a training or from files of your own."""
+    """Create a model, or its next version, from a training, a tuning or files of your own."""
+    if trial is not None and not run:
+        raise BadInputError(
+            "A trial is one of a tuning.", "Give --run as well.", code="TrialUnused"
+        )
     if run and uri:
         raise BadInputError("A model is made of a run or of files.", "Give --run or --uri.")
     if not run and not name:
@@ -58,7 +65,9 @@ def create(
     making = _making(framework, framework_version, parameter)
     with connected():
         if run:
-            made = model_creation.from_run(run, making, name=name, description=description)
+            made = model_creation.from_run(
+                run, making, name=name, description=description, trial=trial
+            )
         else:
             where = storage.absolute(uri)
             made = models.create(name, making, description=description, uri=where)

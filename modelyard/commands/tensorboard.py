@@ -13,7 +13,7 @@ import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,13 +37,14 @@ _START_SECONDS = 60.0
 _MOST_RUNS = 10_000
 
 
-def _runs(key: str) -> list[dict[str, Any]]:
-    """The runs of the experiment ``key``, or else the run ``key``."""
+def _link(view: Path, key: str, home: Home) -> int:
+    """Show the runs of the experiment ``key``, or else the run ``key``; how many have logs."""
     try:
-        return list(experiments.show(key, _MOST_RUNS)["runs"])
+        found = experiments.show(key, _MOST_RUNS)["runs"]
+        return views.link(view, found, home, alone=False)
     except NotFoundError:
         try:
-            return [runs.show(key)]
+            return views.link(view, [runs.show(key)], home, alone=True)
         except NotFoundError:
             raise NotFoundError(
                 f"There is no experiment and no run {key!r}.",
@@ -64,7 +65,7 @@ def _refreshed(view: Path, key: str, home: Home) -> Iterator[None]:
     def refresh() -> None:
         while not done.wait(_REFRESH_SECONDS):
             with contextlib.suppress(Exception):  # the edge of the loop: shown the next time
-                views.link(view, _runs(key), home)
+                _link(view, key, home)
 
     thread = threading.Thread(target=refresh, daemon=True, name="runs")
     thread.start()
@@ -95,11 +96,11 @@ def tensorboard(
     browser: Annotated[bool, typer.Option("--browser", help="Open the page as well.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the TensorBoard logs of an experiment or a run until Ctrl-C."""
+    """Show the TensorBoard logs of an experiment, a run or a tuning's trials until Ctrl-C."""
     home = homes.current()
     with connected(), tempfile.TemporaryDirectory(prefix="modelyard-tensorboard-") as folder:
         view = Path(folder, "runs")
-        shown = views.link(view, _runs(key), home)
+        shown = _link(view, key, home)
         if shown == 0:
             raise NotFoundError(
                 f"There are no TensorBoard logs of {key!r}.",

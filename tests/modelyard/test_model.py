@@ -67,11 +67,15 @@ NOTHING = Making("", "", {})
 @pytest.mark.parametrize(
     ("arguments", "calls"),
     [
-        (["create", "--run", "r"], [("from_run", "r", NOTHING, "", "")]),
+        (["create", "--run", "r"], [("from_run", "r", NOTHING, "", "", None)]),
+        (["create", "--run", "r", "--trial", "0"], [("from_run", "r", NOTHING, "", "", 0)]),
         (
             ["create", "m", "--run", "r", "--framework", "onnx", "--framework-version", "1.2",
              "--description", "d", "-p", "a=1", "-p", "b.c=x", "-p", "b=true"],
-            [("from_run", "r", Making("onnx", "1.2", {"a": 1, "b.c": "x", "b": True}), "m", "d")],
+            [
+                ("from_run", "r", Making("onnx", "1.2", {"a": 1, "b.c": "x", "b": True}),
+                 "m", "d", None),
+            ],
         ),
         (["create", "m", "--uri", "/x"], [("create", "m", NOTHING, "", "/x")]),
         (["create", "m", "--uri", "s3://b/k"], [("create", "m", NOTHING, "", "s3://b/k")]),
@@ -134,6 +138,8 @@ def test_relative_files_are_the_caller_s(
         (["create", "--uri", "/x"], "NameInvalid"),
         (["create", "m", "--uri", "/x", "--run", "r"], "BadInput"),
         (["create", "m", "-p", "a"], "BadInput"),
+        (["create", "m", "--uri", "/x", "--trial", "1"], "TrialUnused"),
+        (["create", "--run", "r", "--trial", "-1"], "Usage"),
         (["update", "m"], "BadInput"),
         (["update", "m", "--version", "1"], "BadInput"),
         (["update", "m", "--framework", "onnx"], "BadInput"),

@@ -57,15 +57,39 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         server.wait(30)
 
 
+def _new_database(home: Home) -> str:
+    name = f"registry_{uuid.uuid4().hex}"
+    with psycopg.connect(
+        host=str(home.sockets), user=postgres.USER, dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    return postgres.url(home, "psycopg", name)
+
+
 @pytest.fixture(scope="session")
 def catalogue_url(database_home: Home) -> str:
     """An empty database of this session's registry tests."""
-    name = f"registry_{uuid.uuid4().hex}"
-    with psycopg.connect(
-        host=str(database_home.sockets), user=postgres.USER, dbname="postgres", autocommit=True
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
-    return postgres.url(database_home, "psycopg", name)
+    return _new_database(database_home)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/catalogue.db"
+
+
+@pytest.fixture
+def postgresql(database_home: Home) -> str:
+    """An empty database of its own."""
+    return _new_database(database_home)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty database, which is the catalogue's for the test."""
+    url = str(request.getfixturevalue(request.param))
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", url)
+    yield url
+    catalogue.engine().dispose()
 
 
 @pytest.fixture

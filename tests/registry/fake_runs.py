@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import Flow, FlowRun, State
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed
 
 from registry import experiment_names, runs, tracking
 from registry.runs import Listed
@@ -64,8 +69,58 @@ class Prefect:
         return [self.runs[run_id] for run_id in ids if run_id in self.runs]
 
 
-def opening(flow_run_id: str, experiment: str) -> Opening:
-    return Opening(flow_run_id, "train", f"run {flow_run_id}", experiment, "", "me", {})
+class PrefectClient:
+    """A client of a Prefect that has these runs, and nothing else."""
+
+    def __init__(self) -> None:
+        self.runs: dict[UUID, FlowRun] = {}
+        self.flows: dict[UUID, Flow] = {}
+
+    @classmethod
+    def installed(cls, monkeypatch: pytest.MonkeyPatch) -> PrefectClient:
+        """One that the registry asks instead of the real one."""
+        fake = cls()
+        monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
+        monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+        return fake
+
+    def add(self, flow: str, name: str, state: State[Any] | None = None) -> str:
+        """A run of ``flow``, which is complete unless told; its id."""
+        of = Flow(name=flow)
+        run = FlowRun(flow_id=of.id, name=name, labels={}, state=state or Completed())
+        self.runs[run.id], self.flows[of.id] = run, of
+        return str(run.id)
+
+    def label(self, run_id: str, mlflow_run_id: str) -> None:
+        """Say which MLflow run it has."""
+        self.runs[UUID(run_id)].labels = {tracking.MLFLOW_RUN_LABEL: mlflow_run_id}
+
+    def read_flow_run(self, run_id: UUID) -> FlowRun:
+        if run_id not in self.runs:
+            raise ObjectNotFound(Exception())
+        return self.runs[run_id]
+
+    def read_flow(self, flow_id: UUID) -> Flow:
+        return self.flows[flow_id]
+
+    def read_flow_runs(
+        self, *, flow_run_filter: FlowRunFilter | None = None, **_: Any
+    ) -> list[FlowRun]:
+        wanted = flow_run_filter
+        return [
+            run
+            for run in self.runs.values()
+            if wanted is None
+            or (wanted.id is not None and run.id in (wanted.id.any_ or []))
+            or (wanted.name is not None and run.name in (wanted.name.any_ or []))
+        ]
+
+    def delete_flow_run(self, run_id: UUID) -> None:
+        del self.runs[run_id]
+
+
+def opening(flow_run_id: str, experiment: str, kind: str = "train") -> Opening:
+    return Opening(flow_run_id, kind, f"run {flow_run_id}", experiment, "", "me", {})
 
 
 def experiment_of(flow_run_id: str, experiment: str, *, retried: bool = False) -> str:

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
-import psycopg
 import pytest
 import sqlalchemy
 from alembic import command
@@ -17,35 +14,8 @@ from alembic.script import ScriptDirectory
 
 from infra import identity
 from infra.errors import StackError
-from infra.home import Home
-from infra.stack import postgres
 from registry import catalogue, history
 from tests.processes import eventually
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/catalogue.db"
-
-
-@pytest.fixture
-def postgresql(database_home: Home) -> str:
-    """An empty database of its own."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(
-        host=str(database_home.sockets), user=postgres.USER, dbname="postgres", autocommit=True
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
-    return postgres.url(database_home, "psycopg", name)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty database, which is the catalogue's for the test."""
-    url = str(request.getfixturevalue(request.param))
-    monkeypatch.setenv("MODELYARD_DATABASE_URL", url)
-    yield url
-    catalogue.engine().dispose()
 
 
 def _revision() -> str | None:

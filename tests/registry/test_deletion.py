@@ -178,7 +178,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
 @pytest.mark.parametrize(
     ("noun", "codes"),
     [
-        ("run", ["RunGoesOn", "HasModel"]),
+        ("run", ["TrialOfTuning", "RunGoesOn", "TrialGoesOn", "HasModel", "HasModel"]),
         ("experiment", ["DefaultExperiment", "ExperimentInUse"]),
         ("template", []),
         ("model", ["ModelInUse"]),
@@ -188,4 +188,15 @@ def test_every_noun_has_its_guards(noun: str, codes: list[str]) -> None:
     rule = deletion._RULES[noun]
 
     assert [guard.code for guard in rule.guards] == codes
-    assert all(guard.hint.format(key="k") for guard in rule.guards)
+    assert all(callable(guard.hint) or guard.hint.format(key="k") for guard in rule.guards)
+
+
+def test_a_hint_may_depend_on_the_thing(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = Guard("Code", lambda thing: ["It is used."], lambda thing: f"Mend {thing} {{key}}.")
+    rule = Rule(lambda key: (f"id of {key}",), (guard,), lambda thing: None)
+    monkeypatch.setitem(deletion._RULES, "thing", rule)
+
+    with pytest.raises(ConflictError) as raised:
+        deletion.delete("thing", "k")
+
+    assert raised.value.hint == "Mend id of k {key}."

@@ -14,6 +14,8 @@ from registry import (
     experiments,
     history,
     tracking,
+    trial_runs,
+    trials,
 )
 from tests.registry.fake_runs import (
     Prefect,
@@ -23,6 +25,7 @@ from tests.registry.fake_runs import (
     new_id,
     opening,
 )
+from tests.registry.tuned import is_deleted, row
 
 pytestmark = pytest.mark.usefixtures("mlflow")
 
@@ -110,6 +113,27 @@ class TestDelete:
 
         assert tracking.result(mlflow_run)["mlflow_run_id"] == mlflow_run
         tracking.delete_run(mlflow_run)  # as `runs delete` does
+
+    def test_it_stays_while_a_trial_of_a_tuning_goes_on(self, name: str, prefect: Prefect) -> None:
+        experiments.create(name)
+        run = prefect.add("RUNNING", opened=True, experiment=name)
+        experiment_of(run, name)
+        trials.save("a tuning that was killed", row(0, flow_run_id=run))
+
+        with pytest.raises(ConflictError) as raised:
+            deletion.delete("experiment", name)
+
+        assert raised.value.code == "ExperimentInUse"
+
+    def test_it_takes_a_tuning_s_trials_along_in_mlflow(self, name: str, prefect: Prefect) -> None:
+        tuning = prefect.add("COMPLETE", opened=True, experiment=name)
+        run_id = tracking.open_run(opening(tuning, name, "tune"), retried=False).run_id
+        trial = trial_runs.open_trial(trial_runs.parent(run_id), 0)
+
+        deletion.delete("experiment", name)
+
+        assert is_deleted(trial)
+        assert list(trial_runs.below(run_id)) == [trial]
 
     def test_a_run_that_comes_at_the_last_moment_keeps_it(
         self, name: str, prefect: Prefect, at_the_last_moment: Callable[..., None]

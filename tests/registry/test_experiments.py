@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
@@ -15,6 +16,8 @@ from registry import (
     experiments,
     tracking,
     training_templates,
+    trial_runs,
+    trials,
 )
 from registry.tracking import Opening
 from tests.registry.fake_runs import (
@@ -25,6 +28,7 @@ from tests.registry.fake_runs import (
     new_id,
     opening,
 )
+from tests.registry.tuned import row
 
 pytestmark = pytest.mark.usefixtures("mlflow")
 
@@ -118,6 +122,44 @@ class TestRuns:
         }  # fmt: skip
         assert [row["id"] for row in experiments.show(name, 1)["runs"]] == [failed]
         assert experiments.show(name, 1)["counts"] == found["counts"]
+
+    def test_a_tuning_is_one_run_whatever_its_trials_have(
+        self, name: str, prefect: Prefect
+    ) -> None:
+        tuning, in_pool, waiting = (
+            prefect.add(state, opened=state != "CREATE REQUESTED", experiment=name)
+            for state in ("RUNNING", "COMPLETE", "CREATE REQUESTED")
+        )
+        run_id = tracking.open_run(opening(tuning, name, "tune"), retried=False).run_id
+        for number in range(3):
+            trial_runs.open_trial(trial_runs.parent(run_id), number)
+        experiment_of(in_pool, name)
+        for number, flow_run_id in enumerate((in_pool, waiting)):
+            trials.save(tuning, row(number, flow_run_id=flow_run_id))
+
+        found = experiments.show(name)
+
+        assert [each["id"] for each in found["runs"]] == [tuning]
+        assert found["counts"] == {"RUNNING": 1}
+
+    def test_runs_beside_a_tuning_are_asked_for_and_not_its_trials(
+        self, name: str, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tuning = prefect.add("RUNNING", opened=True, experiment=name)
+        run_id = tracking.open_run(opening(tuning, name, "tune"), retried=False).run_id
+        trial_runs.open_trial(trial_runs.parent(run_id), 0)
+        asked: list[int] = []
+        search = MlflowClient.search_runs
+
+        def searching(*args: Any, **kwargs: Any) -> Any:
+            found = search(*args, **kwargs)
+            asked.append(len(found))
+            return found
+
+        monkeypatch.setattr(MlflowClient, "search_runs", searching)
+        experiments.show(name)
+
+        assert asked == [1]
 
     def test_one_that_names_none_is_of_default(self, prefect: Prefect) -> None:
         run = prefect.add("CREATE REQUESTED")

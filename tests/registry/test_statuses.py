@@ -36,6 +36,25 @@ def test_words_of_a_training(state: State | None, word: str, detail: str) -> Non
     assert statuses.detail(state) == detail
 
 
+@pytest.mark.parametrize(
+    ("state", "word", "detail"),
+    [
+        (states.Completed(name="GoalReached"), "COMPLETE", "GoalReached"),
+        (states.Completed(name="MaxTrialsReached"), "COMPLETE", "MaxTrialsReached"),
+        (states.Completed(name="SuggestionEndReached"), "COMPLETE", "SuggestionEndReached"),
+        (states.Failed(), "FAIL HYPERPARAMETER TUNING", ""),
+        (states.Failed(name="FailHyperparameterTuning"), "FAIL HYPERPARAMETER TUNING", ""),
+        (states.Crashed(), "FAIL HYPERPARAMETER TUNING", "Crashed"),
+        (states.Failed(name="CreateFailed"), "CREATE FAILED", ""),
+        (states.Failed(name="TimedOut"), "TIMED OUT", ""),
+        (states.Cancelled(), "STOPPED", ""),
+    ],
+)
+def test_words_of_a_tuning(state: State, word: str, detail: str) -> None:
+    assert statuses.word("tune", state) == word
+    assert statuses.detail(state) == detail
+
+
 @pytest.mark.parametrize("state", [states.Failed(), states.Crashed()])
 def test_a_flow_without_a_word_of_its_own_fails_plainly(state: State) -> None:
     assert statuses.word("another", state) == "FAIL"

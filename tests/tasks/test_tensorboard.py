@@ -3,9 +3,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from infra import run_lock
 from infra.home import Home
+from registry import trials
 from tasks import tensorboard
 from tasks.training import Workplace
 
@@ -23,28 +27,32 @@ def _logs(home: Home, run: str, age_days: float = 0) -> Path:
     return folder
 
 
+def _run(run: str, name: str, flow: str = "train") -> dict[str, Any]:
+    return {"id": run, "name": name, "flow": flow}
+
+
+def _shown(view: Path) -> dict[str, Path]:
+    """The links of a view; a folder in it without any would be missed."""
+    assert all(any(path.iterdir()) for path in view.iterdir() if not path.is_symlink())
+    links = (path for path in view.rglob("*") if path.is_symlink())
+    return {str(path.relative_to(view)): path.readlink() for path in links}
+
+
 class TestLink:
     def test_runs_are_shown_by_name(self, home: Home, tmp_path: Path) -> None:
         first, second = _logs(home, "id-1"), _logs(home, "id-2")
         view = tmp_path / "view"
-        runs = [
-            {"id": "id-1", "name": "a"},
-            {"id": "id-2", "name": "b/c"},
-            {"id": "x", "name": "x"},
-        ]
+        runs = [_run("id-1", "a"), _run("id-2", "b/c"), _run("x", "x")]
 
-        assert tensorboard.link(view, runs, home) == 2
-        assert {path.name: path.readlink() for path in view.iterdir()} == {
-            "a": first,
-            "b_c": second,
-        }
+        assert tensorboard.link(view, runs, home, alone=False) == 2
+        assert _shown(view) == {"a": first, "b_c": second}
 
     def test_two_of_one_name_are_told_apart(self, home: Home, tmp_path: Path) -> None:
         _logs(home, "id-1")
         _logs(home, "id-2")
-        runs = [{"id": "id-1", "name": "a"}, {"id": "id-2", "name": "a"}]
+        runs = [_run("id-1", "a"), _run("id-2", "a")]
 
-        assert tensorboard.link(tmp_path / "view", runs, home) == 2
+        assert tensorboard.link(tmp_path / "view", runs, home, alone=False) == 2
         assert {path.name for path in (tmp_path / "view").iterdir()} == {"a", "a id-2"}
 
     def test_a_run_that_has_written_nothing_does_not_count(
@@ -52,25 +60,103 @@ class TestLink:
     ) -> None:
         Workplace(home.runs / "id-1").tensorboard.mkdir(parents=True)
 
-        assert tensorboard.link(tmp_path / "view", [{"id": "id-1", "name": "a"}], home) == 0
+        assert tensorboard.link(tmp_path / "view", [_run("id-1", "a")], home, alone=True) == 0
         assert (tmp_path / "view" / "a").exists()  # it may yet write
 
     def test_again_it_follows_the_runs(self, home: Home, tmp_path: Path) -> None:
         _logs(home, "id-1")
         second = _logs(home, "id-2")
         view = tmp_path / "view"
-        tensorboard.link(view, [{"id": "id-1", "name": "a"}, {"id": "id-2", "name": "b"}], home)
+        both = [_run("id-1", "a"), _run("id-2", "b")]
+        tensorboard.link(view, both, home, alone=False)
 
-        tensorboard.link(view, [{"id": "id-2", "name": "a"}], home)
+        tensorboard.link(view, [_run("id-2", "a")], home, alone=False)
 
-        assert {path.name: path.readlink() for path in view.iterdir()} == {"a": second}
+        assert _shown(view) == {"a": second}
+
+
+class TestTuning:
+    @pytest.fixture(autouse=True)
+    def rows(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
+        """Trials of tunings: two beside tuning t, one in a pool."""
+        found = {
+            "t": [
+                {"number": number, "flow_run_id": run}
+                for number, run in ((0, None), (7, None), (8, "pool-1"), (9, None))
+            ],
+            "u": [{"number": 0, "flow_run_id": None}],
+        }
+        monkeypatch.setattr(trials, "outline", found.__getitem__)
+        return found
+
+    def logs(self, home: Home) -> dict[str, Path]:
+        return {
+            "trial 0": _logs(home, "t/trials/0"),
+            "trial 7": _logs(home, "t/trials/7"),
+            "trial 8": _logs(home, "pool-1"),
+        }
+
+    def test_its_trials_are_shown_by_number(self, home: Home, tmp_path: Path) -> None:
+        logs = self.logs(home)
+        view = tmp_path / "view"
+
+        assert tensorboard.link(view, [_run("t", "a", "tune")], home, alone=True) == 3
+        assert _shown(view) == logs
+
+    def test_among_others_they_are_below_its_name(self, home: Home, tmp_path: Path) -> None:
+        logs = self.logs(home)
+        training, other = _logs(home, "id-1"), _logs(home, "u/trials/0")
+        view = tmp_path / "view"
+        runs = [
+            _run("id-1", "a/b"), _run("t", "a/b", "tune"), _run("u", "c/d", "tune"),
+        ]  # fmt: skip
+
+        assert tensorboard.link(view, runs, home, alone=False) == 5
+        assert _shown(view) == {
+            "a_b": training, "c_d/trial 0": other, **{f"a_b t/{n}": at for n, at in logs.items()},
+        }  # fmt: skip
+
+    def test_again_it_follows_the_trials(
+        self, home: Home, tmp_path: Path, rows: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        logs = self.logs(home)
+        view = tmp_path / "view"
+        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False)
+        late = _logs(home, "t/trials/9")
+        rows["t"] = rows["t"][1:]
+
+        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False)
+
+        assert _shown(view) == {
+            "a/trial 7": logs["trial 7"], "a/trial 8": logs["trial 8"], "a/trial 9": late,
+        }  # fmt: skip
+
+    def test_a_name_may_pass_from_a_tuning_to_a_run_and_back(
+        self, home: Home, tmp_path: Path
+    ) -> None:
+        self.logs(home)
+        _logs(home, "id-1")
+        view = tmp_path / "view"
+        for flow, run, links in (("tune", "t", 3), ("train", "id-1", 1), ("tune", "t", 3)):
+            tensorboard.link(view, [_run(run, "a", flow)], home, alone=False)
+            assert len(_shown(view)) == links
+
+    def test_without_logs_nothing_is_shown(self, home: Home, tmp_path: Path) -> None:
+        view = tmp_path / "view"
+
+        assert tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False) == 0
+        assert _shown(view) == {}
+
+
+def _nobody(_: str) -> None:
+    """No flow run is a trial."""
 
 
 class TestForget:
     def test_only_what_is_old_goes(self, home: Home) -> None:
         old, new = _logs(home, "old", 121), _logs(home, "new", 119)
 
-        assert tensorboard.forget(home, 120) == 1
+        assert tensorboard.forget(home, 120, _nobody) == 1
         assert not old.exists()
         assert old.parent.exists()
         assert new.exists()
@@ -79,17 +165,49 @@ class TestForget:
         old = _logs(home, "old", 121)
         (old / "train" / "events.out.tfevents.2").touch()
 
-        assert tensorboard.forget(home, 120) == 0
+        assert tensorboard.forget(home, 120, _nobody) == 0
         assert old.exists()
 
     def test_a_run_that_goes_on_keeps_its_own(self, home: Home) -> None:
         old = _logs(home, "old", 121)
         with run_lock.scope():
             run_lock.take(home, "old")
-            assert tensorboard.forget(home, 120) == 0
+            assert tensorboard.forget(home, 120, _nobody) == 0
         assert old.exists()
-        assert tensorboard.forget(home, 120) == 1
+        assert tensorboard.forget(home, 120, _nobody) == 1
 
     def test_an_empty_home(self, home: Home, tmp_path: Path) -> None:
-        assert tensorboard.forget(home, 120) == 0
-        assert tensorboard.forget(Home(tmp_path / "none"), 120) == 0
+        assert tensorboard.forget(home, 120, _nobody) == 0
+        assert tensorboard.forget(Home(tmp_path / "none"), 120, _nobody) == 0
+
+    def test_of_a_tuning_all_go_together(self, home: Home) -> None:
+        first, last = _logs(home, "t/trials/0", 130), _logs(home, "t/trials/1", 119)
+
+        assert tensorboard.forget(home, 120, _nobody) == 0
+        assert tensorboard.forget(home, 118, _nobody) == 1
+        assert not first.exists()
+        assert not last.exists()
+
+    def test_a_tuning_that_goes_on_keeps_those_of_its_trials(self, home: Home) -> None:
+        beside, in_pool = _logs(home, "t/trials/0", 121), _logs(home, "pool-1", 121)
+        another = _logs(home, "pool-2", 121)
+
+        def owner(run: str) -> tuple[str, int] | None:
+            return {"pool-1": ("t", 1), "pool-2": ("u", 1)}.get(run)
+
+        with run_lock.scope():
+            run_lock.take(home, "t")
+            assert tensorboard.forget(home, 120, owner) == 1
+        assert beside.exists()
+        assert in_pool.exists()
+        assert not another.exists()
+        assert tensorboard.forget(home, 120, owner) == 2
+
+    def test_whose_trial_a_run_is_is_asked_only_where_it_matters(self, home: Home) -> None:
+        asked: list[str] = []
+        _logs(home, "new", 1)
+        _logs(home, "old", 121)
+
+        tensorboard.forget(home, 120, asked.append)
+
+        assert asked == ["old"]

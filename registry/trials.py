@@ -1,0 +1,169 @@
+"""Trials of tunings: rows of the catalogue, one for each.
+
+They are the truth about a tuning: after a restart its search is rebuilt from them. Only the
+process that executes a tuning writes its rows.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Double,
+    Index,
+    Integer,
+    Row,
+    Text,
+    bindparam,
+    delete,
+    func,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.sql.dml import Insert
+
+from registry.catalogue import Base, engine
+
+# States whose trials have ended well, those that go on, and those that failed. A trial that the
+# tuning itself stopped (KILLED) is none of them.
+EARLY_STOPPED = "EARLY_STOPPED"
+OBSERVED = frozenset({"SUCCEEDED", EARLY_STOPPED})
+ACTIVE = frozenset({"CREATED", "RUNNING"})
+FAILURES = frozenset({"FAILED", "METRICS_UNAVAILABLE"})
+
+# PostgreSQL's JSON takes no NaN; its arrays keep every number to the bit.
+_Numbers = ARRAY(Double).with_variant(JSON(), "sqlite")
+
+
+class TrialModel(Base):
+    """One trial of one tuning."""
+
+    __tablename__ = "tuning_trials"
+    __table_args__ = (Index("tuning_trials_flow_run", "flow_run_id"),)
+
+    tuning: Mapped[str] = mapped_column(Text, primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)  # as text: it keeps the keys' order
+    state: Mapped[str] = mapped_column(Text)
+    values: Mapped[list[float] | None] = mapped_column(_Numbers)
+    reports: Mapped[list[float]] = mapped_column(_Numbers)
+    violations: Mapped[list[float]] = mapped_column(_Numbers)
+    reason: Mapped[str] = mapped_column(Text)
+    mlflow_run_id: Mapped[str | None] = mapped_column(Text)
+    flow_run_id: Mapped[str | None] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(Integer)
+    created: Mapped[float] = mapped_column(Double)
+    started: Mapped[float | None] = mapped_column(Double)
+    ended: Mapped[float | None] = mapped_column(Double)
+
+
+_TABLE = TrialModel.__table__
+_KEY = ("tuning", "number")
+_FIELDS = tuple(column.name for column in _TABLE.columns if column.name != "tuning")
+_NUMBERS = frozenset({"values", "reports", "violations"})
+_LONG = frozenset({"reports", "violations"})  # what only the search looks at
+
+
+def _upsert(insert: Insert) -> Insert:
+    """The statement that writes a row, whether or not it is there."""
+    given = insert.values({column.name: bindparam(column.name) for column in _TABLE.columns})
+    changed = {name: given.excluded[name] for name in _FIELDS if name not in _KEY}  # type: ignore[attr-defined]
+    return given.on_conflict_do_update(index_elements=_KEY, set_=changed)  # type: ignore[attr-defined, no-any-return]
+
+
+_UPSERT = {
+    "postgresql": _upsert(postgresql.insert(TrialModel)),
+    "sqlite": _upsert(sqlite.insert(TrialModel)),
+}
+
+
+def save(tuning: str, *rows: Mapping[str, Any]) -> None:
+    """Write trials, new ones or what became of others: all of them, or none.
+
+    Args:
+        tuning: The tuning's flow run.
+        rows: The trials; each has every field of a trial.
+    """
+    if not rows:
+        return
+    written = [{"tuning": tuning, **{name: _plain(name, row[name]) for name in _FIELDS}}
+               for row in rows]  # fmt: skip
+    with engine().begin() as connection:
+        connection.execute(_UPSERT[connection.dialect.name], written)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "state":
+        return str(value)
+    return list(value) if name in _NUMBERS and value is not None else value
+
+
+def of(tuning: str) -> list[dict[str, Any]]:
+    """Every trial of a tuning with all its fields, by number."""
+    return _read(tuning, _FIELDS)
+
+
+def outline(tuning: str) -> list[dict[str, Any]]:
+    """The same without what was reported in between, which can be long."""
+    return _read(tuning, tuple(name for name in _FIELDS if name not in _LONG))
+
+
+def _read(tuning: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    columns = [_TABLE.c[name] for name in fields]
+    wanted = select(*columns).where(_TABLE.c.tuning == tuning).order_by(_TABLE.c.number)
+    with engine().connect() as connection:
+        return [_trial(row) for row in connection.execute(wanted)]
+
+
+def _trial(row: Row[Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if name in _NUMBERS and value is not None else value
+        for name, value in row._mapping.items()
+    }
+
+
+def values(trials: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[float, ...] | None]:
+    """The values of trials, each named by its tuning and its number."""
+    key = tuple_(_TABLE.c.tuning, _TABLE.c.number)
+    wanted = select(*(_TABLE.c[name] for name in (*_KEY, "values"))).where(key.in_(list(trials)))
+    with engine().connect() as connection:
+        return {
+            (tuning, number): None if found is None else tuple(found)
+            for tuning, number, found in connection.execute(wanted)
+        }
+
+
+def counts(tunings: Iterable[str]) -> dict[str, dict[str, int]]:
+    """How many trials in which state each of the tunings has that has any."""
+    kind = (_TABLE.c.tuning, _TABLE.c.state)
+    wanted = select(*kind, func.count()).where(_TABLE.c.tuning.in_(list(tunings))).group_by(*kind)
+    found: dict[str, dict[str, int]] = collections.defaultdict(dict)
+    with engine().connect() as connection:
+        for tuning, state, number in connection.execute(wanted):
+            found[tuning][state] = number
+    return dict(found)
+
+
+def owner(flow_run_id: str) -> tuple[str, int] | None:
+    """The tuning, and the number in it, of the trial that a flow run is; None if it is none."""
+    return owners([flow_run_id]).get(flow_run_id)
+
+
+def owners(flow_run_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """The same of those among the flow runs that are trials."""
+    own = _TABLE.c.flow_run_id
+    wanted = select(own, _TABLE.c.tuning, _TABLE.c.number).where(own.in_(list(flow_run_ids)))
+    with engine().connect() as connection:
+        return {run: (tuning, number) for run, tuning, number in connection.execute(wanted)}
+
+
+def remove(tuning: str) -> None:
+    """Remove every trial of a tuning."""
+    with engine().begin() as connection:
+        connection.execute(delete(TrialModel).where(TrialModel.tuning == tuning))
