@@ -1,16 +1,18 @@
 """The search space: which hyperparameters a tuning varies, and over which values.
 
-A grid is exact: its values are computed in decimal, so that 0 to 0.35 in steps of 0.05 are eight
-values, the last of them 0.35. Its points have a fixed order, in which the last parameter varies
-fastest, and any point is found by its number without those before it.
+A grid is exact: its values are computed with the fractions that the numbers are written as, so
+that 0 to 0.35 in steps of 0.05 are eight values, the last of them 0.35. Its points have a fixed
+order, in which the last parameter varies fastest, and any point is found by its number without
+those before it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from decimal import Decimal
-from typing import Literal
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
 from optuna.distributions import (
     BaseDistribution,
@@ -18,79 +20,174 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from infra.errors import BadInputError
+from tuning.forms import BOUNDS, LARGEST_NUMBER, Form, OptionalNumber, is_finite, is_number
 
 LARGEST_GRID = 1_000_000
 MOST_PARAMETERS = 100
 MOST_VALUES = 10_000
 
-Value = StrictBool | StrictInt | StrictFloat | StrictStr
+Value = (
+    StrictBool
+    | Annotated[StrictInt, WithJsonSchema({"type": "integer", **BOUNDS})]
+    | Annotated[StrictFloat, WithJsonSchema({"type": "number", **BOUNDS})]
+    | StrictStr
+)
 Point = dict[str, Value]
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_RANGES = ("int", "double")
 
-class Parameter(BaseModel):
+
+class Parameter(Form):
     """A hyperparameter that is varied."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="The hyperparameter's name.")
     type: Literal["int", "double", "categorical", "discrete"] = Field(
-        description="int and double have a range; categorical and discrete have values."
+        description="int and double have a min and a max; categorical and discrete have values."
     )
-    min: StrictInt | StrictFloat | None = Field(None, description="The smallest value.")
-    max: StrictInt | StrictFloat | None = Field(None, description="The largest value.")
-    step: StrictInt | StrictFloat | None = Field(
-        None, description="The distance of a grid's values. Other strategies do not use it."
+    min: OptionalNumber = Field(None, description="The smallest value of an int or a double.")
+    max: OptionalNumber = Field(None, description="The largest value of an int or a double.")
+    step: OptionalNumber = Field(
+        None,
+        description="The distance between a grid's values: a double needs it there, for an int "
+        "it is 1 if left out. Other strategies do not use it.",
     )
-    log: bool = Field(False, description="Search on a logarithmic scale; a grid does not.")
-    values: list[Value] = Field([], description="The values, of a categorical or a discrete one.")
+    log: bool = Field(
+        False, description="Search by the logarithm, for a min above 0. A grid does not use it."
+    )
+    values: list[Value] = Field(
+        [], description="What a categorical or a discrete one is chosen from."
+    )
+
+    @field_validator("min", "max", "step", mode="before")
+    @classmethod
+    def _bound(cls, value: Any, info: ValidationInfo) -> Any:
+        """A bound as a number of the parameter's type, where it is one."""
+        if value is None:
+            return value
+        if not is_number(value):
+            raise BadInputError(
+                f"The {info.field_name} of the parameter {info.data.get('name')!r} is no number.",
+                "Give a number, without quotes.",
+                code="ParameterBoundInvalid",
+            )
+        kind = info.data.get("type")
+        if kind == "int" and isinstance(value, float) and value.is_integer():
+            return int(value)
+        if kind == "double" and abs(value) <= LARGEST_NUMBER:
+            return float(value)
+        return value
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _listed(cls, values: Any, info: ValidationInfo) -> Any:
+        for place, value in enumerate(values if isinstance(values, list) else (), 1):
+            if not isinstance(value, bool | int | float | str):
+                raise BadInputError(
+                    f"Value {place} of the parameter {info.data.get('name')!r} is neither a "
+                    "number nor a text nor true or false.",
+                    "Give a list of plain values.",
+                    code="ParameterValueInvalid",
+                )
+        return values
 
     def check(self, *, grid: bool) -> None:
-        """Refuse a parameter that has no values.
+        """Refuse a parameter that cannot be varied.
+
+        Args:
+            grid: Whether it is to be an axis of a grid, for which a double needs a step.
 
         Raises:
             BadInputError: With a code of its own for each fault.
         """
-        if self.type in {"int", "double"}:
+        if not _NAME.fullmatch(self.name):
+            raise BadInputError(
+                f"The parameter's name {self.name!r} cannot be an argument.",
+                "Use letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
+                code="ParameterNameInvalid",
+            )
+        if self.type in _RANGES:
             self._check_range(grid=grid)
         else:
             self._check_values()
 
     def _check_range(self, *, grid: bool) -> None:
         if self.values:
-            raise self._wrong("has a range, and values too", "Give one.", "ParameterValuesUnused")
-        bounds = {"min": self.min, "max": self.max, "step": self.step}
-        for word, bound in bounds.items():
-            if bound is None and (word != "step" or (grid and self.type == "double")):
-                code = "ParameterStepMissing" if word == "step" else "ParameterRangeMissing"
-                raise self._wrong(f"has no {word}", f"Give its {word}.", code)
-            whole = bound is None or float(bound).is_integer() if _finite(bound) else False
-            if not _finite(bound) or (self.type == "int" and not whole):
-                kind = "a whole number" if self.type == "int" else "a number"
-                raise self._wrong(f"has a {word} that is not {kind}", "Mend it.", "ParameterRangeInvalid")
-        assert self.min is not None
-        assert self.max is not None
+            raise self._wrong("has values beside its range", "Give one.", "ParameterValuesUnused")
+        if self.min is None or self.max is None:
+            raise self._wrong("has no min or no max", "Give both.", "ParameterRangeMissing")
+        for word in ("min", "max", "step"):
+            self._check_bound(word, getattr(self, word))
         if self.min > self.max:
             raise self._wrong(
-                f"has a min of {self.min} above its max of {self.max}", "Swap them.",
+                f"has a min of {self.min}, which is above its max of {self.max}", "Swap them.",
                 "ParameterRangeEmpty",
-            )  # fmt: skip
-        if self.step is not None and not 0 < self.step <= max(self.max - self.min, 0):
-            raise self._wrong(
-                f"has a step of {self.step}, and its range is {self.max - self.min}",
-                "Give a step above 0 that the range holds.", "ParameterStepInvalid",
             )  # fmt: skip
         if self.log and self.min <= 0:
             raise self._wrong(
-                f"is on a logarithmic scale from {self.min}", "Give a min above 0.",
+                f"is on a logarithmic scale and has a min of {self.min}", "Give a min above 0.",
                 "ParameterLogInvalid",
+            )  # fmt: skip
+        if self.step is not None:
+            self._check_step(self.step, _exact(self.max) - _exact(self.min))
+        elif grid and self.type == "double" and self.min < self.max:
+            raise self._wrong(
+                "is a double without a step", "Give the step of its values in the grid.",
+                "ParameterStepMissing",
+            )  # fmt: skip
+
+    def _check_bound(self, word: str, bound: float | None) -> None:
+        if bound is None:
+            return
+        if not is_finite(bound):
+            raise self._wrong(
+                f"has a {word} that is not finite", "Give a finite number.",
+                "ParameterBoundNotFinite",
+            )  # fmt: skip
+        if abs(bound) > LARGEST_NUMBER:
+            raise self._wrong(
+                f"has a {word} that is too large to be kept",
+                "Give a number of less than 63 bits.", "NumberTooLarge",
+            )  # fmt: skip
+        if self.type == "int" and not isinstance(bound, int):
+            raise self._wrong(
+                f"is an int and has a {word} of {bound}",
+                "Give a whole number, or make it a double.", "ParameterBoundNotWhole",
+            )  # fmt: skip
+
+    def _check_step(self, step: float, width: Fraction) -> None:
+        if not 0 < _exact(step) <= width:
+            raise self._wrong(
+                f"has a step of {step} for a range of {float(width):g}",
+                "Give a step above 0 that is at most max - min, or leave it out.",
+                "ParameterStepInvalid",
+            )  # fmt: skip
+        # Two values that are at most as far apart as two floats are can be the same float.
+        finest = math.ulp(max(abs(self.min or 0), abs(self.max or 0)))
+        if self.type == "double" and step <= finest:
+            raise self._wrong(
+                f"has a step of {step}, by which numbers of that size cannot differ",
+                "Give a larger step.", "ParameterStepTooFine",
             )  # fmt: skip
 
     def _check_values(self) -> None:
         if self.min is not None or self.max is not None or self.step is not None or self.log:
-            raise self._wrong("has values, and no range", "Give values only.", "ParameterRangeUnused")
+            raise self._wrong(
+                f"is {self.type} and has a min, max, step or log", "Give its values only.",
+                "ParameterRangeUnused",
+            )  # fmt: skip
         if not self.values:
             raise self._wrong("has no values", "Give at least one.", "ParameterValuesMissing")
         if len(self.values) > MOST_VALUES:
@@ -98,32 +195,82 @@ class Parameter(BaseModel):
                 f"has {len(self.values)} values", f"Give at most {MOST_VALUES}.",
                 "ParameterValuesTooMany",
             )  # fmt: skip
-        if len({(type(value) is bool, value) for value in self.values}) < len(self.values):
-            raise self._wrong("has a value twice", "Give each once.", "ParameterValueTwice")
-        for value in self.values:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if (self.type == "discrete" and not number) or (number and not _finite(value)):
+        for place, value in enumerate(self.values, 1):
+            self._check_value(place, value)
+        # 1, 1.0 and true are equal: a search could not tell what it has learnt of which.
+        seen: dict[Value, int] = {}
+        for place, value in enumerate(self.values, 1):
+            if (first := seen.setdefault(value, place)) != place:
                 raise self._wrong(
-                    f"has the value {value!r}, which is no finite number", "Give numbers, or make "
-                    "it categorical.", "ParameterValueInvalid",
+                    f"has the same value as value {first} and value {place}", "Give each once.",
+                    "ParameterValueTwice",
                 )  # fmt: skip
+
+    def _check_value(self, place: int, value: Value) -> None:
+        if not is_number(value):
+            if self.type == "discrete":
+                raise self._wrong(
+                    f"is discrete, and its value {place} is no number",
+                    "Give numbers, or make it categorical.", "ParameterValueInvalid",
+                )  # fmt: skip
+        elif not is_finite(value):
+            raise self._wrong(
+                f"has a value {place} that is not finite",
+                "Give a finite number, or the word as a text.", "ParameterValueInvalid",
+            )  # fmt: skip
+        elif abs(value) > LARGEST_NUMBER:
+            raise self._wrong(
+                f"has a value {place} that is too large to be kept",
+                "Give a number of less than 63 bits, or the number as a text.", "NumberTooLarge",
+            )  # fmt: skip
 
     def _wrong(self, what: str, hint: str, code: str) -> BadInputError:
         return BadInputError(f"The parameter {self.name!r} {what}.", hint, code=code)
 
     def grid(self) -> Sequence[Value]:
         """Its values in a grid: of a range min, min + step, ... up to max, or the values."""
-        if self.type not in {"int", "double"}:
-            return self.values
-        low, high = Decimal(str(self.min)), Decimal(str(self.max))
-        step = Decimal(str(self.step if self.step is not None else 1))
-        kind = int if self.type == "int" else float
-        count = int((high - low) // step) + 1
-        return _Steps(low, step, count, kind)
+        return _Steps(self) if self.type in _RANGES else self.values
+
+    def grid_size(self) -> int:
+        """How many values it has in a grid; there may be more than a sequence can have."""
+        if self.type not in _RANGES:
+            return len(self.values)
+        low, high, step = self._steps()
+        return (high - low) // step + 1
+
+    def _steps(self) -> tuple[Fraction, Fraction, Fraction]:
+        assert self.min is not None
+        assert self.max is not None
+        step = 1 if self.step is None else self.step  # a double without one has a single value
+        return _exact(self.min), _exact(self.max), _exact(step)
+
+    def size(self) -> int | None:
+        """How many values it can have, whatever its step; None if they are not countable."""
+        if self.type not in _RANGES:
+            return len(self.values)
+        assert self.min is not None
+        assert self.max is not None
+        if self.type == "int":
+            return int(self.max) - int(self.min) + 1
+        return 1 if self.min == self.max else None
+
+    def value_at(self, index: int) -> Value:
+        """Its value with that index, from 0: of an int in their order, or of the values.
+
+        Raises:
+            IndexError: If it has no such value.
+        """
+        count = self.size()
+        if count is None or not 0 <= index < count:
+            raise IndexError(index)
+        if self.type not in _RANGES:
+            return self.values[index]
+        assert self.min is not None
+        return int(self.min) + index if self.type == "int" else float(self.min)
 
     def distribution(self) -> BaseDistribution:
         """What Optuna samples it from."""
-        if self.type not in {"int", "double"}:
+        if self.type not in _RANGES:
             return CategoricalDistribution(list(self.values))
         assert self.min is not None
         assert self.max is not None
@@ -132,15 +279,21 @@ class Parameter(BaseModel):
         return FloatDistribution(float(self.min), float(self.max), log=self.log)
 
 
-def _finite(bound: object) -> bool:
-    return bound is None or (isinstance(bound, int | float) and math.isfinite(bound))
+def _exact(number: float) -> Fraction:
+    """The number that people mean who write it: 0.1 is a tenth."""
+    return Fraction(str(number))
 
 
 class _Steps(Sequence[Value]):
-    """``low``, ``low + step``, ...: computed when they are asked for."""
+    """The values of a range in a grid, computed when they are asked for."""
 
-    def __init__(self, low: Decimal, step: Decimal, count: int, kind: type[int] | type[float]) -> None:
-        self._low, self._step, self._count, self._kind = low, step, count, kind
+    def __init__(self, parameter: Parameter) -> None:
+        low, _, step = parameter._steps()
+        self._whole = parameter.type == "int"
+        self._count = parameter.grid_size()
+        # Value i is (low + i * step) / unit. Python divides integers to the nearest float.
+        self._unit = math.lcm(low.denominator, step.denominator)
+        self._low, self._step = int(low * self._unit), int(step * self._unit)
 
     def __len__(self) -> int:
         return self._count
@@ -148,7 +301,8 @@ class _Steps(Sequence[Value]):
     def __getitem__(self, index: int) -> Value:  # type: ignore[override]
         if not 0 <= index < self._count:
             raise IndexError(index)
-        return self._kind(self._low + index * self._step)
+        units = self._low + index * self._step
+        return units // self._unit if self._whole else units / self._unit
 
 
 class Grid(Sequence[Point]):
@@ -157,18 +311,56 @@ class Grid(Sequence[Point]):
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         """Make the grid of ``parameters``, which are checked."""
         self._axes = {parameter.name: parameter.grid() for parameter in parameters}
+        self._sizes = [len(axis) for axis in self._axes.values()]
+        self._size = math.prod(self._sizes)
 
     def __len__(self) -> int:
-        return math.prod(map(len, self._axes.values()))
+        return self._size
 
     def __getitem__(self, index: int) -> Point:  # type: ignore[override]
-        if not 0 <= index < len(self):
+        if not 0 <= index < self._size:
             raise IndexError(index)
-        point: Point = {}
-        for name, axis in reversed(self._axes.items()):
-            index, place = divmod(index, len(axis))
-            point[name] = axis[place]
-        return {name: point[name] for name in self._axes}
+        places = _places(index, self._sizes)
+        return {
+            name: axis[place]
+            for (name, axis), place in zip(self._axes.items(), places, strict=True)
+        }
+
+
+def _places(index: int, sizes: Sequence[int]) -> Iterable[int]:
+    """Where on each of its axes the point with that index lies; the last varies fastest."""
+    places = []
+    for size in reversed(sizes):
+        index, place = divmod(index, size)
+        places.append(place)
+    return reversed(places)
+
+
+def size(parameters: Sequence[Parameter]) -> int | None:
+    """How many points a space has in all, whatever its steps; None if they are not countable."""
+    total = 1
+    for parameter in parameters:
+        count = parameter.size()
+        if count is None:
+            return None
+        total *= count
+    return total
+
+
+def point_at(parameters: Sequence[Parameter], index: int) -> Point:
+    """The point with that index, from 0, of a space that has a size; the last varies fastest.
+
+    Raises:
+        IndexError: If the space has no such point, or no size.
+    """
+    total = size(parameters)
+    if total is None or not 0 <= index < total:
+        raise IndexError(index)
+    places = _places(index, [parameter.size() or 0 for parameter in parameters])
+    return {
+        parameter.name: parameter.value_at(place)
+        for parameter, place in zip(parameters, places, strict=True)
+    }
 
 
 def check(parameters: Sequence[Parameter], *, grid: bool) -> None:
@@ -181,24 +373,39 @@ def check(parameters: Sequence[Parameter], *, grid: bool) -> None:
     Raises:
         BadInputError: With a code of its own for each fault.
     """
-    if not 1 <= len(parameters) <= MOST_PARAMETERS:
+    if not parameters:
         raise BadInputError(
-            f"There are {len(parameters)} parameters to tune.",
-            f"Give 1 to {MOST_PARAMETERS}.",
-            code="ParametersMissing" if not parameters else "ParametersTooMany",
+            "There are no parameters to tune.", "Give at least one.", code="ParametersMissing"
         )
-    seen: set[str] = set()
-    for parameter in parameters:
-        if parameter.name in seen:
-            raise BadInputError(
-                f"The parameter {parameter.name!r} is given twice.", "Give each once.",
-                code="ParameterTwice",
-            )  # fmt: skip
-        seen.add(parameter.name)
-        parameter.check(grid=grid)
-    if grid and (size := math.prod(len(parameter.grid()) for parameter in parameters)) > LARGEST_GRID:
+    if len(parameters) > MOST_PARAMETERS:
         raise BadInputError(
-            f"The grid has {size} points.",
+            f"There are {len(parameters)} parameters to tune.", f"Give at most {MOST_PARAMETERS}.",
+            code="ParametersTooMany",
+        )  # fmt: skip
+    seen: dict[str, str] = {}
+    for parameter in parameters:
+        parameter.check(grid=grid)
+        _check_name(parameter.name, seen)
+    if grid and (points := math.prod(each.grid_size() for each in parameters)) > LARGEST_GRID:
+        shown = points if points < 10**15 else f"about 10^{len(str(points)) - 1}"
+        raise BadInputError(
+            f"The grid has {shown} points.",
             f"Give larger steps or fewer values: at most {LARGEST_GRID} points can be tried.",
             code="GridTooLarge",
         )
+
+
+def _check_name(name: str, seen: dict[str, str]) -> None:
+    """Refuse a name that is there already; ``seen`` has them by the variable that each becomes."""
+    variable = f"EM_HP_{name.upper()}"
+    first = seen.get(variable)
+    if first == name:
+        raise BadInputError(
+            f"The parameter {name!r} is given twice.", "Give each once.", code="ParameterTwice"
+        )
+    if first is not None:
+        raise BadInputError(
+            f"The parameters {first!r} and {name!r} would both be {variable}.", "Rename one.",
+            code="ParameterVariableTwice",
+        )  # fmt: skip
+    seen[variable] = name

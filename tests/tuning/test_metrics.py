@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,10 +9,6 @@ from hypothesis import strategies as st
 
 from infra.errors import BadInputError
 from tuning.metrics import Collector, MetricPattern, Observation
-
-_VECTORS = json.loads(
-    Path(__file__).with_name("vectors").joinpath("metric_collection.json").read_text()
-)
 
 
 def _collect(log: str, *metrics: MetricPattern) -> list[tuple[str, float]]:
@@ -26,17 +19,6 @@ def _collect(log: str, *metrics: MetricPattern) -> list[tuple[str, float]]:
 
 def _default(log: str, *names: str) -> list[tuple[str, float]]:
     return _collect(log, *(MetricPattern(name=name) for name in names))
-
-
-@pytest.mark.parametrize("case", _VECTORS["cases"], ids=lambda case: str(case["name"]))
-def test_katibs_vectors(case: dict[str, Any]) -> None:
-    """Ours yields values in the order of the log, line by line, and metric by metric in a line."""
-    (pattern,) = case["filters"] or [None]
-    metrics = [MetricPattern(name=name, pattern=pattern) for name in case["metrics"]]
-
-    found = _collect(case["log"], *metrics)
-
-    assert found == [(name, float(value)) for name, value in case["observations"]]
 
 
 @pytest.mark.parametrize(
