@@ -11,7 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, object_storage, results, start_up, task_overhead, trigger
+from benchmarks import (
+    machine,
+    object_storage,
+    results,
+    start_up,
+    task_overhead,
+    trigger,
+    tuning_overhead,
+)
 from benchmarks.results import Comparison
 
 _BENCHMARKS = {
@@ -19,6 +27,7 @@ _BENCHMARKS = {
     "trigger": trigger,
     "task_overhead": task_overhead,
     "object_storage": object_storage,
+    "tuning_overhead": tuning_overhead,
 }
 _LONGEST_SECONDS = 30 * 60
 

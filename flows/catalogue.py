@@ -10,6 +10,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.lifecycle import LifecycleFlow
 from flows.training import train
+from flows.tuning import tune
 from infra import home as homes
 from infra import work_pools
 from infra.errors import NotFoundError
@@ -40,7 +41,10 @@ class Entry:
         return self.flow.name
 
 
-ENTRIES = (Entry(train, "flows.training.train", "gpu", ("modelyard", "training")),)
+ENTRIES = (
+    Entry(train, "flows.training.train", "gpu", ("modelyard", "training")),
+    Entry(tune, "flows.tuning.tune", "cpu", ("modelyard", "tuning")),
+)
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
 
 

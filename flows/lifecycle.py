@@ -47,6 +47,9 @@ _UNDER_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
 # Parameters, and whether a form gave them, to the parameters with what they take from elsewhere.
 Fill = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 
+# Names of parameters, and what refuses a request in which they are changed.
+Changeable = tuple[tuple[str, ...], Callable[[Any], None]]
+
 # Whether the run that begins in this process has been checked, and so filled, by its caller.
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
 
@@ -62,6 +65,7 @@ class Execution:
         name: Its name in Prefect.
         user: Who started it.
         attempt: 1 at first, more when it is retried.
+        labels: What else is known of it, such as the tuning that it is a trial of.
         home: Where it works.
         settings: The settings.
         began: ``time.monotonic()`` at its start.
@@ -72,6 +76,7 @@ class Execution:
     name: str
     user: str
     attempt: int
+    labels: Mapping[str, Any]
     home: Home
     settings: Settings
     began: float = field(default_factory=time.monotonic)
@@ -83,9 +88,15 @@ def _current() -> tuple[Execution, dict[str, Any]]:
     assert context is not None
     assert context.flow_run is not None
     run = context.flow_run
-    user = (run.labels or {}).get(runs.USER_LABEL) or identity.caller()
+    labels = run.labels or {}
     execution = Execution(
-        str(run.id), run.name, str(user), run.run_count, homes.current(), settings.load()
+        flow_run_id=str(run.id),
+        name=run.name,
+        user=str(labels.get(runs.USER_LABEL) or identity.caller()),
+        attempt=run.run_count,
+        labels=labels,
+        home=homes.current(),
+        settings=settings.load(),
     )
     return execution, dict(context.parameters or {})
 
@@ -290,11 +301,14 @@ class LifecycleFlow(Flow[P, R]):
         model: What its parameters are read as; its ``absolute()`` resolves relative paths.
         preflight: Refuses a request that cannot work; told the flow run's id, or "".
         fill: Completes what is given from elsewhere, such as a template; None for not at all.
+        changeable: Parameters that a run heeds when they are changed while it goes on, and what
+            refuses their changes.
     """
 
     model: type[Any]
     preflight: Callable[[Any, str], None]
     fill: Fill | None
+    changeable: Changeable
 
     def checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """Parameters as Prefect is to get them: checked and independent of the caller.
@@ -350,6 +364,7 @@ def lifecycle_flow(
     preflight: Callable[[Any, str], None],
     run_name: Callable[[], str],
     fill: Fill | None = None,
+    changeable: Changeable = ((), lambda _: None),
 ) -> Callable[[Callable[P, R]], LifecycleFlow[P, R]]:
     """Make a lifecycle flow of a function; the flow is called as the function is.
 
@@ -359,6 +374,7 @@ def lifecycle_flow(
         run_name: Names a run that begins.
         fill: Completes what is given from elsewhere; told whether a form gave it, in which every
             field has a value.
+        changeable: What may be changed while a run goes on.
     """
 
     def decorate(function: Callable[P, R]) -> LifecycleFlow[P, R]:
@@ -368,6 +384,7 @@ def lifecycle_flow(
         made.model = model
         made.preflight = preflight
         made.fill = fill
+        made.changeable = changeable
         return made
 
     return decorate

@@ -6,7 +6,8 @@ from typing import Any
 
 from flows import catalogue
 from infra import identity
-from registry import experiments, runs
+from infra.errors import BadInputError, ConflictError
+from registry import experiments, runs, statuses
 from tasks import parameters
 
 
@@ -26,6 +27,39 @@ def start(flow: str, given: dict[str, Any]) -> str:
     declared = catalogue.entry(flow)
     checked = declared.flow.checked(given)
     return runs.submit(declared.name, checked, checked.get("name") or None, identity.caller())
+
+
+def update(
+    run: str, name: str | None, description: str | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Rename or describe a run, or change what it heeds while it goes on; its brief.
+
+    Raises:
+        BadInputError: If the name cannot be used; with the code ``ParameterNotChangeable`` if a
+            parameter is fixed once a run exists.
+        ConflictError: If the name is taken, or the run is complete and heeds nothing any more.
+    """
+    if not given:
+        return runs.update(run, name, description)
+    found = runs.show(run)
+    flow = catalogue.entry(found["flow"]).flow
+    names, check = flow.changeable
+    fixed = sorted(set(given) - set(names))
+    if fixed:
+        raise BadInputError(
+            f"A run of {found['flow']} cannot be given another {fixed[0]}.",
+            f"What can be changed: {', '.join(names) or 'nothing'}. Or run a copy: modelyard runs "
+            "copy.",
+            code="ParameterNotChangeable",
+        )
+    if found["state"] == statuses.COMPLETE:
+        raise ConflictError(
+            f"The run {found['name']} is {found['state']}.", "Run a copy: modelyard runs copy."
+        )
+    request = parameters.read(flow.model, {**found["parameters"], **given})
+    check(request)
+    dumped = request.model_dump(mode="json")
+    return runs.update(run, name, description, {name: dumped[name] for name in given})
 
 
 def copy(run: str, overrides: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from flows.lifecycle import Execution
 from infra import home as homes
 from infra import settings, storage
 from infra.errors import DiskFullError, ModelyardError
-from registry import models, statuses, tracking
+from registry import models, statuses, tracking, trial_flows
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
@@ -142,13 +142,18 @@ def _recording(
 def _publish(
     request: Training, place: Workplace, execution: Execution, run_id: str, name: str
 ) -> str | None:
-    """Copy the model to the output and register it; the model's URI, or None if there is none."""
+    """Copy the model to the output and register it; the model's URI, or None if there is none.
+
+    That of a trial is kept without being registered: of its tuning only the best becomes a model.
+    """
     if not training.has_model(place):
         get_run_logger().warning("The script left nothing in EM_MODEL_DIR: there is no model.")
         return None
     training.check_model(place)
     source = tracking.log_files(run_id, place.model, "model")
     training.publish_output(request, place)
+    if trial_flows.TUNING_LABEL in execution.labels:
+        return None
     framework = version = ""
     if request.algorithm.provided:
         algorithm = provided.load(request.algorithm.provided)
@@ -174,6 +179,8 @@ def _open(request: Training, execution: Execution) -> Tracked:
             description=request.description,
             user=execution.user,
             parameters=request.hyperparameters,
+            parent=str(execution.labels.get(trial_flows.PARENT_LABEL, "")),
+            trial=trial_flows.number(execution.labels),
         ),
         retried=execution.attempt > 1,
     )
@@ -229,7 +236,7 @@ def _train(execution: Execution, request: Training) -> State[Any]:
 
 def _publish_log(request: Training, place: Workplace) -> None:
     try:
-        training.publish_log(request, place)
+        training.publish_log(request, place, place.root.name)
     except (ModelyardError, OSError) as error:  # the log is among the artifacts all the same
         get_run_logger().warning("The log was not copied to %s: %s", request.logs.uri, error)
 

@@ -51,6 +51,7 @@ _VERBS = {
         "modelyard.commands.tensorboard",
         "Show the TensorBoard logs of an experiment or a run.",
     ),
+    "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
 }
 

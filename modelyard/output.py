@@ -31,13 +31,24 @@ def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_
     if as_json_:
         as_json(found)
         return
+    console.print(_table(found, columns) if found else "None.")
+
+
+def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in columns:
         table.add_column(name, no_wrap=name == "id")  # an id is there to be copied
     for row in found:
-        cells = ("" if row.get(name) is None else str(row[name]) for name in columns)
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    console.print(table if found else "None.")
+        table.add_row(*(Text(_cell(row.get(name)), overflow="fold") for name in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_cell(inner)}" for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)
 
 
 def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
@@ -51,7 +62,11 @@ def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
         if isinstance(value, Mapping):
             console.print(f"[bold]{name}[/bold]")
             for key, inner in value.items():
-                console.print(f"  {key}: {inner}", markup=False)
+                if _are_rows(inner):
+                    console.print(f"  {key}", _table(inner, _columns(inner)), sep="\n")
+                else:
+                    shown = _cell(inner) if isinstance(inner, Mapping) else inner
+                    console.print(f"  {key}: {shown}", markup=False)
         elif isinstance(value, list):
             console.print(f"[bold]{name}[/bold]")
             for inner in value:
@@ -59,6 +74,17 @@ def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
         else:
             console.print(f"[bold]{name}[/bold]:", end=" ")
             console.print(str(value), markup=False)
+
+
+def _are_rows(value: Any) -> bool:
+    """Whether it is shown as a table: a list of things that have the same parts."""
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
+    )
+
+
+def _columns(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in found for name in row))
 
 
 def error(problem: ModelyardError, *, as_json_: bool) -> None:

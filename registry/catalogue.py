@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy
 from alembic import command
@@ -23,6 +25,10 @@ from infra.errors import StackError
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 7_302_114_553_001  # any number that nobody else locks
+_PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS = 0.2
+
+T = TypeVar("T")
 
 
 class Base(DeclarativeBase):
@@ -44,6 +50,24 @@ def engine() -> sqlalchemy.Engine:
     if not url:
         raise StackError("No catalogue is known.", "Start the stack: modelyard up --detach.")
     return _engine(url)
+
+
+def patiently(do: Callable[[], T]) -> T:
+    """Do what may be done twice, again and again while the database is started anew.
+
+    It is waited for a minute.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: If it cannot be reached for longer.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return do()
+        except sqlalchemy.exc.OperationalError:
+            if time.monotonic() > deadline or engine().dialect.name == "sqlite":
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 @contextlib.contextmanager

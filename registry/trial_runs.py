@@ -16,11 +16,19 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from registry import tracking
-from registry.tracking import FLOW_RUN_TAG, KIND_TAG, PARENT_TAG, TRIAL_TAG, client
+from registry.tracking import (
+    FLOW_RUN_TAG,
+    KIND_TAG,
+    PARENT_TAG,
+    STATE_TAG,
+    TRIAL_TAG,
+    client,
+)
 
 KIND = "trial"
 _PAGE = 1000
 _DELETIONS_AT_ONCE = 4
+_TRY_AGAIN = frozenset({408, 429})
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,30 @@ def children(parent: Parent) -> dict[int, str]:
     for run in _below(parent.run_id, parent.experiment_id, ViewType.ACTIVE_ONLY):
         found.setdefault(int(run.data.tags[TRIAL_TAG]), str(run.info.run_id))
     return found
+
+
+def unsettled(parent: Parent) -> dict[str, str]:
+    """Runs of trials that nobody has written the end of yet, with the kind of each.
+
+    They are those of trials that go on, of trials whose tuning was killed before it could write
+    down what became of them, and those that no trial has used.
+    """
+    return {
+        str(run.info.run_id): run.data.tags.get(KIND_TAG, "")
+        for run in _below(parent.run_id, parent.experiment_id, ViewType.ACTIVE_ONLY)
+        if run.info.status == "RUNNING" or STATE_TAG not in run.data.tags
+    }
+
+
+def is_gone(error: MlflowException) -> bool:
+    """Whether MLflow says that the run was deleted, or was never there."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "in the 'active' state" in str(error)
+
+
+def is_refused(error: MlflowException) -> bool:
+    """Whether MLflow has refused something for good; otherwise it may take it the next time."""
+    status = error.get_http_status_code()
+    return status < 500 and status not in _TRY_AGAIN
 
 
 def _below(run_id: str, experiment_id: str, view: int) -> Iterator[Run]:

@@ -28,6 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.sql.dml import Insert
 
+from registry import catalogue
 from registry.catalogue import Base, engine
 
 # States whose trials have ended well, those that go on, and those that failed. A trial that the
@@ -86,6 +87,8 @@ _UPSERT = {
 def save(tuning: str, *rows: Mapping[str, Any]) -> None:
     """Write trials, new ones or what became of others: all of them, or none.
 
+    A database that is started anew is waited for: what is written here would else be lost.
+
     Args:
         tuning: The tuning's flow run.
         rows: The trials; each has every field of a trial.
@@ -94,8 +97,12 @@ def save(tuning: str, *rows: Mapping[str, Any]) -> None:
         return
     written = [{"tuning": tuning, **{name: _plain(name, row[name]) for name in _FIELDS}}
                for row in rows]  # fmt: skip
-    with engine().begin() as connection:
-        connection.execute(_UPSERT[connection.dialect.name], written)
+
+    def write() -> None:
+        with engine().begin() as connection:
+            connection.execute(_UPSERT[connection.dialect.name], written)
+
+    catalogue.patiently(write)
 
 
 def _plain(name: str, value: Any) -> Any:

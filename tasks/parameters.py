@@ -86,8 +86,10 @@ def _check_numbers(value: Any, where: str) -> None:
     run with a larger number would make every list that it is in fail.
     """
     if isinstance(value, int | float) and LARGEST_NUMBER < abs(value) < math.inf:
+        size = abs(value)  # an integer can be larger than any float
+        shown = f"{value:.3g}" if size < 10**300 else f"of about {math.log10(size):.0f} digits"
         raise BadInputError(
-            f"{where} is {value:.3g}, which is too large to be kept.",
+            f"{where} is {shown}, which is too large to be kept.",
             "Give a number of less than 63 bits, or the number as a text.",
             code="NumberTooLarge",
         )

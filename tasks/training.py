@@ -381,15 +381,15 @@ def kept(error: ModelyardError, place: Workplace) -> ModelyardError:
     return error
 
 
-def publish_log(training: Training, place: Workplace) -> None:
-    """Copy the log to ``logs.uri``, if one was given.
+def publish_log(training: Training, place: Workplace, name: str) -> None:
+    """Copy the log to ``logs.uri``, if one was given, as ``NAME.log``.
 
     Raises:
         ModelyardError: If it cannot be written there.
     """
     if training.logs.uri and place.log.exists():
         with tempfile.TemporaryDirectory(dir=place.root) as folder:
-            os.link(place.log, Path(folder, f"{place.root.name}.log"))
+            os.link(place.log, Path(folder, f"{name}.log"))
             store(training.logs.uri).publish(Path(folder))
 
 

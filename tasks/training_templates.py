@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -100,7 +101,11 @@ def _only(whole: Any, given: Any) -> Any:
     return {name: _only(whole[name], value) for name, value in given.items()}
 
 
-def fill(given: Mapping[str, Any], left_out: LeftOut | None = None) -> dict[str, Any]:
+def fill(
+    given: Mapping[str, Any],
+    left_out: LeftOut | None = None,
+    called: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The parameters of the template that ``given`` names, with ``given`` laid over them.
 
     Groups are merged, lists and values replaced, and null takes out what the template has.
@@ -110,6 +115,7 @@ def fill(given: Mapping[str, Any], left_out: LeftOut | None = None) -> dict[str,
         given: A run's parameters.
         left_out: Whether a parameter, by its dotted name and its value, counts as not given,
             and so comes from the template. A form gives every field: see :func:`default_of`.
+        called: What the run calls a parameter that the template calls otherwise.
 
     Raises:
         NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
@@ -118,7 +124,8 @@ def fill(given: Mapping[str, Any], left_out: LeftOut | None = None) -> dict[str,
     if not name:
         return dict(given)
     own = _given(given, left_out) if left_out else given
-    laid = parameters.merged(training_templates.parameters(str(name)), own)
+    found = training_templates.parameters(str(name))
+    laid = parameters.merged({called.get(key, key): value for key, value in found.items()}, own)
     return {**parameters.without_nulls(laid), "template": name}
 
 

@@ -15,8 +15,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST_MODULE = 500
 _LONGEST_FUNCTION = 60
 _LONG_BY_NATURE = {
-    # Its signature is the form that people fill in.
+    # Their signatures are the forms that people fill in.
     ("flows/training.py", "train"),
+    ("flows/tuning.py", "tune"),
 }
 _FOLDERS = ("modelyard", "flows", "tasks", "tuning", "registry", "infra", "tests", "benchmarks")
 

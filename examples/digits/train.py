@@ -21,6 +21,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--learning_rate", type=float, default=0.002)
     parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--activation", default="relu")
     arguments, _ = parser.parse_known_args()
 
     images, digits = load_digits(return_X_y=True)
@@ -28,7 +29,10 @@ def main():
         images / 16.0, digits, test_size=0.25, random_state=0, stratify=digits
     )
     model = MLPClassifier(
-        (arguments.hidden,), learning_rate_init=arguments.learning_rate, random_state=0
+        (arguments.hidden,),
+        activation=arguments.activation,
+        learning_rate_init=arguments.learning_rate,
+        random_state=0,
     )
     begin = 0
     resumed = os.environ.get("EM_CHECKPOINT_INPUT_DIR")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,8 +27,20 @@ def list_(
 ) -> None:
     """The newest runs."""
     with connected():
-        columns = ("id", "name", "flow", "state", "detail", "started", "seconds")
-        output.rows(runs.list_all(flow, limit), columns, as_json_=json)
+        found = runs.list_all(flow, limit)
+    tuned = any("trials" in row for row in found)
+    columns = ("id", "name", "flow", "state", "started", "seconds")
+    more = ("trials", "best") if tuned else ()
+    output.rows(found if json else list(map(_brief, found)), columns + more, as_json_=json)
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """A run as people read it: its state as the reference writes it, its time to the minute."""
+    detail = f" ({row['detail']})" if row["detail"] else ""
+    started = (row["started"] or "")[:16].replace("T", " ")
+    counts = row.get("trials", {})
+    trials = ", ".join(f"{count} {group}" for group, count in counts.items() if count)
+    return {**row, "state": row["state"] + detail, "started": started, "trials": trials}
 
 
 @app.command()
@@ -43,13 +55,15 @@ def update(
     run: Run,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
     description: Annotated[str | None, typer.Option(help="A new description.")] = None,
+    parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Rename or describe a run."""
-    if name is None and description is None:
-        raise BadInputError("There is nothing to change.", "Give --name or --description.")
+    """Rename or describe a run; with -p change what it heeds, such as a tuning's limits."""
+    given = parameters.read(None, parameter)
+    if name is None and description is None and not given:
+        raise BadInputError("There is nothing to change.", "Give --name, --description or -p.")
     with connected():
-        output.thing(runs.update(run, name, description), as_json_=json)
+        output.thing(submission.update(run, name, description, given), as_json_=json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The Prefect UI as a person uses it: start a training from its form, cancel one, look at both."""
+"""The Prefect UI as a person uses it: start runs from their forms, cancel one, look at them."""
 
 import os
 import re
@@ -41,10 +41,7 @@ def shoot(page, name):
 
 def test_a_training_is_started_from_the_form(stack, page):
     ui = stack.do("status")["links"]["prefect"]
-    page.goto(f"{ui}/deployments")
-    page.get_by_role("link", name="train").first.click()
-    page.wait_for_url(re.compile("/deployments/deployment/"))
-    page.goto(f"{page.url.partition('?')[0]}/run")
+    form(page, ui, "train")
     expect(page.get_by_text("Checkpoints to begin from.")).to_be_visible()
     field(page, "name").fill("from the form")
     field(page, "Uri").fill(str(ALGORITHMS))
@@ -63,6 +60,14 @@ def test_a_training_is_started_from_the_form(stack, page):
     shoot(page, "mlflow")
 
 
+def form(page, ui, flow):
+    """Open the form of a flow's deployment."""
+    page.goto(f"{ui}/deployments")
+    page.get_by_role("link", name=flow).first.click()
+    page.wait_for_url(re.compile("/deployments/deployment/"))
+    page.goto(f"{page.url.partition('?')[0]}/run")
+
+
 def shows(page, text):
     """Whether the page, loaded anew, shows ``text``; logs arrive just after a run's end."""
     page.reload()
@@ -73,6 +78,66 @@ def shows(page, text):
 def field(page, label):
     """The text field below the label that begins with ``label``."""
     return page.locator(f"//*[starts-with(text(), '{label}')]/following::textarea[1]").first
+
+
+def part(inside, label):
+    """The innermost part of the form whose label begins with ``label``."""
+    return inside.locator(
+        f"//span[contains(@class, '__label') and starts-with(normalize-space(), '{label}')]"
+        "/ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
+    ).first
+
+
+def choose(inside, label, option):
+    """Choose from a list of the form, which a key opens: it closes when a click scrolls to it."""
+    part(inside, label).locator(".p-select-button__control").press("ArrowDown")
+    inside.page.get_by_role("option", name=option, exact=True).click()
+
+
+def number(inside, label, kind, value):
+    """Give a number where there is none by default."""
+    box = part(inside, label)
+    box.get_by_role("button", name=kind, exact=True).click()
+    box.locator("input").fill(value)
+
+
+def test_a_tuning_is_started_from_the_form_and_its_trials_are_looked_at(stack, page):
+    ui = stack.do("status")["links"]["prefect"]
+    form(page, ui, "tune")
+    expect(page.get_by_text("The longest that one trial may take")).to_be_visible()
+    field(page, "name").fill("tuned from the form")
+    field(page, "Uri").fill(str(ALGORITHMS))
+    field(page, "Entry Point").fill("trial.py")
+    parameters = part(page, "parameters")
+    parameters.get_by_role("button", name="Add item").click()
+    part(parameters, "Name").locator("textarea").fill("x")
+    choose(parameters, "Type", "double")
+    number(parameters, "Min", "float", "0.25")
+    number(parameters, "Max", "float", "0.75")
+    metrics = part(page, "metrics")
+    metrics.get_by_role("button", name="Add item").click()
+    part(metrics, "Name").locator("textarea").fill("loss")
+    objective = part(page, "objective")
+    objective.get_by_role("button", name="Objective", exact=True).click()
+    part(objective, "Metric").locator("textarea").fill("loss")
+    choose(objective, "Direction", "minimize")
+    number(page, "max_trials", "int", "3")
+    shoot(page, "tuning-form")
+    page.get_by_role("button", name="Submit").click()
+    run = stack.named("tuned from the form", timeout=30)
+    result = stack.wait_for_state(run, "COMPLETE")["result"]
+    assert all(0.25 <= one["parameters"]["x"] <= 0.75 for one in result["trials"])
+    page.goto(f"{ui}/runs/flow-run/{run}")
+    page.get_by_text("Artifacts", exact=True).click()
+    page.get_by_text("trials", exact=True).click()
+    expect(page.get_by_role("columnheader")).to_have_text(
+        ["trial", "state", "loss", "x", "seconds"]
+    )
+    expect(page.get_by_text("3 of 3 trials done: 3 SUCCEEDED.")).to_be_visible()
+    shoot(page, "tuning-trials")
+    page.goto(stack.show(run)["links"]["mlflow"])
+    expect(page.get_by_text("trial 2", exact=True)).to_be_visible()
+    shoot(page, "tuning-mlflow")
 
 
 def test_cancel_in_the_ui_ends_a_script_that_ignores_sigterm(stack, page):

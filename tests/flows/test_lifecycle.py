@@ -158,7 +158,7 @@ def test_other_states_carry_no_error_of_ours(state: State[Any]) -> None:
 class TestExecute:
     @pytest.fixture(autouse=True)
     def _execution(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.execution = Execution("run-id", "name", "me", 1, home, Settings(home=home.root))
+        self.execution = Execution("run-id", "name", "me", 1, {}, home, Settings(home=home.root))
         monkeypatch.setattr(lifecycle, "_current", lambda: (self.execution, {"path": "/a"}))
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "run-id")
 
@@ -249,7 +249,7 @@ def test_a_call_notices_that_it_is_cancelled(
 
     monkeypatch.setattr(lifecycle, "_CANCEL_POLL_SECONDS", 0.01)
     monkeypatch.setattr(lifecycle, "get_client", lambda **_: Client())
-    execution = Execution("run-id", "name", "me", 1, home, Settings(home=home.root))
+    execution = Execution("run-id", "name", "me", 1, {}, home, Settings(home=home.root))
 
     with lifecycle._watching(execution):
         if cancelled:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--until", type=Path)
-options = parser.parse_args()
+options, _ = parser.parse_known_args()
 
 print(f"sees [{os.environ['CUDA_VISIBLE_DEVICES']}]", flush=True)
 while options.until and not options.until.exists():

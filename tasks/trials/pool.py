@@ -1,0 +1,247 @@
+"""Trials in a work pool: each is a run of ``train``, which goes on whatever ends its tuning."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import httpx
+from mlflow.exceptions import MlflowException
+
+from infra.errors import ModelyardError, RunFailedError
+from registry import statuses, trial_flows, trial_runs
+from registry.trial_book import TrialBook
+from registry.trial_flows import TrialFlow
+from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
+from tasks.tuning_request import of_trial
+from tuning.trials import ACTIVE, Trial
+
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 20.0  # beside a script's own grace: a worker has to notice first
+_LAST_WORDS_SECONDS = 30.0
+_MOST_ATTEMPTS = 2
+_TRY_AGAIN = frozenset({408, 425, 429})
+
+
+@dataclass
+class _Running:
+    """A trial whose run goes on.
+
+    Attributes:
+        trial: The trial.
+        again: Whether an earlier attempt of the tuning may have stopped its run.
+        flow_run_id: Its run; "" until it is created.
+        mlflow_run_id: The MLflow run of it, once it has begun.
+        attempts: How often it was told to have begun.
+        seen: How many values of each metric have been told.
+        stop: Whether it is to be ended.
+        stopped_at: ``time.monotonic()`` of that.
+    """
+
+    trial: Trial
+    again: bool
+    flow_run_id: str
+    mlflow_run_id: str = ""
+    attempts: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    stop: bool = False
+    stopped_at: float = 0.0
+
+    def ask_to_stop(self) -> None:
+        """Have it ended."""
+        if not self.stop:
+            self.stopped_at = time.monotonic()
+            self.stop = True
+
+
+class PoolLauncher(Launcher):
+    """Runs trials as runs of ``train``, and asks Prefect and MLflow what becomes of them.
+
+    Whoever cannot be asked is asked again; a trial ends only when all is known of it.
+    """
+
+    def __init__(self, setting: Setting, emit: Callable[[Event], object]) -> None:
+        """Run trials as ``setting`` says, and tell ``emit`` what happens."""
+        self.patience = setting.settings.stop_grace_seconds + _PATIENCE_SECONDS
+        self._setting = setting
+        self._emit = emit
+        self._running: dict[int, _Running] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._woken = threading.Event()
+        self._unreachable = False
+        self._unsettled = trial_runs.unsettled(trial_runs.parent(setting.parent.run_id))
+        self._book = TrialBook(setting.logger.warning)
+        self._poller = threading.Thread(target=self._poll, daemon=True, name="trials in the pool")
+        self._poller.start()
+
+    def launch(self, trial: Trial, *, again: bool = False) -> None:
+        """Create the run of ``trial``, or find the one that an earlier attempt has created."""
+        with self._lock:
+            self._running[trial.number] = _Running(trial, again, trial.flow_run_id or "")
+        self._woken.set()
+
+    def stop(self, number: int) -> None:
+        """Ask for the end of a trial."""
+        with self._lock:
+            running = self._running.get(number)
+            if running:
+                running.ask_to_stop()
+        self._woken.set()
+
+    def conclude(self, trial: Trial) -> None:
+        """Write down what became of a trial; its run itself has said the rest."""
+        if trial.mlflow_run_id:
+            self._book.mark(trial.mlflow_run_id, trial.state, trial.reason)
+
+    def settle(self, trials: Iterable[Trial]) -> None:
+        """Conclude the trials of earlier attempts that MLflow does not know the end of."""
+        for trial in trials:
+            if trial.state not in ACTIVE and trial.mlflow_run_id in self._unsettled:
+                self.conclude(trial)
+
+    def close(self) -> None:
+        """Stop what runs, and write down what is left."""
+        if self._closed.is_set():
+            return
+        with self._lock:
+            left = list(self._running.values())
+            for one in left:
+                one.ask_to_stop()
+        self._woken.set()
+        until = max((one.stopped_at + self.patience for one in left), default=0.0)
+        while self._running and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS / 10)
+        self._closed.set()
+        self._woken.set()
+        for one in left:
+            self._finish(Finished(one.trial.number, stopped=True))  # unless it has
+        self._book.close(_LAST_WORDS_SECONDS)
+
+    def _poll(self) -> None:
+        while not self._closed.is_set():
+            self._woken.wait(_POLL_SECONDS)
+            self._woken.clear()
+            with self._lock:
+                running = list(self._running.values())
+            try:
+                self._look(running)
+            except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                if not self._unreachable:
+                    self._setting.logger.warning("The trials' runs could not be read: %s", error)
+                self._unreachable = True
+                self._closed.wait(_POLL_SECONDS)
+            else:
+                self._unreachable = False
+
+    def _look(self, running: list[_Running]) -> None:
+        """Do and tell what is to be; what is the matter with one trial holds up no other."""
+        problems: list[Exception] = []
+        for one in running:
+            self._one(one, self._ensure, problems)
+        there = [one for one in running if one.flow_run_id]
+        found = trial_flows.read([one.flow_run_id for one in there])
+        for one in there:
+            follow = functools.partial(self._follow, run=found.get(one.flow_run_id))
+            self._one(one, follow, problems)
+        if problems:
+            raise problems[0]
+
+    def _one(
+        self, one: _Running, do: Callable[[_Running], None], problems: list[Exception]
+    ) -> None:
+        try:
+            do(one)
+        except ModelyardError as error:
+            self._finish(Finished(one.trial.number, error))
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            if status >= 500 or status in _TRY_AGAIN:
+                problems.append(error)
+            else:
+                refused = _failed(f"Prefect refuses its run: {error}", "RunRefused")
+                self._finish(Finished(one.trial.number, refused))
+        except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+            problems.append(error)
+
+    def _ensure(self, one: _Running) -> None:
+        """See that the trial has a run, and that one that is to end is told so."""
+        if not one.flow_run_id:
+            one.flow_run_id = self._submit(one.trial)
+        if one.stop:
+            trial_flows.ask_to_stop(one.flow_run_id)
+
+    def _submit(self, trial: Trial) -> str:
+        setting = self._setting
+        request = of_trial(setting.training, trial, f"trial-{trial.number}")
+        return trial_flows.submit(
+            request.model_dump(mode="json"),
+            f"{setting.name} trial {trial.number}",
+            tuning=setting.tuning,
+            parent=setting.parent.run_id,
+            number=trial.number,
+        )
+
+    def _follow(self, one: _Running, run: TrialFlow | None) -> None:
+        """Tell what has happened to a trial since the last time."""
+        number = one.trial.number
+        if run is None:
+            self._finish(Finished(number, _failed("Its run was deleted.", "RunDeleted")))
+            return
+        if self._goes_on(one, run):
+            return
+        if run.begun and run.mlflow_run_id and run.attempts != one.attempts:
+            one.mlflow_run_id, one.attempts = run.mlflow_run_id, run.attempts
+            self._emit(Began(number, run.mlflow_run_id, one.flow_run_id, run.attempts))
+        if one.mlflow_run_id:
+            self._tell(one)
+        if run.final:
+            stopped = run.word == statuses.STOPPED or (run.crashed and one.stop)
+            self._finish(Finished(number, stopped=True) if stopped else _finished(number, run))
+
+    def _goes_on(self, one: _Running, run: TrialFlow) -> bool:
+        """Have a run go on that was lost, or that an earlier attempt of the tuning has stopped."""
+        lost = run.crashed and run.attempts < _MOST_ATTEMPTS
+        stopped = one.again and run.word == statuses.STOPPED
+        goes_on = not one.stop and (lost or stopped)
+        if goes_on:
+            self._setting.logger.info("The run of trial %d goes on.", one.trial.number)
+            trial_flows.go_on(one.flow_run_id)
+        if run.word != statuses.STOP_IN_PROGRESS:
+            one.again = False  # from now on, somebody else has stopped it
+        return goes_on
+
+    def _tell(self, one: _Running) -> None:
+        """Tell what a trial has reported; one whose MLflow run is gone has nothing more to say."""
+        for metric in self._setting.metrics:
+            try:
+                known = one.seen.get(metric, 0)
+                values = trial_runs.history(one.mlflow_run_id, metric, known)
+            except MlflowException as error:
+                if not trial_runs.is_refused(error):
+                    raise
+                self._setting.logger.debug("%s of trial %d: %s", metric, one.trial.number, error)
+                continue
+            one.seen[metric] = known + len(values)
+            for value in values:
+                self._emit(Observed(one.trial.number, metric, value))
+
+    def _finish(self, finished: Finished) -> None:
+        with self._lock:
+            there = self._running.pop(finished.number, None)
+        if there:
+            self._emit(finished)
+
+
+def _finished(number: int, run: TrialFlow) -> Finished:
+    """How a trial has ended by itself."""
+    if run.word == statuses.COMPLETE:
+        return Finished(number)
+    return Finished(number, _failed(run.message or run.word, "TrialFailed", run.word))
+
+
+def _failed(message: str, code: str, state: str = "FAIL TRAIN") -> RunFailedError:
+    return RunFailedError(message, state=state, code=code)

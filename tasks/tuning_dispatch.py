@@ -1,0 +1,39 @@
+"""Where a tuning's trials run: beside it, or each as a run of its own in a pool."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from infra.errors import StackError
+from infra.work_pools import PROCESS_TYPE
+from registry import trial_flows
+from tasks import resources, tuning_request
+from tasks.tuning_request import Tuning
+
+
+def resolved(tuning: Tuning) -> Literal["inline", "pool"]:
+    """Where the trials run. By itself a tuning uses the pool only where that is other machines.
+
+    On this machine's own pools a run of its own for each trial would only cost time.
+    """
+    if tuning.dispatch != "auto":
+        return tuning.dispatch
+    return "inline" if trial_flows.pool_type() in {None, PROCESS_TYPE} else "pool"
+
+
+def check(tuning: Tuning) -> None:
+    """Refuse trials that nobody would run, or too many at once.
+
+    Raises:
+        StackError: If the trials are to run in a pool, and there is none.
+        BadInputError: With the code ``NodesTooMany``.
+    """
+    if resolved(tuning) == "inline":
+        most = resources.most_processes()
+        tuning_request.check_parallel(tuning.resources, tuning.parallel_trials, most)
+    elif trial_flows.pool_type() is None:
+        raise StackError(
+            "The trials are to run in a pool, and there is none.",
+            "Start the stack (modelyard up --detach), or leave dispatch to auto.",
+            code="PoolMissing",
+        )

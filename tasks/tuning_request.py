@@ -1,0 +1,246 @@
+"""What a tuning is told, and the refusal of what cannot work."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictInt
+
+from infra.errors import BadInputError
+from infra.home import Home
+from infra.settings import Settings
+from registry import names
+from tasks import training_request, training_templates
+from tasks.parameters import Scalar, Text, read
+from tasks.resources import Resources
+from tasks.training_request import Minutes, Training, variable_name
+from tasks.training_templates import LeftOut
+from tuning import objectives, space
+from tuning.early_stopping import EarlyStopping
+from tuning.endings import Limits
+from tuning.objectives import Constraint, Objective
+from tuning.search import Strategy
+from tuning.space import Parameter, Point
+from tuning.trials import Trial
+
+MOST_PARALLEL = 256
+LARGEST_SEED = 2**63 - 1
+
+# What can be changed while it runs.
+CHANGEABLE = ("max_trials", "max_failed_trials", "parallel_trials")
+
+Dispatch = Literal["auto", "inline", "pool"]
+Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)] | None
+Count = Annotated[StrictInt, Field(ge=1, le=10**6)]
+Failures = Annotated[StrictInt, Field(ge=0, le=10**6)]
+
+
+def as_list(given: Any) -> Any:
+    """Objectives as a list; a single one may be given by itself."""
+    return [given] if isinstance(given, dict | Objective) else given
+
+
+class Tuning(Training):
+    """Everything that a tuning is told; what it has in common with a training is each trial's."""
+
+    strategy: Strategy = "bayesian"
+    seed: Seed = None
+    parameters: list[Parameter] = []
+    objective: Annotated[list[Objective], BeforeValidator(as_list)] = []
+    constraints: list[Constraint] = []
+    max_trials: Count | None = None
+    max_failed_trials: Failures | None = None
+    parallel_trials: Annotated[StrictInt, Field(ge=1, le=MOST_PARALLEL)] = 1
+    early_stopping: EarlyStopping | None = None
+    dispatch: Dispatch = "auto"
+    warm_start: Text = ""
+    stop_running: bool = True
+    trial_max_minutes: Minutes = None
+
+    @property
+    def limits(self) -> Limits:
+        """What the tuning may use."""
+        return Limits(self.max_trials, self.max_failed_trials, self.parallel_trials)
+
+    def training(self, point: Point) -> Training:
+        """The training that tries ``point``."""
+        shared = {name: getattr(self, name) for name in Training.model_fields}
+        return Training.model_construct(
+            **{
+                **shared,
+                "name": "",
+                "template": "",
+                "hyperparameters": {**self.hyperparameters, **point},
+                "max_minutes": self.trial_max_minutes,
+            }
+        )
+
+
+def of_trial(training: Training, trial: Trial, folder: str) -> Training:
+    """The training of one trial, of that of all of them: what it writes is in a place of its own.
+
+    Args:
+        training: What all trials have in common.
+        trial: The trial.
+        folder: What the trial's place is called.
+    """
+    own = {
+        field: f"{uri.rstrip('/')}/{folder}" if (uri := getattr(training, field)) else ""
+        for field in ("checkpoint_uri", "output_uri")
+    }
+    hyperparameters: dict[str, Scalar] = {**training.hyperparameters, **trial.parameters}
+    return training.model_copy(update={**own, "hyperparameters": hyperparameters})
+
+
+def fill(given: Mapping[str, Any], left_out: LeftOut | None) -> dict[str, Any]:
+    """Parameters of a tuning with what a training template has for those that are left out.
+
+    The template's longest time is that of a trial, and a hyperparameter that is tuned needs no
+    fixed value of it.
+    """
+    filled = training_templates.fill(given, left_out, {"max_minutes": "trial_max_minutes"})
+    fixed, parameters = filled.get("hyperparameters"), filled.get("parameters")
+    own = given.get("hyperparameters") or {}
+    if filled.get("template") and isinstance(fixed, Mapping) and isinstance(parameters, list):
+        tuned = {one.get("name") for one in parameters if isinstance(one, Mapping)}
+        filled["hyperparameters"] = {
+            name: value for name, value in fixed.items() if name in own or name not in tuned
+        }
+    return filled
+
+
+def limits(parameters: Mapping[str, Any]) -> Limits:
+    """What the run's parameters allow now: they can be changed while it runs.
+
+    Raises:
+        BadInputError: If they make no sense.
+    """
+    given = {name: parameters[name] for name in CHANGEABLE if name in parameters}
+    return read(Tuning, given).limits
+
+
+def told(limits: Limits) -> str:
+    """The limits in words."""
+    words = {name: getattr(limits, name) for name in CHANGEABLE}
+    return ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)
+
+
+def check(tuning: Tuning, home: Home, settings: Settings) -> None:
+    """Refuse what cannot work, before any resource is taken.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+        DiskFullError: If the home's disk has less room than a trial or the settings ask for.
+    """
+    check_static(tuning)
+    points = list(_corners(tuning.parameters))
+    for point in points:
+        training_request.resolved(tuning.training(point))
+    training = tuning.training(points[0])
+    training_request.check(training, home, settings)
+    objectives.check(
+        tuning.objective,
+        tuning.constraints,
+        [metric.name for metric in training_request.resolved(training).metrics],
+    )
+
+
+def check_static(tuning: Tuning) -> None:
+    """Refuse what no machine and no data could make work.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    space.check(tuning.parameters, grid=tuning.strategy == "grid")
+    _check_fixed(tuning)
+    training_request.check_static(tuning)
+    training_request.check_static(tuning.training(_longest(tuning.parameters)))
+    check_limits(tuning)
+    if tuning.early_stopping and len(tuning.objective) > 1:
+        raise BadInputError(
+            "Early stopping judges one objective, and there are several.",
+            "Leave early_stopping out, or keep one objective.",
+            code="EarlyStoppingOfSeveral",
+        )
+    if tuning.warm_start:
+        names.check_plain(tuning.warm_start, "WarmStartInvalid")
+
+
+def _corners(parameters: Sequence[Parameter]) -> Iterator[Point]:
+    """Points that together take the bounds of every range and every value of every list."""
+    axes = {one.name: list(one.values) if one.values else [one.min, one.max] for one in parameters}
+    for number in range(max(map(len, axes.values()))):
+        yield {name: axis[number % len(axis)] for name, axis in axes.items()}  # type: ignore[misc]
+
+
+def _longest(parameters: Sequence[Parameter]) -> Point:
+    """A point that takes as much room as any."""
+    return {
+        one.name: max(one.values, key=lambda value: len(json.dumps(value)))
+        if one.values
+        else one.min  # type: ignore[misc]
+        for one in parameters
+    }
+
+
+def _check_fixed(tuning: Tuning) -> None:
+    fixed = {variable_name(key): key for key in tuning.hyperparameters}
+    for parameter in tuning.parameters:
+        taken = fixed.get(variable_name(parameter.name))
+        if taken is not None:
+            raise BadInputError(
+                f"The parameter {parameter.name!r} is tuned, and the hyperparameter {taken!r} has "
+                "a fixed value.",
+                "Take it out of hyperparameters, or out of parameters.",
+                code="ParameterFixed",
+            )
+
+
+def check_limits(tuning: Tuning) -> None:
+    """Refuse limits that contradict each other, or that end nothing.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    most = tuning.max_trials
+    for name in ("parallel_trials", "max_failed_trials"):
+        value = getattr(tuning, name)
+        if most is not None and value is not None and value > most:
+            raise BadInputError(
+                f"{name} is {value}, and max_trials {most}.",
+                f"Give a {name} of at most {most}, or more trials.",
+                code="LimitAboveMaxTrials",
+            )
+    size = space.size(tuning.parameters)
+    endless = tuning.strategy != "grid" and (size is None or size > space.LARGEST_GRID)
+    if most is None and tuning.max_minutes is None and endless:
+        raise BadInputError(
+            "Nothing would end the tuning: it has no max_trials, and its space is endless.",
+            "Give max_trials or max_minutes.",
+            code="MaxTrialsMissing",
+        )
+    minutes = tuning.trial_max_minutes
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise BadInputError(
+            f"trial_max_minutes is {minutes:g}.",
+            "Give the longest time in minutes, above 0, or leave it out.",
+            code="MaxMinutesInvalid",
+        )
+
+
+def check_parallel(resources: Resources, parallel: int, most_processes: int) -> None:
+    """Refuse more trials at once, beside the tuning, than one machine takes.
+
+    Raises:
+        BadInputError: With the code ``NodesTooMany``.
+    """
+    if resources.processes * parallel > most_processes:
+        raise BadInputError(
+            f"{parallel} trials with {resources.processes} processes each are more than the "
+            f"{most_processes} processes that this machine takes.",
+            "Lower parallel_trials, or the processes of each trial.",
+            code="NodesTooMany",
+        )

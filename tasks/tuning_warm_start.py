@@ -1,0 +1,81 @@
+"""Trials of an earlier tuning, for the search to learn from; and trials of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from infra.errors import BadInputError
+from registry import names, runs, trials, tunings
+from tasks.tuning_request import Tuning, as_list
+from tuning.trials import Trial, TrialState
+
+_SEQUENCES = ("values", "reports", "violations")
+
+
+def trial(row: Mapping[str, Any]) -> Trial:
+    """The trial that a row of the catalogue keeps."""
+    sequences = {name: None if row[name] is None else tuple(row[name]) for name in _SEQUENCES}
+    return Trial(**{**row, **sequences, "state": TrialState(row["state"])})
+
+
+def named(given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with the id of the tuning to learn from: its name may be another's tomorrow.
+
+    Raises:
+        BadInputError: With the code ``WarmStartInvalid`` if it can be no name.
+        NotFoundError: If there is none.
+        ConflictError: If several runs have the name.
+    """
+    key = given.get("warm_start")
+    if not key:
+        return given
+    names.check_plain(str(key), "WarmStartInvalid")
+    return {**given, "warm_start": runs.find(str(key))}
+
+
+def trials_of(key: str, before: float) -> list[Trial]:
+    """The trials of the tuning whose id, or whose only name, is ``key``.
+
+    Args:
+        key: The id or the name.
+        before: They are those that had ended by then, so that it is the same ones whenever they
+            are asked for; in seconds since 1970.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    found = [trial(row) for row in trials.of(runs.find(key))]
+    return [one for one in found if one.ended is not None and one.ended < before]
+
+
+def check(tuning: Tuning) -> None:
+    """Refuse to learn from what is no tuning, or from one that sought something else.
+
+    Raises:
+        NotFoundError: If there is no such run.
+        BadInputError: With the codes ``WarmStartNoTuning`` and ``WarmStartDiffers``.
+    """
+    if not tuning.warm_start:
+        return
+    found = runs.show(tuning.warm_start)
+    if found["flow"] != tunings.FLOW:
+        raise BadInputError(
+            f"warm_start: {tuning.warm_start!r} is a run of {found['flow']}.",
+            "Name a tuning: modelyard runs list --flow tune.",
+            code="WarmStartNoTuning",
+        )
+    wanted = [(one.metric, one.direction) for one in tuning.objective]
+    given = found["parameters"].get("objective", [])
+    sought = [(one["metric"], one["direction"]) for one in as_list(given)]
+    if sought != wanted:
+        raise BadInputError(
+            f"warm_start: {tuning.warm_start!r} sought {_told(sought)}, and this one seeks "
+            f"{_told(wanted)}.",
+            "Name a tuning with the same objectives, or leave warm_start out.",
+            code="WarmStartDiffers",
+        )
+
+
+def _told(objectives: list[tuple[Any, Any]]) -> str:
+    return ", ".join(f"to {direction} {metric}" for metric, direction in objectives)
