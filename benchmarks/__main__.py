@@ -15,6 +15,7 @@ from benchmarks import (
     machine,
     object_storage,
     results,
+    search_quality,
     start_up,
     task_overhead,
     trigger,
@@ -28,6 +29,7 @@ _BENCHMARKS = {
     "task_overhead": task_overhead,
     "object_storage": object_storage,
     "tuning_overhead": tuning_overhead,
+    "search_quality": search_quality,
 }
 _LONGEST_SECONDS = 30 * 60
 

@@ -371,12 +371,12 @@ def tune(
             sobol are samplers of their own.
         seed: Fixes everything random; without, the tuning has a seed of its own.
         algorithm: What each trial runs.
-        parameters: The hyperparameters that are tuned, at least one, and their ranges or values.
+        parameters: Required. The hyperparameters that are tuned, and their ranges or values.
         hyperparameters: Further ones, the same for every trial.
         metrics: Metrics to collect from the script's output; the objective is one of them. A
             provided algorithm has its own.
-        objective: What is sought, always given: choose Objective for one metric and its
-            direction, or list for several of them.
+        objective: Required. What is sought: one metric and its direction (Objective), or several
+            of them (list).
         constraints: Bounds that other metrics have to keep.
         max_trials: How many trials there are at most. A grid ends by itself; an endless space
             needs this or max_minutes.

@@ -319,7 +319,7 @@ def _row(trial: Trial, wanted: Sequence[Objective], *, reasons: bool) -> dict[st
     seconds = (trial.ended or time.time()) - trial.started if trial.started else None
     row: dict[str, Any] = {"trial": trial.number, "state": trial.state.value}
     for place, one in enumerate(wanted):
-        row[one.metric] = None if trial.values is None else trial.values[place]
+        row[one.metric] = None if trial.values is None else _short(trial.values[place])
     for name, value in trial.parameters.items():
         # A hyperparameter may be called as a metric is, such as loss.
         row[f"{name} (parameter)" if name in row else name] = _short(value)

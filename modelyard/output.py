@@ -19,6 +19,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and not
 console = Console(highlight=False, soft_wrap=True)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_NARROWEST_TABLE = 140
+
 
 def as_json(value: Any) -> None:
     """Print ``value`` as the one JSON value of this command."""
@@ -31,7 +33,17 @@ def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_
     if as_json_:
         as_json(found)
         return
-    console.print(_table(found, columns) if found else "None.")
+    if found:
+        _print_table(found, columns)
+    else:
+        console.print("None.")
+
+
+def _print_table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print a table as wide as it needs to be: squeezed, it would be one of single letters."""
+    width = max(console.width, _NARROWEST_TABLE)
+    wide = Console(highlight=False, soft_wrap=True, width=width, height=console.height)
+    wide.print(_table(found, columns))
 
 
 def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
@@ -63,7 +75,8 @@ def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
             console.print(f"[bold]{name}[/bold]")
             for key, inner in value.items():
                 if _are_rows(inner):
-                    console.print(f"  {key}", _table(inner, _columns(inner)), sep="\n")
+                    console.print(f"  {key}", markup=False)
+                    _print_table(inner, _columns(inner))
                 else:
                     shown = _cell(inner) if isinstance(inner, Mapping) else inner
                     console.print(f"  {key}: {shown}", markup=False)

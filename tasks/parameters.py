@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -87,7 +88,8 @@ def _check_numbers(value: Any, where: str) -> None:
     """
     if isinstance(value, int | float) and LARGEST_NUMBER < abs(value) < math.inf:
         size = abs(value)  # an integer can be larger than any float
-        shown = f"{value:.3g}" if size < 10**300 else f"of about {math.log10(size):.0f} digits"
+        fits = size <= sys.float_info.max
+        shown = f"{value:.3g}" if fits else f"of about {math.log10(size):.0f} digits"
         raise BadInputError(
             f"{where} is {shown}, which is too large to be kept.",
             "Give a number of less than 63 bits, or the number as a text.",

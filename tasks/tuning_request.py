@@ -23,11 +23,12 @@ from tuning.early_stopping import EarlyStopping
 from tuning.endings import Limits
 from tuning.objectives import Constraint, Objective
 from tuning.search import Strategy
-from tuning.space import Parameter, Point
+from tuning.space import Parameter, Point, Value
 from tuning.trials import Trial
 
 MOST_PARALLEL = 256
 LARGEST_SEED = 2**63 - 1
+_GOLDEN = 0.618
 
 # What can be changed while it runs.
 CHANGEABLE = ("max_trials", "max_failed_trials", "parallel_trials")
@@ -136,7 +137,7 @@ def check(tuning: Tuning, home: Home, settings: Settings) -> None:
         DiskFullError: If the home's disk has less room than a trial or the settings ask for.
     """
     check_static(tuning)
-    points = list(_corners(tuning.parameters))
+    points = list(_samples(tuning.parameters, grid=tuning.strategy == "grid"))
     for point in points:
         training_request.resolved(tuning.training(point))
     training = tuning.training(points[0])
@@ -156,9 +157,9 @@ def check_static(tuning: Tuning) -> None:
     """
     space.check(tuning.parameters, grid=tuning.strategy == "grid")
     _check_fixed(tuning)
+    check_limits(tuning)
     training_request.check_static(tuning)
     training_request.check_static(tuning.training(_longest(tuning.parameters)))
-    check_limits(tuning)
     if tuning.early_stopping and len(tuning.objective) > 1:
         raise BadInputError(
             "Early stopping judges one objective, and there are several.",
@@ -169,11 +170,25 @@ def check_static(tuning: Tuning) -> None:
         names.check_plain(tuning.warm_start, "WarmStartInvalid")
 
 
-def _corners(parameters: Sequence[Parameter]) -> Iterator[Point]:
-    """Points that together take the bounds of every range and every value of every list."""
-    axes = {one.name: list(one.values) if one.values else [one.min, one.max] for one in parameters}
+def _samples(parameters: Sequence[Parameter], *, grid: bool) -> Iterator[Point]:
+    """Points that together take what can be wrong: of every parameter its :func:`_sample`."""
+    axes = {one.name: _sample(one, grid=grid) for one in parameters}
     for number in range(max(map(len, axes.values()))):
-        yield {name: axis[number % len(axis)] for name, axis in axes.items()}  # type: ignore[misc]
+        yield {name: axis[number % len(axis)] for name, axis in axes.items()}
+
+
+def _sample(parameter: Parameter, *, grid: bool) -> Sequence[Value]:
+    """Every value of a list; of a range its bounds and one between, which may be no whole number."""
+    if parameter.values:
+        return parameter.values
+    if grid:
+        steps = parameter.grid()
+        return [steps[0], steps[min(1, len(steps) - 1)], steps[len(steps) - 1]]
+    low, high = parameter.min, parameter.max
+    assert low is not None
+    assert high is not None
+    between = [low + _GOLDEN * (high - low)] if parameter.type == "double" else []
+    return [low, high, *between]
 
 
 def _longest(parameters: Sequence[Parameter]) -> Point:

@@ -34,7 +34,7 @@ _MOST_POINTS = 300  # more are not learned from: the cost grows with the cube
 
 _HUGE = 1e100
 _CURVATURES = (1000.0, 3.0, 1.0)
-_FARTHEST = 1e6
+_FARTHEST = 1e6  # in units of what is usual
 _REACH = 3.0
 
 
@@ -145,7 +145,8 @@ def normal(values: Array) -> Array | None:
     unit = float(np.median(above)) or float(above.mean())
     if unit <= 0:
         return None
-    above = np.minimum(above / unit, _FARTHEST)
+    with np.errstate(over="ignore"):
+        above = np.minimum(above / unit, _FARTHEST)
     curved, likelihood = above, -math.inf
     for curvature in _CURVATURES:
         tried = np.log1p(above / curvature) * curvature
@@ -175,10 +176,13 @@ class _Constraint:
 def _constraint(points: Array, violations: Array, unordered: Mask) -> _Constraint | None:
     """The model of one constraint; None if it is always violated, or kept, to the same extent."""
     known = np.isfinite(violations)
-    bounded = np.clip(violations[known], -_HUGE, _HUGE)
-    unit = float(np.median(np.abs(bounded))) if len(bounded) else 0.0
-    curved = np.arcsinh(bounded / (unit or 1.0))
-    if not len(curved) or np.ptp(curved) == 0:
+    told = violations[known]
+    if not len(told) or told.min() == told.max():
+        return None
+    unit = float(np.median(np.abs(told))) or float(np.abs(told).max())
+    with np.errstate(over="ignore"):
+        curved = np.arcsinh(np.clip(told / unit, -_FARTHEST, _FARTHEST))
+    if np.ptp(curved) == 0:
         return None
     middle, spread = float(curved.mean()), float(curved.std())
     process = GaussianProcess(points[known], (curved - middle) / spread, unordered)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -86,18 +85,12 @@ class Gaussian:
 
     def _seen(self) -> Seen:
         trials = [*self._learned, *(self._ended[number] for number in sorted(self._ended))]
-        count = self._setting.constraints
-        # What is not known of a constraint is not known to hold.
-        unknown = (math.inf,) * count
         return Seen(
             points=self._places([trial.parameters for trial in trials]),
             values=self._sign * np.array([(trial.values or (0.0,))[0] for trial in trials]),
-            violations=np.nan_to_num(
-                [(*trial.violations, *unknown)[:count] for trial in trials],
-                nan=math.inf, posinf=math.inf,
-            ),
+            violations=np.array([trial.violations for trial in trials], dtype=np.float64),
             pending=self._places([self._running[number] for number in sorted(self._running)]),
-        )  # fmt: skip
+        )
 
     def _places(self, points: list[Point]) -> Array:
         places = [self._setting.cube.places(point) for point in points]

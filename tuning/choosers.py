@@ -29,22 +29,21 @@ class Setting:
         cube: The space.
         parameters: The same, as it was given.
         directions: Of each objective.
-        constraints: How many there are.
         seed: What all chance derives from.
     """
 
     cube: Cube
     parameters: Sequence[Parameter]
     directions: Sequence[Direction]
-    constraints: int
     seed: int
 
 
 class Chooser(Protocol):
     """Proposes points, of which the first that was not tried is taken.
 
-    Every trial that it is told of has a point of the space, as the space's own values. What it
-    proposes depends on what it was told and on nothing else, also not on the order of the ends.
+    Every trial that it is told of has a point of the space, as the space's own values, and a
+    violation for each constraint, infinite where it is not known. What it proposes depends on
+    what it was told and on nothing else, also not on the order of the ends.
     """
 
     def points(self, number: int) -> Iterator[Point]:

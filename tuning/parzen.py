@@ -58,6 +58,7 @@ class ParzenEstimators:
             point = {name: axis.value(trial.params[name]) for name, axis in self._axes.items()}
             self._asked = point, trial
             yield point
+            self.refuse()  # or nobody would ask for another
             seed = (seed + 1) % 2**32
 
     def refuse(self) -> None:
@@ -116,7 +117,6 @@ class ParzenEstimators:
         violations = {
             str(index): max(-_HUGE, min(violation, _HUGE))
             for index, violation in enumerate(trial.violations)
-            if not math.isnan(violation)
         }
         reports = {step: value for step, value in enumerate(trial.reports) if math.isfinite(value)}
         # With several objectives Optuna knows of no trial that was stopped early.

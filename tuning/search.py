@@ -8,6 +8,7 @@ happened. No point is tried twice.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -76,6 +77,7 @@ class Search:
         """
         self._parameters = parameters
         self._seed = seed
+        self._constraints = constraints
         self._cube = Cube(parameters, grid=strategy == "grid")
         self._taken: set[Key] = set()
         self._asked: dict[int, Point] = {}
@@ -86,7 +88,7 @@ class Search:
             self._points: int | None = len(grid)
         else:
             kind, self.sampler = _choice(strategy, directions)
-            self._chooser = kind(Setting(self._cube, parameters, directions, constraints, seed))
+            self._chooser = kind(Setting(self._cube, parameters, directions, seed))
             self._points = self._cube.size
         self.size = self._points
 
@@ -114,7 +116,7 @@ class Search:
         if point is not None:
             self._asked.setdefault(trial.number, point)
             self._taken.add(axes.key(point))
-            self._chooser.end(replace(trial, parameters=point))
+            self._chooser.end(self._known(trial, point))
 
     def learn(self, trials: Iterable[Trial]) -> int:
         """Learn from the observed trials of another tuning; how many of them lie in this space.
@@ -127,12 +129,21 @@ class Search:
             if point is None or not observed(trial):
                 continue
             learned += 1
-            self._chooser.learn(replace(trial, parameters=point))
+            self._chooser.learn(self._known(trial, point))
             key = axes.key(point)
             if key not in self._taken and self.size is not None:
                 self.size -= 1
             self._taken.add(key)
         return learned
+
+    def _known(self, trial: Trial, point: Point) -> Trial:
+        """``trial`` as choosers know it: what is not known to hold, is violated."""
+        violations = (*trial.violations, *[math.nan] * self._constraints)[: self._constraints]
+        return replace(
+            trial,
+            parameters=point,
+            violations=tuple(math.inf if math.isnan(one) else one for one in violations),
+        )
 
     def _begin(self, number: int, point: Point) -> None:
         self._asked[number] = point

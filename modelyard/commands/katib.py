@@ -23,7 +23,7 @@ def katib(
 ) -> None:
     """Print a Katib Experiment as parameters of tune, and what of it was left out."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{file} cannot be read: {error}.", "Check the path.") from error
     found = experiments.read(text)
@@ -33,4 +33,4 @@ def katib(
     sys.stdout.write(yaml.safe_dump(found.parameters, sort_keys=False, allow_unicode=True))
     sys.stdout.flush()
     for line in found.left_out:
-        console.print(f"# {line}", markup=False)
+        console.print(f"# {' '.join(line.split())}", markup=False)

@@ -137,7 +137,7 @@ class InlineLauncher(Launcher):
     def conclude(self, trial: Trial) -> None:
         """Write down what became of a trial."""
         place = self._setting.place(trial.number)
-        if trial.state is not TrialState.KILLED:  # one that was may be gone on with
+        if trial.state != TrialState.KILLED:  # one that was may be gone on with
             with contextlib.suppress(OSError):
                 place.finished.unlink(missing_ok=True)
                 place.clear()

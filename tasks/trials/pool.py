@@ -21,6 +21,7 @@ from tuning.trials import ACTIVE, Trial
 
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 20.0  # beside a script's own grace: a worker has to notice first
+_POLLER_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 30.0
 _MOST_ATTEMPTS = 2
 _TRY_AGAIN = frozenset({408, 425, 429})
@@ -119,6 +120,7 @@ class PoolLauncher(Launcher):
         self._woken.set()
         for one in left:
             self._finish(Finished(one.trial.number, stopped=True))  # unless it has
+        self._poller.join(_POLLER_SECONDS)
         self._book.close(_LAST_WORDS_SECONDS)
 
     def _poll(self) -> None:

@@ -166,7 +166,7 @@ def test_stopped_and_retried_it_goes_on_where_it_was(stack, tmp_path, dispatch):
 def test_too_many_failures_and_a_retry_that_allows_more(stack):
     run = _start(
         stack, strategy="grid", max_failed_trials=2,
-        parameters=_hows("fails", "well", "silently", "better"), max_trials=4,
+        parameters=_hows("fails", "better", "silently", "well"), max_trials=4,
     )  # fmt: skip
     found = stack.wait_for_state(run, "FAIL HYPERPARAMETER TUNING")
     assert found["message"].startswith("TooManyFailures: 2 trials failed.")
@@ -182,6 +182,7 @@ def test_too_many_failures_and_a_retry_that_allows_more(stack):
     found = stack.wait_for_state(run, "COMPLETE")
     states = [one["state"] for one in found["result"]["trials"]]
     assert states == ["FAILED", "SUCCEEDED", "METRICS_UNAVAILABLE", "SUCCEEDED"]
+    assert found["result"]["best"]["number"] == 1  # of the first attempt
     assert (
         stack.ask("runs", "update", run, "-p", "max_failed_trials=2").error["code"] == "Conflict"
     )

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -86,7 +88,10 @@ def _no_mlflow():
 LIMITS = Limits(4, None, 2)
 
 
-def progress(limits=LIMITS, **more):
+NOWHERE = Path(os.devnull)
+
+
+def progress(limits=LIMITS, runs=NOWHERE, **more):
     request = Tuning(
         **{
             "parameters": [
@@ -97,7 +102,9 @@ def progress(limits=LIMITS, **more):
             **more,
         }
     )
-    execution = SimpleNamespace(began=time.monotonic())
+    execution = SimpleNamespace(
+        began=time.monotonic(), home=SimpleNamespace(runs=runs), flow_run_id="run"
+    )
     tracked = SimpleNamespace(run_id="run")
     return Progress(request, execution, tracked, lambda: limits)
 
@@ -107,12 +114,12 @@ def test_the_best_is_on_top_and_who_has_no_value_below(shown):
     with made.shown():
         made.changed(trial(0, value=0.5))
         made.changed(trial(1, TrialState.EARLY_STOPPED, value=0.25))
-        made.changed(trial(2, value=0.75))
+        made.changed(trial(2, value=0.7512345678))
         made.changed(trial(3, TrialState.FAILED, reason="ScriptFailed: it broke"))
 
     assert [row["trial"] for row in shown.table] == [2, 0, 1, 3]
     assert shown.table[0] == {
-        "trial": 2, "state": "SUCCEEDED", "accuracy": 0.75, "rate": 0.123457, "kind": "a",
+        "trial": 2, "state": "SUCCEEDED", "accuracy": 0.751235, "rate": 0.123457, "kind": "a",
         "seconds": 12.5, "reason": "",
     }  # fmt: skip
     assert shown.table[3]["reason"] == "ScriptFailed: it broke"
@@ -217,8 +224,9 @@ def test_of_several_objectives_there_is_a_front(shown):
     assert (shown.table[0]["accuracy"], shown.table[0]["size"]) == (0.75, 2.0)
 
 
-def test_a_tuning_does_not_fail_for_a_plot(shown, caplog):
-    made = progress()
+def test_a_tuning_does_not_fail_for_a_plot(shown, caplog, tmp_path):
+    (tmp_path / "run").mkdir()
+    made = progress(runs=tmp_path)
     with made.shown():
         made.changed(trial(0, value=0.5))
 

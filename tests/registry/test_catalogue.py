@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -11,11 +12,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from infra import identity
 from infra.errors import StackError
-from registry import catalogue, history
+from registry import catalogue, history, trials
 from tests.processes import eventually
+from tests.registry.tuned import row
 
 
 def _revision() -> str | None:
@@ -84,6 +87,78 @@ def test_several_processes_may_migrate_at_once(
         assert process.returncode == 0
 
     assert _revision() == _head()
+    catalogue.engine().dispose()
+
+
+class TestPatience:
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(catalogue, "_RETRY_SECONDS", 0.001)
+
+    def _ended(self, *, times: int) -> Callable[[], list[int]]:
+        """Has its own connection ended by the server so many times, then answers."""
+        left = [times]
+
+        def ask() -> list[int]:
+            with catalogue.engine().begin() as connection:
+                if left[0]:
+                    left[0] -= 1
+                    me = sqlalchemy.text("SELECT pg_terminate_backend(pg_backend_pid())")
+                    connection.execute(me)
+                return list(connection.scalars(sqlalchemy.text("SELECT 7")))
+
+        return ask
+
+    def test_a_database_that_is_started_anew_is_waited_for(
+        self, postgresql: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+
+        assert catalogue.patiently(self._ended(times=3)) == [7]
+        catalogue.engine().dispose()
+
+    def test_it_is_not_waited_for_ever(
+        self, postgresql: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+        monkeypatch.setattr(catalogue, "_PATIENCE_SECONDS", 0.05)
+
+        with pytest.raises(OperationalError):
+            catalogue.patiently(self._ended(times=10**6))
+        catalogue.engine().dispose()
+
+    def test_what_is_wrong_with_the_question_is_told_at_once(self, database: str) -> None:
+        asked: list[bool] = []
+
+        def ask() -> None:
+            asked.append(True)
+            with catalogue.engine().begin() as connection:
+                connection.execute(sqlalchemy.text("SELECT * FROM nowhere"))
+
+        with pytest.raises(DBAPIError):
+            catalogue.patiently(ask)
+        assert len(asked) == 1
+
+
+def test_a_trial_is_saved_though_the_database_was_away(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+    catalogue.migrate()
+    really = catalogue.engine().begin
+    away = iter([True, True])
+
+    def begin() -> Any:
+        if next(away, False):
+            raise OperationalError("", {}, Exception("the server is starting up"))
+        return really()
+
+    monkeypatch.setattr(catalogue.engine(), "begin", begin)
+    trials.save("t", row(0))
+    monkeypatch.undo()
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+
+    assert [one["number"] for one in trials.of("t")] == [0]
     catalogue.engine().dispose()
 
 

@@ -163,6 +163,10 @@ class _Asked(BaseModel):
         ({"numbers": {"x": -(2**64)}}, "numbers.x is -1.84e+19"),
         ({"numbers": {"x": 1e20}}, "numbers.x is 1e+20"),
         ({"listed": [1, 1e300]}, "listed.1 is 1e+300"),
+        ({"listed": [10**400]}, "listed.0 is of about 400 digits"),
+        ({"listed": [-(2**1024)]}, "listed.0 is of about 308 digits"),
+        ({"listed": [2**1024 - 2**970]}, "listed.0 is of about 308 digits"),
+        ({"listed": [2**1024 - 2**971]}, "listed.0 is 1.8e+308"),
     ],
 )
 def test_numbers_that_prefect_could_not_give_back(given_: dict[str, Any], where: str) -> None:

@@ -269,15 +269,15 @@ def test_parallelism_follows_its_limit(scene):
 
     def stop():
         seen.append(len(launcher.active))
-        if len(seen) == 2:
+        if seen[-1] == 3:
             parallel[0] = 1
-        if len(seen) >= 2 and launcher.active:
+        if parallel[0] == 1 and launcher.active:
             launcher.release(min(launcher.active))
         return False
 
     assert tuner.run(launcher, deadline=None, stop_requested=stop) is Ending.MAX_TRIALS_REACHED
-    assert max(seen[:2]) == 3
-    assert all(count <= 1 for count in seen[5:])
+    assert seen[:4] == [0, 1, 2, 3]
+    assert all(count <= 1 for count in seen[6:])
     assert scene.states() == ["SUCCEEDED"] * 9
 
 
@@ -295,12 +295,14 @@ def test_a_restart_goes_on_where_it_was(scene):
     ]
     tuner = scene.tuner(Limits(6, None, 2))
     tuner.restore(kept)
+    known = list(tuner.trials.values())
     launcher = Scripted(tuner)
     assert tuner.run(launcher, deadline=None, stop_requested=lambda: False)
-    assert [(one.number, one.attempts) for one in launcher.launched] == [
-        (1, 2), (2, 2), (3, 1), (5, 1),
-    ]  # fmt: skip
+    assert [one.number for one in launcher.launched] == [1, 2, 3, 5]
+    assert launcher.again == [1, 2, 3]
+    assert launcher.settled == known
     assert launcher.launched[0].mlflow_run_id == "mlflow 1"
+    assert [tuner.trials[number].attempts for number in (1, 2, 3, 5)] == [2, 2, 1, 1]
     assert [tuner.trials[number].state.value for number in range(6)] == [
         "SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED",
     ]  # fmt: skip

@@ -71,6 +71,7 @@ class TestNormal:
             np.array([-1e308, 1e308, 0.0, 5.0]),
             np.array([1.0, 1.0, 1.0, 1.0, 1.5]),
             np.array([0.0, 5e-324, 1e-323]),
+            np.array([0.0, 1e-300, 2e-300, 3e-300, 1e90]),
         ],
     )
     def test_keeps_the_order(self, values: Array) -> None:
@@ -211,3 +212,11 @@ class TestConstraints:
         first = _proposed(_seen(points, _bowl(points), violations=np.full((15, 1), violation)))
 
         assert first[0] == pytest.approx([0.3, 0.7], abs=0.05)
+
+    def test_may_be_violated_beyond_all_measure(self) -> None:
+        points = _points(25)
+        violations = np.where(points[:, :1] < 0.5, 1e308, -1e-300)
+
+        first = _proposed(_seen(points, _bowl(points), violations=violations))[0]
+
+        assert first == pytest.approx([0.5, 0.7], abs=0.15)

@@ -1,0 +1,82 @@
+"""What may be changed of a run that exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows import submission
+from infra.errors import BadInputError, ConflictError
+from registry import runs, trial_flows
+
+X = {"name": "x", "type": "double", "min": 0, "max": 1}
+
+
+class TestUpdate:
+    @pytest.fixture(autouse=True)
+    def _run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: dict[str, Any] = {
+            "flow": "tune", "state": "RUNNING", "name": "n",
+            "parameters": {"max_trials": 3, "parameters": [X], "name": "n"},
+        }  # fmt: skip
+        self.changed: list[tuple[Any, ...]] = []
+        monkeypatch.setattr(runs, "show", lambda _: self.found)
+        monkeypatch.setattr(runs, "update", lambda *given: self.changed.append(given) or {})
+        monkeypatch.setattr(trial_flows, "pool_type", lambda: None)
+
+    def test_a_name_and_a_description_need_no_flow(self) -> None:
+        self.found = {}
+        submission.update("r", "new", "about", {})
+
+        assert self.changed == [("r", "new", "about")]
+
+    @pytest.mark.parametrize("state", ["RUNNING", "STOPPED", "CREATE REQUESTED", "TIMED OUT"])
+    def test_only_what_is_given_is_changed(self, state: str) -> None:
+        self.found["state"] = state
+        submission.update("r", None, "about", {"max_trials": 9, "parallel_trials": 2})
+
+        assert self.changed == [("r", None, "about", {"max_trials": 9, "parallel_trials": 2})]
+
+    def test_null_takes_a_limit_away(self) -> None:
+        self.found["parameters"] |= {"max_failed_trials": 2}
+        submission.update("r", None, None, {"max_failed_trials": None})
+
+        assert self.changed == [("r", None, None, {"max_failed_trials": None})]
+
+    @pytest.mark.parametrize(
+        ("given", "code"),
+        [
+            ({"seed": 1}, "ParameterNotChangeable"),
+            ({"max_trials": 9, "strategy": "grid"}, "ParameterNotChangeable"),
+            ({"nonsense": 1}, "ParameterNotChangeable"),
+            ({"max_trials": 0}, "ParameterInvalid"),
+            ({"max_trials": "9"}, "ParameterInvalid"),
+            ({"parallel_trials": 4}, "LimitAboveMaxTrials"),
+            ({"max_trials": None}, "MaxTrialsMissing"),
+        ],
+        ids=str,
+    )
+    def test_what_is_refused_changes_nothing(self, given: dict[str, Any], code: str) -> None:
+        with pytest.raises(BadInputError) as raised:
+            submission.update("r", "new", None, given)
+
+        assert raised.value.code == code
+        assert raised.value.hint
+        assert self.changed == []
+
+    def test_a_training_heeds_nothing(self) -> None:
+        self.found["flow"] = "train"
+        with pytest.raises(BadInputError) as raised:
+            submission.update("r", None, None, {"max_minutes": 5})
+
+        assert raised.value.code == "ParameterNotChangeable"
+        assert "nothing" in raised.value.hint
+
+    def test_one_that_is_complete_heeds_nothing_any_more(self) -> None:
+        self.found["state"] = "COMPLETE"
+        with pytest.raises(ConflictError) as raised:
+            submission.update("r", None, None, {"max_trials": 9})
+
+        assert "runs copy" in raised.value.hint
+        assert self.changed == []

@@ -1,0 +1,474 @@
+"""The flow of a tuning, without the servers that it talks to."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from flows import lifecycle, tuning
+from flows.lifecycle import Execution
+from infra.errors import BadInputError, DiskFullError, RunFailedError, StackError
+from infra.home import Home
+from infra.settings import Settings
+from registry import runs, statuses, training_templates, trial_flows
+from registry.tracking import Tracked
+from tasks.trials import inputs
+from tasks.tuning import Halt
+from tasks.tuning_request import Tuning
+from tests.processes import eventually
+from tuning.endings import Ending, Limits
+from tuning.trials import Trial, TrialState
+
+X = {"name": "x", "type": "double", "min": 0, "max": 1}
+LOSS = {"metric": "loss", "direction": "minimize"}
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the run's log says."""
+    kept: list[str] = []
+    logger = logging.getLogger("tests.tuning")
+    monkeypatch.setattr(logger, "info", lambda message, *args: kept.append(message % args))
+    monkeypatch.setattr(tuning, "get_run_logger", lambda: logger)
+    return kept
+
+
+@pytest.fixture
+def execution(home: Home) -> Execution:
+    run_id = str(uuid4())
+    (home.runs / run_id).mkdir(parents=True)
+    return Execution(run_id, "name", "me", 1, {}, home, Settings(home=home.root))
+
+
+@pytest.fixture
+def request_() -> Tuning:
+    return Tuning(parameters=[X], objective=LOSS, metrics=[{"name": "loss"}], max_trials=3)
+
+
+class TestLimits:
+    @pytest.fixture
+    def prefect(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        """Has the parameters of the run, or raises what is set."""
+        fake = SimpleNamespace(parameters={"max_trials": 3}, asked=0)
+
+        def read(_: Any) -> Any:
+            fake.asked += 1
+            if isinstance(fake.parameters, Exception):
+                raise fake.parameters
+            return fake
+
+        fake.read_flow_run = read
+        monkeypatch.setattr(tuning, "_LIMITS_SECONDS", 0.01)
+        monkeypatch.setattr(tuning, "get_client", lambda **_: contextlib.nullcontext(fake))
+        return fake
+
+    def test_changes_are_noticed(
+        self, request_: Tuning, prefect: SimpleNamespace, said: list[str]
+    ) -> None:
+        limits = tuning._Limits(request_, str(uuid4()))
+        assert limits() == Limits(3, None, 1)
+        with limits.followed():
+            prefect.parameters = {"max_trials": 9, "parallel_trials": 4, "name": "n"}
+            eventually(lambda: limits() == Limits(9, None, 4), "the change is noticed")
+
+        assert said == ["The limits are now max_trials 9, parallel_trials 4."]
+        assert "limits" not in {one.name for one in threading.enumerate()}
+
+    @pytest.mark.parametrize(
+        "wrong", [ConnectionError("away"), {"max_trials": "many"}, {"parallel_trials": -1}], ids=str
+    )
+    def test_what_cannot_be_read_changes_nothing(
+        self, request_: Tuning, prefect: SimpleNamespace, wrong: Any
+    ) -> None:
+        limits = tuning._Limits(request_, str(uuid4()))
+        prefect.parameters = wrong
+        with limits.followed():
+            eventually(lambda: prefect.asked > 2, "it is asked again")
+            assert limits() == Limits(3, None, 1)
+            prefect.parameters = {"max_trials": 4}
+            eventually(lambda: limits().max_trials == 4, "it is noticed afterwards")
+
+    def test_a_client_that_cannot_be_made_is_made_later(
+        self, request_: Tuning, prefect: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = iter([ConnectionError("away"), ConnectionError("away")])
+
+        def client(**_: Any) -> Any:
+            problem = next(made, None)
+            if problem:
+                raise problem
+            return contextlib.nullcontext(prefect)
+
+        monkeypatch.setattr(tuning, "get_client", client)
+        limits = tuning._Limits(request_, str(uuid4()))
+        prefect.parameters = {"max_trials": 5}
+        with limits.followed():
+            eventually(lambda: limits().max_trials == 5, "it is noticed")
+
+
+class TestTune:
+    """Whatever happens, the MLflow run is closed, and the state says what it was."""
+
+    @pytest.fixture
+    def closed(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        tracked = Tracked("m", "url", {})
+        monkeypatch.setattr(tuning, "_rows", lambda _: [])
+        monkeypatch.setattr(tuning, "_tie", lambda *_: None)
+        monkeypatch.setattr(tuning.tracking, "open_run", lambda *_, **__: tracked)
+        monkeypatch.setattr(tuning.tracking, "close_run", lambda *closed: found.append(closed))
+        return found
+
+    @pytest.mark.parametrize(
+        ("problem", "code"),
+        [
+            (RunFailedError("No.", state="x", code="Odd"), "Odd"),
+            (DiskFullError("Full."), "DiskFull"),
+            (OSError(errno.ENOSPC, "No space left on device"), "DiskFull"),
+        ],
+    )
+    def test_a_failure_is_told(
+        self, execution: Execution, request_: Tuning, closed: list[Any],
+        monkeypatch: pytest.MonkeyPatch, problem: Exception, code: str,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(tuning, "_conduct", _raising(problem))
+
+        state = tuning._tune(execution, request_)
+
+        assert state.name == "FailHyperparameterTuning"
+        assert statuses.word("tune", state) == "FAIL HYPERPARAMETER TUNING"
+        error = lifecycle.failure(state)
+        assert error is not None
+        assert error.code == code
+        assert closed == [("m", "FAILED")]
+
+    @pytest.mark.parametrize(
+        ("problem", "status"),
+        [
+            (OSError(errno.EACCES, "Permission denied"), "FAILED"),
+            (ValueError("surprise"), "FAILED"),
+            (KeyboardInterrupt(), "KILLED"),
+        ],
+    )
+    def test_anything_else_is_raised(
+        self, execution: Execution, request_: Tuning, closed: list[Any],
+        monkeypatch: pytest.MonkeyPatch, problem: BaseException, status: str,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(tuning, "_conduct", _raising(problem))
+
+        with pytest.raises(type(problem)):
+            tuning._tune(execution, request_)
+        assert closed == [("m", status)]
+
+    def test_also_where_the_runs_cannot_be_tied_to_each_other(
+        self, execution: Execution, request_: Tuning, closed: list[Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(tuning, "_tie", _raising(ConnectionAbortedError("away")))
+
+        with pytest.raises(ConnectionAbortedError):
+            tuning._tune(execution, request_)
+        assert closed == [("m", "FAILED")]
+
+    def test_without_a_seed_it_has_one_of_its_own_after_a_restart_too(
+        self, execution: Execution, request_: Tuning, closed: list[Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        points = []
+
+        def conduct(*given: Any) -> Any:
+            points.append(given[3].ask(0))
+            return "FINISHED", lifecycle.Cancelled()
+
+        monkeypatch.setattr(tuning, "_conduct", conduct)
+        for _ in range(2):
+            tuning._tune(execution, request_)
+        assert points[0] == points[1]
+
+    def test_a_restart_learns_of_an_earlier_tuning_what_it_did_at_first(
+        self, execution: Execution, request_: Tuning, closed: list[Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        asked = []
+        first = Trial(0, {"x": 0.5}, TrialState.SUCCEEDED, created=123.0)
+        monkeypatch.setattr(tuning, "_rows", lambda _: [first])
+        monkeypatch.setattr(
+            tuning.tuning_warm_start, "trials_of", lambda *given: asked.append(given) or []
+        )
+        monkeypatch.setattr(tuning, "_conduct", lambda *_: ("FINISHED", lifecycle.Cancelled()))
+
+        tuning._tune(execution, request_.model_copy(update={"warm_start": "w"}))
+        assert asked == [("w", 123.0)]
+
+
+def _raising(problem: BaseException) -> Callable[..., Any]:
+    def do(*_: Any, **__: Any) -> Any:
+        raise problem
+
+    return do
+
+
+class TestConclude:
+    def _concluded(self, ended: Any, execution: Execution, request_: Tuning, **trials: Any) -> Any:
+        tuner: Any = SimpleNamespace(trials=trials)
+        return tuning._conclude(ended, request_, execution, Tracked("m", "", {}), tuner)
+
+    @pytest.mark.parametrize(
+        ("best", "told"),
+        [({"number": 7, "value": 0.25}, "Best: trial 7 with 0.25"), (None, "Best: none")],
+    )
+    @pytest.mark.parametrize(
+        "ending",
+        [Ending.GOAL_REACHED, Ending.MAX_TRIALS_REACHED, Ending.SUGGESTION_END_REACHED],
+    )
+    def test_a_good_end_has_a_result(
+        self, execution: Execution, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
+        ending: Ending, best: Any, told: str,
+    ) -> None:  # fmt: skip
+        result = {"best": best, "trials": []}
+        monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
+
+        status, state = self._concluded(ending, execution, request_)
+
+        assert (status, statuses.word("tune", state)) == ("FINISHED", "COMPLETE")
+        assert statuses.detail(state) == ending.value
+        assert state.message.startswith(told)
+        assert lifecycle.data(state) == result
+
+    def test_stopped(self, execution: Execution, request_: Tuning) -> None:
+        status, state = self._concluded(Halt.STOPPED, execution, request_)
+
+        assert (status, statuses.word("tune", state)) == ("KILLED", "STOPPED")
+
+    def test_out_of_time(self, execution: Execution, request_: Tuning) -> None:
+        late = request_.model_copy(update={"max_minutes": 5.0})
+
+        status, state = self._concluded(Halt.TIMED_OUT, execution, late)
+
+        assert (status, statuses.word("tune", state)) == ("FAILED", "TIMED OUT")
+        assert "for its 5 minutes" in state.message
+
+    def test_too_many_failures_are_counted_and_the_last_is_told(
+        self, execution: Execution, request_: Tuning
+    ) -> None:
+        rows = [
+            ("SUCCEEDED", ""), ("FAILED", "ScriptFailed: It broke."), ("KILLED", "odd"),
+            ("METRICS_UNAVAILABLE", "It reported no loss."), ("EARLY_STOPPED", ""),
+        ]  # fmt: skip
+        trials = {
+            str(number): Trial(number, {}, TrialState(state), reason=reason)
+            for number, (state, reason) in enumerate(rows)
+        }
+
+        status, state = self._concluded(Ending.FAILED, execution, request_, **trials)
+
+        assert (status, statuses.word("tune", state)) == ("FAILED", "FAIL HYPERPARAMETER TUNING")
+        assert "2 trials failed." in state.message
+        assert "trial 3: It reported no loss." in state.message
+
+
+class TestLauncher:
+    @pytest.fixture
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+        """The launchers that were made; a second close is counted, too."""
+        found: list[SimpleNamespace] = []
+
+        def make(setting: Any, emit: Any) -> Any:
+            one = SimpleNamespace(setting=setting, emit=emit, closed=0)
+
+            def close() -> None:
+                one.closed += 1
+
+            one.close = close
+            found.append(one)
+            return one
+
+        monkeypatch.setattr(tuning, "InlineLauncher", make)
+        monkeypatch.setattr(tuning, "PoolLauncher", make)
+        monkeypatch.setattr(tuning.tracking, "system_metrics", lambda _: contextlib.nullcontext())
+        monkeypatch.setattr(trial_flows, "pool_type", lambda: "process")
+        return found
+
+    def _launcher(self, request_: Tuning, execution: Execution) -> Any:
+        tuner: Any = SimpleNamespace(emit=None)
+        return tuning._launcher(request_, execution, Tracked("m", "", {}), tuner)
+
+    def test_it_knows_what_is_waited_for(
+        self, execution: Execution, made: list[SimpleNamespace]
+    ) -> None:
+        asked = Tuning(
+            parameters=[X], objective=[LOSS, {"metric": "f1", "direction": "maximize"}],
+            constraints=[{"metric": "size", "max": 1}], parallel_trials=3,
+        )  # fmt: skip
+        with self._launcher(asked, execution):
+            pass
+
+        assert made[0].setting.metrics == {"loss", "f1", "size"}
+        assert made[0].setting.parallel == 3
+        assert made[0].setting.name == "name"
+
+    def test_whatever_interrupts_it_is_closed_and_nothing_is_left(
+        self, execution: Execution, request_: Tuning, made: list[SimpleNamespace],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        root = execution.home.runs / execution.flow_run_id / "inputs"
+
+        def shared(training: Any, folder: Any, say: Any) -> Any:
+            (folder / "algorithm").mkdir(parents=True)
+            return training
+
+        monkeypatch.setattr(inputs, "shared", shared)
+        with pytest.raises(KeyboardInterrupt), self._launcher(request_, execution):
+            assert root.exists()
+            raise KeyboardInterrupt
+        assert made[0].closed == 1
+        assert not root.exists()
+
+    def test_what_was_fetched_in_vain_is_removed(
+        self, execution: Execution, request_: Tuning, made: list[SimpleNamespace],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        root = execution.home.runs / execution.flow_run_id / "inputs"
+
+        def shared(_: Any, folder: Any, __: Any) -> Any:
+            folder.mkdir(parents=True)
+            raise DiskFullError("Full.")
+
+        monkeypatch.setattr(inputs, "shared", shared)
+        with pytest.raises(DiskFullError), self._launcher(request_, execution):
+            pass
+        assert made == []
+        assert not root.exists()
+
+
+class TestConduct:
+    """What was known before a restart is shown, and counts."""
+
+    @pytest.fixture
+    def progress(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        seen = SimpleNamespace(restored=[], changed=[], ended=[], closed=0)
+
+        class Progress:
+            def __init__(self, *_: Any) -> None:
+                pass
+
+            def restored(self, trials: Any) -> None:
+                seen.restored += trials
+
+            def changed(self, trial: Trial) -> None:
+                seen.changed.append(trial)
+
+            @contextlib.contextmanager
+            def shown(self) -> Iterator[None]:
+                yield
+
+            def ended(self, ending: Any) -> None:
+                seen.ended.append(ending)
+
+            def close(self) -> None:
+                seen.closed += 1
+
+        monkeypatch.setattr(tuning, "Progress", Progress)
+        monkeypatch.setattr(tuning.trials, "save", lambda *_: None)
+        monkeypatch.setattr(tuning.tunings, "result", lambda *_: {"best": None})
+        monkeypatch.setattr(tuning._Limits, "followed", lambda _: contextlib.nullcontext())
+
+        @contextlib.contextmanager
+        def launcher(*_: Any) -> Iterator[Any]:
+            yield SimpleNamespace(
+                settle=lambda _: None, close=lambda: None, patience=0, stop=lambda _: None
+            )
+
+        monkeypatch.setattr(tuning, "_launcher", launcher)
+        return seen
+
+    def test_all_of_them_are_known_before_the_first_change(
+        self, execution: Execution, request_: Tuning, progress: Any
+    ) -> None:
+        before = [
+            Trial(0, {"x": 0.1}, TrialState.SUCCEEDED, (0.5,)),
+            Trial(1, {"x": 0.2}, TrialState.FAILED),
+            Trial(2, {"x": 0.3}, TrialState.RUNNING, started=1.0, attempts=2),
+        ]
+        search = tuning._search(request_, 1, 0.0)
+
+        status, state = tuning._conduct(
+            request_, execution, Tracked("m", "", {}), search, before
+        )
+
+        assert (status, state.name) == ("FINISHED", "MaxTrialsReached")
+        assert progress.restored == before
+        assert [(one.number, one.state) for one in progress.changed] == [(2, "FAILED")]
+        assert progress.ended == [Ending.MAX_TRIALS_REACHED]
+        assert progress.closed == 1
+
+    def test_what_fails_is_closed_as_well(
+        self, execution: Execution, request_: Tuning, progress: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(tuning, "_launcher", _raising(DiskFullError("Full.")))
+
+        with pytest.raises(DiskFullError):
+            tuning._conduct(
+                request_, execution, Tracked("m", "", {}), tuning._search(request_, 1, 0.0), []
+            )
+        assert progress.closed == 1
+
+
+class TestChanged:
+    """What may be changed while a tuning runs."""
+
+    @pytest.fixture(autouse=True)
+    def _pool(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trial_flows, "pool_type", lambda: "process")
+
+    def test_limits_that_work(self, request_: Tuning) -> None:
+        names, check = tuning.tune.changeable
+        assert set(names) == {"max_trials", "max_failed_trials", "parallel_trials"}
+        check(request_)
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"parallel_trials": 4}, "LimitAboveMaxTrials"),
+            ({"max_trials": None}, "MaxTrialsMissing"),
+            ({"parallel_trials": 250, "max_trials": 300}, "NodesTooMany"),
+            ({"parameters": [{**X, "min": None}]}, "ParameterRangeMissing"),
+            ({"parameters": []}, "ParametersMissing"),
+        ],
+        ids=str,
+    )
+    def test_limits_that_do_not(
+        self, request_: Tuning, change: dict[str, Any], code: str
+    ) -> None:
+        asked = Tuning(**{**request_.model_dump(), **change})
+        with pytest.raises(BadInputError) as raised:
+            tuning.tune.changeable[1](asked)
+
+        assert raised.value.code == code
+
+    def test_a_pool_that_is_gone(
+        self, request_: Tuning, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(trial_flows, "pool_type", lambda: None)
+        with pytest.raises(StackError):
+            tuning.tune.changeable[1](request_.model_copy(update={"dispatch": "pool"}))
+
+
+def test_what_is_given_is_completed_of_a_template_and_names_become_ids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_templates, "parameters", lambda _: {"max_minutes": 5})
+    monkeypatch.setattr(runs, "find", {"earlier": "id-1"}.__getitem__)
+
+    found = tuning.fill({"template": "t", "warm_start": "earlier"}, False)
+
+    assert found == {"template": "t", "warm_start": "id-1", "trial_max_minutes": 5}

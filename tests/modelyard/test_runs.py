@@ -1,0 +1,128 @@
+"""``modelyard runs``: what the list shows, and what an update asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flows import submission
+from modelyard import main
+from modelyard.commands import runs as command
+from registry import runs
+
+Do = Callable[..., tuple[int, str]]
+
+
+def _row(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"id-{name}", "name": name, "flow": "train", "state": "COMPLETE", "detail": "",
+        "created": None, "started": "2026-11-21T17:49:31+00:00", "ended": None, "seconds": 3.5,
+        **more,
+    }  # fmt: skip
+
+
+TUNED = _row(
+    "tuned", flow="tune", detail="GoalReached", best=0.123456789,
+    trials={"done": 12, "running": 0, "failed": 1},
+)  # fmt: skip
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(runs, "list_all", lambda flow, limit: kept)
+    monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
+    return kept
+
+
+@pytest.fixture
+def do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Do:
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["modelyard", "runs", *arguments])
+        with pytest.raises(SystemExit) as raised:
+            main.main()
+        assert isinstance(raised.value.code, int)
+        return raised.value.code, capsys.readouterr().out
+
+    return run
+
+
+class TestList:
+    def test_a_tuning_tells_of_its_trials_and_its_best(
+        self, do: Do, found: list[dict[str, Any]]
+    ) -> None:
+        found += [TUNED, _row("plain")]
+        code, out = do("list")
+
+        head, tuned, plain = (line.split() for line in out.splitlines())
+        assert code == 0
+        assert head == ["id", "name", "flow", "state", "started", "seconds", "trials", "best"]
+        assert tuned == [
+            "id-tuned", "tuned", "tune", "COMPLETE", "(GoalReached)", "2026-11-21", "17:49",
+            "3.5", "12", "done,", "1", "failed", "0.123457",
+        ]  # fmt: skip
+        assert plain == ["id-plain", "plain", "train", "COMPLETE", "2026-11-21", "17:49", "3.5"]
+
+    def test_without_a_tuning_there_are_no_such_columns(
+        self, do: Do, found: list[dict[str, Any]]
+    ) -> None:
+        found.append(_row("plain", started=None))
+        _, out = do("list")
+
+        assert out.split()[:6] == ["id", "name", "flow", "state", "started", "seconds"]
+        assert "trials" not in out
+
+    def test_one_that_has_no_best_yet(self, do: Do, found: list[dict[str, Any]]) -> None:
+        none = {"done": 0, "running": 0, "failed": 0}
+        found.append({**TUNED, "best": None, "trials": none})
+        _, out = do("list")
+
+        assert "None" not in out
+        assert "0 done" not in out
+
+    def test_programs_get_the_rows_as_they_are(
+        self, do: Do, found: list[dict[str, Any]]
+    ) -> None:
+        found += [TUNED, _row("plain")]
+        _, out = do("list", "--json")
+
+        assert json.loads(out) == found
+
+
+class TestUpdate:
+    @pytest.fixture(autouse=True)
+    def _asked(self, found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        monkeypatch.setattr(
+            submission, "update", lambda *given: self.asked.append(given) or {"did": 1}
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "asked"),
+        [
+            (["--name", "n"], ("r", "n", None, {})),
+            (["--description", ""], ("r", None, "", {})),
+            (
+                ["-p", "max_trials=9", "-p", "parallel_trials=2"],
+                ("r", None, None, {"max_trials": 9, "parallel_trials": 2}),
+            ),
+            (["-p", "max_failed_trials=null"], ("r", None, None, {"max_failed_trials": None})),
+            (["--name", "n", "-p", "max_trials=9"], ("r", "n", None, {"max_trials": 9})),
+        ],
+    )
+    def test_what_it_asks_for(self, do: Do, arguments: list[str], asked: tuple[Any, ...]) -> None:
+        assert do("update", "r", *arguments, "--json") == (0, '{"did": 1}\n')
+        assert self.asked == [asked]
+
+    @pytest.mark.parametrize("arguments", [[], ["-p", "nonsense"]])
+    def test_what_it_refuses(self, do: Do, arguments: list[str]) -> None:
+        code, out = do("update", "r", *arguments, "--json")
+
+        assert code != 0
+        assert json.loads(out)["error"]["hint"]
+        assert self.asked == []

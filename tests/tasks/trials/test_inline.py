@@ -1,0 +1,697 @@
+"""Trials beside their tuning, by the contract and beyond it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from tensorboard.summary import Writer
+
+from infra import gpus
+from infra.errors import BadInputError
+from registry import tracking, trial_runs
+from registry.tracking import PARENT_TAG
+from tasks import checkpoints, training
+from tasks.trials import inline
+from tasks.trials.base import Began, Finished, Launcher
+from tasks.trials.inline import InlineLauncher
+from tests.processes import eventually, with_variable
+from tests.tasks.trials.contract import Contract, lines
+from tests.tasks.trials.scene import Scene, ended, our_threads, trial
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inline, "_POLL_SECONDS", 0.05)
+
+
+def processes(scene: Scene) -> list[Any]:
+    return with_variable("MODELYARD_RUN", f"{scene.tuning}@{scene.home.root}")
+
+
+def children(scene: Scene) -> dict[str, str]:
+    """Names of the MLflow runs below the tuning's, and how they are."""
+    mlflow = tracking.client()
+    found = mlflow.search_runs(
+        ["0"], f"tags.`{PARENT_TAG}` = '{scene.parent.run_id}'", ViewType.ACTIVE_ONLY
+    )
+    return {run.info.run_name: run.info.status for run in found}
+
+
+def history(scene: Scene, number: int, metric: str = "loss") -> list[tuple[int, float]]:
+    """Steps and values that MLflow has."""
+    run_id = scene.run_of(number).info.run_id
+    found = tracking.client().get_metric_history(run_id, metric)
+    return [(one.step, one.value) for one in found]
+
+
+class TestInline(Contract):
+    def make(self, scene: Scene) -> InlineLauncher:
+        return InlineLauncher(scene.setting(), scene.events.append)
+
+    def kill(self, launcher: Launcher) -> None:
+        assert isinstance(launcher, InlineLauncher)
+        launcher._emit = lambda _: None
+        launcher._book._attempt = lambda _: None  # type: ignore[method-assign]
+        for process in with_variable("MODELYARD_RUN", str(launcher._setting.home.root)):
+            process.kill()
+        for thread in launcher._threads.values():
+            thread.join(30)
+        launcher._closed.set()
+        launcher._poller.join(30)
+        launcher._leashes.close()
+        launcher._book.close(30)
+
+    def test_nothing_runs_when_all_is_closed(self, scene: Scene, launcher: Launcher) -> None:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        another = self.make(scene)
+        for number in range(3):
+            another.launch(
+                trial(number, reports="[1]", until=str(scene.scratch / "never"), ignore="1")
+            )
+        eventually(lambda: all(scene.values(number) for number in range(3)), "they run")
+        assert len(processes(scene)) >= 3
+
+        another.close()
+
+        assert processes(scene) == []
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+    def test_a_script_that_was_killed_has_failed(self, scene: Scene, launcher: Launcher) -> None:
+        launcher.launch(trial(0, dies=1))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == "OOMKilled"
+
+    def test_its_model_is_kept_with_its_log(self, scene: Scene, launcher: Launcher) -> None:
+        launcher.launch(trial(0, reports="[0.5]", leaves="a.bin,b.bin"))
+        scene.end(0)
+        launcher.conclude(ended(scene.begun(trial(0))))
+        place = scene.setting().place(0)
+        assert not place.model.exists()
+        launcher.close()
+
+        repository = tracking.get_artifact_repository(scene.run_of(0).info.artifact_uri)
+        names = {name for name, _ in tracking.files_of(repository)}
+        assert names == {"model/a.bin", "model/b.bin", "logs/train.log"}
+
+    def test_a_model_that_mlflow_cannot_keep_fails_it(
+        self, scene: Scene, launcher: Launcher
+    ) -> None:
+        launcher.launch(trial(0, leaves="a#b"))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == "FileNameInvalid"
+
+    def test_what_was_done_for_a_failed_one_is_removed_once_its_row_says_so(
+        self, scene: Scene, launcher: Launcher
+    ) -> None:
+        launcher.launch(trial(0, leaves="a#b"))
+        scene.end(0)
+        place = scene.setting().place(0)
+        assert place.model.exists()
+
+        launcher.conclude(ended(scene.begun(trial(0))))
+
+        assert {path.name for path in place.root.iterdir()} >= {"reports", "train.log"}
+        assert not any(path.exists() for path in (place.model, place.finished, place.source))
+
+    @pytest.mark.parametrize(
+        ("problem", "code", "told"),
+        [
+            (BadInputError("A requirement is wrong.", code="Wrong"), "Wrong", "A requirement"),
+            (OSError(errno.ENOSPC, "No space left on device"), "DiskFull", "is full"),
+            (OSError(errno.EACCES, "Permission denied"), "RunFailed", "Permission denied"),
+            (KeyError("surprise"), "RunFailed", "KeyError: 'surprise'"),
+        ],
+    )  # fmt: skip
+    def test_one_that_cannot_be_prepared_has_failed(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch,
+        problem: Exception, code: str, told: str,
+    ) -> None:  # fmt: skip
+        def prepare(*_: Any, **__: Any) -> None:
+            raise problem
+
+        monkeypatch.setattr(training, "prepare", prepare)
+        launcher.launch(trial(0))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == code
+        assert told in end.error.message
+        assert scene.kinds(0) == ["Finished"]
+
+    def test_a_full_disk_fails_it(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(inline.Reports, "_write", full)
+        launcher.launch(trial(0, reports="[0.5]", until=str(scene.scratch / "never")))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == "DiskFull"
+        assert processes(scene) == []
+
+    def test_mlflow_that_makes_no_run_fails_it(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(trial_runs, "open_trial", _refused)
+        launcher.expect(0)
+        launcher.launch(trial(0))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == "MlflowFailed"
+        assert scene.kinds(0) == ["Finished"]
+
+    def test_mlflow_that_does_not_take_the_model_fails_it(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tracking, "log_files", _refused)
+        launcher.launch(trial(0, reports="[1]", leaves="a"))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == "MlflowFailed"
+
+    def test_there_may_be_no_further_thread(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            launcher.launch(trial(0))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert "new thread" in end.error.message
+
+    def test_one_out_of_its_time_has_failed(self, scene: Scene, launcher: Launcher) -> None:
+        another = InlineLauncher(scene.setting(max_minutes=0.001), scene.events.append)
+        another._setting.training.__dict__["max_minutes"] = 0.005
+        another.launch(trial(0, until=str(scene.scratch / "never")))
+
+        end = scene.end(0)
+        assert end.error is not None
+        assert end.error.code == "Timeout"
+        another.close()
+
+    def test_one_that_waits_for_a_gpu_can_be_stopped(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = f"{scene.tuning}-gpu"
+        monkeypatch.setenv("TMPDIR", str(scene.scratch))
+        scene.settings = scene.settings.model_copy(update={"gpus": names})
+        made = InlineLauncher(
+            scene.setting(resources={"instance_type": "gpu.t4"}), scene.events.append
+        )
+        made.launch(trial(0, reports="[1]", until=str(scene.scratch / "never")))
+        eventually(lambda: scene.values(0), "the first has the GPU")
+        made.launch(trial(1))
+        queue = gpus.folder() / "queue.lock"
+        eventually(queue.exists, "the second waits")
+
+        made.stop(1)
+
+        assert scene.end(1) == Finished(1, stopped=True)
+        assert scene.kinds(1) == ["Finished"]
+        made.close()
+
+    def test_its_log_is_copied_whatever_became_of_it(
+        self, scene: Scene, launcher: Launcher
+    ) -> None:
+        logs = scene.scratch / "logs"
+        made = InlineLauncher(scene.setting(logs={"uri": str(logs)}), scene.events.append)
+        made.launch(trial(0, reports="[1]"))
+        made.launch(trial(1, reports="[2]", code=1))
+        scene.end(0)
+        scene.end(1)
+        made.close()
+
+        assert {path.name: path.read_text() for path in logs.iterdir()} == {
+            f"{scene.tuning}-0.log": "loss=1\n",
+            f"{scene.tuning}-1.log": "loss=2\n",
+        }
+
+    def test_a_log_that_cannot_be_copied_fails_no_trial(
+        self, scene: Scene, launcher: Launcher
+    ) -> None:
+        file = scene.scratch / "file"
+        file.touch()
+        made = InlineLauncher(scene.setting(logs={"uri": f"{file}/logs"}), scene.events.append)
+        made.launch(trial(0, reports="[1]"))
+
+        assert scene.end(0) == Finished(0)
+        assert "The log was not copied" in scene.warnings.said[0]
+        made.close()
+
+
+class TestUnused:
+    """MLflow runs that are made ahead."""
+
+    def test_one_that_was_made_ahead_is_used(self, scene: Scene) -> None:
+        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher.expect(0)
+        eventually(lambda: children(scene), "it is made")
+        launcher.launch(trial(0))
+        scene.end(0)
+        launcher.conclude(ended(scene.begun(trial(0))))
+        launcher.close()
+
+        assert list(children(scene)) == ["trial 0"]
+
+    def test_those_that_no_trial_used_are_deleted(self, scene: Scene) -> None:
+        parent = trial_runs.parent(scene.parent.run_id)
+        killed = [trial_runs.open_trial(parent, number) for number in (0, 0, 5)]
+        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher.expect(1)
+        launcher.expect(2)
+        launcher.launch(trial(0))
+        launcher.launch(trial(1))
+        scene.end(0)
+        scene.end(1)
+        launcher.close()
+
+        used = {scene.run_of(number).info.run_id for number in (0, 1)}
+        assert killed[0] in used
+        assert set(trial_runs.children(parent).values()) == used
+
+    def test_those_of_rows_are_kept(self, scene: Scene) -> None:
+        parent = trial_runs.parent(scene.parent.run_id)
+        _, second = (trial_runs.open_trial(parent, 0) for _ in range(2))
+        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher.settle([replace(trial(0), mlflow_run_id=second)])
+        launcher.close()
+
+        assert set(trial_runs.children(parent).values()) == {second}
+
+    def test_what_was_lost_on_its_way_is_made_again(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        really = trial_runs.open_trial
+        lost = iter([True])
+
+        def open_trial(parent: Any, number: int) -> str:
+            made = really(parent, number)
+            if next(lost, False):
+                raise MlflowException("The answer is lost.")
+            return made
+
+        monkeypatch.setattr(trial_runs, "open_trial", open_trial)
+        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher.expect(0)
+        launcher.launch(trial(0))
+        assert scene.end(0) == Finished(0)
+        launcher.close()
+
+        parent = trial_runs.parent(scene.parent.run_id)
+        assert trial_runs.children(parent) == {0: scene.run_of(0).info.run_id}
+
+
+class TestMetrics:
+    @pytest.fixture
+    def launcher(self, scene: Scene) -> Any:
+        made = InlineLauncher(scene.setting(), scene.events.append)
+        yield made
+        made.close()
+
+    @pytest.mark.parametrize("how", ["prints", "json", "pushes"])
+    def test_each_comes_once_and_in_order(
+        self, scene: Scene, launcher: Launcher, how: str
+    ) -> None:
+        reports = [0.5, 0.25, 0.25, 0.75]
+        launcher.launch(trial(0, reports=json.dumps(reports), how=how))
+        scene.end(0)
+        launcher.close()
+
+        assert scene.values(0) == reports
+        steps = [10 * step for step in range(4)] if how == "json" else list(range(4))
+        assert history(scene, 0) == list(zip(steps, reports, strict=True))
+
+    def test_scalars_of_event_files(self, scene: Scene, launcher: Launcher) -> None:
+        until = scene.scratch / "until"
+        launcher.launch(trial(0, until=str(until)))
+        eventually(lambda: scene.kinds(0), "it begins")
+        writer = Writer(str(scene.setting().place(0).tensorboard))
+        for step, value in enumerate((0.5, 0.25)):
+            writer.add_scalar("loss", value, step, wall_time=1000.0 + step)
+            writer.add_scalar("other", value, step, wall_time=1e300)
+        writer.close()
+        until.touch()
+        scene.end(0)
+        launcher.close()
+
+        assert scene.values(0) == [0.5, 0.25]
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25)]
+        assert history(scene, 0, "other") == [(0, 0.5), (1, 0.25)]
+
+    def test_printed_first_and_pushed_as_well(self, scene: Scene, launcher: Launcher) -> None:
+        launcher.launch(trial(0, reports="[0.5]", until=str(scene.scratch / "until")))
+        eventually(lambda: scene.values(0), "it is printed")
+        run_id = scene.run_of(0).info.run_id
+        for step in range(5):
+            tracking.client().log_metric(run_id, "loss", 0.5, step=step)
+        looked = _looks(launcher)
+        eventually(lambda: looked() > 2, "somebody looks for more")
+        (scene.scratch / "until").touch()
+        scene.end(0)
+
+        assert scene.values(0) == [0.5]
+
+    def test_pushed_first_and_printed_as_well(self, scene: Scene, launcher: Launcher) -> None:
+        until = scene.scratch / "until"
+        launcher.launch(
+            trial(0, reports="[0.5, 0.25]", how="pushes prints first", until=str(until))
+        )
+        eventually(lambda: scene.values(0), "it is found in MLflow")
+        until.touch()
+        scene.end(0)
+        launcher.close()
+
+        assert scene.values(0) == [0.5, 0.25]
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25)]
+
+    def test_mlflow_that_does_not_answer_holds_up_no_script(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hangs, asked = threading.Event(), threading.Event()
+
+        def history(*_: Any) -> list[float]:
+            asked.set()
+            hangs.wait(60)
+            return []
+
+        monkeypatch.setattr(trial_runs, "history", history)
+        until = scene.scratch / "until"
+        launcher.launch(
+            trial(0, reports="[0.5, 0.25]", how="prints first", until=str(until))
+        )
+        asked.wait(30)
+        until.touch()
+        eventually(lambda: len(scene.values(0)) == 2, "it reports meanwhile")
+
+        assert scene.end(0) == Finished(0)
+        hangs.set()
+
+    def test_a_value_that_comes_while_mlflow_is_asked_counts_once(
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, printed = threading.Event(), threading.Event()
+
+        def history(*_: Any) -> list[float]:
+            asked.set()
+            printed.wait(60)
+            return [0.5]
+
+        monkeypatch.setattr(trial_runs, "history", history)
+        until, more = scene.scratch / "until", scene.scratch / "more"
+        launcher.launch(trial(0, reports="[0.5]", how="prints first", until=str(until)))
+        asked.wait(30)
+        until.touch()
+        eventually(lambda: scene.values(0), "it reports")
+        printed.set()
+        more.touch()
+
+        scene.end(0)
+        assert scene.values(0) == [0.5]
+
+
+def _looks(launcher: Any) -> Any:
+    """Counts how often the launcher looks for pushed metrics from now on."""
+    count = [0]
+    really = launcher._look_for_pushed
+
+    def look(*given: Any) -> None:
+        really(*given)
+        count[0] += 1
+
+    launcher._look_for_pushed = look
+    return lambda: count[0]
+
+
+class TestAfterAKill:
+    """What an earlier attempt has left is gone on with."""
+
+    @pytest.fixture
+    def launcher(self, scene: Scene) -> Any:
+        made = InlineLauncher(scene.setting(), scene.events.append)
+        yield made
+        made.close()
+
+    kill = TestInline.kill
+
+    def _again(self, scene: Scene, row: Any) -> InlineLauncher:
+        scene.events.clear()
+        again = InlineLauncher(scene.setting(), scene.events.append)
+        again.settle([row])
+        again.launch(row, again=True)
+        return again
+
+    def test_it_resumes_from_its_checkpoint_and_its_reports_come_first(
+        self, scene: Scene, launcher: InlineLauncher
+    ) -> None:
+        ledger, until = scene.scratch / "ledger", scene.scratch / "until"
+        asked = {"ledger": str(ledger), "until": str(until), "how": "prints first"}
+        reports = json.dumps([0.5, 0.25, 0.125])
+        # It waits before its first report is printed, so that the first attempt has none.
+        launcher.launch(trial(0, reports=reports, **asked))
+        eventually(lambda: lines(ledger), "it begins")
+        row = scene.begun(trial(0, reports=reports, **asked))
+        self.kill(launcher)
+
+        again = self._again(scene, row)
+        until.touch()
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert scene.values(0) == [0.5, 0.25, 0.125]
+        assert lines(ledger) == [*["begins 0.0 after 0"] * 2, "ends 0.0"]
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25), (2, 0.125)]
+
+    def test_steps_go_on_and_what_mlflow_has_missed_is_told_again(
+        self, scene: Scene, launcher: InlineLauncher
+    ) -> None:
+        ledger, until = scene.scratch / "ledger", scene.scratch / "until"
+        asked = {"ledger": str(ledger), "until": str(until), "reports": "[0.5, 0.25]"}
+        launcher._book._attempt = lambda _: None  # type: ignore[method-assign]
+        launcher.launch(trial(0, **asked))
+        eventually(lambda: len(scene.values(0)) == 2, "it reports")
+        row = scene.begun(trial(0, **asked))
+        self.kill(launcher)
+        assert history(scene, 0) == []
+
+        again = self._again(scene, row)
+        eventually(lambda: len(lines(ledger)) == 2, "it begins again")
+        until.touch()
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert lines(ledger)[1:] == ["begins 0.0 after 2", "ends 0.0"]
+        assert scene.values(0) == [0.5, 0.25]
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25)]
+
+    @pytest.mark.parametrize("how", ["prints", "pushes"])
+    def test_reports_before_and_after_each_count_once(
+        self, scene: Scene, launcher: InlineLauncher, how: str
+    ) -> None:
+        until = scene.scratch / "until"
+        first = {"reports": "[0.5, 0.25]", "until": str(until), "how": how}
+        launcher.launch(trial(0, **first))
+        eventually(lambda: len(scene.values(0)) == 2, "it reports")
+        row = scene.begun(trial(0, **{**first, "reports": "[0.5, 0.25, 0.125]"}))
+        self.kill(launcher)
+        until.touch()
+
+        again = self._again(scene, row)
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert scene.values(0) == [0.5, 0.25, 0.125]
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25), (2, 0.125)]
+
+    def test_on_another_machine_its_reports_are_read_from_mlflow(
+        self, scene: Scene, launcher: InlineLauncher
+    ) -> None:
+        until = scene.scratch / "until"
+        asked = {"reports": "[0.5, 0.25]", "until": str(until)}
+        launcher.launch(trial(0, **asked))
+        eventually(lambda: len(scene.values(0)) == 2, "it reports")
+        row = scene.begun(trial(0, **asked))
+        eventually(lambda: len(history(scene, 0)) == 2, "MLflow has them")
+        self.kill(launcher)
+        (scene.setting().place(0).root / "reports").unlink()
+        until.touch()
+        (scene.setting().place(0).checkpoints / "step").write_text("1")
+
+        again = self._again(scene, row)
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert scene.values(0) == [0.5, 0.25, 0.25]
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25), (2, 0.25)]
+
+    def test_one_whose_mlflow_run_was_deleted_gets_another(
+        self, scene: Scene, launcher: InlineLauncher
+    ) -> None:
+        until = scene.scratch / "until"
+        asked = {"reports": "[0.5, 0.25]", "until": str(until)}
+        launcher.launch(trial(0, **asked))
+        eventually(lambda: len(scene.values(0)) == 2, "it reports")
+        row = scene.begun(trial(0, **asked))
+        self.kill(launcher)
+        tracking.delete_run(row.mlflow_run_id)
+        until.touch()
+
+        again = self._again(scene, row)
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert scene.begun(row).mlflow_run_id != row.mlflow_run_id
+        assert history(scene, 0) == [(0, 0.5), (1, 0.25)]
+
+    def _ended(self, scene: Scene, launcher: InlineLauncher, **asked: Any) -> Any:
+        """The row of a trial whose script has ended well before it could be saved."""
+        asked = {"ledger": str(scene.scratch / "ledger"), "leaves": "a", **asked}
+        launcher.launch(trial(0, **asked))
+        scene.end(0)
+        row = scene.begun(trial(0, **asked))
+        self.kill(launcher)
+        return row
+
+    @pytest.mark.parametrize("published", [True, False])
+    def test_a_script_that_has_ended_well_is_not_run_again(
+        self, scene: Scene, launcher: InlineLauncher, monkeypatch: pytest.MonkeyPatch,
+        published: bool,
+    ) -> None:  # fmt: skip
+        with monkeypatch.context() as patched:
+            if not published:  # it is killed at that moment
+                patched.setattr(tracking, "log_files", _refused)
+            row = self._ended(scene, launcher, reports="[0.5, 0.25]")
+
+        again = self._again(scene, row)
+        assert scene.end(0) == Finished(0)
+        again.conclude(ended(scene.begun(row)))
+        again.close()
+
+        assert lines(scene.scratch / "ledger") == ["begins 0.0 after 0", "ends 0.0"]
+        assert scene.values(0) == [0.5, 0.25]
+        assert [one.attempts for one in scene.of(0) if isinstance(one, Began)] == [1]
+        repository = tracking.get_artifact_repository(scene.run_of(0).info.artifact_uri)
+        assert "model/a" in {name for name, _ in tracking.files_of(repository)}
+        assert not scene.setting().place(0).finished.exists()
+        assert not scene.setting().place(0).model.exists()
+
+    def test_its_last_scalars_are_read_all_the_same(
+        self, scene: Scene, launcher: InlineLauncher
+    ) -> None:
+        until = scene.scratch / "until"
+        asked = {"until": str(until), "ledger": str(scene.scratch / "ledger")}
+        launcher.launch(trial(0, **asked))
+        eventually(lambda: scene.kinds(0), "it begins")
+        folder = str(scene.setting().place(0).tensorboard)
+        writer = Writer(folder)
+        for step, value in enumerate((0.5, 0.25)):
+            writer.add_scalar("loss", value, step, wall_time=1000.0 + step)
+        writer.close()
+        until.touch()
+        scene.end(0)
+        row = scene.begun(trial(0, **asked))
+        self.kill(launcher)
+        kept = scene.setting().place(0).root / "reports"
+        kept.write_bytes(kept.read_bytes().splitlines(keepends=True)[0])  # the last one was lost
+
+        again = self._again(scene, row)
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert scene.values(0) == [0.5, 0.25]
+        assert lines(scene.scratch / "ledger") == ["begins 0.0 after 0", "ends 0.0"]
+
+    def test_its_last_checkpoints_are_copied(
+        self, scene: Scene, launcher: InlineLauncher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(tracking, "log_files", _refused)
+            row = self._ended(scene, launcher)
+        copied: list[Path] = []
+        monkeypatch.setattr(checkpoints, "copy", lambda folder, _: copied.append(folder))
+
+        again = self._again(scene, row)
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert copied == [scene.setting().place(0).checkpoints]
+
+    def test_one_that_was_killed_on_the_way_to_its_end_keeps_its_model(
+        self, scene: Scene, launcher: InlineLauncher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever stops a tuning while a model is uploaded loses no model."""
+        stuck = threading.Event()
+        monkeypatch.setattr(tracking, "log_files", lambda *_: stuck.wait(60))
+        launcher.patience = 0.1
+        asked = {"leaves": "a", "ledger": str(scene.scratch / "ledger")}
+        launcher.launch(trial(0, **asked))
+        place = scene.setting().place(0)
+        eventually(place.finished.exists, "the script has ended")
+        launcher.close()
+        assert scene.end(0).stopped
+        launcher.conclude(ended(trial(0), "KILLED"))
+
+        assert place.finished.exists()
+        assert (place.model / "a").exists()
+        stuck.set()
+
+
+def _refused(*_: Any) -> None:
+    raise MlflowException("It is refused.")
+
+
+def test_closing_takes_a_bounded_time_though_mlflow_is_dead(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = InlineLauncher(scene.setting(), scene.events.append)
+    launcher.patience = 0.1
+    monkeypatch.setattr(inline, "_LAST_WORDS_SECONDS", 0.2)
+    dead = threading.Event()
+    launcher._book._store.log_batch = lambda *_: dead.wait(60)  # type: ignore[method-assign]
+    monkeypatch.setattr(trial_runs, "open_trial", lambda *_: dead.wait(60) and "")
+    launcher.expect(0)
+    launcher.launch(trial(0))
+    launcher._book.begin("1", {"x": 1})
+    launcher._book.mark("1", "SUCCEEDED", "")
+
+    began = time.monotonic()
+    launcher.close()
+
+    assert time.monotonic() - began < 30  # and not MLflow's own minutes
+    assert scene.end(0) == Finished(0, stopped=True)
+    assert "MLflow does not answer" in scene.warnings.said[-1]
+    dead.set()
+    eventually(lambda: not our_threads(), f"{our_threads()} end")
+
+
+def test_a_signal_for_the_group_of_its_processes_reaches_the_script(scene: Scene) -> None:
+    launcher = InlineLauncher(scene.setting(), scene.events.append)
+    launcher.launch(trial(0, reports="[1]", until=str(scene.scratch / "never")))
+    eventually(lambda: scene.values(0), "it runs")
+    for process in processes(scene):
+        process.send_signal(signal.SIGTERM)
+
+    assert scene.end(0).error is not None
+    launcher.close()
