@@ -20,6 +20,8 @@ check: .venv/.dev
 	@$(BIN)/pytest -m "not e2e"
 soak: .venv/.dev
 	@$(BIN)/python -m tests.e2e.soak
+	@$(BIN)/python -m tests.e2e.tuning_soak
+	@$(BIN)/python -m tests.e2e.tuning_soak --dispatch pool --tunings 6
 benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks
 

@@ -290,14 +290,23 @@ def test_trials_that_run_at_once_see_a_gpu_each(fresh, tmp_path):
     fresh.wait_for_state(run, "COMPLETE")
 
 
-def test_called_in_python_and_by_the_command(stack, python):
-    said = python(
-        "from flows.tuning import tune\n"
-        "result = tune(algorithm={'uri': %r, 'entry_point': 'trial.py'}, strategy='grid',\n"
-        "    parameters=[{'name': 'x', 'type': 'discrete', 'values': [0.5, 0.25]}],\n"
-        "    metrics=[{'name': 'loss'}], objective={'metric': 'loss', 'direction': 'minimize'})\n"
-        "print(result['best']['parameters'], result['best']['value'])" % str(ALGORITHMS)
-    )
+_IN_PYTHON = """
+import os
+from flows.tuning import tune
+
+result = tune(
+    algorithm={"uri": os.environ["ALGORITHMS"], "entry_point": "trial.py"},
+    strategy="grid",
+    parameters=[{"name": "x", "type": "discrete", "values": [0.5, 0.25]}],
+    metrics=[{"name": "loss"}],
+    objective={"metric": "loss", "direction": "minimize"},
+)
+print(result["best"]["parameters"], result["best"]["value"])
+"""
+
+
+def test_called_in_python_it_returns_its_result(stack, python):
+    said = python(_IN_PYTHON, ALGORITHMS=str(ALGORITHMS))
     assert said.splitlines()[-1] == "{'x': 0.25} 0.5"
 
 

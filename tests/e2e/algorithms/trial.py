@@ -22,7 +22,7 @@ worse = {"well": 1.0, "better": 0.5, "best": 0.0, "badly": 9.0, "hopelessly": 9.
 
 
 def ledger(word):
-    with open(options.ledger, "a") as file:
+    with pathlib.Path(options.ledger).open("a") as file:
         file.write(f"{word} x={options.x!r} how={options.how}\n")
 
 
