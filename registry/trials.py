@@ -59,6 +59,7 @@ class TrialModel(Base):
     mlflow_run_id: Mapped[str | None] = mapped_column(Text)
     flow_run_id: Mapped[str | None] = mapped_column(Text)
     attempts: Mapped[int] = mapped_column(Integer)
+    losses: Mapped[int] = mapped_column(Integer)
     created: Mapped[float] = mapped_column(Double)
     started: Mapped[float | None] = mapped_column(Double)
     ended: Mapped[float | None] = mapped_column(Double)

@@ -30,7 +30,7 @@ from tuning.space import Point
 from tuning.trials import ACTIVE, Trial, TrialState
 
 _TICK_SECONDS = 0.25
-_MOST_ATTEMPTS = 2
+_MOST_LOSSES = 2
 _LONGEST_REASON = 1000
 _KILLED_TWICE = "What ran it was killed, twice."
 
@@ -138,16 +138,18 @@ class Tuner:
         """
         for trial in trials:
             lost = trial.state is TrialState.RUNNING and not trial.flow_run_id
-            if lost and trial.attempts >= _MOST_ATTEMPTS:
+            losses = trial.losses + lost
+            if lost and losses >= _MOST_LOSSES:
                 self._put(
                     replace(
-                        trial, state=TrialState.FAILED, reason=_KILLED_TWICE, ended=self._now()
+                        trial, state=TrialState.FAILED, reason=_KILLED_TWICE, losses=losses,
+                        ended=self._now(),
                     )
-                )
+                )  # fmt: skip
                 self._learn(self.trials[trial.number])
             elif trial.state in ACTIVE or trial.state is TrialState.KILLED:
                 again = replace(
-                    trial, state=TrialState.CREATED, reason="", ended=None,
+                    trial, state=TrialState.CREATED, reason="", losses=losses, ended=None,
                     reports=(), values=None, violations=(),
                 )  # fmt: skip
                 self._put(again)

@@ -178,7 +178,7 @@ def _samples(parameters: Sequence[Parameter], *, grid: bool) -> Iterator[Point]:
 
 
 def _sample(parameter: Parameter, *, grid: bool) -> Sequence[Value]:
-    """Every value of a list; of a range its bounds and one between, which may be no whole number."""
+    """Every value of a list; of a range its bounds and one between, perhaps no whole number."""
     if parameter.values:
         return parameter.values
     if grid:

@@ -43,6 +43,7 @@ class Trial:
         mlflow_run_id: Its MLflow run, once it has one.
         flow_run_id: Its own flow run, where it has one.
         attempts: How often it was begun.
+        losses: How often what ran it died before it had ended.
         created: When it was created, in seconds since 1970.
         started: When its script was started first, likewise; None before.
         ended: When it ended, likewise; None before.
@@ -58,6 +59,7 @@ class Trial:
     mlflow_run_id: str | None = None
     flow_run_id: str | None = None
     attempts: int = 1
+    losses: int = 0
     created: float = 0.0
     started: float | None = None
     ended: float | None = None

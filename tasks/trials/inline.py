@@ -25,6 +25,7 @@ from tasks.following import following
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Workplace
 from tasks.training_request import Training
+from tasks.trials import reports as kept
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
 from tasks.trials.reports import Report, Reports, Source
 from tasks.tuning_request import of_trial
@@ -37,6 +38,7 @@ _PATIENCE_SECONDS = 10.0  # beside a script's own grace
 _LAST_WORDS_SECONDS = 60.0
 _TIDYING_SECONDS = 10.0
 _THREADS = "OMP_NUM_THREADS"
+_REPORTS = "reports"
 
 # What stands in the file that says that a trial's script has ended well, once that is kept.
 _PUBLISHED = "published"
@@ -150,7 +152,14 @@ class InlineLauncher(Launcher):
             if trial.mlflow_run_id:
                 self._used.add(trial.mlflow_run_id)
                 if trial.state not in ACTIVE and trial.mlflow_run_id in self._unsettled:
-                    self.conclude(trial)
+                    self._settle(trial, trial.mlflow_run_id)
+
+    def _settle(self, trial: Trial, run_id: str) -> None:
+        """Conclude a trial of which MLflow may have nothing but its run."""
+        self._book.begin(run_id, trial.parameters)
+        for report in kept.read(self._setting.place(trial.number).root / _REPORTS):
+            self._record_again(run_id, report)
+        self.conclude(trial)
 
     def close(self) -> None:
         """Stop what runs, and write down what is left."""
@@ -230,7 +239,7 @@ class InlineLauncher(Launcher):
         retried = place.root.exists()
         place.root.mkdir(parents=True, exist_ok=True)
         tell = partial(self._tell, trial.number)
-        running_.reports = Reports(place.root / "reports", setting.metrics, tell)
+        running_.reports = Reports(place.root / _REPORTS, setting.metrics, tell)
         self._open(running_, running_.reports)
         self._book.begin(running_.run_id, trial.parameters)
         try:

@@ -23,7 +23,6 @@ _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 20.0  # beside a script's own grace: a worker has to notice first
 _POLLER_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 30.0
-_MOST_ATTEMPTS = 2
 _TRY_AGAIN = frozenset({408, 425, 429})
 
 
@@ -38,6 +37,7 @@ class _Running:
         mlflow_run_id: The MLflow run of it, once it has begun.
         attempts: How often it was told to have begun.
         seen: How many values of each metric have been told.
+        lost: Whether its run was lost before, in this attempt of the tuning.
         stop: Whether it is to be ended.
         stopped_at: ``time.monotonic()`` of that.
     """
@@ -48,6 +48,7 @@ class _Running:
     mlflow_run_id: str = ""
     attempts: int = 0
     seen: dict[str, int] = field(default_factory=dict)
+    lost: bool = False
     stop: bool = False
     stopped_at: float = 0.0
 
@@ -206,12 +207,13 @@ class PoolLauncher(Launcher):
 
     def _goes_on(self, one: _Running, run: TrialFlow) -> bool:
         """Have a run go on that was lost, or that an earlier attempt of the tuning has stopped."""
-        lost = run.crashed and run.attempts < _MOST_ATTEMPTS
+        lost = run.crashed and not one.lost
         stopped = one.again and run.word == statuses.STOPPED
         goes_on = not one.stop and (lost or stopped)
         if goes_on:
             self._setting.logger.info("The run of trial %d goes on.", one.trial.number)
             trial_flows.go_on(one.flow_run_id)
+            one.lost = one.lost or lost
         if run.word != statuses.STOP_IN_PROGRESS:
             one.again = False  # from now on, somebody else has stopped it
         return goes_on

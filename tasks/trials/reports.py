@@ -71,7 +71,9 @@ class Reports:
         self._counts: Counter[str] = Counter()
         self._steps: dict[str, int] = {}
         self._let = False
-        self.earlier, self._cut = _read(path)
+        data = path.read_bytes() if path.exists() else b""
+        self.earlier = _parsed(data)
+        self._cut = bool(data) and not data.endswith(b"\n")
         for report in self.earlier:
             self._note(report)
         self._file = path.open("ab", buffering=0)
@@ -157,11 +159,16 @@ class Reports:
             self._printed[report.metric] = report.printed
 
 
-def _read(path: Path) -> tuple[list[Report], bool]:
-    """What the file holds, and whether its last line is cut; lines that are, are left out."""
-    if not path.exists():
-        return [], False
-    data = path.read_bytes()
+def read(path: Path) -> list[Report]:
+    """What a trial has reported, of the file at ``path``; nothing if it cannot be read."""
+    try:
+        return _parsed(path.read_bytes())
+    except OSError:
+        return []
+
+
+def _parsed(data: bytes) -> list[Report]:
+    """The reports in a file's content; lines that are cut are left out."""
     found = []
     for line in data.splitlines():
         try:
@@ -169,4 +176,4 @@ def _read(path: Path) -> tuple[list[Report], bool]:
             found.append(Report(metric, float(value), Source(source), int(step), float(at)))
         except (ValueError, TypeError):
             continue
-    return found, bool(data) and not data.endswith(b"\n")
+    return found

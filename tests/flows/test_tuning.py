@@ -83,7 +83,9 @@ class TestLimits:
         assert "limits" not in {one.name for one in threading.enumerate()}
 
     @pytest.mark.parametrize(
-        "wrong", [ConnectionError("away"), {"max_trials": "many"}, {"parallel_trials": -1}], ids=str
+        "wrong",
+        [ConnectionError("away"), {"max_trials": "many"}, {"parallel_trials": -1}],
+        ids=str,
     )
     def test_what_cannot_be_read_changes_nothing(
         self, request_: Tuning, prefect: SimpleNamespace, wrong: Any
@@ -400,9 +402,7 @@ class TestConduct:
         ]
         search = tuning._search(request_, 1, 0.0)
 
-        status, state = tuning._conduct(
-            request_, execution, Tracked("m", "", {}), search, before
-        )
+        status, state = tuning._conduct(request_, execution, Tracked("m", "", {}), search, before)
 
         assert (status, state.name) == ("FINISHED", "MaxTrialsReached")
         assert progress.restored == before
@@ -446,18 +446,14 @@ class TestChanged:
         ],
         ids=str,
     )
-    def test_limits_that_do_not(
-        self, request_: Tuning, change: dict[str, Any], code: str
-    ) -> None:
+    def test_limits_that_do_not(self, request_: Tuning, change: dict[str, Any], code: str) -> None:
         asked = Tuning(**{**request_.model_dump(), **change})
         with pytest.raises(BadInputError) as raised:
             tuning.tune.changeable[1](asked)
 
         assert raised.value.code == code
 
-    def test_a_pool_that_is_gone(
-        self, request_: Tuning, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_pool_that_is_gone(self, request_: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trial_flows, "pool_type", lambda: None)
         with pytest.raises(StackError):
             tuning.tune.changeable[1](request_.model_copy(update={"dispatch": "pool"}))

@@ -85,9 +85,7 @@ class TestList:
         assert "None" not in out
         assert "0 done" not in out
 
-    def test_programs_get_the_rows_as_they_are(
-        self, do: Do, found: list[dict[str, Any]]
-    ) -> None:
+    def test_programs_get_the_rows_as_they_are(self, do: Do, found: list[dict[str, Any]]) -> None:
         found += [TUNED, _row("plain")]
         _, out = do("list", "--json")
 

@@ -108,9 +108,7 @@ class TestStop:
         assert trial_flows.read([run_id])[run_id].word == "STOPPED"
 
     @pytest.mark.parametrize("state", [Completed(), Crashed(), Cancelled(), Cancelling()])
-    def test_one_that_has_ended_or_ends_stays_so(
-        self, prefect: Client, state: State[Any]
-    ) -> None:
+    def test_one_that_has_ended_or_ends_stays_so(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
         trial_flows.ask_to_stop(run_id)

@@ -25,7 +25,7 @@ def trial(number: int, **fields: Any) -> dict[str, Any]:
     return {
         "number": number, "parameters": {}, "state": "CREATED", "values": None, "reports": (),
         "violations": (), "reason": "", "mlflow_run_id": None, "flow_run_id": None,
-        "attempts": 1, "created": 1.5, "started": None, "ended": None, **fields,
+        "attempts": 1, "losses": 0, "created": 1.5, "started": None, "ended": None, **fields,
     }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def bits(numbers: tuple[float, ...]) -> list[bytes]:
 def test_what_was_saved_is_given_back() -> None:
     saved = trial(
         3, parameters={"b": 1}, values=(0.1, 0.2), reports=(1.0,), violations=(-1.0,),
-        reason="why", mlflow_run_id="m", flow_run_id="f", attempts=2, created=1.25,
+        reason="why", mlflow_run_id="m", flow_run_id="f", attempts=2, losses=1, created=1.25,
         started=2.25, ended=3.25,
     )  # fmt: skip
     trials.save("t", saved)

@@ -75,7 +75,7 @@ class TestAttempts:
         assert (scene.rows[0].attempts, scene.rows[0].flow_run_id) == (2, "f")
 
     def test_one_that_is_given_up_is_concluded_by_the_launcher(self, scene):
-        tuner = self._restored(scene, _row(0, "RUNNING", started=1.0, attempts=2))
+        tuner = self._restored(scene, _row(0, "RUNNING", started=1.0, attempts=2, losses=1))
         launcher = Scripted(tuner)
         _run(tuner, launcher, stop=lambda: True)
         (known,) = launcher.settled
@@ -187,9 +187,7 @@ class TestLateLaunchers:
                 threading.Timer(0.1, self._end, [Finished(number)]).start()
 
         tuner = scene.tuner(Limits(9, None, 2), objectives=(goal,))
-        launcher = Slow(
-            tuner, runs={0}, reports=lambda trial: [0.1 if trial.number == 1 else 0.5]
-        )
+        launcher = Slow(tuner, runs={0}, reports=lambda trial: [0.1 if trial.number == 1 else 0.5])
         launcher.patience = 0.0
         assert _run(tuner, launcher) is Ending.GOAL_REACHED
         assert launcher.stopped == [0]

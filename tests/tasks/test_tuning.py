@@ -110,7 +110,9 @@ class Scene:
         return Tuner(Plan(objectives, limits=now, **plan), self.points, save=self.rows.save)
 
     def run(self, limits=Limits(4, None, 2), launcher=None, stop=lambda: False, **given):
-        plan = {key: given.pop(key) for key in list(given) if key not in {"reports", "end", "runs"}}
+        plan = {
+            key: given.pop(key) for key in list(given) if key not in {"reports", "end", "runs"}
+        }
         tuner = self.tuner(limits, **plan)
         self.launcher = Scripted(tuner, **given)
         return tuner.run(self.launcher, deadline=None, stop_requested=stop)
@@ -311,7 +313,7 @@ def test_a_restart_goes_on_where_it_was(scene):
 
 def test_a_trial_that_died_twice_with_its_tuning_has_failed(scene):
     tuner = scene.tuner(Limits(1, 1, 1))
-    tuner.restore([_row(0, "RUNNING", started=1.0, attempts=2)])
+    tuner.restore([_row(0, "RUNNING", started=1.0, attempts=2, losses=1)])
     launcher = Scripted(tuner)
     assert tuner.run(launcher, deadline=None, stop_requested=lambda: False) is Ending.FAILED
     assert launcher.launched == []
@@ -350,9 +352,7 @@ def test_killed_at_any_save_a_restart_loses_and_repeats_nothing(data):
     finished: list[int] = []
     for attempt in range(20):
         saves_left = data.draw(st.integers(0, 12)) if attempt < 19 else 10**6
-        done_before = {
-            number for number, trial in scene.rows.items() if trial.state not in ACTIVE
-        }
+        done_before = {number for number, trial in scene.rows.items() if trial.state not in ACTIVE}
 
         def save(*trials, before=saves_left, kills=[0], late=data.draw(st.booleans())):  # noqa: B006
             kills[0] += 1

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("mlflow_run_id", sa.Text),
         sa.Column("flow_run_id", sa.Text),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("losses", sa.Integer, nullable=False),
         sa.Column("created", sa.Double, nullable=False),
         sa.Column("started", sa.Double),
         sa.Column("ended", sa.Double),

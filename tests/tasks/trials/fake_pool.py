@@ -111,9 +111,7 @@ class FakePool:
         found = [self.runs.get(run_id) for run_id in flow_run_filter.id.any_]
         return [run.model_copy() for run in found if run is not None]
 
-    def set_flow_run_state(
-        self, run_id: UUID, state: State[Any], *, force: bool = False
-    ) -> None:
+    def set_flow_run_state(self, run_id: UUID, state: State[Any], *, force: bool = False) -> None:
         self._answer()
         with self._lock:
             self._set(self.runs[run_id], state)

@@ -399,9 +399,7 @@ class TestMetrics:
 
         monkeypatch.setattr(trial_runs, "history", history)
         until = scene.scratch / "until"
-        launcher.launch(
-            trial(0, reports="[0.5, 0.25]", how="prints first", until=str(until))
-        )
+        launcher.launch(trial(0, reports="[0.5, 0.25]", how="prints first", until=str(until)))
         asked.wait(30)
         until.touch()
         eventually(lambda: len(scene.values(0)) == 2, "it reports meanwhile")

@@ -154,9 +154,7 @@ class TestPool(Contract):
         self, scene: Scene, launcher: Launcher, prefect: FakePool
     ) -> None:
         until = scene.scratch / "until"
-        row = self._killed(
-            scene, launcher, trial(0, reports="[1, 2]", until=str(until), code=4)
-        )
+        row = self._killed(scene, launcher, trial(0, reports="[1, 2]", until=str(until), code=4))
         until.touch()
         run = prefect.only()
         eventually(lambda: run.state and run.state.is_final(), "it fails")

@@ -189,7 +189,8 @@ class TestFile:
         assert [one.value for one in reports(path).earlier] == [1, 3]
 
     def test_what_is_no_report_is_passed_over(self, path: Path) -> None:
-        path.write_bytes(b'[1]\n{}\nxyz\n["loss", 1, "elsewhere", 0, 0]\n["loss", 1, "lines", 0, 2]\n')
+        path.write_bytes(
+            b'[1]\n{}\nxyz\n["loss", 1, "elsewhere", 0, 0]\n["loss", 1, "lines", 0, 2]\n'
+        )
 
         assert reports(path).earlier == [Report("loss", 1, Source.LINES, 0, 2)]
-
