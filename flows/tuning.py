@@ -82,6 +82,14 @@ def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
 
 
 def _opening(request: Tuning, execution: Execution, search: Search, seed: int) -> tracking.Opening:
+    own = {
+        "strategy": request.strategy,
+        "sampler": search.sampler,
+        "seed": seed,
+        "max_trials": request.max_trials,
+        "parallel_trials": request.parallel_trials,
+        "early_stopping": request.early_stopping and request.early_stopping.rule,
+    }
     return tracking.Opening(
         flow_run_id=execution.flow_run_id,
         kind="tune",
@@ -91,12 +99,11 @@ def _opening(request: Tuning, execution: Execution, search: Search, seed: int) -
         user=execution.user,
         parameters={
             **request.hyperparameters,
-            "strategy": request.strategy,
-            "sampler": search.sampler,
-            "seed": seed,
-            "max_trials": request.max_trials,
-            "parallel_trials": request.parallel_trials,
-            "early_stopping": request.early_stopping and request.early_stopping.rule,
+            # A hyperparameter may be called seed as well.
+            **{
+                f"tuning.{name}" if name in request.hyperparameters else name: value
+                for name, value in own.items()
+            },
         },
     )
 

@@ -317,11 +317,13 @@ def _rows(trials: list[Trial], wanted: Sequence[Objective]) -> str:
 
 def _row(trial: Trial, wanted: Sequence[Objective], *, reasons: bool) -> dict[str, Any]:
     seconds = (trial.ended or time.time()) - trial.started if trial.started else None
+    own = {"trial", "state", "seconds", "reason"}
     row: dict[str, Any] = {"trial": trial.number, "state": trial.state.value}
     for place, one in enumerate(wanted):
-        row[one.metric] = None if trial.values is None else _short(trial.values[place])
+        value = None if trial.values is None else _short(trial.values[place])
+        row[f"{one.metric} (metric)" if one.metric in own else one.metric] = value
     for name, value in trial.parameters.items():
-        # A hyperparameter may be called as a metric is, such as loss.
-        row[f"{name} (parameter)" if name in row else name] = _short(value)
+        # A hyperparameter may be called as a metric is, such as loss, or as a column of ours.
+        row[f"{name} (parameter)" if name in row or name in own else name] = _short(value)
     row["seconds"] = None if seconds is None else round(seconds, 1)
     return {**row, "reason": trial.reason} if reasons else row

@@ -18,7 +18,7 @@ from tasks.parameters import Scalar, Text, read
 from tasks.resources import Resources
 from tasks.training_request import Minutes, Training, variable_name
 from tasks.training_templates import LeftOut
-from tuning import objectives, space
+from tuning import objectives, search, space
 from tuning.early_stopping import EarlyStopping
 from tuning.endings import Limits
 from tuning.objectives import Constraint, Objective
@@ -160,6 +160,7 @@ def check_static(tuning: Tuning) -> None:
     check_limits(tuning)
     training_request.check_static(tuning)
     training_request.check_static(tuning.training(_longest(tuning.parameters)))
+    search.check(tuning.strategy, len(tuning.objective))
     if tuning.early_stopping and len(tuning.objective) > 1:
         raise BadInputError(
             "Early stopping judges one objective, and there are several.",

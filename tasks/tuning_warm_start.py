@@ -65,9 +65,9 @@ def check(tuning: Tuning) -> None:
             "Name a tuning: modelyard runs list --flow tune.",
             code="WarmStartNoTuning",
         )
-    wanted = [(one.metric, one.direction) for one in tuning.objective]
+    wanted = [(one.metric, one.direction, one.use) for one in tuning.objective]
     given = found["parameters"].get("objective", [])
-    sought = [(one["metric"], one["direction"]) for one in as_list(given)]
+    sought = [(one["metric"], one["direction"], one.get("use", "best")) for one in as_list(given)]
     if sought != wanted:
         raise BadInputError(
             f"warm_start: {tuning.warm_start!r} sought {_told(sought)}, and this one seeks "
@@ -77,5 +77,5 @@ def check(tuning: Tuning) -> None:
         )
 
 
-def _told(objectives: list[tuple[Any, Any]]) -> str:
-    return ", ".join(f"to {direction} {metric}" for metric, direction in objectives)
+def _told(objectives: list[tuple[Any, Any, Any]]) -> str:
+    return ", ".join(f"to {direction} the {use} {metric}" for metric, direction, use in objectives)

@@ -87,7 +87,7 @@ class Search:
             self._chooser, self.sampler = InOrder(grid), "grid: every point, in its order"
             self._points: int | None = len(grid)
         else:
-            kind, self.sampler = _choice(strategy, directions)
+            kind, self.sampler = _choice(strategy, len(directions))
             self._chooser = kind(Setting(self._cube, parameters, directions, seed))
             self._points = self._cube.size
         self.size = self._points
@@ -178,12 +178,21 @@ class Search:
                 yield point_at(self._parameters, index)
 
 
-def _choice(strategy: Strategy, directions: Sequence[Direction]) -> _Choice:
-    several = len(directions) > 1
-    found = (_SEVERAL if several else _ONE).get(strategy)
+def check(strategy: Strategy, objectives: int) -> None:
+    """Refuse a strategy that cannot seek so many objectives.
+
+    Raises:
+        BadInputError: With the code ``StrategyUnsuited``.
+    """
+    if strategy != "grid":
+        _choice(strategy, objectives)
+
+
+def _choice(strategy: Strategy, objectives: int) -> _Choice:
+    found = (_SEVERAL if objectives > 1 else _ONE).get(strategy)
     if found is None:
         raise BadInputError(
-            f"The strategy {strategy!r} seeks one objective, and there are {len(directions)}.",
+            f"The strategy {strategy!r} seeks one objective, and there are {objectives}.",
             "Use bayesian, tpe, sobol, random or grid, or seek one objective.",
             code="StrategyUnsuited",
         )

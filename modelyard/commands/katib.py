@@ -25,7 +25,9 @@ def katib(
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{file} cannot be read: {error}.", "Check the path.") from error
+        raise BadInputError(
+            f"{file} cannot be read: {error}.", "Give a file of YAML in UTF-8."
+        ) from error
     found = experiments.read(text)
     if json:
         output.as_json({"parameters": found.parameters, "left_out": found.left_out})

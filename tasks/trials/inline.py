@@ -22,6 +22,7 @@ from registry import tracking, trial_runs
 from registry.trial_book import TrialBook
 from tasks import checkpoints, running, training
 from tasks.following import following
+from tasks.parameters import Scalar
 from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Workplace
 from tasks.training_request import Training
@@ -154,9 +155,13 @@ class InlineLauncher(Launcher):
                 if trial.state not in ACTIVE and trial.mlflow_run_id in self._unsettled:
                     self._settle(trial, trial.mlflow_run_id)
 
+    def _hyperparameters(self, trial: Trial) -> dict[str, Scalar]:
+        """What the trial's script is given: what is fixed, and its point."""
+        return {**self._setting.training.hyperparameters, **trial.parameters}
+
     def _settle(self, trial: Trial, run_id: str) -> None:
         """Conclude a trial of which MLflow may have nothing but its run."""
-        self._book.begin(run_id, trial.parameters)
+        self._book.begin(run_id, self._hyperparameters(trial))
         for report in kept.read(self._setting.place(trial.number).root / _REPORTS):
             self._record_again(run_id, report)
         self.conclude(trial)
@@ -241,7 +246,7 @@ class InlineLauncher(Launcher):
         tell = partial(self._tell, trial.number)
         running_.reports = Reports(place.root / _REPORTS, setting.metrics, tell)
         self._open(running_, running_.reports)
-        self._book.begin(running_.run_id, trial.parameters)
+        self._book.begin(running_.run_id, self._hyperparameters(trial))
         try:
             if retried and place.finished.exists():
                 ended = self._ended_before(request, running_, running_.reports)

@@ -244,7 +244,10 @@ def _finished(number: int, run: TrialFlow) -> Finished:
     """How a trial has ended by itself."""
     if run.word == statuses.COMPLETE:
         return Finished(number)
-    return Finished(number, _failed(run.message or run.word, "TrialFailed", run.word))
+    code, colon, message = run.message.partition(": ")  # as lifecycle.failed() writes it
+    if not colon or not code.isalnum():
+        code, message = "TrialFailed", run.message or run.word
+    return Finished(number, _failed(message, code, run.word))
 
 
 def _failed(message: str, code: str, state: str = "FAIL TRAIN") -> RunFailedError:

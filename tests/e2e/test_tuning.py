@@ -86,9 +86,7 @@ def test_every_state_that_a_trial_can_end_in(stack, dispatch):
         (7, "best", "SUCCEEDED", 0.25),
     ]
     assert result["best"]["number"] == 7
-    assert result["trials"][2]["reason"].startswith(
-        "ScriptFailed" if dispatch == "inline" else "TrialFailed: ScriptFailed"
-    )
+    assert result["trials"][2]["reason"].startswith("ScriptFailed: The script failed")
 
     parent = _run_of(stack, result["mlflow_run_id"])
     assert parent["status"] == "FINISHED"

@@ -23,7 +23,8 @@ def row(number: int, **fields: Any) -> dict[str, Any]:
     return {
         "number": number, "parameters": {"lr": 0.5}, "state": "SUCCEEDED", "values": (0.25,),
         "reports": (), "violations": (), "reason": "", "mlflow_run_id": None,
-        "flow_run_id": None, "attempts": 1, "losses": 0, "created": 1.0, "started": 2.0, "ended": 3.0, **fields,
+        "flow_run_id": None, "attempts": 1, "losses": 0,
+        "created": 1.0, "started": 2.0, "ended": 3.0, **fields,
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tuning.objectives import Constraint, Objective
 from tuning.trials import ACTIVE, Trial, TrialState
 
 LOSS = Objective(metric="loss", direction="minimize")
+_FOUR = Limits(4, None, 2)
 FAILED = RunFailedError("It broke.", state="FAIL TRAIN", code="ScriptFailed")
 
 
@@ -109,7 +110,7 @@ class Scene:
         plan = {"constraints": (), **plan}
         return Tuner(Plan(objectives, limits=now, **plan), self.points, save=self.rows.save)
 
-    def run(self, limits=Limits(4, None, 2), launcher=None, stop=lambda: False, **given):
+    def run(self, limits=_FOUR, stop=lambda: False, **given):
         plan = {
             key: given.pop(key) for key in list(given) if key not in {"reports", "end", "runs"}
         }
@@ -204,9 +205,10 @@ def test_a_trial_that_reports_no_finite_number_has_no_value(scene):
 
 def test_a_constraint_whose_metric_is_missing(scene):
     constraint = Constraint(metric="size", max=10)
+    sizes = ((), (12,), (math.nan,))
     scene.run(
         Limits(3, None, 1), constraints=(constraint,),
-        reports=lambda trial: [0.5, *[("size", value) for value in ((), (12,), (math.nan,))[trial.number]]],
+        reports=lambda trial: [0.5, *[("size", value) for value in sizes[trial.number]]],
     )  # fmt: skip
     assert scene.states() == ["METRICS_UNAVAILABLE", "SUCCEEDED", "METRICS_UNAVAILABLE"]
     assert scene.rows[1].violations == (2.0,)
@@ -350,11 +352,12 @@ def test_killed_at_any_save_a_restart_loses_and_repeats_nothing(data):
     scene = Scene(points=Points(data.draw(st.integers(1, 8))))
     limits = Limits(data.draw(st.integers(1, 8)), None, data.draw(st.integers(1, 3)))
     finished: list[int] = []
+    late_ = st.booleans()
     for attempt in range(20):
         saves_left = data.draw(st.integers(0, 12)) if attempt < 19 else 10**6
         done_before = {number for number, trial in scene.rows.items() if trial.state not in ACTIVE}
 
-        def save(*trials, before=saves_left, kills=[0], late=data.draw(st.booleans())):  # noqa: B006
+        def save(*trials, before=saves_left, kills=[0], late=data.draw(late_)):  # noqa: B006, B008
             kills[0] += 1
             if kills[0] > before and not late:
                 raise _KilledError

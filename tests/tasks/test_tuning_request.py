@@ -74,6 +74,10 @@ def _of(name: str, type_: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "type": type_, **more}
 
 
+_MANY = {f"k{number}": number for number in range(100)}
+_LONG = [_of(f"x{number}", "categorical", values=["", "y" * 3900, "z"]) for number in range(26)]
+
+
 class TestCheck:
     @pytest.mark.parametrize(
         "change",
@@ -150,15 +154,8 @@ class TestCheck:
                 "TextInvalid", "parameters[0].values[0]",
             ),
             ({"hyperparameters": {"y": "\0"}}, "TextInvalid", "hyperparameters.y"),
-            ({"hyperparameters": {f"k{n}": n for n in range(100)}}, "HyperparametersTooMany", "101"),
-            (
-                {
-                    "parameters": [
-                        _of(f"x{n}", "categorical", values=["", "y" * 3900, "z"]) for n in range(26)
-                    ]
-                },
-                "HyperparametersTooLong", "100000",
-            ),
+            ({"hyperparameters": _MANY}, "HyperparametersTooMany", "101"),
+            ({"parameters": _LONG}, "HyperparametersTooLong", "100000"),
             ({"parameters": [{**X, "name": "a b"}]}, "ParameterNameInvalid", "'a b'"),
             ({"metrics": [{"name": "loss", "pattern": "("}]}, "MetricPatternInvalid", "loss"),
             ({"max_trials": 0}, "ParameterInvalid", "max_trials"),
@@ -462,7 +459,7 @@ class TestWarmStart:
             tuning_warm_start.check(tuning(warm_start="earlier"))
 
         assert raised.value.code == "WarmStartDiffers"
-        assert "to minimize loss" in raised.value.message
+        assert "to minimize the best loss" in raised.value.message
 
     def test_its_name_becomes_its_id(self) -> None:
         given = {"warm_start": "earlier", "name": "n"}
