@@ -137,7 +137,8 @@ def list_all(flow: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         runs = list(itertools.islice(found, limit))
         names = _flow_names(client, runs)
     tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
-    more = tunings.summaries({str(run.id): _mlflow_run_id(run) for run in tuned})
+    over = {str(run.id) for run in tuned if run.state and run.state.is_final()}
+    more = tunings.summaries({str(run.id): _mlflow_run_id(run) for run in tuned}, over)
     return [{**_row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs]
 
 
@@ -229,18 +230,19 @@ def _result(run: FlowRun, flow: str) -> dict[str, Any] | None:
     if mlflow_run_id is None:
         return None
     try:
-        return _RESULTS.get(flow, _own_result)(str(run.id), mlflow_run_id)
+        over = bool(run.state and run.state.is_final())
+        return _RESULTS.get(flow, _own_result)(str(run.id), mlflow_run_id, over)
     except MlflowException:  # deleted in MLflow
         return None
 
 
-def _own_result(_: str, mlflow_run_id: str) -> dict[str, Any]:
+def _own_result(_: str, mlflow_run_id: str, over: bool) -> dict[str, Any]:
     return tracking.result(mlflow_run_id)
 
 
 # What runs of a flow have to show where that is not in their own MLflow run alone; told the flow
-# run and the MLflow run.
-_RESULTS: dict[str, Callable[[str, str], dict[str, Any]]] = {tunings.FLOW: tunings.result}
+# run, the MLflow run, and whether it is over.
+_RESULTS: dict[str, Callable[[str, str, bool], dict[str, Any]]] = {tunings.FLOW: tunings.result}
 
 
 def submit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import ViewType
@@ -61,8 +61,14 @@ def _value(values: Sequence[float] | None, *, single: bool) -> Any:
     return next(iter(finite), None) if single else finite
 
 
-def result(flow_run_id: str, mlflow_run_id: str) -> dict[str, Any]:
+def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str, Any]:
     """What a tuning has to show, also while it runs.
+
+    Args:
+        flow_run_id: Its flow run.
+        mlflow_run_id: Its MLflow run.
+        over: Whether it has ended. Trials beside one that was killed run no more, whatever their
+            rows say.
 
     Returns:
         ``{"mlflow_run_id", "best", "trials"}``; ``best`` is None while there is none. Of several
@@ -70,7 +76,7 @@ def result(flow_run_id: str, mlflow_run_id: str) -> dict[str, Any]:
     """
     tags = client().get_run(mlflow_run_id).data.tags
     single = _is_single(tags)
-    shown = [_trial(row, single=single) for row in trials.outline(flow_run_id)]
+    shown = [_trial(row, single=single, over=over) for row in trials.outline(flow_run_id)]
     by_number = {trial["number"]: trial for trial in shown}
     best = [_brief(by_number[number]) for number in _best(tags) if number in by_number]
     return {
@@ -81,10 +87,11 @@ def result(flow_run_id: str, mlflow_run_id: str) -> dict[str, Any]:
     }
 
 
-def _trial(row: Mapping[str, Any], *, single: bool) -> dict[str, Any]:
+def _trial(row: Mapping[str, Any], *, single: bool, over: bool) -> dict[str, Any]:
+    ended = over and row["state"] in trials.ACTIVE and not row["flow_run_id"]
     return {
         "number": row["number"],
-        "state": row["state"],
+        "state": "KILLED" if ended else row["state"],
         "parameters": row["parameters"],
         "value": _value(row["values"], single=single),
         "mlflow_run_id": row["mlflow_run_id"],
@@ -97,13 +104,16 @@ def _brief(trial: Mapping[str, Any]) -> dict[str, Any]:
     return {name: trial[name] for name in ("number", "parameters", "value", "mlflow_run_id")}
 
 
-def summaries(tunings: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
+def summaries(
+    tunings: Mapping[str, str | None], over: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
     """What a list shows of tunings: how many trials, and the best value where one is best.
 
     It asks as often for many as for one.
 
     Args:
         tunings: The MLflow run of each flow run, where it has one.
+        over: Those that have ended, of which nothing runs any more.
     """
     if not tunings:
         return {}
@@ -113,6 +123,8 @@ def summaries(tunings: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
         tuning: {
             "trials": {
                 group: sum(counts.get(tuning, {}).get(state, 0) for state in states)
+                if group != "running" or tuning not in over
+                else 0
                 for group, states in _COUNTED.items()
             },
             "best": best.get(tuning),

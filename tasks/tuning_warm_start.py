@@ -67,7 +67,11 @@ def check(tuning: Tuning) -> None:
         )
     wanted = [(one.metric, one.direction, one.use) for one in tuning.objective]
     given = found["parameters"].get("objective", [])
-    sought = [(one["metric"], one["direction"], one.get("use", "best")) for one in as_list(given)]
+    sought = [
+        (one.get("metric"), one.get("direction"), one.get("use", "best"))
+        for one in as_list(given) or ()
+        if isinstance(one, Mapping)
+    ]
     if sought != wanted:
         raise BadInputError(
             f"warm_start: {tuning.warm_start!r} sought {_told(sought)}, and this one seeks "

@@ -398,7 +398,7 @@ class TestConduct:
         before = [
             Trial(0, {"x": 0.1}, TrialState.SUCCEEDED, (0.5,)),
             Trial(1, {"x": 0.2}, TrialState.FAILED),
-            Trial(2, {"x": 0.3}, TrialState.RUNNING, started=1.0, attempts=2),
+            Trial(2, {"x": 0.3}, TrialState.RUNNING, started=1.0, losses=1),
         ]
         search = tuning._search(request_, 1, 0.0)
 

@@ -207,6 +207,23 @@ class TestBrokenServer:
         assert tracking.client().get_run(run_id).data.params == {"x": "1"}
         assert said == []
 
+    def test_what_is_observed_during_a_request_that_fails_comes_after(
+        self, book: TrialBook, run_id: str
+    ) -> None:
+        server = Server(book)
+        really = book._store.log_batch
+
+        def fails(*_: Any) -> None:
+            book.observe(run_id, "loss", 2.0, None, None)
+            book._store.log_batch = really  # type: ignore[method-assign]
+            raise broken()
+
+        book._store.log_batch = fails  # type: ignore[method-assign]
+        book.observe(run_id, "loss", 1.0, None, None)
+        eventually(lambda: server.taken, "it is taken")
+
+        assert server.taken == [([1.0, 2.0], [], [])]
+
     def test_after_the_first_of_several_requests_the_others_are_sent_again(
         self, book: TrialBook, run_id: str
     ) -> None:

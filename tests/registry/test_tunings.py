@@ -64,6 +64,16 @@ class TestResult:
         }  # fmt: skip
         assert list(found["trials"][0]["parameters"]) == ["z", "a"]
 
+    def test_beside_a_tuning_that_is_over_no_trial_runs(self, tuning: Tuning) -> None:
+        beside = row(0, state="RUNNING", values=None)
+        trials.save(tuning.id, beside, row(1, state="RUNNING", values=None, flow_run_id="f"))
+
+        for over, state, running in ((False, "RUNNING", 2), (True, "KILLED", 0)):
+            found = tunings.result(tuning.id, tuning.run_id, over)
+            assert [each["state"] for each in found["trials"]] == [state, "RUNNING"]
+            told = tunings.summaries({tuning.id: tuning.run_id}, {tuning.id} if over else ())
+            assert told[tuning.id]["trials"]["running"] == running
+
     def test_the_best_is_what_the_tuning_says(self, tuning: Tuning) -> None:
         trials.save(tuning.id, row(0, values=(0.0,)), row(1, values=(9.0,)))
 
@@ -126,6 +136,8 @@ class TestList:
     def test_it_counts_the_trials_and_tells_the_best_value(
         self, tuning: Tuning, prefect: PrefectClient
     ) -> None:
+        tuning = Tuning(prefect, f"{tuning.name}-1", tuning.scratch, Running())
+        tunings.mark_objectives(tuning.run_id, ["loss"])
         states = [
             "SUCCEEDED", "EARLY_STOPPED", "CREATED", "RUNNING", "RUNNING", "FAILED",
             "METRICS_UNAVAILABLE", "KILLED",
