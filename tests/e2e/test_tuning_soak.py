@@ -1,7 +1,5 @@
 """A tuning that is disturbed by kills; `make soak` disturbs many."""
 
-import random
-
 import pytest
 
 from tests.e2e.tuning_soak import soak
@@ -11,8 +9,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.timeout(600)
 def test_whatever_is_killed_a_tuning_loses_and_repeats_nothing():
-    seed = random.SystemRandom().randrange(10**6)
-    tally = soak(tunings=1, seed=seed)
-    assert tally.kept, f"seed {seed}: {tally}"
+    tally = soak(tunings=1, seed=1)
+    assert tally.kept, tally
     assert sum(tally.kills.values()) > 0
     assert tally.states == {"COMPLETE MaxTrialsReached": 1}, tally

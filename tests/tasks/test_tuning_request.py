@@ -449,8 +449,8 @@ class TestWarmStart:
         "sought",
         [
             [], [{**LOSS, "direction": "maximize"}], [{**LOSS, "metric": "f1"}],
-            [LOSS, {"metric": "f1", "direction": "maximize"}], [{"metric": "loss"}], ["loss"], None,
-            [{**LOSS, "use": "last"}],
+            [LOSS, {"metric": "f1", "direction": "maximize"}], [{"metric": "loss"}], ["loss"],
+            None, [{**LOSS, "use": "last"}],
         ],
         ids=str,
     )  # fmt: skip
