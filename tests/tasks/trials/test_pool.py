@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from mlflow.exceptions import RestException
 from prefect.client.schemas.objects import StateType
 
 from registry import tracking, trial_runs
@@ -200,16 +201,19 @@ class TestPool(Contract):
         assert scene.values(0) == [0.5]
 
     def test_one_whose_mlflow_run_was_deleted_comes_to_its_end(
-        self, scene: Scene, launcher: Launcher
+        self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        def gone(*_: object) -> list[float]:
+            raise RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"})
+
         until = scene.scratch / "until"
         launcher.launch(trial(0, reports="[0.5]", until=str(until)))
         eventually(lambda: scene.values(0), "it reports")
-        gone = "0" * 32
-        launcher._running[0].mlflow_run_id = gone  # type: ignore[attr-defined]
+        monkeypatch.setattr(trial_runs, "history", gone)
         until.touch()
 
         assert scene.end(0) == Finished(0)
+        assert scene.values(0) == [0.5]
 
     def test_one_that_prefect_refuses_has_failed_and_holds_up_no_other(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
