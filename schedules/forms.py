@@ -1,0 +1,44 @@
+"""What the groups of fields that describe a schedule have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from infra.errors import BadInputError
+
+
+class Form(BaseModel):
+    """A group of fields; one that is null is left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def whole_number(value: Any, what: str, low: int, high: int, code: str) -> int:
+    """``value``, if it is a whole number within bounds.
+
+    Args:
+        value: What was given.
+        what: What it is, for the error's sentence.
+        low: The least that it may be.
+        high: The most.
+        code: The error's.
+
+    Raises:
+        BadInputError: If it is anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise BadInputError(
+        f"The {what} is not a whole number from {low} to {high}.",
+        "Give one, without quotes, or leave it out.", code=code,
+    )  # fmt: skip

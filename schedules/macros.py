@@ -1,0 +1,152 @@
+"""The time of a slot in the parameters of its run.
+
+A macro stands between ``{{`` and ``}}`` in a text, anywhere in the parameters:
+
+- ``{{ slot }}``: the slot in UTC, as ``2026-03-01T09:00:00Z``
+- ``{{ slot.strftime('%Y-%m-%d') }}``: the slot in UTC, in a format
+- ``{{ slot.local }}``, ``{{ slot.local.strftime('%Y-%m-%d') }}``: the same in the schedule's zone,
+  whose date is another one for some hours of each day
+- ``{{ 'text' }}``: the text itself, so that ``{{ '{{' }}`` writes two braces
+
+Nothing is executed, and anything else between the braces is refused when it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from infra.errors import BadInputError
+
+_OPENING = "{{"
+_MACRO = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_SLOT = re.compile(
+    r"slot(?P<local>\.local)?(?:\.strftime\(\s*(?P<quote>['\"])(?P<format>[^'\"]*)(?P=quote)\s*\))?"
+)
+_QUOTED = re.compile(r"(['\"])(.*)\1", re.DOTALL)
+_DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip
+
+# In English and the same on every machine, which the standard library's are not.
+_DIRECTIVES: dict[str, Callable[[datetime], str]] = {
+    "Y": lambda at: f"{at.year:04}",
+    "y": lambda at: f"{at.year % 100:02}",
+    "m": lambda at: f"{at.month:02}",
+    "d": lambda at: f"{at.day:02}",
+    "e": lambda at: f"{at.day:2}",
+    "j": lambda at: f"{at.timetuple().tm_yday:03}",
+    "H": lambda at: f"{at.hour:02}",
+    "I": lambda at: f"{(at.hour - 1) % 12 + 1:02}",
+    "p": lambda at: "AM" if at.hour < 12 else "PM",
+    "M": lambda at: f"{at.minute:02}",
+    "S": lambda at: f"{at.second:02}",
+    "s": lambda at: f"{at.timestamp():.0f}",
+    "a": lambda at: _DAYS[at.weekday()][:3],
+    "A": lambda at: _DAYS[at.weekday()],
+    "b": lambda at: _MONTHS[at.month - 1][:3],
+    "B": lambda at: _MONTHS[at.month - 1],
+    "u": lambda at: f"{at.isoweekday()}",
+    "w": lambda at: f"{at.isoweekday() % 7}",
+    "G": lambda at: f"{at.isocalendar().year:04}",
+    "V": lambda at: f"{at.isocalendar().week:02}",
+    "F": lambda at: f"{at:%Y-%m-%d}",
+    "T": lambda at: f"{at:%H:%M:%S}",
+    "R": lambda at: f"{at:%H:%M}",
+    "z": lambda at: f"{at:%z}",
+    "%": lambda _: "%",
+}
+
+
+def check(parameters: Any) -> None:
+    """Refuse parameters with a macro that is not known.
+
+    Args:
+        parameters: Mappings, lists and plain values, as JSON has them.
+
+    Raises:
+        BadInputError: ``MacroUnknown``, ``MacroFormatInvalid`` or ``MacroNotClosed``.
+    """
+    fill(parameters, datetime(2000, 1, 1, tzinfo=UTC))
+
+
+def fill(parameters: Any, slot: datetime, timezone: str = "UTC") -> Any:
+    """A copy of the parameters, with the macros in its texts replaced; keys stay as they are.
+
+    Args:
+        parameters: Mappings, lists and plain values, as JSON has them.
+        slot: The slot.
+        timezone: The schedule's.
+
+    Raises:
+        BadInputError: As ``check`` does.
+    """
+    if isinstance(parameters, str):
+        return _filled(parameters, slot, timezone)
+    if isinstance(parameters, Mapping):
+        return {name: fill(value, slot, timezone) for name, value in parameters.items()}
+    if isinstance(parameters, list | tuple):
+        return [fill(value, slot, timezone) for value in parameters]
+    return parameters
+
+
+def strftime(at: datetime, form: str) -> str:
+    """An instant in a format, in English.
+
+    Raises:
+        BadInputError: ``MacroFormatInvalid``.
+    """
+
+    def part(match: re.Match[str]) -> str:
+        found = _DIRECTIVES.get(match[1])
+        if found is None:
+            raise BadInputError(
+                f"A macro's format has '%{match[1]}', which is not known.",
+                f"Use any of {' '.join('%' + name for name in _DIRECTIVES)}.",
+                code="MacroFormatInvalid",
+            )
+        return found(at)
+
+    return _DIRECTIVE.sub(part, form)
+
+
+def _filled(text: str, slot: datetime, timezone: str) -> str:
+    if _OPENING not in text:
+        return text
+    done = []
+    place = 0
+    while (begin := text.find(_OPENING, place)) >= 0:
+        match = _MACRO.match(text, begin)
+        if match is None:
+            raise BadInputError(
+                "A parameter has '{{' without '}}' after it.",
+                "Close the macro, or write {{ '{{' }} for the braces themselves.",
+                code="MacroNotClosed",
+            )
+        done += [text[place:begin], _value(match[1].strip(), slot, timezone)]
+        place = match.end()
+    return "".join([*done, text[place:]])
+
+
+def _value(macro: str, slot: datetime, timezone: str) -> str:
+    if quoted := _QUOTED.fullmatch(macro):
+        return quoted[2]
+    found = _SLOT.fullmatch(macro)
+    if found is None:
+        raise BadInputError(
+            f"The macro {macro[:40]!r} is not known.",
+            "Use {{ slot }}, {{ slot.strftime('%Y-%m-%d') }}, either with slot.local, "
+            "or {{ '{{' }} for two braces.",
+            code="MacroUnknown",
+        )
+    at = slot.astimezone(ZoneInfo(timezone) if found["local"] else UTC)
+    if found["format"] is not None:
+        return strftime(at, found["format"])
+    return at.isoformat() if found["local"] else f"{at:%Y-%m-%dT%H:%M:%SZ}"
