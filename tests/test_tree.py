@@ -19,7 +19,17 @@ _LONG_BY_NATURE = {
     ("flows/training.py", "train"),
     ("flows/tuning.py", "tune"),
 }
-_FOLDERS = ("modelyard", "flows", "tasks", "schedules", "tuning", "registry", "infra", "tests", "benchmarks")
+_FOLDERS = (
+    "modelyard",
+    "flows",
+    "tasks",
+    "schedules",
+    "tuning",
+    "registry",
+    "infra",
+    "tests",
+    "benchmarks",
+)
 
 _HOSTS = re.compile(
     r"\b(?:pypi\.org|pythonhosted\.org|pypi\.python\.org|npmjs\.(?:org|com)|anaconda\.(?:org|com)"
