@@ -73,8 +73,7 @@ class Cron:
             if wall is None:
                 return None
             if wall < segment.end + segment.offset:
-                slot = max(wall - segment.offset, segment.start)
-                return slot if slot <= LAST else None
+                return max(wall - segment.offset, segment.start)
             second = segment.end
         return None
 
@@ -87,8 +86,7 @@ class Cron:
             if wall is None:
                 return None
             if wall >= self._floor(segment):
-                slot = max(wall - segment.offset, segment.start)
-                return slot if slot >= FIRST else None
+                return max(wall - segment.offset, segment.start)
             second = segment.start - 1
         return None
 

@@ -187,7 +187,7 @@ def _range(element: str, kind: _Kind) -> tuple[int, int, int]:
         low, high = kind.low, kind.high
     else:
         first, hyphen, last = body.partition("-")
-        if _is_extension(body, kind) or _is_extension(first, kind):
+        if _EXTENSION.fullmatch(body.upper()) or _EXTENSION.fullmatch(first.upper()):
             raise _wrong(
                 kind, element, "uses an extension (L, W, #, R, H) that is not supported",
                 "CronExtension",
@@ -203,10 +203,6 @@ def _range(element: str, kind: _Kind) -> tuple[int, int, int]:
     if not int(step_text):
         raise _wrong(kind, element, "has a step of 0", "CronStepZero")
     return low, high, int(step_text)
-
-
-def _is_extension(text: str, kind: _Kind) -> bool:
-    return text.lower() not in kind.names and bool(_EXTENSION.fullmatch(text.upper()))
 
 
 def _value(text: str, element: str, kind: _Kind) -> int:

@@ -93,6 +93,7 @@ def _utc(expression: str, after: str, number: int) -> list[str]:
         # A day of the month or of the week is enough, unless one of them has a star.
         ("0 0 0 13 * FRI", ["2026-01-02 00:00:00", "2026-01-09 00:00:00", "2026-01-13 00:00:00"]),
         ("0 0 0 */2 * FRI", ["2026-01-09 00:00:00", "2026-01-23 00:00:00"]),
+        ("0 0 0 */2,4 * FRI", ["2026-01-09 00:00:00", "2026-01-23 00:00:00"]),
         ("0 0 0 13 * */5", ["2026-02-13 00:00:00", "2026-03-13 00:00:00"]),
         ("0 0 0 13 * ?", ["2026-01-13 00:00:00"]),
         ("0 0 0 1-31 * FRI", ["2026-01-02 00:00:00", "2026-01-03 00:00:00"]),
@@ -289,6 +290,7 @@ def test_a_slot_in_the_second_of_two_equal_hours_has_none_before_it_in_that_hour
     assert cron.latest(again + 1800) == again - 1
     assert cron.next(again + 1800) == _second("2026-11-02T01:00:00-05:00")
     assert cron.count(again - 3601, again + 3600) == 3600
+    assert cron.count(again, again + 1800) == 0
 
 
 def test_the_first_and_the_last_year() -> None:

@@ -153,6 +153,12 @@ def test_a_trigger_without_a_slot_until_its_end_is_refused_when_it_is_written() 
     Trigger(**_NOON).check_fires()
 
 
+def test_a_time_just_before_a_change_east_of_greenwich() -> None:
+    trigger = Trigger(**_NOON | {"timezone": "Europe/Berlin", "start": "2026-03-29T01:30"})
+
+    assert trigger.start == _at("2026-03-29T00:30:00Z")
+
+
 def test_what_is_stored_is_read_again() -> None:
     trigger = Trigger(**_NOON | {"timezone": "Asia/Seoul", "start": "2026-03-02", "end": None})
     first = trigger.next(trigger.base)
