@@ -51,6 +51,10 @@ _VERBS = {
         "modelyard.commands.tensorboard",
         "Show the TensorBoard logs of an experiment or a run.",
     ),
+    "schedule": (
+        "modelyard.commands.schedule",
+        "Schedules: create, list, show, update, start, stop, copy, trigger, backfill, preview.",
+    ),
     "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
 }
@@ -79,7 +83,7 @@ class _Verbs(typer.core.TyperGroup):
 
 
 # Verbs that import what the fork server of a running stack has imported already.
-_FORKED = {"run", "runs", "experiment", "template", "model", "tensorboard"}
+_FORKED = {"run", "runs", "experiment", "template", "model", "schedule", "tensorboard"}
 _FORKED_VARIABLE = "MODELYARD_FORKED"
 
 

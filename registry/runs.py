@@ -252,35 +252,51 @@ def submit(
     user: str,
     labels: Mapping[str, str] = MappingProxyType({}),
     once: str | None = None,
+    tags: Iterable[str] = (),
+    checked: bool = True,
 ) -> str:
     """Create a run of ``deployment``, to be started by its pool; its id.
 
     Args:
-        deployment: Its name.
-        parameters: What the run is told; they have been checked.
+        deployment: Its name, which is its flow's as well, or else ``flow/deployment``.
+        parameters: What the run is told.
         name: What the run is called; given by Prefect if None.
         user: Who starts it.
         labels: Further labels of the run.
         once: A key; the run that was created with it before is found again.
+        tags: Further tags of the run.
+        checked: Whether its parameters were checked and filled; else the run does that itself.
 
     Raises:
         NotFoundError: If the deployment is not registered.
     """
+    found = check_deployment(deployment)
+    with _prefect() as client:
+        run = client.create_flow_run_from_deployment(
+            found,
+            parameters=parameters,
+            name=name,
+            labels={**labels, USER_LABEL: user, **({CHECKED_LABEL: "true"} if checked else {})},
+            idempotency_key=once,
+            tags=list(tags),
+        )
+    return str(run.id)
+
+
+def check_deployment(deployment: str) -> UUID:
+    """The id of a deployment, named as :func:`submit` has it.
+
+    Raises:
+        NotFoundError: If it is not registered.
+    """
+    path = deployment if "/" in deployment else f"{deployment}/{deployment}"
     with _prefect() as client:
         try:
-            found = client.read_deployment_by_name(f"{deployment}/{deployment}")
+            return client.read_deployment_by_name(path).id
         except ObjectNotFound as error:
             raise NotFoundError(
                 f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
             ) from error
-        run = client.create_flow_run_from_deployment(
-            found.id,
-            parameters=parameters,
-            name=name,
-            labels={**labels, USER_LABEL: user, CHECKED_LABEL: "true"},
-            idempotency_key=once,
-        )
-    return str(run.id)
 
 
 def ended(key: str) -> bool:

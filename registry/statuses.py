@@ -49,6 +49,11 @@ def word(flow: str, state: State | None) -> str:
     return _BY_TYPE[state.type]
 
 
+def is_failure(word: str) -> bool:
+    """Whether a run with this word has failed."""
+    return word.startswith("FAIL") or word in {TIMED_OUT, CREATE_FAILED}
+
+
 def detail(state: State | None) -> str:
     """The reference's bracketed word, such as ``GoalReached``; empty where there is none."""
     name = (state.name if state else None) or ""

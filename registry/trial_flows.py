@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,7 +11,6 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 from infra import identity
 from registry import runs, statuses, tracking
@@ -106,28 +104,3 @@ def read(ids: Iterable[str]) -> dict[str, TrialFlow]:
                     mlflow_run_id=str(labels.get(tracking.MLFLOW_RUN_LABEL) or ""),
                 )
     return found
-
-
-def ask_to_stop(run_id: str) -> None:
-    """Ask for the end of a run, which may take a while; one that has ended or is gone stays so."""
-    found = UUID(run_id)
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
-        run = client.read_flow_run(found)
-        state = run.state
-        if state and (state.is_final() or state.type == StateType.CANCELLING):
-            return
-        if state is None or state.type == StateType.SCHEDULED:
-            client.set_flow_run_state(found, Cancelled(message="Stopped."))
-            if client.read_flow_run(found).run_count == run.run_count:
-                return
-        # It has begun, perhaps just now, so that somebody has to end its process.
-        client.set_flow_run_state(found, Cancelling(message="Stopping."), force=True)
-
-
-def go_on(run_id: str) -> None:
-    """Run again a run that failed or was stopped; it resumes from its checkpoints."""
-    found = UUID(run_id)
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
-        state = client.read_flow_run(found).state
-        if state and state.is_final() and not state.is_completed():
-            client.set_flow_run_state(found, AwaitingRetry(message="Again."), force=True)

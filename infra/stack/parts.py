@@ -25,7 +25,7 @@ _PRELOADED = (
     "mlflow.tracking.request_header.registry", "flows.submission",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
     "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
-    "modelyard.commands.tensorboard", "infra.storage.s3",
+    "modelyard.commands.schedule", "modelyard.commands.tensorboard", "infra.storage.s3",
 )  # fmt: skip
 POOLS = ("gpu", "cpu")
 
@@ -192,5 +192,12 @@ def build(
             needs=("deploy",),
             runs=True,
             alone=False,  # its runs bear its mark as well, and end by themselves
+        ),
+        Part(
+            "scheduler",
+            forked.command(home, "modelyard.scheduler"),
+            functools.partial(forked.accepts, home.sockets / "scheduler.sock"),
+            needs=("deploy",),
+            runs=True,
         ),
     ]

@@ -12,7 +12,7 @@ import httpx
 from mlflow.exceptions import MlflowException
 
 from infra.errors import ModelyardError, RunFailedError
-from registry import statuses, trial_flows, trial_runs
+from registry import run_requests, statuses, trial_flows, trial_runs
 from registry.trial_book import TrialBook
 from registry.trial_flows import TrialFlow
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
@@ -175,7 +175,7 @@ class PoolLauncher(Launcher):
         if not one.flow_run_id:
             one.flow_run_id = self._submit(one.trial)
         if one.stop:
-            trial_flows.ask_to_stop(one.flow_run_id)
+            run_requests.ask_to_stop(one.flow_run_id)
 
     def _submit(self, trial: Trial) -> str:
         setting = self._setting
@@ -212,7 +212,7 @@ class PoolLauncher(Launcher):
         goes_on = not one.stop and (lost or stopped)
         if goes_on:
             self._setting.logger.info("The run of trial %d goes on.", one.trial.number)
-            trial_flows.go_on(one.flow_run_id)
+            run_requests.go_on(one.flow_run_id)
             one.lost = one.lost or lost
         if run.word != statuses.STOP_IN_PROGRESS:
             one.again = False  # from now on, somebody else has stopped it

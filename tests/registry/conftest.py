@@ -57,7 +57,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         server.wait(30)
 
 
-def _new_database(home: Home) -> str:
+def new_database(home: Home) -> str:
+    """The address of an empty database."""
     name = f"registry_{uuid.uuid4().hex}"
     with psycopg.connect(
         host=str(home.sockets), user=postgres.USER, dbname="postgres", autocommit=True
@@ -69,7 +70,7 @@ def _new_database(home: Home) -> str:
 @pytest.fixture(scope="session")
 def catalogue_url(database_home: Home) -> str:
     """An empty database of this session's registry tests."""
-    return _new_database(database_home)
+    return new_database(database_home)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def sqlite(tmp_path: Path) -> str:
 @pytest.fixture
 def postgresql(database_home: Home) -> str:
     """An empty database of its own."""
-    return _new_database(database_home)
+    return new_database(database_home)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
-from registry import runs, tracking, trial_flows
+from registry import run_requests, runs, tracking, trial_flows
 from registry.trial_flows import PARENT_LABEL, TRIAL_LABEL
 from tests.processes import eventually
 from tests.registry.tuned import opening
@@ -54,7 +54,8 @@ class FakePool:
         """One that launchers ask instead of the real one."""
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
-        monkeypatch.setattr(trial_flows, "get_client", lambda **_: contextlib.nullcontext(fake))
+        for asking in (trial_flows, run_requests):
+            monkeypatch.setattr(asking, "get_client", lambda **_: contextlib.nullcontext(fake))
         return fake
 
     def close(self) -> None:

@@ -1,0 +1,210 @@
+"""``modelyard schedule``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from flows import scheduling
+from flows.lifecycle import connected
+from infra.errors import BadInputError
+from modelyard import output, parameters
+from modelyard.output import Json
+from modelyard.parameters import File, Pairs
+from schedules import verbs, views
+from schedules.trigger import Trigger, read_time
+from schedules.verbs import Written
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
+
+Schedule = Annotated[str, typer.Argument(help="The schedule's name or id.")]
+Deployment = Annotated[
+    str, typer.Argument(help="What it runs: a flow, such as train, or flow/deployment.")
+]
+Cron = Annotated[
+    str | None,
+    typer.Option(help="Six fields, seconds first; or five; or @daily and the like; @every 1h30m."),
+]
+Interval = Annotated[
+    int | None, typer.Option("--interval", help="Instead: the seconds from slot to slot.")
+]
+Zone = Annotated[str | None, typer.Option(help="Whose clocks a cron expression is read by.")]
+Start = Annotated[str | None, typer.Option(help="Slots are after this: ISO 8601.")]
+End = Annotated[str | None, typer.Option(help="And not after this.")]
+PolicyPairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy", help="key=value: catchup, catchup_window, max_catchup_runs, max_concurrency, "
+        "overlap, jitter, grace, pause_after_failures.",
+    ),
+]  # fmt: skip
+Description = Annotated[str | None, typer.Option(help="A description.")]
+_COLUMNS = ("name", "state", "detail", "deployment", "when", "timezone", "next_slot")
+
+
+def _trigger(
+    cron: str | None, interval: int | None, zone: str | None, start: str | None, end: str | None
+) -> dict[str, Any]:
+    given = {
+        "cron": cron, "interval_seconds": interval, "timezone": zone, "start": start, "end": end,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@app.command()
+def create(
+    name: Schedule,
+    deployment: Deployment,
+    cron: Cron = None,
+    interval: Interval = None,
+    timezone: Zone = None,
+    start: Start = None,
+    end: End = None,
+    policy: PolicyPairs = None,
+    file: File = None,
+    parameter: Pairs = None,
+    description: Description = None,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")] = False,
+    json: Json = False,
+) -> None:
+    """Have a deployment run at the slots of a cron expression or of an interval."""
+    written = Written(
+        name=name,
+        deployment=deployment,
+        description=description or "",
+        parameters=parameters.read(file, parameter),
+        trigger=_trigger(cron, interval, timezone, start, end),
+        policy=parameters.read(None, policy),
+        enabled=not stopped,
+    )
+    with connected():
+        output.thing(verbs.create(written, scheduling.check), as_json_=json)
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """Every schedule."""
+    with connected():
+        output.rows(views.list_all(), _COLUMNS, as_json_=json)
+
+
+@app.command()
+def show(
+    name: Schedule,
+    following: Annotated[int, typer.Option("--next", "-n", help="How many next slots.")] = 5,
+    last: Annotated[int, typer.Option(help="How many of the last slots.")] = 10,
+    json: Json = False,
+) -> None:
+    """A schedule with its next slots, and what became of the last ones."""
+    with connected():
+        output.thing(views.show(name, following=following, last=last), as_json_=json)
+
+
+@app.command()
+def update(
+    name: Schedule,
+    new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    cron: Cron = None,
+    interval: Interval = None,
+    timezone: Zone = None,
+    start: Start = None,
+    end: End = None,
+    policy: PolicyPairs = None,
+    file: File = None,
+    parameter: Pairs = None,
+    description: Description = None,
+    json: Json = False,
+) -> None:
+    """Change a schedule in place; its slots and its history stay."""
+    trigger = _trigger(cron, interval, timezone, start, end)
+    given = parameters.read(file, parameter)
+    rules = parameters.read(None, policy)
+    if not (trigger or given or rules) and new_name is None and description is None:
+        raise BadInputError(
+            "There is nothing to change.", "Give --name, --cron, --policy, -p or another option."
+        )
+    with connected():
+        changed = verbs.update(
+            name, scheduling.check, name=new_name, description=description,
+            trigger=trigger or None, policy=rules or None, parameters=given or None,
+        )  # fmt: skip
+        output.thing(changed, as_json_=json)
+
+
+@app.command("start")
+def start_(name: Schedule, json: Json = False) -> None:
+    """Run its slots again; those missed meanwhile as its catch-up says."""
+    with connected():
+        output.thing(verbs.start(name), as_json_=json)
+
+
+@app.command()
+def stop(name: Schedule, json: Json = False) -> None:
+    """Run none of its slots from now on; its runs go on."""
+    with connected():
+        output.thing(verbs.stop(name), as_json_=json)
+
+
+@app.command()
+def copy(
+    name: Schedule,
+    new_name: Annotated[str, typer.Argument(help="The new schedule's name.")],
+    json: Json = False,
+) -> None:
+    """Make a schedule of another one's deployment, parameters, trigger and policy."""
+    with connected():
+        output.thing(verbs.copy(name, new_name, scheduling.check), as_json_=json)
+
+
+@app.command()
+def trigger(name: Schedule, json: Json = False) -> None:
+    """Have it run once now, beside its slots."""
+    with connected():
+        output.thing(verbs.trigger_now(name), as_json_=json)
+
+
+@app.command()
+def backfill(
+    name: Schedule,
+    start: Annotated[str, typer.Option(help="Slots after this: ISO 8601.")],
+    end: Annotated[str, typer.Option(help="And not after this.")],
+    json: Json = False,
+) -> None:
+    """Run the slots of a past range that have no run."""
+    with connected():
+        output.thing(verbs.backfill(name, start, end), as_json_=json)
+
+
+@app.command()
+def delete(name: Schedule, json: Json = False) -> None:
+    """Delete a schedule none of whose runs goes on; what became of its slots stays on record."""
+    with connected():
+        output.thing(verbs.delete(name), as_json_=json)
+
+
+@app.command()
+def preview(
+    cron: Cron = None,
+    interval: Interval = None,
+    timezone: Zone = None,
+    start: Start = None,
+    end: End = None,
+    after: Annotated[str | None, typer.Option(help="Slots after this; the present.")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 5,
+    json: Json = False,
+) -> None:
+    """The next slots, without making a schedule."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    given = _trigger(cron, interval, timezone, start, end)
+    since = read_time(after, given.get("timezone", "UTC"), "after") if after else now
+    found = Trigger(**{"since": since, **given})
+    slots = views.preview(found, since, count)
+    if json:
+        output.as_json(slots)
+        return
+    if found.notice:
+        output.console.print(found.notice)
+    for slot in slots:
+        output.console.print(slot)

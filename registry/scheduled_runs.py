@@ -1,0 +1,84 @@
+"""The flow runs of schedules' slots: made once each, and asked after."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import FlowRunSort
+
+from infra.errors import BadInputError
+from registry import runs, statuses
+from registry.slots import Slot
+
+# Labels of a run that a schedule has made.
+SCHEDULE_LABEL = "modelyard.schedule"  # the schedule's id
+SLOT_LABEL = "modelyard.slot"
+
+GONE = "DELETED"
+_PAGE = 200
+_TRY_AGAIN = frozenset({408, 425, 429})
+
+
+def create(
+    slot: Slot, *, schedule: str, deployment: str, parameters: dict[str, Any], user: str
+) -> str:
+    """Create the run of a slot, or find the one that was created before; its id.
+
+    Args:
+        slot: The slot.
+        schedule: What its schedule is called.
+        deployment: What it is a run of, as ``flow/deployment``.
+        parameters: What it is told.
+        user: Whose schedule it is.
+
+    Raises:
+        NotFoundError: If the deployment is gone.
+        BadInputError: With the code ``RunRefused``. What else is raised may pass.
+    """
+    instant = datetime.fromtimestamp(slot.slot, UTC)
+    at = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+    try:
+        return runs.submit(
+            deployment,
+            parameters,
+            str(parameters.get("name") or f"{schedule}-{instant:%Y%m%dT%H%M%SZ}"),
+            user,
+            {SCHEDULE_LABEL: slot.schedule, SLOT_LABEL: at},
+            once=f"schedule {slot.schedule} {slot.kind} {slot.slot}",
+            tags=(f"schedule:{schedule}", f"slot:{at}"),
+            checked=False,
+        )
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status >= 500 or status in _TRY_AGAIN:
+            raise
+        raise BadInputError(
+            f"Prefect refuses the run: {error}", "Mend the schedule's parameters.",
+            code="RunRefused",
+        ) from error  # fmt: skip
+
+
+def ended(ids: Collection[str]) -> dict[str, str]:
+    """Those of the runs that have ended or are gone, with the word for it."""
+    wanted = [UUID(run_id) for run_id in ids]
+    found = dict.fromkeys(ids, GONE)
+    with get_client(sync_client=True) as client:
+        flows: dict[UUID, str] = {}
+        for first in range(0, len(wanted), _PAGE):
+            some = FlowRunFilter(id=FlowRunFilterId(any_=wanted[first : first + _PAGE]))
+            for run in client.read_flow_runs(
+                flow_run_filter=some, sort=FlowRunSort.ID_DESC, limit=_PAGE
+            ):
+                if run.state is None or not run.state.is_final():
+                    del found[str(run.id)]
+                    continue
+                if run.flow_id not in flows:
+                    flows[run.flow_id] = client.read_flow(run.flow_id).name
+                found[str(run.id)] = statuses.word(flows[run.flow_id], run.state)
+    return found

@@ -1,0 +1,249 @@
+"""Schedules: rows of the catalogue. What their triggers and policies mean is ``schedules/``."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Connection,
+    DateTime,
+    Index,
+    Text,
+    bindparam,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from infra.errors import ConflictError, NotFoundError
+from registry.catalogue import Base, session
+
+CHANNEL = "modelyard_schedules"  # whoever writes a schedule tells the scheduler on it
+_MOST_NEAR = 5
+_PRESENT = sqlalchemy.text("archived_at IS NULL")
+
+
+class ScheduleModel(Base):
+    """One schedule.
+
+    Attributes:
+        paused: Why it was stopped by itself; "" if it was not.
+        registered: Whether a scheduler knows it.
+        error: Why no scheduler can work with it; "" if one can.
+        source: Which file it was applied from; "" if it was made by itself.
+        decided_until: What became of its slots until then was decided; in seconds since 1970.
+        next_slot: Its next slot after that; None if there is none.
+        failures_since: Runs of slots from then on count as failures in a row.
+        archived_at: When it was deleted; its slots stay.
+    """
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        Index(
+            "schedules_name", "name", unique=True,
+            postgresql_where=_PRESENT, sqlite_where=_PRESENT,
+        ),
+        Index("schedules_next_slot", "next_slot"),
+    )  # fmt: skip
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    deployment: Mapped[str] = mapped_column(Text)
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    trigger: Mapped[dict[str, Any]] = mapped_column(JSON)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    enabled: Mapped[bool] = mapped_column(Boolean)
+    paused: Mapped[str] = mapped_column(Text, default="")
+    registered: Mapped[bool] = mapped_column(Boolean, default=False)
+    error: Mapped[str] = mapped_column(Text, default="")
+    source: Mapped[str] = mapped_column(Text, default="")
+    decided_until: Mapped[int] = mapped_column(BigInteger)
+    next_slot: Mapped[int | None] = mapped_column(BigInteger)
+    failures_since: Mapped[int] = mapped_column(BigInteger, default=0)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    changed_by: Mapped[str] = mapped_column(Text)
+    archived_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+_TABLE = Base.metadata.tables[ScheduleModel.__tablename__]
+
+
+def tell(connection: Connection, schedule: str) -> None:
+    """Tell the scheduler, once the transaction is committed, that a schedule has changed."""
+    if connection.dialect.name == "postgresql":
+        told = sqlalchemy.text("SELECT pg_notify(:channel, :schedule)")
+        connection.execute(told, {"channel": CHANNEL, "schedule": schedule})
+
+
+def add(row: ScheduleModel) -> None:
+    """Keep a new schedule.
+
+    Raises:
+        ConflictError: With the code ``NameTaken``.
+    """
+    name, key = row.name, row.id
+    try:
+        with session() as open_session, open_session.begin():
+            open_session.add(row)
+            tell(open_session.connection(), key)
+    except IntegrityError:
+        raise taken(name) from None
+
+
+def taken(name: str) -> ConflictError:
+    """The error of a name that another schedule has."""
+    return ConflictError(
+        f"There is a schedule {name!r} already.",
+        "Choose another name, or change that one: modelyard schedule update.",
+        code="NameTaken",
+    )
+
+
+def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleModel:
+    """The schedule with this name or id.
+
+    Args:
+        open_session: Where it is read.
+        key: The name of one that is there, or the id of any.
+        lock: Whether nobody else may change it until the transaction's end.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+    """
+    for wanted in (
+        select(ScheduleModel).where(
+            ScheduleModel.name == key, ScheduleModel.archived_at.is_(None)
+        ),
+        select(ScheduleModel).where(ScheduleModel.id == key),
+    ):
+        row = open_session.scalar(wanted.with_for_update() if lock else wanted)
+        if row is not None:
+            return row
+    present = select(ScheduleModel.name).where(ScheduleModel.archived_at.is_(None))
+    known = open_session.scalars(present).all()
+    near = difflib.get_close_matches(key, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
+    raise NotFoundError(
+        f"There is no schedule {key!r}.",
+        f"There is: {', '.join(near)}."
+        if near
+        else "There is none yet: modelyard schedule create.",
+        code="ScheduleUnknown",
+    )
+
+
+@contextlib.contextmanager
+def changing(key: str) -> Iterator[tuple[Session, ScheduleModel]]:
+    """A schedule that nobody else changes meanwhile; what was changed is kept, and told.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+        ConflictError: If its new name is taken, or it was deleted.
+    """
+    name = key
+    try:
+        with session() as open_session, open_session.begin():
+            row = find(open_session, key, lock=True)
+            if row.archived_at is not None:
+                raise ConflictError(
+                    f"The schedule {row.name!r} was deleted.", "Create another.",
+                    code="ScheduleDeleted",
+                )  # fmt: skip
+            yield open_session, row
+            name = row.name
+            tell(open_session.connection(), row.id)
+    except IntegrityError:
+        raise taken(name) from None
+
+
+def present(open_session: Session) -> list[ScheduleModel]:
+    """Every schedule that was not deleted, by name."""
+    wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
+    return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
+
+
+def of_experiment(name: str) -> list[str]:
+    """The names of the schedules whose runs belong to the experiment ``name``."""
+    with session() as open_session:
+        return [
+            row.name for row in present(open_session) if row.parameters.get("experiment") == name
+        ]
+
+
+def unregistered(connection: Connection) -> dict[str, str]:
+    """The ids of the schedules that no scheduler knows yet, with their deployments."""
+    wanted = select(ScheduleModel.id, ScheduleModel.deployment)
+    new = (
+        ~ScheduleModel.registered,
+        ScheduleModel.archived_at.is_(None),
+        ScheduleModel.error == "",
+    )
+    return {row.id: row.deployment for row in connection.execute(wanted.where(*new))}
+
+
+def register(connection: Connection, found: Mapping[str, str]) -> None:
+    """Write that schedules are known to a scheduler, or why it can do nothing with them."""
+    known = update(_TABLE).where(_TABLE.c.id == bindparam("key"))
+    known = known.values(registered=bindparam("known"), error=bindparam("refusal"))
+    rows = [
+        {"key": key, "known": not refusal, "refusal": refusal} for key, refusal in found.items()
+    ]
+    connection.execute(known, rows)
+
+
+def due(connection: Connection, now: int, most: int) -> list[Any]:
+    """Schedules with a slot that is due, and that nobody changes until the transaction's end."""
+    wanted = select(_TABLE).where(
+        ScheduleModel.enabled, ScheduleModel.registered, ScheduleModel.archived_at.is_(None),
+        ScheduleModel.next_slot <= now,
+    )  # fmt: skip
+    wanted = wanted.order_by(ScheduleModel.next_slot).limit(most)
+    return list(connection.execute(wanted.with_for_update(skip_locked=True)))
+
+
+def decided(connection: Connection, found: Mapping[str, tuple[int, int | None]]) -> None:
+    """Write until when each schedule was decided, and its next slot."""
+    if not found:
+        return
+    changed = update(_TABLE).where(_TABLE.c.id == bindparam("key"))
+    changed = changed.values(decided_until=bindparam("until"), next_slot=bindparam("following"))
+    connection.execute(
+        changed,
+        [
+            {"key": key, "until": until, "following": following}
+            for key, (until, following) in found.items()
+        ],
+    )
+
+
+def with_ids(connection: Connection, ids: Collection[str]) -> list[Any]:
+    """The schedules of these ids."""
+    return list(connection.execute(select(_TABLE).where(_TABLE.c.id.in_(ids))))
+
+
+def next_slot(connection: Connection) -> int | None:
+    """The next slot of all schedules that are enabled."""
+    wanted = select(func.min(ScheduleModel.next_slot))
+    return connection.scalar(
+        wanted.where(
+            ScheduleModel.enabled, ScheduleModel.registered, ScheduleModel.archived_at.is_(None)
+        )
+    )
+
+
+def pause(connection: Connection, schedule: str, why: str) -> None:
+    """Stop a schedule, as nobody but the scheduler does."""
+    stopped = update(_TABLE).where(_TABLE.c.id == schedule)
+    connection.execute(stopped.values(enabled=False, paused=why))

@@ -1,0 +1,233 @@
+"""Slots of schedules, each with its fate: rows of the catalogue.
+
+A slot is decided about once. Its row is written in the transaction that moves its schedule past
+it, and only by who holds the lease; a run is created for it under a key that is the slot's own.
+So whatever dies when, a slot has one fate and at most one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Connection,
+    Double,
+    Index,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from registry.catalogue import Base, engine
+
+
+class Fate(StrEnum):
+    """What became of a slot."""
+
+    WAITING = "waiting"
+    CREATED = "created"
+    SKIPPED = "skipped"
+
+
+class Kind(StrEnum):
+    """Why there is a slot."""
+
+    SCHEDULED = "scheduled"
+    BACKFILL = "backfill"
+    MANUAL = "manual"
+
+
+_WAITS = sqlalchemy.text("fate = 'waiting'")
+_GOES_ON = sqlalchemy.text("fate = 'created' AND run_state IS NULL")
+
+
+class SlotModel(Base):
+    """One slot, or several that follow each other and share their fate."""
+
+    __tablename__ = "schedule_slots"
+    __table_args__ = (
+        Index(
+            "schedule_slots_waiting", "schedule", "slot",
+            postgresql_where=_WAITS, sqlite_where=_WAITS,
+        ),
+        Index(
+            "schedule_slots_active", "schedule",
+            postgresql_where=_GOES_ON, sqlite_where=_GOES_ON,
+        ),
+        Index("schedule_slots_run", "flow_run_id"),
+    )  # fmt: skip
+
+    schedule: Mapped[str] = mapped_column(Text, primary_key=True)
+    slot: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)
+    last: Mapped[int] = mapped_column(BigInteger)
+    count: Mapped[int] = mapped_column(BigInteger)
+    fate: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    not_before: Mapped[float] = mapped_column(Double)
+    begun: Mapped[bool] = mapped_column(Boolean)
+    flow_run_id: Mapped[str | None] = mapped_column(Text)
+    run_at: Mapped[float | None] = mapped_column(Double)
+    run_state: Mapped[str | None] = mapped_column(Text)
+    decided_at: Mapped[float] = mapped_column(Double)
+    decided_by: Mapped[str] = mapped_column(Text)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One slot, or several that follow each other and share their fate.
+
+    Attributes:
+        schedule: The schedule's id.
+        slot: When it is, or the first of them; in seconds since 1970, as all times here.
+        kind: Why there is a slot.
+        last: When the last of them is.
+        count: How many there are.
+        fate: What became of it.
+        reason: Why it is skipped, or what it waits for.
+        not_before: When its run is created at the earliest.
+        begun: Whether its run's creation has begun, so that it may exist.
+        flow_run_id: Its run.
+        run_at: When that was created.
+        run_state: What its run has ended as; None while it goes on.
+        decided_at: When its fate was decided.
+        decided_by: Who decided it.
+    """
+
+    schedule: str
+    slot: int
+    kind: str
+    last: int
+    count: int
+    fate: str
+    reason: str = ""
+    not_before: float = 0.0
+    begun: bool = False
+    flow_run_id: str | None = None
+    run_at: float | None = None
+    run_state: str | None = None
+    decided_at: float = 0.0
+    decided_by: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What names it."""
+        return self.schedule, self.slot, self.kind
+
+
+_KEY = (SlotModel.schedule, SlotModel.slot, SlotModel.kind)
+_FIELDS = tuple(Slot.__dataclass_fields__)
+_COLUMNS = [getattr(SlotModel, name) for name in _FIELDS]
+_TABLE = Base.metadata.tables[SlotModel.__tablename__]
+_CHANGE = (
+    update(_TABLE)
+    .where(*(_TABLE.c[column.key] == bindparam(f"new_{column.key}") for column in _KEY))
+    .values({name: bindparam(f"new_{name}") for name in _FIELDS})
+)
+_ACTIVE = or_(
+    and_(SlotModel.fate == Fate.CREATED, SlotModel.run_state.is_(None)),
+    and_(SlotModel.fate == Fate.WAITING, SlotModel.begun),
+)
+
+
+def _read(connection: Connection, *where: Any, newest: int | None = None) -> list[Slot]:
+    wanted = select(*_COLUMNS).where(*where)
+    wanted = (
+        wanted.order_by(SlotModel.slot, SlotModel.kind)
+        if newest is None
+        else wanted.order_by(SlotModel.slot.desc(), SlotModel.kind).limit(newest)
+    )
+    return [Slot(**row._mapping) for row in connection.execute(wanted)]
+
+
+def add(connection: Connection, slots: Iterable[Slot]) -> int:
+    """Write slots that were decided; those that are there stay. How many were written."""
+    rows = [asdict(slot) for slot in slots]
+    if not rows:
+        return 0
+    return connection.execute(insert(SlotModel).on_conflict_do_nothing(), rows).rowcount
+
+
+def waiting(connection: Connection) -> dict[str, float]:
+    """Each schedule of which slots wait, and when the first of those may go on."""
+    soonest = func.min(SlotModel.not_before).label("soonest")
+    wanted = select(SlotModel.schedule, soonest).where(SlotModel.fate == Fate.WAITING)
+    found = connection.execute(wanted.group_by(SlotModel.schedule))
+    return {row.schedule: row.soonest for row in found}
+
+
+def queue(connection: Connection, schedule: str, now: float) -> list[Slot]:
+    """A schedule's slots that wait and need not wait longer, the oldest first."""
+    return _read(
+        connection, SlotModel.schedule == schedule, SlotModel.fate == Fate.WAITING,
+        SlotModel.not_before <= now,
+    )  # fmt: skip
+
+
+def active(connection: Connection, schedules: Collection[str]) -> list[Slot]:
+    """Slots of these schedules whose runs go on, or may."""
+    return _read(connection, SlotModel.schedule.in_(schedules), _ACTIVE)
+
+
+def of(connection: Connection, schedule: str, newest: int | None = None) -> list[Slot]:
+    """A schedule's slots, the oldest first; or the newest ones, the newest first."""
+    return _read(connection, SlotModel.schedule == schedule, newest=newest)
+
+
+def change(connection: Connection, slots: Iterable[Slot]) -> None:
+    """Write what has changed of slots that are there."""
+    rows = [{f"new_{name}": value for name, value in asdict(slot).items()} for slot in slots]
+    if rows:
+        connection.execute(_CHANGE, rows)
+
+
+def with_runs(connection: Connection, schedule: str, after: int, until: int) -> set[int]:
+    """A schedule's slots after one instant and not after another that have a run, or wait."""
+    wanted = select(SlotModel.slot).where(
+        SlotModel.schedule == schedule, SlotModel.kind != Kind.MANUAL,
+        SlotModel.fate != Fate.SKIPPED, SlotModel.slot > after, SlotModel.slot <= until,
+    )  # fmt: skip
+    return set(connection.scalars(wanted))
+
+
+def last_ended(connection: Connection, schedule: str, since: int, count: int) -> Sequence[str]:
+    """What the newest slots' runs have ended as, from the slot ``since`` on, the newest first."""
+    own = (SlotModel.schedule == schedule, SlotModel.slot >= since)
+    wanted = select(SlotModel.run_state).where(*own, SlotModel.run_state.is_not(None))
+    wanted = wanted.order_by(SlotModel.slot.desc()).limit(count)
+    return [str(state) for state in connection.scalars(wanted)]
+
+
+def fates(schedule: str | None = None) -> dict[tuple[str, str], int]:
+    """How many slots have which fate for which reason, of one schedule or of all."""
+    wanted = select(SlotModel.fate, SlotModel.reason, func.sum(SlotModel.count))
+    if schedule is not None:
+        wanted = wanted.where(SlotModel.schedule == schedule)
+    with engine().connect() as connection:
+        found = connection.execute(wanted.group_by(SlotModel.fate, SlotModel.reason))
+        return {(fate, reason): int(count) for fate, reason, count in found}
+
+
+def owner(flow_run_id: str) -> Slot | None:
+    """The slot that a run was created for; None if it was created for none."""
+    with engine().connect() as connection:
+        return next(iter(_read(connection, SlotModel.flow_run_id == flow_run_id)), None)
+
+
+def remove(connection: Connection, schedule: str, until: int) -> int:
+    """Forget a schedule's decided slots up to an instant; how many rows."""
+    old = (SlotModel.schedule == schedule, SlotModel.last <= until, SlotModel.fate != Fate.WAITING)
+    return connection.execute(delete(SlotModel).where(*old)).rowcount

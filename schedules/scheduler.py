@@ -1,0 +1,282 @@
+"""The scheduler: it decides what becomes of slots, and has runs created for them.
+
+Each slot goes two steps. First its fate is written down, in one transaction with how far its
+schedule was decided: from then on it waits, or is skipped for good. Then, when its schedule has
+room, its row says that its run's creation has begun; the run is created under a key that is the
+slot's own; and the row says which run it is. Between any two of these a scheduler can be killed:
+the next one creates again what had begun, and gets the run that there is.
+
+Only the holder of the lease writes, which every transaction checks. What it knows is in the rows,
+so a new leader goes on at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from infra.errors import ModelyardError
+from registry import catalogue, leases, schedules, slots
+from registry.leases import Lease, LeaseLostError
+from registry.slots import Fate, Slot
+from schedules import deciding, dispatching
+from schedules.subject import Subject
+
+LEASE = "scheduler"
+LEASE_SECONDS = 8.0
+_RENEW_SECONDS = 2.0
+_POLL_SECONDS = 1.0
+_CREATED_AT_ONCE = 4
+_BATCH = 500
+
+_logger = logging.getLogger("modelyard.scheduler")
+
+
+class Runs(Protocol):
+    """What the scheduler needs of runs."""
+
+    def create(self, subject: Subject, slot: Slot) -> str:
+        """Create the run of a slot, or find the one that there is; its id.
+
+        Raises:
+            ModelyardError: If it is refused for good. What else is raised is tried again.
+        """
+
+    def ended(self, ids: Collection[str]) -> Mapping[str, str]:
+        """Those of the runs that have ended or are gone, with the word for it."""
+
+    def stop(self, run_id: str) -> None:
+        """Ask for the end of a run."""
+
+    def refusal(self, deployment: str) -> str:
+        """Why there can be no runs of a deployment; "" if there can."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What there is to do.
+
+    Attributes:
+        new: Schedules that no scheduler knows yet, with their deployments.
+        next_slot: The next slot of all.
+        waiting: Schedules of which slots wait, and until when at least.
+    """
+
+    new: Mapping[str, str]
+    next_slot: int | None
+    waiting: Mapping[str, float]
+
+    def due(self, now: float) -> bool:
+        """Whether there is something to decide."""
+        return bool(self.new) or (self.next_slot is not None and self.next_slot <= now)
+
+    def ready(self, now: float) -> list[str]:
+        """Schedules of which slots need not wait longer by themselves."""
+        return [schedule for schedule, at in self.waiting.items() if at <= now]
+
+    def seconds(self, now: float, most: float) -> float:
+        """How long there is nothing to do, or ``most``."""
+        moments = [at for at in self.waiting.values() if at > now]
+        if self.next_slot is not None:
+            moments.append(self.next_slot)
+        return max(0.0, min([most, *(at - now for at in moments)]))
+
+
+class Scheduler:
+    """One scheduler. Several may run; the one that holds the lease does the work."""
+
+    def __init__(
+        self,
+        runs: Runs,
+        holder: str,
+        *,
+        now: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        """Be ready.
+
+        Args:
+            runs: Creates and follows runs.
+            holder: What this scheduler is called; no other is called so.
+            now: The present, in seconds since 1970.
+            lease_seconds: So long after its end another may lead.
+        """
+        self._runs = runs
+        self._holder = holder
+        self._now = now
+        self._lease_seconds = lease_seconds
+        self._lease: Lease | None = None
+        self._renewed = 0.0
+        self._pool = ThreadPoolExecutor(_CREATED_AT_ONCE, thread_name_prefix="a slot's run")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that does the work."""
+        return self._lease is not None
+
+    def step(self) -> float:
+        """Do what is to be done now; after how many seconds there is more, at the latest.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: If the database cannot be reached.
+        """
+        if not self._lead():
+            return _RENEW_SECONDS
+        blocked = False
+        try:
+            before = self._look()
+            if before.new:
+                self._register(before.new)
+            if before.due(self._now()):
+                self._decide()
+                before = self._look()
+            if before.ready(self._now()):
+                blocked = self._dispatch(before.ready(self._now()))
+                before = self._look()
+        except LeaseLostError:
+            _logger.warning("Another scheduler leads now.")
+            self._lease = None
+            return _RENEW_SECONDS
+        return before.seconds(self._now(), _POLL_SECONDS if blocked else _RENEW_SECONDS)
+
+    def close(self) -> None:
+        """Let another one lead at once."""
+        self._pool.shutdown()
+        if self._lease is not None:
+            leases.release(self._lease)
+
+    def _lead(self) -> bool:
+        """Whether this one leads, now that the lease was renewed or taken."""
+        since = time.monotonic() - self._renewed
+        if self._lease is not None:
+            if since < _RENEW_SECONDS or leases.renew(self._lease, self._lease_seconds):
+                self._renewed = time.monotonic() if since >= _RENEW_SECONDS else self._renewed
+                return True
+            _logger.warning("Another scheduler leads now.")
+        self._lease = leases.take(LEASE, self._holder, self._lease_seconds)
+        if self._lease is not None:
+            self._renewed = time.monotonic()
+            _logger.info("This scheduler leads (%s).", self._holder)
+        return self._lease is not None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        assert self._lease is not None
+        with catalogue.engine().begin() as connection:
+            self._lease.check(connection)
+            yield connection
+
+    def _look(self) -> _Look:
+        with catalogue.engine().connect() as connection:
+            return _Look(
+                schedules.unregistered(connection),
+                schedules.next_slot(connection),
+                slots.waiting(connection),
+            )
+
+    def _register(self, new: Mapping[str, str]) -> None:
+        """Take notice of new schedules."""
+        refusals = {name: self._runs.refusal(name) for name in set(new.values())}
+        with self._writing() as connection:
+            schedules.register(connection, {key: refusals[name] for key, name in new.items()})
+
+    def _decide(self) -> None:
+        """Decide what becomes of every slot that is due."""
+        while True:
+            now = self._now()
+            with self._writing() as connection:
+                due = schedules.due(connection, int(now), _BATCH)
+                decisions = [
+                    (row.id, deciding.decide(Subject.of(row), now, self._holder)) for row in due
+                ]
+                slots.add(connection, (one for _, made in decisions for one in made.slots))
+                schedules.decided(
+                    connection,
+                    {key: (made.decided_until, made.next_slot) for key, made in decisions},
+                )
+            more = any(made.next_slot and made.next_slot <= now for _, made in decisions)
+            if len(due) < _BATCH and not more:
+                return
+
+    def _dispatch(self, ready: Collection[str]) -> bool:
+        """Have runs created for slots that wait; whether some wait for others to end."""
+        now = self._now()
+        self._refresh(ready)
+        with catalogue.engine().connect() as connection:
+            subjects = {row.id: Subject.of(row) for row in schedules.with_ids(connection, ready)}
+        rooms = []
+        with self._writing() as connection:
+            running = _by_schedule(slots.active(connection, list(subjects)))
+            for key, subject in subjects.items():
+                queue = slots.queue(connection, key, now)
+                rooms.append(dispatching.room(subject, queue, running[key]))
+                slots.change(connection, rooms[-1].changed)
+        self._cancel([run for room in rooms for run in room.cancel])
+        failed = self._create(subjects, [slot for room in rooms for slot in room.begin])
+        return failed or any(room.blocked for room in rooms)
+
+    def _refresh(self, ready: Collection[str]) -> None:
+        """Write down which runs have ended, and pause schedules that only fail."""
+        with catalogue.engine().connect() as connection:
+            active = [one for one in slots.active(connection, ready) if one.flow_run_id]
+        ended = self._runs.ended([str(one.flow_run_id) for one in active]) if active else {}
+        over = [
+            replace(one, run_state=ended[str(one.flow_run_id)])
+            for one in active
+            if one.flow_run_id in ended
+        ]
+        if not over:
+            return
+        with self._writing() as connection:
+            slots.change(connection, over)
+            for row in schedules.with_ids(connection, {one.schedule for one in over}):
+                dispatching.pause_if_failing(connection, Subject.of(row))
+
+    def _cancel(self, runs: list[str]) -> None:
+        for run_id in runs:
+            try:
+                self._runs.stop(run_id)
+            except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                _logger.warning("The run %s could not be stopped: %s", run_id, error)
+
+    def _create(self, subjects: Mapping[str, Subject], begin: list[Slot]) -> bool:
+        """Create the runs of slots, several at once; whether some must be tried again."""
+        made = self._pool.map(lambda slot: self._created(subjects[slot.schedule], slot), begin)
+        failed = False
+        for slot in made:
+            if slot is None:
+                failed = True
+                continue
+            with self._writing() as connection:
+                slots.change(connection, [slot])
+        return failed
+
+    def _created(self, subject: Subject, slot: Slot) -> Slot | None:
+        """The slot with its run, or skipped since that was refused; None to try again."""
+        try:
+            run = self._runs.create(subject, slot)
+        except ModelyardError as error:
+            _logger.warning("The run of %s was refused: %s", subject.name, error)
+            reason = f"{dispatching.REFUSED}: {error}"
+            return replace(slot, fate=Fate.SKIPPED, reason=reason, begun=False)
+        except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
+            _logger.warning("The run of %s could not be created: %s", subject.name, error)
+            return None
+        return replace(
+            slot, fate=Fate.CREATED, reason="", begun=False, flow_run_id=run, run_at=self._now()
+        )
+
+
+def _by_schedule(found: list[Slot]) -> dict[str, list[Slot]]:
+    grouped: dict[str, list[Slot]] = defaultdict(list)
+    for slot in found:
+        grouped[slot.schedule].append(slot)
+    return grouped

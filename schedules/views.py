@@ -1,0 +1,124 @@
+"""Schedules and slots as people are shown them."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from typing import Any
+
+from registry import catalogue, history, leases, slots
+from registry import schedules as rows
+from registry.schedules import ScheduleModel
+from registry.slots import Slot
+from schedules.instants import instant_at
+from schedules.trigger import Trigger
+
+CREATE_REQUESTED = "CREATE REQUESTED"
+CREATE_FAILED = "CREATE FAILED"
+ENABLED = "ENABLED"
+DISABLED = "DISABLED"
+DELETED = "DELETED"
+EXPIRED = "EXPIRED"
+
+_NEXT = 5
+_LAST = 10
+
+
+def state(row: ScheduleModel) -> tuple[str, str]:
+    """The reference's word for a schedule's state, and its bracketed one or ""."""
+    for applies, word, detail in (
+        (row.archived_at is not None, DELETED, ""),
+        (bool(row.error), CREATE_FAILED, row.error),
+        (not row.registered, CREATE_REQUESTED, ""),
+        (not row.enabled, DISABLED, row.paused),
+        (row.next_slot is None, ENABLED, EXPIRED),
+    ):
+        if applies:
+            return word, detail
+    return ENABLED, ""
+
+
+def list_all() -> list[dict[str, Any]]:
+    """Every schedule, by name."""
+    with catalogue.session() as open_session:
+        return [_brief(row) for row in rows.present(open_session)]
+
+
+def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, Any]:
+    """Everything about a schedule.
+
+    Args:
+        key: Its name or id.
+        following: How many of its next slots.
+        last: How many of its last slots, the newest first.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+    """
+    with catalogue.session() as open_session:
+        row = rows.find(open_session, key)
+        trigger = Trigger(**row.trigger)
+        shown = {
+            **_brief(row),
+            "description": row.description,
+            "trigger": {name: value for name, value in row.trigger.items() if name != "since"},
+            "policy": row.policy,
+            "parameters": row.parameters,
+            "notice": trigger.notice,
+            "next": [_iso(at) for at in _following(trigger, row.decided_until, following)],
+            "slots": [slot(one) for one in slots.of(open_session.connection(), row.id, last)],
+            "created": row.created_at.isoformat(),
+            "created_by": row.created_by,
+            "source": row.source,
+        }
+        subject = row.id
+    fates = slots.fates(subject)
+    shown["fates"] = {f"{fate} {reason}".strip(): count for (fate, reason), count in fates.items()}
+    shown["scheduler"] = leases.held("scheduler")
+    shown["history"] = history.of("schedule", subject)
+    return shown
+
+
+def preview(trigger: Trigger, after: datetime, count: int) -> list[str]:
+    """The next slots of a trigger after an instant, in ISO 8601."""
+    found = trigger.between(after, instant_at(2**37))
+    return [_iso(at) for at in itertools.islice(found, count)]
+
+
+def slot(one: Slot) -> dict[str, Any]:
+    """A slot with its fate; several that share it have ``until`` and ``count``."""
+    several = {"until": _iso(instant_at(one.last)), "count": one.count} if one.count > 1 else {}
+    return {
+        "slot": _iso(instant_at(one.slot)),
+        **several,
+        "kind": str(one.kind),
+        "fate": str(one.fate),
+        "reason": one.reason,
+        "run": one.flow_run_id,
+        "state": one.run_state,
+        "decided": _iso(instant_at(int(one.decided_at))),
+        "decided_by": one.decided_by,
+    }
+
+
+def _brief(row: ScheduleModel) -> dict[str, Any]:
+    word, detail = state(row)
+    trigger = Trigger(**row.trigger)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "state": word,
+        "detail": detail,
+        "deployment": row.deployment,
+        "when": row.trigger.get("cron") or f"every {row.trigger.get('interval_seconds')} s",
+        "timezone": trigger.timezone,
+        "next_slot": None if row.next_slot is None else _iso(instant_at(row.next_slot)),
+    }
+
+
+def _following(trigger: Trigger, after: int, count: int) -> list[datetime]:
+    return list(itertools.islice(trigger.between(instant_at(after), instant_at(2**37)), count))
+
+
+def _iso(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"

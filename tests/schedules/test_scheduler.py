@@ -1,0 +1,255 @@
+"""The scheduler against a clock and runs that a test moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from registry import catalogue, leases, schedules, slots
+from registry.slots import Slot
+from schedules import deciding
+from schedules.scheduler import LEASE, Scheduler
+from tests.schedules.conftest import BEGINNING
+from tests.schedules.world import World
+
+
+def rows(schedule: str) -> list[Slot]:
+    with catalogue.engine().connect() as connection:
+        return slots.of(connection, schedule)
+
+
+def fates(schedule: str) -> list[tuple[float, str, str]]:
+    """Each row: seconds since the beginning, fate, reason."""
+    return [(one.slot - BEGINNING, str(one.fate), str(one.reason)) for one in rows(schedule)]
+
+
+def row(schedule: str) -> Any:
+    with catalogue.engine().connect() as connection:
+        return schedules.with_ids(connection, [schedule])[0]
+
+
+def steps(scheduler: Scheduler, world: World, until: float, every: float = 60.0) -> None:
+    """Let time pass, and have the scheduler look at every so many seconds."""
+    while world.now < BEGINNING + until:
+        world.now += every
+        scheduler.step()
+
+
+class TestSlots:
+    def test_each_slot_gets_one_run(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        steps(world.scheduler(), world, 3 * 3600)
+
+        assert fates(key) == [(n * 3600, "created", "") for n in (1, 2, 3)]
+        assert [run.begins - BEGINNING for run in world.runs.values()] == [3600, 7200, 10800]
+        assert {one.flow_run_id for one in rows(key)} == set(world.runs)
+
+    def test_nothing_is_done_before_a_slot(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        scheduler = world.scheduler()
+
+        assert 0 < scheduler.step() <= 2
+        assert fates(key) == []
+        assert row(key).registered
+
+    def test_a_deployment_that_is_gone_is_told(self, world: World) -> None:
+        world.refused.add("train")
+        key = world.schedule("hourly", interval_seconds=3600)
+        steps(world.scheduler(), world, 7200)
+
+        assert row(key).error == "It is gone."
+        assert fates(key) == []
+
+    def test_one_that_goes_later_is_told_at_each_slot(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        scheduler = world.scheduler()
+        scheduler.step()
+        world.refused.add("train")
+        steps(scheduler, world, 3600)
+
+        assert fates(key) == [(3600, "skipped", "Refused: It is gone. Deploy it.")]
+
+    def test_jitter_delays_a_run_and_decides_at_the_slot(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600, jitter=600)
+        steps(world.scheduler(), world, 3 * 3600 + 600)
+
+        begins = [run.begins - run.key[2] for run in world.runs.values()]
+        assert all(0 <= late <= 660 for late in begins)
+        assert max(begins) > 60
+        assert [fate for _, fate, _ in fates(key)] == ["created"] * 3
+
+    def test_an_end_is_the_last_slot(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600, end="2027-01-15T10:00:00Z")
+        steps(world.scheduler(), world, 5 * 3600)
+
+        assert [at for at, _, _ in fates(key)] == [3600, 7200]
+        assert row(key).next_slot is None
+
+
+class TestMissed:
+    """The platform is down for twelve hourly slots."""
+
+    def _after_outage(self, world: World, **policy: Any) -> list[tuple[float, str, str]]:
+        key = world.schedule("hourly", interval_seconds=3600, max_concurrency=99, **policy)
+        world.scheduler().step()
+        world.now += 12 * 3600 + 120
+        world.scheduler().step()
+        before = fates(key)
+        world.scheduler().step()
+        assert fates(key) == before  # a second restart creates nothing
+        return before
+
+    def test_all(self, world: World) -> None:
+        found = self._after_outage(world, catchup="all")
+        assert [fate for _, fate, _ in found] == ["created"] * 12
+        assert len(world.runs) == 12
+
+    def test_latest(self, world: World) -> None:
+        found = self._after_outage(world, catchup="latest")
+        assert found == [
+            *((n * 3600, "skipped", "NotLatest") for n in range(1, 12)), (43200, "created", ""),
+        ]  # fmt: skip
+
+    def test_none(self, world: World) -> None:
+        found = self._after_outage(world, catchup="none")
+        assert {(fate, why) for _, fate, why in found} == {("skipped", "CatchupOff")}
+        assert len(found) == 12
+        assert world.runs == {}
+
+    def test_all_with_a_cap(self, world: World) -> None:
+        found = self._after_outage(world, catchup="all", max_catchup_runs=5)
+        assert [why for _, _, why in found] == ["TooMany"] * 7 + [""] * 5
+        assert len(world.runs) == 5
+
+    def test_within_a_window(self, world: World) -> None:
+        found = self._after_outage(world, catchup_window=4 * 3600)
+        assert [why for _, _, why in found] == ["OutsideWindow"] * 8 + [""] * 4
+
+    def test_very_many_skipped_ones_share_a_row(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=1, catchup="none")
+        world.scheduler().step()
+        world.now += 10**7
+        world.scheduler().step()
+
+        found = rows(key)
+        assert len(found) < 1100
+        assert sum(one.count for one in found) == 10**7
+        assert found[0].count > 9 * 10**6
+
+    def test_very_many_runs_are_decided_bit_by_bit(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deciding, "MOST_RUNS", 100)
+        key = world.schedule("often", interval_seconds=1, overlap="skip")
+        world.scheduler().step()
+        world.now += 250
+        world.scheduler().step()
+
+        assert len(rows(key)) == 250
+        assert row(key).decided_until == world.now
+
+
+class TestLimits:
+    def test_a_slot_waits_and_says_for_what(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=60)
+        world.takes[key] = 150
+        scheduler = world.scheduler()
+        steps(scheduler, world, 120, every=30)
+        assert fates(key) == [(60, "created", ""), (120, "waiting", "MaxConcurrency")]
+
+        steps(scheduler, world, 600, every=30)
+        assert world.most[key] == 1
+        assert [fate for _, fate, _ in fates(key)][:3] == ["created"] * 3
+
+    def test_skip(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=60, overlap="skip")
+        world.takes[key] = 150
+        steps(world.scheduler(), world, 360, every=30)
+
+        assert [(fate, why) for _, fate, why in fates(key)] == [
+            ("created", ""), ("skipped", "Overlap"), ("skipped", "Overlap"),
+        ] * 2  # fmt: skip
+
+    def test_cancel_running(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=60, overlap="cancel_running")
+        world.takes[key] = 10_000
+        steps(world.scheduler(), world, 240, every=30)
+
+        assert world.most[key] == 1
+        assert [run.word for run in world.runs.values()] == ["STOPPED"] * 3
+        assert fates(key)[-1][2] == "CancelsRunning"
+
+    def test_only_the_latest_waits_where_only_it_would_be_caught_up(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=60, catchup="latest")
+        world.takes[key] = 200
+        steps(world.scheduler(), world, 240)
+
+        assert fates(key) == [
+            (60, "created", ""), (120, "skipped", "NotLatest"), (180, "skipped", "NotLatest"),
+            (240, "waiting", "MaxConcurrency"),
+        ]  # fmt: skip
+
+    def test_each_schedule_has_its_own(self, world: World) -> None:
+        one = world.schedule("one", interval_seconds=60, max_concurrency=1)
+        three = world.schedule("three", interval_seconds=60, max_concurrency=3)
+        world.takes |= {one: 10_000, three: 10_000}
+        steps(world.scheduler(), world, 1200)
+
+        assert (world.most[one], world.most[three]) == (1, 3)
+
+    def test_a_run_that_was_deleted_leaves_its_place(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=60)
+        world.takes[key] = 10_000
+        scheduler = world.scheduler()
+        steps(scheduler, world, 120)
+        world.runs.clear()
+        steps(scheduler, world, 150, every=30)
+
+        assert [fate for _, fate, _ in fates(key)] == ["created"] * 2
+        assert rows(key)[0].run_state == "DELETED"
+
+    def test_failures_in_a_row_pause_it(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=120, pause_after_failures=3)
+        world.fails.add(key)
+        steps(world.scheduler(), world, 1200)
+
+        assert len(world.runs) == 3
+        assert not row(key).enabled
+        assert row(key).paused == "3 runs in a row failed."
+
+
+class TestLease:
+    def test_one_leads(self, world: World) -> None:
+        first, second = world.scheduler(60), world.scheduler(60)
+        first.step()
+        second.step()
+
+        assert (first.leads, second.leads) == (True, False)
+        held = leases.held(LEASE)
+        assert held is not None
+        assert held["holder"] == first._holder
+
+    def test_another_leads_when_it_is_let_go(self, world: World) -> None:
+        first, second = world.scheduler(60), world.scheduler(60)
+        first.step()
+        first.close()
+        second.step()
+
+        assert second.leads
+
+    def test_one_that_was_overtaken_writes_nothing(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        old = world.scheduler()
+        old.step()
+        world.now += 3600
+        new = world.scheduler(60)
+        assert new.step() >= 0
+        count = len(world.runs)
+        old._renewed = float("inf")  # it believes that its lease is fresh
+        world.now += 3600
+        old.step()
+
+        assert not old.leads
+        assert len(world.runs) == count
+        assert len(fates(key)) == 1
