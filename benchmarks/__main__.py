@@ -15,6 +15,7 @@ from benchmarks import (
     machine,
     object_storage,
     results,
+    scheduler,
     search_quality,
     start_up,
     task_overhead,
@@ -30,6 +31,7 @@ _BENCHMARKS = {
     "object_storage": object_storage,
     "tuning_overhead": tuning_overhead,
     "search_quality": search_quality,
+    "scheduler": scheduler,
 }
 _LONGEST_SECONDS = 30 * 60
 

@@ -174,12 +174,30 @@ def present(open_session: Session) -> list[ScheduleModel]:
     return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
 
 
-def of_experiment(name: str) -> list[str]:
-    """The names of the schedules whose runs belong to the experiment ``name``."""
+def names_and_parameters() -> dict[str, dict[str, Any]]:
+    """What the runs of every schedule are told, by the schedule's name."""
     with session() as open_session:
-        return [
-            row.name for row in present(open_session) if row.parameters.get("experiment") == name
-        ]
+        return {row.name: row.parameters for row in present(open_session)}
+
+
+def name_of(key: str) -> str:
+    """What the schedule of an id is or was called; the id itself if there never was one."""
+    wanted = select(ScheduleModel.name).where(ScheduleModel.id == key)
+    with session() as open_session:
+        return open_session.scalar(wanted) or key
+
+
+def rename_experiment(old: str, new: str) -> list[str]:
+    """Name the experiment ``new`` in the schedules that name ``old``; those schedules' names."""
+    changed = []
+    with session() as open_session, open_session.begin():
+        wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
+        wanted = wanted.order_by(ScheduleModel.id).with_for_update()
+        for row in open_session.scalars(wanted):
+            if row.parameters.get("experiment") == old:
+                row.parameters = {**row.parameters, "experiment": new}
+                changed.append(row.name)
+    return sorted(changed)
 
 
 def unregistered(connection: Connection) -> dict[str, str]:
@@ -195,12 +213,16 @@ def unregistered(connection: Connection) -> dict[str, str]:
 
 def register(connection: Connection, found: Mapping[str, str]) -> None:
     """Write that schedules are known to a scheduler, or why it can do nothing with them."""
+    if not found:
+        return
     known = update(_TABLE).where(_TABLE.c.id == bindparam("key"))
     known = known.values(registered=bindparam("known"), error=bindparam("refusal"))
     rows = [
-        {"key": key, "known": not refusal, "refusal": refusal} for key, refusal in found.items()
+        {"key": key, "known": not refusal, "refusal": refusal}
+        for key, refusal in sorted(found.items())  # in the order in which all lock them
     ]
-    connection.execute(known, rows)
+    if rows:
+        connection.execute(known, rows)
 
 
 def due(connection: Connection, now: int, most: int) -> list[Any]:

@@ -143,13 +143,12 @@ _ACTIVE = or_(
 )
 
 
-def _read(connection: Connection, *where: Any, newest: int | None = None) -> list[Slot]:
-    wanted = select(*_COLUMNS).where(*where)
-    wanted = (
-        wanted.order_by(SlotModel.slot, SlotModel.kind)
-        if newest is None
-        else wanted.order_by(SlotModel.slot.desc(), SlotModel.kind).limit(newest)
-    )
+def _read(
+    connection: Connection, *where: Any, newest: int | None = None, oldest: int | None = None
+) -> list[Slot]:
+    first = SlotModel.slot if newest is None else SlotModel.slot.desc()
+    wanted = select(*_COLUMNS).where(*where).order_by(first, SlotModel.kind)
+    wanted = wanted.limit(oldest if newest is None else newest)
     return [Slot(**row._mapping) for row in connection.execute(wanted)]
 
 
@@ -169,11 +168,13 @@ def waiting(connection: Connection) -> dict[str, float]:
     return {row.schedule: row.soonest for row in found}
 
 
-def queue(connection: Connection, schedule: str, now: float) -> list[Slot]:
+def queue(
+    connection: Connection, schedule: str, now: float, most: int | None = None
+) -> list[Slot]:
     """A schedule's slots that wait and need not wait longer, the oldest first."""
     return _read(
         connection, SlotModel.schedule == schedule, SlotModel.fate == Fate.WAITING,
-        SlotModel.not_before <= now,
+        SlotModel.not_before <= now, oldest=most,
     )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -28,6 +28,7 @@ from registry import catalogue, leases, schedules, slots
 from registry.leases import Lease, LeaseLostError
 from registry.slots import Fate, Slot
 from schedules import deciding, dispatching
+from schedules.deciding import Decision
 from schedules.subject import Subject
 
 LEASE = "scheduler"
@@ -36,6 +37,7 @@ _RENEW_SECONDS = 2.0
 _POLL_SECONDS = 1.0
 _CREATED_AT_ONCE = 4
 _BATCH = 500
+_QUEUED_AT_ONCE = 1000  # of a schedule; more come with the next step
 
 _logger = logging.getLogger("modelyard.scheduler")
 
@@ -142,8 +144,7 @@ class Scheduler:
                 blocked = self._dispatch(before.ready(self._now()))
                 before = self._look()
         except LeaseLostError:
-            _logger.warning("Another scheduler leads now.")
-            self._lease = None
+            self._lost()
             return _RENEW_SECONDS
         return before.seconds(self._now(), _POLL_SECONDS if blocked else _RENEW_SECONDS)
 
@@ -155,17 +156,35 @@ class Scheduler:
 
     def _lead(self) -> bool:
         """Whether this one leads, now that the lease was renewed or taken."""
-        since = time.monotonic() - self._renewed
         if self._lease is not None:
-            if since < _RENEW_SECONDS or leases.renew(self._lease, self._lease_seconds):
-                self._renewed = time.monotonic() if since >= _RENEW_SECONDS else self._renewed
+            try:
+                self._stay()
+            except LeaseLostError:
+                self._lost()
+            else:
                 return True
-            _logger.warning("Another scheduler leads now.")
         self._lease = leases.take(LEASE, self._holder, self._lease_seconds)
         if self._lease is not None:
             self._renewed = time.monotonic()
             _logger.info("This scheduler leads (%s).", self._holder)
         return self._lease is not None
+
+    def _stay(self) -> None:
+        """Renew the lease in time.
+
+        Raises:
+            LeaseLostError: If another has it.
+        """
+        assert self._lease is not None
+        if time.monotonic() - self._renewed < _RENEW_SECONDS:
+            return
+        if not leases.renew(self._lease, self._lease_seconds):
+            raise LeaseLostError(LEASE)
+        self._renewed = time.monotonic()
+
+    def _lost(self) -> None:
+        _logger.warning("Another scheduler leads now.")
+        self._lease = None
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -194,17 +213,29 @@ class Scheduler:
             now = self._now()
             with self._writing() as connection:
                 due = schedules.due(connection, int(now), _BATCH)
-                decisions = [
-                    (row.id, deciding.decide(Subject.of(row), now, self._holder)) for row in due
-                ]
-                slots.add(connection, (one for _, made in decisions for one in made.slots))
+                decisions, broken = self._decisions(due, now)
+                slots.add(connection, (one for made in decisions.values() for one in made.slots))
                 schedules.decided(
                     connection,
-                    {key: (made.decided_until, made.next_slot) for key, made in decisions},
+                    {key: (made.decided_until, made.next_slot) for key, made in decisions.items()},
                 )
-            more = any(made.next_slot and made.next_slot <= now for _, made in decisions)
+                schedules.register(connection, broken)
+            more = any(made.next_slot and made.next_slot <= now for made in decisions.values())
             if len(due) < _BATCH and not more:
                 return
+
+    def _decisions(
+        self, due: Sequence[Any], now: float
+    ) -> tuple[dict[str, Decision], dict[str, str]]:
+        """What is decided of schedules; and what is wrong with those that cannot be read."""
+        decisions, broken = {}, {}
+        for row in due:
+            try:
+                decisions[row.id] = deciding.decide(Subject.of(row), now, self._holder)
+            except Exception as error:
+                _logger.exception("The schedule %s cannot be decided about.", row.name)
+                broken[row.id] = f"{type(error).__name__}: {error}"
+        return decisions, broken
 
     def _dispatch(self, ready: Collection[str]) -> bool:
         """Have runs created for slots that wait; whether some wait for others to end."""
@@ -216,7 +247,7 @@ class Scheduler:
         with self._writing() as connection:
             running = _by_schedule(slots.active(connection, list(subjects)))
             for key, subject in subjects.items():
-                queue = slots.queue(connection, key, now)
+                queue = slots.queue(connection, key, now, _QUEUED_AT_ONCE)
                 rooms.append(dispatching.room(subject, queue, running[key]))
                 slots.change(connection, rooms[-1].changed)
         self._cancel([run for room in rooms for run in room.cancel])
@@ -227,7 +258,13 @@ class Scheduler:
         """Write down which runs have ended, and pause schedules that only fail."""
         with catalogue.engine().connect() as connection:
             active = [one for one in slots.active(connection, ready) if one.flow_run_id]
-        ended = self._runs.ended([str(one.flow_run_id) for one in active]) if active else {}
+        if not active:
+            return
+        try:
+            ended = self._runs.ended([str(one.flow_run_id) for one in active])
+        except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+            _logger.warning("What became of the runs is not known: %s", error)
+            return
         over = [
             replace(one, run_state=ended[str(one.flow_run_id)])
             for one in active
@@ -252,6 +289,7 @@ class Scheduler:
         made = self._pool.map(lambda slot: self._created(subjects[slot.schedule], slot), begin)
         failed = False
         for slot in made:
+            self._stay()
             if slot is None:
                 failed = True
                 continue
