@@ -1,16 +1,22 @@
-"""Schedules of deployments: what their runs are told, checked when it is written."""
+"""Schedules of deployments: what their runs are told, checked when it is written.
+
+In Python a schedule is made with :func:`create`, changed with :func:`update` and copied with
+:func:`copy`; what else is done with it is in :mod:`schedules.verbs`, within
+:func:`flows.lifecycle.connected`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from flows import catalogue
-from infra.errors import ModelyardError
-from registry import run_requests, runs, scheduled_runs
+from flows.lifecycle import connected
+from infra.errors import ModelyardError, NotFoundError
+from registry import deployments, run_requests, scheduled_runs
 from registry.slots import Slot
-from schedules import macros
+from schedules import applying, editing, macros, verbs
 from schedules.instants import instant_at
 from schedules.subject import Subject
 from tasks import parameters
@@ -21,18 +27,144 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Macros are tried with the present as the slot, and stay in what is kept.
 
+    Args:
+        deployment: A flow of ours, or any ``flow/deployment``.
+        given: The parameters.
+
     Raises:
-        NotFoundError: If the deployment is not there.
+        NotFoundError: If the deployment is not there, with the code ``DeploymentUnknown``.
         ModelyardError: If a parameter is refused.
     """
-    if "/" in deployment:
-        runs.check_deployment(deployment)
+    filled = macros.fill(given, datetime.now(UTC).replace(microsecond=0))
+    flow = _own(deployment)
+    try:
+        declared = catalogue.entry(flow).flow if flow else None
+        deployments.check(deployment)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, error.hint, code=editing.DEPLOYMENT_UNKNOWN) from None
+    if declared is None:
+        deployments.check_parameters(deployment, filled)
         return dict(given)
-    flow = catalogue.entry(deployment).flow
-    runs.check_deployment(deployment)
-    flow.checked(macros.fill(given, datetime.now(UTC).replace(microsecond=0)))
-    dumped = parameters.read(flow.model, given).absolute().model_dump(mode="json")
+    declared.checked(filled)
+    dumped = parameters.read(declared.model, given).absolute().model_dump(mode="json")
     return {name: dumped[name] for name in given}
+
+
+def _own(deployment: str) -> str:
+    """The flow of ours that a deployment runs, or should; "" for somebody else's."""
+    flow, _, name = deployment.partition("/")
+    ours = any(entry.name == flow for entry in catalogue.ENTRIES)
+    return flow if not name or (ours and name == flow) else ""
+
+
+def create(
+    name: str,
+    deployment: str,
+    *,
+    cron: str | None = None,
+    interval_seconds: int | None = None,
+    timezone: str | None = None,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+    policy: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    description: str = "",
+    enabled: bool = True,
+) -> dict[str, Any]:
+    """Have a deployment run at the slots of a cron expression or of an interval.
+
+    Args:
+        name: What the schedule is called.
+        deployment: A flow, such as ``train``, or ``flow/deployment``.
+        cron: Six fields, seconds first; or five; or ``@daily`` and the like.
+        interval_seconds: Instead: the seconds from one slot to the next.
+        timezone: Whose clocks a cron expression is read by.
+        start: Slots are after this.
+        end: And not after this.
+        policy: Fields of :class:`schedules.policy.Policy`.
+        parameters: What its runs are told; may hold ``{{ slot }}``.
+        description: A description.
+        enabled: Whether its slots are run.
+
+    Returns:
+        The schedule, as ``modelyard schedule show`` has it.
+
+    Raises:
+        ModelyardError: If it could never work; nothing is kept then.
+    """
+    given = {
+        "cron": cron, "interval_seconds": interval_seconds, "timezone": timezone,
+        "start": start, "end": end,
+    }  # fmt: skip
+    written = editing.Written(
+        name=name,
+        deployment=deployment,
+        description=description,
+        parameters=dict(parameters or {}),
+        trigger={field: value for field, value in given.items() if value is not None},
+        policy=dict(policy or {}),
+        enabled=enabled,
+    )
+    with connected():
+        return verbs.create(written, check)
+
+
+def update(
+    name: str,
+    *,
+    new_name: str | None = None,
+    description: str | None = None,
+    deployment: str | None = None,
+    trigger: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Change a schedule in place, as :func:`schedules.verbs.update` does.
+
+    Args:
+        name: Its name or id.
+        new_name: Another name.
+        description: Another description.
+        deployment: What it runs from now on.
+        trigger: Fields of its trigger.
+        policy: Fields of its policy.
+        parameters: Laid over those that it has; one that is null is taken out.
+    """
+    with connected():
+        return verbs.update(
+            name, check, name=new_name, description=description, deployment=deployment,
+            trigger=trigger, policy=policy, revise=_over(parameters),
+        )  # fmt: skip
+
+
+def copy(
+    name: str,
+    new_name: str,
+    *,
+    description: str | None = None,
+    trigger: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a schedule with everything of another but for what is given, as :func:`update`."""
+    with connected():
+        return verbs.copy(
+            name, new_name, check, description=description, trigger=trigger, policy=policy,
+            revise=_over(parameters),
+        )  # fmt: skip
+
+
+def apply(document: Mapping[str, Any], file: str, *, adopt: bool = False) -> dict[str, Any]:
+    """Make the schedules of a file what it says, as :func:`schedules.applying.apply` does."""
+    with connected():
+        return applying.apply(document, file, check, adopt=adopt)
+
+
+def _over(given: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], dict[str, Any]] | None:
+    """What lays parameters over those that there are; None if none are given."""
+    if given is None:
+        return None
+    return lambda present: parameters.without_nulls(parameters.merged(present, given))
 
 
 class FlowRuns:
@@ -66,7 +198,7 @@ class FlowRuns:
     def refusal(self, deployment: str) -> str:
         """Why there can be no runs of a deployment; "" if there can."""
         try:
-            runs.check_deployment(deployment)
+            deployments.check(deployment)
         except ModelyardError as error:
             return str(error)
         return ""

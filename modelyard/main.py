@@ -53,8 +53,10 @@ _VERBS = {
     ),
     "schedule": (
         "modelyard.commands.schedule",
-        "Schedules: create, list, show, update, start, stop, copy, trigger, backfill, preview.",
+        "Schedules: create, list, show, slots, update, start, stop, copy, trigger, backfill, "
+        "delete, preview, metrics.",
     ),
+    "apply": ("modelyard.commands.apply", "Make schedules what a file says."),
     "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
 }
@@ -83,7 +85,9 @@ class _Verbs(typer.core.TyperGroup):
 
 
 # Verbs that import what the fork server of a running stack has imported already.
-_FORKED = {"run", "runs", "experiment", "template", "model", "schedule", "tensorboard"}
+_FORKED = {
+    "run", "runs", "experiment", "template", "model", "schedule", "apply", "tensorboard",
+}  # fmt: skip
 _FORKED_VARIABLE = "MODELYARD_FORKED"
 
 

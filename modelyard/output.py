@@ -80,6 +80,9 @@ def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
                 else:
                     shown = _cell(inner) if isinstance(inner, Mapping) else inner
                     console.print(f"  {key}: {shown}", markup=False)
+        elif _are_rows(value):
+            console.print(f"[bold]{name}[/bold]")
+            _print_table(value, _columns(value))
         elif isinstance(value, list):
             console.print(f"[bold]{name}[/bold]")
             for inner in value:
@@ -97,7 +100,9 @@ def _are_rows(value: Any) -> bool:
 
 
 def _columns(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in found for name in row))
+    """The parts that at least one of the rows has."""
+    told = (name for row in found for name, value in row.items() if value not in (None, ""))
+    return list(dict.fromkeys(told))
 
 
 def error(problem: ModelyardError, *, as_json_: bool) -> None:

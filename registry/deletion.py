@@ -17,6 +17,7 @@ from registry import (
     history,
     model_removal,
     runs,
+    schedule_removal,
     training_templates,
     tuning_removal,
 )
@@ -85,12 +86,30 @@ _RULES = {
             Guard(
                 "ExperimentInUse", experiments.users, "Stop them first: modelyard runs stop ID."
             ),
+            Guard(
+                "HasSchedule",
+                experiments.schedules_of,
+                "Delete the schedules first: modelyard schedule delete NAME.",
+            ),
         ),
         experiments.remove,
         experiments.claim,
         experiments.release,
     ),
     "template": Rule(lambda key: (training_templates.find(key),), (), training_templates.remove),
+    "schedule": Rule(
+        lambda key: (schedule_removal.find(key),),
+        (
+            Guard(
+                "RunGoesOn",
+                schedule_removal.going_on,
+                "Wait for them, or stop them: modelyard runs stop ID.",
+            ),
+        ),
+        schedule_removal.remove,
+        schedule_removal.claim,
+        schedule_removal.release,
+    ),
     "model": Rule(
         lambda name, version=None: (name, version),
         (

@@ -22,6 +22,7 @@ from registry import (
     history,
     names,
     runs,
+    schedules,
     statuses,
     tracking,
     training_templates,
@@ -155,13 +156,13 @@ def _meanings() -> Callable[[Listed], Experiment | None]:
     """Which experiment a run means that has not opened one yet; asks once for each name."""
     mlflow = tracking.client()
     holders = functools.cache(lambda name: experiment_names.holders(mlflow, name))
-    return lambda run: holders(_named(run)).meant(run.created)
+    return lambda run: holders(_named(run.parameters)).meant(run.created)
 
 
-def _named(run: Listed) -> str:
-    """The name that the run gives its experiment, itself or through its template."""
-    named = run.parameters.get("experiment")
-    template = run.parameters.get("template")
+def _named(parameters: Mapping[str, Any]) -> str:
+    """The name that a run gives its experiment, itself or through its template."""
+    named = parameters.get("experiment")
+    template = parameters.get("template")
     if template and named in {None, "", experiment_names.DEFAULT}:
         with contextlib.suppress(NotFoundError):
             named = training_templates.parameters(str(template)).get("experiment")
@@ -174,7 +175,7 @@ def _not_made(going_on: Iterable[Listed]) -> list[tuple[str, list[Listed]]]:
     by_name: dict[str, list[Listed]] = {}
     for run in going_on:
         if not run.opened and meaning(run) is None:
-            by_name.setdefault(_named(run), []).append(run)
+            by_name.setdefault(_named(run.parameters), []).append(run)
     return list(by_name.items())
 
 
@@ -218,7 +219,7 @@ def name_now(parameters: Mapping[str, Any], flow_run_id: str) -> str | None:
 def update(name: str, new_name: str | None, description: str | None) -> dict[str, Any]:
     """Rename or describe an experiment; it as shown. Interrupted, it can be repeated.
 
-    Its runs stay its own, and so do runs that wait; templates that name it follow.
+    Its runs stay its own, and so do runs that wait; templates and schedules that name it follow.
 
     Raises:
         BadInputError: If the name or the description cannot be used.
@@ -232,16 +233,19 @@ def update(name: str, new_name: str | None, description: str | None) -> dict[str
         raise _unknown(name)
     experiment_id = str(experiment.experiment_id)
     templates: list[str] = []
+    scheduled: list[str] = []
     if new_name is not None:
         if new_name != experiment.name:
             _check_rename(experiment, new_name)
             experiment_names.rename(mlflow, experiment, new_name)
         templates = training_templates.rename_experiment(name, new_name)
+        scheduled = schedules.rename_experiment(name, new_name)
     if description is not None:
         mlflow.set_experiment_tag(experiment_id, tracking.NOTE_TAG, description)
     history.record(
         _NOUN, experiment_id, "update",
         was=name, name=new_name, description=description, templates=templates,
+        schedules=scheduled,
     )  # fmt: skip
     return show(name if new_name is None else new_name)
 
@@ -302,6 +306,15 @@ def users(experiment_id: str) -> list[str]:
     experiment = tracking.client().get_experiment(experiment_id)
     going_on = runs.not_complete(final=False)
     return _sentences(_belonging(experiment, _opened(experiment), going_on))
+
+
+def schedules_of(experiment_id: str) -> list[str]:
+    """Why the experiment may not be deleted: schedules whose runs would make it anew."""
+    name = experiment_names.own_name(tracking.client().get_experiment(experiment_id))
+    told = schedules.names_and_parameters()
+    found = sorted(each for each, parameters in told.items() if _named(parameters) == name)
+    more = f" and {len(found) - _MOST_NAMED} more" if found[_MOST_NAMED:] else ""
+    return [f"It has the schedule {', '.join(found[:_MOST_NAMED])}{more}."] if found else []
 
 
 def _sentences(using: list[Listed]) -> list[str]:

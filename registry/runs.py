@@ -36,10 +36,12 @@ from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
 from registry import (
     catalogue,
+    deployments,
     history,
     model_versions,
     models,
     names,
+    schedules,
     statuses,
     tracking,
     tunings,
@@ -47,6 +49,8 @@ from registry import (
 
 USER_LABEL = "modelyard.user"
 CHECKED_LABEL = "modelyard.checked"  # its parameters are complete: whoever made it checked them
+SCHEDULE_LABEL = "modelyard.schedule"  # the id of the schedule that made it
+SLOT_LABEL = "modelyard.slot"
 _NOUN = "run"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0
@@ -126,14 +130,17 @@ def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> It
             return
 
 
-def list_all(flow: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """The newest runs, newest first; of one flow if it is named.
+def list_all(
+    flow: str | None = None, limit: int = 50, ids: Iterable[str] | None = None
+) -> list[dict[str, Any]]:
+    """The newest runs, newest first; of one flow if it is named, and of these ids if they are.
 
     Tunings tell how many trials they have as well, and the best value.
     """
     wanted = FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None
+    among = None if ids is None else FlowRunFilter(id=FlowRunFilterId(any_=list(map(UUID, ids))))
     with _prefect() as client:
-        found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted)
+        found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted, flow_run_filter=among)
         runs = list(itertools.islice(found, limit))
         names = _flow_names(client, runs)
     tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
@@ -213,10 +220,14 @@ def show(key: str) -> dict[str, Any]:
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
+    labels = run.labels or {}
+    scheduled = labels.get(SCHEDULE_LABEL)
     return {
         **_row(run, flow),
         "message": (run.state.message or "") if run.state else "",
-        "user": (run.labels or {}).get(USER_LABEL),
+        "user": labels.get(USER_LABEL),
+        "schedule": schedules.name_of(str(scheduled)) if scheduled else None,
+        "slot": labels.get(SLOT_LABEL),
         "attempts": run.run_count,
         "parameters": run.parameters,
         "result": _result(run, flow),
@@ -270,10 +281,9 @@ def submit(
     Raises:
         NotFoundError: If the deployment is not registered.
     """
-    found = check_deployment(deployment)
     with _prefect() as client:
         run = client.create_flow_run_from_deployment(
-            found,
+            deployments.read(client, deployment).id,
             parameters=parameters,
             name=name,
             labels={**labels, USER_LABEL: user, **({CHECKED_LABEL: "true"} if checked else {})},
@@ -281,22 +291,6 @@ def submit(
             tags=list(tags),
         )
     return str(run.id)
-
-
-def check_deployment(deployment: str) -> UUID:
-    """The id of a deployment, named as :func:`submit` has it.
-
-    Raises:
-        NotFoundError: If it is not registered.
-    """
-    path = deployment if "/" in deployment else f"{deployment}/{deployment}"
-    with _prefect() as client:
-        try:
-            return client.read_deployment_by_name(path).id
-        except ObjectNotFound as error:
-            raise NotFoundError(
-                f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
-            ) from error
 
 
 def ended(key: str) -> bool:

@@ -16,10 +16,6 @@ from infra.errors import BadInputError
 from registry import runs, statuses
 from registry.slots import Slot
 
-# Labels of a run that a schedule has made.
-SCHEDULE_LABEL = "modelyard.schedule"  # the schedule's id
-SLOT_LABEL = "modelyard.slot"
-
 GONE = "DELETED"
 _PAGE = 200
 _TRY_AGAIN = frozenset({408, 425, 429})
@@ -49,7 +45,7 @@ def create(
             parameters,
             str(parameters.get("name") or f"{schedule}-{instant:%Y%m%dT%H%M%SZ}"),
             user,
-            {SCHEDULE_LABEL: slot.schedule, SLOT_LABEL: at},
+            {runs.SCHEDULE_LABEL: slot.schedule, runs.SLOT_LABEL: at},
             once=f"schedule {slot.schedule} {slot.kind} {slot.slot}",
             tags=(f"schedule:{schedule}", f"slot:{at}"),
             checked=False,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     func,
+    or_,
     select,
     update,
 )
@@ -144,6 +145,18 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
     )
 
 
+def check_present(row: ScheduleModel) -> None:
+    """Refuse a schedule that was deleted.
+
+    Raises:
+        ConflictError: With the code ``ScheduleDeleted``.
+    """
+    if row.archived_at is not None:
+        raise ConflictError(
+            f"The schedule {row.name!r} was deleted.", "Create another.", code="ScheduleDeleted"
+        )
+
+
 @contextlib.contextmanager
 def changing(key: str) -> Iterator[tuple[Session, ScheduleModel]]:
     """A schedule that nobody else changes meanwhile; what was changed is kept, and told.
@@ -156,11 +169,7 @@ def changing(key: str) -> Iterator[tuple[Session, ScheduleModel]]:
     try:
         with session() as open_session, open_session.begin():
             row = find(open_session, key, lock=True)
-            if row.archived_at is not None:
-                raise ConflictError(
-                    f"The schedule {row.name!r} was deleted.", "Create another.",
-                    code="ScheduleDeleted",
-                )  # fmt: skip
+            check_present(row)
             yield open_session, row
             name = row.name
             tell(open_session.connection(), row.id)
@@ -172,6 +181,15 @@ def present(open_session: Session) -> list[ScheduleModel]:
     """Every schedule that was not deleted, by name."""
     wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
     return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
+
+
+def concerned(open_session: Session, names: Collection[str], source: str) -> list[ScheduleModel]:
+    """The schedules of these names, and those of a file, which nobody else changes meanwhile."""
+    wanted = select(ScheduleModel).where(
+        ScheduleModel.archived_at.is_(None),
+        or_(ScheduleModel.name.in_(names), ScheduleModel.source == source),
+    )
+    return list(open_session.scalars(wanted.order_by(ScheduleModel.id).with_for_update()))
 
 
 def names_and_parameters() -> dict[str, dict[str, Any]]:

@@ -144,20 +144,30 @@ _ACTIVE = or_(
 
 
 def _read(
-    connection: Connection, *where: Any, newest: int | None = None, oldest: int | None = None
+    connection: Connection,
+    *where: Any,
+    newest: int | None = None,
+    oldest: int | None = None,
+    lock: bool = False,
 ) -> list[Slot]:
     first = SlotModel.slot if newest is None else SlotModel.slot.desc()
     wanted = select(*_COLUMNS).where(*where).order_by(first, SlotModel.kind)
     wanted = wanted.limit(oldest if newest is None else newest)
+    wanted = wanted.with_for_update() if lock else wanted
     return [Slot(**row._mapping) for row in connection.execute(wanted)]
 
 
-def add(connection: Connection, slots: Iterable[Slot]) -> int:
-    """Write slots that were decided; those that are there stay. How many were written."""
+def add(connection: Connection, slots: Iterable[Slot]) -> None:
+    """Write slots that were decided; those that are there stay."""
     rows = [asdict(slot) for slot in slots]
-    if not rows:
-        return 0
-    return connection.execute(insert(SlotModel).on_conflict_do_nothing(), rows).rowcount
+    if rows:
+        connection.execute(insert(SlotModel).on_conflict_do_nothing(), rows)
+
+
+def add_new(connection: Connection, slot: Slot) -> bool:
+    """Write a slot unless it is there; whether it was not."""
+    made = insert(SlotModel).values(**asdict(slot)).on_conflict_do_nothing()
+    return connection.scalar(made.returning(SlotModel.slot)) is not None
 
 
 def waiting(connection: Connection) -> dict[str, float]:
@@ -171,10 +181,14 @@ def waiting(connection: Connection) -> dict[str, float]:
 def queue(
     connection: Connection, schedule: str, now: float, most: int | None = None
 ) -> list[Slot]:
-    """A schedule's slots that wait and need not wait longer, the oldest first."""
+    """A schedule's slots that wait and need not wait longer, the oldest first.
+
+    Nobody else changes them until the transaction's end: who begins a run and who deletes the
+    schedule decide one after the other.
+    """
     return _read(
         connection, SlotModel.schedule == schedule, SlotModel.fate == Fate.WAITING,
-        SlotModel.not_before <= now, oldest=most,
+        SlotModel.not_before <= now, oldest=most, lock=True,
     )  # fmt: skip
 
 
@@ -183,9 +197,36 @@ def active(connection: Connection, schedules: Collection[str]) -> list[Slot]:
     return _read(connection, SlotModel.schedule.in_(schedules), _ACTIVE)
 
 
-def of(connection: Connection, schedule: str, newest: int | None = None) -> list[Slot]:
-    """A schedule's slots, the oldest first; or the newest ones, the newest first."""
-    return _read(connection, SlotModel.schedule == schedule, newest=newest)
+def of(
+    connection: Connection,
+    schedule: str,
+    newest: int | None = None,
+    *,
+    fate: str | None = None,
+    reason: str | None = None,
+    kind: str | None = None,
+) -> list[Slot]:
+    """A schedule's slots, the oldest first; or the newest ones, the newest first.
+
+    Args:
+        connection: Where they are read.
+        schedule: The schedule's id.
+        newest: How many of the newest.
+        fate: Only those of this fate.
+        reason: Only those of this reason.
+        kind: Only those of this kind.
+    """
+    only = {SlotModel.fate: fate, SlotModel.reason: reason, SlotModel.kind: kind}
+    wanted = [column == value for column, value in only.items() if value is not None]
+    return _read(connection, SlotModel.schedule == schedule, *wanted, newest=newest)
+
+
+def newest_runs(schedule: str, most: int) -> list[str]:
+    """The ids of the runs that a schedule has made last."""
+    own = (SlotModel.schedule == schedule, SlotModel.flow_run_id.is_not(None))
+    wanted = select(SlotModel.flow_run_id).where(*own).order_by(SlotModel.run_at.desc())
+    with engine().connect() as connection:
+        return [str(run) for run in connection.scalars(wanted.limit(most))]
 
 
 def change(connection: Connection, slots: Iterable[Slot]) -> None:

@@ -11,7 +11,7 @@ from infra.errors import BadInputError
 
 
 class Form(BaseModel):
-    """A group of fields; one that is null is left out."""
+    """A group of fields; one that is null is left out, and one that is unknown is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,6 +20,13 @@ class Form(BaseModel):
     def _without_nulls(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
+        unknown = sorted(str(name) for name in given.keys() - cls.model_fields.keys())
+        if unknown:
+            raise BadInputError(
+                f"A {cls.__name__.lower()} has no field {unknown[0]!r}.",
+                f"There are: {', '.join(cls.model_fields)}.",
+                code="FieldUnknown",
+            )
         return {name: value for name, value in given.items() if value is not None}
 
 

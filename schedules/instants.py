@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 # Within these years a slot is looked for; a wall clock that is hours away still has a date.
@@ -35,3 +36,8 @@ def second_of(instant: datetime) -> int:
 def instant_at(second: int) -> datetime:
     """The instant, in UTC, at which ``second`` begins."""
     return EPOCH + timedelta(seconds=second)
+
+
+def present() -> float:
+    """The present, in seconds since 1970."""
+    return time.time()

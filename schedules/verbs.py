@@ -2,114 +2,62 @@
 
 from __future__ import annotations
 
-import time
-import uuid
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from infra import identity
 from infra.errors import BadInputError, ConflictError
-from registry import catalogue, history, names, scheduled_runs, slots
+from registry import catalogue, deletion, history, names, slots
 from registry import schedules as rows
 from registry.schedules import ScheduleModel
 from registry.slots import Fate, Kind
-from schedules import deciding, macros, views
-from schedules.forms import Form
+from schedules import deciding, editing, instants, views
+from schedules.editing import Check, Written
 from schedules.instants import instant_at, second_of
 from schedules.policy import Policy
 from schedules.subject import Subject
-from schedules.trigger import Trigger, read_time
+from schedules.trigger import read_time
 
 NOUN = "schedule"
 MOST_BACKFILLED = 10_000
-EDITED = "TriggerChanged"
-DELETED = "Deleted"
 
-# Given a deployment and parameters, what is kept of them; refuses what cannot work.
-Check = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+# Makes new parameters of the present ones.
+Revise = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-class Written(Form):
-    """A schedule as it is written: what its trigger and its policy have, each field by itself."""
-
-    name: str
-    deployment: str
-    description: str = ""
-    parameters: dict[str, Any] = {}
-    trigger: dict[str, Any]
-    policy: dict[str, Any] = {}
-    enabled: bool = True
-
-
-def create(written: Written, check: Check, *, source: str = "") -> dict[str, Any]:
+def create(written: Written, check: Check) -> dict[str, Any]:
     """Make a schedule; it as shown.
 
     Args:
         written: What it is.
         check: Refuses a deployment that is not there, and parameters that it cannot have.
-        source: Which file it comes from.
 
     Raises:
         BadInputError: If it can never work as written.
         NotFoundError: If the deployment is not there.
         ConflictError: If the name is taken, with the code ``NameTaken``.
     """
-    names.check(written.name)
-    names.check_description(written.description)
-    now, user = datetime.now(UTC), identity.caller()
-    trigger = Trigger(**{"since": now, **written.trigger})
-    trigger.check_fires()
-    policy = Policy(**written.policy)
-    decided = second_of(trigger.base)
-    row = ScheduleModel(
-        id=str(uuid.uuid4()),
-        name=written.name,
-        description=written.description,
-        deployment=written.deployment,
-        parameters=_parameters(written.deployment, written.parameters, check),
-        trigger=trigger.model_dump(mode="json", exclude_none=True),
-        policy=policy.model_dump(mode="json"),
-        enabled=written.enabled,
-        paused="",
-        registered=False,
-        error="",
-        source=source,
-        decided_until=decided,
-        next_slot=deciding.next_slot(trigger, decided),
-        failures_since=0,
-        created_at=now,
-        created_by=user,
-        changed_at=now,
-        changed_by=user,
-    )
+    return _keep(written, check)
+
+
+def _keep(written: Written, check: Check, *, from_now: bool = False) -> dict[str, Any]:
+    parameters = editing.check_parameters(written.deployment, written.parameters, check)
+    row = editing.new_row(written, parameters, from_now=from_now)
     key = row.id
     rows.add(row)
     history.record(NOUN, key, "create", name=written.name)
     return views.show(key)
 
 
-def _parameters(deployment: str, given: Mapping[str, Any], check: Check) -> dict[str, Any]:
-    macros.check(given)
-    name = given.get("name")
-    if isinstance(name, str) and name and macros.fill(name, instant_at(0)) == name:
-        raise BadInputError(
-            f"Every run would be called {name!r}, and there can be one of a name.",
-            "Leave the parameter name out, or put the slot in it: {{ slot.strftime('%F') }}.",
-            code="RunNameFixed",
-        )
-    return check(deployment, given)
-
-
 @contextmanager
 def _changing(key: str, verb: str, **detail: Any) -> Iterator[tuple[Session, ScheduleModel]]:
     with rows.changing(key) as (open_session, row):
         yield open_session, row
-        row.changed_at, row.changed_by = datetime.now(UTC), identity.caller()
+        editing.touch(row)
         subject = row.id
     history.record(NOUN, subject, verb, **detail)
 
@@ -120,77 +68,100 @@ def update(
     *,
     name: str | None = None,
     description: str | None = None,
+    deployment: str | None = None,
     trigger: Mapping[str, Any] | None = None,
     policy: Mapping[str, Any] | None = None,
-    parameters: Mapping[str, Any] | None = None,
+    revise: Revise | None = None,
 ) -> dict[str, Any]:
     """Change a schedule in place; what is None stays. Its id, slots and history stay; it as shown.
 
-    What another trigger would have had since its start is not made up for: it counts from now.
+    What the old trigger had until now is decided by it, or skipped as ``TriggerChanged`` if the
+    schedule is stopped. What the new one would have had is not made up for: it counts from now.
 
     Args:
         key: Its name or id.
         check: As for :func:`create`.
         name: Another name.
         description: Another description.
-        trigger: Fields of the trigger; a cron expression and an interval take each other's place.
-        policy: Fields of the policy.
-        parameters: Parameters; those that are not named stay.
+        deployment: What it runs from now on.
+        trigger: Fields of the trigger. One that is null or empty is taken out; a cron expression
+            and an interval take each other's place.
+        policy: Fields of the policy; one that is null has its default again.
+        revise: Makes its new parameters of the present ones.
 
     Raises:
         BadInputError: If it could never work.
-        NotFoundError: If there is no such schedule.
-        ConflictError: If the name is taken.
+        NotFoundError: If there is no such schedule, or deployment.
+        ConflictError: If the name is taken; with the code ``ChangedMeanwhile`` if somebody else
+            has changed what was checked.
     """
-    given = {"name": name, "description": description, "trigger": trigger, "policy": policy}
+    before = _known(key)
+    laid = None
+    if revise is not None or deployment is not None:
+        told = before["parameters"] if revise is None else revise(before["parameters"])
+        laid = editing.check_parameters(deployment or before["deployment"], told, check)
+    given = {
+        "name": name, "description": description, "deployment": deployment, "trigger": trigger,
+        "policy": policy,
+    }  # fmt: skip
     changed = {field: value for field, value in given.items() if value is not None}
+    changed = json.loads(json.dumps(changed, default=str))
     with _changing(key, "update", **changed) as (open_session, row):
-        if name is not None:
-            names.check(name)
-            row.name = name
-        if description is not None:
-            names.check_description(description)
-            row.description = description
-        if parameters is not None:
-            laid = {**row.parameters, **parameters}
-            row.parameters = _parameters(row.deployment, laid, check)
-        if policy is not None:
-            row.policy = Policy(**{**row.policy, **policy}).model_dump(mode="json")
+        if laid is not None:
+            _check_same(row, before)
+            row.parameters = laid
+        _edit(row, name, description, policy)
+        if deployment is not None:
+            editing.move(row, deployment)
         if trigger is not None:
-            _retrigger(open_session, row, _laid(row.trigger, trigger))
+            new = editing.read_trigger(editing.laid(row.trigger, trigger), row.trigger)
+            if new.model_dump(mode="json", exclude_none=True) != row.trigger:
+                new.check_fires()
+                editing.retrigger(open_session.connection(), row, new)
+        editing.mend(row)
         subject = row.id
     return views.show(subject)
 
 
-def _laid(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    other = {"cron": "interval_seconds", "interval_seconds": "cron"}
-    gone = {"since", *(other[name] for name in other.keys() & given.keys())}
-    return {**{name: value for name, value in present.items() if name not in gone}, **given}
+def _known(key: str) -> dict[str, Any]:
+    """What a schedule's deployment and parameters are now."""
+    with catalogue.session() as open_session:
+        row = rows.find(open_session, key)
+        return {"deployment": row.deployment, "parameters": row.parameters}
 
 
-def _retrigger(open_session: Session, row: ScheduleModel, given: Mapping[str, Any]) -> None:
-    """Give a schedule another trigger; what the old one had until now is decided by it."""
-    now = time.time()
-    new = Trigger(**{"since": instant_at(int(now)), **given})
-    new.check_fires()
-    before = Subject.of(row)
-    if row.enabled:
-        decision = deciding.decide(before, now, identity.caller())
-        found = decision.slots
-    else:
-        found = deciding.drop(before, now, identity.caller(), EDITED)
-    slots.add(open_session.connection(), found)
-    row.trigger = new.model_dump(mode="json", exclude_none=True)
-    row.decided_until = int(now)
-    row.next_slot = deciding.next_slot(new, row.decided_until)
+def _check_same(row: ScheduleModel, before: Mapping[str, Any]) -> None:
+    if before != {"deployment": row.deployment, "parameters": row.parameters}:
+        raise ConflictError(
+            f"Somebody has just changed the schedule {row.name!r}.", "Look at it, and try again.",
+            code="ChangedMeanwhile",
+        )  # fmt: skip
+
+
+def _edit(
+    row: ScheduleModel,
+    name: str | None,
+    description: str | None,
+    policy: Mapping[str, Any] | None,
+) -> None:
+    if name is not None:
+        names.check(name)
+        row.name = name
+    if description is not None:
+        names.check_description(description)
+        row.description = description
+    if policy is not None:
+        row.policy = Policy(**{**row.policy, **policy}).model_dump(mode="json")
 
 
 def start(key: str) -> dict[str, Any]:
-    """Run a schedule's slots again; those that it has missed meanwhile as its catch-up says."""
+    """Run a schedule's slots again; those that it has missed meanwhile as its catch-up says.
+
+    One whose creation has failed is tried again.
+    """
     with _changing(key, "start") as (_, row):
-        if not row.enabled:
-            row.enabled, row.paused = True, ""
-            row.failures_since = int(time.time())
+        editing.enable(row)
+        editing.mend(row)
         subject = row.id
     return views.show(subject)
 
@@ -203,24 +174,59 @@ def stop(key: str) -> dict[str, Any]:
     return views.show(subject)
 
 
-def copy(key: str, name: str, check: Check) -> dict[str, Any]:
-    """Make a schedule with everything of another; it as shown. Its slots count from now."""
+def copy(
+    key: str,
+    name: str,
+    check: Check,
+    *,
+    description: str | None = None,
+    trigger: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    revise: Revise | None = None,
+) -> dict[str, Any]:
+    """Make a schedule with everything of another, but for what is given; it as shown.
+
+    Its slots count from now: those that lie between a start in the past and now were the other
+    one's. Only with a start that is given here are they made up for.
+
+    Args:
+        key: The other one's name or id.
+        name: What it is called.
+        check: As for :func:`create`.
+        description: Another description.
+        trigger: As for :func:`update`.
+        policy: As for :func:`update`.
+        revise: Makes its parameters of the other one's.
+
+    Raises:
+        BadInputError: If it can never work, such as with an end in the past.
+        ConflictError: If the name is taken.
+    """
     with catalogue.session() as open_session:
         row = rows.find(open_session, key)
-        trigger = {field: value for field, value in row.trigger.items() if field != "since"}
         written = Written(
-            name=name, deployment=row.deployment, description=row.description,
-            parameters=row.parameters, trigger=trigger, policy=row.policy, enabled=row.enabled,
-        )  # fmt: skip
-    return create(written, check)
+            name=name,
+            deployment=row.deployment,
+            description=row.description if description is None else description,
+            parameters=dict(row.parameters if revise is None else revise(row.parameters)),
+            trigger=editing.laid(row.trigger, trigger or {}),
+            policy={**row.policy, **(policy or {})},
+            enabled=row.enabled,
+        )
+    return _keep(written, check, from_now=not (trigger or {}).get("start"))
 
 
 def trigger_now(key: str) -> dict[str, Any]:
     """Have a run created now, when the schedule has room; the slot as shown."""
-    now = time.time()
+    now = instants.present()
+    second = int(now)
     with _changing(key, "trigger") as (open_session, row):
-        slot = deciding.asked(Subject.of(row), int(now), Kind.MANUAL, now, identity.caller())
-        slots.add(open_session.connection(), [slot])
+        subject, connection = Subject.of(row), open_session.connection()
+        while True:
+            slot = deciding.asked(subject, second, Kind.MANUAL, now, identity.caller())
+            if slots.add_new(connection, slot):
+                break
+            second += 1  # somebody has asked in this second already
     return views.slot(slot)
 
 
@@ -235,7 +241,7 @@ def backfill(key: str, start: str, end: str) -> dict[str, Any]:
     Raises:
         BadInputError: With the codes ``BackfillEmpty`` and ``BackfillTooLarge``.
     """
-    now = time.time()
+    now = instants.present()
     with _changing(key, "backfill", start=start, end=end) as (open_session, row):
         subject = Subject.of(row)
         zone = subject.trigger.timezone
@@ -256,7 +262,10 @@ def backfill(key: str, start: str, end: str) -> dict[str, Any]:
             for at in free.between(after, until)
             if second_of(at) not in run
         ]
-        slots.add(connection, wanted)
+        refused = slots.of(connection, row.id, fate=Fate.SKIPPED, kind=Kind.BACKFILL)
+        before = {slot.slot for slot in refused}
+        slots.change(connection, [slot for slot in wanted if slot.slot in before])
+        slots.add(connection, [slot for slot in wanted if slot.slot not in before])
     return {"slots": len(wanted), "run_before": count - len(wanted)}
 
 
@@ -266,21 +275,4 @@ def delete(key: str) -> dict[str, Any]:
     Raises:
         ConflictError: With the code ``RunGoesOn``.
     """
-    with _changing(key, "delete") as (open_session, row):
-        connection = open_session.connection()
-        active = [one for one in slots.active(connection, [row.id]) if one.flow_run_id]
-        runs = [str(one.flow_run_id) for one in active]
-        goes_on = set(runs) - scheduled_runs.ended(runs).keys()
-        if goes_on:
-            raise ConflictError(
-                f"{len(goes_on)} runs of {row.name!r} go on, such as {min(goes_on)}.",
-                "Wait for them, or stop them: modelyard runs stop ID.",
-                code="RunGoesOn",
-            )
-        queue = slots.queue(connection, row.id, float("inf"))
-        slots.change(
-            connection, [replace(slot, fate=Fate.SKIPPED, reason=DELETED) for slot in queue]
-        )
-        row.enabled, row.archived_at = False, datetime.now(UTC)
-        found = {"id": row.id, "name": row.name}
-    return {"deleted": True, **found}
+    return deletion.delete(NOUN, key)

@@ -6,10 +6,11 @@ import itertools
 from datetime import datetime
 from typing import Any
 
+from infra.errors import BadInputError
 from registry import catalogue, history, leases, slots
 from registry import schedules as rows
 from registry.schedules import ScheduleModel
-from registry.slots import Slot
+from registry.slots import Fate, Slot
 from schedules.instants import instant_at
 from schedules.trigger import Trigger
 
@@ -36,6 +37,12 @@ def state(row: ScheduleModel) -> tuple[str, str]:
         if applies:
             return word, detail
     return ENABLED, ""
+
+
+def state_words(row: ScheduleModel) -> tuple[str, ...]:
+    """A schedule's state without what was said of it alone: one word, or ENABLED and EXPIRED."""
+    word, detail = state(row)
+    return (word, detail) if detail == EXPIRED else (word,)
 
 
 def list_all() -> list[dict[str, Any]]:
@@ -77,6 +84,39 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, An
     shown["scheduler"] = leases.held("scheduler")
     shown["history"] = history.of("schedule", subject)
     return shown
+
+
+def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[dict[str, Any]]:
+    """What became of a schedule's last slots, the newest first.
+
+    Args:
+        key: Its name or id.
+        last: How many.
+        fate: Only those of this fate.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+        BadInputError: With the code ``FateUnknown``.
+    """
+    if fate is not None and fate not in list(Fate):
+        raise BadInputError(
+            f"No slot is {fate!r}.", f"Give one of {', '.join(Fate)}.", code="FateUnknown"
+        )
+    with catalogue.session() as open_session:
+        row = rows.find(open_session, key)
+        found = slots.of(open_session.connection(), row.id, last, fate=fate)
+    return [slot(one) for one in found]
+
+
+def runs_of(key: str, most: int) -> list[str]:
+    """The ids of the runs that a schedule has made last.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+    """
+    with catalogue.session() as open_session:
+        schedule = rows.find(open_session, key).id
+    return slots.newest_runs(schedule, most)
 
 
 def preview(trigger: Trigger, after: datetime, count: int) -> list[str]:

@@ -13,6 +13,7 @@ from modelyard import output, parameters
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
 from registry import deletion, runs
+from schedules import views
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
 
@@ -22,12 +23,16 @@ Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
 @app.command("list")
 def list_(
     flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Only the last runs that this schedule has made.")
+    ] = None,
     limit: Annotated[int, typer.Option("-n", min=1, help="How many, newest first.")] = 50,
     json: Json = False,
 ) -> None:
     """The newest runs."""
     with connected():
-        found = runs.list_all(flow, limit)
+        ids = None if schedule is None else views.runs_of(schedule, limit)
+        found = runs.list_all(flow, limit, ids)
     tuned = any("trials" in row for row in found)
     columns = ("id", "name", "flow", "state", "started", "seconds")
     more = ("trials", "best") if tuned else ()

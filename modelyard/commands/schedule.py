@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +15,9 @@ from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
+from schedules import metrics as figures
 from schedules import verbs, views
 from schedules.trigger import Trigger, read_time
-from schedules.verbs import Written
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
 
@@ -41,6 +43,8 @@ PolicyPairs = Annotated[
     ),
 ]  # fmt: skip
 Description = Annotated[str | None, typer.Option(help="A description.")]
+Last = Annotated[int, typer.Option(min=0, help="How many of the last slots.")]
+_SLOT_COLUMNS = ("slot", "kind", "fate", "reason", "run", "state", "decided")
 _COLUMNS = ("name", "state", "detail", "deployment", "when", "timezone", "next_slot")
 
 
@@ -51,6 +55,21 @@ def _trigger(
         "cron": cron, "interval_seconds": interval, "timezone": zone, "start": start, "end": end,
     }  # fmt: skip
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _changes(
+    trigger: dict[str, Any],
+    policy: list[str] | None,
+    file: Path | None,
+    parameter: list[str] | None,
+) -> dict[str, Any]:
+    """What is given of a trigger, a policy and parameters; None where nothing is."""
+    given = {
+        "trigger": trigger,
+        "policy": parameters.read(None, policy),
+        "parameters": parameters.read(file, parameter),
+    }
+    return {name: value or None for name, value in given.items()}
 
 
 @app.command()
@@ -70,17 +89,13 @@ def create(
     json: Json = False,
 ) -> None:
     """Have a deployment run at the slots of a cron expression or of an interval."""
-    written = Written(
-        name=name,
-        deployment=deployment,
-        description=description or "",
-        parameters=parameters.read(file, parameter),
-        trigger=_trigger(cron, interval, timezone, start, end),
-        policy=parameters.read(None, policy),
-        enabled=not stopped,
-    )
-    with connected():
-        output.thing(verbs.create(written, scheduling.check), as_json_=json)
+    made = scheduling.create(
+        name, deployment,
+        cron=cron, interval_seconds=interval, timezone=timezone, start=start, end=end,
+        policy=parameters.read(None, policy), parameters=parameters.read(file, parameter),
+        description=description or "", enabled=not stopped,
+    )  # fmt: skip
+    output.thing(made, as_json_=json)
 
 
 @app.command("list")
@@ -93,8 +108,10 @@ def list_(json: Json = False) -> None:
 @app.command()
 def show(
     name: Schedule,
-    following: Annotated[int, typer.Option("--next", "-n", help="How many next slots.")] = 5,
-    last: Annotated[int, typer.Option(help="How many of the last slots.")] = 10,
+    following: Annotated[
+        int, typer.Option("--next", "-n", min=0, help="How many next slots.")
+    ] = 5,
+    last: Last = 10,
     json: Json = False,
 ) -> None:
     """A schedule with its next slots, and what became of the last ones."""
@@ -103,9 +120,38 @@ def show(
 
 
 @app.command()
+def slots(
+    name: Schedule,
+    last: Last = 20,
+    fate: Annotated[
+        str | None, typer.Option(help="Only those of this fate: created, skipped, waiting.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What became of the last slots, the newest first, and why."""
+    with connected():
+        found = views.slots_of(name, last=last, fate=fate)
+    output.rows(found if json else list(map(_brief, found)), _SLOT_COLUMNS, as_json_=json)
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """Slots as people read them: several that share their fate as a range."""
+    several = f" to {row['until']}, {row['count']} slots" if "until" in row else ""
+    return {**row, "slot": row["slot"] + several}
+
+
+@app.command()
+def metrics() -> None:
+    """What Prometheus is told: lateness, backlog, fates, who leads, next slots."""
+    with connected():
+        sys.stdout.write(figures.text())
+
+
+@app.command()
 def update(
     name: Schedule,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    deployment: Annotated[str | None, typer.Option(help="What it runs from now on.")] = None,
     cron: Cron = None,
     interval: Interval = None,
     timezone: Zone = None,
@@ -117,20 +163,16 @@ def update(
     description: Description = None,
     json: Json = False,
 ) -> None:
-    """Change a schedule in place; its slots and its history stay."""
-    trigger = _trigger(cron, interval, timezone, start, end)
-    given = parameters.read(file, parameter)
-    rules = parameters.read(None, policy)
-    if not (trigger or given or rules) and new_name is None and description is None:
+    """Change a schedule in place; its slots and its history stay. --end "" takes an end away."""
+    changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
+    if not any(changes.values()) and (new_name, deployment, description) == (None, None, None):
         raise BadInputError(
             "There is nothing to change.", "Give --name, --cron, --policy, -p or another option."
         )
-    with connected():
-        changed = verbs.update(
-            name, scheduling.check, name=new_name, description=description,
-            trigger=trigger or None, policy=rules or None, parameters=given or None,
-        )  # fmt: skip
-        output.thing(changed, as_json_=json)
+    changed = scheduling.update(
+        name, new_name=new_name, description=description, deployment=deployment, **changes
+    )
+    output.thing(changed, as_json_=json)
 
 
 @app.command("start")
@@ -151,11 +193,21 @@ def stop(name: Schedule, json: Json = False) -> None:
 def copy(
     name: Schedule,
     new_name: Annotated[str, typer.Argument(help="The new schedule's name.")],
+    cron: Cron = None,
+    interval: Interval = None,
+    timezone: Zone = None,
+    start: Start = None,
+    end: End = None,
+    policy: PolicyPairs = None,
+    file: File = None,
+    parameter: Pairs = None,
+    description: Description = None,
     json: Json = False,
 ) -> None:
-    """Make a schedule of another one's deployment, parameters, trigger and policy."""
-    with connected():
-        output.thing(verbs.copy(name, new_name, scheduling.check), as_json_=json)
+    """Make a schedule with everything of another but what is given; its slots count from now."""
+    changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
+    made = scheduling.copy(name, new_name, description=description, **changes)
+    output.thing(made, as_json_=json)
 
 
 @app.command()

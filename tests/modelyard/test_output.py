@@ -24,6 +24,17 @@ def test_a_row_is_a_line_however_narrow_the_terminal(monkeypatch, capsys):
     ]  # fmt: skip
 
 
+def test_a_list_of_things_is_a_table_wherever_it_stands(capsys):
+    found = [{"slot": "09:00", "reason": "", "detail": {"a": 1}}, {"slot": "[x]", "until": 5}]
+
+    output.thing({"slots": found, "words": ["a"]}, as_json_=False)
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["slots"], ["slot", "detail", "until"], ["09:00", "a=1"], ["[x]", "5"], ["words"], ["a"],
+    ]  # fmt: skip
+
+
 def test_a_table_takes_what_room_there_is(monkeypatch, capsys):
     monkeypatch.setattr(output.console, "_width", 400)
     monkeypatch.setattr(output.console, "_height", 25)

@@ -14,6 +14,7 @@ from flows import submission
 from modelyard import main
 from modelyard.commands import runs as command
 from registry import runs
+from schedules import views
 
 Do = Callable[..., tuple[int, str]]
 
@@ -35,7 +36,7 @@ TUNED = _row(
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(runs, "list_all", lambda flow, limit: kept)
+    monkeypatch.setattr(runs, "list_all", lambda flow, limit, ids: kept)
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
     return kept
 
@@ -84,6 +85,15 @@ class TestList:
 
         assert "None" not in out
         assert "0 done" not in out
+
+    def test_those_of_a_schedule(self, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(runs, "list_all", lambda *given: asked.append(given) or [])
+        monkeypatch.setattr(views, "runs_of", lambda *given: list(map(str, given)))
+
+        do("list", "--schedule", "nightly", "-n", "7")
+        do("list", "--flow", "train")
+        assert asked == [(None, 7, ["nightly", "7"]), ("train", 50, None)]
 
     def test_programs_get_the_rows_as_they_are(self, do: Do, found: list[dict[str, Any]]) -> None:
         found += [TUNED, _row("plain")]

@@ -179,7 +179,8 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
     ("noun", "codes"),
     [
         ("run", ["TrialOfTuning", "RunGoesOn", "TrialGoesOn", "HasModel", "HasModel"]),
-        ("experiment", ["DefaultExperiment", "ExperimentInUse"]),
+        ("experiment", ["DefaultExperiment", "ExperimentInUse", "HasSchedule"]),
+        ("schedule", ["RunGoesOn"]),
         ("template", []),
         ("model", ["ModelInUse"]),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from registry import (
     experiment_names,
     experiments,
     history,
+    schedules,
     tracking,
+    training_templates,
     trial_runs,
     trials,
 )
+from registry.schedules import ScheduleModel
 from tests.registry.fake_runs import (
     Prefect,
     exists,
@@ -275,3 +279,63 @@ class TestDelete:
         assert experiments.show(name)["id"] == taken[0]["id"]
         last = tracking.client().get_experiment(made["id"]).name
         assert experiments.show(last)["state"] == "DELETE IN PROGRESS"
+
+
+class TestSchedules:
+    @pytest.fixture(autouse=True)
+    def _of(self, name: str, mlflow: Any) -> Iterator[None]:
+        """Schedules that name the experiment, by themselves or through their template."""
+        training_templates.create(f"t {name}", "", {"experiment": name})
+        kept = {
+            f"own {name}": {"experiment": name},
+            f"through {name}": {"template": f"t {name}", "experiment": "Default"},
+            f"another {name}": {"experiment": f"{name} 2"},
+        }
+        for schedule, parameters in kept.items():
+            schedules.add(scheduled(schedule, parameters))
+        yield
+        for schedule in kept:
+            deletion.delete("schedule", schedule)
+
+    def test_it_stays_while_it_has_schedules(self, name: str) -> None:
+        made = experiments.create(name)
+        with pytest.raises(ConflictError) as raised:
+            deletion.delete("experiment", name)
+
+        assert raised.value.code == "HasSchedule"
+        assert raised.value.message == f"It has the schedule own {name}, through {name}."
+        assert experiments.show(name)["id"] == made["id"]
+
+    def test_one_that_comes_at_the_last_moment_keeps_it(
+        self, name: str, at_the_last_moment: Callable[..., None]
+    ) -> None:
+        other = f"{name} 3"
+        experiments.create(other)
+        late = f"late {name}"
+        at_the_last_moment(lambda: schedules.add(scheduled(late, {"experiment": other})))
+        with pytest.raises(ConflictError) as raised:
+            deletion.delete("experiment", other)
+
+        assert raised.value.code == "HasSchedule"
+        assert experiments.show(other)["state"] == "ACTIVE"
+        deletion.delete("schedule", late)
+
+    def test_schedules_follow_its_new_name(self, name: str) -> None:
+        experiments.create(name)
+        new = f"{name} new"
+        experiments.update(name, new, None)
+
+        told = schedules.names_and_parameters()
+        assert told[f"own {name}"] == {"experiment": new}
+        assert told[f"through {name}"]["experiment"] == "Default"
+        assert told[f"another {name}"] == {"experiment": f"{name} 2"}
+        assert experiments.show(new)["history"][-1]["detail"]["schedules"] == [f"own {name}"]
+
+
+def scheduled(name: str, parameters: dict[str, Any]) -> ScheduleModel:
+    now = datetime.now(UTC)
+    return ScheduleModel(
+        id=new_id(), name=name, description="", deployment="train", parameters=parameters,
+        trigger={}, policy={}, enabled=True, decided_until=0, next_slot=None, created_at=now,
+        created_by="me", changed_at=now, changed_by="me",
+    )  # fmt: skip

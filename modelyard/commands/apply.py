@@ -1,0 +1,28 @@
+"""``modelyard apply``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import scheduling
+from modelyard import output, parameters
+from modelyard.output import Json
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="A YAML or JSON file with schedules.")],
+    adopt: Annotated[
+        bool,
+        typer.Option("--adopt", help="Take over schedules that the file has not made."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make schedules what a file says; those that are gone from it are archived."""
+    applied = scheduling.apply(parameters.read(file, None), file.name, adopt=adopt)
+    output.thing(applied, as_json_=json)

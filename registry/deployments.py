@@ -1,0 +1,80 @@
+"""Prefect's deployments: ours, and any other flow that a pool can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.schema_tools.validation import validate
+
+from infra.errors import BadInputError, NotFoundError
+
+_MOST_NAMED = 5
+_LONGEST = 200
+
+
+def read(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
+    """A deployment.
+
+    Args:
+        client: Prefect's.
+        deployment: Its name, which is its flow's as well, or else ``flow/deployment``.
+
+    Raises:
+        NotFoundError: If it is not registered.
+    """
+    path = deployment if "/" in deployment else f"{deployment}/{deployment}"
+    try:
+        return client.read_deployment_by_name(path)
+    except ObjectNotFound as error:
+        raise NotFoundError(
+            f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
+        ) from error
+
+
+def check(deployment: str) -> None:
+    """Refuse a deployment that is not there.
+
+    Raises:
+        NotFoundError: If it is not registered.
+    """
+    with get_client(sync_client=True) as client:
+        read(client, deployment)
+
+
+def check_parameters(deployment: str, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that Prefect would refuse of a run.
+
+    Args:
+        deployment: As for :func:`read`.
+        given: The parameters; those that are not named have the deployment's own values.
+
+    Raises:
+        NotFoundError: If the deployment is not registered.
+        BadInputError: With the code ``ParameterInvalid``.
+    """
+    with get_client(sync_client=True) as client:
+        found = read(client, deployment)
+    if not found.enforce_parameter_schema or not found.parameter_openapi_schema:
+        return
+    complete = {**found.parameters, **given}
+    errors = validate(complete, found.parameter_openapi_schema, allow_none_with_default=True)
+    if errors:
+        # Of a field only what is wrong with it, and never its value, which may be a secret.
+        wrong = "; ".join(_told(error) for error in errors[:_MOST_NAMED])
+        raise BadInputError(
+            f"Parameters of {deployment} are wrong: {wrong}.", "Mend them: -p key=value.",
+            code="ParameterInvalid",
+        )  # fmt: skip
+
+
+def _told(error: Any) -> str:
+    if error.validator in {"required", "additionalProperties"}:
+        return str(error.message)
+    place = ".".join(map(str, error.absolute_path))
+    if error.validator in {"type", "anyOf", "oneOf"}:
+        return f"{place} is of another type"
+    return f"{place} breaks the rule {error.validator} {error.validator_value}"[:_LONGEST]

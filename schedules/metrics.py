@@ -1,0 +1,103 @@
+"""What Prometheus is told of schedules: from the rows alone, whoever reads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from registry import catalogue, leases, schedules, slot_figures
+from schedules import instants, views
+from schedules.scheduler import LEASE
+
+_HOUR = 3600.0
+
+# Labels of a figure, and it.
+Sample = tuple[Mapping[str, str], float]
+
+
+def text() -> str:
+    """The figures, in Prometheus' text format."""
+    families = [*_lateness(), *_slots(), *_schedules(), *_leader()]
+    return "".join(_family(*family) for family in families)
+
+
+def _lateness() -> list[tuple[str, str, str, list[Sample]]]:
+    found = slot_figures.lateness(instants.present() - _HOUR)
+    quantiles = {"0.5": found.median, "0.99": found.p99, "1": found.most} if found else {}
+    return [
+        (
+            "modelyard_schedule_lateness_seconds", "gauge",
+            "How long after its slot a run was created, in the last hour.",
+            [({"quantile": quantile}, late) for quantile, late in quantiles.items()],
+        ),
+        (
+            "modelyard_schedule_runs_last_hour", "gauge",
+            "How many runs were created for slots in the last hour.",
+            [({}, found.count if found else 0)],
+        ),
+    ]  # fmt: skip
+
+
+def _slots() -> list[tuple[str, str, str, list[Sample]]]:
+    return [
+        (
+            "modelyard_schedule_backlog", "gauge", "How many slots wait for what.",
+            [({"reason": reason}, count) for reason, count in slot_figures.backlog().items()],
+        ),
+        (
+            "modelyard_schedule_slots_total", "counter", "How many slots have which fate, why.",
+            [
+                ({"schedule": schedule, "fate": fate, "reason": reason}, count)
+                for (schedule, fate, reason), count in slot_figures.fates().items()
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _schedules() -> list[tuple[str, str, str, list[Sample]]]:
+    with catalogue.session() as open_session:
+        found = [
+            (row.name, " ".join(views.state_words(row)), row.next_slot if row.enabled else None)
+            for row in schedules.present(open_session)
+        ]
+    states = Counter(state for _, state, _ in found)
+    return [
+        (
+            "modelyard_schedules", "gauge", "How many schedules are in which state.",
+            [({"state": state}, count) for state, count in sorted(states.items())],
+        ),
+        (
+            "modelyard_schedule_next_slot_timestamp_seconds", "gauge",
+            "When the next slot of an enabled schedule is.",
+            [({"schedule": name}, slot) for name, _, slot in found if slot is not None],
+        ),
+    ]  # fmt: skip
+
+
+def _leader() -> list[tuple[str, str, str, list[Sample]]]:
+    lease = leases.held(LEASE)
+    held: list[Sample] = [({"holder": str(lease["holder"])}, 1.0)] if lease else []
+    return [
+        ("modelyard_scheduler_leads", "gauge", "Which scheduler leads, if one does.", held),
+        (
+            "modelyard_scheduler_lease_seconds", "gauge",
+            "How long its lease lasts unless it is renewed.",
+            [({}, lease["seconds"] if lease else 0)],
+        ),
+    ]  # fmt: skip
+
+
+def _family(name: str, kind: str, told: str, samples: Iterable[Sample]) -> str:
+    lines = [f"# HELP {name} {told}", f"# TYPE {name} {kind}"]
+    lines += [f"{name}{_labels(labels)} {value:.15g}" for labels, value in samples]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,237 @@
+"""``modelyard schedule`` and ``modelyard apply``: what each verb asks for, and how it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import scheduling
+from modelyard import main
+from modelyard.commands import schedule as command
+from schedules import metrics, verbs, views
+
+Do = Callable[..., tuple[int, str]]
+NOTHING = {"trigger": None, "policy": None, "parameters": None}
+SLOT = {
+    "slot": "2027-01-15T09:00:00Z", "kind": "scheduled", "fate": "skipped", "reason": "NotLatest",
+    "run": None, "state": None, "decided": "2027-01-15T12:00:00Z", "decided_by": "somebody",
+}  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was asked for, in order; each answers with a small mapping."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(verb: str) -> Callable[..., dict[str, Any]]:
+        def asked(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            calls.append((verb, *args, kwargs) if kwargs else (verb, *args))
+            return {"did": verb}
+
+        return asked
+
+    for module, verbs_ in (
+        (scheduling, ("create", "update", "copy", "apply")),
+        (verbs, ("start", "stop", "trigger_now", "backfill", "delete")),
+        (views, ("show", "list_all")),
+    ):
+        for verb in verbs_:
+            monkeypatch.setattr(module, verb, record(verb))
+    monkeypatch.setattr(command, "connected", contextlib.nullcontext)
+    return calls
+
+
+@pytest.fixture
+def do(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Do:
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["modelyard", *arguments])
+        with pytest.raises(SystemExit) as raised:
+            main.main()
+        assert isinstance(raised.value.code, int)
+        return raised.value.code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        (
+            ["create", "s", "train", "--cron", "@daily", "--timezone", "Asia/Seoul", "--start",
+             "2027-01-01", "--end", "2028-01-01", "--policy", "max_concurrency=2", "--policy",
+             "catchup=false", "-p", "a.b=1", "--description", "d", "--stopped"],
+            ("create", "s", "train", {
+                "cron": "@daily", "interval_seconds": None, "timezone": "Asia/Seoul",
+                "start": "2027-01-01", "end": "2028-01-01", "description": "d", "enabled": False,
+                "policy": {"max_concurrency": 2, "catchup": False}, "parameters": {"a": {"b": 1}},
+            }),
+        ),
+        (
+            ["create", "s", "a/b", "--interval", "60"],
+            ("create", "s", "a/b", {
+                "cron": None, "interval_seconds": 60, "timezone": None, "start": None,
+                "end": None, "description": "", "enabled": True, "policy": {}, "parameters": {},
+            }),
+        ),
+        (["list"], ("list_all",)),
+        (["show", "s", "-n", "3", "--last", "4"], ("show", "s", {"following": 3, "last": 4})),
+        (
+            ["update", "s", "--end", "", "--interval", "5"],
+            ("update", "s", {
+                **NOTHING, "new_name": None, "description": None, "deployment": None,
+                "trigger": {"end": "", "interval_seconds": 5},
+            }),
+        ),
+        (
+            ["update", "s", "--name", "t", "--description", "", "--deployment", "tune",
+             "--policy", "grace=", "-p", "a=", "-p", "b=2"],
+            ("update", "s", {
+                **NOTHING, "new_name": "t", "description": "", "deployment": "tune",
+                "policy": {"grace": None}, "parameters": {"a": None, "b": 2},
+            }),
+        ),
+        (["start", "s"], ("start", "s")),
+        (["stop", "s"], ("stop", "s")),
+        (["copy", "s", "t"], ("copy", "s", "t", {**NOTHING, "description": None})),
+        (
+            ["copy", "s", "t", "--cron", "@daily", "-p", "a=1", "--description", "d"],
+            ("copy", "s", "t", {
+                **NOTHING, "description": "d", "trigger": {"cron": "@daily"},
+                "parameters": {"a": 1},
+            }),
+        ),
+        (["trigger", "s"], ("trigger_now", "s")),
+        (["backfill", "s", "--start", "a", "--end", "b"], ("backfill", "s", "a", "b")),
+        (["delete", "s"], ("delete", "s")),
+    ],
+)  # fmt: skip
+def test_verbs(arguments: list[str], call: Any, do: Do, asked: list[Any]) -> None:
+    code, out = do("schedule", *arguments, "--json")
+
+    assert code == 0
+    assert asked == [call]
+    assert json.loads(out) == {"did": call[0]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["create", "s"], "Usage"),
+        (["create", "s", "train", "--interval", "often"], "Usage"),
+        (["create", "s", "train", "-p", "a"], "BadInput"),
+        (["create", "s", "train", "--policy", "a"], "BadInput"),
+        (["update", "s"], "BadInput"),
+        (["show", "s", "--last", "-1"], "Usage"),
+        (["slots", "s", "--fate", "lost"], "FateUnknown"),
+        (["backfill", "s", "--start", "a"], "Usage"),
+        (["preview"], "TriggerMissing"),
+        (["preview", "--cron", "60 * * * * *"], "CronValueOutOfRange"),
+        (["preview", "--cron", "@daily", "--after", "soon"], "TimeInvalid"),
+        (["delete"], "Usage"),
+    ],
+)
+def test_what_is_refused_asks_nothing(
+    arguments: list[str], error: str, do: Do, asked: list[Any]
+) -> None:
+    code, out = do("schedule", *arguments, "--json")
+
+    assert code != 0
+    assert json.loads(out)["error"]["code"] == error
+    assert asked == []
+
+
+class TestSlots:
+    @pytest.fixture(autouse=True)
+    def _kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        many = {**SLOT, "until": "2027-01-15T10:00:00Z", "count": 61, "reason": "OutsideWindow"}
+        monkeypatch.setattr(
+            views, "slots_of", lambda name, last, fate: [SLOT, many][:last] if name == "s" else []
+        )
+
+    def test_people_get_a_table(self, do: Do) -> None:
+        _, out = do("schedule", "slots", "s")
+
+        head, one, many = out.splitlines()
+        assert head.split() == ["slot", "kind", "fate", "reason", "run", "state", "decided"]
+        assert one.split() == [
+            "2027-01-15T09:00:00Z", "scheduled", "skipped", "NotLatest", "2027-01-15T12:00:00Z",
+        ]  # fmt: skip
+        assert "2027-01-15T09:00:00Z to 2027-01-15T10:00:00Z, 61 slots" in many
+
+    def test_programs_get_the_rows(self, do: Do) -> None:
+        _, out = do("schedule", "slots", "s", "--last", "1", "--json")
+        assert json.loads(out) == [SLOT]
+
+    def test_none(self, do: Do) -> None:
+        assert do("schedule", "slots", "t") == (0, "None.\n")
+
+
+def test_metrics_are_printed_as_they_are(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "text", lambda: 'a{b="[c]"} 1\n')
+    assert do("schedule", "metrics") == (0, 'a{b="[c]"} 1\n')
+
+
+def test_preview(do: Do) -> None:
+    _, out = do("schedule", "preview", "--cron", "30 9 * * *", "--after", "2027-01-01", "-n", "2")
+
+    notice, *slots = out.splitlines()
+    assert "minute first" in notice or "five" in notice.lower()
+    assert slots == ["2027-01-01T09:30:00Z", "2027-01-02T09:30:00Z"]
+
+
+class TestApply:
+    def test_a_file(self, do: Do, asked: list[Any], tmp_path: Path) -> None:
+        file = tmp_path / "nightly.yaml"
+        file.write_text("schedules:\n- name: a\n  rate: 1e-4\n")
+        code, out = do("apply", str(file), "--adopt", "--json")
+
+        assert (code, json.loads(out)) == (0, {"did": "apply"})
+        document = {"schedules": [{"name": "a", "rate": 1e-4}]}
+        assert asked == [("apply", document, "nightly.yaml", {"adopt": True})]
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            (None, "BadInput"), ("- a", "BadInput"), ("a: [", "BadInput"),
+            ("a: 1\na: 2", "BadInput"), ("cron: * * * * *", "BadInput"),
+        ],
+    )  # fmt: skip
+    def test_files_that_cannot_be_read(
+        self, text: str | None, error: str, do: Do, asked: list[Any], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "f.yaml"
+        if text is not None:
+            file.write_text(text)
+        code, out = do("apply", str(file), "--json")
+
+        assert code != 0
+        assert json.loads(out)["error"]["code"] == error
+        assert asked == []
+
+    def test_people_read_what_was_done(
+        self, do: Do, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        told = {"set": "f.yaml", "created": ["a", "b"], "changed": [], "unchanged": ["c"]}
+        monkeypatch.setattr(scheduling, "apply", lambda *_, **__: told)
+        (tmp_path / "f.yaml").write_text("schedules: []")
+        _, out = do("apply", str(tmp_path / "f.yaml"))
+
+        assert out.splitlines() == ["set: f.yaml", "created", "  a", "  b", "unchanged", "  c"]
+
+
+def test_every_verb_has_help() -> None:
+    _, text = main._VERBS["schedule"]
+    named = {verb.strip(" .") for verb in text.partition(":")[2].split(",")}
+
+    assert named == {
+        verb.name or verb.callback.__name__  # type: ignore[union-attr]
+        for verb in command.app.registered_commands
+    }

@@ -1,0 +1,245 @@
+"""What people do with schedules, against the scheduler of a world."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInputError, ConflictError, ModelyardError
+from schedules import verbs, views
+from tests.schedules.asking import HOUR, at, checked, create, fates, pass_hours, rows, state
+from tests.schedules.world import World
+
+
+class TestCreate:
+    def test_what_is_shown(self, world: World) -> None:
+        made = create(
+            description="d", parameters={"a": "{{ slot }}"}, policy={"max_concurrency": 3}
+        )
+
+        assert made["trigger"] == {"interval_seconds": HOUR, "timezone": "UTC"}
+        assert (made["state"], made["detail"]) == ("CREATE REQUESTED", "")
+        assert made["policy"]["max_concurrency"] == 3
+        assert made["parameters"] == {"a": "{{ slot }}"}
+        assert made["next"][:2] == [at(1), at(2)]
+        assert [deed["verb"] for deed in made["history"]] == ["create"]
+
+    @pytest.mark.parametrize(
+        ("trigger", "code"),
+        [
+            ({"cron": "0 0 0 30 2 *"}, "CronNeverFires"),
+            ({"cron": "0 0 0 1 1 * 2027"}, "CronFieldCount"),
+            ({"cron": "60 * * * * *"}, "CronValueOutOfRange"),
+            ({"interval_seconds": 60, "start": at(2), "end": at(1)}, "EndBeforeStart"),
+            ({"interval_seconds": 60, "end": at(-1)}, "TriggerNeverFires"),
+            ({"cron": "@daily", "timezone": "Europe/Atlantis"}, "TimezoneUnknown"),
+            ({}, "TriggerMissing"),
+            ({"cron": "@daily", "interval_seconds": 60}, "TriggerTwice"),
+            ({"interval_seconds": 0}, "IntervalInvalid"),
+            ({"interval_seconds": 60, "start": "soon"}, "TimeInvalid"),
+            ({"interval_seconds": 60, "since": at(0)}, "FieldUnknown"),
+            ({"interval_seconds": 60, "ends": at(1)}, "FieldUnknown"),
+        ],
+    )
+    def test_triggers_that_are_refused(
+        self, world: World, trigger: dict[str, Any], code: str
+    ) -> None:
+        _refused(code, trigger=trigger)
+
+    @pytest.mark.parametrize(
+        ("given", "code"),
+        [
+            ({"policy": {"max_concurrency": 0}}, "PolicyNumberInvalid"),
+            ({"policy": {"overlap": "perhaps"}}, "PolicyWordInvalid"),
+            ({"policy": {"overlaps": "skip"}}, "FieldUnknown"),
+            ({"deployment": "gone"}, "DeploymentUnknown"),
+            ({"deployment": "with required"}, "ParameterInvalid"),
+            ({"name": ""}, "NameInvalid"),
+            ({"name": "a/b"}, "NameInvalid"),
+            ({"description": "\0"}, "TextInvalid"),
+            ({"parameters": {"a": "{{ slots }}"}}, "MacroUnknown"),
+            ({"parameters": {"name": "always"}}, "RunNameFixed"),
+            ({"parameters": {"day": datetime(2027, 1, 1)}}, "ParameterInvalid"),
+            ({"parameters": {"rate": float("nan")}}, "ParameterInvalid"),
+        ],
+    )
+    def test_what_else_is_refused(self, world: World, given: dict[str, Any], code: str) -> None:
+        _refused(code, **given)
+
+    def test_a_name_is_taken_once(self, world: World) -> None:
+        create("s")
+        with pytest.raises(ConflictError) as raised:
+            create("s")
+
+        assert raised.value.code == "NameTaken"
+
+
+def _refused(code: str, **given: Any) -> None:
+    with pytest.raises(ModelyardError) as raised:
+        create(**given)
+    assert raised.value.code == code
+    assert raised.value.hint
+    assert views.list_all() == []
+
+
+class TestState:
+    def test_it_is_requested_then_enabled_then_expired(self, world: World) -> None:
+        key = create(trigger={"interval_seconds": HOUR, "end": at(2)})["id"]
+        assert state(key) == ("CREATE REQUESTED", "")
+
+        world.scheduler().step()
+        assert state(key) == ("ENABLED", "")
+
+        pass_hours(world, 2.5)
+        assert state(key) == ("ENABLED", "EXPIRED")
+
+    def test_it_is_disabled(self, world: World) -> None:
+        key = create(enabled=False)["id"]
+        world.scheduler().step()
+        assert state(key) == ("DISABLED", "")
+
+        verbs.start(key)
+        assert state(key) == ("ENABLED", "")
+        verbs.stop(key)
+        assert state(key) == ("DISABLED", "")
+
+    def test_one_that_paused_itself_tells_why(self, world: World) -> None:
+        key = create(policy={"pause_after_failures": 2})["id"]
+        world.fails.add(key)
+        pass_hours(world, 4)
+
+        assert state(key) == ("DISABLED", "2 runs in a row failed.")
+        verbs.start(key)
+        assert state(key) == ("ENABLED", "")
+        pass_hours(world, 4)  # the slot that waited is run, and only later ones count
+        assert state(key) == ("DISABLED", "2 runs in a row failed.")
+        assert len(world.runs) == 5
+
+    def test_one_that_cannot_be_made_is_tried_again(self, world: World) -> None:
+        key = create()["id"]
+        world.refused.add("train")
+        world.scheduler().step()
+        assert state(key) == ("CREATE FAILED", "It is gone.")
+
+        world.refused.clear()
+        verbs.start(key)
+        assert state(key) == ("CREATE REQUESTED", "")
+        world.scheduler().step()
+        assert state(key) == ("ENABLED", "")
+
+    def test_another_deployment_mends_it(self, world: World) -> None:
+        key = create()["id"]
+        world.refused.add("train")
+        world.scheduler().step()
+        verbs.update(key, checked, deployment="tune")
+        world.scheduler().step()
+
+        assert state(key) == ("ENABLED", "")
+        assert views.show(key)["deployment"] == "tune"
+
+    def test_it_is_deleted(self, world: World) -> None:
+        key = create()["id"]
+        verbs.delete("s")
+
+        assert state(key) == ("DELETED", "")
+        assert views.list_all() == []
+
+
+class TestStartAndStop:
+    """As Kubeflow Pipelines resumes what was paused."""
+
+    def _resumed(self, world: World, **policy: Any) -> list[tuple[float, str, str]]:
+        key = create(policy={"max_concurrency": 99, **policy})["id"]
+        world.scheduler().step()
+        verbs.stop(key)
+        pass_hours(world, 3.5)
+        assert rows(key) == []
+        verbs.start(key)
+        world.scheduler().step()
+        return fates(key)
+
+    def test_with_catchup_what_was_missed_is_run(self, world: World) -> None:
+        assert self._resumed(world, catchup=True) == [(n, "created", "") for n in (1, 2, 3)]
+
+    def test_without_just_the_last(self, world: World) -> None:
+        assert self._resumed(world, catchup=False) == [
+            (1, "skipped", "NotLatest"), (2, "skipped", "NotLatest"), (3, "created", ""),
+        ]  # fmt: skip
+
+    def test_with_none_nothing(self, world: World) -> None:
+        assert {why for _, _, why in self._resumed(world, catchup="none")} == {"CatchupOff"}
+
+    def test_slots_that_waited_wait_until_it_is_started(self, world: World) -> None:
+        key = create()["id"]
+        world.takes[key] = 1.8 * HOUR
+        pass_hours(world, 2.5)
+        verbs.stop(key)
+        pass_hours(world, 2)
+        assert fates(key)[-1] == (2, "waiting", "Disabled")
+
+        verbs.start(key)
+        world.scheduler().step()
+        assert (2, "created", "") in fates(key)
+
+    def test_starting_twice_is_no_change(self, world: World) -> None:
+        key = create(policy={"pause_after_failures": 3})["id"]
+        world.fails.add(key)
+        pass_hours(world, 2.5)
+        verbs.start(key)  # it is: failures go on counting
+        pass_hours(world, 2)
+
+        assert state(key)[0] == "DISABLED"
+        assert len(world.runs) == 3
+
+
+class TestAsked:
+    def test_a_run_now(self, world: World) -> None:
+        key = create()["id"]
+        asked = [verbs.trigger_now("s") for _ in range(3)]
+        pass_hours(world, 0.8)
+
+        assert [slot["kind"] for slot in asked] == ["manual"] * 3
+        assert len({slot["slot"] for slot in asked}) == 3
+        assert [fate for _, fate, _ in fates(key)] == ["created"] * 3
+        assert len(world.runs) == 3
+
+    def test_a_past_range(self, world: World) -> None:
+        key = create(policy={"max_concurrency": 99})["id"]
+        pass_hours(world, 3.5)
+        assert verbs.backfill("s", at(1), at(9)) == {"slots": 0, "run_before": 2}
+        create("t", trigger={"interval_seconds": HOUR, "start": at(-1)})
+        assert verbs.backfill("t", at(-1), at(2)) == {"slots": 3, "run_before": 0}
+        assert verbs.backfill("t", at(-1), at(2)) == {"slots": 0, "run_before": 3}
+        assert len(rows(key)) == 3
+
+    def test_what_was_refused_can_be_asked_for_again(self, world: World) -> None:
+        create(trigger={"cron": "@hourly"}, policy={"max_concurrency": 99})
+        world.scheduler().step()
+        world.refused.add("train")
+        verbs.backfill("s", at(-3), at(0))
+        world.scheduler().step()
+        assert world.runs == {}
+
+        world.refused.clear()
+        assert verbs.backfill("s", at(-3), at(0)) == {"slots": 3, "run_before": 0}
+        world.scheduler().step()
+        assert len(world.runs) == 3
+
+    @pytest.mark.parametrize(
+        ("start", "end", "code"),
+        [
+            (at(5), at(9), "BackfillEmpty"),
+            (at(0), at(0), "BackfillEmpty"),
+            ("soon", at(0), "TimeInvalid"),
+            ("1990-01-01", at(0), "BackfillTooLarge"),
+        ],
+    )
+    def test_ranges_that_are_refused(self, world: World, start: str, end: str, code: str) -> None:
+        key = create(trigger={"cron": "@hourly"})["id"]
+        with pytest.raises(BadInputError) as raised:
+            verbs.backfill("s", start, end)
+
+        assert raised.value.code == code
+        assert rows(key) == []
