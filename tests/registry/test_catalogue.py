@@ -16,7 +16,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from infra import identity
 from infra.errors import StackError
-from registry import catalogue, history, trials
+from registry import (
+    catalogue,
+    history,
+    leases,  # noqa: F401 (its rows)
+    slots,  # noqa: F401
+    trials,
+)
 from tests.processes import eventually
 from tests.registry.tuned import row
 

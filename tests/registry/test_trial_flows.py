@@ -22,7 +22,7 @@ from prefect.states import (
     Scheduled,
 )
 
-from registry import runs, tracking, trial_flows
+from registry import run_requests, runs, tracking, trial_flows
 from tests.registry.fake_runs import PrefectClient
 
 
@@ -49,6 +49,7 @@ class Client(PrefectClient):
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Client:
     fake = Client()
     monkeypatch.setattr(trial_flows, "get_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(run_requests, "get_client", lambda **_: contextlib.nullcontext(fake))
     monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
     return fake
 
@@ -96,14 +97,14 @@ class TestStop:
     def test_one_that_goes_on_is_asked_to(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
-        trial_flows.ask_to_stop(run_id)
+        run_requests.ask_to_stop(run_id)
 
         assert trial_flows.read([run_id])[run_id].word == "STOP IN PROGRESS"
 
     def test_one_that_waits_has_ended(self, prefect: Client) -> None:
         run_id = prefect.add("train", "t", Scheduled())
 
-        trial_flows.ask_to_stop(run_id)
+        run_requests.ask_to_stop(run_id)
 
         assert trial_flows.read([run_id])[run_id].word == "STOPPED"
 
@@ -111,13 +112,13 @@ class TestStop:
     def test_one_that_has_ended_or_ends_stays_so(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
-        trial_flows.ask_to_stop(run_id)
+        run_requests.ask_to_stop(run_id)
 
         assert prefect.runs[UUID(run_id)].state == state
 
     def test_one_that_is_gone_is_no_matter(self, prefect: Client) -> None:
-        trial_flows.ask_to_stop(str(uuid4()))
-        trial_flows.go_on(str(uuid4()))
+        run_requests.ask_to_stop(str(uuid4()))
+        run_requests.go_on(str(uuid4()))
 
 
 class TestGoOn:
@@ -127,7 +128,7 @@ class TestGoOn:
     ) -> None:
         run_id = prefect.add("train", "t", state)
 
-        trial_flows.go_on(run_id)
+        run_requests.go_on(run_id)
 
         assert prefect.runs[UUID(run_id)].state.name == AwaitingRetry().name  # type: ignore[union-attr]
 
@@ -135,7 +136,7 @@ class TestGoOn:
     def test_any_other_is_left_alone(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
-        trial_flows.go_on(run_id)
+        run_requests.go_on(run_id)
 
         assert prefect.runs[UUID(run_id)].state == state
 
