@@ -61,12 +61,16 @@ class TestApply:
         assert found["a"]["history"][0]["detail"] == {"name": "a", "applied": "f.yaml"}
 
     def test_twice_is_no_change(self, world: World) -> None:
-        given = [entry(policy={"jitter": 3}), entry("b", start=at(2), end=at(9), enabled=False)]
+        given = [
+            entry(policy={"jitter": 3}),
+            entry("b", start=at(2), end=at(9), enabled=False),
+            entry("c", end=at(9)),
+        ]
         apply(*given)
         before = [views.show(row["id"]) for row in views.list_all()]
         world.now += 10 * HOUR  # also when the end is past
 
-        assert apply(*given) == deeds(unchanged=["a", "b"])
+        assert apply(*given) == deeds(unchanged=["a", "b", "c"])
         assert [views.show(row["id"]) for row in views.list_all()] == before
 
     def test_one_is_edited_in_place(self, world: World) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import pytest
+import sqlalchemy
 
 from infra.errors import ConflictError
-from registry import deletion, history, schedule_removal
+from registry import catalogue, deletion, history, schedule_removal, slots
 from registry.deletion import Guard
 from schedules import verbs
+from tests.processes import eventually
 from tests.schedules.asking import HOUR, create, fates, pass_hours, rows, state
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import World
@@ -93,3 +96,25 @@ class TestDelete:
         assert fates(key) == [(0, "waiting", "Queued")]
         pass_hours(world, 0.5)
         assert fates(key) == [(0, "created", "")]
+
+    def test_who_begins_a_run_and_who_deletes_take_turns(self, world: World) -> None:
+        key = create()["id"]
+        verbs.trigger_now("s")
+        deleting = threading.Thread(target=schedule_removal.claim, args=(key,))
+        with catalogue.engine().begin() as connection:
+            [slot] = slots.queue(connection, key, float("inf"))
+            deleting.start()
+            eventually(_somebody_waits, "who deletes waits")
+            slots.change(connection, [dataclasses.replace(slot, begun=True)])
+        deleting.join(30)
+
+        assert fates(key) == [(0, "waiting", "Queued")]
+        assert schedule_removal.going_on(key) == ["1 of its runs are being made."]
+        world.scheduler().step()
+        assert fates(key) == [(0, "created", "")]
+
+
+def _somebody_waits() -> bool:
+    with catalogue.engine().connect() as connection:
+        waiting = sqlalchemy.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(connection.scalar(waiting))

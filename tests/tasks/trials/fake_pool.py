@@ -80,7 +80,7 @@ class FakePool:
         return SimpleNamespace(id=uuid4(), work_pool_name="gpu")
 
     def create_flow_run_from_deployment(
-        self, _: UUID, *, parameters: Any, name: str, labels: Any, idempotency_key: str
+        self, _: UUID, *, parameters: Any, name: str, labels: Any, idempotency_key: str, tags: Any
     ) -> FlowRun:
         self._answer()
         if self.refuses:
