@@ -68,7 +68,7 @@ def soak(kills: int, seed: int, pause: tuple[float, float] = (0.5, 4.0)) -> Tall
     stack = Stack()
     try:
         stack.do("up", "--detach")
-        parameters = flags("steps", {"hyperparameters": {"steps": 3}})
+        parameters = flags("steps", {"hyperparameters": {"steps": 1}})
         for name, options in _SCHEDULES.items():
             stack.do("schedule", "create", name, "train", *options, *parameters)
         for number in range(kills):

@@ -1,0 +1,119 @@
+"""Schedules on the real stack: slots, their runs, and schedulers that die."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.e2e.schedule_soak import soak
+from tests.e2e.stack import flags, wait_for
+
+pytestmark = pytest.mark.e2e
+
+_STEPS = {"hyperparameters": {"steps": 1}}
+
+
+def _create(stack, name, *options):
+    return stack.do("schedule", "create", name, "train", *options, *flags("steps", _STEPS))
+
+
+def _slots(stack, name):
+    return stack.do("schedule", "show", name, "--last", "1000")["slots"]
+
+
+def _created(stack, name, count):
+    found = [row for row in _slots(stack, name) if row["fate"] == "created"]
+    return found if len(found) >= count else None
+
+
+def _leader(stack, name):
+    found = stack.do("schedule", "show", name)["scheduler"]
+    return found and int(found["holder"].split(":")[1])
+
+
+def test_a_schedules_life(stack):
+    made = _create(stack, "often", "--interval", "4", "--policy", "max_concurrency=2")
+    assert made["state"] in {"CREATE REQUESTED", "ENABLED"}
+    first = wait_for(lambda: _created(stack, "often", 2), 60, "two slots have runs")[-1]
+    run = stack.wait_for_state(first["run"], "COMPLETE", timeout=90)
+    assert run["name"].startswith("often-20")
+    assert run["schedule"] == "often"
+    assert run["slot"] == first["slot"]
+
+    assert stack.do("schedule", "stop", "often")["state"] == "DISABLED"
+    for row in _slots(stack, "often"):
+        if row["run"]:
+            stack.wait_for_state(row["run"], "COMPLETE", timeout=90)
+    assert stack.do("schedule", "start", "often")["state"] == "ENABLED"
+    wait_for(lambda: _created(stack, "often", 4), 60, "what was missed is caught up")
+    stack.do("schedule", "stop", "often")
+    going = next(row for row in _slots(stack, "often") if row["run"])
+    stack.wait_for_state(going["run"], "COMPLETE", timeout=90)
+
+    changed = stack.do("schedule", "update", "often", "--cron", "0 0 4 * * *")
+    assert changed["id"] == made["id"]
+    assert changed["when"] == "0 0 4 * * *"
+    assert len(changed["slots"]) >= 4
+
+    def deleted():
+        return stack.ask("schedule", "delete", "often").code == 0
+
+    wait_for(deleted, 90, "its last run has ended")
+    assert stack.ask("schedule", "show", "often").error["code"] == "ScheduleUnknown"
+    assert _slots(stack, made["id"])
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--cron", "0 0 0 30 2 *"), "CronNeverFires"),
+        (("--cron", "0 0 0 1 1 * 2027"), "CronFieldCount"),
+        (("--cron", "60 0 0 * * *"), "CronFieldInvalid"),
+        (("--cron", "@daily", "--timezone", "Mars/Olympus"), "TimezoneUnknown"),
+        (("--interval", "60", "--policy", "max_concurrency=0"), "PolicyNumberInvalid"),
+        (("--interval", "60", "-p", "max_minutes=-1"), "MaxMinutesInvalid"),
+    ],
+)
+def test_what_can_never_work_is_refused_when_it_is_written(stack, options, code):
+    answer = stack.ask("schedule", "create", "wrong", "train", *flags("steps", _STEPS), *options)
+    assert answer.error["code"] == code
+    assert stack.ask("schedule", "show", "wrong").code != 0
+
+
+def test_another_scheduler_takes_over_from_one_that_hangs(fresh):
+    fresh.do("up", "--detach")
+    _create(fresh, "steady", "--interval", "2", "--policy", "max_concurrency=9")
+    wait_for(lambda: _created(fresh, "steady", 1), 60, "the first slot has its run")
+    pid = _leader(fresh, "steady")
+    env = {**fresh.env, **psutil.Process(pid).environ()}
+    other = subprocess.Popen([sys.executable, "-P", "-m", "modelyard.scheduler"], env=env)
+    try:
+        wait_for(lambda: len(_slots(fresh, "steady")) > 2, 60, "slots are decided")
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(
+            lambda: (
+                f":{other.pid}:" in fresh.do("schedule", "show", "steady")["scheduler"]["holder"]
+            ),
+            30,
+            "the other one leads",
+        )
+        before = len(_slots(fresh, "steady"))
+        wait_for(lambda: len(_slots(fresh, "steady")) > before + 1, 30, "it goes on")
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: len(_slots(fresh, "steady")) > before + 4, 30, "it still goes on")
+        rows = _slots(fresh, "steady")
+    finally:
+        other.terminate()
+        other.wait(30)
+    assert len({row["slot"] for row in rows}) == len(rows)
+    assert len({row["run"] for row in rows if row["run"]}) == sum(bool(r["run"]) for r in rows)
+
+
+@pytest.mark.timeout(600)
+def test_whatever_is_killed_every_slot_has_one_fate_and_at_most_one_run():
+    tally = soak(kills=6, seed=1)
+    assert tally.kept, tally
+    assert sum(tally.kills.values()) == 6
