@@ -141,6 +141,8 @@ class TestCheck:
             ({"warm_start": " x"}, "WarmStartInvalid", "' x'"),
             ({"warm_start": "a\0b"}, "TextInvalid", "warm_start"),
             ({"objective": []}, "ObjectiveMissing", "no objective"),
+            ({"objective": "loss"}, "ObjectiveInvalid", "metric and its direction"),
+            ({"objective": 3}, "ObjectiveInvalid", "metric and its direction"),
             ({"objective": {**LOSS, "metric": "f1"}}, "ObjectiveUnknown", "'f1'"),
             ({"objective": [LOSS, LOSS]}, "ObjectiveTwice", "'loss'"),
             ({"objective": {**LOSS, "goal": "low"}}, "GoalInvalid", "loss"),
