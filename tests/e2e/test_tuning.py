@@ -227,16 +227,18 @@ def test_a_tunings_life_to_a_model(stack):
         "template", "create", "for-tuning", "-p", "hyperparameters.steps=2",
         "-p", "hyperparameters.x=0.9", "-p", "max_minutes=5", "-p", "experiment=tuned",
     )  # fmt: skip
-    first = _tune(stack, name="life", template="for-tuning", seed=1)
+    first = _tune(stack, name="tuning-life", template="for-tuning", seed=1)
     assert [one["state"] for one in first["result"]["trials"]] == ["SUCCEEDED"] * 3
-    shown = stack.show("life")
+    shown = stack.show("tuning-life")
     assert shown["parameters"]["trial_max_minutes"] == 5
     assert shown["parameters"]["hyperparameters"] == {"steps": 2}
     assert shown["parameters"]["experiment"] == "tuned"
     experiment = stack.do("experiment", "show", "tuned")
-    assert [row["name"] for row in experiment["runs"]] == ["life"]
+    assert [row["name"] for row in experiment["runs"]] == ["tuning-life"]
 
-    copied = stack.do("runs", "copy", "life", "-p", "warm_start=life", "-p", "name=warm")
+    copied = stack.do(
+        "runs", "copy", "tuning-life", "-p", "warm_start=tuning-life", "-p", "name=warm"
+    )
     warm = stack.wait_for_state(copied["flow_run_id"], "COMPLETE")
     points = {json.dumps(one["parameters"]) for one in first["result"]["trials"]}
     assert points.isdisjoint(json.dumps(one["parameters"]) for one in warm["result"]["trials"])
