@@ -52,7 +52,7 @@ class Stack:
         # Short: Unix sockets live in it.
         self._place = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
         self.home = self._place / "home"
-        self.home.mkdir()
+        self.home.mkdir(mode=0o700)
         self.extra: dict[str, str] = {}
 
     @property
