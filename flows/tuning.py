@@ -10,14 +10,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
-from flows import lifecycle
+from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from flows.tuning_progress import Progress
 from infra import home as homes
@@ -115,11 +114,8 @@ def _tie(request: Tuning, execution: Execution, tracked: Tracked) -> None:
         client.update_flow_run_labels(
             UUID(execution.flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}
         )
-    create_link_artifact(
-        key="mlflow-run",
-        link=tracked.url,
-        link_text="Trials, their metrics and plots in MLflow",
-    )
+    text = "Trials, their metrics and plots in MLflow"
+    artifacts.link_to_mlflow(execution.flow_run_id, tracked.url, text)
 
 
 class _Limits:

@@ -49,7 +49,9 @@ def _print_table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> 
 def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in columns:
-        table.add_column(name, no_wrap=name == "id")  # an id is there to be copied
+        table.add_column(
+            name, no_wrap=name == "id" or name.endswith("_id")
+        )  # an id is there to be copied
     for row in found:
         table.add_row(*(Text(_cell(row.get(name)), overflow="fold") for name in columns))
     return table

@@ -49,6 +49,11 @@ def word(flow: str, state: State | None) -> str:
     return _BY_TYPE[state.type]
 
 
+def is_refused(state: State | None) -> bool:
+    """Whether a run was refused before it began."""
+    return bool(state and state.name == CREATE_FAILED_NAME)
+
+
 def detail(state: State | None) -> str:
     """The reference's bracketed word, such as ``GoalReached``; empty where there is none."""
     name = (state.name if state else None) or ""

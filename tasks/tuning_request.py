@@ -263,12 +263,12 @@ def check_parallel(resources: Resources, parallel: int, most_processes: int) -> 
     """Refuse more trials at once, beside the tuning, than one machine takes.
 
     Raises:
-        BadInputError: With the code ``NodesTooMany``.
+        BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resources.processes * parallel > most_processes:
         raise BadInputError(
             f"{parallel} trials with {resources.processes} processes each are more than the "
             f"{most_processes} processes that this machine takes.",
             "Lower parallel_trials, or the processes of each trial.",
-            code="NodesTooMany",
+            code="ParallelTrialsTooMany",
         )

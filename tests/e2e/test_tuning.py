@@ -337,7 +337,7 @@ _BAD = [
         "GridTooLarge",
     ),
     ({"early_stopping": {"min_trials": 0}}, "ParameterInvalid"),
-    ({"parallel_trials": 200, "max_trials": 300}, "NodesTooMany"),
+    ({"parallel_trials": 200, "max_trials": 300}, "ParallelTrialsTooMany"),
 ]
 
 

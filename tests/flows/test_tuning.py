@@ -461,7 +461,7 @@ class TestChanged:
         [
             ({"parallel_trials": 4}, "LimitAboveMaxTrials"),
             ({"max_trials": None}, "MaxTrialsMissing"),
-            ({"parallel_trials": 250, "max_trials": 300}, "NodesTooMany"),
+            ({"parallel_trials": 250, "max_trials": 300}, "ParallelTrialsTooMany"),
             ({"parameters": [{**X, "min": None}]}, "ParameterRangeMissing"),
             ({"parameters": []}, "ParametersMissing"),
         ],

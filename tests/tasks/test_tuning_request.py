@@ -418,7 +418,7 @@ class TestDispatch:
         with pytest.raises(BadInputError) as raised:
             tuning_dispatch.check(asked)
 
-        assert raised.value.code == "NodesTooMany"
+        assert raised.value.code == "ParallelTrialsTooMany"
         tuning_dispatch.check(asked.model_copy(update={"parallel_trials": parallel - 1}))
         pool("kubernetes")
         tuning_dispatch.check(asked)
