@@ -159,6 +159,18 @@ def test_stopped_and_retried_it_goes_on_where_it_was(stack, tmp_path, dispatch):
     assert sorted(line for line in said if line.startswith("ends")) == [
         f"ends x={x} how=well" for x in (0.1, 0.2, 0.3, 0.4)
     ]
+    assert sorted(_artifacts(stack, run)) == ["mlflow-run", "progress", "trials"]  # one of each
+
+
+def _artifacts(stack, run):
+    """The keys of a run's artifacts in Prefect."""
+    request = urllib.request.Request(
+        f"{stack.do('status')['links']['prefect']}/api/artifacts/filter",
+        json.dumps({"artifacts": {"flow_run_id": {"any_": [run]}}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return [one["key"] for one in json.load(answer)]
 
 
 def test_too_many_failures_and_a_retry_that_allows_more(stack):
