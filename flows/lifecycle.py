@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
+import httpx
 import prefect.context
 from prefect import Flow
 from prefect._internal.result_records import ResultRecord
@@ -27,6 +28,7 @@ from prefect.exceptions import Abort
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Failed
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 
 from infra import connection, identity, run_lock, settings
 from infra import home as homes
@@ -49,6 +51,12 @@ Fill = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 
 # Names of parameters, and what refuses a request in which they are changed.
 Changeable = tuple[tuple[str, ...], Callable[[Any], None]]
+
+# What is raised where a part of the stack does not answer, and which part that is.
+_SILENT: dict[type[Exception], str] = {
+    httpx.TransportError: "Prefect",
+    OperationalError: "The catalogue's database",
+}
 
 # Whether the run that begins in this process has been checked, and so filled, by its caller.
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
@@ -252,7 +260,8 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
         to_workers: Whether workers are needed. A private stack has none.
 
     Raises:
-        StackError: If a private one cannot be started, or none with workers is up.
+        StackError: If a private one cannot be started, none with workers is up, or a part of it
+            does not answer.
     """
     if (
         to_workers
@@ -266,6 +275,13 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     endpoints = _shared.open()
     try:
         yield endpoints
+    except tuple(_SILENT) as error:
+        part = next(name for kind, name in _SILENT.items() if isinstance(error, kind))
+        raise StackError(
+            f"{part} does not answer ({type(error).__name__}).",
+            "See modelyard status; the logs are in the home's folder logs.",
+            code="StackSilent",
+        ) from error
     finally:
         _shared.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
-from flows import lifecycle
+from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from infra import home as homes
 from infra import settings, storage
@@ -141,24 +141,24 @@ def _recording(
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def _publish(
     request: Training, place: Workplace, execution: Execution, run_id: str, name: str
-) -> str | None:
-    """Copy the model to the output and register it; the model's URI, or None if there is none.
+) -> None:
+    """Copy the model to the output and register it, if there is one.
 
     That of a trial is kept without being registered: of its tuning only the best becomes a model.
     """
     if not training.has_model(place):
         get_run_logger().warning("The script left nothing in EM_MODEL_DIR: there is no model.")
-        return None
+        return
     training.check_model(place)
     source = tracking.log_files(run_id, place.model, "model")
     training.publish_output(request, place)
     if trial_flows.TUNING_LABEL in execution.labels:
-        return None
+        return
     framework = version = ""
     if request.algorithm.provided:
         algorithm = provided.load(request.algorithm.provided)
         framework, version = algorithm.framework, algorithm.framework_version()
-    return models.register(
+    models.register(
         name,
         run_id,
         source,
@@ -189,11 +189,8 @@ def _open(request: Training, execution: Execution) -> Tracked:
             execution.flow_run_id,  # type: ignore[arg-type]
             {tracking.MLFLOW_RUN_LABEL: tracked.run_id},
         )
-    create_link_artifact(
-        key="mlflow-run",
-        link=tracked.url,
-        link_text="Metrics, system load, parameters and artifacts in MLflow",
-    )
+    text = "Metrics, system load, parameters and artifacts in MLflow"
+    artifacts.link_to_mlflow(execution.flow_run_id, tracked.url, text)
     return tracked
 
 
@@ -209,8 +206,9 @@ def _train(execution: Execution, request: Training) -> State[Any]:
         if prepared:
             ended = _run_script(request, prepared, place, execution, tracked)
         else:
-            get_run_logger().info("The script has ended well before; what it left is published.")
-            checkpoints.copy(place.checkpoints, training.mirror_uri(request))
+            get_run_logger().info("The script has ended well before; it is not run again.")
+            if not place.published:
+                checkpoints.copy(place.checkpoints, training.mirror_uri(request))
             ended = Ended(Ending.EXITED, 0, ())
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
@@ -256,8 +254,9 @@ def _conclude(
     failure = training.failure(ended, str(place.log))
     if failure:
         raise failure
-    model_uri = _publish(request, place, execution, run_id, request.name or execution.name)
-    place.finished.unlink(missing_ok=True)
+    if not place.published:
+        _publish(request, place, execution, run_id, request.name or execution.name)
+        place.mark_published()
     result = tracking.result(run_id)
     if result["metrics"]:
         create_table_artifact(
@@ -265,7 +264,7 @@ def _conclude(
             table=[{"metric": name, "last value": "not a number" if value is None else value}
                    for name, value in result["metrics"].items()],
         )  # fmt: skip
-    return "FINISHED", Completed(message=f"Model: {model_uri or 'none'}", data=result)
+    return "FINISHED", Completed(message=f"Model: {result['model_uri'] or 'none'}", data=result)
 
 
 def _run_name() -> str:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
-from flows import lifecycle
+from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from flows.tuning_progress import Progress
 from infra import home as homes
 from infra import settings, storage
-from infra.errors import DiskFullError, ModelyardError, RunFailedError
-from registry import statuses, tracking, trials, tunings
+from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
+from registry import statuses, tracking, tunings
 from registry.tracking import Tracked
 from tasks import (
     training_request,
@@ -35,7 +34,7 @@ from tasks import (
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.training_request import Algorithm, Dataset, Logs, Minutes
-from tasks.trials import inputs
+from tasks.trials import inputs, rows
 from tasks.trials.base import Launcher, Setting
 from tasks.trials.inline import InlineLauncher
 from tasks.trials.pool import PoolLauncher
@@ -115,11 +114,8 @@ def _tie(request: Tuning, execution: Execution, tracked: Tracked) -> None:
         client.update_flow_run_labels(
             UUID(execution.flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}
         )
-    create_link_artifact(
-        key="mlflow-run",
-        link=tracked.url,
-        link_text="Trials, their metrics and plots in MLflow",
-    )
+    text = "Trials, their metrics and plots in MLflow"
+    artifacts.link_to_mlflow(execution.flow_run_id, tracked.url, text)
 
 
 class _Limits:
@@ -159,13 +155,12 @@ class _Limits:
             thread.join(_LIMITS_SECONDS)
 
 
-def _rows(flow_run_id: str) -> list[Trial]:
-    """The trials of earlier attempts."""
-    return [tuning_warm_start.trial(row) for row in trials.of(flow_run_id)]
-
-
 def _search(request: Tuning, seed: int, begun: float) -> Search:
-    """The search, with what it learns from an earlier tuning: its trials as they were then."""
+    """The search, with what it learns from an earlier tuning: its trials as they were then.
+
+    Raises:
+        BadInputError: With the code ``WarmStartComplete`` if that leaves nothing to try.
+    """
     search = Search(
         request.parameters,
         [one.direction for one in request.objective],
@@ -177,6 +172,12 @@ def _search(request: Tuning, seed: int, begun: float) -> Search:
     if request.warm_start:
         taken = search.learn(tuning_warm_start.trials_of(request.warm_start, begun))
         get_run_logger().info("It knows of %d trials of %s.", taken, request.warm_start)
+        if search.size == 0:
+            raise BadInputError(
+                f"warm_start: {request.warm_start!r} has tried every point of this space.",
+                "Widen the space, or leave warm_start out.",
+                code="WarmStartComplete",
+            )
     return search
 
 
@@ -215,7 +216,7 @@ def _tune(execution: Execution, request: Tuning) -> State[Any]:
     seed = request.seed
     if seed is None:
         seed = UUID(execution.flow_run_id).int % 2**32
-    before = _rows(execution.flow_run_id)
+    before = rows.of(execution.flow_run_id)
     search = _search(request, seed, before[0].created if before else time.time())
     opening = _opening(request, execution, search, seed)
     tracked = tracking.open_run(opening, retried=execution.attempt > 1)
@@ -260,11 +261,13 @@ def _conduct(
     )
     progress = Progress(request, execution, tracked, limits)
 
-    def save(*changed: Trial) -> None:
-        trials.save(execution.flow_run_id, *map(dataclasses.asdict, changed))
-
     try:
-        tuner = Tuner(plan, search, save=save, on_change=progress.changed)
+        tuner = Tuner(
+            plan,
+            search,
+            save=partial(rows.save, execution.flow_run_id),
+            on_change=progress.changed,
+        )
         progress.restored(before)
         tuner.restore(before)
         with (

@@ -20,6 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 
+from flows import artifacts
 from flows.lifecycle import Execution
 from registry import tracking, tunings
 from registry.tracking import Tracked
@@ -172,8 +173,13 @@ class Progress:
 
     def _make(self) -> None:
         description = self._description(self._known())
-        table = create_table_artifact(key="trials", table=[], description=description)
-        bar = create_progress_artifact(progress=0.0, key="progress", description=description)
+        run = self._execution.flow_run_id
+        table = artifacts.find(run, "trials") or create_table_artifact(
+            key="trials", table=[], description=description
+        )
+        bar = artifacts.find(run, "progress") or create_progress_artifact(
+            progress=0.0, key="progress", description=description
+        )
         # Prefect's own types leave open that a coroutine comes back, as it does in async code.
         assert isinstance(table, UUID)
         assert isinstance(bar, UUID)

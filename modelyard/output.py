@@ -49,7 +49,8 @@ def _print_table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> 
 def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold")
     for name in columns:
-        table.add_column(name, no_wrap=name in {"id", "run"})  # ids are there to be copied
+        copied = name in {"id", "run"} or name.endswith("_id")  # ids are there to be copied
+        table.add_column(name, no_wrap=copied)
     for row in found:
         table.add_row(*(Text(_cell(row.get(name)), overflow="fold") for name in columns))
     return table

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import psycopg.errors
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -21,12 +23,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from infra.errors import StackError
+from infra.errors import DiskFullError, StackError
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 7_302_114_553_001  # any number that nobody else locks
 _PATIENCE_SECONDS = 60.0
 _RETRY_SECONDS = 0.2
+
+_given_up = threading.Event()  # since the database was last waited for in vain
 
 T = TypeVar("T")
 
@@ -55,19 +59,30 @@ def engine() -> sqlalchemy.Engine:
 def patiently(do: Callable[[], T]) -> T:
     """Do what may be done twice, again and again while the database is started anew.
 
-    It is waited for a minute.
+    It is waited for a minute; after that nobody waits again until it has answered.
 
     Raises:
+        DiskFullError: If the database has no room.
         sqlalchemy.exc.OperationalError: If it cannot be reached for longer.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + (0 if _given_up.is_set() else _PATIENCE_SECONDS)
     while True:
         try:
-            return do()
-        except sqlalchemy.exc.OperationalError:
-            if time.monotonic() > deadline or engine().dialect.name == "sqlite":
+            done = do()
+        except sqlalchemy.exc.OperationalError as error:
+            if isinstance(error.orig, psycopg.errors.DiskFull):
+                raise DiskFullError(
+                    "The database's disk is full.", "Make room on it, and retry."
+                ) from error
+            if engine().dialect.name == "sqlite":
+                raise
+            if time.monotonic() > deadline:
+                _given_up.set()
                 raise
             time.sleep(_RETRY_SECONDS)
+        else:
+            _given_up.clear()
+            return done
 
 
 @contextlib.contextmanager

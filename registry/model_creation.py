@@ -49,14 +49,16 @@ def from_run(
             "Leave --trial out.",
             code="TrialUnused",
         )
-    if run["state"] != statuses.COMPLETE:
-        raise ConflictError(
-            f"The run {run['name']} is {run['state']}.",
-            f"Only a run that is {statuses.COMPLETE} can become a model.",
-            code="RunNotComplete",
-        )
+    tuning = _tuning(run)
+    for whole in (run, runs.show(tuning) if tuning and tuning != run["id"] else run):
+        if whole["state"] != statuses.COMPLETE:
+            raise ConflictError(
+                f"The run {whole['name']} is {whole['state']}.",
+                f"Only a run that is {statuses.COMPLETE} can become a model; a trial, once its "
+                "tuning is.",
+                code="RunNotComplete",
+            )
     with contextlib.ExitStack() as locks:
-        tuning = _tuning(run)
         if tuning:
             locks.enter_context(catalogue.alone(tunings.lock(tuning)))
         origin = _of_tuning(run, trial) if run["flow"] == tunings.FLOW else _of_training(run)

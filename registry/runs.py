@@ -68,7 +68,10 @@ def _find(client: SyncPrefectClient, key: str) -> FlowRun:
     with contextlib.suppress(ValueError, ObjectNotFound):
         return client.read_flow_run(UUID(key))
     named = FlowRunFilter(name=FlowRunFilterName(any_=[key]))
-    found = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.START_TIME_ASC, limit=2)
+    found = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.ID_DESC, limit=_PAGE)
+    if len(found) > 1:  # one that was refused never had the name
+        held = [run for run in found if not statuses.is_refused(run.state)]
+        found = held or found
     if len(found) > 1:
         raise ConflictError(
             f"Several runs are called {key!r}.", "Give the run's id: modelyard runs list."
@@ -115,7 +118,7 @@ def _row(run: FlowRun, flow: str) -> dict[str, Any]:
         "created": run.created.isoformat() if run.created else None,
         "started": run.start_time.isoformat() if run.start_time else None,
         "ended": run.end_time.isoformat() if run.end_time else None,
-        "seconds": round(run.total_run_time.total_seconds(), 1),
+        "seconds": round(run.estimated_run_time.total_seconds(), 1),
     }
 
 

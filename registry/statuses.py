@@ -54,6 +54,11 @@ def is_failure(word: str) -> bool:
     return word.startswith("FAIL") or word in {TIMED_OUT, CREATE_FAILED}
 
 
+def is_refused(state: State | None) -> bool:
+    """Whether a run was refused before it began."""
+    return bool(state and state.name == CREATE_FAILED_NAME)
+
+
 def detail(state: State | None) -> str:
     """The reference's bracketed word, such as ``GoalReached``; empty where there is none."""
     name = (state.name if state else None) or ""

@@ -146,7 +146,8 @@ def timed_out(request: Training, what: str) -> RunFailedError:
     """The error of a training that did ``what`` until its time was over."""
     return RunFailedError(
         f"The training {what} for its {request.max_minutes:g} minutes.",
-        "Give it a larger max_minutes; a retry resumes from its newest checkpoint, if any.",
+        "Give it a larger max_minutes (a trial: trial_max_minutes); a retry resumes from its "
+        "newest checkpoint, if any.",
         state=statuses.TIMED_OUT,
         code="Timeout",
     )

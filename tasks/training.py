@@ -36,6 +36,9 @@ _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
 _PROGRESS_SECONDS = 5.0
 
+# What stands in the file that says that a script has ended well, once what it left is published.
+_PUBLISHED = "published"
+
 # What PyTorch says at the first node and at the others.
 _NEVER_JOINED_LINE = re.compile(
     r"\b\d+/\d+ clients joined|client socket has timed out after \d+ms while trying to connect"
@@ -85,14 +88,29 @@ class Workplace:
 
     @property
     def finished(self) -> Path:
-        """There once the script has ended well, until what it left is published."""
+        """There once the script has ended well, so that it is not run again."""
         return self.root / "finished"
+
+    @property
+    def published(self) -> bool:
+        """Whether what the script left is published."""
+        return self.finished.exists() and self.finished.read_text() == _PUBLISHED
+
+    def mark_published(self) -> None:
+        """Remember that what the script left is published, and remove it here."""
+        self.finished.write_text(_PUBLISHED)
+        shutil.rmtree(self.model, ignore_errors=True)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a model is kept here that is not published."""
+        return self.finished.exists() and not self.published
 
     def clear(self) -> None:
         """Remove what an attempt needs only while it runs, but for a model that waits."""
         for folder in (self.source, self.datasets, self.checkpoint_input):
             shutil.rmtree(folder, ignore_errors=True)
-        if not self.finished.exists():
+        if not self.waits:
             shutil.rmtree(self.model, ignore_errors=True)
 
     def clear_for_retry(self) -> None:
@@ -376,7 +394,7 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
 
 def kept(error: ModelyardError, place: Workplace) -> ModelyardError:
     """``error``, telling what becomes of the model if there is one that waits."""
-    if place.finished.exists():
+    if place.waits:
         error.hint += f" The model is kept in {place.model}; a retry of the run publishes it."
     return error
 

@@ -177,7 +177,8 @@ class Tuner:
             if isinstance(ended, Ending):
                 if self._plan.stop_running:
                     self._stop_all(launcher)
-                self._until_idle(launcher, deadline, stop_requested)
+                cut = self._until_idle(launcher, deadline, stop_requested)
+                return ended if self._plan.stop_running else cut or ended
             return ended
         finally:
             self._end(launcher)
@@ -186,10 +187,9 @@ class Tuner:
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
     ) -> Ending | Halt:
         while True:
-            if stop_requested():
-                return Halt.STOPPED
-            if deadline is not None and time.monotonic() >= deadline:
-                return Halt.TIMED_OUT
+            halt = _halt(deadline, stop_requested)
+            if halt is not None:
+                return halt
             limits = self._plan.limits()
             verdict = judge(
                 self._counts, limits, goal_reached=self._goal_reached, exhausted=self._exhausted
@@ -202,12 +202,14 @@ class Tuner:
 
     def _until_idle(
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
-    ) -> None:
-        """Let the trials that run come to their ends."""
-        while self._watched and not stop_requested():
-            if deadline is not None and time.monotonic() >= deadline:
-                return
+    ) -> Halt | None:
+        """Let the trials that run come to their ends; what has cut that short, if anything."""
+        while self._watched:
+            halt = _halt(deadline, stop_requested)
+            if halt is not None:
+                return halt
             self._handle(launcher, wait=_TICK_SECONDS)
+        return None
 
     def _stop_all(self, launcher: Launcher) -> None:
         for number in self._watched:
@@ -368,6 +370,14 @@ class Tuner:
             self._plan.rule.ended(trial.number, trial.state, trial.reports)
         if objectives.reached(trial, self._plan.objectives):
             self._goal_reached = True
+
+
+def _halt(deadline: float | None, stop_requested: Callable[[], bool]) -> Halt | None:
+    """What ends the tuning from outside now, if anything."""
+    if stop_requested():
+        return Halt.STOPPED
+    late = deadline is not None and time.monotonic() >= deadline
+    return Halt.TIMED_OUT if late else None
 
 
 def _reason(error: ModelyardError) -> str:

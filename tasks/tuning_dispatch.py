@@ -26,7 +26,7 @@ def check(tuning: Tuning) -> None:
 
     Raises:
         StackError: If the trials are to run in a pool, and there is none.
-        BadInputError: With the code ``NodesTooMany``.
+        BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resolved(tuning) == "inline":
         most = resources.most_processes()

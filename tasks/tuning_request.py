@@ -39,9 +39,21 @@ Count = Annotated[StrictInt, Field(ge=1, le=10**6)]
 Failures = Annotated[StrictInt, Field(ge=0, le=10**6)]
 
 
-def as_list(given: Any) -> Any:
-    """Objectives as a list; a single one may be given by itself."""
-    return [given] if isinstance(given, dict | Objective) else given
+def _as_list(given: Any) -> Any:
+    """Objectives as a list; a single one may be given by itself.
+
+    Raises:
+        BadInputError: With the code ``ObjectiveInvalid`` if it is neither.
+    """
+    if isinstance(given, dict | Objective):
+        return [given]
+    if isinstance(given, list | tuple):
+        return given
+    raise BadInputError(
+        "objective: A metric and its direction are needed.",
+        'Give both, as in {"metric": "loss", "direction": "minimize"}, or a list of such.',
+        code="ObjectiveInvalid",
+    )
 
 
 class Tuning(Training):
@@ -50,7 +62,7 @@ class Tuning(Training):
     strategy: Strategy = "bayesian"
     seed: Seed = None
     parameters: list[Parameter] = []
-    objective: Annotated[list[Objective], BeforeValidator(as_list)] = []
+    objective: Annotated[list[Objective], BeforeValidator(_as_list)] = []
     constraints: list[Constraint] = []
     max_trials: Count | None = None
     max_failed_trials: Failures | None = None
@@ -251,12 +263,12 @@ def check_parallel(resources: Resources, parallel: int, most_processes: int) -> 
     """Refuse more trials at once, beside the tuning, than one machine takes.
 
     Raises:
-        BadInputError: With the code ``NodesTooMany``.
+        BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resources.processes * parallel > most_processes:
         raise BadInputError(
             f"{parallel} trials with {resources.processes} processes each are more than the "
             f"{most_processes} processes that this machine takes.",
             "Lower parallel_trials, or the processes of each trial.",
-            code="NodesTooMany",
+            code="ParallelTrialsTooMany",
         )

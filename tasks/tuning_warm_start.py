@@ -1,4 +1,4 @@
-"""Trials of an earlier tuning, for the search to learn from; and trials of rows."""
+"""Trials of an earlier tuning, for the search to learn from."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.errors import BadInputError
-from registry import names, runs, trials, tunings
-from tasks.tuning_request import Tuning, as_list
-from tuning.trials import Trial, TrialState
-
-_SEQUENCES = ("values", "reports", "violations")
-
-
-def trial(row: Mapping[str, Any]) -> Trial:
-    """The trial that a row of the catalogue keeps."""
-    sequences = {name: None if row[name] is None else tuple(row[name]) for name in _SEQUENCES}
-    return Trial(**{**row, **sequences, "state": TrialState(row["state"])})
+from registry import names, runs, tunings
+from tasks.trials import rows
+from tasks.tuning_request import Tuning
+from tuning.trials import Trial
 
 
 def named(given: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +38,7 @@ def trials_of(key: str, before: float) -> list[Trial]:
     Raises:
         NotFoundError: If there is none.
     """
-    found = [trial(row) for row in trials.of(runs.find(key))]
+    found = rows.of(runs.find(key))
     return [one for one in found if one.ended is not None and one.ended < before]
 
 
@@ -69,7 +62,7 @@ def check(tuning: Tuning) -> None:
     given = found["parameters"].get("objective", [])
     sought = [
         (one.get("metric"), one.get("direction"), one.get("use", "best"))
-        for one in as_list(given) or ()
+        for one in (given if isinstance(given, list) else [given])
         if isinstance(one, Mapping)
     ]
     if sought != wanted:

@@ -26,6 +26,15 @@ _REDUCTION = 3  # of so many trials at a rung one goes on, to so many times as m
 _BRACKETS = 3
 
 
+@dataclass(frozen=True)
+class _Progress:
+    """How far a running trial was judged: ``count`` of ``reports``, with their least loss."""
+
+    reports: Sequence[float]
+    count: int
+    best: float
+
+
 class Rule(ABC):
     """Judges the reports of running trials against those of others.
 
@@ -75,7 +84,33 @@ class Rule(ABC):
 
         Quickest where ``values`` is always the same list, to which reports are appended.
         """
-        return first_stop(self, number, values, len(values) - 1) is not None
+        return self.first_stop(number, values, len(values) - 1) is not None
+
+    def first_stop(self, number: int, reports: Sequence[float], seen: int = 0) -> int | None:
+        """At which report a trial is first stopped whose latest reports came together.
+
+        It is as if each had been judged when it was made. What comes after the stop counts for
+        nothing and is to be left out of the trial's reports.
+
+        Args:
+            number: The trial's number.
+            reports: All that it has reported.
+            seen: How many of them were judged before.
+
+        Returns:
+            The report's count, from 1; None if the trial goes on.
+        """
+        known = self._running.pop(number, None)
+        if known is None or known.reports is not reports or known.count > seen:
+            known = _Progress(reports, 0, math.inf)
+        best = known.best
+        new = self.bests(reports[known.count :], known.best)
+        for step, best in enumerate(new, known.count + 1):
+            self.note(number, step, best)
+            if step > seen and self.judge(number, step, best):
+                return step
+        self._running[number] = _Progress(reports, len(reports), best)
+        return None
 
     def bests(self, values: Iterable[float], before: float = math.inf) -> Iterator[float]:
         """The least loss by each of ``values``; infinity while there is no finite one.
@@ -99,43 +134,6 @@ class Rule(ABC):
     @abstractmethod
     def judge(self, number: int, step: int, best: float) -> bool:
         """Whether to stop a trial at its ``step``-th report, which was noted already."""
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """How far a running trial was judged: ``count`` of ``reports``, with their least loss."""
-
-    reports: Sequence[float]
-    count: int
-    best: float
-
-
-def first_stop(rule: Rule, number: int, reports: Sequence[float], seen: int = 0) -> int | None:
-    """At which report a trial is first stopped whose latest reports came together.
-
-    It is as if each had been judged when it was made. What comes after the stop counts for nothing
-    and is to be left out of the trial's reports.
-
-    Args:
-        rule: The rule.
-        number: The trial's number.
-        reports: All that it has reported.
-        seen: How many of them were judged before.
-
-    Returns:
-        The report's count, from 1; None if the trial goes on.
-    """
-    known = rule._running.pop(number, None)
-    if known is None or known.reports is not reports or known.count > seen:
-        known = _Progress(reports, 0, math.inf)
-    best = known.best
-    new = rule.bests(reports[known.count :], known.best)
-    for step, best in enumerate(new, known.count + 1):
-        rule.note(number, step, best)
-        if step > seen and rule.judge(number, step, best):
-            return step
-    rule._running[number] = _Progress(reports, len(reports), best)
-    return None
 
 
 class MedianRule(Rule):

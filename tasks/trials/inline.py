@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -40,9 +39,6 @@ _LAST_WORDS_SECONDS = 60.0
 _TIDYING_SECONDS = 10.0
 _THREADS = "OMP_NUM_THREADS"
 _REPORTS = "reports"
-
-# What stands in the file that says that a trial's script has ended well, once that is kept.
-_PUBLISHED = "published"
 
 
 @dataclass
@@ -362,7 +358,7 @@ class InlineLauncher(Launcher):
                 known[found.name] -= 1
             elif found.name not in others:
                 self._record(running_.run_id, reports, found)
-        if place.finished.read_text() != _PUBLISHED:
+        if not place.published:
             checkpoints.copy(place.checkpoints, training.mirror_uri(request))
         return Ended(Ending.EXITED, 0, ())
 
@@ -378,13 +374,12 @@ class InlineLauncher(Launcher):
         if failure:
             raise failure
         self._look_for_pushed(running_.run_id, reports)
-        if place.finished.read_text() != _PUBLISHED:
+        if not place.published:
             if training.has_model(place):
                 training.check_model(place)
                 tracking.log_files(running_.run_id, place.model, "model")
                 training.publish_output(request, place)
-            place.finished.write_text(_PUBLISHED)
-            shutil.rmtree(place.model, ignore_errors=True)
+            place.mark_published()
         return False
 
     def _publish_log(self, request: Training, place: Workplace) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 from mlflow.exceptions import MlflowException
 
+from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
 from registry import run_requests, statuses, trial_flows, trial_runs
 from registry.trial_book import TrialBook
@@ -192,6 +193,8 @@ class PoolLauncher(Launcher):
         """Tell what has happened to a trial since the last time."""
         number = one.trial.number
         if run is None:
+            if run_lock.held(self._setting.home, one.flow_run_id):
+                return  # its process has yet to notice, and its script goes on until then
             self._finish(Finished(number, _failed("Its run was deleted.", "RunDeleted")))
             return
         if self._goes_on(one, run):

@@ -50,7 +50,9 @@ class Stack:
 
     def __init__(self) -> None:
         # Short: Unix sockets live in it.
-        self.home = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+        self._place = Path(tempfile.mkdtemp(prefix="my-", dir="/tmp"))
+        self.home = self._place / "home"
+        self.home.mkdir(mode=0o700)
         self.extra: dict[str, str] = {}
 
     @property
@@ -59,6 +61,7 @@ class Stack:
         return {
             **kept,
             "MODELYARD_HOME": str(self.home),
+            "TMPDIR": str(self._place),  # GPUs too are free or not for this stack alone
             "MODELYARD_PREFECT_PORT": "0",
             "MODELYARD_MLFLOW_PORT": "0",
             **self.extra,
@@ -130,7 +133,7 @@ class Stack:
         self.ask("down")
         for process in self.processes():
             process.kill()
-        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(self._place, ignore_errors=True)
 
 
 def flags(algorithm: str, parameters: dict[str, Any]) -> list[str]:

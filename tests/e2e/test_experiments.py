@@ -155,7 +155,7 @@ def test_a_template_is_created_shown_listed_changed_copied_and_deleted(stack, tm
     }  # fmt: skip
     assert made["hyperparameters"] == ["steps"]
     assert stack.do("template", "show", "base") == made
-    assert [row["name"] for row in stack.do("template", "list")] == ["base"]
+    assert "base" in [row["name"] for row in stack.do("template", "list")]
     assert stack.ask("template", "create", "base").error["code"] == "NameTaken"
     assert stack.ask("template", "show", "bases").error["code"] == "TemplateUnknown"
     assert "base" in stack.ask("template", "show", "bases").error["hint"]

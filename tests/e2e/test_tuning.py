@@ -159,6 +159,18 @@ def test_stopped_and_retried_it_goes_on_where_it_was(stack, tmp_path, dispatch):
     assert sorted(line for line in said if line.startswith("ends")) == [
         f"ends x={x} how=well" for x in (0.1, 0.2, 0.3, 0.4)
     ]
+    assert sorted(_artifacts(stack, run)) == ["mlflow-run", "progress", "trials"]  # one of each
+
+
+def _artifacts(stack, run):
+    """The keys of a run's artifacts in Prefect."""
+    request = urllib.request.Request(
+        f"{stack.do('status')['links']['prefect']}/api/artifacts/filter",
+        json.dumps({"artifacts": {"flow_run_id": {"any_": [run]}}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return [one["key"] for one in json.load(answer)]
 
 
 def test_too_many_failures_and_a_retry_that_allows_more(stack):
@@ -227,16 +239,18 @@ def test_a_tunings_life_to_a_model(stack):
         "template", "create", "for-tuning", "-p", "hyperparameters.steps=2",
         "-p", "hyperparameters.x=0.9", "-p", "max_minutes=5", "-p", "experiment=tuned",
     )  # fmt: skip
-    first = _tune(stack, name="life", template="for-tuning", seed=1)
+    first = _tune(stack, name="tuning-life", template="for-tuning", seed=1)
     assert [one["state"] for one in first["result"]["trials"]] == ["SUCCEEDED"] * 3
-    shown = stack.show("life")
+    shown = stack.show("tuning-life")
     assert shown["parameters"]["trial_max_minutes"] == 5
     assert shown["parameters"]["hyperparameters"] == {"steps": 2}
     assert shown["parameters"]["experiment"] == "tuned"
     experiment = stack.do("experiment", "show", "tuned")
-    assert [row["name"] for row in experiment["runs"]] == ["life"]
+    assert [row["name"] for row in experiment["runs"]] == ["tuning-life"]
 
-    copied = stack.do("runs", "copy", "life", "-p", "warm_start=life", "-p", "name=warm")
+    copied = stack.do(
+        "runs", "copy", "tuning-life", "-p", "warm_start=tuning-life", "-p", "name=warm"
+    )
     warm = stack.wait_for_state(copied["flow_run_id"], "COMPLETE")
     points = {json.dumps(one["parameters"]) for one in first["result"]["trials"]}
     assert points.isdisjoint(json.dumps(one["parameters"]) for one in warm["result"]["trials"])
@@ -335,7 +349,7 @@ _BAD = [
         "GridTooLarge",
     ),
     ({"early_stopping": {"min_trials": 0}}, "ParameterInvalid"),
-    ({"parallel_trials": 200, "max_trials": 300}, "NodesTooMany"),
+    ({"parallel_trials": 200, "max_trials": 300}, "ParallelTrialsTooMany"),
 ]
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 
 from flows import lifecycle
 from flows.lifecycle import Execution, LifecycleFlow
@@ -283,6 +285,26 @@ class TestConnected:
             pass
 
         assert "modelyard up" in raised.value.hint
+
+    @pytest.mark.parametrize(
+        ("problem", "part"),
+        [
+            (httpx.ConnectError("refused"), "Prefect"),
+            (httpx.ReadTimeout("late"), "Prefect"),
+            (OperationalError("SELECT 1", {}, Exception("No space left")), "database"),
+        ],
+    )
+    def test_a_part_that_does_not_answer_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, problem: Exception, part: str
+    ) -> None:
+        monkeypatch.setattr(lifecycle.stack, "held", lambda *_: contextlib.nullcontext(_ENDPOINTS))
+        monkeypatch.setattr(lifecycle.catalogue, "migrate", lambda: None)
+
+        with pytest.raises(StackError) as raised, lifecycle.connected():
+            raise problem
+        assert raised.value.code == "StackSilent"
+        assert part in raised.value.message
+        assert "modelyard status" in raised.value.hint
 
     @pytest.mark.parametrize("fails", [True, False])
     def test_else_a_stack_is_held_and_the_environment_restored(

@@ -25,6 +25,7 @@ from tasks.tuning import Halt
 from tasks.tuning_request import Tuning
 from tests.processes import eventually
 from tuning.endings import Ending, Limits
+from tuning.space import Parameter
 from tuning.trials import Trial, TrialState
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
@@ -123,7 +124,7 @@ class TestTune:
     def closed(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         tracked = Tracked("m", "url", {})
-        monkeypatch.setattr(tuning, "_rows", lambda _: [])
+        monkeypatch.setattr(tuning.rows, "of", lambda _: [])
         monkeypatch.setattr(tuning, "_tie", lambda *_: None)
         monkeypatch.setattr(tuning.tracking, "open_run", lambda *_, **__: tracked)
         monkeypatch.setattr(tuning.tracking, "close_run", lambda *closed: found.append(closed))
@@ -201,7 +202,7 @@ class TestTune:
     ) -> None:  # fmt: skip
         asked = []
         first = Trial(0, {"x": 0.5}, TrialState.SUCCEEDED, created=123.0)
-        monkeypatch.setattr(tuning, "_rows", lambda _: [first])
+        monkeypatch.setattr(tuning.rows, "of", lambda _: [first])
         monkeypatch.setattr(
             tuning.tuning_warm_start, "trials_of", lambda *given: asked.append(given) or []
         )
@@ -209,6 +210,26 @@ class TestTune:
 
         tuning._tune(execution, request_.model_copy(update={"warm_start": "w"}))
         assert asked == [("w", 123.0)]
+
+    def test_an_earlier_tuning_that_left_nothing_to_try(
+        self, execution: Execution, request_: Tuning, closed: list[Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        values = [1, 2]
+        tried = [
+            Trial(number, {"x": value}, TrialState.SUCCEEDED, values=(0.5,), created=1.0)
+            for number, value in enumerate(values)
+        ]
+        monkeypatch.setattr(tuning.tuning_warm_start, "trials_of", lambda *_: tried)
+        space = [Parameter(name="x", type="discrete", values=values)]
+
+        with pytest.raises(BadInputError) as raised:
+            tuning._tune(
+                execution,
+                request_.model_copy(update={"warm_start": "w", "parameters": space}),
+            )
+        assert raised.value.code == "WarmStartComplete"
+        assert closed == []
 
 
 def _raising(problem: BaseException) -> Callable[..., Any]:
@@ -379,7 +400,7 @@ class TestConduct:
                 seen.closed += 1
 
         monkeypatch.setattr(tuning, "Progress", Progress)
-        monkeypatch.setattr(tuning.trials, "save", lambda *_: None)
+        monkeypatch.setattr(tuning.rows, "save", lambda *_: None)
         monkeypatch.setattr(tuning.tunings, "result", lambda *_: {"best": None})
         monkeypatch.setattr(tuning._Limits, "followed", lambda _: contextlib.nullcontext())
 
@@ -440,7 +461,7 @@ class TestChanged:
         [
             ({"parallel_trials": 4}, "LimitAboveMaxTrials"),
             ({"max_trials": None}, "MaxTrialsMissing"),
-            ({"parallel_trials": 250, "max_trials": 300}, "NodesTooMany"),
+            ({"parallel_trials": 250, "max_trials": 300}, "ParallelTrialsTooMany"),
             ({"parameters": [{**X, "min": None}]}, "ParameterRangeMissing"),
             ({"parameters": []}, "ParametersMissing"),
         ],

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -38,6 +38,7 @@ class Shown:
 
     def __init__(self):
         self.best, self.artifacts, self.metrics = [], {}, []
+        self.earlier = {}  # artifacts of an earlier attempt, by key
 
     def update_artifact(self, artifact, update):
         self.artifacts[artifact] = update
@@ -71,6 +72,7 @@ def shown(monkeypatch):
 
     monkeypatch.setattr(tuning_progress, "get_client", client)
     monkeypatch.setattr(tuning_progress, "get_run_logger", lambda: logging.getLogger("tuning"))
+    monkeypatch.setattr(tuning_progress.artifacts, "find", lambda _, key: made.earlier.get(key))
     monkeypatch.setattr(tuning_progress, "create_table_artifact", lambda **_: TABLE)
     monkeypatch.setattr(tuning_progress, "create_progress_artifact", lambda **_: BAR)
     monkeypatch.setattr(tuning_progress.tracking, "MetricStream", lambda _: made)
@@ -239,3 +241,13 @@ def test_a_tuning_does_not_fail_for_a_plot(shown, caplog, tmp_path):
 )
 def test_times(seconds, told):
     assert tuning_progress._time(seconds) == told
+
+
+def test_a_retry_goes_on_with_the_table_and_the_bar_that_there_are(shown, monkeypatch):
+    shown.earlier = {"trials": uuid4(), "progress": uuid4()}
+    for name in ("create_table_artifact", "create_progress_artifact"):
+        monkeypatch.setattr(tuning_progress, name, lambda **_: pytest.fail("it made another"))
+
+    with progress().shown():
+        pass
+    assert shown.artifacts.keys() == set(shown.earlier.values())

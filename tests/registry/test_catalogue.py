@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg.errors
 import pytest
 import sqlalchemy
 from alembic import command
@@ -15,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from infra import identity
-from infra.errors import StackError
+from infra.errors import DiskFullError, StackError
 from registry import (
     catalogue,
     history,
@@ -100,6 +102,7 @@ class TestPatience:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(catalogue, "_RETRY_SECONDS", 0.001)
+        monkeypatch.setattr(catalogue, "_given_up", threading.Event())
 
     def _ended(self, *, times: int) -> Callable[[], list[int]]:
         """Has its own connection ended by the server so many times, then answers."""
@@ -132,6 +135,33 @@ class TestPatience:
         with pytest.raises(OperationalError):
             catalogue.patiently(self._ended(times=10**6))
         catalogue.engine().dispose()
+
+    def test_who_comes_after_that_does_not_wait_until_it_has_answered(
+        self, postgresql: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+        monkeypatch.setattr(catalogue, "_PATIENCE_SECONDS", 0.05)
+        with pytest.raises(OperationalError):
+            catalogue.patiently(self._ended(times=10**6))
+        monkeypatch.setattr(catalogue, "_PATIENCE_SECONDS", 60.0)
+
+        with pytest.raises(OperationalError):
+            catalogue.patiently(self._ended(times=1))
+        assert catalogue.patiently(self._ended(times=0)) == [7]
+        assert catalogue.patiently(self._ended(times=1)) == [7]
+        catalogue.engine().dispose()
+
+    def test_a_full_disk_is_told_at_once(self, database: str) -> None:
+        asked: list[bool] = []
+
+        def ask() -> None:
+            asked.append(True)
+            raise OperationalError("", {}, psycopg.errors.DiskFull("No space left on device"))
+
+        with pytest.raises(DiskFullError) as raised:
+            catalogue.patiently(ask)
+        assert len(asked) == 1
+        assert "database" in raised.value.message
 
     def test_what_is_wrong_with_the_question_is_told_at_once(self, database: str) -> None:
         asked: list[bool] = []

@@ -128,6 +128,17 @@ class TestTuning:
 
         assert (version["mlflow_run_id"], version["flow_run_id"]) == (run_id, in_pool)
 
+    def test_a_trial_by_its_own_run_waits_for_its_tuning(
+        self, tuning: Tuning, name: str, tmp_path: Path
+    ) -> None:
+        going = Tuning(tuning.prefect, f"{name}-going", tmp_path / "going", state=Running())
+        in_pool, _ = going.pool_trial(0, model=True)
+
+        with pytest.raises(ConflictError) as raised:
+            model_creation.from_run(in_pool, Making("scikit-learn"), name=name)
+        assert code(raised) == "RunNotComplete"
+        assert going.name in raised.value.message
+
     @pytest.mark.parametrize("state", ["SUCCEEDED", "EARLY_STOPPED"])
     def test_or_of_another_trial(self, tuning: Tuning, state: str) -> None:
         other = tuning.trial(0, model=True, state=state)

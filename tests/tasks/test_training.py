@@ -392,7 +392,8 @@ class TestOutput:
 
         assert place.model.exists()
         assert str(place.model) in training.kept(error, place).hint
-        place.finished.unlink()
+        place.mark_published()
+        assert training.kept(DiskFullError("Full.", "Make room."), place).hint == "Make room."
         place.clear()
         assert not place.model.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -177,6 +178,21 @@ def test_what_runs_at_the_goal_may_go_on(scene):
 
     assert tuner.run(launcher, deadline=None, stop_requested=stop) is Ending.GOAL_REACHED
     assert scene.states() == ["SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize("halt", [Halt.STOPPED, Halt.TIMED_OUT])
+def test_who_ends_it_while_the_last_ones_go_on_has_ended_it(scene, halt):
+    goal = Objective(metric="loss", direction="maximize", goal=0.4)
+    tuner = scene.tuner(Limits(9, None, 2), objectives=(goal,), stop_running=False)
+    launcher = Scripted(tuner, runs={0})
+    asked = iter([False] * 3)
+
+    def stop():
+        return next(asked, True) and halt is Halt.STOPPED
+
+    deadline = time.monotonic() + 1 if halt is Halt.TIMED_OUT else None
+    assert tuner.run(launcher, deadline=deadline, stop_requested=stop) is halt
+    assert scene.states() == ["KILLED", "SUCCEEDED"]
 
 
 def test_the_nth_failure_fails_it(scene):

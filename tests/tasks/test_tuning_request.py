@@ -141,6 +141,8 @@ class TestCheck:
             ({"warm_start": " x"}, "WarmStartInvalid", "' x'"),
             ({"warm_start": "a\0b"}, "TextInvalid", "warm_start"),
             ({"objective": []}, "ObjectiveMissing", "no objective"),
+            ({"objective": "loss"}, "ObjectiveInvalid", "metric and its direction"),
+            ({"objective": 3}, "ObjectiveInvalid", "metric and its direction"),
             ({"objective": {**LOSS, "metric": "f1"}}, "ObjectiveUnknown", "'f1'"),
             ({"objective": [LOSS, LOSS]}, "ObjectiveTwice", "'loss'"),
             ({"objective": {**LOSS, "goal": "low"}}, "GoalInvalid", "loss"),
@@ -416,7 +418,7 @@ class TestDispatch:
         with pytest.raises(BadInputError) as raised:
             tuning_dispatch.check(asked)
 
-        assert raised.value.code == "NodesTooMany"
+        assert raised.value.code == "ParallelTrialsTooMany"
         tuning_dispatch.check(asked.model_copy(update={"parallel_trials": parallel - 1}))
         pool("kubernetes")
         tuning_dispatch.check(asked)

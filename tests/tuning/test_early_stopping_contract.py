@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tuning.rules import DIRECTIONS, ENDED, OF_BRACKET, REPORTS, live, tell
-from tuning.early_stopping import Hyperband, MedianRule, Rule, SuccessiveHalving, first_stop
+from tuning.early_stopping import Hyperband, MedianRule, Rule, SuccessiveHalving
 from tuning.objectives import Direction
 from tuning.trials import TrialState
 
@@ -98,7 +98,7 @@ class TestContract:
         stop = live(once, number, own)
 
         assert [live(often, number, own) for _ in range(3)] == [stop] * 3
-        assert [first_stop(often, number, own) for _ in range(3)] == [stop] * 3
+        assert [often.first_stop(number, own) for _ in range(3)] == [stop] * 3
 
     @given(
         trials=st.lists(REPORTS, max_size=8), own=REPORTS, number=st.integers(0, 50),
@@ -122,7 +122,7 @@ class TestContract:
         for poll in [*polls, len(own)]:
             before = len(seen)
             seen += own[before:poll]
-            found.append(first_stop(polled, number, seen, before))
+            found.append(polled.first_stop(number, seen, before))
             if found[-1] is not None:
                 break
 
@@ -143,7 +143,7 @@ class TestContract:
             for number in data.draw(st.permutations(sorted(ended))):
                 new.ended(number, ended[number], reported[number])
             for number in reported.keys() - ended.keys():
-                first_stop(new, number, reported[number], seen=len(reported[number]))
+                new.first_stop(number, reported[number], seen=len(reported[number]))
             return new
 
         restart = data.draw(st.integers(0, 60))

@@ -34,12 +34,13 @@ class FakePool:
         refuses: Whether it refuses every further run.
         idle: Whether no worker takes the runs.
         created: How often a run's creation was asked for.
+        asked: How often it was asked what has become of runs.
     """
 
     def __init__(self) -> None:
         self.runs: dict[UUID, FlowRun] = {}
         self.down, self.idle, self.refuses = False, False, False
-        self.lost, self.created = 0, 0
+        self.lost, self.created, self.asked = 0, 0, 0
         self.states: dict[UUID, list[str]] = defaultdict(list)
         self._keys: dict[str, UUID] = {}
         self._done: dict[UUID, int] = defaultdict(int)
@@ -109,6 +110,7 @@ class FakePool:
 
     def read_flow_runs(self, *, flow_run_filter: Any, **_: Any) -> list[FlowRun]:
         self._answer()
+        self.asked += 1
         found = [self.runs.get(run_id) for run_id in flow_run_filter.id.any_]
         return [run.model_copy() for run in found if run is not None]
 

@@ -8,16 +8,16 @@ import os
 import random
 import signal
 import time
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from registry import catalogue, tracking, trial_runs, trials
+from registry import catalogue, tracking, trial_runs
 from registry.trial_book import _STATUSES
-from tasks import tuning_warm_start
+from tasks.trials import rows
 from tasks.trials.inline import InlineLauncher
 from tasks.tuning import Plan, Tuner
 from tests.processes import eventually, with_variable
@@ -40,10 +40,6 @@ def _search() -> Search:
     return Search(_SPACE, ["minimize"], strategy="random", seed=7)
 
 
-def _rows(tuning: str) -> list[Trial]:
-    return [tuning_warm_start.trial(row) for row in trials.of(tuning)]
-
-
 def _tune(scene: Scene, ledger: Path) -> Ending | Any:
     """An attempt of the tuning, as its flow makes it."""
     fixed = {
@@ -53,9 +49,9 @@ def _tune(scene: Scene, ledger: Path) -> Ending | Any:
     tuner = Tuner(
         Plan([Objective(metric="loss", direction="minimize")], [], lambda: _LIMITS),
         _search(),
-        save=lambda *changed: trials.save(scene.tuning, *map(asdict, changed)),
+        save=partial(rows.save, scene.tuning),
     )
-    tuner.restore(_rows(scene.tuning))
+    tuner.restore(rows.of(scene.tuning))
     launcher = InlineLauncher(scene.setting(hyperparameters=fixed), tuner.emit)
     return tuner.run(launcher, deadline=None, stop_requested=lambda: False)
 
@@ -119,7 +115,7 @@ def _note(scene: Scene, ledger: Path, ended: dict[int, tuple[TrialState, int]]) 
         "the scripts end with their tuning",
     )
     begins = _count(ledger, "begins")
-    for trial in _rows(scene.tuning):
+    for trial in rows.of(scene.tuning):
         if trial.state not in ACTIVE and trial.state is not TrialState.KILLED:
             now = (trial.state, begins[trial.parameters["x"]])
             assert ended.setdefault(trial.number, now) == now, f"trial {trial.number} began again"
@@ -131,13 +127,13 @@ def _count(ledger: Path, word: str) -> collections.Counter[Any]:
 
 
 def _judge(scene: Scene, ledger: Path, ended: dict[int, tuple[TrialState, int]]) -> None:
-    rows = _rows(scene.tuning)
+    found = rows.of(scene.tuning)
     search = _search()
-    assert [trial.number for trial in rows] == list(range(_LIMITS.max_trials or 0))
-    assert [trial.parameters for trial in rows] == [search.ask(one.number) for one in rows]
-    assert set(ended) == {trial.number for trial in rows}
+    assert [trial.number for trial in found] == list(range(_LIMITS.max_trials or 0))
+    assert [trial.parameters for trial in found] == [search.ask(one.number) for one in found]
+    assert set(ended) == {trial.number for trial in found}
     begins, ends = _count(ledger, "begins"), _count(ledger, "ends")
-    for trial in rows:
+    for trial in found:
         assert trial.state in {TrialState.SUCCEEDED, TrialState.FAILED}, trial
         assert begins[trial.parameters["x"]] <= 3, trial  # the second time may not be recorded
         if trial.state is TrialState.SUCCEEDED:
@@ -146,7 +142,7 @@ def _judge(scene: Scene, ledger: Path, ended: dict[int, tuple[TrialState, int]])
         else:
             killed = trial.reason == "What ran it was killed, twice."
             assert killed or trial.reason.startswith(("OOMKilled", "ScriptFailed")), trial
-    _judge_mlflow(scene, rows)
+    _judge_mlflow(scene, found)
 
 
 def _judge_reports(trial: Trial, begins: int) -> None:
@@ -157,14 +153,14 @@ def _judge_reports(trial: Trial, begins: int) -> None:
     assert trial.values == (min(trial.reports),), trial
 
 
-def _judge_mlflow(scene: Scene, rows: list[Trial]) -> None:
+def _judge_mlflow(scene: Scene, found: list[Trial]) -> None:
     """MLflow has a run for each trial, which tells of it, and no other."""
     parent = trial_runs.parent(scene.parent.run_id)
     assert trial_runs.unsettled(parent) == {}
     below = trial_runs.children(parent)
-    assert below == {trial.number: trial.mlflow_run_id for trial in rows if trial.mlflow_run_id}
+    assert below == {trial.number: trial.mlflow_run_id for trial in found if trial.mlflow_run_id}
     mlflow = tracking.client()
-    for trial in rows:
+    for trial in found:
         if trial.mlflow_run_id is None:
             continue
         run = mlflow.get_run(trial.mlflow_run_id)

@@ -10,6 +10,7 @@ import pytest
 from mlflow.exceptions import RestException
 from prefect.client.schemas.objects import StateType
 
+from infra import run_lock
 from registry import tracking, trial_runs
 from registry.trial_flows import TRIAL_LABEL, TUNING_LABEL
 from tasks.trials import pool
@@ -114,6 +115,20 @@ class TestPool(Contract):
         end = scene.end(0)
         assert end.error is not None
         assert end.error.code == "RunDeleted"
+
+    def test_one_whose_run_was_deleted_has_its_place_while_it_is_executed(
+        self, scene: Scene, launcher: Launcher, prefect: FakePool
+    ) -> None:
+        launcher.launch(trial(0, until=str(scene.scratch / "never")))
+        eventually(lambda: scene.kinds(0), "it begins")
+        with run_lock.scope():
+            run_lock.take(scene.home, str(prefect.only().id))
+            prefect.runs.clear()
+            asked = prefect.asked
+            eventually(lambda: prefect.asked > asked + 2, "it is asked for again")
+            assert "Finished" not in scene.kinds(0)
+
+        assert scene.end(0).error is not None
 
     def test_one_whose_run_was_deleted_can_be_stopped(
         self, scene: Scene, launcher: Launcher, prefect: FakePool

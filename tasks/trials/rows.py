@@ -1,0 +1,32 @@
+"""Trials as the catalogue keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from registry import trials
+from tuning.trials import Trial, TrialState
+
+_SEQUENCES = ("values", "reports", "violations")
+
+
+def of(tuning: str) -> list[Trial]:
+    """Every trial of the tuning with this flow run, by number."""
+    return [_trial(row) for row in trials.of(tuning)]
+
+
+def save(tuning: str, *changed: Trial) -> None:
+    """Keep trials for good, before it returns: all of them, or none.
+
+    Raises:
+        DiskFullError: If the database has no room.
+        sqlalchemy.exc.OperationalError: If it cannot be reached for longer.
+    """
+    trials.save(tuning, *map(dataclasses.asdict, changed))
+
+
+def _trial(row: Mapping[str, Any]) -> Trial:
+    sequences = {name: None if row[name] is None else tuple(row[name]) for name in _SEQUENCES}
+    return Trial(**{**row, **sequences, "state": TrialState(row["state"])})

@@ -1,0 +1,52 @@
+"""Which run is meant, and what is told of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Completed, Failed
+
+from infra.errors import ConflictError
+from registry import runs, statuses
+from tests.registry.fake_runs import PrefectClient
+
+REFUSED = Failed(name=statuses.CREATE_FAILED_NAME)
+
+
+@pytest.fixture
+def prefect(monkeypatch: pytest.MonkeyPatch) -> PrefectClient:
+    return PrefectClient.installed(monkeypatch)
+
+
+def test_a_run_that_was_refused_takes_no_name_away(prefect: PrefectClient) -> None:
+    prefect.add("tune", "same", state=REFUSED)
+    held = prefect.add("tune", "same", state=Completed())
+    prefect.add("tune", "same", state=REFUSED)
+
+    assert runs.find("same") == held
+
+
+def test_one_that_was_refused_can_be_meant(prefect: PrefectClient) -> None:
+    refused = prefect.add("tune", "same", state=REFUSED)
+
+    assert runs.find("same") == refused
+
+
+@pytest.mark.parametrize("state", [Completed(), REFUSED], ids=lambda state: state.name)
+def test_several_are_told_apart_by_their_ids(prefect: PrefectClient, state: State) -> None:
+    several = [prefect.add("tune", "same", state=state) for _ in range(2)]
+    with pytest.raises(ConflictError):
+        runs.find("same")
+
+    assert [runs.find(key) for key in several] == several
+
+
+def test_a_run_that_goes_on_tells_for_how_long(prefect: PrefectClient) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=90)
+    state = State(type=StateType.RUNNING, timestamp=since)
+    run = prefect.add("tune", "slow", state=state)
+    prefect.runs[next(iter(prefect.runs))].estimated_run_time = timedelta(seconds=90)
+
+    assert runs.with_ids([run])[0].row["seconds"] == 90.0
