@@ -192,9 +192,10 @@ def queue(
     )  # fmt: skip
 
 
-def active(connection: Connection, schedules: Collection[str]) -> list[Slot]:
-    """Slots of these schedules whose runs go on, or may."""
-    return _read(connection, SlotModel.schedule.in_(schedules), _ACTIVE)
+def active(connection: Connection, schedules: Collection[str] | None = None) -> list[Slot]:
+    """Slots of these schedules, or of all, whose runs go on, or may."""
+    own = () if schedules is None else (SlotModel.schedule.in_(schedules),)
+    return _read(connection, *own, _ACTIVE)
 
 
 def of(

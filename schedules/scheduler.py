@@ -13,6 +13,7 @@ so a new leader goes on at once.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ LEASE = "scheduler"
 LEASE_SECONDS = 8.0
 _RENEW_SECONDS = 2.0
 _POLL_SECONDS = 1.0
+_SWEEP_SECONDS = 30.0
 _CREATED_AT_ONCE = 4
 _BATCH = 500
 _QUEUED_AT_ONCE = 1000  # of a schedule; more come with the next step
@@ -117,6 +119,7 @@ class Scheduler:
         self._lease_seconds = lease_seconds
         self._lease: Lease | None = None
         self._renewed = 0.0
+        self._swept = -math.inf
         self._pool = ThreadPoolExecutor(_CREATED_AT_ONCE, thread_name_prefix="a slot's run")
 
     @property
@@ -143,6 +146,7 @@ class Scheduler:
             if before.ready(self._now()):
                 blocked = self._dispatch(before.ready(self._now()))
                 before = self._look()
+            self._sweep()
         except LeaseLostError:
             self._lost()
             return _RENEW_SECONDS
@@ -240,7 +244,7 @@ class Scheduler:
     def _dispatch(self, ready: Collection[str]) -> bool:
         """Have runs created for slots that wait; whether some wait for others to end."""
         now = self._now()
-        self._refresh(ready)
+        self._refresh(self._active(ready))
         with catalogue.engine().connect() as connection:
             subjects = {row.id: Subject.of(row) for row in schedules.with_ids(connection, ready)}
         rooms = []
@@ -254,10 +258,20 @@ class Scheduler:
         failed = self._create(subjects, [slot for room in rooms for slot in room.begin])
         return failed or any(room.blocked for room in rooms)
 
-    def _refresh(self, ready: Collection[str]) -> None:
-        """Write down which runs have ended, and pause schedules that only fail."""
+    def _sweep(self) -> None:
+        """Now and then, learn what became of runs that nobody waits for."""
+        if time.monotonic() - self._swept >= _SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            self._refresh(self._active())
+
+    def _active(self, schedules: Collection[str] | None = None) -> list[Slot]:
+        """Slots whose runs go on, as far as is known, of these schedules or of all."""
         with catalogue.engine().connect() as connection:
-            active = [one for one in slots.active(connection, ready) if one.flow_run_id]
+            found = slots.active(connection, schedules)
+        return [one for one in found if one.flow_run_id]
+
+    def _refresh(self, active: Sequence[Slot]) -> None:
+        """Write down which of the runs have ended, and pause schedules that only fail."""
         if not active:
             return
         try:

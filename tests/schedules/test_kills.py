@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections import Counter
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from schedules.subject import Subject
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import Killed, World
 
+_SEEDS = int(os.environ.get("MODELYARD_SEEDS", "1"))
 _DAY = 86_400.0
 _DAYS = 3
 _POLICIES: list[dict[str, Any]] = [
@@ -72,7 +74,7 @@ def _pass(world: World, scheduler: Scheduler | None, ends: float) -> None:
             scheduler = None
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", range(1, 1 + _SEEDS))
 def test_whatever_ends_it_every_slot_has_one_fate(fragile: World, seed: int) -> None:
     world = fragile
     world.chance = random.Random(seed)

@@ -87,6 +87,16 @@ class TestSlots:
         assert row(key).next_slot is None
 
 
+def test_what_became_of_a_run_is_learnt_though_nobody_waits_for_it(world: World) -> None:
+    key = world.schedule("hourly", interval_seconds=3600)
+    steps(world.scheduler(), world, 3600)
+    assert rows(key)[0].run_state is None
+
+    world.now += 120
+    world.scheduler().step()
+    assert rows(key)[0].run_state == "COMPLETE"
+
+
 class TestMissed:
     """The platform is down for twelve hourly slots."""
 
