@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import prefect.context
 import psutil
 import sqlalchemy
 from prefect.client.orchestration import get_client
@@ -159,6 +160,7 @@ def _pointed(home: House) -> Iterator[uuid.UUID]:
     ours = environment(home.endpoints, Home(home.root))
     before = dict(os.environ)
     os.environ.update(ours)
+    prefect.context.refresh_global_settings_context()
     try:
         with get_client(sync_client=True) as client:
             client.create_work_pool(WorkPoolCreate(name="nobody", type="process"))
@@ -168,6 +170,7 @@ def _pointed(home: House) -> Iterator[uuid.UUID]:
         catalogue.engine().dispose()
         os.environ.clear()
         os.environ.update(before)
+        prefect.context.refresh_global_settings_context()
 
 
 def measure(repetitions: int, calm: Calm) -> list[Comparison]:
