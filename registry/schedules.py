@@ -239,8 +239,7 @@ def register(connection: Connection, found: Mapping[str, str]) -> None:
         {"key": key, "known": not refusal, "refusal": refusal}
         for key, refusal in sorted(found.items())  # in the order in which all lock them
     ]
-    if rows:
-        connection.execute(known, rows)
+    connection.execute(known, rows)
 
 
 def due(connection: Connection, now: int, most: int) -> list[Any]:

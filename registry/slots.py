@@ -22,7 +22,6 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
-    delete,
     func,
     or_,
     select,
@@ -254,23 +253,10 @@ def last_ended(connection: Connection, schedule: str, since: int, count: int) ->
     return [str(state) for state in connection.scalars(wanted)]
 
 
-def fates(schedule: str | None = None) -> dict[tuple[str, str], int]:
-    """How many slots have which fate for which reason, of one schedule or of all."""
+def fates(schedule: str) -> dict[tuple[str, str], int]:
+    """How many slots of a schedule have which fate for which reason."""
     wanted = select(SlotModel.fate, SlotModel.reason, func.sum(SlotModel.count))
-    if schedule is not None:
-        wanted = wanted.where(SlotModel.schedule == schedule)
+    wanted = wanted.where(SlotModel.schedule == schedule)
     with engine().connect() as connection:
         found = connection.execute(wanted.group_by(SlotModel.fate, SlotModel.reason))
         return {(fate, reason): int(count) for fate, reason, count in found}
-
-
-def owner(flow_run_id: str) -> Slot | None:
-    """The slot that a run was created for; None if it was created for none."""
-    with engine().connect() as connection:
-        return next(iter(_read(connection, SlotModel.flow_run_id == flow_run_id)), None)
-
-
-def remove(connection: Connection, schedule: str, until: int) -> int:
-    """Forget a schedule's decided slots up to an instant; how many rows."""
-    old = (SlotModel.schedule == schedule, SlotModel.last <= until, SlotModel.fate != Fate.WAITING)
-    return connection.execute(delete(SlotModel).where(*old)).rowcount

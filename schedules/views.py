@@ -11,7 +11,9 @@ from registry import catalogue, history, leases, slots
 from registry import schedules as rows
 from registry.schedules import ScheduleModel
 from registry.slots import Fate, Slot
+from schedules import editing
 from schedules.instants import instant_at
+from schedules.scheduler import LEASE
 from schedules.trigger import Trigger
 
 CREATE_REQUESTED = "CREATE REQUESTED"
@@ -68,11 +70,11 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, An
         shown = {
             **_brief(row),
             "description": row.description,
-            "trigger": {name: value for name, value in row.trigger.items() if name != "since"},
+            "trigger": editing.fields_of(row.trigger),
             "policy": row.policy,
             "parameters": row.parameters,
             "notice": trigger.notice,
-            "next": [_iso(at) for at in _following(trigger, row.decided_until, following)],
+            "next": preview(trigger, instant_at(row.decided_until), following),
             "slots": [slot(one) for one in slots.of(open_session.connection(), row.id, last)],
             "created": row.created_at.isoformat(),
             "created_by": row.created_by,
@@ -81,7 +83,7 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, An
         subject = row.id
     fates = slots.fates(subject)
     shown["fates"] = {f"{fate} {reason}".strip(): count for (fate, reason), count in fates.items()}
-    shown["scheduler"] = leases.held("scheduler")
+    shown["scheduler"] = leases.held(LEASE)
     shown["history"] = history.of("schedule", subject)
     return shown
 
@@ -154,10 +156,6 @@ def _brief(row: ScheduleModel) -> dict[str, Any]:
         "timezone": trigger.timezone,
         "next_slot": None if row.next_slot is None else _iso(instant_at(row.next_slot)),
     }
-
-
-def _following(trigger: Trigger, after: int, count: int) -> list[datetime]:
-    return list(itertools.islice(trigger.between(instant_at(after), instant_at(2**37)), count))
 
 
 def _iso(at: datetime) -> str:
