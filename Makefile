@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Two files of tests at once; those that start a stack come first, so that both end together.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: env torch demo test check soak benchmark lock clean
 
@@ -37,12 +39,12 @@ benchmark: .venv/.dev
 
 # uv installs in seconds; where it cannot reach what pip is configured for, pip does the same slowly.
 .venv/.runtime: requirements/runtime.txt pyproject.toml | .venv/bin/uv
-	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/runtime.txt \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(BIN)/python --require-hashes -r requirements/runtime.txt \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/runtime.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 .venv/.dev: requirements/dev.txt .venv/.runtime
-	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 

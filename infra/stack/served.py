@@ -7,6 +7,7 @@ none runs waits in the backlog instead of being refused.
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 
@@ -22,6 +23,10 @@ def main(arguments: list[str]) -> None:
         timeout_keep_alive=60,
         timeout_graceful_shutdown=2,
     )
+    gc.disable()  # looks through all that is imported again and again, and finds nothing
+    config.load()
+    gc.enable()
+    gc.freeze()
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(arguments[0]))])
 
 

@@ -20,6 +20,7 @@ import psutil
 T = TypeVar("T")
 
 MODELYARD = str(Path(sys.executable).with_name("modelyard"))
+SLOWEST = 3
 ALGORITHMS = Path(__file__).with_name("algorithms")
 
 
@@ -67,14 +68,14 @@ class Stack:
             **self.extra,
         }
 
-    def ask(self, *arguments: str, timeout: float = 180, cwd: Path | None = None) -> Answer:
+    def ask(self, *arguments: str, timeout: float = 300, cwd: Path | None = None) -> Answer:
         done = subprocess.run(
             [MODELYARD, *arguments, "--json"],
             env=self.env, capture_output=True, text=True, timeout=timeout, cwd=cwd or self.home,
         )  # fmt: skip
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def do(self, *arguments: str, timeout: float = 180) -> Any:
+    def do(self, *arguments: str, timeout: float = 300) -> Any:
         answer = self.ask(*arguments, timeout=timeout)
         if answer.code != 0:
             raise CommandError(f"{arguments}: {answer.out} {answer.err}")
@@ -84,7 +85,7 @@ class Stack:
         """Run Python code in a process of its own against the stack; its standard output."""
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**self.env, **env}, capture_output=True, text=True, timeout=180, cwd=self.home,
+            env={**self.env, **env}, capture_output=True, text=True, timeout=300, cwd=self.home,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -146,8 +147,11 @@ def flags(algorithm: str, parameters: dict[str, Any]) -> list[str]:
 
 
 def wait_for(ask: Callable[[], T | None], timeout: float, what: str) -> T:
-    """Ask until the answer is neither None nor False; the answer."""
-    deadline = time.monotonic() + timeout
+    """Ask until the answer is neither None nor False; the answer.
+
+    ``timeout`` is in seconds of a machine that does nothing else; any other has three times that.
+    """
+    deadline = time.monotonic() + SLOWEST * timeout
     while time.monotonic() < deadline:
         if answer := ask():
             return answer

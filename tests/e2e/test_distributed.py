@@ -15,7 +15,7 @@ _TORCHRUN = {"nodes": 2, "processes_per_node": 2, "torchrun": True}
 
 
 def _watched(stack, algorithm, **parameters):
-    answer = stack.ask("run", "train", "--watch", *flags(algorithm, parameters), timeout=240)
+    answer = stack.ask("run", "train", "--watch", *flags(algorithm, parameters))
     return answer.json
 
 

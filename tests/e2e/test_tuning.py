@@ -28,7 +28,7 @@ def _parameters(**more):
 
 def _tune(stack, *, code=0, **more):
     asked = flags("trial", _parameters(**more))
-    answer = stack.ask("run", "tune", "--watch", *asked, timeout=280)
+    answer = stack.ask("run", "tune", "--watch", *asked)
     assert answer.code == code, answer.out + answer.err
     return answer.json
 

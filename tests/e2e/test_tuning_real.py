@@ -27,7 +27,7 @@ _QUICK = {
 def _tune(stack, **more):
     flags = [f"-p{key}={json.dumps(value)}" for key, value in {**_QUICK, **more}.items()]
     asked = ("run", "tune", "--watch", "-f", str(_EXAMPLE / "tune.yaml"), *flags)
-    return stack.do(*asked, timeout=280)
+    return stack.do(*asked)
 
 
 def _check(stack, answer, *, ended, count):
