@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import prefect.context
@@ -112,15 +113,10 @@ def _spread() -> tuple[float, float, list[float]]:
 
 
 def _process() -> psutil.Process:
-    home = os.environ["MODELYARD_HOME"]
-    for process in psutil.process_iter():
-        try:
-            part = process.environ().get("MODELYARD_PART", "")
-            if part == f"scheduler@{home}" and process.num_threads() > 1:
-                return process
-        except (psutil.Error, OSError):
-            continue
-    raise RuntimeError("There is no scheduler.")
+    socket = str(Home(Path(os.environ["MODELYARD_HOME"])).sockets / "scheduler.sock")
+    pids = {one.pid for one in psutil.net_connections("unix") if one.laddr == socket}
+    (pid,) = pids - {None}
+    return psutil.Process(pid)
 
 
 def _share(process: psutil.Process, seconds: float) -> float:
