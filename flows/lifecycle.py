@@ -37,7 +37,7 @@ from infra.errors import ModelyardError, RunFailedError, StackError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import client as stack
-from registry import catalogue, runs, statuses
+from registry import catalogue, runs, slots, statuses
 from tasks import parameters
 
 P = ParamSpec("P")
@@ -163,6 +163,8 @@ def execute(
         logging.getLogger(logger).addFilter(_not_twice)
     try:
         run_lock.take(execution.home, execution.flow_run_id)
+        if execution.attempt > 1 and runs.SCHEDULE_LABEL in execution.labels:
+            slots.goes_on_again(execution.flow_run_id)
         with _watching(execution):
             request = parameters.read(model, _filled(fill, given))
             check(request, execution.flow_run_id)

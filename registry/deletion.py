@@ -96,7 +96,17 @@ _RULES = {
         experiments.claim,
         experiments.release,
     ),
-    "template": Rule(lambda key: (training_templates.find(key),), (), training_templates.remove),
+    "template": Rule(
+        lambda key: (training_templates.find(key),),
+        (
+            Guard(
+                "HasSchedule",
+                training_templates.schedules_of,
+                "Delete the schedules first: modelyard schedule delete NAME.",
+            ),
+        ),
+        training_templates.remove,
+    ),
     "schedule": Rule(
         lambda key: (schedule_removal.find(key),),
         (

@@ -239,7 +239,7 @@ def update(name: str, new_name: str | None, description: str | None) -> dict[str
             _check_rename(experiment, new_name)
             experiment_names.rename(mlflow, experiment, new_name)
         templates = training_templates.rename_experiment(name, new_name)
-        scheduled = schedules.rename_experiment(name, new_name)
+        scheduled = schedules.rename("experiment", name, new_name)
     if description is not None:
         mlflow.set_experiment_tag(experiment_id, tracking.NOTE_TAG, description)
     history.record(
@@ -312,9 +312,9 @@ def schedules_of(experiment_id: str) -> list[str]:
     """Why the experiment may not be deleted: schedules whose runs would make it anew."""
     name = experiment_names.own_name(tracking.client().get_experiment(experiment_id))
     told = schedules.names_and_parameters()
-    found = sorted(each for each, parameters in told.items() if _named(parameters) == name)
-    more = f" and {len(found) - _MOST_NAMED} more" if found[_MOST_NAMED:] else ""
-    return [f"It has the schedule {', '.join(found[:_MOST_NAMED])}{more}."] if found else []
+    return schedules.sentences(
+        sorted(each for each, parameters in told.items() if _named(parameters) == name)
+    )
 
 
 def _sentences(using: list[Listed]) -> list[str]:

@@ -8,8 +8,14 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
 from infra.errors import BadInputError
@@ -18,6 +24,7 @@ from registry.slots import Slot
 
 GONE = "DELETED"
 _PAGE = 200
+_OVER = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
 _TRY_AGAIN = frozenset({408, 425, 429})
 
 
@@ -63,18 +70,28 @@ def create(
 def ended(ids: Collection[str]) -> dict[str, str]:
     """Those of the runs that have ended or are gone, with the word for it."""
     wanted = [UUID(run_id) for run_id in ids]
-    found = dict.fromkeys(ids, GONE)
+    words: dict[str, str] = {}
+    flows: dict[UUID, str] = {}
     with get_client(sync_client=True) as client:
-        flows: dict[UUID, str] = {}
         for first in range(0, len(wanted), _PAGE):
-            some = FlowRunFilter(id=FlowRunFilterId(any_=wanted[first : first + _PAGE]))
-            for run in client.read_flow_runs(
-                flow_run_filter=some, sort=FlowRunSort.ID_DESC, limit=_PAGE
-            ):
-                if run.state is None or not run.state.is_final():
-                    del found[str(run.id)]
-                    continue
+            these = FlowRunFilterId(any_=wanted[first : first + _PAGE])
+            for run in _read(client, FlowRunFilter(id=these, state=_OVER)):
                 if run.flow_id not in flows:
                     flows[run.flow_id] = client.read_flow(run.flow_id).name
-                found[str(run.id)] = statuses.word(flows[run.flow_id], run.state)
-    return found
+                words[str(run.id)] = statuses.word(flows[run.flow_id], run.state)
+            words |= dict.fromkeys(_gone(client, these), GONE)
+    return words
+
+
+def _gone(client: SyncPrefectClient, these: FlowRunFilterId) -> list[str]:
+    """Those that were deleted. They are seldom any, and to count runs is cheap."""
+    asked = these.any_ or []
+    filtered = FlowRunFilter(id=these)
+    if client.count_flow_runs(flow_run_filter=filtered) == len(asked):
+        return []
+    there = {run.id for run in _read(client, filtered)}
+    return [str(run_id) for run_id in asked if run_id not in there]
+
+
+def _read(client: SyncPrefectClient, filtered: FlowRunFilter) -> list[FlowRun]:
+    return client.read_flow_runs(flow_run_filter=filtered, sort=FlowRunSort.ID_DESC, limit=_PAGE)

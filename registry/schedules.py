@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # whoever writes a schedule tells the scheduler on it
 _MOST_NEAR = 5
+_MOST_NAMED = 20
 _PRESENT = sqlalchemy.text("archived_at IS NULL")
 
 
@@ -205,15 +206,35 @@ def name_of(key: str) -> str:
         return open_session.scalar(wanted) or key
 
 
-def rename_experiment(old: str, new: str) -> list[str]:
-    """Name the experiment ``new`` in the schedules that name ``old``; those schedules' names."""
+def told(parameter: str, value: str) -> list[str]:
+    """Why what is called ``value`` may not go: schedules whose runs are told so."""
+    found = names_and_parameters().items()
+    return sentences(sorted(name for name, given in found if given.get(parameter) == value))
+
+
+def sentences(names: Sequence[str]) -> list[str]:
+    """That something has these schedules; nothing where there are none."""
+    if not names:
+        return []
+    more = f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else ""
+    return [f"It has the schedule {', '.join(names[:_MOST_NAMED])}{more}."]
+
+
+def rename(parameter: str, old: str, new: str) -> list[str]:
+    """Tell ``new`` to the runs of schedules that are told ``old``; those schedules' names.
+
+    Args:
+        parameter: As what it is told, such as ``experiment``.
+        old: What a thing was called.
+        new: What it is called now.
+    """
     changed = []
     with session() as open_session, open_session.begin():
         wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
         wanted = wanted.order_by(ScheduleModel.id).with_for_update()
         for row in open_session.scalars(wanted):
-            if row.parameters.get("experiment") == old:
-                row.parameters = {**row.parameters, "experiment": new}
+            if row.parameters.get(parameter) == old:
+                row.parameters = {**row.parameters, parameter: new}
                 changed.append(row.name)
     return sorted(changed)
 

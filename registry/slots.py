@@ -236,6 +236,13 @@ def change(connection: Connection, slots: Iterable[Slot]) -> None:
         connection.execute(_CHANGE, rows)
 
 
+def goes_on_again(run_id: str) -> None:
+    """Let a run that had ended count among those of its schedule again, since it goes on."""
+    ended = (SlotModel.flow_run_id == run_id, SlotModel.run_state.is_not(None))
+    with engine().begin() as connection:
+        connection.execute(update(SlotModel).where(*ended).values(run_state=None))
+
+
 def with_runs(connection: Connection, schedule: str, after: int, until: int) -> set[int]:
     """A schedule's slots after one instant and not after another that have a run, or wait."""
     wanted = select(SlotModel.slot).where(

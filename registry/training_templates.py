@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
-from registry import history
+from registry import history, schedules
 from registry.catalogue import Base, session
 
 _NOUN = "template"
@@ -145,6 +145,8 @@ def change(
 ) -> dict[str, Any]:
     """Change a template, which nobody else changes meanwhile; it as shown.
 
+    Schedules whose runs take it follow its name.
+
     Args:
         name: The template.
         new_name: Another name, or None.
@@ -165,10 +167,11 @@ def change(
             key = str(row.id)
     except IntegrityError:
         raise _taken(str(new_name)) from None
+    followed = [] if new_name is None else schedules.rename("template", name, new_name)
     found = show(name if new_name is None else new_name)
     history.record(
         _NOUN, key, "update", name=new_name, description=description,
-        parameters=found["parameters"],
+        parameters=found["parameters"], schedules=followed,
     )  # fmt: skip
     return show(found["name"])
 
@@ -192,6 +195,14 @@ def find(name: str) -> str:
     """
     with session() as open_session:
         return str(_find(open_session, name).id)
+
+
+def schedules_of(template_id: str) -> list[str]:
+    """Why the template may not be deleted: schedules whose runs take it."""
+    with session() as open_session:
+        row = open_session.get(TrainingTemplateModel, uuid.UUID(template_id))
+        name = row.name if row else ""
+    return schedules.told("template", name)
 
 
 def remove(template_id: str) -> dict[str, Any]:

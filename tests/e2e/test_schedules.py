@@ -1,5 +1,6 @@
 """Schedules on the real stack: slots, their runs, and schedulers that die."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -69,6 +70,47 @@ def test_a_schedules_life(stack):
     wait_for(deleted, 90, "its last run has ended")
     assert stack.ask("schedule", "show", "often").error["code"] == "ScheduleUnknown"
     assert _slots(stack, made["id"])
+
+
+def test_a_run_that_is_retried_counts_among_its_schedules_again(stack):
+    slow = {"hyperparameters": {"steps": 300}}
+    stack.do("schedule", "create", "slow", "train", "--interval", "5", *flags("steps", slow))
+
+    def state_of(run):
+        (found,) = [row["state"] for row in _slots(stack, "slow") if row["run"] == run]
+        return found
+
+    wait_for(lambda: _created(stack, "slow", 1), 60, "the first slot has its run")
+    (first,) = [row["run"] for row in _created(stack, "slow", 1)]
+    stack.wait_for_state(first, "RUNNING")
+    stack.do("runs", "stop", first)
+    wait_for(lambda: _created(stack, "slow", 2), 60, "the next slot has its run")
+    assert state_of(first) == "STOPPED"
+
+    stack.do("runs", "retry", first)
+    wait_for(lambda: state_of(first) is None, 60, "it is known to go on")
+    second = _created(stack, "slow", 2)[0]["run"]
+    stack.do("runs", "stop", second)
+    wait_for(lambda: state_of(second) == "STOPPED", 90, "the second run is known to have ended")
+    assert len(_created(stack, "slow", 2)) == 2
+    stack.do("schedule", "stop", "slow")
+    stack.do("runs", "stop", first)
+    stack.do("runs", "delete", second)
+
+
+def test_what_has_become_of_runs(stack, python):
+    made = [stack.start("fails", name="fails for a schedule"), stack.start("steps", name="steps")]
+    for run, word in zip(made, ["FAIL TRAIN", "COMPLETE"], strict=True):
+        stack.wait_for_state(run, word)
+    waits = stack.start("steps", hyperparameters={"steps": 900})
+    gone = "00000000-0000-4000-8000-000000000000"
+    asked = [*made, waits, gone]
+    found = python(
+        "from flows.lifecycle import connected; from registry import scheduled_runs\n"
+        f"with connected(): print(scheduled_runs.ended({asked}))"
+    )
+    stack.do("runs", "stop", waits)
+    assert ast.literal_eval(found) == {made[0]: "FAIL TRAIN", made[1]: "COMPLETE", gone: "DELETED"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from registry import (
     trial_runs,
     trials,
 )
-from registry.schedules import ScheduleModel
 from tests.registry.fake_runs import (
     Prefect,
     exists,
@@ -29,6 +27,7 @@ from tests.registry.fake_runs import (
     new_id,
     opening,
 )
+from tests.registry.scheduled import scheduled
 from tests.registry.tuned import is_deleted, row
 
 pytestmark = pytest.mark.usefixtures("mlflow")
@@ -330,12 +329,3 @@ class TestSchedules:
         assert told[f"through {name}"]["experiment"] == "Default"
         assert told[f"another {name}"] == {"experiment": f"{name} 2"}
         assert experiments.show(new)["history"][-1]["detail"]["schedules"] == [f"own {name}"]
-
-
-def scheduled(name: str, parameters: dict[str, Any]) -> ScheduleModel:
-    now = datetime.now(UTC)
-    return ScheduleModel(
-        id=new_id(), name=name, description="", deployment="train", parameters=parameters,
-        trigger={}, policy={}, enabled=True, decided_until=0, next_slot=None, created_at=now,
-        created_by="me", changed_at=now, changed_by="me",
-    )  # fmt: skip

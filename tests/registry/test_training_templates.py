@@ -10,7 +10,8 @@ import pytest
 
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
-from registry import catalogue, deletion, history, training_templates
+from registry import catalogue, deletion, history, schedules, training_templates
+from tests.registry.scheduled import scheduled
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +140,22 @@ def test_experiments_are_renamed(name: str) -> None:
     assert training_templates.parameters(f"{name} 2") == {"experiment": "new", "a": 1}
     assert training_templates.parameters(f"{name} 1") == {"experiment": "another", "a": 1}
     assert training_templates.parameters(name) == {}
+
+
+def test_one_that_a_schedule_takes_stays_and_the_schedule_follows_its_name(name: str) -> None:
+    training_templates.create(name, "", {})
+    schedules.add(scheduled(f"s {name}", {"template": name}))
+    with pytest.raises(ConflictError) as raised:
+        deletion.delete("template", name)
+    assert raised.value.code == "HasSchedule"
+    assert raised.value.message == f"It has the schedule s {name}."
+
+    renamed = training_templates.change(name, f"{name} 2", None, _same)
+    assert renamed["history"][-1]["detail"]["schedules"] == [f"s {name}"]
+    assert schedules.names_and_parameters()[f"s {name}"] == {"template": f"{name} 2"}
+
+    deletion.delete("schedule", f"s {name}")
+    assert deletion.delete("template", f"{name} 2")["deleted"]
 
 
 def test_a_deleted_one_is_gone_and_its_name_free(name: str) -> None:

@@ -219,6 +219,18 @@ class TestLimits:
         assert [fate for _, fate, _ in fates(key)] == ["created"] * 2
         assert rows(key)[0].run_state == "DELETED"
 
+    def test_a_run_that_goes_on_again_takes_its_place_again(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=60)
+        world.takes[key], scheduler = 90, world.scheduler()
+        steps(scheduler, world, 180, every=30)
+        first = rows(key)[0]
+        assert first.run_state == "COMPLETE"
+
+        world.runs[str(first.flow_run_id)].ends = world.now + 1000
+        slots.goes_on_again(str(first.flow_run_id))
+        steps(scheduler, world, 600, every=30)
+        assert [fate for _, fate, _ in fates(key)][:3] == ["created", "created", "waiting"]
+
     def test_failures_in_a_row_pause_it(self, world: World) -> None:
         key = world.schedule("often", interval_seconds=120, pause_after_failures=3)
         world.fails.add(key)

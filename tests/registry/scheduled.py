@@ -1,0 +1,18 @@
+"""Rows of schedules whose triggers do not matter."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from registry.schedules import ScheduleModel
+from tests.registry.fake_runs import new_id
+
+
+def scheduled(name: str, parameters: dict[str, Any]) -> ScheduleModel:
+    now = datetime.now(UTC)
+    return ScheduleModel(
+        id=new_id(), name=name, description="", deployment="train", parameters=parameters,
+        trigger={}, policy={}, enabled=True, decided_until=0, next_slot=None, created_at=now,
+        created_by="me", changed_at=now, changed_by="me",
+    )  # fmt: skip
