@@ -7,14 +7,14 @@ In Python a schedule is made with :func:`create`, changed with :func:`update` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from flows import catalogue
 from flows.lifecycle import connected
 from infra.errors import ModelyardError, NotFoundError
-from registry import deployments, run_requests, scheduled_runs
+from registry import deployments, run_requests, scheduled_runs, upcoming_slots
 from registry.slots import Slot
 from schedules import applying, editing, macros, verbs
 from schedules.instants import instant_at
@@ -202,3 +202,7 @@ class FlowRuns:
         except ModelyardError as error:
             return str(error)
         return ""
+
+    def announce(self, table: Sequence[Mapping[str, str]]) -> None:
+        """Show the slots to come among Prefect's artifacts."""
+        upcoming_slots.publish(table)

@@ -80,6 +80,7 @@ class ScheduleModel(Base):
     archived_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
+_AT_WORK = (ScheduleModel.enabled, ScheduleModel.registered, ScheduleModel.archived_at.is_(None))
 _TABLE = Base.metadata.tables[ScheduleModel.__tablename__]
 
 
@@ -265,10 +266,7 @@ def register(connection: Connection, found: Mapping[str, str]) -> None:
 
 def due(connection: Connection, now: int, most: int) -> list[Any]:
     """Schedules with a slot that is due, and that nobody changes until the transaction's end."""
-    wanted = select(_TABLE).where(
-        ScheduleModel.enabled, ScheduleModel.registered, ScheduleModel.archived_at.is_(None),
-        ScheduleModel.next_slot <= now,
-    )  # fmt: skip
+    wanted = select(_TABLE).where(*_AT_WORK, ScheduleModel.next_slot <= now)
     wanted = wanted.order_by(ScheduleModel.next_slot).limit(most)
     return list(connection.execute(wanted.with_for_update(skip_locked=True)))
 
@@ -295,12 +293,14 @@ def with_ids(connection: Connection, ids: Collection[str]) -> list[Any]:
 
 def next_slot(connection: Connection) -> int | None:
     """The next slot of all schedules that are enabled."""
-    wanted = select(func.min(ScheduleModel.next_slot))
-    return connection.scalar(
-        wanted.where(
-            ScheduleModel.enabled, ScheduleModel.registered, ScheduleModel.archived_at.is_(None)
-        )
-    )
+    return connection.scalar(select(func.min(ScheduleModel.next_slot)).where(*_AT_WORK))
+
+
+def soonest(connection: Connection, most: int) -> Sequence[Any]:
+    """The rows of the schedules that are due next, the soonest first."""
+    wanted = select(_TABLE).where(*_AT_WORK, ScheduleModel.next_slot.is_not(None))
+    wanted = wanted.order_by(ScheduleModel.next_slot, ScheduleModel.name)
+    return connection.execute(wanted.limit(most)).all()
 
 
 def pause(connection: Connection, schedule: str, why: str) -> None:

@@ -39,7 +39,7 @@ def apply(
 
     Args:
         document: What the file holds: ``schedules``, and perhaps the name ``set``.
-        file: What the file is called; it names the set if the file does not.
+        file: The path of the file; it names the set if the file does not.
         check: Refuses a deployment that is not there, and parameters that it cannot have.
         adopt: Whether schedules that were made by hand, or come from another file, are taken over
             where the file has their names.

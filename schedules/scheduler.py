@@ -28,7 +28,7 @@ from infra.errors import ModelyardError
 from registry import catalogue, leases, schedules, slots
 from registry.leases import Lease, LeaseLostError
 from registry.slots import Fate, Slot
-from schedules import deciding, dispatching
+from schedules import deciding, dispatching, upcoming
 from schedules.deciding import Decision
 from schedules.subject import Subject
 
@@ -62,6 +62,9 @@ class Runs(Protocol):
 
     def refusal(self, deployment: str) -> str:
         """Why there can be no runs of a deployment; "" if there can."""
+
+    def announce(self, table: Sequence[Mapping[str, str]]) -> None:
+        """Show the slots to come where people look for runs."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Scheduler:
         self._lease: Lease | None = None
         self._renewed = 0.0
         self._swept = -math.inf
+        self._announced: list[dict[str, str]] = []
         self._pool = ThreadPoolExecutor(_CREATED_AT_ONCE, thread_name_prefix="a slot's run")
 
     @property
@@ -259,10 +263,24 @@ class Scheduler:
         return failed or any(room.blocked for room in rooms)
 
     def _sweep(self) -> None:
-        """Now and then, learn what became of runs that nobody waits for."""
+        """Now and then, learn what became of runs that nobody waits for, and show what comes."""
         if time.monotonic() - self._swept >= _SWEEP_SECONDS:
             self._swept = time.monotonic()
             self._refresh(self._active())
+            self._announce()
+
+    def _announce(self) -> None:
+        """Have the slots to come shown, where they have changed."""
+        with catalogue.engine().connect() as connection:
+            table = upcoming.table(connection)
+        if table == self._announced:
+            return
+        try:
+            self._runs.announce(table)
+        except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
+            _logger.warning("The slots to come could not be shown: %s", error)
+        else:
+            self._announced = table
 
     def _active(self, schedules: Collection[str] | None = None) -> list[Slot]:
         """Slots whose runs go on, as far as is known, of these schedules or of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,12 @@ def apply(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Make schedules what a file says; those that are gone from it are archived."""
-    applied = scheduling.apply(parameters.read(file, None), file.name, adopt=adopt)
+    """Make schedules what a file says; those that are gone from it are archived.
+
+    Relative paths in it are relative to it.
+    """
+    document = parameters.read(file, None)
+    path = file.resolve()
+    with contextlib.chdir(path.parent):
+        applied = scheduling.apply(document, str(path), adopt=adopt)
     output.thing(applied, as_json_=json)

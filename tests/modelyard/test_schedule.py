@@ -195,7 +195,17 @@ class TestApply:
 
         assert (code, json.loads(out)) == (0, {"did": "apply"})
         document = {"schedules": [{"name": "a", "rate": 1e-4}]}
-        assert asked == [("apply", document, "nightly.yaml", {"adopt": True})]
+        assert asked == [("apply", document, str(file), {"adopt": True})]
+
+    def test_its_paths_are_relative_to_it(
+        self, do: Do, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(scheduling, "apply", lambda *_, **__: {"in": str(Path.cwd())})
+        (tmp_path / "f.yaml").write_text("schedules: []")
+        _, out = do("apply", str(tmp_path / "f.yaml"), "--json")
+
+        assert json.loads(out) == {"in": str(tmp_path)}
+        assert Path.cwd() != tmp_path
 
     @pytest.mark.parametrize(
         ("text", "error"),

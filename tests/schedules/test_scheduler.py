@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -95,6 +96,33 @@ def test_what_became_of_a_run_is_learnt_though_nobody_waits_for_it(world: World)
     world.now += 120
     world.scheduler().step()
     assert rows(key)[0].run_state == "COMPLETE"
+
+
+class TestAnnounced:
+    def test_the_slots_to_come_the_soonest_first(self, world: World) -> None:
+        world.schedule("daily", interval_seconds=86_400)
+        world.schedule("hourly", interval_seconds=3600, end="2027-01-15T11:00:00Z")
+        world.scheduler().step()
+
+        soon, later = world.announced
+        assert soon == {
+            "slot": "2027-01-15T09:00:00Z", "schedule": "hourly", "runs": "train",
+            "then": "01-15 10:00:00, 01-15 11:00:00",
+        }  # fmt: skip
+        assert (later["schedule"], later["slot"]) == ("daily", "2027-01-16T08:00:00Z")
+
+    def test_nobody_being_there_to_show_them_stops_nothing(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        scheduler = world.scheduler()
+        world.losses = 1
+        scheduler.step()
+        world.losses = 0
+        assert world.announced == []
+
+        scheduler._swept = -math.inf
+        steps(scheduler, world, 3600)
+        assert fates(key) == [(3600, "created", "")]
+        assert [row["schedule"] for row in world.announced] == ["hourly"]
 
 
 class TestMissed:

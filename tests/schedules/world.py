@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +69,7 @@ class World:
     most: Counter[str] = field(default_factory=Counter)
     refused: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    announced: list[Mapping[str, str]] = field(default_factory=list)
 
     def scheduler(self, lease_seconds: float = 0.0) -> Scheduler:
         """One that nobody waits for: its lease is over at once."""
@@ -122,6 +123,11 @@ class World:
 
     def refusal(self, deployment: str) -> str:
         return "It is gone." if deployment in self.refused else ""
+
+    def announce(self, table: Sequence[Mapping[str, str]]) -> None:
+        self.perhaps_killed()
+        self._perhaps_lost()
+        self.announced = list(table)
 
     def active(self, schedule: str) -> int:
         """How many runs of a schedule go on."""

@@ -1,0 +1,29 @@
+"""The slots to come, on a page of Prefect's: one artifact, rewritten in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import httpx
+from prefect.client.orchestration import get_client
+
+KEY = "upcoming-slots"
+_ABOUT = "The schedules that are due next. `modelyard schedule list` shows all that there are."
+
+
+def publish(table: Sequence[Mapping[str, str]]) -> None:
+    """Show these rows among Prefect's artifacts, instead of those that were shown before."""
+    with get_client(sync_client=True) as client:
+        # The client's own methods emit an event each time, which a page that changes twice a
+        # minute is not worth.
+        data = {"data": json.dumps(list(table)), "description": _ABOUT}
+        try:
+            latest = client.request("GET", "/artifacts/{key}/latest", path_params={"key": KEY})
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            client.request("POST", "/artifacts/", json={"key": KEY, "type": "table", **data})
+        else:
+            found = latest.json()["id"]
+            client.request("PATCH", "/artifacts/{id}", path_params={"id": found}, json=data)
