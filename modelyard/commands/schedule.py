@@ -21,7 +21,7 @@ from schedules.trigger import Trigger, read_time
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
 
-_MOST = 10_000  # rows of one answer
+_MOST = 100_000  # rows of one answer
 
 Schedule = Annotated[str, typer.Argument(help="The schedule's name or id.")]
 Deployment = Annotated[
