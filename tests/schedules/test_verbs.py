@@ -113,9 +113,9 @@ class TestState:
         assert state(key) == ("DISABLED", "2 runs in a row failed.")
         verbs.start(key)
         assert state(key) == ("ENABLED", "")
-        pass_hours(world, 4)  # the slot that waited is run, and only later ones count
+        pass_hours(world, 4)  # the slot that waited is run, and counts: it failed after the start
         assert state(key) == ("DISABLED", "2 runs in a row failed.")
-        assert len(world.runs) == 5
+        assert len(world.runs) == 4
 
     def test_one_that_cannot_be_made_is_tried_again(self, world: World) -> None:
         key = create()["id"]
@@ -237,14 +237,14 @@ class TestAsked:
         assert len(world.runs) == 3
 
     def test_what_was_refused_can_be_asked_for_again(self, world: World) -> None:
-        create(trigger={"cron": "@hourly"}, policy={"max_concurrency": 99})
+        key = create(trigger={"cron": "@hourly"}, policy={"max_concurrency": 99})["id"]
         world.scheduler().step()
-        world.refused.add("train")
+        world.malformed.add(key)
         verbs.backfill("s", at(-3), at(0))
         world.scheduler().step()
         assert world.runs == {}
 
-        world.refused.clear()
+        world.malformed.clear()
         assert verbs.backfill("s", at(-3), at(0)) == {"slots": 3, "run_before": 0}
         world.scheduler().step()
         assert len(world.runs) == 3
