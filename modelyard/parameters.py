@@ -24,7 +24,9 @@ Pairs = Annotated[
 
 
 def read(file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
-    """Parameters of ``file``, with ``pairs`` over them. Values are read as YAML.
+    """Parameters of ``file``, with ``pairs`` over them.
+
+    Values are read as YAML, but for macros: what begins with two braces is a text.
 
     Raises:
         BadInputError: If the file or a pair cannot be read as that.
@@ -32,7 +34,9 @@ def read(file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
     parameters = _read_file(file) if file else {}
     for pair in pairs or ():
         key, text = _split(pair)
-        _put(parameters, key, _parse(text, pair))
+        # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
+        value = text if text.lstrip().startswith("{{") else _parse(text, pair)
+        _put(parameters, key, value)
     return parameters
 
 
@@ -103,6 +107,8 @@ def _parse(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise BadInputError(f"{where} is not YAML: {error}", "Quote the value.") from error
+    except RecursionError:
+        raise BadInputError(f"{where[:60]} is nested too deep.", "Give a flatter value.") from None
 
 
 def _put(parameters: dict[str, Any], key: str, value: Any) -> None:

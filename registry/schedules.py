@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -26,12 +27,14 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from infra.errors import ConflictError, NotFoundError
+from infra.errors import BadInputError, ConflictError, NotFoundError
+from registry import names
 from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # whoever writes a schedule tells the scheduler on it
 _MOST_NEAR = 5
 _MOST_NAMED = 20
+_MACRO = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _PRESENT = sqlalchemy.text("archived_at IS NULL")
 
 
@@ -125,7 +128,14 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
+        BadInputError: If the key is no text.
     """
+    if not isinstance(key, str) or not names.is_text(key):
+        raise BadInputError(
+            "The name or id of the schedule is no text.",
+            "Give it as modelyard schedule list shows it.",
+            code="NameInvalid",
+        )
     for wanted in (
         select(ScheduleModel).where(
             ScheduleModel.name == key, ScheduleModel.archived_at.is_(None)
@@ -210,7 +220,18 @@ def name_of(key: str) -> str:
 def told(parameter: str, value: str) -> list[str]:
     """Why what is called ``value`` may not go: schedules whose runs are told so."""
     found = names_and_parameters().items()
-    return sentences(sorted(name for name, given in found if given.get(parameter) == value))
+    return sentences(
+        sorted(name for name, given in found if may_be(str(given.get(parameter) or ""), value))
+    )
+
+
+def may_be(text: str, value: str) -> bool:
+    """Whether a text of a schedule's parameters is ``value`` at some slot.
+
+    Each macro counts as anything: it is enough to keep what a run may need.
+    """
+    plain = _MACRO.split(text)
+    return re.fullmatch(".*".join(map(re.escape, plain)), value, re.DOTALL) is not None
 
 
 def sentences(names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from infra.errors import ConflictError
+from infra.errors import BadInputError, ConflictError
 from registry import catalogue, history, schedule_removal
 from registry import schedules as rows
 from registry.schedules import ScheduleModel
@@ -52,6 +52,12 @@ def apply(
         ConflictError: With the code ``ScheduleNotOfFile`` if nothing is wrong but that a name is
             that of a schedule which the file has not made.
     """
+    if not isinstance(document, Mapping):
+        raise BadInputError(
+            "The document is no mapping.", "Give {'schedules': [...]}.", code="FileInvalid"
+        )
+    if not isinstance(file, str):
+        raise BadInputError("The file's path is no text.", "Give it as a text.")
     reader = Reader(check)
     source, entries = reader.read(document, file)
     with catalogue.session() as open_session:

@@ -33,6 +33,8 @@ class Trigger(Form):
     base itself is never a slot.
     """
 
+    unwritten = frozenset({"since"})
+
     cron: str | None = Field(
         None,
         description="Six fields, seconds first; or five; or @daily and the like; or @every 1h30m.",
@@ -72,7 +74,12 @@ class Trigger(Form):
     @field_validator("timezone", mode="before")
     @classmethod
     def _zone(cls, value: Any) -> Any:
-        return zones.find(value if isinstance(value, str) else str(value)).key
+        if isinstance(value, str):
+            return zones.find(value).key
+        raise BadInputError(
+            "The time zone is no text.", "Give a name of the IANA database, such as 'Asia/Seoul'.",
+            code="TimezoneUnknown",
+        )  # fmt: skip
 
     @field_validator("start", "end", "since", mode="before")
     @classmethod
@@ -207,8 +214,9 @@ def read_time(value: Any, timezone: str, what: str) -> datetime:
         if not EPOCH.year <= at.year < LAST_YEAR:
             raise ValueError(at)
     except (ValueError, OverflowError):
+        shown = repr(value[:40]) if isinstance(value, str) else f"of type {type(value).__name__}"
         raise BadInputError(
-            f"The {what} {str(value)[:40]!r} is no time in ISO 8601 from {EPOCH.year} on.",
+            f"The {what} {shown} is no time in ISO 8601 from {EPOCH.year} on.",
             "Write it as 2026-03-01T09:00:00, or with a zone as 2026-03-01T09:00:00+09:00.",
             code="TimeInvalid",
         ) from None

@@ -195,6 +195,7 @@ def stop(name: Schedule, json: Json = False) -> None:
 def copy(
     name: Schedule,
     new_name: Annotated[str, typer.Argument(help="The new schedule's name.")],
+    deployment: Annotated[str | None, typer.Option(help="What it runs.")] = None,
     cron: Cron = None,
     interval: Interval = None,
     timezone: Zone = None,
@@ -204,11 +205,15 @@ def copy(
     file: File = None,
     parameter: Pairs = None,
     description: Description = None,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")] = False,
     json: Json = False,
 ) -> None:
     """Make a schedule with everything of another but what is given; its slots count from now."""
     changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
-    made = scheduling.copy(name, new_name, description=description, **changes)
+    made = scheduling.copy(
+        name, new_name, description=description, deployment=deployment,
+        enabled=False if stopped else None, **changes,
+    )  # fmt: skip
     output.thing(made, as_json_=json)
 
 

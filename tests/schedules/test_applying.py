@@ -269,6 +269,7 @@ class TestFaults:
             ({"parameters": "a=1"}, "parameters", "FieldInvalid"),
             ({"parameters": {"a": "{{ b }}"}}, "parameters", "MacroUnknown"),
             ({"parameters": {"name": "fixed"}}, "parameters", "RunNameFixed"),
+            ({"parameters": {"name": "{{ slot.strftime('%F') }}"}}, "parameters", "RunNameFixed"),
             ({"trigger": "daily"}, "trigger", "FieldInvalid"),
             ({"trigger": {"odd": 1}}, "trigger.odd", "FieldUnknown"),
             ({"trigger": {"since": at(0)}}, "trigger.since", "FieldUnknown"),

@@ -125,6 +125,7 @@ class TestUpdate:
             ({"deployment": "gone"}, "DeploymentUnknown"),
             ({"deployment": "with required"}, "ParameterInvalid"),
             ({"revise": lambda present: {"a": "{{ b }}"}}, "MacroUnknown"),
+            ({"revise": lambda _: {"name": "n {{ slot.strftime('%F') }}"}}, "RunNameFixed"),
         ],
     )
     def test_what_is_refused_changes_nothing(
@@ -136,6 +137,16 @@ class TestUpdate:
             verbs.update("s", checked, description="new", **given)
 
         assert raised.value.code == code
+        assert views.show(made["id"]) == made
+
+    def test_another_trigger_may_give_runs_the_same_name(self, world: World) -> None:
+        named = {"name": "n {{ slot.strftime('%F') }}"}
+        made = create(trigger={"cron": "@daily"}, parameters=named)
+        with pytest.raises(BadInputError) as raised:
+            verbs.update("s", checked, trigger={"cron": "@hourly"})
+
+        assert raised.value.code == "RunNameFixed"
+        assert "%Y%m%dT%H%M%S" in raised.value.hint
         assert views.show(made["id"]) == made
 
     def test_nobody_asks_others_while_the_row_is_locked(self, world: World) -> None:

@@ -68,6 +68,45 @@ class TestCreate:
     def test_what_else_is_refused(self, world: World, given: dict[str, Any], code: str) -> None:
         _refused(code, **given)
 
+    @pytest.mark.parametrize(
+        ("trigger", "name", "more", "fixed"),
+        [
+            ("@hourly", '{{ "fixed" }}', {}, True),
+            ("@hourly", "n {{ slot.strftime('%F') }}", {}, True),
+            ("@hourly", "n {{ slot.strftime('%H') }}", {}, True),
+            ("@hourly", "n {{ slot.strftime('%Y%m%dT%H%M%S') }}", {}, False),
+            ("@hourly", "n {{ slot }}", {}, False),
+            ("@daily", "n {{ slot.strftime('%F') }}", {}, False),
+            ("@daily", "n {{ slot.local.strftime('%F') }}", {}, False),
+            ("@daily", "n {{ slot.strftime('%d') }}", {}, True),
+            ("@hourly", "{{ slot.strftime('%H') }}", {"experiment": "{{ slot.local }}"}, False),
+            ("@hourly", "{{ slot.strftime('%H') }}", {"experiment": "e"}, True),
+            ("@hourly", "", {}, False),
+        ],
+    )
+    def test_runs_of_an_experiment_have_names_of_their_own(
+        self, world: World, trigger: str, name: str, more: dict[str, Any], *, fixed: bool
+    ) -> None:
+        told = {"cron": trigger, "timezone": "Asia/Seoul"}
+        given: dict[str, Any] = {"trigger": told, "parameters": {"name": name, **more}}
+        if not fixed:
+            assert create(**given)["parameters"]["name"] == name
+            return
+        _refused("RunNameFixed", **given)
+
+    @pytest.mark.parametrize(
+        ("name", "fixed"), [("n", True), ("n {{ slot.strftime('%F') }}", False)]
+    )
+    def test_a_single_slot_s_name_has_the_slot_too(
+        self, world: World, name: str, *, fixed: bool
+    ) -> None:
+        once = {"interval_seconds": HOUR, "start": at(1), "end": at(2)}
+        given: dict[str, Any] = {"trigger": once, "parameters": {"name": name}}
+        if fixed:
+            _refused("RunNameFixed", **given)
+        else:
+            create(**given)
+
     def test_a_name_is_taken_once(self, world: World) -> None:
         create("s")
         with pytest.raises(ConflictError) as raised:
