@@ -220,18 +220,27 @@ def name_of(key: str) -> str:
 def told(parameter: str, value: str) -> list[str]:
     """Why what is called ``value`` may not go: schedules whose runs are told so."""
     found = names_and_parameters().items()
-    return sentences(
-        sorted(name for name, given in found if may_be(str(given.get(parameter) or ""), value))
-    )
+    return sentences(sorted(name for name, given in found if may_be(given.get(parameter), value)))
 
 
-def may_be(text: str, value: str) -> bool:
-    """Whether a text of a schedule's parameters is ``value`` at some slot.
+def may_be(told: Any, value: str) -> bool:
+    """Whether what a schedule's runs are told is ``value`` at some slot.
 
-    Each macro counts as anything: it is enough to keep what a run may need.
+    Each macro counts as anything, so that whatever a run may need stays.
     """
-    plain = _MACRO.split(text)
-    return re.fullmatch(".*".join(map(re.escape, plain)), value, re.DOTALL) is not None
+    first, *parts = _MACRO.split(told) if isinstance(told, str) else (told,)
+    if not parts:
+        return bool(first == value)
+    *inner, last = parts
+    if not value.startswith(first) or not value.endswith(last):
+        return False
+    place, end = len(first), len(value) - len(last)
+    for part in inner:
+        found = value.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return place <= end
 
 
 def sentences(names: Sequence[str]) -> list[str]:

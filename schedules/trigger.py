@@ -126,6 +126,24 @@ class Trigger(Form):
             )  # fmt: skip
 
     @property
+    def is_interval(self) -> bool:
+        """Whether its slots are counted from its base, so that there are none before it."""
+        return isinstance(self._slots, Interval)
+
+    def rhythm(self) -> Trigger:
+        """The same without a start and an end.
+
+        A cron expression has slots long before its start then. An interval is still counted from
+        the same base.
+        """
+        return Trigger(
+            cron=self.cron,
+            interval_seconds=self.interval_seconds,
+            timezone=self.timezone,
+            since=self.base if self.is_interval else EPOCH,
+        )
+
+    @property
     def base(self) -> datetime:
         """What its slots are after."""
         return self.since if self.start is None else self.start
@@ -151,14 +169,6 @@ class Trigger(Form):
         while slot is not None and slot <= last:
             yield instant_at(slot)
             slot = self._next(slot)
-
-    def backwards(self, after: datetime, until: datetime) -> Iterator[datetime]:
-        """The slots after one instant and not after another, the newest first."""
-        first = second_of(after)
-        slot = self._latest(second_of(until))
-        while slot is not None and slot > first:
-            yield instant_at(slot)
-            slot = self._latest(slot - 1)
 
     def count(self, after: datetime, until: datetime) -> int:
         """How many slots there are after one instant and not after another.

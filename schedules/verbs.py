@@ -272,11 +272,11 @@ def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, 
         after = read_time(start, zone, "start")
         until = min(read_time(end, zone, "end"), instant_at(int(now)))
         detail |= {"start": str(start), "end": str(end)}
-        free = subject.trigger.model_copy(update={"start": after, "end": None})
+        free = subject.trigger.rhythm()
         count = free.count(after, until)
         if not 0 < count <= MOST_BACKFILLED:
             raise BadInputError(
-                f"There are {count} slots from {start} until {end}.",
+                f"There are {count} slots from {start} until {end}.{_before(free, after)}",
                 f"Give a past range with 1 to {MOST_BACKFILLED} slots.",
                 code="BackfillTooLarge" if count > 0 else "BackfillEmpty",
             )
@@ -292,6 +292,13 @@ def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, 
         slots.change(connection, [slot for slot in wanted if slot.slot in before])
         slots.add(connection, [slot for slot in wanted if slot.slot not in before])
     return {"slots": len(wanted), "run_before": count - len(wanted)}
+
+
+def _before(trigger: Trigger, after: datetime) -> str:
+    """Why there are no slots after an instant, where that is not plain."""
+    if not trigger.is_interval or after >= trigger.base:
+        return ""
+    return f" An interval has no slots before it began, at {trigger.base:%Y-%m-%dT%H:%M:%SZ}."
 
 
 def delete(key: str) -> dict[str, Any]:

@@ -253,6 +253,18 @@ class TestAsked:
         assert verbs.backfill("t", at(-1), at(2)) == {"slots": 0, "run_before": 3}
         assert len(rows(key)) == 3
 
+    def test_an_interval_keeps_its_phase_and_has_no_slots_before_its_start(
+        self, world: World
+    ) -> None:
+        key = create(trigger={"interval_seconds": HOUR, "start": at(-2.25), "end": at(9)})["id"]
+        with pytest.raises(BadInputError) as raised:
+            verbs.backfill("s", at(-9), at(-3))
+        assert raised.value.code == "BackfillEmpty"
+        assert f"An interval has no slots before it began, at {at(-2.25)}." in raised.value.message
+
+        assert verbs.backfill("s", at(-9), at(-0.5)) == {"slots": 1, "run_before": 0}
+        assert [hour for hour, _, _ in fates(key)] == [-1.25]
+
     @pytest.mark.parametrize("edited", [False, True])
     def test_a_slot_that_was_asked_for_before_it_was_decided_has_no_second_run(
         self, world: World, *, edited: bool
