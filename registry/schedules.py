@@ -195,6 +195,14 @@ def present(open_session: Session) -> list[ScheduleModel]:
     return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
 
 
+def archived(open_session: Session) -> list[ScheduleModel]:
+    """Every schedule that was deleted, by name and then by when."""
+    wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_not(None))
+    return list(
+        open_session.scalars(wanted.order_by(ScheduleModel.name, ScheduleModel.archived_at))
+    )
+
+
 def concerned(open_session: Session, names: Collection[str], source: str) -> list[ScheduleModel]:
     """The schedules of these names, and those of a file, which nobody else changes meanwhile."""
     wanted = select(ScheduleModel).where(

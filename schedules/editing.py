@@ -228,6 +228,28 @@ def retrigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
     row.next_slot = deciding.next_slot(new, row.decided_until)
 
 
+def told_of(row: ScheduleModel) -> dict[str, Any]:
+    """What people have said of a schedule, each field by its name."""
+    plain_ = ("name", "description", "deployment", "enabled", "source")
+    groups = {
+        "trigger": fields_of(row.trigger), "policy": row.policy, "parameters": row.parameters
+    }  # fmt: skip
+    inner = {
+        f"{one}.{name}": value for one, group in groups.items() for name, value in group.items()
+    }
+    return {**{name: getattr(row, name) for name in plain_}, **inner}
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the fields that were changed, and never what is in them."""
+    absent = object()
+    return sorted(
+        name
+        for name in before.keys() | now.keys()
+        if before.get(name, absent) != now.get(name, absent)
+    )
+
+
 def enable(row: ScheduleModel) -> None:
     """Run a schedule's slots again."""
     if not row.enabled:

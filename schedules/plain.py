@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from infra.errors import BadInputError
@@ -59,6 +59,9 @@ def _parts(value: Any, what: str) -> Iterator[tuple[str, Any]]:
                 code="NestedTooDeep",
             )
         yield place, one
-        inner = one.items() if isinstance(one, Mapping) else ()
-        inner = enumerate(one) if isinstance(one, list | tuple) else inner
+        inner: Iterable[tuple[Any, Any]] = ()
+        if isinstance(one, Mapping):
+            inner = one.items()
+        elif isinstance(one, list | tuple):
+            inner = enumerate(one)
         waiting += [(f"{place}.{key!s:.40}".lstrip("."), depth + 1, part) for key, part in inner]

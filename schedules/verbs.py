@@ -118,6 +118,7 @@ def update(
     changed = {field: value for field, value in given.items() if value is not None}
     changed = json.loads(json.dumps(changed, default=str))
     with _changing(key, "update", changed) as (open_session, row):
+        was = editing.told_of(row)
         if laid is not None:
             _check_same(row, before)
             row.parameters = laid
@@ -132,6 +133,7 @@ def update(
         if laid is not None or trigger is not None:
             editing.check_run_names(Trigger(**row.trigger), row.parameters)
         editing.mend(row)
+        changed["changed"] = editing.differing(was, editing.told_of(row))
         subject = row.id
     return views.show(subject)
 

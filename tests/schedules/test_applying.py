@@ -91,6 +91,10 @@ class TestApply:
         assert (found["policy"]["grace"], found["description"]) == (5, "d")
         assert fates(key) == [(1, "created", "")]
         assert [deed["verb"] for deed in found["history"]] == ["create", "update"]
+        assert found["history"][-1]["detail"]["changed"] == [
+            "deployment", "description", "parameters.x", "policy.grace", "trigger.cron",
+            "trigger.interval_seconds",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         "given",

@@ -26,7 +26,13 @@ class TestUpdate:
         assert changed["id"] == made["id"]
         assert rows(made["id"]) == before
         assert [deed["verb"] for deed in changed["history"]] == ["create", "update"]
-        assert changed["history"][-1]["detail"]["trigger"] == {"cron": "0 30 * * * *"}
+        detail = changed["history"][-1]["detail"]
+        assert detail["trigger"] == {"cron": "0 30 * * * *"}
+        assert detail["changed"] == [
+            "description", "name", "parameters.a", "policy.jitter", "trigger.cron",
+            "trigger.interval_seconds",
+        ]  # fmt: skip
+        assert "parameters" not in detail
         assert (changed["name"], changed["description"]) == ("t", "d")
         assert changed["parameters"] == {"a": 1}
 
@@ -193,6 +199,16 @@ class TestCopy:
         assert {name: copied[name] for name in told} == {name: made[name] for name in told}
         assert copied["id"] != made["id"]
         assert state("t") == ("DISABLED", "")
+
+    def test_with_another_deployment_and_stopped(self, world: World) -> None:
+        create()
+        copied = verbs.copy("s", "t", checked, deployment="tune", enabled=False)
+        world.scheduler().step()
+
+        assert copied["deployment"] == "tune"
+        assert state("t") == ("DISABLED", "")
+        with pytest.raises(NotFoundError):
+            verbs.copy("s", "u", checked, deployment="gone")
 
     def test_with_changes(self, world: World) -> None:
         create(parameters={"a": 1})

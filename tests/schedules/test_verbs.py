@@ -144,6 +144,14 @@ class TestState:
         verbs.stop(key)
         assert state(key) == ("DISABLED", "")
 
+    def test_no_slots_come_while_it_is_stopped(self, world: World) -> None:
+        assert create()["next_slot"] == at(1)
+        stopped = verbs.stop("s")
+        world.now += 9 * HOUR
+        assert (stopped["next"], stopped["next_slot"]) == ([], None)
+        assert views.list_all()[0]["next_slot"] is None
+        assert verbs.start("s")["next"][0] == at(1)
+
     def test_one_that_paused_itself_tells_why(self, world: World) -> None:
         key = create(policy={"pause_after_failures": 2})["id"]
         world.fails.add(key)
@@ -184,6 +192,17 @@ class TestState:
 
         assert state(key) == ("DELETED", "")
         assert views.list_all() == []
+        [row] = views.list_all(deleted=True)
+        assert (row["id"], row["name"], row["state"]) == (key, "s", "DELETED")
+        assert row["deleted"]
+        assert row["next_slot"] is None
+
+    def test_no_hint_offers_what_nobody_writes(self, world: World) -> None:
+        with pytest.raises(BadInputError) as raised:
+            create(trigger={"interval_seconds": 60, "ends": at(1)})
+
+        assert "end" in raised.value.hint
+        assert "since" not in raised.value.hint
 
 
 class TestStartAndStop:
