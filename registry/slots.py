@@ -7,7 +7,7 @@ So whatever dies when, a slot has one fate and at most one run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -243,6 +243,24 @@ def with_runs(connection: Connection, schedule: str, after: int, until: int) -> 
         SlotModel.fate != Fate.SKIPPED, SlotModel.slot > after, SlotModel.slot <= until,
     )  # fmt: skip
     return set(connection.scalars(wanted))
+
+
+def backfilled(connection: Connection, decided: Mapping[str, int]) -> dict[str, set[int]]:
+    """Slots that somebody has asked for before they were decided, by their schedule.
+
+    Args:
+        connection: Where they are read.
+        decided: Until when each schedule was decided.
+    """
+    found: dict[str, set[int]] = {schedule: set() for schedule in decided}
+    if decided:
+        wanted = select(SlotModel.schedule, SlotModel.slot).where(
+            SlotModel.schedule.in_(decided), SlotModel.slot > min(decided.values()),
+            SlotModel.kind == Kind.BACKFILL, SlotModel.fate != Fate.SKIPPED,
+        )  # fmt: skip
+        for schedule, slot in connection.execute(wanted):
+            found[schedule].add(slot)
+    return found
 
 
 def last_ended(connection: Connection, schedule: str, since: int, count: int) -> Sequence[str]:

@@ -179,8 +179,9 @@ def retrigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
     now, user = instants.present(), identity.caller()
     subject = Subject.of(row)
     if row.enabled:
+        asked = slots.backfilled(connection, {row.id: row.decided_until})[row.id]
         while True:
-            decision = deciding.decide(subject, now, user)
+            decision = deciding.decide(subject, now, user, asked)
             slots.add(connection, decision.slots)
             if decision.decided_until >= int(now):
                 break

@@ -217,7 +217,8 @@ class Scheduler:
             now = self._now()
             with self._writing() as connection:
                 due = schedules.due(connection, int(now), _BATCH)
-                decisions, broken = self._decisions(due, now)
+                asked = slots.backfilled(connection, {row.id: row.decided_until for row in due})
+                decisions, broken = self._decisions(due, now, asked)
                 slots.add(connection, (one for made in decisions.values() for one in made.slots))
                 schedules.decided(
                     connection,
@@ -229,13 +230,15 @@ class Scheduler:
                 return
 
     def _decisions(
-        self, due: Sequence[Any], now: float
+        self, due: Sequence[Any], now: float, asked: Mapping[str, Collection[int]]
     ) -> tuple[dict[str, Decision], dict[str, str]]:
         """What is decided of schedules; and what is wrong with those that cannot be read."""
         decisions, broken = {}, {}
         for row in due:
             try:
-                decisions[row.id] = deciding.decide(Subject.of(row), now, self._holder)
+                decisions[row.id] = deciding.decide(
+                    Subject.of(row), now, self._holder, asked[row.id]
+                )
             except Exception as error:
                 _logger.exception("The schedule %s cannot be decided about.", row.name)
                 broken[row.id] = f"{type(error).__name__}: {error}"

@@ -214,6 +214,28 @@ class TestAsked:
         assert verbs.backfill("t", at(-1), at(2)) == {"slots": 0, "run_before": 3}
         assert len(rows(key)) == 3
 
+    @pytest.mark.parametrize("edited", [False, True])
+    def test_a_slot_that_was_asked_for_before_it_was_decided_has_no_second_run(
+        self, world: World, *, edited: bool
+    ) -> None:
+        key = create(policy={"max_concurrency": 99})["id"]
+        world.scheduler().step()
+        verbs.stop(key)
+        pass_hours(world, 3.5)
+        assert verbs.backfill(key, at(1), at(2)) == {"slots": 1, "run_before": 0}
+        verbs.start(key)
+        if edited:
+            verbs.update(key, checked, trigger={"interval_seconds": 2 * HOUR})
+        world.scheduler().step()
+
+        assert fates(key) == [
+            (1, "created", ""),
+            (2, "created", ""),
+            (2, "skipped", "Backfilled"),
+            (3, "created", ""),
+        ]
+        assert len(world.runs) == 3
+
     def test_what_was_refused_can_be_asked_for_again(self, world: World) -> None:
         create(trigger={"cron": "@hourly"}, policy={"max_concurrency": 99})
         world.scheduler().step()
