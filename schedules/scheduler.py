@@ -47,6 +47,9 @@ _logger = logging.getLogger("modelyard.scheduler")
 class Runs(Protocol):
     """What the scheduler needs of runs."""
 
+    def find(self, slot: Slot) -> str | None:
+        """The run of a slot, if it was created; its id."""
+
     def create(self, subject: Subject, slot: Slot) -> str:
         """Create the run of a slot, or find the one that there is; its id.
 
@@ -258,7 +261,11 @@ class Scheduler:
                 rooms.append(dispatching.room(subject, queue, running[key]))
                 slots.change(connection, rooms[-1].changed)
         self._cancel([run for room in rooms for run in room.cancel])
-        failed = self._create(subjects, [slot for room in rooms for slot in room.begin])
+        failed = self._create(
+            subjects,
+            again=[slot for room in rooms for slot in room.again],
+            begin=[slot for room in rooms for slot in room.begin],
+        )
         return failed or any(room.blocked for room in rooms)
 
     def _sweep(self) -> None:
@@ -301,9 +308,17 @@ class Scheduler:
             except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
                 _logger.warning("The run %s could not be stopped: %s", run_id, error)
 
-    def _create(self, subjects: Mapping[str, Subject], begin: list[Slot]) -> bool:
+    def _create(
+        self, subjects: Mapping[str, Subject], *, again: list[Slot], begin: list[Slot]
+    ) -> bool:
         """Create the runs of slots, several at once; whether some must be tried again."""
-        made = self._pool.map(lambda slot: self._created(subjects[slot.schedule], slot), begin)
+        tried = {slot.key for slot in again}
+        made = self._pool.map(
+            lambda slot: self._created(
+                subjects[slot.schedule], slot, perhaps_there=slot.key in tried
+            ),
+            [*again, *begin],
+        )
         failed = False
         for slot in made:
             self._stay()
@@ -314,10 +329,14 @@ class Scheduler:
                 slots.change(connection, [slot])
         return failed
 
-    def _created(self, subject: Subject, slot: Slot) -> Slot | None:
-        """The slot with its run, or skipped since that was refused; None to try again."""
+    def _created(self, subject: Subject, slot: Slot, *, perhaps_there: bool) -> Slot | None:
+        """The slot with its run, or skipped since that was refused; None to try again.
+
+        A run that may be there is looked for: its deployment may be another by now, or gone.
+        """
         try:
-            run = self._runs.create(subject, slot)
+            run = self._runs.find(slot) if perhaps_there else None
+            run = run or self._runs.create(subject, slot)
         except ModelyardError as error:
             _logger.warning("The run of %s was refused: %s", subject.name, error)
             reason = f"{dispatching.REFUSED}: {error}"

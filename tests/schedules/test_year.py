@@ -250,7 +250,7 @@ class _Life:
         key = chance.choice(self.names)
         book = year.books[key]
         if self.year.refused and chance.random() < 0.7:
-            return self._gone(self.year.keys[min(self.year.refused).removeprefix("of ")])
+            return self._back()
         missed = [
             k for k, one in year.books.items() if one.eras[-1].slots(one.decided, int(year.now))
         ]
@@ -259,7 +259,8 @@ class _Life:
         if not book.enabled and chance.random() < 0.5:
             return self._switched(key, on=True)
         often = [self._switched, self._policy, self._trigger]
-        return chance.choice([*often, self._ask, self._backfill, self._gone])(key)
+        seldom = [self._ask, self._backfill, self._gone, self._moved]
+        return chance.choice([*often, *seldom])(key)
 
     def _switched(self, key: str, *, on: bool = False) -> Deed:
         self.year.counts["starts" if on else "stops"] += 1
@@ -331,10 +332,20 @@ class _Life:
 
         return Deed(key, really, book)
 
+    def _back(self) -> Deed:
+        """Every deployment that was gone is there again."""
+        return Deed(self.names[0], self.year.refused.clear, bool)
+
+    def _moved(self, key: str) -> Deed:
+        """Its runs are those of another deployment from now on."""
+        self.year.counts["other deployments"] += 1
+        name = f"of another, at {self.year.now}"
+        return Deed(key, lambda: verbs.update(key, anything, deployment=name), bool)
+
     def _gone(self, key: str) -> Deed:
         """Its deployment is there or not: the run of a slot is refused."""
         self.year.counts["deployments gone or back"] += 1
-        name = f"of {verbs.views.show(key)['name']}"
+        name = verbs.views.show(key)["deployment"]
         return Deed(key, lambda: self.year.refused.symmetric_difference_update({name}), bool)
 
 

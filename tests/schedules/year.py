@@ -60,7 +60,7 @@ class Year(World):
         told: What came of asking for a slot's run, in this look.
         stops: The runs whose end was asked for, in this look.
         doing: What somebody does in the middle of the look, and where.
-        made: Each slot's run.
+        made: Each slot's run, of each deployment.
         outcomes: How long the runs of a schedule take at most, and how often they fail.
     """
 
@@ -102,6 +102,17 @@ class Year(World):
             self.counts["requests lost"] += 1
             raise ConnectionError("nobody answers")
 
+    def find(self, slot: Slot) -> str | None:
+        key = (slot.schedule, slot.slot, str(slot.kind))
+        self.asked.add(key)
+        self.perhaps_killed()
+        self._perhaps_silent(0.01)
+        found = next((run for (_, made), run in self.made.items() if made == key), None)
+        if found is not None:
+            self.counts["runs found again"] += 1
+            self.told[key] = found
+        return found
+
     def create(self, subject: Subject, slot: Slot) -> str:
         key = (slot.schedule, slot.slot, str(slot.kind))
         self.asked.add(key)
@@ -111,18 +122,19 @@ class Year(World):
         if subject.deployment in self.refused:
             self.told[key] = REFUSED
             raise BadInputError("It is gone.", "Deploy it.")
-        if key not in self.made:
+        made = (subject.deployment, key)
+        if made not in self.made:
             longest, fails = self.outcomes[subject.id]
             luck = self.chance.random()
             word = "FAIL TRAIN" if luck < fails else "DELETED" if luck > 0.97 else "COMPLETE"
             run = f"run {len(self.runs)}"
             ends = self.now + longest * self.chance.random() ** 2
             self.runs[run] = Run((key[0], key[2], key[1]), self.now, ends, word)
-            self.made[key] = run
+            self.made[made] = run
         self.perhaps_killed()
         self._perhaps_silent(0.01)
-        self.told[key] = self.made[key]
-        return self.made[key]
+        self.told[key] = self.made[made]
+        return self.told[key]
 
     def ended(self, ids: Collection[str]) -> dict[str, str]:
         self._meanwhile("ended")
