@@ -192,6 +192,10 @@ def _over(given: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], dict
 class FlowRuns:
     """Runs of schedules, in Prefect."""
 
+    def find(self, slot: Slot) -> str | None:
+        """The run of a slot, if it was created; its id."""
+        return scheduled_runs.find(slot)
+
     def create(self, subject: Subject, slot: Slot) -> str:
         """Create the run of a slot, or find the one that there is; its id.
 
