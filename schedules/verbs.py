@@ -99,41 +99,31 @@ def update(
         ConflictError: If the name is taken; with the code ``ChangedMeanwhile`` if somebody else
             has changed what was checked.
     """
-    Changes.model_validate(
-        {
-            "new_name": name, "deployment": deployment, "description": description,
-            "trigger": trigger, "policy": policy,
-        }
-    )  # fmt: skip
-    before = _known(key)
-    laid = None
-    if revise is not None or deployment is not None:
-        told = before["parameters"] if revise is None else revise(before["parameters"])
-        runs = before["deployment"] if deployment is None else deployment
-        laid = editing.check_parameters(runs, told, check)
     given = {
         "name": name, "description": description, "deployment": deployment, "trigger": trigger,
         "policy": policy,
     }  # fmt: skip
-    changed = {field: value for field, value in given.items() if value is not None}
-    changed = json.loads(json.dumps(changed, default=str))
-    with _changing(key, "update", changed) as (open_session, row):
+    told = {field: value for field, value in given.items() if value is not None}
+    changes = Changes.model_validate(
+        {"new_name" if field == "name" else field: value for field, value in told.items()}
+    )
+    before = _known(key)
+    laid = None
+    if revise is not None or deployment is not None:
+        wanted = before["parameters"] if revise is None else revise(before["parameters"])
+        runs = before["deployment"] if deployment is None else deployment
+        laid = editing.check_parameters(runs, wanted, check)
+    detail = json.loads(json.dumps(told, default=str))
+    with _changing(key, "update", detail) as (open_session, row):
         was = editing.told_of(row)
         if laid is not None:
             _check_same(row, before)
             row.parameters = laid
-        _edit(row, name, description, policy)
-        if deployment is not None:
-            editing.move(row, deployment)
-        if trigger is not None:
-            new = editing.read_trigger(editing.laid(row.trigger, trigger), row.trigger)
-            if new.model_dump(mode="json", exclude_none=True) != row.trigger:
-                new.check_fires()
-                editing.retrigger(open_session.connection(), row, new)
+        _edit(open_session, row, changes)
         if laid is not None or trigger is not None:
             editing.check_run_names(Trigger(**row.trigger), row.parameters)
         editing.mend(row)
-        changed["changed"] = editing.differing(was, editing.told_of(row))
+        detail["changed"] = editing.differing(was, editing.told_of(row))
         subject = row.id
     return views.show(subject)
 
@@ -153,20 +143,22 @@ def _check_same(row: ScheduleModel, before: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _edit(
-    row: ScheduleModel,
-    name: str | None,
-    description: str | None,
-    policy: Mapping[str, Any] | None,
-) -> None:
-    if name is not None:
-        names.check(name)
-        row.name = name
-    if description is not None:
-        names.check_description(description)
-        row.description = description
-    if policy is not None:
-        row.policy = Policy(**{**row.policy, **policy}).model_dump(mode="json")
+def _edit(open_session: Session, row: ScheduleModel, changes: Changes) -> None:
+    if changes.new_name is not None:
+        names.check(changes.new_name)
+        row.name = changes.new_name
+    if changes.description is not None:
+        names.check_description(changes.description)
+        row.description = changes.description
+    if changes.policy is not None:
+        row.policy = Policy(**{**row.policy, **changes.policy}).model_dump(mode="json")
+    if changes.deployment is not None:
+        editing.move(row, changes.deployment)
+    if changes.trigger is not None:
+        new = editing.read_trigger(editing.laid(row.trigger, changes.trigger), row.trigger)
+        if new.model_dump(mode="json", exclude_none=True) != row.trigger:
+            new.check_fires()
+            editing.retrigger(open_session.connection(), row, new)
 
 
 def start(key: str) -> dict[str, Any]:
