@@ -18,6 +18,16 @@ from modelyard import scheduler
 with connected():
     scheduler.main()
 """
+_FIND = """
+from datetime import datetime
+from flows.lifecycle import connected
+from registry import scheduled_runs
+from registry.slots import Fate, Slot
+for late in (0, 1):
+    at = int(datetime.fromisoformat("{slot}").timestamp()) + late
+    with connected():
+        print(scheduled_runs.find(Slot("{key}", at, "scheduled", at, 1, Fate.WAITING)))
+"""
 _STEPS = {"hyperparameters": {"steps": 1}}
 
 
@@ -69,6 +79,15 @@ def test_a_schedules_life(stack):
     wait_for(deleted, 90, "its last run has ended")
     assert stack.ask("schedule", "show", "often").error["code"] == "ScheduleUnknown"
     assert _slots(stack, made["id"])
+
+
+def test_a_run_is_found_by_its_slot(stack, python):
+    made = _create(stack, "found", "--interval", "4")
+    row = wait_for(lambda: _created(stack, "found", 1), 60, "a slot has its run")[0]
+    stack.do("schedule", "stop", "found")
+
+    told = python(_FIND.format(slot=row["slot"], key=made["id"]))
+    assert told.split() == [row["run"], "None"]
 
 
 @pytest.mark.parametrize(
