@@ -38,7 +38,7 @@ def find(slot: Slot) -> str | None:
     """The run of a slot, of whatever deployment it was created; its id."""
     own = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[_once(slot)]))
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_run_filter=own, limit=1)
+        found = client.read_flow_runs(flow_run_filter=own, sort=FlowRunSort.ID_DESC, limit=1)
     return str(found[0].id) if found else None
 
 

@@ -22,6 +22,16 @@ from modelyard import scheduler
 with connected():
     scheduler.main()
 """
+_FIND = """
+from datetime import datetime
+from flows.lifecycle import connected
+from registry import scheduled_runs
+from registry.slots import Fate, Slot
+for late in (0, 1):
+    at = int(datetime.fromisoformat("{slot}").timestamp()) + late
+    with connected():
+        print(scheduled_runs.find(Slot("{key}", at, "scheduled", at, 1, Fate.WAITING)))
+"""
 _STEPS = {"hyperparameters": {"steps": 1}}
 
 
@@ -133,6 +143,15 @@ def test_what_has_become_of_runs(stack, python):
     )
     stack.do("runs", "stop", waits)
     assert ast.literal_eval(found) == {made[0]: "FAIL TRAIN", made[1]: "COMPLETE", gone: "DELETED"}
+
+
+def test_a_run_is_found_by_its_slot(stack, python):
+    made = _create(stack, "found", "--interval", "4")
+    row = wait_for(lambda: _created(stack, "found", 1), 60, "a slot has its run")[0]
+    stack.do("schedule", "stop", "found")
+
+    told = python(_FIND.format(slot=row["slot"], key=made["id"]))
+    assert told.split() == [row["run"], "None"]
 
 
 @pytest.mark.parametrize(
