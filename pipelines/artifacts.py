@@ -26,3 +26,16 @@ class Artifact:
     version: str = "0.0.1"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     custom_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Parameters and artifacts by their names: what a task is given, or what it hands on.
+
+    Attributes:
+        parameters: Plain JSON values.
+        artifacts: One artifact, or a list of them, each.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, Artifact | list[Artifact]] = field(default_factory=dict)
