@@ -38,23 +38,35 @@ _FUNCTIONS = _MACROS | frozenset(
     }
 )  # fmt: skip
 
+_LONG, _SHORT = ("'''", '"""'), ("'", '"')
+_RAW = [rf"{mark}.*?{mark}" for mark in _LONG] + [
+    rf"{mark}[^{mark}\n\r]*{mark}" for mark in _SHORT
+]
+_PLAIN = [
+    *(rf"{mark}(?:[^\\]|\\.)*?{mark}" for mark in _LONG),
+    *(rf"{mark}(?:[^{mark}\\\n\r]|\\.)*{mark}" for mark in _SHORT),
+]
 _TOKEN = re.compile(
-    r"""
-    (?P<space>(?:\s|//[^\n]*)+)
-    |(?P<text>[bBrR]{0,2}(?:'''(?:[^\\]|\\.)*?'''|\"\"\"(?:[^\\]|\\.)*?\"\"\"
-        |'(?:[^'\\\n\r]|\\.)*'|"(?:[^"\\\n\r]|\\.)*"))
-    |(?P<number>(?:0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)[uU]?)
-    |(?P<name>[A-Za-z_][A-Za-z_0-9]*)
-    |(?P<operator>==|!=|<=|>=|&&|\|\||[-+*/%<>!?:,.()\[\]{}])
-    """,
-    re.VERBOSE | re.DOTALL,
+    "|".join(
+        [
+            r"(?P<space>(?:\s|//[^\n]*)+)",
+            rf"(?P<text>[bB]?[rR](?:{'|'.join(_RAW)})|[bB]?(?:{'|'.join(_PLAIN)}))",
+            r"(?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?)[uU]?)",
+            r"(?P<name>[A-Za-z_][A-Za-z_0-9]*)",
+            r"(?P<operator>==|!=|<=|>=|&&|\|\||[-+*/%<>!?:,.()\[\]{}])",
+        ]
+    ),
+    re.DOTALL,
 )
+_QUOTED = re.compile(r"""'[^'\\]+'|"[^"\\]+\"""")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _SEPARATORS = frozenset({"&&", "||", "?", ":", ","})
 _RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
 
 # The evaluator logs each error of a function of ours, which is then raised anyway.
-logging.getLogger("cel").addFilter(lambda record: _EQUAL not in record.getMessage())
+logging.getLogger("cel").addFilter(
+    lambda record: not record.getMessage().startswith("Python function '")
+)
 
 
 class MistakeError(Exception):
@@ -141,7 +153,7 @@ def indexed(tokens: Sequence[Token], path: tuple[str, ...]) -> Iterator[str]:
     for place in range(len(tokens) - length - 2):
         here = [token.text for token in tokens[place : place + length]]
         opening, index = tokens[place + length], tokens[place + length + 1]
-        if here == start and opening.text == "[" and index.kind == "text":
+        if here == start and opening.text == "[" and _QUOTED.fullmatch(index.text):
             yield index.text[1:-1]
 
 
@@ -175,27 +187,35 @@ def _check_bounds(tokens: Sequence[Token]) -> None:
 
 
 def _check_levels(tokens: Sequence[Token]) -> None:
-    open_: list[str] = []
-    chained = [0]
+    """Bound how deep the evaluator calls itself: by brackets, and by operations in a chain."""
+    levels = [_Level("")]
     for token in tokens:
         if token.kind == "operator" and token.text in _CLOSING:
-            open_.append(_CLOSING[token.text])
-            chained[-1] += 1
-            chained.append(0)
-            if len(open_) > MOST_LEVELS:
+            levels.append(_Level(_CLOSING[token.text]))
+            if len(levels) > MOST_LEVELS:
                 raise MistakeError(f"it nests deeper than {MOST_LEVELS} levels")
         elif token.kind == "operator" and token.text in _CLOSING.values():
-            if not open_ or open_.pop() != token.text:
+            if levels[-1].closing != token.text:
                 raise MistakeError(f"{token.text} closes nothing")
-            chained.pop()
+            levels[-2].chained += max(levels[-1].longest, levels.pop().chained) + 1
         elif token.text in {",", "&&", "||"}:
-            chained[-1] = 0
+            levels[-1].longest = max(levels[-1].longest, levels[-1].chained)
+            levels[-1].chained = 0
         elif token.kind == "operator" or token.text == "in":
-            chained[-1] += 1
-        if chained[-1] > MOST_CHAINED:
+            levels[-1].chained += 1
+        if levels[-1].chained > MOST_CHAINED:
             raise MistakeError(f"it chains more than {MOST_CHAINED} operations")
-    if open_:
-        raise MistakeError(f"{open_[-1]} is missing")
+    if len(levels) > 1:
+        raise MistakeError(f"{levels[-1].closing} is missing")
+
+
+@dataclass
+class _Level:
+    """What stands between two brackets: what closes it, and how many operations hang together."""
+
+    closing: str
+    chained: int = 0
+    longest: int = 0
 
 
 def _bound(tokens: Sequence[Token]) -> set[str]:
