@@ -29,6 +29,8 @@ _ARTIFACT = re.compile(
     r"(?:\.(?P<field>uri|path|name|metadata(?:\[(?P<mark>''|'|\")(?P<key>[^'\"\]]+)(?P=mark)\])?))?"
 )
 _OUTPUT_FILE = frozenset({"outputs.output_file", "outputMetadataUri"})
+_FIRST = re.compile(r"\.(\w+)")
+_ROOTS = frozenset({"inputs", "outputs", "outputMetadataUri", "workspace_path"})
 _STRUCTURE = re.compile(r'\s*\{\s*"(?:Concat|IfPresent)"\s*:')
 
 # Where an address is mounted in a container, as the SDK's artifacts have it.
@@ -143,6 +145,16 @@ def check(text: str) -> list[Reference]:
     if not _STRUCTURE.match(text):
         return _references(text)
     return _structure_references(_structure(text))
+
+
+def check_constant(text: str) -> list[Reference]:
+    """The placeholders in a text of a constant parameter, in their order.
+
+    Raises:
+        BadInputError: ``PlaceholderUnknown``, as ``fill_constant`` does.
+    """
+    matches = _PLACEHOLDER.finditer(text)
+    return [_reference(match[0], match[1]) for match in matches if _is_of_constant(match[1])]
 
 
 def fill(words: Sequence[str], context: Context) -> list[str]:
@@ -310,14 +322,15 @@ def _present(name: str, context: Context) -> bool:
 
 
 def _of_constant(match: re.Match[str], context: Context) -> str:
-    inside = match[1]
-    if inside is None or _ESCAPE.fullmatch(inside):
+    if not _is_of_constant(match[1]):
         return match[0]
-    name = re.match(r"\.(\w*)", inside)
-    ours = {"inputs", "outputs", "outputMetadataUri", "workspace_path"}
-    if name is None or not (name[1] in ours or name[1].startswith("pipeline_")):
-        return match[0]
-    return _text(_reference(match[0], inside), context, context.executor_input)
+    return _text(_reference(match[0], match[1]), context, context.executor_input)
+
+
+def _is_of_constant(inside: str | None) -> bool:
+    """Whether what stands between ``{{$`` and ``}}`` of a constant is for KFP to fill."""
+    name = _FIRST.match(inside or "")
+    return name is not None and (name[1] in _ROOTS or name[1].startswith("pipeline_"))
 
 
 def _text(reference: Reference, context: Context, executor_input: Callable[[], str]) -> str:

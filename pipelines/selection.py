@@ -1,4 +1,4 @@
-"""What is chosen from what: fields of values, items of loops, outputs of iterations and branches."""
+"""What is chosen from what: fields of values, items of loops, outputs of iterations, branches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = frozenset({*_FIELDS, "null_value"})
 
 # What KFP's compiler writes: the field of an item, and fields and indexes within it.
 _PATH = re.compile(
-    r"\s*(?:parseJson\(\s*(?P<json>string_value)\s*\)|(?P<field>[a-z]+_value))"
+    rf"\s*(?:parseJson\(\s*(?P<json>string_value)\s*\)|(?P<field>{'|'.join(_FIELDS)}))"
     r"(?P<steps>(?:\s*\[\s*(?:\"[^\"\\]*\"|'[^'\\]*'|\d{1,9})\s*\]|\s*\.\s*[A-Za-z_]\w*)*)\s*"
 )
 _STEP = re.compile(r"\[\s*(?:\"([^\"\\]*)\"|'([^'\\]*)'|(\d+))\s*\]|\.\s*([A-Za-z_]\w*)")
