@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from infra.errors import BadInputError
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra.errors import BadInputError
 from pipelines import placeholders
 from pipelines.launchers.base import Job, Resources
 
-Container = ir.PipelineDeploymentConfig.PipelineContainerSpec
+Container: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec
 
 _QUANTITY = re.compile(
     r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<exponent>[+-]?\d{1,2})|(?P<suffix>[a-zA-Z]{1,2}))?"

@@ -30,11 +30,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from infra import script
 from infra.connection import clean_environment
 from infra.errors import BadInputError, DiskFullError
-from packaging.requirements import InvalidRequirement, Requirement
-
 from pipelines.bootstrap import Install
 
 MOST = 24
@@ -100,7 +100,7 @@ class Environments:
             most: How many are kept that nobody uses.
             days: How long one is kept that nobody uses.
         """
-        self._root = root
+        self.root = root
         self._most = most
         self._days = days
 
@@ -123,8 +123,8 @@ class Environments:
             DiskFullError: If they do not fit.
             StoppedError: If it was cancelled.
         """
-        folder = self._root / _key(installs)
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.root / _key(installs)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = self._hold(folder, installs, log, cancelled)
         with lock:
             with contextlib.suppress(OSError):
@@ -179,13 +179,13 @@ class Environments:
 
     def _sources(self) -> list[str]:
         """Where packages lie that were installed already: ours first, then the environments'."""
-        ready = self._root.glob(f"*/{_READY}")
+        ready = self.root.glob(f"*/{_READY}")
         return [sysconfig.get_path("purelib"), *(str(one.parent / _LIBRARY) for one in ready)]
 
     @contextlib.contextmanager
     def overlay(self, environment: Environment) -> Iterator[Environment]:
         """An environment for one job, which sees another and keeps what is installed to itself."""
-        jobs = self._root / _JOBS
+        jobs = self.root / _JOBS
         jobs.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=jobs))
         with _take(_lock_of(folder), fcntl.LOCK_EX, threading.Event()) as lock:
@@ -198,13 +198,13 @@ class Environments:
 
     def prune(self) -> None:
         """Remove what was unused for too long or is too much, and what jobs that died left."""
-        ready = {path.parent: path.stat().st_mtime for path in self._root.glob(f"*/{_READY}")}
+        ready = {path.parent: path.stat().st_mtime for path in self.root.glob(f"*/{_READY}")}
         newest_first = sorted(ready, key=lambda folder: -ready[folder])
         oldest = time.time() - self._days * 86400
         for number, folder in enumerate(newest_first):
             if number >= self._most or ready[folder] < oldest:
                 _remove_unless_held(folder)
-        for folder in (self._root / _JOBS).glob("*/"):
+        for folder in (self.root / _JOBS).glob("*/"):
             # A folder exists for a moment before its lock does.
             if folder.stat().st_mtime < time.time() - 60:
                 _remove_unless_held(folder)

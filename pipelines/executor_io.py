@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from infra.errors import BadInputError
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra.errors import BadInputError
 from pipelines import values
 from pipelines.artifacts import Artifact, Bundle
 
@@ -139,7 +139,13 @@ def executor_input(inputs: Bundle, outputs: Outputs) -> str:
         written["artifacts"] = {
             name: _listed([artifact]) for name, artifact in outputs.artifacts.items()
         }
-    return json.dumps({"inputs": told, "outputs": written}, ensure_ascii=False)
+    whole = {"inputs": told, "outputs": written}
+    text = json.dumps(whole, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no command line can hold
+        return json.dumps(whole)
+    return text
 
 
 def _listed(artifacts: list[Artifact]) -> dict[str, Any]:
@@ -215,7 +221,9 @@ def _text(path: Path, outputs: Outputs) -> str:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise _malformed(
-            outputs, path, f"it is larger than {MOST_BYTES >> 20} MiB. Hand on an artifact instead."
+            outputs,
+            path,
+            f"it is larger than {MOST_BYTES >> 20} MiB. Hand on an artifact instead.",
         )
     try:
         return data.decode()
@@ -253,11 +261,10 @@ def _kind(value: object) -> str:
 
 
 def _parameter(path: Path, parameter_type: int, outputs: Outputs) -> Any:
+    text = _text(path, outputs)
     try:
-        return values.from_output_file(_text(path, outputs), parameter_type)
+        return values.from_output_file(text, parameter_type)
     except BadInputError as error:
-        if error.code == "OutputMalformed" and outputs.task in error.message:
-            raise
         raise _malformed(outputs, path, error.message) from None
 
 
@@ -285,19 +292,31 @@ def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs
     metadata = member("metadata", dict) or {}
     custom = member("customPath", str, "custom_path")
     changed = replace(own, uri=uri, metadata={**own.metadata, **metadata})
-    if uri != own.uri and (place := local_path(uri)) is not None:
-        _refuse_outside(name, place, outputs)
-    if not custom:
-        return changed
-    source = outputs.folder / custom
-    if not source.exists():
-        return changed
-    _refuse_outside(name, source, outputs)
     place = local_path(uri)
+    try:
+        if uri != own.uri and place is not None:
+            _refuse_outside(name, place, outputs)
+        source = _custom(name, custom, outputs) if custom else None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null byte
+        raise _malformed(outputs, outputs.file, f"artifacts.{name}: {error}.") from None
+    if source is None:
+        return changed
     if place is None:
         return replace(changed, custom_path=str(source))
-    _carry(source, place)
+    _carry(source, outputs.folder / place)
     return changed
+
+
+def _custom(name: str, custom: str, outputs: Outputs) -> Path | None:
+    """What is at a custom path; None if nothing is."""
+    source = outputs.folder / custom
+    if not source.exists():
+        return None
+    _refuse_outside(name, source, outputs)
+    if not source.is_file() and not source.is_dir():
+        mistake = f"artifacts.{name}: {custom} is neither a file nor a folder."
+        raise _malformed(outputs, outputs.file, mistake)
+    return source
 
 
 def _refuse_outside(name: str, place: Path, outputs: Outputs) -> None:
