@@ -200,7 +200,9 @@ class TestCollected:
 
     def test_nested_loops_make_lists_of_lists_but_artifacts_stay_flat(self):
         inner = [
-            selection.collected(DEFINED, [Bundle({"p": 1}, {"a": ONE}), Bundle({"p": 2}, {"a": TWO})]),
+            selection.collected(
+                DEFINED, [Bundle({"p": 1}, {"a": ONE}), Bundle({"p": 2}, {"a": TWO})]
+            ),
             selection.collected(DEFINED, []),
             selection.collected(DEFINED, [Bundle({"p": 3}, {"a": THREE})]),
         ]  # fmt: skip
@@ -258,7 +260,7 @@ class TestWhatKfpCompiles:
         assert sorted(said, key=str) == sorted(["heads", "a", 1, 2, "g"], key=str)
 
     def said(self, spec, dag, given):
-        """What ``say`` is given throughout the pipeline; the tasks with outputs are passed over."""
+        """What ``say`` is given throughout; a task that is handed an output is passed over."""
         for task in dag.tasks.values():
             inputs = {}
             for name, one in task.inputs.parameters.items():
