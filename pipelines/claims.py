@@ -49,7 +49,7 @@ class _Asked(Form):
 
 def is_claim(image: str) -> bool:
     """Whether an image stands for an action on a claim, and is not to be run."""
-    return image.split(":")[0] in {CREATE, DELETE}
+    return image.split(":", maxsplit=1)[0] in {CREATE, DELETE}
 
 
 def created(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def parsed(data: bytes, name: str) -> list[Any]:
                 raise _unreadable(name, where) from None
     found = [one for one in _yaml(text, name) if one is not None]
     if not found:
-        raise BadInputError(f"{name} is empty.", "Compile the pipeline again.", code="PipelineEmpty")
+        raise BadInputError(
+            f"{name} is empty.", "Compile the pipeline again.", code="PipelineEmpty"
+        )
     return found
 
 
@@ -230,7 +232,9 @@ class _Builder:
             return self.loader.bool_values.get(event.value.lower(), event.value)
         node = yaml.ScalarNode(tag, event.value)
         try:
-            made = self.loader.construct_yaml_int if tag == _INT else self.loader.construct_yaml_float
+            made = (
+                self.loader.construct_yaml_int if tag == _INT else self.loader.construct_yaml_float
+            )
             number = made(node)
         except (ValueError, IndexError):
             raise _unreadable(self.name, f"{_where(event)}there is no such number") from None
@@ -274,8 +278,10 @@ class _Builder:
             raise _unreadable(self.name, f"{_where(event)}the tag {tag} is none of JSON's")
 
     def _wants_key(self) -> bool:
-        return bool(self._open) and isinstance(self._open[-1].value, dict) and (
-            self._open[-1].key is None
+        return (
+            bool(self._open)
+            and isinstance(self._open[-1].value, dict)
+            and (self._open[-1].key is None)
         )
 
     def _place(self, value: Any, event: Any) -> None:

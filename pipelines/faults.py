@@ -85,7 +85,7 @@ class Faults:
             raise PipelineInvalidError(what, self.found, code=code)
 
 
-def known(names: Iterable[str], wanted: str, none: str = "There is none.") -> str:
+def known(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:
     """A hint that names what there is, those first that look like ``wanted``."""
     names = sorted(names)
     if not names:

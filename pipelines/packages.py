@@ -80,7 +80,8 @@ def _check(members: list[zipfile.ZipInfo], name: str) -> None:
 
 def _climbs(path: str) -> bool:
     parts = PurePosixPath(path.replace("\\", "/"))
-    return parts.is_absolute() or ".." in parts.parts or ":" in path.split("/")[0] or "\0" in path
+    drive = ":" in path.partition("/")[0]
+    return parts.is_absolute() or ".." in parts.parts or drive or "\0" in path
 
 
 def _chosen(paths: list[str], name: str) -> str:

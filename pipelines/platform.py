@@ -143,16 +143,20 @@ class _Pod:
         found = []
         for number, secret in enumerate(settings.secret_as_env):
             name = self._name(secret.name, f"secretAsEnv[{number}]")
-            for pair in secret.key_to_env if name else ():
-                found.append(_variable(
-                    pair.env_var, "secretKeyRef", name, pair.secret_key, secret.optional
-                ))  # fmt: skip
+            found += [
+                _variable(one.env_var, "secretKeyRef", name, one.secret_key, secret.optional)
+                for one in secret.key_to_env
+                if name
+            ]
         for number, config in enumerate(settings.config_map_as_env):
             name = self._name(config.name, f"configMapAsEnv[{number}]")
-            for one in config.key_to_env if name else ():
-                found.append(_variable(
-                    one.env_var, "configMapKeyRef", name, one.config_map_key, config.optional
-                ))  # fmt: skip
+            found += [
+                _variable(
+                    two.env_var, "configMapKeyRef", name, two.config_map_key, config.optional
+                )
+                for two in config.key_to_env
+                if name
+            ]
         for fact in settings.field_path_as_env:
             source = {"fieldRef": {"fieldPath": fact.field_path}}
             found.append({"name": fact.name, "valueFrom": source})
@@ -172,18 +176,22 @@ class _Pod:
             name = self._name(claim.name, f"pvcMount[{number}]")
             if name is None:
                 self.faults.add(f"pvcMount[{number}]", "The claim's name is missing.")
-            source = {"persistentVolumeClaim": {"claimName": name}}
-            add(f"claim-{number}", source, claim.mount_path, claim.sub_path)
+            add(
+                f"claim-{number}",
+                {"persistentVolumeClaim": {"claimName": name}},
+                claim.mount_path,
+                claim.sub_path,
+            )
         for number, secret in enumerate(settings.secret_as_volume):
             name = self._name(secret.name, f"secretAsVolume[{number}]")
             if name:
-                source = {"secret": {"secretName": name, "optional": secret.optional}}
-                add(f"secret-{number}", source, secret.mount_path)
+                of = {"secretName": name, "optional": secret.optional}
+                add(f"secret-{number}", {"secret": of}, secret.mount_path)
         for number, config in enumerate(settings.config_map_as_volume):
             name = self._name(config.name, f"configMapAsVolume[{number}]")
             if name:
-                source = {"configMap": {"name": name, "optional": config.optional}}
-                add(f"config-map-{number}", source, config.mount_path)
+                of = {"name": name, "optional": config.optional}
+                add(f"config-map-{number}", {"configMap": of}, config.mount_path)
         for empty in settings.empty_dir_mounts:
             add(empty.volume_name, {"emptyDir": _only(
                 medium=empty.medium, sizeLimit=empty.size_limit
@@ -236,7 +244,8 @@ class _Pod:
             return []
 
     def affinity(self, settings: Settings) -> dict[str, Any]:
-        near, away = [], []
+        near: list[forms.PodAffinityTerm] = []
+        away: list[forms.PodAffinityTerm] = []
         for term in settings.pod_affinity:
             (away if term.anti else near).append(term)
         node = self._node_affinity(settings)
@@ -334,10 +343,5 @@ def _pod_affinity(terms: list[forms.PodAffinityTerm]) -> dict[str, Any]:
     )
 
 
-def _selector(
-    expressions: list[forms.Requirement], labels: Mapping[str, str]
-) -> dict[str, Any]:
-    return _only(
-        matchExpressions=[one.plain() for one in expressions], matchLabels=dict(labels)
-    )
-
+def _selector(expressions: list[forms.Requirement], labels: Mapping[str, str]) -> dict[str, Any]:
+    return _only(matchExpressions=[one.plain() for one in expressions], matchLabels=dict(labels))

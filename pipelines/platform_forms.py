@@ -99,14 +99,18 @@ class Value(Form):
     def _one(self) -> Self:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                "it has to be one of runtimeValue, componentInputParameter and "
-                "taskOutputParameter"
+                "it has to be one of runtimeValue, componentInputParameter and taskOutputParameter"
             )
         return self
 
 
 class Named(Form):
     """Something whose name is fixed, or is a value; the SDK writes both for a fixed one."""
+
+    @property
+    def name(self) -> Value:
+        """Where the name comes from."""
+        raise NotImplementedError
 
     def source(self, fixed: str, parameter: Value | None) -> Value:
         """Where the name comes from."""

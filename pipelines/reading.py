@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
-from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from pipelines import documents, packages, shape
 from pipelines.faults import Faults
 from pipelines.pipeline import Pipeline
@@ -102,17 +102,21 @@ def _unwrapped(document: dict[str, Any], name: str) -> dict[str, Any]:
         return document
     spec = _mapping(spec, name)
     runtime = _either(document, "runtimeConfig", "runtime_config")
-    values = runtime and isinstance(runtime, dict) and _either(
-        runtime, "parameterValues", "parameter_values"
+    values = (
+        runtime
+        and isinstance(runtime, dict)
+        and _either(runtime, "parameterValues", "parameter_values")
     )
     if not values or not isinstance(values, dict):
         return spec
-    spec = json.loads(json.dumps(spec))  # aliases may share parts of it
-    definitions = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
-    for key, value in values.items():
+    copied: dict[str, Any] = json.loads(json.dumps(spec))  # aliases may share parts of it
+    definitions: Any = copied
+    for part in ("root", "inputDefinitions", "parameters"):
+        definitions = definitions.get(part) if isinstance(definitions, dict) else None
+    for key, value in values.items() if isinstance(definitions, dict) else ():
         if isinstance(definitions.get(key), dict):
             definitions[key]["defaultValue"] = value
-    return spec
+    return copied
 
 
 def _check_kind(main: Mapping[str, Any], platform: Mapping[str, Any], name: str) -> None:

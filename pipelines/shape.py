@@ -38,9 +38,7 @@ def at(place: str, key: object) -> str:
     return f"{place}.{key}" if place else str(key)
 
 
-def _message(
-    data: dict[str, Any], descriptor: Descriptor, place: str, faults: Faults
-) -> None:
+def _message(data: dict[str, Any], descriptor: Descriptor, place: str, faults: Faults) -> None:
     fields = {**descriptor.fields_by_name, **descriptor.fields_by_camelcase_name}
     seen: dict[str, str] = {}
     for key, value in data.items():

@@ -1,7 +1,8 @@
 """Pipelines written with the SDK: each module has a ``pipeline``, its ARGUMENTS and its OUTPUTS.
 
 ``OUTPUTS`` are the root's output parameters after a run with ``ARGUMENTS``; None where the
-pipeline needs a cluster, and is only read. ``STATE``, where it is there, is ``FAILED``.
+pipeline needs a cluster, and is only read. ``{folder}`` in an argument is an empty folder.
+``STATE``, where it is there, is ``FAILED``.
 """
 
 import functools
@@ -11,9 +12,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
-NAMES = tuple(
-    sorted({one.name for one in pkgutil.iter_modules(__path__)} - {"components"})
-)
+NAMES = tuple(sorted({one.name for one in pkgutil.iter_modules(__path__)} - {"components"}))
 
 
 def module(name: str) -> ModuleType:

@@ -13,20 +13,26 @@ OUTPUTS = {"Output": "got: hello-world flag=none data=hello-world"}
 def greet(name: str, greeting: OutputPath(str), data: Output[Dataset]):
     return dsl.ContainerSpec(
         image="alpine:3.20",
-        command=["sh", "-c", 'mkdir -p "$(dirname "$1")" "$(dirname "$2")"; '
-                 'printf %s "$0" > "$1"; printf %s "$0" > "$2"'],  # fmt: skip
+        command=[
+            "sh",
+            "-c",
+            'mkdir -p "$(dirname "$1")" "$(dirname "$2")"; '
+            'printf %s "$0" > "$1"; printf %s "$0" > "$2"',
+        ],
         args=[dsl.ConcatPlaceholder(["hello-", name]), greeting, data.path],
     )
 
 
 @dsl.container_component
-def report(
-    text: str, data: Input[Dataset], answer: OutputPath(str), flag: Optional[str] = None
-):
+def report(text: str, data: Input[Dataset], answer: OutputPath(str), flag: Optional[str] = None):
     return dsl.ContainerSpec(
         image="alpine:3.20",
-        command=["sh", "-c", 'mkdir -p "$(dirname "$0")"; d=$(cat "$1"); shift 1; '
-                 'printf "got: %s data=%s" "$*" "$d" > "$0"'],  # fmt: skip
+        command=[
+            "sh",
+            "-c",
+            'mkdir -p "$(dirname "$0")"; d=$(cat "$1"); shift 1; '
+            'printf "got: %s data=%s" "$*" "$d" > "$0"',
+        ],
         args=[
             answer,
             data.path,

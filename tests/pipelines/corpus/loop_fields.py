@@ -12,7 +12,9 @@ OUTPUTS = {}
 def pipeline(
     rows: list = [{"kind": "a", "sizes": [1, 2]}, {"kind": "b", "sizes": [3]}],  # noqa: B006
 ):
-    with dsl.ParallelFor([{"side": "heads", "times": "once"}, {"side": "tails", "times": "twice"}]) as coin:
+    with dsl.ParallelFor(
+        [{"side": "heads", "times": "once"}, {"side": "tails", "times": "twice"}]
+    ) as coin:
         echo(text=coin.side)
         echo(text=coin.times)
     with dsl.ParallelFor(rows) as row:

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from tests.pipelines.corpus.components import IMAGE
 
-ARGUMENTS = {"text": "höhe \"1\" $HOME", "deep": {"a": [1, {"b": 2.5}], "n": None}}
+ARGUMENTS = {"text": 'höhe "1" $HOME', "deep": {"a": [1, {"b": 2.5}], "n": None}}
 OUTPUTS = {
     "Output": '{"deep": {"a": [1, {"b": 2.5}], "n": null}, "flag": false, "items": [1, 2, [3]], '
     '"number": 0.5, "text": "h\\u00f6he \\"1\\" $HOME", "whole": 7}'
@@ -28,6 +28,4 @@ def pipeline(
     flag: bool = False,
     items: list = [1, 2, [3]],  # noqa: B006 - the compiler takes it as a default
 ) -> str:
-    return show(
-        text=text, whole=whole, number=number, flag=flag, items=items, deep=deep
-    ).output
+    return show(text=text, whole=whole, number=number, flag=flag, items=items, deep=deep).output

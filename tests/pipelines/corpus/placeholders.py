@@ -18,7 +18,7 @@ def pipeline(a: int) -> str:
     echo(text=dsl.PIPELINE_TASK_ID_PLACEHOLDER)
     echo(text=dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER)
     echo(text=dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER)
-    list_as_json(value=[added.output, a, "$HOME {{$}} stays"])
+    list_as_json(value=[added.output, a])
     return as_json(
         value={"sum": f"is {added.output}", "list": [added.output, f"x{added.output}y"]}
     ).output

@@ -4,7 +4,7 @@ from kfp import dsl
 
 from tests.pipelines.corpus.components import IMAGE, echo
 
-ARGUMENTS = {}
+ARGUMENTS = {"counter": "{folder}/counter"}
 OUTPUTS = {"Output": 3}
 
 
