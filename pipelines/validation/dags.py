@@ -11,7 +11,7 @@ from pipelines.faults import Faults, known
 from pipelines.pipeline import ROOT
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit
-from pipelines.validation.survey import Survey
+from pipelines.validation.survey import DEEPEST, Survey
 from pipelines.values import ParameterType
 
 MOST_TASKS = 100_000
@@ -25,8 +25,11 @@ def check_root(survey: Survey, faults: Faults) -> None:
     elif root.WhichOneof("implementation") == "dag" and not root.dag.tasks:
         faults.add("root.dag", "It has no tasks.", "Give the pipeline one.")
     _check_recursion(survey, faults)
-    if survey.size() > MOST_TASKS:
+    size, depth = survey.extent
+    if size > MOST_TASKS:
         faults.add(ROOT, f"It has more than {MOST_TASKS} tasks.", "Use smaller loops.")
+    if depth > DEEPEST:
+        faults.add(ROOT, f"Its DAGs are nested more than {DEEPEST} levels deep.", "Flatten them.")
 
 
 def _check_recursion(survey: Survey, faults: Faults) -> None:

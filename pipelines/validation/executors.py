@@ -67,14 +67,8 @@ class _Check:
         self._faults = faults
         component = survey.pipeline.component(name)
         inputs, outputs = component.input_definitions, component.output_definitions
-        added = {
-            key
-            for _, _, task in survey.uses()
-            if task.component_ref.name == name
-            for key in task.inputs.parameters
-        }
         self._names = {
-            "inputs.parameters": added | set(inputs.parameters),
+            "inputs.parameters": survey.added[name] | set(inputs.parameters),
             "inputs.artifacts": set(inputs.artifacts),
             "outputs.parameters": set(outputs.parameters),
             "outputs.artifacts": set(outputs.artifacts),

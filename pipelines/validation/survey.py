@@ -11,6 +11,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from pipelines.pipeline import ROOT, Pipeline
 
 _CHANNEL = "pipelinechannel--"
+DEEPEST = 100
 
 
 def bare(name: str) -> str:
@@ -113,22 +114,38 @@ class Survey:
         workspace = self.pipeline.config.get("workspace")
         return isinstance(workspace, dict) and bool(workspace.get("size"))
 
-    def size(self) -> int:
-        """How many tasks run at least where no condition holds them back; loops count items."""
-        known: dict[str, int] = {}
+    @cached_property
+    def added(self) -> dict[str, set[str]]:
+        """What tasks hand to each component, declared or not."""
+        found: dict[str, set[str]] = {name: set() for name in self.reached}
+        for _, _, task in self.uses():
+            if task.component_ref.name in found:
+                found[task.component_ref.name].update(task.inputs.parameters)
+        return found
 
-        def of(component: str, above: frozenset[str]) -> int:
-            if component in above:
-                return 0
-            if component not in known:
-                known[component] = sum(
-                    _items(task) * (1 + of(task.component_ref.name, above | {component}))
-                    for _, task in self.tasks(component)
-                    if self.known(task.component_ref.name) is not None
-                )
-            return known[component]
+    @cached_property
+    def extent(self) -> tuple[int, int]:
+        """How many tasks run if no condition holds them back, and how deep they are nested.
 
-        return of(ROOT, frozenset())
+        Loops count the items that are known. What is deeper than ``DEEPEST`` is not looked at.
+        """
+        known: dict[str, tuple[int, int]] = {}
+
+        def of(name: str, above: tuple[str, ...]) -> tuple[int, int]:
+            if name in above or len(above) > DEEPEST:
+                return 0, 1
+            if name not in known:
+                size, depth = 0, 0
+                for _, task in self.tasks(name):
+                    runs = task.component_ref.name
+                    if self.known(runs) is not None:
+                        below = of(runs, (*above, name))
+                        size += _items(task) * (1 + below[0])
+                        depth = max(depth, below[1])
+                known[name] = size, depth + 1
+            return known[name]
+
+        return of(ROOT, ())
 
 
 def _items(task: ir.PipelineTaskSpec) -> int:

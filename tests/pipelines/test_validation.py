@@ -453,6 +453,20 @@ class TestSize:
 
         assert any(fault.place == "root" and "tasks" in fault.problem for fault in found)
 
+    def test_dags_that_are_nested_too_deep(self) -> None:
+        documents = copy.deepcopy(_loaded("ordered"))
+        components = documents[0]["components"]
+        for level in range(3000):
+            below = {"componentRef": {"name": f"comp-{level + 1}"}}
+            components[f"comp-{level}"] = {"dag": {"tasks": {"one": below}}}
+        components["comp-3000"] = {"dag": {"tasks": {}}}
+        documents[0]["root"]["dag"]["tasks"]["deep"] = {"componentRef": {"name": "comp-0"}}
+
+        found = validation.faults(_read(documents))
+
+        assert [fault.place for fault in found] == ["root"]
+        assert "100 levels" in found[0].problem
+
     def test_components_that_run_each_other(self) -> None:
         found = _faults(
             "nested", _set("components/comp-double/dag/tasks/add/componentRef/name", "comp-twice")
