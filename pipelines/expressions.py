@@ -83,7 +83,7 @@ class Token:
 
     Attributes:
         kind: ``text``, ``number``, ``name`` or ``operator``.
-        text: As it was written.
+        text: As it was written; a text with its quotes, so that it is like nothing else.
     """
 
     kind: str
@@ -190,11 +190,11 @@ def _check_levels(tokens: Sequence[Token]) -> None:
     """Bound how deep the evaluator calls itself: by brackets, and by operations in a chain."""
     levels = [_Level("")]
     for token in tokens:
-        if token.kind == "operator" and token.text in _CLOSING:
+        if token.text in _CLOSING:
             levels.append(_Level(_CLOSING[token.text]))
             if len(levels) > MOST_LEVELS:
                 raise MistakeError(f"it nests deeper than {MOST_LEVELS} levels")
-        elif token.kind == "operator" and token.text in _CLOSING.values():
+        elif token.text in _CLOSING.values():
             if levels[-1].closing != token.text:
                 raise MistakeError(f"{token.text} closes nothing")
             levels[-2].chained += max(levels[-1].longest, levels.pop().chained) + 1
@@ -254,14 +254,14 @@ def _sequence(words: Iterator[Token], closing: str | None) -> str:
         return f"{left} {relation} {right}"
 
     for word in words:
-        if word.kind == "operator" and word.text == closing:
+        if word.text == closing:
             return " ".join([*done, related(), word.text])
-        if word.kind == "operator" and word.text in _CLOSING:
+        if word.text in _CLOSING:
             operand.append(word.text + _sequence(words, _CLOSING[word.text]))
-        elif word.kind == "operator" and word.text in _SEPARATORS:
+        elif word.text in _SEPARATORS:
             done += [related(), word.text]
             left, operand = None, []
-        elif word.text in _RELATIONS and word.kind in {"operator", "name"}:
+        elif word.text in _RELATIONS:
             left, relation, operand = related(), word.text, []
         else:
             operand.append(word.text)

@@ -21,6 +21,7 @@ _PATH = re.compile(
     rf"\s*(?:parseJson\(\s*(?P<json>string_value)\s*\)|(?P<field>{'|'.join(_FIELDS)}))"
     r"(?P<steps>(?:\s*\[\s*(?:\"[^\"\\]*\"|'[^'\\]*'|\d{1,9})\s*\]|\s*\.\s*[A-Za-z_]\w*)*)\s*"
 )
+_MOST_OF_PATH = 2_000
 _STEP = re.compile(r"\[\s*(?:\"([^\"\\]*)\"|'([^'\\]*)'|(\d+))\s*\]|\.\s*([A-Za-z_]\w*)")
 
 _Value = TypeVar("_Value")
@@ -41,7 +42,7 @@ def check(expression: str) -> None:
     Raises:
         BadInputError: ``SelectorInvalid``.
     """
-    if not _PATH.fullmatch(expression):
+    if not _path(expression):
         _parsed(expression)
 
 
@@ -56,13 +57,17 @@ def select(value: Any, expression: str) -> Any:
         BadInputError: ``SelectorInvalid``.
         SelectionFailedError: If the value has not what is asked for.
     """
-    if path := _PATH.fullmatch(expression):
+    if path := _path(expression):
         return _followed(value, path, expression)
     fields = _fields(value, expressions.doubled(value))
     try:
         return values.protojson(_parsed(expression).value(fields))
     except (expressions.UndecidedError, OverflowError) as error:
         raise _failed(expression, str(error)) from None
+
+
+def _path(expression: str) -> re.Match[str] | None:
+    return _PATH.fullmatch(expression) if len(expression) <= _MOST_OF_PATH else None
 
 
 def _parsed(expression: str) -> expressions.Expression:

@@ -93,6 +93,7 @@ class TestHolds:
             "int($['s']) == 1",
             "1 / 0 == 1",
             "$['l'][9] == 1",
+            "$['a'] / 2 == 1",
             "parseJson('{') == 1",
             "inputs.elsewhere == 1",
             "inputs.parameters['a'].string_value == '3'",
@@ -116,6 +117,10 @@ class TestHolds:
         with pytest.raises(ModelyardError, match="a text is compared with a number") as caught:
             holds("$['secret'] == 3", secret="hunter2")
         assert "hunter2" not in str(caught.value)
+
+    def test_numbers_are_doubles_as_in_protocol_buffers(self):
+        assert holds("$['a'] == 9007199254740992", a=2**53 + 1) is True
+        assert holds("$['a'] / 2.0 == 1.5") is True
 
     def test_a_number_beyond_doubles_is_an_error(self):
         with pytest.raises(ModelyardError) as caught:
@@ -193,6 +198,7 @@ class TestCheck:
             "1" + "+1" * 3000 + " == 1",
             "inputs" + ".a" * 3000,
             "true" + " == true" * 300,
+            "true" + " == true" * 30,
             "(" * 20 + "1" + "+1+1+1+1+1+1+1+1+1+1+1)" * 20 + " == 1",
         ],
     )

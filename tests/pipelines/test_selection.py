@@ -94,7 +94,14 @@ class TestSelect:
 
     @pytest.mark.parametrize(
         "expression",
-        ["", 'parseJson(string_value)["a"', "unknown_value", "f(string_value)", "1 +"],
+        [
+            "",
+            'parseJson(string_value)["a"',
+            "unknown_value",
+            "f(string_value)",
+            "1 +",
+            "string_value" + "[0]" * 10_000,
+        ],
     )
     def test_what_cannot_be_read_is_refused(self, expression):
         for read in (selection.check, lambda text: selection.select(ROW, text)):

@@ -47,6 +47,9 @@ class TestFromProto:
     def test_integral_numbers_become_ints_everywhere(self, value, expected):
         assert same(values.from_proto(proto(value)), expected)
 
+    def test_keys_are_in_order(self):
+        assert list(values.from_proto(proto({"b": 1, "c": 2, "a": 3}))) == ["a", "b", "c"]
+
     def test_nothing_at_all_is_none(self):
         assert values.from_proto(struct_pb2.Value()) is None
 
