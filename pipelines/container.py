@@ -15,7 +15,7 @@ from pipelines import placeholders
 from pipelines.launchers.base import Job, Resources
 
 Container: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec
-ResourceSpec: TypeAlias = Container.ResourceSpec
+ResourceSpec: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
 
 _QUANTITY = re.compile(
     r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<exponent>[+-]?\d{1,2})|(?P<suffix>[a-zA-Z]{1,2}))?"

@@ -103,6 +103,7 @@ class Environments:
         self.root = root
         self._most = most
         self._days = days
+        self._pruned = False
 
     @contextlib.contextmanager
     def using(
@@ -125,8 +126,10 @@ class Environments:
         """
         folder = self.root / _key(installs)
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = self._hold(folder, installs, log, cancelled)
-        with lock:
+        with self._hold(folder, installs, log, cancelled) as lock:
+            if not self._pruned:
+                self._pruned = True
+                self.prune()
             with contextlib.suppress(OSError):
                 os.utime(folder / _READY)
             yield Environment(folder, lock)
@@ -139,18 +142,15 @@ class Environments:
         cancelled: threading.Event,
     ) -> IO[str]:
         """The environment's lock, shared, when it is complete."""
-        made = False
         while True:
             lock = _take(_lock_of(folder), fcntl.LOCK_SH, cancelled)
             if (folder / _READY).exists():
-                if made:
-                    self.prune()
                 return lock
             lock.close()
             with _take(_lock_of(folder), fcntl.LOCK_EX, cancelled):
                 if not (folder / _READY).exists():
                     self._make(folder, installs, log, cancelled)
-                    made = True
+                    self._pruned = False
 
     def _make(
         self,

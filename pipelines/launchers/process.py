@@ -40,6 +40,7 @@ _NOT_INHERITED = ("MODELYARD_", "PYTHON", "VIRTUAL_ENV")
 _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
 _MODULE = "program/ephemeral_component.py"
+_PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+\.\d+)")
 _GPU_KINDS = re.compile(r"nvidia|gpu", re.IGNORECASE)
 
 
@@ -121,7 +122,7 @@ class ProcessLauncher(Launcher):
     def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
         """Run a job to its end."""
         asked = local_settings.understand(job, self._secret)
-        self._tell(asked.notes, log)
+        self._tell([*asked.notes, *_notes(job)], log)
         limits = [one for one in (job.seconds, asked.seconds) if one is not None]
         deadline = time.monotonic() + min(limits) if limits else None
         component = bootstrap.component([*job.command, *job.arguments])
@@ -218,6 +219,18 @@ class ProcessLauncher(Launcher):
             self._told.update(new)
         for note in new:
             log(note)
+
+
+def _notes(job: Job) -> list[str]:
+    """What of a job's container is not as it would be in one, for people."""
+    found = []
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    image = _PYTHON_IMAGE.search(job.image)
+    if image is not None and image[1] != ours:
+        found.append(f"The image {job.image} is not used: it runs with Python {ours}.")
+    if job.resources.cpu or job.resources.memory:
+        found.append("Limits of CPU and memory are not enforced on processes.")
+    return found
 
 
 def _installs(component: Component) -> Sequence[Install]:

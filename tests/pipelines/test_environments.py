@@ -325,6 +325,15 @@ class TestPrune:
 
         assert (folder / "modelyard-ready").stat().st_mtime > time.time() - 3600
 
+    def test_who_uses_one_first_prunes(self, kept: Environments) -> None:
+        _use(kept)
+        _ready(kept, "old", seconds=100 * 86400)
+        _use(kept)
+        assert "old" in _folders(kept)
+
+        _use(Environments(kept.root))
+        assert "old" not in _folders(kept)
+
     def test_making_one_prunes(self, tmp_path: Path) -> None:
         kept = Environments(tmp_path / "environments", most=1)
         _ready(kept, "old", seconds=100)

@@ -46,6 +46,20 @@ class TestProcessLauncher(Contract):
         yield launcher
         launcher.close()
 
+    def test_what_is_not_as_in_a_container_is_told_once(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        limited = shell(tmp_path / "job", "echo on", resources=Resources(cpu=1))
+        job = dataclasses.replace(limited, image="registry.example/python:2.7-slim")
+
+        ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+        assert run(launcher, job)[1] == [
+            f"The image registry.example/python:2.7-slim is not used: it runs with Python {ours}.",
+            "Limits of CPU and memory are not enforced on processes.",
+            "on",
+        ]
+        assert run(launcher, job)[1] == ["on"]
+
 
 class TestCheck:
     @pytest.fixture
