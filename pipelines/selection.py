@@ -100,7 +100,7 @@ def _fields(value: Any, same: Any) -> dict[str, Any]:
 def _followed(value: Any, path: re.Match[str], expression: str) -> Any:
     fields = _fields(value, value)
     if path["json"]:
-        found = value if isinstance(value, Mapping | list) else _json(value, fields, expression)
+        found = _json(value, fields, expression)
     elif path["field"] in fields:
         found = fields[path["field"]]
     else:
@@ -118,7 +118,7 @@ def _followed(value: Any, path: re.Match[str], expression: str) -> Any:
 
 def _json(value: Any, fields: Mapping[str, Any], expression: str) -> Any:
     if value is not None and not isinstance(value, str):
-        return value  # a number or a truth value is its own JSON
+        return value  # it is what its JSON says
     try:
         return values.from_json(fields["string_value"])
     except ValueError:
