@@ -42,6 +42,7 @@ DAYS = 30.0
 _READY = "modelyard-ready"
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 3.0
+_YOUNG_SECONDS = 60.0
 _JOBS = "jobs"
 _PIP = "pip"
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
@@ -164,7 +165,7 @@ class Environments:
         try:
             _bare(folder)
             for install in installs:
-                _install(folder, install, self._sources(), log, cancelled)
+                _install(folder, install, self._ready(), log, cancelled)
             (folder / _READY).touch()
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -177,10 +178,9 @@ class Environments:
         if installs:
             log(f"An environment was made in {time.monotonic() - began:.1f} s.")
 
-    def _sources(self) -> list[str]:
-        """Where packages lie that were installed already: ours first, then the environments'."""
-        ready = self.root.glob(f"*/{_READY}")
-        return [sysconfig.get_path("purelib"), *(str(one.parent / _LIBRARY) for one in ready)]
+    def _ready(self) -> list[Path]:
+        """The environments that are complete."""
+        return [mark.parent for mark in self.root.glob(f"*/{_READY}")]
 
     @contextlib.contextmanager
     def overlay(self, environment: Environment) -> Iterator[Environment]:
@@ -198,7 +198,7 @@ class Environments:
 
     def prune(self) -> None:
         """Remove what was unused for too long or is too much, and what jobs that died left."""
-        ready = {path.parent: path.stat().st_mtime for path in self.root.glob(f"*/{_READY}")}
+        ready = {folder: _changed(folder / _READY) for folder in self._ready()}
         newest_first = sorted(ready, key=lambda folder: -ready[folder])
         oldest = time.time() - self._days * 86400
         for number, folder in enumerate(newest_first):
@@ -206,7 +206,7 @@ class Environments:
                 _remove_unless_held(folder)
         for folder in (self.root / _JOBS).glob("*/"):
             # A folder exists for a moment before its lock does.
-            if folder.stat().st_mtime < time.time() - 60:
+            if _changed(folder) < time.time() - _YOUNG_SECONDS:
                 _remove_unless_held(folder)
 
 
@@ -238,6 +238,14 @@ def _try(file: IO[str], kind: int) -> bool:
     return True
 
 
+def _changed(path: Path) -> float:
+    """When a path was changed; never, if somebody has removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _remove_unless_held(folder: Path) -> None:
     with _lock_of(folder).open("a+") as lock:
         if _try(lock, fcntl.LOCK_EX):
@@ -254,7 +262,7 @@ def _key(installs: Iterable[Install]) -> str:
 def _bare(folder: Path) -> None:
     """An environment with pip and nothing else, as an image of Python has it."""
     venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
-    if not _borrow(Requirement(_PIP), folder, [sysconfig.get_path("purelib")]):
+    if not _borrow(Requirement(_PIP), folder, []):
         venv.EnvBuilder(symlinks=True, with_pip=True).create(folder)
     _pip_programs(folder)
 
@@ -282,22 +290,35 @@ def _overlay(folder: Path, environment: Environment) -> None:
     (folder / _LIBRARY / "modelyard.pth").write_text(line)
 
 
-def _borrow(requirement: Requirement, folder: Path, sources: Sequence[str]) -> bool:
-    """Copy a package from where it was installed already; whether it was found."""
-    for source in sources:
-        for found in metadata.distributions(name=requirement.name, path=[source]):
-            files = found.files
-            direct = found.read_text("direct_url.json")
-            if direct or not files or not requirement.specifier.contains(found.version, True):
+def _borrow(requirement: Requirement, folder: Path, others: Sequence[Path]) -> bool:
+    """Copy a package from ours, or from an environment that has it; whether it was found."""
+    if _copied(requirement, folder, sysconfig.get_path("purelib")):
+        return True
+    for other in others:
+        if not _lock_of(other).exists():
+            continue
+        with _lock_of(other).open("a+") as lock:
+            # Held meanwhile, or else it could be removed under our hands.
+            held = _try(lock, fcntl.LOCK_SH) and (other / _READY).exists()
+            if held and _copied(requirement, folder, str(other / _LIBRARY)):
+                return True
+    return False
+
+
+def _copied(requirement: Requirement, folder: Path, source: str) -> bool:
+    for found in metadata.distributions(name=requirement.name, path=[source]):
+        # What came from an address or a path may be something else under the same version.
+        direct = found.read_text("direct_url.json")
+        if direct or not found.files or not requirement.specifier.contains(found.version, True):
+            continue
+        for file in found.files:
+            origin = Path(str(found.locate_file(file)))
+            if file.parts[0] == ".." or file.is_absolute() or not origin.is_file():
                 continue
-            for file in files:
-                origin = Path(str(found.locate_file(file)))
-                if file.parts[0] == ".." or file.is_absolute() or not origin.is_file():
-                    continue
-                target = folder / _LIBRARY / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(origin, target)
-            return True
+            target = folder / _LIBRARY / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(origin, target)
+        return True
     return False
 
 
@@ -321,7 +342,7 @@ def _exact(requirement: Requirement) -> bool:
 def _install(
     folder: Path,
     install: Install,
-    sources: Sequence[str],
+    others: Sequence[Path],
     log: Callable[[str], None],
     cancelled: threading.Event,
 ) -> None:
@@ -332,7 +353,7 @@ def _install(
             install.alone
             and requirement is not None
             and _exact(requirement)
-            and _borrow(requirement, folder, sources)
+            and _borrow(requirement, folder, others)
         )
     ]
     if not left:

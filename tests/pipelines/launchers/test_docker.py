@@ -137,6 +137,14 @@ class TestDockerLauncher(Contract):
     ) -> None:
         assert run(launcher, shell(tmp_path / "job", "exit 125"))[0].code == 125
 
+    def test_its_container_is_removed_however_it_ended(
+        self, launcher: Launcher, state: Path, tmp_path: Path
+    ) -> None:
+        run(launcher, shell(tmp_path / "job", "sleep 600", seconds=0.5))
+
+        (name,) = _value(_call(state), "--name")
+        assert _calls(state)[-1] == ["rm", "-f", "-v", name]
+
     def test_no_image(self, launcher: Launcher, tmp_path: Path) -> None:
         with pytest.raises(BadInputError, match="names no image"):
             launcher.check(dataclasses.replace(shell(tmp_path / "job", ""), image=""))

@@ -131,6 +131,43 @@ class TestCheck:
             ProcessLauncher(environments, Settings(gpus="0")).check(job)
 
 
+class TestGpus:
+    @pytest.fixture
+    def launcher(self, environments: Environments) -> Iterator[ProcessLauncher]:
+        # A name that no other run of the machine waits for.
+        launcher = ProcessLauncher(
+            environments, Settings(stop_grace_seconds=0.5, gpus=f"test-{os.getpid()}")
+        )
+        yield launcher
+        launcher.close()
+
+    def test_a_job_sees_its_own_and_one_that_waits_can_be_stopped(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        asked = Resources(accelerator="nvidia.com/gpu", accelerators=1)
+        holds = 'echo "$CUDA_VISIBLE_DEVICES"; while [ ! -e go ]; do sleep 0.02; done'
+        first = shell(tmp_path / "first", holds, resources=asked)
+        second = shell(tmp_path / "second", "echo begun", resources=asked)
+        cancelled = threading.Event()
+        seen: list[str] = []
+        waited: list[str] = []
+
+        def waiting(line: str) -> None:
+            waited.append(line)
+            cancelled.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            holding = pool.submit(launcher.run, first, seen.append, threading.Event())
+            eventually(lambda: seen, "the first runs")
+            stopped = launcher.run(second, waiting, cancelled)
+            (tmp_path / "first" / "go").touch()
+            assert holding.result() == Ended(0)
+
+        assert seen == [f"test-{os.getpid()}"]
+        assert waited == [f"Waiting for a GPU: test-{os.getpid()} by the-task"]
+        assert stopped == Ended(-signal.SIGTERM, "It was stopped before it began.")
+
+
 class TestEnvironment:
     @pytest.fixture(params=[True, False], ids=["warm", "cold"])
     def launcher(
@@ -397,6 +434,20 @@ def run() -> list:
 
         _, _, second = self._parents(launcher, python(tmp_path / "job2", self._PARENTS))
         assert second != first
+        assert "warm.py" in " ".join(psutil.Process(second).cmdline())
+
+    def test_an_interpreter_keeps_its_environment(
+        self, tmp_path: Path, settings: Settings
+    ) -> None:
+        kept = Environments(tmp_path / "environments", most=0)
+        launcher = ProcessLauncher(kept, settings)
+        assert run(launcher, python(tmp_path / "job1", _ANSWER))[0] == Ended(0)
+        kept.prune()
+        assert len(list(kept.root.glob("*/modelyard-ready"))) == 1
+
+        launcher.close()
+        kept.prune()
+        assert list(kept.root.glob("*/modelyard-ready")) == []
 
     def test_an_idle_interpreter_is_ended(
         self, environments: Environments, settings: Settings, tmp_path: Path
