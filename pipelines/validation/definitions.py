@@ -50,10 +50,7 @@ def check(component: ir.ComponentSpec, place: str, faults: Faults) -> None:
     if component.WhichOneof("implementation") == "dag":
         check_names(component.dag.tasks, f"{place}.dag.tasks", faults)
     for name, parameter in sorted(inputs.parameters.items()):
-        _check_type(parameter, f"{place}.inputDefinitions.parameters.{name}", faults)
         _check_default(parameter, f"{place}.inputDefinitions.parameters.{name}", faults)
-    for name, output in sorted(outputs.parameters.items()):
-        _check_type(output, f"{place}.outputDefinitions.parameters.{name}", faults)
 
 
 def check_names(names: Iterable[str], place: str, faults: Faults) -> None:
@@ -65,11 +62,6 @@ def check_names(names: Iterable[str], place: str, faults: Faults) -> None:
         elif len(name.encode()) > _LONGEST:
             problem = f"The name is longer than {_LONGEST} bytes."
             faults.add(f"{place}.{name[:30]}…", problem, "Shorten it.")
-
-
-def _check_type(spec: Parameter, place: str, faults: Faults) -> None:
-    if spec.parameter_type and spec.parameter_type not in set(values.ParameterType):
-        faults.add(f"{place}.parameterType", f"There is no type {spec.parameter_type}.")
 
 
 def _check_default(spec: ir.ComponentInputsSpec.ParameterSpec, place: str, faults: Faults) -> None:

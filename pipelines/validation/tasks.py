@@ -61,9 +61,6 @@ def check(
 
 
 def _check_policies(task: ir.PipelineTaskSpec, place: str, faults: Faults) -> None:
-    strategy = task.trigger_policy.strategy
-    if strategy not in ir.PipelineTaskSpec.TriggerPolicy.TriggerStrategy.values():
-        faults.add(f"{place}.triggerPolicy.strategy", f"There is no strategy {strategy}.")
     retry = task.retry_policy
     wrong = {
         "maxRetryCount": retry.max_retry_count < 0,
