@@ -29,80 +29,79 @@ _GIVEN = {
 }
 _MADE = {("name-secret", "Output"): "made-up"}
 
+# What the corpus asks for without any value from elsewhere.
+_FIXED = {
+    "env": [
+        {
+            "name": "PASSWORD",
+            "valueFrom": {"secretKeyRef": {"name": "s", "key": "password", "optional": False}},
+        },
+        {
+            "name": "KEY",
+            "valueFrom": {"configMapKeyRef": {"name": "c", "key": "key", "optional": False}},
+        },
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ],
+    "volumes": [
+        {"name": "secret-0", "secret": {"secretName": "s", "optional": True}},
+        {"name": "config-map-0", "configMap": {"name": "c", "optional": False}},
+        {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+        {
+            "name": "big",
+            "ephemeral": {
+                "volumeClaimTemplate": {
+                    "metadata": {"labels": {"a": "b"}},
+                    "spec": {
+                        "accessModes": ["ReadWriteOnce"],
+                        "resources": {"requests": {"storage": "5Gi"}},
+                    },
+                }
+            },
+        },
+    ],
+    "volumeMounts": [
+        {"name": "secret-0", "mountPath": "/secret"},
+        {"name": "config-map-0", "mountPath": "/config"},
+        {"name": "scratch", "mountPath": "/scratch"},
+        {"name": "big", "mountPath": "/big"},
+    ],
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [
+        {
+            "key": "k",
+            "operator": "Equal",
+            "value": "v",
+            "effect": "NoExecute",
+            "tolerationSeconds": 30,
+        }
+    ],
+    "affinity": {
+        "nodeAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 10,
+                    "preference": {
+                        "matchExpressions": [
+                            {"key": "zone", "operator": "In", "values": ["a", "b"]}
+                        ]
+                    },
+                }
+            ]
+        }
+    },
+    "imagePullSecrets": [{"name": "registry"}],
+    "imagePullPolicy": "Always",
+    "metadata": {"labels": {"team": "blue"}, "annotations": {"note": "text"}},
+    "activeDeadlineSeconds": 120,
+    "securityContext": {"runAsUser": 1000, "runAsGroup": 0},
+}
+
 
 class TestFixed:
     def test_everything_that_the_compiler_writes(self) -> None:
         pod = platform.resolve(_settings("exec-add"), {})
 
-        assert pod == {
-            "env": [
-                {
-                    "name": "PASSWORD",
-                    "valueFrom": {
-                        "secretKeyRef": {"name": "s", "key": "password", "optional": False}
-                    },
-                },
-                {
-                    "name": "KEY",
-                    "valueFrom": {
-                        "configMapKeyRef": {"name": "c", "key": "key", "optional": False}
-                    },
-                },
-                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            ],
-            "volumes": [
-                {"name": "secret-0", "secret": {"secretName": "s", "optional": True}},
-                {"name": "config-map-0", "configMap": {"name": "c", "optional": False}},
-                {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
-                {
-                    "name": "big",
-                    "ephemeral": {
-                        "volumeClaimTemplate": {
-                            "metadata": {"labels": {"a": "b"}},
-                            "spec": {
-                                "accessModes": ["ReadWriteOnce"],
-                                "resources": {"requests": {"storage": "5Gi"}},
-                            },
-                        }
-                    },
-                },
-            ],
-            "volumeMounts": [
-                {"name": "secret-0", "mountPath": "/secret"},
-                {"name": "config-map-0", "mountPath": "/config"},
-                {"name": "scratch", "mountPath": "/scratch"},
-                {"name": "big", "mountPath": "/big"},
-            ],
-            "nodeSelector": {"disk": "ssd"},
-            "tolerations": [
-                {
-                    "key": "k",
-                    "operator": "Equal",
-                    "value": "v",
-                    "effect": "NoExecute",
-                    "tolerationSeconds": 30,
-                }
-            ],
-            "affinity": {
-                "nodeAffinity": {
-                    "preferredDuringSchedulingIgnoredDuringExecution": [
-                        {
-                            "weight": 10,
-                            "preference": {
-                                "matchExpressions": [
-                                    {"key": "zone", "operator": "In", "values": ["a", "b"]}
-                                ]
-                            },
-                        }
-                    ]
-                }
-            },
-            "imagePullSecrets": [{"name": "registry"}],
-            "imagePullPolicy": "Always",
-            "metadata": {"labels": {"team": "blue"}, "annotations": {"note": "text"}},
-            "activeDeadlineSeconds": 120,
-            "securityContext": {"runAsUser": 1000, "runAsGroup": 0},
-        }
+        assert pod == _FIXED
 
     def test_nothing_asks_for_nothing(self) -> None:
         assert platform.resolve(platform.read({}), {}) == {}

@@ -8,6 +8,9 @@ from tests.pipelines import corpus
 from tests.pipelines.mutating import drop, faults_of, loaded, read, set_at
 
 _ROOT = "root/dag/tasks"
+_DATA = f"{_ROOT}/train/inputs/artifacts/data"
+_STATUS = "components/comp-tell/inputDefinitions/parameters/status"
+_OUT = "root/dag/outputs/parameters/Output"
 _CONTAINER = "deploymentSpec/executors/exec-add/container"
 
 
@@ -145,15 +148,15 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
      ".parameterExpressionSelector", "cannot be read"),
     ("artifacts", drop(f"{_ROOT}/train/inputs/artifacts"),
      "root.dag.tasks.train.inputs.artifacts.data", "is not given it"),
-    ("artifacts", set_at(f"{_ROOT}/train/inputs/artifacts/data/taskOutputArtifact/producerTask",
+    ("artifacts", set_at(f"{_DATA}/taskOutputArtifact/producerTask",
                        "w"),
      "root.dag.tasks.train.inputs.artifacts.data", "There is no task 'w'"),
-    ("artifacts", set_at(f"{_ROOT}/train/inputs/artifacts/data/taskOutputArtifact/outputArtifactKey",
+    ("artifacts", set_at(f"{_DATA}/taskOutputArtifact/outputArtifactKey",
                        "x"),
      "root.dag.tasks.train.inputs.artifacts.data", "write has no output artifact 'x'"),
-    ("artifacts", set_at(f"{_ROOT}/train/inputs/artifacts/data", {"componentInputArtifact": "x"}),
+    ("artifacts", set_at(f"{_DATA}", {"componentInputArtifact": "x"}),
      "root.dag.tasks.train.inputs.artifacts.data", "root has no input artifact 'x'"),
-    ("artifacts", set_at(f"{_ROOT}/train/inputs/artifacts/data", {}),
+    ("artifacts", set_at(f"{_DATA}", {}),
      "root.dag.tasks.train.inputs.artifacts.data", "Nothing is given"),
     ("artifacts", set_at("components/comp-train/inputDefinitions/artifacts/data/artifactType/"
                        "schemaTitle", "system.Model"),
@@ -222,13 +225,13 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
     ("exit_handling", set_at(f"{_ROOT}/tell/inputs/parameters/status/taskFinalStatus/producerTask",
                            "x"),
      "root.dag.tasks.tell.inputs.parameters.status", "There is no task 'x'"),
-    ("exit_handling", set_at("components/comp-tell/inputDefinitions/parameters/status/parameterType",
+    ("exit_handling", set_at(f"{_STATUS}/parameterType",
                            "BOOLEAN"),
      "root.dag.tasks.tell.inputs.parameters.status", "true or false is wanted"),
     # What DAGs hand on
-    ("adding", set_at("root/dag/outputs/parameters/Output/valueFromParameter/producerSubtask", "x"),
+    ("adding", set_at(f"{_OUT}/valueFromParameter/producerSubtask", "x"),
      "root.dag.outputs.parameters.Output.valueFromParameter.producerSubtask", "no task 'x'"),
-    ("adding", set_at("root/dag/outputs/parameters/Output/valueFromParameter/outputParameterKey",
+    ("adding", set_at(f"{_OUT}/valueFromParameter/outputParameterKey",
                     "x"),
      "root.dag.outputs.parameters.Output.valueFromParameter.outputParameterKey", "'x'"),
     ("adding", set_at("root/dag/outputs/parameters/Output", {}),
@@ -259,7 +262,7 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
                        {"taskOutputParameter": {"producerTask": "write",
                                                 "outputParameterKey": "data"}}),
      "root.dag.tasks.write.inputs.parameters.text", "data of write is an artifact"),
-    ("artifacts", set_at(f"{_ROOT}/train/inputs/artifacts/data",
+    ("artifacts", set_at(f"{_DATA}",
                        {"taskOutputArtifact": {"producerTask": "train",
                                                "outputArtifactKey": "Output"}}),
      "root.dag.tasks.train.inputs.artifacts.data", "Output of train is a parameter"),
