@@ -124,7 +124,9 @@ class TestUsing:
 
     def test_kfp_of_a_version_that_is_there_is_not_downloaded(self, kept: Environments) -> None:
         extensions = 'no-such-package>=3; python_version<"3.9"'
-        folder = _use(kept, Install((_KFP, extensions), ("--no-deps",)))
+        log: list[str] = []
+        folder = _use(kept, Install((_KFP, extensions), ("--no-deps",)), log=log)
+        assert not any(line.startswith("Installing") for line in log)
 
         code = "import kfp, kfp.dsl.executor_main; print(kfp.__version__, kfp.__file__)"
         version, _, file = subprocess.run(
@@ -139,6 +141,8 @@ class TestUsing:
     ) -> None:
         # Not by a path: pip marks those, as they may hold something else the next time.
         first = _use(kept, package("one"))
+        with pytest.raises(BadInputError):
+            _use(kept, Install(("sample-one==1",), ("--no-deps",)))
         next(first.glob("lib/*/site-packages/sample_one-1.dist-info/direct_url.json")).unlink()
 
         folder = _use(kept, Install(("sample-one==1",), ("--no-deps",)), package("two"))
