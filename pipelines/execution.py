@@ -7,6 +7,7 @@ so their depth and their number cost memory alone.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import queue
@@ -15,12 +16,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from infra.errors import BadInputError, ModelyardError
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra.errors import BadInputError, ModelyardError
 from pipelines import conditions, graph, resolution, selection
 from pipelines.artifacts import Bundle
 from pipelines.pipeline import ROOT, Pipeline
@@ -40,6 +41,9 @@ class Leaf:
         task: The task.
         component: The name of the component that it runs.
         inputs: What it is given.
+        given: The parameters that its DAG is given.
+        beside: What the tasks of its DAG that it waits for have handed on, by their names and
+            those of their outputs.
         attempt: 1 at first, more when it is retried.
     """
 
@@ -47,6 +51,8 @@ class Leaf:
     task: ir.PipelineTaskSpec
     component: str
     inputs: Bundle
+    given: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     attempt: int = 1
 
 
@@ -103,6 +109,8 @@ class _Task:
     attempt: int = 1
     began: float = 0.0
     inputs: Bundle = field(default_factory=Bundle)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[tuple[str, str], Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -164,16 +172,25 @@ class Execution:
         self._running = 0
 
     def run(self, arguments: Bundle) -> End:
-        """Run it to its end, with the arguments that are given and complete."""
+        """Run it to its end, with the arguments that are given and complete.
+
+        Where this thread is interrupted, what runs is ended before that goes on.
+        """
         final: list[End] = []
         self._soon(lambda: self._open("", ROOT, arguments, final.append))
-        while not final:
-            self._begin_ready()
-            try:
-                self._events.get(timeout=self._seconds())()
-            except queue.Empty:
-                pass
+        try:
+            self._until(lambda: bool(final))
+        except BaseException:
+            self._cancelled.set()
+            self._until(lambda: self._running == 0)
+            raise
         return final[0]
+
+    def _until(self, over: Callable[[], bool]) -> None:
+        while not over():
+            self._begin_ready()
+            with contextlib.suppress(queue.Empty):
+                self._events.get(timeout=self._seconds())()
 
     def _soon(self, event: Callable[[], None]) -> None:
         """Have something done next. What happens in turn is not done within, but after it."""
@@ -263,7 +280,9 @@ class Execution:
                 lambda value, parameters: self._work.fill(task.path, value, parameters),
             )  # fmt: skip
             condition = task.spec.trigger_policy.condition
-            if condition and not conditions.holds(condition, task.inputs.parameters):
+            if condition and not conditions.holds(
+                condition, task.inputs.parameters, task.inputs.artifacts
+            ):
                 self._finish(scope, task, End(TaskState.SKIPPED, reason="Its condition is false."))
                 return
         except resolution.InputMissingError as error:
@@ -283,6 +302,12 @@ class Execution:
         def ended(end: End) -> None:
             self._finish(scope, task, end)
 
+        task.given = scope.given.parameters
+        task.beside = {
+            (before, key): value
+            for before in graph.upstream(scope.dag)[task.name]
+            for key, value in scope.ends[before].outputs.parameters.items()
+        }
         name = task.spec.component_ref.name
         if self._kind(task) == "loop":
             self._tell(task, TaskState.RUNNING)
@@ -303,7 +328,8 @@ class Execution:
                 self._tell(task, TaskState.RUNNING)
             self._open(path, component, inputs, ended)
         else:
-            self._ready.append((task, Leaf(path, task.spec, component, inputs), ended))
+            leaf = Leaf(path, task.spec, component, inputs, task.given, task.beside)
+            self._ready.append((task, leaf, ended))
 
     def _kind(self, task: _Task) -> str:
         if task.spec.WhichOneof("iterator"):
@@ -351,9 +377,7 @@ class Execution:
                 self._end_loop(loop)
 
         tell(TaskState.RUNNING)
-        self._soon(
-            lambda: self._run(loop.task, path, loop.component, loop.each[number], ended)
-        )
+        self._soon(lambda: self._run(loop.task, path, loop.component, loop.each[number], ended))
 
     def _end_loop(self, loop: _Loop) -> None:
         ends = [loop.ends[number] for number in range(len(loop.each))]
@@ -394,7 +418,7 @@ class Execution:
 
     def _begin(self, task: _Task, leaf: Leaf, ended: Callable[[End], None]) -> None:
         self._running += 1
-        self._see_leaf(task, leaf, TaskState.RUNNING)
+        self._tell_leaf(task, leaf, TaskState.RUNNING)
         future = self._work.submit(leaf)
         future.add_done_callback(
             lambda done: self._soon(lambda: self._leaf_ended(task, leaf, ended, done))
@@ -415,14 +439,11 @@ class Execution:
             final = False
         policy = leaf.task.retry_policy
         if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
-            again = Leaf(leaf.path, leaf.task, leaf.component, leaf.inputs, leaf.attempt + 1)
+            again = replace(leaf, attempt=leaf.attempt + 1)
             at = time.monotonic() + backoff(policy, leaf.attempt)
-            self._see_leaf(task, again, TaskState.WAITING, end)
+            self._tell_leaf(task, again, TaskState.WAITING)
             heapq.heappush(self._later, (at, next(self._numbers), (task, again, ended)))
             return
-        task.attempt = leaf.attempt
-        if leaf.path != task.path:  # an iteration of a loop over a leaf
-            self._see_leaf(task, leaf, end.state, end)
         ended(end)
 
     # What is told
@@ -436,12 +457,10 @@ class Execution:
             )
         )  # fmt: skip
 
-    def _see_leaf(
-        self, task: _Task, leaf: Leaf, state: TaskState, end: End | None = None
-    ) -> None:
-        if leaf.path == task.path:
+    def _tell_leaf(self, task: _Task, leaf: Leaf, state: TaskState) -> None:
+        if leaf.path == task.path:  # else it is an iteration, which is told of by its loop
             task.attempt = leaf.attempt
-            self._tell(task, state, end if state in DONE | BROKEN else None)
+            self._tell(task, state)
 
 
 def backoff(policy: ir.PipelineTaskSpec.RetryPolicy, attempt: int) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from infra.errors import ModelyardError
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra.errors import ModelyardError
 from pipelines import selection, values
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.states import DONE, End
+from pipelines.states import End
 
 _ABSENT = object()
 
@@ -106,7 +106,8 @@ def _completed(
                     "What hands it on was skipped, failed, or was not given.",
                 )
         else:
-            found[key] = values.checked(found[key], spec.parameter_type, f"{name}.{key}")
+            place = f"{name}.{key}"
+            found[key] = values.fitted(found[key], spec.parameter_type, place, spec.literals)
     return found
 
 
@@ -144,20 +145,17 @@ def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
     """
     parameters: dict[str, Any] = {}
     for key, spec in dag.outputs.parameters.items():
-        if spec.WhichOneof("kind") == "value_from_oneof":
-            selectors = [
-                (one.producer_subtask, one.output_parameter_key)
-                for one in spec.value_from_oneof.parameter_selectors
-            ]
-        else:
-            one = spec.value_from_parameter
-            selectors = [(one.producer_subtask, one.output_parameter_key)]
-        _put(parameters, key, selectors, ends, lambda end: end.outputs.parameters)
+        one_of = spec.WhichOneof("kind") == "value_from_oneof"
+        chosen = (
+            spec.value_from_oneof.parameter_selectors if one_of else [spec.value_from_parameter]
+        )
+        pairs = [(one.producer_subtask, one.output_parameter_key) for one in chosen]
+        _put(parameters, key, pairs, ends, lambda task: ends[task].outputs.parameters)
     artifacts: dict[str, Artifact | list[Artifact]] = {}
-    for key, chosen in dag.outputs.artifacts.items():
+    for key, handed in dag.outputs.artifacts.items():
         pairs = [(one.producer_subtask, one.output_artifact_key)
-                 for one in chosen.artifact_selectors]  # fmt: skip
-        _put(artifacts, key, pairs, ends, lambda end: end.outputs.artifacts)
+                 for one in handed.artifact_selectors]  # fmt: skip
+        _put(artifacts, key, pairs, ends, lambda task: ends[task].outputs.artifacts)
     return Bundle(parameters, artifacts)
 
 
@@ -166,18 +164,14 @@ def _put(
     key: str,
     selectors: list[tuple[str, str]],
     ends: Mapping[str, End],
-    of: Callable[[End], Mapping[str, Any]],
+    of: Callable[[str], Mapping[str, Any]],
 ) -> None:
     """The output of the only task that a DAG output names, or of the one that came about."""
-    came = [(task, name) for task, name in selectors if ends[task].state in DONE]
-    if len(selectors) > 1 and not came:
-        tasks = ", ".join(task for task, _ in selectors)
-        raise InputMissingError(
-            f"None of {tasks} has come about, so that there is no {key}.",
-            "One branch of an alternative must run.",
-            code="NothingSelected",
-        )
-    for task, name in came[:1]:
-        handed = of(ends[task])
+    if len(selectors) > 1:
+        states = {task: ends[task].state for task, _ in selectors}
+        found[key] = selection.one_of(selectors, states, of)
+        return
+    for task, name in selectors:
+        handed = of(task)
         if name in handed:
             found[key] = handed[name]

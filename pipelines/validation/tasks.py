@@ -254,7 +254,7 @@ class _Task:
         if text == WORKSPACE and not self.survey.has_workspace:
             self.faults.add(place, NO_WORKSPACE, MEND_WORKSPACE)
         try:
-            found = placeholders.check(text)
+            found = placeholders.check_constant(text)
         except BadInputError as error:
             self.faults.add_error(place, error)
             return
