@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import prefect.context
 import psycopg
 from psycopg import sql
 from sqlalchemy.exc import OperationalError
@@ -22,6 +23,9 @@ from registry import catalogue, schedules
 from schedules.scheduler import Scheduler
 
 _RETRY_SECONDS = 1.0
+# A Prefect that hangs must not keep slots from being decided, nor the lease from being renewed;
+# the scheduler asks again by itself.
+_PATIENCE = {"PREFECT_API_REQUEST_TIMEOUT": "5", "PREFECT_CLIENT_MAX_RETRIES": "0"}
 _logger = logging.getLogger("modelyard.scheduler")
 
 
@@ -101,6 +105,8 @@ def main() -> None:
     """Schedule until a signal ends it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    os.environ.update(_PATIENCE)
+    prefect.context.refresh_global_settings_context()
     scheduler = Scheduler(FlowRuns(), f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}")
     with _announced(), _stopped_by_signals() as stopped:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Cancelling
@@ -21,10 +21,17 @@ def ask_to_stop(run_id: str) -> None:
             return
         if state is None or state.type == StateType.SCHEDULED:
             client.set_flow_run_state(found, Cancelled(message="Stopped."))
-            if client.read_flow_run(found).run_count == run.run_count:
+            if not _claimed(client, found):
                 return
         # It has begun, perhaps just now, so that somebody has to end its process.
         client.set_flow_run_state(found, Cancelling(message="Stopping."), force=True)
+
+
+def _claimed(client: SyncPrefectClient, run: UUID) -> bool:
+    """Whether a worker had taken a run before it was cancelled, and so may run it all the same."""
+    types = [state.type for state in client.read_flow_run_states(run)]  # in their order
+    before = types[: -1 - types[::-1].index(StateType.CANCELLED)]
+    return bool(before) and before[-1] != StateType.SCHEDULED
 
 
 def go_on(run_id: str) -> None:

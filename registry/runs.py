@@ -27,10 +27,10 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled, Cancelling
+from prefect.states import AwaitingRetry
 
 from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
@@ -41,6 +41,7 @@ from registry import (
     model_versions,
     models,
     names,
+    run_requests,
     schedules,
     statuses,
     tracking,
@@ -344,11 +345,7 @@ def stop(key: str) -> dict[str, Any]:
                 f"The run {run.name} has ended: it is {statuses.word(flow, run.state)}.",
                 "Only a run that goes on can be stopped.",
             )
-        waiting = run.state is None or run.state.type == StateType.SCHEDULED
-        asked: State[None] = (
-            Cancelled(message="Stopped.") if waiting else Cancelling(message="Stopping.")
-        )
-        client.set_flow_run_state(run.id, asked)
+    run_requests.ask_to_stop(str(run.id))
     history.record(_NOUN, str(run.id), "stop")
     if not wait(str(run.id), _STOP_SECONDS):
         raise ConflictError(

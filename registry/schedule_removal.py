@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,11 +52,7 @@ def archive(open_session: Session, row: ScheduleModel) -> None:
         row: The schedule, which nobody else changes meanwhile.
     """
     connection = open_session.connection()
-    queue = slots.queue(connection, row.id, float("inf"))
-    slots.change(
-        connection,
-        [replace(one, fate=Fate.SKIPPED, reason=DELETED) for one in queue if not one.begun],
-    )
+    slots.decide_waiting(connection, row.id, Fate.SKIPPED, DELETED)
     row.archived_at = row.changed_at = datetime.now(UTC)
     row.changed_by = identity.caller()
     schedules.tell(connection, row.id)
@@ -80,10 +75,7 @@ def release(schedule: str) -> None:
             row = schedules.find(open_session, schedule, lock=True)
             row.archived_at = None
             connection = open_session.connection()
-            gone = slots.of(connection, row.id, reason=DELETED)
-            slots.change(
-                connection, [replace(one, fate=Fate.WAITING, reason=_AGAIN) for one in gone]
-            )
+            slots.decide_waiting(connection, row.id, Fate.WAITING, _AGAIN, was=DELETED)
             schedules.tell(connection, row.id)
     except IntegrityError:
         raise ConflictError(

@@ -251,6 +251,13 @@ def unregistered(connection: Connection) -> dict[str, str]:
     return {row.id: row.deployment for row in connection.execute(wanted.where(*new))}
 
 
+def stalled(connection: Connection) -> dict[str, str]:
+    """The ids of the schedules that no scheduler can work with, with their deployments."""
+    wanted = select(ScheduleModel.id, ScheduleModel.deployment)
+    wrong = (ScheduleModel.error != "", ScheduleModel.archived_at.is_(None))
+    return {row.id: row.deployment for row in connection.execute(wanted.where(*wrong))}
+
+
 def register(connection: Connection, found: Mapping[str, str]) -> None:
     """Write that schedules are known to a scheduler, or why it can do nothing with them."""
     if not found:
@@ -286,9 +293,18 @@ def decided(connection: Connection, found: Mapping[str, tuple[int, int | None]])
     )
 
 
-def with_ids(connection: Connection, ids: Collection[str]) -> list[Any]:
-    """The schedules of these ids."""
-    return list(connection.execute(select(_TABLE).where(_TABLE.c.id.in_(ids))))
+def with_ids(connection: Connection, ids: Collection[str], *, lock: bool = False) -> list[Any]:
+    """The schedules of these ids.
+
+    Args:
+        connection: Where they are read.
+        ids: The ids.
+        lock: Whether nobody may change them until the transaction's end; those that somebody
+            changes just now are left out.
+    """
+    wanted = select(_TABLE).where(_TABLE.c.id.in_(ids)).order_by(_TABLE.c.id)
+    wanted = wanted.with_for_update(skip_locked=True) if lock else wanted
+    return list(connection.execute(wanted))
 
 
 def next_slot(connection: Connection) -> int | None:

@@ -7,7 +7,7 @@ So whatever dies when, a slot has one fate and at most one run.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -152,7 +152,7 @@ def _read(
     first = SlotModel.slot if newest is None else SlotModel.slot.desc()
     wanted = select(*_COLUMNS).where(*where).order_by(first, SlotModel.kind)
     wanted = wanted.limit(oldest if newest is None else newest)
-    wanted = wanted.with_for_update() if lock else wanted
+    wanted = wanted.with_for_update(skip_locked=True) if lock else wanted
     return [Slot(**row._mapping) for row in connection.execute(wanted)]
 
 
@@ -178,17 +178,43 @@ def waiting(connection: Connection) -> dict[str, float]:
 
 
 def queue(
-    connection: Connection, schedule: str, now: float, most: int | None = None
+    connection: Connection, schedule: str, now: float, most: int, *, own: bool = True
 ) -> list[Slot]:
     """A schedule's slots that wait and need not wait longer, the oldest first.
 
-    Nobody else changes them until the transaction's end: who begins a run and who deletes the
-    schedule decide one after the other.
+    Args:
+        connection: Where they are read; nobody else changes them until its transaction ends.
+        schedule: The schedule's id.
+        now: The present.
+        most: How many.
+        own: Whether the schedule's own are among them; those that somebody has asked for are, and
+            those whose run's creation has begun.
     """
+    wanted = [] if own else [or_(SlotModel.kind != Kind.SCHEDULED, SlotModel.begun)]
     return _read(
         connection, SlotModel.schedule == schedule, SlotModel.fate == Fate.WAITING,
-        SlotModel.not_before <= now, oldest=most, lock=True,
+        SlotModel.not_before <= now, *wanted, oldest=most, lock=True,
     )  # fmt: skip
+
+
+def decide_waiting(
+    connection: Connection, schedule: str, fate: Fate, reason: str, *, was: str = ""
+) -> None:
+    """Give a fate to all slots of a schedule at once that wait, and whose runs do not exist.
+
+    Args:
+        connection: Where it is written.
+        schedule: The schedule's id.
+        fate: ``waiting`` says what they wait for; ``skipped`` skips them.
+        reason: Why.
+        was: Instead of those that wait: those that were skipped for this reason.
+    """
+    before = SlotModel.reason == was if was else SlotModel.reason != reason
+    own = (
+        SlotModel.schedule == schedule, ~SlotModel.begun, before,
+        SlotModel.fate == (Fate.SKIPPED if was else Fate.WAITING),
+    )  # fmt: skip
+    connection.execute(update(SlotModel).where(*own).values(fate=fate, reason=reason))
 
 
 def active(connection: Connection, schedules: Collection[str] | None = None) -> list[Slot]:
@@ -252,11 +278,29 @@ def with_runs(connection: Connection, schedule: str, after: int, until: int) -> 
     return set(connection.scalars(wanted))
 
 
+def backfilled(connection: Connection, decided: Mapping[str, int]) -> dict[str, set[int]]:
+    """Slots that somebody has asked for before they were decided, by their schedule.
+
+    Args:
+        connection: Where they are read.
+        decided: Until when each schedule was decided.
+    """
+    found: dict[str, set[int]] = {schedule: set() for schedule in decided}
+    if decided:
+        wanted = select(SlotModel.schedule, SlotModel.slot).where(
+            SlotModel.schedule.in_(decided), SlotModel.slot > min(decided.values()),
+            SlotModel.kind == Kind.BACKFILL, SlotModel.fate != Fate.SKIPPED,
+        )  # fmt: skip
+        for schedule, slot in connection.execute(wanted):
+            found[schedule].add(slot)
+    return found
+
+
 def last_ended(connection: Connection, schedule: str, since: int, count: int) -> Sequence[str]:
-    """What the newest slots' runs have ended as, from the slot ``since`` on, the newest first."""
-    own = (SlotModel.schedule == schedule, SlotModel.slot >= since)
+    """What the runs that were made last have ended as, from ``since`` on, the newest first."""
+    own = (SlotModel.schedule == schedule, SlotModel.run_at >= since)
     wanted = select(SlotModel.run_state).where(*own, SlotModel.run_state.is_not(None))
-    wanted = wanted.order_by(SlotModel.slot.desc()).limit(count)
+    wanted = wanted.order_by(SlotModel.run_at.desc(), SlotModel.slot.desc()).limit(count)
     return [str(state) for state in connection.scalars(wanted)]
 
 

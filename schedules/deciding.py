@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,7 @@ MOST_RUNS = 10_000
 _MOST_SKIPPED_ROWS = 1_000
 
 QUEUED = "Queued"
+BACKFILLED = "Backfilled"
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class Decision:
     next_slot: int | None
 
 
-def decide(subject: Subject, now: float, by: str) -> Decision:
+def decide(subject: Subject, now: float, by: str, backfilled: Collection[int] = ()) -> Decision:
     """What becomes of the slots that nothing was decided about until now.
 
     Args:
         subject: The schedule.
         now: The present, in seconds since 1970.
         by: Who decides.
+        backfilled: Slots that somebody has asked for already; they have no second run.
     """
     until = max(int(now), subject.decided_until)
     verdict = missed(
@@ -56,7 +58,12 @@ def decide(subject: Subject, now: float, by: str) -> Decision:
     if len(runs) > MOST_RUNS:
         until = second_of(runs[MOST_RUNS - 1])
         del runs[MOST_RUNS:]
-    slots += [_run(subject, slot, now, by) for slot in runs]
+    slots += [
+        _row(subject, SlotRange(slot, slot, 1), Fate.SKIPPED, reason=BACKFILLED, at=now, by=by)
+        if second_of(slot) in backfilled
+        else _run(subject, slot, now, by)
+        for slot in runs
+    ]
     return Decision(tuple(slots), until, next_slot(subject.trigger, until))
 
 

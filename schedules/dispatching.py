@@ -20,6 +20,7 @@ AT_LIMIT = "MaxConcurrency"
 CANCELS = "CancelsRunning"
 OVERLAP = "Overlap"
 DISABLED = "Disabled"
+DEPLOYMENT_GONE = "DeploymentGone"
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,36 @@ def room(subject: Subject, queue: Sequence[Slot], running: Sequence[Slot]) -> Ro
     """
     again = [slot for slot in queue if slot.begun]  # a scheduler died, or could not reach Prefect
     fresh = [slot for slot in queue if not slot.begun]
-    stopped = [] if subject.enabled else [slot for slot in fresh if slot.kind == Kind.SCHEDULED]
-    fresh = [slot for slot in fresh if slot not in stopped]
-    free = max(0, subject.policy.max_concurrency - len(running))
+    policy = subject.policy
+    superseded = _superseded(policy, fresh)
+    fresh = [slot for slot in fresh if slot not in superseded]
+    free = max(0, policy.max_concurrency - len(running))
     begin = [replace(slot, begun=True) for slot in fresh[:free]]
-    skipped, left = _left(subject.policy, fresh[free:])
-    cancels = subject.policy.overlap is Overlap.CANCEL_RUNNING
+    skipped, left = _left(policy, fresh[free:])
+    cancels = policy.overlap is Overlap.CANCEL_RUNNING
     return Room(
         begin=(*again, *begin),
         changed=(
-            *begin, *skipped, *_told(stopped, Fate.WAITING, DISABLED),
+            *begin, *skipped, *_told(superseded, Fate.SKIPPED, OVERLAP),
             *_told(left, Fate.WAITING, CANCELS if cancels else AT_LIMIT),
         ),
         cancel=tuple(_runs(running)[: len(left)]) if cancels else (),
         blocked=bool(left),
     )  # fmt: skip
+
+
+def waits_for(subject: Subject) -> str:
+    """What keeps all of a schedule's own slots waiting; "" if nothing does."""
+    if subject.error:
+        return DEPLOYMENT_GONE
+    return "" if subject.enabled else DISABLED
+
+
+def _superseded(policy: Policy, fresh: Sequence[Slot]) -> list[Slot]:
+    """The schedule's own slots whose runs would be stopped at once for newer ones that wait."""
+    if policy.overlap is not Overlap.CANCEL_RUNNING:
+        return []
+    return [slot for slot in fresh if slot.kind == Kind.SCHEDULED][: -policy.max_concurrency]
 
 
 def _left(policy: Policy, busy: Sequence[Slot]) -> tuple[tuple[Slot, ...], list[Slot]]:
@@ -95,11 +111,14 @@ def _told(found: Sequence[Slot], fate: Fate, reason: str) -> tuple[Slot, ...]:
     )
 
 
-def pause_if_failing(connection: Connection, subject: Subject) -> None:
-    """Stop a schedule as many of whose newest runs have failed as its policy says."""
+def pause_if_failing(connection: Connection, subject: Subject) -> str:
+    """Stop a schedule as many of whose newest runs have failed as its policy says; why, or ""."""
     most = subject.policy.pause_after_failures
-    if most is None:
-        return
+    if most is None or not subject.enabled:
+        return ""
     newest = slots.last_ended(connection, subject.id, subject.failures_since, most)
-    if len(newest) == most and all(statuses.is_failure(word) for word in newest):
-        schedules.pause(connection, subject.id, f"{most} runs in a row failed.")
+    if len(newest) < most or not all(statuses.is_failure(word) for word in newest):
+        return ""
+    why = f"{most} runs in a row failed."
+    schedules.pause(connection, subject.id, why)
+    return why

@@ -18,12 +18,14 @@ from registry.schedules import ScheduleModel
 from schedules import deciding, instants, macros
 from schedules.forms import Form
 from schedules.instants import instant_at, second_of
-from schedules.policy import Policy
+from schedules.policy import Policy, missed
 from schedules.subject import Subject
 from schedules.trigger import Trigger
 
 EDITED = "TriggerChanged"
 DEPLOYMENT_UNKNOWN = "DeploymentUnknown"
+
+MOST_CAUGHT_UP = 10_000  # by a schedule that is new
 
 # What an interval is counted by; while these stay, it is counted from where it was.
 _RHYTHM = ("cron", "interval_seconds")
@@ -133,6 +135,7 @@ def new_row(
     if from_now:
         decided = max(decided, int(instants.present()))
         check_goes_on(trigger, decided)
+    check_catch_up(trigger, Policy(**written.policy), decided)
     now, user = datetime.now(UTC), identity.caller()
     return ScheduleModel(
         id=str(uuid.uuid4()),
@@ -170,6 +173,23 @@ def check_goes_on(trigger: Trigger, after: int) -> None:
         )  # fmt: skip
 
 
+def check_catch_up(trigger: Trigger, policy: Policy, after: int) -> None:
+    """Refuse a schedule that would begin with more runs than anybody means to have.
+
+    Raises:
+        BadInputError: ``CatchupTooMany``.
+    """
+    now = max(int(instants.present()), after)
+    late = missed(trigger, policy, instant_at(after), instant_at(now)).late
+    if late is not None and late.count > MOST_CAUGHT_UP:
+        raise BadInputError(
+            f"The schedule begins {late.count} slots in the past, and would run them all.",
+            "Give a later start, or a policy that runs fewer: catchup=latest, "
+            "max_catchup_runs=100 or catchup_window=86400.",
+            code="CatchupTooMany",
+        )
+
+
 def retrigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
     """Give a schedule another trigger; what the old one had until now is decided by it.
 
@@ -179,8 +199,9 @@ def retrigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
     now, user = instants.present(), identity.caller()
     subject = Subject.of(row)
     if row.enabled:
+        asked = slots.backfilled(connection, {row.id: row.decided_until})[row.id]
         while True:
-            decision = deciding.decide(subject, now, user)
+            decision = deciding.decide(subject, now, user, asked)
             slots.add(connection, decision.slots)
             if decision.decided_until >= int(now):
                 break

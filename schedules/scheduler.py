@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,8 +25,8 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from infra.errors import ModelyardError
-from registry import catalogue, leases, schedules, slots
+from infra.errors import ModelyardError, NotFoundError
+from registry import catalogue, history, leases, schedules, slots
 from registry.leases import Lease, LeaseLostError
 from registry.slots import Fate, Slot
 from schedules import deciding, dispatching, upcoming
@@ -40,6 +41,7 @@ _SWEEP_SECONDS = 30.0
 _CREATED_AT_ONCE = 4
 _BATCH = 500
 _QUEUED_AT_ONCE = 1000  # of a schedule; more come with the next step
+_GONE = "Its deployment is gone. Register it: modelyard deploy."
 
 _logger = logging.getLogger("modelyard.scheduler")
 
@@ -51,6 +53,7 @@ class Runs(Protocol):
         """Create the run of a slot, or find the one that there is; its id.
 
         Raises:
+            NotFoundError: If its deployment is gone, for now.
             ModelyardError: If it is refused for good. What else is raised is tried again.
         """
 
@@ -209,64 +212,79 @@ class Scheduler:
                 slots.waiting(connection),
             )
 
-    def _register(self, new: Mapping[str, str]) -> None:
-        """Take notice of new schedules."""
-        refusals = {name: self._runs.refusal(name) for name in set(new.values())}
+    def _register(self, asked: Mapping[str, str]) -> None:
+        """Take notice of schedules: whether there can be runs of their deployments."""
+        refusals: dict[str, str] = {}
+        for name in set(asked.values()):
+            try:
+                refusals[name] = self._runs.refusal(name)
+            except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                _logger.warning("Whether there is %s is not known: %s", name, error)
+                break
         with self._writing() as connection:
-            schedules.register(connection, {key: refusals[name] for key, name in new.items()})
+            known = {key: refusals[name] for key, name in asked.items() if name in refusals}
+            schedules.register(connection, known)
 
     def _decide(self) -> None:
-        """Decide what becomes of every slot that is due."""
-        while True:
-            now = self._now()
-            with self._writing() as connection:
-                due = schedules.due(connection, int(now), _BATCH)
-                decisions, broken = self._decisions(due, now)
-                slots.add(connection, (one for made in decisions.values() for one in made.slots))
-                schedules.decided(
-                    connection,
-                    {key: (made.decided_until, made.next_slot) for key, made in decisions.items()},
-                )
-                schedules.register(connection, broken)
-            more = any(made.next_slot and made.next_slot <= now for made in decisions.values())
-            if len(due) < _BATCH and not more:
-                return
+        """Decide what becomes of slots that are due; of very many with the next steps."""
+        now = self._now()
+        with self._writing() as connection:
+            due = schedules.due(connection, int(now), _BATCH)
+            asked = slots.backfilled(connection, {row.id: row.decided_until for row in due})
+            decisions, broken = self._decisions(due, now, asked)
+            slots.add(connection, (one for made in decisions.values() for one in made.slots))
+            schedules.decided(
+                connection,
+                {key: (made.decided_until, made.next_slot) for key, made in decisions.items()},
+            )
+            schedules.register(connection, broken)
 
     def _decisions(
-        self, due: Sequence[Any], now: float
+        self, due: Sequence[Any], now: float, asked: Mapping[str, Collection[int]]
     ) -> tuple[dict[str, Decision], dict[str, str]]:
         """What is decided of schedules; and what is wrong with those that cannot be read."""
         decisions, broken = {}, {}
         for row in due:
             try:
-                decisions[row.id] = deciding.decide(Subject.of(row), now, self._holder)
+                decisions[row.id] = deciding.decide(
+                    Subject.of(row), now, self._holder, asked[row.id]
+                )
             except Exception as error:
                 _logger.exception("The schedule %s cannot be decided about.", row.name)
                 broken[row.id] = f"{type(error).__name__}: {error}"
         return decisions, broken
 
     def _dispatch(self, ready: Collection[str]) -> bool:
-        """Have runs created for slots that wait; whether some wait for others to end."""
+        """Have runs created for slots that wait; whether some must be looked at again."""
         now = self._now()
-        self._refresh(self._active(ready))
-        with catalogue.engine().connect() as connection:
-            subjects = {row.id: Subject.of(row) for row in schedules.with_ids(connection, ready)}
+        if not self._refresh(self._active(ready)):
+            return True  # what goes on is not known
         rooms = []
         with self._writing() as connection:
+            rows = schedules.with_ids(connection, ready, lock=True)
+            subjects = {row.id: Subject.of(row) for row in rows}
             running = _by_schedule(slots.active(connection, list(subjects)))
             for key, subject in subjects.items():
-                queue = slots.queue(connection, key, now, _QUEUED_AT_ONCE)
+                reason = dispatching.waits_for(subject)
+                if reason:
+                    slots.decide_waiting(connection, key, Fate.WAITING, reason)
+                queue = slots.queue(connection, key, now, _QUEUED_AT_ONCE, own=not reason)
+                queue = [one for one in queue if one.begun or not subject.error]
                 rooms.append(dispatching.room(subject, queue, running[key]))
                 slots.change(connection, rooms[-1].changed)
         self._cancel([run for room in rooms for run in room.cancel])
         failed = self._create(subjects, [slot for room in rooms for slot in room.begin])
-        return failed or any(room.blocked for room in rooms)
+        return failed or len(rows) < len(ready) or any(room.blocked for room in rooms)
 
     def _sweep(self) -> None:
-        """Now and then, learn what became of runs that nobody waits for, and show what comes."""
+        """Now and then, learn what became of runs, and of deployments; and show what comes."""
         if time.monotonic() - self._swept >= _SWEEP_SECONDS:
             self._swept = time.monotonic()
             self._refresh(self._active())
+            with catalogue.engine().connect() as connection:
+                stalled = schedules.stalled(connection)
+            if stalled:
+                self._register(stalled)
             self._announce()
 
     def _announce(self) -> None:
@@ -288,26 +306,31 @@ class Scheduler:
             found = slots.active(connection, schedules)
         return [one for one in found if one.flow_run_id]
 
-    def _refresh(self, active: Sequence[Slot]) -> None:
-        """Write down which of the runs have ended, and pause schedules that only fail."""
+    def _refresh(self, active: Sequence[Slot]) -> bool:
+        """Write down which runs have ended, and pause schedules that only fail; if it is known."""
         if not active:
-            return
+            return True
         try:
             ended = self._runs.ended([str(one.flow_run_id) for one in active])
         except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
             _logger.warning("What became of the runs is not known: %s", error)
-            return
+            return False
         over = [
             replace(one, run_state=ended[str(one.flow_run_id)])
             for one in active
             if one.flow_run_id in ended
         ]
         if not over:
-            return
+            return True
+        paused = {}
         with self._writing() as connection:
             slots.change(connection, over)
             for row in schedules.with_ids(connection, {one.schedule for one in over}):
-                dispatching.pause_if_failing(connection, Subject.of(row))
+                if why := dispatching.pause_if_failing(connection, Subject.of(row)):
+                    paused[row.id] = why
+        for key, why in paused.items():
+            history.record("schedule", key, "pause", why=why)
+        return True
 
     def _cancel(self, runs: list[str]) -> None:
         for run_id in runs:
@@ -315,30 +338,44 @@ class Scheduler:
                 self._runs.stop(run_id)
             except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
                 _logger.warning("The run %s could not be stopped: %s", run_id, error)
+                return
 
     def _create(self, subjects: Mapping[str, Subject], begin: list[Slot]) -> bool:
         """Create the runs of slots, several at once; whether some must be tried again."""
-        made = self._pool.map(lambda slot: self._created(subjects[slot.schedule], slot), begin)
-        failed = False
+        silent = threading.Event()
+        made = self._pool.map(
+            lambda slot: self._created(subjects[slot.schedule], slot, silent), begin
+        )
         for slot in made:
             self._stay()
             if slot is None:
-                failed = True
                 continue
             with self._writing() as connection:
                 slots.change(connection, [slot])
-        return failed
+                if slot.reason == dispatching.DEPLOYMENT_GONE:
+                    schedules.register(connection, {slot.schedule: _GONE})
+        return silent.is_set()
 
-    def _created(self, subject: Subject, slot: Slot) -> Slot | None:
-        """The slot with its run, or skipped since that was refused; None to try again."""
+    def _created(self, subject: Subject, slot: Slot, silent: threading.Event) -> Slot | None:
+        """The slot with its run, or as what became of it otherwise; None to try again.
+
+        Once Prefect has not answered, the others are not asked for either: each would take as
+        long to find that out, and meanwhile nothing would be decided.
+        """
+        if silent.is_set():
+            return None
         try:
             run = self._runs.create(subject, slot)
+        except NotFoundError as error:
+            _logger.warning("The deployment of %s is gone: %s", subject.name, error)
+            return replace(slot, reason=dispatching.DEPLOYMENT_GONE, begun=False)
         except ModelyardError as error:
             _logger.warning("The run of %s was refused: %s", subject.name, error)
             reason = f"{dispatching.REFUSED}: {error}"
             return replace(slot, fate=Fate.SKIPPED, reason=reason, begun=False)
         except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
             _logger.warning("The run of %s could not be created: %s", subject.name, error)
+            silent.set()
             return None
         return replace(
             slot, fate=Fate.CREATED, reason="", begun=False, flow_run_id=run, run_at=self._now()

@@ -25,7 +25,8 @@ class Subject:
         parameters: Theirs, with macros.
         enabled: Whether its slots are run.
         user: Who made it.
-        failures_since: Runs of slots from then on count as failures in a row.
+        failures_since: Runs that were made from then on count as failures in a row.
+        error: Why no scheduler can work with it; "" if one can.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Subject:
     enabled: bool = True
     user: str = ""
     failures_since: int = 0
+    error: str = ""
 
     @classmethod
     def of(cls, row: ScheduleModel) -> Self:
@@ -53,4 +55,5 @@ class Subject:
             row.enabled,
             row.created_by,
             row.failures_since,
+            row.error,
         )

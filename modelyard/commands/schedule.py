@@ -21,6 +21,8 @@ from schedules.trigger import Trigger, read_time
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
 
+_MOST = 100_000  # rows of one answer
+
 Schedule = Annotated[str, typer.Argument(help="The schedule's name or id.")]
 Deployment = Annotated[
     str, typer.Argument(help="What it runs: a flow, such as train, or flow/deployment.")
@@ -43,7 +45,7 @@ PolicyPairs = Annotated[
     ),
 ]  # fmt: skip
 Description = Annotated[str | None, typer.Option(help="A description.")]
-Last = Annotated[int, typer.Option(min=0, help="How many of the last slots.")]
+Last = Annotated[int, typer.Option(min=0, max=_MOST, help="How many of the last slots.")]
 _SLOT_COLUMNS = ("slot", "kind", "fate", "reason", "run", "state", "decided")
 _COLUMNS = ("name", "state", "detail", "deployment", "when", "timezone", "next_slot")
 
@@ -109,7 +111,7 @@ def list_(json: Json = False) -> None:
 def show(
     name: Schedule,
     following: Annotated[
-        int, typer.Option("--next", "-n", min=0, help="How many next slots.")
+        int, typer.Option("--next", "-n", min=0, max=_MOST, help="How many next slots.")
     ] = 5,
     last: Last = 10,
     json: Json = False,
@@ -244,7 +246,7 @@ def preview(
     start: Start = None,
     end: End = None,
     after: Annotated[str | None, typer.Option(help="Slots after this; the present.")] = None,
-    count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 5,
+    count: Annotated[int, typer.Option("-n", min=1, max=_MOST, help="How many.")] = 5,
     json: Json = False,
 ) -> None:
     """The next slots, without making a schedule."""

@@ -187,6 +187,21 @@ def test_preview(do: Do) -> None:
     assert slots == ["2027-01-01T09:30:00Z", "2027-01-02T09:30:00Z"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show", "s", "--next", "1000000000"), ("slots", "s", "--last", "1000000000"),
+        ("preview", "--interval", "1", "-n", "1000000000"), ("show", "s", "--next", "-1"),
+    ],
+)  # fmt: skip
+def test_no_answer_is_endless(command: tuple[str, ...], do: Do, asked: list[Any]) -> None:
+    code, out = do("schedule", *command, "--json")
+
+    assert code != 0
+    assert "or equal to" in json.loads(out)["error"]["message"]
+    assert asked == []
+
+
 class TestApply:
     def test_a_file(self, do: Do, asked: list[Any], tmp_path: Path) -> None:
         file = tmp_path / "nightly.yaml"

@@ -13,6 +13,19 @@ from tests.schedules.asking import HOUR, at, checked, create, fates, pass_hours,
 from tests.schedules.world import World
 
 
+class TestCreate:
+    def test_one_that_would_begin_with_very_many_runs_is_refused(self, world: World) -> None:
+        past = {"interval_seconds": 60, "start": "2020-01-01T00:00:00Z"}
+        with pytest.raises(BadInputError) as raised:
+            create(trigger=past)
+        assert raised.value.code == "CatchupTooMany"
+
+        for n, policy in enumerate(
+            ({"catchup": "latest"}, {"max_catchup_runs": 10}, {"catchup_window": HOUR})
+        ):
+            assert create(f"s{n}", trigger=past, policy=policy)["state"] == "CREATE REQUESTED"
+
+
 class TestUpdate:
     def test_the_id_the_slots_and_the_history_stay(self, world: World) -> None:
         made = create()

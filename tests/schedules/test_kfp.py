@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from schedules import kfp_macros
+from registry.slots import Fate
+from schedules import deciding, kfp_macros
 from schedules.instants import instant_at, second_of
 from schedules.policy import Policy, missed
+from schedules.subject import Subject
 from schedules.trigger import Trigger
 from tests.schedules import kfp
 from tests.schedules.facts import VECTORS
@@ -129,6 +131,20 @@ def test_kfps_macros(case: dict[str, Any]) -> None:
     )
 
     assert kfp_macros.fill(case["input"], facts) == case["expected"]
+
+
+@pytest.mark.parametrize("case", VECTORS["status_update"], ids=lambda case: case["case"])
+def test_kfps_status_after_a_sync(case: dict[str, Any]) -> None:
+    due, interval = case["scheduled_epoch"], case["interval_second"]
+    trigger = Trigger(interval_seconds=interval, since=instant_at(due - interval))
+    subject = Subject("s", trigger, Policy(), due - interval)
+    decision = deciding.decide(subject, due if case["submitted"] else due - 1, "me")
+    runs = [slot.slot for slot in decision.slots if slot.fate == Fate.WAITING]
+
+    expected = case["expected"]
+    assert (runs[-1] if runs else None) == expected["last_triggered"]
+    assert (len(runs) or None) == expected["last_index"]
+    assert decision.next_slot == expected["next_triggered"]
 
 
 def test_kfps_default_limit_is_ours() -> None:

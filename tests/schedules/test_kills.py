@@ -143,7 +143,7 @@ def _judge_one(world: World, subject: Subject, row: Slot) -> None:
         "NotLatest": policy.catchup != "all",
         "TooMany": missed and policy.max_catchup_runs is not None,
         "OutsideWindow": policy.catchup_window is not None and age > policy.catchup_window,
-        "Overlap": policy.overlap == "skip",
+        "Overlap": policy.overlap != "queue",
     }
     assert expected[row.reason], row
 

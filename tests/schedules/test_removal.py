@@ -102,7 +102,7 @@ class TestDelete:
         verbs.trigger_now("s")
         deleting = threading.Thread(target=schedule_removal.claim, args=(key,))
         with catalogue.engine().begin() as connection:
-            [slot] = slots.queue(connection, key, float("inf"))
+            [slot] = slots.queue(connection, key, float("inf"), 10)
             deleting.start()
             eventually(_somebody_waits, "who deletes waits")
             slots.change(connection, [dataclasses.replace(slot, begun=True)])

@@ -9,7 +9,7 @@ import pytest
 
 from registry import catalogue, leases, schedules, slots
 from registry.slots import Slot
-from schedules import deciding
+from schedules import deciding, verbs, views
 from schedules.scheduler import LEASE, Scheduler
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import World
@@ -62,14 +62,54 @@ class TestSlots:
         assert row(key).error == "It is gone."
         assert fates(key) == []
 
-    def test_one_that_goes_later_is_told_at_each_slot(self, world: World) -> None:
+    def test_slots_wait_for_a_deployment_that_goes_later(self, world: World) -> None:
         key = world.schedule("hourly", interval_seconds=3600)
         scheduler = world.scheduler()
         scheduler.step()
         world.refused.add("train")
+        steps(scheduler, world, 2 * 3600)
+        assert fates(key) == [(3600, "waiting", "DeploymentGone")]
+        assert "modelyard deploy" in row(key).error
+
+        world.refused.clear()
+        scheduler._swept = -math.inf
+        steps(scheduler, world, 3 * 3600)
+        assert fates(key) == [(n * 3600, "created", "") for n in (1, 2, 3)]
+        assert row(key).error == ""
+
+    def test_a_run_that_is_refused_is_told_at_each_slot(self, world: World) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        world.malformed.add(key)
+        steps(world.scheduler(), world, 3600)
+
+        assert fates(key) == [(3600, "skipped", "Refused: It is wrong. Mend it.")]
+
+    def test_slots_are_decided_while_prefect_is_silent(self, world: World) -> None:
+        keys = [world.schedule(f"hourly {n}", interval_seconds=3600) for n in range(20)]
+        scheduler = world.scheduler()
+        scheduler.step()
+        world.losses = 1
+        steps(scheduler, world, 3 * 3600, every=3600)
+
+        assert world.runs == {}
+        assert world.counts["losses"] < 20  # not once for each run that is wanted
+        for key in keys:
+            assert {fate for _, fate, _ in fates(key)} == {"waiting"}
+            assert len(fates(key)) == 3
+        world.losses = 0
+        steps(scheduler, world, 4 * 3600 + 600)
+        assert len(world.runs) == 20 * 4
+
+    def test_schedules_that_are_new_wait_while_prefect_is_silent(self, world: World) -> None:
+        old = world.schedule("old", interval_seconds=3600)
+        scheduler = world.scheduler()
+        scheduler.step()
+        world.silent = True
+        new = world.schedule("new", interval_seconds=3600, deployment="tune")
         steps(scheduler, world, 3600)
 
-        assert fates(key) == [(3600, "skipped", "Refused: It is gone. Deploy it.")]
+        assert (row(new).registered, row(new).error) == (False, "")
+        assert [fate for _, fate, _ in fates(old)] == ["created"]
 
     def test_jitter_delays_a_run_and_decides_at_the_slot(self, world: World) -> None:
         key = world.schedule("hourly", interval_seconds=3600, jitter=600)
@@ -182,9 +222,10 @@ class TestMissed:
         key = world.schedule("often", interval_seconds=1, overlap="skip")
         world.scheduler().step()
         world.now += 250
-        world.scheduler().step()
-
-        assert len(rows(key)) == 250
+        scheduler = world.scheduler()
+        for count in (100, 200, 250):
+            assert scheduler.step() == 0 or count == 250
+            assert len(rows(key)) == count
         assert row(key).decided_until == world.now
 
 
@@ -217,6 +258,35 @@ class TestLimits:
         assert world.most[key] == 1
         assert [run.word for run in world.runs.values()] == ["STOPPED"] * 3
         assert fates(key)[-1][2] == "CancelsRunning"
+
+    def test_no_run_is_made_only_to_be_stopped(self, world: World) -> None:
+        policy = {"overlap": "cancel_running", "max_concurrency": 2}
+        key = world.schedule("often", interval_seconds=60, **policy)
+        world.scheduler().step()
+        world.now += 10 * 60
+        world.scheduler().step()
+
+        assert [(fate, why) for _, fate, why in fates(key)] == [
+            *[("skipped", "Overlap")] * 8, *[("created", "")] * 2,
+        ]  # fmt: skip
+        assert {run.word for run in world.runs.values()} == {"COMPLETE"}
+
+    def test_what_is_asked_for_runs_however_much_waits_for_a_start(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("schedules.scheduler._QUEUED_AT_ONCE", 3)
+        key = world.schedule("often", interval_seconds=60)
+        world.takes[key] = 10_000
+        steps(world.scheduler(), world, 20 * 60)
+        verbs.stop(key)
+        world.runs.clear()
+        asked = verbs.trigger_now(key)
+        steps(world.scheduler(), world, 22 * 60)
+
+        (run,) = world.runs.values()
+        assert run.key[1] == "manual"
+        assert views.slots_of(key, fate="created")[0]["slot"] == asked["slot"]
+        assert {why for _, fate, why in fates(key) if fate == "waiting"} == {"Disabled"}
 
     def test_only_the_latest_waits_where_only_it_would_be_caught_up(self, world: World) -> None:
         key = world.schedule("often", interval_seconds=60, catchup="latest")
@@ -267,6 +337,19 @@ class TestLimits:
         assert len(world.runs) == 3
         assert not row(key).enabled
         assert row(key).paused == "3 runs in a row failed."
+        assert views.show(key)["history"][-1]["detail"] == {"why": row(key).paused}
+
+    def test_failures_of_runs_that_are_caught_up_count_as_well(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=120, pause_after_failures=3)
+        world.fails.add(key)
+        scheduler = world.scheduler()
+        verbs.stop(key)
+        steps(scheduler, world, 1200)
+        verbs.start(key)
+        steps(scheduler, world, 2400)
+
+        assert len(world.runs) == 3
+        assert not row(key).enabled
 
 
 class TestLease:

@@ -113,9 +113,9 @@ class TestState:
         assert state(key) == ("DISABLED", "2 runs in a row failed.")
         verbs.start(key)
         assert state(key) == ("ENABLED", "")
-        pass_hours(world, 4)  # the slot that waited is run, and only later ones count
+        pass_hours(world, 4)  # the slot that waited is run, and counts: it failed after the start
         assert state(key) == ("DISABLED", "2 runs in a row failed.")
-        assert len(world.runs) == 5
+        assert len(world.runs) == 4
 
     def test_one_that_cannot_be_made_is_tried_again(self, world: World) -> None:
         key = create()["id"]
@@ -214,15 +214,37 @@ class TestAsked:
         assert verbs.backfill("t", at(-1), at(2)) == {"slots": 0, "run_before": 3}
         assert len(rows(key)) == 3
 
-    def test_what_was_refused_can_be_asked_for_again(self, world: World) -> None:
-        create(trigger={"cron": "@hourly"}, policy={"max_concurrency": 99})
+    @pytest.mark.parametrize("edited", [False, True])
+    def test_a_slot_that_was_asked_for_before_it_was_decided_has_no_second_run(
+        self, world: World, *, edited: bool
+    ) -> None:
+        key = create(policy={"max_concurrency": 99})["id"]
         world.scheduler().step()
-        world.refused.add("train")
+        verbs.stop(key)
+        pass_hours(world, 3.5)
+        assert verbs.backfill(key, at(1), at(2)) == {"slots": 1, "run_before": 0}
+        verbs.start(key)
+        if edited:
+            verbs.update(key, checked, trigger={"interval_seconds": 2 * HOUR})
+        world.scheduler().step()
+
+        assert fates(key) == [
+            (1, "created", ""),
+            (2, "created", ""),
+            (2, "skipped", "Backfilled"),
+            (3, "created", ""),
+        ]
+        assert len(world.runs) == 3
+
+    def test_what_was_refused_can_be_asked_for_again(self, world: World) -> None:
+        key = create(trigger={"cron": "@hourly"}, policy={"max_concurrency": 99})["id"]
+        world.scheduler().step()
+        world.malformed.add(key)
         verbs.backfill("s", at(-3), at(0))
         world.scheduler().step()
         assert world.runs == {}
 
-        world.refused.clear()
+        world.malformed.clear()
         assert verbs.backfill("s", at(-3), at(0)) == {"slots": 3, "run_before": 0}
         world.scheduler().step()
         assert len(world.runs) == 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.errors import BadInputError
+from infra.errors import BadInputError, NotFoundError
 from registry import schedules
 from registry.schedules import ScheduleModel
 from registry.slots import Slot
@@ -68,6 +68,8 @@ class World:
     runs: dict[str, Run] = field(default_factory=dict)
     most: Counter[str] = field(default_factory=Counter)
     refused: set[str] = field(default_factory=set)
+    silent: bool = False
+    malformed: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     announced: list[Mapping[str, str]] = field(default_factory=list)
 
@@ -92,7 +94,9 @@ class World:
         self.perhaps_killed()
         self._perhaps_lost()
         if subject.deployment in self.refused:
-            raise BadInputError("It is gone.", "Deploy it.")
+            raise NotFoundError("It is gone.", "Deploy it.")
+        if subject.id in self.malformed:
+            raise BadInputError("It is wrong.", "Mend it.")
         key = (slot.schedule, str(slot.kind), slot.slot)
         found = next((name for name, run in self.runs.items() if run.key == key), None)
         if found is None:
@@ -122,6 +126,8 @@ class World:
             run.ends, run.word = self.now, "STOPPED"
 
     def refusal(self, deployment: str) -> str:
+        if self.silent:
+            raise ConnectionError("nobody answers")
         return "It is gone." if deployment in self.refused else ""
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:

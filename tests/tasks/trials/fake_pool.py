@@ -42,6 +42,7 @@ class FakePool:
         self.down, self.idle, self.refuses = False, False, False
         self.lost, self.created, self.asked = 0, 0, 0
         self.states: dict[UUID, list[str]] = defaultdict(list)
+        self._past: dict[UUID, list[State[Any]]] = defaultdict(list)
         self._keys: dict[str, UUID] = {}
         self._done: dict[UUID, int] = defaultdict(int)
         self._killed: set[UUID] = set()
@@ -119,6 +120,10 @@ class FakePool:
         with self._lock:
             self._set(self.runs[run_id], state)
 
+    def read_flow_run_states(self, run_id: UUID) -> list[State[Any]]:
+        self._answer()
+        return list(self._past[run_id])
+
     def _answer(self) -> None:
         if self.down:
             raise httpx.ConnectError("nobody is there")
@@ -126,6 +131,7 @@ class FakePool:
     def _set(self, run: FlowRun, state: State[Any]) -> None:
         run.state = state
         self.states[run.id].append(state.name or "")
+        self._past[run.id].append(state)
 
     # What a worker does.
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from mlflow.exceptions import RestException
 from prefect.client.schemas.objects import StateType
+from prefect.states import Pending
 
 from infra import run_lock
 from registry import tracking, trial_runs
@@ -268,13 +269,13 @@ class TestPool(Contract):
 
         def taken(run_id, state, *, force=False):  # type: ignore[no-untyped-def]
             if state.type == StateType.CANCELLED:
-                run.run_count += 1  # before the state is there
+                really(run_id, Pending())
             really(run_id, state, force=force)
 
         prefect.set_flow_run_state = taken  # type: ignore[method-assign]
         pool.run_requests.ask_to_stop(submitted)
 
-        assert prefect.states[run.id] == ["Cancelled", "Cancelling"]
+        assert prefect.states[run.id] == ["Pending", "Cancelled", "Cancelling"]
 
     def test_closing_takes_a_bounded_time_whoever_does_not_answer(
         self, scene: Scene, launcher: Launcher, prefect: FakePool, monkeypatch: pytest.MonkeyPatch
