@@ -16,7 +16,6 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
-from tasks.pipelines.request import PipelineRun
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
@@ -30,13 +29,13 @@ from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
-from registry import runs, tracking
+from registry import pipeline_nodes, runs, tracking
 from registry.tracking import Tracked
 from tasks.parameters import Text
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
+from tasks.pipelines.request import PipelineRun
 
-_FLOW = "pipeline-run"
 _COMPILED = "pipeline.yaml"
 _NO_FIELDS = str.maketrans("{}", "()")  # a task run's name is a template
 
@@ -50,7 +49,7 @@ def preflight(request: PipelineRun, flow_run_id: str) -> None:
     requests.check(request)
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
-        tracking.check_name(_FLOW, request.name, request.experiment, flow_run_id)
+        tracking.check_name(pipeline_nodes.FLOW, request.name, request.experiment, flow_run_id)
 
 
 class _Body:
@@ -138,7 +137,7 @@ def _run(held: Execution, request: PipelineRun) -> State[Any]:
     tracked = _open(request, given, held)
     status = "KILLED"
     try:
-        status, state = _concluded(_executed(pipeline, given, request, held, place), held)
+        status, state = _concluded(_executed(pipeline, given, request, held, place), held, tracked)
     except Exception:
         status = "FAILED"
         raise
@@ -163,7 +162,7 @@ def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tr
     tracked = tracking.open_run(
         tracking.Opening(
             flow_run_id=held.flow_run_id,
-            kind=_FLOW,
+            kind=pipeline_nodes.FLOW,
             name=request.name or held.name,
             experiment=request.experiment,
             description=request.description,
@@ -204,12 +203,15 @@ def _executed(
     )
     try:
         with recorder.writing():
-            return engine.run(_bundle(pipeline, given))
+            end = engine.run(_bundle(pipeline, given))
+            recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
+                               end.reason, outputs=end.outputs))  # fmt: skip
+            return end
     finally:
         launcher.close()
 
 
-def _concluded(end: End, held: Execution) -> tuple[str, State[Any]]:
+def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[Any]]:
     """MLflow's status and Prefect's state."""
     if end.state == TaskState.CANCELLED or held.cancelled.is_set():
         return "KILLED", Cancelled(message="Stopped.")
@@ -219,7 +221,7 @@ def _concluded(end: End, held: Execution) -> tuple[str, State[Any]]:
             code="PipelineFailed",
         )  # fmt: skip
         return "FAILED", lifecycle.failed("FailPipelineRun", error)
-    result = {"outputs": dict(end.outputs.parameters)}
+    result = pipeline_nodes.result(held.flow_run_id, tracked.run_id, over=True)
     return "FINISHED", Completed(message="The pipeline has run.", data=result)
 
 
@@ -254,7 +256,9 @@ def _run_name() -> str:
     return str(flow_run.parameters.get("name") or flow_run.name)
 
 
-@lifecycle.lifecycle_flow(name=_FLOW, model=PipelineRun, preflight=preflight, run_name=_run_name)
+@lifecycle.lifecycle_flow(
+    name=pipeline_nodes.FLOW, model=PipelineRun, preflight=preflight, run_name=_run_name
+)
 def pipeline_run(
     name: Text = "",
     description: Text = "",
@@ -276,7 +280,8 @@ def pipeline_run(
         cache: Whether tasks may take what an equal task has handed on before.
 
     Returns:
-        ``{"outputs"}``: the pipeline's output parameters.
+        ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and how each
+        of its tasks ended.
     """
     # Prefect ends the run in a state that is returned; a caller gets the state's data.
     return lifecycle.execute(PipelineRun, preflight, _run)  # type: ignore[return-value]

@@ -16,6 +16,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.catalogue import Base, engine
 
+FLOW = "pipeline-run"
+ROOT = ""  # the path of the pipeline itself
+_UNDONE = frozenset({"WAITING", "RUNNING"})
+
 
 class PipelineNodeModel(Base):
     """One node."""
@@ -92,6 +96,36 @@ def of(flow_run_id: str) -> list[Node]:
     with engine().connect() as connection:
         found = connection.execute(wanted.order_by(PipelineNodeModel.path))
         return [Node(**row._mapping) for row in found]
+
+
+def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str, Any]:
+    """What a pipeline run has to show, also while it runs.
+
+    Args:
+        flow_run_id: Its flow run.
+        mlflow_run_id: Its MLflow run.
+        over: Whether it has ended. What ran when it was killed runs no more, whatever its row
+            says.
+
+    Returns:
+        ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and each node
+        with its ``name``, which is its path, its ``state`` and the ``reason`` for it.
+    """
+    nodes = of(flow_run_id)
+    root = next((node for node in nodes if node.path == ROOT), None)
+    return {
+        "mlflow_run_id": mlflow_run_id,
+        "outputs": root.outputs.get("parameters", {}) if root else {},
+        "tasks": [
+            {
+                "name": node.path,
+                "state": "CANCELLED" if over and node.state in _UNDONE else node.state,
+                "reason": node.reason,
+            }
+            for node in nodes
+            if node.path != ROOT
+        ],
+    }
 
 
 def newest(fingerprint: str, states: Iterable[str]) -> Node | None:

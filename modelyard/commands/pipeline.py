@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import lifecycle, submission
+from flows import submission
 from flows.lifecycle import connected
 from flows.pipeline_run import pipeline_run
 from modelyard import output, parameters
@@ -60,30 +60,28 @@ def run(
 
 def _in_pool(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     ended = watch(submission.start(pipeline_run.name, asked), quiet=quiet)
-    return _told(
-        ended["flow_run_id"], ended["state"], ended["message"], ended["result"], ended["links"]
-    )
+    return {
+        **_told(ended["flow_run_id"], ended["state"], ended["message"], ended["result"]),
+        "links": ended["links"],
+    }
 
 
 def _in_process(asked: dict[str, Any]) -> dict[str, Any]:
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
         state = pipeline_run.outcome(asked)
-    found = lifecycle.data(state) if state.is_completed() else None
     run_id = str(state.state_details.flow_run_id)
-    return _told(run_id, statuses.word(pipeline_run.name, state), state.message, found, {})
+    found = pipeline_nodes.result(run_id, "", over=True)
+    return _told(run_id, statuses.word(pipeline_run.name, state), state.message, found)
 
 
 def _told(
-    run_id: str, state: str, message: str | None, found: Any, links: dict[str, str]
+    run_id: str, state: str, message: str | None, found: dict[str, Any] | None
 ) -> dict[str, Any]:
+    known = found or {"outputs": {}, "tasks": []}
     return {
         "flow_run_id": run_id,
         "state": state,
         "message": message or "",
-        "outputs": (found or {}).get("outputs", {}),
-        "tasks": [
-            {"name": node.path, "state": node.state, "reason": node.reason}
-            for node in pipeline_nodes.of(run_id)
-        ],
-        "links": links,
+        "outputs": known["outputs"],
+        "tasks": known["tasks"],
     }
