@@ -1,4 +1,4 @@
-"""A pipeline written with the KFP SDK. Compile it: python examples/pipelines/squares.py"""
+"""A pipeline written with the KFP SDK, to be compiled by running this file."""
 
 from pathlib import Path
 
