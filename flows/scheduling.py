@@ -13,10 +13,10 @@ from typing import Any
 
 from flows import catalogue
 from flows.lifecycle import connected
-from infra.errors import ModelyardError, NotFoundError
+from infra.errors import BadInputError, ModelyardError, NotFoundError
 from registry import deployments, run_requests, scheduled_runs, upcoming_slots
 from registry.slots import Slot
-from schedules import applying, editing, macros, verbs
+from schedules import applying, editing, macros, plain, verbs
 from schedules.instants import instant_at
 from schedules.subject import Subject
 from tasks import parameters
@@ -52,9 +52,9 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own(deployment: str) -> str:
     """The flow of ours that a deployment runs, or should; "" for somebody else's."""
-    flow, _, name = deployment.partition("/")
+    flow, slash, name = deployment.partition("/")
     ours = any(entry.name == flow for entry in catalogue.ENTRIES)
-    return flow if not name or (ours and name == flow) else ""
+    return flow if not slash or (ours and name == flow) else ""
 
 
 def create(
@@ -96,14 +96,16 @@ def create(
         "cron": cron, "interval_seconds": interval_seconds, "timezone": timezone,
         "start": start, "end": end,
     }  # fmt: skip
-    written = editing.Written(
-        name=name,
-        deployment=deployment,
-        description=description,
-        parameters=dict(parameters or {}),
-        trigger={field: value for field, value in given.items() if value is not None},
-        policy=dict(policy or {}),
-        enabled=enabled,
+    written = editing.Written.model_validate(
+        {
+            "name": name,
+            "deployment": deployment,
+            "description": description,
+            "parameters": parameters,
+            "trigger": {field: value for field, value in given.items() if value is not None},
+            "policy": policy,
+            "enabled": enabled,
+        }
     )
     with connected():
         return verbs.create(written, check)
@@ -130,10 +132,11 @@ def update(
         policy: Fields of its policy.
         parameters: Laid over those that it has; one that is null is taken out.
     """
+    revise = _over(parameters)
     with connected():
         return verbs.update(
             name, check, name=new_name, description=description, deployment=deployment,
-            trigger=trigger, policy=policy, revise=_over(parameters),
+            trigger=trigger, policy=policy, revise=revise,
         )  # fmt: skip
 
 
@@ -142,15 +145,29 @@ def copy(
     new_name: str,
     *,
     description: str | None = None,
+    deployment: str | None = None,
     trigger: Mapping[str, Any] | None = None,
     policy: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    enabled: bool | None = None,
 ) -> dict[str, Any]:
-    """Make a schedule with everything of another but for what is given, as :func:`update`."""
+    """Make a schedule with everything of another but for what is given.
+
+    Args:
+        name: The other one's name or id.
+        new_name: What it is called.
+        description: As for :func:`update`.
+        deployment: As for :func:`update`.
+        trigger: As for :func:`update`.
+        policy: As for :func:`update`.
+        parameters: As for :func:`update`.
+        enabled: Whether its slots are run; as the other one's if None.
+    """
+    revise = _over(parameters)
     with connected():
         return verbs.copy(
-            name, new_name, check, description=description, trigger=trigger, policy=policy,
-            revise=_over(parameters),
+            name, new_name, check, description=description, deployment=deployment,
+            trigger=trigger, policy=policy, revise=revise, enabled=enabled,
         )  # fmt: skip
 
 
@@ -164,11 +181,20 @@ def _over(given: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], dict
     """What lays parameters over those that there are; None if none are given."""
     if given is None:
         return None
+    if not isinstance(given, Mapping):
+        raise BadInputError(
+            "parameters: It is no mapping.", "Give names with values.", code="FieldInvalid"
+        )
+    plain.check(given, "parameters")
     return lambda present: parameters.without_nulls(parameters.merged(present, given))
 
 
 class FlowRuns:
     """Runs of schedules, in Prefect."""
+
+    def find(self, slot: Slot) -> str | None:
+        """The run of a slot, if it was created; its id."""
+        return scheduled_runs.find(slot)
 
     def create(self, subject: Subject, slot: Slot) -> str:
         """Create the run of a slot, or find the one that there is; its id.

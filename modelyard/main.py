@@ -125,7 +125,9 @@ def main() -> None:
         output.error(BadInputError(f"{where}: {first['msg']}"), as_json_=as_json)
         code = 1
     except typer.TyperException as error:
-        output.error(BadInputError(str(error), "See --help.", code="Usage"), as_json_=as_json)
+        output.error(
+            BadInputError(error.format_message(), "See --help.", code="Usage"), as_json_=as_json
+        )
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         code = 130

@@ -23,16 +23,28 @@ Pairs = Annotated[
 ]
 
 
-def read(file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
-    """Parameters of ``file``, with ``pairs`` over them. Values are read as YAML.
+def read(
+    file: Path | None, pairs: list[str] | None, *, option: str = "-p", what: str = "parameters"
+) -> dict[str, Any]:
+    """Parameters of ``file``, with ``pairs`` over them.
+
+    Values are read as YAML, but for macros: what begins with two braces is a text.
+
+    Args:
+        file: A YAML or JSON file.
+        pairs: Each ``key=value``.
+        option: What the pairs are given with.
+        what: What the file holds.
 
     Raises:
         BadInputError: If the file or a pair cannot be read as that.
     """
-    parameters = _read_file(file) if file else {}
+    parameters = _read_file(file, what) if file else {}
     for pair in pairs or ():
-        key, text = _split(pair)
-        _put(parameters, key, _parse(text, pair))
+        key, text = _split(pair, option)
+        # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
+        value = text if text.lstrip().startswith("{{") else _parse(text, pair)
+        _put(parameters, key, value)
     return parameters
 
 
@@ -48,10 +60,10 @@ def as_written(pairs: list[str] | None) -> dict[str, Any]:
     return {key: _value(text) for key, text in map(_split, pairs or ())}
 
 
-def _split(pair: str) -> tuple[str, str]:
+def _split(pair: str, option: str = "-p") -> tuple[str, str]:
     key, separator, text = pair.partition("=")
     if not separator or not key:
-        raise BadInputError(f"{pair!r} is not key=value.", "Write -p key=value.")
+        raise BadInputError(f"{pair!r} is not key=value.", f"Write {option} key=value.")
     return key, text
 
 
@@ -66,7 +78,7 @@ def _value(text: str) -> Any:
     return value if plain else text
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def _read_file(file: Path, what: str) -> dict[str, Any]:
     try:
         found = _parse(file.read_text(), str(file))
     except (OSError, UnicodeDecodeError) as error:
@@ -74,7 +86,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise BadInputError(f"{file} holds no mapping of parameters.", "Write name: value lines.")
+        raise BadInputError(f"{file} holds no mapping of {what}.", "Write name: value lines.")
     return found
 
 
@@ -103,6 +115,8 @@ def _parse(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise BadInputError(f"{where} is not YAML: {error}", "Quote the value.") from error
+    except RecursionError:
+        raise BadInputError(f"{where[:60]} is nested too deep.", "Give a flatter value.") from None
 
 
 def _put(parameters: dict[str, Any], key: str, value: Any) -> None:

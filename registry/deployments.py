@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from infra.errors import BadInputError, NotFoundError
 
 _MOST_NAMED = 5
 _LONGEST = 200
+_PATH = re.compile(r"[^/%&<>?#]+/[^/%&<>?#]+")  # what Prefect can be asked for
 
 
 def read(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
@@ -24,9 +26,14 @@ def read(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
         deployment: Its name, which is its flow's as well, or else ``flow/deployment``.
 
     Raises:
-        NotFoundError: If it is not registered.
+        NotFoundError: If it is not registered, or nothing can be called so.
     """
     path = deployment if "/" in deployment else f"{deployment}/{deployment}"
+    if not _PATH.fullmatch(path) or not path.isprintable():
+        raise NotFoundError(
+            f"There is no deployment {deployment[:60]!r}.",
+            "Give a flow, such as train, or flow/deployment.",
+        )
     try:
         return client.read_deployment_by_name(path)
     except ObjectNotFound as error:

@@ -313,7 +313,9 @@ def schedules_of(experiment_id: str) -> list[str]:
     name = experiment_names.own_name(tracking.client().get_experiment(experiment_id))
     told = schedules.names_and_parameters()
     return schedules.sentences(
-        sorted(each for each, parameters in told.items() if _named(parameters) == name)
+        sorted(
+            each for each, parameters in told.items() if schedules.may_be(_named(parameters), name)
+        )
     )
 
 

@@ -12,6 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -26,6 +27,19 @@ GONE = "DELETED"
 _PAGE = 200
 _OVER = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
 _TRY_AGAIN = frozenset({408, 425, 429})
+
+
+def _once(slot: Slot) -> str:
+    """The key of a slot's run, under which a flow has one at most."""
+    return f"schedule {slot.schedule} {slot.kind} {slot.slot}"
+
+
+def find(slot: Slot) -> str | None:
+    """The run of a slot, of whatever deployment it was created; its id."""
+    own = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[_once(slot)]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=own, limit=1)
+    return str(found[0].id) if found else None
 
 
 def create(
@@ -53,7 +67,7 @@ def create(
             str(parameters.get("name") or f"{schedule}-{instant:%Y%m%dT%H%M%SZ}"),
             user,
             {runs.SCHEDULE_LABEL: slot.schedule, runs.SLOT_LABEL: at},
-            once=f"schedule {slot.schedule} {slot.kind} {slot.slot}",
+            once=_once(slot),
             tags=(f"schedule:{schedule}", f"slot:{at}"),
             checked=False,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -26,12 +27,14 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from infra.errors import ConflictError, NotFoundError
+from infra.errors import BadInputError, ConflictError, NotFoundError
+from registry import names
 from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # whoever writes a schedule tells the scheduler on it
 _MOST_NEAR = 5
 _MOST_NAMED = 20
+_MACRO = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _PRESENT = sqlalchemy.text("archived_at IS NULL")
 
 
@@ -125,7 +128,14 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
+        BadInputError: If the key is no text.
     """
+    if not isinstance(key, str) or not names.is_text(key):
+        raise BadInputError(
+            "The name or id of the schedule is no text.",
+            "Give it as modelyard schedule list shows it.",
+            code="NameInvalid",
+        )
     for wanted in (
         select(ScheduleModel).where(
             ScheduleModel.name == key, ScheduleModel.archived_at.is_(None)
@@ -185,6 +195,14 @@ def present(open_session: Session) -> list[ScheduleModel]:
     return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
 
 
+def archived(open_session: Session) -> list[ScheduleModel]:
+    """Every schedule that was deleted, by name and then by when."""
+    wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_not(None))
+    return list(
+        open_session.scalars(wanted.order_by(ScheduleModel.name, ScheduleModel.archived_at))
+    )
+
+
 def concerned(open_session: Session, names: Collection[str], source: str) -> list[ScheduleModel]:
     """The schedules of these names, and those of a file, which nobody else changes meanwhile."""
     wanted = select(ScheduleModel).where(
@@ -210,7 +228,27 @@ def name_of(key: str) -> str:
 def told(parameter: str, value: str) -> list[str]:
     """Why what is called ``value`` may not go: schedules whose runs are told so."""
     found = names_and_parameters().items()
-    return sentences(sorted(name for name, given in found if given.get(parameter) == value))
+    return sentences(sorted(name for name, given in found if may_be(given.get(parameter), value)))
+
+
+def may_be(told: Any, value: str) -> bool:
+    """Whether what a schedule's runs are told is ``value`` at some slot.
+
+    Each macro counts as anything, so that whatever a run may need stays.
+    """
+    first, *parts = _MACRO.split(told) if isinstance(told, str) else (told,)
+    if not parts:
+        return bool(first == value)
+    *inner, last = parts
+    if not value.startswith(first) or not value.endswith(last):
+        return False
+    place, end = len(first), len(value) - len(last)
+    for part in inner:
+        found = value.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return place <= end
 
 
 def sentences(names: Sequence[str]) -> list[str]:

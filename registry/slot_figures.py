@@ -18,30 +18,38 @@ class Lateness:
     """How many seconds after they could have been created runs were.
 
     Attributes:
-        count: Of how many runs.
-        median: Half of them were no later.
+        count: How many runs there were.
+        median: Half of those that were decided on time were no later; None if none was.
         p99: Ninety-nine of a hundred were no later.
         most: The latest.
     """
 
     count: int
-    median: float
-    p99: float
-    most: float
+    median: float | None
+    p99: float | None
+    most: float | None
 
 
 def lateness(since: float) -> Lateness | None:
     """How late the runs of slots were that were created since an instant; None if none was.
 
-    What people have asked for, by hand or of the past, is not counted.
+    What people have asked for, by hand or of the past, is not counted. How late they were is told
+    of slots that were decided on time: a run that is caught up is as late as the platform was
+    down.
     """
+    policy = ScheduleModel.policy
+    old = func.floor(SlotModel.decided_at) - SlotModel.slot
+    on_time = old <= policy["grace"].as_integer() + policy["jitter"].as_integer()
     late = SlotModel.run_at - func.greatest(SlotModel.slot, SlotModel.not_before)
     wanted = select(
         func.count(),
-        func.percentile_disc(0.5).within_group(late),
-        func.percentile_disc(0.99).within_group(late),
-        func.max(late),
-    ).where(SlotModel.run_at >= since, SlotModel.kind == Kind.SCHEDULED)
+        func.percentile_disc(0.5).within_group(late).filter(on_time),
+        func.percentile_disc(0.99).within_group(late).filter(on_time),
+        func.max(late).filter(on_time),
+    ).where(
+        SlotModel.run_at >= since, SlotModel.kind == Kind.SCHEDULED,
+        SlotModel.schedule == ScheduleModel.id,
+    )  # fmt: skip
     with engine().connect() as connection:
         count, median, p99, most = connection.execute(wanted).one()
     return Lateness(count, median, p99, most) if count else None

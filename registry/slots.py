@@ -198,7 +198,13 @@ def queue(
 
 
 def decide_waiting(
-    connection: Connection, schedule: str, fate: Fate, reason: str, *, was: str = ""
+    connection: Connection,
+    schedule: str,
+    fate: Fate,
+    reason: str,
+    *,
+    was: str = "",
+    own: bool = False,
 ) -> None:
     """Give a fate to all slots of a schedule at once that wait, and whose runs do not exist.
 
@@ -208,13 +214,16 @@ def decide_waiting(
         fate: ``waiting`` says what they wait for; ``skipped`` skips them.
         reason: Why.
         was: Instead of those that wait: those that were skipped for this reason.
+        own: Only the schedule's own, and none that somebody has asked for.
     """
     before = SlotModel.reason == was if was else SlotModel.reason != reason
-    own = (
+    these = [
         SlotModel.schedule == schedule, ~SlotModel.begun, before,
         SlotModel.fate == (Fate.SKIPPED if was else Fate.WAITING),
-    )  # fmt: skip
-    connection.execute(update(SlotModel).where(*own).values(fate=fate, reason=reason))
+    ]  # fmt: skip
+    if own:
+        these.append(SlotModel.kind == Kind.SCHEDULED)
+    connection.execute(update(SlotModel).where(*these).values(fate=fate, reason=reason))
 
 
 def active(connection: Connection, schedules: Collection[str] | None = None) -> list[Slot]:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from infra.errors import ConflictError
+from infra.errors import BadInputError, ConflictError
 from registry import catalogue, history, schedule_removal
 from registry import schedules as rows
 from registry.schedules import ScheduleModel
@@ -25,7 +25,8 @@ from schedules.verbs import NOUN
 CREATED, CHANGED, UNCHANGED, ARCHIVED = "created", "changed", "unchanged", "archived"
 _VERBS = {CREATED: "create", CHANGED: "update", ARCHIVED: "delete"}
 
-Deed = tuple[str, str, str]  # what was done, and the schedule's id and name
+# What was done, the schedule's id and name, and what of it was changed.
+Deed = tuple[str, str, str, list[str]]
 
 
 def apply(
@@ -52,6 +53,12 @@ def apply(
         ConflictError: With the code ``ScheduleNotOfFile`` if nothing is wrong but that a name is
             that of a schedule which the file has not made.
     """
+    if not isinstance(document, Mapping):
+        raise BadInputError(
+            "The document is no mapping.", "Give {'schedules': [...]}.", code="FileInvalid"
+        )
+    if not isinstance(file, str):
+        raise BadInputError("The file's path is no text.", "Give it as a text.")
     reader = Reader(check)
     source, entries = reader.read(document, file)
     with catalogue.session() as open_session:
@@ -66,11 +73,12 @@ def apply(
         raise FileInvalidError(file, [*reader.faults, *foreign])
     _check_owners(entries, owners, source, file=file, adopt=adopt)
     deeds = _written(entries, source, file=file, adopt=adopt)
-    for deed, key, name in deeds:
+    for deed, key, name, fields in deeds:
         if deed in _VERBS:
-            history.record(NOUN, key, _VERBS[deed], name=name, applied=source)
+            more = {"changed": fields} if deed == CHANGED else {}
+            history.record(NOUN, key, _VERBS[deed], name=name, applied=source, **more)
     names: dict[str, list[str]] = {CREATED: [], CHANGED: [], UNCHANGED: [], ARCHIVED: []}
-    for deed, _, name in deeds:
+    for deed, _, name, _ in deeds:
         names[deed].append(name)
     return {"set": source, **names}
 
@@ -111,7 +119,7 @@ def _written(entries: list[Entry], source: str, *, file: str, adopt: bool) -> li
             ]
             for row in found.values():
                 schedule_removal.archive(open_session, row)
-                deeds.append((ARCHIVED, row.id, row.name))
+                deeds.append((ARCHIVED, row.id, row.name, []))
     except IntegrityError:
         raise ConflictError(
             "Somebody has just made a schedule of the same name.", "Look at it, and try again.",
@@ -121,47 +129,47 @@ def _written(entries: list[Entry], source: str, *, file: str, adopt: bool) -> li
 
 
 def _put(open_session: Session, entry: Entry, row: ScheduleModel | None, source: str) -> Deed:
+    fields: list[str] = []
     if row is None:
         row = editing.new_row(entry.written, entry.written.parameters, source=source)
         open_session.add(row)
         open_session.flush()
         deed = CREATED
     else:
-        deed = CHANGED if _changed(open_session, entry, row, source) else UNCHANGED
+        fields = _changed(open_session, entry, row, source)
+        deed = CHANGED if fields else UNCHANGED
     if deed != UNCHANGED:
         rows.tell(open_session.connection(), row.id)
-    return deed, row.id, row.name
+    return deed, row.id, row.name, fields
 
 
-def _changed(open_session: Session, entry: Entry, row: ScheduleModel, source: str) -> bool:
-    """Make a schedule what the file says; whether it was anything else."""
-    written = entry.written
+def _changed(open_session: Session, entry: Entry, row: ScheduleModel, source: str) -> list[str]:
+    """Make a schedule what the file says; the names of what was anything else."""
+    written, was = entry.written, editing.told_of(row)
     fields = {
         "description": written.description,
         "parameters": written.parameters,
         "policy": Policy(**written.policy).model_dump(mode="json"),
         "source": source,
     }
-    changed = [name for name, value in fields.items() if getattr(row, name) != value]
-    for name in changed:
-        setattr(row, name, fields[name])
+    for name, value in fields.items():
+        if getattr(row, name) != value:
+            setattr(row, name, value)
     if row.deployment != written.deployment:
         editing.move(row, written.deployment)
-        changed.append("deployment")
     if not _same(entry, row.trigger):
         new = editing.read_trigger(written.trigger, row.trigger)
         editing.retrigger(open_session.connection(), row, new)
-        changed.append("trigger")
     if entry.enabled is not None and entry.enabled != row.enabled:
         if entry.enabled:
             editing.enable(row)
         else:
             row.enabled = False
-        changed.append("enabled")
+    changed = editing.differing(was, editing.told_of(row))
     if changed:
         editing.mend(row)
         editing.touch(row)
-    return bool(changed)
+    return changed
 
 
 def _same(entry: Entry, kept: Mapping[str, Any]) -> bool:

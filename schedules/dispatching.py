@@ -29,12 +29,14 @@ class Room:
 
     Attributes:
         begin: Whose runs are created now.
+        again: Whose runs may exist: their creation had begun, and nobody knows what came of it.
         changed: Rows that are written before.
         cancel: Runs that are stopped to make room.
         blocked: Whether some wait for a run's end.
     """
 
     begin: tuple[Slot, ...] = ()
+    again: tuple[Slot, ...] = ()
     changed: tuple[Slot, ...] = ()
     cancel: tuple[str, ...] = ()
     blocked: bool = False
@@ -58,7 +60,8 @@ def room(subject: Subject, queue: Sequence[Slot], running: Sequence[Slot]) -> Ro
     skipped, left = _left(policy, fresh[free:])
     cancels = policy.overlap is Overlap.CANCEL_RUNNING
     return Room(
-        begin=(*again, *begin),
+        begin=tuple(begin),
+        again=tuple(again),
         changed=(
             *begin, *skipped, *_told(superseded, Fate.SKIPPED, OVERLAP),
             *_told(left, Fate.WAITING, CANCELS if cancels else AT_LIMIT),

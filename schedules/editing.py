@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -9,15 +10,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import StrictBool
 from sqlalchemy import Connection
 
 from infra import identity
 from infra.errors import BadInputError
 from registry import names, slots
 from registry.schedules import ScheduleModel
-from schedules import deciding, instants, macros
+from schedules import deciding, instants, macros, plain
 from schedules.forms import Form
-from schedules.instants import instant_at, second_of
+from schedules.instants import LAST, instant_at, second_of
 from schedules.policy import Policy, missed
 from schedules.subject import Subject
 from schedules.trigger import Trigger
@@ -26,6 +28,7 @@ EDITED = "TriggerChanged"
 DEPLOYMENT_UNKNOWN = "DeploymentUnknown"
 
 MOST_CAUGHT_UP = 10_000  # by a schedule that is new
+_SLOTS_NAMED = 100  # so many are compared: a name may be the same after a day or a month only
 
 # What an interval is counted by; while these stay, it is counted from where it was.
 _RHYTHM = ("cron", "interval_seconds")
@@ -44,7 +47,18 @@ class Written(Form):
     parameters: dict[str, Any] = {}
     trigger: dict[str, Any]
     policy: dict[str, Any] = {}
-    enabled: bool = True
+    enabled: StrictBool = True
+
+
+class Changes(Form):
+    """What is changed of a schedule, or of what is copied of it."""
+
+    new_name: str | None = None
+    deployment: str | None = None
+    description: str | None = None
+    trigger: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = None
+    enabled: StrictBool | None = None
 
 
 def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) -> dict[str, Any]:
@@ -55,14 +69,8 @@ def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) ->
     Raises:
         ModelyardError: If they are refused, or the deployment is not there.
     """
+    plain.check(given)
     macros.check(given)
-    name = given.get("name")
-    if isinstance(name, str) and name and macros.fill(name, instant_at(0)) == name:
-        raise BadInputError(
-            f"Every run would be called {name!r}, and there can be one of a name.",
-            "Leave the parameter name out, or put the slot in it: {{ slot.strftime('%F') }}.",
-            code="RunNameFixed",
-        )
     found = check(deployment, given)
     try:
         json.dumps(found, allow_nan=False)
@@ -73,6 +81,31 @@ def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) ->
             code="ParameterInvalid",
         ) from None
     return found
+
+
+def check_run_names(trigger: Trigger, given: Mapping[str, Any]) -> None:
+    """Refuse a name for runs that two slots of the trigger share, in one experiment.
+
+    Raises:
+        BadInputError: ``RunNameFixed``.
+    """
+    name = given.get("name")
+    if not isinstance(name, str) or not name:
+        return
+    found = [*itertools.islice(trigger.between(trigger.base, instant_at(LAST)), _SLOTS_NAMED)]
+    taken = set()
+    for slot in found if len(found) > 1 else [instant_at(0), *found]:
+        named = macros.fill({"in": given.get("experiment"), "name": name}, slot, trigger.timezone)
+        key = json.dumps(named)
+        if key in taken:
+            raise BadInputError(
+                f"Runs of different slots would both be called {named['name']!r}, and an "
+                "experiment can have one of a name.",
+                "Leave the parameter name out, or put the whole slot in it: "
+                "{{ slot.strftime('%Y%m%dT%H%M%S') }}.",
+                code="RunNameFixed",
+            )
+        taken.add(key)
 
 
 def read_trigger(given: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Trigger:
@@ -131,6 +164,7 @@ def new_row(
     names.check_description(written.description)
     trigger = read_trigger(written.trigger)
     trigger.check_fires()
+    check_run_names(trigger, parameters)
     decided = second_of(trigger.base)
     if from_now:
         decided = max(decided, int(instants.present()))
@@ -211,6 +245,28 @@ def retrigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
     row.trigger = new.model_dump(mode="json", exclude_none=True)
     row.decided_until = int(now)
     row.next_slot = deciding.next_slot(new, row.decided_until)
+
+
+def told_of(row: ScheduleModel) -> dict[str, Any]:
+    """What people have said of a schedule, each field by its name."""
+    plain_ = ("name", "description", "deployment", "enabled", "source")
+    groups = {
+        "trigger": fields_of(row.trigger), "policy": row.policy, "parameters": row.parameters
+    }  # fmt: skip
+    inner = {
+        f"{one}.{name}": value for one, group in groups.items() for name, value in group.items()
+    }
+    return {**{name: getattr(row, name) for name in plain_}, **inner}
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the fields that were changed, and never what is in them."""
+    absent = object()
+    return sorted(
+        name
+        for name in before.keys() | now.keys()
+        if before.get(name, absent) != now.get(name, absent)
+    )
 
 
 def enable(row: ScheduleModel) -> None:

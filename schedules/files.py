@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from infra.errors import BadInputError, ModelyardError
 from registry import names
-from schedules import editing, instants
+from schedules import editing, instants, plain
 from schedules.editing import Check, Written
 from schedules.instants import instant_at
 from schedules.policy import Policy
 from schedules.trigger import Trigger
 
-_TRIGGER = tuple(name for name in Trigger.model_fields if name != "since")
+_TRIGGER = Trigger.written()
 _FIELDS = (
     "name", "deployment", *_TRIGGER, "trigger", "policy", "parameters", "description", "enabled",
 )  # fmt: skip
@@ -98,7 +96,7 @@ class Reader:
         """The name of a file's set, and those of its schedules with which nothing is wrong."""
         self._known("", document, ("set", "schedules"))
         source = document.get("set", file)
-        if not isinstance(source, str) or not source.strip():
+        if not isinstance(source, str) or not source.strip() or not names.is_text(source):
             self.add("set", "It is no name.", "Give a text, or leave it out.", "FieldInvalid")
             source = file
         given = document.get("schedules")
@@ -128,17 +126,19 @@ class Reader:
             yield
         except ModelyardError as error:
             self.faults.append(Fault(place, error))
-        except ValidationError as error:
-            self.add(place, error.errors()[0]["msg"] + ".", "Mend its value.", "FieldInvalid")
 
     def _entry(self, place: str, given: Any) -> Entry | None:
         if not isinstance(given, Mapping):
             self.add(place, "It is no mapping.", "Write name: value lines.", "FieldInvalid")
             return None
         before = len(self.faults)
+        with self.at(place):
+            plain.check_depth(given)
+        if len(self.faults) > before:
+            return None
         self._known(f"{place}.", given, _FIELDS)
         name = self._text(place, given, "name", names.check)
-        deployment = self._text(place, given, "deployment", lambda _: None)
+        deployment = self._text(place, given, "deployment", plain.check)
         description = self._text(place, given, "description", names.check_description, "")
         enabled = given.get("enabled")
         if not (enabled is None or isinstance(enabled, bool)):
@@ -148,6 +148,8 @@ class Reader:
         parameters = self._parameters(place, given, deployment)
         if trigger is None or len(self.faults) > before:
             return None
+        with self.at(f"{place}.parameters"):
+            editing.check_run_names(trigger, parameters)
         written = Written(
             name=name,
             deployment=deployment,
@@ -178,7 +180,8 @@ class Reader:
         if isinstance(value, str) and (value or otherwise is not None):
             with self.at(f"{place}.{name}"):
                 check(value)
-            return value
+                return value
+            return ""
         message = "It is missing." if value in (None, "") else "It is no text."
         self.add(f"{place}.{name}", message, "Give a text.", "FieldInvalid")
         return ""

@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from infra.errors import BadInputError
+from schedules import plain
 
 
 class Form(BaseModel):
-    """A group of fields; one that is null is left out, and one that is unknown is refused."""
+    """A group of fields; one that is null is left out, and one that is unknown is refused.
+
+    Whatever is wrong is told as a ``BadInputError`` that names the field.
+
+    Attributes:
+        unwritten: Fields that nobody writes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unwritten: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def written(cls) -> tuple[str, ...]:
+        """The fields that somebody may write."""
+        return tuple(name for name in cls.model_fields if name not in cls.unwritten)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or cls.__name__.lower()
+            missing = first["type"] == "missing"
+            what = "It is missing." if missing else f"{first['msg']}."
+            raise BadInputError(
+                f"{place}: {what}", "Give it." if missing else "Mend its value.",
+                code="FieldInvalid",
+            ) from None  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
@@ -24,9 +59,10 @@ class Form(BaseModel):
         if unknown:
             raise BadInputError(
                 f"A {cls.__name__.lower()} has no field {unknown[0]!r}.",
-                f"There are: {', '.join(cls.model_fields)}.",
+                f"There are: {', '.join(cls.written())}.",
                 code="FieldUnknown",
             )
+        plain.check(given)
         return {name: value for name, value in given.items() if value is not None}
 
 

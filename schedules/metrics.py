@@ -27,8 +27,12 @@ def _lateness() -> list[tuple[str, str, str, list[Sample]]]:
     return [
         (
             "modelyard_schedule_lateness_seconds", "gauge",
-            "How long after its slot a run was created, in the last hour.",
-            [({"quantile": quantile}, late) for quantile, late in quantiles.items()],
+            "How long after its slot a run was created that was not caught up, in the last hour.",
+            [
+                ({"quantile": quantile}, late)
+                for quantile, late in quantiles.items()
+                if late is not None
+            ],
         ),
         (
             "modelyard_schedule_runs_last_hour", "gauge",
@@ -57,7 +61,11 @@ def _slots() -> list[tuple[str, str, str, list[Sample]]]:
 def _schedules() -> list[tuple[str, str, str, list[Sample]]]:
     with catalogue.session() as open_session:
         found = [
-            (row.name, " ".join(views.state_words(row)), row.next_slot if row.enabled else None)
+            (
+                row.name,
+                views.worded(*views.state(row))["state"],
+                row.next_slot if row.enabled else None,
+            )
             for row in schedules.present(open_session)
         ]
     states = Counter(state for _, state, _ in found)

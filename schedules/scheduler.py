@@ -49,6 +49,9 @@ _logger = logging.getLogger("modelyard.scheduler")
 class Runs(Protocol):
     """What the scheduler needs of runs."""
 
+    def find(self, slot: Slot) -> str | None:
+        """The run of a slot, if it was created; its id."""
+
     def create(self, subject: Subject, slot: Slot) -> str:
         """Create the run of a slot, or find the one that there is; its id.
 
@@ -267,13 +270,18 @@ class Scheduler:
             for key, subject in subjects.items():
                 reason = dispatching.waits_for(subject)
                 if reason:
-                    slots.decide_waiting(connection, key, Fate.WAITING, reason)
+                    own = not subject.error
+                    slots.decide_waiting(connection, key, Fate.WAITING, reason, own=own)
                 queue = slots.queue(connection, key, now, _QUEUED_AT_ONCE, own=not reason)
                 queue = [one for one in queue if one.begun or not subject.error]
                 rooms.append(dispatching.room(subject, queue, running[key]))
                 slots.change(connection, rooms[-1].changed)
         self._cancel([run for room in rooms for run in room.cancel])
-        failed = self._create(subjects, [slot for room in rooms for slot in room.begin])
+        failed = self._create(
+            subjects,
+            again=[slot for room in rooms for slot in room.again],
+            begin=[slot for room in rooms for slot in room.begin],
+        )
         return failed or len(rows) < len(ready) or any(room.blocked for room in rooms)
 
     def _sweep(self) -> None:
@@ -340,11 +348,17 @@ class Scheduler:
                 _logger.warning("The run %s could not be stopped: %s", run_id, error)
                 return
 
-    def _create(self, subjects: Mapping[str, Subject], begin: list[Slot]) -> bool:
+    def _create(
+        self, subjects: Mapping[str, Subject], *, again: list[Slot], begin: list[Slot]
+    ) -> bool:
         """Create the runs of slots, several at once; whether some must be tried again."""
         silent = threading.Event()
+        tried = {slot.key for slot in again}
         made = self._pool.map(
-            lambda slot: self._created(subjects[slot.schedule], slot, silent), begin
+            lambda slot: self._created(
+                subjects[slot.schedule], slot, silent, perhaps_there=slot.key in tried
+            ),
+            [*again, *begin],
         )
         for slot in made:
             self._stay()
@@ -356,16 +370,20 @@ class Scheduler:
                     schedules.register(connection, {slot.schedule: _GONE})
         return silent.is_set()
 
-    def _created(self, subject: Subject, slot: Slot, silent: threading.Event) -> Slot | None:
+    def _created(
+        self, subject: Subject, slot: Slot, silent: threading.Event, *, perhaps_there: bool
+    ) -> Slot | None:
         """The slot with its run, or as what became of it otherwise; None to try again.
 
-        Once Prefect has not answered, the others are not asked for either: each would take as
-        long to find that out, and meanwhile nothing would be decided.
+        A run that may be there is looked for: its deployment may be another by now, or gone. Once
+        Prefect has not answered, the others are not asked for either: each would take as long to
+        find that out, and meanwhile nothing would be decided.
         """
         if silent.is_set():
             return None
         try:
-            run = self._runs.create(subject, slot)
+            run = self._runs.find(slot) if perhaps_there else None
+            run = run or self._runs.create(subject, slot)
         except NotFoundError as error:
             _logger.warning("The deployment of %s is gone: %s", subject.name, error)
             return replace(slot, reason=dispatching.DEPLOYMENT_GONE, begun=False)

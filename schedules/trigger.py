@@ -33,6 +33,8 @@ class Trigger(Form):
     base itself is never a slot.
     """
 
+    unwritten = frozenset({"since"})
+
     cron: str | None = Field(
         None,
         description="Six fields, seconds first; or five; or @daily and the like; or @every 1h30m.",
@@ -72,7 +74,12 @@ class Trigger(Form):
     @field_validator("timezone", mode="before")
     @classmethod
     def _zone(cls, value: Any) -> Any:
-        return zones.find(value if isinstance(value, str) else str(value)).key
+        if isinstance(value, str):
+            return zones.find(value).key
+        raise BadInputError(
+            "The time zone is no text.", "Give a name of the IANA database, such as 'Asia/Seoul'.",
+            code="TimezoneUnknown",
+        )  # fmt: skip
 
     @field_validator("start", "end", "since", mode="before")
     @classmethod
@@ -119,6 +126,24 @@ class Trigger(Form):
             )  # fmt: skip
 
     @property
+    def is_interval(self) -> bool:
+        """Whether its slots are counted from its base, so that there are none before it."""
+        return isinstance(self._slots, Interval)
+
+    def rhythm(self) -> Trigger:
+        """The same without a start and an end.
+
+        A cron expression has slots long before its start then. An interval is still counted from
+        the same base.
+        """
+        return Trigger(
+            cron=self.cron,
+            interval_seconds=self.interval_seconds,
+            timezone=self.timezone,
+            since=self.base if self.is_interval else EPOCH,
+        )
+
+    @property
     def base(self) -> datetime:
         """What its slots are after."""
         return self.since if self.start is None else self.start
@@ -144,14 +169,6 @@ class Trigger(Form):
         while slot is not None and slot <= last:
             yield instant_at(slot)
             slot = self._next(slot)
-
-    def backwards(self, after: datetime, until: datetime) -> Iterator[datetime]:
-        """The slots after one instant and not after another, the newest first."""
-        first = second_of(after)
-        slot = self._latest(second_of(until))
-        while slot is not None and slot > first:
-            yield instant_at(slot)
-            slot = self._latest(slot - 1)
 
     def count(self, after: datetime, until: datetime) -> int:
         """How many slots there are after one instant and not after another.
@@ -207,8 +224,9 @@ def read_time(value: Any, timezone: str, what: str) -> datetime:
         if not EPOCH.year <= at.year < LAST_YEAR:
             raise ValueError(at)
     except (ValueError, OverflowError):
+        shown = repr(value[:40]) if isinstance(value, str) else f"of type {type(value).__name__}"
         raise BadInputError(
-            f"The {what} {str(value)[:40]!r} is no time in ISO 8601 from {EPOCH.year} on.",
+            f"The {what} {shown} is no time in ISO 8601 from {EPOCH.year} on.",
             "Write it as 2026-03-01T09:00:00, or with a zone as 2026-03-01T09:00:00+09:00.",
             code="TimeInvalid",
         ) from None

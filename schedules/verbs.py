@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -16,11 +17,11 @@ from registry import schedules as rows
 from registry.schedules import ScheduleModel
 from registry.slots import Fate, Kind
 from schedules import deciding, editing, instants, views
-from schedules.editing import Check, Written
+from schedules.editing import Changes, Check, Written
 from schedules.instants import instant_at, second_of
 from schedules.policy import Policy
 from schedules.subject import Subject
-from schedules.trigger import read_time
+from schedules.trigger import Trigger, read_time
 
 NOUN = "schedule"
 MOST_BACKFILLED = 10_000
@@ -54,12 +55,15 @@ def _keep(written: Written, check: Check, *, from_now: bool = False) -> dict[str
 
 
 @contextmanager
-def _changing(key: str, verb: str, **detail: Any) -> Iterator[tuple[Session, ScheduleModel]]:
+def _changing(
+    key: str, verb: str, detail: Mapping[str, Any] | None = None
+) -> Iterator[tuple[Session, ScheduleModel]]:
+    """A schedule that is changed; what ``detail`` has in the end is told of it in its history."""
     with rows.changing(key) as (open_session, row):
         yield open_session, row
         editing.touch(row)
         subject = row.id
-    history.record(NOUN, subject, verb, **detail)
+    history.record(NOUN, subject, verb, **(detail or {}))
 
 
 def update(
@@ -95,30 +99,31 @@ def update(
         ConflictError: If the name is taken; with the code ``ChangedMeanwhile`` if somebody else
             has changed what was checked.
     """
-    before = _known(key)
-    laid = None
-    if revise is not None or deployment is not None:
-        told = before["parameters"] if revise is None else revise(before["parameters"])
-        laid = editing.check_parameters(deployment or before["deployment"], told, check)
     given = {
         "name": name, "description": description, "deployment": deployment, "trigger": trigger,
         "policy": policy,
     }  # fmt: skip
-    changed = {field: value for field, value in given.items() if value is not None}
-    changed = json.loads(json.dumps(changed, default=str))
-    with _changing(key, "update", **changed) as (open_session, row):
+    told = {field: value for field, value in given.items() if value is not None}
+    changes = Changes.model_validate(
+        {"new_name" if field == "name" else field: value for field, value in told.items()}
+    )
+    before = _known(key)
+    laid = None
+    if revise is not None or deployment is not None:
+        wanted = before["parameters"] if revise is None else revise(before["parameters"])
+        runs = before["deployment"] if deployment is None else deployment
+        laid = editing.check_parameters(runs, wanted, check)
+    detail = json.loads(json.dumps(told, default=str))
+    with _changing(key, "update", detail) as (open_session, row):
+        was = editing.told_of(row)
         if laid is not None:
             _check_same(row, before)
             row.parameters = laid
-        _edit(row, name, description, policy)
-        if deployment is not None:
-            editing.move(row, deployment)
-        if trigger is not None:
-            new = editing.read_trigger(editing.laid(row.trigger, trigger), row.trigger)
-            if new.model_dump(mode="json", exclude_none=True) != row.trigger:
-                new.check_fires()
-                editing.retrigger(open_session.connection(), row, new)
+        _edit(open_session, row, changes)
+        if laid is not None or trigger is not None:
+            editing.check_run_names(Trigger(**row.trigger), row.parameters)
         editing.mend(row)
+        detail["changed"] = editing.differing(was, editing.told_of(row))
         subject = row.id
     return views.show(subject)
 
@@ -138,20 +143,22 @@ def _check_same(row: ScheduleModel, before: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _edit(
-    row: ScheduleModel,
-    name: str | None,
-    description: str | None,
-    policy: Mapping[str, Any] | None,
-) -> None:
-    if name is not None:
-        names.check(name)
-        row.name = name
-    if description is not None:
-        names.check_description(description)
-        row.description = description
-    if policy is not None:
-        row.policy = Policy(**{**row.policy, **policy}).model_dump(mode="json")
+def _edit(open_session: Session, row: ScheduleModel, changes: Changes) -> None:
+    if changes.new_name is not None:
+        names.check(changes.new_name)
+        row.name = changes.new_name
+    if changes.description is not None:
+        names.check_description(changes.description)
+        row.description = changes.description
+    if changes.policy is not None:
+        row.policy = Policy(**{**row.policy, **changes.policy}).model_dump(mode="json")
+    if changes.deployment is not None:
+        editing.move(row, changes.deployment)
+    if changes.trigger is not None:
+        new = editing.read_trigger(editing.laid(row.trigger, changes.trigger), row.trigger)
+        if new.model_dump(mode="json", exclude_none=True) != row.trigger:
+            new.check_fires()
+            editing.retrigger(open_session.connection(), row, new)
 
 
 def start(key: str) -> dict[str, Any]:
@@ -180,9 +187,11 @@ def copy(
     check: Check,
     *,
     description: str | None = None,
+    deployment: str | None = None,
     trigger: Mapping[str, Any] | None = None,
     policy: Mapping[str, Any] | None = None,
     revise: Revise | None = None,
+    enabled: bool | None = None,
 ) -> dict[str, Any]:
     """Make a schedule with everything of another, but for what is given; it as shown.
 
@@ -194,24 +203,32 @@ def copy(
         name: What it is called.
         check: As for :func:`create`.
         description: Another description.
+        deployment: Another deployment.
         trigger: As for :func:`update`.
         policy: As for :func:`update`.
         revise: Makes its parameters of the other one's.
+        enabled: Whether its slots are run; as the other one's if None.
 
     Raises:
         BadInputError: If it can never work, such as with an end in the past.
         ConflictError: If the name is taken.
     """
+    Changes.model_validate(
+        {
+            "new_name": name, "deployment": deployment, "description": description,
+            "trigger": trigger, "policy": policy, "enabled": enabled,
+        }
+    )  # fmt: skip
     with catalogue.session() as open_session:
         row = rows.find(open_session, key)
         written = Written(
             name=name,
-            deployment=row.deployment,
+            deployment=row.deployment if deployment is None else deployment,
             description=row.description if description is None else description,
             parameters=dict(row.parameters if revise is None else revise(row.parameters)),
             trigger=editing.laid(row.trigger, trigger or {}),
             policy={**row.policy, **(policy or {})},
-            enabled=row.enabled,
+            enabled=row.enabled if enabled is None else enabled,
         )
     return _keep(written, check, from_now=not (trigger or {}).get("start"))
 
@@ -230,7 +247,7 @@ def trigger_now(key: str) -> dict[str, Any]:
     return views.slot(slot)
 
 
-def backfill(key: str, start: str, end: str) -> dict[str, Any]:
+def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, Any]:
     """Have the slots of a past range run that have no run; how many there are of either kind.
 
     Args:
@@ -242,16 +259,18 @@ def backfill(key: str, start: str, end: str) -> dict[str, Any]:
         BadInputError: With the codes ``BackfillEmpty`` and ``BackfillTooLarge``.
     """
     now = instants.present()
-    with _changing(key, "backfill", start=start, end=end) as (open_session, row):
+    detail: dict[str, str] = {}
+    with _changing(key, "backfill", detail) as (open_session, row):
         subject = Subject.of(row)
         zone = subject.trigger.timezone
         after = read_time(start, zone, "start")
         until = min(read_time(end, zone, "end"), instant_at(int(now)))
-        free = subject.trigger.model_copy(update={"start": after, "end": None})
+        detail |= {"start": str(start), "end": str(end)}
+        free = subject.trigger.rhythm()
         count = free.count(after, until)
         if not 0 < count <= MOST_BACKFILLED:
             raise BadInputError(
-                f"There are {count} slots from {start} until {end}.",
+                f"There are {count} slots from {start} until {end}.{_before(free, after)}",
                 f"Give a past range with 1 to {MOST_BACKFILLED} slots.",
                 code="BackfillTooLarge" if count > 0 else "BackfillEmpty",
             )
@@ -267,6 +286,13 @@ def backfill(key: str, start: str, end: str) -> dict[str, Any]:
         slots.change(connection, [slot for slot in wanted if slot.slot in before])
         slots.add(connection, [slot for slot in wanted if slot.slot not in before])
     return {"slots": len(wanted), "run_before": count - len(wanted)}
+
+
+def _before(trigger: Trigger, after: datetime) -> str:
+    """Why there are no slots after an instant, where that is not plain."""
+    if not trigger.is_interval or after >= trigger.base:
+        return ""
+    return f" An interval has no slots before it began, at {trigger.base:%Y-%m-%dT%H:%M:%SZ}."
 
 
 def delete(key: str) -> dict[str, Any]:

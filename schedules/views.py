@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from infra.errors import BadInputError
@@ -41,16 +41,18 @@ def state(row: ScheduleModel) -> tuple[str, str]:
     return ENABLED, ""
 
 
-def state_words(row: ScheduleModel) -> tuple[str, ...]:
-    """A schedule's state without what was said of it alone: one word, or ENABLED and EXPIRED."""
-    word, detail = state(row)
-    return (word, detail) if detail == EXPIRED else (word,)
+def worded(word: str, detail: str) -> dict[str, str]:
+    """A state as people read it, and what is said of this schedule alone."""
+    if detail == EXPIRED:
+        return {"state": f"{word} ({EXPIRED})", "detail": ""}
+    return {"state": word, "detail": detail}
 
 
-def list_all() -> list[dict[str, Any]]:
-    """Every schedule, by name."""
+def list_all(*, deleted: bool = False) -> list[dict[str, Any]]:
+    """Every schedule that is there, or every one that was deleted, by name."""
     with catalogue.session() as open_session:
-        return [_brief(row) for row in rows.present(open_session)]
+        found = rows.archived(open_session) if deleted else rows.present(open_session)
+        return [_brief(row) for row in found]
 
 
 def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, An
             "policy": row.policy,
             "parameters": row.parameters,
             "notice": trigger.notice,
-            "next": preview(trigger, instant_at(row.decided_until), following),
+            "next": preview(trigger, instant_at(row.decided_until), following * _comes(row)),
             "slots": [slot(one) for one in slots.of(open_session.connection(), row.id, last)],
             "created": row.created_at.isoformat(),
             "created_by": row.created_by,
@@ -154,8 +156,14 @@ def _brief(row: ScheduleModel) -> dict[str, Any]:
         "deployment": row.deployment,
         "when": row.trigger.get("cron") or f"every {row.trigger.get('interval_seconds')} s",
         "timezone": trigger.timezone,
-        "next_slot": None if row.next_slot is None else _iso(instant_at(row.next_slot)),
+        "next_slot": _iso(instant_at(row.next_slot)) if row.next_slot and _comes(row) else None,
+        "deleted": None if row.archived_at is None else _iso(row.archived_at.astimezone(UTC)),
     }
+
+
+def _comes(row: ScheduleModel) -> bool:
+    """Whether slots of a schedule come; those of one that is stopped wait for what they become."""
+    return row.enabled and not row.error and row.archived_at is None
 
 
 def _iso(at: datetime) -> str:

@@ -28,7 +28,7 @@ def apply(
 
     Relative paths in it are relative to it.
     """
-    document = parameters.read(file, None)
+    document = parameters.read(file, None, what="schedules, such as 'schedules: []'")
     path = file.resolve()
     with contextlib.chdir(path.parent):
         applied = scheduling.apply(document, str(path), adopt=adopt)

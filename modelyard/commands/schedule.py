@@ -47,6 +47,7 @@ PolicyPairs = Annotated[
 Description = Annotated[str | None, typer.Option(help="A description.")]
 Last = Annotated[int, typer.Option(min=0, max=_MOST, help="How many of the last slots.")]
 _SLOT_COLUMNS = ("slot", "kind", "fate", "reason", "run", "state", "decided")
+_DELETED_COLUMNS = ("id", "name", "deployment", "when", "timezone", "deleted")
 _COLUMNS = ("name", "state", "detail", "deployment", "when", "timezone", "next_slot")
 
 
@@ -68,10 +69,19 @@ def _changes(
     """What is given of a trigger, a policy and parameters; None where nothing is."""
     given = {
         "trigger": trigger,
-        "policy": parameters.read(None, policy),
+        "policy": parameters.read(None, policy, option="--policy"),
         "parameters": parameters.read(file, parameter),
     }
     return {name: value or None for name, value in given.items()}
+
+
+def _worded(shown: dict[str, Any]) -> dict[str, Any]:
+    """A schedule as people read it: its state in one word, and the bracketed one with it."""
+    return {**shown, **views.worded(shown["state"], shown["detail"])}
+
+
+def _told(shown: dict[str, Any], *, as_json_: bool) -> None:
+    output.thing(shown if as_json_ else _worded(shown), as_json_=as_json_)
 
 
 @app.command()
@@ -94,17 +104,23 @@ def create(
     made = scheduling.create(
         name, deployment,
         cron=cron, interval_seconds=interval, timezone=timezone, start=start, end=end,
-        policy=parameters.read(None, policy), parameters=parameters.read(file, parameter),
+        policy=parameters.read(None, policy, option="--policy"),
+        parameters=parameters.read(file, parameter),
         description=description or "", enabled=not stopped,
     )  # fmt: skip
-    output.thing(made, as_json_=json)
+    _told(made, as_json_=json)
 
 
 @app.command("list")
-def list_(json: Json = False) -> None:
+def list_(
+    deleted: Annotated[bool, typer.Option("--deleted", help="Those that were deleted.")] = False,
+    json: Json = False,
+) -> None:
     """Every schedule."""
     with connected():
-        output.rows(views.list_all(), _COLUMNS, as_json_=json)
+        found = views.list_all(deleted=deleted)
+    columns = _DELETED_COLUMNS if deleted else _COLUMNS
+    output.rows(found if json else list(map(_worded, found)), columns, as_json_=json)
 
 
 @app.command()
@@ -118,7 +134,8 @@ def show(
 ) -> None:
     """A schedule with its next slots, and what became of the last ones."""
     with connected():
-        output.thing(views.show(name, following=following, last=last), as_json_=json)
+        found = views.show(name, following=following, last=last)
+    _told(found, as_json_=json)
 
 
 @app.command()
@@ -174,27 +191,28 @@ def update(
     changed = scheduling.update(
         name, new_name=new_name, description=description, deployment=deployment, **changes
     )
-    output.thing(changed, as_json_=json)
+    _told(changed, as_json_=json)
 
 
 @app.command("start")
 def start_(name: Schedule, json: Json = False) -> None:
     """Run its slots again; those missed meanwhile as its catch-up says."""
     with connected():
-        output.thing(verbs.start(name), as_json_=json)
+        _told(verbs.start(name), as_json_=json)
 
 
 @app.command()
 def stop(name: Schedule, json: Json = False) -> None:
     """Run none of its slots from now on; its runs go on."""
     with connected():
-        output.thing(verbs.stop(name), as_json_=json)
+        _told(verbs.stop(name), as_json_=json)
 
 
 @app.command()
 def copy(
     name: Schedule,
     new_name: Annotated[str, typer.Argument(help="The new schedule's name.")],
+    deployment: Annotated[str | None, typer.Option(help="What it runs.")] = None,
     cron: Cron = None,
     interval: Interval = None,
     timezone: Zone = None,
@@ -204,12 +222,16 @@ def copy(
     file: File = None,
     parameter: Pairs = None,
     description: Description = None,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")] = False,
     json: Json = False,
 ) -> None:
     """Make a schedule with everything of another but what is given; its slots count from now."""
     changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
-    made = scheduling.copy(name, new_name, description=description, **changes)
-    output.thing(made, as_json_=json)
+    made = scheduling.copy(
+        name, new_name, description=description, deployment=deployment,
+        enabled=False if stopped else None, **changes,
+    )  # fmt: skip
+    _told(made, as_json_=json)
 
 
 @app.command()
@@ -254,6 +276,7 @@ def preview(
     given = _trigger(cron, interval, timezone, start, end)
     since = read_time(after, given.get("timezone", "UTC"), "after") if after else now
     found = Trigger(**{"since": since, **given})
+    found.check_fires()
     slots = views.preview(found, since, count)
     if json:
         output.as_json(slots)

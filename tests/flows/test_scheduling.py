@@ -12,7 +12,8 @@ from prefect.exceptions import ObjectNotFound
 from flows import scheduling
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from registry import deployments
-from schedules import views
+from schedules import verbs, views
+from schedules.files import FileInvalidError
 from tests.schedules.asking import at
 from tests.schedules.conftest import world  # noqa: F401 (a fixture)
 from tests.schedules.world import World
@@ -165,3 +166,114 @@ def test_groups_of_parameters_are_laid_over_each_other(
     changed = scheduling.update("s", parameters={"group": {"b": 3}})
 
     assert changed["parameters"] == {"group": {"a": 1, "b": 3}}
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+DEEP = deep(2000)
+WRONG: dict[str, list[Any]] = {
+    "name": [5, None, "a\0"],
+    "deployment": [5, None, "tra\0in", "a/b/c", "a/", "/", "", "a?b/c", "train/train#1"],
+    "description": [5, "a\ud800"],
+    "enabled": ["maybe", 1],
+    "policy": ["x", [1], {1: 2}, {"grace": DEEP}, {"overlap": DEEP}],
+    "parameters": ["x", [1], {1: 2}, {"a": DEEP}, {"a": "\0"}, {"a": [{1: 2}]}, {"a\0": 1}],
+    "cron": [5, DEEP, "\0"],
+    "timezone": [5, DEEP, "\0"],
+    "start": [5, DEEP, "\0"],
+    "interval_seconds": ["60", 1.5, DEEP],
+}
+TRIGGER = ("cron", "timezone", "start", "interval_seconds")
+
+
+def told(raised: pytest.ExceptionInfo[ModelyardError], name: str) -> bool:
+    words = {"cron": "cron expression", "timezone": "time zone", "interval_seconds": "interval"}
+    return any(word in str(raised.value) for word in (name, words.get(name, name)))
+
+
+class TestWrongTypes:
+    """Each is one plain error that names what is wrong, and nothing is kept."""
+
+    @pytest.mark.parametrize("name", WRONG)
+    def test_create(self, world: World, name: str) -> None:  # noqa: F811
+        given = {"name": "s", "deployment": "sync/loose", "interval_seconds": 60}
+        if name == "cron":
+            del given["interval_seconds"]
+        for value in WRONG[name]:
+            with pytest.raises(ModelyardError) as raised:
+                scheduling.create(**{**given, name: value})
+            assert told(raised, name)
+
+        assert views.list_all() == []
+
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_update_and_copy(self, world: World, *, copied: bool) -> None:  # noqa: F811
+        made = scheduling.create("s", "sync/loose", interval_seconds=60)
+        cases = [("trigger", "x", "trigger"), ("trigger", {1: 2}, "trigger")]
+        cases += [("new_name", 5, "new_name"), ("new_name", "a\0", "new_name")]
+        for name, values in WRONG.items():
+            if name in TRIGGER:
+                cases += [("trigger", {name: value}, name) for value in values]
+            elif name != "name" and (copied or name != "enabled"):
+                cases += [(name, value, name) for value in values if value is not None]
+        for argument, value, name in cases:
+            given = {"new_name": "t", argument: value} if copied else {argument: value}
+            with pytest.raises(ModelyardError) as raised:
+                (scheduling.copy if copied else scheduling.update)("s", **given)
+            assert told(raised, name), (argument, value)
+
+        assert [views.show(row["id"]) for row in views.list_all()] == [made]
+
+    @pytest.mark.parametrize("key", [5, None, "a\0", "a\ud800"])
+    def test_keys(self, world: World, key: Any) -> None:  # noqa: F811
+        for verb, *more in (
+            (verbs.start,), (verbs.stop,), (verbs.delete,), (verbs.trigger_now,), (views.show,),
+            (views.slots_of,), (verbs.backfill, at(0), at(1)), (scheduling.update,),
+            (scheduling.copy, "t"),
+        ):  # fmt: skip
+            with pytest.raises(BadInputError, match="name or id"):
+                verb(key, *more)  # type: ignore[operator]
+
+    @pytest.mark.parametrize("value", [5, None, DEEP, "\0"])
+    def test_times_of_a_backfill(self, world: World, value: Any) -> None:  # noqa: F811
+        scheduling.create("s", "sync/loose", interval_seconds=60)
+        with pytest.raises(BadInputError, match="end"):
+            verbs.backfill("s", at(0), value)
+
+    @pytest.mark.parametrize(
+        ("document", "place"),
+        [
+            (None, "document"), ("x", "document"), ([1], "document"),
+            ({"schedules": [], "set": "a\0"}, "set"), ({"schedules": [DEEP]}, "schedules[0]"),
+        ],
+    )  # fmt: skip
+    def test_documents(self, world: World, document: Any, place: str) -> None:  # noqa: F811
+        with pytest.raises(BadInputError) as raised:
+            scheduling.apply(document, "f")
+
+        assert place in raised.value.message
+
+    def test_the_rest_of_a_file_is_still_checked(self, world: World) -> None:  # noqa: F811
+        def entry(**given: Any) -> dict[str, Any]:
+            return {"name": "s", "deployment": "sync/loose", "interval_seconds": 60, **given}
+
+        wrong = [
+            entry(deployment="a/b/c"), entry(deployment="a\0"), entry(parameters={"a": DEEP}),
+            entry(parameters={"a": "\0"}), entry(name="a\0"), entry(policy={"grace": DEEP}),
+            entry(enabled="maybe"), entry(timezone="\0"),
+        ]  # fmt: skip
+        with pytest.raises(FileInvalidError) as raised:
+            scheduling.apply({"schedules": wrong}, "f")
+
+        places = [fault.place for fault in raised.value.faults]
+        assert places == [
+            "schedules[0].deployment", "schedules[1].deployment", "schedules[2]",
+            "schedules[3].parameters", "schedules[4].name", "schedules[5]",
+            "schedules[6].enabled", "schedules[7].timezone",
+        ]  # fmt: skip
+        assert raised.value.faults[0].error.code == "DeploymentUnknown"

@@ -26,6 +26,9 @@ from modelyard import parameters
         (["a.b.c=1", "a.b.d=2", "a.e=3"], {"a": {"b": {"c": 1, "d": 2}, "e": 3}}),
         (["a=1", "a=2"], {"a": 2}),
         (["a={b: 1}", "a.c=2"], {"a": {"b": 1, "c": 2}}),
+        (["name={{ slot.strftime('%F') }}"], {"name": "{{ slot.strftime('%F') }}"}),
+        (["name= {{ slot }} x"], {"name": " {{ slot }} x"}),
+        (["a.b={{ slots"], {"a": {"b": "{{ slots"}}),
     ],
 )
 def test_pairs(pairs: list[str] | None, read: dict[str, Any]) -> None:

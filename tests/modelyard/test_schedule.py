@@ -81,7 +81,8 @@ def do(
                 "end": None, "description": "", "enabled": True, "policy": {}, "parameters": {},
             }),
         ),
-        (["list"], ("list_all",)),
+        (["list"], ("list_all", {"deleted": False})),
+        (["list", "--deleted"], ("list_all", {"deleted": True})),
         (["show", "s", "-n", "3", "--last", "4"], ("show", "s", {"following": 3, "last": 4})),
         (
             ["update", "s", "--end", "", "--interval", "5"],
@@ -100,12 +101,18 @@ def do(
         ),
         (["start", "s"], ("start", "s")),
         (["stop", "s"], ("stop", "s")),
-        (["copy", "s", "t"], ("copy", "s", "t", {**NOTHING, "description": None})),
         (
-            ["copy", "s", "t", "--cron", "@daily", "-p", "a=1", "--description", "d"],
+            ["copy", "s", "t"],
+            ("copy", "s", "t", {
+                **NOTHING, "description": None, "deployment": None, "enabled": None,
+            }),
+        ),
+        (
+            ["copy", "s", "t", "--cron", "@daily", "-p", "a=1", "--description", "d",
+             "--deployment", "tune", "--stopped"],
             ("copy", "s", "t", {
                 **NOTHING, "description": "d", "trigger": {"cron": "@daily"},
-                "parameters": {"a": 1},
+                "parameters": {"a": 1}, "deployment": "tune", "enabled": False,
             }),
         ),
         (["trigger", "s"], ("trigger_now", "s")),
@@ -133,6 +140,7 @@ def test_verbs(arguments: list[str], call: Any, do: Do, asked: list[Any]) -> Non
         (["slots", "s", "--fate", "lost"], "FateUnknown"),
         (["backfill", "s", "--start", "a"], "Usage"),
         (["preview"], "TriggerMissing"),
+        (["preview", "--cron", "@daily", "--end", "2020-01-01"], "TriggerNeverFires"),
         (["preview", "--cron", "60 * * * * *"], "CronValueOutOfRange"),
         (["preview", "--cron", "@daily", "--after", "soon"], "TimeInvalid"),
         (["delete"], "Usage"),
@@ -146,6 +154,41 @@ def test_what_is_refused_asks_nothing(
     assert code != 0
     assert json.loads(out)["error"]["code"] == error
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--interval", "1.5"], "--interval"),
+        (["--policy", "catchup"], "--policy key=value"),
+        (["-p", "a"], "-p key=value"),
+    ],
+)
+@pytest.mark.parametrize("verb", [["create", "s", "train"], ["update", "s"], ["copy", "s", "t"]])
+def test_the_option_is_named(verb: list[str], arguments: list[str], option: str, do: Do) -> None:
+    _, out = do("schedule", *verb, *arguments, "--json")
+
+    error = json.loads(out)["error"]
+    assert option in f"{error['message']} {error['hint']}"
+
+
+EXPIRED = {"name": "s", "state": "ENABLED", "detail": "EXPIRED"}
+
+
+@pytest.mark.parametrize("verb", ["list", "show"])
+def test_people_read_a_state_in_one_place(
+    verb: str, do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "list_all", lambda **_: [EXPIRED])
+    monkeypatch.setattr(views, "show", lambda *_, **__: EXPIRED)
+    words = [verb] if verb == "list" else [verb, "s"]
+
+    _, out = do("schedule", *words)
+    assert "ENABLED (EXPIRED)" in out
+    assert out.count("EXPIRED") == 1
+    _, out = do("schedule", *words, "--json")
+    found = json.loads(out)
+    assert (found[0] if verb == "list" else found) == EXPIRED
 
 
 class TestSlots:
@@ -227,6 +270,7 @@ class TestApply:
         [
             (None, "BadInput"), ("- a", "BadInput"), ("a: [", "BadInput"),
             ("a: 1\na: 2", "BadInput"), ("cron: * * * * *", "BadInput"),
+            ("[" * 5000, "BadInput"),
         ],
     )  # fmt: skip
     def test_files_that_cannot_be_read(
@@ -240,6 +284,14 @@ class TestApply:
         assert code != 0
         assert json.loads(out)["error"]["code"] == error
         assert asked == []
+
+    def test_one_that_is_no_mapping_is_told_what_it_should_hold(
+        self, do: Do, tmp_path: Path
+    ) -> None:
+        (tmp_path / "f.yaml").write_text("- name: a")
+        _, out = do("apply", str(tmp_path / "f.yaml"), "--json")
+
+        assert "no mapping of schedules" in json.loads(out)["error"]["message"]
 
     def test_people_read_what_was_done(
         self, do: Do, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -305,6 +305,19 @@ class TestSchedules:
         assert raised.value.message == f"It has the schedule own {name}, through {name}."
         assert experiments.show(name)["id"] == made["id"]
 
+    def test_one_that_names_it_at_some_slot_keeps_it(self, name: str) -> None:
+        yearly = f"{name} 2027"
+        experiments.create(yearly)
+        late = f"yearly {name}"
+        schedules.add(scheduled(late, {"experiment": name + ' {{ slot.strftime("%Y") }}'}))
+        with pytest.raises(ConflictError) as raised:
+            deletion.delete("experiment", yearly)
+
+        assert raised.value.code == "HasSchedule"
+        assert late in raised.value.message
+        deletion.delete("schedule", late)
+        deletion.delete("experiment", yearly)
+
     def test_one_that_comes_at_the_last_moment_keeps_it(
         self, name: str, at_the_last_moment: Callable[..., None]
     ) -> None:

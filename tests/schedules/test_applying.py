@@ -91,6 +91,10 @@ class TestApply:
         assert (found["policy"]["grace"], found["description"]) == (5, "d")
         assert fates(key) == [(1, "created", "")]
         assert [deed["verb"] for deed in found["history"]] == ["create", "update"]
+        assert found["history"][-1]["detail"]["changed"] == [
+            "deployment", "description", "parameters.x", "policy.grace", "trigger.cron",
+            "trigger.interval_seconds",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         "given",
@@ -269,6 +273,7 @@ class TestFaults:
             ({"parameters": "a=1"}, "parameters", "FieldInvalid"),
             ({"parameters": {"a": "{{ b }}"}}, "parameters", "MacroUnknown"),
             ({"parameters": {"name": "fixed"}}, "parameters", "RunNameFixed"),
+            ({"parameters": {"name": "{{ slot.strftime('%F') }}"}}, "parameters", "RunNameFixed"),
             ({"trigger": "daily"}, "trigger", "FieldInvalid"),
             ({"trigger": {"odd": 1}}, "trigger.odd", "FieldUnknown"),
             ({"trigger": {"since": at(0)}}, "trigger.since", "FieldUnknown"),

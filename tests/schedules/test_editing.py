@@ -39,7 +39,13 @@ class TestUpdate:
         assert changed["id"] == made["id"]
         assert rows(made["id"]) == before
         assert [deed["verb"] for deed in changed["history"]] == ["create", "update"]
-        assert changed["history"][-1]["detail"]["trigger"] == {"cron": "0 30 * * * *"}
+        detail = changed["history"][-1]["detail"]
+        assert detail["trigger"] == {"cron": "0 30 * * * *"}
+        assert detail["changed"] == [
+            "description", "name", "parameters.a", "policy.jitter", "trigger.cron",
+            "trigger.interval_seconds",
+        ]  # fmt: skip
+        assert "parameters" not in detail
         assert (changed["name"], changed["description"]) == ("t", "d")
         assert changed["parameters"] == {"a": 1}
 
@@ -138,6 +144,7 @@ class TestUpdate:
             ({"deployment": "gone"}, "DeploymentUnknown"),
             ({"deployment": "with required"}, "ParameterInvalid"),
             ({"revise": lambda present: {"a": "{{ b }}"}}, "MacroUnknown"),
+            ({"revise": lambda _: {"name": "n {{ slot.strftime('%F') }}"}}, "RunNameFixed"),
         ],
     )
     def test_what_is_refused_changes_nothing(
@@ -149,6 +156,16 @@ class TestUpdate:
             verbs.update("s", checked, description="new", **given)
 
         assert raised.value.code == code
+        assert views.show(made["id"]) == made
+
+    def test_another_trigger_may_give_runs_the_same_name(self, world: World) -> None:
+        named = {"name": "n {{ slot.strftime('%F') }}"}
+        made = create(trigger={"cron": "@daily"}, parameters=named)
+        with pytest.raises(BadInputError) as raised:
+            verbs.update("s", checked, trigger={"cron": "@hourly"})
+
+        assert raised.value.code == "RunNameFixed"
+        assert "%Y%m%dT%H%M%S" in raised.value.hint
         assert views.show(made["id"]) == made
 
     def test_nobody_asks_others_while_the_row_is_locked(self, world: World) -> None:
@@ -195,6 +212,16 @@ class TestCopy:
         assert {name: copied[name] for name in told} == {name: made[name] for name in told}
         assert copied["id"] != made["id"]
         assert state("t") == ("DISABLED", "")
+
+    def test_with_another_deployment_and_stopped(self, world: World) -> None:
+        create()
+        copied = verbs.copy("s", "t", checked, deployment="tune", enabled=False)
+        world.scheduler().step()
+
+        assert copied["deployment"] == "tune"
+        assert state("t") == ("DISABLED", "")
+        with pytest.raises(NotFoundError):
+            verbs.copy("s", "u", checked, deployment="gone")
 
     def test_with_changes(self, world: World) -> None:
         create(parameters={"a": 1})

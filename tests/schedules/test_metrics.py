@@ -19,11 +19,12 @@ def figures() -> dict[str, float]:
 
 def created(schedule: str, slot: int, late: float, **given: float | str) -> Slot:
     at = BEGINNING + slot
-    told = {"kind": Kind.SCHEDULED, "not_before": 0.0, **given}
+    told = {"kind": Kind.SCHEDULED, "not_before": 0.0, "decided_at": at, **given}
     before = float(told["not_before"])
     return Slot(
         schedule, int(at), str(told["kind"]), int(at), 1, Fate.CREATED,
-        not_before=before, flow_run_id=f"run {slot}", run_at=max(at, before) + late,
+        decided_at=float(told["decided_at"]), not_before=before,
+        flow_run_id=f"run {slot}", run_at=max(at, before) + late,
     )  # fmt: skip
 
 
@@ -53,6 +54,24 @@ def test_how_late_runs_of_the_last_hour_were(world: World) -> None:
     assert found['modelyard_schedule_lateness_seconds{quantile="0.99"}'] == pytest.approx(0.99)
     assert found['modelyard_schedule_lateness_seconds{quantile="1"}'] == pytest.approx(1)
     assert found["modelyard_schedule_runs_last_hour"] == 101
+
+
+def test_what_is_caught_up_is_not_late(world: World) -> None:
+    key = create(policy={"grace": 60, "jitter": 30, "max_concurrency": 99})["id"]
+    write(*(created(key, -n, n, decided_at=BEGINNING - n + 90.9) for n in (200, 300)))
+    write(created(key, -500, 400, decided_at=BEGINNING - 500 + 91))
+    found = figures()
+
+    assert found['modelyard_schedule_lateness_seconds{quantile="1"}'] == 300
+    assert found["modelyard_schedule_runs_last_hour"] == 3
+
+
+def test_nothing_but_what_is_caught_up(world: World) -> None:
+    write(created(create()["id"], -500, 400, decided_at=BEGINNING - 100))
+    found = figures()
+
+    assert not any("lateness" in name for name in found)
+    assert found["modelyard_schedule_runs_last_hour"] == 1
 
 
 def test_fates_and_what_waits(world: World) -> None:
@@ -91,7 +110,7 @@ def test_states_and_next_slots(world: World) -> None:
     found = figures()
 
     assert found['modelyard_schedules{state="ENABLED"}'] == 1
-    assert found['modelyard_schedules{state="ENABLED EXPIRED"}'] == 1
+    assert found['modelyard_schedules{state="ENABLED (EXPIRED)"}'] == 1
     assert found['modelyard_schedules{state="DISABLED"}'] == 1
     following = "modelyard_schedule_next_slot_timestamp_seconds"
     assert {name for name in found if name.startswith(following)} == {

@@ -62,6 +62,29 @@ class TestSlots:
         assert row(key).error == "It is gone."
         assert fates(key) == []
 
+    @pytest.mark.parametrize("gone", [False, True])
+    def test_a_run_that_was_made_is_found_though_its_deployment_is_another_or_gone(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, *, gone: bool
+    ) -> None:
+        key = world.schedule("hourly", interval_seconds=3600)
+        scheduler, create = world.scheduler(), world.create
+
+        def lost(*given: Any) -> str:
+            create(*given)
+            raise ConnectionError("nobody hears the answer")
+
+        scheduler.step()
+        world.now += 3600
+        monkeypatch.setattr(world, "create", lost)
+        scheduler.step()
+        monkeypatch.setattr(world, "create", create)
+        if gone:
+            world.refused.add("train")
+        scheduler.step()
+
+        assert fates(key) == [(3600, "created", "")]
+        assert [one.flow_run_id for one in rows(key)] == list(world.runs)
+
     def test_slots_wait_for_a_deployment_that_goes_later(self, world: World) -> None:
         key = world.schedule("hourly", interval_seconds=3600)
         scheduler = world.scheduler()

@@ -29,10 +29,6 @@ def test_slots_are_after_the_start_and_not_after_the_end() -> None:
 
     assert trigger.base == _at("2026-03-01T10:00:00Z")
     assert list(trigger.between(_at("2020-01-01T00:00Z"), _at("2030-01-01T00:00Z"))) == slots
-    assert (
-        list(trigger.backwards(_at("2020-01-01T00:00Z"), _at("2030-01-01T00:00Z")))
-        == (slots[::-1])
-    )
     assert trigger.count(_at("2020-01-01T00:00Z"), _at("2030-01-01T00:00Z")) == 3
     assert trigger.count(slots[0], slots[2]) == 2
     assert trigger.next(slots[2]) is None
@@ -159,6 +155,26 @@ def test_a_time_just_before_a_change_east_of_greenwich() -> None:
     assert trigger.start == _at("2026-03-29T00:30:00Z")
 
 
+@pytest.mark.parametrize("what", [{"interval_seconds": 420}, {"cron": "@every 7m"}])
+def test_an_interval_s_rhythm_is_counted_from_its_base(what: dict[str, Any]) -> None:
+    start, end = "2026-03-01T10:00:10Z", "2026-03-01T11:00:00Z"
+    trigger = Trigger(**what, start=start, end=end, since=_SINCE)
+    rhythm = trigger.rhythm()
+
+    assert (rhythm.start, rhythm.end, rhythm.is_interval) == (None, None, True)
+    assert rhythm.next(_at("2020-01-01T00:00Z")) == _at("2026-03-01T10:07:10Z")
+    assert rhythm.next(_at("2026-03-01T11:00:00Z")) == _at("2026-03-01T11:03:10Z")
+
+
+def test_an_expression_s_rhythm_has_neither_start_nor_end() -> None:
+    told = {"timezone": "Asia/Seoul", "start": "2026-03-02", "end": "2026-03-04"}
+    rhythm = Trigger(**_NOON | told).rhythm()
+
+    assert not rhythm.is_interval
+    assert rhythm.next(_at("2020-01-01T00:00Z")) == _at("2020-01-01T03:00:00Z")
+    assert rhythm.next(_at("2027-01-01T00:00Z")) == _at("2027-01-01T03:00:00Z")
+
+
 def test_what_is_stored_is_read_again() -> None:
     trigger = Trigger(**_NOON | {"timezone": "Asia/Seoul", "start": "2026-03-02", "end": None})
     first = trigger.next(trigger.base)
@@ -192,7 +208,8 @@ def test_bounds_hold_either_way(
     )
     forwards = list(trigger.between(at(after), at(after + span)))
 
-    assert list(trigger.backwards(at(after), at(after + span))) == forwards[::-1]
+    last = trigger.latest(at(after + span))
+    assert forwards[-1:] == [slot for slot in (last,) if slot is not None and slot > at(after)]
     assert trigger.count(at(after), at(after + span)) == len(forwards)
     for slot in forwards:
         assert max(at(after), trigger.base) < slot <= at(after + span)

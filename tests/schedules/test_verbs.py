@@ -68,6 +68,45 @@ class TestCreate:
     def test_what_else_is_refused(self, world: World, given: dict[str, Any], code: str) -> None:
         _refused(code, **given)
 
+    @pytest.mark.parametrize(
+        ("trigger", "name", "more", "fixed"),
+        [
+            ("@hourly", '{{ "fixed" }}', {}, True),
+            ("@hourly", "n {{ slot.strftime('%F') }}", {}, True),
+            ("@hourly", "n {{ slot.strftime('%H') }}", {}, True),
+            ("@hourly", "n {{ slot.strftime('%Y%m%dT%H%M%S') }}", {}, False),
+            ("@hourly", "n {{ slot }}", {}, False),
+            ("@daily", "n {{ slot.strftime('%F') }}", {}, False),
+            ("@daily", "n {{ slot.local.strftime('%F') }}", {}, False),
+            ("@daily", "n {{ slot.strftime('%d') }}", {}, True),
+            ("@hourly", "{{ slot.strftime('%H') }}", {"experiment": "{{ slot.local }}"}, False),
+            ("@hourly", "{{ slot.strftime('%H') }}", {"experiment": "e"}, True),
+            ("@hourly", "", {}, False),
+        ],
+    )
+    def test_runs_of_an_experiment_have_names_of_their_own(
+        self, world: World, trigger: str, name: str, more: dict[str, Any], *, fixed: bool
+    ) -> None:
+        told = {"cron": trigger, "timezone": "Asia/Seoul"}
+        given: dict[str, Any] = {"trigger": told, "parameters": {"name": name, **more}}
+        if not fixed:
+            assert create(**given)["parameters"]["name"] == name
+            return
+        _refused("RunNameFixed", **given)
+
+    @pytest.mark.parametrize(
+        ("name", "fixed"), [("n", True), ("n {{ slot.strftime('%F') }}", False)]
+    )
+    def test_a_single_slot_s_name_has_the_slot_too(
+        self, world: World, name: str, *, fixed: bool
+    ) -> None:
+        once = {"interval_seconds": HOUR, "start": at(1), "end": at(2)}
+        given: dict[str, Any] = {"trigger": once, "parameters": {"name": name}}
+        if fixed:
+            _refused("RunNameFixed", **given)
+        else:
+            create(**given)
+
     def test_a_name_is_taken_once(self, world: World) -> None:
         create("s")
         with pytest.raises(ConflictError) as raised:
@@ -104,6 +143,14 @@ class TestState:
         assert state(key) == ("ENABLED", "")
         verbs.stop(key)
         assert state(key) == ("DISABLED", "")
+
+    def test_no_slots_come_while_it_is_stopped(self, world: World) -> None:
+        assert create()["next_slot"] == at(1)
+        stopped = verbs.stop("s")
+        world.now += 9 * HOUR
+        assert (stopped["next"], stopped["next_slot"]) == ([], None)
+        assert views.list_all()[0]["next_slot"] is None
+        assert verbs.start("s")["next"][0] == at(1)
 
     def test_one_that_paused_itself_tells_why(self, world: World) -> None:
         key = create(policy={"pause_after_failures": 2})["id"]
@@ -145,6 +192,17 @@ class TestState:
 
         assert state(key) == ("DELETED", "")
         assert views.list_all() == []
+        [row] = views.list_all(deleted=True)
+        assert (row["id"], row["name"], row["state"]) == (key, "s", "DELETED")
+        assert row["deleted"]
+        assert row["next_slot"] is None
+
+    def test_no_hint_offers_what_nobody_writes(self, world: World) -> None:
+        with pytest.raises(BadInputError) as raised:
+            create(trigger={"interval_seconds": 60, "ends": at(1)})
+
+        assert "end" in raised.value.hint
+        assert "since" not in raised.value.hint
 
 
 class TestStartAndStop:
@@ -213,6 +271,18 @@ class TestAsked:
         assert verbs.backfill("t", at(-1), at(2)) == {"slots": 3, "run_before": 0}
         assert verbs.backfill("t", at(-1), at(2)) == {"slots": 0, "run_before": 3}
         assert len(rows(key)) == 3
+
+    def test_an_interval_keeps_its_phase_and_has_no_slots_before_its_start(
+        self, world: World
+    ) -> None:
+        key = create(trigger={"interval_seconds": HOUR, "start": at(-2.25), "end": at(9)})["id"]
+        with pytest.raises(BadInputError) as raised:
+            verbs.backfill("s", at(-9), at(-3))
+        assert raised.value.code == "BackfillEmpty"
+        assert f"An interval has no slots before it began, at {at(-2.25)}." in raised.value.message
+
+        assert verbs.backfill("s", at(-9), at(-0.5)) == {"slots": 1, "run_before": 0}
+        assert [hour for hour, _, _ in fates(key)] == [-1.25]
 
     @pytest.mark.parametrize("edited", [False, True])
     def test_a_slot_that_was_asked_for_before_it_was_decided_has_no_second_run(

@@ -90,6 +90,12 @@ class World:
             self.counts["losses"] += 1
             raise ConnectionError("nobody answers")
 
+    def find(self, slot: Slot) -> str | None:
+        self.perhaps_killed()
+        self._perhaps_lost()
+        key = (slot.schedule, str(slot.kind), slot.slot)
+        return next((name for name, run in self.runs.items() if run.key == key), None)
+
     def create(self, subject: Subject, slot: Slot) -> str:
         self.perhaps_killed()
         self._perhaps_lost()
