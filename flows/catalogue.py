@@ -9,6 +9,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.utilities.callables import parameter_schema
 
 from flows.lifecycle import LifecycleFlow
+from flows.pipeline_run import pipeline_run
 from flows.training import train
 from flows.tuning import tune
 from infra import home as homes
@@ -44,6 +45,12 @@ class Entry:
 ENTRIES = (
     Entry(train, "flows.training.train", "gpu", ("modelyard", "training")),
     Entry(tune, "flows.tuning.tune", "cpu", ("modelyard", "tuning")),
+    Entry(
+        pipeline_run,
+        "flows.pipeline_run.pipeline_run",
+        "cpu",
+        ("modelyard", "pipeline"),
+    ),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
 

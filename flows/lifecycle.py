@@ -378,6 +378,7 @@ class LifecycleFlow(Flow[P, R]):
 
 def lifecycle_flow(
     *,
+    name: str = "",
     model: type[Any],
     preflight: Callable[[Any, str], None],
     run_name: Callable[[], str],
@@ -387,6 +388,7 @@ def lifecycle_flow(
     """Make a lifecycle flow of a function; the flow is called as the function is.
 
     Args:
+        name: What the flow is called; as the function if empty.
         model: What the function's parameters are read as, in their order.
         preflight: Refuses a request that cannot work.
         run_name: Names a run that begins.
@@ -397,7 +399,10 @@ def lifecycle_flow(
 
     def decorate(function: Callable[P, R]) -> LifecycleFlow[P, R]:
         made = LifecycleFlow(
-            function, name=function.__name__, flow_run_name=run_name, validate_parameters=False
+            function,
+            name=name or function.__name__,
+            flow_run_name=run_name,
+            validate_parameters=False,
         )
         made.model = model
         made.preflight = preflight

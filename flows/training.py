@@ -21,6 +21,7 @@ from flows.lifecycle import Execution
 from infra import home as homes
 from infra import settings, storage
 from infra.errors import DiskFullError, ModelyardError
+from infra.script import Ended, Ending, Forwarder
 from registry import models, statuses, tracking, trial_flows
 from registry.tracking import Tracked
 from tasks import (
@@ -35,7 +36,6 @@ from tasks.following import following
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.running import Conditions
-from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Prepared, Workplace
 from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Training
 from tuning.metrics import MetricPattern

@@ -28,6 +28,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -80,7 +81,13 @@ def _reap(main: int) -> int | None:
     return status
 
 
-def _spawn(command: list[str], libc: ctypes.CDLL | None) -> int:
+def _execute(command: list[str]) -> NoReturn:
+    os.execvp(command[0], command)  # noqa: S606
+
+
+def _spawn(
+    command: list[str], libc: ctypes.CDLL | None, become: Callable[[list[str]], NoReturn]
+) -> int:
     owner = os.getpid()
     # Until the child has its own handlers a signal waits; ours would swallow it there.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -100,7 +107,7 @@ def _spawn(command: list[str], libc: ctypes.CDLL | None) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
-        os.execvp(command[0], command)  # noqa: S606
+        become(command)
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
     finally:
@@ -125,8 +132,18 @@ def _end_like(status: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool) -> int:
-    """Run ``command`` to its end or its owner's; its wait status when nothing is left of it."""
+def run(
+    command: list[str],
+    stop_signal: int,
+    grace: float,
+    *,
+    main_first: bool,
+    become: Callable[[list[str]], NoReturn] = _execute,
+) -> int:
+    """Run ``command`` to its end or its owner's; its wait status when nothing is left of it.
+
+    ``become`` is called in the process that is to be the command, and does not return.
+    """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -138,7 +155,7 @@ def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    main = _spawn(command, libc)
+    main = _spawn(command, libc, become)
 
     status: int | None = None
     deadline: float | None = None
@@ -167,7 +184,9 @@ def run(command: list[str], stop_signal: int, grace: float, *, main_first: bool)
     return status
 
 
-def _serve_one(request: dict[str, object], streams: list[int]) -> NoReturn:
+def _serve_one(
+    request: dict[str, object], streams: list[int], become: Callable[[list[str]], NoReturn]
+) -> NoReturn:
     """Become the leash of a request: its end is told as a wait status, in four bytes."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -189,6 +208,7 @@ def _serve_one(request: dict[str, object], streams: list[int]) -> NoReturn:
             signal.SIGTERM,
             request["grace"],  # type: ignore[arg-type]
             main_first=False,
+            become=become,
         )
     except OSError as error:
         os.write(2, f"cannot run it: {error}\n".encode())
@@ -197,12 +217,13 @@ def _serve_one(request: dict[str, object], streams: list[int]) -> NoReturn:
     os._exit(0)
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, become: Callable[[list[str]], NoReturn] = _execute) -> None:
     """Make leashes until the other end of ``listener`` is closed.
 
     A request is its length in four bytes and a JSON object with ``command``, ``env``, ``cwd`` and
     ``grace``; with it come the owner's pipe, the output, where the end is told, and what the
     command inherits. The leashes outlive this process; each has its own pipe from the owner.
+    ``become`` is as in :func:`run`.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # they are reaped by the kernel
     while True:
@@ -215,7 +236,7 @@ def serve(listener: socket.socket) -> None:
             data += listener.recv(size - len(data))
         if os.fork() == 0:
             listener.close()
-            _serve_one(json.loads(data), list(streams))
+            _serve_one(json.loads(data), list(streams), become)
         for stream in streams:
             os.close(stream)
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-_LEASH = Path(__file__).with_name("leash.py")
+LEASH = Path(__file__).with_name("leash.py")
+_PATIENCE_SECONDS = 10.0
 _KILLED = -int(signal.SIGKILL)
 
 
@@ -27,7 +28,7 @@ def leash_command(
     """The command line that runs ``command`` on a leash; its standard input must be a pipe."""
     first = "main" if main_first else "tree"
     options = ["--signal", str(int(stop_signal)), "--grace", str(grace), "--first", first]
-    return [sys.executable, "-I", "-S", str(_LEASH), *options, "--", *command]
+    return [sys.executable, "-I", "-S", str(LEASH), *options, "--", *command]
 
 
 class Leash(Protocol):
@@ -145,18 +146,41 @@ class LeashServer:
     end with this process.
     """
 
-    def __init__(self) -> None:
-        """Start the server's process."""
+    def __init__(
+        self, command: Sequence[str] = (), *, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the server's process.
+
+        Args:
+            command: What serves in the place of ``leash.py --serve``: it calls its ``serve`` with
+                a ``become`` of its own, and writes a byte to its standard input beforehand.
+            env: The server's environment.
+        """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._lock = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_LEASH), "--serve"],
+                list(command) or [sys.executable, "-I", "-S", str(LEASH), "--serve"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if command else None,
                 start_new_session=True,
-                env={},
+                env=dict(env or {}),
             )
+
+    def ready(self, patience: float) -> bool:
+        """Wait until a server with a command of its own serves; False if it never does."""
+        self._socket.settimeout(patience)
+        try:
+            return self._socket.recv(1) != b""
+        except OSError:
+            return False
+        finally:
+            self._socket.settimeout(None)
+
+    def runs(self) -> bool:
+        """Whether the server has not ended."""
+        return self._process.poll() is None
 
     def start(
         self,
@@ -190,4 +214,8 @@ class LeashServer:
     def close(self) -> None:
         """End the server; the leashes that it has made go on."""
         self._socket.close()
-        self._process.wait()
+        try:
+            self._process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:  # it has not come to serving
+            self._process.kill()
+            self._process.wait()

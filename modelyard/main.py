@@ -56,6 +56,7 @@ _VERBS = {
         "Schedules: create, list, show, slots, update, start, stop, copy, trigger, backfill, "
         "delete, preview, metrics.",
     ),
+    "pipeline": ("modelyard.commands.pipeline", "Pipelines of Kubeflow's: run."),
     "apply": ("modelyard.commands.apply", "Make schedules what a file says."),
     "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
@@ -86,7 +87,8 @@ class _Verbs(typer.core.TyperGroup):
 
 # Verbs that import what the fork server of a running stack has imported already.
 _FORKED = {
-    "run", "runs", "experiment", "template", "model", "schedule", "apply", "tensorboard",
+    "run", "runs", "experiment", "template", "model", "schedule", "pipeline", "apply",
+    "tensorboard",
 }  # fmt: skip
 _FORKED_VARIABLE = "MODELYARD_FORKED"
 

@@ -41,6 +41,7 @@ from registry import (
     model_versions,
     models,
     names,
+    pipeline_nodes,
     run_requests,
     schedules,
     statuses,
@@ -257,7 +258,9 @@ def _own_result(_: str, mlflow_run_id: str, over: bool) -> dict[str, Any]:
 
 # What runs of a flow have to show where that is not in their own MLflow run alone; told the flow
 # run, the MLflow run, and whether it is over.
-_RESULTS: dict[str, Callable[[str, str, bool], dict[str, Any]]] = {tunings.FLOW: tunings.result}
+_RESULTS: dict[str, Callable[[str, str, bool], dict[str, Any]]] = {
+    module.FLOW: module.result for module in (tunings, pipeline_nodes)
+}
 
 
 def submit(
@@ -489,6 +492,7 @@ def _remove(client: SyncPrefectClient, run: FlowRun) -> None:
     if mlflow_run_id:
         tracking.delete_run(mlflow_run_id)
     _remove_files(str(run.id))
+    pipeline_nodes.remove(str(run.id))
     client.delete_flow_run(run.id)
 
 

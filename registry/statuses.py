@@ -14,7 +14,11 @@ COMPLETE = "COMPLETE"
 TIMED_OUT = "TIMED OUT"
 
 # What a run of each flow is called when it failed at its own work.
-_FAILED = {"train": "FAIL TRAIN", "tune": "FAIL HYPERPARAMETER TUNING"}
+_FAILED = {
+    "train": "FAIL TRAIN",
+    "tune": "FAIL HYPERPARAMETER TUNING",
+    "pipeline-run": "FAIL PIPELINE RUN",
+}
 _FAILED_ELSEWHERE = "FAIL"
 
 # Names that our flows give to Prefect's FAILED state.
@@ -36,6 +40,7 @@ _BY_TYPE = {
 _PLAIN_NAMES = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
     "Submitting", "InfrastructurePending", "FailTrain", "FailHyperparameterTuning",
+    "FailPipelineRun",
     CREATE_FAILED_NAME, TIMED_OUT_NAME,
 }  # fmt: skip
 

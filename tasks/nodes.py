@@ -16,8 +16,8 @@ from contextlib import ExitStack
 
 from infra.connection import clean_environment
 from infra.errors import BadInputError
+from infra.script import Process
 from tasks.resources import Resources
-from tasks.script import Process
 
 _HOST = "127.0.0.1"
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from infra import gpus
+from infra import gpus, script
 from infra.errors import RunFailedError
 from infra.home import Home
 from infra.leashed import Leashed, Start
+from infra.script import Ended, Ending
 from infra.settings import Settings
 from registry import statuses
-from tasks import checkpoints, nodes, resources, script, training
-from tasks.script import Ended, Ending
+from tasks import checkpoints, nodes, resources, training
 from tasks.training import Prepared, Workplace
 from tasks.training_request import Training
 

@@ -22,12 +22,12 @@ from infra import storage
 from infra.connection import clean_environment
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
+from infra.script import Ended, Ending
 from infra.settings import Settings
 from infra.stack import remains
 from infra.storage import store
 from tasks import nodes, overlay
 from tasks.parameters import Scalar
-from tasks.script import Ended, Ending
 from tasks.training_request import RUNNERS, Dataset, Training, variable_name
 
 # Another run's contract, and our own settings, a password of the catalogue's among them.

@@ -25,7 +25,8 @@ _PRELOADED = (
     "mlflow.tracking.request_header.registry", "flows.submission",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
     "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
-    "modelyard.commands.schedule", "modelyard.commands.tensorboard", "infra.storage.s3",
+    "modelyard.commands.schedule", "modelyard.commands.pipeline",
+    "modelyard.commands.tensorboard", "infra.storage.s3",
 )  # fmt: skip
 POOLS = ("gpu", "cpu")
 

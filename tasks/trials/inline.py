@@ -17,12 +17,12 @@ from mlflow.exceptions import MlflowException
 from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.leashed import LeashServer
+from infra.script import Ended, Ending, Forwarder
 from registry import tracking, trial_runs
 from registry.trial_book import TrialBook
 from tasks import checkpoints, running, training
 from tasks.following import following
 from tasks.parameters import Scalar
-from tasks.script import Ended, Ending, Forwarder
 from tasks.training import Workplace
 from tasks.training_request import Training
 from tasks.trials import reports as kept

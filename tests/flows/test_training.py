@@ -12,7 +12,7 @@ from flows import training
 from flows.lifecycle import Execution
 from infra import settings
 from infra.home import Home
-from tasks.script import Ended, Ending
+from infra.script import Ended, Ending
 from tasks.training import Workplace
 from tasks.training_request import Training
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from infra import script
 from infra.errors import BadInputError
-from tasks import nodes, script, training
+from infra.script import Process
+from tasks import nodes, training
 from tasks.resources import Resources
-from tasks.script import Process
 
 _COMMAND = ["/python", "train.py", "--a", "1"]
 

@@ -14,10 +14,10 @@ import pytest
 from infra import gpus
 from infra.errors import RunFailedError
 from infra.home import Home
+from infra.script import Ended, Ending
 from infra.settings import Settings
 from tasks import checkpoints, running, training
 from tasks.running import Conditions
-from tasks.script import Ended, Ending
 from tasks.training import Workplace
 from tasks.training_request import Training
 from tests.processes import eventually

@@ -12,10 +12,10 @@ import pytest
 
 from infra.errors import BadInputError, DiskFullError, ModelyardError, NotFoundError
 from infra.home import Home
+from infra.script import Ended, Ending
 from infra.settings import Settings
 from infra.storage import copying as file_storage
 from tasks import training
-from tasks.script import Ended, Ending
 from tasks.training import Prepared, Workplace
 from tasks.training_request import Training
 

@@ -141,7 +141,7 @@ def run(
     processes: Sequence[Process],
     *,
     cwd: Path,
-    log: Path,
+    log: Path | None,
     on_line: Callable[[int, str], None],
     deadline: float | None,
     stop_requested: Callable[[], bool],
@@ -158,7 +158,7 @@ def run(
         processes: At least one.
         cwd: Their working directory.
         log: File that gets their output: as it is, or line by line with their names if there are
-            several.
+            several; None for no file.
         on_line: Called with the process's number, from 0, for every line without its end.
         deadline: ``time.monotonic()`` at which they are ended, or None for never.
         stop_requested: Asked a few times a second whether they are to be ended.
@@ -171,7 +171,7 @@ def run(
         for process in processes:
             leashed = start(process.command, env=process.env, cwd=cwd, grace=grace, keep=keep)
             running.append(_Running(process, leashed))
-        with log.open("ab", buffering=0) as file:
+        with log.open("ab", buffering=0) if log else contextlib.nullcontext() as file:
             return _follow(running, file, on_line, deadline, stop_requested)
     finally:
         with _undisturbed():
@@ -184,7 +184,7 @@ def run(
 
 def _follow(
     running: list[_Running],
-    log: IO[bytes],
+    log: IO[bytes] | None,
     on_line: Callable[[int, str], None],
     deadline: float | None,
     stop_requested: Callable[[], bool],
@@ -207,7 +207,8 @@ def _follow(
             for key, _ in selector.select(_TICK_SECONDS):
                 one = running[key.data]
                 data, lines = one.read()
-                log.write(data if not one.name else _named(one.name, lines))
+                if log is not None:
+                    log.write(data if not one.name else _named(one.name, lines))
                 for line in lines:
                     on_line(key.data, line)
                 if one.code is not None:

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tasks import script
-from tasks.script import Ended, Ending, Forwarder, Lines
+from infra import script
+from infra.script import Ended, Ending, Forwarder, Lines
 from tests.processes import eventually, pid_in, runs
 
 Run = Callable[..., Ended]

@@ -1,0 +1,287 @@
+"""Pipeline runs: a compiled pipeline of Kubeflow's, each of its tasks a task of Prefect's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed
+
+from flows import artifacts, lifecycle
+from flows.lifecycle import Execution
+from infra.errors import ModelyardError
+from pipelines import caching, execution, reading
+from pipelines.artifacts import Artifact, Bundle
+from pipelines.components import Components, Place, time_text
+from pipelines.environments import Environments
+from pipelines.execution import Leaf, Seen
+from pipelines.launchers.process import ProcessLauncher
+from pipelines.pipeline import Pipeline
+from pipelines.placeholders import Facts
+from pipelines.states import End, TaskState
+from registry import pipeline_nodes, runs, tracking
+from registry.tracking import Tracked
+from tasks.parameters import Text
+from tasks.pipelines import request as requests
+from tasks.pipelines.recording import Recorder
+from tasks.pipelines.request import PipelineRun
+
+_COMPILED = "pipeline.yaml"
+_NO_FIELDS = str.maketrans("{}", "()")  # a task run's name is a template
+
+
+def preflight(request: PipelineRun, flow_run_id: str) -> None:
+    """Refuse a pipeline run that cannot work, before anything is started.
+
+    Raises:
+        ModelyardError: With a code of its own for each fault.
+    """
+    requests.check(request)
+    tracking.check_experiment(request.experiment, flow_run_id)
+    if request.name:
+        tracking.check_name(pipeline_nodes.FLOW, request.name, request.experiment, flow_run_id)
+
+
+class _Body:
+    """What a task of Prefect's does; no data that Prefect would look into."""
+
+    def __init__(self, work: _Work, leaf: Leaf, future: Future[End]) -> None:
+        self.work, self.leaf, self.future = work, leaf, future
+
+
+@task(name="component", cache_policy=NO_CACHE, persist_result=False)
+def _component(body: _Body) -> Any:
+    """Run one task of the pipeline."""
+    try:
+        end = body.work.run(body.leaf, get_run_logger().info)
+    except BaseException as error:
+        body.future.set_exception(
+            error if isinstance(error, Exception) else RuntimeError(repr(error))
+        )
+        raise
+    body.future.set_result(end)
+    if end.state == TaskState.CACHED:
+        return Completed(name="Cached", message="An equal task has handed this on before.")
+    return Completed()
+
+
+class _Work:
+    """What the engine has done for it."""
+
+    def __init__(
+        self, pipeline: Pipeline, components: Components, recorder: Recorder, *, cache: bool
+    ) -> None:
+        self._pipeline = pipeline
+        self._components = components
+        self._recorder = recorder
+        self._cache = cache
+
+    def submit(self, leaf: Leaf) -> Future[End]:
+        """Begin a leaf as a task of Prefect's."""
+        future: Future[End] = Future()
+        plain = leaf.path.translate(_NO_FIELDS)
+        named = _component.with_options(task_run_name=plain)
+        submitted = named.submit(_Body(self, leaf, future))
+
+        def over(done: PrefectFuture[Any]) -> None:
+            if not future.done():  # it could not even begin
+                future.set_exception(RuntimeError(f"Prefect: {done.state.message}"))
+
+        submitted.add_done_callback(over)
+        return future
+
+    def seen(self, node: Seen) -> None:
+        """Take notice of a node."""
+        self._recorder.seen(node)
+
+    def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
+        """A constant of a task with its placeholders filled."""
+        return self._components.fill(path, value, parameters)
+
+    def run(self, leaf: Leaf, say: Any) -> End:
+        """Run a leaf, unless what it hands on is known."""
+        options = leaf.task.caching_options
+        declared = self._pipeline.component(leaf.component)
+        fingerprint = caching.fingerprint(
+            self._pipeline, leaf.component, leaf.inputs, key=options.cache_key,
+            settings=self._pipeline.kubernetes.get(declared.executor_label),
+        )  # fmt: skip
+        state = TaskState.SUCCEEDED
+        outputs = self._recorder.kept(leaf, fingerprint)
+        if outputs is not None:
+            say("It had ended well before the retry; it is not run again.")
+            return End(state, outputs)
+        if self._cache and options.enable_cache:
+            outputs = self._recorder.cached(fingerprint)
+            state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
+        if outputs is None:
+            outputs = self._components.run(leaf)
+        self._recorder.done(leaf, fingerprint, outputs, state)
+        return End(state, outputs)
+
+
+def _run(held: Execution, request: PipelineRun) -> State[Any]:
+    place = Place(held.home.runs / held.flow_run_id)
+    pipeline = _begun(request, place)
+    given = requests.completed(pipeline, request.arguments)
+    tracked = _open(request, given, held)
+    status = "KILLED"
+    try:
+        status, state = _concluded(_executed(pipeline, given, request, held, place), held, tracked)
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        tracking.close_run(tracked.run_id, status)
+    return state
+
+
+def _begun(request: PipelineRun, place: Place) -> Pipeline:
+    """The pipeline that the run began with; a retry has it whatever became of the file."""
+    compiled = place.root / _COMPILED
+    if not compiled.exists():
+        place.root.mkdir(parents=True, exist_ok=True)
+        partial = compiled.with_suffix(".partial")
+        shutil.copyfile(request.pipeline, partial)
+        partial.replace(compiled)
+    return reading.read(compiled)
+
+
+def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tracked:
+    """Open the MLflow run and tie both runs to each other."""
+    tracked = tracking.open_run(
+        tracking.Opening(
+            flow_run_id=held.flow_run_id,
+            kind=pipeline_nodes.FLOW,
+            name=request.name or held.name,
+            experiment=request.experiment,
+            description=request.description,
+            user=held.user,
+            parameters=given,
+        ),
+        retried=held.attempt > 1,
+    )
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(
+            held.flow_run_id,  # type: ignore[arg-type]
+            {tracking.MLFLOW_RUN_LABEL: tracked.run_id},
+        )
+    artifacts.link_to_mlflow(held.flow_run_id, tracked.url, "Arguments and metrics in MLflow")
+    return tracked
+
+
+def _executed(
+    pipeline: Pipeline,
+    given: Mapping[str, Any],
+    request: PipelineRun,
+    held: Execution,
+    place: Place,
+) -> End:
+    """Run the pipeline to its end."""
+    logger = get_run_logger()
+    recorder = Recorder(held.flow_run_id)
+    launcher = ProcessLauncher(
+        Environments(held.home.root / "environments" / "pipelines"), held.settings
+    )
+    components = Components(
+        pipeline, launcher, place, _facts(pipeline, held, place),
+        lambda path, line: logger.info("%s | %s", path, line), held.cancelled,
+    )  # fmt: skip
+    work = _Work(pipeline, components, recorder, cache=request.cache)
+    engine = execution.Execution(
+        pipeline, work, parallel=request.parallel, cancelled=held.cancelled
+    )
+    try:
+        with recorder.writing():
+            end = engine.run(_bundle(pipeline, given))
+            recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
+                               end.reason, outputs=end.outputs))  # fmt: skip
+            return end
+    finally:
+        launcher.close()
+
+
+def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[Any]]:
+    """MLflow's status and Prefect's state."""
+    if end.state == TaskState.CANCELLED or held.cancelled.is_set():
+        return "KILLED", Cancelled(message="Stopped.")
+    if end.state != TaskState.SUCCEEDED:
+        error = ModelyardError(
+            end.reason, "Mend what failed, and go on: modelyard runs retry.",
+            code="PipelineFailed",
+        )  # fmt: skip
+        return "FAILED", lifecycle.failed("FailPipelineRun", error)
+    result = pipeline_nodes.result(held.flow_run_id, tracked.run_id, over=True)
+    return "FINISHED", Completed(message="The pipeline has run.", data=result)
+
+
+def _facts(pipeline: Pipeline, held: Execution, place: Place) -> Facts:
+    now = time_text(datetime.now(UTC))
+    return Facts(
+        job_name=held.name,
+        job_resource_name=f"{pipeline.name}-{held.flow_run_id}",
+        job_id=held.flow_run_id,
+        created=now,
+        scheduled=str(held.labels.get(runs.SLOT_LABEL) or now),
+        root=str(place.artifacts),
+        workspace=str(place.workspace),
+    )
+
+
+def _bundle(pipeline: Pipeline, given: Mapping[str, Any]) -> Bundle:
+    """The arguments of a run as the engine takes them."""
+    declared = pipeline.spec.root.input_definitions.artifacts
+    handed: dict[str, Artifact | list[Artifact]] = {}
+    for name in declared:
+        if name in given:
+            schema = declared[name].artifact_type.schema_title or "system.Artifact"
+            found = given[name]
+            many = found if isinstance(found, list) else [found]
+            made = [Artifact(f"{name}[{n}]", str(uri), schema) for n, uri in enumerate(many)]
+            handed[name] = made if isinstance(found, list) else made[0]
+    return Bundle({key: value for key, value in given.items() if key not in declared}, handed)
+
+
+def _run_name() -> str:
+    return str(flow_run.parameters.get("name") or flow_run.name)
+
+
+@lifecycle.lifecycle_flow(
+    name=pipeline_nodes.FLOW, model=PipelineRun, preflight=preflight, run_name=_run_name
+)
+def pipeline_run(
+    name: Text = "",
+    description: Text = "",
+    experiment: str = "Default",
+    pipeline: Text = "",
+    arguments: dict[str, Any] = {},  # noqa: B006
+    parallel: int = 64,
+    cache: bool = True,
+) -> dict[str, Any]:
+    """Run a pipeline that was compiled with the KFP SDK; Kubeflow is not needed.
+
+    Args:
+        name: The run's name; given by Prefect if empty.
+        description: Free text.
+        experiment: The experiment that the run belongs to.
+        pipeline: The path of a compiled pipeline: YAML, or a zip.
+        arguments: The pipeline's own inputs.
+        parallel: How many of its tasks run at once at most.
+        cache: Whether tasks may take what an equal task has handed on before.
+
+    Returns:
+        ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and how each
+        of its tasks ended.
+    """
+    # Prefect ends the run in a state that is returned; a caller gets the state's data.
+    return lifecycle.execute(PipelineRun, preflight, _run)  # type: ignore[return-value]

@@ -1,0 +1,41 @@
+"""Artifacts: what tasks hand on that is not a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact: where it is, and what is known of it.
+
+    Attributes:
+        name: What it is called, unique in its run: ``TASK-PATH/OUTPUT``.
+        uri: Where it is: a local path, or any address that a component has set.
+        schema: Its type's title, such as ``system.Dataset``.
+        version: Its type's version.
+        metadata: What was written of it; plain JSON values.
+        custom_path: A local path that a component has said to hold it instead.
+    """
+
+    name: str
+    uri: str
+    schema: str = "system.Artifact"
+    version: str = "0.0.1"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    custom_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Parameters and artifacts by their names: what a task is given, or what it hands on.
+
+    Attributes:
+        parameters: Plain JSON values.
+        artifacts: One artifact, or a list of them, each.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, Artifact | list[Artifact]] = field(default_factory=dict)

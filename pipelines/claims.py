@@ -1,0 +1,92 @@
+"""Claims of volumes that a pipeline creates and deletes by components without a container.
+
+The SDK has two components for them, whose images do not exist: who runs a pipeline does what they
+stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from infra.errors import BadInputError
+from pipelines.platform_forms import AccessMode, Amount, Form
+
+CREATE = "argostub/createpvc"
+DELETE = "argostub/deletepvc"
+
+
+class DataSource(Form):
+    """What a claim's volume is a copy of."""
+
+    api_group: str = ""
+    kind: str
+    name: str
+
+
+class _Asked(Form):
+    """The parameters of the component, as the SDK declares it."""
+
+    model_config = {"alias_generator": None}
+
+    access_modes: list[AccessMode] = Field(min_length=1)
+    size: Amount
+    pvc_name: str | None = None
+    pvc_name_suffix: str | None = None
+    storage_class_name: str | None = None
+    volume_name: str | None = None
+    annotations: dict[str, str] | None = None
+    data_source: DataSource | None = None
+
+    @model_validator(mode="after")
+    def _one_name(self) -> _Asked:
+        if self.pvc_name and self.pvc_name_suffix:
+            raise ValueError("it is pvc_name or pvc_name_suffix, not both")
+        return self
+
+
+def is_claim(image: str) -> bool:
+    """Whether an image stands for an action on a claim, and is not to be run."""
+    return image.split(":", maxsplit=1)[0] in {CREATE, DELETE}
+
+
+def created(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
+    """The manifest of the claim that a task creates.
+
+    Args:
+        parameters: The task's parameters.
+        unique: What its name begins with where it has none; unique to the run.
+
+    Raises:
+        BadInputError: With the code ``ClaimInvalid``.
+    """
+    try:
+        asked = _Asked.model_validate(dict(parameters))
+    except ValidationError as error:
+        told = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'its name'}: "
+            f"{one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
+        raise BadInputError(f"The claim cannot be created: {told}.", code="ClaimInvalid") from None
+    spec: dict[str, Any] = {
+        "accessModes": list(asked.access_modes),
+        "resources": {"requests": {"storage": asked.size}},
+    }
+    if asked.storage_class_name is not None:  # "" is no class: for a volume that is there
+        spec["storageClassName"] = asked.storage_class_name
+    if asked.volume_name:
+        spec["volumeName"] = asked.volume_name
+    if asked.data_source is not None:
+        spec["dataSource"] = asked.data_source.plain()
+    metadata: dict[str, Any] = {"name": asked.pvc_name or f"{unique}{asked.pvc_name_suffix or ''}"}
+    if asked.annotations:
+        metadata["annotations"] = asked.annotations
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata,
+        "spec": spec,
+    }

@@ -1,0 +1,123 @@
+"""A container of the IR becomes a job: its words filled, its resources as numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from infra.errors import BadInputError
+from pipelines import placeholders
+from pipelines.launchers.base import Job, Resources
+
+Container: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec
+ResourceSpec: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
+
+_QUANTITY = re.compile(
+    r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<exponent>[+-]?\d{1,2})|(?P<suffix>[a-zA-Z]{1,2}))?"
+)
+_SUFFIXES = {
+    "n": Decimal(10) ** -9,
+    "u": Decimal(10) ** -6,
+    "m": Decimal(10) ** -3,
+    **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", 1)},
+    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
+}
+_GIGA = 10**9
+_MOST_ACCELERATORS = 4096
+
+
+def job(
+    container: Container,
+    context: placeholders.Context,
+    *,
+    name: str,
+    folder: Path,
+    inputs: Sequence[Path] = (),
+    outputs: Sequence[Path] = (),
+    kubernetes: Mapping[str, Any] | None = None,
+    seconds: float | None = None,
+) -> Job:
+    """The job that runs a container, with every placeholder in it filled.
+
+    Args:
+        container: The executor's container.
+        context: What its placeholders mean.
+        name: The task's path in its run.
+        folder: The task's own folder.
+        inputs: Local paths that it reads.
+        outputs: Local paths that it writes.
+        kubernetes: The settings of Kubernetes, resolved.
+        seconds: Its time limit; None for none.
+
+    Raises:
+        BadInputError: If a placeholder or a resource cannot be understood.
+    """
+
+    def filled(text: str) -> str:
+        return "".join(placeholders.fill([text], context)) if text else ""
+
+    return Job(
+        name=name,
+        image=filled(container.image),
+        command=tuple(placeholders.fill(list(container.command), context)),
+        arguments=tuple(placeholders.fill(list(container.args), context)),
+        folder=folder,
+        environment={one.name: filled(one.value) for one in container.env},
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        resources=_resources(name, container.resources, filled),
+        kubernetes=kubernetes or {},
+        seconds=seconds,
+    )
+
+
+def _resources(name: str, asked: ResourceSpec, filled: Any) -> Resources:
+    def number(text: str, old: float, what: str) -> float:
+        text = filled(text).strip()
+        return quantity(text, f"the {what} of {name}") if text else old
+
+    accelerator = asked.accelerator
+    kind = filled(accelerator.resource_type or accelerator.type)
+    count = number(accelerator.resource_count, float(accelerator.count), "accelerator count")
+    if count != int(count) or count > _MOST_ACCELERATORS:
+        raise _wrong(f"the accelerator count of {name}", f"{count:g}", "a whole number of them")
+    return Resources(
+        cpu=number(asked.resource_cpu_limit, asked.cpu_limit, "CPU limit"),
+        memory=round(
+            number(asked.resource_memory_limit, asked.memory_limit * _GIGA, "memory limit")
+        ),
+        accelerator=kind if count else "",
+        accelerators=int(count),
+        cpu_request=number(asked.resource_cpu_request, asked.cpu_request, "CPU request"),
+        memory_request=round(
+            number(asked.resource_memory_request, asked.memory_request * _GIGA, "memory request")
+        ),
+    )
+
+
+def quantity(text: str, place: str = "the quantity") -> float:
+    """A quantity as Kubernetes writes it: ``500m``, ``1.5``, ``2Gi``, ``1e3``.
+
+    Raises:
+        BadInputError: With the code ``QuantityInvalid``.
+    """
+    found = _QUANTITY.fullmatch(text.strip())
+    suffix = found["suffix"] if found else None
+    # E alone is the suffix of 10^18, and before digits an exponent.
+    if found is None or (suffix is not None and suffix not in _SUFFIXES):
+        raise _wrong(place, text, "a quantity such as 500m, 1.5, 2G or 2Gi")
+    factor = _SUFFIXES[suffix] if suffix else Decimal(10) ** int(found["exponent"] or 0)
+    return float(Decimal(found["number"]) * factor)
+
+
+def _wrong(place: str, text: str, wanted: str) -> BadInputError:
+    return BadInputError(
+        f"{place[:1].upper()}{place[1:]} is {text!r}, which is not {wanted}.",
+        "Write it as Kubernetes does, such as 500m for half a core or 2Gi for memory.",
+        code="QuantityInvalid",
+    )

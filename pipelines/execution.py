@@ -1,0 +1,471 @@
+"""The engine: it walks a pipeline's graph, and has its leaves run as soon as they can be.
+
+One thread decides. Whatever takes time (a component, an importer) is a leaf, handed to ``submit``;
+its end comes back as an event. Nested DAGs, branches and loops are scopes: they take no thread,
+so their depth and their number cost memory alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from infra.errors import BadInputError, ModelyardError
+from pipelines import conditions, graph, resolution, selection
+from pipelines.artifacts import Bundle
+from pipelines.pipeline import ROOT, Pipeline
+from pipelines.states import BROKEN, DONE, End, TaskState
+
+_REGARDLESS = ir.PipelineTaskSpec.TriggerPolicy.TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A task that takes time.
+
+    Attributes:
+        path: Where it is in the run: the names of the tasks around it, and the numbers of the
+            iterations, then its own; joined by ``/``.
+        task: The task.
+        component: The name of the component that it runs.
+        inputs: What it is given.
+        given: The parameters that its DAG is given.
+        beside: What the tasks of its DAG that it waits for have handed on, by their names and
+            those of their outputs.
+        attempt: 1 at first, more when it is retried.
+    """
+
+    path: str
+    task: ir.PipelineTaskSpec
+    component: str
+    inputs: Bundle
+    given: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is told of a node whenever it changes.
+
+    Attributes:
+        path: Where it is in the run.
+        name: What the pipeline calls it.
+        kind: ``task``, ``dag``, ``loop`` or ``iteration``.
+        state: How it stands.
+        reason: Why it failed or was left out.
+        attempt: Which attempt of it.
+        inputs: What it was given, as far as is known.
+        outputs: What it has handed on.
+        began: When it began, in seconds since 1970; 0 if it has not.
+        ended: When it ended; 0 if it has not.
+    """
+
+    path: str
+    name: str
+    kind: str
+    state: TaskState
+    reason: str = ""
+    attempt: int = 1
+    inputs: Bundle = field(default_factory=Bundle)
+    outputs: Bundle = field(default_factory=Bundle)
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Work(Protocol):
+    """What the engine has done for it."""
+
+    def submit(self, leaf: Leaf) -> Future[End]:
+        """Begin a leaf; its end, which is an error only where it could not be run at all."""
+
+    def seen(self, node: Seen) -> None:
+        """A node has changed. Called by the deciding thread: quick, and raises nothing."""
+
+    def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
+        """A constant of a task with its placeholders filled."""
+
+
+@dataclass
+class _Task:
+    """A task of a scope, and how it stands."""
+
+    name: str
+    spec: ir.PipelineTaskSpec
+    path: str
+    left: set[str]
+    attempt: int = 1
+    began: float = 0.0
+    inputs: Bundle = field(default_factory=Bundle)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Scope:
+    """A DAG that runs."""
+
+    path: str
+    dag: ir.DagSpec
+    given: Bundle
+    tasks: dict[str, _Task]
+    ended: Callable[[End], None]
+    ends: dict[str, End] = field(default_factory=dict)
+
+
+@dataclass
+class _Loop:
+    """An iterator task that runs."""
+
+    path: str
+    component: str
+    task: _Task
+    each: list[Bundle]
+    limit: int
+    ended: Callable[[End], None]
+    begun: int = 0
+    ends: dict[int, End] = field(default_factory=dict)
+
+
+class Execution:
+    """One run of a pipeline."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        work: Work,
+        *,
+        parallel: int,
+        cancelled: threading.Event | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Be ready.
+
+        Args:
+            pipeline: A valid pipeline.
+            work: Runs leaves, and is told what happens.
+            parallel: How many leaves run at once at most.
+            cancelled: When set, no leaf begins any more.
+            now: The present, in seconds since 1970.
+        """
+        self._pipeline = pipeline
+        self._work = work
+        self._parallel = parallel
+        self._cancelled = cancelled or threading.Event()
+        self._now = now
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._ready: deque[tuple[_Task, Leaf, Callable[[End], None]]] = deque()
+        self._later: list[tuple[float, int, tuple[_Task, Leaf, Callable[[End], None]]]] = []
+        self._numbers = itertools.count()
+        self._running = 0
+
+    def run(self, arguments: Bundle) -> End:
+        """Run it to its end, with the arguments that are given and complete.
+
+        Where this thread is interrupted, what runs is ended before that goes on.
+        """
+        final: list[End] = []
+        self._soon(lambda: self._open("", ROOT, arguments, final.append))
+        try:
+            self._until(lambda: bool(final))
+        except BaseException:
+            self._cancelled.set()
+            self._until(lambda: self._running == 0)
+            raise
+        return final[0]
+
+    def _until(self, over: Callable[[], bool]) -> None:
+        while not over():
+            self._begin_ready()
+            with contextlib.suppress(queue.Empty):
+                self._events.get(timeout=self._seconds())()
+
+    def _soon(self, event: Callable[[], None]) -> None:
+        """Have something done next. What happens in turn is not done within, but after it."""
+        self._events.put(event)
+
+    def _seconds(self) -> float:
+        """How long nothing may happen before there is something to be looked at."""
+        if not self._later:
+            return _POLL_SECONDS
+        return min(_POLL_SECONDS, max(0.0, self._later[0][0] - time.monotonic()))
+
+    # Scopes
+
+    def _open(
+        self, path: str, component: str, given: Bundle, ended: Callable[[End], None]
+    ) -> None:
+        """Begin a DAG."""
+        dag = self._pipeline.component(component).dag
+        waits = graph.upstream(dag)
+        tasks = {
+            name: _Task(name, spec, f"{path}/{name}" if path else name, set(waits[name]))
+            for name, spec in dag.tasks.items()
+        }
+        scope = _Scope(path, dag, given, tasks, ended)
+        for task in tasks.values():
+            self._tell(task, TaskState.WAITING)
+        if not tasks:
+            self._close(scope)
+        for task in tasks.values():
+            if not task.left:
+                self._soon(lambda task=task: self._reach(scope, task))  # type: ignore[misc]
+
+    def _close(self, scope: _Scope) -> None:
+        """End a DAG whose tasks have all ended."""
+        states = {end.state for end in scope.ends.values()}
+        if broken := states & BROKEN:
+            cancelled = broken == {TaskState.CANCELLED}
+            state = TaskState.CANCELLED if cancelled else TaskState.FAILED
+            reasons = [
+                f"{name}: {end.reason}" for name, end in scope.ends.items()
+                if end.state == TaskState.FAILED
+            ]  # fmt: skip
+            scope.ended(End(state, reason="; ".join(sorted(reasons))))
+            return
+        try:
+            scope.ended(End(TaskState.SUCCEEDED, resolution.outputs(scope.dag, scope.ends)))
+        except ModelyardError as error:
+            scope.ended(End(TaskState.FAILED, reason=str(error)))
+
+    def _finish(self, scope: _Scope, task: _Task, end: End) -> None:
+        """Write down how a task has ended, and go on with those that wait for it."""
+        kind = self._kind(task)
+        retries = task.spec.retry_policy.max_retry_count if kind in {"dag", "loop"} else 0
+        if end.state == TaskState.FAILED and task.attempt <= retries:
+            task.attempt += 1
+            self._soon(lambda: self._expand(scope, task))
+            return
+        scope.ends[task.name] = end
+        self._tell(task, end.state, end)
+        for other in scope.tasks.values():
+            if task.name in other.left:
+                other.left.discard(task.name)
+                if not other.left:
+                    self._soon(lambda other=other: self._reach(scope, other))  # type: ignore[misc]
+        if len(scope.ends) == len(scope.tasks):
+            self._soon(lambda: self._close(scope))
+
+    # Tasks
+
+    def _reach(self, scope: _Scope, task: _Task) -> None:
+        """Everything that a task waits for has ended: run it, or leave it out."""
+        before = graph.upstream(scope.dag)[task.name]
+        ends = {name: scope.ends[name] for name in before}
+        if self._cancelled.is_set():
+            self._finish(scope, task, End(TaskState.CANCELLED, reason="The run was stopped."))
+            return
+        if task.spec.trigger_policy.strategy != _REGARDLESS:
+            broken = sorted(name for name, end in ends.items() if end.state in BROKEN)
+            if broken:
+                reason = f"{', '.join(broken)} did not succeed."
+                self._finish(scope, task, End(TaskState.OMITTED, reason=reason))
+                return
+        component = self._pipeline.component(task.spec.component_ref.name)
+        try:
+            task.inputs = resolution.inputs(
+                task.name, task.spec, component, scope.given, ends,
+                lambda value, parameters: self._work.fill(task.path, value, parameters),
+            )  # fmt: skip
+            condition = task.spec.trigger_policy.condition
+            if condition and not conditions.holds(
+                condition, task.inputs.parameters, task.inputs.artifacts
+            ):
+                self._finish(scope, task, End(TaskState.SKIPPED, reason="Its condition is false."))
+                return
+        except resolution.InputMissingError as error:
+            skipped = any(end.state == TaskState.SKIPPED for end in ends.values())
+            state = TaskState.SKIPPED if skipped else TaskState.FAILED
+            self._finish(scope, task, End(state, reason=str(error)))
+            return
+        except ModelyardError as error:
+            self._finish(scope, task, End(TaskState.FAILED, reason=str(error)))
+            return
+        self._expand(scope, task)
+
+    def _expand(self, scope: _Scope, task: _Task) -> None:
+        """Run a task that has all that it needs."""
+        task.began = task.began or self._now()
+
+        def ended(end: End) -> None:
+            self._finish(scope, task, end)
+
+        task.given = scope.given.parameters
+        task.beside = {
+            (before, key): value
+            for before in graph.upstream(scope.dag)[task.name]
+            for key, value in scope.ends[before].outputs.parameters.items()
+        }
+        name = task.spec.component_ref.name
+        if self._kind(task) == "loop":
+            self._tell(task, TaskState.RUNNING)
+            try:
+                self._iterate(task, name, ended)
+            except ModelyardError as error:
+                self._finish(scope, task, End(TaskState.FAILED, reason=str(error)))
+        else:
+            self._run(task, task.path, name, task.inputs, ended)
+
+    def _run(
+        self, task: _Task, path: str, component: str, inputs: Bundle,
+        ended: Callable[[End], None],
+    ) -> None:  # fmt: skip
+        """Run a component once: a DAG as a scope, anything else as a leaf."""
+        if self._pipeline.component(component).WhichOneof("implementation") == "dag":
+            if path == task.path:
+                self._tell(task, TaskState.RUNNING)
+            self._open(path, component, inputs, ended)
+        else:
+            leaf = Leaf(path, task.spec, component, inputs, task.given, task.beside)
+            self._ready.append((task, leaf, ended))
+
+    def _kind(self, task: _Task) -> str:
+        if task.spec.WhichOneof("iterator"):
+            return "loop"
+        component = self._pipeline.component(task.spec.component_ref.name)
+        return "dag" if component.WhichOneof("implementation") == "dag" else "task"
+
+    # Loops
+
+    def _iterate(self, task: _Task, component: str, ended: Callable[[End], None]) -> None:
+        """Begin a loop.
+
+        Raises:
+            ModelyardError: If what it is over is no list.
+        """
+        each = selection.iterations(task.spec, task.inputs)
+        limit = task.spec.iterator_policy.parallelism_limit or len(each)
+        loop = _Loop(task.path, component, task, each, limit, ended)
+        if not each:
+            self._end_loop(loop)
+        for _ in range(min(loop.limit, len(each))):
+            self._next_iteration(loop)
+
+    def _next_iteration(self, loop: _Loop) -> None:
+        number = loop.begun
+        loop.begun += 1
+        path, began = f"{loop.path}/{number}", self._now()
+        name = f"{loop.task.name}[{number}]"
+
+        def tell(state: TaskState, end: End | None = None) -> None:
+            outputs, reason = (end.outputs, end.reason) if end else (Bundle(), "")
+            self._work.seen(
+                Seen(
+                    path, name, "iteration", state, reason, 1, loop.each[number], outputs, began,
+                    self._now() if end else 0.0,
+                )
+            )  # fmt: skip
+
+        def ended(end: End) -> None:
+            tell(end.state, end)
+            loop.ends[number] = end
+            if loop.begun < len(loop.each):
+                self._soon(lambda: self._next_iteration(loop))
+            elif len(loop.ends) == len(loop.each):
+                self._end_loop(loop)
+
+        tell(TaskState.RUNNING)
+        self._soon(lambda: self._run(loop.task, path, loop.component, loop.each[number], ended))
+
+    def _end_loop(self, loop: _Loop) -> None:
+        ends = [loop.ends[number] for number in range(len(loop.each))]
+        broken = [number for number, end in enumerate(ends) if end.state in BROKEN]
+        if broken:
+            cancelled = all(ends[number].state == TaskState.CANCELLED for number in broken)
+            state = TaskState.CANCELLED if cancelled else TaskState.FAILED
+            told = "; ".join(f"[{number}] {ends[number].reason}" for number in broken[:5])
+            reason = f"{len(broken)} of {len(ends)} iterations did not succeed: {told}"
+            loop.ended(End(state, reason=reason))
+            return
+        definitions = self._pipeline.component(loop.component).output_definitions
+        outputs = [end.outputs for end in ends if end.state in DONE]
+        loop.ended(End(TaskState.SUCCEEDED, selection.collected(definitions, outputs)))
+
+    # Leaves
+
+    def _begin_ready(self) -> None:
+        """Begin as many leaves as may run at once."""
+        while self._later and self._later[0][0] <= time.monotonic():
+            self._ready.append(heapq.heappop(self._later)[2])
+        if self._cancelled.is_set():
+            self._drop()
+        while self._ready and self._running < self._parallel:
+            self._begin(*self._ready.popleft())
+
+    def _drop(self) -> None:
+        """Leave out what has not begun."""
+        left = [*self._ready, *(waits for _, _, waits in self._later)]
+        self._ready.clear()
+        self._later.clear()
+        for _, _, ended in left:
+            self._soon(
+                lambda ended=ended: ended(  # type: ignore[misc]
+                    End(TaskState.CANCELLED, reason="The run was stopped.")
+                )
+            )
+
+    def _begin(self, task: _Task, leaf: Leaf, ended: Callable[[End], None]) -> None:
+        self._running += 1
+        self._tell_leaf(task, leaf, TaskState.RUNNING)
+        future = self._work.submit(leaf)
+        future.add_done_callback(
+            lambda done: self._soon(lambda: self._leaf_ended(task, leaf, ended, done))
+        )
+
+    def _leaf_ended(
+        self, task: _Task, leaf: Leaf, ended: Callable[[End], None], done: Future[End]
+    ) -> None:
+        self._running -= 1
+        try:
+            end = done.result()
+        except BadInputError as error:  # another attempt would be refused as well
+            end, final = End(TaskState.FAILED, reason=str(error)), True
+        except Exception as error:  # noqa: BLE001 (the edge of a leaf: its run goes on)
+            reason = str(error) if isinstance(error, ModelyardError) else repr(error)
+            end, final = End(TaskState.FAILED, reason=reason), False
+        else:
+            final = False
+        policy = leaf.task.retry_policy
+        if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
+            again = replace(leaf, attempt=leaf.attempt + 1)
+            at = time.monotonic() + backoff(policy, leaf.attempt)
+            self._tell_leaf(task, again, TaskState.WAITING)
+            heapq.heappush(self._later, (at, next(self._numbers), (task, again, ended)))
+            return
+        ended(end)
+
+    # What is told
+
+    def _tell(self, task: _Task, state: TaskState, end: End | None = None) -> None:
+        outputs, reason = (end.outputs, end.reason) if end else (Bundle(), "")
+        self._work.seen(
+            Seen(
+                task.path, task.spec.task_info.name or task.name, self._kind(task), state, reason,
+                task.attempt, task.inputs, outputs, task.began, self._now() if end else 0.0,
+            )
+        )  # fmt: skip
+
+    def _tell_leaf(self, task: _Task, leaf: Leaf, state: TaskState) -> None:
+        if leaf.path == task.path:  # else it is an iteration, which is told of by its loop
+            task.attempt = leaf.attempt
+            self._tell(task, state)
+
+
+def backoff(policy: ir.PipelineTaskSpec.RetryPolicy, attempt: int) -> float:
+    """Seconds to wait after an attempt: the policy's duration, times its factor each time."""
+    first = policy.backoff_duration.ToTimedelta().total_seconds()
+    factor = policy.backoff_factor or 2.0
+    most = policy.backoff_max_duration.ToTimedelta().total_seconds() or 3600.0
+    return float(min(most, first * factor ** (attempt - 1)))

@@ -1,0 +1,342 @@
+"""What a component is told, and what it has to say: ExecutorInput and ExecutorOutput.
+
+Both are JSON in protobuf's spelling. A component reads the one as its argument and may write the
+other as a file; parameters may come as files of their own instead, and artifacts are simply
+there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from infra.errors import BadInputError
+from pipelines import values
+from pipelines.artifacts import Artifact, Bundle
+
+MOST_BYTES = 32 * 2**20
+_OUTPUT_FILE = "executor_output.json"
+_DEFAULT_SCHEMA = "system.Artifact"
+_DEFAULT_VERSION = "0.0.1"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a task writes.
+
+    Attributes:
+        task: The task's path in its run.
+        folder: The task's own folder, where it may leave what it likes.
+        root: The folder of its artifacts. Whatever it addresses with ``dsl.get_uri`` is here too,
+            because the SDK takes the folder of ``file`` for that.
+        file: Where it may write its ExecutorOutput.
+        parameters: A file for each parameter.
+        artifacts: Each artifact, with its place.
+        run: The folder of the artifacts of the whole run.
+    """
+
+    task: str
+    folder: Path
+    root: Path
+    file: Path
+    parameters: Mapping[str, Path]
+    artifacts: Mapping[str, Artifact]
+    run: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every local path that the task writes."""
+        places = [local_path(artifact.uri) for artifact in self.artifacts.values()]
+        return (self.file, *self.parameters.values(), *(place for place in places if place))
+
+
+def plan(task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Path) -> Outputs:
+    """Where a task is to write; nothing is made yet.
+
+    Args:
+        task: The task's path in its run, such as ``loop/3/train``; part of its artifacts' names.
+        component: What it runs.
+        folder: A folder of its own.
+        artifacts: The folder of the artifacts of the whole run.
+    """
+    root = artifacts.joinpath(*(_segment(part) for part in task.split("/")))
+    declared = component.output_definitions
+    return Outputs(
+        task=task,
+        folder=folder,
+        root=root,
+        file=root / _OUTPUT_FILE,
+        parameters={name: folder / "parameters" / _segment(name) for name in declared.parameters},
+        artifacts={
+            name: Artifact(
+                name=f"{task}/{name}",
+                uri=str(root / _segment(name)),
+                schema=spec.artifact_type.schema_title or _DEFAULT_SCHEMA,
+                version=spec.artifact_type.schema_version or _DEFAULT_VERSION,
+                metadata=_plain(spec.metadata),
+            )
+            for name, spec in declared.artifacts.items()
+        },
+        run=artifacts,
+    )
+
+
+def _plain(metadata: Any) -> dict[str, Any]:
+    return {key: values.from_proto(value) for key, value in metadata.fields.items()}
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path; names of the IR may hold anything."""
+    quoted = quote(name, safe=" @+=,")[:200]
+    return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted
+
+
+def prepare(outputs: Outputs) -> None:
+    """Make the folders that a task writes to, without what an earlier attempt has left there."""
+    for path in outputs.paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def executor_input(inputs: Bundle, outputs: Outputs) -> str:
+    """The ExecutorInput as JSON.
+
+    What has no value is left out: the SDK's own executor falls back to the function's default
+    then, and would take ``null`` for a value in some of its versions.
+    """
+    told: dict[str, Any] = {}
+    parameters = {
+        name: values.protojson(value)
+        for name, value in inputs.parameters.items()
+        if value is not None
+    }
+    artifacts = {
+        name: _listed(value if isinstance(value, list) else [value])
+        for name, value in inputs.artifacts.items()
+        if value is not None
+    }
+    if parameters:
+        told["parameterValues"] = parameters
+    if artifacts:
+        told["artifacts"] = artifacts
+    written: dict[str, Any] = {"outputFile": str(outputs.file)}
+    if outputs.parameters:
+        written["parameters"] = {
+            name: {"outputFile": str(path)} for name, path in outputs.parameters.items()
+        }
+    if outputs.artifacts:
+        written["artifacts"] = {
+            name: _listed([artifact]) for name, artifact in outputs.artifacts.items()
+        }
+    whole = {"inputs": told, "outputs": written}
+    text = json.dumps(whole, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no command line can hold
+        return json.dumps(whole)
+    return text
+
+
+def _listed(artifacts: list[Artifact]) -> dict[str, Any]:
+    return {"artifacts": [_runtime(artifact) for artifact in artifacts]}
+
+
+def _runtime(artifact: Artifact) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": artifact.name,
+        "type": {"schemaTitle": artifact.schema, "schemaVersion": artifact.version},
+        "uri": artifact.uri,
+        "metadata": values.protojson(dict(artifact.metadata)),
+    }
+    if artifact.custom_path:
+        found["customPath"] = artifact.custom_path
+    return found
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a URI means on this machine; None if it means none."""
+    if uri.startswith("file://"):
+        return Path(unquote(uri.removeprefix("file://")))
+    return None if "://" in uri or not uri else Path(uri)
+
+
+def read(outputs: Outputs, component: ir.ComponentSpec) -> Bundle:
+    """What a task that has ended well hands on.
+
+    Parameters are those of the output file, then those of their own files; one that the task has
+    not written is absent. What it has put at a custom path is copied to the artifact's own place,
+    so that it stays when the custom path is gone.
+
+    Raises:
+        BadInputError: With the code ``OutputMalformed``: the task, the file and the mistake.
+    """
+    said = _said(outputs)
+    declared = component.output_definitions
+    given = _mapping(said, "parameterValues", outputs)
+    parameters: dict[str, Any] = {}
+    for name, spec in declared.parameters.items():
+        source = outputs.parameters[name]
+        if given.get(name) is not None:
+            source = outputs.file
+            found = given[name]
+        elif source.is_file():
+            found = _parameter(source, spec.parameter_type, outputs)
+        else:
+            continue
+        try:
+            parameters[name] = values.checked(found, spec.parameter_type, name)
+        except BadInputError as error:
+            raise _malformed(outputs, source, error.message) from None
+    written = _mapping(said, "artifacts", outputs)
+    artifacts: dict[str, Artifact | list[Artifact]] = {}
+    for name, spec in declared.artifacts.items():
+        several = _artifacts(name, outputs.artifacts[name], written.get(name), outputs)
+        artifacts[name] = several if spec.is_artifact_list else several[0]
+    return Bundle(parameters, artifacts)
+
+
+def _malformed(outputs: Outputs, file: Path, mistake: str) -> BadInputError:
+    return BadInputError(
+        f"The task {outputs.task} has written a malformed output, {file.name}: {mistake}",
+        "Mend the component: what it writes must be of the type that it declares.",
+        code="OutputMalformed",
+    )
+
+
+def _text(path: Path, outputs: Outputs) -> str:
+    if not path.is_file():
+        raise _malformed(outputs, path, "it is no file.")
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise _malformed(
+            outputs,
+            path,
+            f"it is larger than {MOST_BYTES >> 20} MiB. Hand on an artifact instead.",
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _malformed(outputs, path, f"it is no UTF-8: byte {error.start}.") from None
+
+
+def _said(outputs: Outputs) -> dict[str, Any]:
+    if not outputs.file.exists():
+        return {}
+    text = _text(outputs.file, outputs)
+    try:
+        said = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise _malformed(outputs, outputs.file, f"it is no JSON: {error}.") from None
+    if not isinstance(said, dict):
+        raise _malformed(outputs, outputs.file, f"it holds no object but {_kind(said)}.")
+    return said
+
+
+def _mapping(said: Mapping[str, Any], key: str, outputs: Outputs) -> Mapping[str, Any]:
+    found = said.get(key)
+    if found is None:
+        found = said.get("parameter_values") if key == "parameterValues" else None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise _malformed(outputs, outputs.file, f"{key} is no object but {_kind(found)}.")
+    return found
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}
+    return names.get(type(value), "null" if value is None else "a number")
+
+
+def _parameter(path: Path, parameter_type: int, outputs: Outputs) -> Any:
+    text = _text(path, outputs)
+    try:
+        return values.from_output_file(text, parameter_type)
+    except BadInputError as error:
+        raise _malformed(outputs, path, error.message) from None
+
+
+def _artifacts(name: str, own: Artifact, written: Any, outputs: Outputs) -> list[Artifact]:
+    """The artifacts of an output: as they were planned, with what the task has changed."""
+    listed = written.get("artifacts") if isinstance(written, dict) else written
+    if not listed:
+        return [own]
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise _malformed(
+            outputs, outputs.file, f"artifacts.{name}.artifacts is no list of objects."
+        )
+    return [_changed(name, own, one, outputs) for one in listed]
+
+
+def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs) -> Artifact:
+    def member(key: str, of: type, *names: str) -> Any:
+        found = next((said[one] for one in (key, *names) if said.get(one) is not None), None)
+        if found is not None and not isinstance(found, of):
+            mistake = f"artifacts.{name}: {key} is {_kind(found)}."
+            raise _malformed(outputs, outputs.file, mistake)
+        return found
+
+    uri = member("uri", str) or own.uri
+    metadata = member("metadata", dict) or {}
+    custom = member("customPath", str, "custom_path")
+    changed = replace(own, uri=uri, metadata={**own.metadata, **metadata})
+    place = local_path(uri)
+    try:
+        if uri != own.uri and place is not None:
+            _refuse_outside(name, place, outputs)
+        source = _custom(name, custom, outputs) if custom else None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null byte
+        raise _malformed(outputs, outputs.file, f"artifacts.{name}: {error}.") from None
+    if source is None:
+        return changed
+    if place is None:
+        return replace(changed, custom_path=str(source))
+    _carry(source, outputs.folder / place)
+    return changed
+
+
+def _custom(name: str, custom: str, outputs: Outputs) -> Path | None:
+    """What is at a custom path; None if nothing is."""
+    source = outputs.folder / custom
+    if not source.exists():
+        return None
+    _refuse_outside(name, source, outputs)
+    if not source.is_file() and not source.is_dir():
+        mistake = f"artifacts.{name}: {custom} is neither a file nor a folder."
+        raise _malformed(outputs, outputs.file, mistake)
+    return source
+
+
+def _refuse_outside(name: str, place: Path, outputs: Outputs) -> None:
+    found = (outputs.folder / place).resolve()
+    for allowed in (outputs.run, outputs.folder, Path(tempfile.gettempdir())):
+        if found.is_relative_to(allowed.resolve()):
+            return
+    raise _malformed(
+        outputs,
+        outputs.file,
+        f"artifacts.{name} lies at {place}, outside the folders of its run.",
+    )
+
+
+def _carry(source: Path, place: Path) -> None:
+    """Copy what is at a custom path to the artifact's own place, unless it is there already."""
+    if source.resolve() == place.resolve() or place.resolve().is_relative_to(source.resolve()):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, place, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, place)

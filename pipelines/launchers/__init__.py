@@ -1,0 +1,1 @@
+"""What runs a component's container: here as a process, with Docker, or on a cluster."""

@@ -1,0 +1,297 @@
+"""Jobs as processes of this machine, each a group of its own that ends with all it has started.
+
+A Python component runs in an environment made of its requirements. A component of another kind
+runs if the machine has its program: the image itself is not used, because there is nothing here
+that could.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from infra import gpus, script
+from infra.connection import clean_environment
+from infra.errors import BadInputError
+from infra.leashed import LeashServer, Start
+from infra.settings import Settings
+from pipelines import bootstrap
+from pipelines.bootstrap import Component, Install
+from pipelines.environments import Environment, Environments, StoppedError
+from pipelines.launchers import endings, local_settings, machine
+from pipelines.launchers.base import Ended, Job, Launcher
+from pipelines.launchers.local_settings import Secret, Understood
+from pipelines.launchers.warmth import IDLE_SECONDS, Warmth
+
+_OWN_PROGRAMS = {"python", "python3", f"python3.{sys.version_info.minor}", "pip", "pip3"}
+_SHELLS_AND_PYTHONS = re.compile(r"(?:.*/)?(?:python[\d.]*|sh|bash|dash|node|Rscript|perl)")
+_NOT_INHERITED = ("MODELYARD_", "PYTHON", "VIRTUAL_ENV")
+_COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
+_PLACEHOLDER = "{{$"
+_MODULE = "program/ephemeral_component.py"
+_PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+\.\d+)")
+_GPU_KINDS = re.compile(r"nvidia|gpu", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """What is to be started, and how.
+
+    Attributes:
+        command: Its command line.
+        env: Its whole environment.
+        start: What starts it.
+        keep: Open files that it holds.
+    """
+
+    command: Sequence[str]
+    env: Mapping[str, str]
+    start: Start
+    keep: Sequence[int]
+
+
+class ProcessLauncher(Launcher):
+    """Runs jobs as processes."""
+
+    def __init__(
+        self,
+        environments: Environments,
+        settings: Settings,
+        *,
+        secret: Secret = local_settings.from_store,
+        warm: bool = True,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """Run jobs in ``environments``.
+
+        Args:
+            environments: Where Python components find what they require.
+            settings: Which GPUs there are, and how long a stopped job may tidy up.
+            secret: Reads a key of a secret, for settings of Kubernetes that name one.
+            warm: Whether Python components may run in a fork of a warm interpreter.
+            idle_seconds: How long such an interpreter is kept that nobody uses.
+        """
+        self._environments = environments
+        self._settings = settings
+        self._secret = secret
+        self._warmth = Warmth(idle_seconds) if warm else None
+        self._lock = threading.Lock()
+        self._leashes: LeashServer | None = None
+        self._told: set[str] = set()
+
+    def close(self) -> None:
+        """End what is kept between jobs. Jobs that run go on."""
+        if self._warmth is not None:
+            self._warmth.close()
+        with self._lock:
+            leashes, self._leashes = self._leashes, None
+        if leashes is not None:
+            leashes.close()
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that cannot run as a process here."""
+        machine.check(job, cpus=os.cpu_count() or 1)
+        self._check_accelerators(job)
+        local_settings.check(job)
+        component = bootstrap.component([*job.command, *job.arguments])
+        if component.source is None:
+            _check_program(job, component.words)
+
+    def _check_accelerators(self, job: Job) -> None:
+        wanted = job.resources.accelerators
+        kind = job.resources.accelerator
+        found = len(gpus.devices(self._settings)) if wanted and _GPU_KINDS.search(kind) else 0
+        if wanted > found:
+            raise BadInputError(
+                f"{job.name} asks for {wanted} of {kind}, and this machine has {found}.",
+                "Run the pipeline where there are as many, or take the accelerator out of it.",
+                code="ResourcesUnavailable",
+            )
+
+    def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
+        """Run a job to its end."""
+        asked = local_settings.understand(job, self._secret)
+        self._tell([*asked.notes, *_notes(job)], log)
+        limits = [one for one in (job.seconds, asked.seconds) if one is not None]
+        deadline = time.monotonic() + min(limits) if limits else None
+        component = bootstrap.component([*job.command, *job.arguments])
+        try:
+            with (
+                self._environments.using(_installs(component), log, cancelled) as environment,
+                self._environments.overlay(environment) as own,
+                self._gpus(job, log, cancelled) as lease,
+                self._started(job, component, environment, own, asked, lease) as started,
+            ):
+                ended = script.run(
+                    [script.Process(started.command, started.env)],
+                    cwd=job.folder,
+                    log=None,
+                    on_line=lambda _, line: log(line),
+                    deadline=deadline,
+                    stop_requested=cancelled.is_set,
+                    grace=self._settings.stop_grace_seconds,
+                    keep=started.keep,
+                    start=started.start,
+                )
+        except StoppedError:
+            return Ended(-signal.SIGTERM, "It was stopped before it began.")
+        return endings.ended(ended, min(limits, default=0))
+
+    @contextlib.contextmanager
+    def _gpus(
+        self, job: Job, log: Callable[[str], None], cancelled: threading.Event
+    ) -> Iterator[gpus.Lease]:
+        with gpus.lease(
+            gpus.devices(self._settings) if job.resources.accelerators else (),
+            job.resources.accelerators,
+            holder=job.name,
+            shared=False,
+            waiting=lambda holders: log(f"Waiting for a GPU: {'; '.join(holders)}"),
+            give_up=cancelled.is_set,
+        ) as lease:
+            if lease is None:
+                raise StoppedError
+            yield lease
+
+    @contextlib.contextmanager
+    def _started(
+        self,
+        job: Job,
+        component: Component,
+        environment: Environment,
+        own: Environment,
+        asked: Understood,
+        lease: gpus.Lease,
+    ) -> Iterator[_Started]:
+        env = {
+            **_inherited(),
+            **asked.environment,
+            **job.environment,
+            "CUDA_VISIBLE_DEVICES": ",".join(lease.names),
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "PATH": os.pathsep.join([str(own.programs), str(environment.programs), _host_path()]),
+            "VIRTUAL_ENV": str(own.folder),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        held: list[IO[str]] = [environment.lock, own.lock, *lease.locks]
+        keep = [one.fileno() for one in held]
+        if component.source is None:
+            yield _Started(component.words, env, self._leash().start, keep)
+            return
+        env["_KFP_RUNTIME"] = "true"
+        module = own.folder / _MODULE
+        module.parent.mkdir()
+        module.write_text(component.source)
+        command = [str(own.python), "-m", bootstrap.EXECUTOR,
+                   "--component_module_path", str(module), *component.arguments]  # fmt: skip
+        changed = {**asked.environment, **job.environment}
+        if self._warmth is None or any(name.startswith(_COLD_ONLY) for name in changed):
+            yield _Started(command, env, self._leash().start, keep)
+            return
+        server = self._warmth.take(environment)
+        try:
+            yield _Started(command, env, (server or self._leash()).start, keep)
+        finally:
+            self._warmth.give_back(environment)
+
+    def _leash(self) -> LeashServer:
+        with self._lock:
+            if self._leashes is None:
+                self._leashes = LeashServer()
+            return self._leashes
+
+    def _tell(self, notes: Sequence[str], log: Callable[[str], None]) -> None:
+        """Say what is not honoured here, each once."""
+        with self._lock:
+            new = [note for note in notes if note not in self._told]
+            self._told.update(new)
+        for note in new:
+            log(note)
+
+
+def _notes(job: Job) -> list[str]:
+    """What of a job's container is not as it would be in one, for people."""
+    found = []
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    image = _PYTHON_IMAGE.search(job.image)
+    if image is not None and image[1] != ours:
+        found.append(f"The image {job.image} is not used: it runs with Python {ours}.")
+    if job.resources.cpu or job.resources.memory:
+        found.append("Limits of CPU and memory are not enforced on processes.")
+    return found
+
+
+def _installs(component: Component) -> Sequence[Install]:
+    """What its environment has; a component whose image had KFP in it gets our version of it."""
+    named = [requirement for install in component.installs for requirement in install.requirements]
+    if component.source is None or any("kfp" in requirement for requirement in named):
+        return component.installs
+    ours = f"kfp=={importlib.metadata.version('kfp')}"
+    return (*component.installs, Install((ours,), ("--no-deps",)))
+
+
+def _inherited() -> dict[str, str]:
+    """This process's environment without what is ours, Prefect's or MLflow's in it."""
+    return {
+        name: value
+        for name, value in clean_environment().items()
+        if not name.startswith(_NOT_INHERITED)
+    }
+
+
+def _host_path() -> str:
+    """The host's PATH without our own environment: its packages are none of a component's."""
+    ours = Path(sys.prefix, "bin").resolve()
+    return os.pathsep.join(
+        folder
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+        if folder and Path(folder).resolve() != ours
+    )
+
+
+def _check_program(job: Job, words: Sequence[str]) -> None:
+    if not words or not job.command:
+        raise _not_runnable(job, "its command is the image's own")
+    if bootstrap.is_in_image(words):
+        raise _not_runnable(job, "its Python code is in the image")
+    program = words[0]
+    if _PLACEHOLDER in program or program in _OWN_PROGRAMS:
+        pass
+    elif shutil.which(program, path=_host_path()) is None:
+        raise _not_runnable(job, f"this machine has no program {program!r}")
+    file = _file(words)
+    if file is not None and not file.exists() and not _is_of(job, file):
+        raise _not_runnable(job, f"this machine has no {file}")
+
+
+def _file(words: Sequence[str]) -> Path | None:
+    """The script that an interpreter is given, if it is named by its whole path."""
+    if len(words) < 2 or not _SHELLS_AND_PYTHONS.fullmatch(words[0]):
+        return None
+    first = words[1]
+    return Path(first) if first.startswith("/") and _PLACEHOLDER not in first else None
+
+
+def _is_of(job: Job, file: Path) -> bool:
+    places = (job.folder, *job.inputs, *job.outputs)
+    return any(file == place or file.is_relative_to(place) for place in places)
+
+
+def _not_runnable(job: Job, why: str) -> BadInputError:
+    return BadInputError(
+        f"{job.name} needs its image {job.image or '(none)'} and cannot run as a process: {why}.",
+        "Run it with the Docker launcher where there is a Docker engine, or on a cluster.",
+        code="ImageNotRunnable",
+    )

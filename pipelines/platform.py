@@ -1,0 +1,347 @@
+"""The settings of Kubernetes of an executor: read, checked, and made into parts of a pod.
+
+A value of theirs may be an input of the DAG that the task is in, or an output of another task in
+it. An optional one that is null switches its setting off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines import platform_forms as forms
+from pipelines.faults import Fault, Faults, PipelineInvalidError, shortened
+from pipelines.platform_forms import Settings, Value
+
+# Outputs of tasks, by the task's name and the output's.
+Outputs = Mapping[tuple[str, str], Any]
+
+
+def read(config: Mapping[str, Any]) -> Settings:
+    """The settings of an executor, from their plain form.
+
+    Raises:
+        PipelineInvalidError: With all that is wrong.
+    """
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        found = list(_faults(error, "kubernetes"))
+        raise PipelineInvalidError("The settings of Kubernetes", found) from None
+
+
+def faults(config: Mapping[str, Any], place: str) -> list[Fault]:
+    """What is wrong with the settings of an executor, which stand at ``place``."""
+    try:
+        Settings.model_validate(config)
+    except ValidationError as error:
+        return list(_faults(error, place))
+    return []
+
+
+def _faults(error: ValidationError, place: str) -> Iterator[Fault]:
+    for one in error.errors():
+        there = place
+        for part in one["loc"]:
+            there += f"[{part}]" if isinstance(part, int) else f".{part}"
+        problem = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "extra_forbidden":
+            problem = "there is no such setting"
+        elif one["type"] not in {"value_error", "missing"}:
+            problem += f", not {shortened(one['input'])}"
+        yield Fault(there, f"{problem[:1].upper()}{problem[1:]}.")
+
+
+def values(settings: Settings) -> Iterator[Value]:
+    """Every value that is not necessarily fixed."""
+    for one in (
+        *settings.secret_as_env,
+        *settings.secret_as_volume,
+        *settings.config_map_as_env,
+        *settings.config_map_as_volume,
+        *settings.pvc_mount,
+        *settings.image_pull_secret,
+    ):
+        yield one.name
+    loose = (
+        settings.node_selector.node_selector_json,
+        *(one.toleration_json for one in settings.tolerations),
+        *(one.node_affinity_json for one in settings.node_affinity),
+    )
+    yield from (one for one in loose if one is not None)
+
+
+def resolve(
+    settings: Settings, parameters: Mapping[str, Any], outputs: Outputs | None = None
+) -> dict[str, Any]:
+    """The parts of a pod that the settings ask for.
+
+    Args:
+        settings: The settings.
+        parameters: The inputs of the DAG that the task is in; one that is missing is null.
+        outputs: The outputs of the tasks of the DAG.
+
+    Returns:
+        What is not empty of ``env``, ``volumes``, ``volumeMounts``, ``nodeSelector``,
+        ``tolerations``, ``affinity``, ``imagePullSecrets``, ``imagePullPolicy``, ``metadata``
+        (``labels`` and ``annotations``), ``activeDeadlineSeconds`` and ``securityContext``, each
+        in the form that a pod has it, or its container.
+
+    Raises:
+        PipelineInvalidError: With all values that are missing, or of the wrong kind.
+    """
+    pod = _Pod(parameters, outputs or {})
+    made = {
+        "env": pod.env(settings),
+        **pod.mounted(settings),
+        "nodeSelector": pod.node_selector(settings),
+        "tolerations": pod.tolerations(settings),
+        "affinity": pod.affinity(settings),
+        "imagePullSecrets": [{"name": name} for name in pod.pull_secrets(settings)],
+        "imagePullPolicy": settings.image_pull_policy,
+        "metadata": settings.pod_metadata.plain(),
+        "activeDeadlineSeconds": settings.active_deadline_seconds,
+        "securityContext": settings.security_context.plain(),
+    }
+    pod.faults.raise_any("The task's settings of Kubernetes", code="PlatformInvalid")
+    return {key: value for key, value in made.items() if value}
+
+
+class _Pod:
+    """Makes the parts of a pod, and goes on where something is wrong."""
+
+    def __init__(self, parameters: Mapping[str, Any], outputs: Outputs) -> None:
+        self.faults = Faults()
+        self._parameters = parameters
+        self._outputs = outputs
+
+    def _value(self, value: Value, place: str) -> Any:
+        if value.component_input_parameter is not None:
+            return self._parameters.get(value.component_input_parameter)
+        if value.task_output_parameter is not None:
+            wanted = value.task_output_parameter
+            key = (wanted.producer_task, wanted.output_parameter_key)
+            if key not in self._outputs:
+                self.faults.add(place, f"The task {key[0]} has left no {key[1]}.")
+                return None
+            return self._outputs[key]
+        return value.runtime_value.constant if value.runtime_value else None
+
+    def _name(self, value: Value, place: str) -> str | None:
+        """A name; None switches off what it is the name of."""
+        found = self._value(value, place)
+        if found is None:
+            return None
+        if not isinstance(found, str) or not found:
+            self.faults.add(place, f"{shortened(found)} is no name.", "Give a text.")
+            return None
+        return found
+
+    def env(self, settings: Settings) -> list[dict[str, Any]]:
+        found = []
+        for number, secret in enumerate(settings.secret_as_env):
+            name = self._name(secret.name, f"secretAsEnv[{number}]")
+            found += [
+                _variable(one.env_var, "secretKeyRef", name, one.secret_key, secret.optional)
+                for one in secret.key_to_env
+                if name
+            ]
+        for number, config in enumerate(settings.config_map_as_env):
+            name = self._name(config.name, f"configMapAsEnv[{number}]")
+            found += [
+                _variable(
+                    two.env_var, "configMapKeyRef", name, two.config_map_key, config.optional
+                )
+                for two in config.key_to_env
+                if name
+            ]
+        for fact in settings.field_path_as_env:
+            source = {"fieldRef": {"fieldPath": fact.field_path}}
+            found.append({"name": fact.name, "valueFrom": source})
+        return found
+
+    def mounted(self, settings: Settings) -> dict[str, list[dict[str, Any]]]:
+        """Volumes and their mounts. The names of volumes are made up, as secrets' may not do."""
+        volumes: list[dict[str, Any]] = []
+        mounts: list[dict[str, Any]] = []
+
+        def add(name: str, source: dict[str, Any], path: str, within: str = "") -> None:
+            volumes.append({"name": name, **source})
+            mounts.append({"name": name, "mountPath": path, **({"subPath": within} if within
+                                                              else {})})  # fmt: skip
+
+        for number, claim in enumerate(settings.pvc_mount):
+            name = self._name(claim.name, f"pvcMount[{number}]")
+            if name is None:
+                self.faults.add(f"pvcMount[{number}]", "The claim's name is missing.")
+            add(
+                f"claim-{number}",
+                {"persistentVolumeClaim": {"claimName": name}},
+                claim.mount_path,
+                claim.sub_path,
+            )
+        for number, secret in enumerate(settings.secret_as_volume):
+            name = self._name(secret.name, f"secretAsVolume[{number}]")
+            if name:
+                of = {"secretName": name, "optional": secret.optional}
+                add(f"secret-{number}", {"secret": of}, secret.mount_path)
+        for number, config in enumerate(settings.config_map_as_volume):
+            name = self._name(config.name, f"configMapAsVolume[{number}]")
+            if name:
+                of = {"name": name, "optional": config.optional}
+                add(f"config-map-{number}", {"configMap": of}, config.mount_path)
+        for empty in settings.empty_dir_mounts:
+            add(empty.volume_name, {"emptyDir": _only(
+                medium=empty.medium, sizeLimit=empty.size_limit
+            )}, empty.mount_path)  # fmt: skip
+        for passing in settings.generic_ephemeral_volume:
+            add(passing.volume_name, _ephemeral(passing), passing.mount_path)
+        shared = settings.enabled_shared_memory
+        if shared is not None:
+            source = {"emptyDir": _only(medium="Memory", sizeLimit=shared.size)}
+            add(shared.volume_name, source, "/dev/shm")  # noqa: S108 - that is where it is
+        return {"volumes": volumes, "volumeMounts": mounts}
+
+    def pull_secrets(self, settings: Settings) -> list[str]:
+        names = (
+            self._name(one.name, f"imagePullSecret[{number}]")
+            for number, one in enumerate(settings.image_pull_secret)
+        )
+        return [name for name in names if name]
+
+    def node_selector(self, settings: Settings) -> dict[str, str]:
+        source = settings.node_selector.node_selector_json
+        if source is None:
+            return dict(settings.node_selector.labels)
+        found = self._value(source, "nodeSelector")
+        if found is None:
+            return {}
+        if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+            self.faults.add("nodeSelector", f"{shortened(found)} is no mapping of texts.")
+            return {}
+        return dict(found)
+
+    def tolerations(self, settings: Settings) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for number, one in enumerate(settings.tolerations):
+            place = f"tolerations[{number}]"
+            if one.toleration_json is None:
+                found.append(one.fixed().plain())
+                continue
+            given = self._value(one.toleration_json, place)
+            for made in given if isinstance(given, list) else [given]:
+                if made:
+                    found += self._formed(forms.Toleration, made, place)
+        return found
+
+    def _formed(self, form: type[forms.Form], given: Any, place: str) -> list[dict[str, Any]]:
+        try:
+            return [form.model_validate(given).plain()]
+        except ValidationError as error:
+            self.faults.found += _faults(error, place)
+            return []
+
+    def affinity(self, settings: Settings) -> dict[str, Any]:
+        near: list[forms.PodAffinityTerm] = []
+        away: list[forms.PodAffinityTerm] = []
+        for term in settings.pod_affinity:
+            (away if term.anti else near).append(term)
+        node = self._node_affinity(settings)
+        return _only(
+            nodeAffinity=node,
+            podAffinity=_pod_affinity(near),
+            podAntiAffinity=_pod_affinity(away),
+        )
+
+    def _node_affinity(self, settings: Settings) -> dict[str, Any]:
+        required: list[dict[str, Any]] = []
+        preferred: list[dict[str, Any]] = []
+        for number, term in enumerate(settings.node_affinity):
+            place = f"nodeAffinity[{number}]"
+            if term.node_affinity_json is not None:
+                given = self._value(term.node_affinity_json, place)
+                self._add_affinity(given, place, required, preferred)
+                continue
+            wanted = _only(
+                matchExpressions=[one.plain() for one in term.match_expressions],
+                matchFields=[one.plain() for one in term.match_fields],
+            )
+            if wanted and term.weight is not None:
+                preferred.append({"weight": term.weight, "preference": wanted})
+            elif wanted:
+                required.append(wanted)
+        terms = {"nodeSelectorTerms": required} if required else {}
+        return _only(
+            requiredDuringSchedulingIgnoredDuringExecution=terms,
+            preferredDuringSchedulingIgnoredDuringExecution=preferred,
+        )
+
+    def _add_affinity(
+        self, given: Any, place: str, required: list[Any], preferred: list[Any]
+    ) -> None:
+        """Add what is given as Kubernetes itself has it."""
+        if not given:
+            return
+        if not isinstance(given, dict):
+            self.faults.add(place, f"{shortened(given)} is no affinity.", "Give a mapping.")
+            return
+        must = given.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+        should = given.get("preferredDuringSchedulingIgnoredDuringExecution") or []
+        terms = must.get("nodeSelectorTerms") if isinstance(must, dict) else None
+        if (must and not isinstance(terms, list)) or not isinstance(should, list):
+            self.faults.add(place, f"{shortened(given)} is no affinity of nodes.")
+            return
+        required += terms or []
+        preferred += should
+
+
+def _variable(
+    name: str, kind: str, of: str | None, key: str, optional: bool | None
+) -> dict[str, Any]:
+    source: dict[str, Any] = {"name": of, "key": key}
+    if optional is not None:
+        source["optional"] = optional
+    return {"name": name, "valueFrom": {kind: source}}
+
+
+def _only(**parts: Any) -> dict[str, Any]:
+    return {key: value for key, value in parts.items() if value}
+
+
+def _ephemeral(volume: forms.GenericEphemeralVolume) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "accessModes": list(volume.access_modes),
+        "resources": {"requests": {"storage": volume.size}},
+    }
+    if not volume.default_storage_class:
+        spec["storageClassName"] = volume.storage_class_name
+    template = _only(metadata=volume.metadata.plain(), spec=spec)
+    return {"ephemeral": {"volumeClaimTemplate": template}}
+
+
+def _pod_affinity(terms: list[forms.PodAffinityTerm]) -> dict[str, Any]:
+    required: list[dict[str, Any]] = []
+    preferred: list[dict[str, Any]] = []
+    for term in terms:
+        made = _only(
+            labelSelector=_selector(term.match_pod_expressions, term.match_pod_labels),
+            topologyKey=term.topology_key,
+            namespaces=term.namespaces,
+            namespaceSelector=_selector(
+                term.match_namespace_expressions, term.match_namespace_labels
+            ),
+        )
+        if term.weight is None:
+            required.append(made)
+        else:
+            preferred.append({"weight": term.weight, "podAffinityTerm": made})
+    return _only(
+        requiredDuringSchedulingIgnoredDuringExecution=required,
+        preferredDuringSchedulingIgnoredDuringExecution=preferred,
+    )
+
+
+def _selector(expressions: list[forms.Requirement], labels: Mapping[str, str]) -> dict[str, Any]:
+    return _only(matchExpressions=[one.plain() for one in expressions], matchLabels=dict(labels))

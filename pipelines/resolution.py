@@ -1,0 +1,177 @@
+"""What a task is given, and what a DAG hands on: references replaced by values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from infra.errors import ModelyardError
+from pipelines import selection, values
+from pipelines.artifacts import Artifact, Bundle
+from pipelines.states import End
+
+_ABSENT = object()
+
+# A constant, with the other parameters of its task, to the constant with its placeholders filled.
+Fill = Callable[[Any, Mapping[str, Any]], Any]
+
+
+class InputMissingError(ModelyardError):
+    """A task needs what nobody has handed on."""
+
+    code = "InputMissing"
+
+
+def inputs(
+    name: str,
+    task: ir.PipelineTaskSpec,
+    component: ir.ComponentSpec,
+    given: Bundle,
+    ends: Mapping[str, End],
+    fill: Fill,
+) -> Bundle:
+    """What a task is given.
+
+    Args:
+        name: The task's name in its DAG.
+        task: The task.
+        component: What it runs.
+        given: What its DAG is given.
+        ends: How the tasks of the DAG have ended that it waits for.
+        fill: Fills placeholders in constants.
+
+    Raises:
+        InputMissingError: If something that it cannot do without was not handed on.
+        BadInputError: If a selector or a placeholder of it cannot be followed.
+    """
+    constants: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for key, spec in task.inputs.parameters.items():
+        value = _parameter(spec, given, ends)
+        if value is _ABSENT:
+            continue
+        if spec.parameter_expression_selector:
+            value = selection.select(value, spec.parameter_expression_selector)
+        (constants if spec.WhichOneof("kind") == "runtime_value" else found)[key] = value
+    filled = {key: fill(value, {**constants, **found}) for key, value in constants.items()}
+    parameters = _completed(name, component, {**found, **filled}, task)
+    return Bundle(parameters, _artifacts(name, task, component, given, ends))
+
+
+def _parameter(
+    spec: ir.TaskInputsSpec.InputParameterSpec, given: Bundle, ends: Mapping[str, End]
+) -> Any:
+    kind = spec.WhichOneof("kind")
+    if kind == "component_input_parameter":
+        return given.parameters.get(spec.component_input_parameter, _ABSENT)
+    if kind == "task_output_parameter":
+        wanted = spec.task_output_parameter
+        outputs = ends[wanted.producer_task].outputs
+        return outputs.parameters.get(wanted.output_parameter_key, _ABSENT)
+    if kind == "task_final_status":
+        return _status(spec.task_final_status.producer_task, ends)
+    runtime = spec.runtime_value
+    if runtime.WhichOneof("value") == "runtime_parameter":
+        return given.parameters.get(runtime.runtime_parameter, _ABSENT)
+    if runtime.WhichOneof("value") == "constant":
+        return values.from_proto(runtime.constant)
+    old = runtime.constant_value
+    return getattr(old, old.WhichOneof("value")) if old.WhichOneof("value") else _ABSENT
+
+
+def _status(task: str, ends: Mapping[str, End]) -> dict[str, Any]:
+    end = ends[task]
+    return {
+        "state": end.final_status,
+        "pipelineTaskName": task,
+        "error": {"message": end.reason} if end.reason else {},
+    }
+
+
+def _completed(
+    name: str, component: ir.ComponentSpec, found: dict[str, Any], task: ir.PipelineTaskSpec
+) -> dict[str, Any]:
+    """The parameters with the component's defaults, each of its type."""
+    iterated = task.parameter_iterator.item_input
+    for key, spec in component.input_definitions.parameters.items():
+        if found.get(key) is None:
+            found.pop(key, None)
+            if spec.HasField("default_value"):
+                found[key] = values.from_proto(spec.default_value)
+            elif not spec.is_optional and key != iterated:
+                raise InputMissingError(
+                    f"The task {name} has no value for its parameter {key}.",
+                    "What hands it on was skipped, failed, or was not given.",
+                )
+        else:
+            place = f"{name}.{key}"
+            found[key] = values.fitted(found[key], spec.parameter_type, place, spec.literals)
+    return found
+
+
+def _artifacts(
+    name: str,
+    task: ir.PipelineTaskSpec,
+    component: ir.ComponentSpec,
+    given: Bundle,
+    ends: Mapping[str, End],
+) -> dict[str, Artifact | list[Artifact]]:
+    found: dict[str, Artifact | list[Artifact]] = {}
+    for key, spec in task.inputs.artifacts.items():
+        if spec.WhichOneof("kind") == "component_input_artifact":
+            value = given.artifacts.get(spec.component_input_artifact)
+        else:
+            wanted = spec.task_output_artifact
+            value = ends[wanted.producer_task].outputs.artifacts.get(wanted.output_artifact_key)
+        if value is not None:
+            found[key] = value
+    iterated = task.artifact_iterator.item_input
+    for key, declared in component.input_definitions.artifacts.items():
+        if key not in found and not declared.is_optional and key != iterated:
+            raise InputMissingError(
+                f"The task {name} has no artifact for its input {key}.",
+                "What hands it on was skipped, failed, or was not given.",
+            )
+    return found
+
+
+def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
+    """What a DAG hands on. What comes of a task that was skipped is absent.
+
+    Raises:
+        ModelyardError: If none of several alternatives has come about.
+    """
+    parameters: dict[str, Any] = {}
+    for key, spec in dag.outputs.parameters.items():
+        one_of = spec.WhichOneof("kind") == "value_from_oneof"
+        chosen = (
+            spec.value_from_oneof.parameter_selectors if one_of else [spec.value_from_parameter]
+        )
+        pairs = [(one.producer_subtask, one.output_parameter_key) for one in chosen]
+        _put(parameters, key, pairs, ends, lambda task: ends[task].outputs.parameters)
+    artifacts: dict[str, Artifact | list[Artifact]] = {}
+    for key, handed in dag.outputs.artifacts.items():
+        pairs = [(one.producer_subtask, one.output_artifact_key)
+                 for one in handed.artifact_selectors]  # fmt: skip
+        _put(artifacts, key, pairs, ends, lambda task: ends[task].outputs.artifacts)
+    return Bundle(parameters, artifacts)
+
+
+def _put(
+    found: dict[str, Any],
+    key: str,
+    selectors: list[tuple[str, str]],
+    ends: Mapping[str, End],
+    of: Callable[[str], Mapping[str, Any]],
+) -> None:
+    """The output of the only task that a DAG output names, or of the one that came about."""
+    if len(selectors) > 1:
+        states = {task: ends[task].state for task, _ in selectors}
+        found[key] = selection.one_of(selectors, states, of)
+        return
+    for task, name in selectors:
+        handed = of(task)
+        if name in handed:
+            found[key] = handed[name]

@@ -1,0 +1,273 @@
+"""What is chosen from what: fields of values, items of loops, outputs of iterations, branches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from infra.errors import BadInputError, ModelyardError
+from pipelines import expressions, values
+from pipelines.artifacts import Artifact, Bundle
+from pipelines.states import DONE, TaskState
+
+_FIELDS = ("string_value", "number_value", "bool_value", "struct_value", "list_value")
+_NAMES = frozenset({*_FIELDS, "null_value"})
+
+# What KFP's compiler writes: the field of an item, and fields and indexes within it.
+_PATH = re.compile(
+    rf"\s*(?:parseJson\(\s*(?P<json>string_value)\s*\)|(?P<field>{'|'.join(_FIELDS)}))"
+    r"(?P<steps>(?:\s*\[\s*(?:\"[^\"\\]*\"|'[^'\\]*'|\d{1,9})\s*\]|\s*\.\s*[A-Za-z_]\w*)*)\s*"
+)
+_MOST_OF_PATH = 2_000
+_STEP = re.compile(r"\[\s*(?:\"([^\"\\]*)\"|'([^'\\]*)'|(\d+))\s*\]|\.\s*([A-Za-z_]\w*)")
+
+_Value = TypeVar("_Value")
+
+
+class SelectionFailedError(ModelyardError):
+    """A selector does not find what it asks for, or nothing was there to choose from."""
+
+    code = "SelectionFailed"
+
+
+# Fields of values
+
+
+def check(expression: str) -> None:
+    """Refuse a ``parameterExpressionSelector`` that can never be followed.
+
+    Raises:
+        BadInputError: ``SelectorInvalid``.
+    """
+    if not _path(expression):
+        _parsed(expression)
+
+
+def select(value: Any, expression: str) -> Any:
+    """What a ``parameterExpressionSelector`` finds in a value.
+
+    ``string_value`` is the value as text, whatever it is, so that ``parseJson(string_value)["A"]``
+    finds a field of a mapping and of a text that holds one alike. Anything that CEL can say is
+    understood; only fields and indexes keep whole numbers of any size.
+
+    Raises:
+        BadInputError: ``SelectorInvalid``.
+        SelectionFailedError: If the value has not what is asked for.
+    """
+    if path := _path(expression):
+        return _followed(value, path, expression)
+    fields = _fields(value, expressions.doubled(value))
+    try:
+        return values.protojson(_parsed(expression).value(fields))
+    except (expressions.UndecidedError, OverflowError) as error:
+        raise _failed(expression, str(error)) from None
+
+
+def _path(expression: str) -> re.Match[str] | None:
+    return _PATH.fullmatch(expression) if len(expression) <= _MOST_OF_PATH else None
+
+
+def _parsed(expression: str) -> expressions.Expression:
+    try:
+        return expressions.parsed(expression, _NAMES)
+    except expressions.MistakeError as error:
+        raise BadInputError(
+            f"The selector {expression[:200]} cannot be read: {error}.",
+            'Write it as KFP does, such as parseJson(string_value)["field"].',
+            code="SelectorInvalid",
+        ) from None
+
+
+def _fields(value: Any, same: Any) -> dict[str, Any]:
+    """A value in the fields of protobuf's ``Value``: its own one, and always its text."""
+    fields: dict[str, Any] = {"string_value": values.as_text(value)}
+    if value is None:
+        fields["null_value"] = None
+    elif isinstance(value, bool):
+        fields["bool_value"] = same
+    elif isinstance(value, int | float):
+        fields["number_value"] = same
+    elif isinstance(value, Mapping):
+        fields["struct_value"] = same
+    elif isinstance(value, list):
+        fields["list_value"] = same
+    return fields
+
+
+def _followed(value: Any, path: re.Match[str], expression: str) -> Any:
+    fields = _fields(value, value)
+    if path["json"]:
+        found = _json(value, fields, expression)
+    elif path["field"] in fields:
+        found = fields[path["field"]]
+    else:
+        raise _failed(expression, f"the value has no {path['field']}")
+    for double, single, index, name in _STEP.findall(path["steps"]):
+        key = double or single or name
+        if index and isinstance(found, list) and int(index) < len(found):
+            found = found[int(index)]
+        elif not index and isinstance(found, Mapping) and key in found:
+            found = found[key]
+        else:
+            raise _failed(expression, f"there is no {index or key!r}")
+    return found
+
+
+def _json(value: Any, fields: Mapping[str, Any], expression: str) -> Any:
+    if value is not None and not isinstance(value, str):
+        return value  # it is what its JSON says
+    try:
+        return values.from_json(fields["string_value"])
+    except ValueError:
+        raise _failed(expression, "the value is no JSON") from None
+
+
+def _failed(expression: str, why: str) -> SelectionFailedError:
+    return SelectionFailedError(
+        f"The selector {expression[:200]} finds nothing: {why}.",
+        "Every item of a loop must have the fields that its tasks ask for.",
+    )
+
+
+# Items of loops
+
+
+def items(iterator: ir.ParameterIteratorSpec, parameters: Mapping[str, Any]) -> list[Any]:
+    """What a loop over parameters is over; it may be empty.
+
+    Args:
+        iterator: The loop's iterator: JSON of its own, or the name of an input.
+        parameters: What the loop's task is given. An input may be a list, or a text that is the
+            JSON of one.
+
+    Raises:
+        BadInputError: ``ItemsNotAList``.
+    """
+    if iterator.items.WhichOneof("kind") == "raw":
+        return _list_of(iterator.items.raw, "The items of the loop")
+    name = iterator.items.input_parameter
+    if parameters.get(name) is None:
+        raise _no_list(f"The loop's input {name}", "it has no value")
+    return _list_of(parameters[name], f"The loop's input {name}")
+
+
+def artifact_items(
+    iterator: ir.ArtifactIteratorSpec, artifacts: Mapping[str, Artifact | list[Artifact]]
+) -> list[Artifact]:
+    """What a loop over artifacts is over; it may be empty.
+
+    Raises:
+        BadInputError: ``ItemsNotAList``.
+    """
+    name = iterator.items.input_artifact
+    found = artifacts.get(name)
+    if not isinstance(found, list):
+        why = "it is one artifact" if found else "it has no value"
+        raise _no_list(f"The loop's input {name}", why)
+    return list(found)
+
+
+def iterations(task: ir.PipelineTaskSpec, inputs: Bundle) -> list[Bundle]:
+    """What each iteration of a loop's task is given: all that the task is, and one item.
+
+    Raises:
+        BadInputError: ``ItemsNotAList``.
+    """
+    if task.WhichOneof("iterator") == "artifact_iterator":
+        over = task.artifact_iterator
+        return [
+            Bundle(inputs.parameters, {**inputs.artifacts, over.item_input: artifact})
+            for artifact in artifact_items(over, inputs.artifacts)
+        ]
+    each = task.parameter_iterator
+    return [
+        Bundle({**inputs.parameters, each.item_input: item}, inputs.artifacts)
+        for item in items(each, inputs.parameters)
+    ]
+
+
+def _list_of(found: Any, place: str) -> list[Any]:
+    if isinstance(found, str):
+        try:
+            found = values.from_json(found)
+        except ValueError:
+            raise _no_list(place, "it is a text that is no JSON") from None
+    if not isinstance(found, list):
+        raise _no_list(place, "it is something else")
+    return list(found)
+
+
+def _no_list(place: str, why: str) -> BadInputError:
+    return BadInputError(
+        f"{place} should be a list, but {why}.",
+        "Loop over a list, or over a text that is the JSON of one.",
+        code="ItemsNotAList",
+    )
+
+
+# Outputs of iterations and of branches
+
+
+def collected(
+    definitions: ir.ComponentOutputsSpec, iterations_outputs: Sequence[Bundle]
+) -> Bundle:
+    """What a loop hands on: of each output the list over its iterations, in their order.
+
+    An iteration that has no such output, because what makes it was skipped, is left out. Loops
+    within loops make lists of lists of parameters, whose components take ``List[List[...]]``;
+    artifacts stay one flat list however deep the loops are, because the IR has no other.
+
+    Args:
+        definitions: The outputs of the loop's component.
+        iterations_outputs: What each iteration hands on.
+    """
+    parameters = {
+        name: [one.parameters[name] for one in iterations_outputs if name in one.parameters]
+        for name in definitions.parameters
+    }
+    artifacts: dict[str, Artifact | list[Artifact]] = {
+        name: [
+            artifact
+            for one in iterations_outputs
+            if name in one.artifacts
+            for artifact in _listed(one.artifacts[name])
+        ]
+        for name in definitions.artifacts
+    }
+    return Bundle(parameters, artifacts)
+
+
+def _listed(found: Artifact | list[Artifact]) -> list[Artifact]:
+    return found if isinstance(found, list) else [found]
+
+
+def one_of(
+    selectors: Sequence[tuple[str, str]],
+    states: Mapping[str, TaskState],
+    outputs: Callable[[str], Mapping[str, _Value]],
+) -> _Value:
+    """The output of the one of several tasks that has come about.
+
+    A task that was skipped is passed over even if an output of it is known, and so is one that
+    has come about without the output.
+
+    Args:
+        selectors: Tasks, and the names of their outputs.
+        states: How the tasks have ended.
+        outputs: The outputs of a task, by name.
+
+    Raises:
+        SelectionFailedError: ``NothingSelected``.
+    """
+    for task, name in selectors:
+        if states.get(task) in DONE and name in (handed := outputs(task)):
+            return handed[name]
+    tasks = ", ".join(dict.fromkeys(task for task, _ in selectors))
+    raise SelectionFailedError(
+        f"None of {tasks} has come about, so that there is nothing to choose.",
+        "One branch of an alternative must run: add a branch for what is left.",
+        code="NothingSelected",
+    )

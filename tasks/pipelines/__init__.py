@@ -1,0 +1,1 @@
+"""Pipeline runs: what they are told, and what the catalogue keeps of their nodes."""

@@ -1,0 +1,155 @@
+"""Pipelines of Kubeflow's on the real stack."""
+
+import json
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+
+from tests.e2e.stack import kill, wait_for
+from tests.pipelines import corpus
+from tests.pipelines.corpus.components import IMAGE, add
+
+pytestmark = pytest.mark.e2e
+
+
+@dsl.component(base_image=IMAGE)
+def note(folder: str, name: str, seconds: float = 0.0) -> str:
+    """Leave a line for each time that it runs; wait for a file where it is told to."""
+    import pathlib
+    import time
+
+    with pathlib.Path(folder, name).open("a") as file:
+        file.write("ran\n")
+    time.sleep(seconds)
+    return name
+
+
+@dsl.component(base_image=IMAGE)
+def fail_until(path: str) -> str:
+    import pathlib
+
+    if not pathlib.Path(path).exists():
+        raise RuntimeError("not yet")
+    return "now"
+
+
+@dsl.pipeline(name="half-way")
+def half_way(folder: str, path: str) -> str:
+    first = note(folder=folder, name="first")
+    second = fail_until(path=path).after(first)
+    return note(folder=folder, name=second.output).output
+
+
+@dsl.pipeline(name="killed")
+def killed(folder: str) -> int:
+    with dsl.ParallelFor([f"n{n}" for n in range(12)], parallelism=3) as name:
+        note(folder=folder, name=name, seconds=0.5)
+    return add(a=1, b=2).output
+
+
+def written(folder, pipeline):
+    path = folder / "pipeline.yaml"
+    compiled = (
+        corpus.compiled(pipeline)
+        if isinstance(pipeline, str)
+        else corpus.compile_function(pipeline)
+    )
+    path.write_bytes(compiled)
+    return str(path)
+
+
+def times(folder: Path):
+    return {path.name: len(path.read_text().splitlines()) for path in folder.iterdir()}
+
+
+def test_one_runs_in_the_pool_and_an_equal_task_is_not_run_again(stack, tmp_path):
+    path = written(tmp_path, "adding")
+    found = stack.do("pipeline", "run", path, "-p", "a=30", "--experiment", "pipelines")
+    assert found["state"] == "COMPLETE", found
+    assert found["outputs"] == {"Output": 37}
+    assert [(task["name"], task["state"]) for task in found["tasks"]] == [
+        ("add", "SUCCEEDED"), ("add-2", "SUCCEEDED"),
+    ]  # fmt: skip
+
+    again = stack.do("pipeline", "run", path, "-p", "a=30")
+    assert again["outputs"] == {"Output": 37}
+    assert [task["state"] for task in again["tasks"]] == ["CACHED", "CACHED"]
+    anew = stack.do("pipeline", "run", path, "-p", "a=30", "--no-cache")
+    assert [task["state"] for task in anew["tasks"]] == ["SUCCEEDED", "SUCCEEDED"]
+    shown = stack.show(found["flow_run_id"])
+    assert (shown["flow"], shown["parameters"]["experiment"]) == ("pipeline-run", "pipelines")
+
+
+def test_one_runs_in_this_process(stack, tmp_path):
+    path, module = written(tmp_path, "loops"), corpus.module("loops")
+    (given,) = (f"{name}={json.dumps(value)}" for name, value in module.ARGUMENTS.items())
+    found = stack.do("pipeline", "run", path, "-p", given, "--local")
+    assert found["state"] == "COMPLETE", found
+    assert found["outputs"] == module.OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), "ArgumentsInvalid"),
+        (("-p", "a=many"), "ArgumentsInvalid"),
+        (("-p", "a=1", "-p", "c=1"), "ArgumentsInvalid"),
+    ],
+)
+def test_what_cannot_run_is_refused_and_nothing_is_started(stack, tmp_path, arguments, code):
+    before = len(stack.do("runs", "list"))
+    answer = stack.ask("pipeline", "run", written(tmp_path, "adding"), *arguments)
+    assert answer.error["code"] == code
+    assert len(stack.do("runs", "list")) == before
+
+
+def test_a_file_that_is_no_pipeline_is_refused(stack, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("")
+    assert stack.ask("pipeline", "run", str(path)).error["code"] == "PipelineEmpty"
+    missing = stack.ask("pipeline", "run", str(tmp_path / "gone.yaml"))
+    assert missing.error["code"] == "PipelineFileMissing"
+
+
+def test_a_retry_goes_on_from_what_failed(stack, tmp_path):
+    folder, gate = tmp_path / "notes", tmp_path / "gate"
+    folder.mkdir()
+    path = written(tmp_path, half_way)
+    given = ("-p", f"folder={folder}", "-p", f"path={gate}")
+    answer = stack.ask("pipeline", "run", path, *given)
+    assert answer.code == 1
+    found = answer.json
+    assert found["state"] == "FAIL PIPELINE RUN"
+    assert "not yet" in found["message"]
+    states = {task["name"]: task["state"] for task in found["tasks"]}
+    assert states == {"note": "SUCCEEDED", "fail-until": "FAILED", "note-2": "OMITTED"}
+
+    gate.touch()
+    stack.do("runs", "retry", found["flow_run_id"])
+    shown = stack.wait_for_state(found["flow_run_id"], "COMPLETE")
+    assert shown["result"]["outputs"] == {"Output": "now"}
+    assert times(folder) == {"first": 1, "now": 1}
+
+
+def test_killed_and_retried_nothing_that_had_ended_runs_again(stack, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    path = written(tmp_path, killed)
+    run = stack.do(
+        "run", "pipeline-run", "-p", f"pipeline={path}", "-p", f"arguments.folder={folder}",
+        "-p", "cache=false",
+    )["flow_run_id"]  # fmt: skip
+    wait_for(lambda: len(times(folder)) >= 5, 60, "some have run")
+    kill(stack.parts()["worker"]["pid"])
+    stack.wait_for_state(run, "FAIL PIPELINE RUN")
+    before = times(folder)
+
+    stack.do("runs", "retry", run)
+    shown = stack.wait_for_state(run, "COMPLETE", timeout=90)
+    assert shown["result"]["outputs"] == {"Output": 3}
+    after = times(folder)
+    assert len(after) == 12
+    again = {name for name in before if after[name] > before[name]}
+    assert len(again) <= 3  # what ran when it was killed
+    assert max(after.values()) <= 2

@@ -1,0 +1,259 @@
+"""What every launcher keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from infra.errors import BadInputError, NotFoundError
+from pipelines.launchers.base import Ended, Launcher, Resources
+from tests.pipelines.launchers.jobs import run, shell
+from tests.processes import eventually, pid_in, runs
+
+# Starts a process that ignores SIGTERM, which writes its id; goes on itself.
+DETACHED = """
+setsid sh -c 'trap "" TERM; echo $$ > "$1"; while :; do sleep 1; done' sh "$1" &
+while :; do sleep 1; done
+"""
+
+
+def secret(name: str, key: str) -> str:
+    if name != "known":
+        raise NotFoundError(f"There is no secret {name}.", code="SecretMissing")
+    return f"hidden-{key}"
+
+
+class Contract:
+    @pytest.fixture
+    def launcher(self) -> Launcher:
+        raise NotImplementedError
+
+    def test_a_job_that_ends_well(self, launcher: Launcher, tmp_path: Path) -> None:
+        assert run(launcher, shell(tmp_path / "job", "exit 0")) == (Ended(0), [])
+
+    def test_lines_that_are_not_empty_are_told_without_their_ends(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        script = r"printf 'one\ntwo\r\n10%%\r20%%\r'; echo err >&2; printf 'bad \377 byte\n\nend'"
+
+        ended, lines = run(launcher, shell(tmp_path / "job", script))
+
+        assert ended == Ended(0)
+        assert lines == ["one", "two", "10%", "20%", "err", "bad \ufffd byte", "end"]
+
+    def test_lines_are_told_as_they_come(self, launcher: Launcher, tmp_path: Path) -> None:
+        folder = tmp_path / "job"
+        job = shell(folder, "echo here; while [ ! -e go ]; do sleep 0.02; done; echo on")
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            (folder / "go").touch()
+
+        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert lines == ["here", "on"]
+
+    @pytest.mark.parametrize(
+        ("script", "code", "reason"),
+        [
+            ("exit 3", 3, "It ended with exit status 3."),
+            ("echo a; echo why >&2; echo; exit 1", 1, "It ended with exit status 1: why"),
+            ("kill -TERM $$", -15, "It ended with signal SIGTERM."),
+            (
+                "kill -KILL $$",
+                -9,
+                "It ended with signal SIGKILL (perhaps for want of memory).",
+            ),
+            ("no-such-program", 127, "It ended with exit status 127: "),
+        ],
+    )
+    def test_a_job_that_fails_says_why(
+        self, launcher: Launcher, tmp_path: Path, script: str, code: int, reason: str
+    ) -> None:
+        ended, _ = run(launcher, shell(tmp_path / "job", script))
+
+        assert ended.code == code
+        assert ended.reason.startswith(reason)
+
+    def test_it_works_in_its_folder_with_its_words_and_variables(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        variables = {"PLAIN": "a b=c", "EMPTY": "", "LINES": "one\ntwo '$x'", "WORD": "ü"}
+        script = (
+            'pwd; for word; do echo "<$word>"; done; echo "$PLAIN|$EMPTY|$WORD"; echo "$LINES"'
+        )
+        job = shell(tmp_path / "job", script, "x y", "", "$HOME", "*", environment=variables)
+
+        _, lines = run(launcher, job)
+
+        said = ["<x y>", "<>", "<$HOME>", "<*>", "a b=c||ü", "one", "two '$x'"]
+        assert lines == [str(tmp_path / "job"), *said]
+
+    def test_it_reads_and_writes_where_it_is_told(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        (tmp_path / "given").mkdir()
+        (tmp_path / "given" / "in,put").write_text("word")
+        (tmp_path / "made").mkdir()
+        job = shell(
+            tmp_path / "job",
+            'cat "$1" > "$2"; echo more > beside',
+            str(tmp_path / "given" / "in,put"),
+            str(tmp_path / "made" / "output"),
+            inputs=(tmp_path / "given" / "in,put",),
+            outputs=(tmp_path / "made" / "output",),
+        )
+
+        assert run(launcher, job) == (Ended(0), [])
+        assert (tmp_path / "made" / "output").read_text() == "word"
+        assert (tmp_path / "job" / "beside").read_text() == "more\n"
+
+    def test_nothing_runs_after_a_stop(self, launcher: Launcher, tmp_path: Path) -> None:
+        cancelled = threading.Event()
+        job = shell(tmp_path / "job", DETACHED, str(tmp_path / "pid"))
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, job, print, cancelled)
+            child = pid_in(tmp_path / "pid")
+            cancelled.set()
+            ended = ending.result()
+
+        assert ended.code < 0
+        assert ended.reason == "It was stopped."
+        assert not runs(child)
+
+    def test_a_stopped_job_may_tidy_up(self, launcher: Launcher, tmp_path: Path) -> None:
+        script = "trap 'echo tidied > end; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+        cancelled = threading.Event()
+
+        ended = launcher.run(shell(tmp_path / "job", script), lambda _: cancelled.set(), cancelled)
+
+        assert ended.code != 0
+        assert (tmp_path / "job" / "end").read_text() == "tidied\n"
+
+    def test_nothing_runs_after_its_time(self, launcher: Launcher, tmp_path: Path) -> None:
+        job = shell(tmp_path / "job", DETACHED, str(tmp_path / "pid"), seconds=1.5)
+
+        ended, _ = run(launcher, job)
+
+        assert ended.code < 0
+        assert ended.reason == "It did not end within its 1.5 seconds."
+        assert not runs(pid_in(tmp_path / "pid"))
+
+    def test_the_cluster_s_own_time_limit_counts(self, launcher: Launcher, tmp_path: Path) -> None:
+        job = shell(
+            tmp_path / "job", "sleep 600", seconds=500, kubernetes={"activeDeadlineSeconds": 1}
+        )
+
+        assert run(launcher, job)[0].reason == "It did not end within its 1 seconds."
+
+    def test_what_it_leaves_running_is_ended(self, launcher: Launcher, tmp_path: Path) -> None:
+        script = DETACHED.splitlines()[1] + '\nwhile [ ! -s "$1" ]; do sleep 0.02; done'
+        ended, _ = run(launcher, shell(tmp_path / "job", script, str(tmp_path / "pid")))
+
+        assert ended == Ended(0)
+        child = pid_in(tmp_path / "pid")
+        eventually(lambda: not runs(child), "it is ended")
+
+    def test_many_at_once(self, launcher: Launcher, tmp_path: Path) -> None:
+        def one(number: int) -> tuple[Ended, list[str]]:
+            job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
+            return run(launcher, job)
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(one, range(24)))
+
+        assert [ended.code for ended, _ in found] == list(range(24))
+        assert [lines for _, lines in found] == [[str(number)] for number in range(24)]
+
+    def test_secrets_are_variables(self, launcher: Launcher, tmp_path: Path) -> None:
+        def wanted(name: str, optional: bool) -> dict[str, object]:
+            reference = {"name": name, "key": "token", "optional": optional}
+            return {"name": name.upper(), "valueFrom": {"secretKeyRef": reference}}
+
+        settings = {"env": [wanted("known", False), wanted("unknown", True)]}
+        job = shell(tmp_path / "job", 'echo "$KNOWN|$UNKNOWN"', kubernetes=settings)
+        assert run(launcher, job) == (Ended(0), ["hidden-token|"])
+
+        settings["env"].append(wanted("missing", False))
+        with pytest.raises(NotFoundError) as caught:
+            launcher.run(job, print, threading.Event())
+        assert caught.value.code == "SecretMissing"
+
+    def test_what_has_no_use_here_is_told_once(self, launcher: Launcher, tmp_path: Path) -> None:
+        settings = {
+            "nodeSelector": {"kind": "fast"},
+            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        }
+        job = shell(tmp_path / "job", 'echo "[$POD]"', kubernetes=settings)
+
+        assert run(launcher, job)[1] == [
+            "On this machine there is no use for node selectors.",
+            "On this machine there is no use for the variable POD.",
+            "[]",
+        ]
+        assert run(launcher, job)[1] == ["[]"]
+
+    @pytest.mark.parametrize(
+        ("settings", "what"),
+        [
+            (
+                {
+                    "env": [
+                        {
+                            "name": "A",
+                            "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}},
+                        }
+                    ]
+                },
+                "a config map's value in A",
+            ),
+            (
+                {
+                    "volumes": [
+                        {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}},
+                        {"name": "s", "secret": {"secretName": "x", "optional": True}},
+                        {"name": "m", "emptyDir": {"medium": "Memory"}},
+                    ],
+                    "volumeMounts": [
+                        {"name": "v", "mountPath": "/data"},
+                        {"name": "s", "mountPath": "/secret"},
+                        {"name": "m", "mountPath": "/dev/shm"},
+                    ],
+                },
+                "a mount at /data,",
+            ),
+        ],
+    )
+    def test_what_only_a_cluster_has_is_refused(
+        self, launcher: Launcher, tmp_path: Path, settings: dict[str, object], what: str
+    ) -> None:
+        with pytest.raises(BadInputError, match=what) as caught:
+            launcher.check(shell(tmp_path / "job", "true", kubernetes=settings))
+        assert caught.value.code == "PlatformUnsupported"
+
+    def test_more_than_the_machine_has_is_refused(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        job = shell(tmp_path / "job", "true")
+        cores = (os.cpu_count() or 1) + 1
+        asked = Resources(cpu_request=cores, memory_request=2**60)
+        with pytest.raises(BadInputError) as caught:
+            launcher.check(dataclasses.replace(job, resources=asked))
+        assert caught.value.code == "ResourcesUnavailable"
+        assert f"{cores} cores, and this machine has {cores - 1}" in caught.value.message
+        assert "1073741824.0 GiB of memory, and this machine has" in caught.value.message
+
+        launcher.check(dataclasses.replace(job, resources=Resources(cpu=cores, memory=2**60)))
+
+    def test_an_accelerator_that_is_none_of_ours_is_refused(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        asked = Resources(accelerator="cloud-tpus.google.com/v3", accelerators=1)
+        with pytest.raises(BadInputError, match=r"cloud-tpus\.google\.com/v3") as caught:
+            launcher.check(shell(tmp_path / "job", "true", resources=asked))
+        assert caught.value.code == "ResourcesUnavailable"

@@ -1,0 +1,499 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.errors import BadInputError
+from infra.settings import Settings
+from pipelines.environments import Environments
+from pipelines.launchers.base import Ended, Job, Launcher, Resources
+from pipelines.launchers.process import ProcessLauncher
+from tests.pipelines.launchers.contract import DETACHED, Contract, secret
+from tests.pipelines.launchers.jobs import output, python, run, shell
+from tests.processes import eventually, pid_in, runs
+
+_ROOT = Path(__file__).parents[3]
+_ANSWER = "def run() -> str:\n    return 'answer'\n"
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    """Environments that all tests here share: none of them is written to once it is made."""
+    return Environments(tmp_path_factory.mktemp("environments"))
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(stop_grace_seconds=0.5, gpus="none")
+
+
+class TestProcessLauncher(Contract):
+    @pytest.fixture
+    def launcher(
+        self, environments: Environments, settings: Settings
+    ) -> Iterator[ProcessLauncher]:
+        launcher = ProcessLauncher(environments, settings, secret=secret)
+        yield launcher
+        launcher.close()
+
+    def test_what_is_not_as_in_a_container_is_told_once(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        limited = shell(tmp_path / "job", "echo on", resources=Resources(cpu=1))
+        job = dataclasses.replace(limited, image="registry.example/python:2.7-slim")
+
+        ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+        assert run(launcher, job)[1] == [
+            f"The image registry.example/python:2.7-slim is not used: it runs with Python {ours}.",
+            "Limits of CPU and memory are not enforced on processes.",
+            "on",
+        ]
+        assert run(launcher, job)[1] == ["on"]
+
+
+class TestCheck:
+    @pytest.fixture
+    def launcher(self, environments: Environments, settings: Settings) -> Launcher:
+        return ProcessLauncher(environments, settings)
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("sh", "-c", "no-such-program"),
+            ("/bin/sh", "-c", "exit"),
+            ("cat",),
+            ("python3", "-c", "pass"),
+            ("python", "{{$.inputs.artifacts['program'].path}}"),
+            ("pip", "list"),
+            ("{{$.inputs.parameters['program']}}",),
+        ],
+    )
+    def test_what_the_machine_has(
+        self, launcher: Launcher, tmp_path: Path, command: tuple[str, ...]
+    ) -> None:
+        launcher.check(dataclasses.replace(shell(tmp_path, ""), command=command, arguments=()))
+
+    @pytest.mark.parametrize(
+        ("command", "why"),
+        [
+            ((), "its command is the image's own"),
+            (("no-such-program", "x"), "this machine has no program 'no-such-program'"),
+            (("/no/such/program",), "this machine has no program '/no/such/program'"),
+            (("python3", "/app/train.py"), "this machine has no /app/train.py"),
+            (("python3", "-m", "kfp.dsl.executor_main"), "its Python code is in the image"),
+        ],
+    )
+    def test_what_only_the_image_has(
+        self, launcher: Launcher, tmp_path: Path, command: tuple[str, ...], why: str
+    ) -> None:
+        job = dataclasses.replace(
+            shell(tmp_path, ""), command=command, arguments=("--executor_input", "{{$}}")
+        )
+        with pytest.raises(BadInputError, match=why) as caught:
+            launcher.check(job)
+        assert caught.value.code == "ImageNotRunnable"
+        assert "alpine:3" in caught.value.message
+        assert "Docker" in caught.value.hint
+
+    def test_a_program_of_ours_is_not_the_machine_s(
+        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}")
+        job = dataclasses.replace(shell(tmp_path, ""), command=("prefect",))
+        with pytest.raises(BadInputError, match="no program 'prefect'"):
+            launcher.check(job)
+
+    def test_a_script_that_an_earlier_task_makes(self, launcher: Launcher, tmp_path: Path) -> None:
+        job = shell(tmp_path, "", inputs=(tmp_path / "made" / "code",))
+        for path in (tmp_path / "made" / "code" / "main.py", tmp_path / "own.py"):
+            launcher.check(dataclasses.replace(job, command=("python3", str(path))))
+
+    def test_a_lightweight_component_of_any_image(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        launcher.check(dataclasses.replace(python(tmp_path, _ANSWER), image="mine:1"))
+
+    def test_gpus(self, environments: Environments, tmp_path: Path) -> None:
+        asked = Resources(accelerator="nvidia.com/gpu", accelerators=2)
+        job = shell(tmp_path, "", resources=asked)
+        ProcessLauncher(environments, Settings(gpus="0,1")).check(job)
+        with pytest.raises(BadInputError, match=r"2 of nvidia\.com/gpu, and this machine has 1"):
+            ProcessLauncher(environments, Settings(gpus="0")).check(job)
+
+
+class TestGpus:
+    @pytest.fixture
+    def launcher(self, environments: Environments) -> Iterator[ProcessLauncher]:
+        # A name that no other run of the machine waits for.
+        launcher = ProcessLauncher(
+            environments, Settings(stop_grace_seconds=0.5, gpus=f"test-{os.getpid()}")
+        )
+        yield launcher
+        launcher.close()
+
+    def test_a_job_sees_its_own_and_one_that_waits_can_be_stopped(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        asked = Resources(accelerator="nvidia.com/gpu", accelerators=1)
+        holds = 'echo "$CUDA_VISIBLE_DEVICES"; while [ ! -e go ]; do sleep 0.02; done'
+        first = shell(tmp_path / "first", holds, resources=asked)
+        second = shell(tmp_path / "second", "echo begun", resources=asked)
+        cancelled = threading.Event()
+        seen: list[str] = []
+        waited: list[str] = []
+
+        def waiting(line: str) -> None:
+            waited.append(line)
+            cancelled.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            holding = pool.submit(launcher.run, first, seen.append, threading.Event())
+            eventually(lambda: seen, "the first runs")
+            stopped = launcher.run(second, waiting, cancelled)
+            (tmp_path / "first" / "go").touch()
+            assert holding.result() == Ended(0)
+
+        assert seen == [f"test-{os.getpid()}"]
+        assert waited == [f"Waiting for a GPU: test-{os.getpid()} by the-task"]
+        assert stopped == Ended(-signal.SIGTERM, "It was stopped before it began.")
+
+
+class TestEnvironment:
+    @pytest.fixture(params=[True, False], ids=["warm", "cold"])
+    def launcher(
+        self, environments: Environments, settings: Settings, request: pytest.FixtureRequest
+    ) -> Iterator[ProcessLauncher]:
+        launcher = ProcessLauncher(environments, settings, warm=request.param)
+        yield launcher
+        launcher.close()
+
+    def test_it_returns(self, launcher: Launcher, tmp_path: Path) -> None:
+        ended, _ = run(launcher, python(tmp_path / "job", _ANSWER))
+
+        assert ended == Ended(0)
+        assert output(tmp_path / "job") == "answer"
+
+    def test_it_looks_like_an_interpreter_started_for_it(
+        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_APPKEY", "ours")
+        monkeypatch.setenv("PYTHONPATH", str(_ROOT))
+        source = """
+def run() -> dict:
+    import json, os, random, signal, subprocess, sys
+    return {
+        "cwd": [os.getcwd(), sys.path[1]],
+        "argv": sys.argv[1:3],
+        "main": sys.modules["__main__"].__spec__.name,
+        "stdin": sys.stdin.read(),
+        "word": os.environ["WORD"],
+        "ours": [name for name in os.environ if name.startswith(("MODELYARD", "PYTHONPATH"))],
+        "runtime": os.environ["_KFP_RUNTIME"],
+        "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
+        "group": os.getpgid(0) == os.getpid(),
+        "handlers": [
+            signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+            signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN,
+        ],
+        "same": subprocess.check_output(["python3", "-c", "import sys; print(sys.prefix)"],
+                                        text=True).strip() == sys.prefix,
+        "executable": sys.executable.startswith(sys.prefix),
+        "prefect": __import__("importlib.util").util.find_spec("prefect") is not None,
+        "random": random.random(),
+    }
+"""
+        found = []
+        for number in range(2):
+            folder = tmp_path / f"job{number}"
+            job = python(folder, source, environment={"WORD": "two\nlines"})
+            assert run(launcher, job)[0] == Ended(0)
+            found.append(output(folder))
+
+        first, second = found
+        folder = str(tmp_path / "job0")
+        assert first.pop("random") != second.pop("random")
+        assert first == {
+            "cwd": [folder, folder],
+            "argv": ["--component_module_path", first["argv"][1]],
+            "main": "kfp.dsl.executor_main",
+            "stdin": "",
+            "word": "two\nlines",
+            "ours": [],
+            "runtime": "true",
+            "gpus": "",
+            "group": True,
+            "handlers": [True, True, True],
+            "same": True,
+            "executable": True,
+            "prefect": False,
+        }
+
+    def test_lines_come_in_order_and_as_they_come(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        source = """
+def run() -> str:
+    import os, sys, time
+    print("a", end="")
+    os.write(1, b"b")
+    print("c", file=sys.stderr)
+    os.system("echo d")
+    print("waiting")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    sys.stdout.write("no end")
+    return ""
+"""
+        folder = tmp_path / "job"
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            if line == "waiting":
+                (folder / "go").touch()
+
+        assert launcher.run(python(folder, source), told, threading.Event()) == Ended(0)
+        said = [line for line in lines if not line.startswith((" ", "{", "}", "[KFP"))]
+        assert said[:3] == ["abc", "d", "waiting"]
+        assert any(line.startswith("no end") for line in lines)
+
+    @pytest.mark.parametrize(
+        ("body", "code", "reason"),
+        [
+            ("raise ValueError('boom')", 1, "It ended with exit status 1: ValueError: boom"),
+            ("import sys; sys.exit(7)", 7, "It ended with exit status 7"),
+            ("import sys; sys.exit('text')", 1, "It ended with exit status 1: text"),
+            ("import os; os.abort()", -6, "It ended with signal SIGABRT"),
+            ("import os; os._exit(9)", 9, "It ended with exit status 9"),
+        ],
+    )
+    def test_it_fails(
+        self, launcher: Launcher, tmp_path: Path, body: str, code: int, reason: str
+    ) -> None:
+        ended, _ = run(launcher, python(tmp_path / "job", f"def run():\n    {body}\n"))
+
+        assert ended.code == code
+        assert ended.reason.startswith(reason)
+
+    def test_what_it_has_registered_for_its_end_is_done(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        source = """
+def run():
+    import atexit, threading, time
+    def late():
+        time.sleep(0.2)
+        open("thread", "w").close()
+    atexit.register(lambda: open("atexit", "w").close())
+    threading.Thread(target=late).start()
+"""
+        assert run(launcher, python(tmp_path / "job", source))[0] == Ended(0)
+        assert (tmp_path / "job" / "thread").exists()
+        assert (tmp_path / "job" / "atexit").exists()
+
+    def test_what_it_installs_is_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
+        package = tmp_path / "package"
+        package.mkdir()
+        _wheel(package)
+        source = f"""
+def run() -> str:
+    import importlib.util, subprocess, sys
+    before = importlib.util.find_spec("modelyard_sample") is not None
+    subprocess.run([sys.executable, "-m", "pip", "install", "--no-index", "-q",
+                    "{package}/modelyard_sample-1-py3-none-any.whl"], check=True)
+    importlib.invalidate_caches()
+    import modelyard_sample
+    return f"{{before}} {{modelyard_sample.WORD}}"
+"""
+        for number in range(2):
+            folder = tmp_path / f"job{number}"
+            ended, lines = run(launcher, python(folder, source))
+            assert ended == Ended(0), lines
+            assert output(folder) == "False here"
+
+    def test_nothing_runs_after_a_stop(self, launcher: Launcher, tmp_path: Path) -> None:
+        source = f"""
+def run():
+    import subprocess
+    subprocess.run(["sh", "-c", {DETACHED!r}, "sh", "pid"])
+"""
+        cancelled = threading.Event()
+        folder = tmp_path / "job"
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, python(folder, source), print, cancelled)
+            child = pid_in(folder / "pid")
+            cancelled.set()
+            ended = ending.result()
+
+        assert ended.reason == "It was stopped."
+        assert not runs(child)
+
+    def test_processes_of_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
+        source = """
+def run() -> list:
+    import multiprocessing, operator
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        return pool.starmap(operator.add, [(1, 2), (3, 4)])
+"""
+        ended, lines = run(launcher, python(tmp_path / "job", source))
+
+        assert ended == Ended(0), lines
+        assert output(tmp_path / "job") == [3, 7]
+
+    def test_a_bootstrap_that_is_not_understood_runs_as_it_is(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        job = shell(tmp_path / "job", "python3 -m pip --version; command -v pip python3")
+
+        ended, lines = run(launcher, job)
+
+        assert ended == Ended(0)
+        assert str(sys.prefix) not in " ".join(lines)
+        assert lines[1].endswith("/bin/pip")
+
+
+def _wheel(folder: Path) -> None:
+    """A package as small as can be."""
+    import zipfile
+
+    with zipfile.ZipFile(folder / "modelyard_sample-1-py3-none-any.whl", "w") as file:
+        info = "modelyard_sample-1.dist-info"
+        file.writestr("modelyard_sample.py", "WORD = 'here'\n")
+        file.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: modelyard-sample\nVersion: 1\n"
+        )
+        file.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        file.writestr(
+            f"{info}/RECORD",
+            f"modelyard_sample.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+        )
+
+
+class TestWarmth:
+    @pytest.fixture
+    def launcher(
+        self, environments: Environments, settings: Settings
+    ) -> Iterator[ProcessLauncher]:
+        launcher = ProcessLauncher(environments, settings)
+        yield launcher
+        launcher.close()
+
+    _PARENTS = """
+def run() -> list:
+    import os
+    def parent(pid):
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    leash = os.getppid()
+    return [os.getpid(), leash, parent(leash)]
+"""
+
+    def _parents(self, launcher: Launcher, job: Job) -> list[int]:
+        assert run(launcher, job)[0] == Ended(0)
+        found: list[int] = output(job.folder)
+        return found
+
+    def test_components_are_forks_of_one_interpreter(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        jobs = [python(tmp_path / f"job{number}", self._PARENTS) for number in range(3)]
+        found = [self._parents(launcher, job) for job in jobs]
+
+        assert len({pid for pid, _, _ in found}) == 3
+        (server,) = {server for _, _, server in found}
+        assert "warm.py" in " ".join(psutil.Process(server).cmdline())
+
+    def test_what_counts_only_when_an_interpreter_starts_is_heeded(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        source = "def run() -> int:\n    import sys\n    return sys.flags.optimize\n"
+        run(launcher, python(tmp_path / "job", source, environment={"PYTHONOPTIMIZE": "2"}))
+
+        assert output(tmp_path / "job") == 2
+
+    def test_an_interpreter_that_was_killed_is_replaced(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        _, _, first = self._parents(launcher, python(tmp_path / "job1", self._PARENTS))
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: not runs(first), "it is gone")
+
+        _, _, second = self._parents(launcher, python(tmp_path / "job2", self._PARENTS))
+        assert second != first
+        assert "warm.py" in " ".join(psutil.Process(second).cmdline())
+
+    def test_an_interpreter_keeps_its_environment(
+        self, tmp_path: Path, settings: Settings
+    ) -> None:
+        kept = Environments(tmp_path / "environments", most=0)
+        launcher = ProcessLauncher(kept, settings)
+        assert run(launcher, python(tmp_path / "job1", _ANSWER))[0] == Ended(0)
+        kept.prune()
+        assert len(list(kept.root.glob("*/modelyard-ready"))) == 1
+
+        launcher.close()
+        kept.prune()
+        assert list(kept.root.glob("*/modelyard-ready")) == []
+
+    def test_an_idle_interpreter_is_ended(
+        self, environments: Environments, settings: Settings, tmp_path: Path
+    ) -> None:
+        launcher = ProcessLauncher(environments, settings, idle_seconds=0.1)
+        _, _, server = self._parents(launcher, python(tmp_path / "job1", self._PARENTS))
+        eventually(lambda: not runs(server), "it is ended")
+
+        self._parents(launcher, python(tmp_path / "job2", self._PARENTS))
+        launcher.close()
+
+    def test_a_component_larger_than_a_command_line_can_be(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        job = python(tmp_path / "job", _ANSWER + "# " + "x" * 300_000)
+        job = dataclasses.replace(job, arguments=(*job.arguments, "y" * 300_000))
+
+        assert run(launcher, job)[0] == Ended(0)
+
+    def test_everything_ends_with_an_owner_that_was_killed(
+        self, environments: Environments, tmp_path: Path
+    ) -> None:
+        source = """
+def run():
+    import os, time
+    open("pid", "w").write(str(os.getpid()))
+    time.sleep(600)
+"""
+        job = python(tmp_path / "job", source)
+        owner = f"""
+import sys, threading
+sys.path.insert(0, {str(_ROOT)!r})
+from pathlib import Path, PosixPath
+from infra.settings import Settings
+from pipelines.environments import Environments
+from pipelines.launchers.base import Job, Resources
+from pipelines.launchers.process import ProcessLauncher
+launcher = ProcessLauncher(Environments(Path({str(environments.root)!r})), Settings())
+launcher.run({job!r}, print, threading.Event())
+"""
+        process = subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.DEVNULL)
+        child = pid_in(tmp_path / "job" / "pid")
+        leash = psutil.Process(child).parent()
+        assert leash is not None
+        server = leash.parent()
+        assert server is not None
+        process.kill()
+        process.wait()
+        eventually(lambda: not runs(child) and not runs(server.pid), "everything has ended")

@@ -1,0 +1,88 @@
+"""Runs pipelines of the tests' corpus with real processes, and no Prefect."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.settings import Settings
+from pipelines.artifacts import Bundle
+from pipelines.components import Components, Place
+from pipelines.environments import Environments
+from pipelines.execution import Execution, Leaf, Seen
+from pipelines.launchers.process import ProcessLauncher
+from pipelines.pipeline import Pipeline
+from pipelines.placeholders import Facts
+from pipelines.states import End, TaskState
+
+
+@dataclass
+class Ran:
+    """What became of a run.
+
+    Attributes:
+        end: How it ended.
+        nodes: Each node as it was last seen, by path.
+        lines: What its components have printed.
+    """
+
+    end: End
+    nodes: dict[str, Seen] = field(default_factory=dict)
+    lines: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def states(self) -> dict[str, str]:
+        """How each node ended."""
+        return {path: str(node.state) for path, node in self.nodes.items()}
+
+
+class Threads:
+    """The engine's work, done by threads."""
+
+    def __init__(self, components: Components, parallel: int) -> None:
+        self._components = components
+        self._pool = ThreadPoolExecutor(parallel)
+        self.nodes: dict[str, Seen] = {}
+
+    def submit(self, leaf: Leaf) -> Future[End]:
+        return self._pool.submit(lambda: End(TaskState.SUCCEEDED, self._components.run(leaf)))
+
+    def seen(self, node: Seen) -> None:
+        self.nodes[node.path] = node
+
+    def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
+        return self._components.fill(path, value, parameters)
+
+
+def run(
+    pipeline: Pipeline,
+    arguments: Mapping[str, Any],
+    folder: Path,
+    *,
+    environments: Path,
+    parallel: int = 4,
+) -> Ran:
+    """Run a pipeline to its end."""
+    cancelled = threading.Event()
+    launcher = ProcessLauncher(Environments(environments), Settings(home=folder))
+    lines: list[tuple[str, str]] = []
+    facts = Facts(
+        job_name="a run", job_resource_name=f"{pipeline.name}-1", job_id="1", root=str(folder),
+        created="2026-01-01T00:00:00Z",
+        scheduled="2026-01-01T00:00:00Z", workspace=str(folder / "workspace"),
+    )  # fmt: skip
+    components = Components(
+        pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled
+    )
+    work = Threads(components, parallel)
+    try:
+        end = Execution(pipeline, work, parallel=parallel, cancelled=cancelled).run(
+            Bundle(dict(arguments))
+        )
+    finally:
+        launcher.close()
+    return Ran(end, work.nodes, lines)
