@@ -62,9 +62,8 @@ class TestSlots:
         assert row(key).error == "It is gone."
         assert fates(key) == []
 
-    @pytest.mark.parametrize("gone", [False, True])
-    def test_a_run_that_was_made_is_found_though_its_deployment_is_another_or_gone(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, *, gone: bool
+    def test_a_run_that_was_made_is_found_though_its_deployment_is_gone(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         key = world.schedule("hourly", interval_seconds=3600)
         scheduler, create = world.scheduler(), world.create
@@ -78,8 +77,7 @@ class TestSlots:
         monkeypatch.setattr(world, "create", lost)
         scheduler.step()
         monkeypatch.setattr(world, "create", create)
-        if gone:
-            world.refused.add("train")
+        world.refused.add("train")
         scheduler.step()
 
         assert fates(key) == [(3600, "created", "")]

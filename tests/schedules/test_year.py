@@ -200,6 +200,9 @@ class _Life:
             if chance.random() < 0.3:
                 year.do(doing)
                 doing = None
+        doubt = [key for key, book in year.books.items() if _in_doubt(book)]
+        if doubt and chance.random() < 0.1:
+            year.do(self._moved(chance.choice(doubt)))
         year.silent = any(begin <= year.now < end for begin, end in self.silences)
         year.silent = year.silent or chance.random() < 0.01
         if self.scheduler is None:
@@ -347,6 +350,12 @@ class _Life:
         self.year.counts["deployments gone or back"] += 1
         name = verbs.views.show(key)["deployment"]
         return Deed(key, lambda: self.year.refused.symmetric_difference_update({name}), bool)
+
+
+def _in_doubt(book: Book) -> bool:
+    """Whether a run may exist of which nobody knows."""
+    lines = (book.lines[key] for key in book.open)
+    return any(line.fate == "waiting" and line.active for line in lines)
 
 
 @pytest.mark.parametrize("seed", range(1, 1 + _SEEDS))
