@@ -215,18 +215,37 @@ class Scheduler:
                 slots.waiting(connection),
             )
 
-    def _register(self, asked: Mapping[str, str]) -> None:
-        """Take notice of schedules: whether there can be runs of their deployments."""
+    def _register(self, new: Mapping[str, str]) -> None:
+        """Take notice of new schedules.
+
+        Where Prefect does not answer, their deployments are believed to be there, as they were
+        when somebody named them: their slots are decided, and a run will tell.
+        """
+        refusals = self._refusals(new.values())
+        with self._writing() as connection:
+            known = {key: refusals.get(name, "") for key, name in new.items()}
+            schedules.register(connection, known)
+
+    def _look_again(self) -> None:
+        """See whether the deployments are back of schedules for which they were gone."""
+        with catalogue.engine().connect() as connection:
+            stalled = schedules.stalled(connection)
+        refusals = self._refusals(stalled.values())
+        if refusals:
+            with self._writing() as connection:
+                known = {key: refusals[name] for key, name in stalled.items() if name in refusals}
+                schedules.register(connection, known)
+
+    def _refusals(self, deployments: Collection[str]) -> dict[str, str]:
+        """Why there can be no runs of deployments, of as many as is known."""
         refusals: dict[str, str] = {}
-        for name in set(asked.values()):
+        for name in sorted(set(deployments)):
             try:
                 refusals[name] = self._runs.refusal(name)
             except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
                 _logger.warning("Whether there is %s is not known: %s", name, error)
                 break
-        with self._writing() as connection:
-            known = {key: refusals[name] for key, name in asked.items() if name in refusals}
-            schedules.register(connection, known)
+        return refusals
 
     def _decide(self) -> None:
         """Decide what becomes of slots that are due; of very many with the next steps."""
@@ -289,10 +308,7 @@ class Scheduler:
         if time.monotonic() - self._swept >= _SWEEP_SECONDS:
             self._swept = time.monotonic()
             self._refresh(self._active())
-            with catalogue.engine().connect() as connection:
-                stalled = schedules.stalled(connection)
-            if stalled:
-                self._register(stalled)
+            self._look_again()
             self._announce()
 
     def _announce(self) -> None:

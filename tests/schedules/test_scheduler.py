@@ -121,16 +121,36 @@ class TestSlots:
         steps(scheduler, world, 4 * 3600 + 600)
         assert len(world.runs) == 20 * 4
 
-    def test_schedules_that_are_new_wait_while_prefect_is_silent(self, world: World) -> None:
-        old = world.schedule("old", interval_seconds=3600)
+    def test_slots_of_new_schedules_are_decided_while_prefect_is_silent(
+        self, world: World
+    ) -> None:
+        old = world.schedule("old", interval_seconds=3600, deployment="tune")
         scheduler = world.scheduler()
         scheduler.step()
         world.silent = True
-        new = world.schedule("new", interval_seconds=3600, deployment="tune")
+        new = world.schedule("new", interval_seconds=3600)
         steps(scheduler, world, 3600)
 
-        assert (row(new).registered, row(new).error) == (False, "")
-        assert [fate for _, fate, _ in fates(old)] == ["created"]
+        assert row(new).registered
+        assert [fate for key in (old, new) for _, fate, _ in fates(key)] == ["created"] * 2
+
+    def test_one_whose_deployment_is_gone_stays_so_while_prefect_is_silent(
+        self, world: World
+    ) -> None:
+        world.refused.add("train")
+        key = world.schedule("hourly", interval_seconds=3600)
+        scheduler = world.scheduler()
+        scheduler.step()
+        world.silent = True
+        scheduler._swept = -math.inf
+        scheduler.step()
+        assert row(key).error == "It is gone."
+
+        world.silent = False
+        world.refused.clear()
+        scheduler._swept = -math.inf
+        scheduler.step()
+        assert row(key).error == ""
 
     def test_jitter_delays_a_run_and_decides_at_the_slot(self, world: World) -> None:
         key = world.schedule("hourly", interval_seconds=3600, jitter=600)
