@@ -99,7 +99,7 @@ def test_prefect_shows_the_slots_to_come(stack):
 
     (row,) = wait_for(shown, 60, "the slots to come are shown")
     assert row["slot"].endswith("-01-01T04:00:00Z")
-    assert row["runs"] == "train/train"
+    assert row["runs"] == "train"
     stack.do("schedule", "delete", "yearly")
     wait_for(lambda: not shown(), 60, "its slots are shown no more")
 
