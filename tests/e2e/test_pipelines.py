@@ -43,8 +43,8 @@ def half_way(folder: str, path: str) -> str:
 
 @dsl.pipeline(name="killed")
 def killed(folder: str) -> int:
-    with dsl.ParallelFor([f"n{n}" for n in range(12)], parallelism=3) as name:
-        note(folder=folder, name=name, seconds=0.5)
+    with dsl.ParallelFor([f"n{n}" for n in range(15)], parallelism=3) as name:
+        note(folder=folder, name=name, seconds=1.0)
     return add(a=1, b=2).output
 
 
@@ -135,13 +135,13 @@ def test_a_retry_goes_on_from_what_failed(stack, tmp_path):
 def test_killed_and_retried_nothing_that_had_ended_runs_again(stack, tmp_path):
     folder = tmp_path / "notes"
     folder.mkdir()
-    path = written(tmp_path, killed)
+    path, worker = written(tmp_path, killed), stack.parts()["worker"]["pid"]
     run = stack.do(
         "run", "pipeline-run", "-p", f"pipeline={path}", "-p", f"arguments.folder={folder}",
         "-p", "cache=false",
     )["flow_run_id"]  # fmt: skip
     wait_for(lambda: len(times(folder)) >= 5, 60, "some have run")
-    kill(stack.parts()["worker"]["pid"])
+    kill(worker)
     stack.wait_for_state(run, "FAIL PIPELINE RUN")
     before = times(folder)
 
@@ -149,7 +149,7 @@ def test_killed_and_retried_nothing_that_had_ended_runs_again(stack, tmp_path):
     shown = stack.wait_for_state(run, "COMPLETE", timeout=90)
     assert shown["result"]["outputs"] == {"Output": 3}
     after = times(folder)
-    assert len(after) == 12
+    assert len(after) == 15
     again = {name for name in before if after[name] > before[name]}
     assert len(again) <= 3  # what ran when it was killed
     assert max(after.values()) <= 2

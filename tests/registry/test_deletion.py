@@ -181,7 +181,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
         ("run", ["TrialOfTuning", "RunGoesOn", "TrialGoesOn", "HasModel", "HasModel"]),
         ("experiment", ["DefaultExperiment", "ExperimentInUse", "HasSchedule"]),
         ("schedule", ["RunGoesOn"]),
-        ("template", []),
+        ("template", ["HasSchedule"]),
         ("model", ["ModelInUse"]),
     ],
 )
