@@ -7,6 +7,9 @@ from uuid import UUID
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 
+from registry import tracking
+from registry.tracking import Tracked
+
 
 def find(flow_run_id: str, key: str) -> UUID | None:
     """The newest artifact of a run with this key; None if there is none yet."""
@@ -21,7 +24,14 @@ def find(flow_run_id: str, key: str) -> UUID | None:
     return UUID(found[0]["id"]) if found else None
 
 
-def link_to_mlflow(flow_run_id: str, url: str, text: str) -> None:
-    """Show the page of a run in MLflow beside the run, unless an earlier attempt has done so."""
+def tie_to_mlflow(flow_run_id: str, tracked: Tracked, text: str) -> None:
+    """Say at a run which its MLflow run is, and show that one's page beside it.
+
+    What an earlier attempt has shown already is not shown again.
+    """
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(
+            UUID(flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}
+        )
     if find(flow_run_id, "mlflow-run") is None:
-        create_link_artifact(key="mlflow-run", link=url, link_text=text)
+        create_link_artifact(key="mlflow-run", link=tracked.url, link_text=text)

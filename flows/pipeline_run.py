@@ -10,7 +10,6 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
@@ -21,6 +20,7 @@ from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from infra.errors import ModelyardError
 from pipelines import caching, execution, reading
+from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.components import Components, Place, time_text
 from pipelines.environments import Environments
@@ -133,7 +133,7 @@ class _Work:
 def _run(held: Execution, request: PipelineRun) -> State[Any]:
     place = Place(held.home.runs / held.flow_run_id)
     pipeline = _begun(request, place)
-    given = requests.completed(pipeline, request.arguments)
+    given = arguments_of(pipeline, request.arguments)
     tracked = _open(request, given, held)
     status = "KILLED"
     try:
@@ -171,12 +171,7 @@ def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tr
         ),
         retried=held.attempt > 1,
     )
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(
-            held.flow_run_id,  # type: ignore[arg-type]
-            {tracking.MLFLOW_RUN_LABEL: tracked.run_id},
-        )
-    artifacts.link_to_mlflow(held.flow_run_id, tracked.url, "Arguments and metrics in MLflow")
+    artifacts.tie_to_mlflow(held.flow_run_id, tracked, "Arguments and metrics in MLflow")
     return tracked
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -184,13 +183,8 @@ def _open(request: Training, execution: Execution) -> Tracked:
         ),
         retried=execution.attempt > 1,
     )
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(
-            execution.flow_run_id,  # type: ignore[arg-type]
-            {tracking.MLFLOW_RUN_LABEL: tracked.run_id},
-        )
     text = "Metrics, system load, parameters and artifacts in MLflow"
-    artifacts.link_to_mlflow(execution.flow_run_id, tracked.url, text)
+    artifacts.tie_to_mlflow(execution.flow_run_id, tracked, text)
     return tracked
 
 

@@ -110,12 +110,8 @@ def _opening(request: Tuning, execution: Execution, search: Search, seed: int) -
 def _tie(request: Tuning, execution: Execution, tracked: Tracked) -> None:
     """Tie the tuning's MLflow run and its flow run to each other."""
     tunings.mark_objectives(tracked.run_id, [one.metric for one in request.objective])
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(
-            UUID(execution.flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}
-        )
     text = "Trials, their metrics and plots in MLflow"
-    artifacts.link_to_mlflow(execution.flow_run_id, tracked.url, text)
+    artifacts.tie_to_mlflow(execution.flow_run_id, tracked, text)
 
 
 class _Limits:

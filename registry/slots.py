@@ -238,7 +238,6 @@ def of(
     newest: int | None = None,
     *,
     fate: str | None = None,
-    reason: str | None = None,
     kind: str | None = None,
 ) -> list[Slot]:
     """A schedule's slots, the oldest first; or the newest ones, the newest first.
@@ -248,10 +247,9 @@ def of(
         schedule: The schedule's id.
         newest: How many of the newest.
         fate: Only those of this fate.
-        reason: Only those of this reason.
         kind: Only those of this kind.
     """
-    only = {SlotModel.fate: fate, SlotModel.reason: reason, SlotModel.kind: kind}
+    only = {SlotModel.fate: fate, SlotModel.kind: kind}
     wanted = [column == value for column, value in only.items() if value is not None]
     return _read(connection, SlotModel.schedule == schedule, *wanted, newest=newest)
 

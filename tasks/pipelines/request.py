@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +68,3 @@ def load(path: str) -> Pipeline:
     pipeline = reading.read(Path(path))
     validation.check(pipeline)
     return pipeline
-
-
-def completed(pipeline: Pipeline, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a run, with the defaults of those that are left out."""
-    return arguments(pipeline, given)
