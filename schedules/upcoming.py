@@ -27,5 +27,5 @@ def _row(found: Any) -> dict[str, str]:
         "slot": f"{slot:%Y-%m-%dT%H:%M:%SZ}",
         "schedule": subject.name,
         "runs": subject.deployment,
-        "then": ", ".join(f"{at:%m-%d %H:%M:%S}" for at in itertools.islice(following, _THEN)),
+        "then": ", ".join(f"{at:%Y-%m-%d %H:%M:%S}" for at in itertools.islice(following, _THEN)),
     }
