@@ -188,7 +188,7 @@ class TestAnnounced:
         soon, later = world.announced
         assert soon == {
             "slot": "2027-01-15T09:00:00Z", "schedule": "hourly", "runs": "train",
-            "then": "01-15 10:00:00, 01-15 11:00:00",
+            "then": "2027-01-15 10:00:00, 2027-01-15 11:00:00",
         }  # fmt: skip
         assert (later["schedule"], later["slot"]) == ("daily", "2027-01-16T08:00:00Z")
 
