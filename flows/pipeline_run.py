@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from prefect import task
@@ -18,6 +17,8 @@ from prefect.states import Cancelled, Completed
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
+from infra import home as homes
+from infra import settings
 from infra.errors import ModelyardError
 from pipelines import caching, execution, reading
 from pipelines.arguments import arguments as arguments_of
@@ -29,14 +30,17 @@ from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
-from registry import pipeline_nodes, runs, tracking
+from registry import pipeline_nodes, runs, slots, tracking
 from registry.tracking import Tracked
+from schedules import kfp_macros
+from tasks.logs import Logs
 from tasks.parameters import Text
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
 from tasks.pipelines.request import PipelineRun
+from tasks.resources import PipelineResources
 
-_COMPILED = "pipeline.yaml"
+COMPILED = "pipeline.yaml"
 _NO_FIELDS = str.maketrans("{}", "()")  # a task run's name is a template
 
 
@@ -46,7 +50,9 @@ def preflight(request: PipelineRun, flow_run_id: str) -> None:
     Raises:
         ModelyardError: With a code of its own for each fault.
     """
-    requests.check(request)
+    home = homes.current()
+    kept = home.runs / flow_run_id / COMPILED if flow_run_id else None
+    requests.check(request, kept, home, settings.load())
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
         tracking.check_name(pipeline_nodes.FLOW, request.name, request.experiment, flow_run_id)
@@ -133,7 +139,7 @@ class _Work:
 def _run(held: Execution, request: PipelineRun) -> State[Any]:
     place = Place(held.home.runs / held.flow_run_id)
     pipeline = _begun(request, place)
-    given = arguments_of(pipeline, request.arguments)
+    given = arguments_of(pipeline, _filled(request.arguments, held))
     tracked = _open(request, given, held)
     status = "KILLED"
     try:
@@ -148,13 +154,27 @@ def _run(held: Execution, request: PipelineRun) -> State[Any]:
 
 def _begun(request: PipelineRun, place: Place) -> Pipeline:
     """The pipeline that the run began with; a retry has it whatever became of the file."""
-    compiled = place.root / _COMPILED
+    compiled = place.root / COMPILED
     if not compiled.exists():
         place.root.mkdir(parents=True, exist_ok=True)
         partial = compiled.with_suffix(".partial")
-        shutil.copyfile(request.pipeline, partial)
+        partial.write_bytes(requests.contents(request.pipeline)[0])
         partial.replace(compiled)
     return reading.read(compiled)
+
+
+def _filled(given: Mapping[str, Any], held: Execution) -> dict[str, Any]:
+    """The arguments with Kubeflow's macros filled in; a retry has what the first attempt had."""
+    slot = held.labels.get(runs.SLOT_LABEL)
+    at = datetime.fromisoformat(str(slot)) if slot else None
+    schedule = str(held.labels.get(runs.SCHEDULE_LABEL, ""))
+    facts = kfp_macros.RunFacts(
+        held.flow_run_id,
+        held.created,
+        at,
+        slots.number(schedule, int(at.timestamp())) if at and schedule else None,
+    )
+    return {name: kfp_macros.fill_all(value, facts) for name, value in given.items()}
 
 
 def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tracked:
@@ -221,13 +241,13 @@ def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[
 
 
 def _facts(pipeline: Pipeline, held: Execution, place: Place) -> Facts:
-    now = time_text(datetime.now(UTC))
+    created = time_text(held.created)
     return Facts(
         job_name=held.name,
         job_resource_name=f"{pipeline.name}-{held.flow_run_id}",
         job_id=held.flow_run_id,
-        created=now,
-        scheduled=str(held.labels.get(runs.SLOT_LABEL) or now),
+        created=created,
+        scheduled=str(held.labels.get(runs.SLOT_LABEL) or created),
         root=str(place.artifacts),
         workspace=str(place.workspace),
     )
@@ -252,7 +272,11 @@ def _run_name() -> str:
 
 
 @lifecycle.lifecycle_flow(
-    name=pipeline_nodes.FLOW, model=PipelineRun, preflight=preflight, run_name=_run_name
+    name=pipeline_nodes.FLOW,
+    model=PipelineRun,
+    preflight=preflight,
+    run_name=_run_name,
+    fill=requests.fill,
 )
 def pipeline_run(
     name: Text = "",
@@ -260,8 +284,10 @@ def pipeline_run(
     experiment: str = "Default",
     pipeline: Text = "",
     arguments: dict[str, Any] = {},  # noqa: B006
+    resources: PipelineResources = PipelineResources(),  # noqa: B008
     parallel: int = 64,
     cache: bool = True,
+    logs: Logs = Logs(),  # noqa: B008
 ) -> dict[str, Any]:
     """Run a pipeline that was compiled with the KFP SDK; Kubeflow is not needed.
 
@@ -269,14 +295,17 @@ def pipeline_run(
         name: The run's name; given by Prefect if empty.
         description: Free text.
         experiment: The experiment that the run belongs to.
-        pipeline: The path of a compiled pipeline: YAML, or a zip.
+        pipeline: An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: YAML,
+            or a zip.
         arguments: The pipeline's own inputs.
+        resources: The machines that its tasks share.
         parallel: How many of its tasks run at once at most.
         cache: Whether tasks may take what an equal task has handed on before.
+        logs: What becomes of what its tasks print.
 
     Returns:
         ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and how each
         of its tasks ended.
     """
     # Prefect ends the run in a state that is returned; a caller gets the state's data.
-    return lifecycle.execute(PipelineRun, preflight, _run)  # type: ignore[return-value]
+    return lifecycle.execute(PipelineRun, preflight, _run, requests.fill)  # type: ignore[return-value]

@@ -32,11 +32,12 @@ from tasks import (
     training_templates,
 )
 from tasks.following import following
+from tasks.logs import Logs
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.running import Conditions
 from tasks.training import Prepared, Workplace
-from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Training
+from tasks.training_request import Algorithm, Dataset, Minutes, Training
 from tuning.metrics import MetricPattern
 
 _METRICS_SECONDS = 30.0

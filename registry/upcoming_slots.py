@@ -17,7 +17,7 @@ def publish(table: Sequence[Mapping[str, str]]) -> None:
         # The client's own methods emit an event each time, which a page that changes twice a
         # minute is not worth.
         data = {"data": json.dumps(list(table)), "description": _ABOUT}
-        # Of an artifact that is asked for by its key Prefect tells the collection's id, not its own.
+        # For a key alone Prefect tells the id of the collection, not that of the artifact.
         asked = {"artifacts": {"key": {"any_": [KEY]}}, "limit": 1}
         found = client.request("POST", "/artifacts/latest/filter", json=asked).json()
         if found:

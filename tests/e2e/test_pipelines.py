@@ -153,3 +153,80 @@ def test_killed_and_retried_nothing_that_had_ended_runs_again(stack, tmp_path):
     again = {name for name in before if after[name] > before[name]}
     assert len(again) <= 3  # what ran when it was killed
     assert max(after.values()) <= 2
+
+
+def test_an_uploaded_one_is_run_by_name_by_schedule_and_after_another_version(stack, tmp_path):
+    path = written(tmp_path, "adding")
+    name = "uploaded"
+    assert stack.do("pipeline", "upload", path, "--name", name)["state"] == "ACTIVE"
+    found = stack.do("pipeline", "run", name, "-p", "a=1")
+    assert found["outputs"] == {"Output": 8}
+    shown = stack.show(found["flow_run_id"])
+    assert shown["parameters"]["pipeline"] == f"{name}:1"
+    copied = stack.do("runs", "copy", found["flow_run_id"], "-p", "arguments.a=2")["flow_run_id"]
+    assert stack.wait_for_state(copied, "COMPLETE")["result"]["outputs"] == {"Output": 9}
+
+    stack.do("schedule", "create", name, name, "--interval", "3600", "-p", "arguments.a=5")
+    refused = stack.ask("pipeline", "delete", name)
+    assert refused.error["code"] == "HasSchedule"
+    stack.do("schedule", "trigger", name)
+    scheduled = wait_for(
+        lambda: next((row["run"] for row in stack.do("schedule", "show", name)["slots"]), None),
+        60,
+        "the schedule's run",
+    )
+    assert stack.wait_for_state(scheduled, "COMPLETE")["result"]["outputs"] == {"Output": 12}
+    assert stack.show(scheduled)["parameters"]["pipeline"] == f"{name}:1"
+    stack.do("schedule", "delete", name)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    again = stack.do("pipeline", "upload", written(other, "ordered"), "--name", name)
+    assert again["version"] == 2
+    assert stack.do("pipeline", "run", f"{name}:1", "-p", "a=1")["outputs"] == {"Output": 8}
+    assert [one["version"] for one in stack.do("pipeline", "versions", name)] == [2, 1]
+    stack.do("pipeline", "download", f"{name}:1", "-o", tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_bytes() == (tmp_path / "pipeline.yaml").read_bytes()
+    assert stack.do("pipeline", "delete", name)["deleted"]
+    assert stack.ask("pipeline", "run", name).error["code"] == "PipelineUnknown"
+
+
+def test_kubeflows_macros_are_filled_in_once(stack, tmp_path):
+    @dsl.component(base_image=IMAGE)
+    def say(text: str, path: str) -> str:
+        import pathlib
+
+        if not pathlib.Path(path).exists():
+            raise RuntimeError("not yet")
+        return text
+
+    @dsl.pipeline(name="macros")
+    def macros(text: str, path: str) -> str:
+        return say(text=text, path=path).output
+
+    path = written(tmp_path, macros)
+    stack.do("pipeline", "upload", path, "--name", "macros")
+    there = tmp_path / "there"
+    text = "[[RunUUID]] [[Index]] [[ScheduledTime.2006-01-02]] [[CurrentTime.15:04:05]]"
+    given = {"text": text, "path": str(there)}
+    stack.do(
+        "schedule", "create", "macros", "macros", "--interval", "3600",
+        "-p", f"arguments={json.dumps(given)}",
+    )  # fmt: skip
+    stack.do("schedule", "trigger", "macros")
+    run = wait_for(
+        lambda: next(
+            (row["run"] for row in stack.do("schedule", "show", "macros")["slots"]), None
+        ),
+        60,
+        "the schedule's run",
+    )
+    failed = stack.wait_for_state(run, "FAIL PIPELINE RUN")
+    there.touch()
+    stack.do("runs", "retry", run)
+    found = stack.wait_for_state(run, "COMPLETE")
+    slot = found["slot"]
+    said = found["result"]["outputs"]["Output"].split()
+    assert said[:3] == [run, "1", slot[:10]]
+    assert said[3] == failed["created"][11:19]
+    stack.do("schedule", "delete", "macros")
