@@ -417,6 +417,17 @@ def run() -> list:
         (server,) = {server for _, _, server in found}
         assert "warm.py" in " ".join(psutil.Process(server).cmdline())
 
+    def test_lines_are_the_components_own(self, launcher: Launcher, tmp_path: Path) -> None:
+        source = (
+            "def run() -> int:\n    import logging\n    logging.info('informed')\n"
+            "    logging.warning('warned')\n    print('printed')\n    return 1\n"
+        )
+        _, lines = run(launcher, python(tmp_path / "job", source))
+
+        assert [line.rpartition(": ")[2] for line in lines if "environment" not in line] == [
+            "informed", "warned", "printed",
+        ]  # fmt: skip
+
     def test_what_counts_only_when_an_interpreter_starts_is_heeded(
         self, launcher: Launcher, tmp_path: Path
     ) -> None:
