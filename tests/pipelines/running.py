@@ -11,6 +11,7 @@ from typing import Any
 
 from infra.settings import Settings
 from pipelines.artifacts import Bundle
+from pipelines.claims import Claims
 from pipelines.components import Components, Place
 from pipelines.environments import Environments
 from pipelines.execution import Execution, Leaf, Seen
@@ -65,6 +66,7 @@ def run(
     *,
     environments: Path,
     parallel: int = 4,
+    root: str = "",
 ) -> Ran:
     """Run a pipeline to its end."""
     cancelled = threading.Event()
@@ -76,8 +78,10 @@ def run(
         scheduled="2026-01-01T00:00:00Z", workspace=str(folder / "workspace"),
     )  # fmt: skip
     components = Components(
-        pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled
-    )
+        pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled,
+        claims=Claims(folder / "claims"), root=root,
+    )  # fmt: skip
+    components.check()
     work = Threads(components, parallel)
     try:
         end = Execution(pipeline, work, parallel=parallel, cancelled=cancelled).run(
