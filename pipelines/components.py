@@ -213,8 +213,9 @@ class Components:
         volumes = (Path(one["mountPath"]) for one in settings.get("volumeMounts", ()))
         outputs = replace(outputs, volumes=tuple(volumes))
         executor_io.prepare(outputs)
-        self._check_reach(leaf, spec)
         inputs = self._remotes.brought(leaf.path, leaf.inputs)
+        away = remotes.out_of_reach(inputs)
+        _check_reach(leaf.path, spec, away)
         job = container.job(
             spec,
             self._context(leaf, component, inputs, outputs),
@@ -229,34 +230,22 @@ class Components:
             more = _PATHS.replace("{paths}", json.dumps(paths))
             job = replace(job, command=bootstrap.with_more(job.command, job.arguments, more))
         self._launcher.check(job)
-        self._run(leaf, job)
+        self._run(job, away)
         return self._remotes.sent(outputs, executor_io.read(outputs, component))
 
-    def _run(self, leaf: Leaf, job: Job) -> None:
-        """Run a task's job to its good end."""
-        away = ", ".join(
-            f"{name} at {uri}" for name, uri in remotes.out_of_reach(leaf.inputs).items()
-        )
-        if away:
-            self._log(leaf.path, f"Nothing here can fetch {away}: it has the address alone.")
-        ended = self._launcher.run(job, lambda line: self._log(leaf.path, line), self._cancelled)
+    def _run(self, job: Job, away: Mapping[str, str]) -> None:
+        """Run a task's job to its good end; ``away`` are the inputs that nothing can fetch."""
+        told = ", ".join(f"{name} at {uri}" for name, uri in away.items())
+        if told:
+            self._log(job.name, f"Nothing here can fetch {told}: it has the address alone.")
+        ended = self._launcher.run(job, lambda line: self._log(job.name, line), self._cancelled)
         if ended.code != 0:
             raise ComponentFailedError(
                 ended.reason or f"It ended with the exit status {ended.code}.",
-                f"Nothing here can fetch {away}, should it have wanted that as a file."
-                if away
+                f"Nothing here can fetch {told}, should it have wanted that as a file."
+                if told
                 else "The run's log has what it printed.",
             )
-
-    def _check_reach(
-        self, leaf: Leaf, spec: ir.PipelineDeploymentConfig.PipelineContainerSpec
-    ) -> None:
-        """Refuse a command that names the path of an artifact which nothing here can fetch."""
-        away = remotes.out_of_reach(leaf.inputs)
-        for word in (*spec.command, *spec.args) if away else ():
-            for one in placeholders.check(word):
-                if (one.kind, one.field) == ("inputs.artifacts", "path") and one.name in away:
-                    raise remotes.unreachable(leaf.path, away[one.name])
 
     def _claim(self, leaf: Leaf, image: str) -> Bundle:
         """Create or delete a claim of a volume."""
@@ -327,6 +316,18 @@ class Components:
             custom_path=path,
         )
         return Bundle(artifacts={output: artifact})
+
+
+def _check_reach(
+    task: str,
+    spec: ir.PipelineDeploymentConfig.PipelineContainerSpec,
+    away: Mapping[str, str],
+) -> None:
+    """Refuse a command that names the path of an artifact which nothing here can fetch."""
+    for word in (*spec.command, *spec.args) if away else ():
+        for one in placeholders.check(word):
+            if (one.kind, one.field) == ("inputs.artifacts", "path") and one.name in away:
+                raise remotes.unreachable(task, away[one.name])
 
 
 def _of(spec: ir.ValueOrRuntimeParameter, given: Mapping[str, Any]) -> Any:

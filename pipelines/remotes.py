@@ -238,7 +238,7 @@ def out_of_reach(bundle: Bundle) -> dict[str, str]:
         name: shown(one.uri)
         for name, value in bundle.artifacts.items()
         for one in (value if isinstance(value, list) else [value])
-        if one.schema not in METADATA_ONLY and place_of(one) is None
+        if _is_elsewhere(one.uri) and place_of(one) is None and one.schema not in METADATA_ONLY
     }
 
 
