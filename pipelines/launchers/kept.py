@@ -22,7 +22,7 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 def from_store(name: str) -> Mapping[str, str]:
-    """A secret: the JSON object that the Prefect Secret block ``name`` holds.
+    """A secret: the JSON object that the Prefect Secret block ``name`` holds, or its text.
 
     Raises:
         NotFoundError: With the code ``SecretMissing``.
@@ -36,11 +36,12 @@ def from_store(name: str) -> Mapping[str, str]:
             code="SecretMissing",
         )
     # Prefect's blocks have no dots in their names.
-    text = secrets.resolve(f"{secrets.PREFIX}{name.replace('.', '-')}")
-    try:
-        held = json.loads(text)
-    except ValueError:
-        held = None
+    held = secrets.held(name.replace(".", "-"))
+    if isinstance(held, str):
+        try:
+            held = json.loads(held)
+        except ValueError:
+            held = None
     if not isinstance(held, dict) or not all(isinstance(one, str) for one in held.values()):
         raise BadInputError(
             f"The secret {name} holds no keys with texts.",
