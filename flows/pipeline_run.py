@@ -20,9 +20,10 @@ from flows.lifecycle import Execution
 from infra import home as homes
 from infra import settings
 from infra.errors import ModelyardError
-from pipelines import caching, execution, reading
+from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
+from pipelines.claims import Claims
 from pipelines.components import Components, Place, time_text
 from pipelines.environments import Environments
 from pipelines.execution import Leaf, Seen
@@ -117,17 +118,19 @@ class _Work:
     def run(self, leaf: Leaf, say: Any) -> End:
         """Run a leaf, unless what it hands on is known."""
         options = leaf.task.caching_options
-        declared = self._pipeline.component(leaf.component)
         fingerprint = caching.fingerprint(
             self._pipeline, leaf.component, leaf.inputs, key=options.cache_key,
-            settings=self._pipeline.kubernetes.get(declared.executor_label),
+            settings=self._components.settings(leaf),
         )  # fmt: skip
         state = TaskState.SUCCEEDED
-        outputs = self._recorder.kept(leaf, fingerprint)
+        anew = self._components.is_anew(leaf)
+        outputs = None
+        if not self._components.is_action(leaf):
+            outputs = self._recorder.kept(leaf, fingerprint)
         if outputs is not None:
             say("It had ended well before the retry; it is not run again.")
             return End(state, outputs)
-        if self._cache and options.enable_cache:
+        if self._cache and options.enable_cache and not anew:
             outputs = self._recorder.cached(fingerprint)
             state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
         if outputs is None:
@@ -208,10 +211,13 @@ def _executed(
     launcher = ProcessLauncher(
         Environments(held.home.root / "environments" / "pipelines"), held.settings
     )
+    root = remotes.root(pipeline.spec.default_pipeline_root, pipeline.name, held.flow_run_id)
     components = Components(
-        pipeline, launcher, place, _facts(pipeline, held, place),
+        pipeline, launcher, place, _facts(pipeline, held, place, root),
         lambda path, line: logger.info("%s | %s", path, line), held.cancelled,
+        claims=Claims(held.home.root / "claims"), root=root,
     )  # fmt: skip
+    components.check()
     work = _Work(pipeline, components, recorder, cache=request.cache)
     engine = execution.Execution(
         pipeline, work, parallel=request.parallel, cancelled=held.cancelled
@@ -240,7 +246,7 @@ def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[
     return "FINISHED", Completed(message="The pipeline has run.", data=result)
 
 
-def _facts(pipeline: Pipeline, held: Execution, place: Place) -> Facts:
+def _facts(pipeline: Pipeline, held: Execution, place: Place, root: str) -> Facts:
     created = time_text(held.created)
     return Facts(
         job_name=held.name,
@@ -248,7 +254,7 @@ def _facts(pipeline: Pipeline, held: Execution, place: Place) -> Facts:
         job_id=held.flow_run_id,
         created=created,
         scheduled=str(held.labels.get(runs.SLOT_LABEL) or created),
-        root=str(place.artifacts),
+        root=root or str(place.artifacts),
         workspace=str(place.workspace),
     )
 

@@ -121,6 +121,7 @@ class _Scope:
     dag: ir.DagSpec
     given: Bundle
     tasks: dict[str, _Task]
+    waits: Mapping[str, frozenset[str]]
     ended: Callable[[End], None]
     ends: dict[str, End] = field(default_factory=dict)
 
@@ -209,12 +210,12 @@ class Execution:
     ) -> None:
         """Begin a DAG."""
         dag = self._pipeline.component(component).dag
-        waits = graph.upstream(dag)
+        waits = graph.upstream(dag, self._pipeline)
         tasks = {
             name: _Task(name, spec, f"{path}/{name}" if path else name, set(waits[name]))
             for name, spec in dag.tasks.items()
         }
-        scope = _Scope(path, dag, given, tasks, ended)
+        scope = _Scope(path, dag, given, tasks, waits, ended)
         for task in tasks.values():
             self._tell(task, TaskState.WAITING)
         if not tasks:
@@ -262,8 +263,7 @@ class Execution:
 
     def _reach(self, scope: _Scope, task: _Task) -> None:
         """Everything that a task waits for has ended: run it, or leave it out."""
-        before = graph.upstream(scope.dag)[task.name]
-        ends = {name: scope.ends[name] for name in before}
+        ends = {name: scope.ends[name] for name in scope.waits[task.name]}
         if self._cancelled.is_set():
             self._finish(scope, task, End(TaskState.CANCELLED, reason="The run was stopped."))
             return
@@ -285,6 +285,8 @@ class Execution:
             ):
                 self._finish(scope, task, End(TaskState.SKIPPED, reason="Its condition is false."))
                 return
+            settings = graph.of_settings(self._pipeline, task.spec)
+            resolution.check_settings(task.name, settings, ends)
         except resolution.InputMissingError as error:
             skipped = any(end.state == TaskState.SKIPPED for end in ends.values())
             state = TaskState.SKIPPED if skipped else TaskState.FAILED
@@ -305,7 +307,7 @@ class Execution:
         task.given = scope.given.parameters
         task.beside = {
             (before, key): value
-            for before in graph.upstream(scope.dag)[task.name]
+            for before in scope.waits[task.name]
             for key, value in scope.ends[before].outputs.parameters.items()
         }
         name = task.spec.component_ref.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
@@ -10,7 +10,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import ModelyardError
 from pipelines import selection, values
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.states import End
+from pipelines.states import DONE, End
 
 _ABSENT = object()
 
@@ -58,6 +58,27 @@ def inputs(
     filled = {key: fill(value, {**constants, **found}) for key, value in constants.items()}
     parameters = _completed(name, component, {**found, **filled}, task)
     return Bundle(parameters, _artifacts(name, task, component, given, ends))
+
+
+def check_settings(
+    name: str, settings: Iterable[tuple[str, str]], ends: Mapping[str, End]
+) -> None:
+    """Find out whether the values of a task's settings of Kubernetes have come about.
+
+    Args:
+        name: The task's name in its DAG.
+        settings: The outputs that they are, by the names of the tasks and of the outputs.
+        ends: How the tasks of the DAG have ended that it waits for.
+
+    Raises:
+        InputMissingError: If one of those tasks has not ended well.
+    """
+    for producer, key in sorted(settings):
+        if ends[producer].state not in DONE:
+            raise InputMissingError(
+                f"The task {name} has no value for a setting of Kubernetes: {key} of {producer}.",
+                "What hands it on was skipped or failed.",
+            )
 
 
 def _parameter(

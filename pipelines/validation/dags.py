@@ -60,14 +60,14 @@ def check(survey: Survey, name: str, faults: Faults) -> None:
     """Note what is wrong with a component's DAG."""
     component = survey.pipeline.component(name)
     place = f"{survey.place(name)}.dag"
-    _check_cycles(component.dag, place, faults)
+    _check_cycles(survey, component.dag, place, faults)
     _Outputs(survey, name, component, f"{place}.outputs", faults).check()
 
 
-def _check_cycles(dag: ir.DagSpec, place: str, faults: Faults) -> None:
+def _check_cycles(survey: Survey, dag: ir.DagSpec, place: str, faults: Faults) -> None:
     waits = {
         task: {one for one in above if one in dag.tasks}
-        for task, above in graph.upstream(dag).items()
+        for task, above in graph.upstream(dag, survey.pipeline).items()
     }
     while cycle := _cycle(waits):
         told = " → ".join([*cycle, cycle[0]])

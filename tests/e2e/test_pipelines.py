@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
+from pipelines.launchers import mounting
 from tests.e2e.stack import kill, wait_for
 from tests.pipelines import corpus
 from tests.pipelines.corpus.components import IMAGE, add
 
 pytestmark = pytest.mark.e2e
+needs_mounts = pytest.mark.skipif(bool(mounting.impossible()), reason="no mounts")
 
 
 @dsl.component(base_image=IMAGE)
@@ -87,6 +89,43 @@ def test_one_runs_in_this_process(stack, tmp_path):
     found = stack.do("pipeline", "run", path, "-p", given, "--local")
     assert found["state"] == "COMPLETE", found
     assert found["outputs"] == module.OUTPUTS
+
+
+@needs_mounts
+def test_each_run_has_a_claim_of_its_own_and_leaves_none(stack, tmp_path):
+    path = written(tmp_path, "claimed")
+    for _ in range(2):
+        found = stack.do("pipeline", "run", path)
+        assert found["state"] == "COMPLETE", found
+        assert found["outputs"] == corpus.module("claimed").OUTPUTS
+        states = {task["name"]: task["state"] for task in found["tasks"]}
+        assert {states[name] for name in ("createpvc", "leave", "take", "deletepvc")} == {
+            "SUCCEEDED"
+        }
+        assert list((stack.home / "claims").iterdir()) == []
+
+
+@needs_mounts
+def test_secrets_are_blocks_of_prefect_s_and_told_nowhere(stack, tmp_path):
+    blocks = corpus.module("secrets").SECRETS
+    blocks = {"first": blocks["first"], "second": json.dumps(blocks["second"])}
+    code = (
+        "from flows.lifecycle import connected\n"
+        "from prefect.blocks.system import Secret\n"
+        "with connected():\n"
+        f"    for name, value in {blocks!r}.items():\n"
+        "        Secret(value=value).save(name)\n"
+    )
+    stack.python(code)
+
+    found = stack.do("pipeline", "run", written(tmp_path, "secrets"), "-p", "name=first")
+
+    assert found["state"] == "COMPLETE", found
+    assert found["outputs"] == corpus.module("secrets").OUTPUTS
+    assert "pass5" not in json.dumps(found)
+    folder = stack.home / "runs" / found["flow_run_id"]
+    texts = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert not [text for text in texts if b"pass5" in text]
 
 
 @pytest.mark.parametrize(

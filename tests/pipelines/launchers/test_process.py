@@ -17,8 +17,9 @@ from infra.errors import BadInputError
 from infra.settings import Settings
 from pipelines.environments import Environments
 from pipelines.launchers.base import Ended, Job, Launcher, Resources
+from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
-from tests.pipelines.launchers.contract import DETACHED, Contract, secret
+from tests.pipelines.launchers.contract import DETACHED, Contract
 from tests.pipelines.launchers.jobs import output, python, run, shell
 from tests.processes import eventually, pid_in, runs
 
@@ -26,23 +27,12 @@ _ROOT = Path(__file__).parents[3]
 _ANSWER = "def run() -> str:\n    return 'answer'\n"
 
 
-@pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
-    """Environments that all tests here share: none of them is written to once it is made."""
-    return Environments(tmp_path_factory.mktemp("environments"))
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(stop_grace_seconds=0.5, gpus="none")
-
-
 class TestProcessLauncher(Contract):
     @pytest.fixture
-    def launcher(
-        self, environments: Environments, settings: Settings
+    def launcher(  # type: ignore[override]
+        self, environments: Environments, settings: Settings, kept: Kept
     ) -> Iterator[ProcessLauncher]:
-        launcher = ProcessLauncher(environments, settings, secret=secret)
+        launcher = ProcessLauncher(environments, settings, kept=kept)
         yield launcher
         launcher.close()
 
@@ -495,6 +485,7 @@ from pathlib import Path, PosixPath
 from infra.settings import Settings
 from pipelines.environments import Environments
 from pipelines.launchers.base import Job, Resources
+from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
 launcher = ProcessLauncher(Environments(Path({str(environments.root)!r})), Settings())
 launcher.run({job!r}, print, threading.Event())
