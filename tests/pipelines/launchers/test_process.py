@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -129,6 +130,23 @@ class TestCheck:
         ProcessLauncher(environments, Settings(gpus="0,1")).check(job)
         with pytest.raises(BadInputError, match=r"2 of nvidia\.com/gpu, and this machine has 1"):
             ProcessLauncher(environments, Settings(gpus="0")).check(job)
+
+    def test_gpus_that_are_not_there_where_it_may_do_without(
+        self, environments: Environments, tmp_path: Path
+    ) -> None:
+        asked = Resources(accelerator="cloud-tpus.google.com/v3", accelerators=1)
+        job = shell(tmp_path, 'echo "<$CUDA_VISIBLE_DEVICES>"', resources=asked)
+        launcher = ProcessLauncher(environments, Settings(gpus=""), allow_cpu=True)
+        seen: list[str] = []
+        launcher.check(job)
+        assert launcher.run(job, seen.append, threading.Event()) == Ended(0)
+        launcher.close()
+        assert seen == [
+            "This machine has no cloud-tpus.google.com/v3; what asks for one runs without.", "<>",
+        ]  # fmt: skip
+        some = ProcessLauncher(environments, Settings(gpus="0"), allow_cpu=True)
+        with pytest.raises(BadInputError, match="2 of gpu, and this machine has 1"):
+            some.check(shell(tmp_path, "", resources=Resources(accelerator="gpu", accelerators=2)))
 
 
 class TestGpus:
@@ -301,6 +319,22 @@ def run():
         assert run(launcher, python(tmp_path / "job", source))[0] == Ended(0)
         assert (tmp_path / "job" / "thread").exists()
         assert (tmp_path / "job" / "atexit").exists()
+
+    @pytest.mark.parametrize(
+        "packages",
+        [
+            "'kfp==2.1.3' '--no-deps' 'typing-extensions>=3.7.4,<5; python_version<\"3.9\"'",
+            "--index-url http://127.0.0.1:9/simple 'kfp==2.0.0-beta.14' '--no-deps'",
+        ],
+    )
+    def test_an_older_executor_is_not_used(
+        self, launcher: Launcher, tmp_path: Path, packages: str
+    ) -> None:
+        source = "def run() -> str:\n    import kfp\n    return kfp.__version__\n"
+        ended, lines = run(launcher, python(tmp_path / "job", source, packages))
+
+        assert ended == Ended(0), lines
+        assert output(tmp_path / "job") == importlib.metadata.version("kfp")
 
     def test_what_it_installs_is_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
         package = tmp_path / "package"
