@@ -209,7 +209,9 @@ def _executed(
     logger = get_run_logger()
     recorder = Recorder(held.flow_run_id)
     launcher = ProcessLauncher(
-        Environments(held.home.root / "environments" / "pipelines"), held.settings
+        Environments(held.home.root / "environments" / "pipelines"),
+        held.settings,
+        allow_cpu=request.resources.allow_cpu,
     )
     root = remotes.root(pipeline.spec.default_pipeline_root, pipeline.name, held.flow_run_id)
     components = Components(

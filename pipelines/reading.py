@@ -205,7 +205,10 @@ def _built(main: dict[str, Any], platform: dict[str, Any], name: str) -> Pipelin
 
 def _parsed(data: dict[str, Any], message: _M, name: str) -> _M:
     try:
-        json_format.ParseDict(data, message, max_recursion_depth=_DEEPEST)
+        # Of fields that are not known, shape has told all but those that may be left out.
+        json_format.ParseDict(
+            data, message, ignore_unknown_fields=True, max_recursion_depth=_DEEPEST
+        )
     except json_format.ParseError as error:  # what shape has not seen
         told = " ".join(str(error).split())[:300]
         raise BadInputError(f"{name} is malformed: {told}", code="PipelineInvalid") from None

@@ -13,6 +13,7 @@ from pipelines.artifacts import Artifact, Bundle
 from pipelines.states import DONE, End
 
 _ABSENT = object()
+_JOB = "{{$.pipeline_job_resource_name}}"
 
 # A constant, with the other parameters of its task, to the constant with its placeholders filled.
 Fill = Callable[[Any, Mapping[str, Any]], Any]
@@ -49,7 +50,7 @@ def inputs(
     constants: dict[str, Any] = {}
     found: dict[str, Any] = {}
     for key, spec in task.inputs.parameters.items():
-        value = _parameter(spec, given, ends)
+        value = _parameter(spec, given, ends, fill)
         if value is _ABSENT:
             continue
         if spec.parameter_expression_selector:
@@ -82,7 +83,7 @@ def check_settings(
 
 
 def _parameter(
-    spec: ir.TaskInputsSpec.InputParameterSpec, given: Bundle, ends: Mapping[str, End]
+    spec: ir.TaskInputsSpec.InputParameterSpec, given: Bundle, ends: Mapping[str, End], fill: Fill
 ) -> Any:
     kind = spec.WhichOneof("kind")
     if kind == "component_input_parameter":
@@ -92,7 +93,7 @@ def _parameter(
         outputs = ends[wanted.producer_task].outputs
         return outputs.parameters.get(wanted.output_parameter_key, _ABSENT)
     if kind == "task_final_status":
-        return _status(spec.task_final_status.producer_task, ends)
+        return _status(spec.task_final_status.producer_task, ends, fill)
     runtime = spec.runtime_value
     if runtime.WhichOneof("value") == "runtime_parameter":
         return given.parameters.get(runtime.runtime_parameter, _ABSENT)
@@ -102,10 +103,11 @@ def _parameter(
     return getattr(old, old.WhichOneof("value")) if old.WhichOneof("value") else _ABSENT
 
 
-def _status(task: str, ends: Mapping[str, End]) -> dict[str, Any]:
+def _status(task: str, ends: Mapping[str, End], fill: Fill) -> dict[str, Any]:
     end = ends[task]
     return {
         "state": end.final_status,
+        "pipelineJobResourceName": fill(_JOB, {}),
         "pipelineTaskName": task,
         "error": {"message": end.reason} if end.reason else {},
     }

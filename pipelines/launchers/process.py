@@ -8,6 +8,7 @@ that could.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import re
@@ -21,6 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from packaging.version import Version
 
 from infra import gpus, script
 from infra.connection import clean_environment
@@ -43,6 +46,7 @@ _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
 _MODULE = "program/ephemeral_component.py"
 _PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+\.\d+)")
+_KFP_PIN = re.compile(r"kfp==(2\.\d+(?:\.\d+)*(?:(?:a|b|rc|-alpha\.|-beta\.|-rc\.)\d+)?)")
 _GPU_KINDS = re.compile(r"nvidia|gpu", re.IGNORECASE)
 
 
@@ -74,6 +78,7 @@ class ProcessLauncher(Launcher):
         kept: Kept | None = None,
         warm: bool = True,
         idle_seconds: float = IDLE_SECONDS,
+        allow_cpu: bool = False,
     ) -> None:
         """Run jobs in ``environments``.
 
@@ -83,11 +88,13 @@ class ProcessLauncher(Launcher):
             kept: Secrets, config maps and claims; those of the home if None.
             warm: Whether Python components may run in a fork of a warm interpreter.
             idle_seconds: How long such an interpreter is kept that nobody uses.
+            allow_cpu: Whether a job that asks for accelerators runs without where there are none.
         """
         self._environments = environments
         self._settings = settings
         self._kept = kept or Kept(settings.resolved_home())
         self._warmth = Warmth(idle_seconds) if warm else None
+        self._allow_cpu = allow_cpu
         self._lock = threading.Lock()
         self._leashes: LeashServer | None = None
         self._told: set[str] = set()
@@ -115,18 +122,34 @@ class ProcessLauncher(Launcher):
             _check_program(job, component.words)
 
     def _check_accelerators(self, job: Job) -> None:
-        wanted = job.resources.accelerators
-        kind = job.resources.accelerator
-        found = len(gpus.devices(self._settings)) if wanted and _GPU_KINDS.search(kind) else 0
-        if wanted > found:
+        wanted, kind, found = (
+            job.resources.accelerators,
+            job.resources.accelerator,
+            self._gpus_for(job),
+        )
+        if wanted > found and not self._goes_without(job):
             raise BadInputError(
                 f"{job.name} asks for {wanted} of {kind}, and this machine has {found}.",
                 "Run the pipeline where there are as many, or take the accelerator out of it.",
                 code="ResourcesUnavailable",
             )
 
+    def _gpus_for(self, job: Job) -> int:
+        """How many of the accelerators that a job asks for are here."""
+        known = _GPU_KINDS.search(job.resources.accelerator)
+        return len(gpus.devices(self._settings)) if known else 0
+
+    def _goes_without(self, job: Job) -> bool:
+        """Whether a job runs although none of its accelerators is here."""
+        return self._allow_cpu and job.resources.accelerators > 0 and not self._gpus_for(job)
+
     def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
         """Run a job to its end."""
+        if self._goes_without(job):
+            kind = job.resources.accelerator
+            self._tell([f"This machine has no {kind}; what asks for one runs without."], log)
+            without = dataclasses.replace(job.resources, accelerator="", accelerators=0)
+            job = dataclasses.replace(job, resources=without)
         try:
             asked = local_settings.understand(job, self._kept)
             return self._run(job, asked, log, cancelled)
@@ -279,12 +302,28 @@ def _notes(job: Job) -> list[str]:
 
 
 def _installs(component: Component) -> Sequence[Install]:
-    """What its environment has; a component whose image had KFP in it gets our version of it."""
+    """What its environment has; of the SDK's executor, our version where it is pinned older.
+
+    The first executors find no artifacts at local paths, and one for all is made once. What
+    a component itself has asked for stays: the compiler's own pin is installed alone.
+    """
     named = [requirement for install in component.installs for requirement in install.requirements]
-    if component.source is None or any("kfp" in requirement for requirement in named):
+    if component.source is None:
         return component.installs
-    ours = f"kfp=={importlib.metadata.version('kfp')}"
-    return (*component.installs, Install((ours,), ("--no-deps",)))
+    ours = importlib.metadata.version("kfp")
+    if not any("kfp" in requirement for requirement in named):  # its image had it
+        return (*component.installs, Install((f"kfp=={ours}",), ("--no-deps",)))
+
+    def newer(requirement: str) -> str:
+        pin = _KFP_PIN.fullmatch(requirement)
+        return f"kfp=={ours}" if pin and Version(pin[1]) < Version(ours) else requirement
+
+    return [
+        dataclasses.replace(one, requirements=tuple(map(newer, one.requirements)))
+        if one.alone
+        else one
+        for one in component.installs
+    ]
 
 
 def _inherited() -> dict[str, str]:

@@ -68,7 +68,7 @@ def _dress(command: list[str]) -> str:
 
 
 def _tells_something(record: logging.LogRecord) -> bool:
-    """Whether a line is the component's own, or a fault: KFP's executor tells a page of its own."""
+    """Whether a line is a component's own, or a fault: KFP's executor tells a page of its own."""
     return record.levelno > logging.INFO or _EXECUTOR not in record.pathname
 
 

@@ -17,6 +17,7 @@ from registry.pipeline_nodes import Node
 
 _FLUSH_SECONDS = 0.25
 
+
 class Recorder:
     """What the catalogue knows of the nodes of one run."""
 

@@ -63,7 +63,7 @@ class Threads:
 
 def run(
     pipeline: Pipeline,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, Any] | Bundle,
     folder: Path,
     *,
     environments: Path,
@@ -96,7 +96,7 @@ def run(
     work = Threads(components, parallel)
     try:
         end = Execution(pipeline, work, parallel=parallel, cancelled=cancelled).run(
-            Bundle(dict(arguments))
+            arguments if isinstance(arguments, Bundle) else Bundle(dict(arguments))
         )
     finally:
         launcher.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -112,50 +113,6 @@ class TestCheck:
         self, launcher: Launcher, tmp_path: Path
     ) -> None:
         launcher.check(dataclasses.replace(python(tmp_path, _ANSWER), image="mine:1"))
-
-    def test_gpus(self, environments: Environments, tmp_path: Path) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=2)
-        job = shell(tmp_path, "", resources=asked)
-        ProcessLauncher(environments, Settings(gpus="0,1")).check(job)
-        with pytest.raises(BadInputError, match=r"2 of nvidia\.com/gpu, and this machine has 1"):
-            ProcessLauncher(environments, Settings(gpus="0")).check(job)
-
-
-class TestGpus:
-    @pytest.fixture
-    def launcher(self, environments: Environments) -> Iterator[ProcessLauncher]:
-        # A name that no other run of the machine waits for.
-        launcher = ProcessLauncher(
-            environments, Settings(stop_grace_seconds=0.5, gpus=f"test-{os.getpid()}")
-        )
-        yield launcher
-        launcher.close()
-
-    def test_a_job_sees_its_own_and_one_that_waits_can_be_stopped(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=1)
-        holds = 'echo "$CUDA_VISIBLE_DEVICES"; while [ ! -e go ]; do sleep 0.02; done'
-        first = shell(tmp_path / "first", holds, resources=asked)
-        second = shell(tmp_path / "second", "echo begun", resources=asked)
-        cancelled = threading.Event()
-        seen: list[str] = []
-        waited: list[str] = []
-
-        def waiting(line: str) -> None:
-            waited.append(line)
-            cancelled.set()
-
-        with ThreadPoolExecutor(1) as pool:
-            holding = pool.submit(launcher.run, first, seen.append, threading.Event())
-            eventually(lambda: seen, "the first runs")
-            stopped = launcher.run(second, waiting, cancelled)
-            (tmp_path / "first" / "go").touch()
-            assert holding.result() == Ended(0)
-
-        assert seen == [f"test-{os.getpid()}"]
-        assert waited == [f"Waiting for a GPU: test-{os.getpid()} by the-task"]
-        assert stopped == Ended(-signal.SIGTERM, "It was stopped before it began.")
 
 
 class TestEnvironment:
@@ -291,6 +248,22 @@ def run():
         assert run(launcher, python(tmp_path / "job", source))[0] == Ended(0)
         assert (tmp_path / "job" / "thread").exists()
         assert (tmp_path / "job" / "atexit").exists()
+
+    @pytest.mark.parametrize(
+        "packages",
+        [
+            "'kfp==2.1.3' '--no-deps' 'typing-extensions>=3.7.4,<5; python_version<\"3.9\"'",
+            "'kfp==2.0.0-beta.14' '--no-deps'",
+        ],
+    )
+    def test_an_older_executor_is_not_used(
+        self, launcher: Launcher, tmp_path: Path, packages: str
+    ) -> None:
+        source = "def run() -> str:\n    import kfp\n    return kfp.__version__\n"
+        ended, lines = run(launcher, python(tmp_path / "job", source, packages))
+
+        assert ended == Ended(0), lines
+        assert output(tmp_path / "job") == importlib.metadata.version("kfp")
 
     def test_what_it_installs_is_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
         package = tmp_path / "package"
