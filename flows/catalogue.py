@@ -9,6 +9,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.utilities.callables import parameter_schema
 
 from flows.lifecycle import LifecycleFlow
+from flows.pipeline_cleanup import pipeline_artifacts_cleanup
 from flows.pipeline_run import pipeline_run
 from flows.training import train
 from flows.tuning import tune
@@ -16,6 +17,8 @@ from infra import home as homes
 from infra import work_pools
 from infra.errors import NotFoundError
 from registry import catalogue
+from schedules import builtin
+from schedules.editing import Written
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,25 @@ ENTRIES = (
         "flows.pipeline_run.pipeline_run",
         "cpu",
         ("modelyard", "pipeline"),
+    ),
+    Entry(
+        pipeline_artifacts_cleanup,
+        "flows.pipeline_cleanup.pipeline_artifacts_cleanup",
+        "cpu",
+        ("modelyard", "pipeline"),
+        concurrency_limit=1,
+    ),
+)
+
+# What runs by itself, unless somebody stops it.
+SCHEDULES = (
+    Written(
+        name=pipeline_artifacts_cleanup.name,
+        deployment=pipeline_artifacts_cleanup.name,
+        description="Artifacts of pipeline runs are removed when they are old: "
+        "MODELYARD_PIPELINE_ARTIFACT_DAYS, or the parameter days.",
+        trigger={"cron": "0 30 3 * * *"},
+        policy={"catchup": "latest"},
     ),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
@@ -105,4 +127,5 @@ async def deploy() -> dict[str, list[str]]:
     async with get_client() as client:
         pools = await work_pools.register(client, homes.current())
         deployments = [await _register(client, declared) for declared in ENTRIES]
+    builtin.ensure(SCHEDULES)
     return {"pools": pools, "deployments": deployments}

@@ -47,6 +47,7 @@ _ORDER = {
         )
     )
 }  # fmt: skip
+_LEFT_OUT = frozenset({TaskState.SKIPPED, TaskState.OMITTED})
 _UNDONE = frozenset({TaskState.WAITING, TaskState.RUNNING})
 
 
@@ -177,7 +178,8 @@ class Progress:
 
 
 def _tasks(nodes: list[Seen]) -> list[Seen]:
-    return [node for node in nodes if node.kind == "task"]
+    """The tasks, and the groups that stand for theirs because they were left out whole."""
+    return [node for node in nodes if node.kind == "task" or node.state in _LEFT_OUT]
 
 
 def percent(nodes: list[Seen]) -> float:
