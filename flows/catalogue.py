@@ -11,11 +11,13 @@ from prefect.client.orchestration import PrefectClient
 from prefect.utilities.callables import parameter_schema
 
 from flows.lifecycle import LifecycleFlow
+from flows.pipeline_cleanup import pipeline_artifacts_cleanup
 from flows.pipeline_run import pipeline_run
 from flows.training import train
 from flows.tuning import tune
 from infra.errors import NotFoundError
 from registry import pipelines
+from schedules.editing import Written
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,25 @@ ENTRIES = (
         "cpu",
         ("modelyard", "pipeline"),
         chosen=lambda given: pipelines.deployment_of(str(given["pipeline"])),
+    ),
+    Entry(
+        pipeline_artifacts_cleanup,
+        "flows.pipeline_cleanup.pipeline_artifacts_cleanup",
+        "cpu",
+        ("modelyard", "pipeline"),
+        concurrency_limit=1,
+    ),
+)
+
+# What runs by itself, unless somebody stops it.
+SCHEDULES = (
+    Written(
+        name=pipeline_artifacts_cleanup.name,
+        deployment=pipeline_artifacts_cleanup.name,
+        description="Artifacts of pipeline runs are removed when they are old: "
+        "MODELYARD_PIPELINE_ARTIFACT_DAYS, or the parameter days.",
+        trigger={"cron": "0 30 3 * * *"},
+        policy={"catchup": "latest"},
     ),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}

@@ -8,6 +8,7 @@ from flows import catalogue, pipelines
 from infra import home as homes
 from infra import work_pools
 from registry import catalogue as database
+from schedules import builtin
 
 
 async def deploy() -> dict[str, list[str]]:
@@ -26,4 +27,5 @@ async def deploy() -> dict[str, list[str]]:
             for declared in catalogue.ENTRIES
         ]
         deployments += await pipelines.register_all(client)
+    builtin.ensure(catalogue.SCHEDULES)
     return {"pools": pools, "deployments": deployments}

@@ -7,16 +7,13 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
+from flows.pipeline_shown import Shown
 from infra import home as homes
 from infra import settings
 from infra.errors import ModelyardError
@@ -42,7 +39,6 @@ from tasks.pipelines.request import PipelineRun
 from tasks.resources import PipelineResources
 
 COMPILED = "pipeline.yaml"
-_NO_FIELDS = str.maketrans("{}", "()")  # a task run's name is a template
 
 
 def preflight(request: PipelineRun, flow_run_id: str) -> None:
@@ -59,63 +55,33 @@ def preflight(request: PipelineRun, flow_run_id: str) -> None:
         tracking.check_name(pipeline_nodes.FLOW, request.name, request.experiment, flow_run_id)
 
 
-class _Body:
-    """What a task of Prefect's does; no data that Prefect would look into."""
-
-    def __init__(self, work: _Work, leaf: Leaf, future: Future[End]) -> None:
-        self.work, self.leaf, self.future = work, leaf, future
-
-
-@task(name="component", cache_policy=NO_CACHE, persist_result=False)
-def _component(body: _Body) -> Any:
-    """Run one task of the pipeline."""
-    try:
-        end = body.work.run(body.leaf, get_run_logger().info)
-    except BaseException as error:
-        body.future.set_exception(
-            error if isinstance(error, Exception) else RuntimeError(repr(error))
-        )
-        raise
-    body.future.set_result(end)
-    if end.state == TaskState.CACHED:
-        return Completed(name="Cached", message="An equal task has handed this on before.")
-    return Completed()
-
-
 class _Work:
     """What the engine has done for it."""
 
     def __init__(
-        self, pipeline: Pipeline, components: Components, recorder: Recorder, *, cache: bool
-    ) -> None:
+        self, pipeline: Pipeline, components: Components, recorder: Recorder, shown: Shown,
+        *, cache: bool,
+    ) -> None:  # fmt: skip
         self._pipeline = pipeline
         self._components = components
         self._recorder = recorder
+        self._shown = shown
         self._cache = cache
 
     def submit(self, leaf: Leaf) -> Future[End]:
-        """Begin a leaf as a task of Prefect's."""
-        future: Future[End] = Future()
-        plain = leaf.path.translate(_NO_FIELDS)
-        named = _component.with_options(task_run_name=plain)
-        submitted = named.submit(_Body(self, leaf, future))
-
-        def over(done: PrefectFuture[Any]) -> None:
-            if not future.done():  # it could not even begin
-                future.set_exception(RuntimeError(f"Prefect: {done.state.message}"))
-
-        submitted.add_done_callback(over)
-        return future
+        """Begin a leaf."""
+        return self._shown.submit(lambda: self.run(leaf))
 
     def seen(self, node: Seen) -> None:
         """Take notice of a node."""
         self._recorder.seen(node)
+        self._shown.seen(node)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         """A constant of a task with its placeholders filled."""
         return self._components.fill(path, value, parameters)
 
-    def run(self, leaf: Leaf, say: Any) -> End:
+    def run(self, leaf: Leaf) -> End:
         """Run a leaf, unless what it hands on is known."""
         options = leaf.task.caching_options
         fingerprint = caching.fingerprint(
@@ -124,18 +90,21 @@ class _Work:
         )  # fmt: skip
         state = TaskState.SUCCEEDED
         anew = self._components.is_anew(leaf)
-        outputs = None
-        if not self._components.is_action(leaf):
-            outputs = self._recorder.kept(leaf, fingerprint)
-        if outputs is not None:
-            say("It had ended well before the retry; it is not run again.")
-            return End(state, outputs)
-        if self._cache and options.enable_cache and not anew:
-            outputs = self._recorder.cached(fingerprint)
-            state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
-        if outputs is None:
-            outputs = self._components.run(leaf)
-        self._recorder.done(leaf, fingerprint, outputs, state)
+        with self._shown.leaf(leaf.path) as say:
+            outputs = None
+            if not self._components.is_action(leaf):
+                outputs = self._recorder.kept(leaf, fingerprint)
+            if outputs is not None:
+                say("It had ended well before the retry; it is not run again.")
+                self._shown.ended(leaf.path, outputs, kept=True)
+                return End(state, outputs)
+            if self._cache and options.enable_cache and not anew:
+                outputs = self._recorder.cached(fingerprint)
+                state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
+            if outputs is None:
+                outputs = self._components.run(leaf)
+            self._recorder.done(leaf, fingerprint, outputs, state)
+            self._shown.ended(leaf.path, outputs, kept=False)
         return End(state, outputs)
 
 
@@ -146,7 +115,9 @@ def _run(held: Execution, request: PipelineRun) -> State[Any]:
     tracked = _open(request, given, held)
     status = "KILLED"
     try:
-        status, state = _concluded(_executed(pipeline, given, request, held, place), held, tracked)
+        status, state = _concluded(
+            _executed(pipeline, given, request, held, place, tracked), held, tracked
+        )
     except Exception:
         status = "FAILED"
         raise
@@ -204,9 +175,10 @@ def _executed(
     request: PipelineRun,
     held: Execution,
     place: Place,
+    tracked: Tracked,
 ) -> End:
     """Run the pipeline to its end."""
-    logger = get_run_logger()
+    shown = Shown(held, pipeline, tracked, place, parallel=request.parallel)
     recorder = Recorder(held.flow_run_id)
     launcher = ProcessLauncher(
         Environments(held.home.root / "environments" / "pipelines"),
@@ -215,18 +187,18 @@ def _executed(
     )
     root = remotes.root(pipeline.spec.default_pipeline_root, pipeline.name, held.flow_run_id)
     components = Components(
-        pipeline, launcher, place, _facts(pipeline, held, place, root),
-        lambda path, line: logger.info("%s | %s", path, line), held.cancelled,
-        claims=Claims(held.home.root / "claims"), root=root,
+        pipeline, launcher, place, _facts(pipeline, held, place, root), shown.line,
+        held.cancelled, claims=Claims(held.home.root / "claims"), root=root,
     )  # fmt: skip
     components.check()
-    work = _Work(pipeline, components, recorder, cache=request.cache)
+    work = _Work(pipeline, components, recorder, shown, cache=request.cache)
     engine = execution.Execution(
         pipeline, work, parallel=request.parallel, cancelled=held.cancelled
     )
     try:
-        with recorder.writing():
+        with recorder.writing(), shown.going_on():
             end = engine.run(_bundle(pipeline, given))
+            shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
             return end

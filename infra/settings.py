@@ -66,6 +66,17 @@ class Settings(BaseSettings):
     tensorboard_days: float = Field(
         120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
     )
+    pipeline_artifact_mib: float = Field(
+        16.0,
+        ge=0,
+        description="Artifacts of pipelines that are so large at most are copied to MLflow; "
+        "others are linked there.",
+    )
+    pipeline_artifact_days: float = Field(
+        120.0,
+        ge=0,
+        description="How long artifacts of a pipeline run are kept after its end; 0 is for ever.",
+    )
     start_timeout_seconds: float = Field(
         180.0, gt=0, description="How long the stack may take until every part is healthy."
     )

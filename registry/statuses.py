@@ -18,6 +18,7 @@ _FAILED = {
     "train": "FAIL TRAIN",
     "tune": "FAIL HYPERPARAMETER TUNING",
     "pipeline-run": "FAIL PIPELINE RUN",
+    "pipeline-artifacts-cleanup": "FAIL CLEANUP",
 }
 _FAILED_ELSEWHERE = "FAIL"
 
@@ -40,7 +41,7 @@ _BY_TYPE = {
 _PLAIN_NAMES = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
     "Submitting", "InfrastructurePending", "FailTrain", "FailHyperparameterTuning",
-    "FailPipelineRun",
+    "FailPipelineRun", "FailCleanup",
     CREATE_FAILED_NAME, TIMED_OUT_NAME,
 }  # fmt: skip
 
