@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
@@ -32,10 +33,11 @@ from registry import pipeline_nodes, runs, slots, tracking
 from registry.tracking import Tracked
 from schedules import kfp_macros
 from tasks.logs import Logs
+from tasks.logs import publish as publish_log
 from tasks.parameters import Text
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
-from tasks.pipelines.request import PipelineRun
+from tasks.pipelines.request import NasMount, PipelineRun
 from tasks.resources import PipelineResources
 
 COMPILED = "pipeline.yaml"
@@ -178,7 +180,9 @@ def _executed(
     tracked: Tracked,
 ) -> End:
     """Run the pipeline to its end."""
-    shown = Shown(held, pipeline, tracked, place, parallel=request.parallel)
+    shown = Shown(
+        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream
+    )
     recorder = Recorder(held.flow_run_id)
     launcher = ProcessLauncher(
         Environments(held.home.root / "environments" / "pipelines"),
@@ -189,6 +193,7 @@ def _executed(
     components = Components(
         pipeline, launcher, place, _facts(pipeline, held, place, root), shown.line,
         held.cancelled, claims=Claims(held.home.root / "claims"), root=root,
+        folders=requests.folders(request),
     )  # fmt: skip
     components.check()
     work = _Work(pipeline, components, recorder, shown, cache=request.cache)
@@ -203,6 +208,8 @@ def _executed(
                                end.reason, outputs=end.outputs))  # fmt: skip
             return end
     finally:
+        warn = get_run_logger().warning
+        publish_log(place.log, request.logs, held.flow_run_id, warn)
         launcher.close()
 
 
@@ -265,6 +272,7 @@ def pipeline_run(
     pipeline: Text = "",
     arguments: dict[str, Any] = {},  # noqa: B006
     resources: PipelineResources = PipelineResources(),  # noqa: B008
+    mounts: list[NasMount] = [],  # noqa: B006
     parallel: int = 64,
     cache: bool = True,
     logs: Logs = Logs(),  # noqa: B008
@@ -279,6 +287,7 @@ def pipeline_run(
             or a zip.
         arguments: The pipeline's own inputs.
         resources: The machines that its tasks share.
+        mounts: Folders of a NAS, each of which its tasks find as /mnt/NAME.
         parallel: How many of its tasks run at once at most.
         cache: Whether tasks may take what an equal task has handed on before.
         logs: What becomes of what its tasks print.

@@ -21,7 +21,6 @@ from registry.tracking import Tracked
 from tasks.pipelines.logs import RunLog
 from tasks.pipelines.publishing import Ended, Publisher
 
-_LOG = "pipeline.log"
 _MIB = 2**20
 
 
@@ -36,7 +35,7 @@ class Shown:
         place: Place,
         *,
         parallel: int,
-        keep_log: bool = True,
+        stream: bool = True,
     ) -> None:
         """Be ready; to be made in the thread of the flow.
 
@@ -46,13 +45,13 @@ class Shown:
             tracked: Its MLflow run.
             place: Where it has its files.
             parallel: How many leaves run at once at most.
-            keep_log: Whether the log is kept in MLflow as well.
+            stream: Whether what components print is shown in Prefect as well.
         """
         places = Places(pipeline)
-        self._keep_log = keep_log
+        self._stream = stream
         self._outputs = Bundle()
         self._task_runs = TaskRuns(held.flow_run_id, places, parallel)
-        self._log = RunLog(place.root / _LOG, held.settings.log_lines_per_second)
+        self._log = RunLog(place.log, held.settings.log_lines_per_second)
         self._publisher = Publisher(
             tracked.run_id,
             places,
@@ -71,7 +70,7 @@ class Shown:
         """Show what a leaf prints for the while; gives what tells something of it."""
         logger = self._task_runs.logger(path)
         try:
-            with self._log.of(path, logger.info):
+            with self._log.of(path, logger.info if self._stream else lambda _: None):
                 yield lambda line: logger.info("%s | %s", path, line)
         except Exception as error:
             logger.error("%s | %s", path, error)
@@ -106,5 +105,4 @@ class Shown:
             finally:
                 self._task_runs.close()
                 self._log.close()
-                log = self._log.file if self._keep_log else None
-                self._publisher.close(self._outputs.parameters, log)
+                self._publisher.close(self._outputs.parameters, self._log.file)

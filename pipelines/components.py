@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -75,6 +76,11 @@ class Place:
         return self.root / "artifacts"
 
     @property
+    def log(self) -> Path:
+        """What its tasks print."""
+        return self.root / "pipeline.log"
+
+    @property
     def brought(self) -> Path:
         """What its tasks read, and lies elsewhere."""
         return self.root / "brought"
@@ -106,6 +112,7 @@ class Components:
         *,
         claims: Claims,
         root: str = "",
+        folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Be ready.
 
@@ -118,6 +125,7 @@ class Components:
             cancelled: When set, what runs is ended.
             claims: Where claims of volumes are created and deleted.
             root: The URI below which artifacts are sent; "" if they stay with the run.
+            folders: What every component finds mounted: URIs by absolute paths.
         """
         self._pipeline = pipeline
         self._launcher = launcher
@@ -126,6 +134,7 @@ class Components:
         self._log = log
         self._cancelled = cancelled
         self._claims = claims
+        self._folders = folders
         self._remotes = Remotes(place.brought, cancelled, root=root)
 
     def check(self) -> None:
@@ -225,6 +234,7 @@ class Components:
             outputs=outputs.paths,
             kubernetes=settings,
         )
+        job = replace(job, folders=self._folders)
         paths = remotes.places([inputs.artifacts, outputs.artifacts])
         if paths:
             more = _PATHS.replace("{paths}", json.dumps(paths))

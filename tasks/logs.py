@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra import storage
+from infra.errors import ModelyardError
 from tasks.parameters import Text
 
 
@@ -19,3 +25,22 @@ class Logs(BaseModel):
     def absolute(self) -> Logs:
         """The same with a relative path made absolute against the caller's working directory."""
         return self.model_copy(update={"uri": storage.absolute(self.uri)})
+
+
+def publish(file: Path, logs: Logs, name: str, warn: Callable[..., None]) -> None:
+    """Copy a log to ``logs.uri``, if one was given, as ``NAME.log``.
+
+    Args:
+        file: The log; there may be none.
+        logs: What becomes of it.
+        name: What the copy is called.
+        warn: Told if it cannot be copied: it is among the run's artifacts all the same.
+    """
+    if not logs.uri or not file.exists():
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            os.link(file, Path(folder, f"{name}.log"))
+            storage.store(logs.uri).publish(Path(folder))
+    except (ModelyardError, OSError) as error:
+        warn("The log was not copied to %s: %s", logs.uri, error)

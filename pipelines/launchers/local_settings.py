@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInputError, NotFoundError
+from infra.storage import store
 from pipelines.container import quantity
 from pipelines.launchers.base import Job
 from pipelines.launchers.kept import Kept, key_of
@@ -55,11 +56,8 @@ class Understood:
 
 def mount_paths(job: Job) -> list[str]:
     """Where something is to be mounted."""
-    return [
-        one["mountPath"]
-        for one in job.kubernetes.get("volumeMounts", ())
-        if one["mountPath"] != SHARED_MEMORY
-    ]
+    wanted = (one["mountPath"] for one in job.kubernetes.get("volumeMounts", ()))
+    return [*job.folders, *(path for path in wanted if path != SHARED_MEMORY)]
 
 
 def check(job: Job) -> None:
@@ -172,7 +170,7 @@ class _Reading:
     def mounts(self) -> list[Mount]:
         forget(self._job)
         volumes = _volumes(self._job)
-        found = []
+        found = [Mount(path, _in_place(uri)) for path, uri in self._job.folders.items()]
         for mount in self._job.kubernetes.get("volumeMounts", ()):
             if mount["mountPath"] != SHARED_MEMORY:
                 made = self._mount(volumes[mount["name"]], mount)
@@ -212,6 +210,22 @@ class _Reading:
             # As on a cluster, the folder is there, and empty.
             files = {}
         return Mount(path, files=files, readonly=True)
+
+
+def _in_place(uri: str) -> Path:
+    """Where a folder of a storage is on this machine.
+
+    Raises:
+        BadInputError: With the code ``FolderElsewhere``.
+    """
+    found = store(uri).in_place()
+    if found is None or not found.is_dir():
+        raise BadInputError(
+            f"{uri} is no folder of this machine, so nothing can be mounted there.",
+            "Give a nas:// URI of a folder that is there.",
+            code="FolderElsewhere",
+        )
+    return found
 
 
 def _volumes(job: Job) -> dict[str, Mapping[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ from tasks.parameters import Text
 from tasks.resources import PipelineResources
 
 MOST_PARALLEL = 1000
+MOST_MOUNTS = 10
+_MOUNTED = "/mnt"
+_MOUNT_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
+class NasMount(BaseModel):
+    """A folder of a NAS, which every component finds as /mnt/NAME."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    name: str = Field(description="The directory's name: letters, digits, '-' and '_'.")
+    uri: str = Field(description="nas://ID:/path.")
 
 
 class PipelineRun(BaseModel):
@@ -35,6 +48,7 @@ class PipelineRun(BaseModel):
     pipeline: Text = ""
     arguments: dict[str, Any] = {}
     resources: PipelineResources = PipelineResources()
+    mounts: list[NasMount] = []
     parallel: int = Field(64, description="How many of its tasks run at once at most.")
     cache: bool = Field(True, description="Whether tasks may take what an equal task has made.")
     logs: Logs = Logs()
@@ -45,6 +59,11 @@ class PipelineRun(BaseModel):
         if pipelines.is_file(self.pipeline):
             changed["pipeline"] = str(Path(self.pipeline).expanduser().absolute())
         return self.model_copy(update=changed)
+
+
+def folders(request: PipelineRun) -> dict[str, str]:
+    """What every component finds mounted: URIs by absolute paths."""
+    return {f"{_MOUNTED}/{one.name}": one.uri for one in request.mounts}
 
 
 def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
@@ -89,9 +108,40 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
             code="ParallelInvalid",
         )
     resources.check(request.resources.on_one_machine(), "", home, settings)
+    _check_mounts(request.mounts)
     if request.logs.uri:
         storage.store(request.logs.uri).check_writable()
     arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
+
+
+def _check_mounts(mounts: Sequence[NasMount]) -> None:
+    if len(mounts) > MOST_MOUNTS:
+        raise BadInputError(
+            f"There are {len(mounts)} mounts, and at most {MOST_MOUNTS} can be given.",
+            "Give one of a folder above them.",
+            code="MountInvalid",
+        )
+    seen = set()
+    for one in mounts:
+        if not _MOUNT_NAME.fullmatch(one.name) or one.name in seen:
+            raise BadInputError(
+                f"The mount {one.name[:60]!r} "
+                + ("is there twice." if one.name in seen else "cannot be called so."),
+                "Use 1 to 63 letters, digits, '-' and '_', another name for each.",
+                code="MountInvalid",
+            )
+        seen.add(one.name)
+        if not one.uri.lower().startswith("nas://"):
+            raise BadInputError(
+                f"The mount {one.name} is of {one.uri[:200]!r}, which is no folder of a NAS.",
+                "Write nas://ID:/path.",
+                code="MountInvalid",
+            )
+        if not storage.store(one.uri).is_directory():
+            raise BadInputError(
+                f"The mount {one.name}: there is no folder {one.uri}.", "Check the path.",
+                code="MountInvalid",
+            )  # fmt: skip
 
 
 def contents(pipeline: str) -> tuple[bytes, str]:
