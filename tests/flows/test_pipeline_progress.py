@@ -122,7 +122,7 @@ def test_tasks_are_a_table_with_what_matters_most_on_top(
 
 def test_a_later_attempt_goes_on_with_the_same_artifacts(prefect: Prefect) -> None:
     for state in (TaskState.FAILED, TaskState.SUCCEEDED):
-        show(Progress(RUN, URL, list), seen("a", state))
+        show(Progress(RUN, URL, list, again=True), seen("a", state))
     assert json.loads(prefect.of("tasks")["data"])[0]["state"] == "SUCCEEDED"
     assert len(prefect.artifacts) == 2
 
