@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID, uuid5
 
-from sqlalchemy import select
-
 from infra.errors import ConflictError
 from registry import schedules as rows
-from registry.catalogue import session
-from registry.schedules import ScheduleModel
 from schedules import editing
 from schedules.editing import Written
 
@@ -25,20 +21,13 @@ def ensure(wanted: Iterable[Written]) -> list[str]:
 
     One whose name somebody has taken is not made.
     """
-    ids = {str(uuid5(_NAMESPACE, one.name)): one for one in wanted}
-    with session() as open_session:
-        known = set(
-            open_session.scalars(select(ScheduleModel.id).where(ScheduleModel.id.in_(ids)))
-        )
     made = []
-    for key, one in ids.items():
-        if key in known:
-            continue
+    for one in wanted:
         row = editing.new_row(one, dict(one.parameters))
-        row.id = key
+        row.id = str(uuid5(_NAMESPACE, one.name))
         try:
             rows.add(row)
-        except ConflictError:
+        except ConflictError:  # it is there, was there and is archived, or the name is taken
             continue
         made.append(one.name)
     return made

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect.states import Running
 
 from flows import pipeline_tasks
 from flows.pipeline_tasks import TaskRuns, outputs_told, state_of, task_run_id, told_whole
@@ -118,6 +119,26 @@ def test_what_is_tried_again_is_one_task_run(runs: TaskRuns, prefect: Prefect) -
     assert prefect.last("measure").run_count == 2
     stamps = [event["validated_state"].timestamp for event in prefect.events]
     assert stamps == sorted(set(stamps))
+
+
+def test_states_of_one_instant_stay_in_their_order(
+    runs: TaskRuns, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instant = Running().timestamp
+    real = pipeline_tasks.state_of
+
+    def at_once(node: Seen) -> Any:
+        state = real(node)
+        assert state is not None
+        state.timestamp = instant
+        return state
+
+    monkeypatch.setattr(pipeline_tasks, "state_of", at_once)
+    runs.seen(seen("measure", TaskState.RUNNING))
+    runs.seen(seen("measure", TaskState.SUCCEEDED))
+    runs.close()
+    first, last = (event["validated_state"].timestamp for event in prefect.events)
+    assert first < last  # Prefect drops what is not newer than what it has
 
 
 def test_a_retry_of_the_run_goes_on_with_the_same_task_run(

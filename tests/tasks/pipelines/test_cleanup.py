@@ -249,10 +249,14 @@ def test_a_folder_that_is_a_link_leads_nowhere(world: World, tmp_path: Path) -> 
     assert not (world.home.runs / inner / "artifacts").is_symlink()
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/data", "/somewhere/else", "{runs}/../data", ""])
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://bucket/data", "/somewhere/else", "{runs}/../data", "{runs}/{run}/../../data", ""],
+)
 def test_what_lies_elsewhere_is_none_of_its_business(world: World, uri: str) -> None:
     old = world.run(200)
-    world.node(old, "imported", uri.replace("{runs}", str(world.home.runs)))
+    placed = uri.replace("{runs}", str(world.home.runs)).replace("{run}", old)
+    world.node(old, "imported", placed)
     world.clean()
     row = world.row(old, "imported")
     assert (row.fingerprint, "removed" in row.outputs) == (f"{old}-imported", False)
