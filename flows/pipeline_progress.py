@@ -229,10 +229,10 @@ def _row(node: Seen) -> dict[str, Any]:
 
 def artifacts_page(rows: list[dict[str, Any]], mlflow_url: str) -> str:
     """Where the artifacts are: in MLflow, if they were small, or else where they were left."""
-    page = mlflow_url.partition("?")[0]
+    page, _, query = mlflow_url.partition("?")
     lines = ["| task | artifact | type | bytes | where |", "|---|---|---|---|---|"]
     for row in rows[:_SHOWN_ARTIFACTS]:
-        where = f"[{_cell(row['mlflow'])}]({page}/artifacts/{_link(row['mlflow'])})"
+        where = f"[{_cell(row['mlflow'])}]({page}/artifacts/{_link(row['mlflow'])}?{query})"
         shown = where if row["mlflow"] else f"`{_cell(row['uri'])}`"
         size = "" if row["size"] is None else f"{row['size']:,}"
         kind = row["type"].removeprefix("system.")

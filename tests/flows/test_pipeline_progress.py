@@ -160,7 +160,8 @@ def test_artifacts_are_a_page_with_links(
     show(progress)
     assert prefect.of("artifacts")["data"].splitlines()[2:] == [
         r"| a\|b | data | Dataset | 1,234 | [artifacts/a b/data]"
-        "(http://mlflow/#/experiments/1/runs/abc/artifacts/artifacts/a%20b/data) |",
+        "(http://mlflow/#/experiments/1/runs/abc/artifacts/artifacts/a%20b/data"
+        "?workflowType=machine_learning) |",
         "| c | m | Model |  | `s3://b/&lt;k>` |",
     ]
 
