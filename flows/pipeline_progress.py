@@ -55,7 +55,12 @@ class Progress:
     """Shows a pipeline run; what changes is told by the run, and drawn by a thread of its own."""
 
     def __init__(
-        self, flow_run_id: str, mlflow_url: str, rows: Callable[[], list[dict[str, Any]]]
+        self,
+        flow_run_id: str,
+        mlflow_url: str,
+        rows: Callable[[], list[dict[str, Any]]],
+        *,
+        again: bool = False,
     ) -> None:
         """Show a run.
 
@@ -63,7 +68,9 @@ class Progress:
             flow_run_id: The run.
             mlflow_url: The page of its MLflow run.
             rows: The table of artifacts, as far as it is known.
+            again: Whether an earlier attempt may have shown something.
         """
+        self._again = again
         self._flow_run_id = flow_run_id
         self._mlflow_url = mlflow_url
         self._rows = rows
@@ -71,6 +78,7 @@ class Progress:
         self._lock = threading.Lock()
         self._nodes: dict[str, Seen] = {}
         self._changed = threading.Event()
+        self._changed.set()
         self._outputs: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         self._outputs_left = _MOST_OUTPUTS
         self._made: dict[str, UUID] = {}
@@ -97,6 +105,7 @@ class Progress:
         done = threading.Event()
 
         def refresh() -> None:
+            self._attempt()  # while the first tasks begin, when Prefect has little else to do
             while not done.wait(_REFRESH_SECONDS):
                 self._attempt()
 
@@ -144,7 +153,9 @@ class Progress:
     def _put(
         self, client: SyncPrefectClient, key: str, kind: str, data: Any, described: str
     ) -> None:
-        known = self._made.get(key) or artifacts.find(self._flow_run_id, key)
+        known = self._made.get(key)
+        if known is None and self._again:
+            known = artifacts.find(self._flow_run_id, key)
         told = {"data": data, "description": described}
         if known:
             self._made[key] = known
@@ -218,10 +229,10 @@ def _row(node: Seen) -> dict[str, Any]:
 
 def artifacts_page(rows: list[dict[str, Any]], mlflow_url: str) -> str:
     """Where the artifacts are: in MLflow, if they were small, or else where they were left."""
-    page = mlflow_url.partition("?")[0]
+    page, _, query = mlflow_url.partition("?")
     lines = ["| task | artifact | type | bytes | where |", "|---|---|---|---|---|"]
     for row in rows[:_SHOWN_ARTIFACTS]:
-        where = f"[{_cell(row['mlflow'])}]({page}/artifacts/{_link(row['mlflow'])})"
+        where = f"[{_cell(row['mlflow'])}]({page}/artifacts/{_link(row['mlflow'])}?{query})"
         shown = where if row["mlflow"] else f"`{_cell(row['uri'])}`"
         size = "" if row["size"] is None else f"{row['size']:,}"
         kind = row["type"].removeprefix("system.")

@@ -59,7 +59,9 @@ class Shown:
             largest=int(held.settings.pipeline_artifact_mib * _MIB),
             warn=get_run_logger().warning,
         )
-        self._progress = Progress(held.flow_run_id, tracked.url, lambda: self._publisher.rows)
+        self._progress = Progress(
+            held.flow_run_id, tracked.url, lambda: self._publisher.rows, again=held.attempt > 1
+        )
 
     def submit(self, do: Callable[[], End]) -> Future[End]:
         """Run a leaf in a thread."""

@@ -131,6 +131,9 @@ class TaskRuns:
             self._change(path, run, Cancelled(message="The run was stopped."))
 
     def _tell(self, node: Seen, state: State[Any]) -> None:
+        spot = self._places.of(node.path) if node.kind == "iteration" else None
+        if spot is not None and spot.only:
+            return
         known = self._open.get(node.path)
         run = known[0] if known else self._made(node.path, node.kind)
         if state.is_running():
@@ -160,8 +163,8 @@ class TaskRuns:
         """A node's task run, with the group that it is in and the nodes that it waits for."""
         spot = self._places.of(path)
         inputs = {}
-        if spot is not None and spot.scope:
-            inputs["__parents__"] = [TaskRunResult(id=self._id(spot.scope))]
+        if spot is not None and spot.group:
+            inputs["__parents__"] = [TaskRunResult(id=self._id(spot.group))]
         if spot is not None and spot.after:
             inputs["after"] = [TaskRunResult(id=self._id(other)) for other in spot.after]
         own = self._id(path)

@@ -17,14 +17,17 @@ class Spot:
     """Where a node is.
 
     Attributes:
-        scope: The path of the node around it: a nested DAG, a loop or an iteration; "" for none.
+        group: The path of the node around it: a nested DAG, a loop or an iteration; "" for none.
+            An iteration that has one task only is that task to whoever looks: it is no group.
+        only: Whether it is such an iteration.
         after: The paths of the nodes beside it that it waits for.
         names: The names of the tasks around it, the outermost first, and its own.
         iterations: The numbers of the iterations around it, the outermost first.
         component: What it runs.
     """
 
-    scope: str
+    group: str
+    only: bool
     after: tuple[str, ...]
     names: tuple[str, ...]
     iterations: tuple[int, ...]
@@ -43,27 +46,31 @@ class Places:
     def of(self, path: str) -> Spot | None:
         """Where the node of this path is; None if the pipeline has no such node."""
         parts = path.split("/")
-        scope, component = "", ROOT
+        scope, group, component = "", "", ROOT
         names: list[str] = []
         iterations: list[int] = []
         after: tuple[str, ...] = ()
+        only = False
         at = 0
         while at < len(parts):
             task = self._task(component, parts[at])
             if task is None:
                 return None
-            scope, before = "/".join(parts[:at]), self._waits(component)[task[0]]
-            after = tuple(f"{scope}/{name}" if scope else name for name in sorted(before))
+            scope = "/".join(parts[:at])
+            group = group if only else scope
+            before = sorted(self._waits(component)[parts[at]])
+            after = tuple(f"{scope}/{name}" if scope else name for name in before)
             names.append(parts[at])
-            component = task[1].component_ref.name
+            component, only = task.component_ref.name, False
             at += 1
-            if task[1].WhichOneof("iterator") and at < len(parts):
+            if task.WhichOneof("iterator") and at < len(parts):
                 if not parts[at].isdecimal():
                     return None
-                scope, after = "/".join(parts[:at]), ()
+                group, after = "/".join(parts[:at]), ()
                 iterations.append(int(parts[at]))
+                only = len(self._pipeline.component(component).dag.tasks) == 1
                 at += 1
-        return Spot(scope, after, tuple(names), tuple(iterations), component)
+        return Spot(group, only, after, tuple(names), tuple(iterations), component)
 
     def times(self, name: str) -> int:
         """How many tasks of the pipeline are called so and are no nested DAG.
@@ -77,11 +84,11 @@ class Places:
         declared = self._pipeline.component(component).output_definitions.artifacts
         return [name for name, one in declared.items() if one.artifact_type.schema_title == schema]
 
-    def _task(self, component: str, name: str) -> tuple[str, ir.PipelineTaskSpec] | None:
+    def _task(self, component: str, name: str) -> ir.PipelineTaskSpec | None:
         found = self._pipeline.component(component)
         if found.WhichOneof("implementation") != "dag" or name not in found.dag.tasks:
             return None
-        return name, found.dag.tasks[name]
+        return found.dag.tasks[name]
 
     def _upstream(self, component: str) -> dict[str, frozenset[str]]:
         return graph.upstream(self._pipeline.component(component).dag)

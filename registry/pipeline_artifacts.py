@@ -114,8 +114,7 @@ def uris_elsewhere(run_ids: Collection[str]) -> Iterator[str]:
     wanted = select(_TABLE.inputs, _TABLE.outputs).where(_TABLE.flow_run_id.not_in(run_ids))
     with engine().connect() as connection:
         for row in connection.execution_options(yield_per=_ROWS).execute(wanted):
-            if REMOVED not in row.outputs:
-                yield from (str(one["uri"]) for data in row for one in of(data))
+            yield from (str(one["uri"]) for data in row for one in of(data))
 
 
 def disown(run_id: str, goes: Callable[[str], bool]) -> None:

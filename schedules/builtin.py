@@ -1,22 +1,19 @@
 """Schedules that are there without anybody having made them.
 
-Each is made once. Whoever stops, changes or deletes it has the last word.
+Each is made once, under an id of its own. Whoever stops, changes or deletes it has the last word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from sqlalchemy import select
+from uuid import UUID, uuid5
 
 from infra.errors import ConflictError
 from registry import schedules as rows
-from registry.catalogue import session
-from registry.schedules import ScheduleModel
 from schedules import editing
 from schedules.editing import Written
 
-SOURCE = "modelyard: built in"
+_NAMESPACE = UUID("5b0f3c1e-7a52-4d0b-9f0e-2d1c6f0a9e11")
 
 
 def ensure(wanted: Iterable[Written]) -> list[str]:
@@ -24,16 +21,13 @@ def ensure(wanted: Iterable[Written]) -> list[str]:
 
     One whose name somebody has taken is not made.
     """
-    with session() as open_session:
-        known = select(ScheduleModel.name).where(ScheduleModel.source == SOURCE)
-        ever = set(open_session.scalars(known))
     made = []
     for one in wanted:
-        if one.name in ever:
-            continue
+        row = editing.new_row(one, dict(one.parameters))
+        row.id = str(uuid5(_NAMESPACE, one.name))
         try:
-            rows.add(editing.new_row(one, dict(one.parameters), source=SOURCE))
-        except ConflictError:
+            rows.add(row)
+        except ConflictError:  # it is there, was there and is archived, or the name is taken
             continue
         made.append(one.name)
     return made
