@@ -22,11 +22,12 @@ from infra.errors import ModelyardError
 from pipelines import caching, execution, reading
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.components import Components, Place, time_text
+from pipelines.components import Components, time_text
 from pipelines.environments import Environments
 from pipelines.execution import Leaf, Seen
 from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
 from registry import pipeline_nodes, runs, tracking
@@ -36,7 +37,6 @@ from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
 from tasks.pipelines.request import PipelineRun
 
-_COMPILED = "pipeline.yaml"
 _NO_FIELDS = str.maketrans("{}", "()")  # a task run's name is a template
 
 
@@ -148,7 +148,7 @@ def _run(held: Execution, request: PipelineRun) -> State[Any]:
 
 def _begun(request: PipelineRun, place: Place) -> Pipeline:
     """The pipeline that the run began with; a retry has it whatever became of the file."""
-    compiled = place.root / _COMPILED
+    compiled = place.compiled
     if not compiled.exists():
         place.root.mkdir(parents=True, exist_ok=True)
         partial = compiled.with_suffix(".partial")

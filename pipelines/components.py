@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
@@ -19,6 +18,7 @@ from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Leaf
 from pipelines.launchers.base import Launcher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Context, Facts
 
 # A line that a task has printed, with the task's path.
@@ -29,34 +29,6 @@ class ComponentFailedError(ModelyardError):
     """A component has ended badly."""
 
     code = "ComponentFailed"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run has its files.
-
-    Attributes:
-        root: The run's folder.
-    """
-
-    root: Path
-
-    @property
-    def artifacts(self) -> Path:
-        """What its tasks hand on."""
-        return self.root / "artifacts"
-
-    @property
-    def workspace(self) -> Path:
-        """What its tasks share."""
-        return self.root / "workspace"
-
-    def task(self, path: str) -> Path:
-        """The folder of a task."""
-        named = quote(path, safe=" @+=,-_")
-        if len(named) > 150:  # most file systems take 255 bytes
-            named = f"{named[:100]}-{hashlib.sha256(path.encode()).hexdigest()[:32]}"
-        return self.root / "tasks" / named
 
 
 class Components:

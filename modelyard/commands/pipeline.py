@@ -13,6 +13,7 @@ from flows import submission
 from flows.lifecycle import connected
 from flows.pipeline_run import pipeline_run
 from modelyard import output, parameters
+from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
@@ -21,6 +22,7 @@ from registry import pipeline_nodes, statuses
 from tasks.pipelines import request
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.command()(pipeline_graph.graph)
 
 
 @app.callback()

@@ -21,7 +21,7 @@ _NARROWEST, _WIDEST_TITLE = 230.0, 480.0
 _TWINS = 6  # so many that depend on the same, and have the same depend on them, are a block
 _BLOCK_PADDING = 12.0
 _SHAPE = 1.8  # a block's width is about so many times its height, but
-_COLUMNS = 4  # it is no narrower than so many tasks
+_COLUMNS, _SCREEN = 4, 1100.0  # it is no narrower than so many of its boxes, or a screen
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _packed(sizes: list[tuple[float, float]], padding: float) -> _Packed:
     gap = layers.GAP
     area = sum((width + gap) * (height + gap) for width, height in sizes)
     widest = max(width for width, _ in sizes)
-    least = min(_COLUMNS * (widest + gap), _COLUMNS * (WIDTH + gap))
+    least = min(_COLUMNS * (widest + gap), _SCREEN)
     room = max(math.sqrt(area * _SHAPE), least, widest)
     found = _in_lines(sizes, room, gap)
     while len(found.lines) > 1:  # as narrow as so many lines can be

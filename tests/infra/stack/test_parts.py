@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -10,13 +11,16 @@ from infra.settings import Settings
 from infra.stack import parts
 from infra.stack.parts import Part
 
-_ENDPOINTS = Endpoints("http://127.0.0.1:1/api", "http://127.0.0.1:2", "postgresql+psycopg://x")
+_ENDPOINTS = Endpoints(
+    "http://127.0.0.1:1/api", "http://127.0.0.1:2", "postgresql+psycopg://x", "http://127.0.0.1:3"
+)
 
 
 @pytest.fixture
 def built(home: Home) -> list[Part]:
-    with parts.bind(0) as prefect, parts.bind(0) as mlflow:
-        return parts.build(home, Settings(home=home.root), _ENDPOINTS, prefect, mlflow)
+    with contextlib.ExitStack() as held:
+        listeners = {name: held.enter_context(parts.bind(0)) for name in parts.SERVERS}
+        return parts.build(home, Settings(home=home.root), _ENDPOINTS, listeners)
 
 
 def test_a_free_port_is_taken() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pipelines.drawing import building, svg
@@ -160,13 +158,8 @@ def test_the_whole_corpus_can_be_written() -> None:
         assert len(drawn) == sum(not box.group for box in root.walk())
 
 
-def test_it_takes_less_time_than_anybody_notices_to_write_a_thousand() -> None:
-    waits = {
-        f"t{n}": [f"t{m}" for m in {n // 2, n // 3, n - 1} if 0 <= m < n] for n in range(1000)
-    }
-    pipeline = flat(waits)
-    began = time.process_time()
-    written = svg.write(building.draw(pipeline), now=0)
+def test_a_thousand_can_be_written() -> None:
+    waits = {f"t{n}": [f"t{m}" for m in {n // 2, n // 3, n - 1} if 0 <= m < n] for n in range(1000)}
+    written = svg.write(building.draw(flat(waits)), now=0)
 
     assert len(texts(written)) == 2000
-    print(f"{time.process_time() - began:.2f} s")  # told, not asserted: machines differ
