@@ -140,10 +140,11 @@ def _values(
     """Values with what is declared of them; those without a value as well."""
     parameters, artifacts = known.get("parameters", {}), known.get("artifacts", {})
     about = {text.channel(name): told for name, told in declared.items()}
-    found = [
-        Value(text.plain(text.channel(name)), shown(value), about.get(text.channel(name), ""))
-        for name, value in parameters.items()
-    ]
+    found = []
+    for name, value in parameters.items():
+        told = about.get(text.channel(name), "")
+        constant = told == json.dumps(value, ensure_ascii=False)  # it need not be said twice
+        found.append(Value(text.plain(text.channel(name)), shown(value), "" if constant else told))
     for name, value in artifacts.items():
         for number, one in enumerate(value if isinstance(value, list) else [value]):
             found.append(_artifact(name, number, one, isinstance(value, list), download))

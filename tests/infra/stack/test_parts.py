@@ -60,6 +60,13 @@ def test_a_private_stack_needs_nothing_of_what_runs_flows(built: list[Part]) -> 
     assert all(set(part.needs) <= private for part in built if part.name in private)
 
 
+def test_each_server_has_its_own_socket(built: list[Part]) -> None:
+    sockets = {part.name: part.sockets for part in built if part.sockets}
+
+    assert set(sockets) == set(parts.SERVERS)
+    assert len(set(sockets.values())) == len(parts.SERVERS)
+
+
 def test_no_part_hears_the_callers_prefect_or_mlflow(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

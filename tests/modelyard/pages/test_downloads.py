@@ -224,6 +224,12 @@ def test_a_file_that_becomes_shorter_is_not_told_as_whole() -> None:
         list(downloads._read(store, part))  # type: ignore[arg-type]
 
 
+def test_of_a_file_that_grows_as_much_is_told_as_was_promised() -> None:
+    part = downloads._Part("model.bin", "", 4)
+
+    assert b"".join(downloads._read(FakeStore(), part)) == b"mmmm"  # type: ignore[arg-type]
+
+
 def test_errors_have_codes(tmp_path: Path) -> None:
     for uri, code in (("gs://x", "UnknownScheme"), ("/etc/passwd", "ArtifactOutside")):
         with pytest.raises(BadInputError) as refused:

@@ -159,7 +159,9 @@ def test_the_whole_corpus_can_be_written() -> None:
 
 
 def test_a_thousand_can_be_written() -> None:
-    waits = {f"t{n}": [f"t{m}" for m in {n // 2, n // 3, n - 1} if 0 <= m < n] for n in range(1000)}
+    waits = {
+        f"t{n}": [f"t{m}" for m in {n // 2, n // 3, n - 1} if 0 <= m < n] for n in range(1000)
+    }
     written = svg.write(building.draw(flat(waits)), now=0)
 
     assert len(texts(written)) == 2000
