@@ -22,11 +22,12 @@ from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.claims import Claims
-from pipelines.components import Components, Place, time_text
+from pipelines.components import Components, time_text
 from pipelines.environments import Environments
 from pipelines.execution import Leaf, Seen
 from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
 from registry import pipeline_nodes, runs, slots, tracking
@@ -40,8 +41,6 @@ from tasks.pipelines.recording import Recorder
 from tasks.pipelines.request import NasMount, PipelineRun
 from tasks.resources import PipelineResources
 
-COMPILED = "pipeline.yaml"
-
 
 def preflight(request: PipelineRun, flow_run_id: str) -> None:
     """Refuse a pipeline run that cannot work, before anything is started.
@@ -50,7 +49,7 @@ def preflight(request: PipelineRun, flow_run_id: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     home = homes.current()
-    kept = home.runs / flow_run_id / COMPILED if flow_run_id else None
+    kept = Place(home.runs / flow_run_id).compiled if flow_run_id else None
     requests.check(request, kept, home, settings.load())
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
@@ -130,7 +129,7 @@ def _run(held: Execution, request: PipelineRun) -> State[Any]:
 
 def _begun(request: PipelineRun, place: Place) -> Pipeline:
     """The pipeline that the run began with; a retry has it whatever became of the file."""
-    compiled = place.root / COMPILED
+    compiled = place.compiled
     if not compiled.exists():
         place.root.mkdir(parents=True, exist_ok=True)
         partial = compiled.with_suffix(".partial")

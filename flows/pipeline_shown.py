@@ -12,9 +12,9 @@ from flows.lifecycle import Execution
 from flows.pipeline_progress import Progress
 from flows.pipeline_tasks import TaskRuns
 from pipelines.artifacts import Bundle
-from pipelines.components import Place
 from pipelines.execution import Seen
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.places import Places
 from pipelines.states import End
 from registry.tracking import Tracked

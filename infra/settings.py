@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(
         5000, ge=0, le=65535, description="Port of the MLflow UI and API; another if taken."
     )
+    web_port: int = Field(
+        4300, ge=0, le=65535, description="Port of Modelyard's own pages; another if taken."
+    )
     region: str = Field("local", description="What a script reads from EM_REGION.")
     appkey: str = Field("modelyard", description="What a script reads from EM_APPKEY.")
     stop_grace_seconds: float = Field(

@@ -6,12 +6,11 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
@@ -31,6 +30,7 @@ from pipelines.claims import Claims
 from pipelines.execution import Leaf
 from pipelines.launchers.base import Job, Launcher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Context, Facts
 from pipelines.remotes import Remotes
 
@@ -58,44 +58,6 @@ class ComponentFailedError(ModelyardError):
     """A component has ended badly."""
 
     code = "ComponentFailed"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run has its files.
-
-    Attributes:
-        root: The run's folder.
-    """
-
-    root: Path
-
-    @property
-    def artifacts(self) -> Path:
-        """What its tasks hand on."""
-        return self.root / "artifacts"
-
-    @property
-    def log(self) -> Path:
-        """What its tasks print."""
-        return self.root / "pipeline.log"
-
-    @property
-    def brought(self) -> Path:
-        """What its tasks read, and lies elsewhere."""
-        return self.root / "brought"
-
-    @property
-    def workspace(self) -> Path:
-        """What its tasks share."""
-        return self.root / "workspace"
-
-    def task(self, path: str) -> Path:
-        """The folder of a task."""
-        named = quote(path, safe=" @+=,-_")
-        if len(named) > 150:  # most file systems take 255 bytes
-            named = f"{named[:100]}-{hashlib.sha256(path.encode()).hexdigest()[:32]}"
-        return self.root / "tasks" / named
 
 
 class Components:

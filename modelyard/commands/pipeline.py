@@ -14,6 +14,7 @@ from flows.lifecycle import connected
 from flows.pipeline_run import pipeline_run
 from infra.errors import BadInputError
 from modelyard import output, parameters
+from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
@@ -26,6 +27,7 @@ Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
 Reference = Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.command()(pipeline_graph.graph)
 
 
 @app.callback()

@@ -13,12 +13,13 @@ from infra.errors import NotFoundError
 from infra.settings import Settings
 from pipelines.artifacts import Bundle
 from pipelines.claims import Claims
-from pipelines.components import Components, Place
+from pipelines.components import Components
 from pipelines.environments import Environments
 from pipelines.execution import Execution, Leaf, Seen
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
 
