@@ -66,3 +66,14 @@ def test_what_a_failed_task_is_needed_for_is_omitted(tmp_path: Path, environment
 
     assert found.end.state == "FAILED"
     assert sorted(set(found.states.values())) == ["FAILED", "SUCCEEDED"]
+
+
+def test_a_malformed_output_is_told_and_not_tried_again(
+    tmp_path: Path, environments: Path
+) -> None:
+    found = ran("malformed", tmp_path, environments)
+
+    assert found.states == {"write-a-word": "FAILED", "add": "OMITTED"}
+    told = "The task write-a-word has written a malformed output, number"
+    assert told in found.nodes["write-a-word"].reason
+    assert (tmp_path / "tasks" / "write-a-word" / "ran").read_text() == "\n"
