@@ -104,6 +104,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(submission, "start", lambda *told: calls.append(told))
     stand_in = SimpleNamespace(name=pipeline_run.name, outcome=calls.append)
     monkeypatch.setattr(command, "pipeline_run", stand_in)
+    monkeypatch.setattr(command, "watch", lambda *_, **__: None)
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
     return calls
 
