@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from tests.pipelines import corpus
+from tests.pipelines.mutating import loaded, read
 from tests.pipelines.running import Ran, run
 
 RUN = [name for name in corpus.NAMES if corpus.module(name).OUTPUTS is not None]
@@ -77,3 +79,19 @@ def test_a_malformed_output_is_told_and_not_tried_again(
     told = "The task write-a-word has written a malformed output, number"
     assert told in found.nodes["write-a-word"].reason
     assert (tmp_path / "tasks" / "write-a-word" / "ran").read_text() == "\n"
+
+
+def test_tasks_that_share_a_component_and_wait_only_by_their_inputs(
+    tmp_path: Path, environments: Path
+) -> None:
+    documents = copy.deepcopy(loaded("adding"))
+    second = documents[0]["root"]["dag"]["tasks"]["add-2"]
+    second["componentRef"]["name"] = "comp-add"  # the compiler gives each task its own
+    del second["dependentTasks"]
+    pipeline = read(documents)
+    validation.check(pipeline)
+
+    found = run(pipeline, arguments(pipeline, {"a": 30}), tmp_path, environments=environments)
+
+    assert found.end.outputs.parameters == {"Output": 37}
+    assert sorted(one.name for one in (tmp_path / "tasks").iterdir()) == ["add", "add-2"]
