@@ -49,7 +49,7 @@ def inputs(
     """
     constants: dict[str, Any] = {}
     found: dict[str, Any] = {}
-    for key, spec in task.inputs.parameters.items():
+    for key, spec in sorted(task.inputs.parameters.items()):
         value = _parameter(spec, given, ends, fill)
         if value is _ABSENT:
             continue
@@ -118,7 +118,7 @@ def _completed(
 ) -> dict[str, Any]:
     """The parameters with the component's defaults, each of its type."""
     iterated = task.parameter_iterator.item_input
-    for key, spec in component.input_definitions.parameters.items():
+    for key, spec in sorted(component.input_definitions.parameters.items()):
         if found.get(key) is None:
             found.pop(key, None)
             if spec.HasField("default_value"):
@@ -142,7 +142,7 @@ def _artifacts(
     ends: Mapping[str, End],
 ) -> dict[str, Artifact | list[Artifact]]:
     found: dict[str, Artifact | list[Artifact]] = {}
-    for key, spec in task.inputs.artifacts.items():
+    for key, spec in sorted(task.inputs.artifacts.items()):
         if spec.WhichOneof("kind") == "component_input_artifact":
             value = given.artifacts.get(spec.component_input_artifact)
         else:
@@ -151,7 +151,7 @@ def _artifacts(
         if value is not None:
             found[key] = value
     iterated = task.artifact_iterator.item_input
-    for key, declared in component.input_definitions.artifacts.items():
+    for key, declared in sorted(component.input_definitions.artifacts.items()):
         if key not in found and not declared.is_optional and key != iterated:
             raise InputMissingError(
                 f"The task {name} has no artifact for its input {key}.",
@@ -167,7 +167,7 @@ def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
         ModelyardError: If none of several alternatives has come about.
     """
     parameters: dict[str, Any] = {}
-    for key, spec in dag.outputs.parameters.items():
+    for key, spec in sorted(dag.outputs.parameters.items()):
         one_of = spec.WhichOneof("kind") == "value_from_oneof"
         chosen = (
             spec.value_from_oneof.parameter_selectors if one_of else [spec.value_from_parameter]
@@ -175,7 +175,7 @@ def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
         pairs = [(one.producer_subtask, one.output_parameter_key) for one in chosen]
         _put(parameters, key, pairs, ends, lambda task: ends[task].outputs.parameters)
     artifacts: dict[str, Artifact | list[Artifact]] = {}
-    for key, handed in dag.outputs.artifacts.items():
+    for key, handed in sorted(dag.outputs.artifacts.items()):
         pairs = [(one.producer_subtask, one.output_artifact_key)
                  for one in handed.artifact_selectors]  # fmt: skip
         _put(artifacts, key, pairs, ends, lambda task: ends[task].outputs.artifacts)

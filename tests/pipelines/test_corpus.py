@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.launchers import mounting
 from tests.pipelines import corpus
+from tests.pipelines.mutating import loaded, read
 from tests.pipelines.running import Ran, run
 
 RUN = [name for name in corpus.NAMES if corpus.module(name).OUTPUTS is not None]
@@ -137,3 +139,30 @@ def test_a_setting_of_a_task_that_failed_or_was_skipped(
     found = of(regardless, "c")
     assert found.states["lengths"] == "FAILED"
     assert "no value for a setting of Kubernetes: Output of echo" in found.nodes["lengths"].reason
+
+
+def test_a_malformed_output_is_told_and_not_tried_again(
+    tmp_path: Path, environments: Path
+) -> None:
+    found = ran("malformed", tmp_path, environments)
+
+    assert found.states == {"write-a-word": "FAILED", "add": "OMITTED"}
+    told = "The task write-a-word has written a malformed output, number"
+    assert told in found.nodes["write-a-word"].reason
+    assert (tmp_path / "tasks" / "write-a-word" / "ran").read_text() == "\n"
+
+
+def test_tasks_that_share_a_component_and_wait_only_by_their_inputs(
+    tmp_path: Path, environments: Path
+) -> None:
+    documents = copy.deepcopy(loaded("adding"))
+    second = documents[0]["root"]["dag"]["tasks"]["add-2"]
+    second["componentRef"]["name"] = "comp-add"  # the compiler gives each task its own
+    del second["dependentTasks"]
+    pipeline = read(documents)
+    validation.check(pipeline)
+
+    found = run(pipeline, arguments(pipeline, {"a": 30}), tmp_path, environments=environments)
+
+    assert found.end.outputs.parameters == {"Output": 37}
+    assert sorted(one.name for one in (tmp_path / "tasks").iterdir()) == ["add", "add-2"]

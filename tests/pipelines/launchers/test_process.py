@@ -265,6 +265,13 @@ def run():
         assert ended == Ended(0), lines
         assert output(tmp_path / "job") == importlib.metadata.version("kfp")
 
+    def test_its_source_is_as_it_was_written(self, launcher: Launcher, tmp_path: Path) -> None:
+        source = "def run() -> str:\n    return 'python3 -m pip $0 kfp==2.0.0'  # \\u00e4\n"
+        ended, lines = run(launcher, python(tmp_path / "job", source))
+
+        assert ended == Ended(0), lines
+        assert output(tmp_path / "job") == "python3 -m pip $0 kfp==2.0.0"
+
     def test_what_it_installs_is_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
         package = tmp_path / "package"
         package.mkdir()
