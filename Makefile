@@ -27,7 +27,8 @@ soak: .venv/.dev
 	@$(BIN)/python -m tests.e2e.tuning_soak
 	@$(BIN)/python -m tests.e2e.tuning_soak --dispatch pool --tunings 6
 	@$(BIN)/python -m tests.e2e.schedule_soak
-	@MODELYARD_SEEDS=30 $(BIN)/pytest -q tests/schedules/test_kills.py
+	@$(BIN)/python -m tests.e2e.pipeline_soak
+	@MODELYARD_SEEDS=30 $(BIN)/pytest -q tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
 benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks
 

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import (
     machine,
     object_storage,
+    pipeline_tasks,
     results,
     scheduler,
     search_quality,
@@ -32,6 +33,7 @@ _BENCHMARKS = {
     "tuning_overhead": tuning_overhead,
     "search_quality": search_quality,
     "scheduler": scheduler,
+    "pipeline_tasks": pipeline_tasks,
 }
 _LONGEST_SECONDS = 30 * 60
 

@@ -52,6 +52,7 @@ class House:
                 "MODELYARD_HOME": str(self.root),
                 "MODELYARD_PREFECT_PORT": "0",
                 "MODELYARD_MLFLOW_PORT": "0",
+                "MODELYARD_WEB_PORT": "0",
             },
         )
         if done.returncode != 0:

@@ -1,21 +1,23 @@
-"""Every deployment, declared once, and their registration."""
+"""Every flow that people start, declared once, and how it is registered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.utilities.callables import parameter_schema
 
 from flows.lifecycle import LifecycleFlow
+from flows.pipeline_cleanup import pipeline_artifacts_cleanup
 from flows.pipeline_run import pipeline_run
 from flows.training import train
 from flows.tuning import tune
-from infra import home as homes
-from infra import work_pools
 from infra.errors import NotFoundError
-from registry import catalogue
+from registry import pipelines
+from schedules.editing import Written
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Entry:
         pool: The work pool that runs it.
         tags: What the UI groups it by.
         concurrency_limit: How many may run at once; None for as many as the pool takes.
+        chosen: Chooses among several deployments, by a run's parameters; None if there is one.
     """
 
     flow: LifecycleFlow[..., Any]
@@ -35,6 +38,12 @@ class Entry:
     pool: str
     tags: tuple[str, ...]
     concurrency_limit: int | None = None
+
+    chosen: Callable[[Mapping[str, Any]], str] | None = None
+
+    def deployment(self, parameters: Mapping[str, Any]) -> str:
+        """The deployment that a run with these parameters is one of."""
+        return self.chosen(parameters) if self.chosen else self.name
 
     @property
     def name(self) -> str:
@@ -50,6 +59,26 @@ ENTRIES = (
         "flows.pipeline_run.pipeline_run",
         "cpu",
         ("modelyard", "pipeline"),
+        chosen=lambda given: pipelines.deployment_of(str(given["pipeline"])),
+    ),
+    Entry(
+        pipeline_artifacts_cleanup,
+        "flows.pipeline_cleanup.pipeline_artifacts_cleanup",
+        "cpu",
+        ("modelyard", "pipeline"),
+        concurrency_limit=1,
+    ),
+)
+
+# What runs by itself, unless somebody stops it.
+SCHEDULES = (
+    Written(
+        name=pipeline_artifacts_cleanup.name,
+        deployment=pipeline_artifacts_cleanup.name,
+        description="Artifacts of pipeline runs are removed when they are old: "
+        "MODELYARD_PIPELINE_ARTIFACT_DAYS, or the parameter days.",
+        trigger={"cron": "0 30 3 * * *"},
+        policy={"catchup": "latest"},
     ),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
@@ -69,7 +98,7 @@ def entry(name: str) -> Entry:
         ) from None
 
 
-def _form(flow: LifecycleFlow[..., Any]) -> dict[str, Any]:
+def form(flow: LifecycleFlow[..., Any]) -> dict[str, Any]:
     """The schema of the flow's form, with the fields of groups in their order as well."""
     schema = parameter_schema(flow.fn).model_dump_for_openapi()
     for group in schema.get("definitions", {}).values():
@@ -78,31 +107,42 @@ def _form(flow: LifecycleFlow[..., Any]) -> dict[str, Any]:
     return {**schema, "additionalProperties": False}
 
 
-async def _register(client: PrefectClient, declared: Entry) -> str:
+async def register(
+    client: PrefectClient,
+    declared: Entry,
+    name: str,
+    schema: dict[str, Any],
+    *,
+    description: str = "",
+    tags: tuple[str, ...] = (),
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Make a deployment of a flow what it is to be, whether or not it is there.
+
+    Args:
+        client: Prefect's.
+        declared: The flow.
+        name: The deployment's.
+        schema: Its form's.
+        description: Its description; the flow's if empty.
+        tags: Further tags.
+        parameters: What its runs are told unless they are told otherwise.
+
+    Returns:
+        ``flow/deployment``.
+    """
     flow_id = await client.create_flow_from_name(declared.name)
     await client.create_deployment(
         flow_id=flow_id,
-        name=declared.name,
-        description=(declared.flow.description or "").strip(),
+        name=name,
+        description=description or (declared.flow.description or "").strip(),
         entrypoint=declared.entrypoint,
         pull_steps=[],
         work_pool_name=declared.pool,
-        tags=list(declared.tags),
+        tags=[*declared.tags, *tags],
         concurrency_limit=declared.concurrency_limit,
-        parameter_openapi_schema=_form(declared.flow),
+        parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
+        parameters=dict(parameters),
     )
-    return f"{declared.name}/{declared.name}"
-
-
-async def deploy() -> dict[str, list[str]]:
-    """Bring the catalogue's database, the pools and the deployments up to date.
-
-    Returns:
-        ``{"pools": [...], "deployments": [...]}``. Twice is no change.
-    """
-    catalogue.migrate()
-    async with get_client() as client:
-        pools = await work_pools.register(client, homes.current())
-        deployments = [await _register(client, declared) for declared in ENTRIES]
-    return {"pools": pools, "deployments": deployments}
+    return f"{declared.name}/{name}"

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
@@ -76,6 +77,7 @@ class Execution:
         labels: What else is known of it, such as the tuning that it is a trial of.
         home: Where it works.
         settings: The settings.
+        created: When it was created; retries do not change that.
         began: ``time.monotonic()`` at its start.
         cancelled: Set when somebody stops it. A worker does so by a signal instead.
     """
@@ -87,6 +89,7 @@ class Execution:
     labels: Mapping[str, Any]
     home: Home
     settings: Settings
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -105,6 +108,7 @@ def _current() -> tuple[Execution, dict[str, Any]]:
         labels=labels,
         home=homes.current(),
         settings=settings.load(),
+        created=run.created or datetime.now(UTC),
     )
     return execution, dict(context.parameters or {})
 

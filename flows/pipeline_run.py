@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
+from flows.pipeline_shown import Shown
+from infra import home as homes
+from infra import settings
 from infra.errors import ModelyardError
-from pipelines import caching, execution, reading
+from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.components import Components, Place, time_text
+from pipelines.claims import Claims
+from pipelines.components import Components, time_text
 from pipelines.environments import Environments
 from pipelines.execution import Leaf, Seen
 from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
-from registry import pipeline_nodes, runs, tracking
+from registry import pipeline_nodes, runs, slots, tracking
 from registry.tracking import Tracked
+from schedules import kfp_macros
+from tasks.logs import Logs
+from tasks.logs import publish as publish_log
 from tasks.parameters import Text
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
-from tasks.pipelines.request import PipelineRun
-
-_COMPILED = "pipeline.yaml"
-_NO_FIELDS = str.maketrans("{}", "()")  # a task run's name is a template
+from tasks.pipelines.request import NasMount, PipelineRun
+from tasks.resources import PipelineResources
 
 
 def preflight(request: PipelineRun, flow_run_id: str) -> None:
@@ -46,98 +48,77 @@ def preflight(request: PipelineRun, flow_run_id: str) -> None:
     Raises:
         ModelyardError: With a code of its own for each fault.
     """
-    requests.check(request)
+    home = homes.current()
+    kept = Place(home.runs / flow_run_id).compiled if flow_run_id else None
+    requests.check(request, kept, home, settings.load())
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
         tracking.check_name(pipeline_nodes.FLOW, request.name, request.experiment, flow_run_id)
-
-
-class _Body:
-    """What a task of Prefect's does; no data that Prefect would look into."""
-
-    def __init__(self, work: _Work, leaf: Leaf, future: Future[End]) -> None:
-        self.work, self.leaf, self.future = work, leaf, future
-
-
-@task(name="component", cache_policy=NO_CACHE, persist_result=False)
-def _component(body: _Body) -> Any:
-    """Run one task of the pipeline."""
-    try:
-        end = body.work.run(body.leaf, get_run_logger().info)
-    except BaseException as error:
-        body.future.set_exception(
-            error if isinstance(error, Exception) else RuntimeError(repr(error))
-        )
-        raise
-    body.future.set_result(end)
-    if end.state == TaskState.CACHED:
-        return Completed(name="Cached", message="An equal task has handed this on before.")
-    return Completed()
 
 
 class _Work:
     """What the engine has done for it."""
 
     def __init__(
-        self, pipeline: Pipeline, components: Components, recorder: Recorder, *, cache: bool
-    ) -> None:
+        self, pipeline: Pipeline, components: Components, recorder: Recorder, shown: Shown,
+        *, cache: bool,
+    ) -> None:  # fmt: skip
         self._pipeline = pipeline
         self._components = components
         self._recorder = recorder
+        self._shown = shown
         self._cache = cache
 
     def submit(self, leaf: Leaf) -> Future[End]:
-        """Begin a leaf as a task of Prefect's."""
-        future: Future[End] = Future()
-        plain = leaf.path.translate(_NO_FIELDS)
-        named = _component.with_options(task_run_name=plain)
-        submitted = named.submit(_Body(self, leaf, future))
-
-        def over(done: PrefectFuture[Any]) -> None:
-            if not future.done():  # it could not even begin
-                future.set_exception(RuntimeError(f"Prefect: {done.state.message}"))
-
-        submitted.add_done_callback(over)
-        return future
+        """Begin a leaf."""
+        return self._shown.submit(lambda: self.run(leaf))
 
     def seen(self, node: Seen) -> None:
         """Take notice of a node."""
         self._recorder.seen(node)
+        self._shown.seen(node)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         """A constant of a task with its placeholders filled."""
         return self._components.fill(path, value, parameters)
 
-    def run(self, leaf: Leaf, say: Any) -> End:
+    def run(self, leaf: Leaf) -> End:
         """Run a leaf, unless what it hands on is known."""
         options = leaf.task.caching_options
-        declared = self._pipeline.component(leaf.component)
         fingerprint = caching.fingerprint(
             self._pipeline, leaf.component, leaf.inputs, key=options.cache_key,
-            settings=self._pipeline.kubernetes.get(declared.executor_label),
+            settings=self._components.settings(leaf),
         )  # fmt: skip
         state = TaskState.SUCCEEDED
-        outputs = self._recorder.kept(leaf, fingerprint)
-        if outputs is not None:
-            say("It had ended well before the retry; it is not run again.")
-            return End(state, outputs)
-        if self._cache and options.enable_cache:
-            outputs = self._recorder.cached(fingerprint)
-            state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
-        if outputs is None:
-            outputs = self._components.run(leaf)
-        self._recorder.done(leaf, fingerprint, outputs, state)
+        anew = self._components.is_anew(leaf)
+        with self._shown.leaf(leaf.path) as say:
+            outputs = None
+            if not self._components.is_action(leaf):
+                outputs = self._recorder.kept(leaf, fingerprint)
+            if outputs is not None:
+                say("It had ended well before the retry; it is not run again.")
+                self._shown.ended(leaf.path, outputs, kept=True)
+                return End(state, outputs)
+            if self._cache and options.enable_cache and not anew:
+                outputs = self._recorder.cached(fingerprint)
+                state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
+            if outputs is None:
+                outputs = self._components.run(leaf)
+            self._recorder.done(leaf, fingerprint, outputs, state)
+            self._shown.ended(leaf.path, outputs, kept=False)
         return End(state, outputs)
 
 
 def _run(held: Execution, request: PipelineRun) -> State[Any]:
     place = Place(held.home.runs / held.flow_run_id)
     pipeline = _begun(request, place)
-    given = arguments_of(pipeline, request.arguments)
+    given = arguments_of(pipeline, _filled(request.arguments, held))
     tracked = _open(request, given, held)
     status = "KILLED"
     try:
-        status, state = _concluded(_executed(pipeline, given, request, held, place), held, tracked)
+        status, state = _concluded(
+            _executed(pipeline, given, request, held, place, tracked), held, tracked
+        )
     except Exception:
         status = "FAILED"
         raise
@@ -148,13 +129,27 @@ def _run(held: Execution, request: PipelineRun) -> State[Any]:
 
 def _begun(request: PipelineRun, place: Place) -> Pipeline:
     """The pipeline that the run began with; a retry has it whatever became of the file."""
-    compiled = place.root / _COMPILED
+    compiled = place.compiled
     if not compiled.exists():
         place.root.mkdir(parents=True, exist_ok=True)
         partial = compiled.with_suffix(".partial")
-        shutil.copyfile(request.pipeline, partial)
+        partial.write_bytes(requests.contents(request.pipeline)[0])
         partial.replace(compiled)
     return reading.read(compiled)
+
+
+def _filled(given: Mapping[str, Any], held: Execution) -> dict[str, Any]:
+    """The arguments with Kubeflow's macros filled in; a retry has what the first attempt had."""
+    slot = held.labels.get(runs.SLOT_LABEL)
+    at = datetime.fromisoformat(str(slot)) if slot else None
+    schedule = str(held.labels.get(runs.SCHEDULE_LABEL, ""))
+    facts = kfp_macros.RunFacts(
+        held.flow_run_id,
+        held.created,
+        at,
+        slots.number(schedule, int(at.timestamp())) if at and schedule else None,
+    )
+    return {name: kfp_macros.fill_all(value, facts) for name, value in given.items()}
 
 
 def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tracked:
@@ -181,28 +176,39 @@ def _executed(
     request: PipelineRun,
     held: Execution,
     place: Place,
+    tracked: Tracked,
 ) -> End:
     """Run the pipeline to its end."""
-    logger = get_run_logger()
+    shown = Shown(
+        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream
+    )
     recorder = Recorder(held.flow_run_id)
     launcher = ProcessLauncher(
-        Environments(held.home.root / "environments" / "pipelines"), held.settings
+        Environments(held.home.root / "environments" / "pipelines"),
+        held.settings,
+        allow_cpu=request.resources.allow_cpu,
     )
+    root = remotes.root(pipeline.spec.default_pipeline_root, pipeline.name, held.flow_run_id)
     components = Components(
-        pipeline, launcher, place, _facts(pipeline, held, place),
-        lambda path, line: logger.info("%s | %s", path, line), held.cancelled,
+        pipeline, launcher, place, _facts(pipeline, held, place, root), shown.line,
+        held.cancelled, claims=Claims(held.home.root / "claims"), root=root,
+        folders=requests.folders(request),
     )  # fmt: skip
-    work = _Work(pipeline, components, recorder, cache=request.cache)
+    components.check()
+    work = _Work(pipeline, components, recorder, shown, cache=request.cache)
     engine = execution.Execution(
         pipeline, work, parallel=request.parallel, cancelled=held.cancelled
     )
     try:
-        with recorder.writing():
+        with recorder.writing(), shown.going_on():
             end = engine.run(_bundle(pipeline, given))
+            shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
             return end
     finally:
+        warn = get_run_logger().warning
+        publish_log(place.log, request.logs, held.flow_run_id, warn)
         launcher.close()
 
 
@@ -220,15 +226,15 @@ def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[
     return "FINISHED", Completed(message="The pipeline has run.", data=result)
 
 
-def _facts(pipeline: Pipeline, held: Execution, place: Place) -> Facts:
-    now = time_text(datetime.now(UTC))
+def _facts(pipeline: Pipeline, held: Execution, place: Place, root: str) -> Facts:
+    created = time_text(held.created)
     return Facts(
         job_name=held.name,
         job_resource_name=f"{pipeline.name}-{held.flow_run_id}",
         job_id=held.flow_run_id,
-        created=now,
-        scheduled=str(held.labels.get(runs.SLOT_LABEL) or now),
-        root=str(place.artifacts),
+        created=created,
+        scheduled=str(held.labels.get(runs.SLOT_LABEL) or created),
+        root=root or str(place.artifacts),
         workspace=str(place.workspace),
     )
 
@@ -252,7 +258,11 @@ def _run_name() -> str:
 
 
 @lifecycle.lifecycle_flow(
-    name=pipeline_nodes.FLOW, model=PipelineRun, preflight=preflight, run_name=_run_name
+    name=pipeline_nodes.FLOW,
+    model=PipelineRun,
+    preflight=preflight,
+    run_name=_run_name,
+    fill=requests.fill,
 )
 def pipeline_run(
     name: Text = "",
@@ -260,8 +270,11 @@ def pipeline_run(
     experiment: str = "Default",
     pipeline: Text = "",
     arguments: dict[str, Any] = {},  # noqa: B006
+    resources: PipelineResources = PipelineResources(),  # noqa: B008
+    mounts: list[NasMount] = [],  # noqa: B006
     parallel: int = 64,
     cache: bool = True,
+    logs: Logs = Logs(),  # noqa: B008
 ) -> dict[str, Any]:
     """Run a pipeline that was compiled with the KFP SDK; Kubeflow is not needed.
 
@@ -269,14 +282,18 @@ def pipeline_run(
         name: The run's name; given by Prefect if empty.
         description: Free text.
         experiment: The experiment that the run belongs to.
-        pipeline: The path of a compiled pipeline: YAML, or a zip.
+        pipeline: An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: YAML,
+            or a zip.
         arguments: The pipeline's own inputs.
+        resources: The machines that its tasks share.
+        mounts: Folders of a NAS, each of which its tasks find as /mnt/NAME.
         parallel: How many of its tasks run at once at most.
         cache: Whether tasks may take what an equal task has handed on before.
+        logs: What becomes of what its tasks print.
 
     Returns:
         ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and how each
         of its tasks ended.
     """
     # Prefect ends the run in a state that is returned; a caller gets the state's data.
-    return lifecycle.execute(PipelineRun, preflight, _run)  # type: ignore[return-value]
+    return lifecycle.execute(PipelineRun, preflight, _run, requests.fill)  # type: ignore[return-value]

@@ -14,7 +14,14 @@ from typing import Any
 from flows import catalogue
 from flows.lifecycle import connected
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from registry import deployments, run_requests, scheduled_runs, upcoming_slots
+from registry import (
+    deployments,
+    pipeline_nodes,
+    pipelines,
+    run_requests,
+    scheduled_runs,
+    upcoming_slots,
+)
 from registry.slots import Slot
 from schedules import applying, editing, macros, plain, verbs
 from schedules.instants import instant_at
@@ -28,7 +35,7 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Macros are tried with the present as the slot, and stay in what is kept.
 
     Args:
-        deployment: A flow of ours, or any ``flow/deployment``.
+        deployment: A flow of ours, an uploaded pipeline, or any ``flow/deployment``.
         given: The parameters.
 
     Raises:
@@ -36,25 +43,47 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
         ModelyardError: If a parameter is refused.
     """
     filled = macros.fill(given, datetime.now(UTC).replace(microsecond=0))
-    flow = _own(deployment)
     try:
-        declared = catalogue.entry(flow).flow if flow else None
         deployments.check(deployment)
+        flow, fixed = _own(deployment)
     except NotFoundError as error:
         raise NotFoundError(error.message, error.hint, code=editing.DEPLOYMENT_UNKNOWN) from None
-    if declared is None:
+    if flow != pipeline_nodes.FLOW and (macro := macros.foreign(given)):
+        raise BadInputError(
+            f"The macro {macro[:40]} is filled in for pipelines alone.",
+            "Use {{ slot.strftime('%Y-%m-%d') }}.",
+            code="MacroUnknown",
+        )
+    if not flow:
         deployments.check_parameters(deployment, filled)
         return dict(given)
-    declared.checked(filled)
+    twice = sorted(set(fixed) & set(given))
+    if twice:
+        raise BadInputError(
+            f"{deployment} has its {twice[0]} already.", f"Leave {twice[0]} out.",
+            code="ParameterInvalid",
+        )  # fmt: skip
+    declared = catalogue.entry(flow).flow
+    declared.checked({**filled, **fixed})
     dumped = parameters.read(declared.model, given).absolute().model_dump(mode="json")
     return {name: dumped[name] for name in given}
 
 
-def _own(deployment: str) -> str:
-    """The flow of ours that a deployment runs, or should; "" for somebody else's."""
+def _own(deployment: str) -> tuple[str, dict[str, str]]:
+    """The flow of ours that a deployment runs, and what it tells its runs itself.
+
+    The flow is "" for somebody else's, and for a deployment of ours that people have made.
+    """
     flow, slash, name = deployment.partition("/")
-    ours = any(entry.name == flow for entry in catalogue.ENTRIES)
-    return flow if not slash or (ours and name == flow) else ""
+    ours = {entry.name for entry in catalogue.ENTRIES}
+    if not slash and flow not in ours:
+        flow, name = pipeline_nodes.FLOW, deployment
+    elif not slash or (flow in ours and name == flow):
+        return flow, {}
+    if flow != pipeline_nodes.FLOW:
+        return "", {}
+    pipelines.find(name)
+    return flow, {"pipeline": name}
 
 
 def create(
@@ -75,7 +104,8 @@ def create(
 
     Args:
         name: What the schedule is called.
-        deployment: A flow, such as ``train``, or ``flow/deployment``.
+        deployment: A flow, such as ``train``; an uploaded pipeline, whose newest version is taken
+            unless it is ``NAME:NUMBER``; or any ``flow/deployment``.
         cron: Six fields, seconds first; or five; or ``@daily`` and the like.
         interval_seconds: Instead: the seconds from one slot to the next.
         timezone: Whose clocks a cron expression is read by.

@@ -26,7 +26,8 @@ def start(flow: str, given: dict[str, Any]) -> str:
     """
     declared = catalogue.entry(flow)
     checked = declared.flow.checked(given)
-    return runs.submit(declared.name, checked, checked.get("name") or None, identity.caller())
+    deployment = declared.deployment(checked)
+    return runs.submit(deployment, checked, checked.get("name") or None, identity.caller())
 
 
 def update(

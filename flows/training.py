@@ -32,11 +32,13 @@ from tasks import (
     training_templates,
 )
 from tasks.following import following
+from tasks.logs import Logs
+from tasks.logs import publish as publish_log
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.running import Conditions
 from tasks.training import Prepared, Workplace
-from tasks.training_request import Algorithm, Dataset, Logs, Minutes, Training
+from tasks.training_request import Algorithm, Dataset, Minutes, Training
 from tuning.metrics import MetricPattern
 
 _METRICS_SECONDS = 30.0
@@ -221,16 +223,10 @@ def _train(execution: Execution, request: Training) -> State[Any]:
         place.clear()
         if place.log.exists():
             tracking.log_file(run_id, place.log, "logs")
-        _publish_log(request, place)
+        warn = get_run_logger().warning
+        publish_log(place.log, request.logs, place.root.name, warn)
         tracking.close_run(run_id, status)
     return state
-
-
-def _publish_log(request: Training, place: Workplace) -> None:
-    try:
-        training.publish_log(request, place, place.root.name)
-    except (ModelyardError, OSError) as error:  # the log is among the artifacts all the same
-        get_run_logger().warning("The log was not copied to %s: %s", request.logs.uri, error)
 
 
 def _conclude(

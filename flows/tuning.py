@@ -31,9 +31,10 @@ from tasks import (
     tuning_request,
     tuning_warm_start,
 )
+from tasks.logs import Logs
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
-from tasks.training_request import Algorithm, Dataset, Logs, Minutes
+from tasks.training_request import Algorithm, Dataset, Minutes
 from tasks.trials import inputs, rows
 from tasks.trials.base import Launcher, Setting
 from tasks.trials.inline import InlineLauncher

@@ -14,11 +14,15 @@ from infra.home import Home
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Addresses of the three services that everything of ours talks to."""
+    """Addresses of the three services that everything of ours talks to, and of our own pages.
+
+    The pages, which not everybody has, are only pointed to.
+    """
 
     prefect_api_url: str
     mlflow_tracking_uri: str
     database_url: str
+    web_url: str = ""
 
     @property
     def prefect_ui_url(self) -> str:
@@ -35,13 +39,15 @@ _VARIABLES = {
     "mlflow_tracking_uri": "MLFLOW_TRACKING_URI",
     "database_url": "MODELYARD_DATABASE_URL",
 }
+_WEB = "MODELYARD_WEB_URL"
 
 
 def from_environment() -> Endpoints | None:
     """The endpoints that the environment names; None unless it names them all."""
     values = {field: os.environ.get(name) for field, name in _VARIABLES.items()}
     if all(values.values()):
-        return Endpoints(**{field: value or "" for field, value in values.items()})
+        web = os.environ.get(_WEB, "")
+        return Endpoints(**{field: value or "" for field, value in values.items()}, web_url=web)
     return None
 
 
@@ -49,6 +55,7 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
     """The variables that point a process at ``endpoints``, and keep it quiet."""
     return {
         **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
+        _WEB: endpoints.web_url,
         "MODELYARD_HOME": str(home.root),
         "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

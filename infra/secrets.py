@@ -26,7 +26,7 @@ def resolve(text: str) -> str:
     name = name_of(text)
     if name is None:
         return text
-    value = _read(name)
+    value = held(name)
     if not isinstance(value, str):
         raise BadInputError(
             f"The secret {name} is not a text.",
@@ -34,6 +34,16 @@ def resolve(text: str) -> str:
             code="SecretNotText",
         )
     return value
+
+
+def held(name: str) -> object:
+    """What the Prefect Secret block ``name`` holds: a text, or other plain JSON data.
+
+    Raises:
+        NotFoundError: With the code ``SecretMissing``.
+        StackError: If Prefect cannot be asked.
+    """
+    return _read(name)
 
 
 def name_of(text: str) -> str | None:

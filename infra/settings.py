@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(
         5000, ge=0, le=65535, description="Port of the MLflow UI and API; another if taken."
     )
+    web_port: int = Field(
+        4300, ge=0, le=65535, description="Port of Modelyard's own pages; another if taken."
+    )
     region: str = Field("local", description="What a script reads from EM_REGION.")
     appkey: str = Field("modelyard", description="What a script reads from EM_APPKEY.")
     stop_grace_seconds: float = Field(
@@ -65,6 +68,17 @@ class Settings(BaseSettings):
     )
     tensorboard_days: float = Field(
         120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
+    )
+    pipeline_artifact_mib: float = Field(
+        16.0,
+        ge=0,
+        description="Artifacts of pipelines that are so large at most are copied to MLflow; "
+        "others are linked there.",
+    )
+    pipeline_artifact_days: float = Field(
+        120.0,
+        ge=0,
+        description="How long artifacts of a pipeline run are kept after its end; 0 is for ever.",
     )
     start_timeout_seconds: float = Field(
         180.0, gt=0, description="How long the stack may take until every part is healthy."

@@ -56,7 +56,7 @@ _VERBS = {
         "Schedules: create, list, show, slots, update, start, stop, copy, trigger, backfill, "
         "delete, preview, metrics.",
     ),
-    "pipeline": ("modelyard.commands.pipeline", "Pipelines of Kubeflow's: run."),
+    "pipeline": ("modelyard.commands.pipeline", "Pipelines of Kubeflow's: run, graph."),
     "apply": ("modelyard.commands.apply", "Make schedules what a file says."),
     "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),

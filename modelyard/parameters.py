@@ -23,12 +23,16 @@ Pairs = Annotated[
 ]
 
 
+_MACRO = re.compile(r"\{\{|\[\[(?:RunUUID|Index|ScheduledTime|CurrentTime)\b")
+
+
 def read(
     file: Path | None, pairs: list[str] | None, *, option: str = "-p", what: str = "parameters"
 ) -> dict[str, Any]:
     """Parameters of ``file``, with ``pairs`` over them.
 
-    Values are read as YAML, but for macros: what begins with two braces is a text.
+    Values are read as YAML, but for macros: what begins with two braces, or as one of Kubeflow's,
+    is a text.
 
     Args:
         file: A YAML or JSON file.
@@ -43,7 +47,7 @@ def read(
     for pair in pairs or ():
         key, text = _split(pair, option)
         # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
-        value = text if text.lstrip().startswith("{{") else _parse(text, pair)
+        value = text if _MACRO.match(text.lstrip()) else _parse(text, pair)
         _put(parameters, key, value)
     return parameters
 

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# Artifacts that are all metadata: nobody needs to write a file for them.
+METADATA_ONLY = frozenset(
+    {"system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics"}
+)
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -17,7 +22,7 @@ class Artifact:
         schema: Its type's title, such as ``system.Dataset``.
         version: Its type's version.
         metadata: What was written of it; plain JSON values.
-        custom_path: A local path that a component has said to hold it instead.
+        custom_path: A local path that holds it, where the URI is none.
     """
 
     name: str

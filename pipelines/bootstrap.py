@@ -86,6 +86,22 @@ def component(words: Sequence[str]) -> Component:
     return Component(installs, rest)
 
 
+def with_more(command: Sequence[str], arguments: Sequence[str], code: str) -> tuple[str, ...]:
+    """The command of a lightweight component with more code after its own; others' as it is.
+
+    Args:
+        command: The container's command.
+        arguments: Its arguments.
+        code: What runs before the component does.
+    """
+    words = [*command, *arguments]
+    found = component(words)
+    at = len(words) - len(found.words) + 3
+    if found.source is None or at >= len(command):
+        return tuple(command)
+    return (*command[:at], f"{found.source}\n\n{code}", *command[at + 1 :])
+
+
 def is_in_image(words: Sequence[str]) -> bool:
     """Whether it is a Python component whose code is in its image, and nowhere else."""
     return EXECUTOR in words and _LOCATION not in words

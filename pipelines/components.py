@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError, ModelyardError
-from pipelines import container, executor_io, placeholders, platform, values
+from pipelines import (
+    bootstrap,
+    claims,
+    container,
+    executor_io,
+    placeholders,
+    platform,
+    remotes,
+    values,
+)
 from pipelines.artifacts import Artifact, Bundle
+from pipelines.claims import Claims
 from pipelines.execution import Leaf
-from pipelines.launchers.base import Launcher
+from pipelines.launchers.base import Job, Launcher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Context, Facts
+from pipelines.remotes import Remotes
+
+_PATHS = """
+def _paths_of_artifacts(paths):
+    from kfp.dsl.types import artifact_types
+
+    known = artifact_types.Artifact._get_path
+
+    def _get_path(self):
+        own = getattr(self, "_custom_path", "") or paths.get(self.uri)
+        return own or known(self)
+
+    artifact_types.Artifact._get_path = _get_path
+
+
+_paths_of_artifacts({paths})
+"""
 
 # A line that a task has printed, with the task's path.
 Log = Callable[[str, str], None]
@@ -29,34 +58,6 @@ class ComponentFailedError(ModelyardError):
     """A component has ended badly."""
 
     code = "ComponentFailed"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run has its files.
-
-    Attributes:
-        root: The run's folder.
-    """
-
-    root: Path
-
-    @property
-    def artifacts(self) -> Path:
-        """What its tasks hand on."""
-        return self.root / "artifacts"
-
-    @property
-    def workspace(self) -> Path:
-        """What its tasks share."""
-        return self.root / "workspace"
-
-    def task(self, path: str) -> Path:
-        """The folder of a task."""
-        named = quote(path, safe=" @+=,-_")
-        if len(named) > 150:  # most file systems take 255 bytes
-            named = f"{named[:100]}-{hashlib.sha256(path.encode()).hexdigest()[:32]}"
-        return self.root / "tasks" / named
 
 
 class Components:
@@ -70,6 +71,10 @@ class Components:
         facts: Facts,
         log: Log,
         cancelled: threading.Event,
+        *,
+        claims: Claims,
+        root: str = "",
+        folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Be ready.
 
@@ -80,6 +85,9 @@ class Components:
             facts: What placeholders tell of the run.
             log: Told each line that a component prints.
             cancelled: When set, what runs is ended.
+            claims: Where claims of volumes are created and deleted.
+            root: The URI below which artifacts are sent; "" if they stay with the run.
+            folders: What every component finds mounted: URIs by absolute paths.
         """
         self._pipeline = pipeline
         self._launcher = launcher
@@ -87,6 +95,43 @@ class Components:
         self._facts = facts
         self._log = log
         self._cancelled = cancelled
+        self._claims = claims
+        self._folders = folders
+        self._remotes = Remotes(place.brought, cancelled, root=root)
+
+    def check(self) -> None:
+        """Refuse what would only be found out when the first task has run.
+
+        Raises:
+            ModelyardError: If what tasks make cannot be sent where it belongs.
+        """
+        self._remotes.check()
+
+    def settings(self, leaf: Leaf) -> dict[str, Any]:
+        """The parts of a pod that a task's settings of Kubernetes ask for, with their values.
+
+        Raises:
+            PipelineInvalidError: With all values that are missing, or of the wrong kind.
+        """
+        component = self._pipeline.component(leaf.component)
+        settings = self._pipeline.kubernetes.get(component.executor_label)
+        if not settings:
+            return {}
+        return platform.resolve(platform.read(settings), leaf.given, leaf.beside)
+
+    def is_action(self, leaf: Leaf) -> bool:
+        """Whether a task does something outside its run, so that it is done in every attempt."""
+        executor = self._executor(leaf)
+        return claims.is_claim(executor.container.image)
+
+    def is_anew(self, leaf: Leaf) -> bool:
+        """Whether a task is done in every run, though another has done the same."""
+        importer = self._executor(leaf).importer
+        return self.is_action(leaf) or importer.reimport or importer.download_to_workspace
+
+    def _executor(self, leaf: Leaf) -> ir.PipelineDeploymentConfig.ExecutorSpec:
+        component = self._pipeline.component(leaf.component)
+        return self._pipeline.executor(component.executor_label)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         """A constant of a task with its placeholders filled."""
@@ -108,10 +153,12 @@ class Components:
             ComponentFailedError: If it ended badly.
         """
         component = self._pipeline.component(leaf.component)
-        executor = self._pipeline.executor(component.executor_label)
+        executor = self._executor(leaf)
         kind = executor.WhichOneof("spec")
         if kind == "importer":
             return self._import(leaf, component, executor.importer)
+        if kind == "container" and claims.is_claim(executor.container.image):
+            return self._claim(leaf, executor.container.image)
         if kind == "container":
             return self._contain(leaf, component, executor.container)
         raise BadInputError(
@@ -130,43 +177,78 @@ class Components:
         folder.mkdir(parents=True, exist_ok=True)
         self._place.workspace.mkdir(parents=True, exist_ok=True)
         outputs = executor_io.plan(
-            leaf.path, component, folder=folder, artifacts=self._place.artifacts
-        )
+            leaf.path, component, folder=folder, artifacts=self._place.artifacts,
+            remote=self._remotes.root,
+        )  # fmt: skip
+        settings = self.settings(leaf)
+        volumes = (Path(one["mountPath"]) for one in settings.get("volumeMounts", ()))
+        outputs = replace(outputs, volumes=tuple(volumes))
         executor_io.prepare(outputs)
-        settings = self._pipeline.kubernetes.get(component.executor_label)
+        inputs = self._remotes.brought(leaf.path, leaf.inputs)
+        away = remotes.out_of_reach(inputs)
+        _check_reach(leaf.path, spec, away)
         job = container.job(
             spec,
-            self._context(leaf, component, outputs),
+            self._context(leaf, component, inputs, outputs),
             name=leaf.path,
             folder=folder,
-            inputs=_paths(leaf.inputs),
+            inputs=_paths(inputs),
             outputs=outputs.paths,
-            kubernetes=platform.resolve(platform.read(settings), leaf.given, leaf.beside)
-            if settings
-            else {},
+            kubernetes=settings,
         )
+        job = replace(job, folders=self._folders)
+        paths = remotes.places([inputs.artifacts, outputs.artifacts])
+        if paths:
+            more = _PATHS.replace("{paths}", json.dumps(paths))
+            job = replace(job, command=bootstrap.with_more(job.command, job.arguments, more))
         self._launcher.check(job)
-        ended = self._launcher.run(job, lambda line: self._log(leaf.path, line), self._cancelled)
+        self._run(job, away)
+        return self._remotes.sent(outputs, executor_io.read(outputs, component))
+
+    def _run(self, job: Job, away: Mapping[str, str]) -> None:
+        """Run a task's job to its good end; ``away`` are the inputs that nothing can fetch."""
+        told = ", ".join(f"{name} at {uri}" for name, uri in away.items())
+        if told:
+            self._log(job.name, f"Nothing here can fetch {told}: it has the address alone.")
+        ended = self._launcher.run(job, lambda line: self._log(job.name, line), self._cancelled)
         if ended.code != 0:
             raise ComponentFailedError(
                 ended.reason or f"It ended with the exit status {ended.code}.",
-                "The run's log has what it printed.",
+                f"Nothing here can fetch {told}, should it have wanted that as a file."
+                if told
+                else "The run's log has what it printed.",
             )
-        return executor_io.read(outputs, component)
+
+    def _claim(self, leaf: Leaf, image: str) -> Bundle:
+        """Create or delete a claim of a volume."""
+        given = leaf.inputs.parameters
+        if claims.action(image) == claims.DELETE:
+            self._claims.delete(str(given.get("pvc_name") or ""))
+            return Bundle()
+        facts = self._told(leaf.path)
+        unique = claims.unique_prefix(facts.job_name or "", facts.task_id or "")
+        manifest = claims.created(given, unique)
+        name = self._claims.create(manifest, f"{facts.job_id}/{leaf.path}")
+        self._log(leaf.path, f"The claim {name} is there.")
+        return Bundle({"name": name})
 
     def _context(
-        self, leaf: Leaf, component: ir.ComponentSpec, outputs: executor_io.Outputs
+        self,
+        leaf: Leaf,
+        component: ir.ComponentSpec,
+        inputs: Bundle,
+        outputs: executor_io.Outputs,
     ) -> Context:
         declared = component.input_definitions
         return Context(
-            parameters=leaf.inputs.parameters,
-            artifacts=leaf.inputs.artifacts,
+            parameters=inputs.parameters,
+            artifacts=inputs.artifacts,
             declared=frozenset((*declared.parameters, *declared.artifacts)),
             output_file=str(outputs.file),
             output_parameters={name: str(path) for name, path in outputs.parameters.items()},
             output_artifacts=outputs.artifacts,
             facts=self._told(leaf.path),
-            executor_input=lambda: executor_io.executor_input(leaf.inputs, outputs),
+            executor_input=lambda: executor_io.executor_input(inputs, outputs),
         )
 
     def _import(
@@ -175,30 +257,60 @@ class Components:
         component: ir.ComponentSpec,
         importer: ir.PipelineDeploymentConfig.ImporterSpec,
     ) -> Bundle:
-        """Take what lies at an address as an artifact; it is not copied."""
+        """Take what lies at an address as an artifact; it is fetched when a task reads it."""
         given = leaf.inputs.parameters
-        asked = importer.artifact_uri
-        if asked.WhichOneof("value") == "runtime_parameter":
-            uri = given.get(asked.runtime_parameter)
-        else:
-            uri = values.from_proto(asked.constant)
-        uri = self.fill(leaf.path, uri, given)
+        uri = self.fill(leaf.path, _of(importer.artifact_uri, given), given)
         if not isinstance(uri, str) or not uri:
             raise BadInputError(
                 f"The task {leaf.path} imports from {uri!r}, which is no address.",
                 "Give it the path or the URI of what is to be imported.",
                 code="ImportInvalid",
             )
-        told = {name: values.from_proto(one) for name, one in importer.metadata.fields.items()}
+        old = {**importer.properties, **importer.custom_properties}
+        told = {
+            **{name: _of(one, given) for name, one in old.items()},
+            **{name: values.from_proto(one) for name, one in importer.metadata.fields.items()},
+        }
+        (output,) = component.output_definitions.artifacts
         schema = importer.type_schema
+        if not schema.schema_title:
+            schema = component.output_definitions.artifacts[output].artifact_type
+        path = None
+        if importer.download_to_workspace:
+            path = str(self._remotes.to_workspace(leaf.path, uri, self._place.workspace))
         artifact = Artifact(
-            name=f"{leaf.path}/artifact",
+            # What is imported anew is another artifact: tasks that read it are not cached.
+            name=f"{leaf.path}/{output}" + (f"/{self._facts.job_id}" if importer.reimport else ""),
             uri=uri,
             schema=schema.schema_title or "system.Artifact",
             version=schema.schema_version or "0.0.1",
             metadata=self.fill(leaf.path, told, given),
+            custom_path=path,
         )
-        return Bundle(artifacts=dict.fromkeys(component.output_definitions.artifacts, artifact))
+        return Bundle(artifacts={output: artifact})
+
+
+def _check_reach(
+    task: str,
+    spec: ir.PipelineDeploymentConfig.PipelineContainerSpec,
+    away: Mapping[str, str],
+) -> None:
+    """Refuse a command that names the path of an artifact which nothing here can fetch."""
+    for word in (*spec.command, *spec.args) if away else ():
+        for one in placeholders.check(word):
+            if (one.kind, one.field) == ("inputs.artifacts", "path") and one.name in away:
+                raise remotes.unreachable(task, away[one.name])
+
+
+def _of(spec: ir.ValueOrRuntimeParameter, given: Mapping[str, Any]) -> Any:
+    """The value that an importer's field has."""
+    kind = spec.WhichOneof("value")
+    if kind == "runtime_parameter":
+        return given.get(spec.runtime_parameter)
+    if kind == "constant":
+        return values.from_proto(spec.constant)
+    old = spec.constant_value
+    return getattr(old, old.WhichOneof("value")) if old.WhichOneof("value") else None
 
 
 def time_text(at: datetime) -> str:
@@ -210,7 +322,7 @@ def _paths(inputs: Bundle) -> list[Path]:
     found = []
     for value in inputs.artifacts.values():
         for one in value if isinstance(value, list) else [value]:
-            path = executor_io.local_path(one.uri)
+            path = executor_io.place_of(one)
             if path is not None:
                 found.append(path)
     return found

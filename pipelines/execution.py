@@ -14,10 +14,10 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
@@ -25,7 +25,7 @@ from infra.errors import BadInputError, ModelyardError
 from pipelines import conditions, graph, resolution, selection
 from pipelines.artifacts import Bundle
 from pipelines.pipeline import ROOT, Pipeline
-from pipelines.states import BROKEN, DONE, End, TaskState
+from pipelines.states import BROKEN, End, TaskState
 
 _REGARDLESS = ir.PipelineTaskSpec.TriggerPolicy.TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 _POLL_SECONDS = 0.5
@@ -105,6 +105,7 @@ class _Task:
     name: str
     spec: ir.PipelineTaskSpec
     path: str
+    before: frozenset[str]
     left: set[str]
     attempt: int = 1
     began: float = 0.0
@@ -121,6 +122,7 @@ class _Scope:
     dag: ir.DagSpec
     given: Bundle
     tasks: dict[str, _Task]
+    after: Mapping[str, Sequence[str]]
     ended: Callable[[End], None]
     ends: dict[str, End] = field(default_factory=dict)
 
@@ -137,6 +139,10 @@ class _Loop:
     ended: Callable[[End], None]
     begun: int = 0
     ends: dict[int, End] = field(default_factory=dict)
+
+
+# The tasks that each task of a DAG waits for, and those that wait for each.
+_Waits: TypeAlias = tuple[Mapping[str, frozenset[str]], Mapping[str, Sequence[str]]]
 
 
 class Execution:
@@ -167,9 +173,10 @@ class Execution:
         self._now = now
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._ready: deque[tuple[_Task, Leaf, Callable[[End], None]]] = deque()
-        self._later: list[tuple[float, int, tuple[_Task, Leaf, Callable[[End], None]]]] = []
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._running = 0
+        self._known: dict[str, _Waits] = {}
 
     def run(self, arguments: Bundle) -> End:
         """Run it to its end, with the arguments that are given and complete.
@@ -196,6 +203,10 @@ class Execution:
         """Have something done next. What happens in turn is not done within, but after it."""
         self._events.put(event)
 
+    def _after(self, seconds: float, event: Callable[[], None]) -> None:
+        """Have something done after so many seconds, or as soon as the run is stopped."""
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), event))
+
     def _seconds(self) -> float:
         """How long nothing may happen before there is something to be looked at."""
         if not self._later:
@@ -209,12 +220,14 @@ class Execution:
     ) -> None:
         """Begin a DAG."""
         dag = self._pipeline.component(component).dag
-        waits = graph.upstream(dag)
+        before, after = self._waits(component)
         tasks = {
-            name: _Task(name, spec, f"{path}/{name}" if path else name, set(waits[name]))
-            for name, spec in dag.tasks.items()
+            name: _Task(
+                name, dag.tasks[name], f"{path}/{name}" if path else name, waits, set(waits)
+            )
+            for name, waits in before.items()
         }
-        scope = _Scope(path, dag, given, tasks, ended)
+        scope = _Scope(path, dag, given, tasks, after, ended)
         for task in tasks.values():
             self._tell(task, TaskState.WAITING)
         if not tasks:
@@ -223,12 +236,24 @@ class Execution:
             if not task.left:
                 self._soon(lambda task=task: self._reach(scope, task))  # type: ignore[misc]
 
+    def _waits(self, component: str) -> _Waits:
+        """Which tasks of a DAG wait for which, in the order of their names, either way round."""
+        if component not in self._known:
+            dag = self._pipeline.component(component).dag
+            upstream = graph.upstream(dag, self._pipeline)
+            before = {name: upstream[name] for name in sorted(upstream)}
+            after: dict[str, list[str]] = {}
+            for name, waits in before.items():
+                for one in waits:
+                    after.setdefault(one, []).append(name)
+            self._known[component] = (before, after)
+        return self._known[component]
+
     def _close(self, scope: _Scope) -> None:
         """End a DAG whose tasks have all ended."""
         states = {end.state for end in scope.ends.values()}
         if broken := states & BROKEN:
-            cancelled = broken == {TaskState.CANCELLED}
-            state = TaskState.CANCELLED if cancelled else TaskState.FAILED
+            state = TaskState.CANCELLED if broken == {TaskState.CANCELLED} else TaskState.FAILED
             reasons = [
                 f"{name}: {end.reason}" for name, end in scope.ends.items()
                 if end.state == TaskState.FAILED
@@ -242,19 +267,13 @@ class Execution:
 
     def _finish(self, scope: _Scope, task: _Task, end: End) -> None:
         """Write down how a task has ended, and go on with those that wait for it."""
-        kind = self._kind(task)
-        retries = task.spec.retry_policy.max_retry_count if kind in {"dag", "loop"} else 0
-        if end.state == TaskState.FAILED and task.attempt <= retries:
-            task.attempt += 1
-            self._soon(lambda: self._expand(scope, task))
-            return
         scope.ends[task.name] = end
         self._tell(task, end.state, end)
-        for other in scope.tasks.values():
-            if task.name in other.left:
-                other.left.discard(task.name)
-                if not other.left:
-                    self._soon(lambda other=other: self._reach(scope, other))  # type: ignore[misc]
+        for name in scope.after.get(task.name, ()):
+            other = scope.tasks[name]
+            other.left.discard(task.name)
+            if not other.left:
+                self._soon(lambda other=other: self._reach(scope, other))  # type: ignore[misc]
         if len(scope.ends) == len(scope.tasks):
             self._soon(lambda: self._close(scope))
 
@@ -262,8 +281,7 @@ class Execution:
 
     def _reach(self, scope: _Scope, task: _Task) -> None:
         """Everything that a task waits for has ended: run it, or leave it out."""
-        before = graph.upstream(scope.dag)[task.name]
-        ends = {name: scope.ends[name] for name in before}
+        ends = {name: scope.ends[name] for name in task.before}
         if self._cancelled.is_set():
             self._finish(scope, task, End(TaskState.CANCELLED, reason="The run was stopped."))
             return
@@ -285,6 +303,8 @@ class Execution:
             ):
                 self._finish(scope, task, End(TaskState.SKIPPED, reason="Its condition is false."))
                 return
+            settings = graph.of_settings(self._pipeline, task.spec)
+            resolution.check_settings(task.name, settings, ends)
         except resolution.InputMissingError as error:
             skipped = any(end.state == TaskState.SKIPPED for end in ends.values())
             state = TaskState.SKIPPED if skipped else TaskState.FAILED
@@ -299,13 +319,20 @@ class Execution:
         """Run a task that has all that it needs."""
         task.began = task.began or self._now()
 
+        policy = task.spec.retry_policy  # of a leaf, which sees to it itself, or of a DAG
+        retries = policy.max_retry_count if self._is_dag(task.spec.component_ref.name) else 0
+
         def ended(end: End) -> None:
-            self._finish(scope, task, end)
+            if end.state == TaskState.FAILED and task.attempt <= retries:
+                task.attempt += 1
+                self._after(backoff(policy, task.attempt - 1), lambda: self._expand(scope, task))
+            else:
+                self._finish(scope, task, end)
 
         task.given = scope.given.parameters
         task.beside = {
             (before, key): value
-            for before in graph.upstream(scope.dag)[task.name]
+            for before in sorted(task.before)
             for key, value in scope.ends[before].outputs.parameters.items()
         }
         name = task.spec.component_ref.name
@@ -323,7 +350,7 @@ class Execution:
         ended: Callable[[End], None],
     ) -> None:  # fmt: skip
         """Run a component once: a DAG as a scope, anything else as a leaf."""
-        if self._pipeline.component(component).WhichOneof("implementation") == "dag":
+        if self._is_dag(component):
             if path == task.path:
                 self._tell(task, TaskState.RUNNING)
             self._open(path, component, inputs, ended)
@@ -334,8 +361,10 @@ class Execution:
     def _kind(self, task: _Task) -> str:
         if task.spec.WhichOneof("iterator"):
             return "loop"
-        component = self._pipeline.component(task.spec.component_ref.name)
-        return "dag" if component.WhichOneof("implementation") == "dag" else "task"
+        return "dag" if self._is_dag(task.spec.component_ref.name) else "task"
+
+    def _is_dag(self, component: str) -> bool:
+        return bool(self._pipeline.component(component).WhichOneof("implementation") == "dag")
 
     # Loops
 
@@ -345,7 +374,7 @@ class Execution:
         Raises:
             ModelyardError: If what it is over is no list.
         """
-        each = selection.iterations(task.spec, task.inputs)
+        each = selection.iterations(task.spec, task.inputs, self._pipeline.component(component))
         limit = task.spec.iterator_policy.parallelism_limit or len(each)
         loop = _Loop(task.path, component, task, each, limit, ended)
         if not each:
@@ -372,7 +401,7 @@ class Execution:
             tell(end.state, end)
             loop.ends[number] = end
             if loop.begun < len(loop.each):
-                self._soon(lambda: self._next_iteration(loop))
+                self._next_iteration(loop)
             elif len(loop.ends) == len(loop.each):
                 self._end_loop(loop)
 
@@ -390,25 +419,25 @@ class Execution:
             loop.ended(End(state, reason=reason))
             return
         definitions = self._pipeline.component(loop.component).output_definitions
-        outputs = [end.outputs for end in ends if end.state in DONE]
+        outputs = [end.outputs for end in ends]
         loop.ended(End(TaskState.SUCCEEDED, selection.collected(definitions, outputs)))
 
     # Leaves
 
     def _begin_ready(self) -> None:
         """Begin as many leaves as may run at once."""
-        while self._later and self._later[0][0] <= time.monotonic():
-            self._ready.append(heapq.heappop(self._later)[2])
-        if self._cancelled.is_set():
+        stopped = self._cancelled.is_set()
+        while self._later and (stopped or self._later[0][0] <= time.monotonic()):
+            heapq.heappop(self._later)[2]()
+        if stopped:
             self._drop()
         while self._ready and self._running < self._parallel:
             self._begin(*self._ready.popleft())
 
     def _drop(self) -> None:
         """Leave out what has not begun."""
-        left = [*self._ready, *(waits for _, _, waits in self._later)]
+        left = list(self._ready)
         self._ready.clear()
-        self._later.clear()
         for _, _, ended in left:
             self._soon(
                 lambda ended=ended: ended(  # type: ignore[misc]
@@ -440,9 +469,9 @@ class Execution:
         policy = leaf.task.retry_policy
         if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
             again = replace(leaf, attempt=leaf.attempt + 1)
-            at = time.monotonic() + backoff(policy, leaf.attempt)
             self._tell_leaf(task, again, TaskState.WAITING)
-            heapq.heappush(self._later, (at, next(self._numbers), (task, again, ended)))
+            wait = backoff(policy, leaf.attempt)
+            self._after(wait, lambda: self._ready.append((task, again, ended)))
             return
         ended(end)
 
@@ -468,4 +497,7 @@ def backoff(policy: ir.PipelineTaskSpec.RetryPolicy, attempt: int) -> float:
     first = policy.backoff_duration.ToTimedelta().total_seconds()
     factor = policy.backoff_factor or 2.0
     most = policy.backoff_max_duration.ToTimedelta().total_seconds() or 3600.0
-    return float(min(most, first * factor ** (attempt - 1)))
+    try:
+        return float(min(most, first * factor ** (attempt - 1)))
+    except OverflowError:
+        return most if first else 0.0

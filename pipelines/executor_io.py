@@ -41,6 +41,8 @@ class Outputs:
         parameters: A file for each parameter.
         artifacts: Each artifact, with its place.
         run: The folder of the artifacts of the whole run.
+        volumes: Where the task has volumes mounted. What it leaves there is an address for
+            whoever mounts the same volume.
     """
 
     task: str
@@ -50,15 +52,18 @@ class Outputs:
     parameters: Mapping[str, Path]
     artifacts: Mapping[str, Artifact]
     run: Path
+    volumes: tuple[Path, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every local path that the task writes."""
-        places = [local_path(artifact.uri) for artifact in self.artifacts.values()]
+        places = [place_of(artifact) for artifact in self.artifacts.values()]
         return (self.file, *self.parameters.values(), *(place for place in places if place))
 
 
-def plan(task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Path) -> Outputs:
+def plan(
+    task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Path, remote: str = ""
+) -> Outputs:
     """Where a task is to write; nothing is made yet.
 
     Args:
@@ -66,6 +71,8 @@ def plan(task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Pat
         component: What it runs.
         folder: A folder of its own.
         artifacts: The folder of the artifacts of the whole run.
+        remote: The URI that this folder is sent to; "" if its artifacts stay there. Their own
+            URIs are below it then.
     """
     root = artifacts.joinpath(*(_segment(part) for part in task.split("/")))
     declared = component.output_definitions
@@ -78,7 +85,8 @@ def plan(task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Pat
         artifacts={
             name: Artifact(
                 name=f"{task}/{name}",
-                uri=str(root / _segment(name)),
+                uri=sent_to(root / _segment(name), artifacts, remote),
+                custom_path=str(root / _segment(name)) if remote else None,
                 schema=spec.artifact_type.schema_title or _DEFAULT_SCHEMA,
                 version=spec.artifact_type.schema_version or _DEFAULT_VERSION,
                 metadata=_plain(spec.metadata),
@@ -87,6 +95,11 @@ def plan(task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Pat
         },
         run=artifacts,
     )
+
+
+def sent_to(place: Path, artifacts: Path, remote: str) -> str:
+    """The URI of a place in the folder of a run's artifacts, which is sent to ``remote``."""
+    return f"{remote}/{place.relative_to(artifacts).as_posix()}" if remote else str(place)
 
 
 def _plain(metadata: Any) -> dict[str, Any]:
@@ -162,6 +175,11 @@ def _runtime(artifact: Artifact) -> dict[str, Any]:
     if artifact.custom_path:
         found["customPath"] = artifact.custom_path
     return found
+
+
+def place_of(artifact: Artifact) -> Path | None:
+    """Where an artifact is on this machine; None if it is not."""
+    return Path(artifact.custom_path) if artifact.custom_path else local_path(artifact.uri)
 
 
 def local_path(uri: str) -> Path | None:
@@ -292,7 +310,9 @@ def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs
     metadata = member("metadata", dict) or {}
     custom = member("customPath", str, "custom_path")
     changed = replace(own, uri=uri, metadata={**own.metadata, **metadata})
-    place = local_path(uri)
+    place = place_of(own) if uri == own.uri else local_path(uri)
+    if uri != own.uri:
+        changed = replace(changed, custom_path=_written(own) if place is None else None)
     try:
         if uri != own.uri and place is not None:
             _refuse_outside(name, place, outputs)
@@ -305,6 +325,12 @@ def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs
         return replace(changed, custom_path=str(source))
     _carry(source, outputs.folder / place)
     return changed
+
+
+def _written(own: Artifact) -> str | None:
+    """What a task has written at the place that was planned; None if it has not."""
+    place = place_of(own)
+    return str(place) if place is not None and place.exists() else None
 
 
 def _custom(name: str, custom: str, outputs: Outputs) -> Path | None:
@@ -321,6 +347,8 @@ def _custom(name: str, custom: str, outputs: Outputs) -> Path | None:
 
 def _refuse_outside(name: str, place: Path, outputs: Outputs) -> None:
     found = (outputs.folder / place).resolve()
+    if any((outputs.folder / place).is_relative_to(volume) for volume in outputs.volumes):
+        return
     for allowed in (outputs.run, outputs.folder, Path(tempfile.gettempdir())):
         if found.is_relative_to(allowed.resolve()):
             return

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from pipelines.pipeline import Pipeline
 
-def upstream(dag: ir.DagSpec) -> dict[str, frozenset[str]]:
-    """The tasks that each task of a DAG waits for: those it names, and those it has inputs from.
+_OUTPUT = "taskOutputParameter"
 
-    The compiler does not name all of the latter.
+
+def upstream(dag: ir.DagSpec, pipeline: Pipeline | None = None) -> dict[str, frozenset[str]]:
+    """The tasks that each task of a DAG waits for.
+
+    Those are the tasks that it names, those that it has inputs from, and those whose outputs are
+    values of its settings of Kubernetes. The compiler does not name all of the latter two.
+
+    Args:
+        dag: The DAG.
+        pipeline: The pipeline that it is of; without it, settings are not looked at.
     """
-    return {
-        name: frozenset((*task.dependent_tasks, *producers(task)))
-        for name, task in dag.tasks.items()
-    }
+    found = {}
+    for name, task in dag.tasks.items():
+        settings = of_settings(pipeline, task) if pipeline is not None else ()
+        handing = (producer for producer, _ in settings)
+        found[name] = frozenset((*task.dependent_tasks, *producers(task), *handing))
+    return found
 
 
 def producers(task: ir.PipelineTaskSpec) -> set[str]:
@@ -27,3 +41,27 @@ def producers(task: ir.PipelineTaskSpec) -> set[str]:
         if artifact.WhichOneof("kind") == "task_output_artifact":
             found.add(artifact.task_output_artifact.producer_task)
     return found
+
+
+def of_settings(pipeline: Pipeline, task: ir.PipelineTaskSpec) -> set[tuple[str, str]]:
+    """The outputs that a task's settings of Kubernetes have as values: their tasks and names."""
+    name = task.component_ref.name
+    if name not in pipeline.spec.components:
+        return set()
+    label = pipeline.component(name).executor_label
+    return set(_outputs(pipeline.kubernetes.get(label)))
+
+
+def _outputs(config: Any) -> Iterator[tuple[str, str]]:
+    """The outputs that settings name, which need not be sound."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == _OUTPUT and isinstance(value, Mapping):
+                producer, output = value.get("producerTask"), value.get("outputParameterKey")
+                if isinstance(producer, str) and isinstance(output, str):
+                    yield producer, output
+            elif key != "runtimeValue":  # a constant is data, whatever is in it
+                yield from _outputs(value)
+    elif isinstance(config, list):
+        for one in config:
+            yield from _outputs(one)

@@ -168,6 +168,8 @@ class _Pod:
         mounts: list[dict[str, Any]] = []
 
         def add(name: str, source: dict[str, Any], path: str, within: str = "") -> None:
+            if path.rstrip("/") in {one["mountPath"].rstrip("/") for one in mounts}:
+                self.faults.add(path, "Two volumes are mounted there.", "Move one of them.")
             volumes.append({"name": name, **source})
             mounts.append({"name": name, "mountPath": path, **({"subPath": within} if within
                                                               else {})})  # fmt: skip

@@ -34,18 +34,26 @@ def read(path: Path) -> Pipeline:
     Raises:
         BadInputError: If it is not there (``PipelineFileMissing``), or as of ``read_bytes``.
     """
+    return read_bytes(contents(path), path.name)
+
+
+def contents(path: Path) -> bytes:
+    """What is in a file, or of a larger one as much as is needed to refuse it.
+
+    Raises:
+        BadInputError: If it is not there, with the code ``PipelineFileMissing``.
+    """
     if not path.is_file():
         raise BadInputError(
             f"There is no file {path}.", "Check the path.", code="PipelineFileMissing"
         )
     try:
         with path.open("rb") as file:
-            data = file.read(documents.LARGEST + 1)
+            return file.read(documents.LARGEST + 1)
     except OSError as error:
         raise BadInputError(
             f"{path} cannot be read: {error.strerror}.", code="PipelineFileMissing"
         ) from None
-    return read_bytes(data, path.name)
 
 
 def read_bytes(data: bytes, name: str) -> Pipeline:
@@ -197,7 +205,10 @@ def _built(main: dict[str, Any], platform: dict[str, Any], name: str) -> Pipelin
 
 def _parsed(data: dict[str, Any], message: _M, name: str) -> _M:
     try:
-        json_format.ParseDict(data, message, max_recursion_depth=_DEEPEST)
+        # Of fields that are not known, shape has told all but those that may be left out.
+        json_format.ParseDict(
+            data, message, ignore_unknown_fields=True, max_recursion_depth=_DEEPEST
+        )
     except json_format.ParseError as error:  # what shape has not seen
         told = " ".join(str(error).split())[:300]
         raise BadInputError(f"{name} is malformed: {told}", code="PipelineInvalid") from None

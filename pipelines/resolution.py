@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
@@ -10,9 +10,10 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import ModelyardError
 from pipelines import selection, values
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.states import End
+from pipelines.states import DONE, End
 
 _ABSENT = object()
+_JOB = "{{$.pipeline_job_resource_name}}"
 
 # A constant, with the other parameters of its task, to the constant with its placeholders filled.
 Fill = Callable[[Any, Mapping[str, Any]], Any]
@@ -48,8 +49,8 @@ def inputs(
     """
     constants: dict[str, Any] = {}
     found: dict[str, Any] = {}
-    for key, spec in task.inputs.parameters.items():
-        value = _parameter(spec, given, ends)
+    for key, spec in sorted(task.inputs.parameters.items()):
+        value = _parameter(spec, given, ends, fill)
         if value is _ABSENT:
             continue
         if spec.parameter_expression_selector:
@@ -60,8 +61,29 @@ def inputs(
     return Bundle(parameters, _artifacts(name, task, component, given, ends))
 
 
+def check_settings(
+    name: str, settings: Iterable[tuple[str, str]], ends: Mapping[str, End]
+) -> None:
+    """Find out whether the values of a task's settings of Kubernetes have come about.
+
+    Args:
+        name: The task's name in its DAG.
+        settings: The outputs that they are, by the names of the tasks and of the outputs.
+        ends: How the tasks of the DAG have ended that it waits for.
+
+    Raises:
+        InputMissingError: If one of those tasks has not ended well.
+    """
+    for producer, key in sorted(settings):
+        if ends[producer].state not in DONE:
+            raise InputMissingError(
+                f"The task {name} has no value for a setting of Kubernetes: {key} of {producer}.",
+                "What hands it on was skipped or failed.",
+            )
+
+
 def _parameter(
-    spec: ir.TaskInputsSpec.InputParameterSpec, given: Bundle, ends: Mapping[str, End]
+    spec: ir.TaskInputsSpec.InputParameterSpec, given: Bundle, ends: Mapping[str, End], fill: Fill
 ) -> Any:
     kind = spec.WhichOneof("kind")
     if kind == "component_input_parameter":
@@ -71,7 +93,7 @@ def _parameter(
         outputs = ends[wanted.producer_task].outputs
         return outputs.parameters.get(wanted.output_parameter_key, _ABSENT)
     if kind == "task_final_status":
-        return _status(spec.task_final_status.producer_task, ends)
+        return _status(spec.task_final_status.producer_task, ends, fill)
     runtime = spec.runtime_value
     if runtime.WhichOneof("value") == "runtime_parameter":
         return given.parameters.get(runtime.runtime_parameter, _ABSENT)
@@ -81,10 +103,11 @@ def _parameter(
     return getattr(old, old.WhichOneof("value")) if old.WhichOneof("value") else _ABSENT
 
 
-def _status(task: str, ends: Mapping[str, End]) -> dict[str, Any]:
+def _status(task: str, ends: Mapping[str, End], fill: Fill) -> dict[str, Any]:
     end = ends[task]
     return {
         "state": end.final_status,
+        "pipelineJobResourceName": fill(_JOB, {}),
         "pipelineTaskName": task,
         "error": {"message": end.reason} if end.reason else {},
     }
@@ -95,7 +118,7 @@ def _completed(
 ) -> dict[str, Any]:
     """The parameters with the component's defaults, each of its type."""
     iterated = task.parameter_iterator.item_input
-    for key, spec in component.input_definitions.parameters.items():
+    for key, spec in sorted(component.input_definitions.parameters.items()):
         if found.get(key) is None:
             found.pop(key, None)
             if spec.HasField("default_value"):
@@ -119,7 +142,7 @@ def _artifacts(
     ends: Mapping[str, End],
 ) -> dict[str, Artifact | list[Artifact]]:
     found: dict[str, Artifact | list[Artifact]] = {}
-    for key, spec in task.inputs.artifacts.items():
+    for key, spec in sorted(task.inputs.artifacts.items()):
         if spec.WhichOneof("kind") == "component_input_artifact":
             value = given.artifacts.get(spec.component_input_artifact)
         else:
@@ -128,7 +151,7 @@ def _artifacts(
         if value is not None:
             found[key] = value
     iterated = task.artifact_iterator.item_input
-    for key, declared in component.input_definitions.artifacts.items():
+    for key, declared in sorted(component.input_definitions.artifacts.items()):
         if key not in found and not declared.is_optional and key != iterated:
             raise InputMissingError(
                 f"The task {name} has no artifact for its input {key}.",
@@ -144,7 +167,7 @@ def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
         ModelyardError: If none of several alternatives has come about.
     """
     parameters: dict[str, Any] = {}
-    for key, spec in dag.outputs.parameters.items():
+    for key, spec in sorted(dag.outputs.parameters.items()):
         one_of = spec.WhichOneof("kind") == "value_from_oneof"
         chosen = (
             spec.value_from_oneof.parameter_selectors if one_of else [spec.value_from_parameter]
@@ -152,7 +175,7 @@ def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
         pairs = [(one.producer_subtask, one.output_parameter_key) for one in chosen]
         _put(parameters, key, pairs, ends, lambda task: ends[task].outputs.parameters)
     artifacts: dict[str, Artifact | list[Artifact]] = {}
-    for key, handed in dag.outputs.artifacts.items():
+    for key, handed in sorted(dag.outputs.artifacts.items()):
         pairs = [(one.producer_subtask, one.output_artifact_key)
                  for one in handed.artifact_selectors]  # fmt: skip
         _put(artifacts, key, pairs, ends, lambda task: ends[task].outputs.artifacts)

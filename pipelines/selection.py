@@ -170,23 +170,49 @@ def artifact_items(
     return list(found)
 
 
-def iterations(task: ir.PipelineTaskSpec, inputs: Bundle) -> list[Bundle]:
+def iterations(
+    task: ir.PipelineTaskSpec, inputs: Bundle, component: ir.ComponentSpec
+) -> list[Bundle]:
     """What each iteration of a loop's task is given: all that the task is, and one item.
+
+    The whole list is given to those loops alone whose tasks ask for it, or else a loop would keep
+    as many lists as it has items.
+
+    Args:
+        task: The loop's task.
+        inputs: What it is given.
+        component: What each iteration runs.
 
     Raises:
         BadInputError: ``ItemsNotAList``.
     """
+    parameters, artifacts = dict(inputs.parameters), dict(inputs.artifacts)
     if task.WhichOneof("iterator") == "artifact_iterator":
         over = task.artifact_iterator
-        return [
-            Bundle(inputs.parameters, {**inputs.artifacts, over.item_input: artifact})
-            for artifact in artifact_items(over, inputs.artifacts)
-        ]
-    each = task.parameter_iterator
-    return [
-        Bundle({**inputs.parameters, each.item_input: item}, inputs.artifacts)
-        for item in items(each, inputs.parameters)
-    ]
+        each = artifact_items(over, artifacts)
+        if not _is_asked_for(over.items.input_artifact, component):
+            del artifacts[over.items.input_artifact]
+        return [Bundle(parameters, {**artifacts, over.item_input: one}) for one in each]
+    iterator = task.parameter_iterator
+    values_of = items(iterator, parameters)
+    if not _is_asked_for(iterator.items.input_parameter, component):
+        parameters.pop(iterator.items.input_parameter, None)
+    return [Bundle({**parameters, iterator.item_input: one}, artifacts) for one in values_of]
+
+
+def _is_asked_for(name: str, component: ir.ComponentSpec) -> bool:
+    """Whether an input of a component is one that what it runs is told of."""
+    if component.WhichOneof("implementation") != "dag":
+        return True
+    return any(
+        name in {one.component_input_parameter, one.runtime_value.runtime_parameter}
+        for task in component.dag.tasks.values()
+        for one in task.inputs.parameters.values()
+    ) or any(
+        name == one.component_input_artifact
+        for task in component.dag.tasks.values()
+        for one in task.inputs.artifacts.values()
+    )
 
 
 def _list_of(found: Any, place: str) -> list[Any]:

@@ -21,6 +21,14 @@ _FLOATS = {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}
 _DURATION = re.compile(r"-?\d{1,12}(\.\d{1,9})?s\Z")
 _WHOLE = re.compile(r"-?\d{1,19}\Z")
 
+# What other releases of the SDK write, and ours does not know: it means nothing here.
+_ELSEWHERE = {
+    "ml_pipelines.PipelineTaskInfo": {"taskName"},
+    "ml_pipelines.PipelineConfig": {
+        "semaphoreKey", "mutexName", "resourceTtl", "pipelineRunParallelism", "maxActiveRuns",
+    },
+}  # fmt: skip
+
 
 def check(data: Any, descriptor: Descriptor, place: str, faults: Faults) -> None:
     """Note what keeps ``data`` from being parsed as the message that ``descriptor`` describes."""
@@ -44,6 +52,8 @@ def _message(data: dict[str, Any], descriptor: Descriptor, place: str, faults: F
     for key, value in data.items():
         there = at(place, key)
         described = fields.get(key)
+        if described is None and key in _ELSEWHERE.get(descriptor.full_name, ()):
+            continue
         if described is None:
             names = (one.camelcase_name for one in descriptor.fields)
             faults.add(there, "There is no such field.", known(names, key, "It is left empty."))

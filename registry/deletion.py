@@ -16,6 +16,8 @@ from registry import (
     experiments,
     history,
     model_removal,
+    pipeline_removal,
+    pipelines,
     runs,
     schedule_removal,
     training_templates,
@@ -119,6 +121,23 @@ _RULES = {
         schedule_removal.remove,
         schedule_removal.claim,
         schedule_removal.release,
+    ),
+    "pipeline": Rule(
+        pipeline_removal.find,
+        (
+            Guard(
+                "HasSchedule",
+                pipeline_removal.schedules_of,
+                "Delete the schedules first: modelyard schedule delete NAME.",
+            ),
+            Guard(
+                "RunGoesOn",
+                pipeline_removal.runs_of,
+                "Wait for them, or stop them: modelyard runs stop ID.",
+            ),
+        ),
+        pipeline_removal.remove,
+        alone=lambda _, name, __: pipelines.by_oneself(name),
     ),
     "model": Rule(
         lambda name, version=None: (name, version),

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.schema_tools.validation import validate
 
 from infra.errors import BadInputError, NotFoundError
+from registry import pipelines
 
 _MOST_NAMED = 5
 _LONGEST = 200
+_PAGE = 200
 _PATH = re.compile(r"[^/%&<>?#]+/[^/%&<>?#]+")  # what Prefect can be asked for
 
 
@@ -23,7 +37,8 @@ def read(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
 
     Args:
         client: Prefect's.
-        deployment: Its name, which is its flow's as well, or else ``flow/deployment``.
+        deployment: Its name, which is its flow's as well; or what an uploaded pipeline is referred
+            to as; or else ``flow/deployment``.
 
     Raises:
         NotFoundError: If it is not registered, or nothing can be called so.
@@ -32,14 +47,47 @@ def read(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     if not _PATH.fullmatch(path) or not path.isprintable():
         raise NotFoundError(
             f"There is no deployment {deployment[:60]!r}.",
-            "Give a flow, such as train, or flow/deployment.",
+            "Give a flow, such as train, the name of a pipeline, or flow/deployment.",
         )
     try:
         return client.read_deployment_by_name(path)
     except ObjectNotFound as error:
+        if "/" not in deployment and (pipeline := _pipeline(deployment)):
+            return read(client, pipeline)
         raise NotFoundError(
-            f"The flow {deployment!r} is not registered.", "Register it: modelyard deploy."
+            f"There is no flow and no pipeline {deployment!r}.",
+            "Register flows: modelyard deploy. See pipelines: modelyard pipeline list.",
         ) from error
+
+
+def _pipeline(reference: str) -> str:
+    """The deployment of an uploaded pipeline, as ``flow/deployment``; "" if there is none."""
+    try:
+        return pipelines.find(reference).deployment
+    except NotFoundError:
+        return ""
+
+
+def going_on(path: str) -> list[str]:
+    """The names of the runs of a deployment that wait or go on; none if it is not there."""
+    flow, _, name = path.partition("/")
+    ended = FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=ended)),
+            sort=FlowRunSort.ID_DESC,
+            limit=_PAGE,
+        )
+    return [run.name for run in found]
+
+
+def remove(path: str) -> None:
+    """Have Prefect forget a deployment, if it is there."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        found = client.read_deployment_by_name(path)
+        client.delete_deployment(found.id)
 
 
 def check(deployment: str) -> None:

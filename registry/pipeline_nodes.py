@@ -92,10 +92,29 @@ def put(nodes: Iterable[Node]) -> None:
 
 def of(flow_run_id: str) -> list[Node]:
     """The nodes of a run, by their paths."""
-    wanted = select(*_COLUMNS).where(PipelineNodeModel.flow_run_id == flow_run_id)
+    return _of(flow_run_id, _COLUMNS)
+
+
+def in_brief(flow_run_id: str) -> list[Node]:
+    """The same without what goes in and what comes out, which may be much."""
+    return _of(flow_run_id, [one for one in _COLUMNS if one.key not in {"inputs", "outputs"}])
+
+
+def _of(flow_run_id: str, columns: list[Any]) -> list[Node]:
+    wanted = select(*columns).where(PipelineNodeModel.flow_run_id == flow_run_id)
     with engine().connect() as connection:
         found = connection.execute(wanted.order_by(PipelineNodeModel.path))
         return [Node(**row._mapping) for row in found]
+
+
+def one(flow_run_id: str, path: str) -> Node | None:
+    """The node of a run at a path; None if nothing is known of it."""
+    wanted = select(*_COLUMNS).where(
+        PipelineNodeModel.flow_run_id == flow_run_id, PipelineNodeModel.path == path
+    )
+    with engine().connect() as connection:
+        row = connection.execute(wanted).first()
+    return Node(**row._mapping) if row else None
 
 
 def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
-from infra import home as homes
 from infra.errors import ConflictError, NotFoundError
 from registry import (
     catalogue,
@@ -42,6 +40,7 @@ from registry import (
     models,
     names,
     pipeline_nodes,
+    run_remains,
     run_requests,
     schedules,
     statuses,
@@ -466,12 +465,11 @@ def alone(run_id: str) -> Iterator[None]:
 def remove(run_id: str) -> dict[str, Any]:
     """Remove a run, whatever depends on it: in MLflow with its artifacts, its files, in Prefect.
 
-    What :mod:`registry.deletion` calls. Prefect's side goes last, so that a removal that was
-    interrupted can be repeated.
+    What :mod:`registry.deletion` calls. One that was interrupted can be repeated.
     """
     with _prefect() as client:
         run = _find(client, run_id)
-        _remove(client, run)
+        run_remains.remove(client, run_id, _mlflow_run_id(run))
     return {"id": run_id, "name": run.name}
 
 
@@ -482,19 +480,6 @@ def remove_there(run_ids: Iterable[str]) -> None:
             try:
                 run = client.read_flow_run(UUID(run_id))
             except ObjectNotFound:
-                _remove_files(run_id)
+                run_remains.remove_files(run_id)
             else:
-                _remove(client, run)
-
-
-def _remove(client: SyncPrefectClient, run: FlowRun) -> None:
-    mlflow_run_id = _mlflow_run_id(run)
-    if mlflow_run_id:
-        tracking.delete_run(mlflow_run_id)
-    _remove_files(str(run.id))
-    pipeline_nodes.remove(str(run.id))
-    client.delete_flow_run(run.id)
-
-
-def _remove_files(run_id: str) -> None:
-    shutil.rmtree(homes.current().runs / run_id, ignore_errors=True)
+                run_remains.remove(client, run_id, _mlflow_run_id(run))

@@ -285,6 +285,15 @@ def with_runs(connection: Connection, schedule: str, after: int, until: int) -> 
     return set(connection.scalars(wanted))
 
 
+def number(schedule: str, slot: int) -> int:
+    """Which of the schedule's runs that of a slot is, from 1 on in the order of the slots."""
+    earlier = sqlalchemy.select(sqlalchemy.func.count()).where(
+        SlotModel.schedule == schedule, SlotModel.slot < slot, SlotModel.fate == Fate.CREATED
+    )
+    with engine().connect() as connection:
+        return 1 + int(connection.scalar(earlier) or 0)
+
+
 def backfilled(connection: Connection, decided: Mapping[str, int]) -> dict[str, set[int]]:
     """Slots that somebody has asked for before they were decided, by their schedule.
 

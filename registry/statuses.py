@@ -1,8 +1,11 @@
-"""The reference's words for the state of a run, derived from Prefect's, never stored."""
+"""The reference's words for the state of a run, derived from Prefect's, never stored.
+
+Prefect itself, whose import takes long, is not needed for that.
+"""
 
 from __future__ import annotations
 
-from prefect.client.schemas.objects import State, StateType
+from typing import Protocol
 
 CREATE_REQUESTED = "CREATE REQUESTED"
 CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
@@ -18,6 +21,7 @@ _FAILED = {
     "train": "FAIL TRAIN",
     "tune": "FAIL HYPERPARAMETER TUNING",
     "pipeline-run": "FAIL PIPELINE RUN",
+    "pipeline-artifacts-cleanup": "FAIL CLEANUP",
 }
 _FAILED_ELSEWHERE = "FAIL"
 
@@ -26,30 +30,43 @@ CREATE_FAILED_NAME = "CreateFailed"
 TIMED_OUT_NAME = "TimedOut"
 _BY_NAME = {CREATE_FAILED_NAME: CREATE_FAILED, TIMED_OUT_NAME: TIMED_OUT}
 
+_FAILURES = {"FAILED", "CRASHED"}
 _BY_TYPE = {
-    StateType.SCHEDULED: CREATE_REQUESTED,  # Late, AwaitingRetry and Resuming too
-    StateType.PENDING: CREATE_IN_PROGRESS,
-    StateType.RUNNING: RUNNING,
-    StateType.PAUSED: RUNNING,
-    StateType.CANCELLING: STOP_IN_PROGRESS,
-    StateType.CANCELLED: STOPPED,
-    StateType.COMPLETED: COMPLETE,
+    "SCHEDULED": CREATE_REQUESTED,  # Late, AwaitingRetry and Resuming too
+    "PENDING": CREATE_IN_PROGRESS,
+    "RUNNING": RUNNING,
+    "PAUSED": RUNNING,
+    "CANCELLING": STOP_IN_PROGRESS,
+    "CANCELLED": STOPPED,
+    "COMPLETED": COMPLETE,
 }
 
 # Names that Prefect gives by itself, which tell a person nothing beyond the word.
 _PLAIN_NAMES = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
     "Submitting", "InfrastructurePending", "FailTrain", "FailHyperparameterTuning",
-    "FailPipelineRun",
+    "FailPipelineRun", "FailCleanup",
     CREATE_FAILED_NAME, TIMED_OUT_NAME,
 }  # fmt: skip
+
+
+class State(Protocol):
+    """What is asked of a state of Prefect's."""
+
+    @property
+    def type(self) -> str:
+        """One of Prefect's types, in capitals."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name, which flows may give."""
 
 
 def word(flow: str, state: State | None) -> str:
     """The reference's word for ``state`` of a run of ``flow``."""
     if state is None:
         return CREATE_REQUESTED
-    if state.type in {StateType.FAILED, StateType.CRASHED}:
+    if state.type in _FAILURES:
         return _BY_NAME.get(state.name or "", _FAILED.get(flow, _FAILED_ELSEWHERE))
     return _BY_TYPE[state.type]
 

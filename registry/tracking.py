@@ -22,12 +22,12 @@ from mlflow.store.entities import PagedList
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from infra.errors import ConflictError, StackError
-from registry import experiment_names
+from registry import experiment_names, labels
 
 FLOW_RUN_TAG = "modelyard.flow_run_id"
 KIND_TAG = "modelyard.kind"
 MODEL_TAG = "modelyard.model_uri"
-MLFLOW_RUN_LABEL = "modelyard.mlflow_run_id"
+MLFLOW_RUN_LABEL = labels.MLFLOW_RUN
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its UI nests runs by it
 TRIAL_TAG = "modelyard.trial"  # a trial's number, on its run
 STATE_TAG = "modelyard.trial_state"

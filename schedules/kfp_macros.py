@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from infra.errors import BadInputError
 from schedules.macros import strftime
@@ -79,6 +80,17 @@ def fill(text: str, facts: RunFacts) -> str:
         lambda match: _bracketed(match, facts),
         _BRACES.sub(lambda match: _braced(match, facts), text),
     )
+
+
+def fill_all(value: Any, facts: RunFacts) -> Any:
+    """A value of JSON with the macros in its texts replaced; keys stay as they are."""
+    if isinstance(value, str):
+        return fill(value, facts)
+    if isinstance(value, dict):
+        return {name: fill_all(inner, facts) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [fill_all(inner, facts) for inner in value]
+    return value
 
 
 def layout(at: datetime, form: str) -> str:

@@ -8,13 +8,14 @@ A macro stands between ``{{`` and ``}}`` in a text, anywhere in the parameters:
   whose date is another one for some hours of each day
 - ``{{ 'text' }}``: the text itself, so that ``{{ '{{' }}`` writes two braces
 
-Nothing is executed, and anything else between the braces is refused when it is written.
+Nothing is executed, and anything else between the braces is refused when it is written; but what
+begins with ``$.`` is of Kubeflow's pipelines, which fill it in themselves (``foreign`` finds it).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,6 +23,7 @@ from zoneinfo import ZoneInfo
 from infra.errors import BadInputError
 
 _OPENING = "{{"
+_FOREIGN = "$."
 _MACRO = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _SLOT = re.compile(
     r"slot(?P<local>\.local)?(?:\.strftime\(\s*(?P<quote>['\"])(?P<format>[^'\"]*)(?P=quote)\s*\))?"
@@ -97,6 +99,17 @@ def fill(parameters: Any, slot: datetime, timezone: str = "UTC") -> Any:
     return parameters
 
 
+def foreign(parameters: Any) -> str:
+    """The first macro in the parameters that is left for a pipeline to fill in; "" if none is."""
+    if isinstance(parameters, str):
+        found = (match[0] for match in _MACRO.finditer(parameters))
+        return next((text for text in found if text[2:].lstrip().startswith(_FOREIGN)), "")
+    values = parameters.values() if isinstance(parameters, Mapping) else parameters
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return ""
+    return next(filter(None, map(foreign, values)), "")
+
+
 def strftime(at: datetime, form: str) -> str:
     """An instant in a format, in English.
 
@@ -130,7 +143,9 @@ def _filled(text: str, slot: datetime, timezone: str) -> str:
                 "Close the macro, or write {{ '{{' }} for the braces themselves.",
                 code="MacroNotClosed",
             )
-        done += [text[place:begin], _value(match[1].strip(), slot, timezone)]
+        macro = match[1].strip()
+        kept = macro.startswith(_FOREIGN)
+        done += [text[place:begin], match[0] if kept else _value(macro, slot, timezone)]
         place = match.end()
     return "".join([*done, text[place:]])
 

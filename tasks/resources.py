@@ -65,6 +65,37 @@ class Resources(BaseModel):
         return self.nodes * self.processes_per_node
 
 
+class PipelineResources(BaseModel):
+    """The machines that a pipeline's components share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    instance_type: Text = Field(
+        "",
+        description=f"The shape of each machine; without, {instance_types.DEFAULT}.",
+        json_schema_extra=_choices,
+    )
+    nodes: int = Field(
+        1, ge=1, le=MOST_NODES,
+        description="How many machines the components are spread over. This machine's own pools "
+        "have one.",
+    )  # fmt: skip
+    data_storage_gib: float = Field(
+        0, ge=0, le=1e9, description="Room for data on each machine, in GiB; 0 for what is usual."
+    )
+    allow_cpu: bool = Field(
+        False, description="Run without GPUs where there are not as many as the type has."
+    )
+
+    def on_one_machine(self) -> Resources:
+        """What of it each machine must have."""
+        return Resources(
+            instance_type=self.instance_type,
+            data_storage_gib=self.data_storage_gib,
+            allow_cpu=self.allow_cpu,
+        )
+
+
 def gpu_count(resources: Resources, configured: Settings) -> int:
     """How many GPUs the run asks for in all.
 

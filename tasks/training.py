@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -397,18 +396,6 @@ def kept(error: ModelyardError, place: Workplace) -> ModelyardError:
     if place.waits:
         error.hint += f" The model is kept in {place.model}; a retry of the run publishes it."
     return error
-
-
-def publish_log(training: Training, place: Workplace, name: str) -> None:
-    """Copy the log to ``logs.uri``, if one was given, as ``NAME.log``.
-
-    Raises:
-        ModelyardError: If it cannot be written there.
-    """
-    if training.logs.uri and place.log.exists():
-        with tempfile.TemporaryDirectory(dir=place.root) as folder:
-            os.link(place.log, Path(folder, f"{name}.log"))
-            store(training.logs.uri).publish(Path(folder))
 
 
 def publish_output(training: Training, place: Workplace) -> None:

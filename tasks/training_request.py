@@ -23,6 +23,7 @@ from infra.settings import Settings
 from infra.storage import store
 from registry import names
 from tasks import provided, resources
+from tasks.logs import Logs
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tuning.metrics import MetricPattern
@@ -75,15 +76,6 @@ class Dataset(BaseModel):
     uri: str = Field(description="Where it lies: a folder or a file.")
 
 
-class Logs(BaseModel):
-    """What becomes of what the script prints, beside the file among the run's artifacts."""
-
-    model_config = _STRICT
-
-    stream: bool = Field(True, description="Show the lines in the run's log in Prefect.")
-    uri: Text = Field("", description="A folder that gets a copy of the whole log at the end.")
-
-
 class Training(BaseModel):
     """Everything that a training is told."""
 
@@ -115,7 +107,7 @@ class Training(BaseModel):
                     dataset.model_copy(update={"uri": storage.absolute(dataset.uri)})
                     for dataset in self.datasets
                 ],
-                "logs": self.logs.model_copy(update={"uri": storage.absolute(self.logs.uri)}),
+                "logs": self.logs.absolute(),
                 **{
                     field: storage.absolute(getattr(self, field))
                     for field in ("checkpoint_input_uri", "checkpoint_uri", "output_uri")

@@ -24,6 +24,7 @@ _FOLDERS = (
     "flows",
     "tasks",
     "schedules",
+    "pipelines",
     "tuning",
     "registry",
     "infra",

@@ -29,6 +29,7 @@ _PRELOADED = (
     "modelyard.commands.tensorboard", "infra.storage.s3",
 )  # fmt: skip
 POOLS = ("gpu", "cpu")
+SERVERS = ("prefect", "mlflow", "web")  # each has a port, which stays the same
 
 
 @dataclass(frozen=True)
@@ -160,16 +161,35 @@ def _mlflow(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
     )
 
 
+def _web(endpoints: Endpoints, listener: socket.socket) -> Part:
+    return Part(
+        "web",
+        _served(listener, "modelyard.pages.application:create", "--factory"),
+        functools.partial(_answers, f"{endpoints.web_url}/ready"),
+        env={"_KFP_RUNTIME": "true"},  # the SDK then imports the pipelines' format alone
+        needs=("prefect",),
+        runs=True,
+        sockets=(listener.fileno(),),
+    )
+
+
 def build(
-    home: Home, settings: Settings, endpoints: Endpoints, prefect: socket.socket,
-    mlflow: socket.socket,
-) -> list[Part]:  # fmt: skip
-    """Every part, in an order in which each comes after what it needs."""
+    home: Home, settings: Settings, endpoints: Endpoints, listeners: Mapping[str, socket.socket]
+) -> list[Part]:
+    """Every part, in an order in which each comes after what it needs.
+
+    Args:
+        home: Where everything lies.
+        settings: What a person has set.
+        endpoints: The addresses that the parts know each other by.
+        listeners: The socket of each of ``SERVERS``.
+    """
     fork = forked.socket_path(home)
     return [
         _database(home, settings),
-        _prefect(home, endpoints, prefect),
-        _mlflow(home, endpoints, mlflow),
+        _prefect(home, endpoints, listeners["prefect"]),
+        _mlflow(home, endpoints, listeners["mlflow"]),
+        _web(endpoints, listeners["web"]),
         Part(
             "forkserver",
             [sys.executable, "-P", "-m", "infra.forkserver", str(fork), *_PRELOADED],

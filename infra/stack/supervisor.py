@@ -96,14 +96,20 @@ class Supervisor:
             "ready": all(watched.ready.is_set() for watched in shown),
             "lasting": self._lasting,
             "pid": os.getpid(),
-            "links": {
-                "prefect": self._endpoints.prefect_ui_url,
-                "mlflow": self._endpoints.mlflow_tracking_uri,
-            },
+            "links": self._links(),
             "parts": [watched.as_dict() for watched in shown],
             "error": self._failure.as_dict() if self._failure else None,
             "endpoints": self._endpoints.as_dict(),
         }
+
+    def _links(self) -> dict[str, str]:
+        links = {
+            "prefect": self._endpoints.prefect_ui_url,
+            "mlflow": self._endpoints.mlflow_tracking_uri,
+        }
+        if self._lasting:  # a private stack goes without
+            links["web"] = self._endpoints.web_url
+        return links
 
     def stop(self) -> None:
         """Begin to end everything."""
@@ -342,16 +348,19 @@ async def supervise(
     home.make()
     with _locked(home):
         await asyncio.to_thread(remains.end, home)
-        prefect = parts_module.bind(_preferred_port(home, settings, "prefect"))
-        mlflow = parts_module.bind(_preferred_port(home, settings, "mlflow"))
-        ports = {"prefect": prefect.getsockname()[1], "mlflow": mlflow.getsockname()[1]}
+        listeners = {
+            name: parts_module.bind(_preferred_port(home, settings, name))
+            for name in parts_module.SERVERS
+        }
+        ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
         homes.write_json(home.root / "ports.json", ports)
         endpoints = Endpoints(
             prefect_api_url=f"http://127.0.0.1:{ports['prefect']}/api",
             mlflow_tracking_uri=f"http://127.0.0.1:{ports['mlflow']}",
             database_url=settings.database_url or postgres.url(home, "psycopg", "modelyard"),
+            web_url=f"http://127.0.0.1:{ports['web']}",
         )
-        parts = parts_module.build(home, settings, endpoints, prefect, mlflow)
+        parts = parts_module.build(home, settings, endpoints, listeners)
         supervisor = Supervisor(home, settings, endpoints, parts, lasting)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

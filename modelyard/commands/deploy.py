@@ -6,7 +6,7 @@ import asyncio
 
 import typer
 
-from flows import catalogue
+from flows import deploying
 from flows.lifecycle import connected
 from modelyard import output
 from modelyard.output import Json
@@ -18,4 +18,4 @@ app = typer.Typer(add_completion=False)
 def deploy(json: Json = False) -> None:
     """Bring the catalogue's database, the work pools and the deployments up to date."""
     with connected():
-        output.thing(asyncio.run(catalogue.deploy()), as_json_=json)
+        output.thing(asyncio.run(deploying.deploy()), as_json_=json)

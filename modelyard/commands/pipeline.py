@@ -9,32 +9,119 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import submission
+from flows import pipelines, submission
 from flows.lifecycle import connected
 from flows.pipeline_run import pipeline_run
+from infra.errors import BadInputError
 from modelyard import output, parameters
+from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
 from pipelines.arguments import arguments
-from registry import pipeline_nodes, statuses
+from registry import deletion, pipeline_nodes, statuses
+from registry import pipelines as rows
 from tasks.pipelines import request
 
+Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
+Reference = Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]
+
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.command()(pipeline_graph.graph)
 
 
 @app.callback()
 def pipeline() -> None:
-    """Pipelines that were compiled with the KFP SDK."""
+    """Pipelines that were compiled with the KFP SDK: uploaded, run, shown."""
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="A compiled pipeline: YAML, or a zip.")],
+    name: Annotated[
+        str, typer.Option(help="What it is called; as it was compiled by default.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="What is said of it.")] = "",
+    about: Annotated[str, typer.Option(help="What is said of this version.")] = "",
+    json: Json = False,
+) -> None:
+    """Keep a pipeline, or another version of it, and have it started from anywhere."""
+    with connected():
+        output.thing(pipelines.upload(file, name, description, about), as_json_=json)
+
+
+@app.command(name="list")
+def list_(json: Json = False) -> None:
+    """Show every pipeline."""
+    with connected():
+        columns = ("name", "state", "version", "versions", "description", "changed")
+        output.rows(rows.list_all(), columns, as_json_=json)
+
+
+@app.command()
+def show(name: Reference, json: Json = False) -> None:
+    """Show everything about a pipeline."""
+    with connected():
+        output.thing(rows.show(name), as_json_=json)
+
+
+@app.command()
+def versions(name: Name, json: Json = False) -> None:
+    """Show the versions of a pipeline, the newest first."""
+    with connected():
+        columns = ("version", "state", "description", "file", "digest", "created", "created_by")
+        output.rows(rows.versions(name), columns, as_json_=json)
+
+
+@app.command()
+def update(
+    name: Name,
+    description: Annotated[str, typer.Option(help="What is said of it from now on.")],
+    json: Json = False,
+) -> None:
+    """Describe a pipeline otherwise. Another version of it is uploaded."""
+    with connected():
+        output.thing(rows.describe(name, description), as_json_=json)
+
+
+@app.command()
+def download(
+    name: Reference,
+    to: Annotated[Path, typer.Option("--output", "-o", help="The file that is written.")],
+    json: Json = False,
+) -> None:
+    """Write the file of a version as it was uploaded."""
+    with connected():
+        data, _ = rows.compiled(name)
+    try:
+        with to.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise BadInputError(
+            f"{to} cannot be written: {error.strerror}.", "Give another file: -o.",
+            code="FileNotWritable",
+        ) from None  # fmt: skip
+    output.thing({"pipeline": name, "file": str(to), "bytes": len(data)}, as_json_=json)
+
+
+@app.command()
+def delete(name: Reference, json: Json = False) -> None:
+    """Delete a pipeline, or one version of it, that no schedule takes."""
+    with connected():
+        output.thing(deletion.delete("pipeline", name), as_json_=json)
 
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="A compiled pipeline: YAML, or a zip.")],
+    pipeline: Annotated[
+        str, typer.Argument(help="NAME or NAME:VERSION of an uploaded one, or a file.")
+    ],
     arguments_file: File = None,
     parameter: Pairs = None,
     name: Annotated[str, typer.Option(help="The run's name.")] = "",
+    description: Annotated[str, typer.Option(help="What is said of the run.")] = "",
     experiment: Annotated[str, typer.Option(help="Its experiment.")] = "Default",
+    instance_type: Annotated[str, typer.Option(help="The shape of its machines.")] = "",
     local: Annotated[
         bool, typer.Option("--local", help="In this process, whether or not the stack is up.")
     ] = False,
@@ -44,18 +131,27 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a pipeline to its end; -f and -p are its own arguments."""
-    given = arguments(
-        request.load(str(file)), parameters.read(arguments_file, parameter), coerce=True
-    )
-    asked = {
-        "pipeline": str(file), "arguments": given, "name": name, "experiment": experiment,
-        "cache": not no_cache,
+    asked: dict[str, Any] = {
+        "pipeline": _meant(pipeline), "name": name, "description": description,
+        "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
+    if instance_type:
+        asked["resources"] = {"instance_type": instance_type}
+    texts = parameters.read(arguments_file, parameter)
     with connected(to_workers=not local):
+        given = arguments(request.load(asked["pipeline"]), texts, coerce=True)
+        asked["arguments"] = given
         found = _in_process(asked) if local else _in_pool(asked, quiet=json)
     output.thing(found, as_json_=json)
     if found["state"] != statuses.COMPLETE:
         raise typer.Exit(1)
+
+
+def _meant(pipeline: str) -> str:
+    """A file in the working folder need not end as a pipeline's file does to be meant."""
+    if rows.is_file(pipeline) or not Path(pipeline).is_file():
+        return pipeline
+    return str(Path(pipeline).absolute())
 
 
 def _in_pool(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Job:
             folders exist.
         resources: What it asks for.
         kubernetes: The settings of Kubernetes, resolved; plain data.
+        folders: Folders of a storage that it finds mounted: their URIs by absolute paths.
         seconds: It is stopped after so long; None is no limit.
     """
 
@@ -60,6 +61,7 @@ class Job:
     outputs: tuple[Path, ...] = ()
     resources: Resources = field(default_factory=Resources)
     kubernetes: Mapping[str, Any] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
 
 

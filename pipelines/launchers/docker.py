@@ -20,11 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from infra import script
+from infra import home, script
 from infra.errors import BadInputError, ModelyardError, StackError
 from pipelines.launchers import endings, local_settings, machine
 from pipelines.launchers.base import Ended, Job, Launcher
-from pipelines.launchers.local_settings import Secret, Understood
+from pipelines.launchers.kept import Kept
+from pipelines.launchers.local_settings import Understood
+from pipelines.launchers.mounting import Mount
 
 _OWNER = "modelyard.owner"
 _NAME = "modelyard.job"
@@ -57,18 +59,18 @@ class DockerLauncher(Launcher):
         self,
         program: str = "docker",
         *,
-        secret: Secret = local_settings.from_store,
+        kept: Kept | None = None,
         grace_seconds: float = 3.0,
     ) -> None:
         """Run jobs with ``program``.
 
         Args:
             program: Docker's command, or one that takes the same arguments.
-            secret: Reads a key of a secret, for settings of Kubernetes that name one.
+            kept: Secrets, config maps and claims; those of the present home if None.
             grace_seconds: How long a stopped job may tidy up.
         """
         self._program = program
-        self._secret = secret
+        self._kept = kept or Kept(home.current().root)
         self._grace = grace_seconds
         self._lock = threading.Lock()
         self._told: set[str] = set()
@@ -97,14 +99,26 @@ class DockerLauncher(Launcher):
         """Run a job to its end."""
         if shutil.which(self._program) is None:
             raise _unavailable(f"there is no program {self._program}")
-        asked = local_settings.understand(job, self._secret)
-        self._tell([one for one in asked.notes if "pull policy" not in one], log)
+        try:
+            asked = local_settings.understand(job, self._kept, _honoured(job))
+            return self._run(job, asked, log, cancelled)
+        finally:
+            local_settings.forget(job)
+
+    def _run(
+        self,
+        job: Job,
+        asked: Understood,
+        log: Callable[[str], None],
+        cancelled: threading.Event,
+    ) -> Ended:
+        self._tell(asked.notes, log)
         self._sweep()
         limits = [one for one in (job.seconds, asked.seconds) if one is not None]
         name = f"modelyard-{uuid.uuid4().hex[:16]}"
-        with _environment(job, asked) as (options, env):
-            command = [self._program, "run", "--name", name, *options, *_options(job),
-                       *_words(job)]  # fmt: skip
+        with _environment(job, asked) as (variables, env), _volumes(asked.mounts) as volumes:
+            command = [self._program, "run", "--name", name, *variables, *volumes,
+                       *_options(job), *_words(job)]  # fmt: skip
             try:
                 ended = script.run(
                     [script.Process(command, env)],
@@ -201,12 +215,54 @@ def _environment(job: Job, asked: Understood) -> Iterator[tuple[list[str], Mappi
         yield ["--env-file", str(file), *options], client
 
 
+@contextlib.contextmanager
+def _volumes(mounts: Sequence[Mount]) -> Iterator[list[str]]:
+    """Docker's options that give a job its volumes. Files are on the disk for the while."""
+    options: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as above:
+        for number, one in enumerate(mounts):
+            source = one.source
+            if one.memory:
+                fields = ["type=tmpfs", f"target={one.path}"]
+                options += ["--mount", _csv([*fields, *_limit("tmpfs-size", one.size)])]
+                continue
+            if source is None:
+                source = Path(above, str(number))
+                source.mkdir()
+                for name, data in (one.files or {}).items():
+                    (source / name).write_bytes(data)
+            options += ["--mount", _mount(source, one.path, readonly=one.readonly)]
+        yield options
+
+
+def _limit(name: str, size: int) -> list[str]:
+    return [f"{name}={size}"] if size else []
+
+
+def _honoured(job: Job) -> set[str]:
+    """The parts of a pod that a container has too."""
+    security = job.kubernetes.get("securityContext", {})
+    whom = {"securityContext"} if security.get("runAsUser") is not None else set()
+    return {"imagePullPolicy", *whom}
+
+
+def _user(job: Job) -> list[str]:
+    asked = job.kubernetes.get("securityContext", {})
+    user, group = asked.get("runAsUser"), asked.get("runAsGroup")
+    if user is None:
+        return []
+    return ["--user", str(user) if group is None else f"{user}:{group}"]
+
+
 def _options(job: Job) -> list[str]:
     asked = job.resources
     options = ["--rm", "--init", "--workdir", str(job.folder)]
     options += ["--label", f"{_OWNER}={_owner()}", "--label", f"{_NAME}={job.name}"]
     for path, readonly in _mounts(job).items():
-        options += ["--mount", _mount(path, readonly=readonly)]
+        options += ["--mount", _mount(path, str(path), readonly=readonly)]
+    if shared := local_settings.shared_memory(job):
+        options += ["--shm-size", str(shared)]
+    options += _user(job)
     if asked.cpu:
         options += ["--cpus", f"{min(asked.cpu, os.cpu_count() or 1):g}"]
     if asked.memory:
@@ -239,8 +295,12 @@ def _tops(paths: Sequence[Path]) -> list[Path]:
     return tops
 
 
-def _mount(path: Path, *, readonly: bool) -> str:
-    fields = ["type=bind", f"source={path}", f"target={path}", *(["readonly"] if readonly else [])]
+def _mount(source: Path, target: str, *, readonly: bool) -> str:
+    fields = ["type=bind", f"source={source}", f"target={target}"]
+    return _csv([*fields, *(["readonly"] if readonly else [])])
+
+
+def _csv(fields: Sequence[str]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()

@@ -1,23 +1,29 @@
-"""What the settings of Kubernetes mean on one machine: few things, each honoured or told.
+"""What the settings of Kubernetes mean on one machine: each honoured, told of, or refused.
 
 The settings are parts of a pod, as :func:`pipelines.platform.resolve` makes them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import hashlib
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from infra import secrets
 from infra.errors import BadInputError, NotFoundError
+from infra.storage import store
+from pipelines.container import quantity
 from pipelines.launchers.base import Job
+from pipelines.launchers.kept import Kept, key_of
+from pipelines.launchers.mounting import Mount
 
-# Reads a key of a secret.
-Secret = Callable[[str, str], str]
-
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a mount point, which is always there)
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a mount point, which is always there)
+_VOLUMES = ".modelyard-volumes"
 _MEANINGLESS = {
     "nodeSelector": "node selectors",
     "tolerations": "tolerations",
@@ -27,6 +33,8 @@ _MEANINGLESS = {
     "metadata": "labels and annotations of pods",
     "securityContext": "the security context",
 }
+_OF_METADATA = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -35,34 +43,21 @@ class Understood:
 
     Attributes:
         environment: Variables, secrets among them.
+        mounts: What is to be mounted, and where.
         notes: What is not honoured, for people.
         seconds: A time limit; None for none.
     """
 
     environment: Mapping[str, str]
+    mounts: tuple[Mount, ...]
     notes: tuple[str, ...]
     seconds: float | None
 
 
-def from_store(name: str, key: str) -> str:
-    """A key of a secret: of the JSON object that the Prefect Secret block ``name`` holds.
-
-    Raises:
-        NotFoundError: With the code ``SecretMissing``, also if it has no such key.
-        ModelyardError: If it cannot be read.
-    """
-    text = secrets.resolve(f"{secrets.PREFIX}{name}")
-    try:
-        held = json.loads(text)
-    except ValueError:
-        held = None
-    if not isinstance(held, dict) or not isinstance(held.get(key), str):
-        raise NotFoundError(
-            f"The secret {name} has no key {key}.",
-            'Let its Prefect Secret block hold a JSON object such as {"KEY": "VALUE"}.',
-            code="SecretMissing",
-        )
-    return str(held[key])
+def mount_paths(job: Job) -> list[str]:
+    """Where something is to be mounted."""
+    wanted = (one["mountPath"] for one in job.kubernetes.get("volumeMounts", ()))
+    return [*job.folders, *(path for path in wanted if path != SHARED_MEMORY)]
 
 
 def check(job: Job) -> None:
@@ -71,63 +66,222 @@ def check(job: Job) -> None:
     Raises:
         BadInputError: With the code ``PlatformUnsupported``.
     """
-    needed = [
-        f"a config map's value in {one['name']}"
-        for one in job.kubernetes.get("env", ())
-        if "configMapKeyRef" in one["valueFrom"] and not _optional(one["valueFrom"])
-    ]
-    needed += [f"a mount at {path}" for path, optional in _mounts(job) if not optional]
-    if needed:
-        raise BadInputError(
-            f"{job.name} needs {', '.join(needed)}, which only a cluster has.",
-            "Run it on a cluster, or take the setting out of the pipeline.",
-            code="PlatformUnsupported",
-        )
+    facts = _facts(job)
+    for one in job.kubernetes.get("env", ()):
+        reference = one["valueFrom"].get("fieldRef")
+        if reference and _fact(job, reference["fieldPath"], facts) is None:
+            raise BadInputError(
+                f"{job.name} wants {reference['fieldPath']} in {one['name']}, which only a "
+                "cluster has.",
+                f"Run it on a cluster, or use one of {', '.join(facts)}.",
+                code="PlatformUnsupported",
+            )
 
 
-def understand(job: Job, secret: Secret) -> Understood:
-    """Read the settings that one machine can have.
+def understand(job: Job, kept: Kept, honoured: Collection[str] = ()) -> Understood:
+    """Read the settings, and make the folders that the job has for itself.
+
+    Args:
+        job: The job.
+        kept: Secrets, config maps and claims.
+        honoured: Parts of a pod that the launcher itself sees to.
 
     Raises:
-        BadInputError: As :func:`check` says.
-        NotFoundError: If a secret is missing that is not optional.
+        BadInputError: As :func:`check` says, or for a claim that no volume can be of.
+        NotFoundError: If a secret, config map or claim is missing that is not optional.
     """
     check(job)
     pod = job.kubernetes
-    environment: dict[str, str] = {}
-    ignored = [words for key, words in _MEANINGLESS.items() if pod.get(key)]
-    for one in pod.get("env", ()):
-        source = one["valueFrom"]
-        wanted = source.get("secretKeyRef")
-        if wanted is None:
-            ignored.append(f"the variable {one['name']}")
-            continue
-        try:
-            environment[one["name"]] = secret(wanted["name"], wanted["key"])
-        except NotFoundError:
-            if not _optional(source):
-                raise
-    ignored += [f"the optional mount at {path}" for path, optional in _mounts(job) if optional]
+    reading = _Reading(job, kept)
+    environment = reading.environment()
+    mounts = reading.mounts()
+    ignored = [
+        words for key, words in _MEANINGLESS.items() if pod.get(key) and key not in honoured
+    ]
     seconds = pod.get("activeDeadlineSeconds")
     return Understood(
         environment,
-        tuple(f"On this machine there is no use for {words}." for words in ignored),
+        tuple(mounts),
+        tuple(
+            f"On this machine there is no use for {words}." for words in ignored + reading.unused
+        ),
         None if seconds is None else float(seconds),
     )
 
 
-def _optional(source: Mapping[str, Any]) -> bool:
-    return any(reference.get("optional") for reference in source.values())
+def forget(job: Job) -> None:
+    """Remove the volumes that a job has had for itself."""
+    shutil.rmtree(job.folder / _VOLUMES, ignore_errors=True)
 
 
-def _mounts(job: Job) -> list[tuple[str, bool]]:
-    """Where something is to be mounted, and whether the job can do without."""
-    volumes = {one["name"]: one for one in job.kubernetes.get("volumes", ())}
-    found = []
+def shared_memory(job: Job) -> int:
+    """The bytes of shared memory that a job asks for; 0 if it does not say."""
     for mount in job.kubernetes.get("volumeMounts", ()):
-        volume = volumes.get(mount["name"], {})
-        sources = [volume.get("secret"), volume.get("configMap")]
-        optional = any(source.get("optional") for source in sources if source)
-        if mount["mountPath"] != _SHARED_MEMORY:
-            found.append((mount["mountPath"], optional))
+        if mount["mountPath"] == SHARED_MEMORY:
+            return _size(_volumes(job)[mount["name"]].get("emptyDir", {}))
+    return 0
+
+
+class _Reading:
+    """The settings of one job, with what they name. Each is read once."""
+
+    def __init__(self, job: Job, kept: Kept) -> None:
+        self.unused: list[str] = []
+        self._job = job
+        self._kept = kept
+        self._secrets: dict[str, Mapping[str, str]] = {}
+        self._config_maps: dict[str, Mapping[str, bytes]] = {}
+
+    def _secret(self, name: str) -> Mapping[str, str]:
+        if name not in self._secrets:
+            self._secrets[name] = self._kept.secret(name)
+        return self._secrets[name]
+
+    def _config_map(self, name: str) -> Mapping[str, bytes]:
+        if name not in self._config_maps:
+            self._config_maps[name] = self._kept.config_map(name)
+        return self._config_maps[name]
+
+    def environment(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        facts = _facts(self._job)
+        for one in self._job.kubernetes.get("env", ()):
+            source = one["valueFrom"]
+            try:
+                value = self._value(source, facts)
+            except NotFoundError:
+                if not any(reference.get("optional") for reference in source.values()):
+                    raise
+            else:
+                found[one["name"]] = value
+        return found
+
+    def _value(self, source: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+        if wanted := source.get("secretKeyRef"):
+            held = self._secret(wanted["name"])
+            return key_of("secret", wanted["name"], wanted["key"], held)
+        if wanted := source.get("configMapKeyRef"):
+            texts = {key: _text(wanted["name"], key, data)
+                     for key, data in self._config_map(wanted["name"]).items()
+                     if key == wanted["key"]}  # fmt: skip
+            return key_of("config map", wanted["name"], wanted["key"], texts)
+        return str(_fact(self._job, source["fieldRef"]["fieldPath"], facts))
+
+    def mounts(self) -> list[Mount]:
+        forget(self._job)
+        volumes = _volumes(self._job)
+        found = [Mount(path, _in_place(uri)) for path, uri in self._job.folders.items()]
+        for mount in self._job.kubernetes.get("volumeMounts", ()):
+            if mount["mountPath"] != SHARED_MEMORY:
+                made = self._mount(volumes[mount["name"]], mount)
+                if made is not None:
+                    found.append(made)
+        return found
+
+    def _mount(self, volume: Mapping[str, Any], mount: Mapping[str, Any]) -> Mount | None:
+        path = mount["mountPath"]
+        if claim := volume.get("persistentVolumeClaim"):
+            folder = self._kept.claims.path(claim["claimName"])
+            return Mount(path, _within(folder, mount.get("subPath", ""), claim["claimName"]))
+        if "secret" in volume or "configMap" in volume:
+            return self._files(volume, path)
+        empty = volume.get("emptyDir", {})
+        if empty.get("medium") == "Memory":
+            return Mount(path, memory=True, size=_size(empty))
+        if empty.get("sizeLimit") or "ephemeral" in volume:
+            self.unused.append(f"the size of the volume at {path}")
+        folder = self._job.folder / _VOLUMES / volume["name"]
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)  # as a volume is, whoever its files belong to
+        return Mount(path, folder)
+
+    def _files(self, volume: Mapping[str, Any], path: str) -> Mount | None:
+        """A secret or a config map as files; None for an optional one that is not there."""
+        source = volume.get("secret") or volume["configMap"]
+        try:
+            if "secret" in volume:
+                held = self._secret(source["secretName"])
+                files = {key: text.encode() for key, text in held.items() if _is_file(key)}
+            else:
+                files = dict(self._config_map(source["name"]))
+        except NotFoundError:
+            if not source.get("optional"):
+                raise
+            # As on a cluster, the folder is there, and empty.
+            files = {}
+        return Mount(path, files=files, readonly=True)
+
+
+def _in_place(uri: str) -> Path:
+    """Where a folder of a storage is on this machine.
+
+    Raises:
+        BadInputError: With the code ``FolderElsewhere``.
+    """
+    found = store(uri).in_place()
+    if found is None or not found.is_dir():
+        raise BadInputError(
+            f"{uri} is no folder of this machine, so nothing can be mounted there.",
+            "Give a nas:// URI of a folder that is there.",
+            code="FolderElsewhere",
+        )
     return found
+
+
+def _volumes(job: Job) -> dict[str, Mapping[str, Any]]:
+    return {one["name"]: one for one in job.kubernetes.get("volumes", ())}
+
+
+def _size(empty: Mapping[str, Any]) -> int:
+    limit = empty.get("sizeLimit")
+    return int(quantity(limit)) if limit else 0
+
+
+def _is_file(key: str) -> bool:
+    return "/" not in key and "\0" not in key and key not in {"", ".", ".."}
+
+
+def _text(name: str, key: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadInputError(
+            f"The key {key} of the config map {name} is no UTF-8, and cannot be a variable.",
+            "Mount it as a volume.",
+            code="ConfigMapNotText",
+        ) from None
+
+
+def _within(folder: Path, below: str, name: str) -> Path:
+    """A folder in the volume of a claim, which is made if it is missing."""
+    found = folder / below
+    if not found.resolve().is_relative_to(folder.resolve()):
+        raise BadInputError(
+            f"{below} leads out of the claim {name} through a link.",
+            "Give a path within it.",
+            code="LinkPointsOutside",
+        )
+    found.mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def _facts(job: Job) -> dict[str, str]:
+    """What a pod would know of itself: made up, but stable for the task of the run."""
+    identity = hashlib.sha256(str(job.folder).encode()).hexdigest()
+    plain = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:50].strip("-")
+    return {
+        "metadata.name": f"{plain or 'task'}-{identity[:8]}",
+        "metadata.namespace": "default",
+        "metadata.uid": str(uuid.UUID(identity[:32])),
+        "spec.nodeName": socket.gethostname(),
+        "spec.serviceAccountName": "default",
+        "status.hostIP": _LOOPBACK,
+        "status.podIP": _LOOPBACK,
+    }
+
+
+def _fact(job: Job, path: str, facts: Mapping[str, str]) -> str | None:
+    """What a field of a pod says; None for one that only a cluster has."""
+    if found := _OF_METADATA.fullmatch(path):
+        return str(job.kubernetes.get("metadata", {}).get(found[1], {}).get(found[2], ""))
+    return facts.get(path)

@@ -8,18 +8,22 @@ that could.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from packaging.version import Version
 
 from infra import gpus, script
 from infra.connection import clean_environment
@@ -29,9 +33,10 @@ from infra.settings import Settings
 from pipelines import bootstrap
 from pipelines.bootstrap import Component, Install
 from pipelines.environments import Environment, Environments, StoppedError
-from pipelines.launchers import endings, local_settings, machine
+from pipelines.launchers import endings, local_settings, machine, mounting
 from pipelines.launchers.base import Ended, Job, Launcher
-from pipelines.launchers.local_settings import Secret, Understood
+from pipelines.launchers.kept import Kept
+from pipelines.launchers.local_settings import Understood
 from pipelines.launchers.warmth import IDLE_SECONDS, Warmth
 
 _OWN_PROGRAMS = {"python", "python3", f"python3.{sys.version_info.minor}", "pip", "pip3"}
@@ -41,6 +46,7 @@ _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
 _MODULE = "program/ephemeral_component.py"
 _PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+\.\d+)")
+_KFP_PIN = re.compile(r"kfp==(2\.\d+(?:\.\d+)*(?:(?:a|b|rc|-alpha\.|-beta\.|-rc\.)\d+)?)")
 _GPU_KINDS = re.compile(r"nvidia|gpu", re.IGNORECASE)
 
 
@@ -69,23 +75,26 @@ class ProcessLauncher(Launcher):
         environments: Environments,
         settings: Settings,
         *,
-        secret: Secret = local_settings.from_store,
+        kept: Kept | None = None,
         warm: bool = True,
         idle_seconds: float = IDLE_SECONDS,
+        allow_cpu: bool = False,
     ) -> None:
         """Run jobs in ``environments``.
 
         Args:
             environments: Where Python components find what they require.
             settings: Which GPUs there are, and how long a stopped job may tidy up.
-            secret: Reads a key of a secret, for settings of Kubernetes that name one.
+            kept: Secrets, config maps and claims; those of the home if None.
             warm: Whether Python components may run in a fork of a warm interpreter.
             idle_seconds: How long such an interpreter is kept that nobody uses.
+            allow_cpu: Whether a job that asks for accelerators runs without where there are none.
         """
         self._environments = environments
         self._settings = settings
-        self._secret = secret
+        self._kept = kept or Kept(settings.resolved_home())
         self._warmth = Warmth(idle_seconds) if warm else None
+        self._allow_cpu = allow_cpu
         self._lock = threading.Lock()
         self._leashes: LeashServer | None = None
         self._told: set[str] = set()
@@ -104,24 +113,56 @@ class ProcessLauncher(Launcher):
         machine.check(job, cpus=os.cpu_count() or 1)
         self._check_accelerators(job)
         local_settings.check(job)
+        _check_user(job)
+        mounting.check(
+            job, local_settings.mount_paths(job), [self._environments.root, Path(sys.prefix)]
+        )
         component = bootstrap.component([*job.command, *job.arguments])
         if component.source is None:
             _check_program(job, component.words)
 
     def _check_accelerators(self, job: Job) -> None:
-        wanted = job.resources.accelerators
-        kind = job.resources.accelerator
-        found = len(gpus.devices(self._settings)) if wanted and _GPU_KINDS.search(kind) else 0
-        if wanted > found:
+        wanted, kind, found = (
+            job.resources.accelerators,
+            job.resources.accelerator,
+            self._gpus_for(job),
+        )
+        if wanted > found and not self._goes_without(job):
             raise BadInputError(
                 f"{job.name} asks for {wanted} of {kind}, and this machine has {found}.",
                 "Run the pipeline where there are as many, or take the accelerator out of it.",
                 code="ResourcesUnavailable",
             )
 
+    def _gpus_for(self, job: Job) -> int:
+        """How many of the accelerators that a job asks for are here."""
+        known = _GPU_KINDS.search(job.resources.accelerator)
+        return len(gpus.devices(self._settings)) if known else 0
+
+    def _goes_without(self, job: Job) -> bool:
+        """Whether a job runs although none of its accelerators is here."""
+        return self._allow_cpu and job.resources.accelerators > 0 and not self._gpus_for(job)
+
     def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
         """Run a job to its end."""
-        asked = local_settings.understand(job, self._secret)
+        if self._goes_without(job):
+            kind = job.resources.accelerator
+            self._tell([f"This machine has no {kind}; what asks for one runs without."], log)
+            without = dataclasses.replace(job.resources, accelerator="", accelerators=0)
+            job = dataclasses.replace(job, resources=without)
+        try:
+            asked = local_settings.understand(job, self._kept)
+            return self._run(job, asked, log, cancelled)
+        finally:
+            local_settings.forget(job)
+
+    def _run(
+        self,
+        job: Job,
+        asked: Understood,
+        log: Callable[[str], None],
+        cancelled: threading.Event,
+    ) -> Ended:
         self._tell([*asked.notes, *_notes(job)], log)
         limits = [one for one in (job.seconds, asked.seconds) if one is not None]
         deadline = time.monotonic() + min(limits) if limits else None
@@ -188,7 +229,8 @@ class ProcessLauncher(Launcher):
         held: list[IO[str]] = [environment.lock, own.lock, *lease.locks]
         keep = [one.fileno() for one in held]
         if component.source is None:
-            yield _Started(component.words, env, self._leash().start, keep)
+            with self._mounted(component.words, job, asked) as words:
+                yield _Started(words, env, self._leash().start, keep)
             return
         env["_KFP_RUNTIME"] = "true"
         module = own.folder / _MODULE
@@ -197,14 +239,30 @@ class ProcessLauncher(Launcher):
         command = [str(own.python), "-m", bootstrap.EXECUTOR,
                    "--component_module_path", str(module), *component.arguments]  # fmt: skip
         changed = {**asked.environment, **job.environment}
-        if self._warmth is None or any(name.startswith(_COLD_ONLY) for name in changed):
-            yield _Started(command, env, self._leash().start, keep)
+        cold = asked.mounts or any(name.startswith(_COLD_ONLY) for name in changed)
+        if self._warmth is None or cold:
+            with self._mounted(command, job, asked) as words:
+                yield _Started(words, env, self._leash().start, keep)
             return
         server = self._warmth.take(environment)
         try:
             yield _Started(command, env, (server or self._leash()).start, keep)
         finally:
             self._warmth.give_back(environment)
+
+    @contextlib.contextmanager
+    def _mounted(
+        self, command: Sequence[str], job: Job, asked: Understood
+    ) -> Iterator[Sequence[str]]:
+        if not asked.mounts:
+            yield command
+            return
+        shared = [
+            job.folder, *(path.parent for path in job.outputs), self._settings.resolved_home(),
+            Path(tempfile.gettempdir()),
+        ]  # fmt: skip
+        with mounting.mounted(command, asked.mounts, shared) as words:
+            yield words
 
     def _leash(self) -> LeashServer:
         with self._lock:
@@ -221,6 +279,16 @@ class ProcessLauncher(Launcher):
             log(note)
 
 
+def _check_user(job: Job) -> None:
+    """Refuse to run as root what must not."""
+    if job.kubernetes.get("securityContext", {}).get("runAsNonRoot") and os.geteuid() == 0:
+        raise BadInputError(
+            f"{job.name} must not run as root, and processes here run as root.",
+            "Start Modelyard as another user, or take runAsNonRoot out of the pipeline.",
+            code="PlatformUnsupported",
+        )
+
+
 def _notes(job: Job) -> list[str]:
     """What of a job's container is not as it would be in one, for people."""
     found = []
@@ -234,12 +302,28 @@ def _notes(job: Job) -> list[str]:
 
 
 def _installs(component: Component) -> Sequence[Install]:
-    """What its environment has; a component whose image had KFP in it gets our version of it."""
+    """What its environment has; of the SDK's executor, our version where it is pinned older.
+
+    The first executors find no artifacts at local paths, and one for all is made once. What
+    a component itself has asked for stays: the compiler's own pin is installed alone.
+    """
     named = [requirement for install in component.installs for requirement in install.requirements]
-    if component.source is None or any("kfp" in requirement for requirement in named):
+    if component.source is None:
         return component.installs
-    ours = f"kfp=={importlib.metadata.version('kfp')}"
-    return (*component.installs, Install((ours,), ("--no-deps",)))
+    ours = importlib.metadata.version("kfp")
+    if not any("kfp" in requirement for requirement in named):  # its image had it
+        return (*component.installs, Install((f"kfp=={ours}",), ("--no-deps",)))
+
+    def newer(requirement: str) -> str:
+        pin = _KFP_PIN.fullmatch(requirement)
+        return f"kfp=={ours}" if pin and Version(pin[1]) < Version(ours) else requirement
+
+    return [
+        dataclasses.replace(one, requirements=tuple(map(newer, one.requirements)))
+        if one.alone
+        else one
+        for one in component.installs
+    ]
 
 
 def _inherited() -> dict[str, str]:
@@ -269,7 +353,7 @@ def _check_program(job: Job, words: Sequence[str]) -> None:
     program = words[0]
     if _PLACEHOLDER in program or program in _OWN_PROGRAMS:
         pass
-    elif shutil.which(program, path=_host_path()) is None:
+    elif not _is_mounted(job, program) and shutil.which(program, path=_host_path()) is None:
         raise _not_runnable(job, f"this machine has no program {program!r}")
     file = _file(words)
     if file is not None and not file.exists() and not _is_of(job, file):
@@ -286,7 +370,12 @@ def _file(words: Sequence[str]) -> Path | None:
 
 def _is_of(job: Job, file: Path) -> bool:
     places = (job.folder, *job.inputs, *job.outputs)
-    return any(file == place or file.is_relative_to(place) for place in places)
+    return any(file.is_relative_to(place) for place in places) or _is_mounted(job, str(file))
+
+
+def _is_mounted(job: Job, path: str) -> bool:
+    """Whether a path is in a volume, which is looked into when it is mounted."""
+    return any(Path(path).is_relative_to(place) for place in local_settings.mount_paths(job))
 
 
 def _not_runnable(job: Job, why: str) -> BadInputError:

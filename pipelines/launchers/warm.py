@@ -18,6 +18,7 @@ import gc
 import importlib
 import importlib.util
 import io
+import logging
 import os
 import runpy
 import signal
@@ -29,6 +30,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+_EXECUTOR = str(Path("kfp", "dsl", "executor"))
 _IMPORTED = ("kfp", "kfp.dsl", "kfp.dsl.executor", "kfp.dsl.executor_main")
 
 
@@ -57,11 +59,17 @@ def _dress(command: list[str]) -> str:
     sys.stdout = sys.__stdout__ = _stream(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2)  # type: ignore[misc]
     sys.argv = [module, *arguments]
+    logging.getLogger().addFilter(_tells_something)
     sys.executable = python
     sys.prefix = sys.exec_prefix = str(Path(python).parents[1])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     sys.path[:0] = [str(Path.cwd()), f"{sys.prefix}/lib/{version}/site-packages"]
     return module
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Whether a line is a component's own, or a fault: KFP's executor tells a page of its own."""
+    return record.levelno > logging.INFO or _EXECUTOR not in record.pathname
 
 
 def _status(module: str) -> int:

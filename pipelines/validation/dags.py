@@ -60,14 +60,14 @@ def check(survey: Survey, name: str, faults: Faults) -> None:
     """Note what is wrong with a component's DAG."""
     component = survey.pipeline.component(name)
     place = f"{survey.place(name)}.dag"
-    _check_cycles(component.dag, place, faults)
-    _Outputs(survey, name, component, f"{place}.outputs", faults).check()
+    _check_cycles(survey, component.dag, place, faults)
+    _Outputs(survey, component, f"{place}.outputs", faults).check()
 
 
-def _check_cycles(dag: ir.DagSpec, place: str, faults: Faults) -> None:
+def _check_cycles(survey: Survey, dag: ir.DagSpec, place: str, faults: Faults) -> None:
     waits = {
         task: {one for one in above if one in dag.tasks}
-        for task, above in graph.upstream(dag).items()
+        for task, above in graph.upstream(dag, survey.pipeline).items()
     }
     while cycle := _cycle(waits):
         told = " → ".join([*cycle, cycle[0]])
@@ -103,14 +103,12 @@ class _Outputs:
     """What a DAG hands on, and where its faults are noted."""
 
     def __init__(
-        self, survey: Survey, name: str, component: ir.ComponentSpec, place: str, faults: Faults
+        self, survey: Survey, component: ir.ComponentSpec, place: str, faults: Faults
     ) -> None:
         self._survey = survey
         self._component = component
         self._place = place
         self._faults = faults
-        # Within a loop one thing may be declared as the list that it becomes of all iterations.
-        self._looped = name in survey.looped
 
     def check(self) -> None:
         declared = self._component.output_definitions
@@ -169,8 +167,8 @@ class _Outputs:
             elif key in declared:
                 given = definitions.parameter_type(made.parameters[name])
                 wanted = definitions.parameter_type(declared[key])
-                listed = self._looped and wanted == ParameterType.LIST
-                if not listed and not parameters_fit(given, wanted):
+                # The compiler declares as a list what is collected somewhere, in a loop or not.
+                if wanted != ParameterType.LIST and not parameters_fit(given, wanted):
                     words = definitions.WORDS
                     problem = f"It hands on {words[given]}, and declares {words[wanted]}."
                     self._faults.add(there, problem, "Declare what is handed on.")

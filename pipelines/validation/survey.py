@@ -96,19 +96,6 @@ class Survey:
         return frozenset(found)
 
     @cached_property
-    def looped(self) -> frozenset[str]:
-        """Components that run in a loop, or are one. Their outputs may become lists."""
-        found: set[str] = set()
-        grown = True
-        while grown:
-            before = len(found)
-            for component, _, task in self.uses():
-                if component in found or item_input(task):
-                    found.add(task.component_ref.name)
-            grown = len(found) > before
-        return frozenset(found)
-
-    @cached_property
     def has_workspace(self) -> bool:
         """Whether the pipeline has a folder that its tasks share."""
         workspace = self.pipeline.config.get("workspace")

@@ -31,6 +31,7 @@ _SETTINGS = {
     "accelerator_type", "accelerator_count", "accelerator_limit",
 }  # fmt: skip
 _COMPLETED = ir.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED
+_LIST = ParameterType.LIST
 _LOOPABLE = {ParameterType.LIST, ParameterType.STRING, ParameterType.UNSPECIFIED}
 _ELSEWHERE = "A task of another DAG is reached through an input of this one."
 
@@ -160,7 +161,7 @@ class _Task:
             return self._from_above(spec.component_input_parameter, place)
         if kind == "task_output_parameter":
             one = spec.task_output_parameter
-            return self._from_task(one.producer_task, one.output_parameter_key, place)
+            return self._from_task(one.producer_task, one.output_parameter_key, wanted, place)
         if kind == "task_final_status":
             self._check_status(spec.task_final_status.producer_task, wanted, place)
             return None
@@ -188,13 +189,22 @@ class _Task:
             self.faults.add(place, problem, known(declared, name))
         return None
 
-    def _from_task(self, producer: str, key: str, place: str) -> ParameterType | None:
+    def _from_task(
+        self,
+        producer: str,
+        key: str,
+        wanted: ir.ComponentInputsSpec.ParameterSpec | None,
+        place: str,
+    ) -> ParameterType | None:
         made = self._producer(producer, place)
         if made is None:
             return None
         outputs = made.output_definitions
         if key in outputs.parameters:
-            return definitions.parameter_type(outputs.parameters[key])
+            found = definitions.parameter_type(outputs.parameters[key])
+            # Older compilers declare what a loop has collected as the type of one iteration's.
+            listed = wanted is not None and definitions.parameter_type(wanted) == _LIST
+            return None if listed and not self._is_plain(producer) else found
         if key in outputs.artifacts:
             self.faults.add(place, f"{key} of {producer} is an artifact, no parameter.")
         else:

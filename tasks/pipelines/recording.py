@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines import caching
-from pipelines.artifacts import Bundle
+from pipelines.artifacts import METADATA_ONLY, Bundle
 from pipelines.execution import Leaf, Seen
 from pipelines.executor_io import local_path
 from pipelines.states import DONE, TaskState
@@ -16,11 +16,6 @@ from registry import catalogue, pipeline_nodes
 from registry.pipeline_nodes import Node
 
 _FLUSH_SECONDS = 0.25
-
-# Artifacts that are all metadata: nobody writes a file for them.
-_EMPTY = frozenset(
-    {"system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics"}
-)
 
 
 class Recorder:
@@ -104,6 +99,6 @@ def _present(node: Node) -> Bundle | None:
     for value in outputs.artifacts.values():
         for one in value if isinstance(value, list) else [value]:
             path = local_path(one.uri)
-            if path is not None and not path.exists() and one.schema not in _EMPTY:
+            if path is not None and not path.exists() and one.schema not in METADATA_ONLY:
                 return None
     return outputs

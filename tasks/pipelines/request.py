@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra import storage
 from infra.errors import BadInputError
+from infra.home import Home
+from infra.settings import Settings
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.pipeline import Pipeline
-from registry import names
+from registry import names, pipelines
+from tasks import resources
+from tasks.logs import Logs
 from tasks.parameters import Text
+from tasks.resources import PipelineResources
 
 MOST_PARALLEL = 1000
+MOST_MOUNTS = 10
+_MOUNTED = "/mnt"
+_MOUNT_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
+class NasMount(BaseModel):
+    """A folder of a NAS, which every component finds as /mnt/NAME."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    name: str = Field(description="The directory's name: letters, digits, '-' and '_'.")
+    uri: str = Field(description="nas://ID:/path.")
 
 
 class PipelineRun(BaseModel):
@@ -27,20 +47,55 @@ class PipelineRun(BaseModel):
     experiment: Text = "Default"
     pipeline: Text = ""
     arguments: dict[str, Any] = {}
+    resources: PipelineResources = PipelineResources()
+    mounts: list[NasMount] = []
     parallel: int = Field(64, description="How many of its tasks run at once at most.")
     cache: bool = Field(True, description="Whether tasks may take what an equal task has made.")
+    logs: Logs = Logs()
 
     def absolute(self) -> PipelineRun:
-        """The same with a relative path made absolute against the caller's working directory."""
-        path = str(Path(self.pipeline).expanduser().absolute()) if self.pipeline else ""
-        return self.model_copy(update={"pipeline": path})
+        """The same with relative paths made absolute against the caller's working directory."""
+        changed: dict[str, Any] = {"logs": self.logs.absolute()}
+        if pipelines.is_file(self.pipeline):
+            changed["pipeline"] = str(Path(self.pipeline).expanduser().absolute())
+        return self.model_copy(update=changed)
 
 
-def check(request: PipelineRun) -> None:
+def folders(request: PipelineRun) -> dict[str, str]:
+    """What every component finds mounted: URIs by absolute paths."""
+    return {f"{_MOUNTED}/{one.name}": one.uri for one in request.mounts}
+
+
+def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+    """Parameters with the version of the pipeline that the run keeps to, whatever is uploaded.
+
+    Args:
+        given: A run's parameters.
+        form: Whether they come from a form, which makes no difference.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    told = given.get("pipeline")
+    if not isinstance(told, str) or not told or pipelines.is_file(told):
+        return dict(given)
+    return {**given, "pipeline": pipelines.find(told).reference}
+
+
+def check(request: PipelineRun, kept: Path | None, home: Home, settings: Settings) -> None:
     """Refuse a pipeline run that cannot work, before anything is started.
+
+    Args:
+        request: What it is told.
+        kept: The pipeline as the run began with it, which a retry goes on with, if there is such
+            a file; None if it has not begun.
+        home: Where it works.
+        settings: The settings.
 
     Raises:
         BadInputError: With a code of its own for each fault.
+        NotFoundError: If there is no such pipeline, with the code ``PipelineUnknown``.
+        DiskFullError: If the home's disk has less room than the run asks for.
     """
     if request.name:
         names.check(request.name)
@@ -52,19 +107,74 @@ def check(request: PipelineRun) -> None:
             f"Give a whole number from 1 to {MOST_PARALLEL}.",
             code="ParallelInvalid",
         )
-    arguments(load(request.pipeline), request.arguments)
+    resources.check(request.resources.on_one_machine(), "", home, settings)
+    _check_mounts(request.mounts)
+    if request.logs.uri:
+        storage.store(request.logs.uri).check_writable()
+    arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
 
 
-def load(path: str) -> Pipeline:
-    """The pipeline of a compiled file, which is valid.
+def _check_mounts(mounts: Sequence[NasMount]) -> None:
+    if len(mounts) > MOST_MOUNTS:
+        raise BadInputError(
+            f"There are {len(mounts)} mounts, and at most {MOST_MOUNTS} can be given.",
+            "Give one of a folder above them.",
+            code="MountInvalid",
+        )
+    seen = set()
+    for one in mounts:
+        if not _MOUNT_NAME.fullmatch(one.name) or one.name in seen:
+            raise BadInputError(
+                f"The mount {one.name[:60]!r} "
+                + ("is there twice." if one.name in seen else "cannot be called so."),
+                "Use 1 to 63 letters, digits, '-' and '_', another name for each.",
+                code="MountInvalid",
+            )
+        seen.add(one.name)
+        if not one.uri.lower().startswith("nas://"):
+            raise BadInputError(
+                f"The mount {one.name} is of {one.uri[:200]!r}, which is no folder of a NAS.",
+                "Write nas://ID:/path.",
+                code="MountInvalid",
+            )
+        if not storage.store(one.uri).is_directory():
+            raise BadInputError(
+                f"The mount {one.name}: there is no folder {one.uri}.", "Check the path.",
+                code="MountInvalid",
+            )  # fmt: skip
+
+
+def contents(pipeline: str) -> tuple[bytes, str]:
+    """The file of a pipeline, and what it is called.
+
+    Args:
+        pipeline: The path of a file, or what an uploaded pipeline is referred to as.
+
+    Raises:
+        BadInputError: If it is not there, or nothing is given.
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    if not pipeline:
+        raise BadInputError(
+            "No pipeline is given.",
+            "Give the name of an uploaded one (modelyard pipeline list), or the path of a file.",
+            code="PipelineMissing",
+        )
+    if pipelines.is_file(pipeline):
+        return reading.contents(Path(pipeline)), Path(pipeline).name
+    return pipelines.compiled(pipeline)
+
+
+def load(pipeline: str) -> Pipeline:
+    """A pipeline, which is valid.
+
+    Args:
+        pipeline: As for :func:`contents`.
 
     Raises:
         BadInputError: If there is none, or with everything that is wrong with it.
+        NotFoundError: With the code ``PipelineUnknown``.
     """
-    if not path:
-        raise BadInputError(
-            "No pipeline is given.", "Give the path of a compiled one.", code="PipelineMissing"
-        )
-    pipeline = reading.read(Path(path))
-    validation.check(pipeline)
-    return pipeline
+    found = reading.read_bytes(*contents(pipeline))
+    validation.check(found)
+    return found

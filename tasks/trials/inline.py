@@ -20,7 +20,7 @@ from infra.leashed import LeashServer
 from infra.script import Ended, Ending, Forwarder
 from registry import tracking, trial_runs
 from registry.trial_book import TrialBook
-from tasks import checkpoints, running, training
+from tasks import checkpoints, logs, running, training
 from tasks.following import following
 from tasks.parameters import Scalar
 from tasks.training import Workplace
@@ -250,7 +250,8 @@ class InlineLauncher(Launcher):
                 ended = self._execute(request, running_, running_.reports, retried=retried)
             return self._conclude(ended, request, running_, running_.reports)
         finally:
-            self._publish_log(request, place)
+            name = f"{self._setting.tuning}-{place.root.name}"
+            logs.publish(place.log, request.logs, name, self._setting.logger.warning)
 
     def _tell(self, number: int, metric: str, value: float) -> None:
         self._emit(Observed(number, metric, value))
@@ -381,14 +382,6 @@ class InlineLauncher(Launcher):
                 training.publish_output(request, place)
             place.mark_published()
         return False
-
-    def _publish_log(self, request: Training, place: Workplace) -> None:
-        try:
-            training.publish_log(request, place, f"{self._setting.tuning}-{place.root.name}")
-        except (ModelyardError, OSError) as error:  # the log is among the artifacts all the same
-            self._setting.logger.warning(
-                "The log was not copied to %s: %s", request.logs.uri, error
-            )
 
     def _poll(self) -> None:
         """Look every now and then for metrics that scripts push to MLflow themselves."""

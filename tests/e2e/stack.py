@@ -65,6 +65,7 @@ class Stack:
             "TMPDIR": str(self._place),  # GPUs too are free or not for this stack alone
             "MODELYARD_PREFECT_PORT": "0",
             "MODELYARD_MLFLOW_PORT": "0",
+            "MODELYARD_WEB_PORT": "0",
             **self.extra,
         }
 

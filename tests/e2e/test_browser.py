@@ -14,6 +14,7 @@ from tests.e2e.stack import ALGORITHMS, wait_for
 pytestmark = pytest.mark.e2e
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCREENSHOTS = Path(os.environ.get("MODELYARD_SCREENSHOTS", "/tmp/modelyard-screenshots"))
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -138,6 +139,26 @@ def test_a_tuning_is_started_from_the_form_and_its_trials_are_looked_at(stack, p
     page.goto(stack.show(run)["links"]["mlflow"])
     expect(page.get_by_text("trial 2", exact=True)).to_be_visible()
     shoot(page, "tuning-mlflow")
+
+
+def test_an_uploaded_pipeline_is_started_from_its_form(stack, page):
+    ui = stack.do("status")["links"]["prefect"]
+    shown = stack.do("pipeline", "upload", EXAMPLES / "pipelines" / "hello.yaml")
+    assert shown["state"] == "ACTIVE"
+    form(page, ui, "hello:1")
+    expect(page.get_by_text("The pipeline's own inputs.")).to_be_visible()
+    field(page, "recipient").fill("you")
+    field(page, "name").fill("greeted from the form")
+    shoot(page, "pipeline-form")
+    page.get_by_role("button", name="Submit").click()
+    run = stack.named("greeted from the form", timeout=30)
+    found = stack.wait_for_state(run, "COMPLETE")
+    assert found["result"]["outputs"] == {"Output": "Hello, you!"}
+    assert found["parameters"]["pipeline"] == "hello:1"
+    page.goto(f"{ui}/runs/flow-run/{run}")
+    expect(page.get_by_text("say-hello").first).to_be_visible()
+    shoot(page, "pipeline-run")
+    assert stack.do("pipeline", "delete", "hello")["deleted"]
 
 
 def test_cancel_in_the_ui_ends_a_script_that_ignores_sigterm(stack, page):

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
+from pipelines.launchers import mounting
 from tests.e2e.stack import kill, wait_for
 from tests.pipelines import corpus
 from tests.pipelines.corpus.components import IMAGE, add
 
 pytestmark = pytest.mark.e2e
+needs_mounts = pytest.mark.skipif(bool(mounting.impossible()), reason="no mounts")
 
 
 @dsl.component(base_image=IMAGE)
@@ -89,6 +91,43 @@ def test_one_runs_in_this_process(stack, tmp_path):
     assert found["outputs"] == module.OUTPUTS
 
 
+@needs_mounts
+def test_each_run_has_a_claim_of_its_own_and_leaves_none(stack, tmp_path):
+    path = written(tmp_path, "claimed")
+    for _ in range(2):
+        found = stack.do("pipeline", "run", path)
+        assert found["state"] == "COMPLETE", found
+        assert found["outputs"] == corpus.module("claimed").OUTPUTS
+        states = {task["name"]: task["state"] for task in found["tasks"]}
+        assert {states[name] for name in ("createpvc", "leave", "take", "deletepvc")} == {
+            "SUCCEEDED"
+        }
+        assert list((stack.home / "claims").iterdir()) == []
+
+
+@needs_mounts
+def test_secrets_are_blocks_of_prefect_s_and_told_nowhere(stack, tmp_path):
+    blocks = corpus.module("secrets").SECRETS
+    blocks = {"first": blocks["first"], "second": json.dumps(blocks["second"])}
+    code = (
+        "from flows.lifecycle import connected\n"
+        "from prefect.blocks.system import Secret\n"
+        "with connected():\n"
+        f"    for name, value in {blocks!r}.items():\n"
+        "        Secret(value=value).save(name)\n"
+    )
+    stack.python(code)
+
+    found = stack.do("pipeline", "run", written(tmp_path, "secrets"), "-p", "name=first")
+
+    assert found["state"] == "COMPLETE", found
+    assert found["outputs"] == corpus.module("secrets").OUTPUTS
+    assert "pass5" not in json.dumps(found)
+    folder = stack.home / "runs" / found["flow_run_id"]
+    texts = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert not [text for text in texts if b"pass5" in text]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -153,3 +192,80 @@ def test_killed_and_retried_nothing_that_had_ended_runs_again(stack, tmp_path):
     again = {name for name in before if after[name] > before[name]}
     assert len(again) <= 3  # what ran when it was killed
     assert max(after.values()) <= 2
+
+
+def test_an_uploaded_one_is_run_by_name_by_schedule_and_after_another_version(stack, tmp_path):
+    path = written(tmp_path, "adding")
+    name = "uploaded"
+    assert stack.do("pipeline", "upload", path, "--name", name)["state"] == "ACTIVE"
+    found = stack.do("pipeline", "run", name, "-p", "a=1")
+    assert found["outputs"] == {"Output": 8}
+    shown = stack.show(found["flow_run_id"])
+    assert shown["parameters"]["pipeline"] == f"{name}:1"
+    copied = stack.do("runs", "copy", found["flow_run_id"], "-p", "arguments.a=2")["flow_run_id"]
+    assert stack.wait_for_state(copied, "COMPLETE")["result"]["outputs"] == {"Output": 9}
+
+    stack.do("schedule", "create", name, name, "--interval", "3600", "-p", "arguments.a=5")
+    refused = stack.ask("pipeline", "delete", name)
+    assert refused.error["code"] == "HasSchedule"
+    stack.do("schedule", "trigger", name)
+    scheduled = wait_for(
+        lambda: next((row["run"] for row in stack.do("schedule", "show", name)["slots"]), None),
+        60,
+        "the schedule's run",
+    )
+    assert stack.wait_for_state(scheduled, "COMPLETE")["result"]["outputs"] == {"Output": 12}
+    assert stack.show(scheduled)["parameters"]["pipeline"] == f"{name}:1"
+    stack.do("schedule", "delete", name)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    again = stack.do("pipeline", "upload", written(other, "ordered"), "--name", name)
+    assert again["version"] == 2
+    assert stack.do("pipeline", "run", f"{name}:1", "-p", "a=1")["outputs"] == {"Output": 8}
+    assert [one["version"] for one in stack.do("pipeline", "versions", name)] == [2, 1]
+    stack.do("pipeline", "download", f"{name}:1", "-o", tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_bytes() == (tmp_path / "pipeline.yaml").read_bytes()
+    assert stack.do("pipeline", "delete", name)["deleted"]
+    assert stack.ask("pipeline", "run", name).error["code"] == "PipelineUnknown"
+
+
+def test_kubeflows_macros_are_filled_in_once(stack, tmp_path):
+    @dsl.component(base_image=IMAGE)
+    def say(text: str, path: str) -> str:
+        import pathlib
+
+        if not pathlib.Path(path).exists():
+            raise RuntimeError("not yet")
+        return text
+
+    @dsl.pipeline(name="macros")
+    def macros(text: str, path: str) -> str:
+        return say(text=text, path=path).output
+
+    path = written(tmp_path, macros)
+    stack.do("pipeline", "upload", path, "--name", "macros")
+    there = tmp_path / "there"
+    text = "[[RunUUID]] [[Index]] [[ScheduledTime.2006-01-02]] [[CurrentTime.15:04:05]]"
+    given = {"text": text, "path": str(there)}
+    stack.do(
+        "schedule", "create", "macros", "macros", "--interval", "3600",
+        "-p", f"arguments={json.dumps(given)}",
+    )  # fmt: skip
+    stack.do("schedule", "trigger", "macros")
+    run = wait_for(
+        lambda: next(
+            (row["run"] for row in stack.do("schedule", "show", "macros")["slots"]), None
+        ),
+        60,
+        "the schedule's run",
+    )
+    failed = stack.wait_for_state(run, "FAIL PIPELINE RUN")
+    there.touch()
+    stack.do("runs", "retry", run)
+    found = stack.wait_for_state(run, "COMPLETE")
+    slot = found["slot"]
+    said = found["result"]["outputs"]["Output"].split()
+    assert said[:3] == [run, "1", slot[:10]]
+    assert said[3] == failed["created"][11:19]
+    stack.do("schedule", "delete", "macros")

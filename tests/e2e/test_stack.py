@@ -45,7 +45,7 @@ def test_a_part_that_is_killed_comes_back_at_the_same_address(stack):
         parts = {part["name"]: part for part in status.json["parts"]}
         return status.code == 0 and parts[name]["restarts"] > restarts
 
-    for name in ("database", "prefect", "mlflow", "forkserver", "worker"):
+    for name in ("database", "prefect", "mlflow", "web", "forkserver", "worker"):
         before = stack.parts()[name]
         kill(before["pid"])
         restarted = functools.partial(back, name, before["restarts"])

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from tests.e2e.disturbing import ask, kill_one
 from tests.e2e.stack import Stack, flags, wait_for
 from tuning.search import Search
 from tuning.space import Parameter
@@ -49,61 +48,6 @@ class Tally:
         return not self.broken and not self.processes_left
 
 
-def _victims(stack: Stack, run: str) -> dict[str, list[psutil.Process]]:
-    kinds: dict[str, list[psutil.Process]] = collections.defaultdict(list)
-    for process in stack.processes():
-        try:
-            environment, command = process.environ(), " ".join(process.cmdline())
-        except (psutil.Error, OSError):
-            continue
-        part = environment.get("MODELYARD_PART", "").partition("@")[0]
-        if "MODELYARD_RUN" in environment:
-            kinds["script or its leash"].append(process)
-        elif part and "leash.py" not in command:
-            kinds[part].append(process)
-    pid = _executor(stack, run)
-    if pid:
-        kinds["tuning"] = [psutil.Process(pid)]
-    return kinds
-
-
-def _executor(stack: Stack, run: str) -> int | None:
-    """The process that holds the run's lock."""
-    lock = stack.home / "runs" / run / "executor.lock"
-    if not lock.exists():
-        return None
-    inode = lock.stat().st_ino
-    for line in Path("/proc/locks").read_text().splitlines():
-        words = line.split()
-        if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-            return int(words[4])
-    return None
-
-
-def kill_one(stack: Stack, run: str, chance: random.Random) -> str:
-    """Kill something that takes part in the run; what it was."""
-    kinds = _victims(stack, run)
-    weighted = sorted(kinds) + ["tuning"] * (3 if "tuning" in kinds else 0)
-    if not weighted:
-        return "nobody"
-    kind = chance.choice(weighted)
-    try:
-        chance.choice(kinds[kind]).kill()
-    except psutil.NoSuchProcess:
-        return "nobody"
-    return kind
-
-
-def _ask(stack: Stack, *arguments: str) -> Any:
-    """Ask until there is an answer: what is asked may just have been killed."""
-
-    def ask() -> Any:
-        answer = stack.ask(*arguments)
-        return answer.json if answer.code == 0 else None
-
-    return wait_for(ask, 120, " ".join(arguments))
-
-
 def _begins(ledger: Path) -> collections.Counter[str]:
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     return collections.Counter(line.split()[1] for line in lines if line.startswith("begins"))
@@ -127,7 +71,7 @@ def _start(stack: Stack, number: int, dispatch: str, ledger: Path) -> str:
         answer = stack.ask("run", "tune", *flags("trial", parameters))
         if answer.code == 0:
             return str(answer.json["flow_run_id"])
-        found = [row for row in _ask(stack, "runs", "list") if row["name"] == parameters["name"]]
+        found = [row for row in ask(stack, "runs", "list") if row["name"] == parameters["name"]]
         return str(found[0]["id"]) if found else None
 
     return wait_for(submit, 180, "the tuning to be accepted")
@@ -143,7 +87,7 @@ def soak_one(
     kills_left = chance.randint(2, 6)
     for _ in range(_MOST_ATTEMPTS):
         while True:
-            found = _ask(stack, "runs", "show", run)
+            found = ask(stack, "runs", "show", run)
             begins = _begins(ledger)
             for trial in (found["result"] or {}).get("trials", []):
                 if trial["state"] in _FINAL:
@@ -154,11 +98,11 @@ def soak_one(
             time.sleep(chance.uniform(0.1, 1.0))
             if kills_left and found["state"] == "RUNNING":
                 kills_left -= 1
-                tally.kills[kill_one(stack, run, chance)] += 1
+                tally.kills[kill_one(stack, run, chance, "tuning")] += 1
         if found["state"] == "COMPLETE":
             break
         tally.retries += 1
-        _ask(stack, "runs", "retry", run)
+        ask(stack, "runs", "retry", run)
     tally.tunings += 1
     tally.states[f"{found['state']} {found['detail']}"] += 1
     _judge(found, _begins(ledger), ended, tally)

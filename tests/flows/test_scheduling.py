@@ -11,9 +11,11 @@ from prefect.exceptions import ObjectNotFound
 
 from flows import scheduling
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from registry import deployments
+from registry import deployments, pipelines
 from schedules import verbs, views
 from schedules.files import FileInvalidError
+from tasks.pipelines import request as requests
+from tests.pipelines import corpus
 from tests.schedules.asking import at
 from tests.schedules.conftest import world  # noqa: F401 (a fixture)
 from tests.schedules.world import World
@@ -102,12 +104,40 @@ def test_what_it_would_refuse(given: dict[str, Any], told: str) -> None:
 
 
 @pytest.mark.parametrize("deployment", ["trian", "sync/gone", "tune", "tune/tune", "train/x"])
-def test_deployments_that_are_not_there(deployment: str) -> None:
+def test_deployments_that_are_not_there(deployment: str, world: World) -> None:  # noqa: F811
     with pytest.raises(NotFoundError) as raised:
         scheduling.check(deployment, {})
 
     assert raised.value.code == "DeploymentUnknown"
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("deployment", ["adding", "adding:1", "pipeline-run/adding:1"])
+def test_an_uploaded_pipeline(
+    deployment: str,
+    world: World,  # noqa: F811
+    prefect: Prefect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipelines.add("adding", corpus.compiled("adding"), "p.yaml", "digest")
+    prefect.found["pipeline-run/adding:1"] = SimpleNamespace()
+    flow = scheduling.catalogue.entry("pipeline-run").flow
+    monkeypatch.setattr(flow, "preflight", lambda request, _: requests.load(request.pipeline))
+    given = {"arguments": {"a": 1, "b": 2}, "name": "{{ slot }}{{$.currentTime}}"}
+    assert scheduling.check(deployment, given) == given
+    for wrong, code in (
+        ({**given, "pipeline": "another"}, "ParameterInvalid"),
+        ({**given, "odd": 1}, "ParameterUnknown"),
+    ):
+        with pytest.raises(ModelyardError) as raised:
+            scheduling.check(deployment, wrong)
+        assert raised.value.code == code
+
+
+def test_macros_of_pipelines_are_not_for_other_flows(train: list[Any]) -> None:
+    with pytest.raises(BadInputError) as raised:
+        scheduling.check("train", {"name": "{{$.currentTime.strftime('%Y')}}"})
+    assert raised.value.code == "MacroUnknown"
 
 
 @pytest.mark.parametrize("deployment", ["train", "train/train"])

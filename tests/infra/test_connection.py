@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -20,6 +21,17 @@ def test_the_environment_names_all_endpoints(monkeypatch: pytest.MonkeyPatch, ho
         monkeypatch.setenv(name, value)
 
     assert connection.from_environment() == _ENDPOINTS
+
+
+@pytest.mark.parametrize("web", ["", "http://127.0.0.1:3"])
+def test_the_pages_are_pointed_to_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch, home: Home, web: str
+) -> None:
+    endpoints = dataclasses.replace(_ENDPOINTS, web_url=web)
+    for name, value in connection.environment(endpoints, home).items():
+        monkeypatch.setenv(name, value)
+
+    assert connection.from_environment() == endpoints
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from infra import settings
         ("MODELYARD_POSTGRES_BIN", "/pg/bin", "postgres_bin", Path("/pg/bin")),
         ("MODELYARD_PREFECT_PORT", "0", "prefect_port", 0),
         ("MODELYARD_MLFLOW_PORT", "65535", "mlflow_port", 65535),
+        ("MODELYARD_WEB_PORT", "0", "web_port", 0),
         ("MODELYARD_REGION", "KR1", "region", "KR1"),
         ("MODELYARD_APPKEY", "key", "appkey", "key"),
         ("MODELYARD_STOP_GRACE_SECONDS", "0.5", "stop_grace_seconds", 0.5),
@@ -52,6 +53,7 @@ def test_every_setting_comes_from_its_variable(
     [
         ("MODELYARD_PREFECT_PORT", "65536"),
         ("MODELYARD_MLFLOW_PORT", "many"),
+        ("MODELYARD_WEB_PORT", "-1"),
         ("MODELYARD_STOP_GRACE_SECONDS", "0"),
         ("MODELYARD_MIN_FREE_MIB", "-1"),
         ("MODELYARD_LOG_LINES_PER_SECOND", "0"),

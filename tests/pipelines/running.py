@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.errors import NotFoundError
 from infra.settings import Settings
 from pipelines.artifacts import Bundle
-from pipelines.components import Components, Place
+from pipelines.claims import Claims
+from pipelines.components import Components
 from pipelines.environments import Environments
 from pipelines.execution import Execution, Leaf, Seen
+from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
 from pipelines.pipeline import Pipeline
+from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
 
@@ -60,15 +64,25 @@ class Threads:
 
 def run(
     pipeline: Pipeline,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, Any] | Bundle,
     folder: Path,
     *,
     environments: Path,
     parallel: int = 4,
+    root: str = "",
+    secrets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Ran:
-    """Run a pipeline to its end."""
+    """Run a pipeline to its end; ``folder`` is its home, and its run's folder."""
+
+    def secret(name: str) -> Mapping[str, str]:
+        if name not in (secrets or {}):
+            raise NotFoundError(f"There is no secret {name}.", code="SecretMissing")
+        return (secrets or {})[name]
+
     cancelled = threading.Event()
-    launcher = ProcessLauncher(Environments(environments), Settings(home=folder))
+    launcher = ProcessLauncher(
+        Environments(environments), Settings(home=folder), kept=Kept(folder, secret)
+    )
     lines: list[tuple[str, str]] = []
     facts = Facts(
         job_name="a run", job_resource_name=f"{pipeline.name}-1", job_id="1", root=str(folder),
@@ -76,12 +90,14 @@ def run(
         scheduled="2026-01-01T00:00:00Z", workspace=str(folder / "workspace"),
     )  # fmt: skip
     components = Components(
-        pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled
-    )
+        pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled,
+        claims=Claims(folder / "claims"), root=root,
+    )  # fmt: skip
+    components.check()
     work = Threads(components, parallel)
     try:
         end = Execution(pipeline, work, parallel=parallel, cancelled=cancelled).run(
-            Bundle(dict(arguments))
+            arguments if isinstance(arguments, Bundle) else Bundle(dict(arguments))
         )
     finally:
         launcher.close()

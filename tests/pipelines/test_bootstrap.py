@@ -148,3 +148,21 @@ def test_whose_code_is_in_the_image() -> None:
         ["python3", "-m", "kfp.dsl.executor_main", "--component_module_path", "/x.py"]
     )
     assert not bootstrap.is_in_image(["python3", "-m", "other"])
+
+
+class TestMore:
+    def test_code_is_added_after_the_component_s_own(self) -> None:
+        words = _compiled(base_image="python:3.11")
+        at = words.index("--executor_input")
+        command, arguments = words[:at], words[at:]
+
+        changed = bootstrap.with_more(command, arguments, "more()")
+
+        found = bootstrap.component([*changed, *arguments])
+        before = bootstrap.component(words)
+        assert found.source == f"{before.source}\n\nmore()"
+        assert found.installs == before.installs
+        assert found.arguments == before.arguments
+
+    def test_other_commands_stay(self) -> None:
+        assert bootstrap.with_more(["sh", "-c", "x"], ["y"], "more()") == ("sh", "-c", "x")

@@ -253,6 +253,13 @@ class TestValues:
             "nodeAffinity[0]",
         }  # fmt: skip
 
+    def test_two_volumes_at_one_place(self) -> None:
+        empty = [{"volumeName": name, "mountPath": path}
+                 for name, path in (("a", "/m"), ("b", "/m/"))]  # fmt: skip
+        with pytest.raises(PipelineInvalidError, match="/m/: Two volumes") as caught:
+            platform.resolve(platform.read({"emptyDirMounts": empty}), {})
+        assert caught.value.code == "PlatformInvalid"
+
     def test_a_claim_without_a_name(self) -> None:
         settings = platform.read(
             {"pvcMount": [{"mountPath": "/m", "pvcNameParameter": _input("p")}]}

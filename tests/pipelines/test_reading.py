@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 import stat
@@ -12,6 +13,7 @@ from infra.errors import BadInputError
 from pipelines import documents, packages, reading
 from pipelines.faults import PipelineInvalidError
 from tests.pipelines import corpus
+from tests.pipelines.mutating import loaded, read
 
 
 def _refused(data: bytes, name: str = "p.yaml") -> BadInputError:
@@ -80,6 +82,16 @@ class TestRead:
         assert found.config["workspace"]["size"] == "1Gi"
         assert found.config["workspace"]["kubernetes"]["pvcSpecPatch"]["storageClassName"]
         assert found.config["activeDeadlineSeconds"] == 3600
+
+    def test_what_other_releases_write_is_left_out(self) -> None:
+        documents = copy.deepcopy(loaded("workspace"))
+        documents[0]["root"]["dag"]["tasks"]["leave"]["taskInfo"]["taskName"] = "leave"
+        config = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
+        config |= {"semaphoreKey": "one", "mutexName": "two", "maxActiveRuns": 3}
+
+        found = read(documents)
+        assert found.config == read(loaded("workspace")).config
+        assert found.spec == read(loaded("workspace")).spec
 
     def test_executors_are_parsed(self) -> None:
         found = reading.read_bytes(corpus.compiled("adding"), "p.yaml")

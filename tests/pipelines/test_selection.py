@@ -172,19 +172,36 @@ class TestArtifactItems:
 class TestIterations:
     def test_each_is_given_its_item_beside_what_the_task_is_given(self):
         task = ir.PipelineTaskSpec(parameter_iterator=OF_INPUT)
-        each = selection.iterations(task, Bundle({"rows": [1, {"a": 2}], "x": "y"}, {"f": ONE}))
+        given = Bundle({"rows": [1, {"a": 2}], "x": "y"}, {"f": ONE})
+        each = selection.iterations(task, given, ir.ComponentSpec())
         assert [one.parameters["item"] for one in each] == [1, {"a": 2}]
         assert all(one.parameters["x"] == "y" and one.artifacts == {"f": ONE} for one in each)
 
     def test_artifacts_too(self):
         task = ir.PipelineTaskSpec(artifact_iterator=OF_ARTIFACTS)
-        each = selection.iterations(task, Bundle({"x": "y"}, {"files": [ONE, TWO]}))
+        given = Bundle({"x": "y"}, {"files": [ONE, TWO]})
+        each = selection.iterations(task, given, ir.ComponentSpec())
         assert [one.artifacts["file"] for one in each] == [ONE, TWO]
         assert all(one.parameters == {"x": "y"} for one in each)
 
     def test_there_may_be_none(self):
         task = ir.PipelineTaskSpec(parameter_iterator=raw("[]"))
-        assert selection.iterations(task, Bundle()) == []
+        assert selection.iterations(task, Bundle(), ir.ComponentSpec()) == []
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_the_whole_list_is_given_where_it_is_asked_for(self, asked):
+        parameters = {"a": {"componentInputParameter": "rows" if asked else "item"}}
+        artifacts = {"b": {"componentInputArtifact": "files" if asked else "file"}}
+        inputs = {"parameters": parameters, "artifacts": artifacts}
+        body = parsed(ir.ComponentSpec, {"dag": {"tasks": {"t": {"inputs": inputs}}}})
+        given = Bundle({"rows": [1, 2]}, {"files": [ONE]})
+
+        of_rows = ir.PipelineTaskSpec(parameter_iterator=OF_INPUT)
+        (first, _) = selection.iterations(of_rows, given, body)
+        assert first.parameters == {"item": 1} | ({"rows": [1, 2]} if asked else {})
+        of_files = ir.PipelineTaskSpec(artifact_iterator=OF_ARTIFACTS)
+        (only,) = selection.iterations(of_files, given, body)
+        assert only.artifacts == {"file": ONE} | ({"files": [ONE]} if asked else {})
 
 
 DEFINED = parsed(
@@ -281,9 +298,9 @@ class TestWhatKfpCompiles:
             ] != "a":  # fmt: skip
                 continue
             each = [Bundle(inputs)]
-            if task.WhichOneof("iterator"):
-                each = selection.iterations(task, Bundle(inputs))
             component = spec.components[task.component_ref.name]
+            if task.WhichOneof("iterator"):
+                each = selection.iterations(task, Bundle(inputs), component)
             for one in each:
                 if component.WhichOneof("implementation") == "dag":
                     yield from self.said(spec, component.dag, one.parameters)

@@ -41,6 +41,20 @@ class TestSound:
 
         assert faults_of("ordered", set_at(f"{_ROOT}/echo/inputs/parameters/text", value)) == []
 
+    def test_old_compilers_declare_one_of_what_a_loop_collects(self) -> None:
+        loop = (
+            "components/comp-for-loop-2/outputDefinitions/parameters/pipelinechannel--add-Output"
+        )
+
+        assert faults_of("loops", set_at(f"{loop}/parameterType", "NUMBER_INTEGER")) == []
+
+    def test_what_is_collected_is_declared_as_a_list_outside_of_loops_too(self) -> None:
+        made = loaded("conditional_collection")[0]["components"]["comp-condition-4"]
+
+        (declared,) = made["outputDefinitions"]["parameters"].values()
+        assert declared["parameterType"] == "LIST"
+        assert validation.faults(read(loaded("conditional_collection"))) == []
+
 
 # A pipeline of the corpus, what is changed in it, where the fault is, and a part of what it says.
 _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [

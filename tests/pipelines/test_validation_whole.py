@@ -55,6 +55,18 @@ class TestPlatform:
         assert [fault.place for fault in found] == [self._PLACE + place]
         assert told in str(found[0])
 
+    def test_a_circle_through_a_setting(self) -> None:
+        documents = copy.deepcopy(loaded("kubernetes"))
+        tasks = documents[0]["root"]["dag"]["tasks"]
+        tasks["name-secret"]["dependentTasks"] = ["echo"]
+        tasks["echo"].pop("dependentTasks", None)
+
+        found = validation.faults(read(documents))
+
+        assert [fault.problem for fault in found] == [
+            "They wait for each other: echo → name-secret → echo."
+        ]
+
     def test_a_workspace_without_a_size(self) -> None:
         path = "platforms/kubernetes/pipelineConfig/workspace/size"
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import Flow, FlowRun, State
@@ -75,6 +76,7 @@ class PrefectClient:
     def __init__(self) -> None:
         self.runs: dict[UUID, FlowRun] = {}
         self.flows: dict[UUID, Flow] = {}
+        self.artifacts: dict[str, str] = {}
 
     @classmethod
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> PrefectClient:
@@ -114,6 +116,16 @@ class PrefectClient:
             or (wanted.id is not None and run.id in (wanted.id.any_ or []))
             or (wanted.name is not None and run.name in (wanted.name.any_ or []))
         ]
+
+    def request(self, verb: str, path: str, **given: Any) -> httpx.Response:
+        """Prefect's artifacts, by the ids of their runs."""
+        if verb == "DELETE":
+            self.artifacts.pop(given["path_params"]["id"])
+            return httpx.Response(204)
+        (wanted,) = given["json"]["artifacts"]["flow_run_id"]["any_"]
+        limit = given["json"]["limit"]
+        found = [{"id": one} for one, run_id in self.artifacts.items() if run_id == wanted]
+        return httpx.Response(200, json=found[:limit])
 
     def delete_flow_run(self, run_id: UUID) -> None:
         del self.runs[run_id]

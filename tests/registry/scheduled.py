@@ -9,10 +9,10 @@ from registry.schedules import ScheduleModel
 from tests.registry.fake_runs import new_id
 
 
-def scheduled(name: str, parameters: dict[str, Any]) -> ScheduleModel:
+def scheduled(name: str, parameters: dict[str, Any], deployment: str = "train") -> ScheduleModel:
     now = datetime.now(UTC)
     return ScheduleModel(
-        id=new_id(), name=name, description="", deployment="train", parameters=parameters,
+        id=new_id(), name=name, description="", deployment=deployment, parameters=parameters,
         trigger={}, policy={}, enabled=True, decided_until=0, next_slot=None, created_at=now,
         created_by="me", changed_at=now, changed_by="me",
     )  # fmt: skip

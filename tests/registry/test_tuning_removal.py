@@ -12,7 +12,15 @@ from prefect.states import Cancelled, Cancelling, Crashed, Running, Scheduled
 
 from infra import home as homes
 from infra.errors import ConflictError
-from registry import deletion, history, model_versions, models, runs, tracking, trials
+from registry import (
+    deletion,
+    history,
+    model_versions,
+    models,
+    run_remains,
+    tracking,
+    trials,
+)
 from registry.models import Making
 from tests.registry.fake_runs import PrefectClient, killed
 from tests.registry.server import MlflowServer
@@ -169,7 +177,8 @@ def test_interrupted_it_is_repeated(
         elif step == "the trials in the pool":
             patch.setattr(prefect, "delete_flow_run", stopping_at(in_pool[1][0], delete_flow_run))
         elif step == "the files of the trials in the pool":
-            patch.setattr(runs, "_remove_files", stopping_at(in_pool[0][0], runs._remove_files))
+            stopping = stopping_at(in_pool[0][0], run_remains.remove_files)
+            patch.setattr(run_remains, "remove_files", stopping)
         elif step == "the rows":
             patch.setattr(trials, "remove", killed)
         elif step == "the tuning in MLflow":

@@ -62,7 +62,6 @@ def test_macros_are_found_wherever_a_text_is() -> None:
         ("{{ slot.strftime('a' + 'b') }}", "MacroUnknown"),
         ("{{ slot.__class__ }}", "MacroUnknown"),
         ("{{ workflow.uid }}", "MacroUnknown"),
-        ("{{$.scheduledTime.strftime('%Y')}}", "MacroUnknown"),
         ("fine {{ slot }} and {{ not }}", "MacroUnknown"),
         ("{{ slot.strftime('%Q') }}", "MacroFormatInvalid"),
         ("{{ slot.strftime('%') }}", "MacroFormatInvalid"),
@@ -88,3 +87,12 @@ def test_formats_are_those_of_the_standard_library_in_english(
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=days, seconds=seconds)
 
     assert macros.strftime(at, f"<%{directive}>") == at.strftime(f"<%{directive}>")
+
+
+@pytest.mark.parametrize("text", ["{{$.scheduledTime.strftime('%Y')}}", "{{ $.currentTime }}"])
+def test_what_a_pipeline_fills_in_itself_is_left_and_found(text: str) -> None:
+    assert macros.fill({"in": [f"{text} {{{{ slot }}}}"]}, _SLOT) == {
+        "in": [f"{text} {macros.fill('{{ slot }}', _SLOT)}"]
+    }
+    assert macros.foreign({"a": 1, "in": ["{{ slot }}", f"x {text}"]}) == text
+    assert macros.foreign({"a": None, "in": ["{{ slot }}"]}) == ""

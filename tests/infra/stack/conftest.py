@@ -28,7 +28,11 @@ def supervised(home: Home, monkeypatch: pytest.MonkeyPatch) -> Supervised:
     ) -> AsyncIterator[Stack]:
         monkeypatch.setattr(supervisor.parts_module, "build", lambda *_: list(parts))
         settings = Settings(
-            home=home.root, prefect_port=0, mlflow_port=0, start_timeout_seconds=timeout
+            home=home.root,
+            prefect_port=0,
+            mlflow_port=0,
+            web_port=0,
+            start_timeout_seconds=timeout,
         )
         task = asyncio.create_task(supervisor.supervise(home, settings, lasting=lasting))
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -10,13 +11,16 @@ from infra.settings import Settings
 from infra.stack import parts
 from infra.stack.parts import Part
 
-_ENDPOINTS = Endpoints("http://127.0.0.1:1/api", "http://127.0.0.1:2", "postgresql+psycopg://x")
+_ENDPOINTS = Endpoints(
+    "http://127.0.0.1:1/api", "http://127.0.0.1:2", "postgresql+psycopg://x", "http://127.0.0.1:3"
+)
 
 
 @pytest.fixture
 def built(home: Home) -> list[Part]:
-    with parts.bind(0) as prefect, parts.bind(0) as mlflow:
-        return parts.build(home, Settings(home=home.root), _ENDPOINTS, prefect, mlflow)
+    with contextlib.ExitStack() as held:
+        listeners = {name: held.enter_context(parts.bind(0)) for name in parts.SERVERS}
+        return parts.build(home, Settings(home=home.root), _ENDPOINTS, listeners)
 
 
 def test_a_free_port_is_taken() -> None:
@@ -54,6 +58,13 @@ def test_a_private_stack_needs_nothing_of_what_runs_flows(built: list[Part]) -> 
 
     assert private == {"database", "prefect", "mlflow"}
     assert all(set(part.needs) <= private for part in built if part.name in private)
+
+
+def test_each_server_has_its_own_socket(built: list[Part]) -> None:
+    sockets = {part.name: part.sockets for part in built if part.sockets}
+
+    assert set(sockets) == set(parts.SERVERS)
+    assert len(set(sockets.values())) == len(parts.SERVERS)
 
 
 def test_no_part_hears_the_callers_prefect_or_mlflow(

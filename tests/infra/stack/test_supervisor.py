@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import threading
@@ -404,6 +405,21 @@ def test_the_control_socket_is_its_users_only(supervised: Supervised, home: Home
         async with supervised(part("server")) as stack:
             await stack.call()
             assert (home.sockets / "control.sock").stat().st_mode & 0o777 == 0o600
+
+    run(test())
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_each_server_is_linked_to_where_it_is_served(
+    supervised: Supervised, home: Home, lasting: bool
+) -> None:
+    async def test() -> None:
+        async with supervised(part("server"), lasting=lasting) as stack:
+            status = await (await stack.call()).ask("hold")
+            ports = json.loads((home.root / "ports.json").read_text())
+            assert set(ports) == {"prefect", "mlflow", "web"}
+            shown = {"prefect", "mlflow", "web"} if lasting else {"prefect", "mlflow"}
+            assert status["links"] == {name: f"http://127.0.0.1:{ports[name]}" for name in shown}
 
     run(test())
 

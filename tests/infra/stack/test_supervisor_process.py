@@ -26,7 +26,8 @@ _TREE = f"setsid sh -c 'echo $$ > far; exec sleep 600' & echo $$ > near; touch u
 
 
 def _start_process(home: Home, script: str) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "MODELYARD_PREFECT_PORT": "0", "MODELYARD_MLFLOW_PORT": "0"}
+    ports = {f"MODELYARD_{name}_PORT": "0" for name in ("PREFECT", "MLFLOW", "WEB")}
+    env = {**os.environ, **ports}
     return subprocess.Popen([sys.executable, "-c", _PROCESS, script], env=env, cwd=home.root)
 
 

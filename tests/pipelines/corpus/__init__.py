@@ -2,7 +2,8 @@
 
 ``OUTPUTS`` are the root's output parameters after a run with ``ARGUMENTS``; None where the
 pipeline needs a cluster, and is only read. ``{folder}`` in an argument is an empty folder.
-``STATE``, where it is there, is ``FAILED``.
+``STATE``, where it is there, is ``FAILED``. ``SECRETS`` and ``CONFIG_MAPS`` are what it finds by
+name, with their keys; ``MOUNTS`` says that it wants volumes.
 """
 
 import functools

@@ -1,3 +1,19 @@
+from __future__ import annotations
+
 import pytest
 
+from infra.settings import Settings
+from pipelines.environments import Environments
+
 pytest.register_assert_rewrite("tests.pipelines.launchers.contract")
+
+
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
+    """Environments that all tests here share: none of them is written to once it is made."""
+    return Environments(tmp_path_factory.mktemp("environments"))
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(stop_grace_seconds=0.5, gpus="none")

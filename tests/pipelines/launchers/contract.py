@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from infra.errors import BadInputError, NotFoundError
+from infra.errors import BadInputError, ModelyardError, NotFoundError
 from pipelines.launchers.base import Ended, Launcher, Resources
+from pipelines.launchers.kept import Kept
 from tests.pipelines.launchers.jobs import run, shell
 from tests.processes import eventually, pid_in, runs
 
@@ -22,15 +24,27 @@ while :; do sleep 1; done
 """
 
 
-def secret(name: str, key: str) -> str:
+def secret(name: str) -> dict[str, str]:
     if name != "known":
         raise NotFoundError(f"There is no secret {name}.", code="SecretMissing")
-    return f"hidden-{key}"
+    return {"token": "hidden-token", "two.lines": "hidden\nlines"}
+
+
+def mounts(**volumes: dict[str, object]) -> dict[str, list[dict[str, object]]]:
+    """Volumes, each mounted at a folder of its name."""
+    return {
+        "volumes": [{"name": name, **volume} for name, volume in volumes.items()],
+        "volumeMounts": [{"name": name, "mountPath": f"/{name}"} for name in volumes],
+    }
 
 
 class Contract:
     @pytest.fixture
-    def launcher(self) -> Launcher:
+    def kept(self, tmp_path: Path) -> Kept:
+        return Kept(tmp_path / "home", secret)
+
+    @pytest.fixture
+    def launcher(self, kept: Kept) -> Launcher:
         raise NotImplementedError
 
     def test_a_job_that_ends_well(self, launcher: Launcher, tmp_path: Path) -> None:
@@ -184,57 +198,118 @@ class Contract:
             launcher.run(job, print, threading.Event())
         assert caught.value.code == "SecretMissing"
 
+    def test_a_secret_without_a_key(self, launcher: Launcher, tmp_path: Path) -> None:
+        reference = {"secretKeyRef": {"name": "known", "key": "other"}}
+        settings = {"env": [{"name": "A", "valueFrom": reference}]}
+        with pytest.raises(NotFoundError, match="The secret known has no key other"):
+            run(launcher, shell(tmp_path / "job", "true", kubernetes=settings))
+
+    def test_config_maps_are_variables(
+        self, launcher: Launcher, kept: Kept, tmp_path: Path
+    ) -> None:
+        def wanted(name: str, key: str, optional: bool) -> dict[str, object]:
+            reference = {"name": name, "key": key, "optional": optional}
+            return {"name": f"{name}_{key}".upper(), "valueFrom": {"configMapKeyRef": reference}}
+
+        folder = tmp_path / "home" / "configmaps" / "known"
+        folder.mkdir(parents=True)
+        (folder / "word").write_text("said")
+        (folder / "bytes").write_bytes(b"\xff")
+        settings = {"env": [wanted("known", "word", False), wanted("gone", "x", True)]}
+        job = shell(tmp_path / "job", 'echo "$KNOWN_WORD|$GONE_X"', kubernetes=settings)
+        assert run(launcher, job) == (Ended(0), ["said|"])
+
+        for name, key, code in (
+            ("gone", "x", "ConfigMapMissing"),
+            ("known", "x", "ConfigMapMissing"),
+            ("known", "bytes", "ConfigMapNotText"),
+            ("../known", "word", "ConfigMapMissing"),
+        ):
+            job = shell(tmp_path / "job", "true", kubernetes={"env": [wanted(name, key, False)]})
+            with pytest.raises(ModelyardError) as caught:
+                run(launcher, job)
+            assert caught.value.code == code
+
+    def test_facts_of_a_pod_are_variables(self, launcher: Launcher, tmp_path: Path) -> None:
+        paths = {
+            "NAME": "metadata.name", "SPACE": "metadata.namespace", "UID_": "metadata.uid",
+            "TEAM": "metadata.labels['team']", "NONE": "metadata.annotations['none']",
+            "IP": "status.podIP", "NODE": "spec.nodeName",
+        }  # fmt: skip
+        settings = {
+            "env": [
+                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+                for name, path in paths.items()
+            ],
+            "metadata": {"labels": {"team": "blue"}},
+        }
+        script = 'echo "$NAME|$SPACE|$UID_|$TEAM|$NONE|$IP|$NODE"'
+        found = []
+        for number in (1, 1, 2):
+            job = shell(tmp_path / f"job{number}", script, kubernetes=settings)
+            found.append(run(launcher, job)[1][-1].split("|"))
+
+        assert found[0] == found[1]
+        assert found[0][0].startswith("the-task-")
+        assert found[0][0] != found[2][0]
+        assert found[0][2] != found[2][2]
+        assert found[0][1] == "default"
+        assert found[0][3:] == ["blue", "", "127.0.0.1", socket.gethostname()]
+
     def test_what_has_no_use_here_is_told_once(self, launcher: Launcher, tmp_path: Path) -> None:
         settings = {
             "nodeSelector": {"kind": "fast"},
-            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "tolerations": [{"operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}},
+            "imagePullSecrets": [{"name": "registry"}],
+            "metadata": {"labels": {"a": "b"}},
         }
-        job = shell(tmp_path / "job", 'echo "[$POD]"', kubernetes=settings)
+        job = shell(tmp_path / "job", "echo ran", kubernetes=settings)
 
+        told = ["node selectors", "tolerations", "affinities", "image pull secrets",
+                "labels and annotations of pods"]  # fmt: skip
         assert run(launcher, job)[1] == [
-            "On this machine there is no use for node selectors.",
-            "On this machine there is no use for the variable POD.",
-            "[]",
+            *(f"On this machine there is no use for {what}." for what in told),
+            "ran",
         ]
-        assert run(launcher, job)[1] == ["[]"]
+        assert run(launcher, job)[1] == ["ran"]
 
-    @pytest.mark.parametrize(
-        ("settings", "what"),
-        [
-            (
-                {
-                    "env": [
-                        {
-                            "name": "A",
-                            "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}},
-                        }
-                    ]
-                },
-                "a config map's value in A",
-            ),
-            (
-                {
-                    "volumes": [
-                        {"name": "v", "persistentVolumeClaim": {"claimName": "claim"}},
-                        {"name": "s", "secret": {"secretName": "x", "optional": True}},
-                        {"name": "m", "emptyDir": {"medium": "Memory"}},
-                    ],
-                    "volumeMounts": [
-                        {"name": "v", "mountPath": "/data"},
-                        {"name": "s", "mountPath": "/secret"},
-                        {"name": "m", "mountPath": "/dev/shm"},
-                    ],
-                },
-                "a mount at /data,",
-            ),
-        ],
-    )
-    def test_what_only_a_cluster_has_is_refused(
-        self, launcher: Launcher, tmp_path: Path, settings: dict[str, object], what: str
-    ) -> None:
-        with pytest.raises(BadInputError, match=what) as caught:
+    def test_what_only_a_cluster_has_is_refused(self, launcher: Launcher, tmp_path: Path) -> None:
+        reference = {"fieldRef": {"fieldPath": "spec.schedulerName"}}
+        settings = {"env": [{"name": "A", "valueFrom": reference}]}
+        with pytest.raises(BadInputError, match=r"spec\.schedulerName in A") as caught:
             launcher.check(shell(tmp_path / "job", "true", kubernetes=settings))
         assert caught.value.code == "PlatformUnsupported"
+
+    @pytest.mark.parametrize(
+        ("volume", "code"),
+        [
+            ({"persistentVolumeClaim": {"claimName": "gone"}}, "ClaimMissing"),
+            ({"persistentVolumeClaim": {"claimName": "../x"}}, "ClaimInvalid"),
+            ({"secret": {"secretName": "gone", "optional": False}}, "SecretMissing"),
+            ({"configMap": {"name": "gone"}}, "ConfigMapMissing"),
+        ],
+    )
+    def test_a_volume_that_is_not_there(
+        self, launcher: Launcher, tmp_path: Path, volume: dict[str, object], code: str
+    ) -> None:
+        job = shell(tmp_path / "job", "true", kubernetes=mounts(here=volume))
+        with pytest.raises(ModelyardError) as caught:
+            run(launcher, job)
+        assert caught.value.code == code
+
+    def test_a_part_of_a_claim_is_no_way_out_of_it(
+        self, launcher: Launcher, kept: Kept, tmp_path: Path
+    ) -> None:
+        claim = kept.claims.folder / "mine"
+        claim.mkdir(parents=True)
+        (claim / "away").symlink_to(tmp_path)
+        settings = mounts(here={"persistentVolumeClaim": {"claimName": "mine"}})
+        settings["volumeMounts"][0]["subPath"] = "away/x"
+        with pytest.raises(BadInputError) as caught:
+            run(launcher, shell(tmp_path / "job", "true", kubernetes=settings))
+        assert caught.value.code == "LinkPointsOutside"
+        assert not (tmp_path / "x").exists()
 
     def test_more_than_the_machine_has_is_refused(
         self, launcher: Launcher, tmp_path: Path

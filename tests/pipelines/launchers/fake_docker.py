@@ -29,7 +29,8 @@ def _options() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", action="store_true", required=True)
     for name in ("name", "workdir", "env-file"):
         parser.add_argument(f"--{name}", required=True)
-    for name in ("cpus", "memory", "memory-reservation", "gpus", "pull", "entrypoint"):
+    for name in ("cpus", "memory", "memory-reservation", "gpus", "pull", "entrypoint",
+                 "shm-size", "user"):  # fmt: skip
         parser.add_argument(f"--{name}")
     for name in ("label", "mount", "env"):
         parser.add_argument(f"--{name}", action="append", default=[])
@@ -66,11 +67,19 @@ def _run(arguments: list[str]) -> int:
     if given.image.startswith("odd"):
         _fail(125, "Error response from daemon: something odd.")
     mounts = []
+    found: dict[str, dict[str, str]] = {}
     for text in given.mount:
         fields = dict(part.partition("=")[::2] for part in next(csv.reader([text])))
+        if fields["type"] == "tmpfs":
+            assert not {"source", "readonly"} & set(fields)
+            continue
         assert fields["type"] == "bind"
-        assert Path(fields["source"]).exists(), fields["source"]
+        source = Path(fields["source"])
+        assert source.exists(), source
         mounts.append(Path(fields["target"]))
+        if "readonly" in fields and source.is_dir():
+            found[fields["target"]] = {one.name: one.read_text() for one in source.iterdir()}
+    (STATE / "mounted").write_text(json.dumps(found))
     assert any(Path(given.workdir).is_relative_to(mount) for mount in mounts)
     words = [given.entrypoint, *given.words] if given.entrypoint else ["image-s-own", *given.words]
     try:

@@ -14,7 +14,8 @@ import pytest
 from infra.errors import BadInputError, ModelyardError
 from pipelines.launchers.base import Job, Launcher, Resources
 from pipelines.launchers.docker import DockerLauncher
-from tests.pipelines.launchers.contract import Contract, secret
+from pipelines.launchers.kept import Kept
+from tests.pipelines.launchers.contract import Contract, mounts
 from tests.pipelines.launchers.jobs import run, shell
 
 
@@ -48,8 +49,8 @@ def _value(call: list[str], option: str) -> list[str]:
 
 class TestDockerLauncher(Contract):
     @pytest.fixture
-    def launcher(self, state: Path) -> Launcher:
-        return DockerLauncher(secret=secret, grace_seconds=0.5)
+    def launcher(self, state: Path, kept: Kept) -> Launcher:  # type: ignore[override]
+        return DockerLauncher(kept=kept, grace_seconds=0.5)
 
     def test_the_command_line(self, launcher: Launcher, state: Path, tmp_path: Path) -> None:
         (tmp_path / "made").mkdir()
@@ -80,6 +81,53 @@ class TestDockerLauncher(Contract):
         assert _value(call, "--memory-reservation") == [str(2**29)]
         assert _value(call, "--gpus") == ["2"]
         assert _value(call, "--pull") == ["always"]
+
+    def test_volumes(self, launcher: Launcher, kept: Kept, state: Path, tmp_path: Path) -> None:
+        (kept.claims.folder / "mine").mkdir(parents=True)
+        config = tmp_path / "home" / "configmaps" / "c"
+        config.mkdir(parents=True)
+        (config / "key").write_text("text")
+        settings = mounts(
+            claim={"persistentVolumeClaim": {"claimName": "mine"}},
+            secret={"secret": {"secretName": "known"}},
+            config={"configMap": {"name": "c"}},
+            empty={"emptyDir": {}},
+            memory={"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            passing={"ephemeral": {"volumeClaimTemplate": {}}},
+            shm={"emptyDir": {"medium": "Memory", "sizeLimit": "2Mi"}},
+        )
+        settings["volumeMounts"][0]["subPath"] = "part"
+        settings["volumeMounts"][-1]["mountPath"] = "/dev/shm"
+        settings["securityContext"] = {"runAsUser": 1000, "runAsGroup": 0}
+        job = shell(tmp_path / "job", "echo ran", kubernetes=settings)
+
+        lines = run(launcher, job)[1]
+
+        assert lines == [
+            "On this machine there is no use for the size of the volume at /passing.", "ran"
+        ]  # fmt: skip
+        call = _call(state)
+        own = tmp_path / "job" / ".modelyard-volumes"
+        said = _value(call, "--mount")
+        files = [one for one in said if one.endswith(("/secret,readonly", "/config,readonly"))]
+        assert [one for one in said if one not in files] == [
+            f"type=bind,source={kept.claims.folder}/mine/part,target=/claim",
+            f"type=bind,source={own}/empty,target=/empty",
+            "type=tmpfs,target=/memory,tmpfs-size=1048576",
+            f"type=bind,source={own}/passing,target=/passing",
+            f"type=bind,source={tmp_path}/job,target={tmp_path}/job",
+        ]
+        assert len(files) == 2
+        for one in files:
+            assert not Path(one.split(",")[1].removeprefix("source=")).exists()
+        assert _value(call, "--shm-size") == [str(2 * 2**20)]
+        assert _value(call, "--user") == ["1000:0"]
+        assert json.loads((state / "mounted").read_text()) == {
+            "/secret": {"token": "hidden-token", "two.lines": "hidden\nlines"},
+            "/config": {"key": "text"},
+        }
+        assert "hidden" not in (state / "calls").read_text()
+        assert not own.exists()
 
     def test_no_value_of_a_variable_is_in_a_command_line(
         self, launcher: Launcher, state: Path, tmp_path: Path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from infra.errors import BadInputError
 from infra.settings import Settings
 from pipelines.environments import Environments
 from pipelines.launchers.base import Ended, Job, Launcher, Resources
+from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
-from tests.pipelines.launchers.contract import DETACHED, Contract, secret
+from tests.pipelines.launchers.contract import DETACHED, Contract
 from tests.pipelines.launchers.jobs import output, python, run, shell
 from tests.processes import eventually, pid_in, runs
 
@@ -26,23 +28,12 @@ _ROOT = Path(__file__).parents[3]
 _ANSWER = "def run() -> str:\n    return 'answer'\n"
 
 
-@pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
-    """Environments that all tests here share: none of them is written to once it is made."""
-    return Environments(tmp_path_factory.mktemp("environments"))
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(stop_grace_seconds=0.5, gpus="none")
-
-
 class TestProcessLauncher(Contract):
     @pytest.fixture
-    def launcher(
-        self, environments: Environments, settings: Settings
+    def launcher(  # type: ignore[override]
+        self, environments: Environments, settings: Settings, kept: Kept
     ) -> Iterator[ProcessLauncher]:
-        launcher = ProcessLauncher(environments, settings, secret=secret)
+        launcher = ProcessLauncher(environments, settings, kept=kept)
         yield launcher
         launcher.close()
 
@@ -122,50 +113,6 @@ class TestCheck:
         self, launcher: Launcher, tmp_path: Path
     ) -> None:
         launcher.check(dataclasses.replace(python(tmp_path, _ANSWER), image="mine:1"))
-
-    def test_gpus(self, environments: Environments, tmp_path: Path) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=2)
-        job = shell(tmp_path, "", resources=asked)
-        ProcessLauncher(environments, Settings(gpus="0,1")).check(job)
-        with pytest.raises(BadInputError, match=r"2 of nvidia\.com/gpu, and this machine has 1"):
-            ProcessLauncher(environments, Settings(gpus="0")).check(job)
-
-
-class TestGpus:
-    @pytest.fixture
-    def launcher(self, environments: Environments) -> Iterator[ProcessLauncher]:
-        # A name that no other run of the machine waits for.
-        launcher = ProcessLauncher(
-            environments, Settings(stop_grace_seconds=0.5, gpus=f"test-{os.getpid()}")
-        )
-        yield launcher
-        launcher.close()
-
-    def test_a_job_sees_its_own_and_one_that_waits_can_be_stopped(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=1)
-        holds = 'echo "$CUDA_VISIBLE_DEVICES"; while [ ! -e go ]; do sleep 0.02; done'
-        first = shell(tmp_path / "first", holds, resources=asked)
-        second = shell(tmp_path / "second", "echo begun", resources=asked)
-        cancelled = threading.Event()
-        seen: list[str] = []
-        waited: list[str] = []
-
-        def waiting(line: str) -> None:
-            waited.append(line)
-            cancelled.set()
-
-        with ThreadPoolExecutor(1) as pool:
-            holding = pool.submit(launcher.run, first, seen.append, threading.Event())
-            eventually(lambda: seen, "the first runs")
-            stopped = launcher.run(second, waiting, cancelled)
-            (tmp_path / "first" / "go").touch()
-            assert holding.result() == Ended(0)
-
-        assert seen == [f"test-{os.getpid()}"]
-        assert waited == [f"Waiting for a GPU: test-{os.getpid()} by the-task"]
-        assert stopped == Ended(-signal.SIGTERM, "It was stopped before it began.")
 
 
 class TestEnvironment:
@@ -302,6 +249,29 @@ def run():
         assert (tmp_path / "job" / "thread").exists()
         assert (tmp_path / "job" / "atexit").exists()
 
+    @pytest.mark.parametrize(
+        "packages",
+        [
+            "'kfp==2.1.3' '--no-deps' 'typing-extensions>=3.7.4,<5; python_version<\"3.9\"'",
+            "'kfp==2.0.0-beta.14' '--no-deps'",
+        ],
+    )
+    def test_an_older_executor_is_not_used(
+        self, launcher: Launcher, tmp_path: Path, packages: str
+    ) -> None:
+        source = "def run() -> str:\n    import kfp\n    return kfp.__version__\n"
+        ended, lines = run(launcher, python(tmp_path / "job", source, packages))
+
+        assert ended == Ended(0), lines
+        assert output(tmp_path / "job") == importlib.metadata.version("kfp")
+
+    def test_its_source_is_as_it_was_written(self, launcher: Launcher, tmp_path: Path) -> None:
+        source = "def run() -> str:\n    return 'python3 -m pip $0 kfp==2.0.0'  # \\u00e4\n"
+        ended, lines = run(launcher, python(tmp_path / "job", source))
+
+        assert ended == Ended(0), lines
+        assert output(tmp_path / "job") == "python3 -m pip $0 kfp==2.0.0"
+
     def test_what_it_installs_is_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
         package = tmp_path / "package"
         package.mkdir()
@@ -417,6 +387,17 @@ def run() -> list:
         (server,) = {server for _, _, server in found}
         assert "warm.py" in " ".join(psutil.Process(server).cmdline())
 
+    def test_lines_are_the_components_own(self, launcher: Launcher, tmp_path: Path) -> None:
+        source = (
+            "def run() -> int:\n    import logging\n    logging.info('informed')\n"
+            "    logging.warning('warned')\n    print('printed')\n    return 1\n"
+        )
+        _, lines = run(launcher, python(tmp_path / "job", source))
+
+        assert [line.rpartition(": ")[2] for line in lines if "environment" not in line] == [
+            "informed", "warned", "printed",
+        ]  # fmt: skip
+
     def test_what_counts_only_when_an_interpreter_starts_is_heeded(
         self, launcher: Launcher, tmp_path: Path
     ) -> None:
@@ -484,6 +465,7 @@ from pathlib import Path, PosixPath
 from infra.settings import Settings
 from pipelines.environments import Environments
 from pipelines.launchers.base import Job, Resources
+from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
 launcher = ProcessLauncher(Environments(Path({str(environments.root)!r})), Settings())
 launcher.run({job!r}, print, threading.Event())

@@ -1,0 +1,31 @@
+"""Bringing everything that is registered somewhere up to date."""
+
+from __future__ import annotations
+
+from prefect.client.orchestration import get_client
+
+from flows import catalogue, pipelines
+from infra import home as homes
+from infra import work_pools
+from registry import catalogue as database
+from schedules import builtin
+
+
+async def deploy() -> dict[str, list[str]]:
+    """Bring the catalogue's database, the pools and the deployments up to date.
+
+    Returns:
+        ``{"pools": [...], "deployments": [...]}``. Twice is no change.
+    """
+    database.migrate()
+    async with get_client() as client:
+        pools = await work_pools.register(client, homes.current())
+        deployments = [
+            await catalogue.register(
+                client, declared, declared.name, catalogue.form(declared.flow)
+            )
+            for declared in catalogue.ENTRIES
+        ]
+        deployments += await pipelines.register_all(client)
+    builtin.ensure(catalogue.SCHEDULES)
+    return {"pools": pools, "deployments": deployments}

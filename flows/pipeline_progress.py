@@ -1,0 +1,299 @@
+"""What one can look at in Prefect while a pipeline runs, beside its task runs.
+
+One table of the tasks, one bar, one page of the artifacts, each rewritten in place; and at each
+task run what it has handed on.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.logging import get_run_logger
+
+from flows import artifacts
+from flows.pipeline_tasks import outputs_told, task_run_id, told_whole
+from pipelines.artifacts import Artifact, Bundle
+from pipelines.execution import Seen
+from pipelines.executor_io import local_path
+from pipelines.states import TaskState
+from tasks.pipelines.publishing import Ended
+
+TABLE, BAR, ARTIFACTS, OUTPUTS = "tasks", "progress", "artifacts", "outputs"
+
+_REFRESH_SECONDS = 3.0
+_LAST_SECONDS = 10.0
+_SHOWN_TASKS = 500
+_SHOWN_ARTIFACTS = 200
+_MOST_OUTPUTS = 200  # task runs of a run that get an artifact of their own
+_LONGEST_VALUE = 500
+_LONGEST_OUTPUTS = 20_000
+_LONGEST_REPORT = 200_000
+_MARKDOWN = "system.Markdown"
+_ORDER = {
+    state: place
+    for place, state in enumerate(
+        (
+            TaskState.FAILED, TaskState.RUNNING, TaskState.CANCELLED, TaskState.OMITTED,
+            TaskState.WAITING, TaskState.SUCCEEDED, TaskState.CACHED, TaskState.SKIPPED,
+        )
+    )
+}  # fmt: skip
+_LEFT_OUT = frozenset({TaskState.SKIPPED, TaskState.OMITTED})
+_UNDONE = frozenset({TaskState.WAITING, TaskState.RUNNING})
+
+
+class Progress:
+    """Shows a pipeline run; what changes is told by the run, and drawn by a thread of its own."""
+
+    def __init__(
+        self,
+        flow_run_id: str,
+        mlflow_url: str,
+        rows: Callable[[], list[dict[str, Any]]],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Show a run.
+
+        Args:
+            flow_run_id: The run.
+            mlflow_url: The page of its MLflow run.
+            rows: The table of artifacts, as far as it is known.
+            again: Whether an earlier attempt may have shown something.
+        """
+        self._again = again
+        self._flow_run_id = flow_run_id
+        self._mlflow_url = mlflow_url
+        self._rows = rows
+        self._logger = get_run_logger()
+        self._lock = threading.Lock()
+        self._nodes: dict[str, Seen] = {}
+        self._changed = threading.Event()
+        self._changed.set()
+        self._outputs: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        self._outputs_left = _MOST_OUTPUTS
+        self._made: dict[str, UUID] = {}
+        self._result = Bundle()
+
+    def seen(self, node: Seen) -> None:
+        """Take notice of a node."""
+        with self._lock:
+            self._nodes[node.path] = node
+        self._changed.set()
+
+    def ended(self, leaf: Ended) -> None:
+        """Take notice of what a leaf hands on; what an earlier attempt has shown is shown."""
+        if not leaf.kept and (leaf.outputs.artifacts or not told_whole(leaf.outputs)):
+            self._outputs.put(leaf)
+
+    def over(self, outputs: Bundle) -> None:
+        """Take notice of what the pipeline hands on."""
+        self._result = outputs
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep what is shown up to date for the while."""
+        done = threading.Event()
+
+        def refresh() -> None:
+            self._attempt()  # while the first tasks begin, when Prefect has little else to do
+            while not done.wait(_REFRESH_SECONDS):
+                self._attempt()
+
+        thread = threading.Thread(target=refresh, daemon=True, name="progress")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(_LAST_SECONDS)
+            self._changed.set()
+            self._attempt(last=True)
+
+    def _attempt(self, *, last: bool = False) -> None:
+        try:
+            with get_client(sync_client=True) as client:
+                if self._changed.is_set():
+                    self._changed.clear()
+                    self._refresh(client)
+                self._show_outputs(client, time.monotonic() + _LAST_SECONDS)
+        except Exception as error:  # noqa: BLE001 (no run fails for a table of it; drawn again)
+            self._changed.set()
+            say = self._logger.warning if last else self._logger.debug
+            say("The progress could not be shown: %s", error)
+
+    # The table, the bar and the page
+
+    def _refresh(self, client: SyncPrefectClient) -> None:
+        with self._lock:
+            nodes = list(self._nodes.values())
+        described = description(nodes)
+        self._put(client, BAR, "progress", percent(nodes), described)
+        self._put(client, TABLE, "table", json.dumps(table(nodes)), described)
+        rows = self._rows()
+        if rows:
+            page = artifacts_page(rows, self._mlflow_url)
+            self._put(client, ARTIFACTS, "markdown", page, f"{len(rows)} artifacts of tasks.")
+        if self._result.parameters:
+            told = [
+                {"output": name, "value": _text(value)}
+                for name, value in self._result.parameters.items()
+            ]
+            self._put(client, OUTPUTS, "table", json.dumps(told), "What the pipeline hands on.")
+
+    def _put(
+        self, client: SyncPrefectClient, key: str, kind: str, data: Any, described: str
+    ) -> None:
+        known = self._made.get(key)
+        if known is None and self._again:
+            known = artifacts.find(self._flow_run_id, key)
+        told = {"data": data, "description": described}
+        if known:
+            self._made[key] = known
+            client.request("PATCH", "/artifacts/{id}", path_params={"id": known}, json=told)
+        else:
+            new = {"key": key, "type": kind, "flow_run_id": self._flow_run_id, **told}
+            made = client.request("POST", "/artifacts/", json=new).json()
+            self._made[key] = UUID(made["id"])
+
+    # What single tasks have handed on
+
+    def _show_outputs(self, client: SyncPrefectClient, deadline: float) -> None:
+        while not self._outputs.empty() and time.monotonic() < deadline:
+            leaf = self._outputs.get()
+            if self._outputs_left <= 0:
+                continue
+            self._outputs_left -= 1
+            self._attach(client, leaf.path, outputs_page(leaf), f"What {leaf.path} has handed on.")
+            for one in _all(leaf):
+                report = _report(one)
+                if report:
+                    self._attach(client, leaf.path, report, f"The report {one.name}.")
+
+    def _attach(self, client: SyncPrefectClient, path: str, markdown: str, described: str) -> None:
+        told = {
+            "type": "markdown", "data": markdown, "description": described,
+            "flow_run_id": self._flow_run_id,
+            "task_run_id": str(task_run_id(self._flow_run_id, path)),
+        }  # fmt: skip
+        client.request("POST", "/artifacts/", json=told)
+
+
+def _tasks(nodes: list[Seen]) -> list[Seen]:
+    """The tasks, and the groups that stand for theirs because they were left out whole."""
+    return [node for node in nodes if node.kind == "task" or node.state in _LEFT_OUT]
+
+
+def percent(nodes: list[Seen]) -> float:
+    """How much is done of what is known by now; a loop's tasks are known when it begins."""
+    tasks = _tasks(nodes)
+    return 100.0 * sum(node.state not in _UNDONE for node in tasks) / len(tasks) if tasks else 0.0
+
+
+def description(nodes: list[Seen]) -> str:
+    """Counts, in a few words."""
+    tasks = _tasks(nodes)
+    done = sum(node.state not in _UNDONE for node in tasks)
+    counts = Counter(str(node.state) for node in tasks)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    again = sum(node.attempt > 1 for node in tasks)
+    retried = f" {again} of them were tried again." if again else ""
+    left = len(tasks) - _SHOWN_TASKS
+    more = f" The table shows {_SHOWN_TASKS} of them." if left > 0 else ""
+    return f"{done} of {len(tasks)} tasks done: {states}.{retried}{more}" if tasks else "No tasks."
+
+
+def table(nodes: list[Seen]) -> list[dict[str, Any]]:
+    """The tasks: those that failed first, then those that run, then by their beginnings."""
+    tasks = sorted(_tasks(nodes), key=lambda node: (_ORDER[node.state], node.began, node.path))
+    return [_row(node) for node in tasks[:_SHOWN_TASKS]]
+
+
+def _row(node: Seen) -> dict[str, Any]:
+    began = node.began and node.state not in {TaskState.SKIPPED, TaskState.OMITTED}
+    seconds = round((node.ended or time.time()) - node.began, 1) if began else None
+    return {
+        "task": node.path, "state": str(node.state), "seconds": seconds, "attempt": node.attempt,
+        "told": node.reason[:_LONGEST_VALUE] or outputs_told(node.outputs),
+    }  # fmt: skip
+
+
+def artifacts_page(rows: list[dict[str, Any]], mlflow_url: str) -> str:
+    """Where the artifacts are: in MLflow, if they were small, or else where they were left."""
+    page, _, query = mlflow_url.partition("?")
+    lines = ["| task | artifact | type | bytes | where |", "|---|---|---|---|---|"]
+    for row in rows[:_SHOWN_ARTIFACTS]:
+        where = f"[{_cell(row['mlflow'])}]({page}/artifacts/{_link(row['mlflow'])}?{query})"
+        shown = where if row["mlflow"] else f"`{_cell(row['uri'])}`"
+        size = "" if row["size"] is None else f"{row['size']:,}"
+        kind = row["type"].removeprefix("system.")
+        lines.append(
+            f"| {_cell(row['task'])} | {_cell(row['name'])} | {_cell(kind)} | {size} | {shown} |"
+        )
+    if rows[_SHOWN_ARTIFACTS:]:
+        lines.append(f"\n{len(rows) - _SHOWN_ARTIFACTS} more are in `artifacts.json` in MLflow.")
+    return "\n".join(lines)
+
+
+def outputs_page(leaf: Ended) -> str:
+    """What a task has handed on."""
+    lines = []
+    if leaf.outputs.parameters:
+        lines += ["| parameter | value |", "|---|---|"]
+        lines += [
+            f"| {_cell(name)} | `{_cell(_text(value))}` |"
+            for name, value in leaf.outputs.parameters.items()
+        ]
+    if leaf.outputs.artifacts:
+        lines += ["", "| artifact | type | uri | metadata |", "|---|---|---|---|"]
+        lines += [
+            f"| {_cell(one.name.removeprefix(f'{leaf.path}/'))} | {_cell(one.schema)} "
+            f"| `{_cell(one.uri)}` | `{_cell(_text(dict(one.metadata)))}` |"
+            for one in _all(leaf)
+        ]
+    page = "\n".join(lines)
+    return (
+        page if len(page) <= _LONGEST_OUTPUTS else page[: page.rindex("\n", 0, _LONGEST_OUTPUTS)]
+    )
+
+
+def _all(leaf: Ended) -> list[Artifact]:
+    return [
+        one
+        for value in leaf.outputs.artifacts.values()
+        for one in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _report(one: Artifact) -> str:
+    """The text of a Markdown artifact; "" if it is none, or cannot be read."""
+    path = local_path(one.uri) if one.schema == _MARKDOWN else None
+    if path is None or not path.is_file():
+        return ""
+    with path.open(errors="replace") as file:
+        text = file.read(_LONGEST_REPORT + 1)
+    return text if len(text) <= _LONGEST_REPORT else f"{text[:_LONGEST_REPORT]}\n\n(cut here)"
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+
+
+def _cell(text: object) -> str:
+    """A text within a cell of a table."""
+    plain = " ".join(str(text or "").split())
+    return plain.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+
+def _link(path: str | None) -> str:
+    return (path or "").replace(" ", "%20").replace("(", "%28").replace(")", "%29")

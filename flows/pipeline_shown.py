@@ -1,0 +1,110 @@
+"""Everything that one can look at of a pipeline run, in one place: Prefect, MLflow and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+from prefect.logging import get_run_logger
+
+from flows.lifecycle import Execution
+from flows.pipeline_progress import Progress
+from flows.pipeline_tasks import TaskRuns
+from pipelines.artifacts import Bundle
+from pipelines.execution import Seen
+from pipelines.pipeline import Pipeline
+from pipelines.place import Place
+from pipelines.places import Places
+from pipelines.states import End
+from registry.tracking import Tracked
+from tasks.pipelines.logs import RunLog
+from tasks.pipelines.publishing import Ended, Publisher
+
+_MIB = 2**20
+
+
+class Shown:
+    """Shows a run; told of it by the engine's thread and by those of the leaves."""
+
+    def __init__(
+        self,
+        held: Execution,
+        pipeline: Pipeline,
+        tracked: Tracked,
+        place: Place,
+        *,
+        parallel: int,
+        stream: bool = True,
+    ) -> None:
+        """Be ready; to be made in the thread of the flow.
+
+        Args:
+            held: The run.
+            pipeline: What it runs.
+            tracked: Its MLflow run.
+            place: Where it has its files.
+            parallel: How many leaves run at once at most.
+            stream: Whether what components print is shown in Prefect as well.
+        """
+        places = Places(pipeline)
+        self._stream = stream
+        self._outputs = Bundle()
+        self._task_runs = TaskRuns(held.flow_run_id, places, parallel)
+        self._log = RunLog(place.log, held.settings.log_lines_per_second)
+        self._publisher = Publisher(
+            tracked.run_id,
+            places,
+            place.root,
+            largest=int(held.settings.pipeline_artifact_mib * _MIB),
+            warn=get_run_logger().warning,
+        )
+        self._progress = Progress(
+            held.flow_run_id, tracked.url, lambda: self._publisher.rows, again=held.attempt > 1
+        )
+
+    def submit(self, do: Callable[[], End]) -> Future[End]:
+        """Run a leaf in a thread."""
+        return self._task_runs.submit(do)
+
+    @contextmanager
+    def leaf(self, path: str) -> Iterator[Callable[[str], object]]:
+        """Show what a leaf prints for the while; gives what tells something of it."""
+        logger = self._task_runs.logger(path)
+        try:
+            with self._log.of(path, logger.info if self._stream else lambda _: None):
+                yield lambda line: logger.info("%s | %s", path, line)
+        except Exception as error:
+            logger.error("%s | %s", path, error)
+            raise
+
+    def line(self, path: str, line: str) -> None:
+        """Take a line that a leaf has printed."""
+        self._log.write(path, line)
+
+    def seen(self, node: Seen) -> None:
+        """Take notice of a node."""
+        self._task_runs.seen(node)
+        self._progress.seen(node)
+
+    def ended(self, path: str, outputs: Bundle, *, kept: bool) -> None:
+        """Take notice of what a leaf hands on, or has handed on in an earlier attempt."""
+        leaf = Ended(path, outputs, kept)
+        self._publisher.ended(leaf)
+        self._progress.ended(leaf)
+
+    def over(self, end: End) -> None:
+        """Take notice of the pipeline's end."""
+        self._outputs = end.outputs
+        self._progress.over(end.outputs)
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Keep what is shown up to date for the while; at its end everything is there."""
+        with self._progress.shown():
+            try:
+                yield
+            finally:
+                self._task_runs.close()
+                self._log.close()
+                self._publisher.close(self._outputs.parameters, self._log.file)

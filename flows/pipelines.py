@@ -1,0 +1,138 @@
+"""Uploaded pipelines: each version a deployment whose form has the pipeline's own arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient, get_client
+
+from flows import catalogue
+from infra.errors import ConflictError, ModelyardError
+from pipelines import arguments, reading, validation
+from pipelines.pipeline import Pipeline
+from registry import names, pipeline_nodes, pipeline_removal, pipelines
+from registry.pipelines import Version
+from schedules import macros
+
+_MOST_NAMED = 5
+_LONGEST_REASON = 500
+
+
+def upload(file: Path, name: str = "", description: str = "", about: str = "") -> dict[str, Any]:
+    """Keep a compiled pipeline as a new version, and have it started from anywhere.
+
+    A file that is what the newest version is already makes none.
+
+    Args:
+        file: What the KFP SDK has compiled: YAML, or a zip.
+        name: What the pipeline is called; as it was compiled if empty. One that is there gets
+            another version.
+        description: What is said of the pipeline; not changed if empty.
+        about: What is said of this version.
+
+    Returns:
+        The pipeline, as ``modelyard pipeline show`` has it.
+
+    Raises:
+        BadInputError: If the file is no pipeline, with everything that is wrong with it; or if it
+            cannot be called or described so.
+        ConflictError: If a schedule takes the newest version and could not start this one, with
+            the code ``HasSchedule``; or if a flow has the name, with the code ``NameTaken``.
+    """
+    data = reading.contents(file)
+    pipeline = reading.read_bytes(data, file.name)
+    validation.check(pipeline)
+    name = name or pipeline.name
+    pipelines.check_name(name)
+    names.check_description(description)
+    names.check_description(about)
+    if any(entry.name == name for entry in catalogue.ENTRIES):
+        raise ConflictError(
+            f"There is a flow {name!r}.", "Choose another name: --name.", code="NameTaken"
+        )
+    with pipelines.by_oneself(name):
+        _check_schedules(name, pipeline)
+        version = pipelines.add(
+            name, data, file.name, pipeline.digest, description=description, about=about
+        )
+        if version.state != pipelines.ACTIVE:
+            asyncio.run(_registered(version, pipeline))
+    if description:
+        pipelines.describe(name, description)
+    return pipelines.show(name)
+
+
+def _check_schedules(name: str, pipeline: Pipeline) -> None:
+    """Refuse a newest version that a schedule, which takes the newest, could not start."""
+    wrong: dict[str, str] = {}
+    for schedule, given in pipeline_removal.followers(name).items():
+        told = macros.fill(given.get("arguments") or {}, datetime.now(UTC))
+        try:
+            arguments.arguments(pipeline, told)
+        except ModelyardError as error:
+            wrong[schedule] = error.message
+    if wrong:
+        first, why = next(iter(wrong.items()))
+        more = ", ".join(list(wrong)[:_MOST_NAMED])
+        raise ConflictError(
+            f"Schedules take the newest version of {name}, and could not start this one: {more}. "
+            f"{first}: {why}",
+            f"Have it keep to a version: modelyard schedule update {first} --deployment "
+            f"{name}:NUMBER.",
+            code="HasSchedule",
+        )
+
+
+async def _registered(version: Version, pipeline: Pipeline) -> None:
+    async with get_client() as client:
+        await _register(client, version, pipeline)
+
+
+async def _register(client: PrefectClient, version: Version, pipeline: Pipeline) -> str:
+    """Have Prefect know a version."""
+    pipelines.note(version)
+    declared = catalogue.entry(pipeline_nodes.FLOW)
+    try:
+        made = await catalogue.register(
+            client, declared, version.reference, form(version.reference, pipeline),
+            description=version.description or str(pipeline.spec.pipeline_info.description),
+            tags=(f"pipeline:{version.name}",), parameters={"pipeline": version.reference},
+        )  # fmt: skip
+    except Exception as error:
+        pipelines.note(version, error=f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
+        raise
+    pipelines.note(version, registered=True)
+    return made
+
+
+async def register_all(client: PrefectClient) -> list[str]:
+    """Have Prefect know every version there is; their deployments."""
+    return [
+        await _register(
+            client, version, reading.read_bytes(*pipelines.compiled(version.reference))
+        )
+        for version in pipelines.every()
+    ]
+
+
+def form(reference: str, pipeline: Pipeline) -> dict[str, Any]:
+    """The schema of the form of a version: that of the flow, with the pipeline's own arguments."""
+    schema = copy.deepcopy(catalogue.form(catalogue.entry(pipeline_nodes.FLOW).flow))
+    fields = schema["properties"]
+    own = arguments.form(pipeline)
+    fields["pipeline"] |= {"enum": [reference], "default": reference}
+    fields["arguments"] = {
+        **own,
+        "title": "arguments",
+        "position": fields["arguments"]["position"],
+        "description": "The pipeline's own inputs.",
+    }
+    if own["required"]:
+        schema["required"] = [*schema.get("required", []), "arguments"]
+    else:
+        fields["arguments"]["default"] = {}
+    return schema

@@ -1,0 +1,162 @@
+"""``modelyard pipeline graph``."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from flows.lifecycle import connected
+from infra import home as homes
+from infra.errors import BadInputError, NotFoundError
+from infra.stack import client
+from modelyard import output
+from modelyard.output import Json, console
+from pipelines import reading
+from pipelines.drawing import building, svg, tree
+from pipelines.drawing.model import Box
+from pipelines.place import Place
+from registry import pipeline_nodes, pipelines, runs
+from tasks.pipelines import request
+
+_FILES = frozenset({".yaml", ".yml", ".json", ".zip"})
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A graph, and what it is of.
+
+    Attributes:
+        root: The graph.
+        run: The run's id; empty where it is of a pipeline.
+        state: How the run stands, in the reference's words.
+        path: That of its page; empty if it has none.
+    """
+
+    root: Box
+    run: str = ""
+    state: str = ""
+    path: str = ""
+
+
+def graph(
+    thing: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|NAME|RUN", help="A compiled or an uploaded pipeline, or a run."
+        ),
+    ],
+    svg_file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it as SVG to this file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The graph of a pipeline or of a run: as text, as SVG, or where its page is."""
+    if svg_file is not None:
+        _check_writable(svg_file)
+    drawn = _of_file(thing) if _is_file(thing) else _kept(thing, whole=json and not svg_file)
+    now = time.time()
+    if svg_file is not None:
+        _write(svg_file, svg.write(drawn.root, now=now))
+    told: dict[str, object] = {
+        **building.as_data(drawn.root, now),
+        **({"flow_run_id": drawn.run, "state": drawn.state} if drawn.run else {}),
+        "page": _page(drawn.path),
+        "file": str(svg_file) if svg_file is not None else "",
+    }
+    if json:
+        output.as_json(told)
+        return
+    if svg_file is None:
+        for line in tree.lines(drawn.root, now):
+            console.print(line, markup=False)
+    else:
+        console.print(f"Written: {svg_file}", markup=False)
+    if told["page"]:
+        console.print(str(told["page"]), markup=False)
+
+
+def _is_file(thing: str) -> bool:
+    return Path(thing).is_file() or Path(thing).suffix.lower() in _FILES
+
+
+def _of_file(path: str) -> _Drawn:
+    return _Drawn(building.draw(request.load(path)))
+
+
+def _kept(thing: str, *, whole: bool) -> _Drawn:
+    """The graph of an uploaded pipeline, or else of a run."""
+    with connected():
+        try:
+            version = pipelines.find(thing)
+        except NotFoundError:
+            return _of_run(thing, whole=whole)
+        root = building.draw(request.load(version.reference))
+    path = f"/pipelines/{quote(version.name, safe='')}?version={version.number}"
+    return _Drawn(root, path=path)
+
+
+def _of_run(key: str, *, whole: bool) -> _Drawn:
+    """The graph of the run whose id, or whose only name, is ``key``.
+
+    Raises:
+        NotFoundError: If there is none, or it has not begun.
+        BadInputError: If it is of another flow.
+    """
+    with connected():
+        found = runs.show(key)
+        run = str(found["id"])
+        if found["flow"] != pipeline_nodes.FLOW:
+            raise BadInputError(
+                f"The run {found['name']} is one of {found['flow']}, which has no graph.",
+                "modelyard runs list shows the flow of each run.",
+                code="NoPipelineRun",
+            )
+        compiled = Place(homes.current().runs / run).compiled
+        if not compiled.is_file():
+            raise NotFoundError(
+                f"The run {found['name']} has no graph: it is {found['state']} and has not begun.",
+                "Ask again when it has; modelyard runs show tells why it has not.",
+                code="GraphMissing",
+            )
+        rows = pipeline_nodes.in_brief(run)
+        root = building.draw(reading.read(compiled), rows, over=runs.ended(run), whole=whole)
+    return _Drawn(root, run, str(found["state"]), f"/runs/{run}")
+
+
+def _page(path: str) -> str:
+    """The address of a page; empty where nobody serves it."""
+    status = client.status(homes.current()) if path else None
+    web = status["links"].get("web") if status else None
+    return f"{web}{path}" if web else ""
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a place that no file can be written to, before anything is done.
+
+    Raises:
+        BadInputError: With the code ``NotWritable``.
+    """
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BadInputError(
+            f"{path} cannot be written.",
+            "Give the name of a file in a folder that is there and that you may write to.",
+            code="NotWritable",
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BadInputError(
+            f"{path} cannot be written: {error.strerror}.", code="NotWritable"
+        ) from None

@@ -1,0 +1,198 @@
+"""The web process: Modelyard's own pages, on loopback, for the browser of this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from infra import connection
+from infra import home as homes
+from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
+from modelyard.pages import downloads, graphs, servers
+from modelyard.pages.graphs import Sources
+from pipelines.drawing import style, text
+from registry import pipeline_nodes, pipelines
+
+_HOSTS = ["127.0.0.1", "localhost"]
+_LISTED = 50
+_logger = logging.getLogger(__name__)
+
+# Whatever a page holds of others' text, nothing in it runs, and nobody else's page reads it.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_STATUSES: dict[type[ModelyardError], int] = {
+    NotFoundError: 404,
+    BadInputError: 400,
+    ConflictError: 409,
+    StackError: 503,
+}
+
+
+def create() -> ASGIApp:
+    """The application of the running stack, which the environment names.
+
+    Raises:
+        StackError: If it names none.
+    """
+    endpoints = connection.from_environment()
+    if endpoints is None:
+        raise StackError("No stack is named.", "It is a part of modelyard up.")
+    sources = Sources(homes.current().runs, servers.Servers(endpoints), pipelines.compiled)
+    return application(sources)
+
+
+def application(sources: Sources) -> ASGIApp:
+    """The pages over some sources."""
+    pages = _Pages(sources)
+    static = Path(__file__).with_name("static")
+    inner = Starlette(
+        routes=[
+            Route("/", pages.index),
+            Route("/ready", _ready),
+            Route("/runs/{run}", pages.run),
+            Route("/runs/{run}/artifact", pages.artifact),
+            Route("/pipelines/{name}", pages.pipeline),
+            Route("/static/states.css", _states),
+            Mount("/static", StaticFiles(directory=static)),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)],
+        exception_handlers={
+            ModelyardError: pages.refused,
+            HTTPException: pages.missing,
+            Exception: pages.broken,
+        },
+    )
+    return _Guarded(inner)  # the outermost: no answer goes without its headers
+
+
+class _Guarded:
+    """Sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        await self._app(scope, receive, guarded if scope["type"] == "http" else send)
+
+
+async def _ready(_: Request) -> Response:
+    return PlainTextResponse("ready")
+
+
+async def _states(_: Request) -> Response:
+    return Response(style.SHEET, media_type="text/css")
+
+
+class _Pages:
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._templates = Environment(
+            loader=PackageLoader("modelyard.pages"), autoescape=True, undefined=StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self._templates.filters["duration"] = text.duration
+
+    def _page(self, template: str, status: int = 200, **told: Any) -> HTMLResponse:
+        page = self._templates.get_template(template).render(**told)
+        # Halves of surrogate pairs, which names may hold, have no place in UTF-8.
+        return HTMLResponse(page.encode("utf-8", "replace"), status)
+
+    async def index(self, _: Request) -> Response:
+        """The newest runs."""
+        runs, notice = [], ""
+        try:
+            runs = await run_in_threadpool(
+                self._sources.servers.runs, pipeline_nodes.FLOW, _LISTED
+            )
+        except StackError as error:
+            notice = str(error)
+        return self._page("index.html", runs=runs, notice=notice, most=_LISTED)
+
+    async def run(self, request: Request) -> Response:
+        """The graph of a run; nothing, where the caller has what there is."""
+        run, chosen = request.path_params["run"], request.query_params.get("node", "")
+        return await run_in_threadpool(
+            self._run, run, chosen, request.headers.get("if-none-match", "")
+        )
+
+    def _run(self, written: str, chosen: str, held: str) -> Response:
+        run = graphs.run_id(written)
+        if held and held.strip('"') == graphs.tag(self._sources, run, chosen):
+            return Response(status_code=304)
+        shown = graphs.of_run(self._sources, run, chosen)
+        page = self._page("graph.html", shown=shown, base=f"/runs/{run}", chosen=chosen)
+        page.headers["ETag"] = f'"{shown.tag}"'
+        return page
+
+    async def pipeline(self, request: Request) -> Response:
+        """The graph of an uploaded pipeline."""
+        name, chosen = request.path_params["name"], request.query_params.get("node", "")
+        version = request.query_params.get("version")
+        shown = await run_in_threadpool(graphs.of_pipeline, self._sources, name, version, chosen)
+        return self._page(
+            "graph.html", shown=shown, base=f"/pipelines/{quote(name, safe='')}", chosen=chosen
+        )
+
+    async def artifact(self, request: Request) -> Response:
+        """An artifact of a run, as a download."""
+        run, asked = request.path_params["run"], dict(request.query_params)
+        return await run_in_threadpool(self._artifact, run, asked)
+
+    def _artifact(self, run: str, asked: dict[str, str]) -> Response:
+        store, name = graphs.artifact(self._sources, graphs.run_id(run), asked)
+        return downloads.response(store, name)
+
+    # What goes wrong
+
+    async def refused(self, _: Request, error: Exception) -> Response:
+        """What a person can mend."""
+        assert isinstance(error, ModelyardError)
+        status = next((to for kind, to in _STATUSES.items() if isinstance(error, kind)), 500)
+        return self._page("error.html", status, message=error.message, hint=error.hint)
+
+    async def missing(self, _: Request, error: Exception) -> Response:
+        """No page, or not this way."""
+        assert isinstance(error, HTTPException)
+        known = {404: "There is no such page.", 405: "Pages are only read."}
+        message = known.get(error.status_code, str(error.detail))
+        hint = "The first page lists the newest runs."
+        return self._page("error.html", error.status_code, message=message, hint=hint)
+
+    async def broken(self, request: Request, error: Exception) -> Response:
+        """What should not have happened; the process's log has all of it."""
+        _logger.error("%s cannot be shown", request.url.path, exc_info=error)
+        return self._page(
+            "error.html", 500, message=f"The page cannot be shown ({type(error).__name__}).",
+            hint="modelyard status --logs web tells why.",
+        )  # fmt: skip

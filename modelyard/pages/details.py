@@ -1,0 +1,184 @@
+"""What a page tells of one node beside the graph, as plain data for its template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from pipelines.drawing import building, model, text, words
+from pipelines.drawing.model import Box, Row
+
+_LONGEST = 2000
+_NOTES = {model.PIPELINE: "About", model.CONDITION: "Condition", model.LOOP: "Loop"}
+MOST_LISTED = 300  # of a loop's iterations
+
+
+class FullRow(Row, Protocol):
+    """A row with what went in and what came out."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What it was given."""
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What it has handed on."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or an output.
+
+    Attributes:
+        name: What it is called.
+        text: What it is: a value, or where an artifact is.
+        about: Where it comes from, or its type.
+        artifact: Whether it is an artifact.
+        link: Where it can be downloaded; empty where it cannot.
+        metadata: What is known of an artifact.
+    """
+
+    name: str
+    text: str = ""
+    about: str = ""
+    artifact: bool = False
+    link: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is told of one node.
+
+    Attributes:
+        path: Where it is.
+        name: What it is called.
+        kind: What it is, in a word.
+        state: How it stands; empty where nothing runs.
+        word: The same as people read it.
+        reason: Why it failed or was left out.
+        facts: Further lines: what, and the words for it.
+        began: When it began.
+        ended: When it ended.
+        seconds: How long it took; None if it has not ended.
+        inputs: What goes in.
+        outputs: What comes out.
+        iterations: Of a loop: the path, the name and the state of each.
+        unlisted: How many more iterations it has.
+        links: Further pages: what, and the address.
+    """
+
+    path: str
+    name: str
+    kind: str
+    state: str
+    word: str
+    reason: str
+    facts: list[tuple[str, str]]
+    began: datetime | None
+    ended: datetime | None
+    seconds: str
+    inputs: list[Value]
+    outputs: list[Value]
+    iterations: list[tuple[str, str, str]] = field(default_factory=list)
+    unlisted: int = 0
+    links: list[tuple[str, str]] = field(default_factory=list)
+
+
+# The address of a download, by an output's name and a number; empty where there is none.
+Download = Callable[[str, int, str], str]
+
+
+def of(box: Box, row: FullRow | None, now: float, download: Download = lambda *_: "") -> Details:
+    """What is told of a box.
+
+    Args:
+        box: The box.
+        row: What is known of it in a run.
+        now: Seconds since 1970.
+        download: Tells an artifact's link, by its output, its number and its URI.
+    """
+    seconds = box.seconds(now)
+    return Details(
+        path=box.path,
+        name=box.name,
+        kind=words.KINDS[box.kind],
+        state=box.state,
+        word=words.state(box.state) if box.state else "",
+        reason=box.reason,
+        facts=_facts(box),
+        began=_instant(box.began),
+        ended=_instant(box.ended),
+        seconds="" if seconds is None else text.duration(seconds),
+        inputs=_values(box.inputs, row.inputs if row else {}, lambda *_: ""),
+        outputs=_values(box.outputs, row.outputs if row else {}, download),
+    )
+
+
+def _facts(box: Box) -> list[tuple[str, str]]:
+    runs = "Imports" if box.kind == model.IMPORTER else "Image"
+    told = [
+        (_NOTES.get(box.kind, "Note"), words.noted(box)),
+        ("Attempt", str(box.attempt) if box.attempt > 1 else ""),
+        ("Component", box.component if box.kind != model.PIPELINE else ""),
+        (runs, box.runs),
+        ("Packages", ", ".join(box.requirements)),
+    ]
+    return [(name, value) for name, value in told if value]
+
+
+def _instant(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=0) if seconds else None
+
+
+def _values(
+    declared: Mapping[str, str], known: Mapping[str, Any], download: Download
+) -> list[Value]:
+    """Values with what is declared of them; those without a value as well."""
+    parameters, artifacts = known.get("parameters", {}), known.get("artifacts", {})
+    about = {text.channel(name): told for name, told in declared.items()}
+    found = []
+    for name, value in parameters.items():
+        told = about.get(text.channel(name), "")
+        constant = told == json.dumps(value, ensure_ascii=False)  # it need not be said twice
+        found.append(Value(text.plain(text.channel(name)), shown(value), "" if constant else told))
+    for name, value in artifacts.items():
+        for number, one in enumerate(value if isinstance(value, list) else [value]):
+            found.append(_artifact(name, number, one, isinstance(value, list), download))
+    met = {text.plain(text.channel(name)) for name in (*parameters, *artifacts)}
+    found += [Value(name, "", told) for name, told in about.items() if name not in met]
+    return sorted(found, key=lambda value: value.name)
+
+
+def _artifact(
+    name: str, number: int, one: Mapping[str, Any], listed: bool, download: Download
+) -> Value:
+    named = text.plain(text.channel(name))
+    return Value(
+        f"{named}[{number}]" if listed else named,
+        text.plain(str(one.get("uri", ""))),
+        text.plain(str(one.get("schema", ""))),
+        artifact=True,
+        link=download(name, number, str(one.get("uri", ""))),
+        metadata={text.plain(key): shown(held) for key, held in one.get("metadata", {}).items()},
+    )
+
+
+def shown(value: Any) -> str:
+    """A value as it is shown: text as it is, all else as JSON."""
+    told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}… ({len(told)} letters)"
+
+
+def iterations(rows: Iterable[Row], loop: str, *, over: bool) -> list[tuple[str, str, str]]:
+    """The iterations of a loop: path, name and state of each, in their order."""
+    found = []
+    for row in rows:
+        around, _, number = row.path.rpartition("/")
+        if row.kind == model.ITERATION and around == loop and number.isdecimal():
+            found.append((int(number), row))
+    found.sort(key=lambda one: one[0])
+    return [(row.path, f"[{number}]", building.standing(row, over=over)) for number, row in found]

@@ -1,0 +1,188 @@
+"""What the pages ask of Prefect and MLflow, by their REST interfaces.
+
+Their own clients take seconds and hundreds of megabytes to import.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from infra.connection import Endpoints
+from infra.errors import StackError
+from registry import labels, statuses
+
+_FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+_TIMEOUT_SECONDS = 10.0
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state of Prefect's, as far as words need it."""
+
+    type: str
+    name: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A flow run.
+
+    Attributes:
+        id: Its id.
+        name: What it is called.
+        flow: The name of its flow.
+        state: How it stands, in the reference's words.
+        detail: The reference's bracketed word; empty where there is none.
+        message: What its state says.
+        over: Whether it has ended.
+        created: When it was created.
+        began: When it began; None if it has not.
+        ended: When it ended; None if it has not.
+        arguments: What it was given, where it runs a pipeline.
+        mlflow_run_id: Its MLflow run; empty where there is none.
+    """
+
+    id: str
+    name: str
+    flow: str
+    state: str
+    detail: str = ""
+    message: str = ""
+    over: bool = False
+    created: datetime | None = None
+    began: datetime | None = None
+    ended: datetime | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    mlflow_run_id: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it goes on."""
+        if self.began is None or self.ended is None:
+            return None
+        return (self.ended - self.began).total_seconds()
+
+
+class Servers:
+    """Prefect and MLflow. Several threads may ask at once."""
+
+    def __init__(self, endpoints: Endpoints, transport: httpx.BaseTransport | None = None) -> None:
+        """Ask the servers at these addresses.
+
+        Args:
+            endpoints: Their addresses.
+            transport: What carries the requests; the network by default.
+        """
+        self._prefect_ui = endpoints.prefect_ui_url
+        self._mlflow_ui = endpoints.mlflow_tracking_uri
+        self._prefect = httpx.Client(
+            base_url=endpoints.prefect_api_url, timeout=_TIMEOUT_SECONDS, transport=transport
+        )
+        self._mlflow = httpx.Client(
+            base_url=endpoints.mlflow_tracking_uri, timeout=_TIMEOUT_SECONDS, transport=transport
+        )
+        self._flow = functools.lru_cache(maxsize=256)(self._flow_name)
+
+    def runs(self, flow: str, limit: int) -> list[Run]:
+        """The newest runs of a flow, newest first.
+
+        Raises:
+            StackError: If Prefect does not answer.
+        """
+        asked = {
+            "flows": {"name": {"any_": [flow]}},
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": limit,
+        }
+        return [_run(one, flow) for one in self._ask("POST", "/flow_runs/filter", asked)]
+
+    def run(self, run_id: str) -> Run | None:
+        """A run; None if there is none of this id.
+
+        Raises:
+            StackError: If Prefect does not answer.
+        """
+        try:
+            found = self._ask("GET", f"/flow_runs/{uuid.UUID(run_id)}")
+        except ValueError:
+            return None
+        return None if found is None else _run(found, self._flow(found["flow_id"]))
+
+    def _flow_name(self, flow_id: str) -> str:
+        found = self._ask("GET", f"/flows/{flow_id}")
+        return str(found["name"]) if found else ""
+
+    def task_run(self, run_id: str, name: str) -> str | None:
+        """The id of the newest task run of a run that is called ``name``."""
+        asked = {
+            "flow_runs": {"id": {"any_": [run_id]}},
+            "task_runs": {"name": {"any_": [name]}},
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": 1,
+        }
+        found = self._ask("POST", "/task_runs/filter", asked)
+        return str(found[0]["id"]) if found else None
+
+    def run_url(self, run_id: str) -> str:
+        """A run's page in Prefect's UI."""
+        return f"{self._prefect_ui}/runs/flow-run/{run_id}"
+
+    def task_run_url(self, task_run_id: str) -> str:
+        """A task run's page in Prefect's UI, with its log."""
+        return f"{self._prefect_ui}/runs/task-run/{task_run_id}"
+
+    def mlflow_url(self, mlflow_run_id: str) -> str | None:
+        """A run's page in MLflow's UI; None if MLflow does not know it, or does not answer."""
+        try:
+            answer = self._mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": mlflow_run_id})
+            info = answer.raise_for_status().json()["run"]["info"]
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            _logger.info("MLflow tells nothing of %s: %s", mlflow_run_id, error)
+            return None
+        page = f"{self._mlflow_ui}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
+        return f"{page}?workflowType=machine_learning"
+
+    def _ask(self, method: str, path: str, asked: dict[str, Any] | None = None) -> Any:
+        try:
+            answer = self._prefect.request(method, path, json=asked)
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return None
+            return answer.raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise StackError(
+                f"Prefect does not answer ({type(error).__name__}).",
+                "It may be starting again: modelyard status.",
+                code="StackSilent",
+            ) from error
+
+
+def _run(found: dict[str, Any], flow: str) -> Run:
+    told = found.get("state") or {}
+    state = _State(told["type"], told.get("name")) if told else None
+    given = (found.get("parameters") or {}).get("arguments")
+    return Run(
+        id=str(found["id"]),
+        name=str(found["name"]),
+        flow=flow,
+        state=statuses.word(flow, state),
+        detail=statuses.detail(state),
+        message=str(told.get("message") or ""),
+        over=state is not None and state.type in _FINAL,
+        created=_instant(found.get("created")),
+        began=_instant(found.get("start_time")),
+        ended=_instant(found.get("end_time")),
+        arguments=given if isinstance(given, dict) else {},
+        mlflow_run_id=str((found.get("labels") or {}).get(labels.MLFLOW_RUN) or ""),
+    )
+
+
+def _instant(written: str | None) -> datetime | None:
+    return datetime.fromisoformat(written) if written else None

@@ -1,0 +1,148 @@
+"""What a graph says of a task: what it runs, where its inputs come from, what it hands on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from pipelines import bootstrap, values
+from pipelines.drawing import model, text
+from pipelines.pipeline import Pipeline
+
+_REGARDLESS = ir.PipelineTaskSpec.TriggerPolicy.TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
+_LONGEST = 300
+_PARSED = "parseJson(string_value)"  # before a selector; what it selects from is always parsed
+
+
+def kind(task: ir.PipelineTaskSpec, pipeline: Pipeline) -> str:
+    """What kind of box a task is."""
+    if task.WhichOneof("iterator"):
+        return model.LOOP
+    if is_exit(task):
+        return model.EXIT
+    component = pipeline.component(task.component_ref.name)
+    if component.WhichOneof("implementation") == "dag":
+        return model.CONDITION if task.trigger_policy.condition else model.DAG
+    executor = pipeline.executor(component.executor_label)
+    return model.IMPORTER if executor.WhichOneof("spec") == "importer" else model.TASK
+
+
+def is_exit(task: ir.PipelineTaskSpec) -> bool:
+    """Whether a task runs however those before it have ended, and is there for that."""
+    if task.trigger_policy.strategy != _REGARDLESS:
+        return False
+    asks = (one.WhichOneof("kind") for one in task.inputs.parameters.values())
+    return "task_final_status" in asks or any(
+        name.startswith("exit-handler") for name in task.dependent_tasks
+    )
+
+
+def note(task: ir.PipelineTaskSpec) -> str:
+    """What a task depends on, or goes through."""
+    which = task.WhichOneof("iterator")
+    if which == "parameter_iterator":
+        items = task.parameter_iterator.items
+        source = text.channel(items.input_parameter) or _raw(items.raw)
+        return _cut(f"for each item of {source}{_limit(task)}")
+    if which == "artifact_iterator":
+        source = text.channel(task.artifact_iterator.items.input_artifact)
+        return _cut(f"for each artifact of {source}{_limit(task)}")
+    if task.trigger_policy.condition:
+        return _cut(f"if {text.condition(task.trigger_policy.condition)}")
+    if task.trigger_policy.strategy == _REGARDLESS:
+        return "runs however those before it end"
+    return ""
+
+
+def _raw(raw: str) -> str:
+    """The items of a loop as the pipeline has them, or how many there are."""
+    try:
+        items = json.loads(raw)
+    except ValueError:
+        return raw
+    shown = json.dumps(items, ensure_ascii=False)
+    if len(shown) > 40 and isinstance(items, list):
+        return f"a list of {len(items)}"
+    return shown
+
+
+def _limit(task: ir.PipelineTaskSpec) -> str:
+    limit = task.iterator_policy.parallelism_limit
+    return f", {limit} at once" if limit else ""
+
+
+def runs(component: ir.ComponentSpec, pipeline: Pipeline) -> tuple[str, tuple[str, ...]]:
+    """What a component runs, and the packages that it has installed."""
+    if component.WhichOneof("implementation") != "executor_label":
+        return "", ()
+    executor = pipeline.executor(component.executor_label)
+    if executor.WhichOneof("spec") == "importer":
+        uri = executor.importer.artifact_uri
+        if uri.WhichOneof("value") == "runtime_parameter":
+            return f"from the input {uri.runtime_parameter}", ()
+        return _cut(f"from {_shown(values.from_proto(uri.constant))}"), ()
+    spec = executor.container
+    installs = bootstrap.component([*spec.command, *spec.args]).installs
+    named = [one for install in installs for one in install.requirements]
+    return _cut(spec.image), tuple(map(_cut, named))
+
+
+def inputs(task: ir.PipelineTaskSpec) -> dict[str, str]:
+    """Where each input of a task comes from."""
+    found = {name: _parameter(one) for name, one in task.inputs.parameters.items()}
+    for name, artifact in task.inputs.artifacts.items():
+        if artifact.WhichOneof("kind") == "task_output_artifact":
+            made = artifact.task_output_artifact
+            found[name] = f"{text.channel(made.output_artifact_key)} of {made.producer_task}"
+        else:
+            found[name] = _outer(artifact.component_input_artifact)
+    return {_cut(text.channel(name)): _cut(where) for name, where in sorted(found.items())}
+
+
+def _parameter(one: ir.TaskInputsSpec.InputParameterSpec) -> str:
+    which = one.WhichOneof("kind")
+    if which == "task_output_parameter":
+        made = one.task_output_parameter
+        where = f"{text.channel(made.output_parameter_key)} of {made.producer_task}"
+    elif which == "component_input_parameter":
+        where = _outer(one.component_input_parameter)
+    elif which == "task_final_status":
+        where = f"how {one.task_final_status.producer_task} has ended"
+    elif which == "runtime_value":
+        where = _shown(values.from_proto(one.runtime_value.constant))
+    else:
+        where = ""
+    selector: str = one.parameter_expression_selector
+    return where + selector.removeprefix(_PARSED)
+
+
+def _outer(name: str) -> str:
+    """An input of the group around a task."""
+    told = text.channel(name)
+    return told if told == "item" or told.endswith("[]") else f"the input {told}"
+
+
+def outputs(component: ir.ComponentSpec) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The type of each output of a component, and which are artifacts."""
+    declared = component.output_definitions
+    kinds = ir.ParameterType.ParameterTypeEnum
+    found = {
+        name: kinds.Name(one.parameter_type).removesuffix("_TYPE").replace("_", " ").lower()
+        for name, one in declared.parameters.items()
+    }
+    for name, artifact in declared.artifacts.items():
+        schema = artifact.artifact_type.schema_title or "system.Artifact"
+        found[name] = f"list of {schema}" if artifact.is_artifact_list else schema
+    shown = {_cut(text.channel(name)): _cut(found[name]) for name in sorted(found)}
+    return shown, tuple(sorted(_cut(text.channel(name)) for name in declared.artifacts))
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _cut(told: str) -> str:
+    line = text.plain(told[: 2 * _LONGEST])
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -1,0 +1,55 @@
+"""A graph in words: kinds, states, counts and boxes, as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.drawing import model, text
+from pipelines.drawing.model import Box
+from pipelines.drawing.style import STATES
+
+KINDS = {
+    model.PIPELINE: "Pipeline",
+    model.TASK: "Task",
+    model.IMPORTER: "Importer",
+    model.EXIT: "Exit handler",
+    model.DAG: "Group",
+    model.CONDITION: "Condition",
+    model.LOOP: "Loop",
+    model.ITERATION: "Iteration",
+    model.MORE: "More iterations",
+}
+
+
+def state(known: str) -> str:
+    """A state as people read it."""
+    return STATES[known].word if known in STATES else known.capitalize()
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """How many stand how, such as ``94 succeeded, 2 failed``."""
+    known = [one for one in STATES if one in counts]
+    others = sorted(set(counts) - set(known))
+    return ", ".join(f"{counts[one]} {state(one).lower()}" for one in (*known, *others))
+
+
+def noted(box: Box) -> str:
+    """The second line of a group's head."""
+    told = [box.note] if box.note else []
+    if box.counts:
+        total = sum(box.counts.values())
+        told.append(f"{total} iterations: {counted(box.counts)}")
+    if box.hidden and box.kind != model.MORE:
+        told.append(f"{box.hidden} within, not shown")
+    return " · ".join(told)
+
+
+def described(box: Box, now: float) -> str:
+    """A box in one line, as is read out or shown beside the pointer."""
+    told = f"{box.name}, {KINDS[box.kind].lower()}"
+    if box.state:
+        told += f": {state(box.state).lower()}"
+        seconds = box.seconds(now)
+        told += "" if seconds is None else f", {text.duration(seconds)}"
+    more = [noted(box) if box.group else box.runs, box.reason]
+    return ". ".join([told, *(one for one in more if one)])

@@ -1,0 +1,137 @@
+"""Folders that a process finds mounted where its component wants them, and nobody else does.
+
+``mounter.py`` makes the mounts, in namespaces of the process's own; this is the launcher's side.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import BadInputError
+from pipelines.launchers.base import Job
+
+_MOUNTER = Path(__file__).with_name("mounter.py")
+_PATIENCE_SECONDS = 30.0
+_SYSTEM = ("/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev", "/proc", "/sys")
+_CLOSED = ("/proc", "/sys", "/dev")
+_HOW = "Run it with the Docker launcher where there is a Docker engine, or on a cluster."
+
+
+@dataclass(frozen=True)
+class Mount:
+    """What a job finds at a path.
+
+    Attributes:
+        path: Where, absolute.
+        source: The folder that it is; None if it is none of this machine's.
+        files: The files that it holds instead, by name.
+        memory: Whether it is memory instead.
+        size: The most bytes of memory; 0 for no limit.
+        readonly: Whether it may only be read.
+    """
+
+    path: str
+    source: Path | None = None
+    files: Mapping[str, bytes] | None = None
+    memory: bool = False
+    size: int = 0
+    readonly: bool = False
+
+
+def check(job: Job, paths: Sequence[str], needed: Sequence[Path]) -> None:
+    """Refuse a job whose mounts a process here cannot have.
+
+    Args:
+        job: The job.
+        paths: Where it wants mounts.
+        needed: What it finds on this machine, and cannot do without.
+
+    Raises:
+        BadInputError: With the code ``PlatformUnsupported``.
+    """
+    if not paths:
+        return
+    told = ", ".join(paths)
+    if why := impossible():
+        raise _refused(f"{job.name} needs a mount at {told}, which no process can have: {why}.")
+    used = {Path(path) for path in _SYSTEM} | {path.resolve() for path in needed} | {*needed}
+    used |= {job.folder, *job.inputs, *job.outputs}
+    for path in map(Path, paths):
+        hidden = min((one for one in used if one.is_relative_to(path)), default=None)
+        if hidden is not None:
+            raise _refused(
+                f"{job.name} needs a mount at {path}, which would hide {hidden}, where this "
+                "machine has what it runs with."
+            )
+        if any(path.is_relative_to(closed) for closed in _CLOSED):
+            raise _refused(f"{job.name} needs a mount at {path}, where a process can have none.")
+
+
+def _refused(message: str) -> BadInputError:
+    return BadInputError(message, _HOW, code="PlatformUnsupported")
+
+
+@functools.cache
+def impossible() -> str:
+    """Why this machine gives processes no mounts of their own; "" if it does."""
+    if sys.platform != "linux":
+        return "only Linux has them"
+    probe = [sys.executable, "-I", "-S", str(_MOUNTER), "--probe"]
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+        try:
+            found = subprocess.run(
+                probe, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"finding out failed ({type(error).__name__})"
+    if found.returncode == 0:
+        return ""
+    said = found.stderr.strip().splitlines()
+    why = said[-1] if said else f"exit status {found.returncode}"
+    return f"this machine gives its users no namespaces of their own ({why})"
+
+
+@contextlib.contextmanager
+def mounted(
+    command: Sequence[str], mounts: Sequence[Mount], shared: Sequence[Path]
+) -> Iterator[Sequence[str]]:
+    """The command line that runs ``command`` with mounts; it counts while this is entered.
+
+    The contents of files are in memory alone, and in no command line.
+
+    Args:
+        command: A command line.
+        mounts: What it is to find.
+        shared: Folders in which it may leave things that are wanted.
+    """
+    spec = {
+        "mounts": [_plain(one) for one in mounts],
+        "shared": [str(path) for path in shared],
+    }
+    descriptor = os.memfd_create("modelyard-mounts")
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(spec, file)
+        file.flush()
+        place = f"/proc/{os.getpid()}/fd/{descriptor}"
+        yield [sys.executable, "-I", "-S", str(_MOUNTER), place, "--", *command]
+
+
+def _plain(mount: Mount) -> dict[str, Any]:
+    told: dict[str, Any] = {"path": mount.path, "readonly": mount.readonly}
+    if mount.source is not None:
+        return {**told, "source": str(mount.source)}
+    if mount.files is not None:
+        files = mount.files.items()
+        return {**told, "files": {name: base64.b64encode(data).decode() for name, data in files}}
+    return {**told, "size": mount.size}

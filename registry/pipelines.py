@@ -1,0 +1,402 @@
+"""Uploaded pipelines: a name, and numbered versions of what it stands for.
+
+A pipeline is referred to as ``NAME``, which is its newest version, or as ``NAME:NUMBER``. Each
+version has a deployment of its own in Prefect, so that it can be started from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Boolean, DateTime, ForeignKey, Integer, LargeBinary, Text, select
+from sqlalchemy.orm import Mapped, Session, defer, mapped_column
+
+from infra import identity
+from infra.errors import BadInputError, NotFoundError
+from registry import history, names
+from registry.catalogue import Base, alone, session
+from registry.pipeline_nodes import FLOW
+
+NOUN = "pipeline"
+CREATE_REQUESTED = "CREATE REQUESTED"
+CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
+CREATE_FAILED = "CREATE FAILED"
+ACTIVE = "ACTIVE"
+
+LONGEST_NAME = 100
+_SEPARATOR = ":"
+_MOST_NEAR = 5
+# Names stand in paths of Prefect's, which takes none of these in them; and a reference is no file.
+_NAME = re.compile(r"[^/%&<>?#:\"\\]+")
+FILES = (".yaml", ".yml", ".json", ".zip")
+
+
+class PipelineModel(Base):
+    """One pipeline.
+
+    Attributes:
+        numbered: The last number that was given to a version. None is given twice.
+    """
+
+    __tablename__ = "pipelines"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    description: Mapped[str] = mapped_column(Text)
+    numbered: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    changed_by: Mapped[str] = mapped_column(Text)
+
+
+class PipelineVersionModel(Base):
+    """One version of a pipeline.
+
+    Attributes:
+        file: What its file was called.
+        compiled: The file.
+        digest: Of what is in it, whatever way it is written.
+        begun: Whether Prefect was asked for its deployment.
+        registered: Whether Prefect has it.
+        error: Why Prefect does not have it; "" otherwise.
+    """
+
+    __tablename__ = "pipeline_versions"
+
+    pipeline: Mapped[str] = mapped_column(ForeignKey("pipelines.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    description: Mapped[str] = mapped_column(Text)
+    file: Mapped[str] = mapped_column(Text)
+    compiled: Mapped[bytes] = mapped_column(LargeBinary)
+    digest: Mapped[str] = mapped_column(Text)
+    begun: Mapped[bool] = mapped_column(Boolean, default=False)
+    registered: Mapped[bool] = mapped_column(Boolean, default=False)
+    error: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[str] = mapped_column(Text)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a pipeline.
+
+    Attributes:
+        id: The pipeline's id.
+        name: The pipeline's name.
+        number: Its number.
+        description: What was said of the version, or else of the pipeline.
+        file: What its file was called.
+        digest: Of what is in it.
+        state: The reference's word for it.
+        error: Why it is CREATE FAILED.
+    """
+
+    id: str
+    name: str
+    number: int
+    description: str
+    file: str
+    digest: str
+    state: str
+    error: str
+
+    @property
+    def reference(self) -> str:
+        """What it is referred to as."""
+        return f"{self.name}{_SEPARATOR}{self.number}"
+
+    @property
+    def deployment(self) -> str:
+        """Its deployment in Prefect, as ``flow/deployment``."""
+        return f"{FLOW}/{self.reference}"
+
+
+def check_name(name: str) -> None:
+    """Refuse what a pipeline cannot be called.
+
+    Raises:
+        BadInputError: With the code ``NameInvalid``.
+    """
+    names.check(name)
+    if (
+        not _NAME.fullmatch(name)
+        or name != name.strip()
+        or len(name) > LONGEST_NAME
+        or is_file(name)
+    ):
+        raise BadInputError(
+            f"A pipeline cannot be called {name[:60]!r}.",
+            f'Give 1 to {LONGEST_NAME} characters, none of / \\ % & < > ? # : ", without spaces '
+            f"at the ends, and not ending in {', '.join(FILES)}.",
+            code="NameInvalid",
+        )
+
+
+def is_file(reference: str) -> bool:
+    """Whether what a run is told as its pipeline is a path, and not a name."""
+    return "/" in reference or reference.lower().endswith(FILES)
+
+
+def _split(reference: str) -> tuple[str, int | None]:
+    name, separator, number = reference.rpartition(_SEPARATOR)
+    if not separator:
+        return reference, None
+    # More digits than a number of the database has are of no version.
+    return name, int(number) if re.fullmatch(r"[0-9]{1,9}", number) else -1
+
+
+def _unknown(open_session: Session, name: str) -> NotFoundError:
+    known = open_session.scalars(select(PipelineModel.name)).all()
+    near = difflib.get_close_matches(name, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
+    return NotFoundError(
+        f"There is no pipeline {name[:100]!r}.",
+        f"There is: {', '.join(near)}."
+        if near
+        else "There is none yet: modelyard pipeline upload FILE.",
+        code="PipelineUnknown",
+    )
+
+
+def _row(open_session: Session, name: str, *, lock: bool = False) -> PipelineModel:
+    row = None
+    if names.is_text(name):
+        wanted = select(PipelineModel).where(PipelineModel.name == name)
+        row = open_session.scalar(wanted.with_for_update() if lock else wanted)
+    if row is None:
+        raise _unknown(open_session, name)
+    return row
+
+
+def _versions(open_session: Session, row: PipelineModel) -> list[PipelineVersionModel]:
+    """The versions of a pipeline without what is in them, the newest first."""
+    wanted = select(PipelineVersionModel).where(PipelineVersionModel.pipeline == row.id)
+    wanted = wanted.options(defer(PipelineVersionModel.compiled))
+    return list(open_session.scalars(wanted.order_by(PipelineVersionModel.number.desc())))
+
+
+def _version(open_session: Session, reference: str) -> tuple[PipelineModel, PipelineVersionModel]:
+    name, number = _split(reference)
+    row = _row(open_session, name)
+    versions = _versions(open_session, row)
+    found = next((one for one in versions if number in {None, one.number}), None)
+    if found is None:
+        raise NotFoundError(
+            f"The pipeline {name!r} has no version {reference.rpartition(_SEPARATOR)[2][:20]!r}.",
+            f"It has: {', '.join(str(one.number) for one in versions[:20])}.",
+            code="PipelineUnknown",
+        )
+    return row, found
+
+
+def _state(row: PipelineVersionModel) -> str:
+    for applies, word in (
+        (row.registered, ACTIVE),
+        (bool(row.error), CREATE_FAILED),
+        (row.begun, CREATE_IN_PROGRESS),
+    ):
+        if applies:
+            return word
+    return CREATE_REQUESTED
+
+
+def _read(row: PipelineModel, version: PipelineVersionModel) -> Version:
+    return Version(
+        row.id, row.name, version.number, version.description or row.description, version.file,
+        version.digest, _state(version), version.error,
+    )  # fmt: skip
+
+
+def find(reference: str) -> Version:
+    """The version that is referred to; the newest one where only the pipeline's name is given.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    with session() as open_session:
+        return _read(*_version(open_session, reference))
+
+
+def deployment_of(told: str) -> str:
+    """The deployment that runs what a run is told as its pipeline: that of its version, if any.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    return FLOW if is_file(told) else find(told).deployment
+
+
+def compiled(reference: str) -> tuple[bytes, str]:
+    """The file of a version, and what it was called.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    with session() as open_session:
+        _, version = _version(open_session, reference)
+        return version.compiled, version.file
+
+
+def every() -> list[Version]:
+    """Every version of every pipeline."""
+    wanted = select(PipelineModel, PipelineVersionModel).join(
+        PipelineVersionModel, PipelineVersionModel.pipeline == PipelineModel.id
+    )
+    wanted = wanted.options(defer(PipelineVersionModel.compiled))
+    wanted = wanted.order_by(PipelineModel.name, PipelineVersionModel.number)
+    with session() as open_session:
+        return [_read(*found) for found in open_session.execute(wanted)]
+
+
+@contextmanager
+def by_oneself(name: str) -> Iterator[None]:
+    """Be the only one who uploads or deletes the pipeline of this name."""
+    with alone(f"pipeline {name}"):
+        yield
+
+
+def add(
+    name: str, data: bytes, file: str, digest: str, *, description: str = "", about: str = ""
+) -> Version:
+    """Keep a version, unless it is the newest one already; it.
+
+    Args:
+        name: The pipeline, which is made if there is none.
+        data: The file.
+        file: What it is called.
+        digest: Of what is in it.
+        description: What is said of the pipeline, where it is new.
+        about: What is said of the version.
+    """
+    now, user = datetime.now(UTC), identity.caller()
+    with session() as open_session, open_session.begin():
+        wanted = select(PipelineModel).where(PipelineModel.name == name).with_for_update()
+        row = open_session.scalar(wanted)
+        if row is None:
+            row = PipelineModel(
+                id=str(uuid.uuid4()), name=name, description=description, numbered=0,
+                created_at=now, created_by=user, changed_at=now, changed_by=user,
+            )  # fmt: skip
+            open_session.add(row)
+            open_session.flush()
+        newest = next(iter(_versions(open_session, row)), None)
+        if newest is not None and newest.digest == digest:
+            return _read(row, newest)
+        row.numbered += 1
+        row.changed_at, row.changed_by = now, user
+        made = PipelineVersionModel(
+            pipeline=row.id, number=row.numbered, description=about, file=file, compiled=data,
+            digest=digest, begun=False, registered=False, error="", created_at=now,
+            created_by=user,
+        )  # fmt: skip
+        open_session.add(made)
+        found = _read(row, made)
+    history.record(NOUN, found.id, "upload", name=name, version=found.number)
+    return found
+
+
+def note(version: Version, *, registered: bool = False, error: str = "") -> None:
+    """Write down how the registration of a version goes: begun, over, or failed."""
+    with session() as open_session, open_session.begin():
+        row = open_session.get(PipelineVersionModel, (version.id, version.number))
+        if row is not None:
+            row.begun, row.registered, row.error = True, registered, error
+
+
+def describe(name: str, description: str) -> dict[str, Any]:
+    """Say something else of a pipeline; it as shown.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+        BadInputError: If it cannot be described so.
+    """
+    names.check_description(description)
+    with session() as open_session, open_session.begin():
+        row = _row(open_session, name, lock=True)
+        row.description = description
+        row.changed_at, row.changed_by = datetime.now(UTC), identity.caller()
+        key = row.id
+    history.record(NOUN, key, "update", description=description)
+    return show(name)
+
+
+def list_all() -> list[dict[str, Any]]:
+    """Every pipeline, by name."""
+    with session() as open_session:
+        rows = open_session.scalars(select(PipelineModel).order_by(PipelineModel.name))
+        return [_shown(row, _versions(open_session, row)) for row in rows]
+
+
+def _shown(row: PipelineModel, versions: Sequence[PipelineVersionModel]) -> dict[str, Any]:
+    newest = versions[0]
+    return {
+        "name": row.name,
+        "state": _state(newest),
+        "version": newest.number,
+        "versions": len(versions),
+        "description": row.description,
+        "created": row.created_at.isoformat(),
+        "created_by": row.created_by,
+        "changed": row.changed_at.isoformat(),
+        "changed_by": row.changed_by,
+        "error": newest.error,
+    }
+
+
+def show(reference: str) -> dict[str, Any]:
+    """Everything about a pipeline but what is in it; of a version, where one is referred to.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    with session() as open_session:
+        row, version = _version(open_session, reference)
+        found = {
+            **_shown(row, [version]),
+            "versions": [_told(one) for one in _versions(open_session, row)],
+            "deployment": _read(row, version).deployment,
+        }
+    return {**found, "history": history.of(NOUN, row.id)}
+
+
+def versions(name: str) -> list[dict[str, Any]]:
+    """The versions of a pipeline, the newest first.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+    """
+    with session() as open_session:
+        return [_told(one) for one in _versions(open_session, _row(open_session, name))]
+
+
+def _told(version: PipelineVersionModel) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "state": _state(version),
+        "description": version.description,
+        "file": version.file,
+        "digest": version.digest[:12],
+        "created": version.created_at.isoformat(),
+        "created_by": version.created_by,
+    }
+
+
+def remove(pipeline: str, number: int | None = None) -> None:
+    """Forget a version of the pipeline with this id, or all of it."""
+    with session() as open_session, open_session.begin():
+        row = open_session.get(PipelineModel, pipeline)
+        if row is None:
+            return
+        for version in _versions(open_session, row):
+            if number in {None, version.number}:
+                open_session.delete(version)
+        open_session.flush()
+        if not _versions(open_session, row):
+            open_session.delete(row)

@@ -1,0 +1,269 @@
+"""What a pipeline's tasks hand on, in MLflow: metrics, plots, reports, small files, and a table.
+
+Nobody waits for it while the run goes on. What MLflow has of a node is written into a file of
+the run, so that a retry publishes what an earlier attempt could not, and nothing again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.artifacts import Artifact, Bundle
+from pipelines.executor_io import local_path
+from pipelines.places import Places, Spot
+from registry.run_book import RunBook, Value
+from tasks.pipelines import classification, metric_names
+
+TABLE = "artifacts.json"
+OUTPUTS = "outputs.json"
+FILES, PLOTS, REPORTS, LOGS = "artifacts", "plots", "reports", "logs"
+OUTPUT_TAG = "modelyard.output."
+
+_METRICS = "system.Metrics"
+_REPORTS = {"system.HTML": ".html", "system.Markdown": ".md"}
+_DONE = "published.jsonl"
+_MOST_ROWS = 10_000
+_MOST_PLOTTED = 50  # artifacts of a run; each takes a moment of a core
+_MOST_FILES = 1000  # of one artifact
+_MOST_IN_ALL = 64  # artifacts as large as one may be, in a run
+_LONGEST_METADATA = 10_000
+_LONGEST_TAG = 1000
+_LAST_SECONDS = 60.0
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A leaf that has ended well.
+
+    Attributes:
+        path: Its path.
+        outputs: What it hands on.
+        kept: Whether that was handed on in an earlier attempt of the run.
+    """
+
+    path: str
+    outputs: Bundle
+    kept: bool = False
+
+
+class Publisher:
+    """Publishes what the leaves of one run hand on. Several threads may use it."""
+
+    def __init__(
+        self,
+        run_id: str,
+        places: Places,
+        folder: Path,
+        *,
+        largest: int,
+        warn: Callable[[str], object],
+        drawn: Callable[[str, Mapping[str, Any]], Mapping[str, bytes]] = classification.plots,
+    ) -> None:
+        """Begin, or go on after an earlier attempt.
+
+        Args:
+            run_id: The MLflow run.
+            places: Where the run's nodes are.
+            folder: The run's folder, which is in that of all runs.
+            largest: Files of an artifact are uploaded that have so many bytes at most together.
+            warn: Told what MLflow has not got.
+            drawn: Draws what metadata of a type show.
+        """
+        self._book = RunBook(run_id, warn)
+        self._places = places
+        self._runs = folder.parent.resolve()
+        self._folder = folder
+        self._largest = largest
+        self._left = largest * _MOST_IN_ALL
+        self._plots_left = _MOST_PLOTTED
+        self._warn = warn
+        self._drawn = drawn
+        self._lock = threading.Lock()
+        self._done = folder / _DONE
+        self._rows: dict[str, list[dict[str, Any]]] = dict(_read(self._done))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table of artifacts, by tasks and names."""
+        with self._lock:
+            return [row for path in sorted(self._rows) for row in self._rows[path]]
+
+    def ended(self, leaf: Ended) -> None:
+        """Publish what a leaf hands on; returns at once."""
+        with self._lock:
+            known = leaf.kept and leaf.path in self._rows
+        if known or not leaf.outputs.artifacts:
+            return
+        at = time.time()
+        rows: list[dict[str, Any]] = []
+
+        def write() -> None:
+            rows[:] = [self._publish(leaf, name, one, at) for name, one in _each(leaf.outputs)]
+
+        self._book.add(f"what {leaf.path} has handed on", write, lambda: self._keep(leaf, rows))
+
+    def _keep(self, leaf: Ended, rows: list[dict[str, Any]]) -> None:
+        with self._lock:
+            self._rows[leaf.path] = list(rows)
+        with self._done.open("a") as file:
+            file.write(json.dumps({"path": leaf.path, "rows": rows}) + "\n")
+
+    def close(self, outputs: Mapping[str, Any], logs: Path | None = None) -> None:
+        """Publish what the pipeline itself hands on; wait until MLflow has all, for a minute.
+
+        Args:
+            outputs: The output parameters.
+            logs: A log to be kept there as well.
+        """
+        tags = {
+            f"{OUTPUT_TAG}{metric_names.allowed(name)}": text
+            for name, value in outputs.items()
+            if len(text := value if isinstance(value, str) else _dumped(value)) <= _LONGEST_TAG
+        }
+        if outputs:
+            self._book.add("the outputs", lambda: self._text(OUTPUTS, _dumped(outputs)))
+            self._book.add("the outputs as tags", lambda: self._book.tags(tags))
+        if logs is not None and logs.exists():
+            self._book.add("the log", lambda: self._book.file(logs, LOGS))
+        self._book.add("the table of artifacts", self._publish_table)
+        missing = self._book.close(_LAST_SECONDS)
+        if missing:
+            more = f" and {len(missing) - _MOST_NAMED} more" if missing[_MOST_NAMED:] else ""
+            self._warn(
+                f"MLflow has not got {', '.join(missing[:_MOST_NAMED])}{more}. "
+                "The files themselves are in the run's folder."
+            )
+
+    def _publish_table(self) -> None:
+        rows = self.rows
+        if rows:
+            self._text(TABLE, json.dumps(rows[:_MOST_ROWS], indent=1))
+
+    def _text(self, name: str, text: str, folder: str = "") -> None:
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
+            Path(place, name).write_text(text)
+            self._book.file(Path(place, name), folder)
+
+    # An artifact
+
+    def _publish(self, leaf: Ended, name: str, one: Artifact, at: float) -> dict[str, Any]:
+        """Write everything about an artifact; its row of the table."""
+        spot = self._places.of(leaf.path)
+        own = f"{metric_names.allowed(leaf.path)}/{metric_names.allowed(name)}"
+        metadata = dict(one.metadata)
+        if one.schema == _METRICS:
+            self._metrics(spot, leaf.path, name, metadata, at)
+        elif one.schema in {classification.WHOLE, classification.SLICED}:
+            self._classification(one.schema, own, metadata)
+        path = self._own(one.uri)
+        size = None if path is None else _size(path)
+        uploaded = ""
+        if path is not None and size is not None and 0 < size <= min(self._largest, self._left):
+            uploaded = self._upload(one, own, path)
+            self._left -= size
+        return {
+            "task": leaf.path, "name": name, "type": one.schema, "uri": one.uri,
+            "size": size, "mlflow": uploaded or None, "metadata": _short(metadata),
+        }  # fmt: skip
+
+    def _metrics(
+        self, spot: Spot | None, path: str, name: str, metadata: Mapping[str, Any], at: float
+    ) -> None:
+        prefix, step = metric_names.prefix(self._places, spot, path, name)
+        values = [
+            Value(f"{prefix}/{key}", value, step, at)
+            for key, value in metric_names.numbers(metadata)
+        ]
+        self._book.metrics(values)
+
+    def _classification(self, schema: str, own: str, metadata: Mapping[str, Any]) -> None:
+        folder, _, name = own.rpartition("/")
+        self._text(f"{name}.json", _dumped(metadata), f"{PLOTS}/{folder}")
+        if self._plots_left <= 0:
+            return
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
+            for what, png in self._drawn(schema, metadata).items():
+                Path(place, f"{name}-{what}.png").write_bytes(png)
+            if any(Path(place).iterdir()):
+                self._book.file(Path(place), f"{PLOTS}/{folder}")
+                self._plots_left -= 1
+
+    def _upload(self, one: Artifact, own: str, path: Path) -> str:
+        """Copy the files of an artifact; where they are among those of the run."""
+        folder, _, name = own.rpartition("/")
+        ending = _REPORTS.get(one.schema)
+        if ending is not None and path.is_file():
+            with tempfile.TemporaryDirectory(dir=self._folder) as place:
+                report = Path(place, f"{name}{ending}")
+                shutil.copyfile(path, report)
+                self._book.file(report, f"{REPORTS}/{folder}")
+            return f"{REPORTS}/{folder}/{name}{ending}"
+        if path.is_dir():
+            self._book.file(path, f"{FILES}/{own}")
+            return f"{FILES}/{own}"
+        self._book.file(path, f"{FILES}/{folder}")
+        return f"{FILES}/{folder}/{path.name}"
+
+    def _own(self, uri: str) -> Path | None:
+        """Where an artifact is, if a task of ours has made it: what was imported stays put."""
+        path = local_path(uri)
+        if path is None or path.is_symlink() or not path.exists():
+            return None
+        return path if path.resolve().is_relative_to(self._runs) else None
+
+
+def _each(outputs: Bundle) -> Iterator[tuple[str, Artifact]]:
+    for name, value in outputs.artifacts.items():
+        if isinstance(value, list):
+            yield from ((f"{name}-{number}", one) for number, one in enumerate(value))
+        else:
+            yield name, value
+
+
+def _size(path: Path) -> int | None:
+    """The bytes of a file or of a folder; None if MLflow could not keep it.
+
+    It cannot keep links, nor names that do not survive in a URL, nor all files of very many.
+    """
+    if path.is_file():
+        return path.stat().st_size if _is_kept(path) else None
+    total = 0
+    for number, found in enumerate(path.rglob("*")):
+        if found.is_symlink() or number >= _MOST_FILES or not _is_kept(found):
+            return None
+        total += found.stat().st_size if found.is_file() else 0
+    return total
+
+
+def _is_kept(path: Path) -> bool:
+    return path.name.isprintable() and not set(path.name) & set("#?%")
+
+
+def _short(metadata: Mapping[str, Any]) -> Any:
+    text = _dumped(metadata)
+    return metadata if len(text) <= _LONGEST_METADATA else f"{text[:_LONGEST_METADATA]}..."
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _read(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """What MLflow has by earlier attempts; a line that a kill has cut short is passed over."""
+    if not path.exists():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        yield found["path"], found["rows"]

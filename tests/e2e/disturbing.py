@@ -1,0 +1,93 @@
+"""Kill what takes part in one run, and ask the stack meanwhile."""
+
+from __future__ import annotations
+
+import collections
+import random
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.e2e.stack import Stack, wait_for
+
+_STARTED = "what the run has started"
+
+
+def of_home(stack: Stack) -> list[psutil.Process]:
+    """Every process that the stack has started, those of a run's scripts and components too.
+
+    The latter have no mark. They have its temporary folder, or are run by an interpreter of it.
+    """
+    found, place = [], str(stack.home.parent)
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get("TMPDIR") == place
+            if mine or any(place in word for word in process.cmdline()):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _victims(stack: Stack, run: str, kind: str) -> dict[str, list[psutil.Process]]:
+    kinds: dict[str, list[psutil.Process]] = collections.defaultdict(list)
+    for process in of_home(stack):
+        try:
+            environment, command = process.environ(), " ".join(process.cmdline())
+        except (psutil.Error, OSError):
+            continue
+        part = environment.get("MODELYARD_PART", "").partition("@")[0]
+        if "MODELYARD_RUN" in environment or "MODELYARD_HOME" not in environment:
+            kinds[_STARTED].append(process)
+        elif part and "leash.py" not in command:
+            kinds[part].append(process)
+    pid = executor(stack, run)
+    if pid:
+        kinds[kind] = [psutil.Process(pid)]
+    return kinds
+
+
+def executor(stack: Stack, run: str) -> int | None:
+    """The process that holds the run's lock."""
+    lock = stack.home / "runs" / run / "executor.lock"
+    if not lock.exists():
+        return None
+    inode = lock.stat().st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+            return int(words[4])
+    return None
+
+
+def kill_one(stack: Stack, run: str, chance: random.Random, kind: str) -> str:
+    """Kill something that takes part in the run; what it was.
+
+    Args:
+        stack: The stack.
+        run: The run.
+        chance: Which it is.
+        kind: What the run's own process is called; it is killed more often than others.
+    """
+    kinds = _victims(stack, run, kind)
+    weighted = sorted(kinds) + [kind] * (3 if kind in kinds else 0)
+    weighted += [_STARTED] * (2 if _STARTED in kinds else 0)
+    if not weighted:
+        return "nobody"
+    chosen = chance.choice(weighted)
+    try:
+        chance.choice(kinds[chosen]).kill()
+    except psutil.NoSuchProcess:
+        return "nobody"
+    return chosen
+
+
+def ask(stack: Stack, *arguments: str) -> Any:
+    """Ask until there is an answer: what is asked may just have been killed."""
+
+    def answered() -> Any:
+        answer = stack.ask(*arguments)
+        return answer.json if answer.code == 0 else None
+
+    return wait_for(answered, 120, " ".join(arguments))

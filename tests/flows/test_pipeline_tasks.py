@@ -1,0 +1,231 @@
+"""The nodes of a pipeline run as Prefect is told of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.states import Running
+
+from flows import pipeline_tasks
+from flows.pipeline_tasks import TaskRuns, outputs_told, state_of, task_run_id, told_whole
+from pipelines import reading
+from pipelines.artifacts import Bundle
+from pipelines.execution import Seen
+from pipelines.places import Places
+from pipelines.states import End, TaskState
+from tests.pipelines import corpus
+
+RUN = str(uuid4())
+PLACES = Places(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
+
+
+class Prefect:
+    """What Prefect was told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.broken = False
+
+    def emit(self, **event: Any) -> None:
+        if self.broken:
+            raise OSError("away")
+        run = event["task_run"].model_copy(deep=True)
+        self.events.append({**event, "task_run": run})
+
+    def states(self, path: str) -> list[str]:
+        return [
+            event["validated_state"].name
+            for event in self.events
+            if event["task_run"].name == path
+        ]
+
+    def last(self, path: str) -> Any:
+        return [one["task_run"] for one in self.events if one["task_run"].name == path][-1]
+
+
+@pytest.fixture
+def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
+    made = Prefect()
+    monkeypatch.setattr(pipeline_tasks, "emit_task_run_state_change_event", made.emit)
+    return made
+
+
+@pytest.fixture
+def runs(prefect: Prefect) -> Iterator[TaskRuns]:
+    made = TaskRuns(RUN, PLACES, 4)
+    yield made
+    made.close()
+
+
+def seen(path: str, state: TaskState, kind: str = "task", **more: Any) -> Seen:
+    return Seen(path, path.rpartition("/")[2], kind, state, **more)
+
+
+def test_a_task_begins_and_ends(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("measure", TaskState.WAITING))
+    runs.seen(seen("measure", TaskState.RUNNING))
+    runs.seen(seen("measure", TaskState.SUCCEEDED, outputs=Bundle({"Output": 0.5})))
+    runs.close()
+    assert prefect.states("measure") == ["Running", "Completed"]
+    run, state = prefect.last("measure"), prefect.events[-1]["validated_state"]
+    assert run.id == task_run_id(RUN, "measure") == state.state_details.task_run_id
+    assert str(run.flow_run_id) == RUN
+    assert run.start_time < run.end_time
+    assert run.total_run_time == run.end_time - run.start_time
+    assert state.message == "Output = 0.5"
+    assert prefect.events[-1]["initial_state"].name == "Running"
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "kind"),
+    [
+        (TaskState.SUCCEEDED, "Completed", "COMPLETED"),
+        (TaskState.CACHED, "Cached", "COMPLETED"),
+        (TaskState.SKIPPED, "Skipped", "COMPLETED"),
+        (TaskState.FAILED, "Failed", "FAILED"),
+        (TaskState.OMITTED, "Omitted", "CANCELLED"),
+        (TaskState.CANCELLED, "Cancelled", "CANCELLED"),
+    ],
+)
+def test_each_end_has_its_word(
+    runs: TaskRuns, prefect: Prefect, state: TaskState, name: str, kind: str
+) -> None:
+    runs.seen(seen("measure", state, reason="for a reason"))
+    runs.close()
+    (event,) = prefect.events
+    found = event["validated_state"]
+    assert (found.name, found.type.value) == (name, kind)
+    assert "for a reason" in found.message
+    assert event["task_run"].start_time == event["task_run"].end_time  # else it looks as running
+
+
+def test_every_state_of_a_task_has_a_word() -> None:
+    for state in TaskState:
+        told = state_of(seen("measure", state))
+        assert (told is None) == (state == TaskState.WAITING)
+
+
+def test_what_is_tried_again_is_one_task_run(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("measure", TaskState.RUNNING))
+    runs.seen(seen("measure", TaskState.WAITING, attempt=2))
+    runs.seen(seen("measure", TaskState.RUNNING, attempt=2))
+    runs.seen(seen("measure", TaskState.SUCCEEDED, attempt=2))
+    runs.close()
+    assert prefect.states("measure") == ["Running", "AwaitingRetry", "Retrying", "Completed"]
+    assert prefect.last("measure").run_count == 2
+    stamps = [event["validated_state"].timestamp for event in prefect.events]
+    assert stamps == sorted(set(stamps))
+
+
+def test_states_of_one_instant_stay_in_their_order(
+    runs: TaskRuns, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instant = Running().timestamp
+    real = pipeline_tasks.state_of
+
+    def at_once(node: Seen) -> Any:
+        state = real(node)
+        assert state is not None
+        state.timestamp = instant
+        return state
+
+    monkeypatch.setattr(pipeline_tasks, "state_of", at_once)
+    runs.seen(seen("measure", TaskState.RUNNING))
+    runs.seen(seen("measure", TaskState.SUCCEEDED))
+    runs.close()
+    first, last = (event["validated_state"].timestamp for event in prefect.events)
+    assert first < last  # Prefect drops what is not newer than what it has
+
+
+def test_a_retry_of_the_run_goes_on_with_the_same_task_run(
+    runs: TaskRuns, prefect: Prefect
+) -> None:
+    runs.seen(seen("measure", TaskState.FAILED))
+    runs.close()
+    again = TaskRuns(RUN, PLACES, 4)
+    again.seen(seen("measure", TaskState.RUNNING))
+    again.close()
+    assert len({event["task_run"].id for event in prefect.events}) == 1
+
+
+def inputs(run: Any) -> dict[str, list[Any]]:
+    return {name: [one.id for one in given] for name, given in run.task_inputs.items()}
+
+
+def test_edges_lead_to_what_a_task_waits_for(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("report", TaskState.RUNNING))
+    runs.close()
+    assert inputs(prefect.last("report")) == {"after": [task_run_id(RUN, "measure")]}
+
+
+def test_groups_are_parents_and_say_what_they_are(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("inner", TaskState.RUNNING, "dag"))
+    runs.seen(seen("inner/read", TaskState.RUNNING))
+    runs.seen(seen("inner", TaskState.SUCCEEDED, "dag"))
+    runs.close()
+    assert prefect.states("inner") == ["Running", "Completed"]
+    assert prefect.last("inner").tags == ["dag"]
+    assert inputs(prefect.last("inner/read")) == {
+        "__parents__": [task_run_id(RUN, "inner")], "after": [task_run_id(RUN, "inner/write")],
+    }  # fmt: skip
+    assert prefect.last("inner/read").tags == []  # a tag would have Prefect ask for its limit
+
+
+def test_an_iteration_of_one_task_is_no_group(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("for-loop-1/0", TaskState.RUNNING, "iteration"))
+    runs.seen(seen("for-loop-1/0/fit", TaskState.RUNNING))
+    runs.close()
+    assert prefect.states("for-loop-1/0") == []
+    parent = task_run_id(RUN, "for-loop-1")
+    assert inputs(prefect.last("for-loop-1/0/fit")) == {"__parents__": [parent]}
+
+
+def test_the_pipeline_itself_is_the_flow_run(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("", TaskState.SUCCEEDED, "pipeline"))
+    runs.close()
+    assert prefect.events == []
+
+
+def test_what_an_interrupted_run_leaves_is_cancelled(runs: TaskRuns, prefect: Prefect) -> None:
+    runs.seen(seen("inner", TaskState.RUNNING, "dag"))
+    runs.close()
+    assert prefect.states("inner") == ["Running", "Cancelled"]
+
+
+def test_a_prefect_that_is_away_ends_nothing(runs: TaskRuns, prefect: Prefect) -> None:
+    prefect.broken = True
+    runs.seen(seen("measure", TaskState.RUNNING))
+    future = runs.submit(lambda: End(TaskState.SUCCEEDED))
+    assert future.result(30).state == TaskState.SUCCEEDED
+    runs.close()
+
+
+def test_leaves_run_at_once(runs: TaskRuns) -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def wait() -> End:
+        both.wait()
+        return End(TaskState.SUCCEEDED)
+
+    futures = [runs.submit(wait) for _ in range(2)]
+    assert [future.result(30).state for future in futures] == [TaskState.SUCCEEDED] * 2
+
+
+def test_lines_are_those_of_the_task_run(runs: TaskRuns) -> None:
+    extra = runs.logger("measure").extra
+    assert extra is not None
+    assert extra["task_run_id"] == str(task_run_id(RUN, "measure"))
+    assert extra["flow_run_id"] == RUN
+
+
+def test_outputs_are_told_in_a_line_of_bounded_length() -> None:
+    few = Bundle({"a": "text", "b": [1, {"c": None}]})
+    assert outputs_told(few) == 'a = text, b = [1, {"c": null}]'
+    assert told_whole(few)
+    many = Bundle({"a": "x" * 1000})
+    assert len(outputs_told(many)) < 320
+    assert not told_whole(many)

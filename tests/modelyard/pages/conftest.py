@@ -1,0 +1,149 @@
+"""The pages over a world that tests make: no server, no database, files in a folder."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from infra.errors import NotFoundError, StackError
+from modelyard.pages.application import application
+from modelyard.pages.graphs import Sources
+from modelyard.pages.servers import Run
+from registry.pipeline_nodes import Node
+from tests.pipelines import corpus
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of another client than the one that is installed
+    from starlette.testclient import TestClient
+
+RUN = "11111111-2222-3333-4444-555555555555"
+OTHER = "99999999-2222-3333-4444-555555555555"
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@dataclass
+class World:
+    """What the pages ask, as a test has it."""
+
+    home: Path
+    known: dict[str, Run] = field(default_factory=dict)
+    rows: dict[str, list[Node]] = field(default_factory=dict)
+    uploaded: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    silent: bool = False
+
+    # Prefect and MLflow
+
+    def runs(self, flow: str, limit: int) -> list[Run]:
+        self._answer()
+        return [run for run in self.known.values() if run.flow == flow][:limit]
+
+    def run(self, run_id: str) -> Run | None:
+        self._answer()
+        return self.known.get(run_id)
+
+    def task_run(self, run_id: str, name: str) -> str | None:
+        self._answer()
+        return f"task-run-of-{name}"
+
+    def run_url(self, run_id: str) -> str:
+        return f"http://prefect/{run_id}"
+
+    def task_run_url(self, task_run_id: str) -> str:
+        return f"http://prefect/{task_run_id}"
+
+    def mlflow_url(self, mlflow_run_id: str) -> str | None:
+        return f"http://mlflow/{mlflow_run_id}"
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise StackError("Prefect does not answer.", "modelyard status.")
+
+    # The catalogue
+
+    def nodes(self, run_id: str) -> list[Node]:
+        return [replace(row, inputs={}, outputs={}) for row in self.rows.get(run_id, [])]
+
+    def node(self, run_id: str, path: str) -> Node | None:
+        return next((row for row in self.rows.get(run_id, []) if row.path == path), None)
+
+    def compiled(self, reference: str) -> tuple[bytes, str]:
+        if reference not in self.uploaded:
+            raise NotFoundError(f"There is no pipeline {reference!r}.", "List them.")
+        return self.uploaded[reference], "p.yaml"
+
+    # What a test says
+
+    def begin(self, pipeline: str, *rows: Node, run: str = RUN, **told: object) -> None:
+        """A run of a pipeline of the corpus."""
+        folder = self.home / "runs" / run
+        folder.mkdir(parents=True)
+        (folder / "pipeline.yaml").write_bytes(corpus.compiled(pipeline))
+        self.exist(*rows, run=run, **told)
+
+    def begin_with(self, *rows: Node) -> None:
+        """A run with these nodes, of whatever pipeline."""
+        folder = self.home / "runs" / RUN
+        folder.mkdir(exist_ok=True)
+        (folder / "pipeline.yaml").write_text(flat_yaml(row.path for row in rows))
+        self.exist(*rows)
+
+    def exist(self, *rows: Node, run: str = RUN, **told: object) -> None:
+        given = {"name": "a run", "flow": "pipeline-run", "state": "RUNNING", "began": BEGAN}
+        self.known[run] = Run(id=run, **{**given, **told})  # type: ignore[arg-type]
+        self.rows[run] = list(rows)
+
+    def file(self, written: str, content: str = "content", run: str = RUN) -> Path:
+        """A file in a run's folder."""
+        path = self.home / "runs" / run / written
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return path
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path)
+    (tmp_path / "runs").mkdir()
+    return made
+
+
+@pytest.fixture
+def client(world: World) -> TestClient:
+    return connected(world)
+
+
+def connected(world: World, host: str = "127.0.0.1:4300", **options: bool) -> TestClient:
+    sources = Sources(world.home / "runs", world, world.compiled, world.nodes, world.node)
+    return TestClient(application(sources), base_url=f"http://{host}", **options)  # type: ignore[arg-type]
+
+
+def flat_yaml(tasks: Iterable[str]) -> str:
+    """A compiled pipeline of tasks that have nothing to do with each other."""
+    leaf = {"executorLabel": "leaf", "outputDefinitions": {}}
+    return json.dumps(
+        {
+            "schemaVersion": "2.1.0",
+            "pipelineInfo": {"name": "flat"},
+            "root": {"dag": {"tasks": {one: {"componentRef": {"name": "leaf"}} for one in tasks}}},
+            "components": {"leaf": leaf},
+            "deploymentSpec": {"executors": {"leaf": {"container": {"image": "busybox"}}}},
+        }
+    )
+
+
+def made(path: str, uri: str | list[str], name: str = "data", **told: object) -> Node:
+    """A node that has handed on an artifact, or a list of them."""
+
+    def artifact(where: str) -> dict[str, object]:
+        return {"name": name, "uri": where, "schema": "system.Dataset", "metadata": {"rows": 3}}
+
+    held = [artifact(one) for one in uri] if isinstance(uri, list) else artifact(uri)
+    outputs = {"parameters": {}, "artifacts": {name: held}}
+    last = path.rpartition("/")[2]
+    return Node(RUN, path, last, "task", "SUCCEEDED", outputs=outputs, **told)  # type: ignore[arg-type]

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+from starlette.testclient import TestClient
+
+from registry.pipeline_nodes import Node
+from tests.modelyard.pages.conftest import BEGAN, OTHER, RUN, World
+from tests.pipelines.drawing.boxes import node
+
+HOSTILE = '"><script>alert(1)</script><b>'
+
+
+def ran(path: str, state: str = "SUCCEEDED", kind: str = "task", **told: object) -> Node:
+    return node(path, state, kind, began=BEGAN.timestamp(), ended=BEGAN.timestamp() + 2, **told)
+
+
+def standing(page: str) -> str:
+    return re.split("<section id=.graph", page)[0]
+
+
+def details(page: str) -> str:
+    return re.split("<aside", page)[1]
+
+
+def test_a_run_is_shown_with_its_graph_and_its_states(world: World, client: TestClient) -> None:
+    world.begin("adding", ran("add"), ran("add-2", "FAILED", reason="no luck"))
+    page = client.get(f"/runs/{RUN}").text
+
+    assert "<h1>a run</h1>" in page
+    assert "RUNNING" in standing(page)
+    assert "1 succeeded" in standing(page)
+    assert "1 failed" in standing(page)
+    assert "Failed · <tspan>2.0 s</tspan>" in page
+    assert "http://prefect/" in details(page)
+
+
+def test_a_node_that_is_chosen_is_told_of(world: World, client: TestClient) -> None:
+    told = {
+        "inputs": {"parameters": {"a": 1, "b": HOSTILE}, "artifacts": {}},
+        "outputs": {"parameters": {"Output": {"deep": [1, "길"]}}, "artifacts": {}},
+    }
+    world.begin("adding", ran("add", "FAILED", reason=f"no {HOSTILE}", attempt=3, **told))
+    page = client.get(f"/runs/{RUN}?node=add").text
+    shown = details(page)
+
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert "Failed" in shown
+    assert "<dt>Attempt</dt><dd>3</dd>" in shown
+    assert "<dt>Took</dt><dd>2.0 s</dd>" in shown
+    assert 'datetime="2026-01-02T03:04:05+00:00"' in shown
+    assert "길" in shown
+    assert "http://prefect/task-run-of-add" in shown
+    assert page.count('chosen"') >= 1
+
+
+def test_the_whole_tells_arguments_outputs_and_the_run_in_mlflow(
+    world: World, client: TestClient
+) -> None:
+    root = Node(RUN, "", "adding", "pipeline", "SUCCEEDED",
+                outputs={"parameters": {"Output": 42}, "artifacts": {}})  # fmt: skip
+    world.begin(
+        "adding", root, ran("add"), state="COMPLETE", over=True, mlflow_run_id="m1",
+        arguments={"a": 20, HOSTILE: [HOSTILE]}, ended=BEGAN + timedelta(seconds=9),
+    )  # fmt: skip
+    page = client.get(f"/runs/{RUN}").text
+
+    assert "http://mlflow/m1" in details(page)
+    assert "<pre>42</pre>" in details(page)
+    assert "<pre>20</pre>" in details(page)
+    assert "<script>alert" not in page
+    assert 'data-going="no"' in page
+
+
+def test_a_hostile_run_is_harmless(world: World, client: TestClient) -> None:
+    world.begin("adding", ran("add"), ran(HOSTILE), name=HOSTILE, message=HOSTILE)
+    for path in ("/", f"/runs/{RUN}", f"/runs/{RUN}?node={HOSTILE}"):
+        assert "<script>alert" not in client.get(path).text
+
+
+def test_a_large_value_is_cut(world: World, client: TestClient) -> None:
+    held = {"parameters": {"Output": "x" * 10**6}, "artifacts": {}}
+    world.begin("adding", ran("add", outputs=held))
+    page = client.get(f"/runs/{RUN}?node=add").text
+
+    assert len(page) < 50_000
+    assert "(1000000 letters)" in page
+
+
+def test_a_loop_lists_its_iterations_in_order(world: World, client: TestClient) -> None:
+    rows = [ran("for-loop-1", "RUNNING", "loop")]
+    rows += [ran(f"for-loop-1/{n}", "FAILED" if n == 11 else "SUCCEEDED", "iteration")
+             for n in range(400)]  # fmt: skip
+    world.begin("nested_loops", *rows)
+    shown = details(client.get(f"/runs/{RUN}?node=for-loop-1").text)
+
+    assert re.findall(r"</i>\[(\d+)\] ", shown) == [str(n) for n in range(300)]
+    assert "… and 100 more." in shown
+    chosen = client.get(f"/runs/{RUN}?node=for-loop-1/222").text
+    assert "<h2>[222]</h2>" in chosen
+
+
+def test_a_node_that_is_not_there_is_told(world: World, client: TestClient) -> None:
+    world.begin("adding")
+    answer = client.get(f"/runs/{RUN}?node=gone")
+
+    assert answer.status_code == 200
+    assert "There is no node gone" in answer.text
+
+
+def test_a_run_that_has_not_begun_has_no_graph_yet(world: World, client: TestClient) -> None:
+    world.exist(state="CREATE REQUESTED", began=None, arguments={"a": 1})
+    page = client.get(f"/runs/{RUN}").text
+
+    assert "It has not begun yet." in page
+    assert 'data-going="yes"' in page
+    world.exist(state="CREATE FAILED", over=True)
+    assert "It has ended before it began." in client.get(f"/runs/{RUN}").text
+
+
+def test_nothing_is_sent_where_nothing_has_changed(world: World, client: TestClient) -> None:
+    world.begin("adding", ran("add"))
+    first = client.get(f"/runs/{RUN}")
+    held = {"if-none-match": first.headers["etag"]}
+
+    assert client.get(f"/runs/{RUN}", headers=held).status_code == 304
+    assert client.get(f"/runs/{RUN}?node=add", headers=held).status_code == 200
+    world.rows[RUN].append(ran("add-2"))
+    again = client.get(f"/runs/{RUN}", headers=held)
+    assert again.status_code == 200
+    assert again.headers["etag"] != first.headers["etag"]
+
+
+def test_a_run_is_shown_while_prefect_is_silent(world: World, client: TestClient) -> None:
+    world.begin("adding", ran("add"))
+    world.silent = True
+    answer = client.get(f"/runs/{RUN}?node=add")
+
+    assert answer.status_code == 200
+    assert "Prefect does not answer." in answer.text
+    assert 'data-path="add"' in answer.text
+
+
+def test_the_same_run_is_found_however_its_id_is_written(world: World, client: TestClient) -> None:
+    world.begin("adding")
+
+    assert client.get(f"/runs/{RUN.upper()}").status_code == 200
+    assert client.get(f"/runs/{RUN.replace('-', '')}").status_code == 200
+
+
+@pytest.mark.parametrize("run", ["none", "%2e%2e", OTHER, f"{RUN}x", "a%0ab", "%00"])
+def test_an_unknown_run_is_told_with_how_to_mend_it(
+    world: World, client: TestClient, run: str
+) -> None:
+    world.begin("adding")
+    answer = client.get(f"/runs/{run}")
+
+    assert answer.status_code == 404
+    assert "modelyard runs list" in answer.text or "no such page" in answer.text
+
+
+def test_a_run_of_another_flow_has_no_graph(world: World, client: TestClient) -> None:
+    world.exist(flow="train")
+    answer = client.get(f"/runs/{RUN}")
+
+    assert answer.status_code == 404
+    assert "is one of train" in answer.text
+    assert f"http://prefect/{RUN}" in answer.text

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.connection import Endpoints
+from infra.errors import StackError
+from modelyard.pages.servers import Servers
+from registry import tracking
+from tests.modelyard.pages.conftest import RUN
+
+_ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")
+_FOUND = {
+    "id": RUN, "name": "a run", "flow_id": "f1",
+    "state": {"type": "FAILED", "name": "FailPipelineRun", "message": "no luck"},
+    "created": "2026-01-02T03:04:00Z", "start_time": "2026-01-02T03:04:05Z",
+    "end_time": "2026-01-02T03:04:15.500000Z",
+    "parameters": {"pipeline": "x", "arguments": {"a": 1}},
+    "labels": {tracking.MLFLOW_RUN_LABEL: "m1"},
+}  # fmt: skip
+
+
+class Network:
+    """Answers by path, and what was asked."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(
+            (request.url.path, json.loads(request.content) if request.content else None)
+        )
+        for ending, answer in self.answers.items():
+            if request.url.path.endswith(ending.replace("__", "/")):
+                return (
+                    answer
+                    if isinstance(answer, httpx.Response)
+                    else httpx.Response(200, json=answer)
+                )
+        return httpx.Response(404, json={"detail": "not found"})
+
+
+def servers(network: Any) -> Servers:
+    return Servers(_ENDPOINTS, httpx.MockTransport(network))
+
+
+def test_a_run_is_told_in_the_references_words() -> None:
+    found = servers(Network(**{RUN: _FOUND, "flows__f1": {"name": "pipeline-run"}})).run(RUN)
+
+    assert found is not None
+    assert (found.flow, found.state, found.detail) == ("pipeline-run", "FAIL PIPELINE RUN", "")
+    assert (found.over, found.message, found.mlflow_run_id) == (True, "no luck", "m1")
+    assert found.arguments == {"a": 1}
+    assert found.seconds == timedelta(seconds=10.5).total_seconds()
+
+
+@pytest.mark.parametrize("state", [None, {"type": "SCHEDULED", "name": "Scheduled"}])
+def test_a_run_that_has_not_begun_is_no_error(state: dict[str, str] | None) -> None:
+    found = {"id": RUN, "name": "x", "flow_id": "f1", "state": state, "labels": None}
+    run = servers(Network(**{RUN: found, "f1": {"name": "pipeline-run"}})).run(RUN)
+
+    assert run is not None
+    assert (run.state, run.over, run.seconds, run.arguments) == (
+        "CREATE REQUESTED",
+        False,
+        None,
+        {},
+    )
+
+
+def test_there_may_be_no_such_run() -> None:
+    assert servers(Network()).run(RUN) is None
+    assert servers(Network()).run("no id") is None
+
+
+def test_the_newest_runs_of_a_flow_are_asked_for() -> None:
+    network = Network(flow_runs__filter=[_FOUND])
+    found = servers(network).runs("pipeline-run", 7)
+
+    assert [run.name for run in found] == ["a run"]
+    ((_, asked),) = network.asked
+    assert asked["flows"] == {"name": {"any_": ["pipeline-run"]}}
+    assert asked["limit"] == 7
+
+
+def test_the_newest_task_run_of_a_name_is_asked_for() -> None:
+    network = Network(task_runs__filter=[{"id": "t1"}])
+
+    assert servers(network).task_run(RUN, "loop/0/add") == "t1"
+    ((_, asked),) = network.asked
+    assert asked["flow_runs"] == {"id": {"any_": [RUN]}}
+    assert asked["task_runs"] == {"name": {"any_": ["loop/0/add"]}}
+    assert servers(Network(task_runs__filter=[])).task_run(RUN, "x") is None
+
+
+def test_flows_are_asked_for_once() -> None:
+    network = Network(**{RUN: _FOUND, "flows__f1": {"name": "pipeline-run"}})
+    asking = servers(network)
+    asking.run(RUN)
+    asking.run(RUN)
+
+    assert [path for path, _ in network.asked].count("/api/flows/f1") == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(500), httpx.Response(200, text="no json"), httpx.Response(422)]
+)
+def test_a_server_that_does_not_answer_is_told(answer: httpx.Response) -> None:
+    with pytest.raises(StackError, match="Prefect does not answer") as raised:
+        servers(Network(flow_runs__filter=answer)).runs("pipeline-run", 1)
+    assert raised.value.code == "StackSilent"
+
+
+def test_the_page_of_an_mlflow_run_is_the_one_that_mlflow_tells() -> None:
+    info = {"run": {"info": {"experiment_id": "7", "run_id": "m1"}}}
+
+    assert servers(Network(runs__get=info)).mlflow_url("m1") == (
+        "http://mlflow/#/experiments/7/runs/m1?workflowType=machine_learning"
+    )
+    assert servers(Network()).mlflow_url("m1") is None
+    assert servers(Network(runs__get={})).mlflow_url("m1") is None

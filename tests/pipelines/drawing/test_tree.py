@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pipelines.drawing import building, tree
+from tests.pipelines.drawing.boxes import flat, group, node, read, task, whole
+
+
+def test_it_tells_what_holds_what_and_what_waits_for_what() -> None:
+    assert list(tree.lines(building.draw(read("nested_loops")), 0)) == [
+        "nested-loops",
+        "├─ for-loop-1  for each item of tens",
+        "│  └─ for-loop-3  for each item of [1, 2]",
+        "│     └─ add  python:3.11-slim",
+        "└─ grand-total  python:3.11-slim  ← for-loop-1",
+    ]
+
+
+def test_it_tells_how_each_stands() -> None:
+    rows = [
+        node("a", began=1.0, ended=2.5),
+        node("b", "FAILED", reason="no luck", attempt=3, began=1.0, ended=2.0),
+        node("c", "OMITTED", reason="b did not succeed."),
+    ]
+    root = building.draw(flat({"a": [], "b": ["a"], "c": ["b"]}), rows, over=False)
+
+    assert list(tree.lines(root, now=11.0)) == [
+        "flat  ▶ RUNNING  10 s",
+        "├─ a  ✓ SUCCEEDED  1.5 s",
+        "├─ b  ✗ FAILED  1.0 s  attempt 3  ← a  (no luck)",
+        "└─ c  ⊘ OMITTED  ← b  (b did not succeed.)",
+    ]
+
+
+def test_nothing_steers_the_terminal() -> None:
+    root = whole(group("g\x1b[2J", "t\r\n"), task("x", reason="\x07" * 500, state="FAILED"))
+
+    told = "\n".join(tree.lines(root, 0))
+    assert not {"\x1b", "\r", "\x07"} & set(told)
+    assert told.count("\n") == 3

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from registry import catalogue, pipeline_nodes
+from registry.pipeline_nodes import Node
+
+
+@pytest.fixture
+def _catalogue(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+    catalogue.migrate()
+    yield
+    catalogue.engine().dispose()
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_nodes_are_told_whole_one_by_one_and_in_brief() -> None:
+    held = {"parameters": {"x": 1}, "artifacts": {}}
+    first = Node("r", "a", "a", "task", "FAILED", "no luck", 2, "f", held, held, 1.0, 2.0)
+    second = Node("r", "b", "b", "task", "WAITING")
+    pipeline_nodes.put([second, first, Node("other", "a", "a", "task", "RUNNING")])
+
+    assert pipeline_nodes.of("r") == [first, second]
+    assert pipeline_nodes.one("r", "a") == first
+    assert pipeline_nodes.one("r", "c") is None
+    assert pipeline_nodes.in_brief("r") == [
+        Node("r", "a", "a", "task", "FAILED", "no luck", 2, "f", {}, {}, 1.0, 2.0), second,
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_nodes_are_told_as_they_were_last_seen_and_can_be_forgotten() -> None:
+    pipeline_nodes.put([Node("r", "a", "a", "task", "RUNNING")])
+    pipeline_nodes.put([Node("r", "a", "a", "task", "SUCCEEDED")])
+
+    assert [node.state for node in pipeline_nodes.of("r")] == ["SUCCEEDED"]
+    pipeline_nodes.remove("r")
+    assert pipeline_nodes.of("r") == []
