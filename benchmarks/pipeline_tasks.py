@@ -22,7 +22,7 @@ from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 
 REPETITIONS = 3
-_SHORT, _LONG = 5, 25
+_SHORT, _LONG = 5, 45
 _NODES = 200
 _ITERATIONS, _PARALLEL = 100, 50
 _PEER_SECONDS = 600.0

@@ -318,7 +318,6 @@ class Execution:
     def _expand(self, scope: _Scope, task: _Task) -> None:
         """Run a task that has all that it needs."""
         task.began = task.began or self._now()
-
         policy = task.spec.retry_policy  # of a leaf, which sees to it itself, or of a DAG
         retries = policy.max_retry_count if self._is_dag(task.spec.component_ref.name) else 0
 
@@ -457,15 +456,13 @@ class Execution:
         self, task: _Task, leaf: Leaf, ended: Callable[[End], None], done: Future[End]
     ) -> None:
         self._running -= 1
+        final = False
         try:
             end = done.result()
-        except BadInputError as error:  # another attempt would be refused as well
-            end, final = End(TaskState.FAILED, reason=str(error)), True
         except Exception as error:  # noqa: BLE001 (the edge of a leaf: its run goes on)
+            final = isinstance(error, BadInputError)  # another attempt would be refused as well
             reason = str(error) if isinstance(error, ModelyardError) else repr(error)
-            end, final = End(TaskState.FAILED, reason=reason), False
-        else:
-            final = False
+            end = End(TaskState.FAILED, reason=reason)
         policy = leaf.task.retry_policy
         if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
             again = replace(leaf, attempt=leaf.attempt + 1)

@@ -108,24 +108,23 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
         NotFoundError: If there is none, or it has not begun.
         BadInputError: If it is of another flow.
     """
-    with connected():
-        found = runs.show(key)
-        run = str(found["id"])
-        if found["flow"] != pipeline_nodes.FLOW:
-            raise BadInputError(
-                f"The run {found['name']} is one of {found['flow']}, which has no graph.",
-                "modelyard runs list shows the flow of each run.",
-                code="NoPipelineRun",
-            )
-        compiled = Place(homes.current().runs / run).compiled
-        if not compiled.is_file():
-            raise NotFoundError(
-                f"The run {found['name']} has no graph: it is {found['state']} and has not begun.",
-                "Ask again when it has; modelyard runs show tells why it has not.",
-                code="GraphMissing",
-            )
-        rows = pipeline_nodes.in_brief(run)
-        root = building.draw(reading.read(compiled), rows, over=runs.ended(run), whole=whole)
+    found = runs.show(key)
+    run = str(found["id"])
+    if found["flow"] != pipeline_nodes.FLOW:
+        raise BadInputError(
+            f"The run {found['name']} is one of {found['flow']}, which has no graph.",
+            "modelyard runs list shows the flow of each run.",
+            code="NoPipelineRun",
+        )
+    compiled = Place(homes.current().runs / run).compiled
+    if not compiled.is_file():
+        raise NotFoundError(
+            f"The run {found['name']} has no graph: it is {found['state']} and has not begun.",
+            "Ask again when it has; modelyard runs show tells why it has not.",
+            code="GraphMissing",
+        )
+    rows = pipeline_nodes.in_brief(run)
+    root = building.draw(reading.read(compiled), rows, over=runs.ended(run), whole=whole)
     return _Drawn(root, run, str(found["state"]), f"/runs/{run}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -82,6 +83,7 @@ def application(sources: Sources) -> ASGIApp:
         exception_handlers={
             ModelyardError: pages.refused,
             HTTPException: pages.missing,
+            OperationalError: pages.silent,
             Exception: pages.broken,
         },
     )
@@ -188,6 +190,14 @@ class _Pages:
         message = known.get(error.status_code, str(error.detail))
         hint = "The first page lists the newest runs."
         return self._page("error.html", error.status_code, message=message, hint=hint)
+
+    async def silent(self, _: Request, error: Exception) -> Response:
+        """The catalogue cannot be reached."""
+        _logger.warning("The catalogue's database does not answer: %s", error)
+        return self._page(
+            "error.html", 503, message="The catalogue's database does not answer.",
+            hint="modelyard status tells what is up.",
+        )  # fmt: skip
 
     async def broken(self, request: Request, error: Exception) -> Response:
         """What should not have happened; the process's log has all of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 from pipelines import caching
@@ -17,9 +18,18 @@ from registry.pipeline_nodes import Node
 
 _FLUSH_SECONDS = 0.25
 
+# What is not said of a task that has ended well before: it may yet turn out to be so still.
+_NOT_SAID = frozenset(
+    {TaskState.WAITING, TaskState.RUNNING, TaskState.OMITTED, TaskState.CANCELLED}
+)
+
 
 class Recorder:
-    """What the catalogue knows of the nodes of one run."""
+    """What the catalogue knows of the nodes of one run.
+
+    One thread writes, so that nothing late overwrites what came after it, and nodes that end
+    together are written together.
+    """
 
     def __init__(self, flow_run_id: str) -> None:
         """Go on from what was kept by earlier attempts of the run."""
@@ -30,20 +40,32 @@ class Recorder:
             if node.fingerprint and node.state in DONE
         }
         self._lock = threading.Lock()
+        self._looking = threading.Lock()  # or each of many tasks had a connection of its own
         self._changed: dict[str, Node] = {}
+        self._passed_over: dict[str, Node] = {}
+        self._waiting: list[Future[None]] = []
         self._fingerprints = {path: node.fingerprint for path, node in self._kept.items()}
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._writes = False
 
     def kept(self, leaf: Leaf, fingerprint: str) -> Bundle | None:
         """What a node has handed on in an earlier attempt of the run; None if it must run."""
         node = self._kept.get(leaf.path)
-        if node is None or node.fingerprint != fingerprint:
+        if node is None:
             return None
-        return _present(node)
+        outputs = _present(node) if node.fingerprint == fingerprint else None
+        if outputs is None:
+            with self._lock:
+                del self._kept[leaf.path]
+                if leaf.path in self._passed_over:
+                    self._changed[leaf.path] = self._passed_over.pop(leaf.path)
+        return outputs
 
     def cached(self, fingerprint: str) -> Bundle | None:
         """What an equal task of any run has handed on, if all of it is still there."""
-        node = pipeline_nodes.newest(fingerprint, DONE)
+        with self._looking:
+            node = pipeline_nodes.newest(fingerprint, DONE)
         return None if node is None else _present(node)
 
     def done(self, leaf: Leaf, fingerprint: str, outputs: Bundle, state: TaskState) -> None:
@@ -52,45 +74,80 @@ class Recorder:
         Raises:
             sqlalchemy.exc.OperationalError: If the database cannot be reached for long.
         """
-        with self._lock:
-            self._fingerprints[leaf.path] = fingerprint
-            self._changed.pop(leaf.path, None)
         node = Node(
             self._run, leaf.path, leaf.path.rpartition("/")[2], "task", str(state),
             attempt=leaf.attempt, fingerprint=fingerprint, inputs=caching.as_data(leaf.inputs),
             outputs=caching.as_data(outputs),
         )  # fmt: skip
-        catalogue.patiently(functools.partial(pipeline_nodes.put, [node]))
+        written: Future[None] = Future()
+        with self._lock:
+            self._fingerprints[leaf.path] = fingerprint
+            self._changed[leaf.path] = node
+            self._waiting.append(written)
+            writes = self._writes
+        if writes:
+            self._wake.set()
+        else:
+            self._flush()
+        written.result()
 
     def seen(self, node: Seen) -> None:
-        """Take notice of a node's state, to be written soon."""
+        """Take notice of a node's state, to be written soon.
+
+        Of a task that has ended well in an earlier attempt nothing is written until it is known
+        that it must run again: another kill meanwhile would have it forgotten.
+        """
+        fingerprint = self._fingerprints.get(node.path, "") if node.state in DONE else ""
+        row = Node(
+            self._run, node.path, node.name, node.kind, str(node.state), node.reason,
+            node.attempt, fingerprint, caching.as_data(node.inputs),
+            caching.as_data(node.outputs), node.began, node.ended,
+        )  # fmt: skip
         with self._lock:
-            done = node.state in DONE and node.kind == "task"
-            self._changed[node.path] = Node(
-                self._run, node.path, node.name, node.kind, str(node.state), node.reason,
-                node.attempt, self._fingerprints.get(node.path, "") if done else "",
-                caching.as_data(node.inputs), caching.as_data(node.outputs), node.began,
-                node.ended,
-            )  # fmt: skip
+            believed = node.path in self._kept and node.state in _NOT_SAID
+            (self._passed_over if believed else self._changed)[node.path] = row
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write what is taken notice of, now and then, and the last of it at the end."""
         thread = threading.Thread(target=self._write, daemon=True, name="nodes")
+        self._writes = True
         thread.start()
         try:
             yield
         finally:
             self._stop.set()
+            self._wake.set()
             thread.join()
 
     def _write(self) -> None:
-        over = False
-        while not over:
-            over = self._stop.wait(_FLUSH_SECONDS)
+        try:
+            while not self._stop.is_set():
+                self._wake.wait(_FLUSH_SECONDS)
+                self._wake.clear()
+                self._flush()
+        finally:
             with self._lock:
-                nodes, self._changed = list(self._changed.values()), {}
-            catalogue.patiently(functools.partial(pipeline_nodes.put, nodes))
+                self._writes = False
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what there is; those who wait for it are told whether it could be."""
+        with self._lock:
+            nodes, self._changed = self._changed, {}
+            waiting, self._waiting = self._waiting, []
+        try:
+            catalogue.patiently(functools.partial(pipeline_nodes.put, list(nodes.values())))
+        except Exception as error:  # whoever waits has it; the others' nodes are tried again
+            with self._lock:
+                self._changed = {**nodes, **self._changed}
+            for one in waiting:
+                one.set_exception(error)
+            if not waiting:
+                raise
+        else:
+            for one in waiting:
+                one.set_result(None)
 
 
 def _present(node: Node) -> Bundle | None:

@@ -91,7 +91,19 @@ _TASKS = _ITEMS + 5  # those that leave lines
 
 @dataclass
 class Tally:
-    """What happened."""
+    """What happened.
+
+    Attributes:
+        kills: What was killed, and how often.
+        retries: How often a run was retried.
+        runs: How many runs there were.
+        states: How they ended.
+        begun: How often a task has begun.
+        begun_again: How many of these were not its first time.
+        unrecorded: How many tasks ran to their end twice: the kill came before it was recorded.
+        broken: What should not be.
+        processes_left: How many were left when the stack was down.
+    """
 
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     retries: int = 0
@@ -99,6 +111,7 @@ class Tally:
     states: collections.Counter[str] = field(default_factory=collections.Counter)
     begun: int = 0
     begun_again: int = 0
+    unrecorded: int = 0
     broken: list[str] = field(default_factory=list)
     processes_left: int = 0
 
@@ -173,6 +186,7 @@ def _judge(found: dict[str, Any], ledger: Path, ended: dict[str, int], tally: Ta
     for place, count in begins.items():
         tally.begun += count
         tally.begun_again += count - 1
+        tally.unrecorded += max(0, ends[place] - 1)
         if count > ended.get(place, count):
             tally.broken.append(f"{found['id']}: {place} ran after its end")
 

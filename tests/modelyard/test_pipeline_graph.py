@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -50,7 +50,12 @@ def ran(home: Home, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     folder = home.runs / RUN
     folder.mkdir()
     (folder / "pipeline.yaml").write_bytes(corpus.compiled("adding"))
+
+    def find(name: str) -> NoReturn:
+        raise NotFoundError(f"There is no pipeline {name!r}.", code="PipelineUnknown")
+
     monkeypatch.setattr(command, "connected", contextlib.nullcontext)
+    monkeypatch.setattr(command.pipelines, "find", find)
     monkeypatch.setattr(command.runs, "show", show)
     monkeypatch.setattr(command.runs, "ended", lambda _: True)
     monkeypatch.setattr(command.pipeline_nodes, "in_brief", lambda _: rows)

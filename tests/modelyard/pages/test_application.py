@@ -153,7 +153,9 @@ def test_the_pages_of_a_stack_begin_without_its_servers(monkeypatch: pytest.Monk
 
     assert client.get("/ready").text == "ready"
     assert "Prefect does not answer (ConnectError)" in client.get("/").text
-    assert client.get("/pipelines/x").status_code == 404
+    silent = client.get("/pipelines/x")
+    assert silent.status_code == 503
+    assert "database does not answer" in silent.text
 
 
 def test_a_node_of_the_run_of_another_is_not_told(world: World, client: TestClient) -> None:
