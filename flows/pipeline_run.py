@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -200,16 +201,14 @@ def _executed(
         pipeline, work, parallel=request.parallel, cancelled=held.cancelled
     )
     try:
-        with recorder.writing(), shown.going_on():
+        with closing(launcher), recorder.writing(), shown.going_on():
             end = engine.run(_bundle(pipeline, given))
             shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
             return end
     finally:
-        warn = get_run_logger().warning
-        publish_log(place.log, request.logs, held.flow_run_id, warn)
-        launcher.close()
+        publish_log(place.log, request.logs, held.flow_run_id, get_run_logger().warning)
 
 
 def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[Any]]:

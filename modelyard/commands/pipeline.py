@@ -122,6 +122,15 @@ def run(
     description: Annotated[str, typer.Option(help="What is said of the run.")] = "",
     experiment: Annotated[str, typer.Option(help="Its experiment.")] = "Default",
     instance_type: Annotated[str, typer.Option(help="The shape of its machines.")] = "",
+    mount: Annotated[
+        list[str] | None, typer.Option(help="NAME=nas://ID:/path, which tasks find as /mnt/NAME.")
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="How many of its tasks run at once at most.")
+    ] = None,
+    log_uri: Annotated[
+        str, typer.Option(help="A folder that gets a copy of the whole log at the end.")
+    ] = "",
     local: Annotated[
         bool, typer.Option("--local", help="In this process, whether or not the stack is up.")
     ] = False,
@@ -135,8 +144,14 @@ def run(
         "pipeline": _meant(pipeline), "name": name, "description": description,
         "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
-    if instance_type:
-        asked["resources"] = {"instance_type": instance_type}
+    asked |= {
+        key: value for key, value in (
+            ("resources", instance_type and {"instance_type": instance_type}),
+            ("mounts", [_mount(text) for text in mount or ()]),
+            ("parallel", parallel),
+            ("logs", log_uri and {"uri": log_uri}),
+        ) if value or value == 0
+    }  # fmt: skip
     texts = parameters.read(arguments_file, parameter)
     with connected(to_workers=not local):
         given = arguments(request.load(asked["pipeline"]), texts, coerce=True)
@@ -152,6 +167,16 @@ def _meant(pipeline: str) -> str:
     if rows.is_file(pipeline) or not Path(pipeline).is_file():
         return pipeline
     return str(Path(pipeline).absolute())
+
+
+def _mount(text: str) -> dict[str, str]:
+    name, given, uri = text.partition("=")
+    if not given:
+        raise BadInputError(
+            f"The mount {text[:200]!r} has no name.", "Write --mount NAME=nas://ID:/path.",
+            code="MountInvalid",
+        )  # fmt: skip
+    return {"name": name, "uri": uri}
 
 
 def _in_pool(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

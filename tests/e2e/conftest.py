@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tests.e2e.stack import Stack
@@ -6,6 +8,9 @@ from tests.e2e.stack import Stack
 @pytest.fixture(scope="session")
 def stack():
     made = Stack()
+    nas = made.home / "nas"
+    nas.mkdir()
+    made.extra["MODELYARD_NAS"] = json.dumps({"n1": str(nas)})
     try:
         made.do("up", "--detach")
         yield made

@@ -50,6 +50,20 @@ def killed(folder: str) -> int:
     return add(a=1, b=2).output
 
 
+@dsl.component(base_image=IMAGE)
+def through_mounts() -> str:
+    import pathlib
+
+    pathlib.Path("/mnt/out/made").write_text("by a component")
+    print("made", *pathlib.Path("/mnt/out").iterdir())
+    return pathlib.Path("/mnt/data/given").read_text()
+
+
+@dsl.pipeline(name="mounted")
+def mounted() -> str:
+    return through_mounts().output
+
+
 def written(folder, pipeline):
     path = folder / "pipeline.yaml"
     compiled = (
@@ -106,6 +120,26 @@ def test_each_run_has_a_claim_of_its_own_and_leaves_none(stack, tmp_path):
 
 
 @needs_mounts
+def test_components_find_folders_of_a_nas_and_the_log_is_copied(stack, tmp_path):
+    nas, logs = stack.home / "nas", tmp_path / "logs"
+    for name in ("data", "out"):
+        (nas / name).mkdir()
+    (nas / "data" / "given").write_text("word")
+
+    found = stack.do(
+        "pipeline", "run", written(tmp_path, mounted), "--mount", "data=nas://n1:/data",
+        "--mount", "out=nas://n1:/out", "--log-uri", str(logs), "--parallel", "1",
+    )  # fmt: skip
+
+    assert found["outputs"] == {"Output": "word"}, found
+    assert (nas / "out" / "made").read_text() == "by a component"
+    (log,) = logs.iterdir()
+    assert log.name == f"{found['flow_run_id']}.log"
+    assert "through-mounts | made /mnt/out/made" in log.read_text().splitlines()
+    assert not Path("/mnt/data").exists()
+
+
+@needs_mounts
 def test_secrets_are_blocks_of_prefect_s_and_told_nowhere(stack, tmp_path):
     blocks = corpus.module("secrets").SECRETS
     blocks = {"first": blocks["first"], "second": json.dumps(blocks["second"])}
@@ -134,6 +168,9 @@ def test_secrets_are_blocks_of_prefect_s_and_told_nowhere(stack, tmp_path):
         ((), "ArgumentsInvalid"),
         (("-p", "a=many"), "ArgumentsInvalid"),
         (("-p", "a=1", "-p", "c=1"), "ArgumentsInvalid"),
+        (("-p", "a=1", "--mount", "data"), "MountInvalid"),
+        (("-p", "a=1", "--mount", "data=/tmp"), "MountInvalid"),
+        (("-p", "a=1", "--parallel", "0"), "ParallelInvalid"),
     ],
 )
 def test_what_cannot_run_is_refused_and_nothing_is_started(stack, tmp_path, arguments, code):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -278,6 +279,30 @@ launcher.run({job!r}, print, threading.Event())
             os.kill(leash.pid, signal.SIGKILL)
             assert ending.result().code == -signal.SIGKILL
         eventually(lambda: not runs(child), "the kernel has ended it")
+
+    def test_folders_of_a_nas_are_there_for_every_component(
+        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "nas" / "data").mkdir(parents=True)
+        (tmp_path / "nas" / "data" / "given").write_text("word\n")
+        monkeypatch.setenv("MODELYARD_NAS", json.dumps({"n1": str(tmp_path / "nas")}))
+        script = "cat /mnt/one/given; touch /mnt/two/made"
+        folders = {"/mnt/one": "nas://n1:/data", "/mnt/two": "nas://n1:/"}
+
+        ended, lines = run(launcher, shell(tmp_path / "job", script, folders=folders))
+
+        assert (ended, lines) == (Ended(0), ["word"])
+        assert (tmp_path / "nas" / "made").exists()
+
+    def test_a_folder_that_is_not_on_this_machine_is_refused(
+        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_NAS", json.dumps({"n1": str(tmp_path)}))
+        for uri in ("s3://bucket/folder", "nas://n1:/gone"):
+            with pytest.raises(BadInputError) as caught:
+                run(launcher, shell(tmp_path / "job", "true", folders={"/mnt/x": uri}))
+            assert caught.value.code == "FolderElsewhere"
+            assert uri in caught.value.message
 
     def test_what_cannot_be_mounted_is_named(
         self, launcher: Launcher, kept: Kept, tmp_path: Path

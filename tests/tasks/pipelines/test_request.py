@@ -1,0 +1,104 @@
+"""What a pipeline run is told, and what of it is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInputError, ModelyardError
+from infra.home import Home
+from infra.settings import Settings
+from tasks.pipelines import request as requests
+from tasks.pipelines.request import PipelineRun
+from tests.pipelines import corpus
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a run can be told; a NAS holds the folder ``data``."""
+    (tmp_path / "nas" / "data").mkdir(parents=True)
+    (tmp_path / "nas" / "file").touch()
+    monkeypatch.setenv("MODELYARD_NAS", json.dumps({"n1": str(tmp_path / "nas")}))
+    (tmp_path / "adding.yaml").write_bytes(corpus.compiled("adding"))
+    return {"pipeline": str(tmp_path / "adding.yaml"), "arguments": {"a": 1}}
+
+
+def _check(home: Home, told: dict[str, Any], **more: Any) -> None:
+    requests.check(PipelineRun(**{**told, **more}), None, home, Settings(home=home.root))
+
+
+def _mount(uri: str = "nas://n1:/data", name: str = "data") -> dict[str, str]:
+    return {"name": name, "uri": uri}
+
+
+def test_what_can_run_is_taken(home: Home, told: dict[str, Any], tmp_path: Path) -> None:
+    mounts = [_mount(), _mount("nas://n1:/", "all-of_it")]
+    _check(home, told, mounts=mounts, parallel=1000, logs={"uri": str(tmp_path / "logs")})
+
+
+@pytest.mark.parametrize(
+    ("mounts", "message"),
+    [
+        ([_mount(name="")], "cannot be called so"),
+        ([_mount(name="a/b")], "cannot be called so"),
+        ([_mount(name="..")], "cannot be called so"),
+        ([_mount(name="x" * 64)], "cannot be called so"),
+        ([_mount(), _mount("nas://n1:/")], "'data' is there twice"),
+        ([_mount("/tmp")], "no folder of a NAS"),
+        ([_mount("s3://bucket/x")], "no folder of a NAS"),
+        ([_mount("nas://n1:/gone")], "there is no folder"),
+        ([_mount("nas://n1:/file")], "there is no folder"),
+        ([_mount(name=f"n{n}") for n in range(11)], "11 mounts"),
+    ],
+    ids=str,
+)
+def test_a_mount_that_cannot_be(
+    home: Home, told: dict[str, Any], mounts: list[dict[str, str]], message: str
+) -> None:
+    with pytest.raises(BadInputError, match=message) as caught:
+        _check(home, told, mounts=mounts)
+    assert caught.value.code == "MountInvalid"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"parallel": 0}, "ParallelInvalid"),
+        ({"parallel": 1001}, "ParallelInvalid"),
+        ({"mounts": [_mount("nas://other:/data")]}, "NasUnknown"),
+        ({"mounts": [_mount("nas://n1:/../x")]}, "PathClimbs"),
+        ({"logs": {"uri": "/dev/null/logs"}}, "NotADirectory"),
+        ({"logs": {"uri": "ftp://host/logs"}}, "UnknownScheme"),
+        ({"pipeline": ""}, "PipelineMissing"),
+        ({"arguments": {}}, "ArgumentsInvalid"),
+        ({"experiment": " "}, "ExperimentInvalid"),
+        ({"resources": {"instance_type": "none-such"}}, "InstanceTypeUnknown"),
+    ],
+    ids=str,
+)
+def test_what_cannot_run_is_refused(
+    home: Home, told: dict[str, Any], more: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(ModelyardError) as caught:
+        _check(home, told, **more)
+    assert caught.value.code == code
+
+
+def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = PipelineRun(pipeline="x.yaml", logs={"uri": "logs"}).absolute()
+    named = PipelineRun(pipeline="x:3").absolute()
+
+    assert found.pipeline == str(tmp_path / "x.yaml")
+    assert found.logs.uri == str(tmp_path / "logs")
+    assert (named.pipeline, named.logs.uri) == ("x:3", "")
+
+
+def test_every_component_finds_its_mounts_in_one_folder() -> None:
+    request = PipelineRun(mounts=[_mount(), _mount("nas://n1:/x", "x")])
+
+    assert requests.folders(request) == {"/mnt/data": "nas://n1:/data", "/mnt/x": "nas://n1:/x"}
