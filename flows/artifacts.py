@@ -24,14 +24,16 @@ def find(flow_run_id: str, key: str) -> UUID | None:
     return UUID(found[0]["id"]) if found else None
 
 
-def tie_to_mlflow(flow_run_id: str, tracked: Tracked, text: str) -> None:
-    """Say at a run which its MLflow run is, and show that one's page beside it.
+def link(flow_run_id: str, key: str, url: str, text: str) -> None:
+    """Show a page beside a run, unless an earlier attempt has done so."""
+    if find(flow_run_id, key) is None:
+        create_link_artifact(key=key, link=url, link_text=text)
 
-    What an earlier attempt has shown already is not shown again.
-    """
+
+def tie_to_mlflow(flow_run_id: str, tracked: Tracked, text: str) -> None:
+    """Say at a run which its MLflow run is, and show that one's page beside it."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(
             UUID(flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}
         )
-    if find(flow_run_id, "mlflow-run") is None:
-        create_link_artifact(key="mlflow-run", link=tracked.url, link_text=text)
+    link(flow_run_id, "mlflow-run", tracked.url, text)

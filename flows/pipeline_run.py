@@ -16,8 +16,8 @@ from prefect.states import Cancelled, Completed
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from flows.pipeline_shown import Shown
+from infra import connection, settings
 from infra import home as homes
-from infra import settings
 from infra.errors import ModelyardError
 from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
@@ -168,6 +168,8 @@ def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tr
         retried=held.attempt > 1,
     )
     artifacts.tie_to_mlflow(held.flow_run_id, tracked, "Arguments and metrics in MLflow")
+    if graph := connection.page(f"/runs/{held.flow_run_id}"):
+        artifacts.link(held.flow_run_id, "pipeline-graph", graph, "The graph of the run")
     return tracked
 
 

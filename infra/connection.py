@@ -51,6 +51,12 @@ def from_environment() -> Endpoints | None:
     return None
 
 
+def page(path: str) -> str:
+    """The address of one of Modelyard's own pages; "" where nobody serves them."""
+    web = os.environ.get(_WEB, "")
+    return f"{web}{path}" if web else ""
+
+
 def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
     """The variables that point a process at ``endpoints``, and keep it quiet."""
     return {

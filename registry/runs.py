@@ -31,6 +31,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
+from infra import connection
 from infra.errors import ConflictError, NotFoundError
 from registry import (
     catalogue,
@@ -99,9 +100,11 @@ def _mlflow_run_id(run: FlowRun) -> str | None:
     return str(value) if value else None
 
 
-def _links(run: FlowRun) -> dict[str, str]:
+def _links(run: FlowRun, flow: str) -> dict[str, str]:
     ui = os.environ["PREFECT_API_URL"].removesuffix("/api")
     links = {"prefect": f"{ui}/runs/flow-run/{run.id}"}
+    if flow == pipeline_nodes.FLOW and (graph := connection.page(f"/runs/{run.id}")):
+        links["graph"] = graph
     mlflow_run_id = _mlflow_run_id(run)
     if mlflow_run_id:
         with contextlib.suppress(MlflowException):
@@ -235,7 +238,7 @@ def show(key: str) -> dict[str, Any]:
         "attempts": run.run_count,
         "parameters": run.parameters,
         "result": _result(run, flow),
-        "links": _links(run),
+        "links": _links(run, flow),
         "history": history.of(_NOUN, str(run.id)),
     }
 
@@ -313,7 +316,7 @@ def brief(key: str) -> dict[str, Any]:
     return {
         "flow_run_id": str(run.id),
         "state": statuses.word(flow, run.state),
-        "links": _links(run),
+        "links": _links(run, flow),
     }
 
 

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import typer
 
 from flows.lifecycle import connected
+from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, NotFoundError
-from infra.stack import client
 from modelyard import output
 from modelyard.output import Json, console
 from pipelines import reading
@@ -35,13 +35,13 @@ class _Drawn:
         root: The graph.
         run: The run's id; empty where it is of a pipeline.
         state: How the run stands, in the reference's words.
-        path: That of its page; empty if it has none.
+        page: The address of its page; empty if it has none.
     """
 
     root: Box
     run: str = ""
     state: str = ""
-    path: str = ""
+    page: str = ""
 
 
 def graph(
@@ -66,7 +66,7 @@ def graph(
     told: dict[str, object] = {
         **building.as_data(drawn.root, now),
         **({"flow_run_id": drawn.run, "state": drawn.state} if drawn.run else {}),
-        "page": _page(drawn.path),
+        "page": drawn.page,
         "file": str(svg_file) if svg_file is not None else "",
     }
     if json:
@@ -97,8 +97,8 @@ def _kept(thing: str, *, whole: bool) -> _Drawn:
         except NotFoundError:
             return _of_run(thing, whole=whole)
         root = building.draw(request.load(version.reference))
-    path = f"/pipelines/{quote(version.name, safe='')}?version={version.number}"
-    return _Drawn(root, path=path)
+        path = f"/pipelines/{quote(version.name, safe='')}?version={version.number}"
+        return _Drawn(root, page=connection.page(path))
 
 
 def _of_run(key: str, *, whole: bool) -> _Drawn:
@@ -125,14 +125,7 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
         )
     rows = pipeline_nodes.in_brief(run)
     root = building.draw(reading.read(compiled), rows, over=runs.ended(run), whole=whole)
-    return _Drawn(root, run, str(found["state"]), f"/runs/{run}")
-
-
-def _page(path: str) -> str:
-    """The address of a page; empty where nobody serves it."""
-    status = client.status(homes.current()) if path else None
-    web = status["links"].get("web") if status else None
-    return f"{web}{path}" if web else ""
+    return _Drawn(root, run, str(found["state"]), connection.page(f"/runs/{run}"))
 
 
 def _check_writable(path: Path) -> None:

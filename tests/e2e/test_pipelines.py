@@ -95,6 +95,7 @@ def test_one_runs_in_the_pool_and_an_equal_task_is_not_run_again(stack, tmp_path
     assert [task["state"] for task in anew["tasks"]] == ["SUCCEEDED", "SUCCEEDED"]
     shown = stack.show(found["flow_run_id"])
     assert (shown["flow"], shown["parameters"]["experiment"]) == ("pipeline-run", "pipelines")
+    assert shown["links"]["graph"].endswith(f"/runs/{found['flow_run_id']}")
 
 
 def test_one_runs_in_this_process(stack, tmp_path):

@@ -59,8 +59,7 @@ def ran(home: Home, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(command.runs, "show", show)
     monkeypatch.setattr(command.runs, "ended", lambda _: True)
     monkeypatch.setattr(command.pipeline_nodes, "in_brief", lambda _: rows)
-    links = {"web": "http://127.0.0.1:4300"}
-    monkeypatch.setattr(command.client, "status", lambda _: {"links": links})
+    monkeypatch.setenv("MODELYARD_WEB_URL", "http://127.0.0.1:4300")
     return found
 
 
@@ -126,9 +125,9 @@ def test_a_run_is_told_as_data_with_all_its_iterations(
 def test_without_a_page_none_is_told(
     do: Do, ran: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for status in (None, {"links": {}}):
-        monkeypatch.setattr(command.client, "status", lambda _, found=status: found)
-        assert "http" not in do("mine")[1]
+    monkeypatch.delenv("MODELYARD_WEB_URL")
+
+    assert "http" not in do("mine")[1]
 
 
 def test_what_cannot_be_drawn_is_told(do: Do, ran: dict[str, Any], home: Home) -> None:
