@@ -59,6 +59,15 @@ def test_it_ends_as_it_should(name: str, tmp_path: Path, environments: Path) -> 
     assert not {"WAITING", "RUNNING"} & set(left.values()), left
 
 
+def test_what_needs_its_image_is_refused_with_its_name(
+    tmp_path: Path, environments: Path
+) -> None:
+    found = ran("containerized", tmp_path, environments)
+
+    assert found.states == {"shout": "FAILED"}
+    assert "needs its image registry.example/team/shout:1" in found.end.reason
+
+
 def test_an_exit_task_runs_though_what_it_waits_for_failed(
     tmp_path: Path, environments: Path
 ) -> None:
