@@ -59,9 +59,7 @@ def test_it_ends_as_it_should(name: str, tmp_path: Path, environments: Path) -> 
     assert not {"WAITING", "RUNNING"} & set(left.values()), left
 
 
-def test_what_needs_its_image_is_refused_with_its_name(
-    tmp_path: Path, environments: Path
-) -> None:
+def test_what_needs_its_image_is_refused_with_its_name(tmp_path: Path, environments: Path) -> None:
     found = ran("containerized", tmp_path, environments)
 
     assert found.states == {"shout": "FAILED"}
