@@ -203,7 +203,10 @@ def _executed(
         pipeline, work, parallel=request.parallel, cancelled=held.cancelled
     )
     try:
-        with closing(launcher), recorder.writing(), shown.going_on():
+        with (
+            closing(launcher), tracking.system_metrics(tracked), recorder.writing(),
+            shown.going_on(),
+        ):  # fmt: skip
             end = engine.run(_bundle(pipeline, given))
             shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,

@@ -98,7 +98,9 @@ def test_a_run_is_shown_in_prefect_and_in_mlflow(stack, shown):
 
     found = prefect.artifacts()
     by_key = {one["key"]: one for one in found if one["key"]}
-    assert by_key.keys() == {"mlflow-run", "progress", "tasks", "artifacts", "outputs"}
+    assert by_key.keys() == {
+        "mlflow-run", "pipeline-graph", "progress", "tasks", "artifacts", "outputs",
+    }  # fmt: skip
     assert by_key["progress"]["data"] == 100.0
     assert "condition-2" in by_key["tasks"]["data"]
     reports = [one["data"] for one in found if one["task_run_id"] == runs["report"]["id"]]
@@ -106,6 +108,7 @@ def test_a_run_is_shown_in_prefect_and_in_mlflow(stack, shown):
 
     shown_again = stack.show(shown["flow_run_id"])
     metrics, tags, files, steps = in_mlflow(stack, shown_again["result"]["mlflow_run_id"])
+    assert "system/cpu_utilization_percentage" in metrics
     assert {name for name in metrics if not name.startswith("system/")} == {
         "measure/scores/accuracy", "measure/scores/classes", "measure/more/seconds _", "fit/loss",
     }  # fmt: skip
