@@ -256,7 +256,7 @@ def outputs_page(leaf: Ended) -> str:
     if leaf.outputs.artifacts:
         lines += ["", "| artifact | type | uri | metadata |", "|---|---|---|---|"]
         lines += [
-            f"| {_cell(one.name.removeprefix(f'{leaf.path}/'))} | {_cell(one.schema)} "
+            f"| {_cell(one.called)} | {_cell(one.schema)} "
             f"| `{_cell(one.uri)}` | `{_cell(_text(dict(one.metadata)))}` |"
             for one in _all(leaf)
         ]

@@ -17,7 +17,7 @@ class Artifact:
     """An artifact: where it is, and what is known of it.
 
     Attributes:
-        name: What it is called, unique in its run: ``TASK-PATH/OUTPUT``.
+        name: Which one it is, unique in its run: ``TASK-PATH/OUTPUT``.
         uri: Where it is: a local path, or any address that a component has set.
         schema: Its type's title, such as ``system.Dataset``.
         version: Its type's version.
@@ -31,6 +31,11 @@ class Artifact:
     version: str = "0.0.1"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     custom_path: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What components call it: its output, a name that files can have."""
+        return self.name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)

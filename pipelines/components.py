@@ -280,7 +280,7 @@ class Components:
             path = str(self._remotes.to_workspace(leaf.path, uri, self._place.workspace))
         artifact = Artifact(
             # What is imported anew is another artifact: tasks that read it are not cached.
-            name=f"{leaf.path}/{output}" + (f"/{self._facts.job_id}" if importer.reimport else ""),
+            name=(f"{self._facts.job_id}/" if importer.reimport else "") + f"{leaf.path}/{output}",
             uri=uri,
             schema=schema.schema_title or "system.Artifact",
             version=schema.schema_version or "0.0.1",

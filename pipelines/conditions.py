@@ -128,7 +128,7 @@ def _listed(found: Artifact | list[Artifact]) -> list[Artifact]:
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:
     return {
-        "name": artifact.name,
+        "name": artifact.called,
         "uri": artifact.uri,
         "type": {"schema_title": artifact.schema, "schema_version": artifact.version},
         "metadata": expressions.doubled(artifact.metadata),

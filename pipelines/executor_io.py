@@ -167,7 +167,7 @@ def _listed(artifacts: list[Artifact]) -> dict[str, Any]:
 
 def _runtime(artifact: Artifact) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "name": artifact.name,
+        "name": artifact.called,
         "type": {"schemaTitle": artifact.schema, "schemaVersion": artifact.version},
         "uri": artifact.uri,
         "metadata": values.protojson(dict(artifact.metadata)),

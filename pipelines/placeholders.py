@@ -381,7 +381,7 @@ def _of_artifact(reference: Reference, found: Artifact | list[Artifact]) -> str:
     said = {
         "": values.as_text(_data(artifact)),
         "uri": artifact.uri,
-        "name": artifact.name,
+        "name": artifact.called,
         "metadata": values.as_text(dict(artifact.metadata)),
         "path": path_of(artifact),
     }[reference.field]
@@ -393,7 +393,7 @@ def _of_artifact(reference: Reference, found: Artifact | list[Artifact]) -> str:
 def _data(artifact: Artifact) -> dict[str, Any]:
     """An artifact as the executor input has it."""
     return {
-        "name": artifact.name,
+        "name": artifact.called,
         "uri": artifact.uri,
         "type": {"schemaTitle": artifact.schema, "schemaVersion": artifact.version},
         "metadata": dict(artifact.metadata),

@@ -57,7 +57,7 @@ def inputs(
             value = selection.select(value, spec.parameter_expression_selector)
         (constants if spec.WhichOneof("kind") == "runtime_value" else found)[key] = value
     filled = {key: fill(value, {**constants, **found}) for key, value in constants.items()}
-    parameters = _completed(name, component, {**found, **filled}, task)
+    parameters = _completed(name, component, {**found, **filled}, task, fill)
     return Bundle(parameters, _artifacts(name, task, component, given, ends))
 
 
@@ -114,15 +114,23 @@ def _status(task: str, ends: Mapping[str, End], fill: Fill) -> dict[str, Any]:
 
 
 def _completed(
-    name: str, component: ir.ComponentSpec, found: dict[str, Any], task: ir.PipelineTaskSpec
+    name: str,
+    component: ir.ComponentSpec,
+    found: dict[str, Any],
+    task: ir.PipelineTaskSpec,
+    fill: Fill,
 ) -> dict[str, Any]:
-    """The parameters with the component's defaults, each of its type."""
+    """The parameters with the component's defaults, each of its type.
+
+    A default is the pipeline's own text, so its placeholders are filled; what is handed on stays.
+    """
     iterated = task.parameter_iterator.item_input
+    given = {key: value for key, value in found.items() if value is not None}
     for key, spec in sorted(component.input_definitions.parameters.items()):
         if found.get(key) is None:
             found.pop(key, None)
             if spec.HasField("default_value"):
-                found[key] = values.from_proto(spec.default_value)
+                found[key] = fill(values.from_proto(spec.default_value), given)
             elif not spec.is_optional and key != iterated:
                 raise InputMissingError(
                     f"The task {name} has no value for its parameter {key}.",

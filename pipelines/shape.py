@@ -26,6 +26,7 @@ _ELSEWHERE = {
     "ml_pipelines.PipelineTaskInfo": {"taskName"},
     "ml_pipelines.PipelineConfig": {
         "semaphoreKey", "mutexName", "resourceTtl", "pipelineRunParallelism", "maxActiveRuns",
+        "pipelineVersionConcurrencyLimit",
     },
 }  # fmt: skip
 

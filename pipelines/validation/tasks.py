@@ -121,11 +121,18 @@ class _Task:
                 problem = f"It is given {words[found]}, where {words[target]} is wanted."
                 self.faults.add(place, problem, "Hand on what is wanted, or change its type.")
         for key, missing in sorted(declared.items()):
+            self._check_default(key, missing)
             needed = not (missing.is_optional or missing.HasField("default_value"))
             if needed and key not in given and key != item_input(self.task):
                 place = f"{self.place}.inputs.parameters.{key}"
                 self.faults.add(place, "The component wants it, but the task is not given it.",
                                 "Give it, or give the parameter a default.")  # fmt: skip
+
+    def _check_default(self, key: str, spec: ir.ComponentInputsSpec.ParameterSpec) -> None:
+        name = self.task.component_ref.name
+        place = f"components.{name}.inputDefinitions.parameters.{key}.defaultValue"
+        for placeholder in _placeholders(values.from_proto(spec.default_value)):
+            self._check_placeholder(placeholder, place)
 
     def _is_extra(self, key: str) -> bool:
         """Whether an input that the component does not declare is meant for placeholders."""
@@ -249,7 +256,7 @@ class _Task:
             return
         value = values.from_proto(runtime.constant)
         there = f"{place}.runtimeValue.constant"
-        filled = [match[0] for text in _texts(value) for match in _OURS.finditer(text)]
+        filled = _placeholders(value)
         for placeholder in filled:
             self._check_placeholder(placeholder, there)
         if wanted is None or (filled and isinstance(value, str)):
@@ -422,6 +429,11 @@ class _Task:
         there = {*self.task.inputs.parameters, *self.component.input_definitions.parameters}
         for name in sorted(named - there):
             self.faults.add(place, f"The task has no input {name!r}.", known(there, name))
+
+
+def _placeholders(value: Any) -> list[str]:
+    """What a value has that is for KFP to fill, in its order."""
+    return [match[0] for text in _texts(value) for match in _OURS.finditer(text)]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -183,7 +183,8 @@ def ended(path: str = "a", kept: bool = False, **artifacts: Artifact) -> Ended:
 def test_what_a_task_hands_on_is_attached_to_its_task_run(
     progress: Progress, prefect: Prefect
 ) -> None:
-    progress.ended(ended(data=Artifact("a/data", "/x", "system.Dataset", metadata={"rows": 3})))
+    found = Artifact("run/a/data", "/x", "system.Dataset", metadata={"rows": 3})
+    progress.ended(ended(data=found))
     show(progress)
     ((run, page),) = prefect.attached
     assert run == str(task_run_id(RUN, "a"))

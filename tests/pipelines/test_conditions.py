@@ -128,10 +128,12 @@ class TestHolds:
         assert caught.value.code == "ConditionUndecided"
 
     def test_artifacts_can_be_asked(self):
-        model = Artifact("model", "/m", "system.Model", metadata={"accuracy": 0.95})
+        model = Artifact("train/model", "/m", "system.Model", metadata={"accuracy": 0.95})
         says = "inputs.artifacts['model'].artifacts[0].metadata['accuracy'] * 100.0 > 90.0"
         assert conditions.holds(says, {}, {"model": model}) is True
         assert conditions.holds(says, {}, {"model": [model]}) is True
+        named = "inputs.artifacts['model'].artifacts[0].name == 'model'"
+        assert conditions.holds(named, {}, {"model": model}) is True
         with pytest.raises(ModelyardError):
             conditions.holds(says, {}, {})
 

@@ -80,6 +80,7 @@ class TestPlan:
         model = outputs.artifacts["model"]
 
         assert model.name == "loop/3/train/model"
+        assert model.called == "model"
         assert model.uri == f"{tmp_path}/artifacts/loop/3/train/model"
         assert (model.schema, model.version) == ("system.Model", "0.0.2")
         assert model.metadata == {"kind": "declared", "size": 3}
@@ -133,7 +134,7 @@ class TestExecutorInput:
                 "inner": [None],
             },
             artifacts={
-                "one": Artifact("n", "/u", "system.Dataset", "0.0.1", {"rows": 2.0}),
+                "one": Artifact("loop/1/load/n", "/u", "system.Dataset", "0.0.1", {"rows": 2.0}),
                 "many": [Artifact("a", "/a"), Artifact("b", "/b", custom_path="/c")],
                 "empty": [],
             },

@@ -64,7 +64,7 @@ class TestFill:
             ("{{$.inputs.artifacts['no_artifact'].path}}", ""),
             ("{{$.inputs.artifacts['data'].uri}}", "/runs/1/load/data"),
             ("{{$.inputs.artifacts['data'].path}}", "/runs/1/load/data"),
-            ("{{$.inputs.artifacts['data'].name}}", "load/data"),
+            ("{{$.inputs.artifacts['data'].name}}", "data"),
             ("{{$.inputs.artifacts['data'].metadata}}", '{"rows":3,"s":"a b"}'),
             ("{{$.inputs.artifacts['data'].metadata['rows']}}", "3"),
             ("{{$.inputs.artifacts['data'].metadata['s']}}", "a b"),
@@ -109,7 +109,7 @@ class TestFill:
     def test_an_artifact_as_a_whole_is_json(self):
         whole = json.loads(filled("{{$.inputs.artifacts['data']}}")[0])
         assert whole == {
-            "name": "load/data",
+            "name": "data",
             "uri": "/runs/1/load/data",
             "type": {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"},
             "metadata": {"rows": 3, "s": "a b"},

@@ -88,6 +88,7 @@ class TestRead:
         documents[0]["root"]["dag"]["tasks"]["leave"]["taskInfo"]["taskName"] = "leave"
         config = documents[1]["platforms"]["kubernetes"]["pipelineConfig"]
         config |= {"semaphoreKey": "one", "mutexName": "two", "maxActiveRuns": 3}
+        config |= {"pipelineRunParallelism": 7, "pipelineVersionConcurrencyLimit": 2}
 
         found = read(documents)
         assert found.config == read(loaded("workspace")).config

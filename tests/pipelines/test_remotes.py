@@ -210,7 +210,8 @@ class TestImporters:
         )
         assert same.uri == other.uri
         assert same.name == "importer/artifact"
-        assert other.name == "importer/artifact/1"
+        assert other.name == "1/importer/artifact"
+        assert same.called == other.called == "artifact"
 
     def test_metadata_with_placeholders_also_in_keys(self, tmp_path: Path) -> None:
         mark = "{{$.inputs.parameters['uri']}}"

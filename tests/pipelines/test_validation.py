@@ -110,6 +110,9 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
     # Declarations
     ("adding", set_at("components/comp-add/inputDefinitions/parameters/b/defaultValue", "one"),
      "components.comp-add.inputDefinitions.parameters.b.defaultValue", "a whole number is wanted"),
+    ("placeholders", set_at("components/comp-whose/inputDefinitions/parameters/task/defaultValue",
+                            "by {{$.pipeline_nonsense}}"),
+     "components.comp-whose.inputDefinitions.parameters.task.defaultValue", "is not known"),
     ("adding", set_at("root/inputDefinitions/parameters/b/defaultValue", 4.5),
      "root.inputDefinitions.parameters.b.defaultValue", "the number 4.5"),
     ("adding", set_at("root/inputDefinitions/parameters/b/literals", [1.0, 2.0]),

@@ -18,6 +18,11 @@ def echo(text: str) -> str:
 
 
 @dsl.component(base_image=IMAGE)
+def whose(task: str = dsl.PIPELINE_TASK_NAME_PLACEHOLDER) -> str:
+    return task
+
+
+@dsl.component(base_image=IMAGE)
 def total(numbers: list) -> int:
     return sum(int(number) for number in numbers)
 

@@ -1,15 +1,18 @@
-"""Placeholders of the job and the task, and references within constants."""
+"""Placeholders of the job and the task, in constants and defaults; not in what is given."""
 
 from kfp import dsl
 
-from tests.pipelines.corpus.components import add, as_json, echo, list_as_json
+from tests.pipelines.corpus.components import add, as_json, echo, list_as_json, whose
 
-ARGUMENTS = {"a": 2}
-OUTPUTS = {"Output": '{"list": ["3", "x3y"], "sum": "is 3"}'}
+ARGUMENTS = {"a": 2, "a_text": "{{$.pipeline_task_name}}"}
+OUTPUTS = {
+    "Output": '{"default": "whose", "list": ["3", "x3y"], "passed": "{{$.pipeline_task_name}}",'
+    ' "sum": "is 3"}'
+}
 
 
 @dsl.pipeline(name="placeholders")
-def pipeline(a: int) -> str:
+def pipeline(a: int, a_text: str) -> str:
     added = add(a=a)
     echo(text=dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
     echo(text=f"{dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER} of {a}")
@@ -20,5 +23,10 @@ def pipeline(a: int) -> str:
     echo(text=dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER)
     list_as_json(value=[added.output, a])
     return as_json(
-        value={"sum": f"is {added.output}", "list": [added.output, f"x{added.output}y"]}
+        value={
+            "sum": f"is {added.output}",
+            "list": [added.output, f"x{added.output}y"],
+            "default": whose().output,
+            "passed": whose(task=a_text).output,
+        }
     ).output
