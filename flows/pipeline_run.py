@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -199,15 +200,21 @@ def _executed(
     )  # fmt: skip
     components.check()
     work = _Work(pipeline, components, recorder, shown, cache=request.cache)
+    allowed = int(pipeline.config.get("activeDeadlineSeconds", 0))
     engine = execution.Execution(
         pipeline, work, parallel=request.parallel, cancelled=held.cancelled
     )
     try:
         with (
             closing(launcher), tracking.system_metrics(tracked), recorder.writing(),
-            shown.going_on(),
+            shown.going_on(), _deadline(allowed, held.cancelled) as late,
         ):  # fmt: skip
             end = engine.run(_bundle(pipeline, given))
+            if late.is_set() and end.state != TaskState.SUCCEEDED:
+                reason = f"It took longer than the {allowed} s that its pipeline allows."
+                end = End(TaskState.FAILED, reason=reason)
+            elif held.cancelled.is_set() and not late.is_set():
+                end = End(TaskState.CANCELLED, reason="Stopped.")
             shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
@@ -216,10 +223,28 @@ def _executed(
         publish_log(place.log, request.logs, held.flow_run_id, get_run_logger().warning)
 
 
+@contextmanager
+def _deadline(seconds: int, cancelled: threading.Event) -> Iterator[threading.Event]:
+    """Stop the run after so many seconds, unless they are 0; the event tells whether it was."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        cancelled.set()
+
+    timer = threading.Timer(seconds, stop)
+    if seconds:
+        timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
 def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[Any]]:
     """MLflow's status and Prefect's state."""
-    if end.state == TaskState.CANCELLED or held.cancelled.is_set():
-        return "KILLED", Cancelled(message="Stopped.")
+    if end.state == TaskState.CANCELLED:
+        return "KILLED", Cancelled(message=end.reason)
     if end.state != TaskState.SUCCEEDED:
         error = ModelyardError(
             end.reason, "Mend what failed, and go on: modelyard runs retry.",

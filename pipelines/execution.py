@@ -29,6 +29,7 @@ from pipelines.states import BROKEN, End, TaskState
 
 _REGARDLESS = ir.PipelineTaskSpec.TriggerPolicy.TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 _POLL_SECONDS = 0.5
+_STOPPED = End(TaskState.CANCELLED, reason="The run was stopped.")
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ class Execution:
         """Everything that a task waits for has ended: run it, or leave it out."""
         ends = {name: scope.ends[name] for name in task.before}
         if self._cancelled.is_set():
-            self._finish(scope, task, End(TaskState.CANCELLED, reason="The run was stopped."))
+            self._finish(scope, task, _STOPPED)
             return
         if task.spec.trigger_policy.strategy != _REGARDLESS:
             broken = sorted(name for name, end in ends.items() if end.state in BROKEN)
@@ -438,11 +439,7 @@ class Execution:
         left = list(self._ready)
         self._ready.clear()
         for _, _, ended in left:
-            self._soon(
-                lambda ended=ended: ended(  # type: ignore[misc]
-                    End(TaskState.CANCELLED, reason="The run was stopped.")
-                )
-            )
+            self._soon(lambda ended=ended: ended(_STOPPED))  # type: ignore[misc]
 
     def _begin(self, task: _Task, leaf: Leaf, ended: Callable[[End], None]) -> None:
         self._running += 1
@@ -463,6 +460,8 @@ class Execution:
             final = isinstance(error, BadInputError)  # another attempt would be refused as well
             reason = str(error) if isinstance(error, ModelyardError) else repr(error)
             end = End(TaskState.FAILED, reason=reason)
+        if end.state == TaskState.FAILED and self._cancelled.is_set():
+            end = _STOPPED  # whatever it says, it was ended with the run
         policy = leaf.task.retry_policy
         if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
             again = replace(leaf, attempt=leaf.attempt + 1)

@@ -64,6 +64,12 @@ def mounted() -> str:
     return through_mounts().output
 
 
+@dsl.pipeline(name="late", pipeline_config=dsl.PipelineConfig(active_deadline_seconds=8))
+def late(folder: str):
+    first = note(folder=folder, name="first")
+    note(folder=folder, name="second", seconds=600.0).after(first)
+
+
 def written(folder, pipeline):
     path = folder / "pipeline.yaml"
     compiled = (
@@ -207,6 +213,17 @@ def test_a_retry_goes_on_from_what_failed(stack, tmp_path):
     shown = stack.wait_for_state(found["flow_run_id"], "COMPLETE")
     assert shown["result"]["outputs"] == {"Output": "now"}
     assert times(folder) == {"first": 1, "now": 1}
+
+
+def test_one_that_takes_longer_than_its_pipeline_allows_fails(stack, tmp_path):
+    answer = stack.ask("pipeline", "run", written(tmp_path, late), "-p", f"folder={tmp_path}")
+
+    found = answer.json
+    assert (answer.code, found["state"]) == (1, "FAIL PIPELINE RUN")
+    assert "longer than the 8 s" in found["message"]
+    states = {task["name"]: task["state"] for task in found["tasks"]}
+    assert states["note-2"] == "CANCELLED"
+    assert stack.show(found["flow_run_id"])["result"]["outputs"] == {}
 
 
 def test_killed_and_retried_nothing_that_had_ended_runs_again(stack, tmp_path):
