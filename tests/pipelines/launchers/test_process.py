@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,7 @@ class TestCheck:
             ("python", "{{$.inputs.artifacts['program'].path}}"),
             ("pip", "list"),
             ("{{$.inputs.parameters['program']}}",),
+            ("bash", "env"),
         ],
     )
     def test_what_the_machine_has(
@@ -81,6 +83,8 @@ class TestCheck:
             (("no-such-program", "x"), "this machine has no program 'no-such-program'"),
             (("/no/such/program",), "this machine has no program '/no/such/program'"),
             (("python3", "/app/train.py"), "this machine has no /app/train.py"),
+            (("sh", "run.sh"), "this machine has no run.sh"),
+            (("python3", "src/train.py"), "this machine has no src/train.py"),
             (("python3", "-m", "kfp.dsl.executor_main"), "its Python code is in the image"),
         ],
     )
@@ -108,6 +112,10 @@ class TestCheck:
         job = shell(tmp_path, "", inputs=(tmp_path / "made" / "code",))
         for path in (tmp_path / "made" / "code" / "main.py", tmp_path / "own.py"):
             launcher.check(dataclasses.replace(job, command=("python3", str(path))))
+
+    def test_a_script_in_its_own_folder(self, launcher: Launcher, tmp_path: Path) -> None:
+        (tmp_path / "main.py").touch()
+        launcher.check(dataclasses.replace(shell(tmp_path, ""), command=("python3", "main.py")))
 
     def test_a_lightweight_component_of_any_image(
         self, launcher: Launcher, tmp_path: Path
@@ -331,6 +339,27 @@ def run() -> list:
         assert ended == Ended(0)
         assert str(sys.prefix) not in " ".join(lines)
         assert lines[1].endswith("/bin/pip")
+
+    @pytest.mark.parametrize(
+        ("image", "program"),
+        [
+            ("alpine:3", "bash"),
+            ("ghcr.io/containerd/busybox", "bash"),
+            ("registry.access.redhat.com/ubi9/python-311:latest", "bash"),
+            ("python:3.11-slim", "sh"),
+        ],
+    )
+    def test_its_shell_is_of_its_image_s_kind(
+        self, launcher: Launcher, tmp_path: Path, image: str, program: str
+    ) -> None:
+        asked = "import os, shutil; print(os.path.realpath(shutil.which('sh')))"
+        script = 'python3 -c "$1"' + ("; [[ $2 == on ]] && echo on" if program == "bash" else "")
+        job = dataclasses.replace(shell(tmp_path / "job", script, asked, "on"), image=image)
+
+        ended, lines = run(launcher, job)
+
+        assert ended == Ended(0), lines
+        assert os.path.realpath(shutil.which(program) or "") in lines
 
 
 def _wheel(folder: Path) -> None:
