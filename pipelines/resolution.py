@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines.states import DONE, End
 
 _ABSENT = object()
 _JOB = "{{$.pipeline_job_resource_name}}"
+_FIELD_OF_ITEM = re.compile(r"-subvar-(\w+)$")
 
 # A constant, with the other parameters of its task, to the constant with its placeholders filled.
 Fill = Callable[[Any, Mapping[str, Any]], Any]
@@ -53,7 +55,7 @@ def inputs(
         value = _parameter(spec, given, ends, fill)
         if value is _ABSENT:
             continue
-        if spec.parameter_expression_selector:
+        if spec.parameter_expression_selector and not _selected_before(spec):
             value = selection.select(value, spec.parameter_expression_selector)
         (constants if spec.WhichOneof("kind") == "runtime_value" else found)[key] = value
     filled = {key: fill(value, {**constants, **found}) for key, value in constants.items()}
@@ -101,6 +103,18 @@ def _parameter(
         return values.from_proto(runtime.constant)
     old = runtime.constant_value
     return getattr(old, old.WhichOneof("value")) if old.WhichOneof("value") else _ABSENT
+
+
+def _selected_before(spec: ir.TaskInputsSpec.InputParameterSpec) -> bool:
+    """Whether a selector only repeats what the DAG was given.
+
+    Within a branch of a loop some compilers ask once more for the field ``b`` of an input that is
+    this field already, as the suffix says that they have given its name.
+    """
+    field = _FIELD_OF_ITEM.search(spec.component_input_parameter)
+    return field is not None and (
+        spec.parameter_expression_selector == f'parseJson(string_value)["{field[1]}"]'
+    )
 
 
 def _status(task: str, ends: Mapping[str, End], fill: Fill) -> dict[str, Any]:

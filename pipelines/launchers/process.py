@@ -47,6 +47,10 @@ _PLACEHOLDER = "{{$"
 _MODULE = "program/ephemeral_component.py"
 _PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+\.\d+)")
 _KFP_PIN = re.compile(r"kfp==(2\.\d+(?:\.\d+)*(?:(?:a|b|rc|-alpha\.|-beta\.|-rc\.)\d+)?)")
+# Their sh knows more than a plain one, such as [[ and ==.
+_RICH_SHELL = re.compile(
+    r"alpine|busybox|redhat|centos|fedora|rockylinux|almalinux|amazonlinux|\bubi\d"
+)
 _GPU_KINDS = re.compile(r"nvidia|gpu", re.IGNORECASE)
 
 
@@ -229,6 +233,7 @@ class ProcessLauncher(Launcher):
         held: list[IO[str]] = [environment.lock, own.lock, *lease.locks]
         keep = [one.fileno() for one in held]
         if component.source is None:
+            _give_shell(job, own)
             with self._mounted(component.words, job, asked) as words:
                 yield _Started(words, env, self._leash().start, keep)
             return
@@ -277,6 +282,13 @@ class ProcessLauncher(Launcher):
             self._told.update(new)
         for note in new:
             log(note)
+
+
+def _give_shell(job: Job, own: Environment) -> None:
+    """Let ``sh`` be bash for a job whose image has a shell of that kind."""
+    bash = shutil.which("bash", path=_host_path())
+    if bash is not None and _RICH_SHELL.search(job.image):
+        (own.programs / "sh").symlink_to(bash)
 
 
 def _check_user(job: Job) -> None:
@@ -355,17 +367,23 @@ def _check_program(job: Job, words: Sequence[str]) -> None:
         pass
     elif not _is_mounted(job, program) and shutil.which(program, path=_host_path()) is None:
         raise _not_runnable(job, f"this machine has no program {program!r}")
-    file = _file(words)
-    if file is not None and not file.exists() and not _is_of(job, file):
-        raise _not_runnable(job, f"this machine has no {file}")
+    script = _script(words)
+    if script and not _has(job, script):
+        raise _not_runnable(job, f"this machine has no {script}")
 
 
-def _file(words: Sequence[str]) -> Path | None:
-    """The script that an interpreter is given, if it is named by its whole path."""
+def _script(words: Sequence[str]) -> str:
+    """The script that an interpreter is given by its name; "" if none is."""
     if len(words) < 2 or not _SHELLS_AND_PYTHONS.fullmatch(words[0]):
-        return None
-    first = words[1]
-    return Path(first) if first.startswith("/") and _PLACEHOLDER not in first else None
+        return ""
+    return "" if words[1].startswith("-") or _PLACEHOLDER in words[1] else words[1]
+
+
+def _has(job: Job, script: str) -> bool:
+    file = job.folder / script
+    if file.exists() or shutil.which(script, path=_host_path()):  # where shells look, too
+        return True
+    return Path(script).is_absolute() and _is_of(job, file)
 
 
 def _is_of(job: Job, file: Path) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.errors import BadInputError
 from infra.settings import Settings
 from pipelines.environments import Environments
 from pipelines.launchers.base import Ended, Job, Launcher, Resources
@@ -50,69 +49,6 @@ class TestProcessLauncher(Contract):
             "on",
         ]
         assert run(launcher, job)[1] == ["on"]
-
-
-class TestCheck:
-    @pytest.fixture
-    def launcher(self, environments: Environments, settings: Settings) -> Launcher:
-        return ProcessLauncher(environments, settings)
-
-    @pytest.mark.parametrize(
-        "command",
-        [
-            ("sh", "-c", "no-such-program"),
-            ("/bin/sh", "-c", "exit"),
-            ("cat",),
-            ("python3", "-c", "pass"),
-            ("python", "{{$.inputs.artifacts['program'].path}}"),
-            ("pip", "list"),
-            ("{{$.inputs.parameters['program']}}",),
-        ],
-    )
-    def test_what_the_machine_has(
-        self, launcher: Launcher, tmp_path: Path, command: tuple[str, ...]
-    ) -> None:
-        launcher.check(dataclasses.replace(shell(tmp_path, ""), command=command, arguments=()))
-
-    @pytest.mark.parametrize(
-        ("command", "why"),
-        [
-            ((), "its command is the image's own"),
-            (("no-such-program", "x"), "this machine has no program 'no-such-program'"),
-            (("/no/such/program",), "this machine has no program '/no/such/program'"),
-            (("python3", "/app/train.py"), "this machine has no /app/train.py"),
-            (("python3", "-m", "kfp.dsl.executor_main"), "its Python code is in the image"),
-        ],
-    )
-    def test_what_only_the_image_has(
-        self, launcher: Launcher, tmp_path: Path, command: tuple[str, ...], why: str
-    ) -> None:
-        job = dataclasses.replace(
-            shell(tmp_path, ""), command=command, arguments=("--executor_input", "{{$}}")
-        )
-        with pytest.raises(BadInputError, match=why) as caught:
-            launcher.check(job)
-        assert caught.value.code == "ImageNotRunnable"
-        assert "alpine:3" in caught.value.message
-        assert "Docker" in caught.value.hint
-
-    def test_a_program_of_ours_is_not_the_machine_s(
-        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("PATH", f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}")
-        job = dataclasses.replace(shell(tmp_path, ""), command=("prefect",))
-        with pytest.raises(BadInputError, match="no program 'prefect'"):
-            launcher.check(job)
-
-    def test_a_script_that_an_earlier_task_makes(self, launcher: Launcher, tmp_path: Path) -> None:
-        job = shell(tmp_path, "", inputs=(tmp_path / "made" / "code",))
-        for path in (tmp_path / "made" / "code" / "main.py", tmp_path / "own.py"):
-            launcher.check(dataclasses.replace(job, command=("python3", str(path))))
-
-    def test_a_lightweight_component_of_any_image(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
-        launcher.check(dataclasses.replace(python(tmp_path, _ANSWER), image="mine:1"))
 
 
 class TestEnvironment:
