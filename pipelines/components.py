@@ -23,6 +23,7 @@ from pipelines import (
     placeholders,
     platform,
     remotes,
+    task_config,
     values,
 )
 from pipelines.artifacts import Artifact, Bundle
@@ -187,6 +188,9 @@ class Components:
         inputs = self._remotes.brought(leaf.path, leaf.inputs)
         away = remotes.out_of_reach(inputs)
         _check_reach(leaf.path, spec, away)
+        context = self._context(leaf, component, inputs, outputs)
+        config = task_config.told(component, spec, settings, context)
+        inputs = replace(inputs, parameters={**inputs.parameters, **config})
         job = container.job(
             spec,
             self._context(leaf, component, inputs, outputs),
@@ -196,7 +200,7 @@ class Components:
             outputs=outputs.paths,
             kubernetes=settings,
         )
-        job = replace(job, folders=self._folders)
+        job = replace(task_config.own(component, job), folders=self._folders)
         paths = remotes.places([inputs.artifacts, outputs.artifacts])
         if paths:
             more = _PATHS.replace("{paths}", json.dumps(paths))

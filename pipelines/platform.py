@@ -69,6 +69,7 @@ def values(settings: Settings) -> Iterator[Value]:
         settings.node_selector.node_selector_json,
         *(one.toleration_json for one in settings.tolerations),
         *(one.node_affinity_json for one in settings.node_affinity),
+        *(one.resource_claim_json for one in settings.pod_resource_claims),
     )
     yield from (one for one in loose if one is not None)
 
@@ -86,8 +87,8 @@ def resolve(
     Returns:
         What is not empty of ``env``, ``volumes``, ``volumeMounts``, ``nodeSelector``,
         ``tolerations``, ``affinity``, ``imagePullSecrets``, ``imagePullPolicy``, ``metadata``
-        (``labels`` and ``annotations``), ``activeDeadlineSeconds`` and ``securityContext``, each
-        in the form that a pod has it, or its container.
+        (``labels`` and ``annotations``), ``activeDeadlineSeconds``, ``securityContext`` and
+        ``resourceClaims``, each in the form that a pod has it, or its container.
 
     Raises:
         PipelineInvalidError: With all values that are missing, or of the wrong kind.
@@ -104,6 +105,7 @@ def resolve(
         "metadata": settings.pod_metadata.plain(),
         "activeDeadlineSeconds": settings.active_deadline_seconds,
         "securityContext": settings.security_context.plain(),
+        "resourceClaims": pod.resource_claims(settings),
     }
     pod.faults.raise_any("The task's settings of Kubernetes", code="PlatformInvalid")
     return {key: value for key, value in made.items() if value}
@@ -231,11 +233,27 @@ class _Pod:
             place = f"tolerations[{number}]"
             if one.toleration_json is None:
                 found.append(one.fixed().plain())
-                continue
-            given = self._value(one.toleration_json, place)
-            for made in given if isinstance(given, list) else [given]:
-                if made:
-                    found += self._formed(forms.Toleration, made, place)
+            else:
+                found += self._given(forms.Toleration, one.toleration_json, place)
+        return found
+
+    def resource_claims(self, settings: Settings) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for number, one in enumerate(settings.pod_resource_claims):
+            place = f"podResourceClaims[{number}]"
+            if one.resource_claim_json is None:
+                found.append(one.fixed().plain())
+            else:
+                found += self._given(forms.ResourceClaim, one.resource_claim_json, place)
+        return found
+
+    def _given(self, form: type[forms.Form], value: Value, place: str) -> list[dict[str, Any]]:
+        """What a value holds: one of a form, a list of them, or nothing."""
+        given = self._value(value, place)
+        found: list[dict[str, Any]] = []
+        for made in given if isinstance(given, list) else [given]:
+            if made:
+                found += self._formed(form, made, place)
         return found
 
     def _formed(self, form: type[forms.Form], given: Any, place: str) -> list[dict[str, Any]]:

@@ -355,6 +355,42 @@ class SecurityContext(Form):
     run_as_non_root: bool | None = None
 
 
+class ResourceClaim(Form):
+    """Devices that a pod is given by a claim of Kubernetes."""
+
+    name: str = ""
+    resource_claim_name: str = ""
+    resource_claim_template_name: str = ""
+
+    @model_validator(mode="after")
+    def _of_one(self) -> Self:
+        if bool(self.resource_claim_name) == bool(self.resource_claim_template_name):
+            raise ValueError("it has to be one of resourceClaimName and resourceClaimTemplateName")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """It with a name of its own, which a pod must have."""
+        of = self.resource_claim_name or self.resource_claim_template_name
+        return {"name": self.name or of, **super().plain()}
+
+
+class ResourceClaimSetting(Form):
+    """A resource claim, or where one or a list of them comes from."""
+
+    resource_claim_template_name: str = ""
+    resource_claim_json: Value | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.resource_claim_json is None:
+            self.fixed()
+        return self
+
+    def fixed(self) -> ResourceClaim:
+        """The claim itself."""
+        return ResourceClaim(resource_claim_template_name=self.resource_claim_template_name)
+
+
 class Settings(Form):
     """All that is said of one executor."""
 
@@ -376,3 +412,4 @@ class Settings(Form):
     enabled_shared_memory: SharedMemory | None = None
     empty_dir_mounts: list[EmptyDirMount] = []
     security_context: SecurityContext = SecurityContext()
+    pod_resource_claims: list[ResourceClaimSetting] = []

@@ -28,6 +28,9 @@ _ELSEWHERE = {
         "semaphoreKey", "mutexName", "resourceTtl", "pipelineRunParallelism", "maxActiveRuns",
         "pipelineVersionConcurrencyLimit",
     },
+    "ml_pipelines.TaskConfigPassthroughType.TaskConfigPassthroughTypeEnum": {
+        "KUBERNETES_RESOURCE_CLAIMS",
+    },
 }  # fmt: skip
 
 
@@ -126,7 +129,9 @@ def _is_number(value: Any) -> bool:
 
 def _enum(value: Any, described: EnumDescriptor, place: str, faults: Faults) -> None:
     if isinstance(value, str):
-        right = value in described.values_by_name
+        right = value in described.values_by_name or value in _ELSEWHERE.get(
+            described.full_name, ()
+        )
     else:
         right = _fits(value, 31) and int(value) in described.values_by_number
     if not right:

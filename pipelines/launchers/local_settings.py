@@ -66,6 +66,14 @@ def check(job: Job) -> None:
     Raises:
         BadInputError: With the code ``PlatformUnsupported``.
     """
+    claims = [one["name"] for one in job.kubernetes.get("resourceClaims", ())]
+    if claims:
+        raise BadInputError(
+            f"{job.name} asks for devices by the resource claim {', '.join(claims)}, which only "
+            "a cluster has.",
+            "Run it on a cluster, or ask for the machine's GPUs with set_accelerator_type.",
+            code="PlatformUnsupported",
+        )
     facts = _facts(job)
     for one in job.kubernetes.get("env", ()):
         reference = one["valueFrom"].get("fieldRef")

@@ -46,6 +46,7 @@ _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
 _MODULE = "program/ephemeral_component.py"
 _PYTHON_IMAGE = re.compile(r"(?:^|/)python:(\d+\.\d+)")
+_MODULE_MISSING = re.compile(r"ModuleNotFoundError: No module named '[^']+'\Z")
 _KFP_PIN = re.compile(r"kfp==(2\.\d+(?:\.\d+)*(?:(?:a|b|rc|-alpha\.|-beta\.|-rc\.)\d+)?)")
 # Their sh knows more than a plain one, such as [[ and ==.
 _RICH_SHELL = re.compile(
@@ -191,7 +192,7 @@ class ProcessLauncher(Launcher):
                 )
         except StoppedError:
             return Ended(-signal.SIGTERM, "It was stopped before it began.")
-        return endings.ended(ended, min(limits, default=0))
+        return _explained(endings.ended(ended, min(limits, default=0)), job, component)
 
     @contextlib.contextmanager
     def _gpus(
@@ -311,6 +312,18 @@ def _notes(job: Job) -> list[str]:
     if job.resources.cpu or job.resources.memory:
         found.append("Limits of CPU and memory are not enforced on processes.")
     return found
+
+
+def _explained(ended: Ended, job: Job, component: Component) -> Ended:
+    """How a job ended, and what to do if it has missed what its image may have."""
+    missing = component.source is not None and _MODULE_MISSING.search(ended.reason)
+    if not missing or _PYTHON_IMAGE.search(job.image):
+        return ended
+    return dataclasses.replace(
+        ended,
+        reason=f"{ended.reason}. The image {job.image}, which may have it, is not used: name it "
+        "in packages_to_install.",
+    )
 
 
 def _installs(component: Component) -> Sequence[Install]:

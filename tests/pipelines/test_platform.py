@@ -201,6 +201,30 @@ class TestValues:
         assert platform.resolve(settings, {"t": {}}) == {}
         assert platform.resolve(settings, {"t": []}) == {}
 
+    def test_resource_claims(self) -> None:
+        settings = platform.read(
+            {
+                "podResourceClaims": [
+                    {"resourceClaimTemplateName": "fixed"},
+                    {"resourceClaimJson": _input("c")},
+                ]
+            }
+        )
+        fixed = {"name": "fixed", "resourceClaimTemplateName": "fixed"}
+        given = [{"resourceClaimName": "one"}, {"name": "n", "resourceClaimTemplateName": "two"}]
+
+        assert [value.component_input_parameter for value in platform.values(settings)] == ["c"]
+        assert platform.resolve(settings, {"c": given})["resourceClaims"] == [
+            fixed,
+            {"name": "one", "resourceClaimName": "one"},
+            {"name": "n", "resourceClaimTemplateName": "two"},
+        ]
+        assert platform.resolve(settings, {"c": given[1]})["resourceClaims"] == [fixed, given[1]]
+        assert platform.resolve(settings, {"c": None})["resourceClaims"] == [fixed]
+        with pytest.raises(PipelineInvalidError) as caught:
+            platform.resolve(settings, {"c": {"name": "n"}})
+        assert [fault.place for fault in caught.value.faults] == ["podResourceClaims[1]"]
+
     def test_preferred_affinity(self) -> None:
         settings = platform.read({"nodeAffinity": [{"nodeAffinityJson": _input("a")}]})
         preferred = [{"weight": 1, "preference": {}}]
@@ -334,6 +358,7 @@ class TestRead:
                 "genericEphemeralVolume[0].accessModes",
             ),
             ({"securityContext": {"runAsUser": -1}}, "securityContext.runAsUser"),
+            ({"podResourceClaims": [{}]}, "podResourceClaims[0]"),
             (
                 {"imagePullSecret": [{"secretNameParameter": {}}]},
                 "imagePullSecret[0].secretNameParameter",

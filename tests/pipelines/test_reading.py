@@ -94,6 +94,16 @@ class TestRead:
         assert found.config == read(loaded("workspace")).config
         assert found.spec == read(loaded("workspace")).spec
 
+    def test_a_field_that_other_releases_hand_on_is_left_out(self) -> None:
+        documents = copy.deepcopy(loaded("configured"))
+        handed = documents[0]["components"]["comp-show"]["taskConfigPassthroughs"]
+        handed[0]["field"] = "KUBERNETES_RESOURCE_CLAIMS"
+        assert read(documents).component("comp-show").task_config_passthroughs[0].field == 0
+
+        handed[0]["field"] = "KUBERNETES_LUCK"
+        with pytest.raises(PipelineInvalidError, match="KUBERNETES_LUCK"):
+            read(documents)
+
     def test_executors_are_parsed(self) -> None:
         found = reading.read_bytes(corpus.compiled("adding"), "p.yaml")
 

@@ -281,6 +281,15 @@ class Contract:
             launcher.check(shell(tmp_path / "job", "true", kubernetes=settings))
         assert caught.value.code == "PlatformUnsupported"
 
+    def test_devices_by_a_resource_claim_are_refused(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        claim = {"name": "fast-one", "resourceClaimTemplateName": "fast-one"}
+        job = shell(tmp_path / "job", "true", kubernetes={"resourceClaims": [claim]})
+        with pytest.raises(BadInputError, match="the resource claim fast-one") as caught:
+            launcher.check(job)
+        assert caught.value.code == "PlatformUnsupported"
+
     @pytest.mark.parametrize(
         ("volume", "code"),
         [

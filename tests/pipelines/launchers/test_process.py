@@ -169,6 +169,19 @@ def run() -> str:
         assert ended.code == code
         assert ended.reason.startswith(reason)
 
+    @pytest.mark.parametrize(
+        ("image", "told"), [("example/torch:2", True), ("python:3.11", False)]
+    )
+    def test_its_image_may_have_what_is_missing(
+        self, launcher: Launcher, tmp_path: Path, image: str, told: bool
+    ) -> None:
+        job = python(tmp_path / "job", "def run():\n    import surely_nowhere\n")
+        ended, _ = run(launcher, dataclasses.replace(job, image=image))
+
+        hint = ". The image example/torch:2, which may have it, is not used"
+        assert ended.reason.startswith("It ended with exit status 1: ModuleNotFoundError")
+        assert (hint in ended.reason) is told
+
     def test_what_it_has_registered_for_its_end_is_done(
         self, launcher: Launcher, tmp_path: Path
     ) -> None:

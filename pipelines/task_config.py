@@ -1,0 +1,111 @@
+"""What a component is told of its own configuration, and what of it holds for its own task.
+
+A component that starts a workload elsewhere may ask for its resources, its variables and its
+settings of Kubernetes, to hand them on. What it asks for holds for its task itself only if it
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from pipelines import placeholders
+from pipelines.container import Container, ResourceSpec
+from pipelines.launchers.base import Job, Resources
+from pipelines.placeholders import Context
+
+_Field = ir.TaskConfigPassthroughType
+# What each of them is in the settings of Kubernetes.
+_PARTS = {
+    _Field.KUBERNETES_AFFINITY: ("affinity",),
+    _Field.KUBERNETES_TOLERATIONS: ("tolerations",),
+    _Field.KUBERNETES_NODE_SELECTOR: ("nodeSelector",),
+    _Field.KUBERNETES_VOLUMES: ("volumes", "volumeMounts"),
+    _Field.ENV: ("env",),
+}
+
+
+def told(
+    component: ir.ComponentSpec,
+    container: Container,
+    settings: Mapping[str, Any],
+    context: Context,
+) -> dict[str, Any]:
+    """The inputs that are the task's configuration, in the form that the SDK's executor reads.
+
+    Args:
+        component: The component.
+        container: Its container.
+        settings: Its settings of Kubernetes, resolved.
+        context: What placeholders in the container mean.
+
+    Raises:
+        BadInputError: If a placeholder cannot be filled.
+    """
+    inputs = component.input_definitions.parameters
+    names = [
+        name for name, spec in inputs.items()
+        if spec.parameter_type == ir.ParameterType.TASK_CONFIG
+    ]  # fmt: skip
+    if not names:
+        return {}
+    asked = {one.field for one in component.task_config_passthroughs}
+
+    def filled(text: str) -> str:
+        return "".join(placeholders.fill([text], context)).strip() if text else ""
+
+    config = {
+        part: settings[part]
+        for field, parts in _PARTS.items()
+        for part in parts
+        if field in asked and part in settings
+    }
+    if _Field.ENV in asked:
+        own = [{"name": one.name, "value": filled(one.value)} for one in container.env]
+        config["env"] = [*own, *config.get("env", [])]
+    config["resources"] = (
+        _resources(container.resources, filled) if _Field.RESOURCES in asked else {}
+    )
+    return dict.fromkeys(names, config)
+
+
+def own(component: ir.ComponentSpec, job: Job) -> Job:
+    """A task's job without what its component only hands on."""
+    applies = {one.field: one.apply_to_task for one in component.task_config_passthroughs}
+    away = {field for field, applied in applies.items() if not applied}
+    parts = {part for field in away for part in _PARTS.get(field, ())}
+    return replace(
+        job,
+        kubernetes={key: value for key, value in job.kubernetes.items() if key not in parts},
+        environment={} if _Field.ENV in away else job.environment,
+        resources=Resources() if _Field.RESOURCES in away else job.resources,
+    )
+
+
+def _resources(asked: ResourceSpec, filled: Callable[[str], str]) -> dict[str, dict[str, str]]:
+    """Limits and requests as a container of Kubernetes has them; the older fields count in GB."""
+    limits = {
+        "cpu": filled(asked.resource_cpu_limit) or _number(asked.cpu_limit),
+        "memory": filled(asked.resource_memory_limit) or _number(asked.memory_limit, "G"),
+    }
+    requests = {
+        "cpu": filled(asked.resource_cpu_request) or _number(asked.cpu_request),
+        "memory": filled(asked.resource_memory_request) or _number(asked.memory_request, "G"),
+    }
+    accelerator = asked.accelerator
+    kind = filled(accelerator.resource_type or accelerator.type)
+    if kind:
+        limits[kind] = filled(accelerator.resource_count) or _number(accelerator.count)
+    found = {
+        "limits": {key: amount for key, amount in limits.items() if amount},
+        "requests": {key: amount for key, amount in requests.items() if amount},
+    }
+    return {kind: amounts for kind, amounts in found.items() if amounts}
+
+
+def _number(value: float, unit: str = "") -> str:
+    return f"{value:.12g}{unit}" if value else ""
