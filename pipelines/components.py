@@ -216,8 +216,9 @@ class Components:
             self._log(job.name, f"Nothing here can fetch {told}: it has the address alone.")
         ended = self._launcher.run(job, lambda line: self._log(job.name, line), self._cancelled)
         if ended.code != 0:
+            reason = ended.reason or f"It ended with the exit status {ended.code}"
             raise ComponentFailedError(
-                ended.reason or f"It ended with the exit status {ended.code}.",
+                reason if reason.endswith((".", "!", "?")) else f"{reason}.",
                 f"Nothing here can fetch {told}, should it have wanted that as a file."
                 if told
                 else "The run's log has what it printed.",
