@@ -72,6 +72,16 @@ def arguments(
     return found
 
 
+def texts(pipeline: Pipeline) -> set[str]:
+    """The names of the inputs that are texts, or addresses of artifacts."""
+    inputs = pipeline.spec.root.input_definitions
+    found = {
+        name for name, one in _givable(inputs).items()
+        if definitions.parameter_type(one) == ParameterType.STRING
+    }  # fmt: skip
+    return found | {name for name, one in inputs.artifacts.items() if not one.is_artifact_list}
+
+
 def form(pipeline: Pipeline) -> dict[str, Any]:
     """The JSON schema of the arguments: those that must be given first, each with its position."""
     inputs = pipeline.spec.root.input_definitions

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipelines import reading
-from pipelines.arguments import arguments, form
+from pipelines.arguments import arguments, form, texts
 from pipelines.faults import PipelineInvalidError
 from pipelines.pipeline import Pipeline
 from tests.pipelines import corpus
@@ -142,6 +142,13 @@ class TestCoerce:
             arguments(_pipeline("parameter_types"), given, coerce=True)
 
         assert [fault.place for fault in caught.value.faults] == [name]
+
+
+class TestTexts:
+    def test_texts_and_single_addresses_are_texts(self) -> None:
+        artifacts = {"data": _DATASET, "many": {**_DATASET, "isArtifactList": True}}
+
+        assert texts(_with("parameter_types", {}, artifacts)) == {"text", "data"}
 
 
 class TestArtifacts:
