@@ -45,6 +45,16 @@ class TestArguments:
         }  # fmt: skip
         assert isinstance(found["whole"], int)
 
+    @pytest.mark.parametrize("text", ["a\0", "\ud800"])
+    def test_what_cannot_be_stored_is_refused(self, text: str) -> None:
+        given = {"text": text, "deep": {"a": [text]}, "data": text}
+
+        with pytest.raises(PipelineInvalidError) as raised:
+            arguments(_with("parameter_types", {}, {"data": _DATASET}), given)
+        assert raised.value.code == "ArgumentsInvalid"
+        for name in given:
+            assert f"{name}: It has a NUL character" in raised.value.message
+
     def test_what_is_given_wins(self) -> None:
         assert arguments(_pipeline("adding"), {"a": 1, "b": 9}) == {"a": 1, "b": 9}
 
