@@ -21,6 +21,7 @@ from prefect.logging import get_run_logger
 
 from flows import artifacts
 from flows.pipeline_tasks import outputs_told, task_run_id, told_whole
+from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Seen
 from pipelines.executor_io import local_path
@@ -280,18 +281,19 @@ def _report(one: Artifact) -> str:
     if path is None or not path.is_file():
         return ""
     with path.open(errors="replace") as file:
-        text = file.read(_LONGEST_REPORT + 1)
+        text = storable(file.read(_LONGEST_REPORT + 1))
     return text if len(text) <= _LONGEST_REPORT else f"{text[:_LONGEST_REPORT]}\n\n(cut here)"
 
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = storable(text)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _cell(text: object) -> str:
     """A text within a cell of a table."""
-    plain = " ".join(str(text or "").split())
+    plain = storable(" ".join(str(text or "").split()))
     return plain.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 

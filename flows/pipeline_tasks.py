@@ -25,6 +25,7 @@ from prefect.logging.loggers import PrefectLogAdapter, task_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Completed, Failed, Retrying, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
+from infra.texts import storable
 from pipelines.artifacts import Bundle
 from pipelines.execution import Seen
 from pipelines.places import Places
@@ -63,6 +64,7 @@ def state_of(node: Seen) -> State[Any] | None:
 def outputs_told(outputs: Bundle) -> str:
     """Output parameters in a line."""
     told = ", ".join(f"{name} = {_text(value)}" for name, value in outputs.parameters.items())
+    told = storable(told)  # or Prefect would not be told of the end at all
     return told if len(told) <= _LONGEST_TOLD else f"{told[:_LONGEST_TOLD]}..."
 
 

@@ -110,13 +110,20 @@ async def _register(client: PrefectClient, version: Version, pipeline: Pipeline)
 
 
 async def register_all(client: PrefectClient) -> list[str]:
-    """Have Prefect know every version there is; their deployments."""
-    return [
-        await _register(
-            client, version, reading.read_bytes(*pipelines.compiled(version.reference))
-        )
-        for version in pipelines.every()
-    ]
+    """Have Prefect know every version that can be read; their deployments.
+
+    What cannot, as it was uploaded to a release that was less strict, is marked with the reason,
+    and keeps nothing else from starting.
+    """
+    made = []
+    for version in pipelines.every():
+        try:
+            pipeline = reading.read_bytes(*pipelines.compiled(version.reference))
+        except ModelyardError as error:
+            pipelines.note(version, error=str(error)[:_LONGEST_REASON])
+        else:
+            made.append(await _register(client, version, pipeline))
+    return made
 
 
 def form(reference: str, pipeline: Pipeline) -> dict[str, Any]:

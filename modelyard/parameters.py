@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,12 @@ _MACRO = re.compile(r"\{\{|\[\[(?:RunUUID|Index|ScheduledTime|CurrentTime)\b")
 
 
 def read(
-    file: Path | None, pairs: list[str] | None, *, option: str = "-p", what: str = "parameters"
+    file: Path | None,
+    pairs: list[str] | None,
+    *,
+    option: str = "-p",
+    what: str = "parameters",
+    texts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Parameters of ``file``, with ``pairs`` over them.
 
@@ -39,6 +45,8 @@ def read(
         pairs: Each ``key=value``.
         option: What the pairs are given with.
         what: What the file holds.
+        texts: The keys whose pairs are texts, whatever they look like; quotes around one are not
+            part of it.
 
     Raises:
         BadInputError: If the file or a pair cannot be read as that.
@@ -46,6 +54,9 @@ def read(
     parameters = _read_file(file, what) if file else {}
     for pair in pairs or ():
         key, text = _split(pair, option)
+        if key in texts:
+            _put(parameters, key, _unquoted(text))
+            continue
         # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
         value = text if _MACRO.match(text.lstrip()) else _parse(text, pair)
         _put(parameters, key, value)
@@ -71,13 +82,24 @@ def _split(pair: str, option: str = "-p") -> tuple[str, str]:
     return key, text
 
 
+def _unquoted(text: str) -> str:
+    """What stands within the quotes of a text, or all of it where it is not in quotes."""
+    if len(text) < 2 or text[0] not in "'\"" or text[0] != text[-1]:
+        return text
+    try:
+        value = _parse(text, text)
+    except BadInputError:
+        return text
+    return value if isinstance(value, str) else text
+
+
 def _value(text: str) -> Any:
     try:
         value = _parse(text, text)
     except BadInputError:
         return text
     if isinstance(value, str):
-        return value if text[0] == text[-1] and text[0] in "'\"" else text
+        return _unquoted(text)
     plain = isinstance(value, bool | int | float) and json.dumps(value) == text
     return value if plain else text
 

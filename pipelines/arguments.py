@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
+from infra.texts import is_storable
 from pipelines import values
 from pipelines.faults import Faults, known
 from pipelines.pipeline import Pipeline
@@ -72,6 +73,16 @@ def arguments(
     return found
 
 
+def texts(pipeline: Pipeline) -> set[str]:
+    """The names of the inputs that are texts, or addresses of artifacts."""
+    inputs = pipeline.spec.root.input_definitions
+    found = {
+        name for name, one in _givable(inputs).items()
+        if definitions.parameter_type(one) == ParameterType.STRING
+    }  # fmt: skip
+    return found | {name for name, one in inputs.artifacts.items() if not one.is_artifact_list}
+
+
 def form(pipeline: Pipeline) -> dict[str, Any]:
     """The JSON schema of the arguments: those that must be given first, each with its position."""
     inputs = pipeline.spec.root.input_definitions
@@ -114,8 +125,18 @@ def _checked(value: Any, parameter: _Parameter, name: str, faults: Faults) -> An
     if problem:
         faults.add(name, problem)
         return None
+    if not _is_storable(value, name, faults):
+        return None
     wanted = definitions.parameter_type(parameter)
     return values.checked(value, wanted, name)
+
+
+def _is_storable(value: Any, name: str, faults: Faults) -> bool:
+    if is_storable(value):
+        return True
+    problem = "It has a NUL character, or half of a surrogate pair, which no database takes."
+    faults.add(name, problem, "Take it out.")
+    return False
 
 
 def _read(text: str, parameter: _Parameter, name: str, faults: Faults) -> Any:
@@ -152,7 +173,7 @@ def _address(value: Any, artifact: _Artifact, name: str, faults: Faults) -> Any:
         problem = f"It is {definitions.kind(value)}, where {wanted} is wanted."
         faults.add(name, problem)
         return None
-    return value
+    return value if _is_storable(value, name, faults) else None
 
 
 def _is_address(value: Any) -> bool:

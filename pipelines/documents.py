@@ -136,14 +136,21 @@ def _check_json(value: Any, name: str) -> None:
                 below += one
             elif isinstance(one, list):
                 below += one
-            elif isinstance(one, str) and _SURROGATE.search(one):
-                raise _unreadable(name, "a text has half a character (an unpaired surrogate)")
+            elif isinstance(one, str):
+                _refuse_unstorable(one, name)
             elif isinstance(one, int | float) and not _is_number(one):
                 raise _unreadable(name, "a number is too large")
         if not below:
             return
         level = below
     raise _too_complex(name, f"has values more than {DEEPEST} levels deep")
+
+
+def _refuse_unstorable(text: str, name: str, where: str = "") -> None:
+    if _SURROGATE.search(text):
+        raise _unreadable(name, f"{where}a text has half a character (an unpaired surrogate)")
+    if "\0" in text:
+        raise _unreadable(name, f"{where}a text has a NUL character, which no database takes")
 
 
 def _is_number(value: int | float) -> bool:
@@ -211,6 +218,7 @@ class _Builder:
     def _scalar(self, event: Any) -> None:
         before = (self.values, self.characters)
         self._count(1, len(event.value), event)
+        _refuse_unstorable(event.value, self.name, _where(event))
         if self._wants_key():
             self._place(event.value, event)
             return

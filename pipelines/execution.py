@@ -436,8 +436,7 @@ class Execution:
 
     def _drop(self) -> None:
         """Leave out what has not begun."""
-        left = list(self._ready)
-        self._ready.clear()
+        left, self._ready = self._ready, deque()
         for _, _, ended in left:
             self._soon(lambda ended=ended: ended(_STOPPED))  # type: ignore[misc]
 
@@ -458,10 +457,9 @@ class Execution:
             end = done.result()
         except Exception as error:  # noqa: BLE001 (the edge of a leaf: its run goes on)
             final = isinstance(error, BadInputError)  # another attempt would be refused as well
+            state = TaskState.CANCELLED if self._cancelled.is_set() else TaskState.FAILED
             reason = str(error) if isinstance(error, ModelyardError) else repr(error)
-            end = End(TaskState.FAILED, reason=reason)
-        if end.state == TaskState.FAILED and self._cancelled.is_set():
-            end = _STOPPED  # whatever it says, it was ended with the run
+            end = End(state, reason=reason)
         policy = leaf.task.retry_policy
         if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
             again = replace(leaf, attempt=leaf.attempt + 1)

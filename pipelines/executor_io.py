@@ -8,6 +8,7 @@ there.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -307,7 +308,11 @@ def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs
         return found
 
     uri = member("uri", str) or own.uri
-    metadata = member("metadata", dict) or {}
+    metadata = _finite(member("metadata", dict) or {})
+    try:
+        values.checked(metadata, values.ParameterType.STRUCT, f"artifacts.{name}: metadata")
+    except BadInputError as error:
+        raise _malformed(outputs, outputs.file, error.message) from None
     custom = member("customPath", str, "custom_path")
     changed = replace(own, uri=uri, metadata={**own.metadata, **metadata})
     place = place_of(own) if uri == own.uri else local_path(uri)
@@ -325,6 +330,20 @@ def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs
         return replace(changed, custom_path=str(source))
     _carry(source, outputs.folder / place)
     return changed
+
+
+def _finite(value: Any, deep: int = values.MOST_LEVELS) -> Any:
+    """A value with the texts NaN, Infinity and -Infinity for those numbers, which JSON has not.
+
+    A loss that is no number is a finding, and no reason for its task to fail.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    if isinstance(value, dict) and deep:
+        return {key: _finite(one, deep - 1) for key, one in value.items()}
+    if isinstance(value, list) and deep:
+        return [_finite(one, deep - 1) for one in value]
+    return value
 
 
 def _written(own: Artifact) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from infra.texts import storable
 from pipelines.artifacts import Bundle
 
 
@@ -35,12 +36,17 @@ class End:
     Attributes:
         state: Its state.
         outputs: What it hands on.
-        reason: Why it failed or was left out, for people.
+        reason: Why it failed or was left out, for people; it may have a component's last line in
+            it, and is made a text that can be stored.
     """
 
     state: TaskState
     outputs: Bundle = field(default_factory=Bundle)
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Take care that one node's reason cannot hinder what is stored of the others."""
+        object.__setattr__(self, "reason", storable(self.reason))
 
     @property
     def final_status(self) -> str:

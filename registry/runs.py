@@ -364,7 +364,8 @@ def retry(key: str) -> dict[str, Any]:
     """Run a failed or stopped run again under its id; it resumes from its checkpoints. Its brief.
 
     Raises:
-        ConflictError: If it goes on, is complete, or was called in a process of its own.
+        ConflictError: If it goes on, is complete, or was called in a process of its own; or if
+            its pipeline has been deleted, with the code ``DeploymentGone``.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
@@ -379,6 +380,13 @@ def retry(key: str) -> dict[str, Any]:
                 f"The run {run.name} was called in a Python process, so no pool can retry it.",
                 f"Run a copy in a pool: modelyard runs copy {run.id}.",
             )
+        try:
+            client.read_deployment(run.deployment_id)
+        except ObjectNotFound:
+            raise ConflictError(
+                f"What the run {run.name} was started from has been deleted.",
+                "Upload the pipeline again, and start a run of it.", code="DeploymentGone",
+            ) from None  # fmt: skip
         client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
     history.record(_NOUN, str(run.id), "retry", was=word)
     return brief(str(run.id))

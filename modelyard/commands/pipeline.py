@@ -18,7 +18,7 @@ from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
-from pipelines.arguments import arguments
+from pipelines.arguments import arguments, texts
 from registry import deletion, pipeline_nodes, statuses
 from registry import pipelines as rows
 from tasks.pipelines import request
@@ -152,10 +152,10 @@ def run(
             ("logs", log_uri and {"uri": log_uri}),
         ) if value or value == 0
     }  # fmt: skip
-    texts = parameters.read(arguments_file, parameter)
     with connected(to_workers=not local):
-        given = arguments(request.load(asked["pipeline"]), texts, coerce=True)
-        asked["arguments"] = given
+        loaded = request.load(asked["pipeline"])
+        given = parameters.read(arguments_file, parameter, texts=texts(loaded))
+        asked["arguments"] = arguments(loaded, given, coerce=True)
         found = _in_process(asked) if local else _in_pool(asked, quiet=json)
     output.thing(found, as_json_=json)
     if found["state"] != statuses.COMPLETE:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.executor_io import local_path
 from pipelines.places import Places, Spot
@@ -125,7 +126,7 @@ class Publisher:
             logs: A log to be kept there as well.
         """
         tags = {
-            f"{OUTPUT_TAG}{metric_names.allowed(name)}": text
+            f"{OUTPUT_TAG}{metric_names.allowed(name)}": storable(text)
             for name, value in outputs.items()
             if len(text := value if isinstance(value, str) else _dumped(value)) <= _LONGEST_TAG
         }

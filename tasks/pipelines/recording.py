@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from sqlalchemy.exc import DataError
+
+from infra.errors import BadInputError
 from pipelines import caching
 from pipelines.artifacts import METADATA_ONLY, Bundle
 from pipelines.execution import Leaf, Seen
@@ -43,7 +46,7 @@ class Recorder:
         self._looking = threading.Lock()  # or each of many tasks had a connection of its own
         self._changed: dict[str, Node] = {}
         self._passed_over: dict[str, Node] = {}
-        self._waiting: list[Future[None]] = []
+        self._waiting: dict[str, Future[None]] = {}
         self._fingerprints = {path: node.fingerprint for path, node in self._kept.items()}
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -83,7 +86,7 @@ class Recorder:
         with self._lock:
             self._fingerprints[leaf.path] = fingerprint
             self._changed[leaf.path] = node
-            self._waiting.append(written)
+            self._waiting[leaf.path] = written
             writes = self._writes
         if writes:
             self._wake.set()
@@ -135,18 +138,32 @@ class Recorder:
         """Write what there is; those who wait for it are told whether it could be."""
         with self._lock:
             nodes, self._changed = self._changed, {}
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
+        self._put(nodes, waiting)
+
+    def _put(self, nodes: Mapping[str, Node], waiting: Mapping[str, Future[None]]) -> None:
         try:
             catalogue.patiently(functools.partial(pipeline_nodes.put, list(nodes.values())))
+        except DataError as error:
+            if len(nodes) > 1:  # what cannot be written at all hinders no other
+                for path, node in nodes.items():
+                    self._put({path: node}, {path: waiting[path]} if path in waiting else {})
+                return
+            refusal = BadInputError(
+                f"What {', '.join(nodes)} hands on cannot be stored: {error.orig}",
+                "Mend the component: it is to hand on plain JSON.", code="OutputMalformed",
+            )  # fmt: skip
+            for one in waiting.values():
+                one.set_exception(refusal)
         except Exception as error:  # whoever waits has it; the others' nodes are tried again
             with self._lock:
                 self._changed = {**nodes, **self._changed}
-            for one in waiting:
+            for one in waiting.values():
                 one.set_exception(error)
             if not waiting:
                 raise
         else:
-            for one in waiting:
+            for one in waiting.values():
                 one.set_result(None)
 
 

@@ -229,3 +229,8 @@ def test_outputs_are_told_in_a_line_of_bounded_length() -> None:
     many = Bundle({"a": "x" * 1000})
     assert len(outputs_told(many)) < 320
     assert not told_whole(many)
+
+
+def test_what_prefect_cannot_store_is_not_told_to_it() -> None:
+    told = outputs_told(Bundle({"a": "x\0", "b": ["\ud800"]}))
+    assert told == 'a = x\N{REPLACEMENT CHARACTER}, b = ["\N{REPLACEMENT CHARACTER}"]'

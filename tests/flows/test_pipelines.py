@@ -137,6 +137,18 @@ def test_all_are_registered_again(tmp_path: Path, name: str, prefect: Prefect) -
     assert pipelines.find(name).state == "ACTIVE"
 
 
+def test_one_that_can_be_read_no_more_hinders_no_other(
+    tmp_path: Path, name: str, prefect: Prefect
+) -> None:
+    pipelines.add(f"{name} a", b"a: 1", "old.yaml", "digest")
+    pipelines.add(f"{name} b", corpus.compiled("adding"), "p.yaml", "digest")
+    made = asyncio.run(uploads.register_all(prefect))  # type: ignore[arg-type]
+    assert f"pipeline-run/{name} b:1" in made
+    shown = pipelines.show(f"{name} a")
+    assert shown["state"] == "CREATE FAILED"
+    assert "old.yaml" in shown["error"]
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

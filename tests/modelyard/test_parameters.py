@@ -36,6 +36,32 @@ def test_pairs(pairs: list[str] | None, read: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("1", "1"),
+        ("1.10", "1.10"),
+        ("2026-01-01", "2026-01-01"),
+        ("yes", "yes"),
+        ("null", "null"),
+        ("#team", "#team"),
+        ("@team", "@team"),
+        ("", ""),
+        ("a: b", "a: b"),
+        ("[x", "[x"),
+        ("'1'", "1"),
+        ('"a\\n\\"b\\""', 'a\n"b"'),
+        ('"', '"'),
+        ("'a' or 'b'", "'a' or 'b'"),
+        ("{{ slot }}", "{{ slot }}"),
+    ],
+)
+def test_a_pair_that_is_a_text_is_as_it_was_written(text: str, read: str) -> None:
+    pairs = [f"told={text}", "other=1"]
+
+    assert parameters.read(None, pairs, texts={"told"}) == {"told": read, "other": 1}
+
+
+@pytest.mark.parametrize(
     ("text", "pairs", "read"),
     [
         ("a: 1\nb: {c: 2}", None, {"a": 1, "b": {"c": 2}}),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipelines import reading
-from pipelines.arguments import arguments, form
+from pipelines.arguments import arguments, form, texts
 from pipelines.faults import PipelineInvalidError
 from pipelines.pipeline import Pipeline
 from tests.pipelines import corpus
@@ -44,6 +44,16 @@ class TestArguments:
             "items": [1, 2, [3]],
         }  # fmt: skip
         assert isinstance(found["whole"], int)
+
+    @pytest.mark.parametrize("text", ["a\0", "\ud800"])
+    def test_what_cannot_be_stored_is_refused(self, text: str) -> None:
+        given = {"text": text, "deep": {"a": [text]}, "data": text}
+
+        with pytest.raises(PipelineInvalidError) as raised:
+            arguments(_with("parameter_types", {}, {"data": _DATASET}), given)
+        assert raised.value.code == "ArgumentsInvalid"
+        for name in given:
+            assert f"{name}: It has a NUL character" in raised.value.message
 
     def test_what_is_given_wins(self) -> None:
         assert arguments(_pipeline("adding"), {"a": 1, "b": 9}) == {"a": 1, "b": 9}
@@ -142,6 +152,13 @@ class TestCoerce:
             arguments(_pipeline("parameter_types"), given, coerce=True)
 
         assert [fault.place for fault in caught.value.faults] == [name]
+
+
+class TestTexts:
+    def test_texts_and_single_addresses_are_texts(self) -> None:
+        artifacts = {"data": _DATASET, "many": {**_DATASET, "isArtifactList": True}}
+
+        assert texts(_with("parameter_types", {}, artifacts)) == {"text", "data"}
 
 
 class TestArtifacts:

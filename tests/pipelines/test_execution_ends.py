@@ -24,6 +24,19 @@ from tests.pipelines.engine import (
 )
 
 
+class TestReason:
+    def test_what_no_database_takes_is_not_in_it(self):
+        def does(leaf):
+            raise ModelyardError("binary \0 \ud800 junk", code="Broken")
+
+        end, work = run(Dag({"d": Node(runs=Dag({"x": Node()}))}), does)
+        assert (
+            work.nodes["d/x"].reason
+            == "binary \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER} junk"
+        )
+        assert "\0" not in end.reason
+
+
 class TestExit:
     BODY = Dag({"x": Node(), "y": Node(after=("x",))})
 
@@ -233,6 +246,18 @@ class TestCancelled:
             assert len(began_after) <= 1, moment
             ends.add(str(end.state))
         assert ends == {"CANCELLED", "SUCCEEDED"}
+
+    def test_a_leaf_that_is_ended_has_not_failed(self):
+        cancelled = threading.Event()
+
+        def does(leaf):
+            cancelled.set()
+            raise ModelyardError("It was stopped.", code="Stopped")
+
+        end, work = run(Dag({"a": Node(), "b": Node(after=("a",))}), does, cancelled=cancelled)
+        assert end.state == "CANCELLED"
+        assert work.states == {"a": "CANCELLED", "b": "CANCELLED"}
+        assert "It was stopped." in work.nodes["a"].reason
 
     def test_a_leaf_that_waits_for_another_attempt_is_not_tried_again(self):
         cancelled = threading.Event()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -39,6 +40,13 @@ _COMPONENT = {
         },
     }
 }
+
+
+def _deep(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
 
 
 def _component(spec: dict[str, Any] = _COMPONENT) -> ir.ComponentSpec:
@@ -251,6 +259,10 @@ class TestParameters:
             ({"artifacts": {"model": {"artifacts": ["x"]}}}, "no list of objects"),
             ({"artifacts": {"model": {"artifacts": [{"uri": 1}]}}}, "uri is a number"),
             ({"artifacts": {"model": {"artifacts": [{"metadata": []}]}}}, "metadata is a list"),
+            (
+                {"artifacts": {"model": {"artifacts": [{"metadata": {"a": _deep(200)}}]}}},
+                "metadata nests deeper than 100 levels",
+            ),
         ],
     )
     def test_a_malformed_output_file(self, outputs: Outputs, said: object, mistake: str) -> None:
@@ -329,6 +341,14 @@ class TestParameters:
 
 
 class TestArtifacts:
+    def test_numbers_that_json_has_not_are_texts_in_metadata(self, outputs: Outputs) -> None:
+        odd = {"loss": math.nan, "all": [math.inf, {"least": -math.inf}], "fine": 0.5}
+        found = _model(outputs, name="ignored", metadata=odd)
+
+        assert found.metadata["loss"] == "NaN"
+        assert found.metadata["all"] == ["Infinity", {"least": "-Infinity"}]
+        assert found.metadata["fine"] == 0.5
+
     def test_metadata_is_added_to_what_is_declared(self, outputs: Outputs) -> None:
         found = _model(outputs, name="ignored", metadata={"kind": "real", "score": [1, 2.5]})
 

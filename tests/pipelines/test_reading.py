@@ -213,6 +213,8 @@ class TestRefused:
             (b'{"a": ' + b"9" * 5000 + b"}", "too large"),
             (b'{"a": ' + b"9" * 400 + b"}", "too large"),
             (b'{"a": "\\ud800"}', "surrogate"),
+            (b'{"a": "b\\u0000"}', "NUL"),
+            (b'"a\\0": b', "NUL"),
             (b"[a]: 1", "key"),
             (b"a: *x", "x"),
             (b"a: &a [*a]", "stands for nothing yet"),

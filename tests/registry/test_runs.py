@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
 from infra.errors import ConflictError
@@ -50,3 +53,23 @@ def test_a_run_that_goes_on_tells_for_how_long(prefect: PrefectClient) -> None:
     prefect.runs[next(iter(prefect.runs))].estimated_run_time = timedelta(seconds=90)
 
     assert runs.with_ids([run])[0].row["seconds"] == 90.0
+
+
+def test_what_came_from_something_deleted_is_not_retried(
+    prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prefect.add("pipeline-run", "orphan", state=Failed())
+    prefect.runs[UUID(run)].deployment_id = uuid4()
+    changed: list[Any] = []
+
+    def gone(deployment_id: UUID) -> NoReturn:
+        raise ObjectNotFound(Exception())
+
+    monkeypatch.setattr(prefect, "read_deployment", gone, raising=False)
+    monkeypatch.setattr(
+        prefect, "set_flow_run_state", lambda *told, **_: changed.append(told), raising=False
+    )
+    with pytest.raises(ConflictError) as raised:
+        runs.retry(run)
+    assert raised.value.code == "DeploymentGone"
+    assert changed == []

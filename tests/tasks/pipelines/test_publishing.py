@@ -217,6 +217,12 @@ def test_at_the_end_the_outputs_the_log_and_the_table_are_there(world: World) ->
     assert world.warned == []
 
 
+def test_what_mlflow_cannot_store_is_replaced_in_tags_alone(world: World) -> None:
+    world.publisher.close({"Output": "a\0b"})
+    assert world.book.told == {"modelyard.output.Output": "a\N{REPLACEMENT CHARACTER}b"}
+    assert json.loads(world.book.files["outputs.json"]) == {"Output": "a\0b"}
+
+
 def test_without_anything_nothing_is_there(world: World) -> None:
     world.publisher.ended(Ended("measure", Bundle({"Output": 1})))
     world.publisher.close({}, world.folder / "no log")

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+from sqlalchemy.exc import DataError
 
+from infra.errors import BadInputError
 from infra.home import Home
 from pipelines.artifacts import Bundle
 from pipelines.execution import Leaf, Seen
@@ -132,3 +134,52 @@ def test_whoever_waits_is_told_that_it_could_not_be_written(
             recorder.done(_leaf(), "p", Bundle(), TaskState.SUCCEEDED)
         recorder.done(_leaf("b"), "q", Bundle(), TaskState.SUCCEEDED)
     assert _states()["b"] == "SUCCEEDED"
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, Node]:
+    """What was written; a database that takes no node with the output ``odd``."""
+    written: dict[str, Node] = {}
+
+    def put(nodes: Iterable[Node]) -> None:
+        found = list(nodes)
+        if any("odd" in node.outputs.get("parameters", {}) for node in found):
+            raise DataError("INSERT secret", None, ValueError("no such text"))
+        written.update({node.path: node for node in found})
+
+    monkeypatch.setattr(pipeline_nodes, "of", lambda _: [])
+    monkeypatch.setattr(pipeline_nodes, "put", put)
+    monkeypatch.setattr(catalogue, "patiently", lambda do: do())
+    return written
+
+
+def test_what_cannot_be_stored_hinders_no_other(rows: dict[str, Node]) -> None:
+    recorder = Recorder(RUN)
+    recorder.seen(_seen(TaskState.RUNNING, "running"))
+
+    with ThreadPoolExecutor(2) as pool, recorder.writing():
+        odd = pool.submit(
+            recorder.done, _leaf("odd"), "f", Bundle({"odd": 1}), TaskState.SUCCEEDED
+        )
+        fine = pool.submit(
+            recorder.done, _leaf("fine"), "f", Bundle({"x": 1}), TaskState.SUCCEEDED
+        )
+        assert fine.result(30) is None
+        with pytest.raises(BadInputError) as raised:
+            odd.result(30)
+        recorder.done(_leaf("later"), "f", Bundle(), TaskState.SUCCEEDED)
+
+    assert raised.value.code == "OutputMalformed"
+    assert "odd" in raised.value.message
+    assert "no such text" in raised.value.message
+    assert "secret" not in str(raised.value)
+    assert set(rows) == {"running", "fine", "later"}
+
+
+def test_of_several_written_at_once(rows: dict[str, Node]) -> None:
+    recorder = Recorder(RUN)
+    recorder.seen(Seen("told", "told", "task", TaskState.SUCCEEDED, outputs=Bundle({"odd": 1})))
+
+    recorder.done(_leaf("fine"), "f", Bundle(), TaskState.SUCCEEDED)
+
+    assert set(rows) == {"fine"}

@@ -1,0 +1,24 @@
+from typing import Any
+
+import pytest
+
+from infra.texts import is_storable, storable
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("", ""), ("한글 😀\n\x1b[0m", "한글 😀\n\x1b[0m"), ("a\0b\ud800c\udfff", "a�b�c�")],
+)
+def test_what_no_database_takes_is_replaced(text: str, kept: str) -> None:
+    assert storable(text) == kept
+    kept.encode()
+
+
+@pytest.mark.parametrize("value", [None, 1, 0.5, True, "한글", [], {"a": ["b", {"c": None}]}])
+def test_what_can_be_stored(value: Any) -> None:
+    assert is_storable(value)
+
+
+@pytest.mark.parametrize("value", ["\0", "\udc00", ["a", "\0"], {"a": [{"b": "\0"}]}, {"\0": 1}])
+def test_what_cannot(value: Any) -> None:
+    assert not is_storable(value)
