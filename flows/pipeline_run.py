@@ -25,9 +25,8 @@ from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.claims import Claims
 from pipelines.components import Components, time_text
-from pipelines.environments import Environments
 from pipelines.execution import Leaf, Seen
-from pipelines.launchers.process import ProcessLauncher
+from pipelines.launchers import choice
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
@@ -187,11 +186,7 @@ def _executed(
         held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream
     )
     recorder = Recorder(held.flow_run_id)
-    launcher = ProcessLauncher(
-        Environments(held.home.root / "environments" / "pipelines"),
-        held.settings,
-        allow_cpu=request.resources.allow_cpu,
-    )
+    launcher = choice.launcher(held.settings, allow_cpu=request.resources.allow_cpu)
     root = remotes.root(pipeline.spec.default_pipeline_root, pipeline.name, held.flow_run_id)
     components = Components(
         pipeline, launcher, place, _facts(pipeline, held, place, root), shown.line,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     )
     tensorboard_days: float = Field(
         120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
+    )
+    pipeline_launcher: Literal["process", "docker"] = Field(
+        "process",
+        description="What components of pipelines run as: processes of this machine, or "
+        "containers of its Docker engine, each in its image.",
     )
     pipeline_artifact_mib: float = Field(
         16.0,

@@ -20,6 +20,7 @@ from pipelines import (
     claims,
     container,
     executor_io,
+    graph,
     placeholders,
     platform,
     remotes,
@@ -101,12 +102,21 @@ class Components:
         self._remotes = Remotes(place.brought, cancelled, root=root)
 
     def check(self) -> None:
-        """Refuse what would only be found out when the first task has run.
+        """Refuse what would only be found out when tasks have run.
 
         Raises:
-            ModelyardError: If what tasks make cannot be sent where it belongs.
+            ModelyardError: If what tasks make cannot be sent where it belongs, or a task that
+                every run comes to could not run here.
         """
         self._remotes.check()
+        for path, name in graph.certain(self._pipeline):
+            component = self._pipeline.component(name)
+            spec = self._pipeline.executor(component.executor_label).container
+            unset = component.executor_label not in self._pipeline.kubernetes
+            if unset and spec.image and not claims.is_claim(spec.image):
+                job = container.foreseen(spec, name=path, folder=self._place.task(path))
+                if job is not None:
+                    self._launcher.check(task_config.own(component, job))
 
     def settings(self, leaf: Leaf) -> dict[str, Any]:
         """The parts of a pod that a task's settings of Kubernetes ask for, with their values.

@@ -28,6 +28,7 @@ _SUFFIXES = {
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
 }
 _GIGA = 10**9
+_UNKNOWN = re.compile(r"\{\{\$|^\s*\{\s*\"")  # a placeholder, or words that depend on inputs
 _MOST_ACCELERATORS = 4096
 
 
@@ -74,6 +75,29 @@ def job(
         kubernetes=kubernetes or {},
         seconds=seconds,
     )
+
+
+def foreseen(container: Container, *, name: str, folder: Path) -> Job | None:
+    """The job of a container as it is known before its run, its arguments not yet filled.
+
+    Args:
+        container: The executor's container.
+        name: The task's path in its run.
+        folder: The task's own folder.
+
+    Returns:
+        None where its image, its program or its resources are only known in the run.
+
+    Raises:
+        BadInputError: If a resource cannot be understood.
+    """
+    words = [*container.command, *container.args]
+    decisive = [container.image, *words[:2], str(container.resources)]
+    if any(_UNKNOWN.search(text) for text in decisive):
+        return None
+    resources = _resources(name, container.resources, str)
+    command, arguments = tuple(container.command), tuple(container.args)
+    return Job(name, container.image, command, arguments, folder, resources=resources)
 
 
 def _resources(name: str, asked: ResourceSpec, filled: Any) -> Resources:

@@ -30,6 +30,27 @@ def upstream(dag: ir.DagSpec, pipeline: Pipeline | None = None) -> dict[str, fro
     return found
 
 
+def certain(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    """The tasks that every run comes to, whatever it is given, and what they run.
+
+    Those are the ones without a condition that are in no loop, whose list may be empty.
+
+    Yields:
+        The task's path in the run, and the name of its component.
+    """
+    dags = [("", pipeline.spec.root.dag)]
+    while dags:
+        above, dag = dags.pop()
+        for name, task in sorted(dag.tasks.items()):
+            if task.trigger_policy.condition or task.WhichOneof("iterator"):
+                continue
+            path, component = f"{above}{name}", task.component_ref.name
+            if pipeline.component(component).WhichOneof("implementation") == "dag":
+                dags.append((f"{path}/", pipeline.component(component).dag))
+            else:
+                yield path, component
+
+
 def producers(task: ir.PipelineTaskSpec) -> set[str]:
     """The tasks whose outputs, or whose end, a task has as inputs."""
     found = set()

@@ -92,6 +92,9 @@ class Launcher(ABC):
                 ``PlatformUnsupported``.
         """
 
+    def close(self) -> None:  # noqa: B027 (most keep nothing)
+        """End what is kept between jobs. Jobs that run go on."""
+
     @abstractmethod
     def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
         """Run a job to its end; how it ended.

@@ -76,6 +76,17 @@ class DockerLauncher(Launcher):
         self._told: set[str] = set()
         self._swept = False
 
+    def check_engine(self) -> None:
+        """Find out whether there is an engine.
+
+        Raises:
+            StackError: If there is none, or it does not answer.
+        """
+        if shutil.which(self._program) is None:
+            raise _unavailable(f"there is no program {self._program}")
+        if not self._call("version", "--format", "{{.Server.Version}}").strip():
+            raise _unavailable("its engine does not answer")
+
     def check(self, job: Job) -> None:
         """Refuse a job that no container here can be."""
         if not job.image:
@@ -316,7 +327,8 @@ def _words(job: Job) -> list[str]:
 def _unavailable(why: str) -> ModelyardError:
     return StackError(
         f"Docker cannot be used: {why}.",
-        "Install and start a Docker engine, or use the process launcher.",
+        "Install and start a Docker engine, or run components as processes: unset "
+        "MODELYARD_PIPELINE_LAUNCHER.",
         code="DockerUnavailable",
     )
 

@@ -25,7 +25,7 @@ _MOUNTER = Path(__file__).with_name("mounter.py")
 _PATIENCE_SECONDS = 30.0
 _SYSTEM = ("/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev", "/proc", "/sys")
 _CLOSED = ("/proc", "/sys", "/dev")
-_HOW = "Run it with the Docker launcher where there is a Docker engine, or on a cluster."
+_HOW = "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a cluster."
 
 
 @dataclass(frozen=True)

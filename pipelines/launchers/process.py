@@ -412,6 +412,6 @@ def _is_mounted(job: Job, path: str) -> bool:
 def _not_runnable(job: Job, why: str) -> BadInputError:
     return BadInputError(
         f"{job.name} needs its image {job.image or '(none)'} and cannot run as a process: {why}.",
-        "Run it with the Docker launcher where there is a Docker engine, or on a cluster.",
+        "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a cluster.",
         code="ImageNotRunnable",
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.errors import BadInputError
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.launchers import mounting
@@ -59,11 +60,32 @@ def test_it_ends_as_it_should(name: str, tmp_path: Path, environments: Path) -> 
     assert not {"WAITING", "RUNNING"} & set(left.values()), left
 
 
-def test_what_needs_its_image_is_refused_with_its_name(tmp_path: Path, environments: Path) -> None:
-    found = ran("containerized", tmp_path, environments)
+def test_what_every_run_comes_to_and_cannot_run_here_is_refused_first(
+    tmp_path: Path, environments: Path
+) -> None:
+    with pytest.raises(BadInputError) as caught:
+        ran("containerized", tmp_path, environments)
 
-    assert found.states == {"shout": "FAILED"}
-    assert "needs its image registry.example/team/shout:1" in found.end.reason
+    assert caught.value.code == "ImageNotRunnable"
+    assert "shout needs its image registry.example/team/shout:1" in caught.value.message
+    assert not (tmp_path / "tasks").exists()
+
+
+def test_what_cannot_run_here_and_may_not_be_come_to_is_refused_there(
+    tmp_path: Path, environments: Path
+) -> None:
+    documents = copy.deepcopy(loaded("containerized"))
+    task = documents[0]["root"]["dag"]["tasks"]["shout"]
+    task["triggerPolicy"] = {"condition": "inputs.parameter_values['text'] == 'loud'"}
+
+    def states(text: str) -> dict[str, str]:
+        (tmp_path / text).mkdir()
+        pipeline = read(documents)
+        given = arguments(pipeline, {"text": text})
+        return run(pipeline, given, tmp_path / text, environments=environments).states
+
+    assert states("soft") == {"shout": "SKIPPED"}
+    assert states("loud") == {"shout": "FAILED"}
 
 
 def test_an_exit_task_runs_though_what_it_waits_for_failed(

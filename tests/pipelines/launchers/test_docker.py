@@ -12,9 +12,12 @@ import psutil
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
+from infra.settings import Settings
+from pipelines.launchers import choice
 from pipelines.launchers.base import Job, Launcher, Resources
 from pipelines.launchers.docker import DockerLauncher
 from pipelines.launchers.kept import Kept
+from pipelines.launchers.process import ProcessLauncher
 from tests.pipelines.launchers.contract import Contract, mounts
 from tests.pipelines.launchers.jobs import run, shell
 
@@ -45,6 +48,30 @@ def _call(state: Path) -> list[str]:
 
 def _value(call: list[str], option: str) -> list[str]:
     return [after for word, after in itertools.pairwise(call) if word == option]
+
+
+class TestChoice:
+    def test_processes_unless_the_settings_say_otherwise(self, tmp_path: Path) -> None:
+        settings = Settings(home=tmp_path)
+
+        assert isinstance(choice.launcher(settings), ProcessLauncher)
+
+    def test_docker_where_its_engine_answers(self, state: Path, tmp_path: Path) -> None:
+        settings = Settings(home=tmp_path, pipeline_launcher="docker")
+
+        assert isinstance(choice.launcher(settings), DockerLauncher)
+        (state / "engineless").touch()
+        with pytest.raises(ModelyardError, match="its engine does not answer") as caught:
+            choice.launcher(settings)
+        assert caught.value.code == "DockerUnavailable"
+
+    def test_docker_that_is_not_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ModelyardError, match="no program docker") as caught:
+            choice.launcher(Settings(home=tmp_path, pipeline_launcher="docker"))
+        assert "MODELYARD_PIPELINE_LAUNCHER" in caught.value.hint
 
 
 class TestDockerLauncher(Contract):
