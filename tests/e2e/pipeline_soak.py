@@ -8,6 +8,7 @@ hands on what an undisturbed one does, nothing is stuck, and no process is left.
 
 import argparse
 import collections
+import contextlib
 import json
 import random
 import time
@@ -102,7 +103,7 @@ class Tally:
         begun_again: How many of these were not its first time.
         unrecorded: How many tasks ran to their end twice: the kill came before it was recorded.
         broken: What should not be.
-        processes_left: How many were left when the stack was down.
+        processes_left: What was left some seconds after the stack was down.
     """
 
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -113,7 +114,7 @@ class Tally:
     begun_again: int = 0
     unrecorded: int = 0
     broken: list[str] = field(default_factory=list)
-    processes_left: int = 0
+    processes_left: list[str] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
@@ -191,6 +192,13 @@ def _judge(found: dict[str, Any], ledger: Path, ended: dict[str, int], tally: Ta
             tally.broken.append(f"{found['id']}: {place} ran after its end")
 
 
+def _left(stack: Stack) -> list[str]:
+    """The command lines of what does not end by itself within some seconds."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not of_home(stack), 15, "everything to end")
+    return [" ".join(process.cmdline())[:300] for process in of_home(stack)]
+
+
 def soak(runs: int, seed: int, kills: tuple[int, int] = (2, 6)) -> Tally:
     """Disturb so many runs, one after another; the tally."""
     chance = random.Random(seed)
@@ -203,7 +211,7 @@ def soak(runs: int, seed: int, kills: tuple[int, int] = (2, 6)) -> Tally:
             print(f"{number + 1}/{runs} {dict(tally.kills)} {tally.broken}", flush=True)
         wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
         stack.do("down")
-        tally.processes_left = len(of_home(stack))
+        tally.processes_left = _left(stack)
     finally:
         stack.close()
     return tally
