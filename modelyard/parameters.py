@@ -117,7 +117,12 @@ def _read_file(file: Path, what: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: ``1e-4`` is a number, and a key stands once."""
+    """YAML as people expect it: ``1e-4`` is a number, a date is a text, and a key stands once."""
+
+    yaml_implicit_resolvers = {
+        first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -125,10 +125,10 @@ def check_name(name: str) -> None:
     Raises:
         BadInputError: With the code ``NameInvalid``.
     """
-    names.check(name)
     if (
         not _NAME.fullmatch(name)
         or name != name.strip()
+        or name.startswith("-")
         or len(name) > LONGEST_NAME
         or is_file(name)
     ):
@@ -138,6 +138,7 @@ def check_name(name: str) -> None:
             f"at the ends, and not ending in {', '.join(FILES)}.",
             code="NameInvalid",
         )
+    names.check(name)
 
 
 def is_file(reference: str) -> bool:

@@ -12,13 +12,13 @@ import typer
 from flows import pipelines, submission
 from flows.lifecycle import connected
 from flows.pipeline_run import pipeline_run
-from infra.errors import BadInputError
+from infra.errors import BadInputError, NotFoundError
 from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
-from pipelines.arguments import arguments, texts
+from pipelines.arguments import arguments, form, texts
 from registry import deletion, pipeline_nodes, statuses
 from registry import pipelines as rows
 from tasks.pipelines import request
@@ -62,7 +62,22 @@ def list_(json: Json = False) -> None:
 def show(name: Reference, json: Json = False) -> None:
     """Show everything about a pipeline."""
     with connected():
-        output.thing(rows.show(name), as_json_=json)
+        found = rows.show(name)
+        with contextlib.suppress(BadInputError):  # one that cannot be read has its error shown
+            fields = form(request.load(name))["properties"].values()
+            found["inputs"] = [_input(field) for field in fields]
+        output.thing(found, as_json_=json)
+
+
+def _input(field: dict[str, Any]) -> dict[str, Any]:
+    """What a person is told of one of a pipeline's own inputs."""
+    return {
+        "name": field["title"],
+        "type": field.get("type") or "any",
+        "required": "default" not in field,
+        "default": field.get("default"),
+        "description": field.get("description", ""),
+    }
 
 
 @app.command()
@@ -141,7 +156,7 @@ def run(
 ) -> None:
     """Run a pipeline to its end; -f and -p are its own arguments."""
     asked: dict[str, Any] = {
-        "pipeline": _meant(pipeline), "name": name, "description": description,
+        "name": name, "description": description,
         "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
     asked |= {
@@ -153,6 +168,7 @@ def run(
         ) if value or value == 0
     }  # fmt: skip
     with connected(to_workers=not local):
+        asked["pipeline"] = _meant(pipeline)
         loaded = request.load(asked["pipeline"])
         given = parameters.read(arguments_file, parameter, texts=texts(loaded))
         asked["arguments"] = arguments(loaded, given, coerce=True)
@@ -163,9 +179,14 @@ def run(
 
 
 def _meant(pipeline: str) -> str:
-    """A file in the working folder need not end as a pipeline's file does to be meant."""
-    if rows.is_file(pipeline) or not Path(pipeline).is_file():
+    """What is no uploaded pipeline's name may be a file whatever it is called."""
+    if rows.is_file(pipeline):
         return pipeline
+    try:
+        return rows.find(pipeline).reference
+    except NotFoundError:
+        if not Path(pipeline).is_file():
+            raise
     return str(Path(pipeline).absolute())
 
 

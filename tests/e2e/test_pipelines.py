@@ -253,6 +253,9 @@ def test_an_uploaded_one_is_run_by_name_by_schedule_and_after_another_version(st
     path = written(tmp_path, "adding")
     name = "uploaded"
     assert stack.do("pipeline", "upload", path, "--name", name)["state"] == "ACTIVE"
+    inputs = {one["name"]: one for one in stack.do("pipeline", "show", name)["inputs"]}
+    assert (inputs["a"]["type"], inputs["a"]["required"]) == ("integer", True)
+    (stack.home / name).touch()  # a file that is called as an uploaded one is not meant
     found = stack.do("pipeline", "run", name, "-p", "a=1")
     assert found["outputs"] == {"Output": 8}
     shown = stack.show(found["flow_run_id"])

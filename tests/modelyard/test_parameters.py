@@ -29,6 +29,7 @@ from modelyard import parameters
         (["name={{ slot.strftime('%F') }}"], {"name": "{{ slot.strftime('%F') }}"}),
         (["name= {{ slot }} x"], {"name": " {{ slot }} x"}),
         (["a.b={{ slots"], {"a": {"b": "{{ slots"}}),
+        (["a=2026-01-31", "b=2026-01-31 10:00"], {"a": "2026-01-31", "b": "2026-01-31 10:00"}),
     ],
 )
 def test_pairs(pairs: list[str] | None, read: dict[str, Any]) -> None:

@@ -123,12 +123,17 @@ def test_one_that_is_nearly_called_so_is_named(name: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     ["", " a", "a/b", "a:b", "a%b", "a?b", "a#b", "a&b", "a<b", 'a"b', "a\\b", "x" * 101, "a.yaml",
-     "a.ZIP", "a\nb", ".."],
+     "a.ZIP", "a\nb", "..", "-a"],
 )  # fmt: skip
 def test_what_it_cannot_be_called(wrong: str) -> None:
     with pytest.raises(BadInputError) as raised:
         pipelines.check_name(wrong)
     assert raised.value.code == "NameInvalid"
+
+
+def test_a_name_that_is_too_long_is_told_how_long_it_may_be() -> None:
+    with pytest.raises(BadInputError, match="1 to 100 characters"):
+        pipelines.check_name("x" * 300)
 
 
 @pytest.mark.parametrize("right", ["a", "two words", "hello-world", "학습", "a.b", "x" * 100])
