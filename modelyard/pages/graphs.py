@@ -26,8 +26,6 @@ from pipelines.place import Place
 from pipelines.states import TaskState
 from registry import pipeline_nodes
 
-_NO_FIELDS = str.maketrans("{}", "()")  # as the flow names its task runs
-
 
 class Servers(Protocol):
     """What is asked of Prefect and MLflow; ``servers.Servers`` answers it."""
@@ -38,8 +36,8 @@ class Servers(Protocol):
     def run(self, run_id: str) -> servers.Run | None:
         """A run."""
 
-    def task_run(self, run_id: str, name: str) -> str | None:
-        """The id of a task run."""
+    def task_run(self, run_id: str, path: str) -> str | None:
+        """The id of the task run of a node."""
 
     def run_url(self, run_id: str) -> str:
         """A run's page."""
@@ -295,7 +293,7 @@ def _links(sources: Sources, known: _Known, run_id: str, box: Box) -> list[tuple
     if not box.path:
         links.append(("Run and log in Prefect", sources.servers.run_url(run_id)))
     elif not box.group and began and known.run is not None:
-        task_run = sources.servers.task_run(run_id, box.path.translate(_NO_FIELDS))
+        task_run = sources.servers.task_run(run_id, box.path)
         if task_run:
             links.append(("Task and log in Prefect", sources.servers.task_run_url(task_run)))
     if known.run is not None and known.run.mlflow_run_id and not box.path:

@@ -16,7 +16,7 @@ import httpx
 
 from infra.connection import Endpoints
 from infra.errors import StackError
-from registry import labels, statuses
+from registry import labels, pipeline_nodes, statuses
 
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _TIMEOUT_SECONDS = 10.0
@@ -120,16 +120,14 @@ class Servers:
         found = self._ask("GET", f"/flows/{flow_id}")
         return str(found["name"]) if found else ""
 
-    def task_run(self, run_id: str, name: str) -> str | None:
-        """The id of the newest task run of a run that is called ``name``."""
-        asked = {
-            "flow_runs": {"id": {"any_": [run_id]}},
-            "task_runs": {"name": {"any_": [name]}},
-            "sort": "EXPECTED_START_TIME_DESC",
-            "limit": 1,
-        }
-        found = self._ask("POST", "/task_runs/filter", asked)
-        return str(found[0]["id"]) if found else None
+    def task_run(self, run_id: str, path: str) -> str | None:
+        """The id of the task run of a run's node; None if Prefect does not know it.
+
+        Raises:
+            StackError: If Prefect does not answer.
+        """
+        found = self._ask("GET", f"/task_runs/{pipeline_nodes.task_run_id(run_id, path)}")
+        return str(found["id"]) if found else None
 
     def run_url(self, run_id: str) -> str:
         """A run's page in Prefect's UI."""
