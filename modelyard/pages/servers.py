@@ -48,6 +48,7 @@ class Run:
         ended: When it ended; None if it has not.
         arguments: What it was given, where it runs a pipeline.
         mlflow_run_id: Its MLflow run; empty where there is none.
+        pipeline: What it was told as its pipeline, where it runs one: a reference or a file.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Run:
     ended: datetime | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     mlflow_run_id: str = ""
+    pipeline: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -165,7 +167,8 @@ class Servers:
 def _run(found: dict[str, Any], flow: str) -> Run:
     told = found.get("state") or {}
     state = _State(told["type"], told.get("name")) if told else None
-    given = (found.get("parameters") or {}).get("arguments")
+    parameters = found.get("parameters") or {}
+    given, pipeline = parameters.get("arguments"), parameters.get("pipeline")
     return Run(
         id=str(found["id"]),
         name=str(found["name"]),
@@ -179,6 +182,7 @@ def _run(found: dict[str, Any], flow: str) -> Run:
         ended=_instant(found.get("end_time")),
         arguments=given if isinstance(given, dict) else {},
         mlflow_run_id=str((found.get("labels") or {}).get(labels.MLFLOW_RUN) or ""),
+        pipeline=pipeline if isinstance(pipeline, str) else "",
     )
 
 
