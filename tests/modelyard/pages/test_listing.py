@@ -27,7 +27,7 @@ def row(name: str, version: int = 1, state: str = "ACTIVE", **told: str) -> dict
         ("squares", Ref("squares", "/pipelines/squares")),
         ("a b+c:10", Ref("a b+c:10", "/pipelines/a%20b%2Bc?version=10")),
         ("모델:1", Ref("모델:1", "/pipelines/%EB%AA%A8%EB%8D%B8?version=1")),
-        ("/home/me/sums.yaml", Ref("sums.yaml", "", "/home/me/sums.yaml")),
+        ("/data/sums.yaml", Ref("sums.yaml", "", "/data/sums.yaml")),
         ("sums.zip", Ref("sums.zip", "", "sums.zip")),
         ("", Ref("")),
     ],
