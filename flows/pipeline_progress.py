@@ -20,12 +20,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.logging import get_run_logger
 
 from flows import artifacts
-from flows.pipeline_tasks import outputs_told, task_run_id, told_whole
+from flows.pipeline_tasks import outputs_told, told_whole
 from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Seen
 from pipelines.executor_io import local_path
 from pipelines.states import TaskState
+from registry import pipeline_nodes
 from tasks.pipelines.publishing import Ended
 
 TABLE, BAR, ARTIFACTS, OUTPUTS = "tasks", "progress", "artifacts", "outputs"
@@ -184,7 +185,7 @@ class Progress:
         told = {
             "type": "markdown", "data": markdown, "description": described,
             "flow_run_id": self._flow_run_id,
-            "task_run_id": str(task_run_id(self._flow_run_id, path)),
+            "task_run_id": str(pipeline_nodes.task_run_id(self._flow_run_id, path)),
         }  # fmt: skip
         client.request("POST", "/artifacts/", json=told)
 
@@ -222,8 +223,10 @@ def table(nodes: list[Seen]) -> list[dict[str, Any]]:
 def _row(node: Seen) -> dict[str, Any]:
     began = node.began and node.state not in {TaskState.SKIPPED, TaskState.OMITTED}
     seconds = round((node.ended or time.time()) - node.began, 1) if began else None
+    title = pipeline_nodes.title(node.path, node.name, node.kind)
     return {
-        "task": node.path, "state": str(node.state), "seconds": seconds, "attempt": node.attempt,
+        "task": f"{node.path} ({title})" if title else node.path,
+        "state": str(node.state), "seconds": seconds, "attempt": node.attempt,
         "told": node.reason[:_LONGEST_VALUE] or outputs_told(node.outputs),
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
 from prefect.events import Event
@@ -30,6 +30,7 @@ from pipelines.artifacts import Bundle
 from pipelines.execution import Seen
 from pipelines.places import Places
 from pipelines.states import End, TaskState
+from registry.pipeline_nodes import task_run_id
 
 _LAST_SECONDS = 30.0
 _LONGEST_TOLD = 300
@@ -45,11 +46,6 @@ _FINAL: dict[TaskState, Callable[[str], State[Any]]] = {
     TaskState.OMITTED: lambda why: Cancelled(name="Omitted", message=why),
     TaskState.CANCELLED: lambda why: Cancelled(message=why),
 }
-
-
-def task_run_id(flow_run_id: str, path: str) -> UUID:
-    """The id of the task run of a node."""
-    return uuid5(UUID(flow_run_id), path)
 
 
 def state_of(node: Seen) -> State[Any] | None:
@@ -162,7 +158,10 @@ class TaskRuns:
             self._open[path] = (run, state, told)
 
     def _made(self, path: str, kind: str) -> TaskRun:
-        """A node's task run, with the group that it is in and the nodes that it waits for."""
+        """A node's task run, called by its path and the name that people gave it.
+
+        It has the group that it is in and the nodes that it waits for.
+        """
         spot = self._places.of(path)
         inputs = {}
         if spot is not None and spot.group:
@@ -172,7 +171,7 @@ class TaskRuns:
         own = self._id(path)
         return TaskRun(
             id=own,
-            name=path,
+            name=f"{path} ({spot.title})" if spot is not None and spot.title else path,
             flow_run_id=UUID(self._flow_run_id),
             task_key=f"pipeline-{kind}",
             dynamic_key=path,

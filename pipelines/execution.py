@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeAlias
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError, ModelyardError
-from pipelines import conditions, graph, resolution, selection
+from pipelines import conditions, graph, naming, resolution, selection
 from pipelines.artifacts import Bundle
 from pipelines.pipeline import ROOT, Pipeline
 from pipelines.states import BROKEN, End, TaskState
@@ -63,7 +63,7 @@ class Seen:
 
     Attributes:
         path: Where it is in the run.
-        name: What the pipeline calls it.
+        name: What people call it: the name that they gave it, or its key in the pipeline.
         kind: ``task``, ``dag``, ``loop`` or ``iteration``.
         state: How it stands.
         reason: Why it failed or was left out.
@@ -473,10 +473,11 @@ class Execution:
 
     def _tell(self, task: _Task, state: TaskState, end: End | None = None) -> None:
         outputs, reason = (end.outputs, end.reason) if end else (Bundle(), "")
+        name = naming.given(task.name, task.spec) or task.name
         self._work.seen(
             Seen(
-                task.path, task.spec.task_info.name or task.name, self._kind(task), state, reason,
-                task.attempt, task.inputs, outputs, task.began, self._now() if end else 0.0,
+                task.path, name, self._kind(task), state, reason, task.attempt, task.inputs,
+                outputs, task.began, self._now() if end else 0.0,
             )
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
-from pipelines import graph
+from pipelines import graph, naming
 from pipelines.pipeline import ROOT, Pipeline
 
 
@@ -24,6 +24,7 @@ class Spot:
         names: The names of the tasks around it, the outermost first, and its own.
         iterations: The numbers of the iterations around it, the outermost first.
         component: What it runs.
+        title: The name that people gave it; "" where a compiler made it, and for an iteration.
     """
 
     group: str
@@ -32,6 +33,7 @@ class Spot:
     names: tuple[str, ...]
     iterations: tuple[int, ...]
     component: str
+    title: str = ""
 
 
 class Places:
@@ -51,6 +53,7 @@ class Places:
         iterations: list[int] = []
         after: tuple[str, ...] = ()
         only = False
+        title = ""
         at = 0
         while at < len(parts):
             task = self._task(component, parts[at])
@@ -61,16 +64,17 @@ class Places:
             before = sorted(self._waits(component)[parts[at]])
             after = tuple(f"{scope}/{name}" if scope else name for name in before)
             names.append(parts[at])
+            title = naming.given(parts[at], task)
             component, only = task.component_ref.name, False
             at += 1
             if task.WhichOneof("iterator") and at < len(parts):
                 if not parts[at].isdecimal():
                     return None
-                group, after = "/".join(parts[:at]), ()
+                group, after, title = "/".join(parts[:at]), (), ""
                 iterations.append(int(parts[at]))
                 only = len(self._pipeline.component(component).dag.tasks) == 1
                 at += 1
-        return Spot(group, only, after, tuple(names), tuple(iterations), component)
+        return Spot(group, only, after, tuple(names), tuple(iterations), component, title)
 
     def times(self, name: str) -> int:
         """How many tasks of the pipeline are called so and are no nested DAG.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from uuid import UUID, uuid5
 
 from sqlalchemy import JSON, Double, Index, Integer, Text, delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -48,7 +49,7 @@ class Node:
     Attributes:
         flow_run_id: The run.
         path: Where it is in the run.
-        name: What the pipeline calls it.
+        name: What people call it: the name that they gave it, or its key in the pipeline.
         kind: ``task``, ``dag``, ``loop`` or ``iteration``.
         state: How it stands.
         reason: Why it failed or was left out; "" if it did not.
@@ -76,6 +77,11 @@ class Node:
 
 _FIELDS = tuple(Node.__dataclass_fields__)
 _COLUMNS = [getattr(PipelineNodeModel, name) for name in _FIELDS]
+
+
+def task_run_id(flow_run_id: str, path: str) -> UUID:
+    """The id of a node's task run in Prefect, which is the same in every attempt."""
+    return uuid5(UUID(flow_run_id), path)
 
 
 def put(nodes: Iterable[Node]) -> None:
@@ -128,7 +134,8 @@ def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str
 
     Returns:
         ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and each node
-        with its ``name``, which is its path, its ``state`` and the ``reason`` for it.
+        with its ``name``, which is its path, the ``title`` that people gave it, its ``state`` and
+        the ``reason`` for it.
     """
     nodes = of(flow_run_id)
     root = next((node for node in nodes if node.path == ROOT), None)
@@ -138,6 +145,7 @@ def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str
         "tasks": [
             {
                 "name": node.path,
+                "title": title(node.path, node.name, node.kind),
                 "state": "CANCELLED" if over and node.state in _UNDONE else node.state,
                 "reason": node.reason,
             }
@@ -145,6 +153,11 @@ def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str
             if node.path != ROOT
         ],
     }
+
+
+def title(path: str, name: str, kind: str) -> str:
+    """The name that people gave a node; "" where it is called by its key or its number."""
+    return "" if kind == "iteration" or name == path.rpartition("/")[2] else name
 
 
 def newest(fingerprint: str, states: Iterable[str]) -> Node | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.exc import OperationalError
@@ -24,13 +24,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
-from modelyard.pages import downloads, graphs, servers
+from modelyard.pages import downloads, graphs, listing, servers
 from modelyard.pages.graphs import Sources
+from modelyard.pages.listing import Ref, Uploaded
 from pipelines.drawing import style, text
 from registry import pipeline_nodes, pipelines
 
 _HOSTS = ["127.0.0.1", "localhost"]
 _LISTED = 50
+_SILENT = "The catalogue's database does not answer."
 _logger = logging.getLogger(__name__)
 
 # Whatever a page holds of others' text, nothing in it runs, and nobody else's page reads it.
@@ -131,15 +133,27 @@ class _Pages:
         return HTMLResponse(page.encode("utf-8", "replace"), status)
 
     async def index(self, _: Request) -> Response:
-        """The newest runs."""
-        runs, notice = [], ""
+        """The newest runs, and the uploaded pipelines; each whether or not the other is known."""
+        (runs, notice), (uploaded, silent) = await asyncio.gather(
+            run_in_threadpool(self._runs), run_in_threadpool(self._uploaded)
+        )
+        return self._page(
+            "index.html", runs=runs, notice=notice, uploaded=uploaded, silent=silent, most=_LISTED
+        )
+
+    def _runs(self) -> tuple[list[tuple[servers.Run, Ref]], str]:
         try:
-            runs = await run_in_threadpool(
-                self._sources.servers.runs, pipeline_nodes.FLOW, _LISTED
-            )
+            found = self._sources.servers.runs(pipeline_nodes.FLOW, _LISTED)
         except StackError as error:
-            notice = str(error)
-        return self._page("index.html", runs=runs, notice=notice, most=_LISTED)
+            return [], str(error)
+        return [(run, listing.ref(run.pipeline)) for run in found], ""
+
+    def _uploaded(self) -> tuple[list[Uploaded], str]:
+        try:
+            return listing.uploaded(self._sources.pipelines()), ""
+        except (OperationalError, StackError) as error:
+            _logger.warning("The uploaded pipelines cannot be listed: %s", error)
+            return [], f"{_SILENT} The uploaded pipelines are not shown."
 
     async def run(self, request: Request) -> Response:
         """The graph of a run; nothing, where the caller has what there is."""
@@ -162,9 +176,7 @@ class _Pages:
         name, chosen = request.path_params["name"], request.query_params.get("node", "")
         version = request.query_params.get("version")
         shown = await run_in_threadpool(graphs.of_pipeline, self._sources, name, version, chosen)
-        return self._page(
-            "graph.html", shown=shown, base=f"/pipelines/{quote(name, safe='')}", chosen=chosen
-        )
+        return self._page("graph.html", shown=shown, base=listing.page(name), chosen=chosen)
 
     async def artifact(self, request: Request) -> Response:
         """An artifact of a run, as a download."""
@@ -195,7 +207,7 @@ class _Pages:
         """The catalogue cannot be reached."""
         _logger.warning("The catalogue's database does not answer: %s", error)
         return self._page(
-            "error.html", 503, message="The catalogue's database does not answer.",
+            "error.html", 503, message=_SILENT,
             hint="modelyard status tells what is up.",
         )  # fmt: skip
 

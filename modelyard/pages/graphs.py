@@ -6,17 +6,18 @@ import functools
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from markupsafe import Markup
 
 from infra.errors import NotFoundError, StackError
-from modelyard.pages import details, downloads, servers
+from modelyard.pages import details, downloads, listing, servers
 from modelyard.pages.details import Details, FullRow
+from modelyard.pages.listing import Input, Ref
 from pipelines import reading
 from pipelines.drawing import building, model, svg, words
 from pipelines.drawing.model import Box, Row
@@ -24,9 +25,7 @@ from pipelines.drawing.style import STATES
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.states import TaskState
-from registry import pipeline_nodes
-
-_NO_FIELDS = str.maketrans("{}", "()")  # as the flow names its task runs
+from registry import pipeline_nodes, pipelines
 
 
 class Servers(Protocol):
@@ -38,8 +37,8 @@ class Servers(Protocol):
     def run(self, run_id: str) -> servers.Run | None:
         """A run."""
 
-    def task_run(self, run_id: str, name: str) -> str | None:
-        """The id of a task run."""
+    def task_run(self, run_id: str, path: str) -> str | None:
+        """The id of the task run of a node."""
 
     def run_url(self, run_id: str) -> str:
         """A run's page."""
@@ -62,6 +61,7 @@ class Sources:
             ``NAME:VERSION``. Raises NotFoundError where there is none.
         nodes: The nodes of a run, without what goes in and comes out.
         node: One of them, with it.
+        pipelines: The uploaded pipelines, as ``modelyard pipeline list`` has them.
     """
 
     runs: Path
@@ -69,6 +69,7 @@ class Sources:
     compiled: Callable[[str], tuple[bytes, str]]
     nodes: Callable[[str], Sequence[Row]] = pipeline_nodes.in_brief
     node: Callable[[str, str], FullRow | None] = pipeline_nodes.one
+    pipelines: Callable[[], Sequence[Mapping[str, Any]]] = pipelines.list_all
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Shown:
         run: The run, as far as Prefect tells.
         notice: What a person should know of it.
         arguments: What the run was given.
+        inputs: What the uploaded pipeline takes.
+        source: The pipeline that the run runs.
     """
 
     title: str
@@ -96,6 +99,8 @@ class Shown:
     run: servers.Run | None = None
     notice: str = ""
     arguments: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[Input, ...] = ()
+    source: Ref | None = None
 
 
 class _Known:
@@ -199,6 +204,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> Shown:
         run=run,
         notice=known.notice,
         arguments=given,
+        source=listing.ref(run.pipeline) if run else None,
     )
 
 
@@ -213,10 +219,10 @@ def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -
     root = building.draw(pipeline, keep=chosen)
     now = time.time()
     more = {"version": version} if version is not None else {}
-    base = f"/pipelines/{quote(name, safe='')}"
+    base = listing.page(name)
     box = _find(root, chosen)
     return Shown(
-        title=name,
+        title=reference,
         graph=Markup(  # noqa: S704 (all that is of others is escaped in it)
             svg.write(
                 root,
@@ -229,6 +235,7 @@ def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -
         states=[],
         going=False,
         tag="",
+        inputs=tuple(listing.inputs(pipeline)),
     )
 
 
@@ -295,7 +302,7 @@ def _links(sources: Sources, known: _Known, run_id: str, box: Box) -> list[tuple
     if not box.path:
         links.append(("Run and log in Prefect", sources.servers.run_url(run_id)))
     elif not box.group and began and known.run is not None:
-        task_run = sources.servers.task_run(run_id, box.path.translate(_NO_FIELDS))
+        task_run = sources.servers.task_run(run_id, box.path)
         if task_run:
             links.append(("Task and log in Prefect", sources.servers.task_run_url(task_run)))
     if known.run is not None and known.run.mlflow_run_id and not box.path:

@@ -16,7 +16,7 @@ import httpx
 
 from infra.connection import Endpoints
 from infra.errors import StackError
-from registry import labels, statuses
+from registry import labels, pipeline_nodes, statuses
 
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _TIMEOUT_SECONDS = 10.0
@@ -48,6 +48,7 @@ class Run:
         ended: When it ended; None if it has not.
         arguments: What it was given, where it runs a pipeline.
         mlflow_run_id: Its MLflow run; empty where there is none.
+        pipeline: What it was told as its pipeline, where it runs one: a reference or a file.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Run:
     ended: datetime | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     mlflow_run_id: str = ""
+    pipeline: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -120,16 +122,14 @@ class Servers:
         found = self._ask("GET", f"/flows/{flow_id}")
         return str(found["name"]) if found else ""
 
-    def task_run(self, run_id: str, name: str) -> str | None:
-        """The id of the newest task run of a run that is called ``name``."""
-        asked = {
-            "flow_runs": {"id": {"any_": [run_id]}},
-            "task_runs": {"name": {"any_": [name]}},
-            "sort": "EXPECTED_START_TIME_DESC",
-            "limit": 1,
-        }
-        found = self._ask("POST", "/task_runs/filter", asked)
-        return str(found[0]["id"]) if found else None
+    def task_run(self, run_id: str, path: str) -> str | None:
+        """The id of the task run of a run's node; None if Prefect does not know it.
+
+        Raises:
+            StackError: If Prefect does not answer.
+        """
+        found = self._ask("GET", f"/task_runs/{pipeline_nodes.task_run_id(run_id, path)}")
+        return str(found["id"]) if found else None
 
     def run_url(self, run_id: str) -> str:
         """A run's page in Prefect's UI."""
@@ -167,7 +167,8 @@ class Servers:
 def _run(found: dict[str, Any], flow: str) -> Run:
     told = found.get("state") or {}
     state = _State(told["type"], told.get("name")) if told else None
-    given = (found.get("parameters") or {}).get("arguments")
+    parameters = found.get("parameters") or {}
+    given, pipeline = parameters.get("arguments"), parameters.get("pipeline")
     return Run(
         id=str(found["id"]),
         name=str(found["name"]),
@@ -181,6 +182,7 @@ def _run(found: dict[str, Any], flow: str) -> Run:
         ended=_instant(found.get("end_time")),
         arguments=given if isinstance(given, dict) else {},
         mlflow_run_id=str((found.get("labels") or {}).get(labels.MLFLOW_RUN) or ""),
+        pipeline=pipeline if isinstance(pipeline, str) else "",
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
-from pipelines import graph
+from pipelines import graph, naming
 from pipelines.drawing import describing, model, text
 from pipelines.drawing.model import Box, Edge, Row
 from pipelines.pipeline import ROOT, Pipeline
@@ -215,7 +215,8 @@ class _Drawing:
         if component not in self._orders:
             self._orders[component] = ordered(self._pipeline, dag)
         order = self._orders[component]
-        children = [self._task(box, name, dag.tasks[name], depth) for name in order]
+        calls = naming.labels(dag)
+        children = [self._task(box, name, dag.tasks[name], depth, calls) for name in order]
         return replace(
             box,
             children=tuple(children),
@@ -223,15 +224,19 @@ class _Drawing:
             group=True,
         )
 
-    def _task(self, parent: Box, name: str, task: ir.PipelineTaskSpec, depth: int) -> Box:
+    def _task(
+        self, parent: Box, name: str, task: ir.PipelineTaskSpec, depth: int,
+        calls: Mapping[str, str],
+    ) -> Box:  # fmt: skip
         component = self._pipeline.component(task.component_ref.name)
         runs, requirements = describing.runs(component, self._pipeline)
         outputs, artifacts = describing.outputs(component)
         box = self._standing(
             Box(
-                _joined(parent.path, name), text.plain(name),
+                _joined(parent.path, name), naming.called(name, task),
                 describing.kind(task, self._pipeline), text.plain(task.component_ref.name), runs,
-                requirements, describing.note(task), describing.inputs(task), outputs, artifacts,
+                requirements, describing.note(task), describing.inputs(task, calls), outputs,
+                artifacts,
             ),
             parent.state,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
@@ -89,27 +90,37 @@ def runs(component: ir.ComponentSpec, pipeline: Pipeline) -> tuple[str, tuple[st
     return _cut(spec.image), tuple(map(_cut, named))
 
 
-def inputs(task: ir.PipelineTaskSpec) -> dict[str, str]:
-    """Where each input of a task comes from."""
-    found = {name: _parameter(one) for name, one in task.inputs.parameters.items()}
+def inputs(task: ir.PipelineTaskSpec, calls: Mapping[str, str]) -> dict[str, str]:
+    """Where each input of a task comes from.
+
+    Args:
+        task: The task.
+        calls: What the tasks beside it are called, by their keys.
+    """
+    found = {name: _parameter(one, calls) for name, one in task.inputs.parameters.items()}
     for name, artifact in task.inputs.artifacts.items():
         if artifact.WhichOneof("kind") == "task_output_artifact":
             made = artifact.task_output_artifact
-            found[name] = f"{text.channel(made.output_artifact_key)} of {made.producer_task}"
+            found[name] = f"{text.channel(made.output_artifact_key)} of {_of(made, calls)}"
         else:
             found[name] = _outer(artifact.component_input_artifact)
     return {_cut(text.channel(name)): _cut(where) for name, where in sorted(found.items())}
 
 
-def _parameter(one: ir.TaskInputsSpec.InputParameterSpec) -> str:
+def _of(made: Any, calls: Mapping[str, str]) -> str:
+    """The task that something comes from."""
+    return calls.get(made.producer_task, str(made.producer_task))
+
+
+def _parameter(one: ir.TaskInputsSpec.InputParameterSpec, calls: Mapping[str, str]) -> str:
     which = one.WhichOneof("kind")
     if which == "task_output_parameter":
         made = one.task_output_parameter
-        where = f"{text.channel(made.output_parameter_key)} of {made.producer_task}"
+        where = f"{text.channel(made.output_parameter_key)} of {_of(made, calls)}"
     elif which == "component_input_parameter":
         where = _outer(one.component_input_parameter)
     elif which == "task_final_status":
-        where = f"how {one.task_final_status.producer_task} has ended"
+        where = f"how {_of(one.task_final_status, calls)} has ended"
     elif which == "runtime_value":
         where = _shown(values.from_proto(one.runtime_value.constant))
     else:

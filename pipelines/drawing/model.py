@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipelines.drawing import text
+
 # What a box may be.
 PIPELINE = "pipeline"
 TASK = "task"
@@ -74,7 +76,7 @@ class Box:
     Attributes:
         path: Where it is: the names of the groups around it and the numbers of iterations, then
             its own; joined by ``/``. The pipeline's is empty.
-        name: What the pipeline calls it.
+        name: What people call it: the name that they gave it, or else its key in the pipeline.
         kind: ``pipeline``, ``task``, ``importer``, ``dag``, ``condition``, ``loop``,
             ``iteration``, ``exit``, or ``more`` for iterations that are not shown.
         component: The component that it runs.
@@ -116,6 +118,14 @@ class Box:
     edges: tuple[Edge, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     hidden: int = 0
+
+    @property
+    def key(self) -> str:
+        """The last part of its path, where it is called otherwise; else empty."""
+        if self.kind in {PIPELINE, ITERATION, MORE}:
+            return ""
+        own = text.plain(self.path.rpartition("/")[2])
+        return own if own != self.name else ""
 
     def seconds(self, now: float) -> float | None:
         """How long it took, or has taken until now; None if it has not begun."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 
 from pipelines.drawing import layout, model, style, text, words
@@ -80,8 +80,9 @@ class _Writer:
         return "".join(self._parts)
 
     def _inside(self, group: Box) -> None:
+        calls = words.labels(group)
         for edge, points in self._routes.get(group.path, ()):
-            self._edge(edge, points)
+            self._edge(edge, points, calls)
         for child in group.children:
             rect = self._placed.rects[child.path]
             if child.group:
@@ -90,10 +91,10 @@ class _Writer:
             else:
                 self._card(child, rect)
 
-    def _edge(self, edge: Edge, points: list[Point]) -> None:
+    def _edge(self, edge: Edge, points: list[Point], calls: Mapping[str, str]) -> None:
         x, y = points[-1]
         points = [*points[:-1], (x, y - _TIP + 1)]
-        source, target = edge.source.rpartition("/")[2], edge.target.rpartition("/")[2]
+        source, target = calls[edge.source], calls[edge.target]
         told = f"{source} → {target}" + (f": {', '.join(edge.carried)}" if edge.carried else "")
         half = _TIP / 2
         tip = (

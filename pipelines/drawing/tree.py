@@ -24,9 +24,10 @@ def lines(root: Box, now: float) -> Iterator[str]:
 
 
 def _below(group: Box, indent: str, now: float) -> Iterator[str]:
+    calls = words.labels(group)
     before: defaultdict[str, list[str]] = defaultdict(list)
     for edge in group.edges:
-        before[edge.target].append(edge.source.rpartition("/")[2])
+        before[edge.target].append(calls[edge.source])
     for at, child in enumerate(group.children):
         last = at == len(group.children) - 1
         branch, further = ("└─ ", "   ") if last else ("├─ ", "│  ")
@@ -35,7 +36,7 @@ def _below(group: Box, indent: str, now: float) -> Iterator[str]:
 
 
 def _said(box: Box, now: float, before: Sequence[str]) -> str:
-    told = [box.name]
+    told = [f"{box.name} ({box.key})" if box.key else box.name]
     if box.state:
         symbol = STATES[box.state].symbol if box.state in STATES else ""
         told.append(f"{symbol} {box.state}")

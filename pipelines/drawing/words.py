@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipelines import naming
 from pipelines.drawing import model, text
 from pipelines.drawing.model import Box
 from pipelines.drawing.style import STATES
@@ -19,6 +20,13 @@ KINDS = {
     model.ITERATION: "Iteration",
     model.MORE: "More iterations",
 }
+
+
+def labels(group: Box) -> dict[str, str]:
+    """What tells the boxes within a group apart, by their paths."""
+    keys = {child.path.rpartition("/")[2]: child for child in group.children}
+    named = naming.apart({key: child.name for key, child in keys.items()})
+    return {child.path: named[key] for key, child in keys.items()}
 
 
 def state(known: str) -> str:
@@ -46,7 +54,8 @@ def noted(box: Box) -> str:
 
 def described(box: Box, now: float) -> str:
     """A box in one line, as is read out or shown beside the pointer."""
-    told = f"{box.name}, {KINDS[box.kind].lower()}"
+    named = f"{box.name} ({box.key})" if box.key else box.name
+    told = f"{named}, {KINDS[box.kind].lower()}"
     if box.state:
         told += f": {state(box.state).lower()}"
         seconds = box.seconds(now)

@@ -14,10 +14,10 @@ import pytest
 
 from flows import pipeline_progress
 from flows.pipeline_progress import Progress
-from flows.pipeline_tasks import task_run_id
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Seen
 from pipelines.states import TaskState
+from registry.pipeline_nodes import task_run_id
 from tasks.pipelines.publishing import Ended
 
 RUN = str(uuid4())
@@ -118,6 +118,16 @@ def test_tasks_are_a_table_with_what_matters_most_on_top(
         "3 of 4 tasks done: 1 FAILED, 1 SKIPPED, 1 SUCCEEDED, 1 WAITING. "
         "1 of them were tried again."
     )
+
+
+def test_the_table_has_the_names_that_people_gave(progress: Progress, prefect: Prefect) -> None:
+    show(
+        progress,
+        Seen("for-loop-1/0/say-3", "greet", "task", TaskState.SUCCEEDED),
+        Seen("for-loop-1/0", "for-loop-1[0]", "iteration", TaskState.SUCCEEDED),
+    )
+    (row,) = json.loads(prefect.of("tasks")["data"])
+    assert row["task"] == "for-loop-1/0/say-3 (greet)"
 
 
 def test_a_later_attempt_goes_on_with_the_same_artifacts(prefect: Prefect) -> None:

@@ -11,12 +11,13 @@ import pytest
 from prefect.states import Running
 
 from flows import pipeline_tasks
-from flows.pipeline_tasks import TaskRuns, outputs_told, state_of, task_run_id, told_whole
+from flows.pipeline_tasks import TaskRuns, outputs_told, state_of, told_whole
 from pipelines import reading
 from pipelines.artifacts import Bundle
 from pipelines.execution import Seen
 from pipelines.places import Places
 from pipelines.states import End, TaskState
+from registry.pipeline_nodes import task_run_id
 from tests.pipelines import corpus
 
 RUN = str(uuid4())
@@ -173,6 +174,25 @@ def test_groups_are_parents_and_say_what_they_are(runs: TaskRuns, prefect: Prefe
         "__parents__": [task_run_id(RUN, "inner")], "after": [task_run_id(RUN, "inner/write")],
     }  # fmt: skip
     assert prefect.last("inner/read").tags == []  # a tag would have Prefect ask for its limit
+
+
+def test_a_task_run_is_called_by_its_path_and_the_name_that_people_gave(prefect: Prefect) -> None:
+    places = Places(reading.read_bytes(corpus.compiled("given_names"), "pipeline.yaml"))
+    runs = TaskRuns(RUN, places, 4)
+    paths = {
+        "exit-handler-1": "exit-handler-1 (guard)",
+        "exit-handler-1/for-loop-3/1": "exit-handler-1/for-loop-3/1",
+        "exit-handler-1/for-loop-3/1/add-2": "exit-handler-1/for-loop-3/1/add-2 (per day)",
+        "exit-handler-1/for-loop-3/1/add-3": "exit-handler-1/for-loop-3/1/add-3",
+    }
+    for path in paths:
+        runs.seen(seen(path, TaskState.RUNNING))
+    runs.close()
+    told = {event["task_run"].dynamic_key: event["task_run"] for event in prefect.events}
+    assert {path: run.name for path, run in told.items()} == paths
+    assert {path: run.id for path, run in told.items()} == {
+        path: task_run_id(RUN, path) for path in paths
+    }
 
 
 def test_an_iteration_of_one_task_is_no_group(runs: TaskRuns, prefect: Prefect) -> None:

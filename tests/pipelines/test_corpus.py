@@ -99,6 +99,15 @@ def test_an_exit_task_runs_though_what_it_waits_for_failed(
     assert "SUCCEEDED" in exit_tasks.values()
 
 
+def test_nodes_are_told_by_the_names_that_people_gave(tmp_path: Path, environments: Path) -> None:
+    found = ran("given_names", tmp_path, environments)
+
+    titles = {path: node.name for path, node in found.nodes.items() if path}
+    assert titles["exit-handler-1"] == "guard"
+    assert titles["exit-handler-1/for-loop-3/1/add-2"] == "per day"
+    assert titles["exit-handler-1/for-loop-3/1/add-3"] == "add-3"
+
+
 def test_one_branch_of_several_runs(tmp_path: Path, environments: Path) -> None:
     states = ran("one_of", tmp_path, environments).states
 

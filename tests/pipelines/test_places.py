@@ -66,3 +66,21 @@ def test_outputs_of_a_type_are_found(shown: Places) -> None:
     spot = shown.of("measure")
     assert spot is not None
     assert sorted(shown.outputs(spot.component, "system.Metrics")) == ["more", "scores"]
+
+
+def test_the_name_that_people_gave_is_told_beside_the_path() -> None:
+    named = places("given_names")
+    titles = {
+        path: spot.title
+        for path in (
+            "exit-handler-1", "exit-handler-1/add", "exit-handler-1/for-loop-3",
+            "exit-handler-1/for-loop-3/0", "exit-handler-1/for-loop-3/0/add-2",
+            "exit-handler-1/for-loop-3/0/add-3",
+        )
+        if (spot := named.of(path))
+    }  # fmt: skip
+    assert titles == {
+        "exit-handler-1": "guard", "exit-handler-1/add": "count / 세다 🎉 all",
+        "exit-handler-1/for-loop-3": "each day", "exit-handler-1/for-loop-3/0": "",
+        "exit-handler-1/for-loop-3/0/add-2": "per day", "exit-handler-1/for-loop-3/0/add-3": "",
+    }  # fmt: skip

@@ -39,3 +39,21 @@ def test_nodes_are_told_as_they_were_last_seen_and_can_be_forgotten() -> None:
     assert [node.state for node in pipeline_nodes.of("r")] == ["SUCCEEDED"]
     pipeline_nodes.remove("r")
     assert pipeline_nodes.of("r") == []
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_the_result_has_the_names_that_people_gave() -> None:
+    pipeline_nodes.put(
+        [
+            Node("r", "", "whole", "pipeline", "SUCCEEDED"),
+            Node("r", "loop", "each day", "loop", "SUCCEEDED"),
+            Node("r", "loop/0", "loop[0]", "iteration", "SUCCEEDED"),
+            Node("r", "loop/0/a", "a", "task", "SUCCEEDED"),
+            Node("r", "loop/0/a-2", "greet", "task", "SUCCEEDED"),
+        ]
+    )
+    tasks = pipeline_nodes.result("r", "m")["tasks"]
+
+    assert {task["name"]: task["title"] for task in tasks} == {
+        "loop": "each day", "loop/0": "", "loop/0/a": "", "loop/0/a-2": "greet",
+    }  # fmt: skip

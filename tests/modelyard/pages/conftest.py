@@ -36,6 +36,8 @@ class World:
     rows: dict[str, list[Node]] = field(default_factory=dict)
     uploaded: dict[tuple[str, str | None], str] = field(default_factory=dict)
     silent: bool = False
+    listed: list[dict[str, object]] = field(default_factory=list)
+    broken: Exception | None = None
 
     # Prefect and MLflow
 
@@ -72,6 +74,11 @@ class World:
     def node(self, run_id: str, path: str) -> Node | None:
         return next((row for row in self.rows.get(run_id, []) if row.path == path), None)
 
+    def pipelines(self) -> list[dict[str, object]]:
+        if self.broken is not None:
+            raise self.broken
+        return self.listed
+
     def compiled(self, reference: str) -> tuple[bytes, str]:
         if reference not in self.uploaded:
             raise NotFoundError(f"There is no pipeline {reference!r}.", "List them.")
@@ -79,11 +86,11 @@ class World:
 
     # What a test says
 
-    def begin(self, pipeline: str, *rows: Node, run: str = RUN, **told: object) -> None:
+    def begin(self, compiled: str, /, *rows: Node, run: str = RUN, **told: object) -> None:
         """A run of a pipeline of the corpus."""
         folder = self.home / "runs" / run
         folder.mkdir(parents=True)
-        (folder / "pipeline.yaml").write_bytes(corpus.compiled(pipeline))
+        (folder / "pipeline.yaml").write_bytes(corpus.compiled(compiled))
         self.exist(*rows, run=run, **told)
 
     def begin_with(self, *rows: Node) -> None:
@@ -119,7 +126,9 @@ def client(world: World) -> TestClient:
 
 
 def connected(world: World, host: str = "127.0.0.1:4300", **options: bool) -> TestClient:
-    sources = Sources(world.home / "runs", world, world.compiled, world.nodes, world.node)
+    sources = Sources(
+        world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines
+    )
     return TestClient(application(sources), base_url=f"http://{host}", **options)  # type: ignore[arg-type]
 
 

@@ -169,3 +169,16 @@ def test_a_run_of_another_flow_has_no_graph(world: World, client: TestClient) ->
     assert answer.status_code == 404
     assert "is one of train" in answer.text
     assert f"http://prefect/{RUN}" in answer.text
+
+
+def test_a_node_is_called_as_people_call_it_and_found_by_its_path(
+    world: World, client: TestClient
+) -> None:
+    world.begin("given_names", ran("exit-handler-1", kind="dag"), ran("exit-handler-1/add"))
+    page = client.get(f"/runs/{RUN}?node=exit-handler-1/add").text
+
+    assert "<h2>count / 세다 🎉 all</h2>" in details(page)
+    assert "/ exit-handler-1 / add</p>" in details(page)
+    assert "http://prefect/task-run-of-exit-handler-1/add" in details(page)
+    assert 'data-path="exit-handler-1/add"' in page
+    assert ">guard</text>" in page

@@ -10,7 +10,7 @@ import pytest
 from infra.connection import Endpoints
 from infra.errors import StackError
 from modelyard.pages.servers import Servers
-from registry import tracking
+from registry import pipeline_nodes, tracking
 from tests.modelyard.pages.conftest import RUN
 
 _ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")
@@ -88,14 +88,12 @@ def test_the_newest_runs_of_a_flow_are_asked_for() -> None:
     assert asked["limit"] == 7
 
 
-def test_the_newest_task_run_of_a_name_is_asked_for() -> None:
-    network = Network(task_runs__filter=[{"id": "t1"}])
+def test_the_task_run_of_a_node_is_found_by_its_path_whatever_it_is_called() -> None:
+    own = str(pipeline_nodes.task_run_id(RUN, "loop/0/add"))
+    asking = servers(Network(**{f"task_runs__{own}": {"id": own, "name": "loop/0/add (sum)"}}))
 
-    assert servers(network).task_run(RUN, "loop/0/add") == "t1"
-    ((_, asked),) = network.asked
-    assert asked["flow_runs"] == {"id": {"any_": [RUN]}}
-    assert asked["task_runs"] == {"name": {"any_": ["loop/0/add"]}}
-    assert servers(Network(task_runs__filter=[])).task_run(RUN, "x") is None
+    assert asking.task_run(RUN, "loop/0/add") == own
+    assert asking.task_run(RUN, "loop/1/add") is None
 
 
 def test_flows_are_asked_for_once() -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 
 from pipelines.drawing import building, svg
+from pipelines.drawing.layout import layout
 from pipelines.drawing.style import STATES
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import (
     SVG,
+    check,
     flat,
     group,
     node,
@@ -165,3 +167,30 @@ def test_a_thousand_can_be_written() -> None:
     written = svg.write(building.draw(flat(waits)), now=0)
 
     assert len(texts(written)) == 2000
+
+
+def test_a_name_that_people_gave_is_the_label_and_the_key_is_beside_the_pointer() -> None:
+    root = building.draw(read("given_names"))
+    written = svg.write(root, now=0, link=lambda path: f"/x?node={path}")
+    paths = {link.get("data-path") for link in parsed(written).iter(f"{SVG}a")}
+
+    assert {"guard", "good?", "each day", "per day", "count / 세다 🎉 all"} <= set(texts(written))
+    assert "exit-handler-1" not in texts(written)
+    assert "each day (for-loop-3), loop. for each item of days" in titles(written)
+    assert "count / 세다 🎉 all → each day: Output" in titles(written)
+    assert "exit-handler-1/for-loop-3/add-2" in paths
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "a/b/c", "🎉" * 500, "line\nline\r\n\tline", "/"])
+def test_whatever_a_task_is_called_it_can_be_drawn(name: str) -> None:
+    pipeline = flat({"a": [], "b": ["a"], "c": ["b"]})
+    for key in "ab":  # both the same
+        pipeline.spec.root.dag.tasks[key].task_info.name = name.replace("\ud800", "")
+    root = building.draw(pipeline)
+    placed = layout(root)
+    written = svg.write(root, now=0, link=lambda path: f"/x?node={path}")
+
+    check(root, placed)
+    assert [link.get("data-path") for link in parsed(written).iter(f"{SVG}a")] == ["a", "b", "c"]
+    assert all(len(told) < 1000 for told in titles(written))
+    assert [(edge.source, edge.target) for edge in root.edges] == [("a", "b"), ("b", "c")]

@@ -36,3 +36,18 @@ def test_nothing_steers_the_terminal() -> None:
     told = "\n".join(tree.lines(root, 0))
     assert not {"\x1b", "\r", "\x07"} & set(told)
     assert told.count("\n") == 3
+
+
+def test_it_has_the_names_that_people_gave_beside_the_keys() -> None:
+    assert list(tree.lines(building.draw(read("given_names")), 0)) == [
+        "given-names",
+        "├─ guard (exit-handler-1)",
+        "│  ├─ count / 세다 🎉 all (add)  python:3.11-slim",
+        "│  ├─ good? (condition-2)  if int(add-Output) > 0  ← count / 세다 🎉 all",
+        "│  │  ├─ say (echo-2)  python:3.11-slim",
+        "│  │  └─ say (echo-3)  python:3.11-slim",
+        "│  └─ each day (for-loop-3)  for each item of days  ← count / 세다 🎉 all",
+        "│     ├─ per day (add-2)  python:3.11-slim",
+        "│     └─ add-3  python:3.11-slim",
+        "└─ echo  python:3.11-slim  ← guard",
+    ]

@@ -1,0 +1,50 @@
+"""The names that people give to tasks, loops and branches, beside the keys that identify them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from pipelines.drawing import text
+
+_LONGEST = 200
+_NUMBERED = re.compile(r"-[0-9]+\Z")
+
+
+def given(key: str, task: ir.PipelineTaskSpec) -> str:
+    """The name that people gave to a task, on one line; empty where a compiler made it.
+
+    Compilers write the task's key where no name is given, or the name of its component.
+
+    Args:
+        key: What the task is called in its DAG, and so in paths.
+        task: The task.
+    """
+    name = text.plain(task.task_info.name[: 4 * _LONGEST])
+    component = task.component_ref.name.removeprefix("comp-")
+    made = {key, component, _NUMBERED.sub("", component), task.component_ref.name}
+    if name.replace("_", "-") in {one.replace("_", "-") for one in made}:
+        return ""
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+
+
+def called(key: str, task: ir.PipelineTaskSpec) -> str:
+    """What people call a task: the name that they gave it, or else its key."""
+    return given(key, task) or text.plain(key)
+
+
+def labels(dag: ir.DagSpec) -> dict[str, str]:
+    """What tells the tasks of a DAG apart: what they are called, and by which key where shared."""
+    return apart({key: called(key, task) for key, task in dag.tasks.items()})
+
+
+def apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Names by keys, each with its key where another is called the same."""
+    many = Counter(names.values())
+    return {
+        key: name if many[name] == 1 or name == key else f"{name} ({text.plain(key)})"
+        for key, name in names.items()
+    }
