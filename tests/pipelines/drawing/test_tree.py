@@ -51,3 +51,16 @@ def test_it_has_the_names_that_people_gave_beside_the_keys() -> None:
         "│     └─ add-3  python:3.11-slim",
         "└─ echo  python:3.11-slim  ← guard",
     ]
+
+
+def test_those_that_are_called_the_same_are_told_apart_where_something_waits_for_them() -> None:
+    pipeline = flat({"a": [], "a-2": ["a"], "b": ["a-2"]})
+    for key in ("a", "a-2"):
+        pipeline.spec.root.dag.tasks[key].task_info.name = "greet"
+
+    assert list(tree.lines(building.draw(pipeline), 0)) == [
+        "flat",
+        "├─ greet (a)  busybox",
+        "├─ greet (a-2)  busybox  ← greet (a)",
+        "└─ b  busybox  ← greet (a-2)",
+    ]
