@@ -22,7 +22,7 @@ import psutil
 
 from infra import home, script
 from infra.errors import BadInputError, ModelyardError, StackError
-from pipelines.launchers import endings, local_settings, machine
+from pipelines.launchers import endings, local_settings, machine, secrecy
 from pipelines.launchers.base import Ended, Job, Launcher
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.local_settings import Understood
@@ -127,6 +127,7 @@ class DockerLauncher(Launcher):
         self._sweep()
         limits = [one for one in (job.seconds, asked.seconds) if one is not None]
         name = f"modelyard-{uuid.uuid4().hex[:16]}"
+        hide = secrecy.hiding(asked.secrets)
         with _environment(job, asked) as (variables, env), _volumes(asked.mounts) as volumes:
             command = [self._program, "run", "--name", name, *variables, *volumes,
                        *_options(job), *_words(job)]  # fmt: skip
@@ -135,7 +136,7 @@ class DockerLauncher(Launcher):
                     [script.Process(command, env)],
                     cwd=job.folder,
                     log=None,
-                    on_line=lambda _, line: log(line),
+                    on_line=lambda _, line: log(hide(line)),
                     deadline=time.monotonic() + min(limits) if limits else None,
                     stop_requested=cancelled.is_set,
                     grace=self._grace,
@@ -145,7 +146,7 @@ class DockerLauncher(Launcher):
         code = _SIGNALS.get(ended.code, ended.code)
         if ended.ending is script.Ending.EXITED:
             _raise_unstarted(job, ended)
-        return endings.ended(replace(ended, code=code), min(limits, default=0))
+        return endings.ended(replace(ended, code=code), min(limits, default=0), hide)
 
     def _call(self, *arguments: str) -> str:
         """What Docker answers; nothing if it does not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from infra import script
 from pipelines.launchers.base import Ended
@@ -11,18 +11,19 @@ from pipelines.launchers.base import Ended
 _MOST_CHARACTERS = 500
 
 
-def ended(one: script.Ended, limit: float) -> Ended:
+def ended(one: script.Ended, limit: float, hide: Callable[[str], str]) -> Ended:
     """The end of a job.
 
     Args:
         one: How its process ended.
         limit: Its time limit in seconds.
+        hide: What is told of a line that it has printed.
     """
     if one.ending is script.Ending.STOPPED:
         return Ended(one.code or -signal.SIGTERM, "It was stopped.")
     if one.ending is script.Ending.TIMED_OUT:
         return Ended(one.code or -signal.SIGTERM, f"It did not end within its {limit:g} seconds.")
-    return Ended(one.code, reason(one.code, one.tail))
+    return Ended(one.code, reason(one.code, [*map(hide, one.tail)]))
 
 
 def reason(code: int, tail: Sequence[str]) -> str:

@@ -46,12 +46,14 @@ class Understood:
         mounts: What is to be mounted, and where.
         notes: What is not honoured, for people.
         seconds: A time limit; None for none.
+        secrets: The texts among them that nobody is to be told.
     """
 
     environment: Mapping[str, str]
     mounts: tuple[Mount, ...]
     notes: tuple[str, ...]
     seconds: float | None
+    secrets: frozenset[str]
 
 
 def mount_paths(job: Job) -> list[str]:
@@ -114,6 +116,7 @@ def understand(job: Job, kept: Kept, honoured: Collection[str] = ()) -> Understo
             f"On this machine there is no use for {words}." for words in ignored + reading.unused
         ),
         None if seconds is None else float(seconds),
+        reading.secrets(),
     )
 
 
@@ -144,6 +147,10 @@ class _Reading:
         if name not in self._secrets:
             self._secrets[name] = self._kept.secret(name)
         return self._secrets[name]
+
+    def secrets(self) -> frozenset[str]:
+        """Every text of the secrets that have been read."""
+        return frozenset(text for held in self._secrets.values() for text in held.values())
 
     def _config_map(self, name: str) -> Mapping[str, bytes]:
         if name not in self._config_maps:

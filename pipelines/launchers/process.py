@@ -33,7 +33,7 @@ from infra.settings import Settings
 from pipelines import bootstrap
 from pipelines.bootstrap import Component, Install
 from pipelines.environments import Environment, Environments, StoppedError
-from pipelines.launchers import endings, local_settings, machine, mounting
+from pipelines.launchers import endings, local_settings, machine, mounting, secrecy
 from pipelines.launchers.base import Ended, Job, Launcher
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.local_settings import Understood
@@ -172,6 +172,7 @@ class ProcessLauncher(Launcher):
         limits = [one for one in (job.seconds, asked.seconds) if one is not None]
         deadline = time.monotonic() + min(limits) if limits else None
         component = bootstrap.component([*job.command, *job.arguments])
+        hide = secrecy.hiding(asked.secrets)
         try:
             with (
                 self._environments.using(_installs(component), log, cancelled) as environment,
@@ -183,7 +184,7 @@ class ProcessLauncher(Launcher):
                     [script.Process(started.command, started.env)],
                     cwd=job.folder,
                     log=None,
-                    on_line=lambda _, line: log(line),
+                    on_line=lambda _, line: log(hide(line)),
                     deadline=deadline,
                     stop_requested=cancelled.is_set,
                     grace=self._settings.stop_grace_seconds,
@@ -192,7 +193,7 @@ class ProcessLauncher(Launcher):
                 )
         except StoppedError:
             return Ended(-signal.SIGTERM, "It was stopped before it began.")
-        return _explained(endings.ended(ended, min(limits, default=0)), job, component)
+        return _explained(endings.ended(ended, min(limits, default=0), hide), job, component)
 
     @contextlib.contextmanager
     def _gpus(

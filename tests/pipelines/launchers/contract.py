@@ -190,13 +190,26 @@ class Contract:
             return {"name": name.upper(), "valueFrom": {"secretKeyRef": reference}}
 
         settings = {"env": [wanted("known", False), wanted("unknown", True)]}
-        job = shell(tmp_path / "job", 'echo "$KNOWN|$UNKNOWN"', kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), ["hidden-token|"])
+        job = shell(tmp_path / "job", 'echo "$KNOWN|$UNKNOWN" > seen', kubernetes=settings)
+        assert run(launcher, job) == (Ended(0), [])
+        assert (job.folder / "seen").read_text() == "hidden-token|\n"
 
         settings["env"].append(wanted("missing", False))
         with pytest.raises(NotFoundError) as caught:
             launcher.run(job, print, threading.Event())
         assert caught.value.code == "SecretMissing"
+
+    def test_a_secret_that_is_printed_is_not_told(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        reference = {"secretKeyRef": {"name": "known", "key": "token"}}
+        settings = {"env": [{"name": "A", "valueFrom": reference}]}
+        script = 'echo "a=$A."; echo "it was $A" >&2; exit 3'
+        ended, lines = run(launcher, shell(tmp_path / "job", script, kubernetes=settings))
+
+        assert sorted(lines) == ["a=***.", "it was ***"]
+        assert "hidden" not in ended.reason
+        assert "***" in ended.reason
 
     def test_a_secret_without_a_key(self, launcher: Launcher, tmp_path: Path) -> None:
         reference = {"secretKeyRef": {"name": "known", "key": "other"}}

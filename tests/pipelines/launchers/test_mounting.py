@@ -152,14 +152,14 @@ class TestMounts:
         )
         script = """
 for one in secret config none nor; do ls /$one; done
-cat /secret/token; echo; od -An -tx1 /config/key
+tr a-z A-Z < /secret/token; echo; od -An -tx1 /config/key
 touch /secret/x 2>/dev/null || echo refused
 touch /none/x 2>/dev/null || echo refused
 """
         _, lines = run(launcher, shell(tmp_path / "job", script, kubernetes=settings))
 
         assert lines == [
-            "token", "two.lines", "key", "hidden-token", " ff 0a", "refused", "refused"
+            "token", "two.lines", "key", "HIDDEN-TOKEN", " ff 0a", "refused", "refused"
         ]  # fmt: skip
         left = [one for one in tmp_path.rglob("*") if one.is_file()]
         assert not [one for one in left if b"hidden" in one.read_bytes()]
