@@ -285,6 +285,7 @@ def test_an_uploaded_one_is_run_by_name_by_schedule_and_after_another_version(st
     stack.do("pipeline", "download", f"{name}:1", "-o", tmp_path / "again.yaml")
     assert (tmp_path / "again.yaml").read_bytes() == (tmp_path / "pipeline.yaml").read_bytes()
     assert stack.do("pipeline", "delete", name)["deleted"]
+    (stack.home / name).unlink()
     assert stack.ask("pipeline", "run", name).error["code"] == "PipelineUnknown"
 
 
