@@ -105,7 +105,7 @@ def test_prefect_shows_the_slots_to_come(stack):
 
 
 def test_a_run_that_is_retried_counts_among_its_schedules_again(stack):
-    slow = {"hyperparameters": {"steps": 300}}
+    slow = {"hyperparameters": {"steps": 1500}}
     stack.do("schedule", "create", "slow", "train", "--interval", "5", *flags("steps", slow))
 
     def state_of(run):
