@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from infra.errors import BadInputError
+from infra.texts import is_storable
 
 LONGEST = 250
 LONGEST_DESCRIPTION = 4000
@@ -51,14 +52,9 @@ def check_description(description: str) -> None:
     Raises:
         BadInputError: With the code ``TextInvalid``.
     """
-    if not is_text(description) or len(description) > LONGEST_DESCRIPTION:
+    if not is_storable(description) or len(description) > LONGEST_DESCRIPTION:
         raise BadInputError(
             f"The description holds what is no text, or over {LONGEST_DESCRIPTION} characters.",
             "Shorten it.",
             code="TextInvalid",
         )
-
-
-def is_text(text: str) -> bool:
-    """Whether a database keeps ``text``: no zero byte, and no half of a character."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapped, Session, defer, mapped_column
 
 from infra import identity
 from infra.errors import BadInputError, NotFoundError
+from infra.texts import is_storable
 from registry import history, names
 from registry.catalogue import Base, alone, session
 from registry.pipeline_nodes import FLOW
@@ -168,7 +169,7 @@ def _unknown(open_session: Session, name: str) -> NotFoundError:
 
 def _row(open_session: Session, name: str, *, lock: bool = False) -> PipelineModel:
     row = None
-    if names.is_text(name):
+    if is_storable(name):
         wanted = select(PipelineModel).where(PipelineModel.name == name)
         row = open_session.scalar(wanted.with_for_update() if lock else wanted)
     if row is None:

@@ -28,7 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
-from registry import names
+from infra.texts import is_storable
 from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # whoever writes a schedule tells the scheduler on it
@@ -130,7 +130,7 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
         NotFoundError: With the code ``ScheduleUnknown``.
         BadInputError: If the key is no text.
     """
-    if not isinstance(key, str) or not names.is_text(key):
+    if not isinstance(key, str) or not is_storable(key):
         raise BadInputError(
             "The name or id of the schedule is no text.",
             "Give it as modelyard schedule list shows it.",

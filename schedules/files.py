@@ -9,6 +9,7 @@ from datetime import date, datetime
 from typing import Any
 
 from infra.errors import BadInputError, ModelyardError
+from infra.texts import is_storable
 from registry import names
 from schedules import editing, instants, plain
 from schedules.editing import Check, Written
@@ -96,7 +97,7 @@ class Reader:
         """The name of a file's set, and those of its schedules with which nothing is wrong."""
         self._known("", document, ("set", "schedules"))
         source = document.get("set", file)
-        if not isinstance(source, str) or not source.strip() or not names.is_text(source):
+        if not isinstance(source, str) or not source.strip() or not is_storable(source):
             self.add("set", "It is no name.", "Give a text, or leave it out.", "FieldInvalid")
             source = file
         given = document.get("schedules")

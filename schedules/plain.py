@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from infra.errors import BadInputError
-from registry import names
+from infra.texts import is_storable
 
 _DEEPEST = 50
 
@@ -22,14 +22,14 @@ def check(value: Any, what: str = "") -> None:
         BadInputError: ``NestedTooDeep``, ``FieldInvalid`` or ``TextInvalid``.
     """
     for place, one in _parts(value, what):
-        if isinstance(one, str) and not names.is_text(one):
+        if isinstance(one, str) and not is_storable(one):
             raise BadInputError(
                 f"{place or 'It'} holds what is no text.",
                 "Take the zero byte, or half of a character, out of it.",
                 code="TextInvalid",
             )
         for key in one if isinstance(one, Mapping) else ():
-            if not isinstance(key, str) or not names.is_text(key):
+            if not isinstance(key, str) or not is_storable(key):
                 raise BadInputError(
                     f"{place or 'It'} has the key {str(key)[:40]!r}, which is no text.",
                     "Give each key as a text, in quotes where it looks like a number.",

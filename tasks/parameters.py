@@ -19,7 +19,6 @@ from pydantic import (
 )
 
 from infra.errors import BadInputError
-from infra.texts import is_storable
 
 LARGEST_NUMBER = 2**63 - 1
 
@@ -81,18 +80,12 @@ def without_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_kept(value: Any, where: str) -> None:
-    """Refuse numbers and texts that Prefect cannot give back.
+def _check_numbers(value: Any, where: str) -> None:
+    """Refuse numbers that Prefect cannot give back.
 
     It writes them as JSON, where a large float is an integer, and reads 64-bit integers only; one
-    run with a larger number would make every list that it is in fail. Its database keeps no NUL.
+    run with a larger number would make every list that it is in fail.
     """
-    if isinstance(value, str) and not is_storable(value):
-        raise BadInputError(
-            f"{where} has a character in it that no database keeps: NUL, or half of a pair.",
-            "Take it out.",
-            code="TextNotStorable",
-        )
     if isinstance(value, int | float) and LARGEST_NUMBER < abs(value) < math.inf:
         size = abs(value)  # an integer can be larger than any float
         fits = size <= sys.float_info.max
@@ -105,18 +98,18 @@ def _check_kept(value: Any, where: str) -> None:
     if isinstance(value, list):
         value = dict(enumerate(value))
     for name, inner in value.items() if isinstance(value, Mapping) else ():
-        _check_kept(inner, f"{where}.{name}".lstrip("."))
+        _check_numbers(inner, f"{where}.{name}".lstrip("."))
 
 
 def read(model: type[M], parameters: Mapping[str, Any]) -> M:
     """``parameters`` as ``model``; what is null is left out.
 
     Raises:
-        BadInputError: With the code ``ParameterUnknown``, ``ParameterInvalid``,
-            ``NumberTooLarge`` or ``TextNotStorable``.
+        BadInputError: With the code ``ParameterUnknown``, ``ParameterInvalid`` or
+            ``NumberTooLarge``.
     """
     parameters = without_nulls(parameters)
-    _check_kept(parameters, "")
+    _check_numbers(parameters, "")
     for name in parameters:
         if name not in model.model_fields:
             raise BadInputError(

@@ -21,6 +21,7 @@ from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
 from infra.settings import Settings
 from infra.storage import store
+from infra.texts import is_storable
 from registry import names
 from tasks import provided, resources
 from tasks.logs import Logs
@@ -208,7 +209,7 @@ def _check_provided(training: Training) -> None:
 
 def _check_texts(training: Training) -> None:
     for where, text in _texts(training.model_dump(), ""):
-        if not names.is_text(text) or len(text) > LONGEST_TEXT:
+        if not is_storable(text) or len(text) > LONGEST_TEXT:
             raise BadInputError(
                 f"{where} holds what is no text, or more than {LONGEST_TEXT} characters.",
                 "Shorten it, or put it into a file of the algorithm.",

@@ -176,20 +176,6 @@ def test_numbers_that_prefect_could_not_give_back(given_: dict[str, Any], where:
     assert raised.value.code == "NumberTooLarge"
 
 
-@pytest.mark.parametrize(
-    ("given_", "where"),
-    [
-        ({"numbers": {"x": "a\0"}}, "numbers.x has"),
-        ({"listed": ["fine", "\ud800"]}, "listed.1 has"),
-    ],
-)
-def test_texts_that_no_database_keeps(given_: dict[str, Any], where: str) -> None:
-    with pytest.raises(BadInputError, match=where) as raised:
-        parameters.read(_Asked, given_)
-
-    assert raised.value.code == "TextNotStorable"
-
-
 def test_numbers_that_it_can() -> None:
     numbers = {"a": 2**63 - 1, "b": -(2**63 - 1), "c": 9e18, "d": 1e-300, "e": True}
 
