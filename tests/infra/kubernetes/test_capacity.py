@@ -27,7 +27,7 @@ _GPU_TAINT = Taint(key="nvidia.com/gpu", value="present", effect="NoSchedule")
 def _node(
     cpu: float, memory_gib: float, gpus: int = 0, disk_gib: float = 100, **rest: Any
 ) -> Node:
-    amounts = {"cpu": cpu, "memory": memory_gib * _GIB, "ephemeral-storage": disk_gib * _GIB}
+    amounts = {"cpu": cpu, "memory": memory_gib * _GIB, "ephemeral-storage": 100 * _GIB}
     return Node(allocatable=amounts | ({"nvidia.com/gpu": gpus} if gpus else {}), **rest)
 
 
@@ -211,8 +211,8 @@ def test_a_run_that_may_do_without_gpus_fits_without() -> None:
         (Placement(shape("cpu.small"), data_storage_gib=80, boot_storage_gib=30),
          "110Gi ephemeral-storage; the most that nodes have is 100Gi ephemeral-storage"),
         # Each is to be had, but not on one node.
-        (Placement(InstanceType(cpu=8, memory_gib=60)), "asks for 8 cpu, 60Gi memory; the most that nodes have "
-         "is 8 cpu, 64Gi memory"),
+        (Placement(InstanceType(cpu=8, memory_gib=60)), "asks for 8 cpu, 60Gi memory; the most "
+         "that nodes have is 8 cpu, 64Gi memory"),
     ],
 )  # fmt: skip
 def test_a_shape_larger_than_any_node_is_refused_with_the_numbers(
@@ -393,9 +393,12 @@ def test_quotas_are_read_but_those_that_are_not_surely_of_runs(
 def test_what_the_account_may_not_list_is_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forbidden = status(403, "Forbidden", 'nodes is forbidden: User "me" cannot list')
+    def forbidden(kind: str) -> Answer:
+        asked = f'cannot list resource "{kind}" in API group "" at the cluster scope'
+        return status(403, "Forbidden", f'{kind} is forbidden: User "me" {asked}')
 
-    with _reading(tmp_path, monkeypatch, nodes=forbidden, resourcequotas=forbidden) as api:
+    refused = {kind: forbidden(kind) for kind in ("nodes", "resourcequotas")}
+    with _reading(tmp_path, monkeypatch, **refused) as api:
         found = capacity.read(api, Cluster(most_gpus=1), {})
 
     assert found == Capacity(most_gpus=1)

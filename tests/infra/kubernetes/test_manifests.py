@@ -210,7 +210,7 @@ def test_network_folders_are_mounted_by_their_ids(
 def test_a_network_folder_that_the_cluster_lacks_is_refused() -> None:
     cluster = Cluster(image="i", nas={"data": {"claim": "c"}})
 
-    with pytest.raises(BadInputError, match="no NAS with the id other. It has: data") as caught:
+    with pytest.raises(BadInputError, match=r"no NAS with the id other\. It has: data") as caught:
         _job(Placement(shape("cpu.small"), mounts=("data", "other")), cluster)
 
     assert caught.value.code == "NasUnknown"
