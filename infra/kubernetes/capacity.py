@@ -298,14 +298,14 @@ def _admits(node: Node, shape: InstanceType, capacity: Capacity) -> bool:
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
+    """By the rules of "Taints and Tolerations" in Kubernetes' documentation."""
     if toleration.get("effect", "") not in ("", taint.effect):
         return False
     exists = toleration.get("operator", "Equal") == "Exists"
-    if not toleration.get("key"):
+    key: str = toleration.get("key", "")
+    if not key:
         return exists
-    return bool(toleration["key"] == taint.key) and (
-        exists or toleration.get("value", "") == taint.value
-    )
+    return key == taint.key and (exists or toleration.get("value", "") == taint.value)
 
 
 def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[Node]) -> ClusterError:

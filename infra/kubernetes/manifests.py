@@ -88,7 +88,7 @@ def _name(wanted: Wanted) -> str:
 
 def _described(wanted: Wanted) -> Plain:
     described: Plain = {"labels": names.labels(wanted)}
-    if annotations := names.annotations(wanted):
+    if annotations := names.whole_names(wanted):
         described["annotations"] = annotations
     return described
 

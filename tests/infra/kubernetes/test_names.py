@@ -63,7 +63,7 @@ def test_any_names_give_valid_labels_and_stand_whole_in_annotations(
 ) -> None:
     attempt = wanted(run_name=run, experiment=experiment, slot=slot, flow=flow, pool=pool)
 
-    labels, annotations = names.labels(attempt), names.annotations(attempt)
+    labels, annotations = names.labels(attempt), names.whole_names(attempt)
 
     assert all(value and _VALUE.fullmatch(value) for value in labels.values())
     for name, text in {names.RUN: run, names.EXPERIMENT: experiment, names.SLOT: slot}.items():
@@ -72,7 +72,7 @@ def test_any_names_give_valid_labels_and_stand_whole_in_annotations(
 
 
 def test_an_absurdly_long_name_still_makes_an_object_that_is_taken() -> None:
-    annotations = names.annotations(wanted(run_name="가" * 100_000, experiment="나" * 100_000))
+    annotations = names.whole_names(wanted(run_name="가" * 100_000, experiment="나" * 100_000))
 
     assert sum(len(value.encode()) for value in annotations.values()) < 256 * 1024
     assert set(annotations[names.RUN]) == {"가"}
