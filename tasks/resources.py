@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -14,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra import gpus, instance_types, settings, site
 from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
-from infra.kubernetes import cluster
 from infra.settings import Settings
 from infra.storage import store
 from tasks.parameters import Text
@@ -156,6 +154,7 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
 
     Raises:
         BadInputError: With a code of its own for each fault.
+        NotFoundError: If a network folder is not mounted here, with the code ``NasNotMounted``.
         DiskFullError: If the home's disk has less room than the run asks for.
     """
     if resources.torchrun and PurePosixPath(entry_point).suffix != ".py":
@@ -164,35 +163,15 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
             "Give a .py file, or leave resources.torchrun out.",
             code="TorchrunNeedsPython",
         )
-    _check_mounts(resources.mounts, configured)
+    mounts = mount_ids(resources.mounts)
     wanted = gpu_count(resources, configured)
     if site.is_elsewhere():
         return
+    for mount in mounts:
+        store(f"nas://{mount}:/")
     _check_processes(resources)
     gpus.check(wanted, configured, allow_cpu=resources.allow_cpu)
     _check_room(resources, home)
-
-
-def _check_mounts(mounts: Iterable[str], configured: Settings) -> None:
-    """Refuse network folders that there are not.
-
-    Raises:
-        BadInputError: With the code ``MountInvalid`` or ``NasUnknown``.
-        NotFoundError: If one is not mounted here, with the code ``NasNotMounted``.
-    """
-    for mount in mount_ids(mounts):
-        if not site.is_elsewhere():
-            store(f"nas://{mount}:/")
-        elif configured.cluster:
-            known = cluster.load(configured).nas
-            if mount not in known:
-                near = difflib.get_close_matches(mount, known, 3, 0) or ["none"]
-                raise BadInputError(
-                    f"resources.mounts: the cluster has no NAS {mount}. Known are: "
-                    f"{', '.join(near)}.",
-                    "Give one of those, or add it to the cluster's configuration.",
-                    code="NasUnknown",
-                )
 
 
 def _check_processes(resources: Resources) -> None:
