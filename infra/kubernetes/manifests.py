@@ -24,6 +24,8 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 # A run keeps its own time and says so at its end. The Job's limit is for one that no longer can,
 # so it lies beyond what starting, tidying up and handing over results may take.
 _ROOM_SECONDS = 600
+# After all pods have started: the imports of a flow, and what each fetches first.
+_JOINING_SECONDS = 300
 
 
 def job(wanted: Wanted, cluster: Cluster) -> Plain:
@@ -213,8 +215,19 @@ def _env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
         if name not in cluster.secret_env
     ]
     # HOME, too: the image's user may be another one, and caches want a folder to write to.
-    home = [pods.value("HOME", pods.HOME)]
-    return pods.merged_env(home, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))
+    usual = [pods.value("HOME", pods.HOME), *_patience(wanted, cluster)]
+    return pods.merged_env(usual, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))
+
+
+def _patience(wanted: Wanted, cluster: Cluster) -> list[Plain]:
+    """How long the first node waits for the others: longer than their pods may be Pending.
+
+    Why a pod does not start is told by whoever gives the run up then, and not by that node.
+    """
+    if wanted.placement.nodes == 1:
+        return []
+    seconds = math.ceil(cluster.pending_minutes * 60) + _JOINING_SECONDS
+    return [pods.value("MODELYARD_JOIN_SECONDS", str(seconds))]
 
 
 def _fixed_env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
@@ -233,5 +246,6 @@ def _fixed_env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
     return [
         *(pods.value(name, text) for name, text in fixed.items()),
         pods.field("MODELYARD_POD_UID", "metadata.uid"),
+        pods.field("MODELYARD_POD_IP", "status.podIP"),
         pods.field("MODELYARD_NODE", index) if nodes > 1 else pods.value("MODELYARD_NODE", "0"),
     ]
