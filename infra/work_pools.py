@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
@@ -115,9 +115,7 @@ async def _find(client: PrefectClient, name: str) -> WorkPool | None:
         return None
 
 
-async def _create(
-    client: PrefectClient, name: str, kind: str, template: dict[str, Any]
-) -> None:
+async def _create(client: PrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
     await client.create_work_pool(
         WorkPoolCreate(
             name=name,
@@ -147,9 +145,7 @@ async def _check_idle(client: PrefectClient, pool: WorkPool, kind: str) -> None:
         )
 
 
-async def _replace(
-    client: PrefectClient, name: str, kind: str, template: dict[str, Any]
-) -> None:
+async def _replace(client: PrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
     """Make a pool anew with another type, which Prefect cannot change; its deployments keep it."""
     deployments = await _deployments(client, name)
     await client.delete_work_pool(name)
@@ -162,7 +158,10 @@ async def _deployments(client: PrefectClient, pool: str) -> list[DeploymentRespo
     found: list[DeploymentResponse] = []
     while True:
         page = await client.read_deployments(
-            work_pool_filter=_only(pool), limit=_PAGE, offset=len(found)
+            work_pool_filter=_only(pool),
+            sort=DeploymentSort.NAME_ASC,
+            limit=_PAGE,
+            offset=len(found),
         )
         found += page
         if len(page) < _PAGE:
