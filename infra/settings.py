@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         ge=0,
         description="How long artifacts of a pipeline run are kept after its end; 0 is for ever.",
     )
+    cluster: Path | None = Field(
+        None, description="A YAML file that says where and how runs go to a Kubernetes cluster."
+    )
+    home_lasts: bool = Field(
+        True, description="Whether the home outlives a run; that of a run's pod goes with the pod."
+    )
     start_timeout_seconds: float = Field(
         180.0, gt=0, description="How long the stack may take until every part is healthy."
     )
