@@ -13,7 +13,8 @@ from typing import Any
 from infra.instance_types import InstanceType
 from infra.kubernetes import names, pods
 from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.pods import GIB, Mounted, Plain
+from infra.kubernetes.pods import Mounted, Plain
+from infra.kubernetes.quantities import GIB
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement, Wanted
 
@@ -159,14 +160,17 @@ def _resources(placement: Placement, cluster: Cluster) -> Plain:
     """What the shape says, as limits and as requests.
 
     Both are equal, so that the pod is of the class "Guaranteed": a run has what its type says
-    whatever its neighbours do, and is the last to be evicted.
+    whatever its neighbours do, and is the last to be evicted. A limit on the node's disk would
+    hold for all that the pod writes: it needs the size of the boot storage to be known.
     """
     shape = placement.shape
+    disk = disk_gib(placement, local_data=not cluster.storage_class) * GIB
     return pods.resources(
         cpu=shape.cpu,
         memory=shape.memory_gib * GIB,
         devices=devices(shape),
-        disk=disk_gib(placement, cluster) * GIB,
+        disk=disk if placement.boot_storage_gib else 0,
+        disk_request=disk,
     )
 
 
@@ -175,16 +179,9 @@ def devices(shape: InstanceType) -> dict[str, int]:
     return {shape.gpu_resource: shape.gpus} if shape.gpus else {}
 
 
-def disk_gib(placement: Placement, cluster: Cluster) -> float:
-    """What the pod takes of its node's own disk, in GiB; 0 if the run does not say.
-
-    Data storage counts where it is there too. A limit on the disk holds for all that the pod
-    writes: without a size of the boot storage there is none, but the volume has its own.
-    """
-    if not placement.boot_storage_gib:
-        return 0
-    local = 0 if cluster.storage_class else placement.data_storage_gib
-    return placement.boot_storage_gib + local
+def disk_gib(placement: Placement, *, local_data: bool) -> float:
+    """What a pod asks for of its node's own disk, in GiB; data storage if that is there too."""
+    return placement.boot_storage_gib + (placement.data_storage_gib if local_data else 0)
 
 
 def _mounted(wanted: Wanted, cluster: Cluster) -> list[Mounted]:

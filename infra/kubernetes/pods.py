@@ -7,22 +7,20 @@ see ``infra.kubernetes.manifests`` for runs.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from infra.errors import BadInputError
 from infra.kubernetes.cluster import Cluster, NasVolume
+from infra.kubernetes.quantities import cores, size
 from infra.kubernetes.wanted import EVERY_MOUNT
 
 Plain = dict[str, Any]
 
-GIB = 2**30
 HOME = "/modelyard/home"
 NAS = "/nas"
 _TMP = "/tmp"  # noqa: S108 (a mount point: every pod has its own)
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (likewise)
-_BINARY = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
 class Mounted(NamedTuple):
@@ -30,21 +28,6 @@ class Mounted(NamedTuple):
 
     volume: Plain
     mount: Plain
-
-
-def cores(cpu: float) -> str:
-    """A number of cores as Kubernetes writes it; a thousandth of one is the least."""
-    thousandths = max(1, round(cpu * 1000))
-    return f"{thousandths}m" if thousandths % 1000 else str(thousandths // 1000)
-
-
-def size(octets: float) -> str:
-    """A number of bytes as Kubernetes writes it, rounded up to a whole one."""
-    whole = math.ceil(octets)
-    for suffix, unit in _BINARY:
-        if whole and whole % unit == 0:
-            return f"{whole // unit}{suffix}"
-    return str(whole)
 
 
 def resources(
@@ -55,6 +38,7 @@ def resources(
     disk: float = 0,
     cpu_request: float = 0,
     memory_request: float = 0,
+    disk_request: float = 0,
 ) -> Plain:
     """The limits and requests of a container; what is 0 is left out.
 
@@ -62,13 +46,15 @@ def resources(
         cpu: Cores at most, and at least where no request is given.
         memory: Bytes at most, and at least where no request is given.
         devices: How many of each device, such as ``{"nvidia.com/gpu": 2}``.
-        disk: Bytes on the node's own disk: what it writes and logs, and volumes that are there.
+        disk: Bytes on the node's own disk at most, and at least where no request is given: what
+            it writes and logs, and volumes that are there.
         cpu_request: Cores at least.
         memory_request: Bytes at least.
+        disk_request: Bytes on that disk at least.
     """
     whole = {name: str(count) for name, count in (devices or {}).items() if count}
     limits = _amounts(cpu, memory, disk) | whole
-    requests = _amounts(cpu_request or cpu, memory_request or memory, disk) | whole
+    requests = _amounts(cpu_request or cpu, memory_request or memory, disk_request or disk) | whole
     return {name: found for name, found in (("limits", limits), ("requests", requests)) if found}
 
 
