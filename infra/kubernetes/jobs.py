@@ -74,12 +74,8 @@ class Found:
         return replace(self, past=tuple(map(_as_gone, gone)))
 
 
-def _label(thing: Object, name: str) -> str:
-    return str((objects.metadata_of(thing).get("labels") or {}).get(name, ""))
-
-
 def _is_own(thing: Object) -> bool:
-    return _label(thing, names.PART) != "component"
+    return objects.label(thing, names.PART) != "component"
 
 
 def _uid(thing: Object) -> str:
@@ -135,7 +131,9 @@ class Jobs:
                 raise
             there = self._api.read(manifest["kind"], objects.name_of(manifest))
             labels = (names.MANAGED_BY, names.FLOW_RUN, names.ATTEMPT)
-            if there is None or any(_label(there, x) != _label(manifest, x) for x in labels):
+            if there is None or any(
+                objects.label(there, x) != objects.label(manifest, x) for x in labels
+            ):
                 raise
             return there
 
@@ -211,9 +209,14 @@ class Jobs:
         return []
 
 
+def _belongs_to(thing: Object) -> list[str]:
+    whose = (names.MANAGED_BY, names.FLOW_RUN, names.ATTEMPT, names.PART)
+    return [objects.label(thing, label) for label in whose]
+
+
 def _key(thing: Object) -> Key | None:
-    attempt = _label(thing, names.ATTEMPT)
-    run = _label(thing, names.FLOW_RUN)
+    attempt = objects.label(thing, names.ATTEMPT)
+    run = objects.label(thing, names.FLOW_RUN)
     return (run, int(attempt)) if run and attempt.isdecimal() else None
 
 

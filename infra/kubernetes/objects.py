@@ -84,3 +84,8 @@ def containers_of(pod: Object) -> Iterator[Object]:
     """What is told of the pod's containers, in their order, those that prepare it first."""
     for key in ("initContainerStatuses", "containerStatuses"):
         yield from status_of(pod).get(key) or ()
+
+
+def label(thing: Object, name: str) -> str:
+    """The value of one of an object's labels; empty if it has no such label."""
+    return str((metadata_of(thing).get("labels") or {}).get(name, ""))
