@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.refusals import Asked, ClusterError
-from infra.kubernetes.transport import Patience, Request, Transport
+from infra.kubernetes.transport import Patience, Query, Request, Transport
 
 FIELD_MANAGER = "modelyard"
 
@@ -138,7 +138,7 @@ class Api:
         asked, path = self._one("list", kind, "", namespace)
         if not isinstance(labels, str):
             labels = ",".join(f"{key}={value}" for key, value in labels.items())
-        query = {"labelSelector": labels, "fieldSelector": fields, "limit": _PAGE}
+        query: Query = {"labelSelector": labels, "fieldSelector": fields, "limit": _PAGE}
         try:
             items = self._pages(asked, path, query)
         except ClusterError as error:
@@ -299,11 +299,11 @@ class Api:
         asked = Asked(verb, found.plural, name, namespace if found.namespaced else "")
         return asked, found.path(namespace, name)
 
-    def _log_request(self, pod: str, query: Mapping[str, Any]) -> Request:
+    def _log_request(self, pod: str, query: Query) -> Request:
         path = f"{KINDS['Pod'].path(self.namespace, pod)}/log"
         return Request(Asked("get", "pods/log", pod, self.namespace), "GET", path, query)
 
-    def _pages(self, asked: Asked, path: str, query: Mapping[str, str | int]) -> Objects:
+    def _pages(self, asked: Asked, path: str, query: Query) -> Objects:
         items: list[dict[str, Any]] = []
         more = ""
         while True:

@@ -14,7 +14,10 @@ from urllib.parse import urlencode
 
 import urllib3
 from urllib3.exceptions import (
+    ConnectTimeoutError,
     HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
     SSLError,
 )
 
@@ -23,6 +26,7 @@ from infra.kubernetes.access import Access
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.refusals import Asked, ClusterError, refusal, unreachable, untrusted
 
+Query = Mapping[str, str | int | None]
 _Fits = Callable[[bytes], bool]
 
 # Told by TLS too, but no fault of certificates: the server dies in the middle of a handshake.
@@ -51,7 +55,7 @@ class Patience:
 
     def wait(self, attempt: int, retry_after: float) -> float:
         """How long to wait after the ``attempt``-th attempt; spread, so that callers part ways."""
-        doubled = min(self.longest_wait, self.first_wait * 2 ** (attempt - 1))
+        doubled = min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1))
         return max(doubled * random.uniform(0.5, 1.0), min(retry_after, self.longest_wait))
 
 
@@ -62,7 +66,7 @@ class Request:
     asked: Asked
     method: str
     path: str
-    query: Mapping[str, str | int | None] | None = None
+    query: Query | None = None
     body: Mapping[str, Any] | None = None
     content_type: str = "application/json"
 
@@ -191,6 +195,14 @@ class Transport:
             raise untrusted(asked, access.server, reason) from None
         except HTTPError as error:
             raise unreachable(asked, access.server, _why(error)) from None
+
+
+def _why(error: HTTPError) -> str:
+    if isinstance(error, NewConnectionError):  # such as: no such host, connection refused
+        return str(error).rpartition("] ")[2] or "no connection"
+    if isinstance(error, ConnectTimeoutError):
+        return "no connection in time"
+    return "it fell silent" if isinstance(error, ReadTimeoutError) else "it broke off"
 
 
 def _problem(asked: Asked, access: Access, answer: _Answer, fits: _Fits) -> ClusterError | None:
