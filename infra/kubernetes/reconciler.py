@@ -35,13 +35,12 @@ from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
-from infra.kubernetes import names, objects
+from infra.kubernetes import labels, names, objects
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found, Jobs, Key
 from infra.kubernetes.objects import Object
 from infra.kubernetes.reconciling import CREATE_FAILED, Case, Decision, Outcome, decide
 from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.worker import WAITING_LABEL, attempt_of
 
 INTERVAL_SECONDS = 3.0
 
@@ -197,7 +196,7 @@ class Reconciler:
         if run is not None and run.state is None:
             return None
         now = datetime.now(UTC)
-        attempt = attempt_of(run) if run else 0
+        attempt = labels.attempt_of(run) if run else 0
         of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
         found = next((one for one in of_run if one.attempt == attempt), None)
         if found is None and (before := self._seen.get((run_id, attempt))):
@@ -234,8 +233,8 @@ class Reconciler:
     async def _tell(self, run: FlowRun, waiting: str) -> None:
         if waiting:
             self._told[str(run.id)] = waiting
-        if (run.labels or {}).get(WAITING_LABEL, "") != waiting:
-            await self._client.update_flow_run_labels(run.id, {WAITING_LABEL: waiting})
+        if (run.labels or {}).get(labels.WAITING, "") != waiting:
+            await self._client.update_flow_run_labels(run.id, {labels.WAITING: waiting})
 
     async def _become(self, run: FlowRun, decision: Decision) -> bool:
         """Set a run's state, if another look says the same: it may have ended in between."""
@@ -316,7 +315,7 @@ class Reconciler:
         for run_id in self._told.keys() - look.runs.keys():
             del self._told[run_id]
             try:
-                await self._client.update_flow_run_labels(UUID(run_id), {WAITING_LABEL: ""})
+                await self._client.update_flow_run_labels(UUID(run_id), {labels.WAITING: ""})
             except ObjectNotFound:
                 _logger.debug("Run %s was deleted", run_id)
 

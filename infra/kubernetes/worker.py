@@ -26,14 +26,13 @@ from prefect.workers.base import (
 from pydantic import Field
 
 from infra.errors import ModelyardError
+from infra.kubernetes import labels
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciling import CREATE_FAILED
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement, Wanted
 
 TYPE = "modelyard-kubernetes"
-ATTEMPT_LABEL = "modelyard.attempt"
-WAITING_LABEL = "modelyard.waiting"
 
 _FIRST_WAIT = 5.0
 _LONGEST_WAIT = 60.0
@@ -118,9 +117,9 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         """
         # Until here the run may have been changed, and its labels are not told by the queue.
         now = await self.client.read_flow_run(flow_run.id)
-        attempt = attempt_of(now) + 1
-        labels = {ATTEMPT_LABEL: str(attempt), WAITING_LABEL: ""}
-        await self.client.update_flow_run_labels(now.id, labels)
+        attempt = labels.attempt_of(now) + 1
+        told = {labels.ATTEMPT: str(attempt), labels.WAITING: ""}
+        await self.client.update_flow_run_labels(now.id, told)
         flow = await self.client.read_flow(now.flow_id)
         name = ""
         try:
@@ -138,7 +137,7 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
     def _start(self, run: FlowRun, flow: Flow, attempt: int, configuration: Configuration) -> str:
         placement = self._means.place(flow.name, run)
         self._end_others(str(run.id), attempt)
-        labels = run.labels or {}
+        known = run.labels or {}
         wanted = Wanted(
             flow_run_id=str(run.id),
             attempt=attempt,
@@ -146,8 +145,8 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
             flow=flow.name,
             run_name=run.name,
             experiment=str(run.parameters.get("experiment") or ""),
-            schedule=str(labels.get("modelyard.schedule") or ""),
-            slot=str(labels.get("modelyard.slot") or ""),
+            schedule=str(known.get("modelyard.schedule") or ""),
+            slot=str(known.get("modelyard.slot") or ""),
             placement=_with_image(placement, configuration.image),
             env={name: value for name, value in configuration.env.items() if value is not None},
         )
@@ -171,7 +170,7 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries)
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         await self._end(run, Scheduled(scheduled_time=at, message=f"{error}"))
-        await self.client.update_flow_run_labels(run.id, {WAITING_LABEL: str(error)})
+        await self.client.update_flow_run_labels(run.id, {labels.WAITING: str(error)})
 
     async def _end(self, run: FlowRun, state: State[Any]) -> None:
         """Set the state of a run that was not started; somebody may have stopped it meanwhile."""
@@ -185,11 +184,6 @@ class _LaterError(ClusterError):
     """It can be done a little later."""
 
     code = "Later"
-
-
-def attempt_of(run: FlowRun) -> int:
-    """The number of the run's newest attempt; 0 before the first."""
-    return int((run.labels or {}).get(ATTEMPT_LABEL) or 0)
 
 
 def _with_image(placement: Placement, image: str) -> Placement:
