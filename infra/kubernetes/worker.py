@@ -17,6 +17,7 @@ from typing import Any
 import anyio.abc
 from prefect.client.schemas.objects import Flow, FlowRun, State, StateType
 from prefect.states import Failed, Scheduled
+from prefect.types import KeyValueLabels
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -118,7 +119,7 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         # Until here the run may have been changed, and its labels are not told by the queue.
         now = await self.client.read_flow_run(flow_run.id)
         attempt = labels.attempt_of(now) + 1
-        told = {labels.ATTEMPT: str(attempt), labels.WAITING: ""}
+        told: KeyValueLabels = {labels.ATTEMPT: str(attempt), labels.WAITING: ""}
         await self.client.update_flow_run_labels(now.id, told)
         flow = await self.client.read_flow(now.flow_id)
         name = ""
