@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import inspect
 import json
 import secrets
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.cluster.controllers import Controllers
 from tests.cluster.garbage import Garbage
+from tests.cluster.images import Images
+from tests.cluster.kubelet import NodeShape
+from tests.cluster.nodes import Nodes
 from tests.cluster.rights import ADMIN, User
 from tests.cluster.server import Server
 from tests.cluster.store import Store
+from tests.cluster.troubles import Troubles
 
 _PATIENCE = 60
 T = TypeVar("T")
@@ -29,30 +32,34 @@ class Cluster:
         folder: Of the kubeconfigs, and of what nodes keep.
         port: To listen on; 0 takes a free one.
         nodes: Whether pods are run; without, they stay as they are.
+        images: What the nodes can pull.
+        shapes: The nodes at the start.
+        shares: Folders that NFS servers export, by ``server:path``.
     """
 
-    def __init__(self, folder: Path, *, port: int = 0, nodes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 0,
+        nodes: bool = True,
+        images: Images | None = None,
+        shapes: Iterable[NodeShape] = (NodeShape("node-a"),),
+        shares: Mapping[str, Path] | None = None,
+    ) -> None:
         self.folder = folder
+        self.images = images or Images()
         self.store = Store()
         self.server = Server(self.store)
         self.parts: dict[str, Any] = {"garbage": Garbage(self.store)}
         if nodes:
-            self._add_nodes()
+            made = Nodes(self.store, folder / "nodes", self.images, shapes, shares=shares)
+            self.parts |= {"controllers": Controllers(self.store), "nodes": made}
+            self.server.logs = made.logs
+            self.troubles = Troubles(self.store, made)
         self._port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cluster")
-
-    def _add_nodes(self) -> None:
-        for name, arguments in (
-            ("controllers", (self.store,)),
-            ("nodes", (self.store, self.folder / "nodes")),
-        ):
-            module = f"tests.cluster.{name}"
-            if importlib.util.find_spec(module) is not None:
-                made = getattr(importlib.import_module(module), name.title())(*arguments)
-                self.parts[name] = made
-        if "nodes" in self.parts:
-            self.server.logs = self.parts["nodes"].logs
 
     def __enter__(self) -> Cluster:
         self.start()

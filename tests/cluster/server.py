@@ -52,7 +52,7 @@ class Server:
         self.bookmarks = bookmarks
         self.asked: dict[str, int] = {}
         """How often each verb of each resource was asked for: {"create jobs": 3}."""
-        self._web = web.Server(self._answer, access_log=None)
+        self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._port = 0
         self._back: asyncio.Task[None] | None = None
@@ -65,6 +65,7 @@ class Server:
     async def start(self, port: int = 0) -> str:
         """Listens on a port of loopback (0: a free one); returns the URL."""
         loop = asyncio.get_running_loop()
+        self._web = self._web or web.Server(self._answer, access_log=None)
         self._listener = await loop.create_server(
             self._web, "127.0.0.1", port or self._port, reuse_address=True
         )

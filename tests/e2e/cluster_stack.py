@@ -1,11 +1,11 @@
 """A real stack whose pools are a cluster's: Prefect and MLflow here, runs in pods.
 
-The cluster is the small one of :mod:`tests.cluster`, a process of its own; the worker is ours, as
-it runs in a real one.
+The cluster is the small one of :mod:`tests.cluster`; the worker is ours, as it runs in a real one.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -19,12 +19,27 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.remote import Remote
+from tests.cluster.cluster import Cluster
+from tests.cluster.faults import Fault
+from tests.cluster.images import Image, Images
+from tests.cluster.kubelet import NodeShape
+from tests.cluster.rights import ADMIN
+from tests.cluster.store import Missing
+from tests.cluster.troubles import NotRunning
 from tests.e2e.stack import ALGORITHMS, Stack, wait_for
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "modelyard/flows:test"
 NAMESPACE = "runs"
+_T4 = {"nvidia.com/gpu.product": "Tesla-T4"}
+_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+_SHAPES = (
+    NodeShape("node-a", cpu="32", memory="128Gi"),
+    NodeShape("node-b", cpu="32", memory="128Gi"),
+    NodeShape("node-gpu", cpu="16", memory="64Gi", devices={"nvidia.com/gpu": 2}, labels=_T4,
+              taints=(_TAINT,)),
+)  # fmt: skip
+_QUOTA = {"requests.nvidia.com/gpu": "8", "count/jobs.batch": "500"}
 _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED", "TIMED OUT"}
 
 
@@ -38,7 +53,17 @@ class ClusterStack(Stack):
         self.data.mkdir()
         self._settings = settings
         self._worker: subprocess.Popen[bytes] | None = None
-        self.cluster = Remote(self._place / "cluster", namespace=NAMESPACE)
+        path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
+        image = Image(
+            env={"PATH": path, "PYTHONPATH": str(ROOT)},
+            holds=(str(ROOT), str(self.home)),
+        )
+        self.cluster = Cluster(
+            self._place / "cluster",
+            images=Images({IMAGE: image}),
+            shapes=_SHAPES,
+            shares={"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data},
+        )
 
     @property
     def log(self) -> Path:
@@ -47,23 +72,60 @@ class ClusterStack(Stack):
 
     def begin(self) -> None:
         """Start the cluster, the stack and the worker."""
-        self.cluster.start(
-            images={IMAGE: {"env": {"PATH": self._path(), "PYTHONPATH": str(ROOT)}}},
-            nfs={"nfs.test:/algorithms": str(ALGORITHMS), "nfs.test:/data": str(self.data)},
-        )
+        self.cluster.start()
+        self.make("Namespace", NAMESPACE)
+        self.make("ResourceQuota", "gpus", spec={"hard": _QUOTA})
         self.extra["MODELYARD_NAS"] = json.dumps(
             {"algorithms": str(ALGORITHMS), "data": str(self.data)}
         )
         self.extra["MODELYARD_CLUSTER"] = str(self._cluster_file())
-        self.extra["KUBECONFIG"] = str(self.cluster.kubeconfig)
+        self.extra["KUBECONFIG"] = str(self.cluster.kubeconfig(ADMIN, NAMESPACE))
         self.do("up", "--detach")
         self._point_runs_here()
         self.do("deploy", "--pools", "kubernetes")
         self.start_worker()
 
-    @staticmethod
-    def _path() -> str:
-        return os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
+    def make(self, kind: str, name: str, **parts: Any) -> None:
+        """Make an object in the cluster."""
+        metadata = {"name": name, **({} if kind == "Namespace" else {"namespace": NAMESPACE})}
+        self.cluster.call(self.cluster.store.create, kind, {"metadata": metadata, **parts})
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object of the cluster."""
+        with contextlib.suppress(Missing):
+            self.cluster.call(self.cluster.store.delete, kind, NAMESPACE, name)
+
+    def pod_dies(self, how: str, pod: str) -> None:
+        """Have a pod run out of memory (``oom``) or be evicted (``evict``)."""
+        troubles = self.cluster.troubles
+        does = {"oom": troubles.out_of_memory, "evict": troubles.evict}[how]
+        with contextlib.suppress(NotRunning):
+            self.cluster.call(does, NAMESPACE, pod)
+
+    def fault(self, **told: Any) -> None:
+        """Have the API server fail; see :class:`tests.cluster.faults.Fault`."""
+        self.cluster.call(self.cluster.server.faults.add, Fault(**told))
+
+    def clear_faults(self) -> None:
+        """Have the API server be well again."""
+        self.cluster.call(self.cluster.server.faults.clear)
+
+    def outage(self, seconds: float) -> None:
+        """Have the API server be away for so long; it is, when this returns."""
+        self.cluster.do(self.cluster.server.outage(seconds))
+
+    def nodes(self) -> list[str]:
+        """The names of the cluster's nodes."""
+        return [shape.name for shape in _SHAPES]
+
+    def lose_node(self, name: str, *, processes_go_on: bool = False) -> None:
+        """Have a node fall silent: dead, or only out of reach."""
+        troubles = self.cluster.troubles
+        self.cluster.do(troubles.lose_node(name, processes_go_on=processes_go_on))
+
+    def node_comes_back(self, name: str) -> None:
+        """Have a lost node be there again."""
+        self.cluster.call(self.cluster.troubles.find_node, name)
 
     def _cluster_file(self) -> Path:
         settings = {
@@ -100,8 +162,9 @@ class ClusterStack(Stack):
     def _point_runs_here(self) -> None:
         ends = self.endpoints()
         secret = {"MODELYARD_DATABASE_URL": ends.pop("MODELYARD_DATABASE_URL")}
-        self.cluster.make("ConfigMap", "modelyard-runs", data=ends)
-        self.cluster.make("Secret", "modelyard-runs", stringData=secret)
+        self.make("ConfigMap", "modelyard-runs", data=ends)
+        coded = {name: base64.b64encode(text.encode()).decode() for name, text in secret.items()}
+        self.make("Secret", "modelyard-runs", type="Opaque", data=coded)
 
     def start_worker(self) -> None:
         """Start the worker; another must not run."""
@@ -134,13 +197,17 @@ class ClusterStack(Stack):
         """How a run ended."""
         return self.wait_for_state(run, *_ENDED, timeout=timeout)
 
+    def _list(self, kind: str, run: str) -> list[dict[str, Any]]:
+        labels = f"modelyard/flow-run={run}" if run else "modelyard/flow-run"
+        return self.cluster.call(self.cluster.store.list, kind, NAMESPACE, labels)
+
     def jobs(self, run: str = "") -> list[dict[str, Any]]:
         """The run's Jobs, or those of all."""
-        return self.cluster.list("Job", f"modelyard/flow-run={run}" if run else "")
+        return self._list("Job", run)
 
     def pods(self, run: str = "") -> list[dict[str, Any]]:
         """The run's pods, or those of all."""
-        return self.cluster.list("Pod", f"modelyard/flow-run={run}" if run else "")
+        return self._list("Pod", run)
 
     def going(self, run: str = "") -> list[str]:
         """The names of pods that have not ended."""

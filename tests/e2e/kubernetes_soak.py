@@ -59,9 +59,9 @@ class Disturber:
     def mend(self) -> None:
         """Give back what is away."""
         for node in self._lost:
-            self._stack.cluster.trouble("node-back", node=node)
+            self._stack.node_comes_back(node)
         self._lost.clear()
-        self._stack.cluster.clear_faults()
+        self._stack.clear_faults()
 
     def _worker(self, _: list[str]) -> str:
         self._stack.kill_worker()
@@ -70,13 +70,13 @@ class Disturber:
         return "worker killed"
 
     def _outage(self, _: list[str]) -> str:
-        self._stack.cluster.outage(self._chance.uniform(2, 12))
+        self._stack.outage(self._chance.uniform(2, 12))
         return "API away"
 
     def _errors(self, _: list[str]) -> str:
         kind = self._chance.choice(["answer", "close", "drop", "hang"])
         code = self._chance.choice([429, 500, 503])
-        self._stack.cluster.fault(kind=kind, code=code, times=self._chance.randint(1, 5))
+        self._stack.fault(kind=kind, code=code, times=self._chance.randint(1, 5))
         return f"API faulty: {kind}"
 
     def _pod(self, _: list[str]) -> str:
@@ -85,24 +85,24 @@ class Disturber:
             return "nothing"
         pod, how = self._chance.choice(pods), self._chance.choice(["oom", "evict", "delete"])
         if how == "delete":
-            self._stack.cluster.delete("Pod", pod)
+            self._stack.delete("Pod", pod)
         else:
-            self._stack.cluster.trouble(how, pod=pod)
+            self._stack.pod_dies(how, pod)
         return f"pod: {how}"
 
     def _job(self, _: list[str]) -> str:
         jobs = self._stack.jobs()
         if not jobs:
             return "nothing"
-        self._stack.cluster.delete("Job", self._chance.choice(jobs)["metadata"]["name"])
+        self._stack.delete("Job", self._chance.choice(jobs)["metadata"]["name"])
         return "Job deleted"
 
     def _node(self, _: list[str]) -> str:
         if self._lost:
-            self._stack.cluster.trouble("node-back", node=self._lost.pop())
+            self._stack.node_comes_back(self._lost.pop())
             return "node back"
-        node = self._chance.choice(self._stack.cluster.nodes())
-        self._stack.cluster.trouble("node-lost", node=node)
+        node = self._chance.choice(self._stack.nodes())
+        self._stack.lose_node(node, processes_go_on=self._chance.random() < 0.5)
         self._lost.append(node)
         return "node lost"
 

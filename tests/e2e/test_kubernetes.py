@@ -121,7 +121,7 @@ class TestEnds:
     def test_memory_that_runs_out_is_told(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 600})
         _runs(stack, run)
-        stack.cluster.trouble("oom", pod=stack.going(run)[0])
+        stack.pod_dies("oom", stack.going(run)[0])
 
         found = stack.end_of(run)
 
@@ -133,7 +133,7 @@ class TestEnds:
             checkpoint_uri="nas://data:/evicted",
         )  # fmt: skip
         wait_for(lambda: "step 3 " in _log(stack, run), 60, "the third step")
-        stack.cluster.trouble("evict", pod=stack.going(run)[0])
+        stack.pod_dies("evict", stack.going(run)[0])
         found = stack.end_of(run)
         assert "Evicted" in found["message"], found
 
@@ -150,7 +150,7 @@ class TestEnds:
     def test_a_deleted_job_ends_its_run(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 600})
         _runs(stack, run)
-        stack.cluster.delete("Job", stack.jobs(run)[0]["metadata"]["name"])
+        stack.delete("Job", stack.jobs(run)[0]["metadata"]["name"])
 
         found = stack.end_of(run)
 
@@ -186,7 +186,7 @@ class TestFaults:
     def test_a_cluster_that_is_away_for_a_while_costs_no_run(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 100})
         _runs(stack, run)
-        stack.cluster.outage(15)
+        stack.outage(15)
         waiting = stack.submit("steps", hyperparameters={"steps": 1})
 
         assert stack.end_of(run)["state"] == "COMPLETE"
