@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.cluster import job_rules
+from tests.cluster import job_decisions
 from tests.cluster.events import Teller
-from tests.cluster.job_rules import Tally, condition
+from tests.cluster.job_decisions import Tally, condition
 from tests.cluster.pod_status import merged
 from tests.cluster.store import Missing, Refusal, Store, now
 
@@ -77,7 +77,7 @@ class JobController:
         job = self._store.find("Job", pod["metadata"]["namespace"], owner["name"])
         if job is None or job["metadata"]["uid"] != owner["uid"]:
             return
-        self._count(job, self._ledger(job), job_rules.tally(pod), gone=True)
+        self._count(job, self._ledger(job), job_decisions.tally(pod), gone=True)
 
     def _ledger(self, job: Mapping[str, Any]) -> _Ledger:
         return self._ledgers.setdefault(job["metadata"]["uid"], _Ledger())
@@ -97,7 +97,7 @@ class JobController:
             self._forget_when_due(job)
             return
         pods = [
-            job_rules.tally(pod)
+            job_decisions.tally(pod)
             for pod in self._store.list("Pod", namespace)
             if (_owner(pod) or {}).get("uid") == job["metadata"]["uid"]
         ]
@@ -115,13 +115,13 @@ class JobController:
             ledger.succeeded[one.uid] = one.index
             ledger.failures = 0
             return
-        lost = gone or (one.deleting and not job_rules.replaces_late(job))
+        lost = gone or (one.deleting and not job_decisions.replaces_late(job))
         if one.phase != "Failed" and not lost:
             return
         if condition(job, *_ENDING, "Suspended"):
             action = "Ignore"
         else:
-            action, told = job_rules.policy_for(job, one.pod)
+            action, told = job_decisions.policy_for(job, one.pod)
             if action == "FailJob":
                 ledger.ended_by = ledger.ended_by or told
         ledger.failed[one.uid] = action
@@ -215,7 +215,7 @@ class _Look:
 
     def _is_complete(self) -> bool:
         wanted = self.spec.get("completions")
-        if job_rules.is_indexed(self.job):
+        if job_decisions.is_indexed(self.job):
             return len(self._indexes) >= (wanted or 0)
         if wanted is None:  # the first success ends a queue of work, when the others are done
             return bool(self.ledger.succeeded) and not self.active and not self.ending
@@ -234,7 +234,7 @@ class _Look:
             self._fail("BackoffLimitExceeded", "Job has reached the specified backoff limit")
         elif deadline is not None and _age(self.status["startTime"]) >= deadline:
             self._fail("DeadlineExceeded", "Job was active longer than specified deadline")
-        elif told := job_rules.succeeds(self.job, self._indexes):
+        elif told := job_decisions.succeeds(self.job, self._indexes):
             self._say("SuccessCriteriaMet", "SuccessPolicy", told)
         elif self._is_complete():
             told = "Reached expected number of succeeded pods"
@@ -282,7 +282,7 @@ class _Look:
             self.of._later(self.meta["namespace"], self.meta["name"], left)
             return
         for index in wanted:
-            pod = job_rules.new_pod(self.job, index)
+            pod = job_decisions.new_pod(self.job, index)
             try:
                 made = self.store.create("Pod", pod)
             except Refusal as refusal:
@@ -292,17 +292,17 @@ class _Look:
                 return
             name = made["metadata"]["name"]
             self.teller.tell(self.job, "SuccessfulCreate", f"Created pod: {name}")
-            self.active.append(job_rules.tally(made))
+            self.active.append(job_decisions.tally(made))
 
     def _wanted(self) -> list[int | None]:
         """The pods that are missing, by their indexes."""
         parallelism = self.spec.get("parallelism", 1)
         keeping = [*self.active]
-        if job_rules.replaces_late(self.job):
+        if job_decisions.replaces_late(self.job):
             keeping += self.ending
         room = parallelism - len(keeping)
         completions = self.spec.get("completions")
-        if job_rules.is_indexed(self.job):
+        if job_decisions.is_indexed(self.job):
             taken = {one.index for one in keeping} | self._indexes
             free = [index for index in range(completions or 0) if index not in taken]
             return list(free[: max(0, room)])
@@ -316,7 +316,7 @@ class _Look:
             "active": len(self.active),
             "ready": sum(one.ready for one in self.active),
             "terminating": len(self.ending),
-            "succeeded": len(self._indexes) if job_rules.is_indexed(self.job)
+            "succeeded": len(self._indexes) if job_decisions.is_indexed(self.job)
             else len(self.ledger.succeeded),
             "failed": self._failed,
             "uncountedTerminatedPods": {},
@@ -324,8 +324,8 @@ class _Look:
         for name in ("active", "succeeded", "failed"):
             if not self.status[name]:
                 del self.status[name]
-        if job_rules.is_indexed(self.job) and self._indexes:
-            self.status["completedIndexes"] = job_rules.written(self._indexes)
+        if job_decisions.is_indexed(self.job) and self._indexes:
+            self.status["completedIndexes"] = job_decisions.written(self._indexes)
         with contextlib.suppress(Missing):
             self.store.set_status("Job", self.meta["namespace"], self.meta["name"], self.status)
 
