@@ -107,7 +107,8 @@ class Container(ContainerState):
             if self.pod.stop.is_set():
                 return None
             first, then, message = problem
-            self.pod.tell("Failed", message, "Warning")
+            if first != "ErrImagePull":
+                self.pod.tell(first, message, "Warning")
             self.pod.tell("Failed", f"Error: {first}", "Warning")
             self._wait_for(first, message)
             await self.pod.pause(node.timing.tick)
@@ -132,8 +133,8 @@ class Container(ContainerState):
         except InvalidImageName as error:
             return None, ("InvalidImageName", "InvalidImageName", str(error))
         except PullError as error:
-            message = f'Failed to pull image "{name}": {error}'
-            return None, ("ErrImagePull", "ImagePullBackOff", message)
+            self.pod.tell("Failed", f'Failed to pull image "{name}": {error}', "Warning")
+            return None, ("ErrImagePull", "ImagePullBackOff", str(error))
         node.pulled.add(name)
         self.pod.tell(
             "Pulled",
@@ -217,7 +218,7 @@ class Container(ContainerState):
         """Run it once; its exit code."""
         self.container_id = f"containerd://{uuid.uuid4().hex}{uuid.uuid4().hex}"
         self.image_id = f"{self.image}@sha256:{uuid.uuid5(uuid.NAMESPACE_URL, self.image).hex * 2}"
-        self.pod.tell("Created", f"Container created: {self.name}")
+        self.pod.tell("Created", f"Created container: {self.name}")
         self._cause, self._code = "", None
         try:
             self.running = await Running.start(wanted)
@@ -228,7 +229,7 @@ class Container(ContainerState):
             return 128
         started = now()
         self.state = {"running": {"startedAt": started}}
-        self.pod.tell("Started", f"Container started: {self.name}")
+        self.pod.tell("Started", f"Started container {self.name}")
         if self.pod.killing:  # it was asked to end while it started
             self.end()
         elif self.pod.stop.is_set():

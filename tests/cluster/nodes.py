@@ -7,6 +7,7 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import pod_logs
 from tests.cluster.addresses import Addresses, entries, hosts
@@ -117,34 +118,38 @@ class Nodes:
         return kubelet.runs.get(found["metadata"]["uid"]) if kubelet else None
 
     async def logs(
-        self, namespace: str, name: str, container: str = "", part: Part | None = None
+        self, pod: Mapping[str, Any], container: str = "", options: Mapping[str, Any] | None = None
     ) -> AsyncIterator[bytes]:
         """What a container has said: its lines, each with its end.
 
+        Args:
+            pod: The Pod object.
+            container: May be left out where there is one only.
+            options: As a request for a log has them: follow, previous, timestamps, tailLines,
+                sinceSeconds, sinceTime.
+
         Raises:
-            Missing: There is no such pod.
             LogRefused: There is no such log, or its node cannot be reached.
         """
-        wanted = part or Part()
-        pod = self.store.read("Pod", namespace, name)
-        node = pod["spec"].get("nodeName", "")
+        part = Part.of(options or {})
+        name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
         if not node:
             raise LogRefused(400, f'pod "{name}" does not have a host assigned')
         kubelet = self.kubelets.get(node)
         if kubelet is None or not kubelet.online:
             raise LogRefused(
                 500,
-                f'Get "https://{node}:10250/containerLogs/{namespace}/{name}/{container}": dial '
-                f"tcp {node}:10250: connect: no route to host",
+                f'Get "https://{node}:10250/containerLogs/{pod["metadata"]["namespace"]}/{name}/'
+                f'{container}": dial tcp {node}:10250: connect: no route to host',
             )
         run = kubelet.runs.get(pod["metadata"]["uid"])
         if run is None:
             raise LogRefused(400, f'container "{container}" in pod "{name}" is not available')
         one = pod_logs.container_of(run, container)
-        path = pod_logs.file_of(run, one, wanted)
+        path = pod_logs.file_of(run, one, part)
         number = one.restarts
         async for line in pod_logs.lines(
-            path, wanted, lambda: kubelet.online and one.is_running and one.restarts == number
+            path, part, lambda: kubelet.online and one.is_running and one.restarts == number
         ):
             yield line
 

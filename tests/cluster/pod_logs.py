@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.containers import Container
 from tests.cluster.pod_run import PodRun
@@ -33,7 +34,18 @@ class Part:
     since_time: str = ""
     previous: bool = False
     timestamps: bool = False
-    limit_bytes: int | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Part:
+        """What a request's options ask for, by the names that the API gives them."""
+        return cls(
+            follow=bool(options.get("follow")),
+            tail=options.get("tailLines"),
+            since=options.get("sinceSeconds"),
+            since_time=options.get("sinceTime") or "",
+            previous=bool(options.get("previous")),
+            timestamps=bool(options.get("timestamps")),
+        )
 
 
 def container_of(run: PodRun, name: str) -> Container:
@@ -111,9 +123,7 @@ def _begin(part: Part) -> datetime | None:
 
 async def lines(path: Path, part: Part, goes_on: Callable[[], bool]) -> AsyncIterator[bytes]:
     """The wanted part of a log; while ``goes_on``, also what is added if it is followed."""
-    begin, left = _begin(part), part.limit_bytes
-    at = 0
-    first = True
+    begin, at, first = _begin(part), 0, True
     while True:
         more = part.follow and goes_on()  # asked before it is read, so that the last is read
         entries, at = _read(path, at)
@@ -123,13 +133,7 @@ async def lines(path: Path, part: Part, goes_on: Callable[[], bool]) -> AsyncIte
             entries = entries[-part.tail :] if part.tail > 0 else []
         first = False
         for entry in entries:
-            told = _told(entry, part.timestamps)
-            if left is not None:
-                told = told[:left]
-                left -= len(told)
-            yield told
-            if left == 0:
-                return
+            yield _told(entry, part.timestamps)
         if not more:
             return
         await asyncio.sleep(_LOOK)
