@@ -214,6 +214,12 @@ def build(spec):
     for one in wanted:
         if one["readonly"]:
             protect(one["place"], recursive=False)
+    for path in spec["held"]:  # which a volume may have covered
+        place = root.resolve(path)
+        if not os.path.exists(place):
+            os.makedirs(place)
+            bind(path, place)
+            protect(place)
     return root
 
 
