@@ -91,9 +91,9 @@ class Garbage:
                 left = [other for other in _owners(one) if other != reference]
                 self._store.patch(*place, {"metadata": {"ownerReferences": left or None}})
             self._unmark(key, ORPHAN)
-        elif _has(obj, FOREGROUND):
-            if not any(reference.get("blockOwnerDeletion") for _, _, reference in dependents):
-                self._unmark(key, FOREGROUND)
+        blocked = any(reference.get("blockOwnerDeletion") for _, _, reference in dependents)
+        if _has(obj, FOREGROUND) and not blocked:
+            self._unmark(key, FOREGROUND)
 
     def _unmark(self, key: Key, finalizer: str) -> None:
         had = self._store.objects[key]["metadata"].get("finalizers", ())

@@ -87,9 +87,22 @@ class Store:
             self.create("Namespace", {"metadata": {"name": name}})
 
     def create(
-        self, kind: str, obj: Mapping[str, Any], *, dry_run: bool = False, manager: str = ""
+        self,
+        kind: str,
+        obj: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+        strict: bool = True,
+        manager: str = "",
     ) -> Object:
-        """Adds an object; its kind's namespace is its own metadata's, "default" without.
+        """Adds an object, to the namespace of its metadata ("default" without one).
+
+        Args:
+            kind: Of `kinds.KINDS`.
+            obj: The object; its kind and apiVersion may be left out.
+            dry_run: Nothing is kept.
+            strict: An unknown field is refused; it is left out otherwise.
+            manager: Who is said to own what it has in managedFields; nobody without one.
 
         Raises:
             Refusal: It exists, its namespace does not, or it is not allowed.
@@ -115,13 +128,13 @@ class Store:
         key = _key(row, meta.get("namespace", ""), meta.get("name", ""))
         if row.namespaced:
             self._open_namespace(row, key)
-        new = admission.created(self, row, new)
+        new = admission.created(self, row, new, strict=strict)
         if key in self.objects:
             raise exists(row, key[2])
         new = admission.owned(row, {}, new, manager)
         if not dry_run:
             self._put("ADDED", key, new)
-            admission.settled(self, row, new)
+            admission.born(self, row, new)
         return copy.deepcopy(self.objects[key] if not dry_run else new)
 
     def _open_namespace(self, row: Kind, key: Key) -> None:
@@ -175,6 +188,7 @@ class Store:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        strict: bool = True,
         manager: str = "",
     ) -> Object:
         """Writes an object over the one of its name.
@@ -190,7 +204,12 @@ class Store:
         row = KINDS[kind]
         key = _key(row, meta.get("namespace"), meta.get("name", ""))
         return self._update(
-            key, copy.deepcopy(dict(obj)), subresource, dry_run=dry_run, manager=manager
+            key,
+            copy.deepcopy(dict(obj)),
+            subresource,
+            dry_run=dry_run,
+            strict=strict,
+            manager=manager,
         )
 
     def patch(
@@ -203,6 +222,7 @@ class Store:
         *,
         style: str = patching.MERGE,
         dry_run: bool = False,
+        strict: bool = True,
         manager: str = "",
     ) -> Object:
         """Changes an object; a JSON merge patch, unless `style` says another.
@@ -213,7 +233,7 @@ class Store:
         """
         key = _key(KINDS[kind], namespace, name)
         new = patching.patched(style, kind, copy.deepcopy(self._had(key)), changes)
-        return self._update(key, new, subresource, dry_run=dry_run, manager=manager)
+        return self._update(key, new, subresource, dry_run=dry_run, strict=strict, manager=manager)
 
     def set_status(
         self, kind: str, namespace: str | None, name: str, status: Mapping[str, Any]
@@ -222,6 +242,19 @@ class Store:
         key = _key(KINDS[kind], namespace, name)
         new = {**self._had(key), "status": dict(status)}
         return self._update(key, copy.deepcopy(new), "status")
+
+    def bind(self, namespace: str | None, name: str, node: str) -> Object:
+        """Puts a pod on a node: what a scheduler does, and nothing else can."""
+        key = _key(KINDS["Pod"], namespace, name)
+        old = self._had(key)
+        new = copy.deepcopy(old)
+        new["spec"]["nodeName"] = node
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
+        others = [
+            one for one in new["status"].get("conditions", ()) if one["type"] != "PodScheduled"
+        ]
+        new["status"]["conditions"] = [*others, scheduled]
+        return self.keep(key, old, new)
 
     def _had(self, key: Key) -> Object:
         found = self.objects.get(key)
@@ -236,11 +269,12 @@ class Store:
         subresource: str,
         *,
         dry_run: bool = False,
+        strict: bool = True,
         manager: str = "",
     ) -> Object:
         old, row = self._had(key), KINDS[key[0]]
         new = self.prepared(row, old, new, subresource)
-        new = admission.updated(self, row, old, new, subresource)
+        new = admission.updated(self, row, old, new, subresource, strict=strict)
         new = admission.owned(row, old, new, manager, subresource)
         return self.keep(key, old, new, dry_run=dry_run)
 
@@ -284,7 +318,9 @@ class Store:
             return copy.deepcopy(new)
         if _may_go(new):
             return copy.deepcopy(self._drop(key, new))
-        return copy.deepcopy(self._put("MODIFIED", key, new))
+        self._put("MODIFIED", key, new)
+        admission.settled(self, row, old, new)
+        return copy.deepcopy(new)
 
     def delete(
         self,
