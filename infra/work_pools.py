@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -14,7 +15,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, WorkPool
+from prefect.client.schemas.objects import TERMINAL_STATES, WorkerStatus, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -69,6 +70,38 @@ def local_template(home: Home) -> dict[str, Any]:
     command = shlex.join(forked.command(home, "prefect.engine"))
     template["variables"]["properties"]["command"]["default"] = command
     return template
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What Prefect knows of a pool.
+
+    Attributes:
+        name: The pool's name.
+        type: Its type; "" if there is no such pool.
+        paused: Whether somebody has paused it.
+        workers: How many workers of it have been heard lately.
+    """
+
+    name: str
+    type: str = ""
+    paused: bool = False
+    workers: int = 0
+
+
+async def look() -> list[Seen]:
+    """What Prefect knows of each pool of ours."""
+    async with get_client() as client:
+        return [await _look(client, name) for name in parts.POOLS]
+
+
+async def _look(client: PrefectClient, name: str) -> Seen:
+    pool = await _find(client, name)
+    if pool is None:
+        return Seen(name)
+    workers = await client.read_workers_for_work_pool(name)
+    heard = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+    return Seen(name, pool.type, pool.is_paused, heard)
 
 
 async def register(client: PrefectClient, home: Home, kind: Kind | None = None) -> list[str]:

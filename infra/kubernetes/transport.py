@@ -29,6 +29,8 @@ from infra.kubernetes.refusals import Asked, ClusterError, refusal, unreachable,
 Query = Mapping[str, str | int | None]
 _Fits = Callable[[bytes], bool]
 
+_LEAST = 1.0  # second of silence, which an attempt that is made at all may last
+
 # Told by TLS too, but no fault of certificates: the server dies in the middle of a handshake.
 _BROKEN_OFF = ("EOF", "timed out", "reset by peer")
 
@@ -133,7 +135,8 @@ class Transport:
             access = self._access
             answer = None
             try:
-                answer = self._once(access, request, patience)
+                left = max(_LEAST, ends - time.monotonic())
+                answer = self._once(access, request, patience, min(patience.silent_seconds, left))
                 problem = _problem(request.asked, access, answer, fits)
             except ClusterError as error:
                 problem = error
@@ -156,8 +159,10 @@ class Transport:
             if self._access is used:
                 self._access = accesses.connect(self._cluster)
 
-    def _once(self, access: Access, request: Request, patience: Patience) -> _Answer:
-        timeout = urllib3.Timeout(connect=patience.connect_seconds, read=patience.silent_seconds)
+    def _once(
+        self, access: Access, request: Request, patience: Patience, silent_seconds: float
+    ) -> _Answer:
+        timeout = urllib3.Timeout(connect=patience.connect_seconds, read=silent_seconds)
         with self._told(request.asked, access):
             response = self._send(access, request, timeout, whole=True)
             return _Answer(response.status, response.data, _seconds(response))

@@ -7,19 +7,15 @@ import inspect
 import json
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.cluster.controllers import Controllers
 from tests.cluster.garbage import Garbage
-from tests.cluster.images import Images
-from tests.cluster.kubelet import NodeShape
-from tests.cluster.nodes import Nodes
 from tests.cluster.rights import ADMIN, User
 from tests.cluster.server import Server
 from tests.cluster.store import Store
-from tests.cluster.troubles import Troubles
 
 _PATIENCE = 60
 T = TypeVar("T")
@@ -31,32 +27,21 @@ class Cluster:
     Args:
         folder: Of the kubeconfigs, and of what nodes keep.
         port: To listen on; 0 takes a free one.
-        nodes: Whether pods are run; without, they stay as they are.
-        images: What the nodes can pull.
-        shapes: The nodes at the start.
-        shares: Folders that NFS servers export, by ``server:path``.
+        nodes: Makes the nodes, of the store and a folder of their own; without it no pod is run,
+            and no Job makes any.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        port: int = 0,
-        nodes: bool = True,
-        images: Images | None = None,
-        shapes: Iterable[NodeShape] = (NodeShape("node-a"),),
-        shares: Mapping[str, Path] | None = None,
+        self, folder: Path, *, port: int = 0, nodes: Callable[[Store, Path], Any] | None = None
     ) -> None:
         self.folder = folder
-        self.images = images or Images()
         self.store = Store()
         self.server = Server(self.store)
         self.parts: dict[str, Any] = {"garbage": Garbage(self.store)}
-        if nodes:
-            made = Nodes(self.store, folder / "nodes", self.images, shapes, shares=shares)
-            self.parts |= {"controllers": Controllers(self.store), "nodes": made}
-            self.server.logs = made.logs
-            self.troubles = Troubles(self.store, made)
+        if nodes is not None:
+            self.parts["controllers"] = Controllers(self.store)
+            self.parts["nodes"] = nodes(self.store, folder / "nodes")
+            self.server.logs = self.parts["nodes"].logs
         self._port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cluster")

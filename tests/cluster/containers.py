@@ -92,9 +92,11 @@ class Container(ContainerState):
             "Always" if name.endswith(":latest") or ":" not in name.split("/")[-1]
             else "IfNotPresent"
         )  # fmt: skip
-        if name in node.pulled and policy != "Always" and name in node.images.table:
+        known = node.images.table.get(name)
+        # What needed a login is asked for again: the pod may not have it.
+        if known and not known.login and name in node.pulled and policy != "Always":
             self.pod.tell("Pulled", f'Container image "{name}" already present on machine')
-            return node.images.table[name]
+            return known
         delay = node.timing.back_off
         while not self.pod.stop.is_set():
             if policy == "Never":

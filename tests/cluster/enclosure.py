@@ -223,34 +223,34 @@ def build(spec):
     return root
 
 
-def _execute(spec, report):
-    environment = spec["env"]
-    if spec["workdir"] and not os.path.isdir(spec["workdir"]):
-        os.makedirs(spec["workdir"], exist_ok=True)
+def _execute(spec):
+    """Become the command; returns why that cannot be."""
+    command, environment = spec["command"], spec["env"]
+    os.makedirs(spec["workdir"] or "/", exist_ok=True)
     os.chdir(spec["workdir"] or "/")
     if spec["user"] is not None:
         os.setgroups(spec["groups"])
         os.setgid(spec["group"])
         os.setuid(spec["user"])
-        die_with(0)
+        die_with(0)  # a change of user forgets it
     os.setsid()
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them
         signal.signal(number, signal.SIG_DFL)
-    os.set_inheritable(report, False)
-    command = spec["command"]
+    name = command[0]
+    if "/" in name:
+        return _try(name, command, environment)
+    for folder in environment["PATH"].split(":"):
+        problem = _try(os.path.join(folder, name), command, environment)
+        if not problem.endswith("no such file or directory"):
+            return problem
+    return 'exec: "%s": executable file not found in $PATH' % name
+
+
+def _try(path, command, environment):
     try:
-        os.execvpe(command[0], command, environment)
-    except (FileNotFoundError, NotADirectoryError):
-        where = (
-            "no such file or directory"
-            if "/" in command[0]
-            else ("executable file not found in $PATH")
-        )
+        os.execve(path, command, environment)
     except OSError as error:
-        where = error.strerror.lower()
-    name = f'"{command[0]}"' if "/" not in command[0] else command[0]
-    os.write(report, f"E exec: {name}: {where}\n".encode())
-    os._exit(128)
+        return "exec %s: %s" % (path, error.strerror.lower())
 
 
 def run(spec, report):
@@ -261,7 +261,7 @@ def run(spec, report):
     try:
         root = build(spec)
     except OSError as error:
-        os.write(report, f"E mount {error.filename}: {error.strerror}\n".encode())
+        os.write(report, ("E mount %s: %s\n" % (error.filename, error.strerror)).encode())
         os._exit(128)
     name = spec["hostname"].encode()
     _call(_libc.sethostname(name, len(name)), "the name")
@@ -270,7 +270,13 @@ def run(spec, report):
         die_with(0)  # in its own eyes, the first process has no parent
         mount("proc", root.place("/proc"), "proc")
         root.enter()
-        _execute(spec, report)
+        os.set_inheritable(report, False)
+        try:
+            problem = _execute(spec)
+        except OSError as error:
+            problem = "%s: %s" % (error.filename or "the user", error.strerror)
+        os.write(report, b"E %s\n" % problem.encode())
+        os._exit(128)
     os.write(report, b"P %d\n" % child)
     os.close(report)
     # A service sends its signals to the command itself; nothing else may end this process.

@@ -278,12 +278,17 @@ class Kubelet:
         for pod in self.store.list("Pod", fields=f"spec.nodeName={self.name}"):
             self.take("ADDED", pod)
 
-    def assign(self, run: PodRun) -> bool:
-        """Give a pod's containers the devices that they ask for; whether there are so many."""
+    async def assign(self, run: PodRun) -> bool:
+        """Give a pod's containers the devices that they ask for; whether there are so many.
+
+        Those of pods that are ending are waited for.
+        """
         for one in run.every:
             for name, amount in requests(one.spec).items():
                 if name in _CORE or name not in self._free:
                     continue
+                while amount > len(self._free[name]) and self._some_end():
+                    await run.pause(0.02)
                 free = self._free[name]
                 if amount > len(free):
                     message = (
@@ -295,7 +300,10 @@ class Kubelet:
                     run.end(Ending("UnexpectedAdmissionError", f"Pod was rejected: {message}"), 0)
                     return False
                 one.devices[name] = [free.pop(0) for _ in range(int(amount))]
-        return True
+        return not run.stop.is_set()
+
+    def _some_end(self) -> bool:
+        return any(run.stop.is_set() and not run.over for run in self.runs.values())
 
     def release(self, run: PodRun) -> None:
         """Take a pod's devices back."""

@@ -127,7 +127,7 @@ class PodRun:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(seconds, self._too_late)
         try:
-            if self.kubelet.assign(self) and await self._set_up() and await self._start():
+            if await self.kubelet.assign(self) and await self._set_up() and await self._start():
                 await asyncio.gather(*(one.live() for one in self.mains))
             await self._retire()
         finally:

@@ -101,7 +101,7 @@ class Small:
         parts = [part async for part in self.nodes.logs(pod, container, options)]
         return b"".join(parts).decode()
 
-    async def told(self, name: str, script: str, /, **spec: Any) -> str:
+    async def told(self, name: str, script: str = "true", /, **spec: Any) -> str:
         """What a pod says that is made, and must succeed."""
         self.pod(name, script, **spec)
         status = await self.ended(name)

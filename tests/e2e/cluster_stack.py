@@ -23,9 +23,10 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.faults import Fault
 from tests.cluster.images import Image, Images
 from tests.cluster.kubelet import NodeShape
+from tests.cluster.nodes import Nodes
 from tests.cluster.rights import ADMIN
-from tests.cluster.store import Missing
-from tests.cluster.troubles import NotRunning
+from tests.cluster.store import Missing, Store
+from tests.cluster.troubles import NotRunning, Troubles
 from tests.e2e.stack import ALGORITHMS, Stack, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -53,17 +54,17 @@ class ClusterStack(Stack):
         self.data.mkdir()
         self._settings = settings
         self._worker: subprocess.Popen[bytes] | None = None
+        self.cluster = Cluster(self._place / "cluster", nodes=self._nodes)
+
+    def _nodes(self, store: Store, folder: Path) -> Nodes:
         path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
         image = Image(
-            env={"PATH": path, "PYTHONPATH": str(ROOT)},
-            holds=(str(ROOT), str(self.home)),
+            env={"PATH": path, "PYTHONPATH": str(ROOT)}, holds=(str(ROOT), str(self.home))
         )
-        self.cluster = Cluster(
-            self._place / "cluster",
-            images=Images({IMAGE: image}),
-            shapes=_SHAPES,
-            shares={"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data},
-        )
+        shares = {"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data}
+        made = Nodes(store, folder, Images({IMAGE: image}), _SHAPES, shares=shares)
+        self.troubles = Troubles(store, made)
+        return made
 
     @property
     def log(self) -> Path:
@@ -97,8 +98,7 @@ class ClusterStack(Stack):
 
     def pod_dies(self, how: str, pod: str) -> None:
         """Have a pod run out of memory (``oom``) or be evicted (``evict``)."""
-        troubles = self.cluster.troubles
-        does = {"oom": troubles.out_of_memory, "evict": troubles.evict}[how]
+        does = {"oom": self.troubles.out_of_memory, "evict": self.troubles.evict}[how]
         with contextlib.suppress(NotRunning):
             self.cluster.call(does, NAMESPACE, pod)
 
@@ -120,12 +120,11 @@ class ClusterStack(Stack):
 
     def lose_node(self, name: str, *, processes_go_on: bool = False) -> None:
         """Have a node fall silent: dead, or only out of reach."""
-        troubles = self.cluster.troubles
-        self.cluster.do(troubles.lose_node(name, processes_go_on=processes_go_on))
+        self.cluster.do(self.troubles.lose_node(name, processes_go_on=processes_go_on))
 
     def node_comes_back(self, name: str) -> None:
         """Have a lost node be there again."""
-        self.cluster.call(self.cluster.troubles.find_node, name)
+        self.cluster.call(self.troubles.find_node, name)
 
     def _cluster_file(self) -> Path:
         settings = {

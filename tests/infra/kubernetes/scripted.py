@@ -13,11 +13,32 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.transport import Patience
+
+QUICK = Patience(
+    attempts=3,
+    seconds=20.0,
+    connect_seconds=5.0,
+    silent_seconds=5.0,
+    first_wait=0.001,
+    longest_wait=0.002,
+)
+
+
+def refused(call: Callable[[], object]) -> ClusterError:
+    """The error that a call raises; none of these tests' secrets is in it."""
+    with pytest.raises(ClusterError) as caught:
+        call()
+    assert "canary" not in str(caught.value)
+    return caught.value
 
 
 @dataclass

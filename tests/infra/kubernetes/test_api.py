@@ -1,69 +1,21 @@
 from __future__ import annotations
 
-import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from infra.kubernetes.api import KINDS, Api, Patience
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api import KINDS, Api
 from tests.infra.kubernetes.scripted import (
     Answer,
-    Asked,
     ScriptedServer,
-    certificate,
-    kubeconfig,
+    refused,
     status,
 )
 
-_QUICK = Patience(
-    attempts=3,
-    seconds=20.0,
-    connect_seconds=5.0,
-    silent_seconds=5.0,
-    first_wait=0.001,
-    longest_wait=0.002,
-)
-_SILENT = Patience(attempts=2, seconds=20.0, silent_seconds=0.05, first_wait=0.001)
 _JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "my-run"}, "spec": {}}
-_OVERLOADED = status(500, "InternalError", "etcdserver: request timed out")
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer(Answer(body={})) as made:
-        yield made
-
-
-@pytest.fixture
-def connect(
-    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Api]:
-    file = kubeconfig(tmp_path / "config", server.url)
-    monkeypatch.setenv("KUBECONFIG", str(file))
-
-    def made(patience: Patience = _QUICK, **cluster: Any) -> Api:
-        return Api.connect(Cluster(**cluster), patience=patience)
-
-    return made
-
-
-@pytest.fixture
-def api(connect: Callable[..., Api]) -> Api:
-    return connect()
-
-
-def _refused(call: Callable[[], object]) -> ClusterError:
-    with pytest.raises(ClusterError) as caught:
-        call()
-    assert "canary" not in str(caught.value)
-    return caught.value
 
 
 def test_the_package_is_read_only_when_a_cluster_is_reached() -> None:
@@ -115,19 +67,19 @@ class TestWrite:
     def test_what_we_do_not_make(
         self, server: ScriptedServer, api: Api, manifest: dict[str, Any]
     ) -> None:
-        assert _refused(lambda: api.create(manifest)).code == "ManifestRefused"
+        assert refused(lambda: api.create(manifest)).code == "ManifestRefused"
         assert server.asked == []
 
     def test_one_that_is_there(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [status(409, "AlreadyExists", 'jobs.batch "my-run" already exists')]
 
-        assert _refused(lambda: api.create(_JOB)).code == "Conflict"
+        assert refused(lambda: api.create(_JOB)).code == "Conflict"
         assert len(server.asked) == 1
 
     def test_a_namespace_that_is_not_there(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [status(404, "NotFound", 'namespaces "runs" not found')]
 
-        assert _refused(lambda: api.create(_JOB)).code == "NamespaceMissing"
+        assert refused(lambda: api.create(_JOB)).code == "NamespaceMissing"
 
     def test_quota_of_two_at_once_is_asked_again(self, server: ScriptedServer, api: Api) -> None:
         message = 'Operation cannot be fulfilled on resourcequotas "gpus": it has been modified'
@@ -175,7 +127,7 @@ class TestWrite:
         server.answers = [status(409, "Conflict", message)]
 
         assert not api.delete("Job", "my-run", uid="u")
-        assert _refused(lambda: api.delete("Job", "my-run")).code == "Conflict"
+        assert refused(lambda: api.delete("Job", "my-run")).code == "Conflict"
 
 
 class TestRead:
@@ -192,7 +144,7 @@ class TestRead:
             status(404, "NotFound", "the server could not find the requested resource")
         ]
 
-        assert _refused(lambda: api.read("Job", "x")).code == "KindUnknown"
+        assert refused(lambda: api.read("Job", "x")).code == "KindUnknown"
 
     def test_all_pages(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [
@@ -282,8 +234,8 @@ class TestLogs:
     def test_one_that_is_forbidden(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [status(403, "Forbidden", 'User "a" cannot get resource "pods/log"')]
 
-        assert _refused(lambda: api.log("p")).code == "Forbidden"
-        assert _refused(lambda: list(api.follow_log("p"))).code == "Forbidden"
+        assert refused(lambda: api.log("p")).code == "Forbidden"
+        assert refused(lambda: list(api.follow_log("p"))).code == "Forbidden"
 
     def test_lines_as_they_come(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [Answer(chunks=[b"one\ntw", b"o\n\n\xc3", b"\xa9\nrest"])]
@@ -302,7 +254,7 @@ class TestLogs:
         lines = api.follow_log("p")
 
         assert next(lines) == "one"
-        assert _refused(lambda: next(lines)).transient
+        assert refused(lambda: next(lines)).transient
 
     def test_none_yet(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [status(400, "BadRequest", "waiting to start")]
@@ -317,209 +269,6 @@ class TestLogs:
         lines.close()  # type: ignore[attr-defined]
         server.answers = [Answer(body={"gitVersion": "v1"})]
         assert api.version() == "v1"
-
-
-class TestTrouble:
-    @pytest.mark.parametrize(
-        "trouble",
-        [
-            _OVERLOADED,
-            status(429, "TooManyRequests", "too many requests"),
-            Answer(503, b"<html>starting</html>"),
-            Answer(200, b"<html>sign in</html>"),
-            Answer(200, b"[1]"),
-            Answer(200, b'{"items": [', cut=True),
-        ],
-    )
-    def test_it_passes(self, server: ScriptedServer, api: Api, trouble: Answer) -> None:
-        server.answers = [trouble, trouble, Answer(body={"gitVersion": "v1"})]
-
-        assert api.version() == "v1"
-        assert len(server.asked) == 3
-
-    @pytest.mark.parametrize("trouble", [_OVERLOADED, Answer(200, b"<html>sign in</html>")])
-    def test_it_lasts(self, server: ScriptedServer, api: Api, trouble: Answer) -> None:
-        server.answers = [trouble]
-
-        found = _refused(api.version)
-
-        assert found.code == "ApiUnreachable"
-        assert found.transient
-        assert len(server.asked) == 3
-
-    def test_what_is_written_is_written_again(self, server: ScriptedServer, api: Api) -> None:
-        server.answers = [_OVERLOADED, Answer(201, _JOB)]
-
-        api.create(_JOB)
-
-        assert [asked.body for asked in server.asked] == [_JOB, _JOB]
-
-    def test_a_refusal_is_not_asked_again(self, server: ScriptedServer, api: Api) -> None:
-        server.answers = [status(422, "Invalid", "spec: Required value")]
-
-        assert _refused(lambda: api.create(_JOB)).code == "ManifestRefused"
-        assert len(server.asked) == 1
-
-    def test_a_silent_server(self, server: ScriptedServer, connect: Callable[..., Api]) -> None:
-        server.answers = [Answer(hangs=True)]
-
-        found = _refused(connect(_SILENT).version)
-
-        assert found.code == "ApiUnreachable"
-        assert "silent" in found.message
-        assert len(server.asked) == 2
-
-    def test_nobody_listens(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with ScriptedServer(Answer()) as gone:
-            url = gone.url
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", url)))
-
-        found = _refused(Api.connect(Cluster(), patience=_QUICK).version)
-
-        assert found.code == "ApiUnreachable"
-        assert "refused" in found.message
-        assert url in found.message
-
-    def test_many_threads_at_once(self, server: ScriptedServer, api: Api) -> None:
-        server.answers = [Answer(body={"gitVersion": "v1"})]
-        found: list[str] = []
-        threads = [threading.Thread(target=lambda: found.append(api.version())) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-
-        assert found == ["v1"] * 16
-
-
-class TestPatience:
-    def test_waits_grow_to_a_limit_and_differ(self) -> None:
-        patience = Patience(first_wait=1.0, longest_wait=4.0)
-
-        waits = [[patience.wait(attempt, 0.0) for _ in range(50)] for attempt in range(1, 6)]
-
-        for found, most in zip(waits, [1, 2, 4, 4, 4], strict=True):
-            assert all(most / 2 <= wait <= most for wait in found)
-            assert len(set(found)) > 1
-
-    @pytest.mark.parametrize(("said", "waited"), [(3.0, 3.0), (60.0, 4.0)])
-    def test_the_server_says_when(self, said: float, waited: float) -> None:
-        assert Patience(first_wait=1.0, longest_wait=4.0).wait(1, said) == waited
-
-    def test_retry_after_is_heeded(
-        self, server: ScriptedServer, connect: Callable[..., Api]
-    ) -> None:
-        busy = status(429, "TooManyRequests", "too many requests")
-        busy.headers["retry-after"] = "7"
-        server.answers = [busy]
-        # 7 s would end after the 5 s that there are: it is not asked again.
-        patience = Patience(seconds=5.0, first_wait=0.001)
-
-        assert _refused(connect(patience).version).transient
-        assert len(server.asked) == 1
-
-    def test_a_date_is_not_waited_for(self, server: ScriptedServer, api: Api) -> None:
-        busy = status(429, "TooManyRequests", "too many requests")
-        busy.headers["retry-after"] = "Wed, 21 Oct 2099 07:28:00 GMT"
-        server.answers = [busy, Answer(body={"gitVersion": "v1"})]
-
-        assert api.version() == "v1"
-
-
-def _guarded(token: str) -> Callable[[Asked], Answer]:
-    def answer(asked: Asked) -> Answer:
-        if asked.headers.get("authorization") == f"Bearer {token}":
-            return Answer(body={"gitVersion": "v1"})
-        return status(401, "Unauthorized", "Unauthorized")
-
-    return answer
-
-
-class TestCredentials:
-    def test_a_token_that_is_replaced_is_read_anew(
-        self, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        token = tmp_path / "token"
-        token.write_text("canary-first")
-        file = kubeconfig(tmp_path / "config", server.url, user={"tokenFile": "token"})
-        monkeypatch.setenv("KUBECONFIG", str(file))
-        server.answers = [_guarded("canary-second")]
-        api = Api.connect(Cluster(), patience=_QUICK)
-
-        assert _refused(api.version).code == "Unauthorized"
-        token.write_text("canary-second")
-        assert api.version() == "v1"
-
-    def test_one_that_is_no_good(self, server: ScriptedServer, api: Api) -> None:
-        server.answers = [_guarded("canary-other")]
-
-        assert _refused(api.version).code == "Unauthorized"
-        assert len(server.asked) == 2
-
-
-class TestTls:
-    @pytest.fixture
-    def secured(self, tmp_path: Path) -> Iterator[ScriptedServer]:
-        certificate(tmp_path / "server")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-        made = ScriptedServer(Answer(body={"gitVersion": "v1"}))
-        made.secure(context)
-        with made:
-            yield made
-
-    @pytest.mark.parametrize(
-        ("authority", "code"),
-        [
-            ("server.crt", ""),
-            ("other.crt", "CertificateInvalid"),
-            ("no.crt", "CertificateInvalid"),
-        ],
-    )
-    def test_the_authority_that_is_named(
-        self,
-        secured: ScriptedServer,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        authority: str,
-        code: str,
-    ) -> None:
-        certificate(tmp_path / "other")
-        (tmp_path / "no.crt").write_text("canary")
-        file = kubeconfig(tmp_path / "config", secured.url, **{"certificate-authority": authority})
-        monkeypatch.setenv("KUBECONFIG", str(file))
-        api = Api.connect(Cluster(), patience=_QUICK)
-
-        if code:
-            found = _refused(api.version)
-            assert found.code == code
-            assert not found.transient
-            assert secured.url in found.message
-        else:
-            assert api.version() == "v1"
-
-    def test_one_that_is_replaced(
-        self, secured: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        certificate(tmp_path / "other")
-        authority = tmp_path / "authority.crt"
-        authority.write_bytes((tmp_path / "other.crt").read_bytes())
-        file = kubeconfig(
-            tmp_path / "config", secured.url, **{"certificate-authority": str(authority)}
-        )
-        monkeypatch.setenv("KUBECONFIG", str(file))
-        api = Api.connect(Cluster(), patience=_QUICK)
-        authority.write_bytes((tmp_path / "server.crt").read_bytes())
-
-        assert api.version() == "v1"
-
-    def test_no_tls_where_it_is_expected(
-        self, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        url = server.url.replace("http://", "https://")
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", url)))
-
-        assert _refused(Api.connect(Cluster(), patience=_QUICK).version).message
 
 
 def test_every_kind_has_a_path() -> None:

@@ -157,3 +157,11 @@ def test_no_secret_is_kept_or_told(tmp_path: Path, text: str) -> None:
 
 def test_every_field_is_described() -> None:
     assert all(field.description for field in Cluster.model_fields.values())
+
+
+def test_the_docs_tell_every_field_and_give_a_good_example(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/cluster-settings.md").read_text()
+
+    assert [name for name in Cluster.model_fields if f"`{name}`" not in text] == []
+    example = text.split("```yaml\n")[1].split("```")[0]
+    assert _load(tmp_path, example).nas["datasets"].claim == "datasets"
