@@ -151,3 +151,12 @@ class TestNodesApart:
             resources.check(Resources(**asked, nodes=200), "train.py", home, Settings(gpus="none"))
 
         assert raised.value.code == code
+
+
+def test_a_pods_room_was_given_by_the_cluster(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Resources(data_storage_gib=1e9, boot_storage_gib=1e9)
+    with monkeypatch.context() as pod:
+        pod.setenv("MODELYARD_POD_UID", "u")
+        resources.check(asked, "train.py", home, Settings(gpus="none"))
+    with pytest.raises(ModelyardError):
+        resources.check(asked, "train.py", home, Settings(gpus="none"))
