@@ -205,5 +205,5 @@ def test_a_run_on_another_machine_is_drawn_as_it_was_uploaded(
 
     assert 'data-path="add"' in page
     assert "It has not begun yet." not in page
-    world.exist(ran("add"), pipeline="/home/somebody/deleted.yaml")
+    world.exist(ran("add"), pipeline="/data/deleted.yaml")
     assert "It has not begun yet." in client.get(f"/runs/{RUN}").text
