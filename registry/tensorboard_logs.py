@@ -1,4 +1,4 @@
-"""TensorBoard logs among the artifacts of MLflow runs: of runs whose folder went with their pod."""
+"""TensorBoard logs among artifacts in MLflow: of runs whose folder went with their pod."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from registry import runs, tracking
-from tuning.event_files import FILES
 
 ARTIFACTS = "tensorboard"
 
@@ -22,7 +21,7 @@ def keep(mlflow_run_id: str, folder: Path, warn: Callable[[str], object]) -> Non
         folder: What TensorBoard would read; it need not be there.
         warn: Told why they were not kept: a run does not fail for that.
     """
-    if not any(folder.rglob(FILES)):
+    if not any(path.is_file() for path in folder.rglob("*")):
         return
     try:
         tracking.client().log_artifacts(mlflow_run_id, str(folder), ARTIFACTS)

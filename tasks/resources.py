@@ -171,7 +171,8 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
         store(f"nas://{mount}:/")
     _check_processes(resources)
     gpus.check(wanted, configured, allow_cpu=resources.allow_cpu)
-    _check_room(resources, home)
+    if not site.in_pod():  # which the cluster has given the room; its file system takes some
+        _check_room(resources, home)
 
 
 def _check_processes(resources: Resources) -> None:

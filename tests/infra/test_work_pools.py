@@ -101,6 +101,17 @@ def test_a_clusters_pool_stays_one_unless_that_is_asked_for(prefect: Prefect, ho
     assert _types(prefect) == {PROCESS_TYPE}
 
 
+def test_somebody_elses_pool_is_left_alone(prefect: Prefect, home: Home) -> None:
+    _register(prefect, home)
+    theirs = SimpleNamespace(name="gpu", type="docker", base_job_template={})
+    prefect.pools["gpu"] = theirs
+    prefect.written.clear()
+    _register(prefect, home)
+
+    assert prefect.pools["gpu"] is theirs
+    assert prefect.written == []
+
+
 @pytest.mark.parametrize("kind", [None, "local", "kubernetes"])
 def test_a_template_is_brought_up_to_date(prefect: Prefect, home: Home, kind: Kind | None) -> None:
     _register(prefect, home, kind)

@@ -196,7 +196,9 @@ class TestRefusal:
 
         assert without is not None
         assert without.code == "NodesLackGpu"
-        assert placement.refusal(self._asked(instance_type="gpu.t4", allow_cpu=True), there) is None
+        assert (
+            placement.refusal(self._asked(instance_type="gpu.t4", allow_cpu=True), there) is None
+        )
 
     def test_unless_it_is_too_large_all_the_same(self) -> None:
         there = Capacity(nodes=(self.NODE,))
