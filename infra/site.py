@@ -21,6 +21,7 @@ from infra.storage import Store
 
 T = TypeVar("T")
 
+POD_VARIABLE = "MODELYARD_POD_UID"
 NODES_VARIABLE = "MODELYARD_NODES"  # in a pod: how many of them its run has
 MOUNTS = PurePosixPath("/nas")  # where a cluster's machines have the folder of a NAS, by its id
 _NAS = re.compile(r"nas://([^/:@]+)(?::(/.*)?)?", re.DOTALL | re.IGNORECASE)
@@ -47,6 +48,11 @@ def elsewhere() -> Iterator[None]:
 def is_elsewhere() -> bool:
     """Whether what is checked now runs on other machines."""
     return _elsewhere.get()
+
+
+def in_pod(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is a cluster's pod, so that its image is the one that was asked for."""
+    return bool(environment.get(POD_VARIABLE))
 
 
 def nodes_apart(environment: Mapping[str, str] = os.environ) -> bool:

@@ -124,7 +124,9 @@ def list_all(
     tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
     over = {str(run.id) for run in tuned if run.state and run.state.is_final()}
     more = tunings.summaries({str(run.id): run_views.mlflow_run_id(run) for run in tuned}, over)
-    return [{**run_views.row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs]
+    return [
+        {**run_views.row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs
+    ]
 
 
 @dataclass(frozen=True)

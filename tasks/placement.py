@@ -90,9 +90,7 @@ def refusal(wanted: Asked, there: Capacity) -> ClusterError | None:
     """
     found = capacity.refusal(wanted.placement, wanted.type_name, there)
     if found and found.code == "NodesLackGpu" and wanted.placement.allow_cpu:
-        without = replace(
-            wanted.placement, shape=capacity.without_gpus(wanted.placement.shape)
-        )
+        without = replace(wanted.placement, shape=capacity.without_gpus(wanted.placement.shape))
         return capacity.refusal(without, wanted.type_name, there)
     return found
 

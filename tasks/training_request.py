@@ -20,7 +20,6 @@ from infra import site, storage
 from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
 from infra.settings import Settings
-from infra.storage import Store
 from infra.texts import is_storable
 from registry import names
 from tasks import provided, resources
@@ -155,7 +154,7 @@ def check(training: Training, home: Home, settings: Settings) -> None:
     resources.check(training.resources, training.algorithm.entry_point, home, settings)
     _check_found(training.datasets)
     begin = training.checkpoint_input_uri
-    if begin and site.ask(begin, Store.exists) is False:
+    if begin and site.ask(begin, lambda there: there.exists()) is False:
         raise BadInputError(
             f"checkpoint_input_uri: there is nothing at {begin}.",
             "Check the path.",
@@ -163,7 +162,7 @@ def check(training: Training, home: Home, settings: Settings) -> None:
         )
     for uri in (training.checkpoint_uri, training.output_uri, training.logs.uri):
         if uri:
-            site.ask(uri, Store.check_writable)
+            site.ask(uri, lambda there: there.check_writable())
     if not site.is_elsewhere():
         _check_room(home, settings)
 
@@ -248,7 +247,7 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             "algorithm.provided.",
             code="AlgorithmMissing",
         )
-    if site.ask(algorithm.uri, Store.is_directory) is False:
+    if site.ask(algorithm.uri, lambda there: there.is_directory()) is False:
         raise BadInputError(
             f"algorithm.uri: there is no directory at {algorithm.uri}.",
             "Check the path.",
@@ -341,7 +340,7 @@ def _check_datasets(datasets: list[Dataset]) -> None:
 
 def _check_found(datasets: list[Dataset]) -> None:
     for dataset in datasets:
-        if site.ask(dataset.uri, Store.exists) is False:
+        if site.ask(dataset.uri, lambda there: there.exists()) is False:
             raise BadInputError(
                 f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
                 "Check its uri.",

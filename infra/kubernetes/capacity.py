@@ -7,11 +7,12 @@ pure: they refuse only what can never be, with the numbers, and tell what a run 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from infra.instance_types import InstanceType
+from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.manifests import devices, disk_gib
 from infra.kubernetes.quantities import GIB, cores, number
@@ -81,14 +82,7 @@ class Capacity(_Model):
     tolerations: tuple[dict[str, Any], ...] = ()
 
 
-class Lister(Protocol):
-    """The part of ``infra.kubernetes.api.Api`` that is used here."""
-
-    def list(self, kind: str) -> list[dict[str, Any]]:
-        """All objects of a kind."""
-
-
-def read(api: Lister, cluster: Cluster, types: Mapping[str, InstanceType]) -> Capacity:
+def read(api: Api, cluster: Cluster, types: Mapping[str, InstanceType]) -> Capacity:
     """Ask the cluster what it can give.
 
     Args:
@@ -115,7 +109,7 @@ def read(api: Lister, cluster: Cluster, types: Mapping[str, InstanceType]) -> Ca
     )
 
 
-def _allowed(api: Lister, kind: str) -> list[dict[str, Any]] | None:
+def _allowed(api: Api, kind: str) -> list[dict[str, Any]] | None:
     try:
         return api.list(kind)
     except ClusterError as error:
@@ -304,14 +298,14 @@ def _admits(node: Node, shape: InstanceType, capacity: Capacity) -> bool:
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
+    """By the rules of "Taints and Tolerations" in Kubernetes' documentation."""
     if toleration.get("effect", "") not in ("", taint.effect):
         return False
     exists = toleration.get("operator", "Equal") == "Exists"
-    if not toleration.get("key"):
+    key: str = toleration.get("key", "")
+    if not key:
         return exists
-    return bool(toleration["key"] == taint.key) and (
-        exists or toleration.get("value", "") == taint.value
-    )
+    return key == taint.key and (exists or toleration.get("value", "") == taint.value)
 
 
 def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[Node]) -> ClusterError:

@@ -153,6 +153,9 @@ class Cluster(_Model):
     )
     priority_class: _NameOrNone = Field("", description="Of the pods.")
     most_gpus: int | None = Field(None, ge=0, description="Of one run, in all its nodes.")
+    nodes_may_come: bool = Field(
+        False, description="Nodes are made as pods ask for them: those there set no bound."
+    )
     storage_class: _NameOrNone = Field(
         "", description="Data storage is a volume of it; without, room on the node's own disk."
     )

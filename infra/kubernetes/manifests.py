@@ -88,7 +88,7 @@ def _name(wanted: Wanted) -> str:
 
 def _described(wanted: Wanted) -> Plain:
     described: Plain = {"labels": names.labels(wanted)}
-    if annotations := names.annotations(wanted):
+    if annotations := names.whole_names(wanted):
         described["annotations"] = annotations
     return described
 
@@ -203,8 +203,15 @@ def _home(wanted: Wanted, cluster: Cluster) -> Mounted:
 
 
 def _env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
-    """The variables of the container: the cluster's, the run's, and those that are fixed."""
-    given = [pods.value(name, text) for name, text in sorted(wanted.env.items())]
+    """The variables of the container: the cluster's, the run's, and those that are fixed.
+
+    One that the cluster takes from a Secret stays that, whatever the run says.
+    """
+    given = [
+        pods.value(name, text)
+        for name, text in sorted(wanted.env.items())
+        if name not in cluster.secret_env
+    ]
     # HOME, too: the image's user may be another one, and caches want a folder to write to.
     home = [pods.value("HOME", pods.HOME)]
     return pods.merged_env(home, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))

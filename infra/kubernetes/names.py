@@ -76,7 +76,7 @@ def selector(wanted: Wanted) -> dict[str, str]:
     return {FLOW_RUN: wanted.flow_run_id, ATTEMPT: str(wanted.attempt), PART: wanted.part}
 
 
-def annotations(wanted: Wanted) -> dict[str, str]:
+def whole_names(wanted: Wanted) -> dict[str, str]:
     """What people call the run, its experiment and its slot, whole."""
     values = {RUN: wanted.run_name, EXPERIMENT: wanted.experiment, SLOT: wanted.slot}
     return {name: _whole(value) for name, value in values.items() if value}

@@ -100,7 +100,9 @@ _UNREACHABLE = _Meaning(
     "ApiUnreachable", "Try again later; if it lasts, look after the cluster's control plane."
 )
 _KIND_UNKNOWN = _Meaning(
-    "KindUnknown", "The server is too old for it or has it switched off: see modelyard doctor."
+    "KindUnknown",
+    "Either the address in the kubeconfig is not that of an API server, or the server is too old "
+    "for it or has it switched off.",
 )
 _OTHER = _Meaning("Cluster", "")
 
@@ -118,7 +120,7 @@ _MEANINGS: tuple[tuple[int, re.Pattern[str], _Meaning], ...] = tuple(
         (403, r" is forbidden: |denied the request", _ADMISSION),
         (403, "", _FORBIDDEN),
         (404, r'^namespaces "[^"]*" not found', _NAMESPACE_MISSING),
-        (404, r"could not find the requested resource|page not found", _KIND_UNKNOWN),
+        (404, r"could not find the requested resource", _KIND_UNKNOWN),
         (405, "", _KIND_UNKNOWN),
         (409, r"cannot be fulfilled on resourcequotas", _UNREACHABLE),  # two at once: once more
         (409, "", _CONFLICT),
@@ -149,14 +151,9 @@ def refusal(asked: Asked, http_status: int, body: bytes) -> ClusterError:
     """
     status = status_of(body)
     said = str(status.get("message") or "").strip()
-    meaning = next(
-        (
-            meaning
-            for wanted, pattern, meaning in _MEANINGS
-            if wanted == http_status and pattern.search(said)
-        ),
-        _OTHER,
-    )
+    meaning = _meaning(http_status, said)
+    if http_status == 404 and not status:  # a path that the server does not serve
+        meaning = _KIND_UNKNOWN
     sentence = f"The cluster did not {asked}: {_told(said, status) or f'HTTP {http_status}'}"
     return ClusterError(
         sentence if sentence.endswith(".") else f"{sentence}.",
@@ -167,6 +164,13 @@ def refusal(asked: Asked, http_status: int, body: bytes) -> ClusterError:
         transient=meaning is _UNREACHABLE,
         status=http_status,
     )
+
+
+def _meaning(http_status: int, said: str) -> _Meaning:
+    for wanted, pattern, meaning in _MEANINGS:
+        if wanted == http_status and pattern.search(said):
+            return meaning
+    return _OTHER
 
 
 def _told(said: str, status: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ from infra import site
 from infra.errors import BadInputError
 from infra.home import Home
 from infra.settings import Settings
-from infra.storage import Store
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.pipeline import Pipeline
@@ -120,7 +119,7 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
         resources.check(request.resources.on_one_machine(), "", home, settings)
     _check_mounts(request.mounts)
     if request.logs.uri:
-        site.ask(request.logs.uri, Store.check_writable)
+        site.ask(request.logs.uri, lambda there: there.check_writable())
     arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
 
 
@@ -153,7 +152,7 @@ def _check_mounts(mounts: Sequence[NasMount]) -> None:
                 "Write nas://ID:/path.",
                 code="MountInvalid",
             )
-        if site.ask(one.uri, Store.is_directory) is False:
+        if site.ask(one.uri, lambda there: there.is_directory()) is False:
             raise BadInputError(
                 f"The mount {one.name}: there is no folder {one.uri}.", "Check the path.",
                 code="MountInvalid",

@@ -385,15 +385,18 @@ class TestOutput:
     def test_a_model_that_waits_is_kept_and_said(self, place: Workplace) -> None:
         place.model.mkdir(parents=True)
         error = DiskFullError("Full.", "Make room.")
-        assert training.kept(error, place).hint == "Make room."
+        assert training.kept(error, place, lasts=True).hint == "Make room."
 
         place.finished.touch()
         place.clear()
 
         assert place.model.exists()
-        assert str(place.model) in training.kept(error, place).hint
+        assert str(place.model) in training.kept(error, place, lasts=True).hint
         place.mark_published()
-        assert training.kept(DiskFullError("Full.", "Make room."), place).hint == "Make room."
+        assert (
+            training.kept(DiskFullError("Full.", "Make room."), place, lasts=True).hint
+            == "Make room."
+        )
         place.clear()
         assert not place.model.exists()
 
