@@ -123,4 +123,4 @@ def log_of(run: FlowRun) -> list[str]:
 
 
 def _logs(client: SyncPrefectClient, run: FlowRun) -> list[Any]:
-    return client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])), limit=200)
+    return client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])), 200, 0)
