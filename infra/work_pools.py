@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -14,7 +15,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, WorkPool
+from prefect.client.schemas.objects import TERMINAL_STATES, WorkerStatus, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -71,6 +72,38 @@ def local_template(home: Home) -> dict[str, Any]:
     return template
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What Prefect knows of a pool.
+
+    Attributes:
+        name: The pool's name.
+        type: Its type; "" if there is no such pool.
+        paused: Whether somebody has paused it.
+        workers: How many workers of it have been heard lately.
+    """
+
+    name: str
+    type: str = ""
+    paused: bool = False
+    workers: int = 0
+
+
+async def look() -> list[Seen]:
+    """What Prefect knows of each pool of ours."""
+    async with get_client() as client:
+        return [await _look(client, name) for name in parts.POOLS]
+
+
+async def _look(client: PrefectClient, name: str) -> Seen:
+    pool = await _find(client, name)
+    if pool is None:
+        return Seen(name)
+    workers = await client.read_workers_for_work_pool(name)
+    heard = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+    return Seen(name, pool.type, pool.is_paused, heard)
+
+
 async def register(client: PrefectClient, home: Home, kind: Kind | None = None) -> list[str]:
     """Make the pools, or bring them up to date; their names. Twice is no change.
 
@@ -115,9 +148,7 @@ async def _find(client: PrefectClient, name: str) -> WorkPool | None:
         return None
 
 
-async def _create(
-    client: PrefectClient, name: str, kind: str, template: dict[str, Any]
-) -> None:
+async def _create(client: PrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
     await client.create_work_pool(
         WorkPoolCreate(
             name=name,
@@ -147,9 +178,7 @@ async def _check_idle(client: PrefectClient, pool: WorkPool, kind: str) -> None:
         )
 
 
-async def _replace(
-    client: PrefectClient, name: str, kind: str, template: dict[str, Any]
-) -> None:
+async def _replace(client: PrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
     """Make a pool anew with another type, which Prefect cannot change; its deployments keep it."""
     deployments = await _deployments(client, name)
     await client.delete_work_pool(name)
