@@ -66,6 +66,8 @@ class Capacity(_Model):
     Attributes:
         quotas: Those of the namespace; None if the account may not list them.
         nodes: One for each kind of node; None if the account may not list nodes.
+        labels: The labels of nodes that were looked at. Of a shape that asks for others, as an
+            instance type may that the cluster's worker does not know, nodes are not judged.
         most_gpus: How many GPUs one run may have, in all its nodes; None for no bound.
         nodes_may_come: Whether the cluster makes nodes as pods ask for them.
         local_data: Whether data storage is on the node's own disk.
@@ -75,6 +77,7 @@ class Capacity(_Model):
 
     quotas: tuple[Quota, ...] | None = None
     nodes: tuple[Node, ...] | None = None
+    labels: tuple[str, ...] = ()
     most_gpus: int | None = None
     nodes_may_come: bool = False
     local_data: bool = True
@@ -101,6 +104,7 @@ def read(api: Api, cluster: Cluster, types: Mapping[str, InstanceType]) -> Capac
     return Capacity(
         quotas=None if quotas is None else tuple(map(_quota, filter(_holds, quotas))),
         nodes=None if nodes is None else _kinds(_node(one, matter) for one in nodes),
+        labels=tuple(sorted(matter)),
         most_gpus=cluster.most_gpus,
         nodes_may_come=cluster.nodes_may_come,
         local_data=not cluster.storage_class,
@@ -145,7 +149,8 @@ def _node(node: Mapping[str, Any], matter: set[str]) -> Node:
         allocatable={
             name: amount
             for name, amount in _numbers(node.get("status", {}).get("allocatable")).items()
-            if name in _ORDINARY or "/" in name  # as the names of devices have it
+            # Devices have a / in their names.
+            if amount and (name in _ORDINARY or "/" in name)
         },
     )
 
@@ -271,9 +276,10 @@ def _of_one_node(placement: Placement, capacity: Capacity) -> dict[str, float]:
 def _beyond_the_nodes(
     placement: Placement, type_name: str, capacity: Capacity
 ) -> ClusterError | None:
-    if capacity.nodes is None or capacity.nodes_may_come:
-        return None
     shape = placement.shape
+    unknown = _selector(shape, capacity).keys() - set(capacity.labels)
+    if capacity.nodes is None or capacity.nodes_may_come or unknown:
+        return None
     usable = [node for node in capacity.nodes if _admits(node, shape, capacity)]
     with_gpus = [node for node in usable if node.allocatable.get(shape.gpu_resource)]
     if shape.gpus and not with_gpus:
@@ -289,10 +295,13 @@ def _beyond_the_nodes(
     return _too_small(asked, type_name, fitting)
 
 
+def _selector(shape: InstanceType, capacity: Capacity) -> dict[str, str]:
+    return {**capacity.node_selector, **shape.node_selector}
+
+
 def _admits(node: Node, shape: InstanceType, capacity: Capacity) -> bool:
-    selector = {**capacity.node_selector, **shape.node_selector}
     tolerations = (*capacity.tolerations, *shape.tolerations)
-    return selector.items() <= node.labels.items() and all(
+    return _selector(shape, capacity).items() <= node.labels.items() and all(
         any(_tolerates(one, taint) for one in tolerations) for taint in node.taints
     )
 
@@ -301,11 +310,11 @@ def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
     """By the rules of "Taints and Tolerations" in Kubernetes' documentation."""
     if toleration.get("effect", "") not in ("", taint.effect):
         return False
-    exists = toleration.get("operator", "Equal") == "Exists"
+    exists: bool = toleration.get("operator", "Equal") == "Exists"
     key: str = toleration.get("key", "")
     if not key:
         return exists
-    return key == taint.key and (exists or toleration.get("value", "") == taint.value)
+    return key == taint.key and (exists or str(toleration.get("value", "")) == taint.value)
 
 
 def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[Node]) -> ClusterError:
@@ -328,8 +337,8 @@ def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[Node]) -> Clust
 
 
 def _no_label(shape: InstanceType, type_name: str, capacity: Capacity) -> ClusterError:
-    selector = {**capacity.node_selector, **shape.node_selector}
-    wanted = ", ".join(f"{key}={value}" for key, value in sorted(selector.items())) or "none"
+    selector = sorted(_selector(shape, capacity).items())
+    wanted = ", ".join(f"{key}={value}" for key, value in selector) or "none"
     return ClusterError(
         f"No node of the cluster may have runs of {type_name}: none has their labels ({wanted}) "
         "and no taint but those that they tolerate.",

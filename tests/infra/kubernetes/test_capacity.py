@@ -21,6 +21,7 @@ from tests.infra.kubernetes.shapes import shape
 _GIB = 2**30
 _H200 = {"nvidia.com/gpu.product": "NVIDIA-H200"}
 _T4 = {"nvidia.com/gpu.product": "Tesla-T4"}
+_LABELS = ("nvidia.com/gpu.product", "tenant", "zone")
 _GPU_TAINT = Taint(key="nvidia.com/gpu", value="present", effect="NoSchedule")
 
 
@@ -36,7 +37,7 @@ def _quota(name: str, resource: str, hard: float, used: float = 0) -> Capacity:
 
 
 def _nodes(*nodes: Node, **rest: Any) -> Capacity:
-    return Capacity(nodes=nodes, **rest)
+    return Capacity(nodes=nodes, labels=_LABELS, **rest)
 
 
 def _refused(placement: Placement, found: Capacity, type_name: str = "mine") -> ClusterError:
@@ -246,6 +247,12 @@ def test_a_label_that_no_node_has_is_refused() -> None:
     assert "zone=a" in refused.message
 
 
+def test_of_a_label_that_was_not_looked_at_nothing_is_refused() -> None:
+    mine = InstanceType(cpu=1, memory_gib=1, node_selector={"unheard-of": "a"})
+
+    assert capacity.refusal(Placement(mine), "x", _nodes(_node(8, 32))) is None
+
+
 def test_the_clusters_own_labels_count_too() -> None:
     found = _nodes(_node(8, 32), _node(64, 64, labels={"tenant": "b"}))
     mine = found.model_copy(update={"node_selector": {"tenant": "b"}})
@@ -357,6 +364,7 @@ def test_nodes_are_read_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             ),
             Node(labels={"zone": "x"}, allocatable={"cpu": 4} | plain),
         ),
+        labels=("nvidia.com/gpu.product", "zone"),
         most_gpus=3,
         local_data=False,
         node_selector={"zone": "x"},
@@ -401,7 +409,7 @@ def test_what_the_account_may_not_list_is_not_known(
     with _reading(tmp_path, monkeypatch, **refused) as api:
         found = capacity.read(api, Cluster(most_gpus=1), {})
 
-    assert found == Capacity(most_gpus=1)
+    assert found == Capacity(most_gpus=1, labels=("nvidia.com/gpu.product",))
 
 
 def test_a_cluster_that_cannot_be_asked_is_an_error(
