@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -56,12 +57,15 @@ class Entry:
         Raises:
             ModelyardError: If they are refused. Needs a connection.
         """
-        if not work_pools.is_remote(self.pool):
-            return self.flow.checked(given)
-        with site.elsewhere():
+        with self.where_it_runs():
             complete = self.flow.checked(given)
-        placing.check(self.name, complete, lambda flow: entry(flow).pool)
+            if site.is_elsewhere():
+                placing.check(self.name, complete, lambda flow: entry(flow).pool)
         return complete
+
+    def where_it_runs(self) -> AbstractContextManager[None]:
+        """Check, for the while, what a run in the pool needs: here, or elsewhere."""
+        return site.elsewhere() if work_pools.is_remote(self.pool) else nullcontext()
 
     @property
     def name(self) -> str:

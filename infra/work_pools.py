@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, WorkerStatus, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
@@ -117,13 +117,16 @@ async def register(client: PrefectClient, home: Home, kind: Kind | None = None) 
         ConflictError: With the code ``PoolBusy``, if a pool is to become of another kind and a
             run waits or goes on in it; then none is changed.
     """
+    templates = {PROCESS_TYPE: local_template(home), CLUSTER_TYPE: pool_template.template()}
     found = {name: await _find(client, name) for name in parts.POOLS}
     wanted = {name: _TYPES[kind] if kind else _present(pool) for name, pool in found.items()}
     changed = [pool for pool in found.values() if pool and pool.type != wanted[pool.name]]
-    for pool in changed:
-        await _check_idle(client, pool, wanted[pool.name])
+    for one in changed:
+        await _check_idle(client, one, wanted[one.name])
     for name, pool in found.items():
-        template = local_template(home) if wanted[name] == PROCESS_TYPE else _cluster_template()
+        template = templates.get(wanted[name])
+        if template is None:  # somebody else's, whose template is theirs
+            continue
         if pool in changed:
             await _replace(client, name, wanted[name], template)
         elif pool is None:
@@ -133,12 +136,8 @@ async def register(client: PrefectClient, home: Home, kind: Kind | None = None) 
     return list(parts.POOLS)
 
 
-def _cluster_template() -> dict[str, Any]:
-    return pool_template.template()
-
-
 def _present(pool: WorkPool | None) -> str:
-    return CLUSTER_TYPE if pool and pool.type == CLUSTER_TYPE else PROCESS_TYPE
+    return pool.type if pool else PROCESS_TYPE
 
 
 async def _find(client: PrefectClient, name: str) -> WorkPool | None:
@@ -191,7 +190,10 @@ async def _deployments(client: PrefectClient, pool: str) -> list[DeploymentRespo
     found: list[DeploymentResponse] = []
     while True:
         page = await client.read_deployments(
-            work_pool_filter=_only(pool), limit=_PAGE, offset=len(found)
+            work_pool_filter=_only(pool),
+            sort=DeploymentSort.NAME_ASC,
+            limit=_PAGE,
+            offset=len(found),
         )
         found += page
         if len(page) < _PAGE:

@@ -342,7 +342,8 @@ def retry(key: str) -> dict[str, Any]:
 
     Raises:
         ConflictError: If it goes on, is complete, or was called in a process of its own; or if
-            its pipeline has been deleted, with the code ``DeploymentGone``.
+            its pipeline has been deleted, with the code ``DeploymentGone``, or its pool, with
+            ``PoolGone``.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
@@ -364,6 +365,11 @@ def retry(key: str) -> dict[str, Any]:
                 f"What the run {run.name} was started from has been deleted.",
                 "Upload the pipeline again, and start a run of it.", code="DeploymentGone",
             ) from None  # fmt: skip
+        if run.work_pool_name is None:
+            raise ConflictError(
+                f"The pool that the run {run.name} was in has been made anew since.",
+                f"Run a copy: modelyard runs copy {run.id}.", code="PoolGone",
+            )  # fmt: skip
         client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
     history.record(_NOUN, str(run.id), "retry", was=word)
     return brief(str(run.id))

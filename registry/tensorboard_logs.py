@@ -1,4 +1,4 @@
-"""TensorBoard logs among the artifacts of MLflow runs: of runs whose folder went with their pod."""
+"""TensorBoard logs among artifacts in MLflow: of runs whose folder went with their pod."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from infra.connection import Endpoints
 from infra.errors import StackError
 from modelyard.pages.servers import Servers
-from registry import pipeline_nodes, tracking
+from registry import labels, pipeline_nodes, tracking
 from tests.modelyard.pages.conftest import RUN
 
 _ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")
@@ -122,3 +122,15 @@ def test_the_page_of_an_mlflow_run_is_the_one_that_mlflow_tells() -> None:
     )
     assert servers(Network()).mlflow_url("m1") is None
     assert servers(Network(runs__get={})).mlflow_url("m1") is None
+
+
+@pytest.mark.parametrize(("state", "told"), [("PENDING", "for 8 GPUs"), ("RUNNING", "")])
+def test_what_a_run_waits_for(state: str, told: str) -> None:
+    found = {
+        **_FOUND, "state": {"type": state, "name": state.title()},
+        "labels": {labels.WAITING: "for 8 GPUs"},
+    }  # fmt: skip
+    run = servers(Network(**{RUN: found, "flows__f1": {"name": "pipeline-run"}})).run(RUN)
+
+    assert run is not None
+    assert run.waiting == told
