@@ -74,13 +74,10 @@ def prefect_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def prefect_api(
-    prefect_url: str, monkeypatch: pytest.MonkeyPatch, _isolated: None
-) -> Iterator[str]:
+def prefect_api(prefect_url: str, _isolated: None) -> Iterator[str]:
     """The same, which this process talks to for the test."""
-    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
-    monkeypatch.setenv("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
-    prefect.context.refresh_global_settings_context()
-    yield prefect_url
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", prefect_url)
+        prefect.context.refresh_global_settings_context()
+        yield prefect_url
     prefect.context.refresh_global_settings_context()

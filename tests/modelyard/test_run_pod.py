@@ -13,24 +13,14 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling, Completed, Pending, Running
 
-from infra.home import Home
 from infra.kubernetes import labels
 from modelyard import run_pod
-from registry import catalogue, run_attempts
+from registry import run_attempts
 from tests import prefect_server
 from tests.modelyard import pod_flows
 from tests.processes import eventually, pid_in, runs
-from tests.registry.conftest import new_database
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def database(database_home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("MODELYARD_DATABASE_URL", new_database(database_home))
-    catalogue.migrate()
-    yield
-    catalogue.engine().dispose()
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
