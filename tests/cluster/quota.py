@@ -161,9 +161,8 @@ def _default(resources: dict[str, Any], limit: Object) -> None:
     requests = {**(limit.get("defaultRequest") or {}), **(resources.get("requests") or {})}
     for name, value in limits.items():
         requests.setdefault(name, value)
-    for key, amounts in (("limits", limits), ("requests", requests)):
-        if amounts:
-            resources[key] = amounts
+    both = {"limits": limits, "requests": requests}
+    resources.update({key: amounts for key, amounts in both.items() if amounts})
 
 
 def _whole(spec: Object) -> Object:
