@@ -83,6 +83,8 @@ def hosts(
         if where == namespace:
             names.append(name)
         lines.append(f"{there}\t{' '.join(names)}")
-    for alias in pod["spec"].get("hostAliases") or []:
-        lines.append(f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}")
+    lines += [
+        f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}"
+        for alias in pod["spec"].get("hostAliases") or []
+    ]
     return "\n".join(lines) + "\n"

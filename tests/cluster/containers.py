@@ -24,6 +24,8 @@ _CRI = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: error during container init: "
 )
+# Of a message that a container leaves: bytes; and bytes and lines of its log in place of one.
+_LONGEST_MESSAGE, _LONGEST_END, _MOST_LINES = 4096, 2048, 80
 #: Exit codes of signals that end a container without a word of its own.
 _KILLED = 128 + signal.SIGKILL
 
@@ -100,8 +102,8 @@ class Container(ContainerState):
         delay = node.timing.back_off
         while not self.pod.stop.is_set():
             if policy == "Never":
-                problem = ("ErrImageNeverPull", "ErrImageNeverPull",
-                           f'Container image "{name}" is not present with pull policy of Never')  # fmt: skip
+                told = f'Container image "{name}" is not present with pull policy of Never'
+                problem = ("ErrImageNeverPull", "ErrImageNeverPull", told)
             else:
                 found, problem = await self._pull()
                 if found is not None:
@@ -168,6 +170,9 @@ class Container(ContainerState):
             **self._device_variables(),
             **given,
         }
+        self._last_words.parent.mkdir(exist_ok=True)
+        self._last_words.touch()
+        self._last_words.chmod(0o666)
         command = environment.command_line(spec, image.entrypoint, image.command, given)
         if not command:
             raise ConfigError("no command specified")
@@ -177,16 +182,48 @@ class Container(ContainerState):
             hostname=pod.hostname,
             folder=pod.folder / "containers" / self.name / str(self.restarts),
             log=self.log_file(self.restarts),
-            mounts=[*pod.own_mounts(), *volumes.mounts(spec, pod.volumes, env)],
+            mounts=[
+                *pod.own_mounts(),
+                {
+                    "path": spec.get("terminationMessagePath") or "/dev/termination-log",
+                    "source": str(self._last_words),
+                    "readonly": False,
+                },
+                *volumes.mounts(spec, pod.volumes, env),
+            ],
             shm=volumes.SHARED_MEMORY,
             holder=pod.holder.pid if pod.holder else None,
-            workdir=spec.get("workingDir") or image.workdir,
+            workdir=spec.get("workingDir") or image.workdir or "/",
             user=user if image.honour_user else None,
             group=group if image.honour_user else None,
             groups=groups,
             hidden=image.hides,
             held=image.holds,
+            closed=self._closed(user),
         )
+
+    def _closed(self, user: int) -> list[str]:
+        """What of its own root the container may not write to, were it the user asked for."""
+        if (self.spec.get("securityContext") or {}).get("readOnlyRootFilesystem"):
+            return ["/", "/tmp"]
+        return ["/"] if user else []
+
+    @property
+    def _last_words(self) -> Path:
+        """The file by which a container may say why it has ended."""
+        return self.pod.folder / "messages" / f"{self.name}.{self.restarts}"
+
+    def _message(self, code: int) -> str:
+        """What the container has left as its last words; or the end of its log, if wanted."""
+        text = self._last_words.read_bytes()[:_LONGEST_MESSAGE].decode(errors="replace")
+        if text or not code:
+            return text
+        if self.spec.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        log = self.log_file(self.restarts)
+        entries = log.read_bytes().splitlines()[-_MOST_LINES:] if log.exists() else []
+        lines = [entry.split(b" ", 3)[3] for entry in entries]
+        return b"\n".join([*lines, b""])[-_LONGEST_END:].decode(errors="replace")
 
     def _identity(self, image: Image) -> tuple[int, int, list[int]]:
         """The user, group and further groups that the manifest asks for."""
@@ -240,7 +277,8 @@ class Container(ContainerState):
         code = await self.running.wait()
         self.running = None
         code = self._code if self._code is not None else code
-        self._ended(code, self._cause or ("Error" if code else "Completed"), "", started)
+        reason = self._cause or ("Error" if code else "Completed")
+        self._ended(code, reason, self._message(code), started)
         return code
 
     def _ended(self, code: int, reason: str, message: str, started: str) -> None:

@@ -338,5 +338,6 @@ class PodRun:
                 )
         if len(limits) == len(self.mains) and total > sum(quantity(one) for one in limits):
             allowed = limits[0] if len(limits) == 1 else str(int(sum(map(quantity, limits))))
-            return f"Pod ephemeral local storage usage exceeds the total limit of containers {allowed}. "
+            told = "Pod ephemeral local storage usage exceeds the total limit of containers"
+            return f"{told} {allowed}. "
         return ""

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,14 @@ class Wanted:
     shm: int = 64 << 20
     holder: int | None = None
     """The process that has the pod's memory."""
-    workdir: str = ""
+    workdir: str = "/"
     user: int | None = None
     group: int | None = None
     groups: Sequence[int] = ()
     hidden: Sequence[str] = ()
-    held: Sequence[str] = field(default=())
+    held: Sequence[str] = ()
+    closed: Sequence[str] = ()
+    """Folders that are its own, and that it may not write to."""
 
 
 def _pipe(content: object) -> int:
@@ -184,6 +186,7 @@ def _spec(wanted: Wanted) -> dict[str, Any]:
         "scratch": str(wanted.folder / "scratch"),
         "hidden": list(wanted.hidden),
         "held": list(wanted.held),
+        "closed": list(wanted.closed),
         "mounts": list(wanted.mounts),
         "shm": wanted.shm,
         "holder": wanted.holder,

@@ -210,9 +210,10 @@ class Scheduler:
                 continue
             claim = self._store.find("PersistentVolumeClaim", meta["namespace"], name)
             if claim is None:
+                missing = f'persistentvolumeclaim "{name}"'
                 if own:
-                    return f'waiting for ephemeral volume controller to create the persistentvolumeclaim "{name}"'
-                return f'persistentvolumeclaim "{name}" not found'
+                    return f"waiting for ephemeral volume controller to create the {missing}"
+                return f"{missing} not found"
             if (claim.get("status") or {}).get("phase") == "Bound":
                 continue
             kind = self._store.find(
@@ -236,20 +237,12 @@ class Scheduler:
         self._teller.tell(pod, "FailedScheduling", message, "Warning")
 
     def _bind(self, pod: dict[str, Any], node: str) -> None:
-        meta, status = pod["metadata"], pod.get("status") or {}
+        meta = pod["metadata"]
         self._choose_for_claims(pod, node)
-        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None}
-        old = status.get("conditions") or []
-        key = ("Pod", meta["namespace"], meta["name"])
-        with contextlib.suppress(Missing):
-            had = self._store.objects[key]
-            new = {
-                **pod,
-                "metadata": dict(had["metadata"]),
-                "spec": {**pod["spec"], "nodeName": node},
-                "status": {**status, "phase": "Pending", "conditions": merged(old, [condition])},
-            }
-            self._store.keep(key, had, new)  # the spec is closed to everybody else
+        try:
+            self._store.bind(meta["namespace"], meta["name"], node)
+        except Missing:
+            return
         told = f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}"
         self._teller.tell(pod, "Scheduled", told)
 
