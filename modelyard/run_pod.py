@@ -11,7 +11,6 @@ engine in any case.
 from __future__ import annotations
 
 # ruff: noqa: E402 (the handler of signals comes before the imports that take long)
-
 import os
 import runpy
 import signal

@@ -46,6 +46,7 @@ INTERVAL_SECONDS = 3.0
 
 _ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 _PAGE = 200
+_SORT = FlowRunSort.ID_DESC
 _KNOWN_PAGES = 5
 _LONGEST_LINE = 10_000
 _IN_MESSAGE = 10
@@ -172,7 +173,7 @@ class Reconciler:
         while True:
             page = await self._client.read_flow_runs(
                 flow_run_filter=wanted, work_pool_filter=pools,
-                sort=FlowRunSort.START_TIME_ASC, limit=_PAGE, offset=offset,
+                sort=_SORT, limit=_PAGE, offset=offset,
             )  # fmt: skip
             runs |= {run.id: run for run in page}
             offset += len(page)
@@ -186,7 +187,9 @@ class Reconciler:
         for first in range(0, len(wanted), _PAGE):
             ids = [UUID(run_id) for run_id in wanted[first : first + _PAGE]]
             page = await self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=_PAGE
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)),
+                sort=_SORT,
+                limit=_PAGE,
             )
             runs |= {str(run.id): run for run in page}
         return runs

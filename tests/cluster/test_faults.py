@@ -82,8 +82,8 @@ def test_a_fault_that_is_none_is_refused(cluster: Cluster) -> None:
 
 def test_a_server_that_is_away_comes_back_as_it_was(cluster: Cluster, clients: Clients) -> None:
     clients.core.create_namespaced_pod("default", objects.pod())
+    _trouble(cluster, "outage", seconds=600)
     with pytest.raises((urllib3.exceptions.HTTPError, ConnectionError)):
-        _trouble(cluster, "outage", seconds=600)
         clients.core.list_namespaced_pod("default")
     cluster.do(cluster.server.back())
     assert [one.metadata.name for one in clients.core.list_namespaced_pod("default").items] == [

@@ -115,15 +115,11 @@ def waiting(reason: str, message: str = "") -> Any:
 
 
 def disrupted(reason: str, message: str = "") -> list[dict[str, Any]]:
-    return [
-        {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
-    ]
+    return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]
 
 
 def unschedulable(message: str, reason: str = "Unschedulable") -> list[dict[str, Any]]:
-    return [
-        {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
-    ]
+    return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
 
 
 def event(about: dict[str, Any], reason: str, message: str = "", since: float = 10) -> Any:

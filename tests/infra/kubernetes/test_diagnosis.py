@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ UNPLACED = pod("Pending", node="")
 
 
 def waits(
-    pods: list[Any], events: list[Any] = [], the_job: Any = None
+    pods: list[Any], events: Sequence[Any] = (), the_job: Any = None
 ) -> diagnosis.Diagnosis | None:
     return diagnosis.waits(the_job or job(), pods, events, NOW)
 
@@ -111,7 +112,7 @@ def test_a_gang_tells_its_numbers_and_who_is_in_trouble() -> None:
 
 
 def died(
-    pods: list[Any], the_job: Any = None, events: list[Any] = [], *, ran: bool = True
+    pods: list[Any], the_job: Any = None, events: Sequence[Any] = (), *, ran: bool = True
 ) -> diagnosis.Diagnosis | None:
     return diagnosis.died(the_job or job(), pods, events, now=NOW, ran=ran)
 
