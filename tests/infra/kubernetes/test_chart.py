@@ -280,8 +280,8 @@ def test_the_database_of_mlflow_is_upgraded_when_told() -> None:
     (first,) = deployment["spec"]["template"]["spec"]["initContainers"]
 
     assert deployment["spec"]["strategy"]["type"] == "Recreate"
-    assert first["command"][:2] == ["sh", "-c"]
-    assert "mlflow db upgrade" in first["command"][2]
+    assert first["args"][:2] == ["sh", "-c"]
+    assert "mlflow db upgrade" in first["args"][2]
     assert [one["name"] for one in first["env"] if "valueFrom" in one] == [
         "_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SERVER_REGISTRY_STORE",
     ]  # fmt: skip

@@ -43,7 +43,7 @@ class Pod:
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._placed(self._container["command"]),
+                self._placed(self._container["args"]),
                 cwd=self._container["workingDir"],
                 env=self._env(),
                 stdout=log,

@@ -7,14 +7,14 @@ capabilities: {drop: [ALL]}
 
 {{/*
 One container of the image: a dict root, name, secrets, spec, own.
-  spec   command; env; socket or port with ready and alive (paths), for probes; mounts
+  spec   command (args of the image's own first process, which reaps); env; socket or port with ready and alive (paths), for probes; mounts
   own    the part's values: resources, env
 */}}
 {{- define "modelyard.container" -}}
 - name: {{ .name }}
   image: {{ include "modelyard.image" .root }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-  command: {{ .spec.command | toJson }}
+  args: {{ .spec.command | toJson }}
   workingDir: /
   envFrom:
     - configMapRef: {name: {{ include "modelyard.fullname" .root }}-environment}
