@@ -213,7 +213,7 @@ def test_what_goes_on_for_ever_has_probes(rendered: list[Object]) -> None:
         assert has == (set() if part == "deploy" else
                        {"startupProbe", "readinessProbe", "livenessProbe"})  # fmt: skip
         for key in has:
-            assert ("httpGet" in container[key]) == (part in SERVERS)
+            assert ("httpGet" in container[key]) == (part != "scheduler")
 
 
 def test_tokens_are_only_where_they_are_used(rendered: list[Object]) -> None:
@@ -301,10 +301,10 @@ def test_another_image_is_another_deploy_job() -> None:
 
 
 WORKER = {
-    ("batch", "jobs"): {"create", "get", "list", "watch", "patch", "delete"},
-    ("", "pods"): {"get", "list", "watch", "delete"},
+    ("batch", "jobs"): {"create", "get", "list", "patch", "delete"},
+    ("", "pods"): {"get", "list", "delete"},
     ("", "pods/log"): {"get"},
-    ("", "services"): {"create", "get", "list", "patch", "delete"},
+    ("", "services"): {"create", "get", "list", "delete"},
     ("", "events"): {"get", "list"},
     ("", "resourcequotas"): {"get", "list"},
     ("", "limitranges"): {"get", "list"},

@@ -6,6 +6,7 @@ NetworkPolicy. A further part is one more file like web.yaml. A dict root, name,
   replicas    how many; 1 by default
   alone       whether a second one may not even run during an upgrade
   port        of a server, with ready and alive: the paths of its probes
+  health      a port that only probes ask, with ready and alive
   socket      of a process without a port: the Unix socket that accepts while it is well
   secrets     names that modelyard.secrets knows
   env         variables beside those of modelyard.environment

@@ -7,7 +7,7 @@ capabilities: {drop: [ALL]}
 
 {{/*
 One container of the image: a dict root, name, secrets, spec, own.
-  spec   command (args of the image's own first process, which reaps); env; socket or port with ready and alive (paths), for probes; mounts
+  spec   command (args of the image's own first process, which reaps); env; for probes, socket or else port or health with ready and alive; mounts
   own    the part's values: resources, env
 */}}
 {{- define "modelyard.container" -}}
@@ -22,9 +22,9 @@ One container of the image: a dict root, name, secrets, spec, own.
   env:
     {{- . | nindent 4 }}
   {{- end }}
-  {{- if .spec.port }}
+  {{- with .spec.port | default .spec.health }}
   ports:
-    - {name: http, containerPort: {{ .spec.port }}}
+    - {name: http, containerPort: {{ . }}}
   {{- end }}
   {{- include "modelyard.probes" .spec | nindent 2 }}
   resources: {{ .own.resources | toJson }}
@@ -40,7 +40,7 @@ One container of the image: a dict root, name, secrets, spec, own.
 
 {{/* Of a server: its paths, asked as localhost, which every server takes. Of another: its socket. */}}
 {{- define "modelyard.probes" -}}
-{{- if .port }}
+{{- if or .port .health }}
 {{- $header := list (dict "name" "Host" "value" "localhost") }}
 startupProbe:
   httpGet: {path: {{ .alive | quote }}, port: http, httpHeaders: {{ $header | toJson }}}
@@ -144,6 +144,7 @@ node_selector: {{ $runs.nodeSelector | toJson }}
 tolerations: {{ $runs.tolerations | toJson }}
 priority_class: {{ $runs.priorityClass | quote }}
 most_gpus: {{ $runs.mostGpus | toJson }}
+nodes_may_come: {{ $runs.nodesMayCome }}
 storage_class: {{ $runs.storageClass | quote }}
 pending_minutes: {{ $runs.pendingMinutes }}
 finished_seconds: {{ $runs.finishedSeconds | int }}
