@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     web_port: int = Field(
         4300, ge=0, le=65535, description="Port of Modelyard's own pages; another if taken."
     )
+    web_hosts: str = Field(
+        "",
+        description="Host names by which Modelyard's own pages may be asked for, separated by "
+        "commas, beside those of this machine.",
+    )
     region: str = Field("local", description="What a script reads from EM_REGION.")
     appkey: str = Field("modelyard", description="What a script reads from EM_APPKEY.")
     stop_grace_seconds: float = Field(

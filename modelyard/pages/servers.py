@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,8 +89,9 @@ class Servers:
         self._prefect_ui = endpoints.prefect_ui_url
         self._mlflow_ui = endpoints.mlflow_tracking_uri
         self._prefect = httpx.Client(
-            base_url=endpoints.prefect_api_url, timeout=_TIMEOUT_SECONDS, transport=transport
-        )
+            base_url=endpoints.prefect_api_url, timeout=_TIMEOUT_SECONDS, transport=transport,
+            auth=_prefect_auth(),
+        )  # fmt: skip
         self._mlflow = httpx.Client(
             base_url=endpoints.mlflow_tracking_uri, timeout=_TIMEOUT_SECONDS, transport=transport
         )
@@ -164,6 +166,12 @@ class Servers:
                 "It may be starting again: modelyard status.",
                 code="StackSilent",
             ) from error
+
+
+def _prefect_auth() -> tuple[str, str] | None:
+    """What Prefect's own client would say who it is; nothing where Prefect does not ask."""
+    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    return (user, password) if colon else None
 
 
 def _run(found: dict[str, Any], flow: str) -> Run:

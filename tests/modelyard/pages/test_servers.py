@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 from typing import Any
@@ -71,6 +72,26 @@ def test_a_run_that_has_not_begun_is_no_error(state: dict[str, str] | None) -> N
         None,
         {},
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("", None), ("modelyard:a:b", "Basic " + base64.b64encode(b"modelyard:a:b").decode())],
+)
+def test_prefect_is_told_who_asks_where_it_wants_to_know(
+    monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
+) -> None:
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", said)
+    heard: list[httpx.Request] = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        heard.append(request)
+        return httpx.Response(404)
+
+    servers(network).run(RUN)
+    servers(network).mlflow_url("m1")
+
+    assert [one.headers.get("authorization") for one in heard] == [told, None]
 
 
 def test_there_may_be_no_such_run() -> None:
