@@ -25,7 +25,7 @@ def start(flow: str, given: dict[str, Any]) -> str:
         ModelyardError: If the flow or a parameter is refused; no run exists then.
     """
     declared = catalogue.entry(flow)
-    checked = declared.flow.checked(given)
+    checked = declared.checked(given)
     deployment = declared.deployment(checked)
     return runs.submit(deployment, checked, checked.get("name") or None, identity.caller())
 

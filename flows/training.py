@@ -11,6 +11,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
@@ -25,6 +26,7 @@ from registry import models, statuses, tracking, trial_flows
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
+    other_nodes,
     provided,
     running,
     training,
@@ -34,6 +36,7 @@ from tasks import (
 from tasks.following import following
 from tasks.logs import Logs
 from tasks.logs import publish as publish_log
+from tasks.other_nodes import Joining
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.running import Conditions
@@ -91,7 +94,12 @@ def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepa
 
 @task(name="run script", cache_policy=NO_CACHE, persist_result=False)
 def _run_script(
-    request: Training, prepared: Prepared, place: Workplace, execution: Execution, tracked: Tracked
+    request: Training,
+    prepared: Prepared,
+    place: Workplace,
+    execution: Execution,
+    tracked: Tracked,
+    others: Joining | None,
 ) -> Ended:
     """Run the script; its lines, metrics and the machine's load are recorded meanwhile."""
     limit = request.max_minutes
@@ -104,7 +112,10 @@ def _run_script(
         logger=get_run_logger(),
         deadline=execution.began + limit * 60 if limit else None,
         stop_requested=execution.cancelled.is_set,
+        others=others,
     )
+    if others:
+        others.tell(mlflow_run_id=tracked.run_id)
     recording = functools.partial(_recording, request, place, execution, tracked)
     return running.run(request, prepared, place, under, recording)
 
@@ -192,6 +203,36 @@ def _open(request: Training, execution: Execution) -> Tracked:
 
 def _train(execution: Execution, request: Training) -> State[Any]:
     request = training_request.resolved(request)
+    with _other_nodes(execution, request) as others:
+        return _trained(execution, request, others)
+
+
+@contextlib.contextmanager
+def _other_nodes(execution: Execution, request: Training) -> Iterator[Joining | None]:
+    """The other machines of the run, where it is spread over several.
+
+    Raises:
+        Abort: If another process is its first node.
+    """
+    if request.resources.nodes == 1 or not other_nodes.are_apart():
+        yield None
+        return
+    try:
+        others = other_nodes.open_first(
+            execution.flow_run_id,
+            request.resources.nodes,
+            execution.settings.join_seconds,
+            retried=execution.attempt > 1,
+        )
+    except other_nodes.SeatTakenError as error:
+        raise Abort(f"Another process executes the run {execution.flow_run_id}.") from error
+    try:
+        yield others
+    finally:
+        others.close()
+
+
+def _trained(execution: Execution, request: Training, others: Joining | None) -> State[Any]:
     place = Workplace(execution.home.runs / execution.flow_run_id)
     finished = execution.attempt > 1 and place.finished.exists()
     prepared = None if finished else _prepare(request, place, execution)
@@ -200,7 +241,7 @@ def _train(execution: Execution, request: Training) -> State[Any]:
     status = "KILLED"
     try:
         if prepared:
-            ended = _run_script(request, prepared, place, execution, tracked)
+            ended = _run_script(request, prepared, place, execution, tracked, others)
         else:
             get_run_logger().info("The script has ended well before; it is not run again.")
             if not place.published:

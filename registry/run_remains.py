@@ -8,7 +8,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 
 from infra import home as homes
-from registry import pipeline_nodes, tracking
+from registry import pipeline_nodes, run_attempts, run_nodes, tracking
 
 _PAGE = 200
 
@@ -22,6 +22,8 @@ def remove(client: SyncPrefectClient, run_id: str, mlflow_run_id: str | None) ->
         tracking.delete_run(mlflow_run_id)
     remove_files(run_id)
     pipeline_nodes.remove(run_id)
+    run_nodes.remove(run_id)
+    run_attempts.remove(run_id)
     _remove_artifacts(client, run_id)
     client.delete_flow_run(UUID(run_id))
 

@@ -454,13 +454,19 @@ class MetricStream:
 
 
 @contextlib.contextmanager
-def system_metrics(tracked: Tracked) -> Iterator[None]:
-    """Record CPU, memory, disk, network and GPU of this machine in the run for the while."""
+def system_metrics(tracked: Tracked, node: str = "") -> Iterator[None]:
+    """Record CPU, memory, disk, network and GPU of this machine in the run for the while.
+
+    Args:
+        tracked: The run.
+        node: What this machine is called in the metrics' names, where the run has several.
+    """
     often, seldom = _SYSTEM_METRICS_SECONDS
     monitor = SystemMetricsMonitor(
         tracked.run_id,
         sampling_interval=often,
         samples_before_logging=1,
+        node_id=node or None,
         resume_logging=bool(tracked.steps),
         tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
     )

@@ -17,6 +17,7 @@ from infra.script import Ended, Ending
 from infra.settings import Settings
 from registry import statuses
 from tasks import checkpoints, nodes, resources, training
+from tasks.other_nodes import OtherNodes
 from tasks.training import Prepared, Workplace
 from tasks.training_request import Training
 
@@ -38,6 +39,7 @@ class Conditions:
         deadline: ``time.monotonic()`` at which it is ended; None for never.
         stop_requested: Asked a few times a second whether it is to be ended.
         start: What starts its processes.
+        others: The other machines that the run is spread over; None if all its nodes are here.
     """
 
     home: Home
@@ -49,6 +51,12 @@ class Conditions:
     deadline: float | None
     stop_requested: Callable[[], bool]
     start: Start = Leashed
+    others: OtherNodes | None = None
+
+    def over(self) -> bool:
+        """Whether the script is to be ended, because somebody asked or its time is over."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self.stop_requested()
 
 
 def run(
@@ -61,10 +69,12 @@ def run(
     """Run a prepared script to its end; one that is stopped while it waits has ended as well.
 
     Raises:
-        RunFailedError: If its GPUs are not free before the deadline.
+        RunFailedError: If its GPUs are not free before the deadline, or another node of it never
+            joins, is lost or cannot do its part.
     """
     with _gpus(request, under) as lease:
-        if lease is None:
+        meeting = None if lease is None else _meet(request, under)
+        if lease is None or meeting is None:
             return Ended(Ending.STOPPED, 0, ())
         processes = nodes.processes(
             prepared.command,
@@ -75,6 +85,7 @@ def run(
                 mlflow_run_id=under.mlflow_run_id,
             ),
             request.resources,
+            meeting,
             gpus=lease.names,
             join_seconds=under.settings.join_seconds,
         )
@@ -93,14 +104,34 @@ def run(
                 log=place.log,
                 on_line=on_line,
                 deadline=under.deadline,
-                stop_requested=under.stop_requested,
+                stop_requested=lambda: under.stop_requested() or _in_trouble(under),
                 grace=under.settings.stop_grace_seconds,
                 keep=[lock.fileno() for lock in lease.locks],
                 start=under.start,
             )
+            if under.others:
+                ended = under.others.conclude(ended, under.over)
             if ended.ending is Ending.EXITED and ended.code == 0:
                 place.finished.touch()
     return ended
+
+
+def _meet(request: Training, under: Conditions) -> nodes.Meeting | None:
+    """Where the processes of all nodes meet; None if the run is stopped before they do.
+
+    Raises:
+        RunFailedError: If another node never joins, or the time is over before.
+    """
+    if under.others is None:
+        return nodes.on_this_machine(request.resources)
+    meeting = under.others.meet(request.resources, under.over)
+    if meeting is None and not under.stop_requested() and not _in_trouble(under):
+        raise timed_out(request, "waited for its other nodes")
+    return meeting
+
+
+def _in_trouble(under: Conditions) -> bool:
+    return under.others is not None and under.others.trouble() is not None
 
 
 @contextlib.contextmanager
@@ -111,7 +142,8 @@ def _gpus(request: Training, under: Conditions) -> Iterator[gpus.Lease | None]:
         RunFailedError: If they are not free before the deadline.
     """
     available = gpus.devices(under.settings)
-    wanted = resources.gpu_count(request.resources, under.settings)
+    here = request.resources.model_copy(update={"nodes": 1} if under.others else {})
+    wanted = resources.gpu_count(here, under.settings)
     if wanted > len(available):
         under.logger.warning(
             "It runs on the CPU: it asks for %d GPUs, and there are %d.", wanted, len(available)

@@ -36,6 +36,7 @@ def list_(
     tuned = any("trials" in row for row in found)
     columns = ("id", "name", "flow", "state", "started", "seconds")
     more = ("trials", "best") if tuned else ()
+    more += ("waiting",) if any("waiting" in row for row in found) else ()
     output.rows(found if json else list(map(_brief, found)), columns + more, as_json_=json)
 
 

@@ -16,7 +16,7 @@ import httpx
 
 from infra.connection import Endpoints
 from infra.errors import StackError
-from registry import labels, pipeline_nodes, statuses
+from registry import labels, pipeline_nodes, statuses, waiting
 
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _TIMEOUT_SECONDS = 10.0
@@ -49,6 +49,7 @@ class Run:
         arguments: What it was given, where it runs a pipeline.
         mlflow_run_id: Its MLflow run; empty where there is none.
         pipeline: What it was told as its pipeline, where it runs one: a reference or a file.
+        waiting: What it waits for; empty where it does not.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Run:
     arguments: dict[str, Any] = field(default_factory=dict)
     mlflow_run_id: str = ""
     pipeline: str = ""
+    waiting: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -168,6 +170,7 @@ def _run(found: dict[str, Any], flow: str) -> Run:
     told = found.get("state") or {}
     state = _State(told["type"], told.get("name")) if told else None
     parameters = found.get("parameters") or {}
+    own = found.get("labels") or {}
     given, pipeline = parameters.get("arguments"), parameters.get("pipeline")
     return Run(
         id=str(found["id"]),
@@ -181,8 +184,9 @@ def _run(found: dict[str, Any], flow: str) -> Run:
         began=_instant(found.get("start_time")),
         ended=_instant(found.get("end_time")),
         arguments=given if isinstance(given, dict) else {},
-        mlflow_run_id=str((found.get("labels") or {}).get(labels.MLFLOW_RUN) or ""),
+        mlflow_run_id=str(own.get(labels.MLFLOW_RUN) or ""),
         pipeline=pipeline if isinstance(pipeline, str) else "",
+        waiting=waiting.told(own, state.type) if state else "",
     )
 
 

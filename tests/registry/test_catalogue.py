@@ -22,6 +22,7 @@ from registry import (
     catalogue,
     history,
     leases,  # noqa: F401 (its rows)
+    run_nodes,  # noqa: F401 (its rows)
     slots,  # noqa: F401
     trials,
 )

@@ -18,7 +18,9 @@ _COMMAND = ["/python", "train.py", "--a", "1"]
 
 
 def _processes(*gpus: str, **asked: object) -> list[Process]:
-    return nodes.processes(_COMMAND, {"MINE": "1"}, Resources(**asked), gpus=gpus, join_seconds=7)
+    resources = Resources(**asked)
+    meeting = nodes.on_this_machine(resources)
+    return nodes.processes(_COMMAND, {"MINE": "1"}, resources, meeting, gpus=gpus, join_seconds=7)
 
 
 def test_one_process_is_told_of_nobody() -> None:
@@ -120,7 +122,9 @@ def test_a_node_that_never_joins_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("")
     command = [sys.executable, str(tmp_path / "train.py")]
     asked = Resources(nodes=2, torchrun=True)
-    first, second = nodes.processes(command, dict(os.environ), asked, gpus=(), join_seconds=2)
+    first, second = nodes.processes(
+        command, dict(os.environ), asked, nodes.on_this_machine(asked), gpus=(), join_seconds=2
+    )
 
     ended = script.run(
         [first, dataclasses.replace(second, command=["sleep", "600"])],
