@@ -28,7 +28,7 @@ from pipelines import (
     values,
 )
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.claims import Claims
+from pipelines.claims import Volumes
 from pipelines.execution import Leaf
 from pipelines.launchers.base import Job, Launcher
 from pipelines.pipeline import Pipeline
@@ -74,7 +74,7 @@ class Components:
         log: Log,
         cancelled: threading.Event,
         *,
-        claims: Claims,
+        claims: Volumes,
         root: str = "",
         folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:

@@ -7,10 +7,7 @@ the scheme of (``gs://``, ``https://``) stays an address that a task may use by 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +18,7 @@ from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.storage import Store, store
 from pipelines.artifacts import METADATA_ONLY, Artifact, Bundle
 from pipelines.executor_io import Outputs, local_path, place_of, sent_to
+from pipelines.sending import send
 
 _HOW = "Copy it to an s3://, obs:// or nas:// URI or to a path, and give that."
 _READ_ONLY = 0o444
@@ -183,18 +181,7 @@ class Remotes:
         place = found.in_place()
         if place is not None and place.exists() and place.samefile(source):
             return
-        if source.is_dir():
-            found.publish(source, self._progress)
-            return
-        # A store takes folders: a file goes as the only one of a folder, under its new name.
-        above, _, name = found.uri.rstrip("/").rpartition("/")
-        folder = self._folder / "sending" / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        try:
-            _link(source, folder / name)
-            store(above).publish(folder, self._progress)
-        finally:
-            shutil.rmtree(folder)
+        send(found, source, self._folder / "sending", self._progress)
 
     def _progress(self, _done: int, _all: int) -> None:
         if self._cancelled.is_set():
@@ -282,13 +269,6 @@ def _protect(place: Path) -> None:
     for file in files:
         if not file.is_symlink():
             file.chmod(_READ_ONLY)
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source.resolve(), place)
-    except OSError:  # another file system
-        shutil.copy2(source, place)
 
 
 @contextmanager
