@@ -39,21 +39,28 @@ class TransferFailedError(ModelyardError):
 class Remotes:
     """The artifacts of one run that lie elsewhere. Several threads may use it at once."""
 
-    def __init__(self, folder: Path, cancelled: threading.Event, *, root: str = "") -> None:
+    def __init__(
+        self, folder: Path, cancelled: threading.Event, *, root: str = "", fetches: bool = True
+    ) -> None:
         """Be ready.
 
         Args:
             folder: A folder of the run's own, for what is brought.
             cancelled: When set, transfers are given up.
             root: The URI below which the run's artifacts go; "" if they stay where they are.
+            fetches: Whether what tasks read is brought here; else it is only given the place
+                that it has where the task runs.
         """
         self.root = root.rstrip("/")
         self._folder = folder
         self._cancelled = cancelled
+        self._fetches = fetches
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         # What this run has sent, by its URI: nobody has to bring it back.
         self._sent: dict[str, Path] = {}
+        # What was found to be there, though not fetched.
+        self._there: set[str] = set()
 
     def check(self) -> None:
         """Refuse a root that cannot be written to, before anything is run.
@@ -98,7 +105,7 @@ class Remotes:
             return None
         if artifact.schema in METADATA_ONLY and not found.exists():
             return None
-        path = found.in_place()
+        path = found.in_place() if self._fetches else None
         if path is None:
             return self._fetched(found)
         if not path.exists():
@@ -114,7 +121,11 @@ class Remotes:
                 return sent
             digest = hashlib.sha256(uri.encode()).hexdigest()[:24]
             place = self._folder / digest / _basename(uri)
-            if not place.exists():
+            if not self._fetches:
+                if uri not in self._there and not found.exists():
+                    raise NotFoundError(f"There is nothing at {uri}.")
+                self._there.add(uri)
+            elif not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 found.fetch(place, self._progress)
                 _protect(place)
