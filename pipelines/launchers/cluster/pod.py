@@ -30,10 +30,8 @@ TOKEN = "modelyard/token"  # noqa: S105 (what tells one try from another; no sec
 
 _MODULE = "pipelines.launchers.cluster.stage"
 _STAGE = "modelyard-stage"
-_STAGE_RESOURCES = {
-    "requests": {"cpu": "100m", "memory": "256Mi"},
-    "limits": {"memory": "1Gi"},
-}
+_STAGE_CPU = 0.1
+_STAGE_MEMORY = 2**30
 _NVIDIA = "nvidia.com/gpu"
 _NAS = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
 
@@ -238,7 +236,7 @@ def _stage(
             pods.cluster_env(cluster),
             [pods.value("MODELYARD_NAS", pods.nas_setting(ids))],
         ),
-        "resources": _STAGE_RESOURCES,
+        "resources": pods.resources(memory=_STAGE_MEMORY, cpu_request=_STAGE_CPU),
         "securityContext": _stage_security(job.kubernetes.get("securityContext", {}), cluster),
         "volumeMounts": [
             {"name": _STAGE, "mountPath": VOLUME},
