@@ -184,8 +184,9 @@ def _executed(
 ) -> End:
     """Run the pipeline to its end."""
     shown = Shown(
-        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream
-    )
+        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
+        root=choice.artifacts(held.settings),
+    )  # fmt: skip
     recorder = Recorder(held.flow_run_id)
     launcher = choice.launcher(
         held.settings, Attempt(held.flow_run_id, _attempt(held)),

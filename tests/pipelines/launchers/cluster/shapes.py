@@ -50,7 +50,7 @@ def built(job: Job, cluster: Cluster = CLUSTER, base: str = BASE, **named: Any) 
     """A component's Job."""
     labels = pod.labels(RUN, 1)
     called = Named(f"my-{RUN}-1-0a1b2c3d", "89abcdef", labels, **named)
-    uploaded = {path: f"{base}/input" for path in job.inputs}
+    uploaded = dict.fromkeys(job.inputs, f"{base}/input")
     return pod.build(job, cluster, called, plan(job, uploaded, base), base)
 
 
