@@ -75,10 +75,15 @@ class Settings(BaseSettings):
     tensorboard_days: float = Field(
         120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
     )
-    pipeline_launcher: Literal["process", "docker"] = Field(
+    pipeline_launcher: Literal["process", "docker", "kubernetes"] = Field(
         "process",
-        description="What components of pipelines run as: processes of this machine, or "
-        "containers of its Docker engine, each in its image.",
+        description="What components of pipelines run as: processes of this machine, containers "
+        "of its Docker engine, or Jobs of a cluster, the latter two each in its image.",
+    )
+    pipeline_staging_uri: str = Field(
+        "",
+        description="An s3://, obs:// or nas:// URI through which components on a cluster get "
+        "their files, and below which their artifacts are kept.",
     )
     pipeline_artifact_mib: float = Field(
         16.0,

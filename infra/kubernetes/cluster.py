@@ -137,6 +137,9 @@ class Cluster(_Model):
         "", description="Kubernetes' own rule without it."
     )
     service_account: _NameOrNone = Field("", description="Of the pods; no token is mounted.")
+    pipeline_service_account: _NameOrNone = Field(
+        "", description="Of the pods of pipeline runs, which start others; its token is mounted."
+    )
     config_map: _NameOrNone = Field("", description="Its keys are variables of the pods.")
     secret: _NameOrNone = Field("", description="Likewise, of a Secret.")
     env: dict[_Variable, str] = Field({}, description="Variables of the pods; nothing secret.")
