@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,7 +30,7 @@ from infra import connection, instance_types, settings
 from infra import home as homes
 from infra.errors import BadInputError, ModelyardError, StackError
 from infra.instance_types import DEFAULT
-from infra.kubernetes import capacity, cluster, health
+from infra.kubernetes import capacity, capacity_published, cluster, health
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
@@ -45,6 +45,8 @@ _LEASE_SECONDS = 20.0
 _RENEW_SECONDS = 5.0
 _MARGIN_SECONDS = 2.0  # what the database's clock and ours may differ by in a lease's time
 _TIDY_SECONDS = 30.0
+_PUBLISH_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
 _WELL_SECONDS = 180.0
 
 _logger = logging.getLogger("modelyard.kubernetes_worker")
@@ -151,9 +153,12 @@ class _Served:
         """What the pools' workers work with."""
         return Means(Jobs(self.api, self.cluster), self._place)
 
+    def gives(self) -> capacity.Capacity:
+        """What the cluster can give now."""
+        return capacity.read(self.api, self.cluster, instance_types.table(settings.load()))
+
     def _place(self, flow: str, run: FlowRun) -> Placement:
-        types = instance_types.table(settings.load())
-        return place(flow, run, capacity.read(self.api, self.cluster, types))
+        return place(flow, run, self.gives())
 
 
 def _prepare(pools: Sequence[str]) -> _Served:
@@ -186,6 +191,21 @@ async def _tidy_for_ever(reconciler: Reconciler, lead: Callable[[], bool]) -> No
                 await asyncio.to_thread(tracking.close_abandoned, executed)
             except Exception:  # the edge of the loop: the next turn may do better
                 _logger.exception("Not tidied this time")
+
+
+async def _publish_for_ever(
+    client: PrefectClient, served: _Served, lead: Callable[[], bool]
+) -> None:
+    """Tell those who submit runs what the cluster can give: they may have no way to it."""
+    while True:
+        if lead():
+            try:
+                gives = await asyncio.to_thread(served.gives)
+                for pool in served.pools:
+                    await capacity_published.publish(client, pool, gives)
+            except Exception as error:  # noqa: BLE001 (the edge of the loop; told, and tried again)
+                _logger.warning("What the cluster can give was not told: %s", error)
+        await asyncio.sleep(_PUBLISH_SECONDS if lead() else _LOOK_SECONDS)
 
 
 async def _until_stopped() -> None:
@@ -221,6 +241,7 @@ async def serve(served: _Served) -> None:
             ]  # fmt: skip
             tasks.append(group.create_task(reconciler.run()))
             tasks.append(group.create_task(_tidy_for_ever(reconciler, lead)))
+            tasks.append(group.create_task(_publish_for_ever(client, served, lead)))
             await _until_stopped()
             for task in tasks:
                 task.cancel()

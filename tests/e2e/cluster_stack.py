@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class ClusterStack(Stack):
         self.data = self._place / "data"
         self.data.mkdir()
         self._settings = settings
+        self._endpoints: dict[str, str] = {}
         self._worker: subprocess.Popen[bytes] | None = None
         self.cluster = Cluster(self._place / "cluster", nodes=self._nodes)
 
@@ -85,6 +87,15 @@ class ClusterStack(Stack):
         self._point_runs_here()
         self.do("deploy", "--pools", "kubernetes")
         self.start_worker()
+        wait_for(self._is_told, 60, "the worker to have told what the cluster can give")
+
+    def _is_told(self) -> bool:
+        url = f"{self.endpoints()['PREFECT_API_URL']}/variables/name/modelyard_capacity_gpu"
+        try:
+            with urllib.request.urlopen(url, timeout=10):
+                return True
+        except OSError:
+            return False
 
     def make(self, kind: str, name: str, **parts: Any) -> None:
         """Make an object in the cluster."""
@@ -146,6 +157,11 @@ class ClusterStack(Stack):
 
     def endpoints(self) -> dict[str, str]:
         """Where the stack's services are, as a process outside of it is told."""
+        if not self._endpoints:
+            self._endpoints = self._ask_endpoints()
+        return dict(self._endpoints)
+
+    def _ask_endpoints(self) -> dict[str, str]:
         found = json.loads(
             self.python(
                 "import json; from infra import home; from infra.stack import client; "

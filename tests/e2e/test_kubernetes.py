@@ -129,7 +129,7 @@ class TestEnds:
 
     def test_an_evicted_run_is_told_and_resumes_from_its_checkpoint(self, stack):
         run = stack.submit(
-            "steps", name="evicted", hyperparameters={"steps": 60},
+            "steps", name="evicted", hyperparameters={"steps": 300},
             checkpoint_uri="nas://data:/evicted",
         )  # fmt: skip
         wait_for(lambda: "step 3 " in _log(stack, run), 60, "the third step")
@@ -140,7 +140,7 @@ class TestEnds:
         stack.do("runs", "retry", run)
         found = wait_for(
             lambda: one if (one := stack.show(run))["state"] == "COMPLETE" else None,
-            120, "the retry to be complete",
+            180, "the retry to be complete",
         )  # fmt: skip
 
         assert found["attempts"] == 2
