@@ -133,7 +133,9 @@ def _container(wanted: Wanted, cluster: Cluster, mounted: list[Mounted]) -> Plai
     container: Plain = {
         "name": CONTAINER,
         "image": _image(wanted.placement, cluster),
-        "command": pods.literal(wanted.command),
+        # Arguments, not a command: the image's own entry point stays the first process, which
+        # passes signals on and buries what a script's children leave.
+        "args": pods.literal(wanted.command),
         "env": _env(wanted, cluster),
         "resources": _resources(wanted.placement, cluster),
         "securityContext": pods.container_security(),

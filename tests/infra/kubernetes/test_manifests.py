@@ -233,7 +233,7 @@ def test_a_command_and_its_variables_stay_as_they_are() -> None:
     container = _container(command=("sh", "-c", "echo $(HOME) $$"), env={"PRICE": "$(HOME) $$ $"})
 
     env = {one["name"]: one.get("value") for one in container["env"]}
-    assert container["command"] == ["sh", "-c", "echo $$(HOME) $$$$"]
+    assert container["args"] == ["sh", "-c", "echo $$(HOME) $$$$"]
     assert env["PRICE"] == "$$(HOME) $$$$ $$"
 
 
