@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from tests.cluster.volumes import MountError, Volumes
 if TYPE_CHECKING:
     from tests.cluster.kubelet import Kubelet
 
+_log = logging.getLogger(__name__)
 _OVER = ("Succeeded", "Failed")
 
 
@@ -35,6 +37,12 @@ class Ending:
 def disruption(reason: str, message: str) -> dict[str, Any]:
     """The condition of a pod that somebody else than its own processes has ended."""
     return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+
+
+def _say_if_broken(task: asyncio.Task[None]) -> None:
+    """Let nobody wait for a pod whose node has a fault of its own without a word."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s is broken", task.get_name(), exc_info=error)
 
 
 class PodRun:
@@ -73,6 +81,7 @@ class PodRun:
             for one in self.spec["containers"]
         )
         self.task = asyncio.create_task(self._run(), name=f"pod {self.key}")
+        self.task.add_done_callback(_say_if_broken)
 
     @property
     def every(self) -> list[Container]:
@@ -110,9 +119,9 @@ class PodRun:
             made.append({"path": path, "source": str(account), "readonly": True})
         return made
 
-    def tell(self, reason: str, message: str, kind: str = "Normal") -> None:
+    def tell(self, reason: str, message: str, kind: str = "Normal", part: str = "") -> None:
         if self.kubelet.online:
-            self.kubelet.teller.tell(self.pod, reason, message, kind)
+            self.kubelet.teller.tell(self.pod, reason, message, kind, part)
 
     async def pause(self, seconds: float) -> None:
         """Wait, but no longer than the pod may go on."""
