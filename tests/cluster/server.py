@@ -87,17 +87,17 @@ class Server:
         if self._web is not None:
             await self._web.shutdown(1)
 
-    async def _away(self) -> None:
+    async def _away(self, spare: object = None) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
         for connection in list(self._web.connections) if self._web is not None else ():
-            if connection.transport is not None:
+            if connection is not spare and connection.transport is not None:
                 connection.transport.abort()
 
-    async def outage(self, seconds: float) -> None:
-        """Refuses every connection for so long, and ends those that there are."""
-        await self._away()
+    async def outage(self, seconds: float, spare: object = None) -> None:
+        """Refuses every connection for so long, and ends those that there are but one."""
+        await self._away(spare)
         loop = asyncio.get_running_loop()
         self._return = loop.call_later(seconds, lambda: asyncio.ensure_future(self.back()))
 
@@ -138,12 +138,14 @@ class Server:
         elif what == "faults" and request.method == "DELETE":
             self.faults.clear()
         elif what == "outage" and request.method == "POST":
-            await self.outage(float(body["seconds"]))
+            await self.outage(float(body["seconds"]), request.protocol)
         elif what == "asked" and request.method == "GET":
             return web.json_response(self.asked)
         else:
             raise bad_request(f"{request.method} {request.path} is nothing of the cluster's")
-        return web.json_response({"met": self.faults.met})
+        answer = web.json_response({"met": self.faults.met})
+        answer.force_close()
+        return answer
 
     async def _handled(self, request: web.BaseRequest) -> web.StreamResponse:
         user = self.rights.user(request.headers)
@@ -207,17 +209,20 @@ class Server:
         parts = self._parts(pod, container, options)
         first = asyncio.ensure_future(anext(parts, None))
         # Who follows a log that is still empty gets the headers; else a refusal comes first.
-        await asyncio.wait({first}, timeout=_PATIENCE if options["follow"] else None)
-        if first.done():
-            first.result()
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError):
-            part = await first
-            while part is not None:
-                await response.write(part)
-                part = await anext(parts, None)
-            await response.write_eof()
+        try:
+            await asyncio.wait({first}, timeout=_PATIENCE if options["follow"] else None)
+            if first.done():
+                first.result()
+            response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionResetError):
+                part = await first
+                while part is not None:
+                    await response.write(part)
+                    part = await anext(parts, None)
+                await response.write_eof()
+        finally:
+            first.cancel()
         return response
 
     async def _parts(
