@@ -41,8 +41,6 @@ class Container(ContainerState):
         self.pod, self.spec = pod, spec
         self.devices: dict[str, list[int]] = {}
         self.running: Running | None = None
-        self.retired = False
-        """Whether it is not to be started again: the pod's own containers are done."""
         self._cause = ""
         self._code: int | None = None
 
@@ -65,7 +63,7 @@ class Container(ContainerState):
         self.pod.tell(reason, message, kind, f"spec.{field}{{{self.name}}}")
 
     def _over(self) -> bool:
-        return self.pod.stop.is_set() or self.retired
+        return self.pod.stop.is_set()
 
     def _again(self, code: int) -> bool:
         policy = self.pod.spec.get("restartPolicy", "Always")

@@ -68,7 +68,7 @@ class PodRun:
         self._sandbox = False
         self._kill: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._published: dict[str, Any] = {}
+        self._sidecars: list[asyncio.Task[None]] = []
         self.starting = [
             Container(self, one, "sidecar" if one.get("restartPolicy") == "Always" else "init")
             for one in self.spec.get("initContainers") or []
@@ -197,7 +197,6 @@ class PodRun:
 
     async def _start(self) -> bool:
         """Run the containers that start the pod, one after the other."""
-        self._sidecars: list[asyncio.Task[None]] = []
         for one in self.starting:
             if one.kind == "init":
                 await one.live()
@@ -214,24 +213,17 @@ class PodRun:
         return not self.stop.is_set()
 
     async def _retire(self) -> None:
-        """End the sidecars, when nothing is left that they would serve."""
-        tasks = getattr(self, "_sidecars", [])
-        if not tasks:
+        """Start nothing more, and end the sidecars: nothing is left that they would serve."""
+        self.stop.set()
+        if not self._sidecars:
             return
-        sidecars = [one for one in self.starting if one.kind == "sidecar"]
-        for one in sidecars:
-            one.retired = True
+        for one in self.starting:
             one.ask_to_end()
-        done, late = await asyncio.wait(tasks, timeout=self.grace)
-        for one in sidecars:
+        _, late = await asyncio.wait(self._sidecars, timeout=self.grace)
+        for one in self.starting:
             one.end()
         if late:
-            waiting = [task for task in late if not any(one.running for one in sidecars)]
-            for task in waiting:
-                task.cancel()
             await asyncio.wait(late)
-        for task in done:
-            task.result()
 
     def end(self, ending: Ending | None, grace: float) -> None:
         """End the pod: its containers are asked to, and made to after ``grace`` seconds."""
