@@ -349,9 +349,21 @@ def test_pods_end_with_the_process_that_runs_the_nodes(tmp_path: Path) -> None:
     process.stdout.close()
 
 
-def test_memory_of_processes_is_counted_with_what_they_start() -> None:
-    assert processes.resident([os.getpid()])[os.getpid()] > 10 << 20
-    assert processes.resident([2**22 + 1]) == {2**22 + 1: 0}
+def test_memory_of_processes_is_counted_once() -> None:
+    code = "import os; a = b'x' * 100_000_000; os.fork(); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(2):  # both of them are there
+            process.stdout.readline()
+        pids = processes.trees([process.pid])[process.pid]
+
+        assert len(pids) == 2
+        assert processes.resident(pids) > 200_000_000
+        assert 100_000_000 < processes.charged(pids) < 150_000_000
+        process.communicate(b"\n\n")
+    assert processes.charged(pids) == 0
 
 
 def test_logs_are_told_as_they_are_asked_for() -> None:

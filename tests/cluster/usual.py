@@ -14,6 +14,7 @@ from tests.cluster.store import Store
 FLOWS = "modelyard/flows:test"
 GPU = "nvidia.com/gpu"
 GPU_TAINT = {"key": GPU, "value": "present", "effect": "NoSchedule"}
+_HOME = "/modelyard/home"
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -21,10 +22,11 @@ def flows_image() -> Image:
     """What stands for the image of flows: this repository, with the interpreter of the tests."""
     folders = {sys.prefix, sys.base_prefix, str(Path(sys.prefix).resolve()), str(_REPOSITORY)}
     path = [sysconfig.get_path("scripts"), "/usr/local/bin", "/usr/bin", "/bin"]
+    home = {"HOME": _HOME, "MODELYARD_HOME": _HOME}
     return Image(
         command=("python",),
-        env={"PATH": ":".join(path), "PYTHONPATH": str(_REPOSITORY)},
-        workdir="/",
+        env={"PATH": ":".join(path), "PYTHONPATH": str(_REPOSITORY), **home},
+        workdir=_HOME,
         user=1000,
         holds=tuple(sorted(folders)),
     )
