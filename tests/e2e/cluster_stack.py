@@ -216,6 +216,12 @@ class ClusterStack(Stack):
         labels = f"modelyard/flow-run={run}" if run else "modelyard/flow-run"
         return self.cluster.call(self.cluster.store.list, kind, NAMESPACE, labels)
 
+    def log_of(self, run: str) -> str:
+        """What stands in a run's log in Prefect."""
+        read = f"print(json.dumps(runs.logs('{run}')))"
+        lines = "import json; from flows.lifecycle import connected; from registry import runs"
+        return "\n".join(json.loads(self.python(f"{lines}\nwith connected(): {read}")))
+
     def jobs(self, run: str = "") -> list[dict[str, Any]]:
         """The run's Jobs, or those of all."""
         return self._list("Job", run)

@@ -17,23 +17,8 @@ def stack():
         yield made
 
 
-def _message(stack, run):
-    return stack.show(run)["message"]
-
-
 def _runs(stack, run):
     return stack.wait_for_state(run, "RUNNING", timeout=60)
-
-
-def _log(stack, run):
-    return "\n".join(
-        json.loads(
-            stack.python(
-                "import json; from flows.lifecycle import connected; from registry import runs\n"
-                f"with connected(): print(json.dumps(runs.logs('{run}')))"
-            )
-        )
-    )
 
 
 class TestTraining:
@@ -57,7 +42,7 @@ class TestTraining:
         run = stack.submit("steps", name="told", hyperparameters={"steps": 1})
         assert stack.end_of(run)["state"] == "COMPLETE"
 
-        assert "step 1 loss=1.0000" in _log(stack, run)
+        assert "step 1 loss=1.0000" in stack.log_of(run)
 
     def test_a_run_on_gpus_sees_those_of_its_type(self, stack):
         run = stack.submit("gpus", resources={"instance_type": "gpu.t4"})
@@ -68,7 +53,7 @@ class TestTraining:
         spec = job["spec"]["template"]["spec"]
         assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] in {1, "1"}
         assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "Tesla-T4"}
-        assert "sees ['" in _log(stack, run)
+        assert "sees ['" in stack.log_of(run)
 
     def test_a_script_that_fails_is_told_as_it_is_here(self, stack):
         run = stack.submit("fails")
@@ -132,7 +117,7 @@ class TestEnds:
             "steps", name="evicted", hyperparameters={"steps": 300},
             checkpoint_uri="nas://data:/evicted",
         )  # fmt: skip
-        wait_for(lambda: "step 3 " in _log(stack, run), 60, "the third step")
+        wait_for(lambda: "step 3 " in stack.log_of(run), 60, "the third step")
         stack.pod_dies("evict", stack.going(run)[0])
         found = stack.end_of(run)
         assert "Evicted" in found["message"], found
@@ -144,7 +129,7 @@ class TestEnds:
         )  # fmt: skip
 
         assert found["attempts"] == 2
-        assert "resumed from step" in _log(stack, run)
+        assert "resumed from step" in stack.log_of(run)
         assert len({job["metadata"]["name"] for job in stack.jobs(run)}) == 2
 
     def test_a_deleted_job_ends_its_run(self, stack):
