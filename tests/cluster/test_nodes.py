@@ -131,6 +131,19 @@ def test_the_environment_is_the_manifest_s_and_nothing_else() -> None:
         del os.environ["OF_THE_SERVER"]
 
 
+def test_a_secret_of_bytes_reaches_the_environment_as_it_is() -> None:
+    async def test() -> None:
+        async with cluster() as small:
+            data = {"KEY": base64.b64encode(b"\xff\x01a").decode()}
+            small.store.create("Secret", {"metadata": {"name": "raw"}, "data": data})
+            container = {"envFrom": [{"secretRef": {"name": "raw"}}]}
+            said = await small.told("raw", 'printf %s "$KEY" | od -An -tx1', container=container)
+
+            assert said.split() == ["ff", "01", "61"]
+
+    run(test)
+
+
 def test_command_and_args_stand_over_those_of_the_image() -> None:
     async def test() -> None:
         image = Image(entrypoint=("echo", "entry"), command=("image",), env=IMAGE.env)
