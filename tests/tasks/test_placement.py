@@ -9,6 +9,7 @@ import pytest
 from infra import instance_types
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
+from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity, Node, Quota
 from infra.kubernetes.wanted import Placement
 from infra.settings import Settings
@@ -191,7 +192,7 @@ class TestRefusal:
         assert "allows 2" in found.message
 
     def test_one_that_may_go_without_gpus_is_let_through_where_there_are_none(self) -> None:
-        there = Capacity(nodes=(self.NODE,))
+        there = Capacity(nodes=(self.NODE,), labels=(capacity.PRODUCT,))
         without = placement.refusal(self._asked(instance_type="gpu.t4"), there)
 
         assert without is not None
@@ -201,7 +202,7 @@ class TestRefusal:
         )
 
     def test_unless_it_is_too_large_all_the_same(self) -> None:
-        there = Capacity(nodes=(self.NODE,))
+        there = Capacity(nodes=(self.NODE,), labels=(capacity.PRODUCT,))
         asked = self._asked(instance_type="gpu.h200x8", allow_cpu=True)
         found = placement.refusal(asked, there)
 
