@@ -139,7 +139,11 @@ class Life:
         if over and self._lines is not None:
             self._lines.end()
         events = self._told_of(seen) if over or self._lines is None else []
-        return verdict.judge(job, seen, events, datetime.now(UTC), [*self._tail])
+        now = datetime.now(UTC)
+        return verdict.judge(job, seen, events, now, [*self._tail], self._said)
+
+    def _said(self, pod: str, container: str) -> str:
+        return self._patiently(partial(self._api.log, pod, container, lines=_TAIL)) or ""
 
     def _told_of(self, seen: Seen) -> list[dict[str, Any]]:
         """The events of a component's Job and pods; asked for now and then."""

@@ -95,6 +95,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with Cluster(folder / "files", nodes=nodes) as cluster:
         path = next((folder / "files").glob("kubeconfig-*"))
         found = Running(cluster, made[0], folder / "nas", path)
+        found.make("StorageClass", "fast", provisioner="csi.test")
         data = encoded(**{"token": "hidden-token", "two.lines": "hidden\nlines"})
         found.make("Secret", "known", data=data)
         found.make("ConfigMap", "known", data={"word": "said"}, binaryData={"bytes": "/w=="})

@@ -45,7 +45,7 @@ class TestKubernetesLauncher(Contract):
         yield
         assert running.objects("Job") == []
         assert running.objects("Pod") == []
-        assert not [path for path in (running.nas / "staging").rglob("jobs/*/*")]
+        assert not list((running.nas / "staging").rglob("jobs/*/*"))
 
     # What only one machine has, or is otherwise on a cluster; see below.
     test_a_job_that_fails_says_why = None  # the first process of a container ignores signals
@@ -129,21 +129,18 @@ class TestKubernetesLauncher(Contract):
         assert run(launcher, job)[0] == Ended(-15, "It did not end within its 1.5 seconds.")
         assert not _alive(token)
 
-    def test_what_a_stopped_component_prints_is_told(
-        self, launcher: Launcher, tmp_path: Path
+    def test_a_stopped_component_may_tidy_up(
+        self, launcher: Launcher, running: Running, tmp_path: Path
     ) -> None:
-        script = "trap 'echo tidied; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+        token = uuid.uuid4().hex
+        script = 'trap "touch /mnt/own/tidied-$1; exit 0" TERM; echo ready; '
+        job = shell(
+            tmp_path / "job", f"{script} while :; do sleep 0.05; done", token, folders=ON_NAS
+        )
         cancelled = threading.Event()
-        lines: list[str] = []
 
-        def told(line: str) -> None:
-            lines.append(line)
-            cancelled.set()
-
-        ended = launcher.run(shell(tmp_path / "job", script), told, cancelled)
-
-        assert ended.code < 0
-        assert lines == ["ready", "tidied"]
+        assert launcher.run(job, lambda _: cancelled.set(), cancelled).code < 0
+        assert (running.nas / f"tidied-{token}").exists()
 
     def test_config_maps_of_the_cluster_are_variables(
         self, launcher: Launcher, tmp_path: Path
@@ -188,7 +185,7 @@ class TestKubernetesLauncher(Contract):
         job = shell(tmp_path / "job", script, "one", kubernetes=settings)
         assert run(launcher, job) == (Ended(0), ["said***"])
         job = shell(tmp_path / "job", f"{script}; cat /claim/all", "two", kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), ["said***", "one", "two"])
+        assert run(launcher, job) == (Ended(0), ["said***one", "two"])
 
         claims.delete("shared")
         eventually(lambda: not running.objects("PersistentVolumeClaim"), "the claim is gone")
@@ -260,7 +257,8 @@ def _claim(name: str) -> dict[str, Any]:
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name},
         "spec": {
-            "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}},
+            "accessModes": ["ReadWriteMany"], "storageClassName": "fast",
+            "resources": {"requests": {"storage": "1Gi"}},
         },
     }  # fmt: skip
 
