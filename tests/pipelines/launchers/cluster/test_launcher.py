@@ -28,11 +28,9 @@ ON_NAS = {"/mnt/own": "nas://own:/"}
 
 def _alive(token: str) -> list[int]:
     """The processes with this word in their command line."""
-    found = []
-    for one in psutil.process_iter(["cmdline"]):
-        if token in (one.info["cmdline"] or ()):
-            found.append(one.pid)
-    return found
+    return [
+        one.pid for one in psutil.process_iter(["cmdline"]) if token in (one.info["cmdline"] or ())
+    ]
 
 
 class TestKubernetesLauncher(Contract):

@@ -1,7 +1,5 @@
 """Whole pipelines, each of their components a Job."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Any
@@ -80,5 +78,5 @@ def test_artifacts_go_between_components_and_not_through_the_run(
     assert lines == [("make", "made")]
     sent = running.nas / "staging" / "artifacts" / "carried" / "a-run" / "make" / "data"
     assert (sent / "text").read_text() == "WORDS\n"
-    assert not [path for path in place.root.rglob("text")]
+    assert not list(place.root.rglob("text"))
     assert running.objects("Job") == running.objects("Pod") == []
