@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.cluster import defaults, naming, ownership, quota, schemas, validation
+from tests.cluster import defaults, ownership, quota, schemas, validation
 from tests.cluster.kinds import Kind
 from tests.cluster.refusals import Refusal, Wrong, bad_request, forbidden, unprocessable
 
@@ -43,13 +43,10 @@ def created(store: Store, row: Kind, new: Object, *, strict: bool = True) -> Obj
         Refusal: It is not allowed.
     """
     new, _ = decoded(row, new, [], strict=strict)
-    new = defaults.filled(store, row, new)
+    new = defaults.filled(store, row, new, {})
     if row.kind == "Pod":
         _account(store, row, new)
-        if (new["spec"].get("containers")) and not naming.wrong_name(
-            "subdomain", new["metadata"].get("name", "")
-        ):
-            quota.limited(store, row, new)
+        quota.limited(store, row, new)
     _validated(row, new)
     quota.check(store, row, new)
     return new
@@ -58,9 +55,15 @@ def created(store: Store, row: Kind, new: Object, *, strict: bool = True) -> Obj
 def _account(store: Store, row: Kind, pod: Object) -> None:
     meta, spec = pod["metadata"], pod["spec"]
     account, space = spec["serviceAccountName"], meta["namespace"]
-    if store.find("ServiceAccount", space, account) is None:
-        told = f'error looking up service account {space}/{account}: serviceaccount "{account}" not found'
+    found = store.find("ServiceAccount", space, account)
+    if found is None:
+        told = (
+            f"error looking up service account {space}/{account}: serviceaccount "
+            f'"{account}" not found'
+        )
         raise forbidden(row, meta.get("name", ""), told)
+    if not spec.get("imagePullSecrets") and found.get("imagePullSecrets"):
+        spec["imagePullSecrets"] = found["imagePullSecrets"]
     priority = spec.get("priorityClassName")
     if priority and store.find("PriorityClass", "", priority) is None:
         told = f"no PriorityClass with name {priority} was found"
@@ -95,7 +98,7 @@ def updated(
         return new
     if subresource:
         raise Refusal(405, "MethodNotAllowed", f"{subresource} is not written to here")
-    new = defaults.filled(store, row, new)
+    new = defaults.filled(store, row, new, old)
     _validated(row, new, validation.frozen(row, old, new))
     return new
 

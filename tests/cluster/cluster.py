@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import inspect
 import json
 import secrets
@@ -28,31 +27,25 @@ class Cluster:
     Args:
         folder: Of the kubeconfigs, and of what nodes keep.
         port: To listen on; 0 takes a free one.
-        nodes: Whether pods are run; without, they stay as they are.
+        nodes: Makes the nodes, of the store and a folder of their own; without it no pod is run,
+            and no Job makes any.
     """
 
-    def __init__(self, folder: Path, *, port: int = 0, nodes: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, port: int = 0, nodes: Callable[[Store, Path], Any] | None = None
+    ) -> None:
         self.folder = folder
         self.store = Store()
         self.server = Server(self.store)
         self.parts: dict[str, Any] = {"garbage": Garbage(self.store)}
-        if nodes:
-            self._add_nodes()
+        if nodes is not None:
+            controllers = importlib.import_module("tests.cluster.controllers")
+            self.parts["controllers"] = controllers.Controllers(self.store)
+            self.parts["nodes"] = nodes(self.store, folder / "nodes")
+            self.server.logs = self.parts["nodes"].logs
         self._port = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cluster")
-
-    def _add_nodes(self) -> None:
-        for name, arguments in (
-            ("controllers", (self.store,)),
-            ("nodes", (self.store, self.folder / "nodes")),
-        ):
-            module = f"tests.cluster.{name}"
-            if importlib.util.find_spec(module) is not None:
-                made = getattr(importlib.import_module(module), name.title())(*arguments)
-                self.parts[name] = made
-        if "nodes" in self.parts:
-            self.server.logs = self.parts["nodes"].logs
 
     def __enter__(self) -> Cluster:
         self.start()

@@ -26,11 +26,11 @@ _LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _MODED = ("secret", "configMap", "projected", "downwardAPI")
 
 
-def filled(store: Store, row: Kind, obj: Object) -> Object:
-    """The object with defaults; changed in place, and returned."""
+def filled(store: Store, row: Kind, obj: Object, old: Object) -> Object:
+    """The object with defaults; changed in place, and returned. `old` is empty for a new one."""
     fill = _FILLS.get(row.kind)
     if fill is not None:
-        fill(store, obj)
+        fill(store, obj, old)
     return obj
 
 
@@ -83,7 +83,7 @@ def _container(container: Object) -> None:
             container[probe] = {**_PROBES, **container[probe]}
 
 
-def _pod(store: Store, obj: Object) -> None:
+def _pod(store: Store, obj: Object, old: Object) -> None:
     spec = _under(obj, "spec")
     spec["serviceAccountName"] = (
         spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
@@ -98,7 +98,7 @@ def _pod(store: Store, obj: Object) -> None:
         for key in _LOST
         if not {(key, "NoExecute"), (key, None), (None, None)} & had
     ]
-    if wanted:
+    if wanted and not old:
         spec["tolerations"] = [*spec.get("tolerations", ()), *wanted]
     obj.setdefault("status", {"phase": "Pending", "qosClass": _quality(spec)})
 
@@ -130,7 +130,7 @@ def _template(spec: Object) -> Object:
     return template
 
 
-def _job(_: Store, obj: Object) -> None:
+def _job(_: Store, obj: Object, old: Object) -> None:
     spec = _under(obj, "spec")
     template = _template(spec)
     if "parallelism" not in spec and "completions" not in spec:
@@ -145,11 +145,9 @@ def _job(_: Store, obj: Object) -> None:
         ("podReplacementPolicy", "Failed" if by_policy else "TerminatingOrFailed"),
     ):
         spec.setdefault(key, value)
-    if spec["manualSelector"] or "uid" not in obj["metadata"]:
+    if spec["manualSelector"] or old:
         return
     uid, name = obj["metadata"]["uid"], obj["metadata"].get("name", "")
-    if "selector" in spec and obj.get("status") is None and "uid" not in spec["selector"]:
-        spec.setdefault("selector", {})
     spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
     labels = _under(_under(template, "metadata"), "labels")
     for prefix in ("", "batch.kubernetes.io/"):
@@ -157,7 +155,7 @@ def _job(_: Store, obj: Object) -> None:
         labels[f"{prefix}job-name"] = name
 
 
-def _deployment(_: Store, obj: Object) -> None:
+def _deployment(_: Store, obj: Object, __: Object) -> None:
     spec = _under(obj, "spec")
     _template(spec)
     rolling = {"maxSurge": "25%", "maxUnavailable": "25%"}
@@ -170,7 +168,7 @@ def _deployment(_: Store, obj: Object) -> None:
         spec.setdefault(key, value)
 
 
-def _service(_: Store, obj: Object) -> None:
+def _service(_: Store, obj: Object, old: Object) -> None:
     spec = _under(obj, "spec")
     spec.setdefault("type", "ClusterIP")
     spec.setdefault("sessionAffinity", "None")
@@ -179,7 +177,9 @@ def _service(_: Store, obj: Object) -> None:
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port.get("port"))
     if spec["type"] != "ExternalName":
-        if not spec.get("clusterIP"):
+        if not spec.get("clusterIP") and old:
+            spec["clusterIP"] = old["spec"].get("clusterIP")
+        elif not spec.get("clusterIP"):
             number = next(_addresses)
             spec["clusterIP"] = f"10.96.{number // 250 % 250}.{number % 250 + 1}"
         spec.setdefault("clusterIPs", [spec["clusterIP"]])
@@ -188,17 +188,17 @@ def _service(_: Store, obj: Object) -> None:
     obj.setdefault("status", {"loadBalancer": {}})
 
 
-def _claim(store: Store, obj: Object) -> None:
+def _claim(store: Store, obj: Object, old: Object) -> None:
     spec = _under(obj, "spec")
     spec.setdefault("volumeMode", "Filesystem")
-    if "storageClassName" not in spec:
+    if "storageClassName" not in spec and not old:
         for one in store.each("StorageClass"):
             if (one["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true":
                 spec["storageClassName"] = one["metadata"]["name"]
     obj.setdefault("status", {"phase": "Pending"})
 
 
-def _secret(_: Store, obj: Object) -> None:
+def _secret(_: Store, obj: Object, __: Object) -> None:
     obj.setdefault("type", "Opaque")
     plain = obj.pop("stringData", None) or {}
     if plain:
@@ -206,30 +206,29 @@ def _secret(_: Store, obj: Object) -> None:
         obj["data"] = {**(obj.get("data") or {}), **coded}
 
 
-def _namespace(_: Store, obj: Object) -> None:
+def _namespace(_: Store, obj: Object, old: Object) -> None:
     labels = _under(obj["metadata"], "labels")
     labels["kubernetes.io/metadata.name"] = obj["metadata"].get("name", "")
-    if "deletionTimestamp" not in obj["metadata"]:
+    if not old:
         obj.setdefault("spec", {"finalizers": ["kubernetes"]})
     obj.setdefault("status", {"phase": "Active"})
 
 
-def _storage_class(_: Store, obj: Object) -> None:
+def _storage_class(_: Store, obj: Object, __: Object) -> None:
     obj.setdefault("reclaimPolicy", "Delete")
     obj.setdefault("volumeBindingMode", "Immediate")
 
 
-def _quota(_: Store, obj: Object) -> None:
+def _quota(_: Store, obj: Object, __: Object) -> None:
     obj.setdefault("status", {})
 
 
-_FILLS: dict[str, Callable[[Any, Object], None]] = {
+_FILLS: dict[str, Callable[[Any, Object, Object], None]] = {
     "Pod": _pod,
     "Job": _job,
     "Deployment": _deployment,
-    "StatefulSet": lambda _, obj: pod_spec(
-        _under(_under(_under(obj, "spec"), "template"), "spec")
-    ),
+    "StatefulSet": lambda _, obj, __: _template(_under(obj, "spec")),
+    "DaemonSet": lambda _, obj, __: _template(_under(obj, "spec")),
     "Service": _service,
     "PersistentVolumeClaim": _claim,
     "Secret": _secret,

@@ -28,7 +28,7 @@ _RETURNED = (
     "PersistentVolumeClaim",
     "ResourceQuota",
 )
-#: Kinds whose dependents stay where the request says nothing of them: as batch/v1 has always had it.
+#: Kinds whose dependents stay where the request says nothing of them, as batch/v1 has it.
 _ORPHANED = ("Job", "CronJob")
 _VALIDATIONS = ("", "Strict", "Warn", "Ignore")
 
@@ -73,8 +73,6 @@ async def answer(
             return _told(_list(store, place, request.query))
         case "create" if place.subresource == "eviction":
             return _told(_evicted(store, place, (await body(request))[0]), 201)
-        case "create" if place.subresource == "binding":
-            return _told(_bound(store, place, (await body(request))[0]), 201)
         case "create" | "update":
             return await _written(store, place, verb, request)
         case "patch":
@@ -319,7 +317,7 @@ def _evicted(store: Store, place: Route, eviction: Mapping[str, Any]) -> Object:
     pod = store.read("Pod", place.namespace, place.name)
     labels = pod["metadata"].get("labels") or {}
     for budget in store.each("PodDisruptionBudget", place.namespace):
-        taken = selectors.matches(budget["spec"].get("selector"), labels)
+        taken = selectors.matches((budget.get("spec") or {}).get("selector"), labels)
         if taken and not (budget.get("status") or {}).get("disruptionsAllowed"):
             raise Refusal(
                 429,
@@ -337,21 +335,6 @@ def _evicted(store: Store, place: Route, eviction: Mapping[str, Any]) -> Object:
             )
     options = eviction.get("deleteOptions") or {}
     store.delete("Pod", place.namespace, place.name, grace=options.get("gracePeriodSeconds"))
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-
-
-def _bound(store: Store, place: Route, binding: Mapping[str, Any]) -> Object:
-    """Puts a pod on a node, as a scheduler asks for it."""
-    node = (binding.get("target") or {}).get("name", "")
-    pod = store.read("Pod", place.namespace, place.name)
-    if pod["spec"].get("nodeName"):
-        raise Refusal(
-            409,
-            "Conflict",
-            f'Operation cannot be fulfilled on pods/binding "{place.name}": pod {place.name} is '
-            f'already assigned to node "{pod["spec"]["nodeName"]}"',
-        )
-    store.bind(place.namespace, place.name, node)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 

@@ -10,7 +10,7 @@ from tests.cluster.refusals import Refusal, bad_request
 from tests.cluster.rights import Asked
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
-_SUBRESOURCES = {"Pod": ("log", "eviction", "binding"), "Namespace": ("finalize",)}
+_SUBRESOURCES = {"Pod": ("log", "eviction")}
 _REVIEWS = ("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 
 
@@ -38,9 +38,10 @@ class Route:
             if self.name:
                 return "get"
             return "watch" if truth(query, "watch") else "list"
-        if method == "DELETE":
+        everywhere = self.row.namespaced and not self.namespace
+        if method == "DELETE" and not everywhere:
             return "delete" if self.name else "deletecollection"
-        if method not in _VERBS:
+        if method not in _VERBS or everywhere:
             raise Refusal(
                 405, "MethodNotAllowed", "the server does not allow this method on the resource"
             )
@@ -59,19 +60,14 @@ def route(path: str) -> Route:
     else:
         group, version, rest = parts[1], parts[2], parts[3:]
     namespace = ""
-    if (
-        rest
-        and rest[0] == "namespaces"
-        and len(rest) > 2
-        and rest[2] not in ("status", "finalize")
-    ):
+    if rest and rest[0] == "namespaces" and len(rest) > 2 and rest[2] != "status":
         namespace, rest = rest[1], rest[2:]
     if (group, version, *rest) == _REVIEWS:
         return Route(KINDS["Pod"], review=True)
     row = SERVED.get((group, version, rest[0] if rest else ""))
     if row is None or len(rest) > 3 or (namespace and not row.namespaced):
         raise nowhere()
-    name, subresource = (rest[1:] + ["", ""])[:2]
+    name, subresource = [*rest[1:], "", ""][:2]
     known = ("status",) if row.status else ()
     if subresource and subresource not in (*known, *_SUBRESOURCES.get(row.kind, ())):
         raise nowhere()

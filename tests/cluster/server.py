@@ -19,11 +19,14 @@ from tests.cluster.store import Store
 from tests.cluster.watching import watched
 
 ADMIN_PATH = "/_cluster"
+#: Seconds that the first part of a followed log may take before its headers go out.
+_PATIENCE = 0.2
+_LARGEST = 3 * 1024 * 1024
 _OPEN = ("/healthz", "/livez", "/readyz", "/version")
 
 #: (pod, container, options) -> the log. Options are those of the request, by their own names:
 #: follow, previous, timestamps (bool), tailLines, sinceSeconds, limitBytes (int or None),
-#: sinceTime (text or "").
+#: sinceTime (text or ""). It may raise a Refusal before its first part.
 Logs = Callable[[dict[str, Any], str, Mapping[str, Any]], AsyncIterator[bytes]]
 
 
@@ -52,10 +55,10 @@ class Server:
         self.bookmarks = bookmarks
         self.asked: dict[str, int] = {}
         """How often each verb of each resource was asked for: {"create jobs": 3}."""
-        self._web = web.Server(self._answer, access_log=None)
+        self._web: web.Server[web.BaseRequest] | None = None
         self._listener: asyncio.Server | None = None
         self._port = 0
-        self._back: asyncio.Task[None] | None = None
+        self._return: asyncio.TimerHandle | None = None
 
     @property
     def url(self) -> str:
@@ -65,6 +68,11 @@ class Server:
     async def start(self, port: int = 0) -> str:
         """Listens on a port of loopback (0: a free one); returns the URL."""
         loop = asyncio.get_running_loop()
+        if self._web is None:
+            # Who has gone is answered no longer: a watch and a hang end with their client.
+            self._web = web.Server(
+                self._answer, access_log=None, request_factory=_request, handler_cancellation=True
+            )
         self._listener = await loop.create_server(
             self._web, "127.0.0.1", port or self._port, reuse_address=True
         )
@@ -73,28 +81,33 @@ class Server:
 
     async def stop(self) -> None:
         """Ends every connection and stops to listen."""
-        if self._back is not None:
-            self._back.cancel()
+        if self._return is not None:
+            self._return.cancel()
         await self._away()
-        await self._web.shutdown(1)
+        if self._web is not None:
+            await self._web.shutdown(1)
 
-    async def _away(self) -> None:
+    async def _away(self, spare: object = None) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        for connection in list(self._web.connections):
-            if connection.transport is not None:
+        for connection in list(self._web.connections) if self._web is not None else ():
+            if connection is not spare and connection.transport is not None:
                 connection.transport.abort()
 
-    async def outage(self, seconds: float) -> None:
-        """Refuses every connection for so long, and ends those that there are."""
-        await self._away()
+    async def outage(self, seconds: float, spare: object = None) -> None:
+        """Refuses every connection for so long, and ends those that there are but one."""
+        await self._away(spare)
+        loop = asyncio.get_running_loop()
+        self._return = loop.call_later(seconds, lambda: asyncio.ensure_future(self.back()))
 
-        async def back() -> None:
-            await asyncio.sleep(seconds)
+    async def back(self) -> None:
+        """Ends an outage, if there is one."""
+        if self._return is not None:
+            self._return.cancel()
+            self._return = None
+        if self._listener is None:
             await self.start()
-
-        self._back = asyncio.create_task(back())
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         fault = None
@@ -125,12 +138,14 @@ class Server:
         elif what == "faults" and request.method == "DELETE":
             self.faults.clear()
         elif what == "outage" and request.method == "POST":
-            await self.outage(float(body["seconds"]))
+            await self.outage(float(body["seconds"]), request.protocol)
         elif what == "asked" and request.method == "GET":
             return web.json_response(self.asked)
         else:
             raise bad_request(f"{request.method} {request.path} is nothing of the cluster's")
-        return web.json_response({"met": self.faults.met})
+        answer = web.json_response({"met": self.faults.met})
+        answer.force_close()
+        return answer
 
     async def _handled(self, request: web.BaseRequest) -> web.StreamResponse:
         user = self.rights.user(request.headers)
@@ -191,21 +206,41 @@ class Server:
             options[key] = number(query, key)
         options["sinceTime"] = query.get("sinceTime", "")
         requests.log_is_there(pod, container, previous=options["previous"])
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        left = options["limitBytes"]
-        if self.logs is not None and pod["spec"].get("nodeName"):
-            parts = self.logs(pod, container, options)
+        parts = self._parts(pod, container, options)
+        first = asyncio.ensure_future(anext(parts, None))
+        # Who follows a log that is still empty gets the headers; else a refusal comes first.
+        try:
+            await asyncio.wait({first}, timeout=_PATIENCE if options["follow"] else None)
+            if first.done():
+                first.result()
+            response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+            await response.prepare(request)
             with contextlib.suppress(ConnectionResetError):
-                async for part in parts:
-                    sent = part if left is None else part[:left]
-                    await response.write(sent)
-                    left = None if left is None else left - len(sent)
-                    if left == 0:
-                        break
-        with contextlib.suppress(ConnectionResetError):
-            await response.write_eof()
+                part = await first
+                while part is not None:
+                    await response.write(part)
+                    part = await anext(parts, None)
+                await response.write_eof()
+        finally:
+            first.cancel()
         return response
+
+    async def _parts(
+        self, pod: dict[str, Any], container: str, options: Mapping[str, Any]
+    ) -> AsyncIterator[bytes]:
+        """A log, as long as it may be."""
+        if self.logs is None or not pod["spec"].get("nodeName"):
+            return
+        left = options["limitBytes"]
+        async for part in self.logs(pod, container, options):
+            yield part[:left]
+            left = None if left is None else left - len(part)
+            if left is not None and left <= 0:
+                return
+
+
+def _request(*parts: Any) -> web.BaseRequest:
+    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=_LARGEST)
 
 
 def _refused(refusal: Refusal) -> web.Response:

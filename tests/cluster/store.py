@@ -78,7 +78,7 @@ class Store:
         remembers: So many changes are kept for watches that go on from an earlier one.
     """
 
-    def __init__(self, *, remembers: int = 20_000) -> None:
+    def __init__(self, *, remembers: int = 5_000) -> None:
         self.objects: dict[Key, Object] = {}
         self.revision = 1
         self.changes: deque[Change] = deque(maxlen=remembers)
@@ -242,19 +242,6 @@ class Store:
         key = _key(KINDS[kind], namespace, name)
         new = {**self._had(key), "status": dict(status)}
         return self._update(key, copy.deepcopy(new), "status")
-
-    def bind(self, namespace: str | None, name: str, node: str) -> Object:
-        """Puts a pod on a node: what a scheduler does, and nothing else can."""
-        key = _key(KINDS["Pod"], namespace, name)
-        old = self._had(key)
-        new = copy.deepcopy(old)
-        new["spec"]["nodeName"] = node
-        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
-        others = [
-            one for one in new["status"].get("conditions", ()) if one["type"] != "PodScheduled"
-        ]
-        new["status"]["conditions"] = [*others, scheduled]
-        return self.keep(key, old, new)
 
     def _had(self, key: Key) -> Object:
         found = self.objects.get(key)

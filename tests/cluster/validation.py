@@ -1,4 +1,4 @@
-"""What the API server refuses beyond schemas: names, contradictions, and changes of what is fixed."""
+"""What the API server refuses beyond schemas: contradictions, and changes of what is fixed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.cluster import job_rules, naming, pod_rules, selectors
+from tests.cluster import job_checks, naming, pod_checks, selectors
 from tests.cluster.kinds import Kind
 from tests.cluster.refusals import Wrong, invalid, shown
 
@@ -46,7 +46,7 @@ def frozen(row: Kind, old: Object, new: Object) -> list[Wrong]:
 
 
 def _pod(obj: Object) -> Iterator[Wrong]:
-    return pod_rules.pod(obj.get("spec") or {}, "spec", obj["metadata"].get("name", ""))
+    return pod_checks.pod(obj.get("spec") or {}, "spec", obj["metadata"].get("name", ""))
 
 
 def _deployment(obj: Object) -> Iterator[Wrong]:
@@ -58,9 +58,9 @@ def _deployment(obj: Object) -> Iterator[Wrong]:
         why = "`selector` does not match template `labels`"
         yield invalid("spec.template.metadata.labels", str(labels), why)
     pod = template.get("spec") or {}
-    yield from pod_rules.pod(pod, "spec.template.spec")
+    yield from pod_checks.pod(pod, "spec.template.spec")
     always = pod.get("restartPolicy")
-    yield from pod_rules.unsupported("spec.template.spec.restartPolicy", always, ("Always",))
+    yield from pod_checks.unsupported("spec.template.spec.restartPolicy", always, ("Always",))
 
 
 def _service(obj: Object) -> Iterator[Wrong]:
@@ -87,8 +87,8 @@ def _data(obj: Object) -> Iterator[Wrong]:
     for key in entries:
         if not re.fullmatch(r"[-._a-zA-Z0-9]+", key) or len(key) > 253 or key in (".", ".."):
             why = (
-                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. "
-                "'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is "
+                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' "
+                "(e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is "
                 "'[-._a-zA-Z0-9]+')"
             )
             yield invalid(f"data[{key}]", key, why)
@@ -97,7 +97,7 @@ def _data(obj: Object) -> Iterator[Wrong]:
 
 
 def _claim(obj: Object) -> Iterator[Wrong]:
-    return pod_rules.claim_spec(obj.get("spec") or {}, "spec")
+    return pod_checks.claim_spec(obj.get("spec") or {}, "spec")
 
 
 def _quota(obj: Object) -> Iterator[Wrong]:
@@ -109,15 +109,22 @@ def _quota(obj: Object) -> Iterator[Wrong]:
             yield Wrong(f"spec.{scope}", "Forbidden", "not served by this small cluster")
 
 
+def _event(obj: Object) -> Iterator[Wrong]:
+    about = (obj.get("involvedObject") or {}).get("namespace", "")
+    if (about or "default") != obj["metadata"]["namespace"]:
+        yield invalid("involvedObject.namespace", about, "does not match event.namespace")
+
+
 _RULES: dict[str, Callable[[Object], Iterator[Wrong]]] = {
     "Pod": _pod,
-    "Job": job_rules.job,
+    "Job": job_checks.job,
     "Deployment": _deployment,
     "Service": _service,
     "Secret": _data,
     "ConfigMap": _data,
     "PersistentVolumeClaim": _claim,
     "ResourceQuota": _quota,
+    "Event": _event,
 }
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.cluster import naming, pod_rules, selectors
+from tests.cluster import naming, pod_checks, selectors
 from tests.cluster.refusals import Wrong, invalid, shown
 
 Spec = Mapping[str, Any]
@@ -32,13 +32,13 @@ def job(obj: Mapping[str, Any]) -> Iterator[Wrong]:
     for key in _NOT_NEGATIVE:
         if (spec.get(key) or 0) < 0:
             yield invalid(f"spec.{key}", spec[key], "must be greater than or equal to 0")
-    yield from pod_rules.unsupported(
+    yield from pod_checks.unsupported(
         "spec.completionMode", spec.get("completionMode"), ("NonIndexed", "Indexed")
     )
     yield from _template(spec, template)
-    yield from pod_rules.pod(pod, "spec.template.spec")
+    yield from pod_checks.pod(pod, "spec.template.spec")
     if pod.get("restartPolicy") == "Always":
-        yield from pod_rules.unsupported(
+        yield from pod_checks.unsupported(
             "spec.template.spec.restartPolicy", "Always", ("OnFailure", "Never")
         )
     yield from _indexed(spec, obj["metadata"].get("name", ""))
@@ -104,8 +104,8 @@ def _success(spec: Spec) -> Iterator[Wrong]:
         if indexes is not None:
             numbers = [int(number) for number in re.findall(r"\d+", indexes)]
             if not _INDEXES.fullmatch(indexes) or numbers != sorted(numbers):
-                yield invalid(f"{place}.succeededIndexes", indexes, "error parsing succeededIndexes: "
-                              "cannot convert string to integer for index")  # fmt: skip
+                why = "error parsing succeededIndexes: cannot convert string to integer for index"
+                yield invalid(f"{place}.succeededIndexes", indexes, why)
             elif numbers[-1] >= completions:
                 why = "error parsing succeededIndexes: too large index"
                 yield invalid(f"{place}.succeededIndexes", indexes, why)
@@ -117,7 +117,7 @@ def _success(spec: Spec) -> Iterator[Wrong]:
 def _failure(spec: Spec, pod: Spec) -> Iterator[Wrong]:
     policy, replacement = spec.get("podFailurePolicy"), spec.get("podReplacementPolicy")
     known = ("Failed",) if policy is not None else ("Failed", "TerminatingOrFailed")
-    yield from pod_rules.unsupported("spec.podReplacementPolicy", replacement, known)
+    yield from pod_checks.unsupported("spec.podReplacementPolicy", replacement, known)
     if policy is None:
         return
     at = "spec.podFailurePolicy"
@@ -129,7 +129,7 @@ def _failure(spec: Spec, pod: Spec) -> Iterator[Wrong]:
     }
     for index, rule in enumerate(policy.get("rules") or ()):
         place = f"{at}.rules[{index}]"
-        yield from pod_rules.unsupported(f"{place}.action", rule.get("action"), _ACTIONS)
+        yield from pod_checks.unsupported(f"{place}.action", rule.get("action"), _ACTIONS)
         if rule.get("action") == "FailIndex" and spec.get("backoffLimitPerIndex") is None:
             why = "requires the backoffLimitPerIndex to be set"
             yield invalid(f"{place}.action", "FailIndex", why)
@@ -142,7 +142,7 @@ def _failure(spec: Spec, pod: Spec) -> Iterator[Wrong]:
 
 
 def _codes(codes: Spec, at: str, names: set[Any]) -> Iterator[Wrong]:
-    yield from pod_rules.unsupported(f"{at}.operator", codes.get("operator"), ("In", "NotIn"))
+    yield from pod_checks.unsupported(f"{at}.operator", codes.get("operator"), ("In", "NotIn"))
     values = codes.get("values") or []
     if not values:
         yield invalid(f"{at}.values", "", "at least one value is required")
