@@ -58,10 +58,10 @@ def entries(
 
     A service is found by the addresses of its pods, since nothing forwards connections here.
     """
-    found, pods = [], list(pods)
+    found, there = [], list(pods)
     for service in services:
         name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-        for pod in pods:
+        for pod in there:
             if not _behind(service, pod):
                 continue
             address = pod["status"]["podIP"]
@@ -83,6 +83,8 @@ def hosts(
         if where == namespace:
             names.append(name)
         lines.append(f"{there}\t{' '.join(names)}")
-    for alias in pod["spec"].get("hostAliases") or []:
-        lines.append(f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}")
+    lines += [
+        f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}"
+        for alias in pod["spec"].get("hostAliases") or []
+    ]
     return "\n".join(lines) + "\n"

@@ -24,6 +24,8 @@ _CRI = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: error during container init: "
 )
+# Of a message that a container leaves: bytes; and bytes and lines of its log in place of one.
+_LONGEST_MESSAGE, _LONGEST_END, _MOST_LINES = 4096, 2048, 80
 #: Exit codes of signals that end a container without a word of its own.
 _KILLED = 128 + signal.SIGKILL
 
@@ -39,8 +41,6 @@ class Container(ContainerState):
         self.pod, self.spec = pod, spec
         self.devices: dict[str, list[int]] = {}
         self.running: Running | None = None
-        self.retired = False
-        """Whether it is not to be started again: the pod's own containers are done."""
         self._cause = ""
         self._code: int | None = None
 
@@ -58,8 +58,12 @@ class Container(ContainerState):
                 return
             await self._back_off()
 
+    def _tell(self, reason: str, message: str, kind: str = "Normal") -> None:
+        field = "containers" if self.kind == "main" else "initContainers"
+        self.pod.tell(reason, message, kind, f"spec.{field}{{{self.name}}}")
+
     def _over(self) -> bool:
-        return self.pod.stop.is_set() or self.retired
+        return self.pod.stop.is_set()
 
     def _again(self, code: int) -> bool:
         policy = self.pod.spec.get("restartPolicy", "Always")
@@ -95,13 +99,13 @@ class Container(ContainerState):
         known = node.images.table.get(name)
         # What needed a login is asked for again: the pod may not have it.
         if known and not known.login and name in node.pulled and policy != "Always":
-            self.pod.tell("Pulled", f'Container image "{name}" already present on machine')
+            self._tell("Pulled", f'Container image "{name}" already present on machine')
             return known
         delay = node.timing.back_off
         while not self.pod.stop.is_set():
             if policy == "Never":
-                problem = ("ErrImageNeverPull", "ErrImageNeverPull",
-                           f'Container image "{name}" is not present with pull policy of Never')  # fmt: skip
+                told = f'Container image "{name}" is not present with pull policy of Never'
+                problem = ("ErrImageNeverPull", "ErrImageNeverPull", told)
             else:
                 found, problem = await self._pull()
                 if found is not None:
@@ -110,14 +114,14 @@ class Container(ContainerState):
                 return None
             first, then, message = problem
             if first != "ErrImagePull":
-                self.pod.tell(first, message, "Warning")
-            self.pod.tell("Failed", f"Error: {first}", "Warning")
+                self._tell(first, message, "Warning")
+            self._tell("Failed", f"Error: {first}", "Warning")
             self._wait_for(first, message)
             await self.pod.pause(node.timing.tick)
             if then == "ImagePullBackOff" and not self.pod.stop.is_set():
                 told = f'Back-off pulling image "{name}"'
-                self.pod.tell("BackOff", told)
-                self.pod.tell("Failed", f"Error: {then}", "Warning")
+                self._tell("BackOff", told)
+                self._tell("Failed", f"Error: {then}", "Warning")
                 self._wait_for(then, f"{told}: {first}: {message}")
             await self.pod.pause(delay)
             delay = min(delay * 2, node.timing.longest_back_off)
@@ -125,7 +129,7 @@ class Container(ContainerState):
 
     async def _pull(self) -> tuple[Image | None, tuple[str, str, str]]:
         node, name = self.pod.kubelet, self.image
-        self.pod.tell("Pulling", f'Pulling image "{name}"')
+        self._tell("Pulling", f'Pulling image "{name}"')
         seconds = node.images.seconds(name)
         await self.pod.pause(seconds)
         if self.pod.stop.is_set():
@@ -135,10 +139,10 @@ class Container(ContainerState):
         except InvalidImageName as error:
             return None, ("InvalidImageName", "InvalidImageName", str(error))
         except PullError as error:
-            self.pod.tell("Failed", f'Failed to pull image "{name}": {error}', "Warning")
+            self._tell("Failed", f'Failed to pull image "{name}": {error}', "Warning")
             return None, ("ErrImagePull", "ImagePullBackOff", str(error))
         node.pulled.add(name)
-        self.pod.tell(
+        self._tell(
             "Pulled",
             f'Successfully pulled image "{name}" in {seconds:.3g}s ({seconds:.3g}s including '
             "waiting). Image size: 1024 bytes.",
@@ -151,7 +155,7 @@ class Container(ContainerState):
             try:
                 return self._configured(image)
             except ConfigError as error:
-                self.pod.tell("Failed", f"Error: {error}", "Warning")
+                self._tell("Failed", f"Error: {error}", "Warning")
                 self._wait_for("CreateContainerConfigError", str(error))
             await self.pod.pause(self.pod.kubelet.timing.back_off)
         return None
@@ -168,6 +172,9 @@ class Container(ContainerState):
             **self._device_variables(),
             **given,
         }
+        self._last_words.parent.mkdir(exist_ok=True)
+        self._last_words.touch()
+        self._last_words.chmod(0o666)
         command = environment.command_line(spec, image.entrypoint, image.command, given)
         if not command:
             raise ConfigError("no command specified")
@@ -177,16 +184,48 @@ class Container(ContainerState):
             hostname=pod.hostname,
             folder=pod.folder / "containers" / self.name / str(self.restarts),
             log=self.log_file(self.restarts),
-            mounts=[*pod.own_mounts(), *volumes.mounts(spec, pod.volumes, env)],
+            mounts=[
+                *pod.own_mounts(),
+                {
+                    "path": spec.get("terminationMessagePath") or "/dev/termination-log",
+                    "source": str(self._last_words),
+                    "readonly": False,
+                },
+                *volumes.mounts(spec, pod.volumes, env),
+            ],
             shm=volumes.SHARED_MEMORY,
             holder=pod.holder.pid if pod.holder else None,
-            workdir=spec.get("workingDir") or image.workdir,
+            workdir=spec.get("workingDir") or image.workdir or "/",
             user=user if image.honour_user else None,
             group=group if image.honour_user else None,
             groups=groups,
             hidden=image.hides,
             held=image.holds,
+            closed=self._closed(user),
         )
+
+    def _closed(self, user: int) -> list[str]:
+        """What of its own root the container may not write to, were it the user asked for."""
+        if (self.spec.get("securityContext") or {}).get("readOnlyRootFilesystem"):
+            return ["/", "/tmp"]
+        return ["/"] if user else []
+
+    @property
+    def _last_words(self) -> Path:
+        """The file by which a container may say why it has ended."""
+        return self.pod.folder / "messages" / f"{self.name}.{self.restarts}"
+
+    def _message(self, code: int) -> str:
+        """What the container has left as its last words; or the end of its log, if wanted."""
+        text = self._last_words.read_bytes()[:_LONGEST_MESSAGE].decode(errors="replace")
+        if text or not code:
+            return text
+        if self.spec.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        log = self.log_file(self.restarts)
+        entries = log.read_bytes().splitlines()[-_MOST_LINES:] if log.exists() else []
+        lines = [entry.split(b" ", 3)[3] for entry in entries]
+        return b"\n".join([*lines, b""])[-_LONGEST_END:].decode(errors="replace")
 
     def _identity(self, image: Image) -> tuple[int, int, list[int]]:
         """The user, group and further groups that the manifest asks for."""
@@ -220,18 +259,18 @@ class Container(ContainerState):
         """Run it once; its exit code."""
         self.container_id = f"containerd://{uuid.uuid4().hex}{uuid.uuid4().hex}"
         self.image_id = f"{self.image}@sha256:{uuid.uuid5(uuid.NAMESPACE_URL, self.image).hex * 2}"
-        self.pod.tell("Created", f"Created container: {self.name}")
+        self._tell("Created", f"Created container: {self.name}")
         self._cause, self._code = "", None
         try:
             self.running = await Running.start(wanted)
         except StartError as error:
             message = f"{_CRI}{error}: unknown"
-            self.pod.tell("Failed", f"Error: {message}", "Warning")
+            self._tell("Failed", f"Error: {message}", "Warning")
             self._ended(128, "StartError", message, _EPOCH)
             return 128
         started = now()
         self.state = {"running": {"startedAt": started}}
-        self.pod.tell("Started", f"Started container {self.name}")
+        self._tell("Started", f"Started container {self.name}")
         if self.pod.killing:  # it was asked to end while it started
             self.end()
         elif self.pod.stop.is_set():
@@ -240,7 +279,8 @@ class Container(ContainerState):
         code = await self.running.wait()
         self.running = None
         code = self._code if self._code is not None else code
-        self._ended(code, self._cause or ("Error" if code else "Completed"), "", started)
+        reason = self._cause or ("Error" if code else "Completed")
+        self._ended(code, reason, self._message(code), started)
         return code
 
     def _ended(self, code: int, reason: str, message: str, started: str) -> None:
@@ -272,7 +312,7 @@ class Container(ContainerState):
         timing = self.pod.kubelet.timing
         delay = min(timing.back_off * 2**self.restarts, timing.longest_back_off)
         message = f"back-off {delay:g}s restarting failed container={self.name} pod={self.pod.key}"
-        self.pod.tell("BackOff", f"Back-off restarting failed container {self.name}", "Warning")
+        self._tell("BackOff", f"Back-off restarting failed container {self.name}", "Warning")
         self._wait_for("CrashLoopBackOff", message)
         await self.pod.pause(delay)
         if not self._over():

@@ -23,24 +23,30 @@ import signal
 import stat
 import sys
 
+TYPE_CHECKING = False  # typing is slow to import, too
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 _NEWNS, _NEWUTS, _NEWIPC, _NEWPID = 0x00020000, 0x04000000, 0x08000000, 0x20000000
 _BIND, _REC, _UNBINDABLE, _PRIVATE = 4096, 16384, 1 << 17, 1 << 18
 _DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
-_MASKED = ("tmp", "proc")
+_MASKED = ("tmp", "proc", "dev")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")
+_LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(result, what):
+def _call(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), what)
 
 
-def mount(source, target, kind=None, flags=0, data=""):
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
     done = _libc.mount(
         os.fsencode(source),
         os.fsencode(target),
@@ -55,7 +61,7 @@ class _Attributes(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
 
 
-def protect(path, recursive=True):
+def protect(path: str, recursive: bool = True) -> None:
     """Make a mount, and those below it, read-only."""
     wanted = _Attributes(set=1)
     done = _libc.syscall(
@@ -69,19 +75,19 @@ def protect(path, recursive=True):
     _call(done, path)
 
 
-def die_with(parent):
+def die_with(parent: int) -> None:
     """End when whoever started this process ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(137)
 
 
-def unshare(flags):
+def unshare(flags: int) -> None:
     _call(_libc.unshare(flags), "namespaces")
     mount("none", "/", None, _REC | _PRIVATE)
 
 
-def bind(source, target):
+def bind(source: str, target: str) -> None:
     """Mount a folder or a file, at a mount point that is made."""
     if stat.S_ISDIR(os.stat(source).st_mode):
         os.makedirs(target, exist_ok=True)
@@ -91,27 +97,26 @@ def bind(source, target):
     mount(source, target, None, _BIND | _REC)
 
 
-def mirror(source, target, leave_out=()):
+def mirror(source: str, target: str, leave_out: tuple[str, ...] = ()) -> None:
     """Have everything that is in a folder in another one, which is empty."""
     for name in os.listdir(source):
         there, here = os.path.join(source, name), os.path.join(target, name)
         if name in leave_out:
             continue
-        mode = os.lstat(there).st_mode
-        if stat.S_ISLNK(mode):
+        if os.path.islink(there):
             os.symlink(os.readlink(there), here)
-        elif stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+        else:
             bind(there, here)
 
 
-def _parts(path):
+def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
 class Root:
     """The root that the container will have, while it is still a folder."""
 
-    def __init__(self, folder, scratch):
+    def __init__(self, folder: str, scratch: str) -> None:
         self.folder = folder
         mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
         mount("none", folder, None, _UNBINDABLE)
@@ -120,11 +125,24 @@ class Root:
         bind(scratch, self.place("/tmp"))
         self._free.append(self.place("/tmp"))
         os.makedirs(self.place("/proc"))
+        self._make_devices()
 
-    def place(self, path):
+    def _make_devices(self) -> None:
+        folder = self.place("/dev")
+        os.makedirs(folder)
+        mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
+        self._free.append(folder)
+        for name in os.listdir("/dev"):
+            if name in _DEVICES or name.startswith("nvidia"):
+                bind(os.path.join("/dev", name), os.path.join(folder, name))
+        for name, target in _LINKS.items():
+            os.symlink("/proc/self/" + target, os.path.join(folder, name))
+        os.makedirs(os.path.join(folder, "shm"))
+
+    def place(self, path: str) -> str:
         return os.path.join(self.folder, path.lstrip("/"))
 
-    def resolve(self, path):
+    def resolve(self, path: str) -> str:
         """Where a path of the container is now; its links are followed below the new root."""
         here, parts = self.folder, _parts(path)[::-1]
         while parts:
@@ -141,7 +159,7 @@ class Root:
                 here = there
         return here
 
-    def ensure(self, path, folder=True):
+    def ensure(self, path: str, folder: bool = True) -> str:
         """Make a mount point where the machine has none, and leave the machine as it is."""
         wanted = self.resolve(path)
         here, parts = self.folder, _parts(os.path.relpath(wanted, self.folder))
@@ -158,25 +176,25 @@ class Root:
                 os.close(os.open(here, os.O_CREAT | os.O_WRONLY, 0o644))
         return wanted
 
-    def _stand_in_for(self, folder):
+    def _stand_in_for(self, folder: str) -> None:
         below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
-        mirror("/proc/self/fd/%d" % below, folder)
+        mirror(f"/proc/self/fd/{below}", folder)
         os.close(below)
         self.free(folder)
 
-    def free(self, folder):
+    def free(self, folder: str) -> None:
         """Let mount points be made in a folder."""
         self._free.append(folder)
 
-    def close(self):
+    def close(self) -> None:
         """Let nobody write what is the machine's."""
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)
-            if name not in (*_MASKED, "dev") and os.path.ismount(path):
+            if name not in _MASKED and os.path.ismount(path):
                 protect(path)
 
-    def enter(self):
+    def enter(self) -> None:
         os.chdir(self.folder)
         _call(_libc.syscall(_PIVOT_ROOT, b".", b"."), "the root")
         _call(_libc.umount2(b".", _DETACH), "the old root")
@@ -186,7 +204,7 @@ class Root:
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
 
 
-def build(spec):
+def build(spec: dict[str, Any]) -> Root:
     """Make the container's root, with its volumes."""
     root = Root(spec["root"], spec["scratch"])
     for path in spec["hidden"]:
@@ -199,6 +217,7 @@ def build(spec):
             place = root.ensure(path)
             bind(path, place)
             protect(place)
+    root.ensure(spec["workdir"])
     wanted = sorted(spec["mounts"], key=lambda one: one["path"].count("/"))
     above = []
     for one in wanted:
@@ -207,21 +226,22 @@ def build(spec):
             root.ensure(path, folder=os.path.isdir(one["source"]))
         above.append(path)
     root.close()
-    mount("tmpfs", root.place("/dev/shm"), "tmpfs", 0, "mode=1777,size=%d" % spec["shm"])
+    mount("tmpfs", root.place("/dev/shm"), "tmpfs", 0, f"mode=1777,size={spec['shm']}")
     for one in wanted:
         one["place"] = root.resolve(one["path"])
         bind(one["source"], one["place"])
     for one in wanted:
         if one["readonly"]:
             protect(one["place"], recursive=False)
+    for path in spec["closed"]:
+        protect(root.resolve(path), recursive=False)
     return root
 
 
-def _execute(spec):
+def _execute(spec: dict[str, Any]) -> str:
     """Become the command; returns why that cannot be."""
     command, environment = spec["command"], spec["env"]
-    os.makedirs(spec["workdir"] or "/", exist_ok=True)
-    os.chdir(spec["workdir"] or "/")
+    os.chdir(spec["workdir"])
     if spec["user"] is not None:
         os.setgroups(spec["groups"])
         os.setgid(spec["group"])
@@ -237,17 +257,17 @@ def _execute(spec):
         problem = _try(os.path.join(folder, name), command, environment)
         if not problem.endswith("no such file or directory"):
             return problem
-    return 'exec: "%s": executable file not found in $PATH' % name
+    return f'exec: "{name}": executable file not found in $PATH'
 
 
-def _try(path, command, environment):
+def _try(path: str, command: list[str], environment: dict[str, str]) -> str:
     try:
         os.execve(path, command, environment)
     except OSError as error:
-        return "exec %s: %s" % (path, error.strerror.lower())
+        return f"exec {path}: {error.strerror.lower()}"
 
 
-def run(spec, report):
+def run(spec: dict[str, Any], report: int) -> NoReturn:
     if spec["holder"]:
         with open(f"/proc/{spec['holder']}/ns/mnt", "rb") as namespace:
             _call(_libc.setns(namespace.fileno(), _NEWNS), "the pod's volumes")
@@ -255,7 +275,7 @@ def run(spec, report):
     try:
         root = build(spec)
     except OSError as error:
-        os.write(report, ("E mount %s: %s\n" % (error.filename, error.strerror)).encode())
+        os.write(report, f"E mount {error.filename}: {error.strerror}\n".encode())
         os._exit(128)
     name = spec["hostname"].encode()
     _call(_libc.sethostname(name, len(name)), "the name")
@@ -268,10 +288,10 @@ def run(spec, report):
         try:
             problem = _execute(spec)
         except OSError as error:
-            problem = "%s: %s" % (error.filename or "the user", error.strerror)
-        os.write(report, b"E %s\n" % problem.encode())
+            problem = f"{error.filename or 'its user'}: {error.strerror}"
+        os.write(report, f"E {problem}\n".encode())
         os._exit(128)
-    os.write(report, b"P %d\n" % child)
+    os.write(report, f"P {child}\n".encode())
     os.close(report)
     # A service sends its signals to the command itself; nothing else may end this process.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -281,16 +301,16 @@ def run(spec, report):
     os._exit(code if code >= 0 else 128 - code)
 
 
-def hold(spec):
+def hold(spec: dict[str, Any]) -> None:
     unshare(_NEWNS)
     for path, size in spec["memory"].items():
-        limit = ",size=%d" % size if size else ""
+        limit = f",size={size}" if size else ""
         mount("tmpfs", path, "tmpfs", 0, "mode=1777" + limit)
     os.write(1, b"ready\n")
     os.read(0, 1)
 
 
-def main(arguments):
+def main(arguments: list[str]) -> None:
     die_with(int(arguments[-1]))
     with open(int(arguments[1]), "rb") as file:
         spec = json.load(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ Lookup = Callable[[str, str], Mapping | None]
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _SUBSCRIPT = re.compile(r"(metadata\.(?:labels|annotations))\['([^']+)'\]")
-_VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
 class ConfigError(Exception):
@@ -84,7 +84,8 @@ def resource_value(pod: Mapping, reference: Mapping, container: Mapping, facts: 
 def _data(kind: str, found: Mapping) -> dict[str, str]:
     texts = dict(found.get("data") or {})
     if kind == "Secret":
-        return {name: base64.b64decode(text).decode() for name, text in texts.items()}
+        # As the system keeps what is no text in a variable.
+        return {name: os.fsdecode(base64.b64decode(text)) for name, text in texts.items()}
     return texts
 
 
@@ -100,8 +101,7 @@ def _from_objects(container: Mapping, look_up: Lookup) -> Iterator[tuple[str, st
                     continue
                 raise ConfigError(f'{kind.lower()} "{reference["name"]}" not found')
             for name, text in _data(kind, found).items():
-                if _VARIABLE.fullmatch(source.get("prefix", "") + name):
-                    yield source.get("prefix", "") + name, text
+                yield source.get("prefix", "") + name, text
 
 
 def _key(kind: str, reference: Mapping, look_up: Lookup, namespace: str) -> str | None:
@@ -174,10 +174,7 @@ def command_line(
     container: Mapping, entrypoint: Sequence[str], command: Sequence[str], known: Mapping[str, str]
 ) -> list[str]:
     """What the container executes: the image's own command only where the manifest has none."""
-    first = container.get("command")
-    args = container.get("args")
-    if first:
-        parts = [*first, *(args or ())]
-    else:
-        parts = [*entrypoint, *(args if args else command)]
-    return [expand(part, known) for part in parts]
+    args = container.get("args") or ()
+    if first := container.get("command"):
+        return [expand(part, known) for part in (*first, *args)]
+    return [expand(part, known) for part in (*entrypoint, *(args or command))]

@@ -26,7 +26,7 @@ class Nodes:
     Args:
         store: The objects of the cluster.
         folder: Where pods and claims have their files. What is in it goes when the nodes stop.
-        images: What can be pulled.
+        images: What can be pulled; a test may add to its table later.
         shapes: The nodes at the start.
         shares: Folders that NFS servers export, by ``server:path``.
         service_environment: The variables of the service ``kubernetes``, for every container.
@@ -42,7 +42,7 @@ class Nodes:
         self,
         store: Store,
         folder: Path,
-        images: Images,
+        images: Images | None = None,
         shapes: Iterable[NodeShape] = (NodeShape("node-a"),),
         *,
         shares: Mapping[str, Path] | None = None,
@@ -51,13 +51,14 @@ class Nodes:
         host_paths: bool = False,
         timing: Timing | None = None,
     ) -> None:
-        self.store, self.folder, self.images = store, folder, images
+        self.store, self.folder = store, folder
+        self.images = images or Images()
         self.timing = timing or Timing()
         self._shapes = list(shapes)
         self._setting = Setting(
             store=store,
             folder=folder / "nodes",
-            images=images,
+            images=self.images,
             addresses=Addresses(),
             timing=self.timing,
             shares=dict(shares or {}),
@@ -158,7 +159,7 @@ class Nodes:
 
     @property
     def _known(self) -> list[tuple[str, str, str]]:
-        return entries(self.store.list("Service"), self.store.list("Pod"))
+        return entries(self.store.each("Service"), self.store.each("Pod"))
 
     async def _watch(self) -> None:
         kinds = ("Pod", "Service", "PersistentVolumeClaim")

@@ -11,16 +11,16 @@ from typing import Any
 
 from tests.cluster.containers import Container
 from tests.cluster.pod_run import PodRun
+from tests.cluster.refusals import Refusal
 
 _LOOK = 0.05
 
 
-class LogRefused(Exception):
-    """There is no such log; ``status`` is the API's HTTP status."""
+class LogRefused(Refusal):
+    """There is no such log."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, "BadRequest" if code == 400 else "InternalError", message)
 
 
 @dataclass(frozen=True)

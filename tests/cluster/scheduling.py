@@ -12,7 +12,7 @@ from typing import Any
 from tests.cluster.events import Teller
 from tests.cluster.pod_status import merged
 from tests.cluster.quantities import pod_requests, quantity
-from tests.cluster.store import Missing, Store
+from tests.cluster.store import Store
 
 _OVER = ("Succeeded", "Failed")
 _REPELS = ("NoSchedule", "NoExecute")
@@ -210,9 +210,10 @@ class Scheduler:
                 continue
             claim = self._store.find("PersistentVolumeClaim", meta["namespace"], name)
             if claim is None:
+                missing = f'persistentvolumeclaim "{name}"'
                 if own:
-                    return f'waiting for ephemeral volume controller to create the persistentvolumeclaim "{name}"'
-                return f'persistentvolumeclaim "{name}" not found'
+                    return f"waiting for ephemeral volume controller to create the {missing}"
+                return f"{missing} not found"
             if (claim.get("status") or {}).get("phase") == "Bound":
                 continue
             kind = self._store.find(
@@ -236,20 +237,20 @@ class Scheduler:
         self._teller.tell(pod, "FailedScheduling", message, "Warning")
 
     def _bind(self, pod: dict[str, Any], node: str) -> None:
-        meta, status = pod["metadata"], pod.get("status") or {}
+        meta = pod["metadata"]
         self._choose_for_claims(pod, node)
-        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None}
-        old = status.get("conditions") or []
         key = ("Pod", meta["namespace"], meta["name"])
-        with contextlib.suppress(Missing):
-            had = self._store.objects[key]
-            new = {
-                **pod,
-                "metadata": dict(had["metadata"]),
-                "spec": {**pod["spec"], "nodeName": node},
-                "status": {**status, "phase": "Pending", "conditions": merged(old, [condition])},
-            }
-            self._store.keep(key, had, new)  # the spec is closed to everybody else
+        had = self._store.objects[key]
+        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None}
+        status = had.get("status") or {}
+        held = merged(status.get("conditions") or [], [condition])
+        new = {
+            **had,
+            "metadata": dict(had["metadata"]),
+            "spec": {**had["spec"], "nodeName": node},
+            "status": {**status, "phase": "Pending", "conditions": held},
+        }
+        self._store.keep(key, had, new)  # the spec is closed to everybody else
         told = f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}"
         self._teller.tell(pod, "Scheduled", told)
 
