@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from infra.errors import BadInputError, ModelyardError
@@ -114,12 +114,12 @@ class KubernetesLauncher(Launcher):
 
     def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
         """Run a job to its end."""
-        known = references.look(job, self._api)
+        life = Life(self._api, self._sight, self._patience, log, cancelled)
+        known = life.patiently(partial(references.look, job, self._api))
         self._tell(known.notes, log)
-        hide = secrecy.hiding(known.secrets)
-        life = Life(self._api, self._sight, self._patience, log, cancelled, hide=hide)
+        life.hide = secrecy.hiding(known.secrets)
         self._sweep(log, cancelled)
-        named = self._named(job)
+        named = life.patiently(partial(self._named, job))
         base = self._staging.base(f"{named.name}-{named.token}")
         plan = self._staging.send(job, base, cancelled)
         try:
@@ -140,7 +140,7 @@ class KubernetesLauncher(Launcher):
         name = f"{names.job(attempt.flow_run_id, attempt.number)}-{digest}"
         return Named(name, uuid.uuid4().hex[:8], self._labels, self._owner)
 
-    @functools.cached_property
+    @cached_property
     def _owner(self) -> Mapping[str, Any] | None:
         """The run's own Job, with which its components go; None if it is none of the cluster."""
         attempt = self._attempt
@@ -154,7 +154,7 @@ class KubernetesLauncher(Launcher):
             labels = {key: value for key, value in self._labels.items() if key != names.ATTEMPT}
             all_of_them = Sight(self._api, labels, self._sight.seconds)
             life = Life(self._api, all_of_them, self._patience, log, cancelled)
-            for name, seen in all_of_them.all().items():
+            for name, seen in life.patiently(all_of_them.all).items():
                 found = objects.metadata_of(seen.job or seen.pods[-1]).get("labels") or {}
                 if found.get(names.ATTEMPT) != self._labels[names.ATTEMPT]:
                     life.remove(name)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -53,8 +53,6 @@ class Life:
         patience: Patience,
         log: Callable[[str], None],
         cancelled: threading.Event,
-        *,
-        hide: Callable[[str], str] = str,
     ) -> None:
         """Be ready.
 
@@ -64,14 +62,14 @@ class Life:
             patience: How long is waited for what.
             log: Told each line of the component, and what it waits for.
             cancelled: When set, the component is ended.
-            hide: What is told of a line of the component.
         """
         self._api = api
         self._sight = sight
         self._patience = patience
         self._log = log
         self._cancelled = cancelled
-        self._hide = hide
+        # What is told of a line of the component.
+        self.hide: Callable[[str], str] = str
         self._lines: Lines | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waited = ""
@@ -88,13 +86,13 @@ class Life:
         token = objects.metadata_of(manifest)["annotations"][TOKEN]
         while True:
             try:
-                self._patiently(partial(self._api.create, manifest))
+                self.patiently(partial(self._api.create, manifest))
             except ClusterError as error:
                 if error.code != "Conflict":
                     raise
             else:
                 return
-            there = self._patiently(partial(self._api.read, "Job", name))
+            there = self.patiently(partial(self._api.read, "Job", name))
             if there is None:
                 continue
             if (objects.metadata_of(there).get("annotations") or {}).get(TOKEN) == token:
@@ -114,7 +112,7 @@ class Life:
                 return self._stopped(name, "It was stopped.")
             if deadline is not None and time.monotonic() > deadline:
                 return self._stopped(name, f"It did not end within its {job.seconds:g} seconds.")
-            seen = self._patiently(partial(self._sight.of, name, after=begun))
+            seen = self.patiently(partial(self._sight.of, name, after=begun))
             state = verdict.state_of(seen.pods[-1], COMPONENT) if seen.pods else {}
             if self._lines is None and (state.keys() & {"running", "terminated"}):
                 self._lines = Lines(
@@ -124,13 +122,13 @@ class Life:
                     deadline = time.monotonic() + job.seconds
             ended = self._judged(job, seen)
             if ended is not None:
-                return ended
+                return replace(ended, reason=self.hide(ended.reason))
             if self._lines is None:
                 self._check_progress(job, seen)
             self._cancelled.wait(self._sight.seconds)
 
     def _told(self, line: str) -> None:
-        told = self._hide(line)
+        told = self.hide(line)
         self._tail.append(told)
         self._log(told)
 
@@ -139,7 +137,11 @@ class Life:
         if over and self._lines is not None:
             self._lines.end()
         events = self._told_of(seen) if over or self._lines is None else []
-        return verdict.judge(job, seen, events, datetime.now(UTC), [*self._tail])
+        now = datetime.now(UTC)
+        return verdict.judge(job, seen, events, now, [*self._tail], self._said)
+
+    def _said(self, pod: str, container: str) -> str:
+        return self.patiently(partial(self._api.log, pod, container, lines=_TAIL)) or ""
 
     def _told_of(self, seen: Seen) -> list[dict[str, Any]]:
         """The events of a component's Job and pods; asked for now and then."""
@@ -149,7 +151,7 @@ class Life:
             for one in (seen.job, *seen.pods):
                 if one is not None:
                     of = f"involvedObject.name={objects.name_of(one)}"
-                    events += self._patiently(partial(self._api.list, "Event", "", of))
+                    events += self.patiently(partial(self._api.list, "Event", "", of))
             self._events = (time.monotonic(), events)
         return events
 
@@ -177,7 +179,7 @@ class Life:
 
     def _stopped(self, name: str, reason: str) -> Ended:
         """End a component that still runs; what it prints meanwhile is told."""
-        seen = self._patiently(partial(self._sight.of, name))
+        seen = self.patiently(partial(self._sight.of, name))
         self.remove(name)
         if self._lines is not None:
             self._lines.end()
@@ -195,7 +197,7 @@ class Life:
         asked: set[tuple[str, str, int | None]] = set()
         while True:
             now = time.monotonic()
-            seen = self._patiently(partial(self._sight.of, name, after=now))
+            seen = self.patiently(partial(self._sight.of, name, after=now))
             if seen.job is None and not seen.pods:
                 return
             grace = 0 if now > forced else None
@@ -208,9 +210,9 @@ class Life:
 
     def _delete(self, kind: str, one: Mapping[str, Any], uid: str, grace: int | None) -> None:
         name = objects.name_of(one)
-        self._patiently(partial(self._api.delete, kind, name, grace_seconds=grace, uid=uid))
+        self.patiently(partial(self._api.delete, kind, name, grace_seconds=grace, uid=uid))
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
+    def patiently(self, ask: Callable[[], T]) -> T:
         """What is asked, again while the API server is away.
 
         Raises:

@@ -161,7 +161,6 @@ def _component(job: Job, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
         "resources": _resources(job),
         "securityContext": _security(asked.get("securityContext", {})),
         "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if job.command:
         found["command"] = pods.literal(job.command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -54,7 +54,12 @@ def limit(seen: Seen) -> float:
 
 
 def judge(
-    job: Job, seen: Seen, events: Sequence[Mapping[str, Any]], now: datetime, tail: Sequence[str]
+    job: Job,
+    seen: Seen,
+    events: Sequence[Mapping[str, Any]],
+    now: datetime,
+    tail: Sequence[str],
+    said: Callable[[str, str], str],
 ) -> Ended | None:
     """How a component ended; None if it has not.
 
@@ -64,6 +69,7 @@ def judge(
         events: What it tells of its pods besides.
         now: The present time.
         tail: The last lines that the component has printed.
+        said: The last lines of a pod's container.
 
     Raises:
         BadInputError: ``ProgramMissing``, if its image does not have its program.
@@ -81,7 +87,7 @@ def judge(
     if found.category == diagnosis.TIMEOUT:
         return Ended(_bad(code), f"It did not end within its {limit(seen):g} seconds.")
     if found.container in _STAGES and found.category != diagnosis.OOM_KILLED:
-        raise not_staged(job, seen, found)
+        raise _not_staged(job, seen, found, said)
     if found.category == diagnosis.SCRIPT_FAILED and code:
         return Ended(code, endings.reason(code, tail))
     if found.category == diagnosis.START_FAILED and _NO_PROGRAM.search(found.message):
@@ -95,13 +101,17 @@ def _bad(code: int | None) -> int:
     return code or -signal.SIGKILL
 
 
-def not_staged(job: Job, seen: Seen, found: Diagnosis) -> StackError:
+def _not_staged(
+    job: Job, seen: Seen, found: Diagnosis, said: Callable[[str, str], str]
+) -> StackError:
     """The error for files that could not be carried, with what their container said."""
-    over = state_of(seen.pods[-1], found.container).get("terminated") or {}
-    lines = [line for line in str(over.get("message") or "").splitlines() if line.strip()]
-    said = lines[-1].strip() if lines else found.message
+    pod = seen.pods[-1]
+    over = state_of(pod, found.container).get("terminated") or {}
+    text = str(over.get("message") or "") or said(objects.name_of(pod), found.container)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else found.message
     return StackError(
-        f"The files of {job.name} could not be {_STAGES[found.container]}: {said}",
+        f"The files of {job.name} could not be {_STAGES[found.container]}: {last}",
         "Look after the storage that MODELYARD_PIPELINE_STAGING_URI names, and the credentials "
         "in the cluster's config_map and secret.",
         code="StagingFailed",

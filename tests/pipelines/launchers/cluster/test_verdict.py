@@ -19,6 +19,7 @@ def _over(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]
     return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
 
 
+_SAID = "a\nStorage: away\n"
 _WELL = _over(0, "Completed")
 
 
@@ -43,7 +44,7 @@ def _pod(
 
 def _judged(pod: dict[str, Any] | None, job_there: bool = True) -> Ended | None:
     seen = Seen(_JOB if job_there else None, (pod,) if pod else ())
-    return verdict.judge(job(), seen, [], _NOW, ["last words"])
+    return verdict.judge(job(), seen, [], _NOW, ["last words"], lambda *_: _SAID)
 
 
 def test_it_ends_well_when_all_is_sent() -> None:
@@ -132,7 +133,7 @@ def test_an_image_that_can_be_none() -> None:
         ),
         (
             _pod(stage_in=_over(1)),
-            "The files of train could not be brought: Its container stage-in ended with status 1.",
+            "The files of train could not be brought: Storage: away",
         ),
     ],
 )
