@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     cluster: Path | None = Field(
         None, description="A YAML file that says where and how runs go to a Kubernetes cluster."
     )
+    cluster_settings: str = Field(
+        "", description="What that file would say, as JSON: so a run's pod is told of it."
+    )
     home_lasts: bool = Field(
         True, description="Whether the home outlives a run; that of a run's pod goes with the pod."
     )

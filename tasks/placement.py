@@ -13,7 +13,7 @@ from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.wanted import EVERY_MOUNT, Placement
 from registry import pipeline_nodes, tunings
 from tasks import parameters, resources, training_templates, tuning_request
 from tasks.pipelines.request import PipelineRun
@@ -157,9 +157,12 @@ def _together(tuning: Tuning) -> InstanceType:
     )
 
 
-def _of_pipeline(run: PipelineRun) -> Placement:
-    """A pipeline's components have pods of their own: what has them run is small."""
-    return Placement(_small(), mounts=_mounts(run, None))
+def _of_pipeline(_: PipelineRun) -> Placement:
+    """A pipeline's components have pods of their own: what has them run is small.
+
+    It has every NAS of the cluster, for files may be staged on one.
+    """
+    return Placement(_small(), mounts=(EVERY_MOUNT,), makes_jobs=True)
 
 
 def _seconds(training: Training) -> float | None:

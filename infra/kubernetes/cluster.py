@@ -185,6 +185,17 @@ class Cluster(_Model):
         return self
 
 
+def _read_told(told: str) -> Cluster:
+    try:
+        return Cluster.model_validate_json(told)
+    except ValidationError:  # whose text would tell values
+        raise BadInputError(
+            "MODELYARD_CLUSTER_SETTINGS does not say what a cluster's file may say.",
+            "The worker tells its pods; for your own settings name a file: MODELYARD_CLUSTER.",
+            code="ClusterInvalid",
+        ) from None
+
+
 def load(settings: Settings) -> Cluster:
     """What the settings' file says of the cluster; all defaults if the settings name none.
 
@@ -192,6 +203,8 @@ def load(settings: Settings) -> Cluster:
         BadInputError: With the code ``ClusterInvalid``: the file cannot be read, or a field of it
             is unknown or no good. Values are not told, for one could be a secret.
     """
+    if settings.cluster_settings:
+        return _read_told(settings.cluster_settings)
     if settings.cluster is None:
         return Cluster()
     path = settings.cluster.expanduser()

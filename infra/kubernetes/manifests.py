@@ -119,7 +119,7 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
     spec: Plain = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": cluster.grace_seconds,
-        **pods.identity(cluster),
+        **pods.identity(cluster, makes_jobs=placement.makes_jobs),
         **pods.nodes(cluster, shape.node_selector, shape.tolerations),
         "containers": [_container(wanted, cluster, mounted)],
         "volumes": [one.volume for one in mounted],
@@ -217,7 +217,8 @@ def _env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
         if name not in cluster.secret_env
     ]
     # HOME, too: the image's user may be another one, and caches want a folder to write to.
-    usual = [pods.value("HOME", pods.HOME), *_patience(wanted, cluster)]
+    home = [pods.value("HOME", pods.HOME)]
+    usual = [*home, *_patience(wanted, cluster), *_way_to_jobs(wanted, cluster)]
     return pods.merged_env(usual, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))
 
 
@@ -230,6 +231,17 @@ def _patience(wanted: Wanted, cluster: Cluster) -> list[Plain]:
         return []
     seconds = math.ceil(cluster.pending_minutes * 60) + _JOINING_SECONDS
     return [pods.value("MODELYARD_JOIN_SECONDS", str(seconds))]
+
+
+def _way_to_jobs(wanted: Wanted, cluster: Cluster) -> list[Plain]:
+    """What a run that makes Jobs itself must know: how, and what all pods have in common."""
+    if not wanted.placement.makes_jobs:
+        return []
+    told = cluster.model_dump_json(exclude_defaults=True, exclude={"context"})
+    return [
+        pods.value("MODELYARD_PIPELINE_LAUNCHER", "kubernetes"),
+        pods.value("MODELYARD_CLUSTER_SETTINGS", told),
+    ]
 
 
 def _fixed_env(wanted: Wanted, cluster: Cluster) -> list[Plain]:

@@ -90,15 +90,21 @@ def container_security() -> Plain:
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def identity(cluster: Cluster) -> Plain:
-    """The part of a pod's spec that says whom it acts as, which is nobody in the cluster's API."""
+def identity(cluster: Cluster, *, makes_jobs: bool = False) -> Plain:
+    """The part of a pod's spec that says whom it acts as in the cluster's API.
+
+    That is nobody, unless it makes Jobs: then it has the token of the account for that.
+    """
+    account = cluster.service_account
+    if makes_jobs:
+        account = cluster.pipeline_service_account or account
     spec: Plain = {
-        "automountServiceAccountToken": False,
+        "automountServiceAccountToken": makes_jobs,
         "enableServiceLinks": False,
         "securityContext": pod_security(cluster),
     }
-    if cluster.service_account:
-        spec["serviceAccountName"] = cluster.service_account
+    if account:
+        spec["serviceAccountName"] = account
     if cluster.priority_class:
         spec["priorityClassName"] = cluster.priority_class
     if cluster.image_pull_secrets:

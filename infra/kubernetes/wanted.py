@@ -26,6 +26,7 @@ class Placement:
         mounts: Ids of the network folders to have; all that the cluster has if it is ``("*",)``.
         seconds: The run's own limit; none if it is None.
         allow_cpu: Whether it may do without GPUs where the cluster has none such.
+        makes_jobs: Whether it makes Jobs itself, as a pipeline does for its components.
     """
 
     shape: InstanceType
@@ -36,6 +37,7 @@ class Placement:
     mounts: tuple[str, ...] = ()
     seconds: float | None = None
     allow_cpu: bool = False
+    makes_jobs: bool = False
 
     @property
     def gpus(self) -> int:

@@ -24,6 +24,7 @@ def _type(name: str) -> InstanceType:
 
 
 SMALL = Placement(_type("cpu.small"))
+PIPELINE = Placement(SMALL.shape, mounts=("*",), makes_jobs=True)
 ALL = {
     "instance_type": "gpu.a100", "nodes": 3, "processes_per_node": 8, "torchrun": True,
     "image": "registry/mine:1", "boot_storage_gib": 20, "data_storage_gib": 100,
@@ -140,7 +141,7 @@ def test_a_pipelines_components_have_pods_of_their_own() -> None:
         "mounts": [{"name": "d", "uri": "nas://data:/d"}],
     }
 
-    assert placement.of("pipeline-run", given) == Placement(SMALL.shape, mounts=("data",))
+    assert placement.of("pipeline-run", given) == PIPELINE
 
 
 def test_any_other_flow_is_small() -> None:
@@ -172,7 +173,7 @@ class TestAsked:
     def test_a_pipeline(self) -> None:
         (own,) = placement.asked("pipeline-run", {"pipeline": "p:1"})
 
-        assert (own.flow, own.placement) == ("pipeline-run", SMALL)
+        assert (own.flow, own.placement) == ("pipeline-run", PIPELINE)
 
 
 class TestRefusal:

@@ -97,6 +97,10 @@ CASES: dict[str, tuple[Wanted, Cluster]] = {
         ),
         _PRIVATE,
     ),
+    "pipeline": (
+        wanted(Placement(shape("cpu.small"), makes_jobs=True), flow="pipeline-run", pool="cpu"),
+        _PRIVATE.model_copy(update={"pipeline_service_account": "pipelines"}),
+    ),
     "long-names": (
         wanted(run_name="아주 긴 이름 " * 40, experiment="Größe/№ 7: " + "x" * 200, flow="train"),
         _PLAIN,

@@ -155,6 +155,22 @@ def test_no_secret_is_kept_or_told(tmp_path: Path, text: str) -> None:
     assert "canary" not in str(caught.value).replace(str(tmp_path), "")
 
 
+def test_a_runs_pod_is_told_what_the_file_says(tmp_path: Path) -> None:
+    given = Cluster(image="registry.example/i:1", nas={"data": {"claim": "data"}}, most_gpus=8)
+    told = given.model_dump_json(exclude_defaults=True)
+
+    assert clusters.load(Settings(cluster=tmp_path / "none", cluster_settings=told)) == given
+
+
+@pytest.mark.parametrize("told", ["no JSON", '{"password": "canary"}', "[]"])
+def test_what_a_pod_is_told_wrongly_is_refused(told: str) -> None:
+    with pytest.raises(BadInputError, match="MODELYARD_CLUSTER_SETTINGS") as caught:
+        clusters.load(Settings(cluster_settings=told))
+
+    assert caught.value.code == "ClusterInvalid"
+    assert "canary" not in str(caught.value)
+
+
 def test_every_field_is_described() -> None:
     assert all(field.description for field in Cluster.model_fields.values())
 

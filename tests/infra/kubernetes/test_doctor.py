@@ -161,7 +161,7 @@ class TestInstanceTypes:
             )
             for product in products
         ]
-        return Capacity(nodes=tuple(nodes))
+        return Capacity(nodes=tuple(nodes), labels=("nvidia.com/gpu.product",))
 
     def test_those_that_some_node_has(self) -> None:
         found = list(doctor.instance_types(_TYPES, self._capacity("NVIDIA-H200")))

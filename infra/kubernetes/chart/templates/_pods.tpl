@@ -136,6 +136,7 @@ image: {{ $runs.image | default (include "modelyard.image" .) | quote }}
 image_pull_policy: {{ .Values.image.pullPolicy }}
 image_pull_secrets: {{ .Values.image.pullSecrets | toJson }}
 service_account: {{ include "modelyard.fullname" . }}-runs
+pipeline_service_account: {{ include "modelyard.fullname" . }}-pipelines
 config_map: {{ include "modelyard.fullname" . }}-runs
 secret_env: {{ include "modelyard.secrets" (dict "root" . "names" (list "catalogue" "storage" "prefect-auth")) | fromYaml | toJson }}
 env: {{ $runs.env | toJson }}
