@@ -58,10 +58,10 @@ def entries(
 
     A service is found by the addresses of its pods, since nothing forwards connections here.
     """
-    found, pods = [], list(pods)
+    found, there = [], list(pods)
     for service in services:
         name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
-        for pod in pods:
+        for pod in there:
             if not _behind(service, pod):
                 continue
             address = pod["status"]["podIP"]

@@ -55,12 +55,15 @@ def created(store: Store, row: Kind, new: Object, *, strict: bool = True) -> Obj
 def _account(store: Store, row: Kind, pod: Object) -> None:
     meta, spec = pod["metadata"], pod["spec"]
     account, space = spec["serviceAccountName"], meta["namespace"]
-    if store.find("ServiceAccount", space, account) is None:
+    found = store.find("ServiceAccount", space, account)
+    if found is None:
         told = (
             f"error looking up service account {space}/{account}: serviceaccount "
             f'"{account}" not found'
         )
         raise forbidden(row, meta.get("name", ""), told)
+    if not spec.get("imagePullSecrets") and found.get("imagePullSecrets"):
+        spec["imagePullSecrets"] = found["imagePullSecrets"]
     priority = spec.get("priorityClassName")
     if priority and store.find("PriorityClass", "", priority) is None:
         told = f"no PriorityClass with name {priority} was found"

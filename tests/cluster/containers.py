@@ -41,8 +41,6 @@ class Container(ContainerState):
         self.pod, self.spec = pod, spec
         self.devices: dict[str, list[int]] = {}
         self.running: Running | None = None
-        self.retired = False
-        """Whether it is not to be started again: the pod's own containers are done."""
         self._cause = ""
         self._code: int | None = None
 
@@ -60,8 +58,12 @@ class Container(ContainerState):
                 return
             await self._back_off()
 
+    def _tell(self, reason: str, message: str, kind: str = "Normal") -> None:
+        field = "containers" if self.kind == "main" else "initContainers"
+        self.pod.tell(reason, message, kind, f"spec.{field}{{{self.name}}}")
+
     def _over(self) -> bool:
-        return self.pod.stop.is_set() or self.retired
+        return self.pod.stop.is_set()
 
     def _again(self, code: int) -> bool:
         policy = self.pod.spec.get("restartPolicy", "Always")
@@ -97,7 +99,7 @@ class Container(ContainerState):
         known = node.images.table.get(name)
         # What needed a login is asked for again: the pod may not have it.
         if known and not known.login and name in node.pulled and policy != "Always":
-            self.pod.tell("Pulled", f'Container image "{name}" already present on machine')
+            self._tell("Pulled", f'Container image "{name}" already present on machine')
             return known
         delay = node.timing.back_off
         while not self.pod.stop.is_set():
@@ -112,14 +114,14 @@ class Container(ContainerState):
                 return None
             first, then, message = problem
             if first != "ErrImagePull":
-                self.pod.tell(first, message, "Warning")
-            self.pod.tell("Failed", f"Error: {first}", "Warning")
+                self._tell(first, message, "Warning")
+            self._tell("Failed", f"Error: {first}", "Warning")
             self._wait_for(first, message)
             await self.pod.pause(node.timing.tick)
             if then == "ImagePullBackOff" and not self.pod.stop.is_set():
                 told = f'Back-off pulling image "{name}"'
-                self.pod.tell("BackOff", told)
-                self.pod.tell("Failed", f"Error: {then}", "Warning")
+                self._tell("BackOff", told)
+                self._tell("Failed", f"Error: {then}", "Warning")
                 self._wait_for(then, f"{told}: {first}: {message}")
             await self.pod.pause(delay)
             delay = min(delay * 2, node.timing.longest_back_off)
@@ -127,7 +129,7 @@ class Container(ContainerState):
 
     async def _pull(self) -> tuple[Image | None, tuple[str, str, str]]:
         node, name = self.pod.kubelet, self.image
-        self.pod.tell("Pulling", f'Pulling image "{name}"')
+        self._tell("Pulling", f'Pulling image "{name}"')
         seconds = node.images.seconds(name)
         await self.pod.pause(seconds)
         if self.pod.stop.is_set():
@@ -137,10 +139,10 @@ class Container(ContainerState):
         except InvalidImageName as error:
             return None, ("InvalidImageName", "InvalidImageName", str(error))
         except PullError as error:
-            self.pod.tell("Failed", f'Failed to pull image "{name}": {error}', "Warning")
+            self._tell("Failed", f'Failed to pull image "{name}": {error}', "Warning")
             return None, ("ErrImagePull", "ImagePullBackOff", str(error))
         node.pulled.add(name)
-        self.pod.tell(
+        self._tell(
             "Pulled",
             f'Successfully pulled image "{name}" in {seconds:.3g}s ({seconds:.3g}s including '
             "waiting). Image size: 1024 bytes.",
@@ -153,7 +155,7 @@ class Container(ContainerState):
             try:
                 return self._configured(image)
             except ConfigError as error:
-                self.pod.tell("Failed", f"Error: {error}", "Warning")
+                self._tell("Failed", f"Error: {error}", "Warning")
                 self._wait_for("CreateContainerConfigError", str(error))
             await self.pod.pause(self.pod.kubelet.timing.back_off)
         return None
@@ -257,18 +259,18 @@ class Container(ContainerState):
         """Run it once; its exit code."""
         self.container_id = f"containerd://{uuid.uuid4().hex}{uuid.uuid4().hex}"
         self.image_id = f"{self.image}@sha256:{uuid.uuid5(uuid.NAMESPACE_URL, self.image).hex * 2}"
-        self.pod.tell("Created", f"Created container: {self.name}")
+        self._tell("Created", f"Created container: {self.name}")
         self._cause, self._code = "", None
         try:
             self.running = await Running.start(wanted)
         except StartError as error:
             message = f"{_CRI}{error}: unknown"
-            self.pod.tell("Failed", f"Error: {message}", "Warning")
+            self._tell("Failed", f"Error: {message}", "Warning")
             self._ended(128, "StartError", message, _EPOCH)
             return 128
         started = now()
         self.state = {"running": {"startedAt": started}}
-        self.pod.tell("Started", f"Started container {self.name}")
+        self._tell("Started", f"Started container {self.name}")
         if self.pod.killing:  # it was asked to end while it started
             self.end()
         elif self.pod.stop.is_set():
@@ -310,7 +312,7 @@ class Container(ContainerState):
         timing = self.pod.kubelet.timing
         delay = min(timing.back_off * 2**self.restarts, timing.longest_back_off)
         message = f"back-off {delay:g}s restarting failed container={self.name} pod={self.pod.key}"
-        self.pod.tell("BackOff", f"Back-off restarting failed container {self.name}", "Warning")
+        self._tell("BackOff", f"Back-off restarting failed container {self.name}", "Warning")
         self._wait_for("CrashLoopBackOff", message)
         await self.pod.pause(delay)
         if not self._over():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,8 @@ def resource_value(pod: Mapping, reference: Mapping, container: Mapping, facts: 
 def _data(kind: str, found: Mapping) -> dict[str, str]:
     texts = dict(found.get("data") or {})
     if kind == "Secret":
-        return {name: base64.b64decode(text).decode() for name, text in texts.items()}
+        # As the system keeps what is no text in a variable.
+        return {name: os.fsdecode(base64.b64decode(text)) for name, text in texts.items()}
     return texts
 
 

@@ -17,8 +17,13 @@ class Teller:
         self._host = host
         self._said: dict[tuple[str, str, str], str] = {}
 
-    def tell(self, obj: Mapping, reason: str, message: str, kind: str = "Normal") -> None:
-        """Say something of an object. Where its namespace ends, nothing is said."""
+    def tell(
+        self, obj: Mapping, reason: str, message: str, kind: str = "Normal", part: str = ""
+    ) -> None:
+        """Say something of an object, or of a part of it.
+
+        Where its namespace ends, nothing is said.
+        """
         meta = obj["metadata"]
         namespace = meta.get("namespace", "default")
         key = (meta["uid"], reason, message)
@@ -29,15 +34,16 @@ class Teller:
                 self._store.patch("Event", namespace, name, changes)
                 return
         try:
-            made = self._store.create("Event", self._event(obj, namespace, reason, message, kind))
+            made = self._store.create("Event", self._event(obj, part, reason, message, kind))
         except (Missing, Refusal):
             return
         self._said[key] = made["metadata"]["name"]
 
     def _event(
-        self, obj: Mapping, namespace: str, reason: str, message: str, kind: str
+        self, obj: Mapping, part: str, reason: str, message: str, kind: str
     ) -> dict[str, object]:
         meta, moment = obj["metadata"], now()
+        namespace = meta.get("namespace", "default")
         return {
             "metadata": {
                 "name": f"{meta['name']}.{uuid.uuid4().hex[:16]}",
@@ -49,6 +55,7 @@ class Teller:
                 "name": meta["name"],
                 "namespace": meta.get("namespace", ""),
                 "uid": meta["uid"],
+                **({"fieldPath": part} if part else {}),
             },
             "reason": reason,
             "message": message[:1024],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,8 +98,8 @@ class JobController:
             self._forget_when_due(job)
             return
         pods = [
-            job_decisions.tally(pod)
-            for pod in self._store.list("Pod", namespace)
+            job_decisions.tally(copy.deepcopy(pod))
+            for pod in self._store.each("Pod", namespace)
             if (_owner(pod) or {}).get("uid") == job["metadata"]["uid"]
         ]
         ledger = self._ledger(job)

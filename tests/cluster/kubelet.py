@@ -17,7 +17,7 @@ from tests.cluster.events import Teller
 from tests.cluster.images import Images
 from tests.cluster.pod_run import Ending, PodRun, disruption
 from tests.cluster.pod_status import merged
-from tests.cluster.processes import resident
+from tests.cluster.processes import charged, resident, trees
 from tests.cluster.quantities import requests
 from tests.cluster.store import Missing, Store, now
 
@@ -337,9 +337,9 @@ class Kubelet:
                         limited[one.running.first] = one
             if not limited:
                 continue
-            for first, size in resident(limited).items():
+            for first, pids in trees(limited).items():
                 one = limited[first]
-                if size > one.memory_limit:
+                if resident(pids) > one.memory_limit and charged(pids) > one.memory_limit:
                     one.end("OOMKilled", 137)
 
     async def _watch_storage(self) -> None:

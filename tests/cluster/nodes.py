@@ -159,7 +159,7 @@ class Nodes:
 
     @property
     def _known(self) -> list[tuple[str, str, str]]:
-        return entries(self.store.list("Service"), self.store.list("Pod"))
+        return entries(self.store.each("Service"), self.store.each("Pod"))
 
     async def _watch(self) -> None:
         kinds = ("Pod", "Service", "PersistentVolumeClaim")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from tests.cluster.volumes import MountError, Volumes
 if TYPE_CHECKING:
     from tests.cluster.kubelet import Kubelet
 
+_log = logging.getLogger(__name__)
 _OVER = ("Succeeded", "Failed")
 
 
@@ -35,6 +37,12 @@ class Ending:
 def disruption(reason: str, message: str) -> dict[str, Any]:
     """The condition of a pod that somebody else than its own processes has ended."""
     return {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+
+
+def _say_if_broken(task: asyncio.Task[None]) -> None:
+    """Let nobody wait for a pod whose node has a fault of its own without a word."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s is broken", task.get_name(), exc_info=error)
 
 
 class PodRun:
@@ -60,7 +68,7 @@ class PodRun:
         self._sandbox = False
         self._kill: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._published: dict[str, Any] = {}
+        self._sidecars: list[asyncio.Task[None]] = []
         self.starting = [
             Container(self, one, "sidecar" if one.get("restartPolicy") == "Always" else "init")
             for one in self.spec.get("initContainers") or []
@@ -73,6 +81,7 @@ class PodRun:
             for one in self.spec["containers"]
         )
         self.task = asyncio.create_task(self._run(), name=f"pod {self.key}")
+        self.task.add_done_callback(_say_if_broken)
 
     @property
     def every(self) -> list[Container]:
@@ -110,9 +119,9 @@ class PodRun:
             made.append({"path": path, "source": str(account), "readonly": True})
         return made
 
-    def tell(self, reason: str, message: str, kind: str = "Normal") -> None:
+    def tell(self, reason: str, message: str, kind: str = "Normal", part: str = "") -> None:
         if self.kubelet.online:
-            self.kubelet.teller.tell(self.pod, reason, message, kind)
+            self.kubelet.teller.tell(self.pod, reason, message, kind, part)
 
     async def pause(self, seconds: float) -> None:
         """Wait, but no longer than the pod may go on."""
@@ -188,7 +197,6 @@ class PodRun:
 
     async def _start(self) -> bool:
         """Run the containers that start the pod, one after the other."""
-        self._sidecars: list[asyncio.Task[None]] = []
         for one in self.starting:
             if one.kind == "init":
                 await one.live()
@@ -205,24 +213,17 @@ class PodRun:
         return not self.stop.is_set()
 
     async def _retire(self) -> None:
-        """End the sidecars, when nothing is left that they would serve."""
-        tasks = getattr(self, "_sidecars", [])
-        if not tasks:
+        """Start nothing more, and end the sidecars: nothing is left that they would serve."""
+        self.stop.set()
+        if not self._sidecars:
             return
-        sidecars = [one for one in self.starting if one.kind == "sidecar"]
-        for one in sidecars:
-            one.retired = True
+        for one in self.starting:
             one.ask_to_end()
-        done, late = await asyncio.wait(tasks, timeout=self.grace)
-        for one in sidecars:
+        _, late = await asyncio.wait(self._sidecars, timeout=self.grace)
+        for one in self.starting:
             one.end()
         if late:
-            waiting = [task for task in late if not any(one.running for one in sidecars)]
-            for task in waiting:
-                task.cancel()
             await asyncio.wait(late)
-        for task in done:
-            task.result()
 
     def end(self, ending: Ending | None, grace: float) -> None:
         """End the pod: its containers are asked to, and made to after ``grace`` seconds."""

@@ -16,6 +16,7 @@ from typing import Any
 
 _ENCLOSURE = Path(__file__).with_name("enclosure.py")
 _LONGEST_LINE = 16 << 10
+_CHARGED = ("Pss_Anon:", "Pss_Shmem:")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -218,18 +219,36 @@ def _entry(line: bytes, whole: bytes) -> bytes:
     return b"%s stdout %s %s\n" % (moment, whole, line)
 
 
-def resident(firsts: Iterable[int]) -> dict[int, int]:
-    """Bytes of memory that processes have together with all that they have started."""
+def trees(firsts: Iterable[int]) -> dict[int, list[int]]:
+    """The numbers of processes, each with those of all that they have started."""
     children: dict[int, list[int]] = {}
-    pages: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError):
                 fields = (entry / "stat").read_text().rpartition(") ")[2].split()
                 children.setdefault(int(fields[1]), []).append(int(entry.name))
-                pages[int(entry.name)] = int(fields[21])
 
-    def total(pid: int) -> int:
-        return pages.get(pid, 0) + sum(total(child) for child in children.get(pid, ()))
+    def tree(pid: int) -> list[int]:
+        return [pid, *(one for child in children.get(pid, ()) for one in tree(child))]
 
-    return {first: total(first) * _PAGE for first in firsts}
+    return {first: tree(first) for first in firsts}
+
+
+def resident(pids: Iterable[int]) -> int:
+    """Bytes that processes have in memory; what they share counts for each of them."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, IndexError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return total
+
+
+def charged(pids: Iterable[int]) -> int:
+    """Bytes that a memory limit is about: no files, and what is shared once. It takes a while."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith(_CHARGED):
+                    total += int(line.split()[1]) << 10
+    return total

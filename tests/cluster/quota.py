@@ -35,7 +35,7 @@ def check(store: Store, row: Kind, new: Object) -> None:
     meta = new["metadata"]
     wanted = _usage(row, new)
     for quota in store.each("ResourceQuota", meta["namespace"]):
-        hard, name = quota["spec"].get("hard") or {}, quota["metadata"]["name"]
+        hard, name = (quota.get("spec") or {}).get("hard") or {}, quota["metadata"]["name"]
         if row.kind == "Pod":
             _named(row, new, hard, name)
         used = _used(store, meta["namespace"], hard)
@@ -79,7 +79,7 @@ def _named(row: Kind, pod: Object, hard: Object, quota: str) -> None:
 def recount(store: Store, namespace: str) -> None:
     """Writes what is used into the status of a namespace's quotas."""
     for quota in store.list("ResourceQuota", namespace):
-        hard = quota["spec"].get("hard") or {}
+        hard = (quota.get("spec") or {}).get("hard") or {}
         used = _used(store, namespace, hard)
         status = {"hard": hard, "used": {key: _text(key, used[key]) for key in hard}}
         if quota.get("status") != status:
@@ -146,9 +146,9 @@ def limited(store: Store, row: Kind, pod: dict[str, Any]) -> None:
     """
     name = pod["metadata"].get("name", "")
     for one in store.each("LimitRange", pod["metadata"]["namespace"]):
-        for limit in one["spec"]["limits"]:
+        for limit in (one.get("spec") or {}).get("limits") or ():
             if limit["type"] == "Container":
-                for container in pod["spec"]["containers"]:
+                for container in pod["spec"].get("containers") or ():
                     resources = container.setdefault("resources", {})
                     _default(resources, limit)
                     _within(row, name, "Container", resources, limit)
@@ -167,7 +167,7 @@ def _default(resources: dict[str, Any], limit: Object) -> None:
 
 def _whole(spec: Object) -> Object:
     total: dict[str, dict[str, Fraction]] = {"limits": {}, "requests": {}}
-    for container in spec["containers"]:
+    for container in spec.get("containers") or ():
         for key, amounts in total.items():
             for name, value in ((container.get("resources") or {}).get(key) or {}).items():
                 amounts[name] = amounts.get(name, Fraction(0)) + quantity(str(value))

@@ -317,7 +317,7 @@ def _evicted(store: Store, place: Route, eviction: Mapping[str, Any]) -> Object:
     pod = store.read("Pod", place.namespace, place.name)
     labels = pod["metadata"].get("labels") or {}
     for budget in store.each("PodDisruptionBudget", place.namespace):
-        taken = selectors.matches(budget["spec"].get("selector"), labels)
+        taken = selectors.matches((budget.get("spec") or {}).get("selector"), labels)
         if taken and not (budget.get("status") or {}).get("disruptionsAllowed"):
             raise Refusal(
                 429,

@@ -38,9 +38,10 @@ class Route:
             if self.name:
                 return "get"
             return "watch" if truth(query, "watch") else "list"
-        if method == "DELETE":
+        everywhere = self.row.namespaced and not self.namespace
+        if method == "DELETE" and not everywhere:
             return "delete" if self.name else "deletecollection"
-        if method not in _VERBS:
+        if method not in _VERBS or everywhere:
             raise Refusal(
                 405, "MethodNotAllowed", "the server does not allow this method on the resource"
             )

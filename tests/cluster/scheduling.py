@@ -12,7 +12,7 @@ from typing import Any
 from tests.cluster.events import Teller
 from tests.cluster.pod_status import merged
 from tests.cluster.quantities import pod_requests, quantity
-from tests.cluster.store import Missing, Store
+from tests.cluster.store import Store
 
 _OVER = ("Succeeded", "Failed")
 _REPELS = ("NoSchedule", "NoExecute")
@@ -239,10 +239,18 @@ class Scheduler:
     def _bind(self, pod: dict[str, Any], node: str) -> None:
         meta = pod["metadata"]
         self._choose_for_claims(pod, node)
-        try:
-            self._store.bind(meta["namespace"], meta["name"], node)
-        except Missing:
-            return
+        key = ("Pod", meta["namespace"], meta["name"])
+        had = self._store.objects[key]
+        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None}
+        status = had.get("status") or {}
+        held = merged(status.get("conditions") or [], [condition])
+        new = {
+            **had,
+            "metadata": dict(had["metadata"]),
+            "spec": {**had["spec"], "nodeName": node},
+            "status": {**status, "phase": "Pending", "conditions": held},
+        }
+        self._store.keep(key, had, new)  # the spec is closed to everybody else
         told = f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}"
         self._teller.tell(pod, "Scheduled", told)
 

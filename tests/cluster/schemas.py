@@ -6,6 +6,7 @@ which field, in the server's words, and drops what it would drop.
 
 from __future__ import annotations
 
+import base64
 import functools
 import importlib.resources
 import json
@@ -92,6 +93,10 @@ def _walk(value: Any, schema: Mapping[str, Any], at: str, findings: Findings) ->
         return [_walk(item, items, f"{at}[{i}]", findings) for i, item in enumerate(value)]
     if schema.get("format") == "date-time" and not _TIME.fullmatch(str(value)):
         findings.misfits.append(f"{at}: parsing time {value!r}: it is not of RFC 3339")
+    if schema.get("format") == "byte" and not _is_base64(str(value)):
+        findings.misfits.append(f"{at}: illegal base64 data")
+    if schema.get("format") == "int32" and not -(2**31) <= value < 2**31:
+        findings.misfits.append(f"{at}: {value} is beyond int32")
     choices = [one for one in schema.get("enum", ()) if one is not None]
     if choices and value not in choices:
         findings.unsupported.append((at, str(value), [str(one) for one in choices]))
@@ -111,6 +116,14 @@ def _mapping(
             findings.unknown.append(path)
         elif item is not None:
             yield key, _walk(item, field(schema, key), path, findings)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(value: object) -> bool:

@@ -209,17 +209,20 @@ class Server:
         parts = self._parts(pod, container, options)
         first = asyncio.ensure_future(anext(parts, None))
         # Who follows a log that is still empty gets the headers; else a refusal comes first.
-        await asyncio.wait({first}, timeout=_PATIENCE if options["follow"] else None)
-        if first.done():
-            first.result()
-        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionResetError):
-            part = await first
-            while part is not None:
-                await response.write(part)
-                part = await anext(parts, None)
-            await response.write_eof()
+        try:
+            await asyncio.wait({first}, timeout=_PATIENCE if options["follow"] else None)
+            if first.done():
+                first.result()
+            response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionResetError):
+                part = await first
+                while part is not None:
+                    await response.write(part)
+                    part = await anext(parts, None)
+                await response.write_eof()
+        finally:
+            first.cancel()
         return response
 
     async def _parts(

@@ -78,7 +78,7 @@ class Store:
         remembers: So many changes are kept for watches that go on from an earlier one.
     """
 
-    def __init__(self, *, remembers: int = 20_000) -> None:
+    def __init__(self, *, remembers: int = 5_000) -> None:
         self.objects: dict[Key, Object] = {}
         self.revision = 1
         self.changes: deque[Change] = deque(maxlen=remembers)

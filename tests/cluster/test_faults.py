@@ -22,9 +22,9 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import Clients
 
 
-def _trouble(cluster: Cluster, what: str, **wanted: Any) -> Any:
+def _trouble(cluster: Cluster, what: str, method: str = "POST", /, **wanted: Any) -> Any:
     request = urllib.request.Request(
-        f"{cluster.url}/_cluster/{what}", json.dumps(wanted).encode(), method="POST"
+        f"{cluster.url}/_cluster/{what}", json.dumps(wanted).encode(), method=method
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
@@ -71,6 +71,28 @@ def test_a_client_gives_up_on_a_server_that_hangs(cluster: Cluster, clients: Cli
     with pytest.raises(urllib3.exceptions.HTTPError):
         clients.core.list_namespaced_pod("default", _request_timeout=(1, 1))
     assert clients.core.list_namespaced_pod("default").items == []
+
+
+def test_a_slow_server_answers_in_the_end(cluster: Cluster, clients: Clients) -> None:
+    _trouble(cluster, "faults", kind="slow", delay=1.5, times=2)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        clients.core.list_namespaced_pod("default", _request_timeout=(1, 1))
+    assert clients.core.list_namespaced_pod("default", _request_timeout=(1, 30)).items == []
+
+
+def test_faults_are_taken_away(cluster: Cluster, clients: Clients) -> None:
+    _trouble(cluster, "faults", kind="answer", code=503, seconds=600)
+    with pytest.raises(ApiException):
+        clients.core.list_namespaced_pod("default")
+    assert _trouble(cluster, "faults", "DELETE") == {"met": 1}
+    assert clients.core.list_namespaced_pod("default").items == []
+
+
+def test_it_counts_what_it_is_asked(cluster: Cluster, clients: Clients) -> None:
+    for name in ("a", "b"):
+        clients.core.create_namespaced_pod("default", objects.pod(name))
+    clients.core.list_namespaced_pod("default")
+    assert _trouble(cluster, "asked", "GET") == {"create pods": 2, "list pods": 1}
 
 
 def test_a_fault_that_is_none_is_refused(cluster: Cluster) -> None:

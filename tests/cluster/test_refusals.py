@@ -144,6 +144,8 @@ def test_jobs(given: dict[str, Any], field: str, message: str) -> None:
         ("Namespace", {"metadata": {"name": "a.b"}}, "metadata.name", "RFC 1123 label"),
         ("PersistentVolumeClaim", {"metadata": {"name": "c"}, "spec": {}}, "spec.accessModes",
          "at least 1 access mode"),
+        ("Event", {"metadata": {"name": "e"}, "involvedObject": {"namespace": "another"}},
+         "involvedObject.namespace", "does not match event.namespace"),
     ],
 )  # fmt: skip
 def test_other_kinds(kind: str, obj: dict[str, Any], field: str, message: str) -> None:
@@ -186,16 +188,34 @@ def test_what_may_change() -> None:
     assert changed["metadata"]["generation"] == 3
 
 
-def test_a_value_of_another_type() -> None:
-    refusal = _refused("Job", objects.job(parallelism="two"))
+@pytest.mark.parametrize(
+    ("kind", "obj", "message"),
+    [
+        ("Job", objects.job(parallelism="two"), "spec.parallelism: expected integer, not string"),
+        ("Job", objects.job(parallelism=2**31), "spec.parallelism: 2147483648 is beyond int32"),
+        ("Secret", {"metadata": {"name": "s"}, "data": {"a": "!"}}, "data.a: illegal base64"),
+    ],
+)
+def test_a_value_that_is_no_value_of_its_field(
+    kind: str, obj: dict[str, Any], message: str
+) -> None:
+    refusal = _refused(kind, obj)
     assert refusal.code == 400
-    assert "spec.parallelism: expected integer, not string" in refusal.message
+    assert message in refusal.message
 
 
 def test_an_account_that_is_not_there() -> None:
     refusal = _refused("Pod", objects.pod(serviceAccountName="nobody"))
     assert refusal.code == 403
     assert 'serviceaccount "nobody" not found' in refusal.message
+
+
+def test_an_account_gives_its_pull_secrets() -> None:
+    store = Store()
+    secrets = {"imagePullSecrets": [{"name": "registry"}]}
+    store.patch("ServiceAccount", "default", "default", secrets)
+    made = store.create("Pod", objects.pod())
+    assert made["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
 def test_limit_ranges() -> None:

@@ -77,6 +77,13 @@ def test_what_is_not_there(clients: Clients, path: str, code: int, message: str)
     assert (told["code"], told["message"]) == (code, message)
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_nothing_is_written_in_every_namespace_at_once(clients: Clients, method: str) -> None:
+    with pytest.raises(ApiException) as refused:
+        clients.call(method, "/api/v1/pods", objects.pod() if method == "POST" else None)
+    assert _told(refused)["code"] == 405
+
+
 def test_nothing_is_made_in_a_namespace_that_is_not_there(clients: Clients) -> None:
     with pytest.raises(ApiException) as refused:
         clients.core.create_namespaced_pod("nowhere", objects.pod())
@@ -276,6 +283,19 @@ def test_the_log_of_a_pod(cluster: Cluster, clients: Clients) -> None:
             read("p", "default", **options)
         assert refused.value.status == 400
         assert message in refused.value.body
+
+
+def test_what_a_node_says_of_a_log_is_told(cluster: Cluster, clients: Clients) -> None:
+    async def unreachable(*_: Any) -> AsyncIterator[bytes]:
+        raise Refusal(500, "InternalError", "no route to host")
+        yield b""
+
+    cluster.server.logs = unreachable
+    _running(cluster)
+    for follow in (False, True):
+        with pytest.raises(ApiException) as refused:
+            clients.core.read_namespaced_pod_log("p", "default", follow=follow)
+        assert _told(refused)["message"] == "no route to host"
 
 
 def test_there_is_no_log_before_a_container_begins(cluster: Cluster, clients: Clients) -> None:

@@ -196,12 +196,17 @@ def test_a_deleted_pod_is_asked_first_and_ended_after_its_grace() -> None:
 def test_a_first_process_without_a_handler_is_not_ended_by_a_request() -> None:
     async def test() -> None:
         async with cluster() as small:
-            small.pod("plain", "echo ready; while :; do sleep 0.05; done",
+            small.pod("plain", "while :; do echo tick; sleep 0.02; done",
                       terminationGracePeriodSeconds=60)  # fmt: skip
-            await _said(small, "plain", "ready")
-            first = small.nodes.run_of("default", "plain").mains[0].running.first
-            small.store.delete("Pod", "default", "plain")
-            await asyncio.sleep(0.3)
+            await _said(small, "plain", "tick")
+            run_ = small.nodes.run_of("default", "plain")
+            first = run_.mains[0].running.first
+            pod = small.store.delete("Pod", "default", "plain")
+            ticks = 0
+            async for _ in small.nodes.logs(pod, "run", {"follow": True, "tailLines": 0}):
+                ticks += run_.stop.is_set()
+                if ticks > 5:
+                    break
             assert runs(first)
             assert small.find("Pod", "plain") is not None
 
@@ -251,7 +256,7 @@ def test_a_container_that_keeps_failing_is_restarted_ever_later() -> None:
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_pods_of_a_lost_node_stay_in_deletion_until_it_is_back(goes_on: bool) -> None:
     async def test() -> None:
-        async with cluster() as small:
+        async with cluster([NodeShape("node-a"), NodeShape("node-b")]) as small:
             small.pod("stuck", "sleep 60")
             await small.phase("stuck", "Running")
             first = small.nodes.run_of("default", "stuck").mains[0].running.first
@@ -268,7 +273,9 @@ def test_pods_of_a_lost_node_stay_in_deletion_until_it_is_back(goes_on: bool) ->
             ready = next(one for one in node["status"]["conditions"] if one["type"] == "Ready")
             assert (ready["status"], ready["reason"]) == ("Unknown", "NodeStatusUnknown")
             assert runs(first) is goes_on
-            await asyncio.sleep(0.2)
+            await small.told(
+                "meanwhile", "true", nodeSelector={"kubernetes.io/hostname": "node-b"}
+            )
             assert small.find("Pod", "stuck") is not None
 
             small.trouble.find_node("node-a")

@@ -109,6 +109,12 @@ def _quota(obj: Object) -> Iterator[Wrong]:
             yield Wrong(f"spec.{scope}", "Forbidden", "not served by this small cluster")
 
 
+def _event(obj: Object) -> Iterator[Wrong]:
+    about = (obj.get("involvedObject") or {}).get("namespace", "")
+    if (about or "default") != obj["metadata"]["namespace"]:
+        yield invalid("involvedObject.namespace", about, "does not match event.namespace")
+
+
 _RULES: dict[str, Callable[[Object], Iterator[Wrong]]] = {
     "Pod": _pod,
     "Job": job_checks.job,
@@ -118,6 +124,7 @@ _RULES: dict[str, Callable[[Object], Iterator[Wrong]]] = {
     "ConfigMap": _data,
     "PersistentVolumeClaim": _claim,
     "ResourceQuota": _quota,
+    "Event": _event,
 }
 
 
