@@ -265,9 +265,13 @@ def main(pools: Sequence[str]) -> int:
     except ModelyardError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
-    asyncio.run(serve(served))
+    asyncio.Runner().run(serve(served))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ended = main(sys.argv[1:])
+    logging.shutdown()
+    sys.stdout.flush()
+    # A thread may still wait for a server that does not answer, for minutes.
+    os._exit(ended)
