@@ -264,7 +264,8 @@ class TestKubernetesLauncher(Contract):
     def test_components_go_with_the_run_s_own_job(self, running: Running, tmp_path: Path) -> None:
         run_id, token = str(uuid.uuid4()), uuid.uuid4().hex
         container = {"name": "run", "image": "alpine:3", "command": ["sleep", "600"]}
-        pod = {"containers": [container], "restartPolicy": "Never"}
+        pod = {"containers": [container], "restartPolicy": "Never",
+               "terminationGracePeriodSeconds": 1}  # fmt: skip
         running.make("Job", f"my-{run_id}-1", spec={"template": {"spec": pod}})
         job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
         launcher = running.launcher(run=run_id)
