@@ -106,9 +106,17 @@ class Components:
 
         Raises:
             ModelyardError: If what tasks make cannot be sent where it belongs, or a task that
-                every run comes to could not run here.
+                every run comes to could not run here; with the code ``PlatformUnsupported``
+                for a workspace, where components run elsewhere.
         """
         self._remotes.check()
+        if self._launcher.stages and self._pipeline.config.get("workspace"):
+            raise BadInputError(
+                f"The pipeline {self._pipeline.name} has a workspace, and its components, which "
+                "run on a cluster, share no folder.",
+                "Let them share a claim: kubernetes.CreatePVC and kubernetes.mount_pvc.",
+                code="PlatformUnsupported",
+            )
         for path, name in graph.certain(self._pipeline):
             component = self._pipeline.component(name)
             spec = self._pipeline.executor(component.executor_label).container

@@ -51,6 +51,9 @@ class KubernetesLauncher(Launcher):
 
     What a job reads and writes goes through object storage. Its paths mean the same there as
     here; of what it leaves elsewhere nothing comes back.
+
+    Attributes:
+        api: The cluster's API.
     """
 
     stages: ClassVar[bool] = True
@@ -75,7 +78,7 @@ class KubernetesLauncher(Launcher):
             poll_seconds: How often the cluster is asked what has become of the jobs.
             outage_seconds: How long the cluster may be silent before a job is given up.
         """
-        self._api = api
+        self.api = api
         self._cluster = cluster
         self._attempt = attempt
         self._staging = Staging(staging, attempt.flow_run_id)
@@ -91,7 +94,7 @@ class KubernetesLauncher(Launcher):
     @property
     def claims(self) -> ClusterClaims:
         """Where the run's claims of volumes are created and deleted."""
-        return ClusterClaims(self._api, {**self._labels, names.PART: "claim"})
+        return ClusterClaims(self.api, {**self._labels, names.PART: "claim"})
 
     def check(self, job: Job) -> None:
         """Refuse a job that no pod can be."""
@@ -114,8 +117,8 @@ class KubernetesLauncher(Launcher):
 
     def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
         """Run a job to its end."""
-        life = Life(self._api, self._sight, self._patience, log, cancelled)
-        known = life.patiently(partial(references.look, job, self._api))
+        life = Life(self.api, self._sight, self._patience, log, cancelled)
+        known = life.patiently(partial(references.look, job, self.api))
         self._tell(known.notes, log)
         life.hide = secrecy.hiding(known.secrets)
         self._sweep(log, cancelled)
@@ -144,7 +147,7 @@ class KubernetesLauncher(Launcher):
     def _owner(self) -> Mapping[str, Any] | None:
         """The run's own Job, with which its components go; None if it is none of the cluster."""
         attempt = self._attempt
-        return self._api.read("Job", names.job(attempt.flow_run_id, attempt.number))
+        return self.api.read("Job", names.job(attempt.flow_run_id, attempt.number))
 
     def _sweep(self, log: Callable[[str], None], cancelled: threading.Event) -> None:
         """End, once, what earlier attempts have left when they no longer could."""
@@ -152,8 +155,8 @@ class KubernetesLauncher(Launcher):
             if self._swept:
                 return
             labels = {key: value for key, value in self._labels.items() if key != names.ATTEMPT}
-            all_of_them = Sight(self._api, labels, self._sight.seconds)
-            life = Life(self._api, all_of_them, self._patience, log, cancelled)
+            all_of_them = Sight(self.api, labels, self._sight.seconds)
+            life = Life(self.api, all_of_them, self._patience, log, cancelled)
             for name, seen in life.patiently(all_of_them.all).items():
                 found = objects.metadata_of(seen.job or seen.pods[-1]).get("labels") or {}
                 if found.get(names.ATTEMPT) != self._labels[names.ATTEMPT]:

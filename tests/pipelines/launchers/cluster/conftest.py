@@ -15,6 +15,7 @@ import pytest
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster as Configuration
 from infra.kubernetes.cluster import NasVolume
+from infra.kubernetes.transport import Patience
 from pipelines.launchers.cluster.launcher import Attempt, KubernetesLauncher
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import Image, Images
@@ -67,7 +68,7 @@ class Running:
         """A launcher of a run of its own, unless one is named."""
         configuration = CONFIGURATION.model_copy(update=changes)
         return KubernetesLauncher(
-            Api.connect(configuration), configuration, "nas://own:/staging",
+            Api.connect(configuration, patience=Patience(attempts=1)), configuration, "nas://own:/staging",
             Attempt(run or str(uuid.uuid4()), attempt), poll_seconds=0.1, outage_seconds=20,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 
 from infra.errors import BadInputError, ModelyardError
 from pipelines.launchers.base import Ended, Job, Launcher, Resources
+from tests.cluster.faults import Fault
 from tests.pipelines.launchers.cluster.conftest import Running
 from tests.pipelines.launchers.contract import Contract, mounts
 from tests.pipelines.launchers.jobs import run, shell
@@ -222,6 +223,59 @@ class TestKubernetesLauncher(Contract):
         job = shell(tmp_path / "job", "echo $NODE", resources=asked, kubernetes=settings)
 
         assert run(launcher, job) == (Ended(0), ["node-b"])
+
+    def test_an_api_that_is_away_for_a_while_makes_no_difference(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        faults = running.cluster.server.faults
+        go = f"go-{uuid.uuid4().hex}"
+        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            if line == "here":
+                running.cluster.call(faults.add, Fault("answer", seconds=2.0, code=503))
+                (running.nas / go).touch()
+
+        running.cluster.call(faults.add, Fault("drop", method="POST", path="/jobs$"))
+        running.cluster.call(faults.add, Fault("close", method="DELETE", path="/jobs/"))
+        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
+
+        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert lines == ["here", "on"]
+        assert faults.met >= 3
+
+    def test_a_job_that_somebody_deletes(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        api = running.launcher().api
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            (name,) = running.objects("Job")
+            api.delete("Job", name)
+
+            assert ending.result().reason.startswith("Gone: Somebody deleted")
+        assert not _alive(token)
+
+    def test_components_go_with_the_run_s_own_job(self, running: Running, tmp_path: Path) -> None:
+        run_id, token = str(uuid.uuid4()), uuid.uuid4().hex
+        container = {"name": "run", "image": "alpine:3", "command": ["sleep", "600"]}
+        pod = {"containers": [container], "restartPolicy": "Never",
+               "terminationGracePeriodSeconds": 1}  # fmt: skip
+        running.make("Job", f"my-{run_id}-1", spec={"template": {"spec": pod}})
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        launcher = running.launcher(run=run_id)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            launcher.api.delete("Job", f"my-{run_id}-1", grace_seconds=0)
+
+            assert ending.result().reason.startswith("Gone: Somebody deleted")
+        eventually(lambda: not running.objects("Pod"), "the run's own pod is gone")
 
     def test_files_that_cannot_be_brought(
         self, launcher: Launcher, running: Running, tmp_path: Path

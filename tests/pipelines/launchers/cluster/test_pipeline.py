@@ -2,10 +2,11 @@
 
 import threading
 from pathlib import Path
-from typing import Any
 
+import pytest
 from kfp import dsl
 
+from infra.errors import BadInputError
 from infra.home import Home
 from infra.settings import Settings
 from pipelines import reading, remotes
@@ -14,6 +15,7 @@ from pipelines.components import Components
 from pipelines.execution import Execution
 from pipelines.launchers import choice
 from pipelines.launchers.cluster.launcher import Attempt
+from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import TaskState
@@ -46,26 +48,33 @@ def carried(source: dsl.Input[dsl.Dataset]) -> str:
     return read(data=made.outputs["data"]).outputs["said"]
 
 
-def test_artifacts_go_between_components_and_not_through_the_run(
-    running: Running, tmp_path: Path, monkeypatch: Any
-) -> None:
-    cluster = tmp_path / "cluster.yaml"
+def _components(
+    running: Running, folder: Path, pipeline: Pipeline, lines: list[tuple[str, str]]
+) -> Components:
+    """What runs a pipeline's components, as the settings choose it."""
+    cluster = folder / "cluster.yaml"
     cluster.write_text("image: modelyard:1\nnas: {own: {server: nas.test, path: /export}}\n")
     settings = Settings(
-        home=tmp_path / "home", pipeline_launcher="kubernetes", cluster=cluster,
+        home=folder / "home", pipeline_launcher="kubernetes", cluster=cluster,
         pipeline_staging_uri="nas://own:/staging",
     )  # fmt: skip
     launcher = choice.launcher(settings, Attempt("a-run"))
-    pipeline = reading.read_bytes(compile_function(carried), "pipeline.yaml")
-    place = Place(tmp_path / "home" / "runs" / "a-run")
-    (tmp_path / "source").write_text("words\n")
     root = remotes.root(choice.artifacts(settings), pipeline.name, "a-run")
-    lines: list[tuple[str, str]] = []
-    components = Components(
-        pipeline, launcher, place, Facts(job_name="a run", job_id="a-run", root=root),
+    return Components(
+        pipeline, launcher, Place(folder / "home" / "runs" / "a-run"),
+        Facts(job_name="a run", job_id="a-run", root=root),
         lambda *line: lines.append(line), threading.Event(),
-        claims=choice.claims(launcher, Home(tmp_path / "home")), root=root,
+        claims=choice.claims(launcher, Home(folder / "home")), root=root,
     )  # fmt: skip
+
+
+def test_artifacts_go_between_components_and_not_through_the_run(
+    running: Running, tmp_path: Path
+) -> None:
+    pipeline = reading.read_bytes(compile_function(carried), "pipeline.yaml")
+    (tmp_path / "source").write_text("words\n")
+    lines: list[tuple[str, str]] = []
+    components = _components(running, tmp_path, pipeline, lines)
     components.check()
     given = Artifact("source[0]", str(tmp_path / "source"), "system.Dataset")
 
@@ -78,5 +87,21 @@ def test_artifacts_go_between_components_and_not_through_the_run(
     assert lines == [("make", "made")]
     sent = running.nas / "staging" / "artifacts" / "carried" / "a-run" / "make" / "data"
     assert (sent / "text").read_text() == "WORDS\n"
-    assert not list(place.root.rglob("text"))
+    assert not list((tmp_path / "home").rglob("text"))
     assert running.objects("Job") == running.objects("Pod") == []
+
+
+@dsl.pipeline(
+    name="shared",
+    pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="1Gi")),
+)
+def shared(source: dsl.Input[dsl.Dataset]):
+    make(source=source)
+
+
+def test_a_workspace_is_refused_before_anything_starts(running: Running, tmp_path: Path) -> None:
+    pipeline = reading.read_bytes(compile_function(shared), "pipeline.yaml")
+
+    with pytest.raises(BadInputError, match="The pipeline shared has a workspace") as caught:
+        _components(running, tmp_path, pipeline, []).check()
+    assert caught.value.code == "PlatformUnsupported"

@@ -15,9 +15,9 @@ def test_nothing_is_mounted_twice() -> None:
 
 
 def test_very_many_paths_are_mounted_by_the_folders_above_them() -> None:
-    paths = [Path(f"/own/runs/1/brought/{number}/model") for number in range(1000)]
+    paths = [Path(f"/srv/runs/1/brought/{number}/model") for number in range(1000)]
 
-    assert tops([*paths, Path("/data/x")]) == ("/data/x", "/own/runs/1/brought")
+    assert tops([*paths, Path("/data/x")]) == ("/data/x", "/srv/runs/1/brought")
     assert len(tops(Path(f"/{number}/x") for number in range(30))) == 30
 
 

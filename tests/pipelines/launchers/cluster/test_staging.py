@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
+from infra.settings import Settings
+from pipelines.launchers import choice
 from pipelines.launchers.base import Job
 from pipelines.launchers.cluster import stage, staging
+from pipelines.launchers.cluster.launcher import Attempt
 from pipelines.launchers.cluster.plan import Plan
 from pipelines.launchers.cluster.staging import Staging
 from tests.pipelines.launchers.jobs import shell
@@ -179,3 +182,19 @@ def test_a_place_that_no_pod_can_reach(uri: str) -> None:
 
 def test_a_place_that_can_be_written_to(nas: Path) -> None:
     staging.check("nas://here:/staging")
+
+
+def test_where_artifacts_of_pipelines_go_that_name_no_place(tmp_path: Path) -> None:
+    home = {"home": tmp_path, "pipeline_staging_uri": "s3://bucket/x/"}
+
+    assert choice.artifacts(Settings(**home)) == ""
+    away = Settings(**home, pipeline_launcher="kubernetes")
+    assert choice.artifacts(away) == "s3://bucket/x/artifacts"
+    assert choice.artifacts(Settings(**home, home_lasts=False)) == "s3://bucket/x/artifacts"
+    assert choice.artifacts(Settings(home=tmp_path, home_lasts=False)) == ""
+
+
+def test_a_cluster_is_not_asked_before_there_is_a_place_for_files(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as caught:
+        choice.launcher(Settings(home=tmp_path, pipeline_launcher="kubernetes"), Attempt("1"))
+    assert caught.value.code == "StagingMissing"
