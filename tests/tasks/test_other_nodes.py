@@ -148,6 +148,17 @@ def test_they_meet_and_each_runs_its_own_processes(
     ]
 
 
+def test_what_the_first_tells_is_heard(first: Machine, second: Machine) -> None:
+    joining, joined = first.others, second.others
+    assert isinstance(joining, Joining)
+    assert isinstance(joined, Joined)
+
+    joining.tell(mlflow_run_id="mlflow")
+
+    assert joined.told("mlflow_run_id", lambda: False) == "mlflow"
+    assert joined.told("nothing", lambda: True) is None
+
+
 @pytest.mark.parametrize(
     ("how", "code"), [("sys.exit(5)", 5), ("os.kill(os.getpid(), 9)", -9)], ids=["exit", "kill"]
 )

@@ -33,8 +33,21 @@ def test_no_resources_are_none() -> None:
     assert pods.resources(devices={"nvidia.com/gpu": 0}) == {}
 
 
-def test_a_pod_of_a_plain_cluster_may_be_on_any_node() -> None:
-    assert pods.nodes(Cluster()) == {}
+def test_a_pod_of_a_plain_cluster_may_be_on_any_node_and_leaves_a_lost_one_soon() -> None:
+    spec = pods.nodes(Cluster())
+
+    assert set(spec) == {"tolerations"}
+    assert [(one["key"], one["tolerationSeconds"]) for one in spec["tolerations"]] == [
+        ("node.kubernetes.io/not-ready", 10), ("node.kubernetes.io/unreachable", 10),
+    ]  # fmt: skip
+
+
+def test_how_long_a_lost_node_is_waited_for_is_the_clusters_to_say() -> None:
+    own = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
+           "tolerationSeconds": 600}  # fmt: skip
+    spec = pods.nodes(Cluster(tolerations=[own]))
+
+    assert [one["tolerationSeconds"] for one in spec["tolerations"]] == [600, 10]
 
 
 def test_a_later_variable_wins_and_stands_last() -> None:
