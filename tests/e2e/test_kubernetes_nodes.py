@@ -53,6 +53,6 @@ def test_a_gang_that_is_not_complete_is_given_up_with_its_reason(stack):
 
     assert found["state"] in {"CREATE FAILED", "FAIL TRAIN"}
     told = json.dumps([found["message"], found["detail"]])
-    assert "NodeNeverJoined" in told
+    assert "Unschedulable: 2 of 3 nodes have started" in told
     assert "Insufficient nvidia.com/gpu" in told
     stack.wait_until_gone(run)
