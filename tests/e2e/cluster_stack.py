@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tests.e2e.stack import ALGORITHMS, Stack, wait_for
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "modelyard/flows:test"
+COMPONENT = "python:3.11-slim"  # of the components of the tests' pipelines
 NAMESPACE = "runs"
 _T4 = {"nvidia.com/gpu.product": "Tesla-T4"}
 _TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
@@ -64,7 +66,9 @@ class ClusterStack(Stack):
             env={"PATH": path, "PYTHONPATH": str(ROOT)}, holds=(str(ROOT), str(self.home))
         )
         shares = {"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data}
-        made = Nodes(store, folder, Images({IMAGE: image}), _SHAPES, shares=shares)
+        bare = Image(env={"PATH": path})
+        images = Images({IMAGE: image, COMPONENT: bare})
+        made = Nodes(store, folder, images, _SHAPES, shares=shares)
         self.troubles = Troubles(store, made)
         return made
 
@@ -82,7 +86,9 @@ class ClusterStack(Stack):
             {"algorithms": str(ALGORITHMS), "data": str(self.data)}
         )
         self.extra["MODELYARD_CLUSTER"] = str(self._cluster_file())
-        self.extra["KUBECONFIG"] = str(self.cluster.kubeconfig(ADMIN, NAMESPACE))
+        kubeconfig = self.cluster.kubeconfig(ADMIN, NAMESPACE)
+        self.extra["KUBECONFIG"] = str(kubeconfig)
+        shutil.copy(kubeconfig, self.data / "kubeconfig")
         self.do("up", "--detach")
         self._point_runs_here()
         self.do("deploy", "--pools", "kubernetes")
@@ -146,6 +152,11 @@ class ClusterStack(Stack):
             "nas": {
                 "algorithms": {"server": "nfs.test", "path": "/algorithms"},
                 "data": {"server": "nfs.test", "path": "/data"},
+            },
+            "env": {
+                "MODELYARD_PIPELINE_STAGING_URI": "nas://data:/staging",
+                # The small cluster gives no tokens to service accounts.
+                "KUBECONFIG": "/nas/data/kubeconfig",
             },
             "pending_minutes": 5,
             "grace_seconds": 5,
@@ -225,6 +236,10 @@ class ClusterStack(Stack):
     def jobs(self, run: str = "") -> list[dict[str, Any]]:
         """The run's Jobs, or those of all."""
         return self._list("Job", run)
+
+    def claims(self) -> list[dict[str, Any]]:
+        """The claims of volumes that there are."""
+        return self.cluster.call(self.cluster.store.list, "PersistentVolumeClaim", NAMESPACE)
 
     def pods(self, run: str = "") -> list[dict[str, Any]]:
         """The run's pods, or those of all."""

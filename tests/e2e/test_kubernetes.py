@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e import cluster_stack
 from tests.e2e.stack import wait_for
+from tests.pipelines import corpus
 
 pytestmark = pytest.mark.e2e
 
@@ -214,3 +215,27 @@ def test_a_schedules_runs_are_pods(stack):
     labels = stack.jobs(run)[0]["metadata"]["labels"]
     assert labels["modelyard/schedule"]
     assert labels["modelyard/slot"]
+
+
+class TestPipelines:
+    def test_a_file_is_run_as_it_is_here(self, stack, tmp_path):
+        file = tmp_path / "adding.yaml"
+        file.write_bytes(corpus.compiled("adding"))
+        answer = stack.ask("pipeline", "run", str(file), "-p", "a=30", timeout=500)
+
+        assert answer.code == 0, answer.out + answer.err
+        assert answer.json["outputs"] == {"Output": 37}
+        assert [one["state"] for one in answer.json["tasks"]] == ["SUCCEEDED"] * 2
+        run = answer.json["flow_run_id"]
+        parts = [job["metadata"]["labels"]["modelyard/part"] for job in stack.jobs(run)]
+        assert parts.count("run") == 1
+        stack.wait_until_gone(run)
+
+    def test_claims_are_those_of_the_cluster(self, stack, tmp_path):
+        file = tmp_path / "claimed.yaml"
+        file.write_bytes(corpus.compiled("claimed"))
+        answer = stack.ask("pipeline", "run", str(file), timeout=500)
+
+        assert answer.code == 0, answer.out + answer.err
+        assert answer.json["outputs"] == corpus.module("claimed").OUTPUTS
+        assert stack.claims() == []
