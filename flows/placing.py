@@ -11,6 +11,7 @@ from prefect.client.orchestration import get_client
 from infra import settings
 from infra.errors import BadInputError
 from infra.kubernetes import capacity_published, cluster
+from infra.kubernetes.wanted import EVERY_MOUNT
 from tasks import placement
 
 
@@ -45,7 +46,7 @@ def _check_mounts(mounts: Iterable[str]) -> None:
         return
     known = cluster.load(configured).nas
     for mount in sorted(mounts):
-        if mount not in known:
+        if mount not in {*known, EVERY_MOUNT}:
             near = difflib.get_close_matches(mount, known, 3, 0) or ["none"]
             raise BadInputError(
                 f"The cluster has no NAS {mount}. Known are: {', '.join(near)}.",

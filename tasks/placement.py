@@ -157,12 +157,12 @@ def _together(tuning: Tuning) -> InstanceType:
     )
 
 
-def _of_pipeline(_: PipelineRun) -> Placement:
+def _of_pipeline(run: PipelineRun) -> Placement:
     """A pipeline's components have pods of their own: what has them run is small.
 
     It has every NAS of the cluster, for files may be staged on one.
     """
-    return Placement(_small(), mounts=(EVERY_MOUNT,), makes_jobs=True)
+    return Placement(_small(), mounts=(EVERY_MOUNT, *_mounts(run, None)), makes_jobs=True)
 
 
 def _seconds(training: Training) -> float | None:

@@ -43,6 +43,13 @@ _SHAPES = (
     NodeShape("node-gpu", cpu="16", memory="64Gi", devices={"nvidia.com/gpu": 2}, labels=_T4,
               taints=(_TAINT,)),
 )  # fmt: skip
+_CLASS = {
+    "metadata": {
+        "name": "usual",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": "csi.test",
+}
 _QUOTA = {"requests.nvidia.com/gpu": "8", "count/jobs.batch": "500"}
 _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED", "TIMED OUT"}
 
@@ -81,6 +88,7 @@ class ClusterStack(Stack):
         """Start the cluster, the stack and the worker."""
         self.cluster.start()
         self.make("Namespace", NAMESPACE)
+        self.cluster.call(self.cluster.store.create, "StorageClass", _CLASS)
         self.make("ResourceQuota", "gpus", spec={"hard": _QUOTA})
         self.extra["MODELYARD_NAS"] = json.dumps(
             {"algorithms": str(ALGORITHMS), "data": str(self.data)}
