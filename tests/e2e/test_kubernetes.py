@@ -5,12 +5,40 @@ import re
 import time
 
 import pytest
+from kfp import dsl, kubernetes
 
 from tests.e2e import cluster_stack
 from tests.e2e.stack import wait_for
 from tests.pipelines import corpus
 
 pytestmark = pytest.mark.e2e
+
+
+@dsl.component(base_image=cluster_stack.COMPONENT)
+def leave(text: str) -> str:
+    with open("/data/note.txt", "w") as file:
+        file.write(text)
+    return "left"
+
+
+@dsl.component(base_image=cluster_stack.COMPONENT)
+def take(after: str) -> str:
+    with open("/elsewhere/note.txt") as file:
+        return file.read()
+
+
+@dsl.pipeline(name="shared")
+def shared() -> str:
+    claim = kubernetes.CreatePVC(
+        pvc_name_suffix="-shared", access_modes=["ReadWriteMany"], size="1Gi",
+        storage_class_name="usual",
+    )  # fmt: skip
+    left = leave(text="left in the claim")
+    kubernetes.mount_pvc(left, claim.outputs["name"], "/data")
+    taken = take(after=left.output)
+    kubernetes.mount_pvc(taken, claim.outputs["name"], "/elsewhere")
+    kubernetes.DeletePVC(pvc_name=claim.outputs["name"]).after(taken)
+    return taken.output
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +260,10 @@ class TestPipelines:
         stack.wait_until_gone(run)
 
     def test_claims_are_those_of_the_cluster(self, stack, tmp_path):
-        file = tmp_path / "claimed.yaml"
-        file.write_bytes(corpus.compiled("claimed"))
-        answer = stack.ask("pipeline", "run", str(file), timeout=500)
+        file = tmp_path / "shared.yaml"
+        file.write_bytes(corpus.compile_function(shared))
+        answer = stack.ask("pipeline", "run", str(file), timeout=250)
 
         assert answer.code == 0, answer.out + answer.err
-        assert answer.json["outputs"] == corpus.module("claimed").OUTPUTS
+        assert answer.json["outputs"] == {"Output": "left in the claim"}
         assert stack.claims() == []
