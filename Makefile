@@ -28,6 +28,7 @@ soak: .venv/.dev
 	@$(BIN)/python -m tests.e2e.tuning_soak --dispatch pool --tunings 6
 	@$(BIN)/python -m tests.e2e.schedule_soak
 	@$(BIN)/python -m tests.e2e.pipeline_soak
+	@$(BIN)/python -m tests.e2e.kubernetes_soak
 	@MODELYARD_SEEDS=30 $(BIN)/pytest -q tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
 benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks

@@ -16,15 +16,17 @@ pytestmark = pytest.mark.e2e
 
 @dsl.component(base_image=cluster_stack.COMPONENT)
 def leave(text: str) -> str:
-    with open("/data/note.txt", "w") as file:
-        file.write(text)
+    import pathlib
+
+    pathlib.Path("/data/note.txt").write_text(text)
     return "left"
 
 
 @dsl.component(base_image=cluster_stack.COMPONENT)
 def take(after: str) -> str:
-    with open("/elsewhere/note.txt") as file:
-        return file.read()
+    import pathlib
+
+    return pathlib.Path("/elsewhere/note.txt").read_text()
 
 
 @dsl.pipeline(name="shared")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
@@ -11,6 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from infra.kubernetes import cluster as clusters
+from infra.settings import Settings
 from tests.infra.kubernetes import charts
 from tests.infra.kubernetes.charts import Object
 
@@ -45,6 +48,26 @@ def containers(pod: Object) -> list[Object]:
 
 def name(one: Object) -> str:
     return f"{one['kind']} {one['metadata']['name']}"
+
+
+def test_the_workers_read_the_clusters_file(rendered: list[Object], tmp_path: Path) -> None:
+    (told,) = [one for one in of("ConfigMap", rendered) if "cluster.yaml" in one["data"]]
+    file = tmp_path / "cluster.yaml"
+    file.write_text(told["data"]["cluster.yaml"])
+
+    read = clusters.load(Settings(cluster=file))
+
+    accounts = {one["metadata"]["name"] for one in of("ServiceAccount", rendered)}
+    assert {read.service_account, read.pipeline_service_account} <= accounts
+    assert read.image
+    assert read.config_map in {one["metadata"]["name"] for one in of("ConfigMap", rendered)}
+
+
+def test_where_pipelines_stage_files_is_told_to_runs() -> None:
+    given = charts.values("least", runs={"pipelineStagingUri": "s3://models/staging"})
+    told = charts.one(charts.objects(given), "ConfigMap", "runs")
+
+    assert told["data"]["MODELYARD_PIPELINE_STAGING_URI"] == "s3://models/staging"
 
 
 # Helm's own rules
