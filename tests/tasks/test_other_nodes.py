@@ -100,21 +100,23 @@ def run_id(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def first(tmp_path: Path, run_id: str) -> Machine:
+def first(tmp_path: Path, run_id: str) -> Iterator[Machine]:
     seat = Seat(run_id, 1, 0)
     assert seat.take("zero", "127.0.0.1", {})
     joining = Joining(seat, 2, 10, {"retried": False})
     joining.begin()
-    return Machine(tmp_path / "zero", joining)
+    yield Machine(tmp_path / "zero", joining)
+    joining.close()
 
 
 @pytest.fixture
-def second(tmp_path: Path, run_id: str) -> Machine:
+def second(tmp_path: Path, run_id: str) -> Iterator[Machine]:
     seat = Seat(run_id, 1, 1)
     assert seat.take("one", "127.0.0.1", {})
     joined = Joined(seat)
     joined.begin()
-    return Machine(tmp_path / "one", joined)
+    yield Machine(tmp_path / "one", joined)
+    joined.close()
 
 
 @pytest.fixture
