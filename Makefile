@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env torch demo test check soak benchmark lock clean
+.PHONY: env torch demo test check soak benchmark images lock clean
 
 env: .venv/.runtime
 torch: .venv/.torch
@@ -28,6 +28,7 @@ soak: .venv/.dev
 	@$(BIN)/python -m tests.e2e.tuning_soak --dispatch pool --tunings 6
 	@$(BIN)/python -m tests.e2e.schedule_soak
 	@$(BIN)/python -m tests.e2e.pipeline_soak
+	@$(BIN)/python -m tests.e2e.kubernetes_soak
 	@MODELYARD_SEEDS=30 $(BIN)/pytest -q tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
 benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks
@@ -53,6 +54,16 @@ benchmark: .venv/.dev
 .venv/.torch: .venv/.runtime
 	@$(BIN)/python -m pip install --quiet torch==2.13.0
 	@touch $@
+
+# Needs Docker, and so is not for CI. BUILD takes further options, such as --build-arg PIP_INDEX_URL=...
+IMAGE ?= modelyard
+TAG ?= 0.1.0
+BUILD ?=
+images:
+	docker build $(BUILD) -f infra/images/Dockerfile -t $(IMAGE):$(TAG) .
+	docker build $(BUILD) -f infra/images/Dockerfile --build-arg VARIANT=cuda -t $(IMAGE):$(TAG)-cuda .
+	docker build $(BUILD) -f infra/images/torch.Dockerfile --build-arg BASE=$(IMAGE):$(TAG)-cuda -t $(IMAGE)-torch:$(TAG) .
+	docker build $(BUILD) -f infra/images/tensorflow.Dockerfile --build-arg BASE=$(IMAGE):$(TAG)-cuda --build-arg EXTRA=[and-cuda] -t $(IMAGE)-tensorflow:$(TAG) .
 
 lock: | .venv/bin/uv
 	@$(BIN)/uv pip compile -q --system-certs --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \

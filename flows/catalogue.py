@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient
 from prefect.utilities.callables import parameter_schema
 
+from flows import placing
 from flows.lifecycle import LifecycleFlow
 from flows.pipeline_cleanup import pipeline_artifacts_cleanup
 from flows.pipeline_run import pipeline_run
 from flows.training import train
 from flows.tuning import tune
+from infra import site, work_pools
 from infra.errors import NotFoundError
 from registry import pipelines
 from schedules.editing import Written
@@ -44,6 +47,25 @@ class Entry:
     def deployment(self, parameters: Mapping[str, Any]) -> str:
         """The deployment that a run with these parameters is one of."""
         return self.chosen(parameters) if self.chosen else self.name
+
+    def checked(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Parameters for a run in the pool, as Prefect is to get them.
+
+        Where the pool is a cluster's, they are checked as far as this machine can tell, and
+        against what the cluster can give.
+
+        Raises:
+            ModelyardError: If they are refused. Needs a connection.
+        """
+        with self.where_it_runs():
+            complete = self.flow.checked(given)
+            if site.is_elsewhere():
+                placing.check(self.name, complete, lambda flow: entry(flow).pool)
+        return complete
+
+    def where_it_runs(self) -> AbstractContextManager[None]:
+        """Check, for the while, what a run in the pool needs: here, or elsewhere."""
+        return site.elsewhere() if work_pools.is_remote(self.pool) else nullcontext()
 
     @property
     def name(self) -> str:

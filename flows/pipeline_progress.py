@@ -21,10 +21,11 @@ from prefect.logging import get_run_logger
 
 from flows import artifacts
 from flows.pipeline_tasks import outputs_told, told_whole
+from infra.errors import ModelyardError
+from infra.storage import store
 from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Seen
-from pipelines.executor_io import local_path
 from pipelines.states import TaskState
 from registry import pipeline_nodes
 from tasks.pipelines.publishing import Ended
@@ -280,11 +281,14 @@ def _all(leaf: Ended) -> list[Artifact]:
 
 def _report(one: Artifact) -> str:
     """The text of a Markdown artifact; "" if it is none, or cannot be read."""
-    path = local_path(one.uri) if one.schema == _MARKDOWN else None
-    if path is None or not path.is_file():
+    if one.schema != _MARKDOWN:
         return ""
-    with path.open(errors="replace") as file:
-        text = storable(file.read(_LONGEST_REPORT + 1))
+    try:
+        # Letters have four bytes at most.
+        data = store(one.uri).read(length=4 * (_LONGEST_REPORT + 1))
+    except (ModelyardError, OSError):
+        return ""
+    text = storable(data.decode(errors="replace")[: _LONGEST_REPORT + 1])
     return text if len(text) <= _LONGEST_REPORT else f"{text[:_LONGEST_REPORT]}\n\n(cut here)"
 
 

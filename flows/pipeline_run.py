@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -23,10 +24,10 @@ from infra.errors import ModelyardError
 from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.claims import Claims
 from pipelines.components import Components, time_text
 from pipelines.execution import Leaf, Seen
 from pipelines.launchers import choice
+from pipelines.launchers.cluster.launcher import Attempt
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
@@ -183,14 +184,18 @@ def _executed(
 ) -> End:
     """Run the pipeline to its end."""
     shown = Shown(
-        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream
-    )
+        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
+        root=choice.artifacts(held.settings),
+    )  # fmt: skip
     recorder = Recorder(held.flow_run_id)
-    launcher = choice.launcher(held.settings, allow_cpu=request.resources.allow_cpu)
-    root = remotes.root(pipeline.spec.default_pipeline_root, pipeline.name, held.flow_run_id)
+    launcher = choice.launcher(
+        held.settings, Attempt(held.flow_run_id, _attempt(held)),
+        allow_cpu=request.resources.allow_cpu,
+    )  # fmt: skip
+    root = _root(pipeline, held)
     components = Components(
         pipeline, launcher, place, _facts(pipeline, held, place, root), shown.line,
-        held.cancelled, claims=Claims(held.home.root / "claims"), root=root,
+        held.cancelled, claims=choice.claims(launcher, held.home), root=root,
         folders=requests.folders(request),
     )  # fmt: skip
     components.check()
@@ -216,6 +221,18 @@ def _executed(
             return end
     finally:
         publish_log(place.log, request.logs, held.flow_run_id, get_run_logger().warning)
+
+
+def _attempt(held: Execution) -> int:
+    """The number that the cluster knows the attempt by, if it runs there; else Prefect's."""
+    return int(os.environ.get("MODELYARD_ATTEMPT") or held.attempt)
+
+
+def _root(pipeline: Pipeline, held: Execution) -> str:
+    """The URI below which the run's artifacts go; "" if they stay with the run."""
+    roots = (pipeline.spec.default_pipeline_root, choice.artifacts(held.settings))
+    found = (remotes.root(root, pipeline.name, held.flow_run_id) for root in roots)
+    return next(filter(None, found), "")
 
 
 @contextmanager

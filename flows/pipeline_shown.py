@@ -36,6 +36,7 @@ class Shown:
         *,
         parallel: int,
         stream: bool = True,
+        root: str = "",
     ) -> None:
         """Be ready; to be made in the thread of the flow.
 
@@ -46,6 +47,7 @@ class Shown:
             place: Where it has its files.
             parallel: How many leaves run at once at most.
             stream: Whether what components print is shown in Prefect as well.
+            root: The URI below which its artifacts are, if the platform keeps them in a storage.
         """
         places = Places(pipeline)
         self._stream = stream
@@ -58,6 +60,7 @@ class Shown:
             place.root,
             largest=int(held.settings.pipeline_artifact_mib * _MIB),
             warn=get_run_logger().warning,
+            root=root,
         )
         self._progress = Progress(
             held.flow_run_id, tracked.url, lambda: self._publisher.rows, again=held.attempt > 1

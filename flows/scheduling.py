@@ -63,9 +63,9 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{deployment} has its {twice[0]} already.", f"Leave {twice[0]} out.",
             code="ParameterInvalid",
         )  # fmt: skip
-    declared = catalogue.entry(flow).flow
+    declared = catalogue.entry(flow)
     declared.checked({**filled, **fixed})
-    dumped = parameters.read(declared.model, given).absolute().model_dump(mode="json")
+    dumped = parameters.read(declared.flow.model, given).absolute().model_dump(mode="json")
     return {name: dumped[name] for name in given}
 
 

@@ -25,7 +25,7 @@ def start(flow: str, given: dict[str, Any]) -> str:
         ModelyardError: If the flow or a parameter is refused; no run exists then.
     """
     declared = catalogue.entry(flow)
-    checked = declared.flow.checked(given)
+    checked = declared.checked(given)
     deployment = declared.deployment(checked)
     return runs.submit(deployment, checked, checked.get("name") or None, identity.caller())
 
@@ -43,7 +43,8 @@ def update(
     if not given:
         return runs.update(run, name, description)
     found = runs.show(run)
-    flow = catalogue.entry(found["flow"]).flow
+    declared = catalogue.entry(found["flow"])
+    flow = declared.flow
     names, check = flow.changeable
     fixed = sorted(set(given) - set(names))
     if fixed:
@@ -58,7 +59,8 @@ def update(
             f"The run {found['name']} is {found['state']}.", "Run a copy: modelyard runs copy."
         )
     request = parameters.read(flow.model, {**found["parameters"], **given})
-    check(request)
+    with declared.where_it_runs():
+        check(request)
     dumped = request.model_dump(mode="json")
     return runs.update(run, name, description, {name: dumped[name] for name in given})
 

@@ -19,10 +19,10 @@ from prefect.states import Cancelled, Completed
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from infra import home as homes
-from infra import settings, storage
+from infra import settings, site, storage
 from infra.errors import DiskFullError, ModelyardError
 from infra.script import Ended, Ending, Forwarder
-from registry import models, statuses, tracking, trial_flows
+from registry import models, statuses, tensorboard_logs, tracking, trial_flows
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
@@ -73,7 +73,7 @@ def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
 @task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
 def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepared:
     """Fetch the algorithm and the data and install the requirements."""
-    if request.resources.image:
+    if request.resources.image and not site.in_pod():
         get_run_logger().warning(
             "The image %s is not used: this pool runs scripts on its own machine, not in "
             "containers.",
@@ -89,7 +89,20 @@ def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepa
     )
     if prepared.resumed:
         get_run_logger().info("Resuming from the checkpoints in %s", prepared.checkpoints)
+    elif execution.attempt > 1 and not execution.settings.home_lasts:
+        get_run_logger().info("%s", _starts_over(request))
     return prepared
+
+
+def _starts_over(request: Training) -> str:
+    """Why a retry on another machine has nothing to resume from."""
+    where = request.checkpoint_uri
+    return "The script starts over: " + (
+        f"there are no checkpoints in {where}."
+        if where
+        else "what the last attempt left went with its machine. With a checkpoint_uri it would "
+        "resume."
+    )
 
 
 @task(name="run script", cache_policy=NO_CACHE, persist_result=False)
@@ -235,6 +248,7 @@ def _other_nodes(execution: Execution, request: Training) -> Iterator[Joining | 
 def _trained(execution: Execution, request: Training, others: Joining | None) -> State[Any]:
     place = Workplace(execution.home.runs / execution.flow_run_id)
     finished = execution.attempt > 1 and place.finished.exists()
+    lasts = execution.settings.home_lasts
     prepared = None if finished else _prepare(request, place, execution)
     tracked = _open(request, execution)
     run_id = tracked.run_id
@@ -250,13 +264,13 @@ def _trained(execution: Execution, request: Training, others: Joining | None) ->
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
         name = statuses.TIMED_OUT_NAME if error.code == "Timeout" else "FailTrain"
-        status, state = "FAILED", lifecycle.failed(name, training.kept(error, place))
+        status, state = "FAILED", lifecycle.failed(name, training.kept(error, place, lasts=lasts))
     except OSError as error:
         status = "FAILED"
         if not storage.is_disk_full(error):
             raise
         full = DiskFullError(f"The disk of {place.root} is full.", "Make room, and retry.")
-        state = lifecycle.failed("FailTrain", training.kept(full, place))
+        state = lifecycle.failed("FailTrain", training.kept(full, place, lasts=lasts))
     except Exception:
         status = "FAILED"
         raise
@@ -265,6 +279,8 @@ def _trained(execution: Execution, request: Training, others: Joining | None) ->
         if place.log.exists():
             tracking.log_file(run_id, place.log, "logs")
         warn = get_run_logger().warning
+        if not lasts:
+            tensorboard_logs.keep(run_id, place.tensorboard, warn)
         publish_log(place.log, request.logs, place.root.name, warn)
         tracking.close_run(run_id, status)
     return state
@@ -282,7 +298,8 @@ def _conclude(
         return "KILLED", Cancelled(message="Stopped.")
     if ended.ending is Ending.TIMED_OUT:
         raise running.timed_out(request, "ran")
-    failure = training.failure(ended, str(place.log))
+    log = training.log_for_people(place, lasts=execution.settings.home_lasts)
+    failure = training.failure(ended, log)
     if failure:
         raise failure
     if not place.published:

@@ -62,8 +62,9 @@ def preflight(request: Tuning, flow_run_id: str) -> None:
     Raises:
         ModelyardError: With a code of its own for each fault.
     """
-    tuning_request.check(request, homes.current(), settings.load())
     tuning_dispatch.check(request)
+    with tuning_dispatch.where_trials_run(request):
+        tuning_request.check(request, homes.current(), settings.load())
     tuning_warm_start.check(request)
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:

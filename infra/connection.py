@@ -39,6 +39,7 @@ _VARIABLES = {
     "mlflow_tracking_uri": "MLFLOW_TRACKING_URI",
     "database_url": "MODELYARD_DATABASE_URL",
 }
+VARIABLES = tuple(_VARIABLES.values())
 _WEB = "MODELYARD_WEB_URL"
 
 

@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     web_port: int = Field(
         4300, ge=0, le=65535, description="Port of Modelyard's own pages; another if taken."
     )
+    web_hosts: str = Field(
+        "",
+        description="Host names by which Modelyard's own pages may be asked for, separated by "
+        "commas, beside those of this machine.",
+    )
     region: str = Field("local", description="What a script reads from EM_REGION.")
     appkey: str = Field("modelyard", description="What a script reads from EM_APPKEY.")
     stop_grace_seconds: float = Field(
@@ -70,10 +75,15 @@ class Settings(BaseSettings):
     tensorboard_days: float = Field(
         120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
     )
-    pipeline_launcher: Literal["process", "docker"] = Field(
+    pipeline_launcher: Literal["process", "docker", "kubernetes"] = Field(
         "process",
-        description="What components of pipelines run as: processes of this machine, or "
-        "containers of its Docker engine, each in its image.",
+        description="What components of pipelines run as: processes of this machine, containers "
+        "of its Docker engine, or Jobs of a cluster, the latter two each in its image.",
+    )
+    pipeline_staging_uri: str = Field(
+        "",
+        description="An s3://, obs:// or nas:// URI through which components on a cluster get "
+        "their files, and below which their artifacts are kept.",
     )
     pipeline_artifact_mib: float = Field(
         16.0,
@@ -85,6 +95,15 @@ class Settings(BaseSettings):
         120.0,
         ge=0,
         description="How long artifacts of a pipeline run are kept after its end; 0 is for ever.",
+    )
+    cluster: Path | None = Field(
+        None, description="A YAML file that says where and how runs go to a Kubernetes cluster."
+    )
+    cluster_settings: str = Field(
+        "", description="What that file would say, as JSON: so a run's pod is told of it."
+    )
+    home_lasts: bool = Field(
+        True, description="Whether the home outlives a run; that of a run's pod goes with the pod."
     )
     start_timeout_seconds: float = Field(
         180.0, gt=0, description="How long the stack may take until every part is healthy."

@@ -29,11 +29,12 @@ from prefect.states import Cancelled, Crashed, Scheduled
 from prefect.workers.process import ProcessWorker
 
 from infra import home as homes
-from infra import run_lock
+from infra import run_lock, work_pools
 from infra.home import Home
 from infra.stack import remains
 
 _INTERVAL_SECONDS = 5.0
+_POOLS_SECONDS = 10.0
 _PAGE = 200
 
 # Between Prefect's word that a run is Running and the flow's taking of its lock lies the start
@@ -140,25 +141,50 @@ async def _announce(home: Home) -> asyncio.Server:
     return await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
 
 
+class PoolsChangedError(Exception):
+    """A pool of this worker's is a cluster's by now, or one of a cluster's is this machine's."""
+
+
+async def _until_changed(pools: tuple[str, ...], served: tuple[str, ...]) -> None:
+    """Go on as long as those of the pools that are served are those that are this machine's.
+
+    Raises:
+        PoolsChangedError: If they are others. Whoever supervises this process starts it again.
+    """
+    async with get_client() as client:
+        while True:
+            await asyncio.sleep(_POOLS_SECONDS)
+            try:
+                present = await work_pools.local_ones(client, pools)
+            except Exception:  # the edge of the loop: the next turn may do better
+                _logger.exception("The pools could not be read this time")
+                continue
+            if present != served:
+                raise PoolsChangedError(f"Served: {served}; this machine's: {present}")
+
+
 async def work(
     pools: tuple[str, ...], tidy: Callable[[Callable[[str], bool | None]], object]
 ) -> None:
-    """Run the workers and the reconciler until one of them fails.
+    """Run the workers and the reconciler until one of them fails, or a pool changes its kind.
 
     Args:
-        pools: The work pools to serve.
+        pools: The work pools to serve; those that are a cluster's are left to its worker.
         tidy: Done every few seconds, in a thread: mends what other services believe to run. It
             is told how to ask whether a run, by id, is executed on this machine.
     """
     home = homes.current()
+    async with get_client() as client:
+        served = await work_pools.local_ones(client, pools)
     workers = [
         ProcessWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
                       create_pool_if_not_found=False)
-        for pool in pools
+        for pool in served
     ]  # fmt: skip
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.start())
-        group.create_task(_reconcile_for_ever(home, pools, tidy))
+        group.create_task(_reconcile_for_ever(home, served, tidy))
+        group.create_task(_until_changed(pools, served))
         async with await _announce(home):
             await asyncio.Event().wait()

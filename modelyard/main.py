@@ -31,6 +31,7 @@ _VERBS = {
     "down": (_STACK, "End the local stack."),
     "status": (_STACK, "What of the local stack runs, and where."),
     "deploy": ("modelyard.commands.deploy", "Register the work pools and deployments."),
+    "doctor": ("modelyard.commands.doctor", "Check a Kubernetes cluster that runs shall go to."),
     "run": (_RUN, "Start a flow in its pool."),
     "call": (_RUN, "Run a flow in this process."),
     "runs": ("modelyard.commands.runs", "Runs: list, show, update, stop, retry, copy, delete."),

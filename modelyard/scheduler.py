@@ -73,7 +73,9 @@ def work(scheduler: Scheduler, stopped: threading.Event) -> None:
 @contextmanager
 def _announced() -> Iterator[None]:
     """A socket that accepts while this process lives: what the supervisor asks for its health."""
-    path = homes.current().sockets / "scheduler.sock"
+    home = homes.current()
+    home.make()  # in a pod nobody else has
+    path = home.sockets / "scheduler.sock"
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

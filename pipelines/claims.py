@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -24,7 +24,7 @@ from pipelines.platform_forms import AccessMode, Amount, Form
 CREATE = "argostub/createpvc"
 DELETE = "argostub/deletepvc"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_OWNER = "modelyard/task"
+OWNER = "modelyard/task"
 _DELETED = ".deleted"
 
 
@@ -118,6 +118,40 @@ def created(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
     }
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be a claim's name.
+
+    Raises:
+        BadInputError: With the code ``ClaimInvalid``.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInputError(
+            f"{name[:300]!r} is no name of a claim.",
+            "Use small letters, digits, '-' and '.', 253 at most.",
+            code="ClaimInvalid",
+        )
+
+
+class Volumes(Protocol):
+    """Where claims are created and deleted: this machine, or a cluster."""
+
+    def create(self, manifest: Mapping[str, Any], owner: str) -> str:
+        """Make the claim of a manifest; its name. The same owner may do so again.
+
+        Raises:
+            ConflictError: ``ClaimExists``, if somebody else has made a claim of this name.
+            ModelyardError: If it cannot be made.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove a claim with all its files.
+
+        Raises:
+            NotFoundError: ``ClaimMissing``.
+            BadInputError: ``ClaimInvalid``.
+        """
+
+
 class Claims:
     """Claims as folders of this machine, each with the files of its volume.
 
@@ -146,12 +180,7 @@ class Claims:
         return place
 
     def _place(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise BadInputError(
-                f"{name[:300]!r} is no name of a claim.",
-                "Use small letters, digits, '-' and '.', 253 at most.",
-                code="ClaimInvalid",
-            )
+        check_name(name)
         return self.folder / name
 
     def create(self, manifest: Mapping[str, Any], owner: str) -> str:
@@ -169,15 +198,11 @@ class Claims:
         if place.exists():
             if _owner(about) == owner:
                 return name
-            raise ConflictError(
-                f"There is a claim {name} already.",
-                "Give it another name or a pvc_name_suffix, or delete it first.",
-                code="ClaimExists",
-            )
+            raise taken(name)
         with disk.told(str(place)):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             told = dict(manifest["metadata"])
-            told["annotations"] = {**told.get("annotations", {}), _OWNER: owner}
+            told["annotations"] = {**told.get("annotations", {}), OWNER: owner}
             write_json(about, {**manifest, "metadata": told})
             new = self.folder / f".{name}.new"
             shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
@@ -219,9 +244,18 @@ class Claims:
 def _owner(about: Path) -> str | None:
     """The task that has made a claim, by its manifest; None if no task has."""
     try:
-        return str(json.loads(about.read_text())["metadata"]["annotations"][_OWNER])
+        return str(json.loads(about.read_text())["metadata"]["annotations"][OWNER])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def taken(name: str) -> ConflictError:
+    """The error for a claim that somebody else has made."""
+    return ConflictError(
+        f"There is a claim {name} already.",
+        "Give it another name or a pvc_name_suffix, or delete it first.",
+        code="ClaimExists",
+    )
 
 
 def _unsupported(what: str) -> BadInputError:

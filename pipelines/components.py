@@ -28,7 +28,7 @@ from pipelines import (
     values,
 )
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.claims import Claims
+from pipelines.claims import Volumes
 from pipelines.execution import Leaf
 from pipelines.launchers.base import Job, Launcher
 from pipelines.pipeline import Pipeline
@@ -74,7 +74,7 @@ class Components:
         log: Log,
         cancelled: threading.Event,
         *,
-        claims: Claims,
+        claims: Volumes,
         root: str = "",
         folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -99,16 +99,24 @@ class Components:
         self._cancelled = cancelled
         self._claims = claims
         self._folders = folders
-        self._remotes = Remotes(place.brought, cancelled, root=root)
+        self._remotes = Remotes(place.brought, cancelled, root=root, fetches=not launcher.stages)
 
     def check(self) -> None:
         """Refuse what would only be found out when tasks have run.
 
         Raises:
             ModelyardError: If what tasks make cannot be sent where it belongs, or a task that
-                every run comes to could not run here.
+                every run comes to could not run here; with the code ``PlatformUnsupported``
+                for a workspace, where components run elsewhere.
         """
         self._remotes.check()
+        if self._launcher.stages and self._pipeline.config.get("workspace"):
+            raise BadInputError(
+                f"The pipeline {self._pipeline.name} has a workspace, and its components, which "
+                "run on a cluster, share no folder.",
+                "Let them share a claim: kubernetes.CreatePVC and kubernetes.mount_pvc.",
+                code="PlatformUnsupported",
+            )
         for path, name in graph.certain(self._pipeline):
             component = self._pipeline.component(name)
             spec = self._pipeline.executor(component.executor_label).container
@@ -211,6 +219,8 @@ class Components:
             kubernetes=settings,
         )
         job = replace(task_config.own(component, job), folders=self._folders)
+        if self._launcher.stages:
+            job = self._staged(job, inputs, outputs)
         paths = remotes.places([inputs.artifacts, outputs.artifacts])
         if paths:
             more = _PATHS.replace("{paths}", json.dumps(paths))
@@ -218,6 +228,20 @@ class Components:
         self._launcher.check(job)
         self._run(job, away)
         return self._remotes.sent(outputs, executor_io.read(outputs, component))
+
+    def _staged(self, job: Job, inputs: Bundle, outputs: executor_io.Outputs) -> Job:
+        """A job whose launcher carries artifacts itself, between where they lie and the job."""
+        places = remotes.places([inputs.artifacts])
+        fetched = {Path(path): uri for uri, path in places.items() if not Path(path).exists()}
+        if not self._remotes.root:
+            return replace(job, fetched=fetched)
+        root = executor_io.sent_to(outputs.root, outputs.run, self._remotes.root)
+        return replace(
+            job,
+            outputs=(outputs.file, *outputs.parameters.values()),
+            fetched=fetched,
+            sent={outputs.root: root},
+        )
 
     def _run(self, job: Job, away: Mapping[str, str]) -> None:
         """Run a task's job to its good end; ``away`` are the inputs that nothing can fetch."""

@@ -7,10 +7,7 @@ the scheme of (``gs://``, ``https://``) stays an address that a task may use by 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +18,7 @@ from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.storage import Store, store
 from pipelines.artifacts import METADATA_ONLY, Artifact, Bundle
 from pipelines.executor_io import Outputs, local_path, place_of, sent_to
+from pipelines.sending import send
 
 _HOW = "Copy it to an s3://, obs:// or nas:// URI or to a path, and give that."
 _READ_ONLY = 0o444
@@ -41,21 +39,28 @@ class TransferFailedError(ModelyardError):
 class Remotes:
     """The artifacts of one run that lie elsewhere. Several threads may use it at once."""
 
-    def __init__(self, folder: Path, cancelled: threading.Event, *, root: str = "") -> None:
+    def __init__(
+        self, folder: Path, cancelled: threading.Event, *, root: str = "", fetches: bool = True
+    ) -> None:
         """Be ready.
 
         Args:
             folder: A folder of the run's own, for what is brought.
             cancelled: When set, transfers are given up.
             root: The URI below which the run's artifacts go; "" if they stay where they are.
+            fetches: Whether what tasks read is brought here; else it is only given the place
+                that it has where the task runs.
         """
         self.root = root.rstrip("/")
         self._folder = folder
         self._cancelled = cancelled
+        self._fetches = fetches
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         # What this run has sent, by its URI: nobody has to bring it back.
         self._sent: dict[str, Path] = {}
+        # What was found to be there, though not fetched.
+        self._there: set[str] = set()
 
     def check(self) -> None:
         """Refuse a root that cannot be written to, before anything is run.
@@ -100,7 +105,7 @@ class Remotes:
             return None
         if artifact.schema in METADATA_ONLY and not found.exists():
             return None
-        path = found.in_place()
+        path = found.in_place() if self._fetches else None
         if path is None:
             return self._fetched(found)
         if not path.exists():
@@ -116,7 +121,11 @@ class Remotes:
                 return sent
             digest = hashlib.sha256(uri.encode()).hexdigest()[:24]
             place = self._folder / digest / _basename(uri)
-            if not place.exists():
+            if not self._fetches:
+                if uri not in self._there and not found.exists():
+                    raise NotFoundError(f"There is nothing at {uri}.")
+                self._there.add(uri)
+            elif not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 found.fetch(place, self._progress)
                 _protect(place)
@@ -183,18 +192,7 @@ class Remotes:
         place = found.in_place()
         if place is not None and place.exists() and place.samefile(source):
             return
-        if source.is_dir():
-            found.publish(source, self._progress)
-            return
-        # A store takes folders: a file goes as the only one of a folder, under its new name.
-        above, _, name = found.uri.rstrip("/").rpartition("/")
-        folder = self._folder / "sending" / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        try:
-            _link(source, folder / name)
-            store(above).publish(folder, self._progress)
-        finally:
-            shutil.rmtree(folder)
+        send(found, source, self._folder / "sending", self._progress)
 
     def _progress(self, _done: int, _all: int) -> None:
         if self._cancelled.is_set():
@@ -282,13 +280,6 @@ def _protect(place: Path) -> None:
     for file in files:
         if not file.is_symlink():
             file.chmod(_READ_ONLY)
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source.resolve(), place)
-    except OSError:  # another file system
-        shutil.copy2(source, place)
 
 
 @contextmanager

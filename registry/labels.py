@@ -1,3 +1,4 @@
 """Labels of runs in Prefect, for those who ask Prefect without importing it or MLflow."""
 
 MLFLOW_RUN = "modelyard.mlflow_run_id"
+WAITING = "modelyard.waiting"  # what it waits for, in words; "" once it does not

@@ -8,7 +8,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 
 from infra import home as homes
-from registry import pipeline_nodes, run_nodes, tracking
+from registry import pipeline_nodes, run_attempts, run_nodes, tracking
 
 _PAGE = 200
 
@@ -23,6 +23,7 @@ def remove(client: SyncPrefectClient, run_id: str, mlflow_run_id: str | None) ->
     remove_files(run_id)
     pipeline_nodes.remove(run_id)
     run_nodes.remove(run_id)
+    run_attempts.remove(run_id)
     _remove_artifacts(client, run_id)
     client.delete_flow_run(UUID(run_id))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
-from infra import connection
+from infra import work_pools
 from infra.errors import ConflictError, NotFoundError
 from registry import (
     catalogue,
@@ -43,10 +42,12 @@ from registry import (
     pipeline_nodes,
     run_remains,
     run_requests,
+    run_views,
     schedules,
     statuses,
     tracking,
     tunings,
+    waiting,
 )
 
 USER_LABEL = "modelyard.user"
@@ -56,6 +57,7 @@ SLOT_LABEL = "modelyard.slot"
 _NOUN = "run"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0
+_STOP_SECONDS_ON_A_CLUSTER = 120.0  # the worker has to notice, then pods have their grace
 _PAGE = 200
 
 
@@ -95,37 +97,6 @@ def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, st
     return {flow_id: client.read_flow(flow_id).name for flow_id in {run.flow_id for run in runs}}
 
 
-def _mlflow_run_id(run: FlowRun) -> str | None:
-    value = (run.labels or {}).get(tracking.MLFLOW_RUN_LABEL)
-    return str(value) if value else None
-
-
-def _links(run: FlowRun, flow: str) -> dict[str, str]:
-    ui = os.environ["PREFECT_API_URL"].removesuffix("/api")
-    links = {"prefect": f"{ui}/runs/flow-run/{run.id}"}
-    if flow == pipeline_nodes.FLOW and (graph := connection.page(f"/runs/{run.id}")):
-        links["graph"] = graph
-    mlflow_run_id = _mlflow_run_id(run)
-    if mlflow_run_id:
-        with contextlib.suppress(MlflowException):
-            links["mlflow"] = tracking.run_url(mlflow_run_id)
-    return links
-
-
-def _row(run: FlowRun, flow: str) -> dict[str, Any]:
-    return {
-        "id": str(run.id),
-        "name": run.name,
-        "flow": flow,
-        "state": statuses.word(flow, run.state),
-        "detail": statuses.detail(run.state),
-        "created": run.created.isoformat() if run.created else None,
-        "started": run.start_time.isoformat() if run.start_time else None,
-        "ended": run.end_time.isoformat() if run.end_time else None,
-        "seconds": round(run.estimated_run_time.total_seconds(), 1),
-    }
-
-
 def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> Iterator[FlowRun]:
     """Runs that pass Prefect's ``filters``, newest first, fetched page by page."""
     for offset in itertools.count(step=page):
@@ -152,8 +123,10 @@ def list_all(
         names = _flow_names(client, runs)
     tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
     over = {str(run.id) for run in tuned if run.state and run.state.is_final()}
-    more = tunings.summaries({str(run.id): _mlflow_run_id(run) for run in tuned}, over)
-    return [{**_row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs]
+    more = tunings.summaries({str(run.id): run_views.mlflow_run_id(run) for run in tuned}, over)
+    return [
+        {**run_views.row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs
+    ]
 
 
 @dataclass(frozen=True)
@@ -205,11 +178,11 @@ def _listed(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[Listed]:
     return [
         Listed(
             str(run.id),
-            _row(run, flows[run.flow_id]),
+            run_views.row(run, flows[run.flow_id]),
             run.created,
             run.parameters,
             bool(run.state and run.state.is_final()),
-            _mlflow_run_id(run) is not None,
+            run_views.mlflow_run_id(run) is not None,
         )
         for run in found.values()
     ]
@@ -230,21 +203,22 @@ def show(key: str) -> dict[str, Any]:
     labels = run.labels or {}
     scheduled = labels.get(SCHEDULE_LABEL)
     return {
-        **_row(run, flow),
-        "message": (run.state.message or "") if run.state else "",
+        **run_views.row(run, flow),
+        "message": ((run.state.message or "") if run.state else "") or waiting.of(run),
         "user": labels.get(USER_LABEL),
         "schedule": schedules.name_of(str(scheduled)) if scheduled else None,
         "slot": labels.get(SLOT_LABEL),
         "attempts": run.run_count,
+        "waiting": waiting.of(run),
         "parameters": run.parameters,
         "result": _result(run, flow),
-        "links": _links(run, flow),
+        "links": run_views.links(run, flow),
         "history": history.of(_NOUN, str(run.id)),
     }
 
 
 def _result(run: FlowRun, flow: str) -> dict[str, Any] | None:
-    mlflow_run_id = _mlflow_run_id(run)
+    mlflow_run_id = run_views.mlflow_run_id(run)
     if mlflow_run_id is None:
         return None
     try:
@@ -316,7 +290,7 @@ def brief(key: str) -> dict[str, Any]:
     return {
         "flow_run_id": str(run.id),
         "state": statuses.word(flow, run.state),
-        "links": _links(run, flow),
+        "links": run_views.links(run, flow),
     }
 
 
@@ -341,7 +315,8 @@ def stop(key: str) -> dict[str, Any]:
     """Stop a run and wait until it has stopped; its brief.
 
     Raises:
-        ConflictError: If it has ended already, or does not stop in a minute.
+        ConflictError: If it has ended already, or does not stop in a minute; on a cluster, in
+            two.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
@@ -352,9 +327,11 @@ def stop(key: str) -> dict[str, Any]:
             )
     run_requests.ask_to_stop(str(run.id))
     history.record(_NOUN, str(run.id), "stop")
-    if not wait(str(run.id), _STOP_SECONDS):
+    remote = work_pools.is_remote(run.work_pool_name)
+    patience = _STOP_SECONDS_ON_A_CLUSTER if remote else _STOP_SECONDS
+    if not wait(str(run.id), patience):
         raise ConflictError(
-            f"The run {run.name} has not stopped after {_STOP_SECONDS:.0f} s.",
+            f"The run {run.name} has not stopped after {patience:.0f} s.",
             "It will when its worker answers: modelyard status.",
         )
     return brief(str(run.id))
@@ -365,7 +342,8 @@ def retry(key: str) -> dict[str, Any]:
 
     Raises:
         ConflictError: If it goes on, is complete, or was called in a process of its own; or if
-            its pipeline has been deleted, with the code ``DeploymentGone``.
+            its pipeline has been deleted, with the code ``DeploymentGone``, or its pool, with
+            ``PoolGone``.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
@@ -387,6 +365,11 @@ def retry(key: str) -> dict[str, Any]:
                 f"What the run {run.name} was started from has been deleted.",
                 "Upload the pipeline again, and start a run of it.", code="DeploymentGone",
             ) from None  # fmt: skip
+        if run.work_pool_name is None:
+            raise ConflictError(
+                f"The pool that the run {run.name} was in has been made anew since.",
+                f"Run a copy: modelyard runs copy {run.id}.", code="PoolGone",
+            )  # fmt: skip
         client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
     history.record(_NOUN, str(run.id), "retry", was=word)
     return brief(str(run.id))
@@ -406,7 +389,7 @@ def update(
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
-        mlflow_run_id = _mlflow_run_id(run)
+        mlflow_run_id = run_views.mlflow_run_id(run)
         if name is not None:
             names.check(name)
             experiment = str(run.parameters.get("experiment", "Default"))
@@ -451,14 +434,14 @@ def going_on(run_id: str) -> list[str]:
 def mlflow_run_id(run_id: str) -> str | None:
     """The run's MLflow run, once it has one."""
     with _prefect() as client:
-        return _mlflow_run_id(_find(client, run_id))
+        return run_views.mlflow_run_id(_find(client, run_id))
 
 
 def models_of(run_id: str) -> list[str]:
     """Why the run may not be deleted: the models that were made from it."""
     with _prefect() as client:
         run = _find(client, run_id)
-    mlflow_run_id = _mlflow_run_id(run)
+    mlflow_run_id = run_views.mlflow_run_id(run)
     made = models.made_by(mlflow_run_id) if mlflow_run_id else []
     return [f"The run {run.name} made the model {', '.join(made)}."] if made else []
 
@@ -467,7 +450,7 @@ def models_of(run_id: str) -> list[str]:
 def alone(run_id: str) -> Iterator[None]:
     """Let nobody make a model of what the run has left, until the end of the block."""
     with _prefect() as client:
-        mlflow_run_id = _mlflow_run_id(_find(client, run_id))
+        mlflow_run_id = run_views.mlflow_run_id(_find(client, run_id))
     lock = model_versions.lock_of_run(mlflow_run_id or run_id)
     with catalogue.alone(lock):
         yield
@@ -480,7 +463,7 @@ def remove(run_id: str) -> dict[str, Any]:
     """
     with _prefect() as client:
         run = _find(client, run_id)
-        run_remains.remove(client, run_id, _mlflow_run_id(run))
+        run_remains.remove(client, run_id, run_views.mlflow_run_id(run))
     return {"id": run_id, "name": run.name}
 
 
@@ -493,4 +476,4 @@ def remove_there(run_ids: Iterable[str]) -> None:
             except ObjectNotFound:
                 run_remains.remove_files(run_id)
             else:
-                run_remains.remove(client, run_id, _mlflow_run_id(run))
+                run_remains.remove(client, run_id, run_views.mlflow_run_id(run))

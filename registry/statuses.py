@@ -76,6 +76,11 @@ def is_failure(word: str) -> bool:
     return word.startswith("FAIL") or word in {TIMED_OUT, CREATE_FAILED}
 
 
+def is_over(word: str) -> bool:
+    """Whether a run with this word has ended."""
+    return is_failure(word) or word in {STOPPED, COMPLETE}
+
+
 def is_refused(state: State | None) -> bool:
     """Whether a run was refused before it began."""
     return bool(state and state.name == CREATE_FAILED_NAME)

@@ -23,6 +23,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogHandler
 from prefect.logging.loggers import flow_run_logger
 
@@ -122,6 +123,7 @@ def _keep_log(flow_run_id: str, others: Joined) -> None:
 def main() -> int:
     """Take part in the run that the environment names; 0 if the first node knows how it ended."""
     flow_run_id = os.environ["PREFECT__FLOW_RUN_ID"]
+    setup_logging()  # as the engine does, so that lines reach the run's log
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     seat = other_nodes.own_seat(flow_run_id)

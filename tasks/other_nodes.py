@@ -229,8 +229,9 @@ class Joining(OtherNodes):
         return _meeting(meeting, self.seat)
 
     def tell(self, **told: Any) -> None:
-        """What the others are told from now on, beside what they were."""
+        """Tell the others, beside what they were told."""
         self._told.update(told)
+        self.seat.tell(self._told)
 
     def conclude(self, ended: Ended, give_up: Callable[[], bool]) -> Ended:
         """How the script ended on all nodes; waits for the others where it ended well here."""

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from infra import run_lock
 from infra.home import Home
-from registry import trials, tunings
+from registry import statuses, trials, tunings
+from registry.tensorboard_logs import Fetched
 from tasks.training import Workplace
 from tuning.event_files import FILES
 
@@ -18,7 +19,14 @@ _SECONDS_PER_DAY = 86400.0
 _TRIALS = "trials"  # in a tuning's folder: a folder for each that runs beside it, by its number
 
 
-def link(view: Path, runs: Iterable[Mapping[str, object]], home: Home, *, alone: bool) -> int:
+def link(
+    view: Path,
+    runs: Iterable[Mapping[str, object]],
+    home: Home,
+    *,
+    alone: bool,
+    fetched: Fetched,
+) -> int:
     """Make ``view`` a folder that shows the runs' logs under their names; how many have any.
 
     A tuning's trials are shown below its name. It can be called again while TensorBoard reads
@@ -29,12 +37,13 @@ def link(view: Path, runs: Iterable[Mapping[str, object]], home: Home, *, alone:
         runs: Runs with their ``id``, ``name`` and ``flow``.
         home: Where their logs are.
         alone: Whether there is one run, so that a tuning's trials need not be told from others'.
+        fetched: Logs of runs that have ended elsewhere.
     """
     view.mkdir(parents=True, exist_ok=True)
     wanted: dict[PurePosixPath, Path] = {}
     names: set[str] = set()
     for run in runs:
-        logs = {path: folder for path, folder in _logs(run, home) if folder.is_dir()}
+        logs = {path: folder for path, folder in _logs(run, home, fetched) if folder.is_dir()}
         if logs:
             name = _name(str(run["name"]), str(run["id"]), names)
             names.add(name)
@@ -53,16 +62,23 @@ def _name(name: str, run_id: str, taken: set[str]) -> str:
     return f"{name} {run_id[:8]}" if name in taken or name.startswith(".") else name
 
 
-def _logs(run: Mapping[str, object], home: Home) -> Iterator[tuple[str, Path]]:
+def _logs(run: Mapping[str, object], home: Home, fetched: Fetched) -> Iterator[tuple[str, Path]]:
     """Folders of a run's logs, each with its name below the run's own."""
-    own = home.runs / str(run["id"])
+    run_id = str(run["id"])
+    own = home.runs / run_id
     if run["flow"] != tunings.FLOW:
-        yield "", Workplace(own).tensorboard
+        elsewhere = statuses.is_over(str(run.get("state", ""))) and not own.exists()
+        yield "", fetched.folder(run_id) if elsewhere else Workplace(own).tensorboard
         return
-    for row in trials.outline(str(run["id"])):
-        beside = own / _TRIALS / str(row["number"])
-        place = home.runs / row["flow_run_id"] if row["flow_run_id"] else beside
-        yield f"trial {row['number']}", Workplace(place).tensorboard
+    for row in trials.outline(run_id):
+        number, flow_run_id, tracked = row["number"], row["flow_run_id"], row["mlflow_run_id"]
+        place = home.runs / flow_run_id if flow_run_id else own / _TRIALS / str(number)
+        elsewhere = row["state"] not in trials.ACTIVE and tracked and not place.exists()
+        name = flow_run_id or f"{run_id}-{number}"
+        yield (
+            f"trial {number}",
+            fetched.folder(name, tracked) if elsewhere else Workplace(place).tensorboard,
+        )
 
 
 def _unlink(view: Path, wanted: Mapping[PurePosixPath, Path]) -> None:

@@ -391,10 +391,31 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
     )
 
 
-def kept(error: ModelyardError, place: Workplace) -> ModelyardError:
-    """``error``, telling what becomes of the model if there is one that waits."""
-    if place.waits:
+def log_for_people(place: Workplace, *, lasts: bool) -> str:
+    """Where a person finds the run's whole log.
+
+    Args:
+        place: The run's folders.
+        lasts: Whether they outlive the run; else MLflow alone has the log.
+    """
+    return str(place.log) if lasts else "logs/train.log, an artifact of its MLflow run"
+
+
+def kept(error: ModelyardError, place: Workplace, *, lasts: bool) -> ModelyardError:
+    """``error``, telling what becomes of the model if there is one that waits.
+
+    Args:
+        error: The error.
+        place: The run's folders.
+        lasts: Whether they outlive the run.
+    """
+    if place.waits and lasts:
         error.hint += f" The model is kept in {place.model}; a retry of the run publishes it."
+    elif place.waits:
+        error.hint += (
+            " The model went with the run's machine; a retry runs the script again, from its "
+            "checkpoints if there is a checkpoint_uri."
+        )
     return error
 
 

@@ -16,11 +16,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from infra import storage
+from infra import site, storage
 from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
 from infra.settings import Settings
-from infra.storage import store
 from infra.texts import is_storable
 from registry import names
 from tasks import provided, resources
@@ -149,11 +148,13 @@ def check(training: Training, home: Home, settings: Settings) -> None:
     check_static(training)
     _check_provided(training)
     training = resolved(training)
-    _check_algorithm(training.algorithm)
+    # A provided algorithm is where Modelyard is: on every machine that runs it.
+    if not (site.is_elsewhere() and training.algorithm.provided):
+        _check_algorithm(training.algorithm)
     resources.check(training.resources, training.algorithm.entry_point, home, settings)
     _check_found(training.datasets)
     begin = training.checkpoint_input_uri
-    if begin and not store(begin).exists():
+    if begin and site.ask(begin, lambda there: there.exists()) is False:
         raise BadInputError(
             f"checkpoint_input_uri: there is nothing at {begin}.",
             "Check the path.",
@@ -161,8 +162,9 @@ def check(training: Training, home: Home, settings: Settings) -> None:
         )
     for uri in (training.checkpoint_uri, training.output_uri, training.logs.uri):
         if uri:
-            store(uri).check_writable()
-    _check_room(home, settings)
+            site.ask(uri, lambda there: there.check_writable())
+    if not site.is_elsewhere():
+        _check_room(home, settings)
 
 
 def check_static(training: Training) -> None:
@@ -196,7 +198,8 @@ def _check_provided(training: Training) -> None:
         return
     algorithm = provided.load(training.algorithm.provided)
     algorithm.check_datasets([dataset.name for dataset in training.datasets])
-    algorithm.check_packages()
+    if not site.is_elsewhere():
+        algorithm.check_packages()
     wanted = training.resources
     if wanted.processes > 1 and not (algorithm.distributed and wanted.torchrun):
         raise BadInputError(
@@ -244,8 +247,7 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             "algorithm.provided.",
             code="AlgorithmMissing",
         )
-    source = store(algorithm.uri)
-    if not source.is_directory():
+    if site.ask(algorithm.uri, lambda there: there.is_directory()) is False:
         raise BadInputError(
             f"algorithm.uri: there is no directory at {algorithm.uri}.",
             "Check the path.",
@@ -258,7 +260,8 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             "Give its path relative to algorithm.uri, without '..'.",
             code="EntryPointOutside",
         )
-    if not any(found.name == str(entry) for found in source.entries()):
+    found = site.ask(algorithm.uri, lambda source: {one.name for one in source.entries()})
+    if found is not None and str(entry) not in found:
         raise BadInputError(
             f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
             "Check algorithm.entry_point.",
@@ -337,7 +340,7 @@ def _check_datasets(datasets: list[Dataset]) -> None:
 
 def _check_found(datasets: list[Dataset]) -> None:
     for dataset in datasets:
-        if not store(dataset.uri).exists():
+        if site.ask(dataset.uri, lambda there: there.exists()) is False:
             raise BadInputError(
                 f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
                 "Check its uri.",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+from infra import site, work_pools
 from infra.errors import StackError
 from infra.work_pools import PROCESS_TYPE
 from registry import trial_flows
@@ -21,14 +24,28 @@ def resolved(tuning: Tuning) -> Literal["inline", "pool"]:
     return "inline" if trial_flows.pool_type() in {None, PROCESS_TYPE} else "pool"
 
 
+@contextmanager
+def where_trials_run(tuning: Tuning) -> Iterator[None]:
+    """Check, for the while, what the trials need where they run, which may be elsewhere."""
+    if resolved(tuning) == "pool" and work_pools.is_remote_type(trial_flows.pool_type()):
+        with site.elsewhere():
+            yield
+    else:
+        yield
+
+
 def check(tuning: Tuning) -> None:
     """Refuse trials that nobody would run, or too many at once.
+
+    How many processes the machine takes is asked only where it is the tuning's own.
 
     Raises:
         StackError: If the trials are to run in a pool, and there is none.
         BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resolved(tuning) == "inline":
+        if site.is_elsewhere():
+            return
         most = resources.most_processes()
         tuning_request.check_parallel(tuning.resources, tuning.parallel_trials, most)
     elif trial_flows.pool_type() is None:

@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import prefect.context
 import pytest
 
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import postgres
+from tests import prefect_server
 from tests.processes import eventually
 
 _OURS = ("MODELYARD_", "PREFECT_", "MLFLOW_", "_MLFLOW_", "EM_")
@@ -62,3 +64,20 @@ def database_home() -> Iterator[Home]:
         finally:
             server.send_signal(signal.SIGQUIT)  # at once: the data is thrown away
             server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def prefect_url() -> Iterator[str]:
+    """The address of a Prefect server of the session's."""
+    with prefect_server.serving() as url:
+        yield url
+
+
+@pytest.fixture
+def prefect_api(prefect_url: str, _isolated: None) -> Iterator[str]:
+    """The same, which this process talks to for the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", prefect_url)
+        prefect.context.refresh_global_settings_context()
+        yield prefect_url
+    prefect.context.refresh_global_settings_context()

@@ -14,7 +14,10 @@ from infra.storage.nas import NasStore
 from infra.storage.partial import is_partial
 from infra.storage.tree import check_tree
 
-__all__ = ["Entry", "Store", "absolute", "check_tree", "is_disk_full", "is_partial", "store"]
+__all__ = [
+    "Entry", "Store", "absolute", "check_tree", "is_disk_full", "is_partial", "local_path",
+    "store",
+]  # fmt: skip
 
 
 def _split(uri: str) -> tuple[str, str, str]:
@@ -38,6 +41,12 @@ def absolute(uri: str) -> str:
     if "://" in uri or uri.startswith("/") or not uri:
         return uri
     return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 (resolve() follows links)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of a bare path or a ``file://`` URI; None of any other URI."""
+    scheme, _, path = _split(uri)
+    return Path(path) if scheme == "file" else None
 
 
 def store(uri: str) -> Store:

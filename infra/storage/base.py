@@ -114,6 +114,14 @@ class Store(ABC):
             DiskFullError: If it does not fit.
         """
 
+    @abstractmethod
+    def remove(self) -> None:
+        """Remove everything under the URI. Where there is nothing, nothing is done.
+
+        Raises:
+            BadInputError: If it may not be removed.
+        """
+
 
 def check_name(name: str) -> None:
     """Refuse a name that is no plain path downwards.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,15 @@ class FileStore(Store):
             self._check_place()
             copying.publish(source, self._path)
         _tell(progress, source)
+
+    def remove(self) -> None:  # noqa: D102
+        with disk.told(self.uri):
+            if self._path == Path("/"):
+                self._check_place()
+            if self._path.is_dir() and not self._path.is_symlink():
+                shutil.rmtree(self._path)
+            else:
+                self._path.unlink(missing_ok=True)
 
 
 def _tell(progress: Progress | None, copied: Path) -> None:

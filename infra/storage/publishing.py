@@ -107,6 +107,12 @@ def publish(bucket: Bucket, prefix: str, source: Path) -> None:
     _abort(bucket, (each for found in left.values() for each in found if each not in used))
 
 
+def remove(bucket: Bucket, key: str) -> None:
+    """Remove an object and all that is below its name, where there is such."""
+    keys = [key, *(remote.key for remote in bucket.below(f"{key}/"))]
+    bucket.transfer.run([bound(_delete, bucket, one) for one in keys])
+
+
 def part_size_for(size: int, usual: int) -> int:
     """The size of the parts of a file: the usual one, or whole MiB so that 10 000 suffice."""
     needed = -(-size // _MOST_PARTS)

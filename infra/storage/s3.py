@@ -101,3 +101,12 @@ class S3Store(Store):
         self._check_place(bucket)
         with disk.told(self.uri, source):
             publishing.publish(bucket, self._address.prefix, source)
+
+    def remove(self) -> None:  # noqa: D102
+        if not self._address.key:
+            raise BadInputError(
+                f"{self.uri} is a whole bucket or container.",
+                "Give a folder in it.",
+                code="NotADirectory",
+            )
+        publishing.remove(self._bucket(), self._address.key)

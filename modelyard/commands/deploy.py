@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 import typer
 
 from flows import deploying
 from flows.lifecycle import connected
+from infra.work_pools import Kind
 from modelyard import output
 from modelyard.output import Json
 
@@ -15,7 +17,16 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def deploy(json: Json = False) -> None:
+def deploy(
+    pools: Annotated[
+        Kind | None,
+        typer.Option(
+            help="Where runs of the pools gpu and cpu go: processes of this machine, or a "
+            "Kubernetes cluster. Without, where they go now."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Bring the catalogue's database, the work pools and the deployments up to date."""
     with connected():
-        output.thing(asyncio.run(deploying.deploy()), as_json_=json)
+        output.thing(asyncio.run(deploying.deploy(pools)), as_json_=json)

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import pipelines, submission
+from flows import catalogue, pipelines, submission
 from flows.lifecycle import connected
 from flows.pipeline_run import pipeline_run
+from infra import work_pools
 from infra.errors import BadInputError, NotFoundError
 from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
@@ -200,7 +201,16 @@ def _mount(text: str) -> dict[str, str]:
     return {"name": name, "uri": uri}
 
 
+def _seen_by_the_pool(pipeline: str) -> str:
+    """What the pool's machines know a pipeline as: a file is uploaded where they do not see it."""
+    pool = catalogue.entry(pipeline_run.name).pool
+    if not rows.is_file(pipeline) or not work_pools.is_remote(pool):
+        return pipeline
+    return rows.find(pipelines.upload(Path(pipeline))["name"]).reference
+
+
 def _in_pool(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    asked["pipeline"] = _seen_by_the_pool(asked["pipeline"])
     ended = watch(submission.start(pipeline_run.name, asked), quiet=quiet)
     return {
         **_told(ended["flow_run_id"], ended["state"], ended["message"], ended["result"]),

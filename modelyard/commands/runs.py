@@ -35,8 +35,10 @@ def list_(
         found = runs.list_all(flow, limit, ids)
     tuned = any("trials" in row for row in found)
     columns = ("id", "name", "flow", "state", "started", "seconds")
-    more = ("trials", "best") if tuned else ()
-    output.rows(found if json else list(map(_brief, found)), columns + more, as_json_=json)
+    trials = ("trials", "best") if tuned else ()
+    waits = ("waiting",) if any("waiting" in row for row in found) else ()
+    shown = found if json else list(map(_brief, found))
+    output.rows(shown, columns + trials + waits, as_json_=json)
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from infra.stack import parts
 from modelyard import output
 from modelyard.output import Json, console
 from registry import experiments, runs
+from registry.tensorboard_logs import Fetched
 from tasks import tensorboard as views
 
 app = typer.Typer(add_completion=False)
@@ -37,14 +39,14 @@ _START_SECONDS = 60.0
 _MOST_RUNS = 10_000
 
 
-def _link(view: Path, key: str, home: Home) -> int:
+def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
     """Show the runs of the experiment ``key``, or else the run ``key``; how many have logs."""
     try:
         found = experiments.show(key, _MOST_RUNS)["runs"]
-        return views.link(view, found, home, alone=False)
+        return views.link(view, found, home, alone=False, fetched=fetched)
     except NotFoundError:
         try:
-            return views.link(view, [runs.show(key)], home, alone=True)
+            return views.link(view, [runs.show(key)], home, alone=True, fetched=fetched)
         except NotFoundError:
             raise NotFoundError(
                 f"There is no experiment and no run {key!r}.",
@@ -58,14 +60,14 @@ def _free_port(wanted: int) -> int:
 
 
 @contextlib.contextmanager
-def _refreshed(view: Path, key: str, home: Home) -> Iterator[None]:
+def _refreshed(link: Callable[[], int]) -> Iterator[None]:
     """Show runs that begin meanwhile as well."""
     done = threading.Event()
 
     def refresh() -> None:
         while not done.wait(_REFRESH_SECONDS):
             with contextlib.suppress(Exception):  # the edge of the loop: shown the next time
-                _link(view, key, home)
+                link()
 
     thread = threading.Thread(target=refresh, daemon=True, name="runs")
     thread.start()
@@ -100,7 +102,8 @@ def tensorboard(
     home = homes.current()
     with connected(), tempfile.TemporaryDirectory(prefix="modelyard-tensorboard-") as folder:
         view = Path(folder, "runs")
-        shown = _link(view, key, home)
+        link = partial(_link, view, key, home, Fetched(Path(folder, "fetched")))
+        shown = link()
         if shown == 0:
             raise NotFoundError(
                 f"There are no TensorBoard logs of {key!r}.",
@@ -123,7 +126,7 @@ def tensorboard(
                 console.print(f"TensorBoard shows {shown} runs: {url}  (Ctrl-C ends it)")
             if browser:
                 webbrowser.open(url)
-            with _refreshed(view, key, home):
+            with _refreshed(link):
                 process.wait()
         finally:
             process.stop()

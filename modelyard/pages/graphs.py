@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from infra.errors import NotFoundError, StackError
+from infra.errors import ModelyardError, NotFoundError, StackError
 from modelyard.pages import details, downloads, listing, servers
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
@@ -182,7 +182,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> Shown:
     given = (
         tuple((name, details.shown(value)) for name, value in run.arguments.items()) if run else ()
     )
-    pipeline = _pipeline_of(sources.runs / run_id)
+    pipeline = _pipeline_of(sources.runs / run_id) or _uploaded(sources, known)
     if pipeline is None:
         notice = known.notice or (
             "It has ended before it began." if known.over else "It has not begun yet."
@@ -252,6 +252,16 @@ def _pipeline_of(folder: Path) -> Pipeline | None:
     except OSError:
         return None
     return _read(compiled, written.st_mtime_ns, written.st_ino)
+
+
+def _uploaded(sources: Sources, known: _Known) -> Pipeline | None:
+    """The pipeline of a run that has begun on another machine; None if it was not uploaded."""
+    if not (known.rows and known.run and known.run.pipeline):
+        return None
+    try:
+        return reading.read_bytes(*sources.compiled(known.run.pipeline))
+    except ModelyardError:
+        return None
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,7 @@ import httpx
 
 from infra.connection import Endpoints
 from infra.errors import StackError
-from registry import labels, pipeline_nodes, statuses
+from registry import labels, pipeline_nodes, statuses, waiting
 
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _TIMEOUT_SECONDS = 10.0
@@ -49,6 +50,7 @@ class Run:
         arguments: What it was given, where it runs a pipeline.
         mlflow_run_id: Its MLflow run; empty where there is none.
         pipeline: What it was told as its pipeline, where it runs one: a reference or a file.
+        waiting: What it waits for; empty where it does not.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Run:
     arguments: dict[str, Any] = field(default_factory=dict)
     mlflow_run_id: str = ""
     pipeline: str = ""
+    waiting: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -86,8 +89,9 @@ class Servers:
         self._prefect_ui = endpoints.prefect_ui_url
         self._mlflow_ui = endpoints.mlflow_tracking_uri
         self._prefect = httpx.Client(
-            base_url=endpoints.prefect_api_url, timeout=_TIMEOUT_SECONDS, transport=transport
-        )
+            base_url=endpoints.prefect_api_url, timeout=_TIMEOUT_SECONDS, transport=transport,
+            auth=_prefect_auth(),
+        )  # fmt: skip
         self._mlflow = httpx.Client(
             base_url=endpoints.mlflow_tracking_uri, timeout=_TIMEOUT_SECONDS, transport=transport
         )
@@ -164,10 +168,17 @@ class Servers:
             ) from error
 
 
+def _prefect_auth() -> tuple[str, str] | None:
+    """What Prefect's own client would say who it is; nothing where Prefect does not ask."""
+    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    return (user, password) if colon else None
+
+
 def _run(found: dict[str, Any], flow: str) -> Run:
     told = found.get("state") or {}
     state = _State(told["type"], told.get("name")) if told else None
     parameters = found.get("parameters") or {}
+    own = found.get("labels") or {}
     given, pipeline = parameters.get("arguments"), parameters.get("pipeline")
     return Run(
         id=str(found["id"]),
@@ -181,8 +192,9 @@ def _run(found: dict[str, Any], flow: str) -> Run:
         began=_instant(found.get("start_time")),
         ended=_instant(found.get("end_time")),
         arguments=given if isinstance(given, dict) else {},
-        mlflow_run_id=str((found.get("labels") or {}).get(labels.MLFLOW_RUN) or ""),
+        mlflow_run_id=str(own.get(labels.MLFLOW_RUN) or ""),
         pipeline=pipeline if isinstance(pipeline, str) else "",
+        waiting=waiting.told(own, state.type) if state else "",
     )
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class Job:
         kubernetes: The settings of Kubernetes, resolved; plain data.
         folders: Folders of a storage that it finds mounted: their URIs by absolute paths.
         seconds: It is stopped after so long; None is no limit.
+        fetched: Inputs that are not on this machine: their URIs by their paths. Only a launcher
+            that stages is given such, and fetches them where the job runs.
+        sent: Folders that are sent when the job has ended well, without the files that are its
+            outputs: their URIs by their paths. Likewise.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Job:
     kubernetes: Mapping[str, Any] = field(default_factory=dict)
     folders: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    fetched: Mapping[Path, str] = field(default_factory=dict)
+    sent: Mapping[Path, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,13 @@ class Ended:
 
 
 class Launcher(ABC):
-    """Runs jobs. Several threads may use one launcher at once."""
+    """Runs jobs. Several threads may use one launcher at once.
+
+    Attributes:
+        stages: Whether its jobs run elsewhere, and it fetches and sends artifacts itself.
+    """
+
+    stages: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, job: Job) -> None:

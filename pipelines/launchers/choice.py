@@ -1,27 +1,61 @@
-"""What runs the components of pipelines on this machine: what the settings say."""
+"""What runs the components of pipelines: what the settings say."""
 
 from __future__ import annotations
 
+from infra.home import Home
+from infra.kubernetes import cluster as clusters
+from infra.kubernetes.api import Api
 from infra.settings import Settings
+from pipelines.claims import Claims, Volumes
 from pipelines.environments import Environments
 from pipelines.launchers.base import Launcher
+from pipelines.launchers.cluster import staging
+from pipelines.launchers.cluster.launcher import Attempt, KubernetesLauncher
 from pipelines.launchers.docker import DockerLauncher
 from pipelines.launchers.process import ProcessLauncher
 
 
-def launcher(settings: Settings, *, allow_cpu: bool = False) -> Launcher:
+def launcher(settings: Settings, attempt: Attempt, *, allow_cpu: bool = False) -> Launcher:
     """What ``MODELYARD_PIPELINE_LAUNCHER`` names.
 
     Args:
         settings: The settings.
+        attempt: The attempt of the run whose components are run.
         allow_cpu: Whether a process that asks for accelerators runs without where there are none.
 
     Raises:
         StackError: If it is Docker, and no engine answers.
+        BadInputError: If it is a cluster, and nothing says where files are staged, with the code
+            ``StagingMissing``; or ``ClusterInvalid``.
+        ClusterError: If it is a cluster, and none is to be found.
     """
     if settings.pipeline_launcher == "docker":
         docker = DockerLauncher(grace_seconds=settings.stop_grace_seconds)
         docker.check_engine()
         return docker
+    if settings.pipeline_launcher == "kubernetes":
+        staging.check(settings.pipeline_staging_uri)
+        cluster = clusters.load(settings)
+        api = Api.connect(cluster)
+        return KubernetesLauncher(api, cluster, settings.pipeline_staging_uri, attempt)
     environments = Environments(settings.resolved_home() / "environments" / "pipelines")
     return ProcessLauncher(environments, settings, allow_cpu=allow_cpu)
+
+
+def claims(launcher: Launcher, home: Home) -> Volumes:
+    """Where claims of volumes are, which components that a launcher runs may mount."""
+    if isinstance(launcher, KubernetesLauncher):
+        return launcher.claims
+    return Claims(home.root / "claims")
+
+
+def artifacts(settings: Settings) -> str:
+    """The URI below which artifacts go of pipelines that name none; "" for the run's folder.
+
+    Where components run elsewhere, or the home goes with the run, they are kept where files are
+    staged.
+    """
+    away = settings.pipeline_launcher == "kubernetes" or not settings.home_lasts
+    if not away or not settings.pipeline_staging_uri:
+        return ""
+    return f"{settings.pipeline_staging_uri.rstrip('/')}/artifacts"

@@ -12,10 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.errors import ModelyardError
+from infra.storage import store
 from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.executor_io import local_path
@@ -67,6 +70,7 @@ class Publisher:
         *,
         largest: int,
         warn: Callable[[str], object],
+        root: str = "",
         drawn: Callable[[str, Mapping[str, Any]], Mapping[str, bytes]] = classification.plots,
     ) -> None:
         """Begin, or go on after an earlier attempt.
@@ -77,6 +81,7 @@ class Publisher:
             folder: The run's folder, which is in that of all runs.
             largest: Files of an artifact are uploaded that have so many bytes at most together.
             warn: Told what MLflow has not got.
+            root: The URI below which the run's artifacts are, if they are kept in a storage.
             drawn: Draws what metadata of a type show.
         """
         self._book = RunBook(run_id, warn)
@@ -87,6 +92,7 @@ class Publisher:
         self._left = largest * _MOST_IN_ALL
         self._plots_left = _MOST_PLOTTED
         self._warn = warn
+        self._root = root
         self._drawn = drawn
         self._lock = threading.Lock()
         self._done = folder / _DONE
@@ -165,12 +171,11 @@ class Publisher:
             self._metrics(spot, leaf.path, name, metadata, at)
         elif one.schema in {classification.WHOLE, classification.SLICED}:
             self._classification(one.schema, own, metadata)
-        path = self._own(one.uri)
-        size = None if path is None else _size(path)
         uploaded = ""
-        if path is not None and size is not None and 0 < size <= min(self._largest, self._left):
-            uploaded = self._upload(one, own, path)
-            self._left -= size
+        with self._files(one.uri) as (path, size):
+            if path is not None and size is not None and 0 < size <= self._most:
+                uploaded = self._upload(one, own, path)
+                self._left -= size
         return {
             "task": leaf.path, "name": name, "type": one.schema, "uri": one.uri,
             "size": size, "mlflow": uploaded or None, "metadata": _short(metadata),
@@ -213,6 +218,32 @@ class Publisher:
             return f"{FILES}/{own}"
         self._book.file(path, f"{FILES}/{folder}")
         return f"{FILES}/{folder}/{path.name}"
+
+    @property
+    def _most(self) -> int:
+        """The bytes that the next artifact may have to be copied."""
+        return min(self._largest, self._left)
+
+    @contextmanager
+    def _files(self, uri: str) -> Iterator[tuple[Path | None, int | None]]:
+        """Where the files of an artifact of ours are for the while, and how many bytes they have.
+
+        Of one that lies in a storage, the files are fetched if they are not too many.
+        """
+        path = self._own(uri)
+        if path is not None or not self._root or not uri.startswith(f"{self._root}/"):
+            yield path, None if path is None else _size(path)
+            return
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            place = Path(folder, uri.rpartition("/")[2])
+            try:
+                found = store(uri)
+                size = sum(entry.size for entry in found.entries())
+                if 0 < size <= self._most:
+                    found.fetch(place)
+            except ModelyardError:  # what is not there, or not to be had, is told by its address
+                size = 0
+            yield (place, _size(place)) if place.exists() else (None, size or None)
 
     def _own(self, uri: str) -> Path | None:
         """Where an artifact is, if a task of ours has made it: what was imported stays put."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra import storage
+from infra import site
 from infra.errors import BadInputError
 from infra.home import Home
 from infra.settings import Settings
@@ -25,6 +26,7 @@ from tasks.resources import PipelineResources
 MOST_PARALLEL = 1000
 MOST_MOUNTS = 10
 _MOUNTED = "/mnt"
+_APART: frozenset[str] = frozenset({"kubernetes"})  # launchers whose components are elsewhere
 _MOUNT_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
@@ -107,11 +109,24 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
             f"Give a whole number from 1 to {MOST_PARALLEL}.",
             code="ParallelInvalid",
         )
-    resources.check(request.resources.on_one_machine(), "", home, settings)
+    if site.is_elsewhere() and pipelines.is_file(request.pipeline):
+        raise BadInputError(
+            f"{request.pipeline} is a file of this machine: the cluster's machines do not see it.",
+            "Upload it, and run what is uploaded: modelyard pipeline upload.",
+            code="PathNotShared",
+        )
+    with _where_components_run(settings):
+        resources.check(request.resources.on_one_machine(), "", home, settings)
     _check_mounts(request.mounts)
     if request.logs.uri:
-        storage.store(request.logs.uri).check_writable()
+        site.ask(request.logs.uri, lambda there: there.check_writable())
     arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
+
+
+def _where_components_run(settings: Settings) -> AbstractContextManager[None]:
+    """What the components need is checked where they run: on this machine, or elsewhere."""
+    apart = settings.pipeline_launcher in _APART
+    return site.elsewhere() if apart else nullcontext()
 
 
 def _check_mounts(mounts: Sequence[NasMount]) -> None:
@@ -137,7 +152,7 @@ def _check_mounts(mounts: Sequence[NasMount]) -> None:
                 "Write nas://ID:/path.",
                 code="MountInvalid",
             )
-        if not storage.store(one.uri).is_directory():
+        if site.ask(one.uri, lambda there: there.is_directory()) is False:
             raise BadInputError(
                 f"The mount {one.name}: there is no folder {one.uri}.", "Check the path.",
                 code="MountInvalid",

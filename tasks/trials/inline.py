@@ -18,7 +18,7 @@ from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.leashed import LeashServer
 from infra.script import Ended, Ending, Forwarder
-from registry import tracking, trial_runs
+from registry import tensorboard_logs, tracking, trial_runs
 from registry.trial_book import TrialBook
 from tasks import checkpoints, logs, running, training
 from tasks.following import following
@@ -237,7 +237,7 @@ class InlineLauncher(Launcher):
         if running_.stop.is_set():
             return True
         request = of_trial(setting.training, trial, f"trial-{trial.number}")
-        retried = place.root.exists()
+        retried = place.root.exists() or bool(trial.mlflow_run_id)  # perhaps on another machine
         place.root.mkdir(parents=True, exist_ok=True)
         tell = partial(self._tell, trial.number)
         running_.reports = Reports(place.root / _REPORTS, setting.metrics, tell)
@@ -250,6 +250,9 @@ class InlineLauncher(Launcher):
                 ended = self._execute(request, running_, running_.reports, retried=retried)
             return self._conclude(ended, request, running_, running_.reports)
         finally:
+            if not setting.settings.home_lasts:
+                warn = setting.logger.warning
+                tensorboard_logs.keep(running_.run_id, place.tensorboard, warn)
             name = f"{self._setting.tuning}-{place.root.name}"
             logs.publish(place.log, request.logs, name, self._setting.logger.warning)
 
@@ -371,7 +374,8 @@ class InlineLauncher(Launcher):
             return True
         if ended.ending is Ending.TIMED_OUT:
             raise running.timed_out(request, "ran")
-        failure = training.failure(ended, str(place.log))
+        lasts = self._setting.settings.home_lasts
+        failure = training.failure(ended, training.log_for_people(place, lasts=lasts))
         if failure:
             raise failure
         self._look_for_pushed(running_.run_id, reports)

@@ -10,6 +10,7 @@ import pytest
 from prefect.exceptions import ObjectNotFound
 
 from flows import scheduling
+from infra import site, work_pools
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from registry import deployments, pipelines
 from schedules import verbs, views
@@ -60,6 +61,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     )
     monkeypatch.setattr(deployments, "get_client", lambda **_: contextlib.nullcontext(fake))
     monkeypatch.setattr(scheduling, "connected", contextlib.nullcontext)
+    monkeypatch.setattr(work_pools, "is_remote", lambda _: False)
     return fake
 
 
@@ -70,6 +72,22 @@ def train(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     flow = scheduling.catalogue.entry("train").flow
     monkeypatch.setattr(flow, "preflight", lambda request, _: given.append(request))
     return given
+
+
+def test_a_training_on_a_cluster_is_checked_for_that(
+    train: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = scheduling.catalogue.entry("train").flow
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(work_pools, "is_remote", lambda pool: pool == "gpu")
+    monkeypatch.setattr(flow, "preflight", lambda *_: asked.append(("run", site.is_elsewhere())))
+    monkeypatch.setattr(
+        scheduling.catalogue.placing, "check", lambda name, *_: asked.append((name, True))
+    )
+    scheduling.check("train", {})
+
+    assert asked == [("run", True), ("train", True)]
+    assert not site.is_elsewhere()
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
 from flows import submission
+from infra import work_pools
 from infra.errors import BadInputError, ConflictError
 from registry import runs, trial_flows
 
@@ -20,10 +22,12 @@ class TestUpdate:
             "flow": "tune", "state": "RUNNING", "name": "n",
             "parameters": {"max_trials": 3, "parameters": [X], "name": "n"},
         }  # fmt: skip
+        self.remote = False
         self.changed: list[tuple[Any, ...]] = []
         monkeypatch.setattr(runs, "show", lambda _: self.found)
         monkeypatch.setattr(runs, "update", lambda *given: self.changed.append(given) or {})
         monkeypatch.setattr(trial_flows, "pool_type", lambda: None)
+        monkeypatch.setattr(work_pools, "is_remote", lambda _: self.remote)
 
     def test_a_name_and_a_description_need_no_flow(self) -> None:
         self.found = {}
@@ -64,6 +68,17 @@ class TestUpdate:
         assert raised.value.code == code
         assert raised.value.hint
         assert self.changed == []
+
+    @pytest.mark.parametrize("remote", [False, True])
+    def test_the_machine_that_is_asked_is_the_runs(self, remote: bool) -> None:
+        self.remote = remote
+        self.found["parameters"] |= {"max_trials": 999, "dispatch": "inline"}
+        given = {"parallel_trials": 250}
+        with contextlib.nullcontext() if remote else pytest.raises(BadInputError) as raised:
+            submission.update("r", None, None, given)
+
+        assert self.changed == ([("r", None, None, given)] if remote else [])
+        assert remote or raised.value.code == "ParallelTrialsTooMany"  # type: ignore[union-attr]
 
     def test_a_training_heeds_nothing(self) -> None:
         self.found["flow"] = "train"

@@ -10,7 +10,8 @@ import pytest
 
 from flows import training
 from flows.lifecycle import Execution
-from infra import settings
+from infra import settings, site
+from infra.errors import RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
 from tasks.training import Workplace
@@ -112,3 +113,94 @@ def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
         assert training._train(execution, Training()).message == "Model: none"
 
     assert prepared == ["prepared"] * (2 - attempt)
+
+
+class TestAHomeThatDoesNotLast:
+    """That of a pod, which goes with it."""
+
+    @pytest.fixture
+    def pod(self, home: Home) -> Execution:
+        passing = settings.load().model_copy(update={"home_lasts": False})
+        return Execution("run-id", "n", "me", 2, {}, home, passing)
+
+    @pytest.fixture
+    def said(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
+        caplog.set_level(logging.INFO, "training")
+        monkeypatch.setattr(training, "get_run_logger", lambda: logging.getLogger("training"))
+        return caplog
+
+    @pytest.mark.parametrize(
+        ("uri", "told"),
+        [
+            ("", "With a checkpoint_uri it would resume"),
+            ("s3://b/c", "no checkpoints in s3://b/c"),
+        ],
+    )
+    def test_a_retry_that_starts_over_says_so(
+        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch, uri: str, told: str
+    ) -> None:
+        prepared = training.Prepared(["x"], {}, Path("/c"), resumed=False)
+        monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
+        prepare = training._prepare.fn
+        place = Workplace(pod.home.runs / "run-id")
+        prepare(Training(checkpoint_uri=uri), place, pod)
+        assert told in said.text
+
+        said.clear()
+        pod.attempt = 1
+        prepare(Training(checkpoint_uri=uri), place, pod)
+        assert said.text == ""
+
+    def test_one_that_resumes_says_that(
+        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
+        monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
+        training._prepare.fn(Training(), Workplace(pod.home.runs / "run-id"), pod)
+
+        assert "Resuming" in said.text
+        assert "over" not in said.text
+
+    @pytest.mark.parametrize("in_pod", [True, False])
+    def test_an_image_is_used_in_a_pod_alone(
+        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch, in_pod: bool
+    ) -> None:
+        prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
+        monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(site, "in_pod", lambda: in_pod)
+        asked = Training(resources={"image": "mine:1"})
+        training._prepare.fn(asked, Workplace(pod.home.runs / "run-id"), pod)
+
+        assert ("mine:1 is not used" in said.text) is not in_pod
+
+    def test_a_hint_names_the_log_that_is_left(self, pod: Execution, place: Workplace) -> None:
+        ended = Ended(Ending.EXITED, 1, ("boom",))
+        with pytest.raises(RunFailedError) as raised:
+            training._conclude(ended, Training(), place, pod, "m")
+
+        assert "logs/train.log" in raised.value.hint
+        assert str(place.root) not in raised.value.hint
+
+    @pytest.mark.parametrize("lasts", [True, False])
+    def test_its_tensorboard_logs_are_kept_in_mlflow(
+        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch, lasts: bool
+    ) -> None:
+        kept: list[tuple[str, Path]] = []
+        pod.settings = pod.settings.model_copy(update={"home_lasts": lasts})
+        monkeypatch.setattr(training, "_prepare", lambda *_: None)
+        monkeypatch.setattr(training, "_open", lambda *_: training.Tracked("m", "url", {}))
+        monkeypatch.setattr(training.tracking, "close_run", lambda *_: None)
+        monkeypatch.setattr(
+            training.tensorboard_logs, "keep", lambda run, folder, _: kept.append((run, folder))
+        )
+        bad = RuntimeError("anything")
+
+        def conclude(*_: Any) -> Any:
+            raise bad
+
+        monkeypatch.setattr(training, "_conclude", conclude)
+        with pytest.raises(RuntimeError):
+            training._train(pod, Training())
+
+        logs = Workplace(pod.home.runs / "run-id").tensorboard
+        assert kept == ([] if lasts else [("m", logs)])

@@ -22,6 +22,8 @@ from infra import settings
         ("MODELYARD_STOP_GRACE_SECONDS", "0.5", "stop_grace_seconds", 0.5),
         ("MODELYARD_MIN_FREE_MIB", "0", "min_free_mib", 0),
         ("MODELYARD_LOG_LINES_PER_SECOND", "10", "log_lines_per_second", 10),
+        ("MODELYARD_CLUSTER", "/cluster.yaml", "cluster", Path("/cluster.yaml")),
+        ("MODELYARD_HOME_LASTS", "false", "home_lasts", False),
         ("MODELYARD_START_TIMEOUT_SECONDS", "5", "start_timeout_seconds", 5.0),
         ("MODELYARD_NAS", '{"id": "/mnt"}', "nas", {"id": Path("/mnt")}),
         ("MODELYARD_S3_ENDPOINT_URL", "https://s3", "s3_endpoint_url", "https://s3"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -166,3 +167,58 @@ def test_a_run_that_ends_while_it_is_looked_at_is_left_alone(home: Home) -> None
     _reconcile(client, home)
 
     assert client.mended == {}
+
+
+class TestPools:
+    """Pools that become a cluster's, or this machine's again, while a worker serves them."""
+
+    @pytest.fixture(autouse=True)
+    def _turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: list[Any] = []
+
+        async def local_ones(*_: Any) -> Any:
+            turn = self.found.pop(0)
+            if isinstance(turn, Exception):
+                raise turn
+            return turn
+
+        @contextlib.asynccontextmanager
+        async def client() -> Any:
+            yield None
+
+        monkeypatch.setattr(worker, "_POOLS_SECONDS", 0)
+        monkeypatch.setattr(worker, "get_client", client)
+        monkeypatch.setattr(worker.work_pools, "local_ones", local_ones)
+
+    @pytest.mark.parametrize("now", [("cpu",), (), ("gpu", "cpu", "more")])
+    def test_a_worker_ends_when_its_pools_change(self, now: tuple[str, ...]) -> None:
+        self.found = [POOLS, OSError("no answer"), POOLS, now]
+        with pytest.raises(worker.PoolsChangedError):
+            asyncio.run(worker._until_changed(POOLS, POOLS))
+
+        assert self.found == []
+
+    def test_only_this_machines_are_served(
+        self, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        served: list[str] = []
+
+        class Worker:
+            def __init__(self, work_pool_name: str, **_: Any) -> None:
+                served.append(work_pool_name)
+
+            async def start(self) -> None:
+                return
+
+        async def ended(_: Any, pools: tuple[str, ...], __: Any) -> None:
+            served.append(f"reconciles {pools}")
+            raise KeyError
+
+        monkeypatch.setattr(worker, "ProcessWorker", Worker)
+        monkeypatch.setattr(worker, "_reconcile_for_ever", ended)
+        monkeypatch.setattr(worker, "_POOLS_SECONDS", 60)
+        self.found = [("cpu",)]
+        with pytest.raises(ExceptionGroup):
+            asyncio.run(worker.work(POOLS, lambda _: None))
+
+        assert served == ["cpu", "reconciles ('cpu',)"]

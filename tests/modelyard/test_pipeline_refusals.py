@@ -104,6 +104,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(submission, "start", lambda *told: calls.append(told))
     stand_in = SimpleNamespace(name=pipeline_run.name, outcome=calls.append)
     monkeypatch.setattr(command, "pipeline_run", stand_in)
+    monkeypatch.setattr(command.work_pools, "is_remote", lambda _: False)
     monkeypatch.setattr(command, "watch", lambda *_, **__: None)
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
     return calls
@@ -124,6 +125,28 @@ def test_what_can_run_begins(
     with pytest.raises((SystemExit, AttributeError, TypeError)):  # it gets no run to wait for
         main.main()
     assert len(begun) == 1
+
+
+def test_a_file_is_uploaded_where_the_pools_machines_do_not_see_it(
+    begun: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_bytes(corpus.compiled("adding"))
+    uploaded: list[Path] = []
+    monkeypatch.setattr(command.work_pools, "is_remote", lambda _: True)
+    monkeypatch.setattr(
+        command.pipelines, "upload", lambda file: uploaded.append(file) or {"name": "adding"}
+    )
+    found = SimpleNamespace(reference="adding:3")
+    monkeypatch.setattr(command.rows, "find", lambda name: found)
+    monkeypatch.setattr(sys, "argv", ["modelyard", "pipeline", "run", str(path), "-p", "a=1"])
+
+    with pytest.raises((SystemExit, AttributeError, TypeError)):
+        main.main()
+
+    assert uploaded == [path]
+    (told,) = begun
+    assert told[1]["pipeline"] == "adding:3"
 
 
 @_WHERE

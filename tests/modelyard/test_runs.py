@@ -69,6 +69,17 @@ class TestList:
         ]  # fmt: skip
         assert plain == ["id-plain", "plain", "train", "COMPLETE", "2026-11-21", "17:49", "3.5"]
 
+    def test_what_a_run_waits_for_has_a_column_where_any_does(
+        self, do: Do, found: list[dict[str, Any]]
+    ) -> None:
+        found += [_row("plain"), _row("queued", waiting="for 8 GPUs")]
+        _, out = do("list")
+        head, plain, queued = out.splitlines()
+
+        assert head.split()[-1] == "waiting"
+        assert plain.split()[-1] == "3.5"
+        assert queued.rstrip().endswith("for 8 GPUs")
+
     def test_without_a_tuning_there_are_no_such_columns(
         self, do: Do, found: list[dict[str, Any]]
     ) -> None:

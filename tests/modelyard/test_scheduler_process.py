@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -118,6 +119,13 @@ class TestWork:
             time.sleep(0.05)
 
         assert scripted.left == []
+
+
+def test_it_makes_its_home_where_nobody_else_has(home: Home) -> None:
+    shutil.rmtree(home.root)
+
+    with scheduler._announced():
+        assert forked.accepts(home.sockets / "scheduler.sock")
 
 
 def test_it_is_seen_though_another_was_killed_and_left_its_socket(home: Home) -> None:

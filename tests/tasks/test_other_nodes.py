@@ -100,21 +100,23 @@ def run_id(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def first(tmp_path: Path, run_id: str) -> Machine:
+def first(tmp_path: Path, run_id: str) -> Iterator[Machine]:
     seat = Seat(run_id, 1, 0)
     assert seat.take("zero", "127.0.0.1", {})
     joining = Joining(seat, 2, 10, {"retried": False})
     joining.begin()
-    return Machine(tmp_path / "zero", joining)
+    yield Machine(tmp_path / "zero", joining)
+    joining.close()
 
 
 @pytest.fixture
-def second(tmp_path: Path, run_id: str) -> Machine:
+def second(tmp_path: Path, run_id: str) -> Iterator[Machine]:
     seat = Seat(run_id, 1, 1)
     assert seat.take("one", "127.0.0.1", {})
     joined = Joined(seat)
     joined.begin()
-    return Machine(tmp_path / "one", joined)
+    yield Machine(tmp_path / "one", joined)
+    joined.close()
 
 
 @pytest.fixture
@@ -146,6 +148,17 @@ def test_they_meet_and_each_runs_its_own_processes(
     assert sorted(second.lines) == [
         f"[node 1 process {rank - 2}] {rank} 4 {port} 4" for rank in range(2, 4)
     ]
+
+
+def test_what_the_first_tells_is_heard(first: Machine, second: Machine) -> None:
+    joining, joined = first.others, second.others
+    assert isinstance(joining, Joining)
+    assert isinstance(joined, Joined)
+
+    joining.tell(mlflow_run_id="mlflow")
+
+    assert joined.told("mlflow_run_id", lambda: False) == "mlflow"
+    assert joined.told("nothing", lambda: True) is None
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import pytest
 from infra import run_lock
 from infra.home import Home
 from registry import trials
+from registry.tensorboard_logs import Fetched
 from tasks import tensorboard
 from tasks.training import Workplace
 
 _DAY = 86400
+_HERE = Fetched(Path("/nowhere"))
 
 
 def _logs(home: Home, run: str, age_days: float = 0) -> Path:
@@ -31,6 +33,12 @@ def _run(run: str, name: str, flow: str = "train") -> dict[str, Any]:
     return {"id": run, "name": name, "flow": flow}
 
 
+def _trial(number: int, run: str | None, **more: Any) -> dict[str, Any]:
+    return {
+        "number": number, "flow_run_id": run, "state": "RUNNING", "mlflow_run_id": None, **more,
+    }  # fmt: skip
+
+
 def _shown(view: Path) -> dict[str, Path]:
     """The links of a view; a folder in it without any would be missed."""
     assert all(any(path.iterdir()) for path in view.iterdir() if not path.is_symlink())
@@ -44,7 +52,7 @@ class TestLink:
         view = tmp_path / "view"
         runs = [_run("id-1", "a"), _run("id-2", "b/c"), _run("x", "x")]
 
-        assert tensorboard.link(view, runs, home, alone=False) == 2
+        assert tensorboard.link(view, runs, home, alone=False, fetched=_HERE) == 2
         assert _shown(view) == {"a": first, "b_c": second}
 
     def test_two_of_one_name_are_told_apart(self, home: Home, tmp_path: Path) -> None:
@@ -52,7 +60,7 @@ class TestLink:
         _logs(home, "id-2")
         runs = [_run("id-1", "a"), _run("id-2", "a")]
 
-        assert tensorboard.link(tmp_path / "view", runs, home, alone=False) == 2
+        assert tensorboard.link(tmp_path / "view", runs, home, alone=False, fetched=_HERE) == 2
         assert {path.name for path in (tmp_path / "view").iterdir()} == {"a", "a id-2"}
 
     def test_a_run_that_has_written_nothing_does_not_count(
@@ -60,7 +68,12 @@ class TestLink:
     ) -> None:
         Workplace(home.runs / "id-1").tensorboard.mkdir(parents=True)
 
-        assert tensorboard.link(tmp_path / "view", [_run("id-1", "a")], home, alone=True) == 0
+        assert (
+            tensorboard.link(
+                tmp_path / "view", [_run("id-1", "a")], home, alone=True, fetched=_HERE
+            )
+            == 0
+        )
         assert (tmp_path / "view" / "a").exists()  # it may yet write
 
     def test_again_it_follows_the_runs(self, home: Home, tmp_path: Path) -> None:
@@ -68,11 +81,63 @@ class TestLink:
         second = _logs(home, "id-2")
         view = tmp_path / "view"
         both = [_run("id-1", "a"), _run("id-2", "b")]
-        tensorboard.link(view, both, home, alone=False)
+        tensorboard.link(view, both, home, alone=False, fetched=_HERE)
 
-        tensorboard.link(view, [_run("id-2", "a")], home, alone=False)
+        tensorboard.link(view, [_run("id-2", "a")], home, alone=False, fetched=_HERE)
 
         assert _shown(view) == {"a": second}
+
+
+class _Elsewhere(Fetched):
+    """Has the logs of these runs, and notes which it is asked for."""
+
+    def __init__(self, root: Path, *there: str) -> None:
+        super().__init__(root)
+        self.asked: list[tuple[str, str | None]] = []
+        for run in there:
+            (root / run).mkdir(parents=True)
+            (root / run / "events.out.tfevents.1").touch()
+
+    def folder(self, flow_run_id: str, mlflow_run_id: str | None = None) -> Path:
+        self.asked.append((flow_run_id, mlflow_run_id))
+        return self._root / flow_run_id
+
+
+class TestElsewhere:
+    """Runs whose folder went with their pod."""
+
+    def test_one_that_has_ended_is_fetched(self, home: Home, tmp_path: Path) -> None:
+        here = _logs(home, "id-2")
+        (home.runs / "id-3").mkdir()  # it was run here, and its logs were forgotten
+        fetched = _Elsewhere(tmp_path / "fetched", "id-1")
+        runs = [
+            {**_run(run, run), "state": state}
+            for run, state in (
+                ("id-1", "FAIL TRAIN"), ("id-2", "COMPLETE"), ("id-3", "COMPLETE"),
+                ("id-4", "RUNNING"), ("id-5", "STOPPED"),
+            )
+        ]  # fmt: skip
+
+        assert tensorboard.link(tmp_path / "v", runs, home, alone=False, fetched=fetched) == 2
+        assert _shown(tmp_path / "v") == {"id-1": tmp_path / "fetched" / "id-1", "id-2": here}
+        assert fetched.asked == [("id-1", None), ("id-5", None)]
+
+    def test_so_are_a_tunings_trials(
+        self, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = [
+            _trial(0, "pool-0", state="SUCCEEDED", mlflow_run_id="m0"),
+            _trial(1, None, state="FAILED", mlflow_run_id="m1"),
+            _trial(2, "pool-2", state="RUNNING", mlflow_run_id="m2"),
+            _trial(3, "pool-3", state="FAILED"),
+        ]
+        monkeypatch.setattr(trials, "outline", {"t": rows}.__getitem__)
+        fetched = _Elsewhere(tmp_path / "fetched", "pool-0", "t-1")
+        run = _run("t", "a", "tune")
+
+        assert tensorboard.link(tmp_path / "v", [run], home, alone=True, fetched=fetched) == 2
+        assert set(_shown(tmp_path / "v")) == {"trial 0", "trial 1"}
+        assert fetched.asked == [("pool-0", "m0"), ("t-1", "m1")]
 
 
 class TestTuning:
@@ -81,10 +146,10 @@ class TestTuning:
         """Trials of tunings: two beside tuning t, one in a pool."""
         found = {
             "t": [
-                {"number": number, "flow_run_id": run}
+                _trial(number, run)
                 for number, run in ((0, None), (7, None), (8, "pool-1"), (9, None))
             ],
-            "u": [{"number": 0, "flow_run_id": None}],
+            "u": [_trial(0, None)],
         }
         monkeypatch.setattr(trials, "outline", found.__getitem__)
         return found
@@ -100,7 +165,9 @@ class TestTuning:
         logs = self.logs(home)
         view = tmp_path / "view"
 
-        assert tensorboard.link(view, [_run("t", "a", "tune")], home, alone=True) == 3
+        assert (
+            tensorboard.link(view, [_run("t", "a", "tune")], home, alone=True, fetched=_HERE) == 3
+        )
         assert _shown(view) == logs
 
     def test_among_others_they_are_below_its_name(self, home: Home, tmp_path: Path) -> None:
@@ -111,7 +178,7 @@ class TestTuning:
             _run("id-1", "a/b"), _run("t", "a/b", "tune"), _run("u", "c/d", "tune"),
         ]  # fmt: skip
 
-        assert tensorboard.link(view, runs, home, alone=False) == 5
+        assert tensorboard.link(view, runs, home, alone=False, fetched=_HERE) == 5
         assert _shown(view) == {
             "a_b": training, "c_d/trial 0": other, **{f"a_b t/{n}": at for n, at in logs.items()},
         }  # fmt: skip
@@ -121,11 +188,11 @@ class TestTuning:
     ) -> None:
         logs = self.logs(home)
         view = tmp_path / "view"
-        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False)
+        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False, fetched=_HERE)
         late = _logs(home, "t/trials/9")
         rows["t"] = rows["t"][1:]
 
-        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False)
+        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False, fetched=_HERE)
 
         assert _shown(view) == {
             "a/trial 7": logs["trial 7"], "a/trial 8": logs["trial 8"], "a/trial 9": late,
@@ -138,13 +205,15 @@ class TestTuning:
         _logs(home, "id-1")
         view = tmp_path / "view"
         for flow, run, links in (("tune", "t", 3), ("train", "id-1", 1), ("tune", "t", 3)):
-            tensorboard.link(view, [_run(run, "a", flow)], home, alone=False)
+            tensorboard.link(view, [_run(run, "a", flow)], home, alone=False, fetched=_HERE)
             assert len(_shown(view)) == links
 
     def test_without_logs_nothing_is_shown(self, home: Home, tmp_path: Path) -> None:
         view = tmp_path / "view"
 
-        assert tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False) == 0
+        assert (
+            tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False, fetched=_HERE) == 0
+        )
         assert _shown(view) == {}
 
 

@@ -385,17 +385,32 @@ class TestOutput:
     def test_a_model_that_waits_is_kept_and_said(self, place: Workplace) -> None:
         place.model.mkdir(parents=True)
         error = DiskFullError("Full.", "Make room.")
-        assert training.kept(error, place).hint == "Make room."
+        assert training.kept(error, place, lasts=True).hint == "Make room."
 
         place.finished.touch()
         place.clear()
 
         assert place.model.exists()
-        assert str(place.model) in training.kept(error, place).hint
+        assert str(place.model) in training.kept(error, place, lasts=True).hint
         place.mark_published()
-        assert training.kept(DiskFullError("Full.", "Make room."), place).hint == "Make room."
+        assert (
+            training.kept(DiskFullError("Full.", "Make room."), place, lasts=True).hint
+            == "Make room."
+        )
         place.clear()
         assert not place.model.exists()
+
+    def test_one_on_a_machine_that_is_gone_is_not_promised(self, place: Workplace) -> None:
+        place.finished.parent.mkdir(parents=True, exist_ok=True)
+        place.finished.touch()
+        hint = training.kept(DiskFullError("Full.", "Make room."), place, lasts=False).hint
+
+        assert "a retry runs the script again" in hint
+        assert str(place.root) not in hint
+
+    def test_where_the_whole_log_is(self, place: Workplace) -> None:
+        assert training.log_for_people(place, lasts=True) == str(place.log)
+        assert "logs/train.log" in training.log_for_people(place, lasts=False)
 
     def test_the_model_is_published(
         self, given: Callable[..., Training], place: Workplace, tmp_path: Path

@@ -75,6 +75,18 @@ class StoreContract(ABC):
     def everything(self) -> set[str]:
         """Every name that the stores' root holds."""
 
+    def test_what_is_removed_is_gone_and_its_neighbours_stay(self) -> None:
+        self.fill("a/folder", {"one": "1", "below/two": "2"})
+        self.fill("a/folder-2", {"three": "3"})
+        self.fill("a/file", "4")
+
+        for name in ("a/folder", "a/file", "a/folder", "a/nothing"):
+            self.store(name).remove()
+
+        assert not self.store("a/folder").exists()
+        assert not self.store("a/file").exists()
+        assert self.stored("a/folder-2") == {"three": "3"}
+
     def test_nothing_is_there_at_first(self) -> None:
         assert not self.store("new").exists()
         assert not self.store("new").is_directory()

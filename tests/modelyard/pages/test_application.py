@@ -24,6 +24,14 @@ def test_a_page_of_another_host_reads_nothing(world: World, host: str, path: str
     assert "a run" not in answer.text
 
 
+def test_hosts_that_are_named_are_served_as_well(world: World) -> None:
+    hosts = "pages.example, modelyard-web.team.svc"
+
+    for host in ("pages.example", "modelyard-web.team.svc:4300", "localhost"):
+        assert connected(world, host, hosts=hosts).get("/ready").text == "ready"
+    assert connected(world, "evil.example", hosts=hosts).get("/ready").status_code == 400
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1:4300", "localhost:4300", "localhost"])
 def test_the_hosts_of_this_machine_are_served(world: World, host: str) -> None:
     assert connected(world, host).get("/ready").text == "ready"

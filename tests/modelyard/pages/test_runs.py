@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from registry.pipeline_nodes import Node
 from tests.modelyard.pages.conftest import BEGAN, OTHER, RUN, World
+from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
 
 HOSTILE = '"><script>alert(1)</script><b>'
@@ -182,3 +183,27 @@ def test_a_node_is_called_as_people_call_it_and_found_by_its_path(
     assert "http://prefect/task-run-of-exit-handler-1/add" in details(page)
     assert 'data-path="exit-handler-1/add"' in page
     assert ">guard</text>" in page
+
+
+def test_what_a_run_waits_for_is_told(world: World, client: TestClient) -> None:
+    world.exist(state="CREATE IN PROGRESS", began=None, waiting=f"for 8 GPUs {HOSTILE}")
+    page = client.get(f"/runs/{RUN}").text
+
+    assert "It waits: for 8 GPUs" in standing(page)
+    assert "<script>alert" not in page
+    assert "for 8 GPUs" in client.get("/").text
+    world.exist(state="RUNNING")
+    assert "It waits" not in client.get(f"/runs/{RUN}").text
+
+
+def test_a_run_on_another_machine_is_drawn_as_it_was_uploaded(
+    world: World, client: TestClient
+) -> None:
+    world.uploaded = {"plain:1": corpus.compiled("adding")}
+    world.exist(ran("add"), pipeline="plain:1")
+    page = client.get(f"/runs/{RUN}").text
+
+    assert 'data-path="add"' in page
+    assert "It has not begun yet." not in page
+    world.exist(ran("add"), pipeline="/data/deleted.yaml")
+    assert "It has not begun yet." in client.get(f"/runs/{RUN}").text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from infra.connection import Endpoints
 from infra.errors import StackError
 from modelyard.pages.servers import Servers
-from registry import pipeline_nodes, tracking
+from registry import labels, pipeline_nodes, tracking
 from tests.modelyard.pages.conftest import RUN
 
 _ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")
@@ -73,6 +74,26 @@ def test_a_run_that_has_not_begun_is_no_error(state: dict[str, str] | None) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("", None), ("modelyard:a:b", "Basic " + base64.b64encode(b"modelyard:a:b").decode())],
+)
+def test_prefect_is_told_who_asks_where_it_wants_to_know(
+    monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
+) -> None:
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", said)
+    heard: list[httpx.Request] = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        heard.append(request)
+        return httpx.Response(404)
+
+    servers(network).run(RUN)
+    servers(network).mlflow_url("m1")
+
+    assert [one.headers.get("authorization") for one in heard] == [told, None]
+
+
 def test_there_may_be_no_such_run() -> None:
     assert servers(Network()).run(RUN) is None
     assert servers(Network()).run("no id") is None
@@ -122,3 +143,15 @@ def test_the_page_of_an_mlflow_run_is_the_one_that_mlflow_tells() -> None:
     )
     assert servers(Network()).mlflow_url("m1") is None
     assert servers(Network(runs__get={})).mlflow_url("m1") is None
+
+
+@pytest.mark.parametrize(("state", "told"), [("PENDING", "for 8 GPUs"), ("RUNNING", "")])
+def test_what_a_run_waits_for(state: str, told: str) -> None:
+    found = {
+        **_FOUND, "state": {"type": state, "name": state.title()},
+        "labels": {labels.WAITING: "for 8 GPUs"},
+    }  # fmt: skip
+    run = servers(Network(**{RUN: found, "flows__f1": {"name": "pipeline-run"}})).run(RUN)
+
+    assert run is not None
+    assert run.waiting == told

@@ -15,6 +15,7 @@ from infra.errors import BadInputError, ModelyardError
 from infra.settings import Settings
 from pipelines.launchers import choice
 from pipelines.launchers.base import Job, Launcher, Resources
+from pipelines.launchers.cluster.launcher import Attempt
 from pipelines.launchers.docker import DockerLauncher
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
@@ -34,6 +35,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return folder
 
 
+_ATTEMPT = Attempt("1")
 _FAKE = Path(__file__).with_name("fake_docker.py")
 
 
@@ -54,15 +56,15 @@ class TestChoice:
     def test_processes_unless_the_settings_say_otherwise(self, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path)
 
-        assert isinstance(choice.launcher(settings), ProcessLauncher)
+        assert isinstance(choice.launcher(settings, _ATTEMPT), ProcessLauncher)
 
     def test_docker_where_its_engine_answers(self, state: Path, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path, pipeline_launcher="docker")
 
-        assert isinstance(choice.launcher(settings), DockerLauncher)
+        assert isinstance(choice.launcher(settings, _ATTEMPT), DockerLauncher)
         (state / "engineless").touch()
         with pytest.raises(ModelyardError, match="its engine does not answer") as caught:
-            choice.launcher(settings)
+            choice.launcher(settings, _ATTEMPT)
         assert caught.value.code == "DockerUnavailable"
 
     def test_docker_that_is_not_there(
@@ -70,7 +72,7 @@ class TestChoice:
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(ModelyardError, match="no program docker") as caught:
-            choice.launcher(Settings(home=tmp_path, pipeline_launcher="docker"))
+            choice.launcher(Settings(home=tmp_path, pipeline_launcher="docker"), _ATTEMPT)
         assert "MODELYARD_PIPELINE_LAUNCHER" in caught.value.hint
 
 

@@ -270,3 +270,34 @@ def test_long_metadata_is_cut_in_the_table(world: World) -> None:
     world.end("measure", world.artifact("measure", "data", "Dataset", b"x", text="y" * 20_000))
     (row,) = world.publisher.rows
     assert len(row["metadata"]) < 11_000
+
+
+def test_small_files_are_fetched_from_the_storage_that_the_platform_keeps_them_in(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_NAS", json.dumps({"team": str(tmp_path)}))
+    world.begun(root="nas://team:/ours", largest=10)
+    for name, text in {
+        "ours/report/page": "<p>", "ours/report/model/w": "1", "ours/report/large": "x" * 11,
+        "theirs/data": "y",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    world.end(
+        "report",
+        *(
+            Artifact(f"report/{uri.rpartition('/')[2]}", f"nas://team:/{uri}", schema)
+            for uri, schema in {
+                "ours/report/page": "system.HTML", "ours/report/model": "system.Model",
+                "ours/report/large": "system.Dataset", "theirs/data": "system.Dataset",
+                "ours/report/gone": "system.Dataset",
+            }.items()
+        ),
+    )  # fmt: skip
+
+    assert world.book.files == {
+        "reports/report/page.html": b"<p>", "artifacts/report/model/w": b"1"
+    }  # fmt: skip
+    rows = {row["name"]: row["size"] for row in world.publisher.rows}
+    assert rows == {"page": 3, "model": 1, "large": 11, "data": None, "gone": None}

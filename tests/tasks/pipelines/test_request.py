@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infra import site
 from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
 from infra.settings import Settings
@@ -86,6 +87,54 @@ def test_what_cannot_run_is_refused(
     with pytest.raises(ModelyardError) as caught:
         _check(home, told, **more)
     assert caught.value.code == code
+
+
+class TestElsewhere:
+    """Of a run that is for a cluster."""
+
+    @pytest.fixture
+    def uploaded(self, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        data = Path(told["pipeline"]).read_bytes()
+        monkeypatch.setattr(requests.pipelines, "compiled", lambda _: (data, "adding.yaml"))
+        return {**told, "pipeline": "adding:1"}
+
+    def test_what_this_machine_has_does_not_count(
+        self, home: Home, uploaded: dict[str, Any]
+    ) -> None:
+        asked = {"instance_type": "gpu.h100x8", "data_storage_gib": 1e9}
+        with site.elsewhere():
+            _check(home, uploaded, resources=asked, mounts=[_mount("nas://theirs:/x")])
+
+    @pytest.mark.parametrize(
+        ("more", "code"),
+        [
+            ({"pipeline": "FILE"}, "PathNotShared"),
+            ({"logs": {"uri": "/logs"}}, "PathNotShared"),
+            ({"mounts": [_mount("nas://n1:/gone")]}, "MountInvalid"),
+            ({"arguments": {}}, "ArgumentsInvalid"),
+        ],
+        ids=str,
+    )
+    def test_what_it_knows_better(
+        self, home: Home, told: dict[str, Any], uploaded: dict[str, Any], more: dict[str, Any],
+        code: str,
+    ) -> None:  # fmt: skip
+        if more.get("pipeline"):
+            more = {"pipeline": told["pipeline"]}
+        with pytest.raises(ModelyardError) as caught, site.elsewhere():
+            _check(home, uploaded, **more)
+        assert caught.value.code == code
+
+    def test_components_in_pods_of_their_own_are_not_this_machines(
+        self, home: Home, told: dict[str, Any]
+    ) -> None:
+        settings = Settings(home=home.root, gpus="none")
+        apart = settings.model_copy(update={"pipeline_launcher": "kubernetes"})
+        request = PipelineRun(**told, resources={"instance_type": "gpu.h100x8"})
+        requests.check(request, None, home, apart)
+        with pytest.raises(ModelyardError) as caught:
+            requests.check(request, None, home, settings)
+        assert caught.value.code == "GpuMissing"
 
 
 def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

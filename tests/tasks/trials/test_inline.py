@@ -161,6 +161,23 @@ class TestInline(Contract):
         assert end.error is not None
         assert end.error.code == "MlflowFailed"
 
+    @pytest.mark.parametrize("lasts", [True, False])
+    def test_on_a_machine_that_goes_its_tensorboard_logs_are_kept(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, lasts: bool
+    ) -> None:
+        kept: list[tuple[str, str]] = []
+        monkeypatch.setattr(
+            inline.tensorboard_logs, "keep",
+            lambda run, folder, _: kept.append((run, folder.parent.name)),
+        )  # fmt: skip
+        scene.settings = scene.settings.model_copy(update={"home_lasts": lasts})
+        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher.launch(trial(7, reports="[1]"))
+        scene.end(7)
+        launcher.close()
+
+        assert kept == ([] if lasts else [(scene.run_of(7).info.run_id, "7")])
+
     def test_there_may_be_no_further_thread(
         self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,27 @@ class TestAfterAKill:
         assert lines(ledger)[1:] == ["begins 0.0 after 2", "ends 0.0"]
         assert scene.values(0) == [0.5, 0.25]
         assert history(scene, 0) == [(0, 0.5), (1, 0.25)]
+
+    def test_on_another_machine_it_resumes_from_its_checkpoint_uri(self, scene: Scene) -> None:
+        ledger, until = scene.scratch / "ledger", scene.scratch / "until"
+        asked = {"ledger": str(ledger), "until": str(until), "reports": "[0.5, 0.25]"}
+        setting = scene.setting(checkpoint_uri=str(scene.scratch / "kept"))
+        launcher = InlineLauncher(setting, scene.events.append)
+        launcher.launch(trial(0, **asked))
+        eventually(lambda: len(scene.values(0)) == 2, "it reports")
+        row = scene.begun(trial(0, **asked))
+        self.kill(launcher)
+        launcher.close()
+        shutil.rmtree(setting.place(0).root)
+
+        scene.events.clear()
+        again = InlineLauncher(setting, scene.events.append)
+        again.launch(row, again=True)
+        until.touch()
+        assert scene.end(0) == Finished(0)
+        again.close()
+
+        assert lines(ledger)[1:] == ["begins 0.0 after 2", "ends 0.0"]
 
     @pytest.mark.parametrize("how", ["prints", "pushes"])
     def test_reports_before_and_after_each_count_once(

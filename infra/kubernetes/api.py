@@ -1,0 +1,332 @@
+"""What is asked of a Kubernetes API server, with plain dicts as objects.
+
+The generated models of the client package lag behind the API and drop what they do not know, so
+that only its reading of kubeconfigs is used (``infra/kubernetes/access.py``). Calls are
+synchronous; in an event loop they belong in a thread. One ``Api`` serves many threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.refusals import Asked, ClusterError
+from infra.kubernetes.transport import Patience, Query, Request, Transport
+
+FIELD_MANAGER = "modelyard"
+
+Objects = list[dict[str, Any]]  # in the class, list is a method
+
+_PAGE = 500
+_MERGE_PATCH = "application/merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where the API server keeps objects of a kind."""
+
+    api_version: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def group(self) -> str:
+        """The API group; "" for the core one."""
+        return self.api_version.rpartition("/")[0]
+
+    def path(self, namespace: str, name: str = "") -> str:
+        """The path of all objects of the kind, or of one."""
+        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
+        inside = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced else ""
+        return f"{root}{inside}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
+
+
+KINDS: Mapping[str, Kind] = {
+    "Job": Kind("batch/v1", "jobs"),
+    "Pod": Kind("v1", "pods"),
+    "Service": Kind("v1", "services"),
+    "Secret": Kind("v1", "secrets"),
+    "ConfigMap": Kind("v1", "configmaps"),
+    "PersistentVolumeClaim": Kind("v1", "persistentvolumeclaims"),
+    "Event": Kind("v1", "events"),
+    "ResourceQuota": Kind("v1", "resourcequotas"),
+    "LimitRange": Kind("v1", "limitranges"),
+    "ServiceAccount": Kind("v1", "serviceaccounts"),
+    "Node": Kind("v1", "nodes", namespaced=False),
+    "Namespace": Kind("v1", "namespaces", namespaced=False),
+    "StorageClass": Kind("storage.k8s.io/v1", "storageclasses", namespaced=False),
+}
+_REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+_WRITTEN: Mapping[str, str] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+_BRIEF = Patience(attempts=2, seconds=8.0)  # for a log, which may well not be to be had
+
+
+class Api:
+    """A namespace of a cluster.
+
+    All methods raise ``ClusterError``; its codes are told in ``infra/kubernetes/refusals.py``.
+    What may succeed a little later is tried again first.
+
+    Attributes:
+        namespace: Where objects are looked for and made unless something else is said.
+    """
+
+    def __init__(self, cluster: Cluster, patience: Patience | None = None) -> None:
+        self._transport = Transport(cluster, patience or Patience())
+        self.namespace = cluster.namespace or self._transport.access.namespace
+
+    @classmethod
+    def connect(cls, cluster: Cluster, *, patience: Patience | None = None) -> Api:
+        """Read how the cluster is reached; nothing is asked of it yet.
+
+        Raises:
+            ClusterError: With the code ``KubeconfigMissing``.
+        """
+        return cls(cluster, patience)
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._transport.access.server
+
+    @property
+    def origin(self) -> str:
+        """Where address and credentials come from, for people."""
+        return self._transport.access.origin
+
+    def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an object; fields that the server does not know are refused.
+
+        A request whose answer was lost is repeated, so that ``Conflict`` may also mean that the
+        object is the caller's own: its labels say so.
+        """
+        kind, namespace, name = self._of(manifest)
+        asked = Asked("create", kind.plural, name, namespace if kind.namespaced else "")
+        return self._transport.json(
+            Request(asked, "POST", kind.path(namespace), _WRITTEN, manifest)
+        )
+
+    def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an object or bring it up to date, with what others own in it left alone."""
+        kind, namespace, name = self._of(manifest)
+        asked = Asked("patch", kind.plural, name, namespace if kind.namespaced else "")
+        query = {**_WRITTEN, "force": "true"}
+        return self._transport.json(
+            Request(asked, "PATCH", kind.path(namespace, name), query, manifest, _APPLY_PATCH)
+        )
+
+    def read(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        """An object, or None if there is none."""
+        asked, path = self._one("get", kind, name, namespace)
+        return self._found(Request(asked, "GET", path))
+
+    def list(
+        self,
+        kind: str,
+        labels: Mapping[str, str] | str = "",
+        fields: str = "",
+        *,
+        namespace: str | None = None,
+    ) -> Objects:
+        """All objects of a kind that have the labels and fields, of all pages of the answer."""
+        asked, path = self._one("list", kind, "", namespace)
+        if not isinstance(labels, str):
+            labels = ",".join(f"{key}={value}" for key, value in labels.items())
+        query: Query = {"labelSelector": labels, "fieldSelector": fields, "limit": _PAGE}
+        try:
+            items = self._pages(asked, path, query)
+        except ClusterError as error:
+            if error.code != "Gone":
+                raise
+            # The pages had grown too old while they were read. Those of the cache do not.
+            items = self._pages(asked, path, {**query, "limit": 0, "resourceVersion": "0"})
+        return [{"apiVersion": KINDS[kind].api_version, "kind": kind, **item} for item in items]
+
+    def patch(self, kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Change fields of an object, None removing one (RFC 7386); None if there is none."""
+        asked, path = self._one("patch", kind, name, None)
+        return self._found(Request(asked, "PATCH", path, _WRITTEN, changes, _MERGE_PATCH))
+
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        *,
+        grace_seconds: int | None = None,
+        propagation: str = "Background",
+        uid: str = "",
+    ) -> bool:
+        """Ask for an object's end, which may come later; False if there was none.
+
+        Args:
+            kind: The object's kind.
+            name: The object's name.
+            grace_seconds: How long its processes may tidy up; 0 takes it away at once.
+            propagation: What becomes of the objects that it owns.
+            uid: Only the object that has it: another of the same name counts as none.
+        """
+        asked, path = self._one("delete", kind, name, None)
+        options: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation,
+        }
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            return self._found(Request(asked, "DELETE", path, None, options)) is not None
+        except ClusterError as error:
+            if uid and error.code == "Conflict":
+                return False
+            raise
+
+    def log(
+        self,
+        pod: str,
+        container: str = "",
+        *,
+        lines: int | None = None,
+        since_seconds: int | None = None,
+        previous: bool = False,
+    ) -> str | None:
+        """A container's log, or its last ``lines``; None if none is to be had.
+
+        That is so before the container has started, and when its node does not answer.
+        """
+        request = self._log_request(
+            pod,
+            {
+                "container": container,
+                "tailLines": lines,
+                "sinceSeconds": since_seconds,
+                "previous": "true" if previous else None,
+            },
+        )
+        try:
+            return self._transport.text(request, _BRIEF)
+        except ClusterError as error:
+            # 5xx here is the node's silence, or the server's, which other calls will tell.
+            if error.status in (400, 404) or error.status >= 500:
+                return None
+            raise
+
+    def follow_log(
+        self,
+        pod: str,
+        container: str = "",
+        *,
+        since_time: str = "",
+        timestamps: bool = False,
+        silent_seconds: float = 300.0,
+    ) -> Iterator[str]:
+        """The lines of a container's log as they are written, without their ends.
+
+        It ends when the server ends it: with the container, or when the node's part of it or the
+        server starts anew.
+
+        Args:
+            pod: The pod's name.
+            container: The container's name; needed if the pod has several.
+            since_time: Only lines from then on (RFC 3339); the server counts whole seconds.
+            timestamps: Whether each line begins with its time and a space.
+            silent_seconds: After how long without a line the connection is given up.
+
+        Raises:
+            ClusterError: With the code ``ApiUnreachable`` also if the connection breaks.
+        """
+        request = self._log_request(
+            pod,
+            {
+                "container": container,
+                "follow": "true",
+                "sinceTime": since_time,
+                "timestamps": "true" if timestamps else None,
+            },
+        )
+        try:
+            with self._transport.stream(request, silent_seconds) as parts:
+                yield from _lines(parts)
+        except ClusterError as error:
+            if error.status not in (400, 404):
+                raise
+
+    def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
+        """Whether the present account may do it in the namespace (in all, of what has none)."""
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "resource": resource,
+            "group": group,
+            "subresource": subresource,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        asked = Asked("create", "selfsubjectaccessreviews")
+        found = self._transport.json(Request(asked, "POST", _REVIEW, None, review))
+        return bool(found.get("status", {}).get("allowed"))
+
+    def version(self) -> str:
+        """The server's version, such as v1.36.0."""
+        asked = Asked("get", "the version")
+        return str(self._transport.json(Request(asked, "GET", "/version")).get("gitVersion", ""))
+
+    def _of(self, manifest: Mapping[str, Any]) -> tuple[Kind, str, str]:
+        name = str(manifest.get("metadata", {}).get("name") or "")
+        told = f"{manifest.get('kind')} of {manifest.get('apiVersion')}"
+        kind = KINDS.get(str(manifest.get("kind")))
+        if kind is None or kind.api_version != manifest.get("apiVersion") or not name:
+            raise ClusterError(
+                f"Modelyard makes no {told}{'' if name else ' without a name'} in a cluster.",
+                f"It makes, each with a name: {', '.join(sorted(KINDS))}.",
+                code="ManifestRefused",
+            )
+        return kind, manifest["metadata"].get("namespace") or self.namespace, name
+
+    def _one(self, verb: str, kind: str, name: str, namespace: str | None) -> tuple[Asked, str]:
+        found = KINDS[kind]
+        namespace = namespace or self.namespace
+        asked = Asked(verb, found.plural, name, namespace if found.namespaced else "")
+        return asked, found.path(namespace, name)
+
+    def _log_request(self, pod: str, query: Query) -> Request:
+        path = f"{KINDS['Pod'].path(self.namespace, pod)}/log"
+        return Request(Asked("get", "pods/log", pod, self.namespace), "GET", path, query)
+
+    def _pages(self, asked: Asked, path: str, query: Query) -> Objects:
+        items: list[dict[str, Any]] = []
+        more = ""
+        while True:
+            page = self._transport.json(Request(asked, "GET", path, {**query, "continue": more}))
+            items += page.get("items") or []
+            more = (page.get("metadata") or {}).get("continue") or ""
+            if not more:
+                return items
+
+    def _found(self, request: Request) -> dict[str, Any] | None:
+        try:
+            return self._transport.json(request)
+        except ClusterError as error:
+            if error.status == 404 and error.code != "KindUnknown":
+                return None
+            raise
+
+
+def _lines(parts: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for part in parts:
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")

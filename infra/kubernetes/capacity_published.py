@@ -1,0 +1,53 @@
+"""What a cluster can give, as its workers tell those who have no way to the cluster themselves.
+
+It is a variable of Prefect's for each pool.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+from pydantic import ValidationError
+
+from infra.kubernetes.capacity import Capacity
+
+_LONGEST = 5000  # characters that Prefect takes as the JSON of a variable
+_logger = logging.getLogger(__name__)
+
+
+def variable(pool: str) -> str:
+    """The name of a pool's variable."""
+    return f"modelyard_capacity_{re.sub('[^a-z0-9_-]', '_', pool.lower())}"
+
+
+async def publish(client: PrefectClient, pool: str, capacity: Capacity) -> None:
+    """Tell what a pool's cluster can give; once more without change is no request to write.
+
+    Where there are more kinds of nodes than a variable holds, they are left out: the cluster
+    itself then judges what no node is large enough for.
+    """
+    value = capacity.model_dump(mode="json", exclude_defaults=True)
+    if len(json.dumps(value)) > _LONGEST:
+        value = {name: told for name, told in value.items() if name != "nodes"}
+    name = variable(pool)
+    found = await client.read_variable_by_name(name)
+    if found is None:
+        await client.create_variable(VariableCreate(name=name, value=value))
+    elif found.value != value:
+        await client.update_variable(VariableUpdate(name=name, value=value))
+
+
+def read(client: SyncPrefectClient, pool: str) -> Capacity | None:
+    """What a pool's cluster can give; None if no worker has said so."""
+    found = client.read_variable_by_name(variable(pool))
+    if found is None:
+        return None
+    try:
+        return Capacity.model_validate(found.value)
+    except ValidationError as error:  # of a worker of another release: the cluster judges itself
+        _logger.warning("The variable %s cannot be read: %s", found.name, error)
+        return None

@@ -1,0 +1,74 @@
+{{/* What every process of ours has in its environment, in whatever pod. */}}
+{{- define "modelyard.environment" -}}
+PREFECT_API_URL: {{ include "modelyard.address" (dict "root" . "name" "prefect") }}/api
+PREFECT_UI_URL: {{ include "modelyard.url" (dict "root" . "name" "prefect") }}
+MLFLOW_TRACKING_URI: {{ include "modelyard.address" (dict "root" . "name" "mlflow") }}
+MLFLOW_REGISTRY_URI: {{ include "modelyard.address" (dict "root" . "name" "mlflow") }}
+MODELYARD_WEB_URL: {{ include "modelyard.url" (dict "root" . "name" "web") }}
+{{- with .Values.storage.endpoint }}
+MODELYARD_S3_ENDPOINT_URL: {{ . | quote }}
+{{- end }}
+{{- with .Values.storage.region }}
+MODELYARD_S3_REGION: {{ . | quote }}
+{{- end }}
+MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT: "true"
+MLFLOW_DISABLE_TELEMETRY: "true"
+MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR: "false"
+PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: "false"
+PREFECT_SERVER_ANALYTICS_ENABLED: "false"
+PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: ignore
+PREFECT_CLIENT_RETRY_EXTRA_CODES: "500"
+PREFECT_CLIENT_MAX_RETRIES: "6"
+PREFECT_CLIENT_RETRY_JITTER_FACTOR: "0.2"
+DO_NOT_TRACK: "true"
+GIT_PYTHON_REFRESH: quiet
+PYTHONUNBUFFERED: "1"
+{{- end }}
+
+{{/* Where a process of this release keeps what it need not keep. */}}
+{{- define "modelyard.homeEnvironment" -}}
+HOME: /modelyard/home
+MODELYARD_HOME: /modelyard/home
+PREFECT_HOME: /modelyard/home/prefect
+PREFECT_PROFILES_PATH: /modelyard/home/prefect/profiles.toml
+{{- end }}
+
+{{/* Secrets that a process reads, by variable: {VARIABLE: {name, key}}. A dict root, names. */}}
+{{- define "modelyard.secrets" -}}
+{{- $values := .root.Values -}}
+{{- range .names }}
+{{- if eq . "catalogue" }}
+MODELYARD_DATABASE_URL: {{ dict "name" $values.database.catalogue.secret "key" $values.database.catalogue.key | toJson }}
+{{- else if eq . "prefect-database" }}
+PREFECT_API_DATABASE_CONNECTION_URL: {{ dict "name" $values.database.prefect.secret "key" $values.database.prefect.key | toJson }}
+PREFECT_SERVER_DATABASE_CONNECTION_URL: {{ dict "name" $values.database.prefect.secret "key" $values.database.prefect.key | toJson }}
+{{- else if eq . "mlflow-database" }}
+_MLFLOW_SERVER_FILE_STORE: {{ dict "name" $values.database.mlflow.secret "key" $values.database.mlflow.key | toJson }}
+_MLFLOW_SERVER_REGISTRY_STORE: {{ dict "name" $values.database.mlflow.secret "key" $values.database.mlflow.key | toJson }}
+{{- else if and (eq . "storage") $values.storage.credentials.secret }}
+MODELYARD_S3_ACCESS_KEY_ID: {{ dict "name" $values.storage.credentials.secret "key" $values.storage.credentials.accessKeyId | toJson }}
+MODELYARD_S3_SECRET_ACCESS_KEY: {{ dict "name" $values.storage.credentials.secret "key" $values.storage.credentials.secretAccessKey | toJson }}
+{{- else if and (eq . "mlflow-storage") $values.storage.credentials.secret }}
+AWS_ACCESS_KEY_ID: {{ dict "name" $values.storage.credentials.secret "key" $values.storage.credentials.accessKeyId | toJson }}
+AWS_SECRET_ACCESS_KEY: {{ dict "name" $values.storage.credentials.secret "key" $values.storage.credentials.secretAccessKey | toJson }}
+{{- else if and (eq . "prefect-auth") $values.prefect.auth.secret }}
+PREFECT_API_AUTH_STRING: {{ dict "name" $values.prefect.auth.secret "key" $values.prefect.auth.key | toJson }}
+{{- else if and (eq . "prefect-server-auth") $values.prefect.auth.secret }}
+PREFECT_SERVER_API_AUTH_STRING: {{ dict "name" $values.prefect.auth.secret "key" $values.prefect.auth.key | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The env of a container: a dict root, secrets (names of the above), env, own (the part's values). */}}
+{{- define "modelyard.env" -}}
+{{- range $name, $value := merge (dict) (.own.env | default dict) (.env | default dict) }}
+- name: {{ $name }}
+  value: {{ $value | toString | quote }}
+{{- end }}
+{{- $secrets := include "modelyard.secrets" (dict "root" .root "names" .secrets) | fromYaml }}
+{{- range $name, $reference := $secrets }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {{ $reference | toJson }}
+{{- end }}
+{{- end }}

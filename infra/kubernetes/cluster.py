@@ -1,0 +1,257 @@
+"""The configuration of a cluster: the YAML file that ``MODELYARD_CLUSTER`` names.
+
+It says where runs go and what their pods have in common. What a single run asks for is among its
+parameters. The rules of names are those of Kubernetes: "Object Names and IDs" and "Labels and
+Selectors" of its documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from infra.errors import BadInputError
+from infra.settings import Settings
+
+_MOST_FAULTS = 5
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_PART = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DATA_KEY = re.compile(r"[-._A-Za-z0-9]+")
+_IMAGE = re.compile(r"[A-Za-z0-9][^\s\x00-\x1f]*")
+_NAS_ID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_SECRET_NAME = re.compile(r"(^|_)(PASSWORD|TOKEN|SECRET|SECRET_ACCESS_KEY|SECRET_KEY|API_KEY)$")
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def _matching(pattern: re.Pattern[str], most: int, rule: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if len(text) > most or not pattern.fullmatch(text):
+            raise ValueError(f"{rule}, of {most} characters at most")
+        return text
+
+    return AfterValidator(check)
+
+
+def _or_empty(validator: AfterValidator) -> AfterValidator:
+    def check(text: str) -> str:
+        return validator.func(text) if text else text  # type: ignore[call-arg]
+
+    return AfterValidator(check)
+
+
+def _label_key(text: str) -> str:
+    prefix, slash, name = text.rpartition("/")
+    if slash and not (_SUBDOMAIN.fullmatch(prefix) and len(prefix) <= 253):
+        raise ValueError("what is before the / of a label's key is a DNS name")
+    if not (_LABEL_PART.fullmatch(name) and len(name) <= 63):
+        raise ValueError("a label's key is letters, digits, -, _ and ., of 63 characters at most")
+    return text
+
+
+_is_label = _matching(_LABEL, 63, "it is lower-case letters, digits and -")
+_is_subdomain = _matching(_SUBDOMAIN, 253, "it is lower-case letters, digits, - and .")
+
+_Name = Annotated[str, _is_subdomain]
+_Label = Annotated[str, _or_empty(_is_label)]
+_NameOrNone = Annotated[str, _or_empty(_is_subdomain)]
+_Image = Annotated[str, _or_empty(_matching(_IMAGE, 512, "it is an image without spaces"))]
+_LabelKey = Annotated[str, AfterValidator(_label_key)]
+_LabelValue = Annotated[
+    str, _or_empty(_matching(_LABEL_PART, 63, "a label is letters, digits, -, _ and ."))
+]
+_Variable = Annotated[
+    str, _matching(_VARIABLE, 253, "a variable is letters, digits and _, no digit first")
+]
+_NasId = Annotated[str, _matching(_NAS_ID, 63, "an id is letters, digits, -, _ and .")]
+_Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SecretKey(_Model):
+    """One key of a Secret in the cluster."""
+
+    name: _Name
+    key: Annotated[str, _matching(_DATA_KEY, 253, "a key is letters, digits, -, _ and .")]
+
+
+class NasVolume(_Model):
+    """A file system that pods mount: an export of an NFS server, or a volume claim."""
+
+    server: str = ""
+    path: str = ""
+    claim: _NameOrNone = ""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> NasVolume:
+        nfs = bool(self.server) and bool(self.path)
+        if bool(self.server) != bool(self.path) or nfs == bool(self.claim):
+            raise ValueError("give either server and path, or claim")
+        if nfs and not self.path.startswith("/"):
+            raise ValueError("path begins with /")
+        return self
+
+
+class Toleration(_Model):
+    """A taint of nodes that pods bear."""
+
+    key: _LabelKey | Literal[""] = ""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: _LabelValue = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    tolerationSeconds: int | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Toleration:
+        if not self.key and self.operator != "Exists":
+            raise ValueError("without a key, operator is Exists")
+        if self.operator == "Exists" and self.value:
+            raise ValueError("operator Exists goes without a value")
+        if self.tolerationSeconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds goes with effect NoExecute")
+        return self
+
+
+def _as_kubernetes_takes_it(toleration: dict[str, Any]) -> dict[str, Any]:
+    Toleration(**toleration)
+    return toleration
+
+
+class Cluster(_Model):
+    """Where runs go, and what their pods have in common."""
+
+    context: str = Field("", description="Of the kubeconfig; the current one without it.")
+    namespace: _Label = Field("", description="That of the context or the account without it.")
+    image: _Image = Field("", description="The image of runs that name none.")
+    image_pull_secrets: list[_Name] = Field([], description="Of private registries.")
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
+        "", description="Kubernetes' own rule without it."
+    )
+    service_account: _NameOrNone = Field("", description="Of the pods; no token is mounted.")
+    pipeline_service_account: _NameOrNone = Field(
+        "", description="Of the pods of pipeline runs, which start others; its token is mounted."
+    )
+    config_map: _NameOrNone = Field("", description="Its keys are variables of the pods.")
+    secret: _NameOrNone = Field("", description="Likewise, of a Secret.")
+    env: dict[_Variable, str] = Field({}, description="Variables of the pods; nothing secret.")
+    secret_env: dict[_Variable, SecretKey] = Field(
+        {}, description="Variables of the pods whose values are keys of Secrets."
+    )
+    nas: dict[_NasId, NasVolume] = Field({}, description="What nas://ID:/path means in a pod.")
+    run_as_user: _Id = Field(1000, description="The pods' user; never root.")
+    run_as_group: _Id = Field(1000, description="The pods' group.")
+    fs_group: _Id = Field(1000, description="The group of the pods' volumes.")
+    node_selector: dict[_LabelKey, _LabelValue] = Field({}, description="Nodes of all runs.")
+    tolerations: list[Annotated[dict[str, Any], AfterValidator(_as_kubernetes_takes_it)]] = Field(
+        [], description="Taints that all runs bear."
+    )
+    priority_class: _NameOrNone = Field("", description="Of the pods.")
+    most_gpus: int | None = Field(None, ge=0, description="Of one run, in all its nodes.")
+    nodes_may_come: bool = Field(
+        False, description="Nodes are made as pods ask for them: those there set no bound."
+    )
+    storage_class: _NameOrNone = Field(
+        "", description="Data storage is a volume of it; without, room on the node's own disk."
+    )
+    pending_minutes: float = Field(
+        10, gt=0, le=7 * 24 * 60, description="How long pods may take to have all started."
+    )
+    finished_seconds: int = Field(
+        3600, ge=0, description="How long Kubernetes keeps a finished Job."
+    )
+    grace_seconds: int = Field(
+        30, ge=1, le=3600, description="How long a stopped pod may tidy up."
+    )
+
+    @model_validator(mode="after")
+    def _nothing_secret(self) -> Cluster:
+        for name, value in self.env.items():
+            if _SECRET_NAME.search(name.upper()) or _PASSWORD_IN_URL.search(value):
+                raise ValueError(
+                    f"env.{name} looks like a secret; keep it in a Secret of the cluster and "
+                    "name that in secret_env"
+                )
+        if both := sorted(self.env.keys() & self.secret_env.keys()):
+            raise ValueError(f"{both[0]} is in env and in secret_env; keep one")
+        return self
+
+
+def _read_told(told: str) -> Cluster:
+    try:
+        return Cluster.model_validate_json(told)
+    except ValidationError:  # whose text would tell values
+        raise BadInputError(
+            "MODELYARD_CLUSTER_SETTINGS does not say what a cluster's file may say.",
+            "The worker tells its pods; for your own settings name a file: MODELYARD_CLUSTER.",
+            code="ClusterInvalid",
+        ) from None
+
+
+def load(settings: Settings) -> Cluster:
+    """What the settings' file says of the cluster; all defaults if the settings name none.
+
+    Raises:
+        BadInputError: With the code ``ClusterInvalid``: the file cannot be read, or a field of it
+            is unknown or no good. Values are not told, for one could be a secret.
+    """
+    if settings.cluster_settings:
+        return _read_told(settings.cluster_settings)
+    if settings.cluster is None:
+        return Cluster()
+    path = settings.cluster.expanduser()
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise _invalid(path, reason, "MODELYARD_CLUSTER names a YAML file.") from error
+    except UnicodeDecodeError:
+        raise _invalid(path, "it is not UTF-8 text", "Save it as UTF-8.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise _invalid(path, f"it is no YAML{where}", "Mend it there.") from None
+    if found is None:
+        found = {}
+    if not isinstance(found, dict):
+        raise _invalid(path, "it holds no mapping", "Write lines such as namespace: training.")
+    try:
+        return Cluster.model_validate(found)
+    except ValidationError as error:
+        raise _invalid(path, _faults(error), _remedy(error)) from None
+
+
+def _faults(error: ValidationError) -> str:
+    faults = [
+        ": ".join(part for part in (".".join(map(str, fault["loc"])), _said(fault)) if part)
+        for fault in error.errors(include_input=False, include_url=False)
+    ]
+    more = len(faults) - _MOST_FAULTS
+    return "; ".join(faults[:_MOST_FAULTS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _said(fault: Any) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "there is no such field"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _remedy(error: ValidationError) -> str:
+    unknown = [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]
+    if any(len(where) == 1 for where in unknown):
+        return f"The fields are: {', '.join(Cluster.model_fields)}."
+    return "Mend these fields of the file."
+
+
+def _invalid(path: Path, reason: str, hint: str) -> BadInputError:
+    return BadInputError(
+        f"The cluster file {path} is no good: {reason}.", hint, code="ClusterInvalid"
+    )

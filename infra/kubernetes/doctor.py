@@ -1,0 +1,466 @@
+"""Whether a cluster has what runs need, told check by check with a remedy each.
+
+What was seen is judged by pure functions; :func:`examine` does the looking. Of Secrets and
+ConfigMaps only the names of keys are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from infra.connection import VARIABLES
+from infra.instance_types import DEFAULT, InstanceType
+from infra.kubernetes import capacity as capacities
+from infra.kubernetes.api import Api, Objects
+from infra.kubernetes.capacity import Capacity
+from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.quantities import number
+from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.transport import Patience
+from infra.kubernetes.wanted import Placement
+
+Result = Literal["ok", "warning", "failed"]
+
+_OLDEST = (1, 33)  # the first whose Jobs have successPolicy without a feature gate
+_PATIENCE = Patience(attempts=3, seconds=10.0)
+# With these every further question would be answered alike.
+_FATAL = {"KubeconfigMissing", "Unauthorized", "ApiUnreachable", "CertificateInvalid"}
+
+_GPU = "nvidia.com/"
+_PCI = re.compile(r"feature\.node\.kubernetes\.io/pci-.*10de.*\.present")  # NVIDIA's vendor id
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_POD_SECURITY = "pod-security.kubernetes.io/enforce"
+_PULL_SECRET = "kubernetes.io/dockerconfigjson"  # noqa: S105 (a type)
+_SHARED = {"ReadWriteMany", "ReadOnlyMany"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What it is about.
+        result: Whether runs can do with it.
+        message: What was seen.
+        remedy: How to mend it; "" if there is nothing to mend.
+    """
+
+    name: str
+    result: Result
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Right:
+    """What the worker asks of one kind of object."""
+
+    resource: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    subresource: str = ""
+    lost: str = ""  # what is lost without; "" where nothing goes without
+
+    @property
+    def told(self) -> str:
+        """The resource as roles name it."""
+        whole = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+        return f"{whole}.{self.group}" if self.group else whole
+
+
+RIGHTS = (
+    Right("jobs", ("create", "get", "list", "patch", "delete"), "batch"),
+    Right("pods", ("get", "list", "delete")),
+    Right("pods", ("get",), subresource="log"),
+    Right("services", ("create", "get", "delete")),
+    Right("events", ("list",)),
+    Right("resourcequotas", ("list",)),
+    Right(
+        "nodes",
+        ("list",),
+        lost="A run that no node is large enough for waits in vain until it is given up.",
+    ),
+)
+
+
+def examine(cluster: Cluster, types: Mapping[str, InstanceType]) -> list[Check]:
+    """Look at a cluster; what cannot be looked at is told as a check of its own.
+
+    Args:
+        cluster: Its configuration.
+        types: The instance types by name.
+    """
+    try:
+        api = Api.connect(cluster, patience=_PATIENCE)
+        release = api.version()
+    except ClusterError as error:
+        return [Check("access", "failed", error.message, error.hint)]
+    where = f"{api.server}, namespace {api.namespace}, by {api.origin}."
+    checks = [Check("access", "ok", where), version(release), image(cluster)]
+    for name, look in _SECTIONS.items():
+        try:
+            checks += look(api, cluster, types)
+        except ClusterError as error:
+            if error.code != "Forbidden":
+                checks.append(Check(name, "failed", error.message, error.hint))
+                if error.code in _FATAL:
+                    break
+            else:
+                checks.append(_hidden(name))
+    return checks
+
+
+def _hidden(name: str) -> Check:
+    return Check(
+        name,
+        "warning",
+        "Not looked at: this account may not see it, which runs do not need either.",
+        "Look with a kubeconfig of whoever keeps the cluster.",
+    )
+
+
+def version(release: str) -> Check:
+    """Whether the server is new enough."""
+    match = re.match(r"v?(\d+)\.(\d+)", release)
+    oldest = ".".join(map(str, _OLDEST))
+    if match is None:
+        return Check("version", "warning", f"{release!r} is no version.", f"It must be {oldest}.")
+    if (int(match[1]), int(match[2])) < _OLDEST:
+        return Check(
+            "version",
+            "failed",
+            f"Kubernetes {release} has no successPolicy of Jobs, by which runs of several nodes "
+            "end.",
+            f"Update the cluster to {oldest} or later.",
+        )
+    return Check("version", "ok", f"Kubernetes {release}.")
+
+
+def image(cluster: Cluster) -> Check:
+    """Whether runs have an image."""
+    if cluster.image:
+        return Check("image", "ok", f"{cluster.image}.")
+    remedy = "Set image in the cluster file."
+    return Check("image", "warning", "Runs that name no image cannot start.", remedy)
+
+
+def namespace(cluster: Cluster, name: str, found: Mapping[str, Any] | None) -> Check:
+    """Whether the namespace is there and admits the pods of runs."""
+    if found is None:
+        remedy = f"Make it (kubectl create namespace {name}), or name another."
+        return Check("namespace", "failed", f"There is no namespace {name}.", remedy)
+    if found.get("status", {}).get("phase") == "Terminating":
+        remedy = "Wait until it is gone and make it anew, or name another."
+        return Check("namespace", "failed", f"The namespace {name} is being deleted.", remedy)
+    level = (found["metadata"].get("labels") or {}).get(_POD_SECURITY, "")
+    exports = sorted(id_ for id_, volume in cluster.nas.items() if volume.server)
+    if level == "restricted" and exports:
+        return Check(
+            "namespace",
+            "failed",
+            f"The namespace {name} admits restricted pods only, which mount no NFS server: "
+            f"{', '.join(exports)} of nas.",
+            "Give these as claim of a volume, or label the namespace baseline.",
+        )
+    return Check("namespace", "ok", f"{name} is there{f' ({level} pods)' if level else ''}.")
+
+
+def right(wanted: Right, missing: Iterable[str]) -> Check:
+    """Whether the account may do what the worker does."""
+    name = f"may: {wanted.told}"
+    lacking = ", ".join(missing)
+    if not lacking:
+        return Check(name, "ok", f"{', '.join(wanted.verbs)}.")
+    remedy = f"Let a role of the account allow {lacking} of {wanted.told}."
+    if wanted.lost:
+        return Check(name, "warning", f"Not allowed: {lacking}. {wanted.lost}", remedy)
+    return Check(name, "failed", f"Not allowed: {lacking}.", remedy)
+
+
+def nodes(cluster: Cluster, found: Objects) -> Iterator[Check]:
+    """Whether nodes are ready, and those with GPUs tell of them."""
+    unready = [_name(node) for node in found if not _is_ready(node)]
+    if unready:
+        remedy = "See kubectl describe node; runs go to the others meanwhile."
+        yield Check("nodes", "warning", f"Not ready: {_few(unready)}.", remedy)
+    ready = len(found) - len(unready)
+    if ready or cluster.nodes_may_come:
+        yield Check("nodes", "ok", f"{ready} ready.")
+    else:
+        yield Check("nodes", "failed", "No node is ready.", "Add one, or mend those there.")
+    mute = [_name(node) for node in found if _has_gpu_labels(node) and not _gpus(node)]
+    if mute:
+        yield Check(
+            "device plugin",
+            "failed",
+            f"Nodes with NVIDIA's labels have no {_GPU}gpu to give: {_few(mute)}.",
+            "Install NVIDIA's GPU operator or device plugin, or see its pods on these nodes.",
+        )
+    counts = [sum(_gpus(node).values()) for node in found if _gpus(node)]
+    if counts:
+        yield Check("gpus", "ok", f"{sum(counts):g} in {len(counts)} nodes.")
+    elif not mute and not cluster.nodes_may_come:
+        remedy = "Add a node with GPUs; runs of instance types without go on."
+        yield Check("gpus", "warning", "No node has a GPU.", remedy)
+
+
+def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Iterator[Check]:
+    """Which instance types the cluster can give: one run of one node of each."""
+    problems = {
+        name: capacities.refusal(Placement(shape), name, capacity) for name, shape in types.items()
+    }
+    given = [name for name, problem in problems.items() if problem is None]
+    lacking = [
+        name for name, problem in problems.items() if problem and problem.code == "NodesLackGpu"
+    ]
+    if given:
+        yield Check("instance types", "ok", f"There is room for {', '.join(given)}.")
+    if lacking:
+        some = any(types[name].gpus for name in given)
+        yield Check(
+            "instance types",
+            "ok" if some else "warning",
+            f"No node has the GPUs of {', '.join(lacking)}.",
+            "" if some else "Compare the types' node_selector and tolerations with the nodes.",
+        )
+    for name, problem in problems.items():
+        if problem and name not in lacking:
+            result: Result = "failed" if name == DEFAULT else "warning"
+            yield Check(f"type {name}", result, problem.message, problem.hint)
+
+
+def storage_class(cluster: Cluster, found: Objects) -> Check:
+    """Whether the class of data storage is there."""
+    name = "storage class"
+    by_name = {_name(one): one for one in found}
+    default = [
+        one
+        for one, thing in by_name.items()
+        if (thing["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true"
+    ]
+    told = f"The default class is {default[0]}." if default else "There is no default class."
+    wanted = cluster.storage_class
+    if not wanted:
+        return Check(name, "ok", f"Data storage is room on the node's own disk. {told}")
+    if wanted not in by_name:
+        remedy = f"Set storage_class to one of: {', '.join(sorted(by_name)) or 'none'}."
+        return Check(name, "failed", f"There is no storage class {wanted}.", remedy)
+    return Check(name, "ok", f"{wanted} is there. {told}")
+
+
+def claim(id_: str, name: str, found: Mapping[str, Any] | None) -> Check:
+    """Whether a volume that runs mount is there, and can be mounted by many."""
+    check = f"nas {id_}"
+    if found is None:
+        remedy = "Make it, or correct nas in the cluster file."
+        return Check(check, "failed", f"There is no volume claim {name}.", remedy)
+    phase = found.get("status", {}).get("phase", "")
+    if phase != "Bound":
+        return Check(
+            check,
+            "failed" if phase == "Lost" else "warning",
+            f"The volume claim {name} is {phase or 'new'}, not Bound.",
+            "See kubectl describe pvc; some classes bind only when the first pod mounts it.",
+        )
+    modes = found.get("spec", {}).get("accessModes") or []
+    if not _SHARED.intersection(modes):
+        return Check(
+            check,
+            "warning",
+            f"The volume claim {name} is {', '.join(modes)}: pods of one node at a time have it.",
+            "Use a volume that is ReadWriteMany where runs of several nodes mount it.",
+        )
+    return Check(check, "ok", f"{name} is bound.")
+
+
+def pull_secret(name: str, found: Mapping[str, Any] | None) -> Check:
+    """Whether a secret of a registry is there, and is one."""
+    check = f"pull secret {name}"
+    if found is None:
+        remedy = f"Make it: kubectl create secret docker-registry {name}."
+        return Check(check, "failed", "There is none.", remedy)
+    if found.get("type") != _PULL_SECRET:
+        remedy = "Make it anew with kubectl create secret docker-registry."
+        return Check(check, "failed", f"It is of type {found.get('type')}.", remedy)
+    return Check(check, "ok", "It is there.")
+
+
+def variables(cluster: Cluster, keys: Mapping[str, frozenset[str] | None]) -> Iterator[Check]:
+    """Whether pods get the variables that a run cannot do without.
+
+    Args:
+        cluster: Its configuration.
+        keys: The keys of what the configuration names, ``Secret/x`` and ``ConfigMap/x``; None
+            where there is none such. What may not be seen is left out.
+    """
+    for name in sorted(name for name, found in keys.items() if found is None):
+        kind, _, called = name.partition("/")
+        remedy = "Make it, or correct the cluster file."
+        yield Check("variables", "failed", f"There is no {kind} {called}.", remedy)
+    for variable, of in cluster.secret_env.items():
+        found = keys.get(f"Secret/{of.name}")
+        if found is not None and of.key not in found:
+            remedy = "Add the key, or correct secret_env in the cluster file."
+            message = f"{variable}: the Secret {of.name} has no key {of.key}."
+            yield Check("variables", "failed", message, remedy)
+    given = {*cluster.env, *cluster.secret_env}
+    unseen = False
+    for source in _sources(cluster):
+        unseen = unseen or source not in keys
+        given |= keys.get(source) or frozenset()
+    missing = [variable for variable in VARIABLES if variable not in given]
+    if missing and not unseen:
+        yield Check(
+            "variables",
+            "failed",
+            f"Pods of runs would have no {', '.join(missing)}.",
+            "Add it to what config_map or secret of the cluster file names.",
+        )
+    elif not missing:
+        yield Check("variables", "ok", f"Pods of runs have {', '.join(VARIABLES)}.")
+    else:
+        yield _hidden("variables")
+
+
+def _sources(cluster: Cluster) -> list[str]:
+    """Of what all keys become variables."""
+    named = {"ConfigMap": cluster.config_map, "Secret": cluster.secret}
+    return [f"{kind}/{name}" for kind, name in named.items() if name]
+
+
+def quota(found: Mapping[str, Any]) -> Check:
+    """What a quota of the namespace leaves."""
+    status = found.get("status", {})
+    hard = status.get("hard") or found.get("spec", {}).get("hard") or {}
+    used = status.get("used") or {}
+    told = ", ".join(f"{name} {used.get(name, '0')} of {most}" for name, most in hard.items())
+    full = [name for name, most in hard.items() if number(used.get(name, 0)) >= number(most)]
+    name = f"quota {_name(found)}"
+    if full:
+        remedy = "New runs wait until others have ended, or the quota is raised."
+        return Check(name, "warning", f"Used up: {', '.join(full)} ({told}).", remedy)
+    return Check(name, "ok", f"{told}.")
+
+
+def limit_range(found: Mapping[str, Any]) -> Check:
+    """What a LimitRange of the namespace allows."""
+    told = [
+        f"{one.get('type')} {bound} {resource} {amount}"
+        for one in found.get("spec", {}).get("limits") or []
+        for bound in ("min", "max")
+        for resource, amount in (one.get(bound) or {}).items()
+    ]
+    return Check(f"limits {_name(found)}", "ok", f"{', '.join(told) or 'Defaults only'}.")
+
+
+def _name(thing: Mapping[str, Any]) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_ready(node: Mapping[str, Any]) -> bool:
+    conditions = node.get("status", {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _has_gpu_labels(node: Mapping[str, Any]) -> bool:
+    labels = node["metadata"].get("labels") or {}
+    return any(
+        value != "false" and (key.startswith(f"{_GPU}gpu") or _PCI.fullmatch(key))
+        for key, value in labels.items()
+    )
+
+
+def _gpus(node: Mapping[str, Any]) -> dict[str, float]:
+    """The GPUs that a node has to give, whole ones and parts."""
+    allocatable = node.get("status", {}).get("allocatable") or {}
+    found = {name: number(amount) for name, amount in allocatable.items() if _GPU in name}
+    return {name: amount for name, amount in found.items() if amount}
+
+
+_Types = Mapping[str, InstanceType]
+
+
+def _look_at_namespace(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    yield namespace(cluster, api.namespace, api.read("Namespace", api.namespace))
+
+
+def _look_at_rights(api: Api, _: Cluster, __: _Types) -> Iterator[Check]:
+    for wanted in RIGHTS:
+        refused = [
+            verb
+            for verb in wanted.verbs
+            if not api.may(verb, wanted.resource, wanted.group, wanted.subresource)
+        ]
+        yield right(wanted, refused)
+
+
+def _look_at_nodes(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    yield from nodes(cluster, api.list("Node"))
+
+
+def _look_at_types(api: Api, cluster: Cluster, types: _Types) -> Iterator[Check]:
+    yield from instance_types(types, capacities.read(api, cluster, types))
+
+
+def _look_at_storage(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    yield storage_class(cluster, api.list("StorageClass"))
+
+
+def _look_at_claims(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    for id_, volume in cluster.nas.items():
+        if volume.claim:
+            yield claim(id_, volume.claim, api.read("PersistentVolumeClaim", volume.claim))
+
+
+def _look_at_pull_secrets(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    for name in cluster.image_pull_secrets:
+        yield pull_secret(name, api.read("Secret", name))
+
+
+def _look_at_account(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    wanted = cluster.service_account
+    if wanted and api.read("ServiceAccount", wanted) is None:
+        remedy = "Make it, or correct service_account in the cluster file."
+        yield Check("service account", "failed", f"There is no {wanted}.", remedy)
+
+
+def _look_at_variables(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    named = {*_sources(cluster), *(f"Secret/{of.name}" for of in cluster.secret_env.values())}
+    keys: dict[str, frozenset[str] | None] = {}
+    for name in sorted(named):
+        kind, _slash, called = name.partition("/")
+        try:
+            found = api.read(kind, called)
+        except ClusterError as error:
+            if error.code != "Forbidden":
+                raise
+        else:
+            keys[name] = None if found is None else frozenset(found.get("data") or ())
+    yield from variables(cluster, keys)
+
+
+def _look_at_quotas(api: Api, _: Cluster, __: _Types) -> Iterator[Check]:
+    yield from map(quota, api.list("ResourceQuota"))
+    yield from map(limit_range, api.list("LimitRange"))
+
+
+_SECTIONS: Mapping[str, Callable[[Api, Cluster, _Types], Iterator[Check]]] = {
+    "namespace": _look_at_namespace,
+    "rights": _look_at_rights,
+    "nodes": _look_at_nodes,
+    "instance types": _look_at_types,
+    "storage class": _look_at_storage,
+    "nas": _look_at_claims,
+    "pull secrets": _look_at_pull_secrets,
+    "service account": _look_at_account,
+    "variables": _look_at_variables,
+    "quotas": _look_at_quotas,
+}

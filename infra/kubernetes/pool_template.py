@@ -1,0 +1,52 @@
+"""The base job template of a cluster's pools: what a deployment or a run may set of its Job.
+
+How large a run's pods are, which image they have and what they mount is not here: that is in the
+run's own parameters, ``resources``. What all runs have in common is the cluster's configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TYPE = "modelyard-kubernetes"
+
+# Each becomes a field of the worker's job configuration of the same name.
+_VARIABLES: dict[str, dict[str, Any]] = {
+    "image": {
+        "title": "Image",
+        "description": "The container image of runs whose own parameters name none; without, "
+        "the cluster's.",
+        "type": "string",
+        "default": "",
+    },
+    "env": {
+        "title": "Environment variables",
+        "description": "Further variables of the run's pods. Nothing secret: a secret is a "
+        "Secret of the cluster, which its configuration names.",
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "default": {},
+    },
+    "priority_class": {
+        "title": "Priority class",
+        "description": "The priority class of the pods; without, the cluster's.",
+        "type": "string",
+        "default": "",
+    },
+}
+
+
+def template() -> dict[str, Any]:
+    """The template, as Prefect takes it."""
+    properties = {
+        **_VARIABLES,
+        "name": {"title": "Name", "type": "string"},
+        "command": {"title": "Command", "type": "string"},
+        "labels": {
+            "title": "Labels", "type": "object", "additionalProperties": {"type": "string"},
+        },
+    }  # fmt: skip
+    return {
+        "job_configuration": {name: f"{{{{ {name} }}}}" for name in properties},
+        "variables": {"type": "object", "properties": properties},
+    }

@@ -1,0 +1,343 @@
+"""The loop that keeps Prefect and the cluster of one mind about runs.
+
+Every few seconds it looks at the cluster, then at Prefect, asks ``reconciling.decide`` and acts.
+It tells what a run waits for, ends a run whose pod died with the reason and the container's last
+lines, ends what runs for nobody, and confirms that a run has stopped. Several processes may have
+the loop: one of them leads. Between looks it keeps only what pods were last seen as, so another
+one can lead from now on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import LogCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    LogFilter,
+    LogFilterFlowRunId,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
+
+from infra.kubernetes import labels, names, objects
+from infra.kubernetes.diagnosis import Diagnosis
+from infra.kubernetes.jobs import Found, Jobs, Key
+from infra.kubernetes.objects import Object
+from infra.kubernetes.reconciling import CREATE_FAILED, Case, Decision, Outcome, decide
+from infra.kubernetes.refusals import ClusterError
+
+INTERVAL_SECONDS = 3.0
+
+_ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
+_PAGE = 200
+_SORT = FlowRunSort.ID_DESC
+_KNOWN_PAGES = 5
+_LONGEST_LINE = 10_000
+_IN_MESSAGE = 10
+_INFO = 20
+
+_logger = get_logger("modelyard.reconciler")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the cluster and Prefect had at one time.
+
+    Attributes:
+        found: Attempts on the cluster by run; None if it did not answer.
+        runs: Runs by id; None for one that Prefect does not have.
+        events: The cluster's events, where they were asked for.
+    """
+
+    found: Mapping[Key, Found] | None
+    runs: Mapping[str, FlowRun | None]
+    events: tuple[Object, ...] = ()
+
+
+class Reconciler:
+    """The loop of some pools.
+
+    Attributes:
+        turned: ``time.monotonic()`` at the end of the last turn, whatever came of it.
+    """
+
+    def __init__(
+        self,
+        client: PrefectClient,
+        jobs: Jobs,
+        pools: Sequence[str],
+        *,
+        pending: timedelta,
+        lead: Callable[[], bool],
+    ) -> None:
+        """Prepare the loop.
+
+        Args:
+            client: Prefect's.
+            jobs: The cluster's Jobs.
+            pools: The pools whose runs are followed. Others are not ours to judge.
+            pending: How long a run's pods may take to start.
+            lead: Whether this process leads; asked at every turn and before every act.
+        """
+        self._client = client
+        self._jobs = jobs
+        self._pools = list(pools)
+        self._pending = pending
+        self._lead = lead
+        self._seen: dict[Key, Found] = {}
+        self._told: dict[str, str] = {}
+        self._going: frozenset[str] | None = None
+        self.turned = time.monotonic()
+
+    async def run(self) -> None:
+        """Turn for ever."""
+        while True:
+            try:
+                await self.turn()
+            except Exception:  # the edge of the loop: the next turn may do better
+                _logger.exception("Not reconciled this time")
+            self.turned = time.monotonic()
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    def executes(self, flow_run_id: str) -> bool | None:
+        """Whether the cluster had something going of a run; None if it was not looked at."""
+        return None if self._going is None else flow_run_id in self._going
+
+    async def turn(self) -> int:
+        """Look once and act; on how many runs something was done."""
+        if not self._lead():
+            self._seen.clear()
+            self._going = None
+            return 0
+        look = await self._look()
+        acted = 0
+        for run_id in look.runs:
+            case = self._case(run_id, look)
+            if case is None:
+                continue
+            try:
+                acted += await self._act(case, decide(case), look)
+            except ClusterError as error:
+                _logger.warning("Run %s is left for now: %s", run_id, error)
+            except Exception:  # one run's trouble is not the others'
+                _logger.exception("Run %s is left for now", run_id)
+        await self._forget(look)
+        return acted
+
+    async def _look(self) -> _Look:
+        found: Mapping[Key, Found] | None
+        try:
+            found = self._ours(await asyncio.to_thread(self._jobs.find))
+        except ClusterError as error:
+            _logger.warning("%s", error)
+            found = None
+        runs: dict[str, FlowRun | None] = {str(run.id): run for run in await self._active()}
+        if found is None:
+            return _Look(None, runs)
+        self._going = frozenset(one.flow_run_id for one in found.values() if one.going)
+        runs |= await self._read(self._going - runs.keys())
+        waiting = any(_may_wait(one) for one in found.values())
+        events = await asyncio.to_thread(self._jobs.events) if waiting else []
+        return _Look(found, runs, tuple(events))
+
+    def _ours(self, found: Mapping[Key, Found]) -> Mapping[Key, Found]:
+        """What is of our pools; the cluster may serve others that somebody else follows."""
+        pools = {names.cleaned(pool) for pool in self._pools}
+        return {
+            key: one.remembering(self._seen.get(key))
+            for key, one in found.items()
+            if any(objects.label(thing, names.POOL) in pools for thing in (*one.jobs, *one.pods))
+        }
+
+    async def _active(self) -> list[FlowRun]:
+        wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE)))
+        pools = WorkPoolFilter(name=WorkPoolFilterName(any_=self._pools))
+        runs: dict[UUID, FlowRun] = {}  # one can move from a page to the next meanwhile
+        offset = 0
+        while True:
+            page = await self._client.read_flow_runs(
+                flow_run_filter=wanted, work_pool_filter=pools,
+                sort=_SORT, limit=_PAGE, offset=offset,
+            )  # fmt: skip
+            runs |= {run.id: run for run in page}
+            offset += len(page)
+            if len(page) < _PAGE:
+                return list(runs.values())
+
+    async def _read(self, run_ids: Iterable[str]) -> dict[str, FlowRun | None]:
+        """Runs by id that are none of the active ones, but have something on the cluster."""
+        wanted = sorted(run_ids)
+        runs: dict[str, FlowRun | None] = dict.fromkeys(wanted)
+        for first in range(0, len(wanted), _PAGE):
+            ids = [UUID(run_id) for run_id in wanted[first : first + _PAGE]]
+            page = await self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)),
+                sort=_SORT,
+                limit=_PAGE,
+            )
+            runs |= {str(run.id): run for run in page}
+        return runs
+
+    def _case(self, run_id: str, look: _Look) -> Case | None:
+        run = look.runs[run_id]
+        if run is not None and run.state is None:
+            return None
+        now = datetime.now(UTC)
+        attempt = labels.attempt_of(run) if run else 0
+        of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
+        found = next((one for one in of_run if one.attempt == attempt), None)
+        if found is None and (before := self._seen.get((run_id, attempt))):
+            found = Found(run_id, attempt).remembering(before)
+        return Case(
+            flow_run_id=run_id,
+            state=run.state.type.value if run and run.state else None,
+            since=run.state.timestamp if run and run.state else now,
+            attempt=attempt,
+            now=now,
+            pending=self._pending,
+            found=found,
+            others=tuple(one for one in of_run if one.attempt != attempt),
+            events=look.events,
+            looked=look.found is not None,
+        )
+
+    async def _act(self, case: Case, decision: Decision, look: _Look) -> bool:
+        if case.found:
+            self._seen[case.found.key] = case.found
+        run = look.runs[case.flow_run_id]
+        if run and decision.waiting is not None:
+            await self._tell(run, decision.waiting)
+        if decision.becomes and run:
+            return await self._become(run, decision)
+        for one in decision.stop:
+            await self._stop(one)
+        return bool(decision.stop)
+
+    async def _stop(self, found: Found) -> None:
+        if self._lead():
+            await asyncio.to_thread(self._jobs.stop, found, datetime.now(UTC))
+
+    async def _tell(self, run: FlowRun, waiting: str) -> None:
+        if waiting:
+            self._told[str(run.id)] = waiting
+        if (run.labels or {}).get(labels.WAITING, "") != waiting:
+            await self._client.update_flow_run_labels(run.id, {labels.WAITING: waiting})
+
+    async def _become(self, run: FlowRun, decision: Decision) -> bool:
+        """Set a run's state, if another look says the same: it may have ended in between."""
+        run_id = str(run.id)
+        found = self._ours(await asyncio.to_thread(self._jobs.find, run_id))
+        events = await asyncio.to_thread(self._jobs.events) if decision.died else []
+        try:
+            now_it_is = await self._client.read_flow_run(run.id)
+        except ObjectNotFound:
+            return False
+        look = _Look(found, {run_id: now_it_is}, tuple(events))
+        case = self._case(run_id, look)
+        decision = decide(case) if case else Decision()
+        if decision.becomes is None or not self._lead():
+            return False
+        outcome = decision.becomes
+        if decision.died and case and case.found:
+            # Before the pods are taken away, and with them their logs.
+            lines = await self._keep_lines(now_it_is, case.found, decision.died)
+            outcome = _with_lines(outcome, lines)
+        for one in decision.stop:
+            await self._stop(one)
+        _logger.warning("Run %s becomes %s: %s", run_id, outcome.name, outcome.message)
+        await self._set(now_it_is, outcome)
+        return True
+
+    async def _set(self, run: FlowRun, outcome: Outcome) -> None:
+        state: State[Any] = State(
+            type=StateType(outcome.type), name=outcome.name, message=outcome.message
+        )
+        answer = await self._client.set_flow_run_state(run.id, state)
+        if answer.status != SetStateStatus.ACCEPT:
+            now_it_is = await self._client.read_flow_run(run.id)
+            if run.state and now_it_is.state and now_it_is.state.id == run.state.id:
+                await self._client.set_flow_run_state(run.id, state, force=True)
+
+    async def _keep_lines(self, run: FlowRun, found: Found, died: Diagnosis) -> list[str]:
+        """The container's last lines; those that the run's log does not have are written there."""
+        try:
+            lines = await asyncio.to_thread(
+                self._jobs.last_lines, found, pod=died.pod, container=died.container
+            )
+        except ClusterError as error:
+            _logger.warning("The last lines of run %s cannot be had: %s", run.id, error)
+            return []
+        known = await self._known(run.id)
+        new = [line for line in lines if line.strip() and not known & _forms(line)]
+        now = datetime.now(UTC)
+        await self._client.create_logs(
+            LogCreate(
+                name="modelyard.container",
+                level=_INFO,
+                message=line[:_LONGEST_LINE],
+                timestamp=now + timedelta(microseconds=number),  # they are shown in its order
+                flow_run_id=run.id,
+            )
+            for number, line in enumerate(new)
+        )
+        return lines
+
+    async def _known(self, run_id: UUID) -> set[str]:
+        """Lines that the run's log has, as far back as the container's last lines may go."""
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+        known: set[str] = set()
+        for page in range(_KNOWN_PAGES):
+            logs = await self._client.read_logs(
+                wanted, limit=_PAGE, offset=page * _PAGE, sort=LogSort.TIMESTAMP_DESC
+            )
+            known.update(line.strip() for log in logs for line in log.message.splitlines())
+            if len(logs) < _PAGE:
+                break
+        return known
+
+    async def _forget(self, look: _Look) -> None:
+        """Keep nothing of runs that are over; nobody waits for anything there."""
+        if look.found is not None:
+            self._seen = {key: one for key, one in self._seen.items() if key[0] in look.runs}
+        for run_id in self._told.keys() - look.runs.keys():
+            del self._told[run_id]
+            try:
+                await self._client.update_flow_run_labels(UUID(run_id), {labels.WAITING: ""})
+            except ObjectNotFound:
+                _logger.debug("Run %s was deleted", run_id)
+
+
+def _may_wait(found: Found) -> bool:
+    """Whether not all of an attempt's pods have started, so that events say why."""
+    job = found.job
+    if job is None or not found.going:
+        return False
+    return sum(map(objects.started, found.own_pods)) < objects.nodes_of(job)
+
+
+def _forms(line: str) -> set[str]:
+    """A line as it is, and what Prefect's console log has made a line of."""
+    return {line.strip(), line.partition(" - ")[2].strip()} - {""}
+
+
+def _with_lines(outcome: Outcome, lines: Sequence[str]) -> Outcome:
+    """A run that never began has nowhere else to tell what its container wrote."""
+    if outcome.name != CREATE_FAILED or not lines:
+        return outcome
+    return replace(outcome, message="\n".join([outcome.message, *lines[-_IN_MESSAGE:]]))

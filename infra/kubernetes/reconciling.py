@@ -1,0 +1,222 @@
+"""What is to be done about a run, given what Prefect and the cluster say of it.
+
+:func:`decide` is pure: the loop in ``reconciler.py`` looks, asks it, and acts. It looks at the
+cluster first and at Prefect afterwards, so that a Job that was seen belongs to a run that had
+been Pending before it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from infra.kubernetes import diagnosis, objects
+from infra.kubernetes.diagnosis import Diagnosis
+from infra.kubernetes.jobs import Found
+from infra.kubernetes.objects import Object
+
+CREATE_FAILED = "CreateFailed"
+TIMED_OUT = "TimedOut"
+SILENT = "The cluster does not answer."
+
+# A worker that has a run, and has made no Job of it in this time, is dead.
+SUBMITTING = timedelta(seconds=60)
+# A request to stop meets a worker that is just making the Job.
+STARTING = timedelta(seconds=10)
+# The engine's last word may still be on its way to Prefect when its pod has ended.
+SETTLING = timedelta(seconds=10)
+# The pod of a run that has ended tidies up and ends by itself.
+ENDING = timedelta(seconds=30)
+
+_LONGEST_WAITING = 500
+_RESUMED = {diagnosis.EVICTED, diagnosis.NODE_LOST, diagnosis.GONE, diagnosis.TIMEOUT}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run as Prefect has it, and its attempts as the cluster has them.
+
+    Attributes:
+        flow_run_id: The run.
+        state: The type of its state in Prefect; None if Prefect has no such run.
+        since: Since when.
+        attempt: The number of its newest attempt; 0 before the first.
+        found: What the cluster has of that attempt.
+        others: What it has of other attempts.
+        events: The cluster's events, where they were asked for.
+        now: The present time.
+        pending: How long its pods may take to start.
+        looked: Whether the cluster answered. If not, nothing is known of what it has.
+    """
+
+    flow_run_id: str
+    state: str | None
+    since: datetime
+    attempt: int
+    now: datetime
+    pending: timedelta
+    found: Found | None = None
+    others: tuple[Found, ...] = ()
+    events: tuple[Object, ...] = ()
+    looked: bool = True
+
+    @property
+    def age(self) -> timedelta:
+        """For how long it has been in its state."""
+        return self.now - self.since
+
+    @property
+    def going(self) -> bool:
+        """Whether the newest attempt has anything that runs."""
+        return self.found is not None and self.found.going
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The state that a run gets: its type and name in Prefect, and a message."""
+
+    type: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done about a run.
+
+    Attributes:
+        stop: Attempts to end.
+        becomes: The state that it gets, if another than it has.
+        waiting: What it is said to wait for; "" for nothing, None to leave that as it is.
+        died: What it died of; its container's last lines are kept.
+    """
+
+    stop: tuple[Found, ...] = ()
+    becomes: Outcome | None = None
+    waiting: str | None = None
+    died: Diagnosis | None = None
+
+
+def decide(case: Case) -> Decision:
+    """What is to be done about a run; nothing, where all is as it should be."""
+    if not case.looked:
+        return Decision(waiting=SILENT) if case.state == "PENDING" else Decision()
+    decision = _RULES.get(case.state or "", _over)(case)
+    stale = tuple(one for one in case.others if one.going)
+    return replace(decision, stop=(*stale, *decision.stop))
+
+
+def _over(case: Case) -> Decision:
+    """The run has ended, or was deleted: nothing of it goes on."""
+    found = case.found
+    if found is None or not found.going:
+        return Decision()
+    asked = any(map(objects.is_deleted, (*found.jobs, *found.pods)))
+    if asked or case.state in {None, "CANCELLED"} or case.age > ENDING:
+        return Decision(stop=(found,))
+    return Decision()
+
+
+def _scheduled(case: Case) -> Decision:
+    """No worker has it, so nobody waits for what an earlier try has made."""
+    return Decision(stop=(case.found,)) if case.found and case.going else Decision()
+
+
+def _pending(case: Case) -> Decision:
+    found = case.found
+    if found is None or found.job is None:
+        if found and found.going:
+            return Decision(stop=(found,))
+        if case.age > SUBMITTING:
+            again = "Its worker died before it began; it is queued again."
+            return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
+        return Decision()
+    dead = diagnosis.died(found.job, found.own_pods, case.events, now=case.now, ran=False)
+    if dead:
+        return _dead(case, found, dead, _not_created) if _settled(case, dead) else Decision()
+    waits = diagnosis.waits(found.job, found.own_pods, case.events, case.now)
+    if waits is None:
+        # It runs, and Prefect has not heard of it: the imports of a flow take their time.
+        waits = Diagnosis("", "Its container runs, and has not begun the run yet.")
+        patience = 2 * case.pending
+    else:
+        patience = case.pending
+    return _waiting(case, found, waits, patience, _not_created)
+
+
+def _running(case: Case) -> Decision:
+    found = case.found
+    if found is None or found.job is None:
+        if found and found.going:
+            return Decision(stop=(found,))
+        if case.attempt == 0 or case.age <= SETTLING:
+            return Decision()  # without an attempt it was not ours to start
+        told = diagnosis.died(None, found.own_pods, now=case.now) if found else None
+        gone = told or diagnosis.made(diagnosis.GONE, "Its Job is gone: somebody deleted it")
+        return Decision(becomes=_crashed(case, gone), waiting="", died=gone)
+    dead = diagnosis.died(found.job, found.own_pods, case.events, now=case.now)
+    if dead:
+        return _dead(case, found, dead, _crashed) if _settled(case, dead) else Decision()
+    waits = diagnosis.waits(found.job, found.own_pods, case.events, case.now)
+    if waits is None:
+        return Decision(waiting="")
+    return _waiting(case, found, waits, case.pending, _crashed)
+
+
+def _cancelling(case: Case) -> Decision:
+    """It is Stopped when nothing of it goes on any more, and not before."""
+    if case.going or any(one.going for one in case.others):
+        return Decision(stop=(case.found,) if case.found and case.going else ())
+    if case.found is None and case.age <= STARTING:
+        return Decision()
+    return Decision(becomes=Outcome("CANCELLED", "Cancelled", "Stopped."), waiting="")
+
+
+_RULES: Mapping[str, Callable[[Case], Decision]] = {
+    "SCHEDULED": _scheduled,
+    "PENDING": _pending,
+    "RUNNING": _running,
+    "PAUSED": _running,
+    "CANCELLING": _cancelling,
+}
+
+
+def _settled(case: Case, dead: Diagnosis) -> bool:
+    # A pod that is gone before the end of its grace tells a time that is yet to come.
+    return dead.at is None or abs(case.now - dead.at) > SETTLING
+
+
+def _dead(
+    case: Case, found: Found, dead: Diagnosis, told: Callable[[Case, Diagnosis], Outcome]
+) -> Decision:
+    stop = (found,) if found.going else ()
+    return Decision(stop=stop, becomes=told(case, dead), waiting="", died=dead)
+
+
+def _waiting(
+    case: Case,
+    found: Found,
+    waits: Diagnosis,
+    patience: timedelta,
+    told: Callable[[Case, Diagnosis], Outcome],
+) -> Decision:
+    job = found.job or {}
+    made = objects.time_of(objects.metadata_of(job).get("creationTimestamp")) or case.since
+    if case.now - made <= patience:
+        return Decision(waiting=str(waits)[:_LONGEST_WAITING])
+    minutes = round(patience.total_seconds() / 60, 1)
+    dead = diagnosis.gives_up(waits, minutes, nodes=objects.nodes_of(job))
+    return _dead(case, found, dead, told)
+
+
+def _not_created(_: Case, dead: Diagnosis) -> Outcome:
+    return Outcome("FAILED", CREATE_FAILED, str(dead))
+
+
+def _crashed(case: Case, dead: Diagnosis) -> Outcome:
+    """The end of a run that had begun. The state's name is the category, which people see."""
+    command = f" modelyard runs retry {case.flow_run_id}" if dead.category in _RESUMED else ""
+    if dead.category == diagnosis.TIMEOUT:
+        return Outcome("FAILED", TIMED_OUT, f"{dead}{command}")
+    return Outcome("CRASHED", dead.category, f"{dead}{command}")

@@ -1,0 +1,231 @@
+"""Requests to a Kubernetes API server: bounded in time, and repeated where that helps."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from infra.kubernetes import access as accesses
+from infra.kubernetes.access import Access
+from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.refusals import Asked, ClusterError, refusal, unreachable, untrusted
+
+Query = Mapping[str, str | int | None]
+_Fits = Callable[[bytes], bool]
+
+_LEAST = 1.0  # second of silence, which an attempt that is made at all may last
+
+# Told by TLS too, but no fault of certificates: the server dies in the middle of a handshake.
+_BROKEN_OFF = ("EOF", "timed out", "reset by peer")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an API server is given, in seconds but for ``attempts``.
+
+    Attributes:
+        attempts: How often a request is made at most.
+        seconds: After which no further attempt begins.
+        connect_seconds: For a connection.
+        silent_seconds: How long the server may be silent within a request.
+        first_wait: Before the second attempt; doubled before each further one.
+        longest_wait: Between two attempts, also where the server's ``Retry-After`` is longer.
+    """
+
+    attempts: int = 6
+    seconds: float = 20.0
+    connect_seconds: float = 5.0
+    silent_seconds: float = 15.0
+    first_wait: float = 0.25
+    longest_wait: float = 10.0
+
+    def wait(self, attempt: int, retry_after: float) -> float:
+        """How long to wait after the ``attempt``-th attempt; spread, so that callers part ways."""
+        doubled = min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1))
+        return max(doubled * random.uniform(0.5, 1.0), min(retry_after, self.longest_wait))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; values of the query that are None or "" are left out."""
+
+    asked: Asked
+    method: str
+    path: str
+    query: Query | None = None
+    body: Mapping[str, Any] | None = None
+    content_type: str = "application/json"
+
+    def target(self) -> str:
+        """The path with its query."""
+        given = {
+            name: value for name, value in (self.query or {}).items() if value not in (None, "")
+        }
+        return f"{self.path}?{urlencode(given)}" if given else self.path
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+    retry_after: float
+
+
+class Transport:
+    """The way to one API server. Safe in threads."""
+
+    def __init__(self, cluster: Cluster, patience: Patience) -> None:
+        self._cluster = cluster
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._access = accesses.connect(cluster)
+
+    @property
+    def access(self) -> Access:
+        """The server's address and credentials, as they are now."""
+        return self._access
+
+    def json(self, request: Request) -> dict[str, Any]:
+        """The object that the server answers."""
+        found: dict[str, Any] = json.loads(self._answer(request, self._patience, _is_object))
+        return found
+
+    def text(self, request: Request, patience: Patience | None = None) -> str:
+        """The text that the server answers."""
+        body = self._answer(request, patience or self._patience, lambda _: True)
+        return body.decode(errors="replace")
+
+    @contextmanager
+    def stream(self, request: Request, silent_seconds: float) -> Iterator[Iterator[bytes]]:
+        """The parts of an answer as they come; asked for once."""
+        access = self._access
+        timeout = urllib3.Timeout(connect=self._patience.connect_seconds, read=silent_seconds)
+        with self._told(request.asked, access):
+            response = self._send(access, request, timeout, whole=False)
+            try:
+                if response.status >= 300:
+                    raise refusal(request.asked, response.status, response.read())
+                yield response.stream(2**16)
+            finally:
+                response.close()
+
+    def _answer(self, request: Request, patience: Patience, fits: _Fits) -> bytes:
+        """The body of a good answer, after as many attempts as it takes and may take."""
+        ends = time.monotonic() + patience.seconds
+        renewed = False
+        attempt = 0
+        while True:
+            attempt += 1
+            access = self._access
+            answer = None
+            try:
+                left = max(_LEAST, ends - time.monotonic())
+                answer = self._once(access, request, patience, min(patience.silent_seconds, left))
+                problem = _problem(request.asked, access, answer, fits)
+            except ClusterError as error:
+                problem = error
+            if problem is None and answer is not None:
+                return answer.body
+            assert problem is not None
+            if problem.code in ("Unauthorized", "CertificateInvalid") and not renewed:
+                # Tokens and certificates are replaced while this process goes on.
+                renewed = True
+                self._renew(access)
+                continue
+            wait = patience.wait(attempt, answer.retry_after if answer else 0.0)
+            late = time.monotonic() + wait >= ends
+            if not problem.transient or attempt >= patience.attempts or late:
+                raise problem
+            time.sleep(wait)
+
+    def _renew(self, used: Access) -> None:
+        with self._lock:
+            if self._access is used:
+                self._access = accesses.connect(self._cluster)
+
+    def _once(
+        self, access: Access, request: Request, patience: Patience, silent_seconds: float
+    ) -> _Answer:
+        timeout = urllib3.Timeout(connect=patience.connect_seconds, read=silent_seconds)
+        with self._told(request.asked, access):
+            response = self._send(access, request, timeout, whole=True)
+            return _Answer(response.status, response.data, _seconds(response))
+
+    @staticmethod
+    def _send(
+        access: Access, request: Request, timeout: urllib3.Timeout, *, whole: bool
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"accept": "application/json, */*", "user-agent": "modelyard"}
+        body = None
+        if request.body is not None:
+            headers["content-type"] = request.content_type
+            body = json.dumps(request.body).encode()
+        return access.pool.request(
+            request.method,
+            access.server + request.target(),
+            body=body,
+            headers={**headers, **access.headers()},
+            timeout=timeout,
+            retries=False,
+            redirect=False,
+            preload_content=whole,
+        )
+
+    @staticmethod
+    @contextmanager
+    def _told(asked: Asked, access: Access) -> Iterator[None]:
+        """Tell failures of the connection in words of ours."""
+        try:
+            yield
+        except SSLError as error:
+            reason = str(error)
+            if any(word in reason for word in _BROKEN_OFF):
+                raise unreachable(asked, access.server, "it broke off") from None
+            raise untrusted(asked, access.server, reason) from None
+        except HTTPError as error:
+            raise unreachable(asked, access.server, _why(error)) from None
+
+
+def _why(error: HTTPError) -> str:
+    if isinstance(error, NewConnectionError):  # such as: no such host, connection refused
+        return str(error).rpartition("] ")[2] or "no connection"
+    if isinstance(error, ConnectTimeoutError):
+        return "no connection in time"
+    return "it fell silent" if isinstance(error, ReadTimeoutError) else "it broke off"
+
+
+def _problem(asked: Asked, access: Access, answer: _Answer, fits: _Fits) -> ClusterError | None:
+    if answer.status >= 300:
+        return refusal(asked, answer.status, answer.body)
+    if not fits(answer.body):
+        return unreachable(asked, access.server, "what answers there is no Kubernetes API server")
+    return None
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
+
+
+def _seconds(response: urllib3.BaseHTTPResponse) -> float:
+    """What the server says of when to come again; it may also be a date, which is not heeded."""
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isdigit() else 0.0

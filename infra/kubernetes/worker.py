@@ -1,0 +1,191 @@
+"""The Prefect worker of a cluster's pools, of the type ``modelyard-kubernetes``.
+
+It makes the Job of a run and is done: the reconciler follows the run from there, and goes on
+where a worker was started anew. It is a worker of Prefect's own base class. The one of
+``prefect_kubernetes`` would cost every process a second and 88 MB for its client, and would watch
+what the reconciler watches, with rules of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio.abc
+from prefect.client.schemas.objects import Flow, FlowRun, State, StateType
+from prefect.states import Failed, Scheduled
+from prefect.types import KeyValueLabels
+from prefect.workers.base import (
+    BaseJobConfiguration,
+    BaseVariables,
+    BaseWorker,
+    BaseWorkerResult,
+)
+from pydantic import Field
+
+from infra.errors import ModelyardError
+from infra.kubernetes import labels
+from infra.kubernetes.jobs import Jobs
+from infra.kubernetes.reconciling import CREATE_FAILED
+from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.wanted import Placement, Wanted
+
+TYPE = "modelyard-kubernetes"
+
+_FIRST_WAIT = 5.0
+_LONGEST_WAIT = 60.0
+
+# A flow's name and a run of it, to what the run asks of the cluster; it refuses what the cluster
+# can never give.
+Place = Callable[[str, FlowRun], Placement]
+
+
+class Variables(BaseVariables):
+    """What a pool or a deployment may set for its runs."""
+
+    image: str = Field(
+        "",
+        description="The container image of runs that name none; empty for the cluster's.",
+    )
+
+
+class Configuration(BaseJobConfiguration):
+    """How one run is started. Of Prefect's fields only the environment is used."""
+
+    image: str = ""
+
+    def prepare_for_flow_run(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> None:
+        """Take what is known of the run.
+
+        The worker's own Prefect settings, with their secrets, do not go into the manifest: a
+        pod has its settings from the cluster's config map and secret.
+        """
+        env = {name: value for name, value in self.env.items() if value is not None}
+        super().prepare_for_flow_run(flow_run, *args, **kwargs)
+        self.env = {**env}
+
+
+class Result(BaseWorkerResult):
+    """That a run was started, queued again or refused: the worker is done with it."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What the workers of all pools work with.
+
+    Attributes:
+        jobs: The cluster's Jobs.
+        place: What a run asks of the cluster.
+    """
+
+    jobs: Jobs
+    place: Place
+
+
+class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
+    """The worker of one pool."""
+
+    type = TYPE
+    job_configuration = Configuration
+    job_configuration_variables = Variables
+    _description = "Runs flows as Jobs of a Kubernetes cluster, sized by their own resources."
+
+    def __init__(self, work_pool_name: str, *, means: Means, **more: Any) -> None:
+        """Make the worker of a pool that is there.
+
+        Args:
+            work_pool_name: The pool.
+            means: What it works with.
+            more: What Prefect's worker takes beside that.
+        """
+        super().__init__(work_pool_name, create_pool_if_not_found=False, **more)
+        self._means = means
+        self._tries: dict[str, int] = {}
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: Configuration,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
+    ) -> Result:
+        """Start a run that Prefect has granted this worker, and return at once.
+
+        A run that the cluster refuses ends Failed with the reason and is not tried again. While
+        the cluster does not answer, a run goes back into the queue.
+        """
+        # Until here the run may have been changed, and its labels are not told by the queue.
+        now = await self.client.read_flow_run(flow_run.id)
+        attempt = labels.attempt_of(now) + 1
+        told: KeyValueLabels = {labels.ATTEMPT: str(attempt), labels.WAITING: ""}
+        await self.client.update_flow_run_labels(now.id, told)
+        flow = await self.client.read_flow(now.flow_id)
+        name = ""
+        try:
+            name = await asyncio.to_thread(self._start, now, flow, attempt, configuration)
+            self._tries.pop(str(now.id), None)
+        except ModelyardError as error:
+            if isinstance(error, _LaterError) or getattr(error, "transient", False):
+                await self._queue_again(now, error)
+            else:
+                await self._end(now, Failed(name=CREATE_FAILED, message=f"{error.code}: {error}"))
+        if task_status:
+            task_status.started(name)
+        return Result(identifier=name, status_code=0)
+
+    def _start(self, run: FlowRun, flow: Flow, attempt: int, configuration: Configuration) -> str:
+        placement = self._means.place(flow.name, run)
+        self._end_others(str(run.id), attempt)
+        known = run.labels or {}
+        wanted = Wanted(
+            flow_run_id=str(run.id),
+            attempt=attempt,
+            pool=self._work_pool_name,
+            flow=flow.name,
+            run_name=run.name,
+            experiment=str(run.parameters.get("experiment") or ""),
+            schedule=str(known.get("modelyard.schedule") or ""),
+            slot=str(known.get("modelyard.slot") or ""),
+            placement=_with_image(placement, configuration.image),
+            env={name: value for name, value in configuration.env.items() if value is not None},
+        )
+        return self._means.jobs.start(wanted)
+
+    def _end_others(self, flow_run_id: str, attempt: int) -> None:
+        """See that no earlier attempt goes on, say on a node that was thought lost.
+
+        Raises:
+            _LaterError: If one does; it is being ended.
+        """
+        others = self._means.jobs.others(flow_run_id, attempt)
+        for one in others:
+            self._means.jobs.stop(one, datetime.now(UTC))
+        if others:
+            raise _LaterError("Its earlier attempt is still being ended.")
+
+    async def _queue_again(self, run: FlowRun, error: ModelyardError) -> None:
+        tries = self._tries.get(str(run.id), 0)
+        self._tries[str(run.id)] = tries + 1
+        seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries)
+        at = datetime.now(UTC) + timedelta(seconds=seconds)
+        await self._end(run, Scheduled(scheduled_time=at, message=f"{error}"))
+        await self.client.update_flow_run_labels(run.id, {labels.WAITING: str(error)})
+
+    async def _end(self, run: FlowRun, state: State[Any]) -> None:
+        """Set the state of a run that was not started; somebody may have stopped it meanwhile."""
+        now = await self.client.read_flow_run(run.id)
+        if now.state and now.state.type == StateType.PENDING:
+            self.get_flow_run_logger(run).info("%s", state.message)
+            await self.client.set_flow_run_state(run.id, state, force=True)
+
+
+class _LaterError(ClusterError):
+    """It can be done a little later."""
+
+    code = "Later"
+
+
+def _with_image(placement: Placement, image: str) -> Placement:
+    return placement if placement.image or not image else replace(placement, image=image)

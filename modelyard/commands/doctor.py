@@ -1,0 +1,94 @@
+"""``modelyard doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from infra import connection, home, instance_types, settings
+from infra.errors import ModelyardError
+from infra.kubernetes import cluster as clusters
+from infra.kubernetes import doctor as doctors
+from infra.kubernetes import pool_template
+from infra.kubernetes.doctor import Check
+from infra.stack import client as stack
+from modelyard import output
+from modelyard.output import Json, console
+
+if TYPE_CHECKING:
+    from infra.work_pools import Seen
+
+app = typer.Typer(add_completion=False)
+
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check a cluster that runs shall go to; exit status 1 if a check failed."""
+    given = settings.load()
+    types = instance_types.table(given)
+    checks = [*doctors.examine(clusters.load(given), types), *_pools()]
+    if json:
+        output.as_json([asdict(check) for check in checks])
+    else:
+        _show(checks)
+    if any(check.result == "failed" for check in checks):
+        raise typer.Exit(1)
+
+
+def _pools() -> list[Check]:
+    """Whether the work pools are a cluster's; only where there is a Prefect to ask."""
+    if connection.from_environment() is None and stack.status(home.current()) is None:
+        return [
+            Check(
+                "pools",
+                "warning",
+                "Not looked at: no Prefect is known here.",
+                "Set PREFECT_API_URL, MLFLOW_TRACKING_URI and MODELYARD_DATABASE_URL to those of "
+                "the cluster.",
+            )
+        ]
+    # Prefect takes seconds, and is not needed above.
+    from flows.lifecycle import connected  # noqa: PLC0415
+    from infra import work_pools  # noqa: PLC0415
+
+    try:
+        with connected():
+            return [pool(seen) for seen in asyncio.run(work_pools.look())]
+    except ModelyardError as error:
+        return [Check("pools", "warning", f"Not looked at: {error.message}", error.hint)]
+
+
+def pool(seen: Seen) -> Check:
+    """Whether runs of a pool go to a cluster, and a worker takes them."""
+    name = f"pool {seen.name}"
+    deploy = "Register it: modelyard deploy --pools kubernetes."
+    if not seen.type:
+        return Check(name, "failed", "There is none.", deploy)
+    if seen.type != pool_template.TYPE:
+        return Check(name, "failed", f"Its type is {seen.type}: its runs stay here.", deploy)
+    if seen.paused:
+        remedy = f"Resume it: prefect work-pool resume {seen.name}."
+        return Check(name, "warning", "It is paused: its runs wait.", remedy)
+    if not seen.workers:
+        remedy = f"Start one: python -m modelyard.kubernetes_worker {seen.name}."
+        return Check(name, "failed", "No worker has been heard lately.", remedy)
+    return Check(name, "ok", f"Workers that have been heard lately: {seen.workers}.")
+
+
+def _show(checks: Sequence[Check]) -> None:
+    """A line for each check, with its remedy below."""
+    table = Table("check", "", "what was seen", box=None, header_style="bold")
+    for check in checks:
+        told = Text(check.message, overflow="fold")
+        if check.remedy:
+            told.append(f"\n{check.remedy}", style="dim")
+        table.add_row(Text(check.name), Text(check.result, style=_STYLES[check.result]), told)
+    console.print(table, soft_wrap=False)

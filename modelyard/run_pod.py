@@ -1,0 +1,102 @@
+"""What a run's pod starts: ``python -P -m modelyard.run_pod``.
+
+It sees whether this pod is the one that is to execute the run now, and then becomes Prefect's
+engine for it, in this process; on a node that is not the first of several it becomes
+``tasks.node``. What it is told by the environment is in ``infra/kubernetes/manifests.py``.
+
+Prefect asks for the run and its flow alone: all that takes long to import is imported by the
+engine in any case.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402 (the handler of signals comes before the imports that take long)
+import os
+import runpy
+import signal
+import sys
+import warnings
+from typing import NoReturn
+from uuid import UUID
+
+_TERMINATED = 128 + int(signal.SIGTERM)
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+if __name__ == "__main__":
+    # The first process of a container is deaf to signals that it has no handler for, and the
+    # imports below take seconds.
+    signal.signal(signal.SIGTERM, _end)
+
+from prefect._internal import control_listener
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from infra.kubernetes.labels import attempt_of
+from registry import run_attempts
+
+_FIRST = "0"
+_ENGINE = "prefect.engine"
+_NODE = "tasks.node"
+
+
+def refusal(run: FlowRun, attempt: int, *, first: bool) -> str:
+    """Why this pod is not to execute the run; empty if it is, as far as Prefect knows.
+
+    Args:
+        run: The run as Prefect has it.
+        attempt: The attempt that the pod was made for.
+        first: Whether the pod is the run's first node. Others may come when the run has begun.
+    """
+    expected = {StateType.PENDING} if first else {StateType.PENDING, StateType.RUNNING}
+    if attempt_of(run) != attempt:
+        return f"The run's attempt is number {attempt_of(run)}, and this is of number {attempt}."
+    if run.state is None or run.state.type not in expected:
+        return f"The run does not wait for a pod: it is {run.state.name if run.state else 'new'}."
+    return ""
+
+
+def main() -> int:
+    """Execute the run that the environment names, or leave it alone; the exit status."""
+    run_id = os.environ["PREFECT__FLOW_RUN_ID"]
+    attempt = int(os.environ["MODELYARD_ATTEMPT"])
+    first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST
+    with get_client(sync_client=True) as client:
+        refused = refusal(client.read_flow_run(UUID(run_id)), attempt, first=first)
+    holder = os.environ["MODELYARD_POD_UID"]
+    if not refused and first and not run_attempts.claim(run_id, attempt, holder):
+        refused = f"Another pod executes attempt {attempt} of the run, or a newer one."
+    if refused:
+        print(f"Nothing is run. {refused}", flush=True)
+        return 0
+    return _become_engine(run_id) if first else _become(_NODE, [])
+
+
+def _become_engine(run_id: str) -> int:
+    """Be Prefect's engine until the run ends or the pod is deleted.
+
+    A deleted pod gets SIGTERM, on which the engine would call the run Crashed. What becomes of
+    the run is the reconciler's to say, which knows why the pod was deleted. So the engine is told
+    what Prefect's own supervisor of a pod tells it: to give the run up without a word.
+    """
+    control_listener._set_intent("relinquish")
+    status = _become(_ENGINE, [run_id])
+    # The engine takes the intent back when it has acted on it, and ends with status 0.
+    return status if control_listener.get_intent() else _TERMINATED
+
+
+def _become(module: str, arguments: list[str]) -> int:
+    sys.argv = [module, *arguments]
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What is carried for a job: what it finds, where it writes, and where that goes.
+
+A job's paths mean the same in its container as here. All of them lie in one volume, of which the
+container has a part mounted for each of the plan's ``tops``; the containers that stage see the
+volume whole, each top as a numbered entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from pipelines.launchers.base import Job
+
+FILE = "plan.json"
+_MOST_TOPS = 24
+_LEAST_PARTS = 3  # the root, and two folders: /home itself is nobody's to cover
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is carried for a job. Paths are absolute, and those of the job's command line.
+
+    Attributes:
+        tops: What is mounted, none below another one.
+        folders: Folders that the job may write to.
+        fetched: What it finds: paths with the URIs that they are fetched from.
+        sent: What is sent when it has ended well: paths with the URIs that they go to.
+        apart: Paths below those that are not sent with them.
+    """
+
+    tops: tuple[str, ...]
+    folders: tuple[str, ...]
+    fetched: tuple[tuple[str, str], ...] = ()
+    sent: tuple[tuple[str, str], ...] = ()
+    apart: tuple[str, ...] = ()
+
+    def place(self, path: str, volume: Path) -> Path:
+        """Where a path of the job is in the volume."""
+        for number, top in enumerate(self.tops):
+            if PurePosixPath(path).is_relative_to(top):
+                return volume / str(number) / PurePosixPath(path).relative_to(top)
+        raise ValueError(f"{path} is not in the plan")
+
+    def text(self) -> str:
+        """The plan as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Plan:
+        """The plan that :meth:`text` has written."""
+        found = json.loads(text)
+        return cls(
+            tuple(found["tops"]),
+            tuple(found["folders"]),
+            tuple((path, uri) for path, uri in found["fetched"]),
+            tuple((path, uri) for path, uri in found["sent"]),
+            tuple(found["apart"]),
+        )
+
+
+def plan(job: Job, uploaded: Mapping[Path, str], base: str) -> Plan:
+    """The plan of a job.
+
+    Args:
+        job: The job.
+        uploaded: Where inputs of this machine have been sent: their URIs by their paths.
+        base: The URI below which everything is that is the job's alone.
+    """
+    folders = list(dict.fromkeys([job.folder, *(path.parent for path in job.outputs), *job.sent]))
+    fetched = {**uploaded, **job.fetched}
+    return Plan(
+        tops=tops([*folders, *fetched]),
+        folders=tuple(map(str, folders)),
+        # What is above comes first: a folder that is fetched must not be there yet.
+        fetched=tuple((str(path), fetched[path]) for path in sorted(fetched)),
+        sent=(
+            *((str(path), uri) for path, uri in job.sent.items()),
+            *((str(path), f"{base}/out/{number}") for number, path in enumerate(returned(job))),
+        ),
+        apart=tuple(map(str, job.outputs)) if job.sent else (),
+    )
+
+
+def returned(job: Job) -> tuple[Path, ...]:
+    """What comes back to this machine: the job's folder, and what it writes elsewhere."""
+    outputs = (path for path in job.outputs if not path.is_relative_to(job.folder))
+    return (job.folder, *dict.fromkeys(outputs))
+
+
+def tops(paths: Iterable[Path]) -> tuple[str, ...]:
+    """The paths above all of ``paths``; the folders above them where these would be very many."""
+    found = _tops(paths)
+    while len(found) > _MOST_TOPS:
+        deepest = max(len(path.parts) for path in found)
+        if deepest <= _LEAST_PARTS:
+            break
+        found = _tops(path.parent if len(path.parts) == deepest else path for path in found)
+    return tuple(map(str, found))
+
+
+def _tops(paths: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(top) for top in found):
+            found.append(path)
+    return found

@@ -1,0 +1,297 @@
+"""The Job of a component: plain data, made of nothing but its arguments.
+
+Its pod has three containers, one after the other. ``stage-in`` brings what the component reads,
+``component`` is the component's own image with nothing of ours in it, and ``stage-out`` sends what
+it has written. The first two are init containers: one that fails is the end of the pod, and what
+it ended with is told. Only those that stage have credentials of the storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from infra.errors import BadInputError
+from infra.kubernetes import names, pods
+from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.pods import Plain
+from infra.kubernetes.refusals import ClusterError
+from pipelines.launchers.base import Job
+from pipelines.launchers.cluster.plan import Plan
+from pipelines.launchers.cluster.stage import VOLUME
+
+STAGE_IN, COMPONENT, STAGE_OUT = "stage-in", "component", "stage-out"
+JOB = "modelyard/job"
+TASK = "modelyard/task"
+TOKEN = "modelyard/token"  # noqa: S105 (what tells one try from another; no secret)
+
+_MODULE = "pipelines.launchers.cluster.stage"
+_STAGE = "modelyard-stage"
+_STAGE_CPU = 0.1
+_STAGE_MEMORY = 2**30
+_NVIDIA = "nvidia.com/gpu"
+_NAS = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a Job is called, and whose it is.
+
+    Attributes:
+        name: The Job's name.
+        token: Tells one try of the task from another.
+        labels: Labels of the Job and its pod.
+        owner: The Job with which it goes; None if there is none.
+    """
+
+    name: str
+    token: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    owner: Mapping[str, Any] | None = None
+
+
+def build(job: Job, cluster: Cluster, named: Named, plan: Plan, base: str) -> Plain:
+    """The Job of a component.
+
+    Args:
+        job: What is to be run.
+        cluster: What all pods have in common.
+        named: What the Job is called.
+        plan: What is carried for it.
+        base: The URI with the plan.
+
+    Raises:
+        ClusterError: With the code ``ImageMissing``, if the cluster names no image of ours.
+        BadInputError: With the code ``NasUnknown``, if the cluster has no such network folder.
+    """
+    asked = job.kubernetes.get("metadata", {})
+    labels = {**asked.get("labels", {}), **named.labels, JOB: named.name}
+    about = {TASK: job.name, TOKEN: named.token}
+    metadata: Plain = {"name": named.name, "labels": {**named.labels, JOB: named.name},
+                       "annotations": about}  # fmt: skip
+    if named.owner:
+        metadata["ownerReferences"] = [_owner(named.owner)]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": cluster.finished_seconds,
+            "template": {
+                "metadata": {
+                    "labels": labels,
+                    "annotations": {**asked.get("annotations", {}), **about},
+                },
+                "spec": _pod(job, cluster, plan, base),
+            },
+        },
+    }
+
+
+def _owner(job: Mapping[str, Any]) -> Plain:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+        "blockOwnerDeletion": False,
+        "controller": False,
+    }
+
+
+def _pod(job: Job, cluster: Cluster, plan: Plan, base: str) -> Plain:
+    asked = job.kubernetes
+    ids = _nas_ids(job, cluster, plan, base)
+    nas = pods.nas(cluster, ids)
+    spec: Plain = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": cluster.grace_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "fsGroup": asked.get("securityContext", {}).get("runAsGroup", cluster.fs_group),
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **pods.nodes(cluster, asked.get("nodeSelector"), asked.get("tolerations", ())),
+        "initContainers": [
+            _stage(STAGE_IN, "in", job, cluster, ids, base),
+            _component(job, plan, dict(zip(ids, nas, strict=True))),
+        ],
+        "containers": [_stage(STAGE_OUT, "out", job, cluster, ids, base)],
+        "volumes": [
+            {"name": _STAGE, "emptyDir": {}},
+            *(one.volume for one in nas),
+            *asked.get("volumes", ()),
+        ],
+    }
+    if cluster.priority_class:
+        spec["priorityClassName"] = cluster.priority_class
+    pull = dict.fromkeys(
+        (*(one["name"] for one in asked.get("imagePullSecrets", ())), *cluster.image_pull_secrets)
+    )
+    if pull:
+        spec["imagePullSecrets"] = [{"name": name} for name in pull]
+    for part in ("affinity", "activeDeadlineSeconds", "resourceClaims"):
+        if asked.get(part):
+            spec[part] = asked[part]
+    return spec
+
+
+def _component(job: Job, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
+    asked = job.kubernetes
+    mounts = [
+        {"name": _STAGE, "mountPath": top, "subPath": str(number)}
+        | ({} if _writes(top, plan) else {"readOnly": True})
+        for number, top in enumerate(plan.tops)
+    ]
+    mounts += [_folder(path, uri, nas) for path, uri in job.folders.items()]
+    found: Plain = {
+        "name": COMPONENT,
+        "image": job.image,
+        "workingDir": str(job.folder),
+        "env": pods.merged_env(
+            asked.get("env", ()), (pods.value(*one) for one in job.environment.items())
+        ),
+        "resources": _resources(job),
+        "securityContext": _security(asked.get("securityContext", {})),
+        "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
+    }
+    if job.command:
+        found["command"] = pods.literal(job.command)
+    if job.arguments:
+        found["args"] = pods.literal(job.arguments)
+    if asked.get("imagePullPolicy"):
+        found["imagePullPolicy"] = asked["imagePullPolicy"]
+    return found
+
+
+def _writes(top: str, plan: Plan) -> bool:
+    """Whether a folder that the job may write to is there."""
+    return any(PurePosixPath(folder).is_relative_to(top) for folder in plan.folders)
+
+
+def _security(asked: Mapping[str, Any]) -> Plain:
+    """Whom a component runs as: its image's own user unless the pipeline says otherwise."""
+    found = {**asked, "allowPrivilegeEscalation": False}
+    if asked.get("runAsUser") or asked.get("runAsNonRoot"):
+        found["capabilities"] = {"drop": ["ALL"]}  # whoever is not root has none to lose
+    return found
+
+
+def _resources(job: Job) -> Plain:
+    asked = job.resources
+    found = pods.resources(
+        cpu=asked.cpu,
+        memory=asked.memory,
+        devices={device(job): asked.accelerators} if asked.accelerators else None,
+        cpu_request=asked.cpu_request,
+        memory_request=asked.memory_request,
+    )
+    claims = [{"name": one["name"]} for one in job.kubernetes.get("resourceClaims", ())]
+    return {**found, "claims": claims} if claims else found
+
+
+def device(job: Job) -> str:
+    """A cluster's name for the accelerators that a job asks for.
+
+    Raises:
+        BadInputError: With the code ``ResourcesUnavailable``, if no cluster has such.
+    """
+    kind = job.resources.accelerator
+    if "/" in kind:
+        return kind
+    if "nvidia" in kind.lower():
+        return _NVIDIA
+    raise BadInputError(
+        f"{job.name} asks for {job.resources.accelerators} of {kind}, which is no device of a "
+        "cluster.",
+        "Name it as the nodes do, such as nvidia.com/gpu.",
+        code="ResourcesUnavailable",
+    )
+
+
+def _stage(
+    name: str, step: str, job: Job, cluster: Cluster, ids: Iterable[str], base: str
+) -> Plain:
+    if not cluster.image:
+        raise ClusterError(
+            "The cluster's configuration names no image, and components' files are carried by "
+            "one of ours.",
+            "Set image in the file that MODELYARD_CLUSTER names.",
+            code="ImageMissing",
+        )
+    found: Plain = {
+        "name": name,
+        "image": cluster.image,
+        "command": pods.literal(["python", "-P", "-m", _MODULE, step, base]),
+        "env": pods.merged_env(
+            [pods.value("HOME", VOLUME)],
+            pods.cluster_env(cluster),
+            [pods.value("MODELYARD_NAS", pods.nas_setting(ids))],
+        ),
+        "resources": pods.resources(memory=_STAGE_MEMORY, cpu_request=_STAGE_CPU),
+        "securityContext": _stage_security(job.kubernetes.get("securityContext", {}), cluster),
+        "volumeMounts": [
+            {"name": _STAGE, "mountPath": VOLUME},
+            *(one.mount for one in pods.nas(cluster, ids)),
+        ],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if cluster.image_pull_policy:
+        found["imagePullPolicy"] = cluster.image_pull_policy
+    if sources := pods.env_from(cluster):
+        found["envFrom"] = sources
+    return found
+
+
+def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+    """Whom our containers run as: the component's user, for its files may be nobody else's.
+
+    Where the image decides, that is most often root, and may be anybody: then it is root without
+    any right but to read and write what others own.
+    """
+    found: Plain = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    user, group = asked.get("runAsUser"), asked.get("runAsGroup")
+    if user is None and asked.get("runAsNonRoot"):
+        user, group = cluster.run_as_user, cluster.run_as_group
+    if not user:
+        found["capabilities"] = {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]}
+    found["runAsUser"] = user or 0
+    return found if group is None else {**found, "runAsGroup": group}
+
+
+def _nas_ids(job: Job, cluster: Cluster, plan: Plan, base: str) -> list[str]:
+    """The network folders that the pod needs."""
+    uris = [base, *job.folders.values()]
+    uris += [uri for pairs in (plan.fetched, plan.sent) for _, uri in pairs]
+    return pods.nas_ids(cluster, {found[1] for uri in uris if (found := _NAS.fullmatch(uri))})
+
+
+def _folder(path: str, uri: str, nas: Mapping[str, pods.Mounted]) -> Plain:
+    """A folder of a network storage, mounted where the job finds it."""
+    found = _NAS.fullmatch(uri)
+    if found is None:
+        raise BadInputError(
+            f"{uri} is no folder of a NAS, so nothing can be mounted at {path}.",
+            "Give a nas:// URI.",
+            code="FolderElsewhere",
+        )
+    mount: Plain = {"name": nas[found[1]].mount["name"], "mountPath": path}
+    below = (found[2] or "").strip("/")
+    return {**mount, "subPath": below} if below else mount
+
+
+def labels(flow_run_id: str, attempt: int) -> dict[str, str]:
+    """The labels of all components of an attempt of a run."""
+    return {
+        **names.OURS,
+        names.FLOW_RUN: names.cleaned(flow_run_id),
+        names.ATTEMPT: str(attempt),
+        names.PART: "component",
+    }

@@ -1,0 +1,86 @@
+"""What runs before and after a component in its pod, in our own image.
+
+``python -P -m pipelines.launchers.cluster.stage in BASE`` brings what the component reads, and
+``... out BASE`` sends what it has written; BASE is the URI with the job's plan. Credentials of
+the storage come with the environment, which the component does not have.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.errors import ModelyardError
+from infra.storage import store
+from pipelines.launchers.cluster.plan import FILE, Plan
+from pipelines.sending import send
+
+VOLUME = "/modelyard/stage"
+_SCRATCH = "sending"
+_FAILED = 3
+
+
+def bring(plan: Plan, volume: Path) -> None:
+    """Make the folders that a job writes to, and fetch what it reads."""
+    for path, uri in plan.fetched:
+        place = plan.place(path, volume)
+        if place.exists():  # it came with a folder above it
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        store(uri).fetch(place)
+        _let_read(place)
+    for path in plan.folders:
+        place = plan.place(path, volume)
+        place.mkdir(parents=True, exist_ok=True)
+        _let_write(place, volume)
+
+
+def send_on(plan: Plan, volume: Path) -> None:
+    """Send what a job has written; where it has written nothing, nothing is sent."""
+    scratch = volume / _SCRATCH
+    apart = {plan.place(path, volume) for path in plan.apart}
+    for path, uri in plan.sent:
+        place = plan.place(path, volume)
+        if place.is_dir() and any(one.is_relative_to(place) for one in apart):
+            for entry in sorted(place.iterdir()):
+                if entry not in apart:
+                    send(store(f"{uri}/{entry.name}"), entry, scratch)
+        elif place.is_file() or (place.is_dir() and any(place.iterdir())):
+            send(store(uri), place, scratch)
+
+
+def _let_read(place: Path) -> None:
+    """Let anybody read it: nobody knows whom an image runs as."""
+    for one in (place, *place.rglob("*")) if place.is_dir() else (place,):
+        if not one.is_symlink():
+            one.chmod(one.stat().st_mode | (0o555 if one.is_dir() else 0o444))
+
+
+def _let_write(place: Path, volume: Path) -> None:
+    """Let anybody write there, as in a volume."""
+    while place != volume:
+        if place.stat().st_uid == os.geteuid():  # what is mounted from above is another's
+            place.chmod(0o777)
+        place = place.parent
+
+
+_STEPS: dict[str, Callable[[Plan, Path], None]] = {"in": bring, "out": send_on}
+
+
+def main(step: str, base: str, volume: Path = Path(VOLUME)) -> int:
+    """Do one of both; the exit status. Why it failed is the last line of the log."""
+    try:
+        _STEPS[step](Plan.parse(store(f"{base}/plan").read(FILE)), volume)
+    except ModelyardError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return _FAILED
+    except OSError as error:
+        print(f"Disk: {error}", file=sys.stderr)
+        return _FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,25 @@
+"""Who executes which attempt of a run."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.create_table(
+        "run_attempts",
+        sa.Column("flow_run_id", sa.Text, primary_key=True),
+        sa.Column("attempt", sa.Integer, primary_key=True),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Undo."""
+    op.drop_table("run_attempts")

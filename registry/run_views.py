@@ -1,0 +1,49 @@
+"""What is told of one flow run of Prefect's, wherever runs are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from prefect.client.schemas.objects import FlowRun
+
+from infra import connection
+from registry import pipeline_nodes, statuses, tracking, waiting
+
+
+def mlflow_run_id(run: FlowRun) -> str | None:
+    """The run's MLflow run, once it has one."""
+    value = (run.labels or {}).get(tracking.MLFLOW_RUN_LABEL)
+    return str(value) if value else None
+
+
+def links(run: FlowRun, flow: str) -> dict[str, str]:
+    """The run's pages, by what shows them."""
+    ui = os.environ["PREFECT_API_URL"].removesuffix("/api")
+    found = {"prefect": f"{ui}/runs/flow-run/{run.id}"}
+    if flow == pipeline_nodes.FLOW and (graph := connection.page(f"/runs/{run.id}")):
+        found["graph"] = graph
+    in_mlflow = mlflow_run_id(run)
+    if in_mlflow:
+        with contextlib.suppress(MlflowException):
+            found["mlflow"] = tracking.run_url(in_mlflow)
+    return found
+
+
+def row(run: FlowRun, flow: str) -> dict[str, Any]:
+    """What a list shows of the run; what it waits for only if it does."""
+    what = waiting.of(run)
+    return {
+        "id": str(run.id),
+        "name": run.name,
+        "flow": flow,
+        "state": statuses.word(flow, run.state),
+        "detail": statuses.detail(run.state),
+        "created": run.created.isoformat() if run.created else None,
+        "started": run.start_time.isoformat() if run.start_time else None,
+        "ended": run.end_time.isoformat() if run.end_time else None,
+        "seconds": round(run.estimated_run_time.total_seconds(), 1),
+        **({"waiting": what} if what else {}),
+    }

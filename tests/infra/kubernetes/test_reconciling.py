@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.kubernetes.jobs import Found
+from infra.kubernetes.reconciling import SILENT, Case, Decision, decide
+from tests.infra.kubernetes.objects import (
+    NOW,
+    RUN,
+    disrupted,
+    job,
+    pod,
+    terminated,
+    unschedulable,
+    waiting,
+)
+
+FINAL = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+STATES = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", *FINAL, None]
+
+
+def found(*pods: Any, the_job: Any = None, attempt: int = 1, past: Any = ()) -> Found:
+    jobs = (the_job,) if the_job else ()
+    return Found(RUN, attempt, jobs, pods, tuple(past))
+
+
+GOING = found(pod(), the_job=job())
+WAITING = found(pod("Pending", state=waiting("ContainerCreating")), the_job=job())
+STUCK = found(pod("Pending", state=waiting("ImagePullBackOff", "no such tag")), the_job=job())
+FAILED_JOB = job(condition="Failed", reason="BackoffLimitExceeded")
+OVER = found(pod("Failed", state=terminated(1)), the_job=FAILED_JOB)
+JUST_OVER = found(pod("Failed", state=terminated(1, since=5)), the_job=FAILED_JOB)
+OOM = found(pod("Failed", state=terminated(137, "OOMKilled")), the_job=FAILED_JOB)
+WELL = found(pod("Succeeded", state=terminated(0)), the_job=job(condition="Complete"))
+LEFT = found(pod())
+ENDING = found(pod(deleted=-20), the_job=job())
+LATE = found(
+    pod("Pending", node="", conditions=unschedulable("0/3 nodes are available")),
+    the_job=job(age=601),
+)
+LATE_GANG = found(
+    pod(), pod("Pending", index=1, state=waiting("ContainerCreating")),
+    the_job=job(nodes=2, age=601),
+)  # fmt: skip
+GANG = found(pod(), pod("Pending", index=1, node=""), the_job=job(nodes=2))
+VANISHED = found(
+    past=[pod("Failed", deleted=20, conditions=disrupted("EvictionByEvictionAPI"))],
+    the_job=FAILED_JOB,
+)
+VANISHED_WITH_JOB = found(past=VANISHED.past)
+TIMED_OUT = found(the_job=job(condition="Failed", reason="DeadlineExceeded"))
+SILENT_START = found(pod(), the_job=job(age=1201))
+
+
+def case(
+    state: str | None,
+    of: Found | None,
+    *others: Found,
+    age: float = 120,
+    attempt: int = 1,
+    looked: bool = True,
+) -> Case:
+    return Case(
+        flow_run_id=RUN,
+        state=state,
+        since=NOW - timedelta(seconds=age),
+        attempt=attempt,
+        now=NOW,
+        pending=timedelta(minutes=10),
+        found=of,
+        others=others,
+        looked=looked,
+    )
+
+
+def becomes(decision: Decision) -> tuple[str, str] | None:
+    return (decision.becomes.type, decision.becomes.name) if decision.becomes else None
+
+
+NOTHING = Decision()
+
+
+@pytest.mark.parametrize(
+    ("state", "of", "age", "stops", "becoming"),
+    [
+        # It runs, and so it should.
+        ("RUNNING", GOING, 120, False, None),
+        ("PAUSED", GOING, 120, False, None),
+        ("RUNNING", GANG, 120, False, None),
+        ("PENDING", WAITING, 120, False, None),
+        ("PENDING", STUCK, 120, False, None),
+        ("PENDING", GOING, 120, False, None),
+        # Its Job never came, or is gone.
+        ("PENDING", None, 59, False, None),
+        ("PENDING", None, 61, False, ("SCHEDULED", "Scheduled")),
+        ("PENDING", LEFT, 120, True, None),
+        ("RUNNING", None, 9, False, None),
+        ("RUNNING", None, 11, False, ("CRASHED", "Gone")),
+        ("PAUSED", None, 11, False, ("CRASHED", "Gone")),
+        ("RUNNING", LEFT, 120, True, None),
+        ("RUNNING", VANISHED_WITH_JOB, 120, False, ("CRASHED", "Evicted")),
+        # Its pod has ended, and Prefect has not heard how.
+        ("PENDING", JUST_OVER, 120, False, None),
+        ("PENDING", OVER, 120, False, ("FAILED", "CreateFailed")),
+        ("PENDING", WELL, 120, False, ("FAILED", "CreateFailed")),
+        ("RUNNING", JUST_OVER, 120, False, None),
+        ("RUNNING", OVER, 120, False, ("CRASHED", "ScriptFailed")),
+        ("RUNNING", OOM, 120, False, ("CRASHED", "OOMKilled")),
+        ("RUNNING", WELL, 120, False, ("CRASHED", "Gone")),
+        ("RUNNING", VANISHED, 120, False, ("CRASHED", "Evicted")),
+        ("RUNNING", TIMED_OUT, 120, False, ("FAILED", "TimedOut")),
+        ("RUNNING", ENDING, 120, False, None),
+        # It waits for too long.
+        ("PENDING", LATE, 120, True, ("FAILED", "CreateFailed")),
+        ("PENDING", LATE_GANG, 120, True, ("FAILED", "CreateFailed")),
+        ("PENDING", SILENT_START, 120, True, ("FAILED", "CreateFailed")),
+        ("RUNNING", LATE_GANG, 120, True, ("CRASHED", "NodeNeverJoined")),
+        # It is being stopped.
+        ("CANCELLING", GOING, 120, True, None),
+        ("CANCELLING", ENDING, 120, True, None),
+        ("CANCELLING", LEFT, 120, True, None),
+        ("CANCELLING", OVER, 1, False, ("CANCELLED", "Cancelled")),
+        ("CANCELLING", None, 9, False, None),
+        ("CANCELLING", None, 11, False, ("CANCELLED", "Cancelled")),
+        # Nobody has it, or it is over, or it was deleted.
+        ("SCHEDULED", GOING, 120, True, None),
+        ("SCHEDULED", OVER, 120, False, None),
+        ("SCHEDULED", None, 120, False, None),
+        ("COMPLETED", GOING, 29, False, None),
+        ("COMPLETED", GOING, 31, True, None),
+        ("CRASHED", GOING, 29, False, None),
+        ("FAILED", ENDING, 1, True, None),
+        ("CANCELLED", GOING, 1, True, None),
+        (None, GOING, 0, True, None),
+        ("COMPLETED", WELL, 3600, False, None),
+        ("FAILED", OVER, 3600, False, None),
+        (None, OVER, 0, False, None),
+    ],
+)
+def test_decisions(
+    state: str | None, of: Found | None, age: float, stops: bool, becoming: Any
+) -> None:
+    decision = decide(case(state, of, age=age))
+
+    assert bool(decision.stop) is stops
+    assert all(one is of for one in decision.stop)
+    assert becomes(decision) == becoming
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_older_attempts_are_ended_and_finished_ones_left(state: str | None) -> None:
+    decision = decide(case(state, GOING, GOING, OVER, age=5, attempt=2))
+
+    assert decision.stop[0] is GOING
+    assert OVER not in decision.stop
+
+
+def test_a_run_is_not_stopped_before_its_older_attempts_are() -> None:
+    assert becomes(decide(case("CANCELLING", None, GOING, attempt=2))) is None
+    assert becomes(decide(case("CANCELLING", None, OVER, attempt=2))) == ("CANCELLED", "Cancelled")
+
+
+def test_a_run_that_we_never_started_is_left_alone() -> None:
+    assert decide(case("RUNNING", None, attempt=0)) == NOTHING
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_where_the_cluster_does_not_answer_nothing_is_decided(state: str | None) -> None:
+    decision = decide(case(state, None, age=3600, looked=False))
+
+    assert decision == (Decision(waiting=SILENT) if state == "PENDING" else NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("state", "of", "words"),
+    [
+        ("PENDING", STUCK, "ImagePull: The image registry.example/flows:1 cannot be pulled"),
+        ("PENDING", WAITING, "being created"),
+        ("PENDING", GOING, "has not begun the run yet"),
+        ("RUNNING", GANG, "1 of 2 nodes have started."),
+    ],
+)
+def test_it_is_told_what_a_run_waits_for(state: str, of: Found, words: str) -> None:
+    assert words in (decide(case(state, of)).waiting or "")
+
+
+def test_a_run_that_goes_on_waits_for_nothing() -> None:
+    assert decide(case("RUNNING", GOING)).waiting == ""
+
+
+def test_what_is_told_at_the_end() -> None:
+    gone = decide(case("RUNNING", None)).becomes
+    late = decide(case("PENDING", LATE)).becomes
+    stopped = decide(case("CANCELLING", None)).becomes
+    oom = decide(case("RUNNING", OOM))
+
+    assert gone is not None
+    assert f"modelyard runs retry {RUN}" in gone.message
+    assert late is not None
+    assert late.message.startswith("Unschedulable: No node can take it: 0/3 nodes are available.")
+    assert "given up after 10 minutes" in late.message
+    assert stopped is not None
+    assert stopped.message == "Stopped."
+    assert oom.becomes is not None
+    assert "modelyard runs retry" not in oom.becomes.message  # it would end as it did
+    assert oom.died is not None
+    assert (oom.died.container, oom.died.pod) == ("run", OOM.pods[0]["metadata"]["name"])
+
+
+_FOUND = st.sampled_from(
+    [None, GOING, WAITING, STUCK, OVER, JUST_OVER, OOM, WELL, LEFT, ENDING, LATE, LATE_GANG,
+     GANG, VANISHED, VANISHED_WITH_JOB, TIMED_OUT, SILENT_START]
+)  # fmt: skip
+
+
+@given(
+    state=st.sampled_from(STATES),
+    of=_FOUND,
+    other=_FOUND,
+    age=st.floats(0, 1e6),
+    attempt=st.integers(0, 3),
+    looked=st.booleans(),
+)
+def test_what_never_happens(
+    state: str | None, of: Found | None, other: Found | None, age: float, attempt: int,
+    looked: bool,
+) -> None:  # fmt: skip
+    others = (other,) if other else ()
+    decision = decide(case(state, of, *others, age=age, attempt=attempt, looked=looked))
+    becoming = becomes(decision)
+
+    if state in {*FINAL, "SCHEDULED", None}:
+        assert becoming is None
+    if becoming and becoming[0] == "SCHEDULED":
+        assert state == "PENDING"
+        assert of is None or not of.going  # nothing of it may still run when it is started again
+    if becoming and becoming[0] == "CANCELLED":
+        assert not any(one.going for one in (of, other) if one)
+    if becoming and of and of.going:
+        assert of in decision.stop  # what has ended in Prefect is not kept on the cluster
+    assert all(one.going for one in decision.stop)
+    if not looked:
+        assert not decision.stop
+        assert becoming is None

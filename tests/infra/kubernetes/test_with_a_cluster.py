@@ -1,0 +1,199 @@
+"""The client and the doctor with the small Kubernetes of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from infra import instance_types
+from infra.kubernetes import doctor
+from infra.kubernetes.api import Api
+from infra.kubernetes.cluster import Cluster as Configuration
+from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.transport import Patience
+from infra.settings import Settings
+from tests.cluster.cluster import Cluster
+from tests.cluster.rights import Rule, User
+
+_WORKER = User(
+    "worker",
+    rules=(
+        Rule(("create", "get", "list", "patch", "delete"), ("jobs",), ("batch",)),
+        Rule(("get", "list", "delete"), ("pods",)),
+        Rule(("get",), ("pods/log",)),
+        Rule(("create", "get", "delete"), ("services",)),
+        Rule(("list",), ("events", "resourcequotas", "limitranges")),
+    ),
+)
+
+
+def _job(name: str, **labels: str) -> dict[str, Any]:
+    container = {"name": "run", "image": "registry.example/i:1", "command": ["true"]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+        },
+    }
+
+
+def _claim(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def connect(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Api]:
+    def made(user: User | None = None, **configuration: Any) -> Api:
+        file = cluster.kubeconfig(user) if user else cluster.folder / "kubeconfig-admin"
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        patience = Patience(attempts=3, first_wait=0.001)
+        return Api.connect(Configuration(**configuration), patience=patience)
+
+    return made
+
+
+@pytest.fixture
+def api(connect: Callable[..., Api]) -> Api:
+    return connect()
+
+
+def _refused(call: Callable[[], object]) -> ClusterError:
+    with pytest.raises(ClusterError) as caught:
+        call()
+    return caught.value
+
+
+def test_a_life(api: Api) -> None:
+    made = api.create(_job("life", part="one"))
+
+    assert made["metadata"]["uid"]
+    assert _refused(lambda: api.create(_job("life"))).code == "Conflict"
+    changed = api.patch("Job", "life", {"metadata": {"labels": {"part": None, "other": "two"}}})
+    assert changed is not None
+    assert changed["metadata"]["labels"]["other"] == "two"
+    assert [job["metadata"]["name"] for job in api.list("Job", {"other": "two"})] == ["life"]
+    assert api.list("Job", "part=one") == []
+    assert not api.delete("Job", "life", uid="00000000-0000-0000-0000-000000000000")
+    assert api.delete("Job", "life", uid=made["metadata"]["uid"])
+    assert api.read("Job", "life") is None
+    assert not api.delete("Job", "life")
+
+
+def test_applied_twice_is_once(api: Api) -> None:
+    first = api.apply(_job("applied"))
+    second = api.apply(_job("applied"))
+
+    assert first["metadata"]["uid"] == second["metadata"]["uid"]
+
+
+def test_fields_that_it_does_not_know(api: Api) -> None:
+    job = _job("strange")
+    job["spec"]["colour"] = "red"
+
+    found = _refused(lambda: api.create(job))
+
+    assert found.code == "ManifestRefused"
+    assert "colour" in found.message
+
+
+def test_fields_that_are_no_good(api: Api) -> None:
+    job = _job("Upper")
+
+    found = _refused(lambda: api.create(job))
+
+    assert found.code == "ManifestRefused"
+    assert "metadata.name" in found.message
+
+
+def test_a_field_that_cannot_change(api: Api) -> None:
+    api.create(_job("fixed"))
+
+    found = _refused(lambda: api.patch("Job", "fixed", {"spec": {"completionMode": "Indexed"}}))
+
+    assert found.code == "ManifestRefused"
+
+
+def test_a_namespace_that_is_not_there(connect: Callable[..., Api]) -> None:
+    api = connect(namespace="nowhere")
+
+    found = _refused(lambda: api.create(_job("lost")))
+
+    assert found.code == "NamespaceMissing"
+    assert "nowhere" in found.message
+
+
+def test_an_account_with_fewer_rights(connect: Callable[..., Api]) -> None:
+    api = connect(_WORKER)
+
+    assert api.may("create", "jobs", "batch")
+    assert api.may("get", "pods", subresource="log")
+    assert not api.may("list", "nodes")
+    found = _refused(lambda: api.read("Secret", "any"))
+    assert found.code == "Forbidden"
+    assert "secrets" in found.message
+
+
+class TestDoctor:
+    def _checks(self, connect: Callable[..., Api], user: User | None = None, **given: Any) -> Any:
+        connect(user)
+        configuration = Configuration.model_validate(given)
+        types = instance_types.table(Settings())
+        return {one.name: one for one in doctor.examine(configuration, types)}
+
+    def test_what_is_missing(self, connect: Callable[..., Api]) -> None:
+        found = self._checks(
+            connect,
+            storage_class="fast",
+            image_pull_secrets=["registry"],
+            nas={"shared": {"claim": "none"}},
+            config_map="none",
+        )
+
+        failed = {name for name, one in found.items() if one.result == "failed"}
+        assert failed >= {"storage class", "pull secret registry", "nas shared", "variables"}
+        assert found["version"].result == found["namespace"].result == "ok"
+        assert found["may: jobs.batch"].result == "ok"
+
+    def test_what_is_there(self, connect: Callable[..., Api], cluster: Cluster) -> None:
+        api = connect()
+        data = {"PREFECT_API_URL": "u", "MLFLOW_TRACKING_URI": "u", "MODELYARD_DATABASE_URL": "u"}
+        api.apply(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "urls"}, "data": data}
+        )
+        api.apply(_claim("data"))
+        found = self._checks(connect, config_map="urls", nas={"shared": {"claim": "data"}})
+
+        assert found["variables"].result == "ok"
+        assert "not Bound" in found["nas shared"].message
+
+    def test_the_worker_s_account(self, connect: Callable[..., Api]) -> None:
+        found = self._checks(connect, _WORKER, secret="keys")
+
+        assert {name for name, one in found.items() if one.result == "failed"} <= {"nodes"}
+        assert found["may: nodes"].result == "warning"
+        assert found["variables"].result == "warning"
+
+    def test_an_account_that_may_nothing(self, connect: Callable[..., Api]) -> None:
+        found = self._checks(connect, User("nobody"))
+
+        assert found["may: jobs.batch"].result == "failed"
+        assert found["may: pods/log"].result == "failed"

@@ -1,0 +1,225 @@
+"""The process of a cluster's pools, against a real Prefect and a small Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed, Running
+
+from infra.instance_types import InstanceType
+from infra.kubernetes import labels, names
+from infra.kubernetes.capacity import Capacity, Node
+from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.wanted import Placement
+from infra.stack import parts
+from modelyard import kubernetes_worker
+from modelyard.kubernetes_worker import Lead
+from registry import leases
+from tests import prefect_server
+from tests.cluster.cluster import Cluster
+from tests.cluster.rights import ADMIN
+from tests.processes import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """An API server whose pods nobody runs."""
+    with Cluster(tmp_path / "cluster") as made:
+        yield made
+
+
+class Process:
+    """The process and where it listens."""
+
+    def __init__(
+        self, tmp_path: Path, kubeconfig: Path | None, *pools: str, **configured: Any
+    ) -> None:
+        configured = {"image": "flows:1", **configured}
+        (tmp_path / "cluster.yaml").write_text(json.dumps(configured))
+        listener = parts.bind(0)
+        self.port = listener.getsockname()[1]
+        listener.close()
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "MODELYARD_CLUSTER": str(tmp_path / "cluster.yaml"),
+            "MODELYARD_HEALTH_PORT": str(self.port),
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+            "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+            "KUBECONFIG": str(kubeconfig or tmp_path / "none"),
+        }
+        command = [sys.executable, "-P", "-m", "modelyard.kubernetes_worker", *pools]
+        self.process = subprocess.Popen(
+            command, env=env, cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def ended(self) -> tuple[int, str]:
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+    def is_well(self) -> bool:
+        try:
+            url = f"http://127.0.0.1:{self.port}/healthz"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def names_of_jobs(cluster: Cluster) -> list[str]:
+    return [one["metadata"]["name"] for one in cluster.call(cluster.store.list, "Job", "default")]
+
+
+@pytest.mark.usefixtures("database", "prefect_api")
+def test_it_makes_jobs_follows_them_and_leaves_them(cluster: Cluster, tmp_path: Path) -> None:
+    pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
+    run, orphan = pool.run(), pool.run(**{labels.ATTEMPT: "1"})
+    prefect_server.set_state(orphan, Running())
+    made = Process(tmp_path, cluster.kubeconfig(ADMIN), pool.name, nodes_may_come=True)
+    try:
+        job = names.job(str(run.id), 1)
+        eventually(lambda: names_of_jobs(cluster) == [job], "it is a Job", patience=45)
+        eventually(lambda: _waiting(run), "it is told what it waits for")
+        eventually(
+            lambda: prefect_server.state_of(orphan)[:2] == ("CRASHED", "Gone"),
+            "a run without a Job is ended",
+        )
+        assert made.is_well()
+
+        made.process.send_signal(signal.SIGTERM)
+        status, output = made.ended()
+    finally:
+        made.process.kill()
+    assert status == 0, output
+    assert names_of_jobs(cluster) == [job]
+    assert leases.held(f"kubernetes:default:{pool.name}") is None
+
+
+def _waiting(run: FlowRun) -> str:
+    return str((prefect_server.read(run).labels or {}).get(labels.WAITING, ""))
+
+
+@pytest.mark.usefixtures("database", "prefect_api")
+def test_without_a_kubeconfig_it_says_so(tmp_path: Path) -> None:
+    status, output = Process(tmp_path, None, "gpu").ended()
+
+    assert status == 1
+    assert output.startswith("KubeconfigMissing: ")
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("pools", "words"), [([], "PoolMissing: No work pool"), (["gpu"], "Stack: The addresses of")]
+)
+def test_what_it_must_be_told(
+    pools: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kubernetes_worker.main(pools) == 1
+    assert capsys.readouterr().err.startswith(words)
+
+
+class TestLead:
+    @pytest.mark.usefixtures("database")
+    def test_one_of_two_leads_and_the_other_takes_over(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kubernetes_worker, "_RENEW_SECONDS", 0.05)
+        with Lead("x", "a") as first:
+            eventually(first, "the first leads")
+            with Lead("x", "b") as second:
+                tried = threading.Event()
+                monkeypatch.setattr(second, "_hold", _telling(second, tried))
+                assert tried.wait(30)
+                assert not second()
+                first.__exit__()
+                assert not first()
+                eventually(second, "the other leads")
+
+    def test_who_cannot_reach_the_catalogue_leads_no_longer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kubernetes_worker, "_LEASE_SECONDS", 2.2)
+        lead = Lead("x", "a")
+        monkeypatch.setattr(lead, "_hold", lambda: True)
+        with lead:
+            eventually(lead, "it leads")
+            eventually(lambda: not lead(), "its lease is over")
+
+
+def _telling(lead: Lead, tried: threading.Event) -> Any:
+    hold = lead._hold
+
+    def told() -> bool:
+        held = hold()
+        tried.set()
+        return held
+
+    return told
+
+
+class TestPlace:
+    GPU = InstanceType(cpu=1, memory_gib=1, gpus=1)
+
+    def run(self, allow_cpu: bool) -> Any:
+        given = {"resources": {"instance_type": "gpu.t4", "allow_cpu": allow_cpu}}
+        return SimpleNamespace(
+            labels={"modelyard.checked": "true"},
+            parameters={"algorithm_uri": "builtin:x", "entry_point": "x.py", **given},
+        )
+
+    def nodes(self) -> Capacity:
+        room = {"cpu": 64.0, "memory": 2.0**40, "ephemeral-storage": 2.0**40}
+        return Capacity(nodes=(Node(allocatable=room),))
+
+    @pytest.fixture(autouse=True)
+    def _placed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def of(_: str, given: Any, *, checked: bool) -> Placement:
+            assert checked
+            return Placement(self.GPU, allow_cpu=given["resources"]["allow_cpu"])
+
+        monkeypatch.setattr(kubernetes_worker.placement, "of", of)
+
+    def test_a_run_without_its_gpu_is_refused(self) -> None:
+        with pytest.raises(ClusterError) as caught:
+            kubernetes_worker.place("train", self.run(allow_cpu=False), self.nodes())
+        assert caught.value.code == "NodesLackGpu"
+        assert "gpu.t4" in caught.value.message
+
+    def test_or_does_without_where_it_may(self) -> None:
+        found = kubernetes_worker.place("train", self.run(allow_cpu=True), self.nodes())
+
+        assert found.shape.gpus == 0
+
+
+class TestAbandoned:
+    @pytest.mark.usefixtures("prefect_api")
+    def test_only_what_was_started_here_and_is_over(self) -> None:
+        pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
+        ours, elsewhere, goes_on = pool.run(**{labels.ATTEMPT: "1"}), pool.run(), pool.run()
+        for run in (ours, elsewhere):
+            prefect_server.set_state(run, Completed())
+
+        def executed(run: FlowRun, going: bool | None) -> bool | None:
+            loop = SimpleNamespace(executes=lambda _: going)
+            return kubernetes_worker.abandoned(loop)(str(run.id))  # type: ignore[arg-type]
+
+        assert executed(ours, False) is False
+        assert executed(ours, True) is True
+        assert executed(ours, None) is None
+        assert executed(elsewhere, False) is None
+        assert executed(goes_on, False) is None

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.errors import BadInputError, ModelyardError
+from pipelines.launchers.base import Ended, Job, Launcher, Resources
+from tests.cluster.faults import Fault
+from tests.pipelines.launchers.cluster.conftest import Running
+from tests.pipelines.launchers.contract import Contract, mounts
+from tests.pipelines.launchers.jobs import run, shell
+from tests.processes import eventually
+
+# Goes on whatever signal comes, and so does a process that it has detached.
+DEAF = """
+trap "" TERM; echo "$1" > /mnt/own/begun-"$1"
+setsid sh -c 'trap "" TERM; while :; do sleep 0.05; done' "$1" &
+while :; do sleep 0.05; done
+"""
+ON_NAS = {"/mnt/own": "nas://own:/"}
+
+
+def _alive(token: str) -> list[int]:
+    """The processes with this word in their command line."""
+    return [
+        one.pid for one in psutil.process_iter(["cmdline"]) if token in (one.info["cmdline"] or ())
+    ]
+
+
+class TestKubernetesLauncher(Contract):
+    @pytest.fixture
+    def launcher(self, running: Running) -> Launcher:  # type: ignore[override]
+        return running.launcher()
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, running: Running) -> Any:
+        yield
+        assert running.objects("Job") == []
+        assert running.objects("Pod") == []
+        assert not list((running.nas / "staging").rglob("jobs/*/*"))
+
+    # What only one machine has, or is otherwise on a cluster; see below.
+    test_a_job_that_fails_says_why = None  # the first process of a container ignores signals
+    test_lines_are_told_as_they_come = None
+    test_nothing_runs_after_a_stop = None
+    test_a_stopped_job_may_tidy_up = None
+    test_nothing_runs_after_its_time = None
+    test_what_it_leaves_running_is_ended = None
+    test_config_maps_are_variables = None
+    test_facts_of_a_pod_are_variables = None
+    test_what_has_no_use_here_is_told_once = None
+    test_devices_by_a_resource_claim_are_refused = None
+    test_a_part_of_a_claim_is_no_way_out_of_it = None
+    test_more_than_the_machine_has_is_refused = None
+    test_an_accelerator_that_is_none_of_ours_is_refused = None
+
+    @pytest.mark.parametrize(
+        ("script", "ended"),
+        [
+            ("echo why >&2; exit 3", Ended(3, "It ended with exit status 3: why")),
+            ("exit 143", Ended(-15, "It ended with signal SIGTERM.")),
+            (
+                "exit 137",
+                Ended(-9, "It ended with signal SIGKILL (perhaps for want of memory)."),
+            ),
+        ],
+    )
+    def test_a_component_that_fails_says_why(
+        self, launcher: Launcher, tmp_path: Path, script: str, ended: Ended
+    ) -> None:
+        assert run(launcher, shell(tmp_path / "job", script))[0] == ended
+
+    def test_many_at_once(self, launcher: Launcher, tmp_path: Path) -> None:
+        def one(number: int) -> tuple[Ended, list[str]]:
+            job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
+            return run(launcher, dataclasses.replace(job, name=f"loop/{number}/task"))
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(one, range(4)))
+
+        assert [ended.code for ended, _ in found] == list(range(4))
+        assert [lines for _, lines in found] == [[str(number)] for number in range(4)]
+
+    def test_lines_come_while_it_runs(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        go = f"go-{uuid.uuid4().hex}"
+        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
+        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            (running.nas / go).touch()
+
+        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert lines == ["here", "on"]
+
+    def test_nothing_is_left_after_a_stop(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        cancelled = threading.Event()
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, job, print, cancelled)
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            assert _alive(token)
+            cancelled.set()
+            ended = ending.result()
+
+        assert ended == Ended(-15, "It was stopped.")
+        assert not _alive(token)
+
+    def test_nothing_is_left_after_its_time(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS, seconds=1.5)
+
+        assert run(launcher, job)[0] == Ended(-15, "It did not end within its 1.5 seconds.")
+        assert not _alive(token)
+
+    def test_a_stopped_component_may_tidy_up(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        script = 'trap "touch /mnt/own/tidied-$1; exit 0" TERM; echo ready; '
+        job = shell(
+            tmp_path / "job", f"{script} while :; do sleep 0.05; done", token, folders=ON_NAS
+        )
+        cancelled = threading.Event()
+
+        assert launcher.run(job, lambda _: cancelled.set(), cancelled).code < 0
+        assert (running.nas / f"tidied-{token}").exists()
+
+    def test_config_maps_of_the_cluster_are_variables(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        reference = {"configMapKeyRef": {"name": "known", "key": "word"}}
+        settings = {"env": [{"name": "A", "valueFrom": reference}]}
+
+        job = shell(tmp_path / "job", 'echo "$A"', kubernetes=settings)
+        assert run(launcher, job) == (Ended(0), ["said"])
+
+    def test_a_pod_s_own_facts_are_variables(self, launcher: Launcher, tmp_path: Path) -> None:
+        paths = {
+            "NAME": "metadata.name", "SPACE": "metadata.namespace",
+            "TEAM": "metadata.labels['team']", "WHY": "metadata.annotations['why']",
+            "NODE": "spec.nodeName",
+        }  # fmt: skip
+        settings = {
+            "env": [
+                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+                for name, path in paths.items()
+            ],
+            "metadata": {"labels": {"team": "blue"}, "annotations": {"why": "because"}},
+        }
+        script = 'echo "$NAME|$SPACE|$TEAM|$WHY|$NODE"'
+        _, (line,) = run(launcher, shell(tmp_path / "job", script, kubernetes=settings))
+
+        name, *others = line.split("|")
+        assert name.startswith("my-")
+        assert others[:3] == ["default", "blue", "because"]
+        assert others[3] in {"node-a", "node-b"}
+
+    def test_volumes(self, launcher: Launcher, running: Running, tmp_path: Path) -> None:
+        claims = running.launcher().claims
+        claims.create(_claim("shared"), "a task")
+        settings = mounts(
+            claim={"persistentVolumeClaim": {"claimName": "shared"}},
+            keys={"secret": {"secretName": "known", "optional": False}},
+            words={"configMap": {"name": "known", "optional": False}},
+            room={"emptyDir": {}},
+        )
+        script = 'cat /words/word /keys/token; touch /room/x; echo "$1" >> /claim/all'
+        job = shell(tmp_path / "job", script, "one", kubernetes=settings)
+        assert run(launcher, job) == (Ended(0), ["said***"])
+        job = shell(tmp_path / "job", f"{script}; cat /claim/all", "two", kubernetes=settings)
+        assert run(launcher, job) == (Ended(0), ["said***one", "two"])
+
+        claims.delete("shared")
+        eventually(lambda: not running.objects("PersistentVolumeClaim"), "the claim is gone")
+
+    def test_what_no_node_has_is_given_up_with_the_reason(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        job = shell(tmp_path / "job", "true", kubernetes={"nodeSelector": {"kind": "none"}})
+        lines: list[str] = []
+
+        with pytest.raises(ModelyardError, match="No node can take it") as caught:
+            launcher.run(job, lines.append, threading.Event())
+        assert caught.value.code == "Unschedulable"
+        assert lines[0].startswith("It waits. Unschedulable: No node can take it")
+
+    def test_an_image_that_cannot_be_pulled(self, launcher: Launcher, tmp_path: Path) -> None:
+        job = dataclasses.replace(shell(tmp_path / "job", "true"), image="gone:1")
+
+        with pytest.raises(BadInputError, match="The image gone:1 cannot be pulled") as caught:
+            run(launcher, job)
+        assert caught.value.code == "ImagePull"
+
+    def test_a_program_that_the_image_does_not_have(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        job = dataclasses.replace(shell(tmp_path / "job", ""), command=("no-such-program",))
+
+        with pytest.raises(BadInputError, match="has no program 'no-such-program'") as caught:
+            run(launcher, job)
+        assert caught.value.code == "ProgramMissing"
+
+    def test_devices(self, launcher: Launcher, running: Running, tmp_path: Path) -> None:
+        asked = Resources(accelerator="nvidia.com/gpu", accelerators=2, cpu=0.5, memory=2**28)
+        reference = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+        settings = {"env": [{"name": "NODE", "valueFrom": reference}]}
+        job = shell(tmp_path / "job", "echo $NODE", resources=asked, kubernetes=settings)
+
+        assert run(launcher, job) == (Ended(0), ["node-b"])
+
+    def test_an_api_that_is_away_for_a_while_makes_no_difference(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        faults = running.cluster.server.faults
+        go = f"go-{uuid.uuid4().hex}"
+        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            if line == "here":
+                running.cluster.call(faults.add, Fault("answer", seconds=2.0, code=503))
+                (running.nas / go).touch()
+
+        running.cluster.call(faults.add, Fault("drop", method="POST", path="/jobs$"))
+        running.cluster.call(faults.add, Fault("close", method="DELETE", path="/jobs/"))
+        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
+
+        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert lines == ["here", "on"]
+        assert faults.met >= 3
+
+    def test_a_job_that_somebody_deletes(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        api = running.launcher().api
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            (name,) = running.objects("Job")
+            api.delete("Job", name)
+
+            assert ending.result().reason.startswith("Gone: Somebody deleted")
+        assert not _alive(token)
+
+    def test_components_go_with_the_run_s_own_job(self, running: Running, tmp_path: Path) -> None:
+        run_id, token = str(uuid.uuid4()), uuid.uuid4().hex
+        container = {"name": "run", "image": "alpine:3", "command": ["sleep", "600"]}
+        pod = {"containers": [container], "restartPolicy": "Never",
+               "terminationGracePeriodSeconds": 1}  # fmt: skip
+        running.make("Job", f"my-{run_id}-1", spec={"template": {"spec": pod}})
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        launcher = running.launcher(run=run_id)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(launcher.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            launcher.api.delete("Job", f"my-{run_id}-1", grace_seconds=0)
+
+            assert ending.result().reason.startswith("Gone: Somebody deleted")
+        eventually(lambda: not running.objects("Pod"), "the run's own pod is gone")
+
+    def test_files_that_cannot_be_brought(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "brought" / "x"
+        job = shell(tmp_path / "job", "true", inputs=(place,),
+                    fetched={place: "nas://own:/gone"})  # fmt: skip
+
+        with pytest.raises(ModelyardError, match="nothing at nas://own:/gone") as caught:
+            run(launcher, job)
+        assert caught.value.code == "StagingFailed"
+
+    def test_what_an_earlier_attempt_has_left_is_ended(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        name, token = str(uuid.uuid4()), uuid.uuid4().hex
+        first, second = (running.launcher(number, name) for number in (1, 2))
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(first.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+
+            assert run(second, shell(tmp_path / "next", "true")) == (Ended(0), [])
+            assert not _alive(token)
+            assert "Gone" in ending.result().reason
+
+
+def _claim(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteMany"], "storageClassName": "fast",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }  # fmt: skip
+
+
+def test_what_no_pod_can_be_is_refused(running: Running, tmp_path: Path) -> None:
+    launcher, job = running.launcher(), shell(tmp_path / "job", "true")
+
+    def refused(job: Job) -> str:
+        with pytest.raises(BadInputError) as caught:
+            launcher.check(job)
+        return caught.value.code
+
+    assert refused(dataclasses.replace(job, image="")) == "ImageNotRunnable"
+    tpu = Resources(accelerator="TPU_V3", accelerators=1)
+    assert refused(dataclasses.replace(job, resources=tpu)) == "ResourcesUnavailable"
