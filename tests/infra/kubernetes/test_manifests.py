@@ -80,6 +80,13 @@ def test_job_pods_and_service_have_the_same_labels_and_the_selector_finds_the_po
         assert "ownerReferences" not in service["metadata"]
 
 
+def test_a_pools_priority_class_comes_before_the_clusters() -> None:
+    cluster = _CLUSTER.model_copy(update={"priority_class": "low"})
+
+    assert _pod(cluster=cluster)["priorityClassName"] == "low"
+    assert _pod(cluster=cluster, priority_class="high")["priorityClassName"] == "high"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_pod_meets_the_restricted_standard(case: str) -> None:
     """What "Pod Security Standards" of Kubernetes' documentation asks under "Restricted"."""
