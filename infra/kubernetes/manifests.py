@@ -124,6 +124,8 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
         "containers": [_container(wanted, cluster, mounted)],
         "volumes": [one.volume for one in mounted],
     }
+    if shape.gpus and cluster.gpu_runtime_class:
+        spec["runtimeClassName"] = cluster.gpu_runtime_class
     if wanted.priority_class:
         spec["priorityClassName"] = wanted.priority_class
     if placement.nodes > 1:
