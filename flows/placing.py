@@ -34,9 +34,8 @@ def check(flow: str, given: Mapping[str, Any], pool_of: Callable[[str], str]) ->
     with get_client(sync_client=True) as client:
         for one in asked:
             known = capacity_published.read(client, pool_of(one.flow))
-            refusal = placement.refusal(one, known) if known else None
-            if refusal:
-                raise refusal
+            if known:
+                placement.settled(one, known)
 
 
 def _check_mounts(mounts: Iterable[str]) -> None:

@@ -6,8 +6,7 @@ number of GPUs counts: a run is pinned to that many.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -63,24 +62,27 @@ _BUILT_IN: Mapping[str, InstanceType] = {
 
 
 def table(settings: Settings) -> dict[str, InstanceType]:
-    """Every instance type by name: the built-in ones, then those of the settings' file.
+    """Every instance type by name: the built-in ones, then those that the settings tell.
 
     Raises:
-        BadInputError: With the code ``InstanceTypesInvalid``, if the file cannot be read as that.
+        BadInputError: With the code ``InstanceTypesInvalid``, if these cannot be read as that.
     """
-    given = _read(settings.instance_types) if settings.instance_types else {}
+    told, file = settings.instance_types_settings, settings.instance_types
+    given = _read("MODELYARD_INSTANCE_TYPES_SETTINGS", lambda: told)
+    if file is not None:
+        given |= _read(str(file), file.read_text)
     return {**_BUILT_IN, **given}
 
 
-def _read(path: Path) -> dict[str, InstanceType]:
+def _read(where: str, text: Callable[[], str]) -> dict[str, InstanceType]:
     try:
-        found = yaml.safe_load(path.read_text()) or {}
+        found = yaml.safe_load(text()) or {}
         if not isinstance(found, dict):
             raise TypeError("it holds no mapping")
         return {str(name): InstanceType(**shape) for name, shape in found.items()}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValidationError) as error:
         raise BadInputError(
-            f"The instance types in {path} cannot be read: {error}.",
+            f"The instance types in {where} cannot be read: {error}.",
             "Write a mapping such as gpu.mine: {cpu: 8, memory_gib: 64, gpus: 1}.",
             code="InstanceTypesInvalid",
         ) from error

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     instance_types: Path | None = Field(
         None, description="A YAML file with instance types beside the built-in ones."
     )
+    instance_types_settings: str = Field(
+        "", description="What that file would say, as JSON: so all pods are told of it."
+    )
     gpus: str | None = Field(
         None,
         description="The GPUs that runs on this machine may use, such as 0,1; none for none. "

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -112,13 +112,7 @@ def place(flow: str, run: FlowRun, there: capacity.Capacity) -> Placement:
     checked = bool((run.labels or {}).get(runs.CHECKED_LABEL))
     placed = placement.of(flow, run.parameters, checked=checked)
     name = str((run.parameters.get("resources") or {}).get("instance_type") or DEFAULT)
-    refused = capacity.refusal(placed, name, there)
-    if refused and refused.code == "NodesLackGpu" and placed.allow_cpu:
-        placed = replace(placed, shape=capacity.without_gpus(placed.shape))
-        refused = capacity.refusal(placed, name, there)
-    if refused:
-        raise refused
-    return placed
+    return placement.settled(placement.Asked(flow, placed, name), there)
 
 
 def abandoned(reconciler: Reconciler) -> Callable[[str], bool | None]:

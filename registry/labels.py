@@ -1,4 +1,6 @@
 """Labels of runs in Prefect, for those who ask Prefect without importing it or MLflow."""
 
+from infra.kubernetes import labels
+
 MLFLOW_RUN = "modelyard.mlflow_run_id"
-WAITING = "modelyard.waiting"  # what it waits for, in words; "" once it does not
+WAITING = labels.WAITING

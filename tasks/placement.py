@@ -12,7 +12,6 @@ from infra import instance_types, settings, site
 from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity
-from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import EVERY_MOUNT, Placement
 from registry import pipeline_nodes, tunings
 from tasks import parameters, resources, training_templates, tuning_request
@@ -83,16 +82,20 @@ def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
     return [Asked(flow, _of_tuning(tuning)), Asked(TRAIN, _of_training(trial), _type_of(trial))]
 
 
-def refusal(wanted: Asked, there: Capacity) -> ClusterError | None:
-    """Why a cluster can never give what a run asks for; None if it can.
+def settled(wanted: Asked, there: Capacity) -> Placement:
+    """What a run gets of a cluster: what it asks for; without GPUs where it may and none are.
 
-    A run that may do without GPUs is refused only if there is no place for it without them either.
+    Raises:
+        ClusterError: If the cluster can never give it, with the numbers.
     """
-    found = capacity.refusal(wanted.placement, wanted.type_name, there)
-    if found and found.code == "NodesLackGpu" and wanted.placement.allow_cpu:
-        without = replace(wanted.placement, shape=capacity.without_gpus(wanted.placement.shape))
-        return capacity.refusal(without, wanted.type_name, there)
-    return found
+    placed = wanted.placement
+    found = capacity.refusal(placed, wanted.type_name, there)
+    if found and found.code == "NodesLackGpu" and placed.allow_cpu:
+        placed = replace(placed, shape=capacity.without_gpus(placed.shape))
+        found = capacity.refusal(placed, wanted.type_name, there)
+    if found:
+        raise found
+    return placed
 
 
 def _type_of(training: Training) -> str:

@@ -64,6 +64,8 @@ _REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 _WRITTEN: Mapping[str, str] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+# What a kubelet writes instead, with status 200, once it has removed the container.
+_NO_LOG = "unable to retrieve container logs for "
 _BRIEF = Patience(attempts=2, seconds=8.0)  # for a log, which may well not be to be had
 
 
@@ -211,7 +213,8 @@ class Api:
             },
         )
         try:
-            return self._transport.text(request, _BRIEF)
+            text = self._transport.text(request, _BRIEF)
+            return None if text.startswith(_NO_LOG) else text
         except ClusterError as error:
             # 5xx here is the node's silence, or the server's, which other calls will tell.
             if error.status in (400, 404) or error.status >= 500:

@@ -355,7 +355,7 @@ def _too_small(asked: Mapping[str, float], type_name: str, nodes: Iterable[Node]
     return ClusterError(
         f"No node of the cluster is as large as {type_name}: a node of the run asks for "
         f"{_told(told, asked)}; the most that nodes have is {_told(told, largest)}.",
-        "Choose a smaller instance type, ask for less storage, or add larger nodes.",
+        "Choose or define a smaller instance type, ask for less storage, or add larger nodes.",
         code="NodesTooSmall",
     )
 

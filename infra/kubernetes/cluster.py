@@ -155,6 +155,9 @@ class Cluster(_Model):
         [], description="Taints that all runs bear."
     )
     priority_class: _NameOrNone = Field("", description="Of the pods.")
+    gpu_runtime_class: _NameOrNone = Field(
+        "", description="Of pods with GPUs, where containers get none by the usual runtime."
+    )
     most_gpus: int | None = Field(None, ge=0, description="Of one run, in all its nodes.")
     nodes_may_come: bool = Field(
         False, description="Nodes are made as pods ask for them: those there set no bound."

@@ -44,6 +44,8 @@ HINTS: Mapping[str, str] = {
     GONE: "Retry it; it resumes from its newest checkpoint.",
 }
 
+_SLOW = "Retry it: what was pulled is kept. Or raise pending_minutes in the cluster's file."
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -56,6 +58,7 @@ class Diagnosis:
         container: The container that it is about, if it is about one.
         pod: The pod that it is about, if it is about one.
         at: When it happened, if that is told.
+        slow: Whether it is a wait that is in good order, and only takes long: an image's pull.
     """
 
     category: str
@@ -64,6 +67,7 @@ class Diagnosis:
     container: str = ""
     pod: str = ""
     at: datetime | None = None
+    slow: bool = False
 
     def __str__(self) -> str:
         said = f"{self.category}: {self.message}" if self.category else self.message
@@ -201,7 +205,7 @@ def _creating(events: Sequence[Object], now: datetime, name: str) -> Diagnosis:
             at = _time_of_event(event) or now
             seconds = max(0, int((now - at).total_seconds()))
             said = str(event.get("message", "")) or "Pulling the image"
-            return Diagnosis("", f"{said}, since {seconds} s.", pod=name)
+            return Diagnosis("", f"{said}, since {seconds} s.", pod=name, slow=True)
         if reason == "Pulled":
             break
     return Diagnosis("", "Its container is being created.", pod=name)
@@ -418,6 +422,8 @@ def _ended_at(pod: Object) -> datetime | None:
 
 def gives_up(waiting: Diagnosis, minutes: float, *, nodes: int = 1) -> Diagnosis:
     """What a run is given up with that has waited for so many minutes."""
-    category = waiting.category or (NODE_NEVER_JOINED if nodes > 1 else START_FAILED)
     message = f"{waiting.message} It was given up after {minutes:g} minutes."
+    if waiting.slow:
+        return replace(waiting, category=IMAGE_PULL, message=message, hint=_SLOW)
+    category = waiting.category or (NODE_NEVER_JOINED if nodes > 1 else START_FAILED)
     return replace(waiting, category=category, message=message, hint=HINTS[category])

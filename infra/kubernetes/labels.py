@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from prefect.client.schemas.objects import FlowRun
+from typing import TYPE_CHECKING
 
-ATTEMPT = "modelyard.attempt"
-WAITING = "modelyard.waiting"
+if TYPE_CHECKING:  # those who only want the names do without Prefect's seconds of imports
+    from prefect.client.schemas.objects import FlowRun
+
+ATTEMPT = "modelyard.attempt"  # the number of its newest attempt
+WAITING = "modelyard.waiting"  # what it waits for, in words; "" once it does not
 
 
 def attempt_of(run: FlowRun) -> int:

@@ -124,6 +124,10 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
         "containers": [_container(wanted, cluster, mounted)],
         "volumes": [one.volume for one in mounted],
     }
+    if shape.gpus and cluster.gpu_runtime_class:
+        spec["runtimeClassName"] = cluster.gpu_runtime_class
+    if wanted.priority_class:
+        spec["priorityClassName"] = wanted.priority_class
     if placement.nodes > 1:
         spec["subdomain"] = _name(wanted)
     return spec
@@ -218,8 +222,16 @@ def _env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
     ]
     # HOME, too: the image's user may be another one, and caches want a folder to write to.
     home = [pods.value("HOME", pods.HOME)]
-    usual = [*home, *_patience(wanted, cluster), *_way_to_jobs(wanted, cluster)]
+    usual = [*home, *_no_devices(wanted)]
+    usual += [*_patience(wanted, cluster), *_way_to_jobs(wanted, cluster)]
     return pods.merged_env(usual, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))
+
+
+def _no_devices(wanted: Wanted) -> list[Plain]:
+    """Images with CUDA ask for all GPUs of a node whose usual runtime is NVIDIA's."""
+    if wanted.placement.gpus:
+        return []
+    return [pods.value("NVIDIA_VISIBLE_DEVICES", "void")]
 
 
 def _patience(wanted: Wanted, cluster: Cluster) -> list[Plain]:

@@ -38,15 +38,7 @@ _VARIABLES: dict[str, dict[str, Any]] = {
 
 def template() -> dict[str, Any]:
     """The template, as Prefect takes it."""
-    properties = {
-        **_VARIABLES,
-        "name": {"title": "Name", "type": "string"},
-        "command": {"title": "Command", "type": "string"},
-        "labels": {
-            "title": "Labels", "type": "object", "additionalProperties": {"type": "string"},
-        },
-    }  # fmt: skip
     return {
-        "job_configuration": {name: f"{{{{ {name} }}}}" for name in properties},
-        "variables": {"type": "object", "properties": properties},
+        "job_configuration": {name: f"{{{{ {name} }}}}" for name in _VARIABLES},
+        "variables": {"type": "object", "properties": dict(_VARIABLES)},
     }

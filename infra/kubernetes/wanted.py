@@ -59,6 +59,7 @@ class Wanted:
         schedule: The id of the schedule that started it, if one did.
         slot: The schedule's slot, if a schedule started it; any text.
         placement: What is asked of the cluster.
+        priority_class: Of its pods; the cluster's where it is empty.
         command: What the container runs.
         env: Environment variables beside those that the manifest sets; no secrets.
         part: Whether it is a run, or one component of a pipeline's run.
@@ -73,6 +74,7 @@ class Wanted:
     experiment: str = ""
     schedule: str = ""
     slot: str = ""
+    priority_class: str = ""
     command: tuple[str, ...] = RUN_COMMAND
     env: Mapping[str, str] = field(default_factory=dict)
     part: Literal["run", "component"] = "run"

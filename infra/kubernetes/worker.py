@@ -27,13 +27,13 @@ from prefect.workers.base import (
 from pydantic import Field
 
 from infra.errors import ModelyardError
-from infra.kubernetes import labels
+from infra.kubernetes import labels, pool_template
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciling import CREATE_FAILED
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement, Wanted
 
-TYPE = "modelyard-kubernetes"
+TYPE = pool_template.TYPE
 
 _FIRST_WAIT = 5.0
 _LONGEST_WAIT = 60.0
@@ -50,12 +50,16 @@ class Variables(BaseVariables):
         "",
         description="The container image of runs that name none; empty for the cluster's.",
     )
+    priority_class: str = Field(
+        "", description="The priority class of their pods; empty for the cluster's."
+    )
 
 
 class Configuration(BaseJobConfiguration):
     """How one run is started. Of Prefect's fields only the environment is used."""
 
     image: str = ""
+    priority_class: str = ""
 
     def prepare_for_flow_run(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> None:
         """Take what is known of the run.
@@ -149,6 +153,7 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
             schedule=str(known.get("modelyard.schedule") or ""),
             slot=str(known.get("modelyard.slot") or ""),
             placement=_with_image(placement, configuration.image),
+            priority_class=configuration.priority_class,
             env={name: value for name, value in configuration.env.items() if value is not None},
         )
         return self._means.jobs.start(wanted)

@@ -36,6 +36,23 @@ def test_more_from_a_file(tmp_path: Path) -> None:
     assert instance_types.find("gpu.t4", settings).gpus == 1
 
 
+def test_more_from_a_variable(tmp_path: Path) -> None:
+    told = '{"cpu.small": {"cpu": 1, "memory_gib": 2}, "gpu.mine": {"cpu": 8, "memory_gib": 64}}'
+    file = tmp_path / "types.yaml"
+    file.write_text("gpu.mine: {cpu: 4, memory_gib: 32, gpus: 1}")
+    table = instance_types.table(Settings(instance_types_settings=told, instance_types=file))
+
+    assert table["cpu.small"].memory_gib == 2
+    assert table["gpu.mine"].gpus == 1
+
+
+def test_a_variable_that_is_none() -> None:
+    with pytest.raises(BadInputError, match="MODELYARD_INSTANCE_TYPES_SETTINGS") as raised:
+        instance_types.table(Settings(instance_types_settings='{"a": {"cpu": 0}}'))
+
+    assert raised.value.code == "InstanceTypesInvalid"
+
+
 def test_an_unknown_one() -> None:
     with pytest.raises(BadInputError, match=r"no instance type 'gpu\.moon'") as raised:
         instance_types.find("gpu.moon", Settings())

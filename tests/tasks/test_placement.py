@@ -12,6 +12,7 @@ from infra.errors import BadInputError
 from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity, Node, Quota
+from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.settings import Settings
 from registry import training_templates
@@ -186,27 +187,25 @@ class TestRefusal:
 
     def test_the_numbers_are_told(self) -> None:
         there = Capacity(quotas=(Quota(name="q", hard={"requests.nvidia.com/gpu": 2}, used={}),))
-        found = placement.refusal(self._asked(instance_type="gpu.a100", nodes=3), there)
+        with pytest.raises(ClusterError, match=r"3 nvidia\.com/gpu.*allows 2") as caught:
+            placement.settled(self._asked(instance_type="gpu.a100", nodes=3), there)
 
-        assert found is not None
-        assert found.code == "QuotaExceeded"
-        assert "3 nvidia.com/gpu" in found.message
-        assert "allows 2" in found.message
+        assert caught.value.code == "QuotaExceeded"
 
     def test_one_that_may_go_without_gpus_is_let_through_where_there_are_none(self) -> None:
         there = Capacity(nodes=(self.NODE,), labels=(capacity.PRODUCT,))
-        without = placement.refusal(self._asked(instance_type="gpu.t4"), there)
+        with pytest.raises(ClusterError) as caught:
+            placement.settled(self._asked(instance_type="gpu.t4"), there)
+        assert caught.value.code == "NodesLackGpu"
 
-        assert without is not None
-        assert without.code == "NodesLackGpu"
-        assert (
-            placement.refusal(self._asked(instance_type="gpu.t4", allow_cpu=True), there) is None
-        )
+        found = placement.settled(self._asked(instance_type="gpu.t4", allow_cpu=True), there)
+
+        assert found.shape.gpus == 0
 
     def test_unless_it_is_too_large_all_the_same(self) -> None:
         there = Capacity(nodes=(self.NODE,), labels=(capacity.PRODUCT,))
         asked = self._asked(instance_type="gpu.h200x8", allow_cpu=True)
-        found = placement.refusal(asked, there)
+        with pytest.raises(ClusterError) as caught:
+            placement.settled(asked, there)
 
-        assert found is not None
-        assert found.code == "NodesTooSmall"
+        assert caught.value.code == "NodesTooSmall"

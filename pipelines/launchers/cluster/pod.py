@@ -132,6 +132,8 @@ def _pod(job: Job, cluster: Cluster, plan: Plan, base: str) -> Plain:
     }
     if cluster.priority_class:
         spec["priorityClassName"] = cluster.priority_class
+    if job.resources.accelerators and cluster.gpu_runtime_class:
+        spec["runtimeClassName"] = cluster.gpu_runtime_class
     pull = dict.fromkeys(
         (*(one["name"] for one in asked.get("imagePullSecrets", ())), *cluster.image_pull_secrets)
     )

@@ -124,6 +124,18 @@ def test_dependencies_are_those_of_the_lock() -> None:
     assert len(hashed) == len(names) > 100
 
 
+def test_bytecode_is_made_once() -> None:
+    """compileall leaves what pip has compiled as it is, and that is looked up by times.
+
+    PIP_NO_COMPILE=1 would say the contrary of what it seems to.
+    """
+    runs = [run for stage in BASE.stages for run in stage.all("RUN") if "pip install" in run]
+
+    assert len(runs) == 2
+    assert all("--no-compile" in run and "unchecked-hash" in run for run in runs)
+    assert not any("PIP_NO_COMPILE" in env for stage in BASE.stages for env in stage.all("ENV"))
+
+
 @pytest.mark.parametrize("variant", ["cpu", "cuda"])
 def test_tini_is_the_first_process(variant: str) -> None:
     stages = BASE.below({"VARIANT": variant})

@@ -224,6 +224,7 @@ class TestLogs:
             status(400, "BadRequest", 'container "run" in pod "p" is waiting to start'),
             status(404, "NotFound", 'pods "p" not found'),
             status(500, "InternalError", "Get https://node: dial tcp: i/o timeout"),
+            Answer(body=b"unable to retrieve container logs for containerd://0123"),
         ],
     )
     def test_none_is_to_be_had(self, server: ScriptedServer, api: Api, answer: Answer) -> None:

@@ -12,6 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from infra import instance_types
+from infra.instance_types import InstanceType
 from infra.kubernetes import cluster as clusters
 from infra.settings import Settings
 from tests.infra.kubernetes import charts
@@ -19,7 +21,7 @@ from tests.infra.kubernetes.charts import Object
 
 SERVERS = {"prefect", "mlflow", "web"}
 PARTS = SERVERS | {"scheduler", "worker"}
-VERSIONS = ("1.29", "1.36")
+VERSIONS = ("1.33", "1.36")
 
 
 @pytest.fixture(scope="module", params=charts.NAMES)
@@ -68,6 +70,22 @@ def test_where_pipelines_stage_files_is_told_to_runs() -> None:
     told = charts.one(charts.objects(given), "ConfigMap", "runs")
 
     assert told["data"]["MODELYARD_PIPELINE_STAGING_URI"] == "s3://models/staging"
+
+
+def test_instance_types_are_told_to_all() -> None:
+    mine = {
+        "cpu": 0.5,
+        "memory_gib": 64,
+        "gpus": 1,
+        "node_selector": {"nvidia.com/gpu.product": "NVIDIA-A10"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    }
+    found = charts.objects(charts.values("least", instanceTypes={"gpu.mine": mine}))
+
+    for each in ("runs", "environment"):
+        told = charts.one(found, "ConfigMap", each)["data"]["MODELYARD_INSTANCE_TYPES_SETTINGS"]
+        table = instance_types.table(Settings(instance_types_settings=told))
+        assert table["gpu.mine"] == InstanceType(**mine)
 
 
 # Helm's own rules

@@ -114,6 +114,21 @@ def test_runs_reach_what_the_values_add() -> None:
     assert not allowed(policies, here, PLACES["world"], 80)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://minio.minio.svc:9000", 9000), ("http://minio.minio.svc", 80),
+     ("https://storage.example", 443), ("https://[fd00::1]:9000", 9000)],
+)  # fmt: skip
+def test_the_storages_own_port_is_open(endpoint: str, port: int) -> None:
+    storage = {"artifacts": "s3://models/mlflow", "endpoint": endpoint}
+    found = charts.objects(charts.values("least", storage=storage))
+    policies = [one for one in found if one["kind"] == "NetworkPolicy"]
+
+    for here in (part("mlflow"), part("web"), run(namespace="modelyard")):
+        assert allowed(policies, here, PLACES["storage"], port)
+        assert not allowed(policies, here, PLACES["storage"], 9001)
+
+
 def test_by_default_nobody_comes_in_from_outside() -> None:
     found = charts.objects(charts.values("least"))
     policies = [one for one in found if one["kind"] == "NetworkPolicy"]

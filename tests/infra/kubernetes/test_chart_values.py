@@ -27,6 +27,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a secret among the variables": ({"web": {"env": {"DB_PASSWORD": "x"}}}, "PASSWORD"),
     "a password in a variable": ({"runs": {"env": {"PROXY": "http://u:p@proxy"}}}, "PROXY"),
     "a number as a variable": ({"runs": {"env": {"THREADS": 4}}}, "THREADS"),
+    "an instance type without memory": ({"instanceTypes": {"cpu.mine": {"cpu": 2}}}, "memory_gib"),
     "nas of two kinds": (
         {"runs": {"nas": {"n": {"claim": "c", "server": "s", "path": "/p"}}}}, "nas"),
     "nas without a path": ({"runs": {"nas": {"n": {"server": "s"}}}}, "nas"),

@@ -258,6 +258,15 @@ def test_given_up_with_what_it_waited_for(category: str, nodes: int, expected: s
     assert found.hint
 
 
+def test_a_pull_that_takes_too_long_is_no_fault_of_the_image() -> None:
+    pulling = diagnosis.Diagnosis("", "Pulling.", slow=True)
+
+    found = diagnosis.gives_up(pulling, 10)
+
+    assert found.category == "ImagePull"
+    assert "pending_minutes" in found.hint
+
+
 def test_every_category_has_a_remedy() -> None:
     assert all(hint.endswith(".") for hint in diagnosis.HINTS.values())
     assert {"ImagePull", "Unschedulable", "OOMKilled", "Evicted", "NodeLost", "ScriptFailed",

@@ -80,6 +80,25 @@ def test_job_pods_and_service_have_the_same_labels_and_the_selector_finds_the_po
         assert "ownerReferences" not in service["metadata"]
 
 
+def test_pods_with_gpus_have_their_runtime_class() -> None:
+    cluster = _CLUSTER.model_copy(update={"gpu_runtime_class": "nvidia"})
+    given = {
+        True: InstanceType(cpu=1, memory_gib=1, gpus=1),
+        False: InstanceType(cpu=1, memory_gib=1),
+    }
+
+    for has_gpu, asked in given.items():
+        found = _pod(cluster=cluster, placement=Placement(asked))
+        assert found.get("runtimeClassName") == ("nvidia" if has_gpu else None)
+
+
+def test_a_pools_priority_class_comes_before_the_clusters() -> None:
+    cluster = _CLUSTER.model_copy(update={"priority_class": "low"})
+
+    assert _pod(cluster=cluster)["priorityClassName"] == "low"
+    assert _pod(cluster=cluster, priority_class="high")["priorityClassName"] == "high"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_pod_meets_the_restricted_standard(case: str) -> None:
     """What "Pod Security Standards" of Kubernetes' documentation asks under "Restricted"."""

@@ -11,6 +11,9 @@ MODELYARD_S3_ENDPOINT_URL: {{ . | quote }}
 {{- with .Values.storage.region }}
 MODELYARD_S3_REGION: {{ . | quote }}
 {{- end }}
+{{- with .Values.instanceTypes }}
+MODELYARD_INSTANCE_TYPES_SETTINGS: {{ toJson . | quote }}
+{{- end }}
 MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT: "true"
 MLFLOW_DISABLE_TELEMETRY: "true"
 MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR: "false"

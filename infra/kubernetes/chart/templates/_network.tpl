@@ -28,6 +28,18 @@ podSelector:
     {{- end }}
 {{- end }}
 
+{{/* The ports of the object storage, as JSON: those of the policy, and that of its address. */}}
+{{- define "modelyard.storagePorts" -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.storage.ports }}{{ $ports = append $ports (int .) }}{{ end -}}
+{{- with .Values.storage.endpoint -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "80" "443" (eq $url.scheme "http")) -}}
+{{- $ports = append $ports (int $port) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end }}
+
 {{/* Who may come: a dict root, clients, port. A client is "people", "runs" or a part. */}}
 {{- define "modelyard.ingressRules" -}}
 {{- $root := .root }}
@@ -64,7 +76,9 @@ podSelector:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
 {{- range .talks }}
-{{- if has . (list "database" "storage" "apiServer") }}
+{{- if eq . "storage" }}
+{{ include "modelyard.outside" (dict "cidrs" $policy.storage.cidrs "ports" (include "modelyard.storagePorts" $root | fromJsonArray)) }}
+{{- else if has . (list "database" "apiServer") }}
 {{ include "modelyard.outside" (get $policy .) }}
 {{- else if eq . "runs" }}
 - to:

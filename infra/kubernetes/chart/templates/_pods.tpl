@@ -144,6 +144,7 @@ nas: {{ $runs.nas | toJson }}
 node_selector: {{ $runs.nodeSelector | toJson }}
 tolerations: {{ $runs.tolerations | toJson }}
 priority_class: {{ $runs.priorityClass | quote }}
+gpu_runtime_class: {{ $runs.gpuRuntimeClass | quote }}
 most_gpus: {{ $runs.mostGpus | toJson }}
 nodes_may_come: {{ $runs.nodesMayCome }}
 storage_class: {{ $runs.storageClass | quote }}

@@ -155,6 +155,16 @@ def test_devices_have_the_names_of_the_nodes(kind: str, device: str) -> None:
     assert _containers(made)[COMPONENT]["resources"]["limits"] == {device: "3"}
 
 
+@pytest.mark.parametrize(("gpus", "runtime"), [(1, "nvidia"), (0, None)])
+def test_components_with_gpus_have_their_runtime_class(gpus: int, runtime: str | None) -> None:
+    cluster = Cluster(image="registry.example/modelyard:1", gpu_runtime_class="nvidia")
+    made = built(
+        job(resources=Resources(accelerator="nvidia.com/gpu", accelerators=gpus)), cluster
+    )
+
+    assert _pod(made).get("runtimeClassName") == runtime
+
+
 def test_a_device_that_no_node_has() -> None:
     with pytest.raises(BadInputError, match="TPU_V3, which is no device") as caught:
         built(job(resources=Resources(accelerator="TPU_V3", accelerators=1)))
