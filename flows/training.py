@@ -227,7 +227,7 @@ def _other_nodes(execution: Execution, request: Training) -> Iterator[Joining | 
     Raises:
         Abort: If another process is its first node.
     """
-    if request.resources.nodes == 1 or not other_nodes.are_apart():
+    if request.resources.nodes == 1 or not site.nodes_apart():
         yield None
         return
     try:

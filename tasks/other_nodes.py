@@ -33,7 +33,6 @@ _FIRST_LOST_SECONDS = 90.0
 # When one node's script fails, those of others that talk to it fail within moments.
 _SETTLE_SECONDS = 3.0
 
-_NODES = "MODELYARD_NODES"
 _NODE = "MODELYARD_NODE"
 _ATTEMPT = "MODELYARD_ATTEMPT"
 _MASTER = "MODELYARD_MASTER"
@@ -41,11 +40,6 @@ _ADDRESS = "MODELYARD_POD_IP"
 _HOLDER = "MODELYARD_POD_UID"
 
 _logger = logging.getLogger("modelyard.nodes")
-
-
-def are_apart() -> bool:
-    """Whether the nodes of this process's run are machines of their own, of which this is one."""
-    return int(os.environ.get(_NODES, "1")) > 1
 
 
 def own_seat(flow_run_id: str) -> Seat:

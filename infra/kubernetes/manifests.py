@@ -134,7 +134,7 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
 
 
 def _container(wanted: Wanted, cluster: Cluster, mounted: list[Mounted]) -> Plain:
-    container: Plain = {
+    return {
         "name": CONTAINER,
         "image": _image(wanted.placement, cluster),
         # Arguments, not a command: the image's own entry point stays the first process, which
@@ -144,14 +144,8 @@ def _container(wanted: Wanted, cluster: Cluster, mounted: list[Mounted]) -> Plai
         "resources": _resources(wanted.placement, cluster),
         "securityContext": pods.container_security(),
         "volumeMounts": [one.mount for one in mounted],
-        # So that the pod itself tells the last lines of a container that died early.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **pods.of_our_image(cluster),
     }
-    if cluster.image_pull_policy:
-        container["imagePullPolicy"] = cluster.image_pull_policy
-    if sources := pods.env_from(cluster):
-        container["envFrom"] = sources
-    return container
 
 
 def _image(placement: Placement, cluster: Cluster) -> str:

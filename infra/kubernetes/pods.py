@@ -90,6 +90,19 @@ def container_security() -> Plain:
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
+def of_our_image(cluster: Cluster) -> Plain:
+    """The part of a container's spec that all containers of our own image have in common."""
+    spec: Plain = {
+        # So that the pod itself tells the last lines of a container that died early.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if cluster.image_pull_policy:
+        spec["imagePullPolicy"] = cluster.image_pull_policy
+    if sources := env_from(cluster):
+        spec["envFrom"] = sources
+    return spec
+
+
 def identity(cluster: Cluster, *, makes_jobs: bool = False) -> Plain:
     """The part of a pod's spec that says whom it acts as in the cluster's API.
 

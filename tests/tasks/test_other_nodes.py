@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from infra import site
 from infra.errors import BadInputError, RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
@@ -257,12 +258,12 @@ def test_a_seat_that_somebody_has_is_refused(run_id: str, monkeypatch: pytest.Mo
 
 
 def test_a_machine_knows_whether_it_is_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not other_nodes.are_apart()
+    assert not site.nodes_apart()
     monkeypatch.setenv("MODELYARD_NODES", "3")
     monkeypatch.setenv("MODELYARD_NODE", "2")
     monkeypatch.setenv("MODELYARD_ATTEMPT", "4")
 
-    assert other_nodes.are_apart()
+    assert site.nodes_apart()
     assert other_nodes.own_seat("run") == Seat("run", 4, 2)
 
 

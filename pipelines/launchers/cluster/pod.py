@@ -228,7 +228,7 @@ def _stage(
             "Set image in the file that MODELYARD_CLUSTER names.",
             code="ImageMissing",
         )
-    found: Plain = {
+    return {
         "name": name,
         "image": cluster.image,
         "command": pods.literal(["python", "-P", "-m", _MODULE, step, base]),
@@ -243,13 +243,8 @@ def _stage(
             {"name": _STAGE, "mountPath": VOLUME},
             *(one.mount for one in pods.nas(cluster, ids)),
         ],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **pods.of_our_image(cluster),
     }
-    if cluster.image_pull_policy:
-        found["imagePullPolicy"] = cluster.image_pull_policy
-    if sources := pods.env_from(cluster):
-        found["envFrom"] = sources
-    return found
 
 
 def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
