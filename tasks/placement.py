@@ -109,30 +109,29 @@ def _small() -> InstanceType:
 
 def _of_training(training: Training) -> Placement:
     asks = training.resources
-    return Placement(
-        shape=instance_types.find(asks.instance_type, settings.load()),
-        nodes=asks.nodes,
-        image=asks.image,
-        boot_storage_gib=asks.boot_storage_gib,
-        data_storage_gib=asks.data_storage_gib,
-        mounts=_mounts(training, asks),
-        seconds=_seconds(training),
-        allow_cpu=asks.allow_cpu,
-    )
+    shape = instance_types.find(asks.instance_type, settings.load())
+    return _with_scripts(training, shape, nodes=asks.nodes)
 
 
 def _of_tuning(tuning: Tuning) -> Placement:
     """One whose trials have pods of their own is small; else its pod holds those that go on."""
-    asks = tuning.resources
     if not _is_inline(tuning):
-        return Placement(_small(), mounts=_mounts(tuning, asks), seconds=_seconds(tuning))
+        mounts = _mounts(tuning, tuning.resources)
+        return Placement(_small(), mounts=mounts, seconds=_seconds(tuning))
+    return _with_scripts(tuning, _together(tuning))
+
+
+def _with_scripts(request: Training, shape: InstanceType, nodes: int = 1) -> Placement:
+    """Where scripts run in the run's own pods, which then have what it asks for."""
+    asks = request.resources
     return Placement(
-        shape=_together(tuning),
+        shape=shape,
+        nodes=nodes,
         image=asks.image,
         boot_storage_gib=asks.boot_storage_gib,
         data_storage_gib=asks.data_storage_gib,
-        mounts=_mounts(tuning, asks),
-        seconds=_seconds(tuning),
+        mounts=_mounts(request, asks),
+        seconds=_seconds(request),
         allow_cpu=asks.allow_cpu,
     )
 
