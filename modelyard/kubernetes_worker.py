@@ -34,11 +34,10 @@ from infra.kubernetes import capacity, capacity_published, cluster, health
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.labels import attempt_of
 from infra.kubernetes.reconciler import Reconciler
 from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, Means
-from registry import leases, runs, tracking
+from registry import leases, run_attempts, runs, tracking
 from tasks import placement
 
 _LEASE_SECONDS = 20.0
@@ -128,7 +127,7 @@ def abandoned(reconciler: Reconciler) -> Callable[[str], bool | None]:
         with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
             run = client.read_flow_run(UUID(flow_run_id))
             over = run.state is not None and run.state.is_final()
-            return False if over and attempt_of(run) else None
+            return False if over and run_attempts.newest([flow_run_id]) else None
         return None
 
     return executed
@@ -145,7 +144,7 @@ class _Served:
     @property
     def means(self) -> Means:
         """What the pools' workers work with."""
-        return Means(Jobs(self.api, self.cluster), self._place)
+        return Means(Jobs(self.api, self.cluster), self._place, run_attempts)
 
     def gives(self) -> capacity.Capacity:
         """What the cluster can give now."""
@@ -218,7 +217,9 @@ async def serve(served: _Served) -> None:
         lead = stack.enter_context(Lead(lease, f"{place_of_it}:{time.time():.0f}"))
         client = await stack.enter_async_context(get_client())
         pending = timedelta(minutes=served.cluster.pending_minutes)
-        reconciler = Reconciler(client, means.jobs, served.pools, pending=pending, lead=lead)
+        reconciler = Reconciler(
+            client, means.jobs, served.pools, means.attempts, pending=pending, lead=lead
+        )
 
         def well() -> bool:
             return time.monotonic() - reconciler.turned < _WELL_SECONDS

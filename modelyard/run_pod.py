@@ -35,7 +35,7 @@ from prefect._internal import control_listener
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from infra.kubernetes.labels import attempt_of
+from infra.kubernetes.attempts import Attempt
 from registry import run_attempts
 
 _FIRST = "0"
@@ -43,17 +43,18 @@ _ENGINE = "prefect.engine"
 _NODE = "tasks.node"
 
 
-def refusal(run: FlowRun, attempt: int, *, first: bool) -> str:
-    """Why this pod is not to execute the run; empty if it is, as far as Prefect knows.
+def refusal(run: FlowRun, newest: int, attempt: int, *, first: bool) -> str:
+    """Why this pod is not to execute the run; empty if it may claim it.
 
     Args:
         run: The run as Prefect has it.
+        newest: The number of its newest attempt.
         attempt: The attempt that the pod was made for.
         first: Whether the pod is the run's first node. Others may come when the run has begun.
     """
     expected = {StateType.PENDING} if first else {StateType.PENDING, StateType.RUNNING}
-    if attempt_of(run) != attempt:
-        return f"The run's attempt is number {attempt_of(run)}, and this is of number {attempt}."
+    if newest != attempt:
+        return f"The run's attempt is number {newest}, and this is of number {attempt}."
     if run.state is None or run.state.type not in expected:
         return f"The run does not wait for a pod: it is {run.state.name if run.state else 'new'}."
     return ""
@@ -64,8 +65,9 @@ def main() -> int:
     run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     attempt = int(os.environ["MODELYARD_ATTEMPT"])
     first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST
+    newest = run_attempts.newest([run_id]).get(run_id, Attempt()).number
     with get_client(sync_client=True) as client:
-        refused = refusal(client.read_flow_run(UUID(run_id)), attempt, first=first)
+        refused = refusal(client.read_flow_run(UUID(run_id)), newest, attempt, first=first)
     holder = os.environ["MODELYARD_POD_UID"]
     if not refused and first and not run_attempts.claim(run_id, attempt, holder):
         refused = f"Another pod executes attempt {attempt} of the run, or a newer one."

@@ -1,4 +1,4 @@
-"""Who executes an attempt of a run: the first that says so, and nobody else.
+"""The attempts of runs on a cluster: what the newest waits for, and who executes it.
 
 On a cluster no file lock reaches from one machine to another. A pod claims its attempt before it
 does anything, so that a second pod of the same attempt, or one of an attempt that has been
@@ -7,52 +7,109 @@ given up for a newer one, ends without having touched anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Integer, Text, delete, func, select
+from sqlalchemy import ColumnElement, DateTime, Integer, Text, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from infra.kubernetes.attempts import Attempt
 from registry.catalogue import Base, engine, patiently
 
 
 class RunAttemptModel(Base):
-    """An attempt that somebody has claimed."""
+    """An attempt; it has a holder once a pod has claimed it."""
 
     __tablename__ = "run_attempts"
 
     flow_run_id: Mapped[str] = mapped_column(Text, primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
-    holder: Mapped[str] = mapped_column(Text)
-    claimed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    waiting: Mapped[str] = mapped_column(Text)
+    begun_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    holder: Mapped[str | None] = mapped_column(Text)
+
+
+_OWN = RunAttemptModel.__table__.alias("own")
+_NEWEST = (
+    select(func.max(_OWN.c.attempt))
+    .where(_OWN.c.flow_run_id == RunAttemptModel.flow_run_id)
+    .scalar_subquery()
+)
+_IS_NEWEST = RunAttemptModel.attempt == _NEWEST
+
+
+def begin(flow_run_id: str) -> int:
+    """Begin the next attempt of a run, which waits for nothing yet; its number, from 1."""
+    number = None
+    while number is None:  # another began one at the same time
+        number = patiently(lambda: _begin(flow_run_id))
+    return number
+
+
+def _begin(flow_run_id: str) -> int | None:
+    newest = select(func.coalesce(func.max(_OWN.c.attempt), 0)).where(
+        _OWN.c.flow_run_id == flow_run_id
+    )
+    made = insert(RunAttemptModel).values(
+        flow_run_id=flow_run_id,
+        attempt=newest.scalar_subquery() + 1,
+        waiting="",
+        begun_at=datetime.now(UTC),
+    )
+    with engine().begin() as connection:
+        return connection.scalar(made.on_conflict_do_nothing().returning(RunAttemptModel.attempt))
+
+
+def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
+    """The newest attempts of runs, by run; without those that have none."""
+    wanted = list(flow_run_ids)
+    if not wanted:
+        return {}
+    of_runs = select(RunAttemptModel).where(RunAttemptModel.flow_run_id.in_(wanted), _IS_NEWEST)
+
+    def read() -> dict[str, Attempt]:
+        with engine().connect() as connection:
+            rows = connection.execute(of_runs).all()
+        return {row.flow_run_id: Attempt(row.attempt, row.waiting) for row in rows}
+
+    return patiently(read)
+
+
+def tell_waiting(flow_run_id: str, attempt: int, waiting: str) -> None:
+    """Tell what an attempt waits for, in words; "" if for nothing."""
+    told = update(RunAttemptModel).where(*_one(flow_run_id, attempt)).values(waiting=waiting)
+
+    def tell() -> None:
+        with engine().begin() as connection:
+            connection.execute(told)
+
+    patiently(tell)
 
 
 def claim(flow_run_id: str, attempt: int, holder: str) -> bool:
-    """Become the one executor of an attempt; whether one is.
+    """Become the one executor of a run's newest attempt; whether one is.
 
-    The same holder may claim it again. An attempt that is older than the newest that was claimed
-    is nobody's any more.
+    The same holder may claim it again.
 
     Args:
         flow_run_id: The run.
         attempt: The attempt's number.
         holder: Who claims it, such as a pod's uid.
     """
-    return patiently(lambda: _claim(flow_run_id, attempt, holder))
+    kept = func.coalesce(RunAttemptModel.holder, holder)
+
+    def take() -> bool:
+        with engine().begin() as connection:
+            of_it = (*_one(flow_run_id, attempt), _IS_NEWEST)
+            taken = update(RunAttemptModel).where(*of_it).values(holder=kept)
+            return connection.scalar(taken.returning(RunAttemptModel.holder)) == holder
+
+    return patiently(take)
 
 
-def _claim(flow_run_id: str, attempt: int, holder: str) -> bool:
-    of_run = RunAttemptModel.flow_run_id == flow_run_id
-    made = insert(RunAttemptModel).values(
-        flow_run_id=flow_run_id, attempt=attempt, holder=holder, claimed_at=datetime.now(UTC)
-    )
-    with engine().begin() as connection:
-        newest = connection.scalar(select(func.max(RunAttemptModel.attempt)).where(of_run))
-        if newest is not None and newest > attempt:
-            return False
-        connection.execute(made.on_conflict_do_nothing())
-        wanted = select(RunAttemptModel.holder).where(of_run, RunAttemptModel.attempt == attempt)
-        return connection.scalar(wanted) == holder
+def _one(flow_run_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return (RunAttemptModel.flow_run_id == flow_run_id, RunAttemptModel.attempt == attempt)
 
 
 def remove(flow_run_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -32,9 +33,13 @@ def links(run: FlowRun, flow: str) -> dict[str, str]:
     return found
 
 
-def row(run: FlowRun, flow: str) -> dict[str, Any]:
-    """What a list shows of the run; what it waits for only if it does."""
-    what = waiting.of(run)
+def waits(runs: Iterable[FlowRun]) -> dict[str, str]:
+    """What runs wait for, by id; without those that wait for nothing."""
+    return waiting.of({str(run.id): run.state.type.value for run in runs if run.state})
+
+
+def row(run: FlowRun, flow: str, what: str | None = None) -> dict[str, Any]:
+    """What a list shows of the run; what it waits for, one of :func:`waits`, only if it does."""
     return {
         "id": str(run.id),
         "name": run.name,

@@ -47,7 +47,6 @@ from registry import (
     statuses,
     tracking,
     tunings,
-    waiting,
 )
 
 USER_LABEL = "modelyard.user"
@@ -124,8 +123,13 @@ def list_all(
     tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
     over = {str(run.id) for run in tuned if run.state and run.state.is_final()}
     more = tunings.summaries({str(run.id): run_views.mlflow_run_id(run) for run in tuned}, over)
+    waits = run_views.waits(runs)
     return [
-        {**run_views.row(run, names[run.flow_id]), **more.get(str(run.id), {})} for run in runs
+        {
+            **run_views.row(run, names[run.flow_id], waits.get(str(run.id))),
+            **more.get(str(run.id), {}),
+        }
+        for run in runs
     ]
 
 
@@ -175,10 +179,11 @@ def _listed(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[Listed]:
     # A run that begins or ends meanwhile can move from one page to the next.
     found = {run.id: run for run in _scan(client, flow_run_filter=wanted)}
     flows = _flow_names(client, list(found.values()))
+    waits = run_views.waits(found.values())
     return [
         Listed(
             str(run.id),
-            run_views.row(run, flows[run.flow_id]),
+            run_views.row(run, flows[run.flow_id], waits.get(str(run.id))),
             run.created,
             run.parameters,
             bool(run.state and run.state.is_final()),
@@ -202,14 +207,15 @@ def show(key: str) -> dict[str, Any]:
         run, flow = _find_with_flow(client, key)
     labels = run.labels or {}
     scheduled = labels.get(SCHEDULE_LABEL)
+    what = run_views.waits([run]).get(str(run.id), "")
     return {
-        **run_views.row(run, flow),
-        "message": ((run.state.message or "") if run.state else "") or waiting.of(run),
+        **run_views.row(run, flow, what),
+        "message": ((run.state.message or "") if run.state else "") or what,
         "user": labels.get(USER_LABEL),
         "schedule": schedules.name_of(str(scheduled)) if scheduled else None,
         "slot": labels.get(SLOT_LABEL),
         "attempts": run.run_count,
-        "waiting": waiting.of(run),
+        "waiting": what,
         "parameters": run.parameters,
         "result": _result(run, flow),
         "links": run_views.links(run, flow),

@@ -1,41 +1,25 @@
-"""What a run waits for, as whoever is to start it has said.
+"""What runs wait for, as whoever is to start them has said.
 
-It is a label of the run's, since Prefect's states are not ours to repeat: a state that is set
-once more could come after the one that the run itself has set meanwhile.
+It is kept beside their attempts, since Prefect's states are not ours to repeat: a state that is
+set once more could come after the one that the run itself has set meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
 
-from registry import labels
+from registry import run_attempts
 
 # Types of Prefect's states whose runs have begun, or never will.
 _OVER = frozenset({"RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
-class _State(Protocol):
-    @property
-    def type(self) -> Any:
-        """One of Prefect's types."""
+def of(states: Mapping[str, str]) -> dict[str, str]:
+    """What runs wait for, in words, by run; without those that wait for nothing.
 
-
-class _Run(Protocol):
-    @property
-    def labels(self) -> Mapping[str, Any]:
-        """The run's labels."""
-
-    @property
-    def state(self) -> _State | None:
-        """The run's state."""
-
-
-def of(run: _Run) -> str:
-    """What the run waits for, in words; "" if nobody has said so, or it has begun or ended."""
-    return told(run.labels or {}, str(run.state.type.value) if run.state else "")
-
-
-def told(own: Mapping[str, Any], state: str) -> str:
-    """The same of a run with these labels and of this type of state."""
-    return "" if state in _OVER else str(own.get(labels.WAITING) or "")
+    Args:
+        states: The type of each run's state.
+    """
+    open_ = [flow_run_id for flow_run_id, state in states.items() if state not in _OVER]
+    newest = run_attempts.newest(open_)
+    return {flow_run_id: one.waiting for flow_run_id, one in newest.items() if one.waiting}

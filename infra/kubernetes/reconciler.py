@@ -35,7 +35,8 @@ from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
-from infra.kubernetes import labels, names, objects
+from infra.kubernetes import names, objects
+from infra.kubernetes.attempts import Attempt, Attempts
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found, Jobs, Key
 from infra.kubernetes.objects import Object
@@ -51,6 +52,7 @@ _KNOWN_PAGES = 5
 _LONGEST_LINE = 10_000
 _IN_MESSAGE = 10
 _INFO = 20
+_NONE = Attempt()
 
 _logger = get_logger("modelyard.reconciler")
 
@@ -62,11 +64,13 @@ class _Look:
     Attributes:
         found: Attempts on the cluster by run; None if it did not answer.
         runs: Runs by id; None for one that Prefect does not have.
+        attempts: The newest attempts of those that have one.
         events: The cluster's events, where they were asked for.
     """
 
     found: Mapping[Key, Found] | None
     runs: Mapping[str, FlowRun | None]
+    attempts: Mapping[str, Attempt]
     events: tuple[Object, ...] = ()
 
 
@@ -82,6 +86,7 @@ class Reconciler:
         client: PrefectClient,
         jobs: Jobs,
         pools: Sequence[str],
+        attempts: Attempts,
         *,
         pending: timedelta,
         lead: Callable[[], bool],
@@ -92,16 +97,18 @@ class Reconciler:
             client: Prefect's.
             jobs: The cluster's Jobs.
             pools: The pools whose runs are followed. Others are not ours to judge.
+            attempts: Where the runs' attempts are kept.
             pending: How long a run's pods may take to start.
             lead: Whether this process leads; asked at every turn and before every act.
         """
         self._client = client
         self._jobs = jobs
         self._pools = list(pools)
+        self._attempts = attempts
         self._pending = pending
         self._lead = lead
         self._seen: dict[Key, Found] = {}
-        self._told: dict[str, str] = {}
+        self._told: dict[str, int] = {}
         self._going: frozenset[str] | None = None
         self.turned = time.monotonic()
 
@@ -149,12 +156,15 @@ class Reconciler:
             found = None
         runs: dict[str, FlowRun | None] = {str(run.id): run for run in await self._active()}
         if found is None:
-            return _Look(None, runs)
+            return _Look(None, runs, await self._newest(runs))
         self._going = frozenset(one.flow_run_id for one in found.values() if one.going)
         runs |= await self._read(self._going - runs.keys())
         waiting = any(_may_wait(one) for one in found.values())
         events = await asyncio.to_thread(self._jobs.events) if waiting else []
-        return _Look(found, runs, tuple(events))
+        return _Look(found, runs, await self._newest(runs), tuple(events))
+
+    async def _newest(self, run_ids: Iterable[str]) -> Mapping[str, Attempt]:
+        return await asyncio.to_thread(self._attempts.newest, list(run_ids))
 
     def _ours(self, found: Mapping[Key, Found]) -> Mapping[Key, Found]:
         """What is of our pools; the cluster may serve others that somebody else follows."""
@@ -199,7 +209,7 @@ class Reconciler:
         if run is not None and run.state is None:
             return None
         now = datetime.now(UTC)
-        attempt = labels.attempt_of(run) if run else 0
+        attempt = look.attempts.get(run_id, _NONE).number if run else 0
         of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
         found = next((one for one in of_run if one.attempt == attempt), None)
         if found is None and (before := self._seen.get((run_id, attempt))):
@@ -222,7 +232,8 @@ class Reconciler:
             self._seen[case.found.key] = case.found
         run = look.runs[case.flow_run_id]
         if run and decision.waiting is not None:
-            await self._tell(run, decision.waiting)
+            before = look.attempts.get(case.flow_run_id, _NONE)
+            await self._tell(case.flow_run_id, before, decision.waiting)
         if decision.becomes and run:
             return await self._become(run, decision)
         for one in decision.stop:
@@ -233,11 +244,11 @@ class Reconciler:
         if self._lead():
             await asyncio.to_thread(self._jobs.stop, found, datetime.now(UTC))
 
-    async def _tell(self, run: FlowRun, waiting: str) -> None:
+    async def _tell(self, run_id: str, before: Attempt, waiting: str) -> None:
         if waiting:
-            self._told[str(run.id)] = waiting
-        if (run.labels or {}).get(labels.WAITING, "") != waiting:
-            await self._client.update_flow_run_labels(run.id, {labels.WAITING: waiting})
+            self._told[run_id] = before.number
+        if waiting != before.waiting:
+            await asyncio.to_thread(self._attempts.tell_waiting, run_id, before.number, waiting)
 
     async def _become(self, run: FlowRun, decision: Decision) -> bool:
         """Set a run's state, if another look says the same: it may have ended in between."""
@@ -248,7 +259,7 @@ class Reconciler:
             now_it_is = await self._client.read_flow_run(run.id)
         except ObjectNotFound:
             return False
-        look = _Look(found, {run_id: now_it_is}, tuple(events))
+        look = _Look(found, {run_id: now_it_is}, await self._newest([run_id]), tuple(events))
         case = self._case(run_id, look)
         decision = decide(case) if case else Decision()
         if decision.becomes is None or not self._lead():
@@ -316,11 +327,8 @@ class Reconciler:
         if look.found is not None:
             self._seen = {key: one for key, one in self._seen.items() if key[0] in look.runs}
         for run_id in self._told.keys() - look.runs.keys():
+            await asyncio.to_thread(self._attempts.tell_waiting, run_id, self._told[run_id], "")
             del self._told[run_id]
-            try:
-                await self._client.update_flow_run_labels(UUID(run_id), {labels.WAITING: ""})
-            except ObjectNotFound:
-                _logger.debug("Run %s was deleted", run_id)
 
 
 def _may_wait(found: Found) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 import anyio.abc
 from prefect.client.schemas.objects import Flow, FlowRun, State, StateType
 from prefect.states import Failed, Scheduled
-from prefect.types import KeyValueLabels
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -25,9 +24,11 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 from pydantic import Field
+from sqlalchemy.exc import OperationalError
 
 from infra.errors import ModelyardError
-from infra.kubernetes import labels, pool_template
+from infra.kubernetes import pool_template
+from infra.kubernetes.attempts import Attempts
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciling import CREATE_FAILED
 from infra.kubernetes.refusals import ClusterError
@@ -83,10 +84,12 @@ class Means:
     Attributes:
         jobs: The cluster's Jobs.
         place: What a run asks of the cluster.
+        attempts: Where the runs' attempts are kept.
     """
 
     jobs: Jobs
     place: Place
+    attempts: Attempts
 
 
 class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
@@ -122,19 +125,21 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         """
         # Until here the run may have been changed, and its labels are not told by the queue.
         now = await self.client.read_flow_run(flow_run.id)
-        attempt = labels.attempt_of(now) + 1
-        told: KeyValueLabels = {labels.ATTEMPT: str(attempt), labels.WAITING: ""}
-        await self.client.update_flow_run_labels(now.id, told)
         flow = await self.client.read_flow(now.flow_id)
-        name = ""
+        name, attempt = "", 0
         try:
+            attempt = await asyncio.to_thread(self._means.attempts.begin, str(now.id))
             name = await asyncio.to_thread(self._start, now, flow, attempt, configuration)
             self._tries.pop(str(now.id), None)
         except ModelyardError as error:
             if isinstance(error, _LaterError) or getattr(error, "transient", False):
-                await self._queue_again(now, error)
+                await self._queue_again(now, attempt, error)
             else:
                 await self._end(now, Failed(name=CREATE_FAILED, message=f"{error.code}: {error}"))
+        except OperationalError:
+            at = datetime.now(UTC) + timedelta(seconds=_LONGEST_WAIT)
+            away = "The catalogue's database does not answer."
+            await self._end(now, Scheduled(scheduled_time=at, message=away))
         if task_status:
             task_status.started(name)
         return Result(identifier=name, status_code=0)
@@ -170,13 +175,14 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         if others:
             raise _LaterError("Its earlier attempt is still being ended.")
 
-    async def _queue_again(self, run: FlowRun, error: ModelyardError) -> None:
+    async def _queue_again(self, run: FlowRun, attempt: int, error: ModelyardError) -> None:
         tries = self._tries.get(str(run.id), 0)
         self._tries[str(run.id)] = tries + 1
         seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries)
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         await self._end(run, Scheduled(scheduled_time=at, message=f"{error}"))
-        await self.client.update_flow_run_labels(run.id, {labels.WAITING: str(error)})
+        tell = self._means.attempts.tell_waiting
+        await asyncio.to_thread(tell, str(run.id), attempt, str(error))
 
     async def _end(self, run: FlowRun, state: State[Any]) -> None:
         """Set the state of a run that was not started; somebody may have stopped it meanwhile."""

@@ -1,6 +1,7 @@
 """What the pages ask of Prefect and MLflow, by their REST interfaces.
 
-Their own clients take seconds and hundreds of megabytes to import.
+Their own clients take seconds and hundreds of megabytes to import. What a run waits for is the
+catalogue's to tell.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import functools
 import logging
 import os
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,6 +24,9 @@ from registry import labels, pipeline_nodes, statuses, waiting
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _TIMEOUT_SECONDS = 10.0
 _logger = logging.getLogger(__name__)
+
+# The types of runs' states, by run, to what those wait for that wait.
+Waits = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,20 @@ class Run:
 class Servers:
     """Prefect and MLflow. Several threads may ask at once."""
 
-    def __init__(self, endpoints: Endpoints, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        transport: httpx.BaseTransport | None = None,
+        waits: Waits = waiting.of,
+    ) -> None:
         """Ask the servers at these addresses.
 
         Args:
             endpoints: Their addresses.
             transport: What carries the requests; the network by default.
+            waits: Tells what runs wait for; see :func:`registry.waiting.of`.
         """
+        self._waits = waits
         self._prefect_ui = endpoints.prefect_ui_url
         self._mlflow_ui = endpoints.mlflow_tracking_uri
         self._prefect = httpx.Client(
@@ -108,7 +120,9 @@ class Servers:
             "sort": "EXPECTED_START_TIME_DESC",
             "limit": limit,
         }
-        return [_run(one, flow) for one in self._ask("POST", "/flow_runs/filter", asked)]
+        found = self._ask("POST", "/flow_runs/filter", asked)
+        waits = self._waits({one["id"]: one["state"]["type"] for one in found if one.get("state")})
+        return [_run(one, flow, waits.get(one["id"], "")) for one in found]
 
     def run(self, run_id: str) -> Run | None:
         """A run; None if there is none of this id.
@@ -120,7 +134,11 @@ class Servers:
             found = self._ask("GET", f"/flow_runs/{uuid.UUID(run_id)}")
         except ValueError:
             return None
-        return None if found is None else _run(found, self._flow(found["flow_id"]))
+        if found is None:
+            return None
+        told = found.get("state")
+        waits = self._waits({found["id"]: told["type"]} if told else {})
+        return _run(found, self._flow(found["flow_id"]), waits.get(found["id"], ""))
 
     def _flow_name(self, flow_id: str) -> str:
         found = self._ask("GET", f"/flows/{flow_id}")
@@ -174,7 +192,7 @@ def _prefect_auth() -> tuple[str, str] | None:
     return (user, password) if colon else None
 
 
-def _run(found: dict[str, Any], flow: str) -> Run:
+def _run(found: dict[str, Any], flow: str, waits: str) -> Run:
     told = found.get("state") or {}
     state = _State(told["type"], told.get("name")) if told else None
     parameters = found.get("parameters") or {}
@@ -194,7 +212,7 @@ def _run(found: dict[str, Any], flow: str) -> Run:
         arguments=given if isinstance(given, dict) else {},
         mlflow_run_id=str(own.get(labels.MLFLOW_RUN) or ""),
         pipeline=pipeline if isinstance(pipeline, str) else "",
-        waiting=waiting.told(own, state.type) if state else "",
+        waiting=waits,
     )
 
 

@@ -19,14 +19,14 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Running
 
 from infra.instance_types import InstanceType
-from infra.kubernetes import labels, names
+from infra.kubernetes import names
 from infra.kubernetes.capacity import Capacity, Node
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.stack import parts
 from modelyard import kubernetes_worker
 from modelyard.kubernetes_worker import Lead
-from registry import leases
+from registry import leases, run_attempts
 from tests import prefect_server
 from tests.cluster.cluster import Cluster
 from tests.cluster.rights import ADMIN
@@ -88,13 +88,17 @@ def names_of_jobs(cluster: Cluster) -> list[str]:
 @pytest.mark.usefixtures("database", "prefect_api")
 def test_it_makes_jobs_follows_them_and_leaves_them(cluster: Cluster, tmp_path: Path) -> None:
     pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
-    run, orphan = pool.run(), pool.run(**{labels.ATTEMPT: "1"})
+    run, orphan = pool.run(), pool.run()
+    run_attempts.begin(str(orphan.id))
     prefect_server.set_state(orphan, Running())
     made = Process(tmp_path, cluster.kubeconfig(ADMIN), pool.name, nodes_may_come=True)
     try:
         job = names.job(str(run.id), 1)
         eventually(lambda: names_of_jobs(cluster) == [job], "it is a Job", patience=45)
-        eventually(lambda: _waiting(run), "it is told what it waits for")
+        eventually(
+            lambda: run_attempts.newest([str(run.id)])[str(run.id)].waiting,
+            "it is told what it waits for",
+        )
         eventually(
             lambda: prefect_server.state_of(orphan)[:2] == ("CRASHED", "Gone"),
             "a run without a Job is ended",
@@ -108,10 +112,6 @@ def test_it_makes_jobs_follows_them_and_leaves_them(cluster: Cluster, tmp_path: 
     assert status == 0, output
     assert names_of_jobs(cluster) == [job]
     assert leases.held(f"kubernetes:default:{pool.name}") is None
-
-
-def _waiting(run: FlowRun) -> str:
-    return str((prefect_server.read(run).labels or {}).get(labels.WAITING, ""))
 
 
 @pytest.mark.usefixtures("database", "prefect_api")
@@ -207,10 +207,11 @@ class TestPlace:
 
 
 class TestAbandoned:
-    @pytest.mark.usefixtures("prefect_api")
+    @pytest.mark.usefixtures("database", "prefect_api")
     def test_only_what_was_started_here_and_is_over(self) -> None:
         pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
-        ours, elsewhere, goes_on = pool.run(**{labels.ATTEMPT: "1"}), pool.run(), pool.run()
+        ours, elsewhere, goes_on = (pool.run() for _ in range(3))
+        run_attempts.begin(str(ours.id))
         for run in (ours, elsewhere):
             prefect_server.set_state(run, Completed())
 

@@ -12,8 +12,8 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from infra.home import Home
-from infra.kubernetes import labels, names
-from registry import run_requests
+from infra.kubernetes import names
+from registry import run_attempts, run_requests
 from tests import prefect_server
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import Image, Images
@@ -132,8 +132,8 @@ def test_an_image_that_is_not_there_is_waited_for_with_the_reason(world: World) 
     run = world.run("quick")
 
     def told() -> bool:
-        waiting = (prefect_server.read(run).labels or {}).get(labels.WAITING, "")
-        return str(waiting).startswith("ImagePull: The image")
+        newest = run_attempts.newest([str(run.id)]).get(str(run.id))
+        return newest is not None and newest.waiting.startswith("ImagePull: The image")
 
     eventually(told, "it is told", PATIENCE)
     run_requests.ask_to_stop(str(run.id))

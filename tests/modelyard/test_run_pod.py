@@ -13,7 +13,6 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling, Completed, Pending, Running
 
-from infra.kubernetes import labels
 from modelyard import run_pod
 from registry import run_attempts
 from tests import prefect_server
@@ -57,7 +56,8 @@ def start(prefect_api: str, database: None, tmp_path: Path) -> Iterator[Start]:
 def granted(flow: str) -> FlowRun:
     """A run that a worker has made a Job of."""
     pool = prefect_server.Pool.made(f"tests.modelyard.pod_flows.{flow}", flow)
-    run = pool.run(**{labels.ATTEMPT: "1"})
+    run = pool.run()
+    run_attempts.begin(str(run.id))
     prefect_server.set_state(run, Pending())
     return run
 
@@ -152,9 +152,9 @@ def test_a_pod_of_an_older_attempt_runs_nothing(start: Start, tmp_path: Path) ->
     ],
 )
 def test_refusals(state: object, attempt: int, first: bool, words: str) -> None:
-    run = FlowRun.model_construct(state=state, labels={labels.ATTEMPT: "1"})
+    run = FlowRun.model_construct(state=state)
 
-    refused = run_pod.refusal(run, attempt, first=first)
+    refused = run_pod.refusal(run, 1, attempt, first=first)
 
     assert words in refused
     assert bool(words) is bool(refused)

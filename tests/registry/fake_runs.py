@@ -14,9 +14,10 @@ from prefect.client.schemas.objects import Flow, FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
-from registry import experiment_names, runs, tracking
+from registry import experiment_names, run_attempts, runs, tracking
 from registry.runs import Listed
 from registry.tracking import Opening
+from tests.registry.fake_attempts import FakeAttempts
 
 CREATED: dict[str, datetime] = {}
 
@@ -77,12 +78,14 @@ class PrefectClient:
         self.runs: dict[UUID, FlowRun] = {}
         self.flows: dict[UUID, Flow] = {}
         self.artifacts: dict[str, str] = {}
+        self.attempts = FakeAttempts()
 
     @classmethod
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> PrefectClient:
         """One that the registry asks instead of the real one."""
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
+        monkeypatch.setattr(run_attempts, "newest", fake.attempts.newest)
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
         return fake
 

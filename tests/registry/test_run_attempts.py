@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from registry import catalogue, run_attempts
+from infra.kubernetes.attempts import Attempt, Attempts
+from registry import catalogue, run_attempts, waiting
 
 
 @pytest.fixture(autouse=True)
@@ -22,34 +23,99 @@ def run() -> str:
     return str(uuid.uuid4())
 
 
-def test_the_first_has_it_and_may_say_so_again(run: str) -> None:
-    assert run_attempts.claim(run, 1, "pod-a")
-    assert run_attempts.claim(run, 1, "pod-a")
-    assert not run_attempts.claim(run, 1, "pod-b")
-
-
-def test_what_is_older_than_the_newest_is_nobodys(run: str) -> None:
-    assert run_attempts.claim(run, 1, "pod-a")
-    assert run_attempts.claim(run, 2, "pod-b")
-
-    assert not run_attempts.claim(run, 1, "pod-a")
-    assert not run_attempts.claim(run, 1, "pod-c")
-    assert run_attempts.claim(run, 2, "pod-b")
-
-
-def test_runs_are_apart_and_a_removed_one_is_unknown(run: str) -> None:
+def test_they_are_counted_by_run(run: str) -> None:
     other = str(uuid.uuid4())
-    assert run_attempts.claim(run, 1, "pod-a")
-    assert run_attempts.claim(other, 1, "pod-b")
+    kept: Attempts = run_attempts
 
-    run_attempts.remove(run)
-
-    assert run_attempts.claim(run, 1, "pod-c")
-    assert not run_attempts.claim(other, 1, "pod-c")
+    assert [kept.begin(run), kept.begin(run), kept.begin(other)] == [1, 2, 1]
+    assert kept.newest([run, other, str(uuid.uuid4())]) == {run: Attempt(2), other: Attempt(1)}
+    assert kept.newest([]) == {}
 
 
-def test_of_many_at_once_one_has_it(run: str) -> None:
+def test_of_many_that_begin_at_once_each_is_one_of_its_own(run: str) -> None:
     with ThreadPoolExecutor(8) as threads:
-        got = list(threads.map(lambda n: run_attempts.claim(run, 1, f"pod-{n}"), range(8)))
+        begun = list(threads.map(lambda _: run_attempts.begin(run), range(24)))
 
-    assert got.count(True) == 1
+    assert sorted(begun) == list(range(1, 25))
+
+
+def test_what_an_attempt_waits_for_ends_with_it(run: str) -> None:
+    run_attempts.begin(run)
+    run_attempts.tell_waiting(run, 1, "for 8 GPUs")
+    assert run_attempts.newest([run]) == {run: Attempt(1, "for 8 GPUs")}
+
+    run_attempts.begin(run)
+    run_attempts.tell_waiting(run, 1, "too late")
+    assert run_attempts.newest([run]) == {run: Attempt(2)}
+
+
+def test_who_tells_what_a_run_waits_for_does_not_undo_another_attempt(run: str) -> None:
+    run_attempts.begin(run)
+
+    def tell(number: int) -> None:
+        run_attempts.tell_waiting(run, 1, f"for {number}")
+
+    with ThreadPoolExecutor(8) as threads:
+        told = [threads.submit(tell, number) for number in range(40)]
+        begun = [threads.submit(run_attempts.begin, run) for _ in range(20)]
+        for one in (*told, *begun):
+            one.result()
+
+    assert run_attempts.newest([run])[run] == Attempt(21)
+
+
+class TestWaiting:
+    @pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "CANCELLING", "PAUSED"])
+    def test_it_is_told_of_runs_that_have_not_begun(self, run: str, state: str) -> None:
+        run_attempts.begin(run)
+        assert waiting.of({run: state}) == {}
+
+        run_attempts.tell_waiting(run, 1, "for 8 GPUs")
+        assert waiting.of({run: state, str(uuid.uuid4()): state}) == {run: "for 8 GPUs"}
+
+    @pytest.mark.parametrize("state", ["RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED"])
+    def test_no_other_waits(self, run: str, state: str) -> None:
+        run_attempts.begin(run)
+        run_attempts.tell_waiting(run, 1, "for 8 GPUs")
+
+        assert waiting.of({run: state}) == {}
+
+
+class TestClaim:
+    def test_the_first_has_it_and_may_say_so_again(self, run: str) -> None:
+        run_attempts.begin(run)
+
+        assert run_attempts.claim(run, 1, "pod-a")
+        assert run_attempts.claim(run, 1, "pod-a")
+        assert not run_attempts.claim(run, 1, "pod-b")
+
+    def test_what_is_older_than_the_newest_is_nobodys(self, run: str) -> None:
+        run_attempts.begin(run)
+        assert run_attempts.claim(run, 1, "pod-a")
+        run_attempts.begin(run)
+
+        assert not run_attempts.claim(run, 1, "pod-a")
+        assert not run_attempts.claim(run, 1, "pod-c")
+        assert run_attempts.claim(run, 2, "pod-b")
+
+    def test_none_has_what_has_not_begun(self, run: str) -> None:
+        assert not run_attempts.claim(run, 1, "pod-a")
+
+    def test_runs_are_apart_and_a_removed_one_is_unknown(self, run: str) -> None:
+        other = str(uuid.uuid4())
+        for one in (run, other):
+            run_attempts.begin(one)
+            assert run_attempts.claim(one, 1, "pod-a")
+
+        run_attempts.remove(run)
+
+        assert run_attempts.begin(run) == 1
+        assert run_attempts.claim(run, 1, "pod-c")
+        assert not run_attempts.claim(other, 1, "pod-c")
+
+    def test_of_many_at_once_one_has_it(self, run: str) -> None:
+        run_attempts.begin(run)
+        with ThreadPoolExecutor(8) as threads:
+            got = list(threads.map(lambda n: run_attempts.claim(run, 1, f"pod-{n}"), range(8)))
+
+        assert got.count(True) == 1

@@ -13,7 +13,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Ru
 
 from infra import work_pools
 from infra.errors import ConflictError
-from registry import history, labels, run_requests, runs, statuses
+from registry import history, run_requests, runs, statuses
 from tests.registry.fake_runs import PrefectClient
 
 REFUSED = Failed(name=statuses.CREATE_FAILED_NAME)
@@ -122,7 +122,9 @@ class TestWaiting:
 
     def _add(self, prefect: PrefectClient, state: State, what: str | None) -> str:
         run = prefect.add("train", "r", state=state)
-        prefect.runs[UUID(run)].labels = {} if what is None else {labels.WAITING: what}
+        if what is not None:
+            prefect.attempts.begin(run)
+            prefect.attempts.tell_waiting(run, 1, what)
         return run
 
     @pytest.mark.parametrize("state", [Pending(), Cancelling(), State(type=StateType.SCHEDULED)])

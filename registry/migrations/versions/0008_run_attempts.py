@@ -1,4 +1,4 @@
-"""Who executes which attempt of a run."""
+"""The attempts of runs on a cluster."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,8 +15,9 @@ def upgrade() -> None:
         "run_attempts",
         sa.Column("flow_run_id", sa.Text, primary_key=True),
         sa.Column("attempt", sa.Integer, primary_key=True),
-        sa.Column("holder", sa.Text, nullable=False),
-        sa.Column("claimed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("waiting", sa.Text, nullable=False),
+        sa.Column("begun_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("holder", sa.Text),
     )
 
 

@@ -12,7 +12,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Completed, Pending, Running, State
 
-from infra.kubernetes import labels, names, reconciling
+from infra.kubernetes import names, reconciling
+from infra.kubernetes.attempts import Attempt
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciler import Reconciler
@@ -20,6 +21,7 @@ from tests import prefect_server
 from tests.infra.kubernetes import objects
 from tests.infra.kubernetes.fake_api import FakeApi, silent
 from tests.infra.kubernetes.objects import NOW, event, terminated, unschedulable, waiting
+from tests.registry.fake_attempts import FakeAttempts
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -40,13 +42,15 @@ class World:
     def __init__(self, pool: prefect_server.Pool) -> None:
         self.pool = pool
         self.api = FakeApi()
+        self.attempts = FakeAttempts()
         self.leads = True
         self._jobs = Jobs(self.api, Cluster(image="flows:1"))  # type: ignore[arg-type]
         self.on_find: Callable[[], None] = lambda: None
 
     def run(self, state: State[Any], attempt: int = 1) -> FlowRun:
         """A run in a state."""
-        run = self.pool.run(**{labels.ATTEMPT: str(attempt)})
+        run = self.pool.run()
+        self.attempts.of[str(run.id)] = Attempt(attempt)
         prefect_server.set_state(run, Pending())  # from Scheduled, Prefect cancels by itself
         prefect_server.set_state(run, state)
         return run
@@ -73,7 +77,7 @@ class World:
         async def turns() -> int:
             async with get_client() as client:
                 loop = Reconciler(
-                    client, self._jobs, [self.pool.name],
+                    client, self._jobs, [self.pool.name], self.attempts,
                     pending=timedelta(minutes=10), lead=lambda: self.leads,
                 )  # fmt: skip
                 acted = 0
@@ -101,8 +105,8 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return make
 
 
-def waiting_text(run: FlowRun) -> str:
-    return str((prefect_server.read(run).labels or {}).get(labels.WAITING, ""))
+def waiting_text(world: World, run: FlowRun) -> str:
+    return world.attempts.of[str(run.id)].waiting
 
 
 def test_a_waiting_run_says_why_until_it_runs(world: World) -> None:
@@ -114,12 +118,12 @@ def test_a_waiting_run_says_why_until_it_runs(world: World) -> None:
     )
 
     world.turn()
-    assert waiting_text(run).startswith("ConfigInvalid: A volume cannot be mounted: claim")
+    assert waiting_text(world, run).startswith("ConfigInvalid: A volume cannot be mounted: claim")
 
     world.pod(run)
     prefect_server.set_state(run, Running())
     world.turn()
-    assert waiting_text(run) == ""
+    assert waiting_text(world, run) == ""
     assert world.api.deleted == []
 
 
@@ -129,7 +133,7 @@ def test_a_run_that_ends_while_it_waits_waits_no_longer(world: World) -> None:
     world.pod(run, "Pending", node="", conditions=unschedulable("0/1 nodes are available"))
 
     def completes() -> None:
-        assert waiting_text(run)
+        assert waiting_text(world, run)
         prefect_server.set_state(run, Completed())
         world.job(run, condition="Complete")
         world.pod(run, "Succeeded")
@@ -138,7 +142,7 @@ def test_a_run_that_ends_while_it_waits_waits_no_longer(world: World) -> None:
     world.on_find = completes
     world.turn(2)
 
-    assert waiting_text(run) == ""
+    assert waiting_text(world, run) == ""
 
 
 def test_a_pod_that_died_before_prefect_leaves_its_last_lines(world: World) -> None:
@@ -275,8 +279,8 @@ def test_while_the_cluster_is_silent_nothing_ends(world: World) -> None:
 
     assert prefect_server.state_of(running)[0] == "RUNNING"
     assert prefect_server.state_of(pending)[0] == "PENDING"
-    assert waiting_text(pending) == "The cluster does not answer."
-    assert waiting_text(running) == ""
+    assert waiting_text(world, pending) == "The cluster does not answer."
+    assert waiting_text(world, running) == ""
 
 
 def test_one_runs_trouble_is_not_the_others(world: World, later: Callable[[], None]) -> None:

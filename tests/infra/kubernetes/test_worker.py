@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling
+from sqlalchemy.exc import OperationalError
 
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
-from infra.kubernetes import labels, names
+from infra.kubernetes import names
+from infra.kubernetes.attempts import Attempt
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.wanted import Placement
@@ -20,6 +22,7 @@ from infra.kubernetes.worker import KubernetesWorker, Means
 from tests import prefect_server
 from tests.infra.kubernetes.fake_api import FakeApi, silent
 from tests.infra.kubernetes.objects import job, pod
+from tests.registry.fake_attempts import FakeAttempts
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -36,10 +39,14 @@ def placed(_: str, __: FlowRun) -> Placement:
 
 
 def poll(
-    pool: prefect_server.Pool, api: FakeApi, place: Callable[[str, FlowRun], Placement] = placed
+    pool: prefect_server.Pool,
+    api: FakeApi,
+    place: Callable[[str, FlowRun], Placement] = placed,
+    attempts: FakeAttempts | None = None,
 ) -> None:
     """Let a worker look once for runs, and see to those that it finds."""
-    means = Means(Jobs(api, Cluster(image="flows:1")), place)  # type: ignore[arg-type]
+    jobs = Jobs(api, Cluster(image="flows:1"))  # type: ignore[arg-type]
+    means = Means(jobs, place, attempts or FakeAttempts())
 
     async def once() -> None:
         async with KubernetesWorker(pool.name, means=means, name="w") as worker:
@@ -55,9 +62,9 @@ def only_job(api: FakeApi) -> dict[str, Any]:
 
 def test_a_run_becomes_a_job_and_is_left_to_it(pool: prefect_server.Pool) -> None:
     run = pool.run(**{"modelyard.schedule": "s-1", "modelyard.slot": "2026-03-04T12:00:00Z"})
-    api = FakeApi()
+    api, attempts = FakeApi(), FakeAttempts()
 
-    poll(pool, api)
+    poll(pool, api, attempts=attempts)
 
     made = only_job(api)
     assert made["metadata"]["name"] == names.job(str(run.id), 1)
@@ -67,7 +74,7 @@ def test_a_run_becomes_a_job_and_is_left_to_it(pool: prefect_server.Pool) -> Non
     now = prefect_server.read(run)
     assert now.state is not None
     assert now.state.type == StateType.PENDING
-    assert labels.attempt_of(now) == 1
+    assert attempts.of == {str(run.id): Attempt(1)}
     assert now.infrastructure_pid == made["metadata"]["name"]
 
 
@@ -85,10 +92,11 @@ def test_the_workers_own_settings_stay_out_of_the_manifest(
 
 
 def test_each_start_is_an_attempt(pool: prefect_server.Pool) -> None:
-    run = pool.run(**{labels.ATTEMPT: "4"})
+    run = pool.run()
+    api, attempts = FakeApi(), FakeAttempts()
+    attempts.of[str(run.id)] = Attempt(4)
 
-    api = FakeApi()
-    poll(pool, api)
+    poll(pool, api, attempts=attempts)
 
     assert only_job(api)["metadata"]["name"] == names.job(str(run.id), 5)
 
@@ -115,26 +123,45 @@ def test_while_the_cluster_does_not_answer_a_run_waits_and_says_so(
     pool: prefect_server.Pool,
 ) -> None:
     run = pool.run()
-    api = FakeApi()
+    api, attempts = FakeApi(), FakeAttempts()
     api.fails["create Job"] = silent()
 
-    poll(pool, api)
+    poll(pool, api, attempts=attempts)
 
     now = prefect_server.read(run)
     assert now.state is not None
     assert now.state.type == StateType.SCHEDULED
     assert now.state.state_details.scheduled_time is not None
     assert now.state.state_details.scheduled_time > now.state.timestamp
-    assert "gave no answer" in str(now.labels[labels.WAITING])
+    assert "gave no answer" in attempts.of[str(run.id)].waiting
+    assert api.objects == {}
+
+
+def test_while_the_catalogue_is_away_a_run_waits_and_says_so(
+    pool: prefect_server.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pool.run()
+    api, attempts = FakeApi(), FakeAttempts()
+
+    def away(_: str) -> int:
+        raise OperationalError("insert", {}, OSError("connection refused"))
+
+    monkeypatch.setattr(attempts, "begin", away)
+    poll(pool, api, attempts=attempts)
+
+    kind, _, message = prefect_server.state_of(run)
+    assert kind == "SCHEDULED"
+    assert message == "The catalogue's database does not answer."
     assert api.objects == {}
 
 
 def test_a_new_attempt_waits_for_the_end_of_the_old_one(pool: prefect_server.Pool) -> None:
-    run = pool.run(**{labels.ATTEMPT: "1"})
+    run = pool.run()
     old = str(run.id)
-    api = FakeApi(job(run=old), pod(run=old))
+    api, attempts = FakeApi(job(run=old), pod(run=old)), FakeAttempts()
+    attempts.begin(old)
 
-    poll(pool, api)
+    poll(pool, api, attempts=attempts)
 
     assert prefect_server.state_of(run)[0] == "SCHEDULED"
     assert [(kind, grace) for kind, _, grace in api.deleted] == [("Job", None), ("Pod", None)]

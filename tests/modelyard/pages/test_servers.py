@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from infra.connection import Endpoints
 from infra.errors import StackError
 from modelyard.pages.servers import Servers
-from registry import labels, pipeline_nodes, tracking
+from registry import pipeline_nodes, tracking
 from tests.modelyard.pages.conftest import RUN
 
 _ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")
@@ -46,8 +47,12 @@ class Network:
         return httpx.Response(404, json={"detail": "not found"})
 
 
+def _waits(states: Mapping[str, str]) -> dict[str, str]:
+    return {run: "for 8 GPUs" for run, state in states.items() if state == "PENDING"}
+
+
 def servers(network: Any) -> Servers:
-    return Servers(_ENDPOINTS, httpx.MockTransport(network))
+    return Servers(_ENDPOINTS, httpx.MockTransport(network), _waits)
 
 
 def test_a_run_is_told_in_the_references_words() -> None:
@@ -147,11 +152,14 @@ def test_the_page_of_an_mlflow_run_is_the_one_that_mlflow_tells() -> None:
 
 @pytest.mark.parametrize(("state", "told"), [("PENDING", "for 8 GPUs"), ("RUNNING", "")])
 def test_what_a_run_waits_for(state: str, told: str) -> None:
-    found = {
-        **_FOUND, "state": {"type": state, "name": state.title()},
-        "labels": {labels.WAITING: "for 8 GPUs"},
-    }  # fmt: skip
-    run = servers(Network(**{RUN: found, "flows__f1": {"name": "pipeline-run"}})).run(RUN)
+    found = {**_FOUND, "state": {"type": state, "name": state.title()}}
+    asking = servers(
+        Network(
+            **{RUN: found, "flows__f1": {"name": "pipeline-run"}, "flow_runs__filter": [found]}
+        )
+    )
+    run = asking.run(RUN)
 
     assert run is not None
     assert run.waiting == told
+    assert [one.waiting for one in asking.runs("pipeline-run", 1)] == [told]

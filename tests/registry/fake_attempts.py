@@ -1,0 +1,26 @@
+"""The attempts of runs, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from infra.kubernetes.attempts import Attempt
+
+
+class FakeAttempts:
+    """Keeps what it is told of each run's newest attempt."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Attempt] = {}
+
+    def begin(self, flow_run_id: str) -> int:
+        self.of[flow_run_id] = Attempt(self.of.get(flow_run_id, Attempt()).number + 1)
+        return self.of[flow_run_id].number
+
+    def newest(self, flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
+        return {one: self.of[one] for one in flow_run_ids if one in self.of}
+
+    def tell_waiting(self, flow_run_id: str, attempt: int, waiting: str) -> None:
+        if self.of[flow_run_id].number == attempt:
+            self.of[flow_run_id] = replace(self.of[flow_run_id], waiting=waiting)
