@@ -118,10 +118,10 @@ class Seat:
     def end(
         self, *, code: int | None, tail: Sequence[str], error: Mapping[str, str] | None = None
     ) -> None:
-        """Say how it ended; see :class:`Node`."""
+        """Say how it ended, now if it had not before; see :class:`Node`."""
         self._set(
             code=code, tail=json.dumps(list(tail)), error=json.dumps(dict(error or {})),
-            heard=_NOW, ended=_NOW,
+            heard=_NOW, ended=func.coalesce(RunNodeModel.ended, _NOW),
         )  # fmt: skip
 
     def _own(self) -> tuple[Any, ...]:
@@ -139,6 +139,16 @@ class Seat:
                 connection.execute(changed)
 
         patiently(do)
+
+
+def now() -> float:
+    """The database's time, as :class:`Node` tells when one ended; seconds."""
+
+    def do() -> float:
+        with engine().connect() as connection:
+            return float(connection.scalars(select(_NOW)).one())
+
+    return patiently(do)
 
 
 def look(flow_run_id: str, attempt: int) -> dict[int, Node]:

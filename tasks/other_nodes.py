@@ -81,6 +81,9 @@ class OtherNodes(ABC):
         """
         self._done.set()
         self._thread.join(_INTERVAL_SECONDS + 5)
+        self._say_ended(ended, error)
+
+    def _say_ended(self, ended: Ended | None, error: ModelyardError | None = None) -> None:
         exited = ended if ended and ended.ending is Ending.EXITED else None
         self.seat.end(
             code=exited.code if exited else None,
@@ -163,10 +166,8 @@ class Joining(OtherNodes):
 
     def trouble(self) -> RunFailedError | Ended | None:
         """The first failure of another node: of several, that of one that was killed."""
-        failed = [one for one in self._others() if one.ended is not None and one.code]
-        if failed:
-            first = min(failed, key=lambda one: ((one.code or 0) > 0, one.ended))
-            return Ended(Ending.EXITED, first.code or 0, first.tail, f"node {first.number}")
+        if failed := self._first_failed():
+            return _ended(failed)
         for one in self._others():
             if one.error:
                 return RunFailedError(
@@ -180,6 +181,10 @@ class Joining(OtherNodes):
                     state="FAIL TRAIN", code="NodeLost",
                 )  # fmt: skip
         return None
+
+    def _first_failed(self) -> Node | None:
+        failed = [one for one in self._others() if one.ended is not None and one.code]
+        return min(failed, key=lambda one: ((one.code or 0) > 0, one.ended), default=None)
 
     def _never_joined(self) -> RunFailedError | None:
         missing = [str(number) for number in range(1, self._count) if number not in self.nodes]
@@ -247,14 +252,13 @@ class Joining(OtherNodes):
 
     def _first_of_all(self, ended: Ended) -> Ended:
         """Whose failure ended the others, where it failed here."""
-        settled = time.monotonic() + _SETTLE_SECONDS
-        before = self.trouble()
+        failed_at, settled = run_nodes.now(), time.monotonic() + _SETTLE_SECONDS
         self.wait(lambda: self.trouble() is not None or time.monotonic() > settled)
-        other = self.trouble()
-        if isinstance(other, RunFailedError):
+        other = self._first_failed()
+        if other is None:
             return ended
-        killed = other is not None and other.code < 0 <= ended.code
-        return other if other is not None and (before is not None or killed) else ended
+        killed = (other.code or 0) < 0 <= ended.code
+        return _ended(other) if killed or (other.ended or 0.0) < failed_at else ended
 
 
 class Joined(OtherNodes):
@@ -290,8 +294,17 @@ class Joined(OtherNodes):
         return None if meeting is None else _meeting(meeting, self.seat)
 
     def conclude(self, ended: Ended, give_up: Callable[[], bool]) -> Ended:
-        """How the script ended here: whatever it was, the first node decides."""
+        """How the script ended here: whatever it was, the first node decides.
+
+        It is told at once: the first node may be about to fail of it.
+        """
+        if ended.ending is Ending.EXITED:
+            self._say_ended(ended)
         return ended
+
+
+def _ended(node: Node) -> Ended:
+    return Ended(Ending.EXITED, node.code or 0, node.tail, f"node {node.number}")
 
 
 def _meeting(told: Mapping[str, Any], seat: Seat) -> Meeting:

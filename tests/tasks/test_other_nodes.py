@@ -185,6 +185,46 @@ def test_the_first_to_fail_is_the_reason_wherever_it_was(
     assert one.ending is Ending.STOPPED
 
 
+@pytest.mark.parametrize(
+    ("codes", "other_first", "reason"),
+    [((1, 5), True, 1), ((1, 5), False, 0), ((1, -9), False, 1), ((-9, 5), False, 0)],
+    ids=["the other", "this", "killed", "both"],
+)
+def test_of_two_that_fail_the_first_is_the_reason_however_late_it_is_seen(
+    first: Machine, second: Machine, monkeypatch: pytest.MonkeyPatch,
+    codes: tuple[int, int], other_first: bool, reason: int,
+) -> None:  # fmt: skip
+    joining, joined = first.others, second.others
+    own, other = (Ended(Ending.EXITED, code, (f"of {n}",)) for n, code in enumerate(codes))
+    now = run_nodes.now
+
+    def failed_between() -> float:
+        if other_first:
+            joined.conclude(other, lambda: False)
+            return now()
+        at = now()
+        joined.conclude(other, lambda: False)
+        return at
+
+    monkeypatch.setattr(run_nodes, "now", failed_between)
+    found = joining.conclude(own, lambda: False)
+
+    assert (found.code, found.tail) == (codes[reason], (f"of {reason}",))
+
+
+def test_what_took_long_after_a_failure_does_not_make_it_later(
+    second: Machine, run_id: str
+) -> None:
+    joined = second.others
+    joined.conclude(Ended(Ending.EXITED, 5, ()), lambda: False)
+    told = run_nodes.look(run_id, 1)[1]
+
+    joined.close(Ended(Ending.EXITED, 5, ()))
+
+    assert run_nodes.look(run_id, 1)[1].ended == told.ended
+    assert told.code == 5
+
+
 def test_a_stop_at_the_first_node_ends_all(
     first: Machine, second: Machine, asked: Callable[..., Training]
 ) -> None:
