@@ -165,6 +165,15 @@ def namespace(cluster: Cluster, name: str, found: Mapping[str, Any] | None) -> C
             f"{', '.join(exports)} of nas.",
             "Give these as claim of a volume, or label the namespace baseline.",
         )
+    if level == "restricted":
+        return Check(
+            "namespace",
+            "warning",
+            f"The namespace {name} admits restricted pods only. Trainings are such; components of "
+            "pipelines are users of their images, and refused where these are root.",
+            "Give components a security context (set_security_context of kfp-kubernetes), or "
+            "label the namespace baseline.",
+        )
     return Check("namespace", "ok", f"{name} is there{f' ({level} pods)' if level else ''}.")
 
 

@@ -214,8 +214,8 @@ def _env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
         for name, text in sorted(wanted.env.items())
         if name not in cluster.secret_env
     ]
-    # HOME, too: the image's user may be another one, and caches want a folder to write to.
-    home = [pods.value("HOME", pods.HOME)]
+    # The image's user may be another one, with no name: caches want a folder to write to, and one.
+    home = [pods.value("HOME", pods.HOME), pods.value("USER", pods.USER)]
     usual = [*home, *_no_devices(wanted)]
     usual += [*_patience(wanted, cluster), *_way_to_jobs(wanted, cluster)]
     return pods.merged_env(usual, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))

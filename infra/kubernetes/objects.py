@@ -43,6 +43,12 @@ def finished(job: Object) -> bool:
     return bool(condition(job, "Complete") or condition(job, "Failed"))
 
 
+def concluding(job: Object) -> bool:
+    """Whether the Job's end is decided, by which its controller ends the pods that go on."""
+    kinds = ("SuccessCriteriaMet", "FailureTarget")
+    return finished(job) or any(condition(job, kind) for kind in kinds)
+
+
 def ended(pod: Object) -> bool:
     """Whether all of the pod's containers have ended for good."""
     return status_of(pod).get("phase") in {"Succeeded", "Failed"}

@@ -18,6 +18,7 @@ from infra.kubernetes.wanted import EVERY_MOUNT
 Plain = dict[str, Any]
 
 HOME = "/modelyard/home"
+USER = "modelyard"
 NAS = "/nas"
 _TMP = "/tmp"  # noqa: S108 (a mount point: every pod has its own)
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (likewise)

@@ -112,7 +112,10 @@ def _over(case: Case) -> Decision:
     found = case.found
     if found is None or not found.going:
         return Decision()
-    asked = any(map(objects.is_deleted, (*found.jobs, *found.pods)))
+    asked = any(map(objects.is_deleted, found.jobs)) or (
+        # Else the Job's controller deletes them, and the Job is to be seen for a while.
+        any(map(objects.is_deleted, found.pods)) and not all(map(objects.concluding, found.jobs))
+    )
     if asked or case.state in {None, "CANCELLED"} or case.age > ENDING:
         return Decision(stop=(found,))
     return Decision()

@@ -232,6 +232,7 @@ def _stage(
         "name": name,
         "image": cluster.image,
         "command": pods.literal(["python", "-P", "-m", _MODULE, step, base]),
+        "workingDir": "/",  # the image's is its own user's alone
         "env": pods.merged_env(
             [pods.value("HOME", VOLUME)],
             pods.cluster_env(cluster),

@@ -79,7 +79,7 @@ class TestNamespace:
         [
             ({"server": "s", "path": "/p"}, "restricted", "failed"),
             ({"server": "s", "path": "/p"}, "baseline", "ok"),
-            ({"claim": "c"}, "restricted", "ok"),
+            ({"claim": "c"}, "restricted", "warning"),
         ],
     )
     def test_restricted_pods_mount_no_server(

@@ -39,6 +39,11 @@ OOM = found(pod("Failed", state=terminated(137, "OOMKilled")), the_job=FAILED_JO
 WELL = found(pod("Succeeded", state=terminated(0)), the_job=job(condition="Complete"))
 LEFT = found(pod())
 ENDING = found(pod(deleted=-20), the_job=job())
+CONCLUDING = found(
+    pod("Succeeded"),
+    pod(index=1, deleted=-20),
+    the_job=job(nodes=2, condition="SuccessCriteriaMet"),
+)
 LATE = found(
     pod("Pending", node="", conditions=unschedulable("0/3 nodes are available")),
     the_job=job(age=601),
@@ -135,6 +140,8 @@ NOTHING = Decision()
         ("COMPLETED", GOING, 31, True, None),
         ("CRASHED", GOING, 29, False, None),
         ("FAILED", ENDING, 1, True, None),
+        ("COMPLETED", CONCLUDING, 29, False, None),
+        ("COMPLETED", CONCLUDING, 31, True, None),
         ("CANCELLED", GOING, 1, True, None),
         (None, GOING, 0, True, None),
         ("COMPLETED", WELL, 3600, False, None),
