@@ -155,11 +155,9 @@ class TestEnds:
         assert "Evicted" in found["message"], found
 
         stack.do("runs", "retry", run)
-        found = wait_for(
-            lambda: one if (one := stack.show(run))["state"] == "COMPLETE" else None,
-            180, "the retry to be complete",
-        )  # fmt: skip
+        found = stack.end_of(run, timeout=180)
 
+        assert found["state"] == "COMPLETE", found["message"]
         assert found["attempts"] == 2
         assert "resumed from step" in stack.log_of(run)
         assert len({job["metadata"]["name"] for job in stack.jobs(run)}) == 2
