@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 from collections.abc import Mapping
 from typing import Any
 
+from tests.cluster.control_loop import ControlLoop
 from tests.cluster.events import Teller
 from tests.cluster.store import Missing, Refusal, Store
 
@@ -16,28 +16,17 @@ _DEFAULT = "storageclass.kubernetes.io/is-default-class"
 _CLAIM = "PersistentVolumeClaim"
 
 
-class ClaimController:
+class ClaimController(ControlLoop):
     """Makes the claims of generic ephemeral volumes, and binds those of known classes.
 
     The nodes make the folder of a bound claim, and remove it with the claim.
     """
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         self._store = store
         self._ephemeral = Teller(store, "ephemeral_volume")
         self._binder = Teller(store, "persistentvolume-controller")
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def _go_on(self) -> None:
         async for change, kind, obj in self._store.watch(("Pod", _CLAIM, "StorageClass")):

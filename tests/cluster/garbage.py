@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from tests.cluster.control_loop import ControlLoop
 from tests.cluster.refusals import Missing
 from tests.cluster.store import FOREGROUND, ORPHAN, Key, Store
 
 Object = dict[str, Any]
 
 
-class Garbage:
+class Garbage(ControlLoop):
     """The collector: a loop that looks whenever the state changes."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         self._store = store
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins to collect, in the running event loop."""
-        self._task = asyncio.create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """Ends the loop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
 
     async def _go_on(self) -> None:
         while True:

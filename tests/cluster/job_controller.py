@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.cluster import job_decisions
+from tests.cluster.control_loop import ControlLoop
 from tests.cluster.events import Teller
 from tests.cluster.job_decisions import Tally, condition
 from tests.cluster.pod_status import merged
@@ -34,29 +35,15 @@ class _Ledger:
     not_before: float = 0.0
 
 
-class JobController:
+class JobController(ControlLoop):
     """Looks at a Job whenever it or one of its pods has changed."""
 
     def __init__(self, store: Store, back_off: float = 0.1) -> None:
+        super().__init__()
         self._store = store
         self._back_off = back_off
         self._teller = Teller(store, "job-controller")
         self._ledgers: dict[str, _Ledger] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._due: dict[tuple[str, str], asyncio.TimerHandle] = {}
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """End."""
-        for timer in self._due.values():
-            timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def _go_on(self) -> None:
         async for change, kind, obj in self._store.watch(("Job", "Pod")):

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from tests.cluster.control_loop import ControlLoop
 from tests.cluster.events import Teller
 from tests.cluster.pod_run import disruption
 from tests.cluster.pod_status import merged
@@ -16,31 +17,17 @@ from tests.cluster.store import Missing, Store
 _OVER = ("Succeeded", "Failed")
 
 
-class NodeController:
+class NodeController(ControlLoop):
     """Deletes pods from nodes with a NoExecute taint, and pods whose node is gone.
 
     A pod that tolerates the taint stays; with ``tolerationSeconds``, so long.
     """
 
     def __init__(self, store: Store, evicted: float = 0.5) -> None:
+        super().__init__()
         self._store = store
         self._evicted = evicted
         self._teller = Teller(store, "taint-eviction-controller")
-        self._task: asyncio.Task[None] | None = None
-        self._due: dict[str, asyncio.TimerHandle] = {}
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """End."""
-        for timer in self._due.values():
-            timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def _go_on(self) -> None:
         async for change, kind, obj in self._store.watch(("Node", "Pod")):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from tests.cluster.control_loop import ControlLoop
 from tests.cluster.events import Teller
 from tests.cluster.pod_status import merged
 from tests.cluster.quantities import pod_requests, quantity
@@ -127,24 +126,13 @@ def refusal(found: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-class Scheduler:
+class Scheduler(ControlLoop):
     """Binds pods to nodes, oldest first; those with a higher priority before them."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         self._store = store
         self._teller = Teller(store, "default-scheduler")
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running event loop."""
-        self._task = asyncio.create_task(self._go_on())
-
-    async def stop(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def _go_on(self) -> None:
         seen = -1
