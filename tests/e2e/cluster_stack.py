@@ -64,7 +64,7 @@ class ClusterStack(Stack):
         self.data.mkdir()
         self._settings = settings
         self._endpoints: dict[str, str] = {}
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
         self.cluster = Cluster(self._place / "cluster", nodes=self._nodes)
 
     def _nodes(self, store: Store, folder: Path) -> Nodes:
@@ -201,19 +201,20 @@ class ClusterStack(Stack):
         self.make("Secret", "modelyard-runs", type="Opaque", data=coded)
 
     def start_worker(self) -> None:
-        """Start the worker; another must not run."""
+        """Start a worker, beside those that run."""
         with self.log.open("ab") as log:
-            self._worker = subprocess.Popen(
+            worker = subprocess.Popen(
                 [sys.executable, "-P", "-m", "modelyard.kubernetes_worker", "gpu", "cpu"],
                 env={**self.env, **self.endpoints(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"},
                 stdout=log, stderr=log, cwd=self.home,
             )  # fmt: skip
+        self._workers.append(worker)
 
     def kill_worker(self) -> None:
-        """Kill the worker outright."""
-        assert self._worker
-        self._worker.kill()
-        self._worker.wait(30)
+        """Kill the worker that was started first outright."""
+        worker = self._workers.pop(0)
+        worker.kill()
+        worker.wait(30)
 
     def nas(self, algorithm: str, **parameters: Any) -> dict[str, Any]:
         """Parameters of a training of one of the test's algorithms, on the cluster's NAS."""
@@ -266,14 +267,15 @@ class ClusterStack(Stack):
         wait_for(lambda: not self.going(run), timeout, f"the pods of {run} to be gone")
 
     def close(self) -> None:
-        """End the worker, the cluster and the stack."""
-        if self._worker:
-            self._worker.send_signal(signal.SIGTERM)
+        """End the workers, the cluster and the stack."""
+        for worker in self._workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in self._workers:
             try:
-                self._worker.wait(20)
+                worker.wait(20)
             except subprocess.TimeoutExpired:
-                self._worker.kill()
-                self._worker.wait(20)
+                worker.kill()
+                worker.wait(20)
         self.cluster.stop()
         super().close()
 

@@ -198,6 +198,24 @@ class TestFaults:
         assert stack.show(run)["attempts"] == 1
         assert len(stack.jobs(run)) == 1
 
+    def test_of_two_workers_each_run_has_one_and_the_second_takes_over(self, stack):
+        stack.start_worker()
+        runs = [stack.submit("steps", hyperparameters={"steps": 400}) for _ in range(3)]
+        for run in runs:
+            _runs(stack, run)
+        stack.kill_worker()
+        stack.delete("Job", stack.jobs(runs[0])[0]["metadata"]["name"])
+        stack.pod_dies("oom", stack.going(runs[1])[0])
+        stack.do("runs", "stop", runs[2])
+
+        ends = [stack.end_of(run) for run in runs]
+
+        assert [one["detail"] for one in ends] == ["Gone", "OOMKilled", ""], ends
+        assert ends[2]["state"] == "STOPPED"
+        assert [one["attempts"] for one in ends] == [1, 1, 1]
+        assert [len(stack.jobs(run)) for run in runs[1:2]] == [1]
+        assert not any(stack.going(run) for run in runs)
+
     def test_a_cluster_that_is_away_for_a_while_costs_no_run(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 100})
         _runs(stack, run)
