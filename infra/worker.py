@@ -17,25 +17,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Crashed, Scheduled
 from prefect.workers.process import ProcessWorker
 
+from infra import active_runs, run_lock, work_pools
 from infra import home as homes
-from infra import run_lock, work_pools
 from infra.home import Home
 from infra.stack import remains
 
 _INTERVAL_SECONDS = 5.0
 _POOLS_SECONDS = 10.0
-_PAGE = 200
 
 # Between Prefect's word that a run is Running and the flow's taking of its lock lies the start
 # of the flow; between Pending and Running lies the wait for the fork server.
@@ -87,10 +80,9 @@ async def reconcile(
 ) -> int:
     """Mend every active run that nobody executes; how many there were."""
     active = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=active)))
     judge = functools.partial(verdict, pools=pools, started=started)
     mended = 0
-    for flow_run in await _read_all(client, wanted):
+    for flow_run in await active_runs.read(client, active):
         locked = run_lock.held(home, str(flow_run.id))
         if judge(flow_run, locked=locked, now=datetime.now(UTC)) is None:
             continue
@@ -102,20 +94,6 @@ async def reconcile(
             await client.set_flow_run_state(flow_run.id, state, force=True)
             mended += 1
     return mended
-
-
-async def _read_all(client: PrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
-    runs: list[FlowRun] = []
-    while True:
-        page = await client.read_flow_runs(
-            flow_run_filter=wanted,
-            sort=FlowRunSort.START_TIME_ASC,
-            limit=_PAGE,
-            offset=len(runs),
-        )
-        runs += page
-        if len(page) < _PAGE:
-            return runs
 
 
 async def _reconcile_for_ever(

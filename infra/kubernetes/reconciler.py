@@ -22,12 +22,8 @@ from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
     LogFilter,
     LogFilterFlowRunId,
-    WorkPoolFilter,
-    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
@@ -35,6 +31,7 @@ from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
+from infra import active_runs
 from infra.kubernetes import names, objects
 from infra.kubernetes.attempts import Attempt, Attempts
 from infra.kubernetes.diagnosis import Diagnosis
@@ -154,7 +151,8 @@ class Reconciler:
         except ClusterError as error:
             _logger.warning("%s", error)
             found = None
-        runs: dict[str, FlowRun | None] = {str(run.id): run for run in await self._active()}
+        active = await active_runs.read(self._client, _ACTIVE, self._pools)
+        runs: dict[str, FlowRun | None] = {str(run.id): run for run in active}
         if found is None:
             return _Look(None, runs, await self._newest(runs))
         self._going = frozenset(one.flow_run_id for one in found.values() if one.going)
@@ -174,21 +172,6 @@ class Reconciler:
             for key, one in found.items()
             if any(objects.label(thing, names.POOL) in pools for thing in (*one.jobs, *one.pods))
         }
-
-    async def _active(self) -> list[FlowRun]:
-        wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE)))
-        pools = WorkPoolFilter(name=WorkPoolFilterName(any_=self._pools))
-        runs: dict[UUID, FlowRun] = {}  # one can move from a page to the next meanwhile
-        offset = 0
-        while True:
-            page = await self._client.read_flow_runs(
-                flow_run_filter=wanted, work_pool_filter=pools,
-                sort=_SORT, limit=_PAGE, offset=offset,
-            )  # fmt: skip
-            runs |= {run.id: run for run in page}
-            offset += len(page)
-            if len(page) < _PAGE:
-                return list(runs.values())
 
     async def _read(self, run_ids: Iterable[str]) -> dict[str, FlowRun | None]:
         """Runs by id that are none of the active ones, but have something on the cluster."""
