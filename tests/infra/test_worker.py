@@ -103,8 +103,15 @@ class FakeClient:
     mended: dict[uuid.UUID, State[Any]] = field(default_factory=dict)
 
     async def read_flow_runs(
-        self, *, flow_run_filter: Any, sort: Any = None, limit: int = 200, offset: int = 0
+        self,
+        *,
+        flow_run_filter: Any,
+        work_pool_filter: Any = None,
+        sort: Any = None,
+        limit: int = 200,
+        offset: int = 0,
     ) -> list[FlowRun]:
+        assert work_pool_filter is None
         wanted = flow_run_filter.state.type.any_
         found = [run.model_copy() for run in self.runs if run.state and run.state.type in wanted]
         if self.on_read:
