@@ -11,4 +11,4 @@ def test_what_befalls_a_cluster_costs_no_run_its_end():
     tally = soak(10, seed=7)
 
     assert tally.kept, tally
-    assert sum(tally.states.values()) >= 4
+    assert sum(tally.ends.values()) >= 4
