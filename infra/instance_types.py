@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.errors import BadInputError
 from infra.settings import Settings
@@ -80,7 +80,7 @@ def _read(where: str, text: Callable[[], str]) -> dict[str, InstanceType]:
         if not isinstance(found, dict):
             raise TypeError("it holds no mapping")
         return {str(name): InstanceType(**shape) for name, shape in found.items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValidationError) as error:
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise BadInputError(
             f"The instance types in {where} cannot be read: {error}.",
             "Write a mapping such as gpu.mine: {cpu: 8, memory_gib: 64, gpus: 1}.",

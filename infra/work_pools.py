@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +36,7 @@ CLUSTER_TYPE = pool_template.TYPE
 _TYPES: dict[Kind, str] = {"local": PROCESS_TYPE, "kubernetes": CLUSTER_TYPE}
 _MOST_NAMED = 5
 _PAGE = 200
+_OURS = "command"  # the variable of a local pool's runs that nobody else sets
 
 _DESCRIPTIONS = {
     "gpu": "Trainings and whatever else may want a GPU.",
@@ -68,7 +70,7 @@ def local_template(home: Home) -> dict[str, Any]:
     """The base job template of a local pool: Prefect's own, started through the fork server."""
     template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
     command = shlex.join(forked.command(home, "prefect.engine"))
-    template["variables"]["properties"]["command"]["default"] = command
+    template["variables"]["properties"][_OURS]["default"] = command
     return template
 
 
@@ -99,7 +101,8 @@ async def _look(client: PrefectClient, name: str) -> Seen:
     pool = await _find(client, name)
     if pool is None:
         return Seen(name)
-    workers = await client.read_workers_for_work_pool(name)
+    # Its own defaults are none, which the server refuses.
+    workers = await client.read_workers_for_work_pool(name, offset=0, limit=_PAGE)
     heard = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
     return Seen(name, pool.type, pool.is_paused, heard)
 
@@ -127,12 +130,13 @@ async def register(client: PrefectClient, home: Home, kind: Kind | None = None) 
         template = templates.get(wanted[name])
         if template is None:  # somebody else's, whose template is theirs
             continue
-        if pool in changed:
-            await _replace(client, name, wanted[name], template)
-        elif pool is None:
+        if pool is None:
             await _create(client, name, wanted[name], template)
-        elif pool.base_job_template != template:
-            await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+            continue
+        if pool in changed:
+            await _replace(client, pool, wanted[name], template)
+        elif pool.base_job_template != (kept := _with_defaults(template, pool)):
+            await client.update_work_pool(name, WorkPoolUpdate(base_job_template=kept))
     return list(parts.POOLS)
 
 
@@ -147,13 +151,30 @@ async def _find(client: PrefectClient, name: str) -> WorkPool | None:
         return None
 
 
-async def _create(client: PrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
+def _with_defaults(template: dict[str, Any], pool: WorkPool) -> dict[str, Any]:
+    """The template with what somebody has set in the pool: the defaults of its variables."""
+    made = copy.deepcopy(template)
+    held = (pool.base_job_template.get("variables") or {}).get("properties") or {}
+    for name, variable in made["variables"]["properties"].items():
+        if name != _OURS and "default" in held.get(name, {}):
+            variable["default"] = held[name]["default"]
+    return made
+
+
+async def _create(
+    client: PrefectClient,
+    name: str,
+    kind: str,
+    template: dict[str, Any],
+    concurrency_limit: int | None = None,
+) -> None:
     await client.create_work_pool(
         WorkPoolCreate(
             name=name,
             type=kind,
             description=_DESCRIPTIONS[name],
             base_job_template=template,
+            concurrency_limit=concurrency_limit,
         )
     )
 
@@ -177,13 +198,15 @@ async def _check_idle(client: PrefectClient, pool: WorkPool, kind: str) -> None:
         )
 
 
-async def _replace(client: PrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
+async def _replace(
+    client: PrefectClient, pool: WorkPool, kind: str, template: dict[str, Any]
+) -> None:
     """Make a pool anew with another type, which Prefect cannot change; its deployments keep it."""
-    deployments = await _deployments(client, name)
-    await client.delete_work_pool(name)
-    await _create(client, name, kind, template)
+    deployments = await _deployments(client, pool.name)
+    await client.delete_work_pool(pool.name)
+    await _create(client, pool.name, kind, template, pool.concurrency_limit)
     for one in deployments:
-        await client.update_deployment(one.id, DeploymentUpdate(work_pool_name=name))
+        await client.update_deployment(one.id, DeploymentUpdate(work_pool_name=pool.name))
 
 
 async def _deployments(client: PrefectClient, pool: str) -> list[DeploymentResponse]:

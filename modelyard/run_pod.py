@@ -15,6 +15,8 @@ import os
 import runpy
 import signal
 import sys
+import threading
+import time
 import warnings
 from typing import NoReturn
 from uuid import UUID
@@ -34,6 +36,7 @@ if __name__ == "__main__":
 from prefect._internal import control_listener
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
+from sqlalchemy.exc import SQLAlchemyError
 
 from infra.kubernetes.attempts import Attempt
 from registry import run_attempts
@@ -41,6 +44,7 @@ from registry import run_attempts
 _FIRST = "0"
 _ENGINE = "prefect.engine"
 _NODE = "tasks.node"
+_LOOK_SECONDS = 2.0
 
 
 def refusal(run: FlowRun, newest: int, attempt: int, *, first: bool) -> str:
@@ -74,7 +78,25 @@ def main() -> int:
     if refused:
         print(f"Nothing is run. {refused}", flush=True)
         return 0
+    threading.Thread(target=_end_when_given_up, args=(run_id, attempt), daemon=True).start()
     return _become_engine(run_id) if first else _become(_NODE, [])
+
+
+def _end_when_given_up(run_id: str, attempt: int) -> None:
+    """End this pod's processes outright once the run has a newer attempt.
+
+    A node that was thought lost may go on with what it has. Whatever it wrote now, to a folder or
+    a bucket that both attempts know, would be between the newer attempt and its own files.
+    """
+    while True:
+        time.sleep(_LOOK_SECONDS)
+        try:
+            given_up = run_attempts.is_given_up(run_id, attempt)
+        except SQLAlchemyError:
+            continue  # nobody can begin one now either
+        if given_up:
+            print("The run has a newer attempt: this one ends.", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _become_engine(run_id: str) -> int:

@@ -76,6 +76,19 @@ def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
     return patiently(read)
 
 
+def is_given_up(flow_run_id: str, attempt: int) -> bool:
+    """Whether the run has a newer attempt.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: If the database does not answer, at once.
+    """
+    newer = select(RunAttemptModel.attempt).where(
+        RunAttemptModel.flow_run_id == flow_run_id, RunAttemptModel.attempt > attempt
+    )
+    with engine().connect() as connection:
+        return connection.scalar(newer) is not None
+
+
 def tell_waiting(flow_run_id: str, attempt: int, waiting: str) -> None:
     """Tell what an attempt waits for, in words; "" if for nothing."""
     told = update(RunAttemptModel).where(*_one(flow_run_id, attempt)).values(waiting=waiting)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from registry import run_attempts
 
-# Types of Prefect's states whose runs have begun, or never will.
-_OVER = frozenset({"RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+# Types of Prefect's states whose runs have ended. One that has begun may wait for its other nodes.
+_OVER = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
 def of(states: Mapping[str, str]) -> dict[str, str]:

@@ -144,15 +144,17 @@ class _Kubeconfig:
         self._current = self._current or str(found.get("current-context") or "")
         for kind in ("context", "cluster", "user"):
             named = self._named.setdefault(kind, {})
-            for one in found.get(f"{kind}s") or []:
+            listed = found.get(f"{kind}s") or []
+            for one in listed if isinstance(listed, list) else [listed]:
                 inner = one.get(kind) if isinstance(one, dict) else None
-                if not isinstance(inner, dict) or not isinstance(one.get("name"), str):
+                name = one.get("name") if isinstance(one, dict) else None
+                if not isinstance(inner, dict) or not isinstance(name, str):
                     raise no_kubeconfig(
                         f"The kubeconfig {path} is broken: not all of {kind}s have a name and "
                         f"a {kind}.",
                         "Mend it, or get it anew.",
                     )
-                named.setdefault(one["name"], (path, inner))
+                named.setdefault(name, (path, inner))
 
     def context(self, name: str) -> tuple[str, str, Mapping[str, Any]]:
         """A context's name, namespace and user; the current one for ""."""
@@ -208,7 +210,7 @@ def _mapping(path: Path) -> Mapping[str, Any]:
         raise no_kubeconfig(
             f"The kubeconfig {path} cannot be read: {reason}.", "Mend it, or name another."
         ) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # also of a day that no month has
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise no_kubeconfig(

@@ -21,8 +21,6 @@ FIELD_MANAGER = "modelyard"
 Objects = list[dict[str, Any]]  # in the class, list is a method
 
 _PAGE = 500
-_MERGE_PATCH = "application/merge-patch+json"
-_APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 
 
 @dataclass(frozen=True)
@@ -114,15 +112,6 @@ class Api:
             Request(asked, "POST", kind.path(namespace), _WRITTEN, manifest)
         )
 
-    def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an object or bring it up to date, with what others own in it left alone."""
-        kind, namespace, name = self._of(manifest)
-        asked = Asked("patch", kind.plural, name, namespace if kind.namespaced else "")
-        query = {**_WRITTEN, "force": "true"}
-        return self._transport.json(
-            Request(asked, "PATCH", kind.path(namespace, name), query, manifest, _APPLY_PATCH)
-        )
-
     def read(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """An object, or None if there is none."""
         asked, path = self._one("get", kind, name, namespace)
@@ -149,11 +138,6 @@ class Api:
             # The pages had grown too old while they were read. Those of the cache do not.
             items = self._pages(asked, path, {**query, "limit": 0, "resourceVersion": "0"})
         return [{"apiVersion": KINDS[kind].api_version, "kind": kind, **item} for item in items]
-
-    def patch(self, kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Change fields of an object, None removing one (RFC 7386); None if there is none."""
-        asked, path = self._one("patch", kind, name, None)
-        return self._found(Request(asked, "PATCH", path, _WRITTEN, changes, _MERGE_PATCH))
 
     def delete(
         self,

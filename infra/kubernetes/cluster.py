@@ -218,7 +218,7 @@ def load(settings: Settings) -> Cluster:
         raise _invalid(path, reason, "MODELYARD_CLUSTER names a YAML file.") from error
     except UnicodeDecodeError:
         raise _invalid(path, "it is not UTF-8 text", "Save it as UTF-8.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a day that no month has
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise _invalid(path, f"it is no YAML{where}", "Mend it there.") from None

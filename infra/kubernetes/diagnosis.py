@@ -32,16 +32,16 @@ HINTS: Mapping[str, str] = {
     IMAGE_PULL: "Check the image's name, and that the cluster's image_pull_secrets may pull it.",
     UNSCHEDULABLE: "Ask for less, wait for other runs to end, or add nodes that have it.",
     OOM_KILLED: "Take an instance type with more memory, or let the script use less.",
-    EVICTED: "Retry it; it resumes from its newest checkpoint. Ask for more storage if it "
+    EVICTED: "Retry it; it resumes from its newest checkpoint, if any. Ask for more storage if it "
     "used more than it had asked for.",
-    NODE_LOST: "Retry it; it resumes from its newest checkpoint.",
+    NODE_LOST: "Retry it; it resumes from its newest checkpoint, if any.",
     SCRIPT_FAILED: "See the last lines of its log.",
-    TIMEOUT: "Give it more time, and retry it; it resumes from its newest checkpoint.",
+    TIMEOUT: "Give it more time, and retry it; it resumes from its newest checkpoint, if any.",
     CANCELLED: "Retry it, if it was not meant to stop.",
     CONFIG_INVALID: "Make what is missing in the cluster's namespace, or correct its name.",
     START_FAILED: "See the last lines of its container; the image must hold Modelyard.",
     NODE_NEVER_JOINED: "Retry it when the cluster has room for all its nodes, or ask for fewer.",
-    GONE: "Retry it; it resumes from its newest checkpoint.",
+    GONE: "Retry it; it resumes from its newest checkpoint, if any.",
 }
 
 _SLOW = "Retry it: what was pulled is kept. Or raise pending_minutes in the cluster's file."
@@ -233,8 +233,14 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "NodeAffinity": (UNSCHEDULABLE, "Its node did not admit its pod"),
 }
 
+_KILLED_BY_SOMEBODY = "Killed"  # by a signal that nobody says to have sent: no reason of theirs
 _ENDS: Mapping[str, tuple[str, str]] = {
     "OOMKilled": (OOM_KILLED, "Its container {name} used more memory than its limit{limit}"),
+    _KILLED_BY_SOMEBODY: (
+        OOM_KILLED,
+        "Its container {name} was killed, and its node did not say why: most likely it used its "
+        "limit{limit} of memory, or the node had none left",
+    ),
     "ContainerCannotRun": (START_FAILED, "Its container {name} could not be started"),
     "StartError": (START_FAILED, "Its container {name} could not be started"),
     "ContainerStatusUnknown": (NODE_LOST, "Its node lost sight of its container {name}"),
@@ -364,7 +370,7 @@ def _contained(pod: Object, ran: bool) -> Diagnosis | None:
         name = str(container.get("name", ""))
         limit = _memory_limit(pod, name)
         if reason not in _ENDS and code == _KILLED and limit and not objects.is_deleted(pod):
-            reason = "OOMKilled"
+            reason = _KILLED_BY_SOMEBODY
         if known := _ENDS.get(reason):
             category, said = known
             said = said.format(name=name, limit=f" of {limit}" if limit else "")

@@ -72,7 +72,7 @@ class Right:
 
 
 RIGHTS = (
-    Right("jobs", ("create", "get", "list", "patch", "delete"), "batch"),
+    Right("jobs", ("create", "get", "list", "delete"), "batch"),
     Right("pods", ("get", "list", "delete")),
     Right("pods", ("get",), subresource="log"),
     Right("services", ("create", "get", "delete")),

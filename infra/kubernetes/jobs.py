@@ -141,7 +141,8 @@ class Jobs:
         """What the cluster has of every attempt of every run, or of one run.
 
         It is one list of Jobs and one of pods, however many runs there are. The Jobs come first:
-        a Job that ends in between is then seen with its pods' end, never without it.
+        a Job that ends in between is then seen with its pods' end, never without it. One that is
+        made in between is seen by its pods, and read by its name.
         """
         labels = {**names.OURS, **({names.FLOW_RUN: flow_run_id} if flow_run_id else {})}
         found: dict[Key, Found] = {}
@@ -153,7 +154,13 @@ class Jobs:
             if key := _key(pod):
                 one = found.get(key, Found(*key))
                 found[key] = replace(one, pods=(*one.pods, pod))
-        return found
+        return {key: self._with_job(one) for key, one in found.items()}
+
+    def _with_job(self, found: Found) -> Found:
+        if found.job is not None or not any(map(_is_own, found.pods)):
+            return found
+        job = self._api.read("Job", names.job(*found.key))
+        return replace(found, jobs=(*found.jobs, job)) if job and _key(job) == found.key else found
 
     def events(self) -> list[Object]:
         """The events of the namespace, which say why a pod waits; none if it may not see them."""
@@ -207,11 +214,6 @@ class Jobs:
             text = self._api.log(objects.name_of(one), name, lines=most)
             return (text or _message(one, name)).splitlines()[-most:]
         return []
-
-
-def _belongs_to(thing: Object) -> list[str]:
-    whose = (names.MANAGED_BY, names.FLOW_RUN, names.ATTEMPT, names.PART)
-    return [objects.label(thing, label) for label in whose]
 
 
 def _key(thing: Object) -> Key | None:

@@ -131,6 +131,8 @@ def _pending(case: Case) -> Decision:
     if found is None or found.job is None:
         if found and found.going:
             return Decision(stop=(found,))
+        if found:
+            return _gone(case, found, _not_created)
         if case.age > SUBMITTING:
             again = "Its worker died before it began; it is queued again."
             return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
@@ -155,9 +157,7 @@ def _running(case: Case) -> Decision:
             return Decision(stop=(found,))
         if case.attempt == 0 or case.age <= SETTLING:
             return Decision()  # without an attempt it was not ours to start
-        told = diagnosis.died(None, found.own_pods, now=case.now) if found else None
-        gone = told or diagnosis.made(diagnosis.GONE, "Its Job is gone: somebody deleted it")
-        return Decision(becomes=_crashed(case, gone), waiting="", died=gone)
+        return _gone(case, found, _crashed)
     dead = diagnosis.died(found.job, found.own_pods, case.events, now=case.now)
     if dead:
         return _dead(case, found, dead, _crashed) if _settled(case, dead) else Decision()
@@ -188,6 +188,13 @@ _RULES: Mapping[str, Callable[[Case], Decision]] = {
 def _settled(case: Case, dead: Diagnosis) -> bool:
     # A pod that is gone before the end of its grace tells a time that is yet to come.
     return dead.at is None or abs(case.now - dead.at) > SETTLING
+
+
+def _gone(case: Case, found: Found | None, told: Callable[[Case, Diagnosis], Outcome]) -> Decision:
+    """Its Job was seen, and is there no more."""
+    died = diagnosis.died(None, found.own_pods, now=case.now) if found else None
+    gone = died or diagnosis.made(diagnosis.GONE, "Its Job is gone: somebody deleted it")
+    return Decision(becomes=told(case, gone), waiting="", died=gone)
 
 
 def _dead(

@@ -27,7 +27,8 @@ class ClusterError(ModelyardError):
     """A cluster cannot be reached, or refuses what was asked of it.
 
     Attributes:
-        transient: Whether the same may succeed later with nothing mended.
+        transient: Whether the same may succeed in a moment with nothing mended.
+        later: Whether it will when others have ended.
         status: The HTTP status of the answer; 0 if there was none.
     """
 
@@ -40,10 +41,12 @@ class ClusterError(ModelyardError):
         *,
         code: str | None = None,
         transient: bool = False,
+        later: bool = False,
         status: int = 0,
     ) -> None:
         super().__init__(message, hint, code=code)
         self.transient = transient
+        self.later = later
         self.status = status
 
 
@@ -114,6 +117,7 @@ _MEANINGS: tuple[tuple[int, re.Pattern[str], _Meaning], ...] = tuple(
         (401, "", _UNAUTHORIZED),
         (403, r"system:anonymous", _UNAUTHORIZED),
         (403, r"exceeded quota", _QUOTA),
+        (403, r"status unknown for quota", _UNREACHABLE),  # it was made just now
         (403, r"(?:maximum|minimum) \S+ (?:usage|limit to request ratio|storage)", _LIMITS),
         (403, r"because it is being terminated", _NAMESPACE_MISSING),
         (403, r"cannot \S+ resource|cannot \S+ path", _FORBIDDEN),
@@ -162,6 +166,7 @@ def refusal(asked: Asked, http_status: int, body: bytes) -> ClusterError:
         ),
         code=meaning.code,
         transient=meaning is _UNREACHABLE,
+        later=meaning is _QUOTA,
         status=http_status,
     )
 

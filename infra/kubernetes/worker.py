@@ -132,7 +132,7 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
             name = await asyncio.to_thread(self._start, now, flow, attempt, configuration)
             self._tries.pop(str(now.id), None)
         except ModelyardError as error:
-            if isinstance(error, _LaterError) or getattr(error, "transient", False):
+            if isinstance(error, ClusterError) and (error.transient or error.later):
                 await self._queue_again(now, attempt, error)
             else:
                 await self._end(now, Failed(name=CREATE_FAILED, message=f"{error.code}: {error}"))
@@ -167,13 +167,13 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         """See that no earlier attempt goes on, say on a node that was thought lost.
 
         Raises:
-            _LaterError: If one does; it is being ended.
+            ClusterError: If one does; it is being ended.
         """
         others = self._means.jobs.others(flow_run_id, attempt)
         for one in others:
             self._means.jobs.stop(one, datetime.now(UTC))
         if others:
-            raise _LaterError("Its earlier attempt is still being ended.")
+            raise ClusterError("Its earlier attempt is still being ended.", later=True)
 
     async def _queue_again(self, run: FlowRun, attempt: int, error: ModelyardError) -> None:
         tries = self._tries.get(str(run.id), 0)
@@ -190,12 +190,6 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         if now.state and now.state.type == StateType.PENDING:
             self.get_flow_run_logger(run).info("%s", state.message)
             await self.client.set_flow_run_state(run.id, state, force=True)
-
-
-class _LaterError(ClusterError):
-    """It can be done a little later."""
-
-    code = "Later"
 
 
 def _with_image(placement: Placement, image: str) -> Placement:

@@ -56,6 +56,8 @@ def _pools() -> list[Check]:
             )
         ]
     # Prefect takes seconds, and is not needed above.
+    import httpx  # noqa: PLC0415
+
     from flows.lifecycle import connected  # noqa: PLC0415
     from infra import work_pools  # noqa: PLC0415
 
@@ -64,6 +66,10 @@ def _pools() -> list[Check]:
             return [pool(seen) for seen in asyncio.run(work_pools.look())]
     except ModelyardError as error:
         return [Check("pools", "warning", f"Not looked at: {error.message}", error.hint)]
+    except httpx.HTTPError as error:  # Prefect's own refusals are such, too
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        remedy = "See modelyard status, and what PREFECT_API_URL and PREFECT_API_AUTH_STRING say."
+        return [Check("pools", "failed", f"Prefect does not tell of them: {said}.", remedy)]
 
 
 def pool(seen: Seen) -> Check:

@@ -82,7 +82,7 @@ def stop(run: Run, json: Json = False) -> None:
 
 @app.command()
 def retry(run: Run, json: Json = False) -> None:
-    """Run a failed or stopped run again; it resumes from its newest checkpoint."""
+    """Run a failed or stopped run again; it resumes from its newest checkpoint, if any."""
     with connected(to_workers=True):
         output.thing(runs.retry(run), as_json_=json)
 

@@ -61,7 +61,7 @@ def _list(word: str, amounts: Mapping[str, str]) -> str:
 def _named(row: Kind, pod: Object, hard: Object, quota: str) -> None:
     """A quota on cpu or memory wants every container to say how much."""
     missing = []
-    for container in pod["spec"]["containers"]:
+    for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
         resources = container.get("resources") or {}
         for key in sorted(hard):
             kind, _, name = key.partition(".")

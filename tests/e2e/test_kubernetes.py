@@ -185,6 +185,14 @@ class TestEnds:
         assert time.monotonic() - began < 120  # as long as the command waits for it
 
 
+def test_the_doctor_is_content_with_it(stack):
+    checks = {check["name"]: check for check in stack.do("doctor")}
+
+    for pool in ("pool gpu", "pool cpu"):
+        assert checks[pool]["result"] == "ok", checks[pool]
+    assert {name for name, one in checks.items() if one["result"] == "failed"} == set()
+
+
 class TestFaults:
     def test_a_worker_that_is_killed_costs_no_run(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 100})

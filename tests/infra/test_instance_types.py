@@ -70,6 +70,7 @@ def test_an_unknown_one() -> None:
         "a: {cpu: 1, memory_gib: 1, gpu: 1}",
         "a: {",
         "\0",
+        "a: 2026-99-99",
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str) -> None:

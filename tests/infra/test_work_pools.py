@@ -38,8 +38,9 @@ class Prefect:
         assert asked.name not in self.pools
         self.written.append(f"create {asked.name}")
         self.pools[asked.name] = SimpleNamespace(
-            name=asked.name, type=asked.type, base_job_template=asked.base_job_template
-        )
+            name=asked.name, type=asked.type, base_job_template=asked.base_job_template,
+            concurrency_limit=asked.concurrency_limit,
+        )  # fmt: skip
 
     async def update_work_pool(self, name: str, asked: Any) -> None:
         self.written.append(f"update {name}")
@@ -120,6 +121,34 @@ def test_a_template_is_brought_up_to_date(prefect: Prefect, home: Home, kind: Ki
 
     assert prefect.written[2:] == ["update gpu"]
     assert prefect.pools["gpu"].base_job_template["variables"] != {}
+
+
+def test_what_somebody_has_set_in_a_pool_stays(prefect: Prefect, home: Home) -> None:
+    _register(prefect, home, "kubernetes")
+    variables = prefect.pools["gpu"].base_job_template["variables"]["properties"]
+    variables["image"]["default"] = "mine:1"
+    variables["priority_class"]["description"] = "of an older release"
+    prefect.pools["gpu"].concurrency_limit = 4
+    _register(prefect, home, "kubernetes")
+
+    now = prefect.pools["gpu"].base_job_template["variables"]["properties"]
+    ours = pool_template.template()["variables"]["properties"]
+    assert now["image"] == {**ours["image"], "default": "mine:1"}
+    assert now["priority_class"] == ours["priority_class"]
+
+    _register(prefect, home, "local")
+    assert prefect.pools["gpu"].concurrency_limit == 4
+    assert prefect.pools["gpu"].type == PROCESS_TYPE
+
+
+def test_a_local_pools_command_is_this_homes(prefect: Prefect, home: Home) -> None:
+    _register(prefect, home)
+    properties = prefect.pools["gpu"].base_job_template["variables"]["properties"]
+    properties["command"]["default"] = "of another home"
+    _register(prefect, home)
+
+    now = prefect.pools["gpu"].base_job_template["variables"]["properties"]
+    assert str(home.root) in now["command"]["default"]
 
 
 def test_a_pool_that_changes_its_kind_keeps_its_deployments(prefect: Prefect, home: Home) -> None:

@@ -95,6 +95,25 @@ def test_a_deleted_pod_tidies_up_and_leaves_the_runs_end_to_others(
     assert prefect_server.states(run)[-1] == StateType.RUNNING
 
 
+def test_one_that_is_given_up_ends_at_once_and_leaves_all_to_the_newer(
+    start: Start, tmp_path: Path
+) -> None:
+    run = granted("slow")
+    pod = start(run)
+    script = pid_in(tmp_path / "script")
+    eventually(lambda: prefect_server.state_of(run)[0] == "RUNNING", "it runs")
+
+    run_attempts.begin(str(run.id))
+    pod.wait(60)
+    os.kill(script, signal.SIGKILL)  # which a leash, or the container's end, does elsewhere
+    status, output = ended(pod)
+
+    assert status == -signal.SIGKILL, output
+    assert "newer attempt" in output
+    assert not (tmp_path / "tidied").exists()
+    assert prefect_server.states(run)[-1] == StateType.RUNNING
+
+
 def test_one_that_is_deleted_at_its_start_ends_at_once(start: Start) -> None:
     run = granted("slow")
     pod = start(run)

@@ -65,20 +65,30 @@ def test_who_tells_what_a_run_waits_for_does_not_undo_another_attempt(run: str) 
 
 
 class TestWaiting:
-    @pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "CANCELLING", "PAUSED"])
-    def test_it_is_told_of_runs_that_have_not_begun(self, run: str, state: str) -> None:
+    @pytest.mark.parametrize("state", ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"])
+    def test_it_is_told_of_runs_that_have_not_ended(self, run: str, state: str) -> None:
         run_attempts.begin(run)
         assert waiting.of({run: state}) == {}
 
         run_attempts.tell_waiting(run, 1, "for 8 GPUs")
         assert waiting.of({run: state, str(uuid.uuid4()): state}) == {run: "for 8 GPUs"}
 
-    @pytest.mark.parametrize("state", ["RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED"])
+    @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"])
     def test_no_other_waits(self, run: str, state: str) -> None:
         run_attempts.begin(run)
         run_attempts.tell_waiting(run, 1, "for 8 GPUs")
 
         assert waiting.of({run: state}) == {}
+
+
+def test_an_attempt_is_given_up_for_a_newer_one(run: str) -> None:
+    assert run_attempts.begin(run) == 1
+    assert not run_attempts.is_given_up(run, 1)
+
+    run_attempts.begin(run)
+
+    assert run_attempts.is_given_up(run, 1)
+    assert not run_attempts.is_given_up(run, 2)
 
 
 class TestClaim:

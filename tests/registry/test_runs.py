@@ -142,7 +142,7 @@ class TestWaiting:
 
     @pytest.mark.parametrize(
         ("state", "what"),
-        [(Pending(), ""), (Pending(), None), (Running(), "x"), (Completed(), "x"),
+        [(Pending(), ""), (Pending(), None), (Running(), None), (Completed(), "x"),
          (Cancelled(), "x"), (Failed(), "x")],
     )  # fmt: skip
     def test_one_that_does_not_wait_tells_nothing(

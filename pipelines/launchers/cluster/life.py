@@ -213,7 +213,7 @@ class Life:
         self.patiently(partial(self._api.delete, kind, name, grace_seconds=grace, uid=uid))
 
     def patiently(self, ask: Callable[[], T]) -> T:
-        """What is asked, again while the API server is away.
+        """What is asked, again while the API server is away, or others have used a quota up.
 
         Raises:
             ClusterError: Another one, or after too long.
@@ -223,6 +223,6 @@ class Life:
             try:
                 return ask()
             except ClusterError as error:
-                if not error.transient or time.monotonic() > until:
+                if not (error.transient or error.later) or time.monotonic() > until:
                     raise
             time.sleep(self._sight.seconds)

@@ -31,6 +31,8 @@ TOKEN = "modelyard/token"  # noqa: S105 (what tells one try from another; no sec
 _MODULE = "pipelines.launchers.cluster.stage"
 _STAGE = "modelyard-stage"
 _STAGE_CPU = 0.1
+_LEAST_CPU = 0.1  # what is requested for a component that says nothing of it
+_LEAST_MEMORY = 2**28
 _STAGE_MEMORY = 2**30
 _NVIDIA = "nvidia.com/gpu"
 _NAS = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
@@ -188,12 +190,13 @@ def _security(asked: Mapping[str, Any]) -> Plain:
 
 def _resources(job: Job) -> Plain:
     asked = job.resources
+    # A namespace with a quota has no container that does not say what it requests.
     found = pods.resources(
         cpu=asked.cpu,
         memory=asked.memory,
         devices={device(job): asked.accelerators} if asked.accelerators else None,
-        cpu_request=asked.cpu_request,
-        memory_request=asked.memory_request,
+        cpu_request=asked.cpu_request or (0 if asked.cpu else _LEAST_CPU),
+        memory_request=asked.memory_request or (0 if asked.memory else _LEAST_MEMORY),
     )
     claims = [{"name": one["name"]} for one in job.kubernetes.get("resourceClaims", ())]
     return {**found, "claims": claims} if claims else found

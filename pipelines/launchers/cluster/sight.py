@@ -72,7 +72,3 @@ def _sorted(jobs: list[dict[str, Any]], pods: list[dict[str, Any]]) -> dict[str,
         old = found.get(name, Seen(None, ()))
         found[name] = Seen(old.job, (*old.pods, pod))
     return found
-
-
-def _made_at(pod: Object) -> str:
-    return str(objects.metadata_of(pod).get("creationTimestamp"))

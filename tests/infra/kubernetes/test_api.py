@@ -87,26 +87,6 @@ class TestWrite:
 
         assert api.create(_JOB) == _JOB
 
-    def test_apply(self, server: ScriptedServer, api: Api) -> None:
-        api.apply(_JOB)
-
-        asked = server.asked[0]
-        assert (asked.method, asked.path) == (
-            "PATCH",
-            "/apis/batch/v1/namespaces/runs/jobs/my-run",
-        )
-        assert asked.headers["content-type"] == "application/apply-patch+yaml"
-        assert asked.query["force"] == "true"
-        assert asked.query["fieldManager"] == "modelyard"
-
-    def test_patch(self, server: ScriptedServer, api: Api) -> None:
-        server.answers = [Answer(body=_JOB), status(404, "NotFound", 'jobs "x" not found')]
-
-        assert api.patch("Job", "my-run", {"metadata": {"finalizers": None}}) == _JOB
-        assert server.asked[0].headers["content-type"] == "application/merge-patch+json"
-        assert server.asked[0].body == {"metadata": {"finalizers": None}}
-        assert api.patch("Job", "my-run", {}) is None
-
     def test_delete(self, server: ScriptedServer, api: Api) -> None:
         server.answers = [Answer(202, _JOB), status(404, "NotFound", 'jobs "x" not found')]
 

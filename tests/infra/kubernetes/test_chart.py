@@ -342,7 +342,7 @@ def test_another_image_is_another_deploy_job() -> None:
 
 
 WORKER = {
-    ("batch", "jobs"): {"create", "get", "list", "patch", "delete"},
+    ("batch", "jobs"): {"create", "get", "list", "delete"},
     ("", "pods"): {"get", "list", "delete"},
     ("", "pods/log"): {"get"},
     ("", "services"): {"create", "get", "list", "delete"},

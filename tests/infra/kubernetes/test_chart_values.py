@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import helm_python as helm
 import pytest
 
+from infra.kubernetes import cluster as clusters
+from infra.settings import Settings
 from tests.infra.kubernetes import charts
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -30,6 +33,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an instance type without memory": ({"instanceTypes": {"cpu.mine": {"cpu": 2}}}, "memory_gib"),
     "nas of two kinds": (
         {"runs": {"nas": {"n": {"claim": "c", "server": "s", "path": "/p"}}}}, "nas"),
+    "an age to tidy up": ({"runs": {"graceSeconds": 7200}}, "graceSeconds"),
+    "weeks of waiting": ({"runs": {"pendingMinutes": 20000}}, "pendingMinutes"),
+    "a label that is none": ({"runs": {"nodeSelector": {"a b": "c"}}}, "a b"),
+    "a label's value that is none": ({"runs": {"nodeSelector": {"a": "b c"}}}, "nodeSelector"),
+    "a toleration of any value, and of one": (
+        {"runs": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}}, "value"),
+    "a toleration of no key": ({"pods": {"tolerations": [{"value": "b"}]}}, "key"),
+    "a time for what has none": (
+        {"runs": {"tolerations": [{"key": "a", "tolerationSeconds": 3}]}}, "effect"),
+    "a secret as it is": ({"runs": {"secretEnv": {"HF_TOKEN": "canary"}}}, "HF_TOKEN"),
     "nas without a path": ({"runs": {"nas": {"n": {"server": "s"}}}}, "nas"),
     "a port that only root has": ({"web": {"port": 80}}, "port"),
     "no such pull policy": ({"image": {"repository": "a", "pullPolicy": "Often"}}, "pullPolicy"),
@@ -65,3 +78,25 @@ def test_the_schema_knows_every_value_with_a_default() -> None:
                 walk(inner, rule["properties"][key], f"{where}.{key}")
 
     walk(defaults, schema, "values")
+
+
+def test_further_secrets_of_runs_are_told_and_none_of_ours_is_replaced(tmp_path: Path) -> None:
+    of = {"secret": "theirs", "key": "k"}
+    given = charts.values(
+        "least", runs={"secretEnv": {"HF_TOKEN": of, "MODELYARD_DATABASE_URL": of}}
+    )
+    (told,) = [one for one in charts.objects(given) if "cluster.yaml" in (one.get("data") or {})]
+    file = tmp_path / "cluster.yaml"
+    file.write_text(told["data"]["cluster.yaml"])
+
+    found = clusters.load(Settings(cluster=file)).secret_env
+
+    assert (found["HF_TOKEN"].name, found["HF_TOKEN"].key) == ("theirs", "k")
+    assert found["MODELYARD_DATABASE_URL"].name == "modelyard-database"
+
+
+def test_a_namespace_of_digits_stays_a_name() -> None:
+    found = charts.objects(charts.values("least", runs={"namespace": "123"}))
+
+    named = {one["metadata"].get("namespace") for one in found}
+    assert {"123", charts.NAMESPACE} <= named <= {"123", charts.NAMESPACE, None}

@@ -103,6 +103,7 @@ def test_every_field(tmp_path: Path) -> None:
         ("grace_seconds: 0", "grace_seconds"),
         ("- namespace", "it holds no mapping"),
         ("namespace: [", "it is no YAML in line 1"),
+        ("namespace: 2026-99-99", "it is no YAML"),
         (b"namespace: \xff", "it is not UTF-8"),
     ],
 )

@@ -97,10 +97,10 @@ class TestRights:
 
     def test_one_that_is_missing(self) -> None:
         jobs = doctor.RIGHTS[0]
-        found = doctor.right(jobs, ["patch", "delete"])
+        found = doctor.right(jobs, ["list", "delete"])
 
         assert found.result == "failed"
-        assert "patch, delete of jobs.batch" in found.remedy
+        assert "list, delete of jobs.batch" in found.remedy
 
     def test_one_that_goes_without(self) -> None:
         nodes = next(one for one in doctor.RIGHTS if one.resource == "nodes")

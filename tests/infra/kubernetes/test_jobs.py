@@ -86,6 +86,28 @@ class TestStart:
 
 
 class TestFind:
+    def test_a_job_that_is_made_between_the_lists_is_seen(self) -> None:
+        api = FakeApi()
+        listed = api.list
+
+        def lists(kind: str, labels: Any = "") -> list[dict[str, Any]]:
+            found = listed(kind, labels)
+            if kind == "Job":
+                api.put(job(), pod())
+            return found
+
+        api.list = lists  # type: ignore[method-assign]
+        (found,) = jobs(api).find().values()
+
+        assert found.job is not None
+        assert found.going
+
+    def test_pods_whose_job_is_gone_are_without(self) -> None:
+        (found,) = jobs(FakeApi(pod())).find().values()
+
+        assert found.job is None
+        assert found.going
+
     def test_attempts_are_told_apart(self) -> None:
         api = FakeApi(
             job(), pod(), job(attempt=2), pod(attempt=2), pod(attempt=2, index=1),
@@ -98,7 +120,7 @@ class TestFind:
         assert len(found[RUN, 2].jobs) == 2
         assert len(found[RUN, 2].pods) == 2
         assert found[OTHER_RUN, 7].job is None
-        assert api.asked == ["list Job", "list Pod"]
+        assert api.asked == ["list Job", "list Pod", "read Job"]  # the last, of pods without one
 
     def test_of_one_run(self) -> None:
         api = FakeApi(job(), job(run=OTHER_RUN))

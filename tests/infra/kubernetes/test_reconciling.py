@@ -58,6 +58,7 @@ VANISHED = found(
     the_job=FAILED_JOB,
 )
 VANISHED_WITH_JOB = found(past=VANISHED.past)
+DELETED = Found(RUN, 1)  # it was seen, and nothing of it is there
 TIMED_OUT = found(the_job=job(condition="Failed", reason="DeadlineExceeded"))
 SILENT_START = found(pod(), the_job=job(age=1201))
 
@@ -104,6 +105,8 @@ NOTHING = Decision()
         ("PENDING", None, 59, False, None),
         ("PENDING", None, 61, False, ("SCHEDULED", "Scheduled")),
         ("PENDING", LEFT, 120, True, None),
+        ("PENDING", DELETED, 1, False, ("FAILED", "CreateFailed")),
+        ("PENDING", VANISHED_WITH_JOB, 1, False, ("FAILED", "CreateFailed")),
         ("RUNNING", None, 9, False, None),
         ("RUNNING", None, 11, False, ("CRASHED", "Gone")),
         ("PAUSED", None, 11, False, ("CRASHED", "Gone")),

@@ -55,6 +55,12 @@ def _refusal(
         (
             403,
             "Forbidden",
+            'jobs "x" is forbidden: status unknown for quota: q, resources: count/jobs.batch',
+            "ApiUnreachable",
+        ),
+        (
+            403,
+            "Forbidden",
             'pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi',
             "QuotaExceeded",
         ),
@@ -116,6 +122,7 @@ def test_what_it_means(status: int, reason: str, message: str, code: str) -> Non
 
     assert found.code == code
     assert found.status == status
+    assert found.later == ("exceeded quota" in message)
     assert found.transient == (code == "ApiUnreachable")
     assert message in found.message
     assert "create jobs my-run in the namespace training" in found.message

@@ -17,6 +17,7 @@ from infra.kubernetes import names
 from infra.kubernetes.attempts import Attempt
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
+from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, Means
 from tests import prefect_server
@@ -135,6 +136,19 @@ def test_while_the_cluster_does_not_answer_a_run_waits_and_says_so(
     assert now.state.state_details.scheduled_time > now.state.timestamp
     assert "gave no answer" in attempts.of[str(run.id)].waiting
     assert api.objects == {}
+
+
+def test_while_a_quota_is_used_up_a_run_waits_and_says_so(pool: prefect_server.Pool) -> None:
+    run = pool.run()
+    api, attempts = FakeApi(), FakeAttempts()
+    api.fails["create Job"] = ClusterError(
+        "exceeded quota: q, requested: count/jobs.batch=1", code="QuotaExceeded", later=True
+    )
+
+    poll(pool, api, attempts=attempts)
+
+    assert prefect_server.state_of(run)[0] == "SCHEDULED"
+    assert "count/jobs.batch=1" in attempts.of[str(run.id)].waiting
 
 
 def test_while_the_catalogue_is_away_a_run_waits_and_says_so(

@@ -27,7 +27,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ $full }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "modelyard.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ $name }}
@@ -73,7 +73,7 @@ apiVersion: v1
 kind: Service
 metadata:
   name: {{ $full }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "modelyard.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ $name }}
@@ -90,7 +90,7 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
   name: {{ $full }}
-  namespace: {{ $root.Release.Namespace }}
+  namespace: {{ $root.Release.Namespace | quote }}
   labels:
     {{- include "modelyard.labels" $root | nindent 4 }}
     app.kubernetes.io/component: {{ $name }}
@@ -112,7 +112,7 @@ apiVersion: v1
 kind: ServiceAccount
 metadata:
   name: {{ include "modelyard.fullname" .root }}-{{ .name }}
-  namespace: {{ .namespace | default .root.Release.Namespace }}
+  namespace: {{ .namespace | default .root.Release.Namespace | quote }}
   labels:
     {{- include "modelyard.labels" .root | nindent 4 }}
     app.kubernetes.io/component: {{ .name }}

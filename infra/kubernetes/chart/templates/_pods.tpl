@@ -131,14 +131,18 @@ annotations:
 {{/* The configuration of the cluster that workers read: what runs' pods have in common. */}}
 {{- define "modelyard.cluster" -}}
 {{- $runs := .Values.runs -}}
-namespace: {{ include "modelyard.runsNamespace" . }}
+namespace: {{ include "modelyard.runsNamespace" . | quote }}
 image: {{ $runs.image | default (include "modelyard.image" .) | quote }}
 image_pull_policy: {{ .Values.image.pullPolicy }}
 image_pull_secrets: {{ .Values.image.pullSecrets | toJson }}
 service_account: {{ include "modelyard.fullname" . }}-runs
 pipeline_service_account: {{ include "modelyard.fullname" . }}-pipelines
 config_map: {{ include "modelyard.fullname" . }}-runs
-secret_env: {{ include "modelyard.secrets" (dict "root" . "names" (list "catalogue" "storage" "prefect-auth")) | fromYaml | toJson }}
+{{- $secrets := include "modelyard.secrets" (dict "root" . "names" (list "catalogue" "storage" "prefect-auth")) | fromYaml }}
+{{- range $name, $from := $runs.secretEnv }}
+{{- if not (hasKey $secrets $name) }}{{ $_ := set $secrets $name (dict "name" $from.secret "key" $from.key) }}{{ end }}
+{{- end }}
+secret_env: {{ $secrets | toJson }}
 env: {{ $runs.env | toJson }}
 nas: {{ $runs.nas | toJson }}
 node_selector: {{ $runs.nodeSelector | toJson }}
