@@ -140,6 +140,7 @@ class _Served:
     pools: tuple[str, ...]
     cluster: Cluster
     api: Api
+    health_port: int = 0
 
     @property
     def means(self) -> Means:
@@ -172,7 +173,23 @@ def _prepare(pools: Sequence[str]) -> _Served:
             "Set PREFECT_API_URL, MLFLOW_TRACKING_URI and MODELYARD_DATABASE_URL.",
         )
     configured = cluster.load(settings.load())
-    return _Served(tuple(pools), configured, Api.connect(configured))
+    return _Served(tuple(pools), configured, Api.connect(configured), _health_port())
+
+
+def _health_port() -> int:
+    """Where its health is told; 0 for nowhere.
+
+    Raises:
+        BadInputError: If it is no port.
+    """
+    told = os.environ.get("MODELYARD_HEALTH_PORT") or "0"
+    if not told.isdecimal() or int(told) > 65535:
+        raise BadInputError(
+            f"MODELYARD_HEALTH_PORT is no port: {told!r}.",
+            "Give a number below 65536, or none.",
+            code="PortInvalid",
+        )
+    return int(told)
 
 
 async def _tidy_for_ever(reconciler: Reconciler, lead: Callable[[], bool]) -> None:
@@ -225,9 +242,9 @@ async def serve(served: _Served) -> None:
             return time.monotonic() - reconciler.turned < _WELL_SECONDS
 
         await stack.enter_async_context(await _announce())
-        if port := os.environ.get("MODELYARD_HEALTH_PORT"):
+        if served.health_port:
             host = os.environ.get("MODELYARD_HEALTH_HOST") or "127.0.0.1"
-            await stack.enter_async_context(await health.serve(host, int(port), well))
+            await stack.enter_async_context(await health.serve(host, served.health_port, well))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(KubernetesWorker(pool, means=means, name=f"{pool}@{place_of_it}")

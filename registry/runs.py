@@ -40,6 +40,7 @@ from registry import (
     models,
     names,
     pipeline_nodes,
+    pool_queues,
     run_remains,
     run_requests,
     run_views,
@@ -205,9 +206,9 @@ def show(key: str) -> dict[str, Any]:
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
+        what = run_views.waits([run]).get(str(run.id)) or pool_queues.waits(client, run)
     labels = run.labels or {}
     scheduled = labels.get(SCHEDULE_LABEL)
-    what = run_views.waits([run]).get(str(run.id), "")
     return {
         **run_views.row(run, flow, what),
         "message": ((run.state.message or "") if run.state else "") or what,

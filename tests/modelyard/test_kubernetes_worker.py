@@ -18,6 +18,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Running
 
+from infra.errors import BadInputError
 from infra.instance_types import InstanceType
 from infra.kubernetes import names
 from infra.kubernetes.capacity import Capacity, Node
@@ -131,6 +132,15 @@ def test_what_it_must_be_told(
 ) -> None:
     assert kubernetes_worker.main(pools) == 1
     assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize("told", ["abc", "-1", "70000"])
+def test_a_port_that_is_none(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_HEALTH_PORT", told)
+    with pytest.raises(BadInputError, match="MODELYARD_HEALTH_PORT") as raised:
+        kubernetes_worker._health_port()
+
+    assert raised.value.code == "PortInvalid"
 
 
 class TestLead:
