@@ -8,6 +8,7 @@ Selectors" of its documentation.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,15 @@ _IMAGE = re.compile(r"[A-Za-z0-9][^\s\x00-\x1f]*")
 _NAS_ID = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _SECRET_NAME = re.compile(r"(^|_)(PASSWORD|TOKEN|SECRET|SECRET_ACCESS_KEY|SECRET_KEY|API_KEY)$")
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def secrets_among(env: Mapping[str, str]) -> list[str]:
+    """The names of variables that look like secrets, by their names or as passwords in URLs."""
+    return [
+        name
+        for name, value in env.items()
+        if _SECRET_NAME.search(name.upper()) or _PASSWORD_IN_URL.search(value)
+    ]
 
 
 def _matching(pattern: re.Pattern[str], most: int, rule: str) -> AfterValidator:
@@ -177,12 +187,11 @@ class Cluster(_Model):
 
     @model_validator(mode="after")
     def _nothing_secret(self) -> Cluster:
-        for name, value in self.env.items():
-            if _SECRET_NAME.search(name.upper()) or _PASSWORD_IN_URL.search(value):
-                raise ValueError(
-                    f"env.{name} looks like a secret; keep it in a Secret of the cluster and "
-                    "name that in secret_env"
-                )
+        if found := secrets_among(self.env):
+            raise ValueError(
+                f"env.{found[0]} looks like a secret; keep it in a Secret of the cluster and "
+                "name that in secret_env"
+            )
         if both := sorted(self.env.keys() & self.secret_env.keys()):
             raise ValueError(f"{both[0]} is in env and in secret_env; keep one")
         return self

@@ -26,9 +26,10 @@ from prefect.workers.base import (
 from pydantic import Field
 from sqlalchemy.exc import OperationalError
 
-from infra.errors import ModelyardError
+from infra.errors import BadInputError, ModelyardError
 from infra.kubernetes import pool_template
 from infra.kubernetes.attempts import Attempts
+from infra.kubernetes.cluster import secrets_among
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciling import CREATE_FAILED
 from infra.kubernetes.refusals import ClusterError
@@ -145,6 +146,14 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         return Result(identifier=name, status_code=0)
 
     def _start(self, run: FlowRun, flow: Flow, attempt: int, configuration: Configuration) -> str:
+        env = {name: value for name, value in configuration.env.items() if value is not None}
+        if secrets := secrets_among(env):
+            raise BadInputError(
+                f"The variable {secrets[0]}, of the pool's or the deployment's, looks like a "
+                "secret: whoever sees Jobs would read it.",
+                "Keep it in a Secret of the cluster, and name that in secret_env of its file.",
+                code="SecretInEnvironment",
+            )
         placement = self._means.place(flow.name, run)
         self._end_others(str(run.id), attempt)
         known = run.labels or {}
@@ -159,7 +168,7 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
             slot=str(known.get("modelyard.slot") or ""),
             placement=_with_image(placement, configuration.image),
             priority_class=configuration.priority_class,
-            env={name: value for name, value in configuration.env.items() if value is not None},
+            env=env,
         )
         return self._means.jobs.start(wanted)
 

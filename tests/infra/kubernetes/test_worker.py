@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Scheduled
 from sqlalchemy.exc import OperationalError
 
 from infra.errors import BadInputError
@@ -135,6 +136,27 @@ def test_while_the_cluster_does_not_answer_a_run_waits_and_says_so(
     assert now.state.state_details.scheduled_time is not None
     assert now.state.state_details.scheduled_time > now.state.timestamp
     assert "gave no answer" in attempts.of[str(run.id)].waiting
+    assert api.objects == {}
+
+
+@pytest.mark.parametrize(
+    "env", [{"HF_TOKEN": "canary-7302"}, {"PROXY": "http://me:canary-7302@proxy"}]
+)
+def test_a_secret_among_the_variables_of_a_deployment_is_refused(
+    pool: prefect_server.Pool, env: dict[str, str]
+) -> None:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(
+            pool.deployment, state=Scheduled(), job_variables={"env": {"EPOCHS": "3", **env}}
+        )
+    api = FakeApi()
+
+    poll(pool, api)
+
+    kind, _, message = prefect_server.state_of(run)
+    assert kind == "FAILED"
+    assert message.startswith(f"SecretInEnvironment: The variable {next(iter(env))}")
+    assert "canary" not in message
     assert api.objects == {}
 
 
