@@ -73,7 +73,7 @@ class ClusterStack(Stack):
             env={"PATH": path, "PYTHONPATH": str(ROOT)}, holds=(str(ROOT), str(self.home))
         )
         shares = {"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data}
-        bare = Image(env={"PATH": path})
+        bare = Image(env={"PATH": path}, holds=(sys.prefix,))
         images = Images({IMAGE: image, COMPONENT: bare})
         made = Nodes(store, folder, images, _SHAPES, shares=shares)
         self.troubles = Troubles(store, made)
