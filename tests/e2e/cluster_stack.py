@@ -70,7 +70,8 @@ class ClusterStack(Stack):
     def _nodes(self, store: Store, folder: Path) -> Nodes:
         path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
         image = Image(
-            env={"PATH": path, "PYTHONPATH": str(ROOT)}, holds=(str(ROOT), str(self.home))
+            env={"PATH": path, "PYTHONPATH": str(ROOT)},
+            holds=(str(ROOT), str(self.home), sys.prefix),
         )
         shares = {"nfs.test:/algorithms": ALGORITHMS, "nfs.test:/data": self.data}
         bare = Image(env={"PATH": path}, holds=(sys.prefix,))
