@@ -27,7 +27,7 @@ from tests.processes import eventually
 
 pytestmark = [needs_root, pytest.mark.usefixtures("database", "prefect_api")]
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class World:
