@@ -42,12 +42,12 @@ benchmark: .venv/.dev
 # uv installs in seconds; where it cannot reach what pip is configured for, pip does the same slowly.
 .venv/.runtime: requirements/runtime.txt pyproject.toml | .venv/bin/uv
 	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(BIN)/python --require-hashes -r requirements/runtime.txt \
-	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/runtime.txt
+	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/runtime.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 .venv/.dev: requirements/dev.txt .venv/.runtime
 	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(BIN)/python --require-hashes -r requirements/dev.txt \
-	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
 # Not in the lock: which build of it is right depends on the machine, and pip's configuration says.
