@@ -40,6 +40,9 @@ _VARIABLES = {
     "database_url": "MODELYARD_DATABASE_URL",
 }
 VARIABLES = tuple(_VARIABLES.values())
+# Where a browser finds them, which is not where a cluster's own processes do.
+_PREFECT_UI = "PREFECT_UI_URL"
+_MLFLOW_UI = "MODELYARD_MLFLOW_URL"
 _WEB = "MODELYARD_WEB_URL"
 
 
@@ -50,6 +53,24 @@ def from_environment() -> Endpoints | None:
         web = os.environ.get(_WEB, "")
         return Endpoints(**{field: value or "" for field, value in values.items()}, web_url=web)
     return None
+
+
+def prefect_page(path: str) -> str:
+    """The address of a page of Prefect's UI, for a browser."""
+    ui = os.environ.get(_PREFECT_UI) or os.environ["PREFECT_API_URL"].removesuffix("/api")
+    return f"{ui}{path}"
+
+
+def mlflow_page(path: str) -> str:
+    """The address of a page of MLflow's UI, such as ``experiments/0``, for a browser."""
+    return f"{os.environ.get(_MLFLOW_UI) or os.environ['MLFLOW_TRACKING_URI']}/#/{path}"
+
+
+def mlflow_run_page(experiment_id: str, run_id: str) -> str:
+    """The address of a run's page in MLflow's UI, for a browser."""
+    # Without the type a first visit sees the pages for prompts.
+    run = f"experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+    return mlflow_page(run)
 
 
 def page(path: str) -> str:

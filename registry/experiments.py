@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
+from infra import connection
 from infra.errors import ConflictError, NotFoundError
 from registry import (
     experiment_names,
@@ -134,7 +134,7 @@ def _time(milliseconds: int | None) -> str | None:
 
 
 def _link(experiment: Experiment) -> str:
-    return f"{os.environ['MLFLOW_TRACKING_URI']}/#/experiments/{experiment.experiment_id}"
+    return connection.mlflow_page(f"experiments/{experiment.experiment_id}")
 
 
 def _unknown(name: str) -> NotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,8 +21,7 @@ def mlflow_run_id(run: FlowRun) -> str | None:
 
 def links(run: FlowRun, flow: str) -> dict[str, str]:
     """The run's pages, by what shows them."""
-    ui = os.environ["PREFECT_API_URL"].removesuffix("/api")
-    found = {"prefect": f"{ui}/runs/flow-run/{run.id}"}
+    found = {"prefect": connection.prefect_page(f"/runs/flow-run/{run.id}")}
     if flow == pipeline_nodes.FLOW and (graph := connection.page(f"/runs/{run.id}")):
         found["graph"] = graph
     in_mlflow = mlflow_run_id(run)

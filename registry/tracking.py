@@ -21,6 +21,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.entities import PagedList
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from infra import connection
 from infra.errors import ConflictError, StackError
 from registry import experiment_names, labels
 
@@ -263,10 +264,7 @@ def _tracked(run: Run) -> Tracked:
 
 
 def _url(run: Run) -> str:
-    info = run.info
-    base = os.environ["MLFLOW_TRACKING_URI"]
-    page = f"{base}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
-    return f"{page}?workflowType=machine_learning"  # or a first visit sees the pages for prompts
+    return connection.mlflow_run_page(run.info.experiment_id, run.info.run_id)
 
 
 def describe(run_id: str, name: str | None, description: str | None) -> None:

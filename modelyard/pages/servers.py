@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from infra import connection
 from infra.connection import Endpoints
 from infra.errors import StackError
 from registry import labels, pipeline_nodes, statuses, waiting
@@ -98,8 +99,6 @@ class Servers:
             waits: Tells what runs wait for; see :func:`registry.waiting.of`.
         """
         self._waits = waits
-        self._prefect_ui = endpoints.prefect_ui_url
-        self._mlflow_ui = endpoints.mlflow_tracking_uri
         self._prefect = httpx.Client(
             base_url=endpoints.prefect_api_url, timeout=_TIMEOUT_SECONDS, transport=transport,
             auth=_prefect_auth(),
@@ -155,11 +154,11 @@ class Servers:
 
     def run_url(self, run_id: str) -> str:
         """A run's page in Prefect's UI."""
-        return f"{self._prefect_ui}/runs/flow-run/{run_id}"
+        return connection.prefect_page(f"/runs/flow-run/{run_id}")
 
     def task_run_url(self, task_run_id: str) -> str:
         """A task run's page in Prefect's UI, with its log."""
-        return f"{self._prefect_ui}/runs/task-run/{task_run_id}"
+        return connection.prefect_page(f"/runs/task-run/{task_run_id}")
 
     def mlflow_url(self, mlflow_run_id: str) -> str | None:
         """A run's page in MLflow's UI; None if MLflow does not know it, or does not answer."""
@@ -169,8 +168,7 @@ class Servers:
         except (httpx.HTTPError, ValueError, KeyError) as error:
             _logger.info("MLflow tells nothing of %s: %s", mlflow_run_id, error)
             return None
-        page = f"{self._mlflow_ui}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}"
-        return f"{page}?workflowType=machine_learning"
+        return connection.mlflow_run_page(info["experiment_id"], info["run_id"])
 
     def _ask(self, method: str, path: str, asked: dict[str, Any] | None = None) -> Any:
         try:

@@ -74,3 +74,26 @@ def test_nothing_reports_to_its_maker(home: Home) -> None:
 
 def test_the_ui_is_beside_the_api() -> None:
     assert _ENDPOINTS.prefect_ui_url == "http://127.0.0.1:1"
+
+
+def test_browsers_are_sent_to_the_servers(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    for name, value in connection.environment(_ENDPOINTS, home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PREFECT_UI_URL", raising=False)
+
+    assert connection.prefect_page("/runs") == "http://127.0.0.1:1/runs"
+    assert connection.mlflow_page("experiments/0") == "http://127.0.0.1:2/#/experiments/0"
+
+
+def test_browsers_are_sent_where_they_find_the_servers(
+    monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    for name, value in connection.environment(_ENDPOINTS, home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREFECT_UI_URL", "https://prefect.example")
+    monkeypatch.setenv("MODELYARD_MLFLOW_URL", "https://mlflow.example")
+
+    assert connection.prefect_page("/runs") == "https://prefect.example/runs"
+    assert connection.mlflow_run_page("7", "m1") == (
+        "https://mlflow.example/#/experiments/7/runs/m1?workflowType=machine_learning"
+    )

@@ -26,6 +26,12 @@ _FOUND = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", _ENDPOINTS.prefect_api_url)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _ENDPOINTS.mlflow_tracking_uri)
+
+
 class Network:
     """Answers by path, and what was asked."""
 

@@ -4,6 +4,7 @@ PREFECT_API_URL: {{ include "modelyard.address" (dict "root" . "name" "prefect")
 PREFECT_UI_URL: {{ include "modelyard.url" (dict "root" . "name" "prefect") }}
 MLFLOW_TRACKING_URI: {{ include "modelyard.address" (dict "root" . "name" "mlflow") }}
 MLFLOW_REGISTRY_URI: {{ include "modelyard.address" (dict "root" . "name" "mlflow") }}
+MODELYARD_MLFLOW_URL: {{ include "modelyard.url" (dict "root" . "name" "mlflow") }}
 MODELYARD_WEB_URL: {{ include "modelyard.url" (dict "root" . "name" "web") }}
 {{- with .Values.storage.endpoint }}
 MODELYARD_S3_ENDPOINT_URL: {{ . | quote }}

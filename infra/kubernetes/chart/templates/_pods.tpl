@@ -58,7 +58,7 @@ livenessProbe:
   timeoutSeconds: 10
   failureThreshold: 6
 {{- else if .socket }}
-{{- $ask := list "python" "-I" "-S" "-c" "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])" (printf "/modelyard/home/sockets/%s" .socket) }}
+{{- $ask := list "python" "-I" "-S" "-c" "import socket, sys; sys.exit(socket.socket(socket.AF_UNIX).connect_ex(sys.argv[1]))" (printf "/modelyard/home/sockets/%s" .socket) }}
 startupProbe:
   exec: {command: {{ $ask | toJson }}}
   periodSeconds: 3
