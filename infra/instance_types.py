@@ -30,7 +30,20 @@ class InstanceType(BaseModel):
     gpu_resource: str = Field("nvidia.com/gpu", description="What a cluster calls such a GPU.")
     node_selector: dict[str, str] = Field({}, description="Labels of the nodes that have it.")
     tolerations: list[dict[str, Any]] = Field([], description="Taints of those nodes.")
-    shared_memory_gib: float = Field(0, ge=0, description="Size of /dev/shm; 0 for the usual.")
+    shared_memory_gib: float | None = Field(
+        None,
+        ge=0,
+        description="Size of /dev/shm; a quarter of the memory unless told; 0 for the usual.",
+    )
+
+    @property
+    def dev_shm_gib(self) -> float:
+        """The size of /dev/shm in GiB; 0 for the node's usual.
+
+        That is 64 MiB, which are too few for the workers of a data loader.
+        """
+        told = self.shared_memory_gib
+        return self.memory_gib / 4 if told is None else told
 
 
 def _gpu(kind: str, count: int, cpu: float, memory_gib: float, product: str) -> InstanceType:
@@ -41,7 +54,6 @@ def _gpu(kind: str, count: int, cpu: float, memory_gib: float, product: str) -> 
         gpu_kind=kind,
         node_selector={"nvidia.com/gpu.product": product},
         tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        shared_memory_gib=memory_gib / 4,
     )
 
 

@@ -154,7 +154,7 @@ def _together(tuning: Tuning) -> InstanceType:
             "cpu": each.cpu * times,
             "memory_gib": each.memory_gib * times,
             "gpus": each.gpus * (asks.nodes if asks.share_gpus else times),
-            "shared_memory_gib": each.shared_memory_gib * times,
+            "shared_memory_gib": each.dev_shm_gib * times,
         }
     )
 

@@ -191,7 +191,7 @@ def _mounted(wanted: Wanted, cluster: Cluster) -> list[Mounted]:
     return [
         _home(wanted, cluster),
         pods.temporary(),
-        *pods.shared_memory(placement.shape.shared_memory_gib * GIB),
+        *pods.shared_memory(placement.shape.dev_shm_gib * GIB),
         *pods.nas(cluster, pods.nas_ids(cluster, placement.mounts)),
     ]
 

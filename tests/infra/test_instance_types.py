@@ -6,6 +6,7 @@ import pytest
 
 from infra import instance_types
 from infra.errors import BadInputError
+from infra.instance_types import InstanceType
 from infra.settings import Settings
 
 
@@ -16,6 +17,14 @@ def test_those_that_are_built_in() -> None:
     assert (table["gpu.t4"].gpus, table["gpu.a100"].gpus, table["gpu.a100x8"].gpus) == (1, 1, 8)
     assert table["gpu.h200"].node_selector
     assert all(shape.gpus for name, shape in table.items() if name.startswith("gpu."))
+
+
+def test_shared_memory_is_a_quarter_unless_told() -> None:
+    told = {"cpu": 1, "memory_gib": 8}
+
+    assert InstanceType.model_validate(told).dev_shm_gib == 2
+    assert InstanceType.model_validate({**told, "shared_memory_gib": 3}).dev_shm_gib == 3
+    assert InstanceType.model_validate({**told, "shared_memory_gib": 0}).dev_shm_gib == 0
 
 
 def test_the_default() -> None:
