@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import httpx
 import prefect.context
+from mlflow.exceptions import MlflowException
 from prefect import Flow
 from prefect._internal.result_records import ResultRecord
 from prefect.client.orchestration import get_client
@@ -54,10 +55,12 @@ Fill = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 Changeable = tuple[tuple[str, ...], Callable[[Any], None]]
 
 # What is raised where a part of the stack does not answer, and which part that is.
-_SILENT: dict[type[Exception], str] = {
-    httpx.TransportError: "Prefect",
-    OperationalError: "The catalogue's database",
+# By what is raised: the part that is silent, and the variable that may say where it is.
+_SILENT: dict[type[Exception], tuple[str, str]] = {
+    httpx.TransportError: ("Prefect", "PREFECT_API_URL"),
+    OperationalError: ("The catalogue's database", "MODELYARD_DATABASE_URL"),
 }
+_NOT_LET_IN = (401, 403)
 
 # Whether the run that begins in this process has been checked, and so filled, by its caller.
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
@@ -278,18 +281,42 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
             "The stack is not up, so no worker would start the run.",
             "Start it (modelyard up --detach), or run the flow here: modelyard call.",
         )
+    elsewhere = connection.from_environment() is not None
     endpoints = _shared.open()
     try:
         yield endpoints
     except tuple(_SILENT) as error:
-        part = next(name for kind, name in _SILENT.items() if isinstance(error, kind))
-        raise StackError(
-            f"{part} does not answer ({type(error).__name__}).",
-            "See modelyard status; the logs are in the home's folder logs.",
-            code="StackSilent",
-        ) from error
+        raise _silent(error, elsewhere=elsewhere) from error
+    except (httpx.HTTPStatusError, MlflowException) as error:
+        if refused := _not_let_in(error):
+            raise refused from error
+        raise
     finally:
         _shared.close()
+
+
+def _silent(error: Exception, *, elsewhere: bool) -> StackError:
+    found = (told for kind, told in _SILENT.items() if isinstance(error, kind))
+    part, variable = next(found)
+    hint = "See modelyard status; the logs are in the home's folder logs."
+    if elsewhere:
+        hint = f"Check that what {variable} names can be reached from here."
+    return StackError(
+        f"{part} does not answer ({type(error).__name__}).", hint, code="StackSilent"
+    )
+
+
+def _not_let_in(error: httpx.HTTPStatusError | MlflowException) -> StackError | None:
+    """What is told of a server that asks who this is; None of one that has another reason."""
+    if isinstance(error, MlflowException):
+        status, part = error.get_http_status_code(), "MLflow"  # type: ignore[no-untyped-call]
+        hint = "Check MLFLOW_TRACKING_URI: it answers under its own names only."
+    else:
+        status, part = error.response.status_code, "Prefect"
+        hint = "Check PREFECT_API_AUTH_STRING: USER:PASSWORD, as its server was given it."
+    if status not in _NOT_LET_IN:
+        return None
+    return StackError(f"{part} does not let this in (status {status}).", hint, code="StackRefused")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ MLflow's seconds of imports.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import sys
 import traceback
@@ -84,6 +85,7 @@ class _Verbs(typer.core.TyperGroup):
         for verb, (_, text) in _VERBS.items():
             formatter.write(f"  {verb:<{width}}  {text}\n")
         formatter.write("\nmodelyard VERB --help tells more; --json prints one JSON value.\n")
+        formatter.write("modelyard --version tells which one this is.\n")
 
 
 # Verbs that import what the fork server of a running stack has imported already.
@@ -108,12 +110,23 @@ def _fork_if_faster(arguments: list[str]) -> None:
 cli = _Verbs(name="modelyard", no_args_is_help=True)
 
 
+def _tell_version(*, as_json: bool) -> None:
+    version = importlib.metadata.version("modelyard")
+    if as_json:
+        output.as_json({"version": version})
+    else:
+        output.console.print(version)
+
+
 def main() -> None:
     """Run the command line; the process's exit status is 0 only if what was asked was done."""
     arguments = sys.argv[1:] or ["--help"]
     as_json = "--json" in arguments
     if arguments[0] == "--json":  # as good before the verb as after it
         arguments = [*arguments[1:], "--json"]
+    if arguments[0] == "--version":
+        _tell_version(as_json=as_json)
+        sys.exit(0)
     try:
         _fork_if_faster(arguments)
         code = cli.main(arguments, prog_name="modelyard", standalone_mode=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ from registry import deletion, runs
 from schedules import views
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
+
+_WAITING_CHARACTERS = 70
 
 Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
 
@@ -47,7 +50,10 @@ def _brief(row: dict[str, Any]) -> dict[str, Any]:
     started = (row["started"] or "")[:16].replace("T", " ")
     counts = row.get("trials", {})
     trials = ", ".join(f"{count} {group}" for group, count in counts.items() if count)
-    return {**row, "state": row["state"] + detail, "started": started, "trials": trials}
+    # Whole it is in `runs show`; a paragraph in each row would hide the table.
+    waiting = textwrap.shorten(row.get("waiting", ""), _WAITING_CHARACTERS, placeholder=" ...")
+    state = row["state"] + detail
+    return {**row, "state": state, "started": started, "trials": trials, "waiting": waiting}
 
 
 @app.command()

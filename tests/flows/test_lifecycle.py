@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Crashed, Failed
@@ -17,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import lifecycle
 from flows.lifecycle import Execution, LifecycleFlow
-from infra import run_lock, storage
+from infra import connection, run_lock, storage
 from infra.connection import Endpoints
 from infra.errors import BadInputError, ConflictError, ModelyardError, RunFailedError, StackError
 from infra.home import Home
@@ -305,6 +307,44 @@ class TestConnected:
         assert raised.value.code == "StackSilent"
         assert part in raised.value.message
         assert "modelyard status" in raised.value.hint
+
+    def test_a_silent_part_that_the_environment_names_is_sought_there(
+        self, monkeypatch: pytest.MonkeyPatch, home: Home
+    ) -> None:
+        for name, value in connection.environment(_ENDPOINTS, home).items():
+            monkeypatch.setenv(name, value)
+
+        with pytest.raises(StackError) as raised, lifecycle.connected():
+            raise httpx.ConnectError("refused")
+        assert "PREFECT_API_URL" in raised.value.hint
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_server_that_does_not_let_us_in_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, home: Home, status: int
+    ) -> None:
+        for name, value in connection.environment(_ENDPOINTS, home).items():
+            monkeypatch.setenv(name, value)
+        response = httpx.Response(status, request=httpx.Request("GET", "http://prefect/api"))
+        code = {401: UNAUTHENTICATED, 403: PERMISSION_DENIED}[status]
+        for problem, part, variable in (
+            (httpx.HTTPStatusError("no", request=response.request, response=response),
+             "Prefect", "PREFECT_API_AUTH_STRING"),
+            (MlflowException("no", error_code=code), "MLflow", "MLFLOW_TRACKING_URI"),
+        ):  # fmt: skip
+            with pytest.raises(StackError, match=part) as raised, lifecycle.connected():
+                raise problem
+            assert raised.value.code == "StackRefused"
+            assert str(status) in raised.value.message
+            assert variable in raised.value.hint
+
+    def test_what_else_a_server_says_stays_as_it_is(
+        self, monkeypatch: pytest.MonkeyPatch, home: Home
+    ) -> None:
+        for name, value in connection.environment(_ENDPOINTS, home).items():
+            monkeypatch.setenv(name, value)
+
+        with pytest.raises(MlflowException, match="no such run"), lifecycle.connected():
+            raise MlflowException("no such run")
 
     @pytest.mark.parametrize("fails", [True, False])
     def test_else_a_stack_is_held_and_the_environment_restored(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,14 @@ def test_help_lists_every_verb(do: Do) -> None:
     assert done.code == 0
     assert [verb for verb, _ in listed] == list(main._VERBS)
     assert all(text.endswith(".") for _, text in listed)
+
+
+def test_it_tells_its_version(do: Do) -> None:
+    told = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    version = told["project"]["version"]
+
+    assert do("--version").out.strip() == version
+    assert do("--version", "--json").value == {"version": version}
 
 
 def test_without_a_verb_it_shows_the_help_once(do: Do) -> None:

@@ -80,6 +80,17 @@ class TestList:
         assert plain.split()[-1] == "3.5"
         assert queued.rstrip().endswith("for 8 GPUs")
 
+    def test_a_long_wait_is_cut_and_json_has_it_whole(
+        self, do: Do, found: list[dict[str, Any]]
+    ) -> None:
+        found.append(_row("queued", waiting="for " + "very " * 100 + "long"))
+        _, shown = do("list")
+        _, whole = do("list", "--json")
+
+        assert shown.rstrip().endswith("very ...")
+        assert len(shown.splitlines()) == 2
+        assert "very long" in whole
+
     def test_without_a_tuning_there_are_no_such_columns(
         self, do: Do, found: list[dict[str, Any]]
     ) -> None:
