@@ -55,15 +55,17 @@ benchmark: .venv/.dev
 	@$(BIN)/python -m pip install --quiet torch==2.13.0
 	@touch $@
 
-# Needs Docker, and so is not for CI. BUILD takes further options, such as --build-arg PIP_INDEX_URL=...
+# Needs Docker, or Podman or Buildah (BUILDER=buildah), and so is not for CI. BUILD takes further
+# options, such as --build-arg PIP_INDEX_URL=...
+BUILDER ?= docker
 IMAGE ?= modelyard
 TAG ?= 0.1.0
 BUILD ?=
 images:
-	docker build $(BUILD) -f infra/images/Dockerfile -t $(IMAGE):$(TAG) .
-	docker build $(BUILD) -f infra/images/Dockerfile --build-arg VARIANT=cuda -t $(IMAGE):$(TAG)-cuda .
-	docker build $(BUILD) -f infra/images/torch.Dockerfile --build-arg BASE=$(IMAGE):$(TAG)-cuda -t $(IMAGE)-torch:$(TAG) .
-	docker build $(BUILD) -f infra/images/tensorflow.Dockerfile --build-arg BASE=$(IMAGE):$(TAG)-cuda --build-arg EXTRA=[and-cuda] -t $(IMAGE)-tensorflow:$(TAG) .
+	$(BUILDER) build $(BUILD) -f infra/images/Dockerfile --build-arg VARIANT=cpu -t $(IMAGE):$(TAG) .
+	$(BUILDER) build $(BUILD) -f infra/images/Dockerfile --build-arg VARIANT=cuda -t $(IMAGE):$(TAG)-cuda .
+	$(BUILDER) build $(BUILD) -f infra/images/torch.Dockerfile --build-arg BASE=$(IMAGE):$(TAG)-cuda -t $(IMAGE)-torch:$(TAG) .
+	$(BUILDER) build $(BUILD) -f infra/images/tensorflow.Dockerfile --build-arg BASE=$(IMAGE):$(TAG)-cuda --build-arg EXTRA=[and-cuda] -t $(IMAGE)-tensorflow:$(TAG) .
 
 lock: | .venv/bin/uv
 	@$(BIN)/uv pip compile -q --system-certs --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
