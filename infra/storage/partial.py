@@ -165,7 +165,9 @@ def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
 def locked(folder: Path) -> Iterator[None]:
     """Have ``folder`` alone, whoever made it."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        # Not `exist_ok`: it looks once more, and the owner may have removed the folder by then.
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
         try:
             lock = (folder / _LOCK).open("w")
         except FileNotFoundError:  # its owner has ended and removed it just now

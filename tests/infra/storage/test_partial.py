@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,22 @@ def test_a_mount_without_locks_is_used_all_the_same(
 
     with partial.locked(tmp_path / "folder"):
         assert (tmp_path / "folder").is_dir()
+
+
+def test_an_owner_may_remove_the_folder_while_another_one_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    mkdir = os.mkdir
+
+    def just_removed(path: Path, *how: int) -> None:
+        try:
+            mkdir(path, *how)
+        except FileExistsError:
+            folder.rmdir()
+            raise
+
+    monkeypatch.setattr(os, "mkdir", just_removed)
+    with partial.locked(folder):
+        assert folder.is_dir()
