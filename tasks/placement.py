@@ -149,12 +149,13 @@ def _together(tuning: Tuning) -> InstanceType:
     asks = tuning.resources
     each = instance_types.find(asks.instance_type, settings.load())
     times = tuning.parallel_trials * asks.nodes
+    shared = each.shared_memory_gib
     return each.model_copy(
         update={
             "cpu": each.cpu * times,
             "memory_gib": each.memory_gib * times,
             "gpus": each.gpus * (asks.nodes if asks.share_gpus else times),
-            "shared_memory_gib": each.dev_shm_gib * times,
+            "shared_memory_gib": None if shared is None else shared * times,
         }
     )
 

@@ -212,7 +212,9 @@ def build(spec: dict[str, Any]) -> Root:
         if os.path.isdir(place):
             mount("tmpfs", place, "tmpfs", 0, "mode=0755")
             root.free(place)
-    for path in spec["held"]:
+    # The outer ones first: a mount point for an inner one would pass for an outer one.
+    held = sorted(spec["held"], key=len)
+    for path in held:
         if not os.path.exists(root.resolve(path)):
             place = root.ensure(path)
             bind(path, place)
@@ -233,7 +235,7 @@ def build(spec: dict[str, Any]) -> Root:
     for one in wanted:
         if one["readonly"]:
             protect(one["place"], recursive=False)
-    for path in spec["held"]:  # which a volume may have covered
+    for path in held:  # which a volume may have covered
         place = root.resolve(path)
         if not os.path.exists(place):
             os.makedirs(place)

@@ -133,6 +133,29 @@ def test_the_image_says_what_of_this_machine_a_container_sees() -> None:
     run(test)
 
 
+def test_a_folder_that_the_image_holds_may_lie_in_another(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "outer.txt").write_text("outer")
+    (inner / "inner.txt").write_text("inner")
+
+    async def test() -> None:
+        image = dataclasses.replace(IMAGE, holds=(str(inner), str(tmp_path)))
+        async with cluster(images={"ours:1": image}) as small:
+            volume = {
+                "container": {
+                    "image": "ours:1",
+                    "volumeMounts": [{"name": "v", "mountPath": "/tmp"}],
+                },
+                "volumes": [{"name": "v", "emptyDir": {}}],
+            }
+            script = f"cat {tmp_path}/outer.txt {inner}/inner.txt"
+            assert await small.told("plain", script, container={"image": "ours:1"}) == "outerinner"
+            assert await small.told("covered", script, **volume) == "outerinner"
+
+    run(test)
+
+
 def test_the_user_is_taken_where_the_image_lets_it() -> None:
     async def test() -> None:
         image = dataclasses.replace(IMAGE, honour_user=True)

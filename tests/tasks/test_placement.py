@@ -125,7 +125,7 @@ class TestTune:
         assert found.shape.gpus == 3 * 4
         assert found.shape.cpu == each.cpu * 12
         assert found.shape.memory_gib == each.memory_gib * 12
-        assert found.shape.shared_memory_gib == each.dev_shm_gib * 12
+        assert found.shape.dev_shm_gib == each.dev_shm_gib * 12
         assert found.shape.node_selector == each.node_selector
         assert (found.image, found.allow_cpu, found.seconds) == ("registry/mine:1", True, None)
 
