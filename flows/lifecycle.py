@@ -54,8 +54,7 @@ Fill = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 # Names of parameters, and what refuses a request in which they are changed.
 Changeable = tuple[tuple[str, ...], Callable[[Any], None]]
 
-# What is raised where a part of the stack does not answer, and which part that is.
-# By what is raised: the part that is silent, and the variable that may say where it is.
+# What is raised where a part does not answer: which that is, and what may say where it is.
 _SILENT: dict[type[Exception], tuple[str, str]] = {
     httpx.TransportError: ("Prefect", "PREFECT_API_URL"),
     OperationalError: ("The catalogue's database", "MODELYARD_DATABASE_URL"),
@@ -272,16 +271,12 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
         StackError: If a private one cannot be started, none with workers is up, or a part of it
             does not answer.
     """
-    if (
-        to_workers
-        and connection.from_environment() is None
-        and not (stack.status(homes.current()) or {}).get("lasting")
-    ):
+    elsewhere = connection.from_environment() is not None
+    if to_workers and not elsewhere and not (stack.status(homes.current()) or {}).get("lasting"):
         raise StackError(
             "The stack is not up, so no worker would start the run.",
             "Start it (modelyard up --detach), or run the flow here: modelyard call.",
         )
-    elsewhere = connection.from_environment() is not None
     endpoints = _shared.open()
     try:
         yield endpoints

@@ -27,7 +27,7 @@ class Endpoints:
     @property
     def prefect_ui_url(self) -> str:
         """The Prefect UI's address."""
-        return self.prefect_api_url.removesuffix("/api")
+        return _ui_beside(self.prefect_api_url)
 
     def as_dict(self) -> dict[str, str]:
         """The addresses by name."""
@@ -46,6 +46,10 @@ _MLFLOW_UI = "MODELYARD_MLFLOW_URL"
 _WEB = "MODELYARD_WEB_URL"
 
 
+def _ui_beside(prefect_api_url: str) -> str:
+    return prefect_api_url.removesuffix("/api")
+
+
 def from_environment() -> Endpoints | None:
     """The endpoints that the environment names; None unless it names them all."""
     values = {field: os.environ.get(name) for field, name in _VARIABLES.items()}
@@ -57,7 +61,7 @@ def from_environment() -> Endpoints | None:
 
 def prefect_page(path: str) -> str:
     """The address of a page of Prefect's UI, for a browser."""
-    ui = os.environ.get(_PREFECT_UI) or os.environ["PREFECT_API_URL"].removesuffix("/api")
+    ui = os.environ.get(_PREFECT_UI) or _ui_beside(os.environ["PREFECT_API_URL"])
     return f"{ui}{path}"
 
 
@@ -83,6 +87,9 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
     """The variables that point a process at ``endpoints``, and keep it quiet."""
     return {
         **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
+        # Said, or those of another server, in a caller's own environment, would be taken.
+        _PREFECT_UI: endpoints.prefect_ui_url,
+        _MLFLOW_UI: endpoints.mlflow_tracking_uri,
         _WEB: endpoints.web_url,
         "MODELYARD_HOME": str(home.root),
         "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,

@@ -77,10 +77,13 @@ def test_the_ui_is_beside_the_api() -> None:
 
 
 def test_browsers_are_sent_to_the_servers(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    monkeypatch.setenv("PREFECT_UI_URL", "https://another.example")
     for name, value in connection.environment(_ENDPOINTS, home).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("PREFECT_UI_URL", raising=False)
 
+    assert connection.prefect_page("/runs") == "http://127.0.0.1:1/runs"
+    monkeypatch.delenv("PREFECT_UI_URL")
+    monkeypatch.delenv("MODELYARD_MLFLOW_URL")
     assert connection.prefect_page("/runs") == "http://127.0.0.1:1/runs"
     assert connection.mlflow_page("experiments/0") == "http://127.0.0.1:2/#/experiments/0"
 
