@@ -28,6 +28,7 @@ class RunAttemptModel(Base):
     waiting: Mapped[str] = mapped_column(Text)
     begun_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     holder: Mapped[str | None] = mapped_column(Text)
+    state_id: Mapped[str] = mapped_column(Text)
 
 
 _OWN = RunAttemptModel.__table__.alias("own")
@@ -39,15 +40,21 @@ _NEWEST = (
 _IS_NEWEST = RunAttemptModel.attempt == _NEWEST
 
 
-def begin(flow_run_id: str) -> int:
-    """Begin the next attempt of a run, which waits for nothing yet; its number, from 1."""
+def begin(flow_run_id: str, state_id: str) -> int:
+    """Begin the next attempt of a run, which waits for nothing yet; its number, from 1.
+
+    Args:
+        flow_run_id: The run.
+        state_id: The state in which Prefect has granted it. A later one has nothing to do with
+            this attempt, say when the run is tried again.
+    """
     number = None
     while number is None:  # another began one at the same time
-        number = patiently(lambda: _begin(flow_run_id))
+        number = patiently(lambda: _begin(flow_run_id, state_id))
     return number
 
 
-def _begin(flow_run_id: str) -> int | None:
+def _begin(flow_run_id: str, state_id: str) -> int | None:
     newest = select(func.coalesce(func.max(_OWN.c.attempt), 0)).where(
         _OWN.c.flow_run_id == flow_run_id
     )
@@ -56,6 +63,7 @@ def _begin(flow_run_id: str) -> int | None:
         attempt=newest.scalar_subquery() + 1,
         waiting="",
         begun_at=datetime.now(UTC),
+        state_id=state_id,
     )
     with engine().begin() as connection:
         return connection.scalar(made.on_conflict_do_nothing().returning(RunAttemptModel.attempt))
@@ -71,7 +79,7 @@ def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
     def read() -> dict[str, Attempt]:
         with engine().connect() as connection:
             rows = connection.execute(of_runs).all()
-        return {row.flow_run_id: Attempt(row.attempt, row.waiting) for row in rows}
+        return {row.flow_run_id: Attempt(row.attempt, row.waiting, row.state_id) for row in rows}
 
     return patiently(read)
 

@@ -18,17 +18,19 @@ class Attempt:
     Attributes:
         number: Its number, from 1; 0 before the first.
         waiting: What it waits for, in words; "" if for nothing.
+        state_id: The state of the run for which it was begun; "" before the first.
     """
 
     number: int = 0
     waiting: str = ""
+    state_id: str = ""
 
 
 class Attempts(Protocol):
     """Where attempts are kept; its answers hold for all processes."""
 
-    def begin(self, flow_run_id: str) -> int:
-        """Begin the next attempt of a run, which waits for nothing yet; its number."""
+    def begin(self, flow_run_id: str, state_id: str) -> int:
+        """Begin the next attempt, of a run in a state, that waits for nothing yet; its number."""
 
     def newest(self, flow_run_ids: Iterable[str]) -> Mapping[str, Attempt]:
         """The newest attempts of runs, by run; without those that have none."""

@@ -192,7 +192,7 @@ class Reconciler:
         if run is not None and run.state is None:
             return None
         now = datetime.now(UTC)
-        attempt = look.attempts.get(run_id, _NONE).number if run else 0
+        attempt = _attempt(run, look.attempts.get(run_id, _NONE))
         of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
         found = next((one for one in of_run if one.attempt == attempt), None)
         if found is None and (before := self._seen.get((run_id, attempt))):
@@ -312,6 +312,18 @@ class Reconciler:
         for run_id in self._told.keys() - look.runs.keys():
             await asyncio.to_thread(self._attempts.tell_waiting, run_id, self._told[run_id], "")
             del self._told[run_id]
+
+
+def _attempt(run: FlowRun | None, newest: Attempt) -> int:
+    """The number of the attempt that a run's state is about; 0 if there is none.
+
+    A run that is tried again is Pending before its worker has begun the attempt. What died then
+    is the attempt before, of which Prefect has been told.
+    """
+    if run is None or run.state is None:
+        return 0
+    begins = run.state.type == StateType.PENDING and str(run.state.id) != newest.state_id
+    return 0 if begins else newest.number
 
 
 def _may_wait(found: Found) -> bool:

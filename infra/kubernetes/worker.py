@@ -129,7 +129,8 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
         flow = await self.client.read_flow(now.flow_id)
         name, attempt = "", 0
         try:
-            attempt = await asyncio.to_thread(self._means.attempts.begin, str(now.id))
+            begin = self._means.attempts.begin
+            attempt = await asyncio.to_thread(begin, str(now.id), str(now.state_id))
             name = await asyncio.to_thread(self._start, now, flow, attempt, configuration)
             self._tries.pop(str(now.id), None)
         except ModelyardError as error:

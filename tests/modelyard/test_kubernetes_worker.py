@@ -90,7 +90,7 @@ def names_of_jobs(cluster: Cluster) -> list[str]:
 def test_it_makes_jobs_follows_them_and_leaves_them(cluster: Cluster, tmp_path: Path) -> None:
     pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
     run, orphan = pool.run(), pool.run()
-    run_attempts.begin(str(orphan.id))
+    run_attempts.begin(str(orphan.id), str(orphan.state_id))
     prefect_server.set_state(orphan, Running())
     made = Process(tmp_path, cluster.kubeconfig(ADMIN), pool.name, nodes_may_come=True)
     try:
@@ -221,7 +221,7 @@ class TestAbandoned:
     def test_only_what_was_started_here_and_is_over(self) -> None:
         pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
         ours, elsewhere, goes_on = (pool.run() for _ in range(3))
-        run_attempts.begin(str(ours.id))
+        run_attempts.begin(str(ours.id), str(ours.state_id))
         for run in (ours, elsewhere):
             prefect_server.set_state(run, Completed())
 

@@ -57,7 +57,7 @@ def granted(flow: str) -> FlowRun:
     """A run that a worker has made a Job of."""
     pool = prefect_server.Pool.made(f"tests.modelyard.pod_flows.{flow}", flow)
     run = pool.run()
-    run_attempts.begin(str(run.id))
+    run_attempts.begin(str(run.id), str(run.state_id))
     prefect_server.set_state(run, Pending())
     return run
 
@@ -103,7 +103,7 @@ def test_one_that_is_given_up_ends_at_once_and_leaves_all_to_the_newer(
     script = pid_in(tmp_path / "script")
     eventually(lambda: prefect_server.state_of(run)[0] == "RUNNING", "it runs")
 
-    run_attempts.begin(str(run.id))
+    run_attempts.begin(str(run.id), str(run.state_id))
     pod.wait(60)
     os.kill(script, signal.SIGKILL)  # which a leash, or the container's end, does elsewhere
     status, output = ended(pod)

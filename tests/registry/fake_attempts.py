@@ -14,9 +14,10 @@ class FakeAttempts:
     def __init__(self) -> None:
         self.of: dict[str, Attempt] = {}
 
-    def begin(self, flow_run_id: str) -> int:
-        self.of[flow_run_id] = Attempt(self.of.get(flow_run_id, Attempt()).number + 1)
-        return self.of[flow_run_id].number
+    def begin(self, flow_run_id: str, state_id: str) -> int:
+        number = self.of.get(flow_run_id, Attempt()).number + 1
+        self.of[flow_run_id] = Attempt(number, state_id=state_id)
+        return number
 
     def newest(self, flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
         return {one: self.of[one] for one in flow_run_ids if one in self.of}

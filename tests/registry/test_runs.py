@@ -123,7 +123,7 @@ class TestWaiting:
     def _add(self, prefect: PrefectClient, state: State, what: str | None) -> str:
         run = prefect.add("train", "r", state=state)
         if what is not None:
-            prefect.attempts.begin(run)
+            prefect.attempts.begin(run, "")
             prefect.attempts.tell_waiting(run, 1, what)
         return run
 

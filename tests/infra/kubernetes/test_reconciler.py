@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelling, Completed, Pending, Running, State
+from prefect.states import AwaitingRetry, Cancelling, Completed, Pending, Running, State
 
 from infra.kubernetes import names, reconciling
 from infra.kubernetes.attempts import Attempt
@@ -50,10 +50,15 @@ class World:
     def run(self, state: State[Any], attempt: int = 1) -> FlowRun:
         """A run in a state."""
         run = self.pool.run()
-        self.attempts.of[str(run.id)] = Attempt(attempt)
         prefect_server.set_state(run, Pending())  # from Scheduled, Prefect cancels by itself
         prefect_server.set_state(run, state)
+        self.begun(run, attempt)
         return run
+
+    def begun(self, run: FlowRun, attempt: int) -> None:
+        """Its worker has begun an attempt."""
+        state_id = str(prefect_server.read(run).state_id)
+        self.attempts.of[str(run.id)] = Attempt(attempt, state_id=state_id)
 
     def job(self, run: FlowRun, age: float = 60, **more: Any) -> dict[str, Any]:
         since = more.pop("since", 30)
@@ -321,3 +326,21 @@ def test_finished_jobs_are_left_to_their_time(world: World) -> None:
 
     assert world.turn() == 0
     assert world.api.deleted == []
+
+
+def test_what_an_earlier_try_died_of_is_not_told_of_the_next(world: World) -> None:
+    run = world.run(Running())
+    world.failed(run, terminated(137, "OOMKilled", since=seconds_ago(30)))
+    world.turn()
+    assert prefect_server.state_of(run)[0] == "CRASHED"
+
+    prefect_server.set_state(run, AwaitingRetry())
+    prefect_server.set_state(run, Pending())  # a worker has it, and has not begun the attempt yet
+    world.turn()
+    assert prefect_server.state_of(run)[0] == "PENDING"
+
+    world.begun(run, 2)
+    world.job(run, attempt=2)
+    world.pod(run, "Failed", attempt=2, state=terminated(137, "OOMKilled", since=seconds_ago(30)))
+    world.turn()
+    assert prefect_server.state_of(run)[:2] == ("FAILED", "CreateFailed")

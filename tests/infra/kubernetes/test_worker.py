@@ -76,7 +76,7 @@ def test_a_run_becomes_a_job_and_is_left_to_it(pool: prefect_server.Pool) -> Non
     now = prefect_server.read(run)
     assert now.state is not None
     assert now.state.type == StateType.PENDING
-    assert attempts.of == {str(run.id): Attempt(1)}
+    assert attempts.of == {str(run.id): Attempt(1, state_id=str(now.state_id))}
     assert now.infrastructure_pid == made["metadata"]["name"]
 
 
@@ -179,7 +179,7 @@ def test_while_the_catalogue_is_away_a_run_waits_and_says_so(
     run = pool.run()
     api, attempts = FakeApi(), FakeAttempts()
 
-    def away(_: str) -> int:
+    def away(*_: str) -> int:
         raise OperationalError("insert", {}, OSError("connection refused"))
 
     monkeypatch.setattr(attempts, "begin", away)
@@ -195,7 +195,7 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one(pool: prefect_server.Poo
     run = pool.run()
     old = str(run.id)
     api, attempts = FakeApi(job(run=old), pod(run=old)), FakeAttempts()
-    attempts.begin(old)
+    attempts.begin(old, "")
 
     poll(pool, api, attempts=attempts)
 
