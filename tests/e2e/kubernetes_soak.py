@@ -2,9 +2,10 @@
 
 ``python -m tests.e2e.kubernetes_soak [--times 100] [--seed N]``. The worker is killed and started
 again, the API server goes away or answers with errors, pods are killed, evicted and deleted, Jobs
-are deleted, nodes are lost and come back, and people stop runs. The promise: every run that was
-accepted ends in a named state, by what befell it and by nothing else; no script begins twice, and
-none of a complete run has not begun; and nothing goes on in the cluster that no run asks for.
+are deleted, nodes are lost and come back, and people stop runs and try them again. The promise:
+every run that was accepted ends in a named state, each time by what befell it and by nothing else;
+no script begins twice in a try, and none of a complete run has not begun; and nothing goes on in
+the cluster that no run asks for.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import argparse
 import collections
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra.kubernetes import names
 from tests.e2e import cluster_stack
 from tests.e2e.cluster_stack import ClusterStack
 from tests.e2e.stack import SLOWEST
 
 _AT_ONCE = 4
+_RETRIES = 2
+_RETRY_CHANCE = 0.5
 # What a run may die of here. Its script by itself never fails.
 _REASONS = {"OOMKilled", "Evicted", "NodeLost", "Gone"}
 _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED", "TIMED OUT"}
@@ -35,13 +39,15 @@ class Tally:
         done: How often each disturbance was.
         ends: How many runs ended how.
         stuck: Runs that did not end.
+        retried: How often a run was tried again.
         strange: Runs that ended for no reason that was given them.
-        twice: Runs whose script began more than once, and complete ones whose script never did.
+        twice: Runs whose script began more than once a try, and complete ones whose never did.
         left: What went on in the cluster when all runs had ended.
     """
 
     done: collections.Counter[str] = field(default_factory=collections.Counter)
     ends: collections.Counter[str] = field(default_factory=collections.Counter)
+    retried: collections.Counter[str] = field(default_factory=collections.Counter)
     stuck: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
@@ -55,11 +61,16 @@ class Tally:
 
 
 class Disturber:
-    """Does to a cluster what befalls clusters."""
+    """Does to a cluster what befalls clusters.
+
+    Attributes:
+        befell: How often a run was given a reason to end.
+    """
 
     def __init__(self, stack: ClusterStack, chance: random.Random) -> None:
         self._stack = stack
         self._chance = chance
+        self.befell: collections.Counter[str] = collections.Counter()
         self._lost: list[str] = []
         self._kinds: list[Callable[[list[str]], str]] = [
             self._worker, self._worker, self._outage, self._errors, self._pod, self._pod,
@@ -98,6 +109,7 @@ class Disturber:
         if not pods:
             return "nothing"
         pod, how = self._chance.choice(pods), self._chance.choice(["oom", "evict", "delete"])
+        self._befalls(one for one in self._stack.pods() if one["metadata"]["name"] == pod)
         if how == "delete":
             self._stack.delete("Pod", pod)
         else:
@@ -108,7 +120,9 @@ class Disturber:
         jobs = self._stack.jobs()
         if not jobs:
             return "nothing"
-        self._stack.delete("Job", self._chance.choice(jobs)["metadata"]["name"])
+        job = self._chance.choice(jobs)
+        self._befalls([job])
+        self._stack.delete("Job", job["metadata"]["name"])
         return "Job deleted"
 
     def _node(self, _: list[str]) -> str:
@@ -118,13 +132,19 @@ class Disturber:
         node = self._chance.choice(self._stack.nodes())
         self._stack.lose_node(node, processes_go_on=self._chance.random() < 0.5)
         self._lost.append(node)
+        self._befalls(one for one in self._stack.pods() if one["spec"].get("nodeName") == node)
         return "node lost"
 
     def _stop(self, going: list[str]) -> str:
         if not going:
             return "nothing"
-        self._stack.ask("runs", "stop", self._chance.choice(going), timeout=400)
+        run = self._chance.choice(going)
+        self.befell[run] += 1
+        self._stack.ask("runs", "stop", run, timeout=400)
         return "run stopped"
+
+    def _befalls(self, things: Iterable[dict[str, Any]]) -> None:
+        self.befell.update(thing["metadata"]["labels"][names.FLOW_RUN] for thing in things)
 
 
 def soak(times: int, seed: int, pause: tuple[float, float] = (0.5, 4.0)) -> Tally:
@@ -137,6 +157,7 @@ def soak(times: int, seed: int, pause: tuple[float, float] = (0.5, 4.0)) -> Tall
         ran.chmod(0o777)  # pods are other users
         accepted: list[str] = []
         for number in range(times):
+            _retry(stack, accepted, chance, tally)
             going = _going(stack, accepted)
             while len(going) < _AT_ONCE:
                 seconds = chance.uniform(0, 12)
@@ -153,7 +174,7 @@ def soak(times: int, seed: int, pause: tuple[float, float] = (0.5, 4.0)) -> Tall
             tally.done[done] += 1
             print(f"{number + 1}/{times} {done}; {len(accepted)} runs", flush=True)
         disturber.mend()
-        _judge(stack, accepted, tally)
+        _judge(stack, accepted, disturber.befell, tally)
     return tally
 
 
@@ -166,7 +187,19 @@ def _going(stack: ClusterStack, accepted: list[str]) -> list[str]:
     return [run for run in accepted if rows[run]["state"] not in _ENDED]
 
 
-def _judge(stack: ClusterStack, accepted: list[str], tally: Tally) -> None:
+def _retry(stack: ClusterStack, accepted: list[str], chance: random.Random, tally: Tally) -> None:
+    """Try some of the runs again that did not end well."""
+    rows = _rows(stack)
+    for run in accepted:
+        again = rows[run]["state"] in _ENDED - {"COMPLETE"} and tally.retried[run] < _RETRIES
+        if again and chance.random() < _RETRY_CHANCE:
+            stack.do("runs", "retry", run)
+            tally.retried[run] += 1
+
+
+def _judge(
+    stack: ClusterStack, accepted: list[str], befell: collections.Counter[str], tally: Tally
+) -> None:
     deadline = time.monotonic() + SLOWEST * 150
     while _going(stack, accepted) and time.monotonic() < deadline:
         time.sleep(1)
@@ -180,10 +213,14 @@ def _judge(stack: ClusterStack, accepted: list[str], tally: Tally) -> None:
             why = message.partition(":")[0]
             if why not in _REASONS:
                 tally.strange.append(f"{run} {state} {message[:300]}")
+        if tally.retried[run] + (state != "COMPLETE") > befell[run]:
+            tally.strange.append(
+                f"{run} {state}, {tally.retried[run]} retries, {befell[run]} blows"
+            )
         tally.ends[f"{state} {why}".strip()] += 1
         mark = stack.data / "ran" / f"run-{number}"
         begun = mark.read_text().count("began") if mark.exists() else 0
-        if begun > 1 or (begun == 0 and state == "COMPLETE"):
+        if begun > 1 + tally.retried[run] or (begun == 0 and state == "COMPLETE"):
             tally.twice.append(f"{run} began {begun} times")
     deadline = time.monotonic() + SLOWEST * 30
     while stack.going() and time.monotonic() < deadline:
