@@ -80,6 +80,7 @@ gang.init_process_group("gloo", "tcp://gang-0.gang:" + os.environ["PORT"], rank=
 number = torch.ones(1) * (1 + rank)
 gang.all_reduce(number)
 print(number.item())
+gang.destroy_process_group()  # else its threads may outlive the interpreter, which ends in SIGABRT
 """
 
 
