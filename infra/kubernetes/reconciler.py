@@ -189,18 +189,19 @@ class Reconciler:
 
     def _case(self, run_id: str, look: _Look) -> Case | None:
         run = look.runs[run_id]
-        if run is not None and run.state is None:
+        state = run.state if run else None
+        if run is not None and state is None:
             return None
         now = datetime.now(UTC)
-        attempt = _attempt(run, look.attempts.get(run_id, _NONE))
+        attempt = _attempt(state, look.attempts.get(run_id, _NONE))
         of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
         found = next((one for one in of_run if one.attempt == attempt), None)
         if found is None and (before := self._seen.get((run_id, attempt))):
             found = Found(run_id, attempt).remembering(before)
         return Case(
             flow_run_id=run_id,
-            state=run.state.type.value if run and run.state else None,
-            since=run.state.timestamp if run and run.state else now,
+            state=state.type.value if state else None,
+            since=state.timestamp if state else now,
             attempt=attempt,
             now=now,
             pending=self._pending,
@@ -314,15 +315,15 @@ class Reconciler:
             del self._told[run_id]
 
 
-def _attempt(run: FlowRun | None, newest: Attempt) -> int:
+def _attempt(state: State[Any] | None, newest: Attempt) -> int:
     """The number of the attempt that a run's state is about; 0 if there is none.
 
     A run that is tried again is Pending before its worker has begun the attempt. What died then
     is the attempt before, of which Prefect has been told.
     """
-    if run is None or run.state is None:
+    if state is None:
         return 0
-    begins = run.state.type == StateType.PENDING and str(run.state.id) != newest.state_id
+    begins = state.type == StateType.PENDING and str(state.id) != newest.state_id
     return 0 if begins else newest.number
 
 
