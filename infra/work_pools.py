@@ -101,8 +101,7 @@ async def _look(client: PrefectClient, name: str) -> Seen:
     pool = await _find(client, name)
     if pool is None:
         return Seen(name)
-    # Its own defaults are none, which the server refuses.
-    workers = await client.read_workers_for_work_pool(name, offset=0, limit=_PAGE)
+    workers = await client.read_workers_for_work_pool(name)
     heard = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
     return Seen(name, pool.type, pool.is_paused, heard)
 
