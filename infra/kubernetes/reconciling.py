@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from infra.kubernetes import diagnosis, objects
+from infra.kubernetes import diagnosis, objects, pending, termination
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found
 from infra.kubernetes.objects import Object
@@ -137,10 +137,10 @@ def _pending(case: Case) -> Decision:
             again = "Its worker died before it began; it is queued again."
             return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
         return Decision()
-    dead = diagnosis.died(found.job, found.own_pods, case.events, now=case.now, ran=False)
+    dead = termination.died(found.job, found.own_pods, case.events, now=case.now, ran=False)
     if dead:
         return _dead(case, found, dead, _not_created) if _settled(case, dead) else Decision()
-    waits = diagnosis.waits(found.job, found.own_pods, case.events, case.now)
+    waits = pending.waits(found.job, found.own_pods, case.events, case.now)
     if waits is None:
         # It runs, and Prefect has not heard of it: the imports of a flow take their time.
         waits = Diagnosis("", "Its container runs, and has not begun the run yet.")
@@ -158,10 +158,10 @@ def _running(case: Case) -> Decision:
         if case.attempt == 0 or case.age <= SETTLING:
             return Decision()  # without an attempt it was not ours to start
         return _gone(case, found, _crashed)
-    dead = diagnosis.died(found.job, found.own_pods, case.events, now=case.now)
+    dead = termination.died(found.job, found.own_pods, case.events, now=case.now)
     if dead:
         return _dead(case, found, dead, _crashed) if _settled(case, dead) else Decision()
-    waits = diagnosis.waits(found.job, found.own_pods, case.events, case.now)
+    waits = pending.waits(found.job, found.own_pods, case.events, case.now)
     if waits is None:
         return Decision(waiting="")
     return _waiting(case, found, waits, case.pending, _crashed)
@@ -192,7 +192,7 @@ def _settled(case: Case, dead: Diagnosis) -> bool:
 
 def _gone(case: Case, found: Found | None, told: Callable[[Case, Diagnosis], Outcome]) -> Decision:
     """Its Job was seen, and is there no more."""
-    died = diagnosis.died(None, found.own_pods, now=case.now) if found else None
+    died = termination.died(None, found.own_pods, now=case.now) if found else None
     gone = died or diagnosis.made(diagnosis.GONE, "Its Job is gone: somebody deleted it")
     return Decision(becomes=told(case, gone), waiting="", died=gone)
 
@@ -216,7 +216,7 @@ def _waiting(
     if case.now - made <= patience:
         return Decision(waiting=str(waits)[:_LONGEST_WAITING])
     minutes = round(patience.total_seconds() / 60, 1)
-    dead = diagnosis.gives_up(waits, minutes, nodes=objects.nodes_of(job))
+    dead = pending.gives_up(waits, minutes, nodes=objects.nodes_of(job))
     return _dead(case, found, dead, told)
 
 

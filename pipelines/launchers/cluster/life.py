@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from infra.kubernetes import diagnosis, objects
+from infra.kubernetes import objects, pending
 from infra.kubernetes.api import Api
 from infra.kubernetes.refusals import ClusterError
 from pipelines.launchers.base import Ended, Job
@@ -167,7 +167,7 @@ class Life:
             self._progress = (states, now)
         if seen.job is None:
             return
-        found = diagnosis.waits(seen.job, seen.pods, self._told_of(seen), datetime.now(UTC))
+        found = pending.waits(seen.job, seen.pods, self._told_of(seen), datetime.now(UTC))
         if found is None:
             return
         if found.category and found.category != self._waited:
@@ -175,7 +175,7 @@ class Life:
             self._log(f"It waits. {found.category}: {found.message}")
         seconds = self._patience.pending_seconds
         if now - self._progress[1] > seconds:
-            raise verdict.never_ran(job, diagnosis.gives_up(found, seconds / 60))
+            raise verdict.never_ran(job, pending.gives_up(found, seconds / 60))
 
     def _stopped(self, name: str, reason: str) -> Ended:
         """End a component that still runs; what it prints meanwhile is told."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from infra.errors import BadInputError, ModelyardError, StackError
-from infra.kubernetes import diagnosis, objects
+from infra.kubernetes import diagnosis, objects, termination
 from infra.kubernetes.diagnosis import Diagnosis
 from pipelines.launchers import endings
 from pipelines.launchers.base import Ended, Job
@@ -78,7 +78,7 @@ def judge(
     """
     if seen.pods and objects.status_of(seen.pods[-1]).get("phase") == "Succeeded":
         return Ended(0)
-    found = diagnosis.died(seen.job, seen.pods, events, now=now)
+    found = termination.died(seen.job, seen.pods, events, now=now)
     if found is None and seen.job is None and not seen.pods:
         found = diagnosis.made(diagnosis.GONE, "Somebody deleted its Job")
     if found is None:

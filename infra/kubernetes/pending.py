@@ -1,0 +1,148 @@
+"""Why a run's pods have not started: read from the Job, its pods and their events.
+
+Everything here is a pure function. The reasons are those of the scheduler, the kubelet and the
+Job controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from infra.kubernetes import objects
+from infra.kubernetes.diagnosis import (
+    CONFIG_INVALID,
+    HINTS,
+    IMAGE_PULL,
+    NODE_NEVER_JOINED,
+    START_FAILED,
+    UNSCHEDULABLE,
+    Diagnosis,
+    about,
+    made,
+    time_of_event,
+)
+from infra.kubernetes.objects import Object
+
+POD_SECURITY = "violates PodSecurity"
+_POD_SECURITY_HINT = (
+    "The namespace enforces a Pod Security Standard. Change what the message names: a NAS as a "
+    "claim instead of an NFS server; for a component of a pipeline a user other than root, by "
+    "component_user of the cluster's file or set_security_context(run_as_user=...). Or use "
+    "another namespace."
+)
+
+_SLOW = "Retry it: what was pulled is kept. Or raise pending_minutes in the cluster's file."
+
+
+_WAITING: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        (
+            "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
+            "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed",
+        ),
+        (IMAGE_PULL, "The image {image} cannot be pulled"),
+    ),
+    "CreateContainerConfigError": (CONFIG_INVALID, "The container cannot be configured"),
+    "CreateContainerError": (START_FAILED, "The container cannot be created"),
+    "RunContainerError": (START_FAILED, "The container cannot be started"),
+}  # fmt: skip
+
+# Events that say why a container is not even created.
+_HINDERED: Mapping[str, tuple[str, str]] = {
+    "FailedMount": (CONFIG_INVALID, "A volume cannot be mounted"),
+    "FailedAttachVolume": (CONFIG_INVALID, "A volume cannot be attached"),
+    "FailedCreatePodSandBox": (START_FAILED, "The node cannot prepare the pod"),
+}
+
+
+def waits(
+    job: Object, pods: Sequence[Object], events: Iterable[Object], now: datetime
+) -> Diagnosis | None:
+    """Why not all of the Job's pods have started; None if they have.
+
+    Args:
+        job: The Job.
+        pods: Its pods.
+        events: Events of the Job and of its pods; others do no harm.
+        now: The present time.
+    """
+    events = list(events)
+    nodes = objects.nodes_of(job)
+    there = sum(objects.started(pod) for pod in pods)
+    if there >= nodes:
+        return None
+    found = [pod_waits(pod, about(pod, events), now) for pod in pods if not objects.started(pod)]
+    if len(pods) < nodes:
+        found.append(job_waits(job, about(job, events)))
+    told = max(found, key=lambda one: bool(one.category))  # the first that is in trouble
+    if nodes == 1:
+        return told
+    return replace(told, message=f"{there} of {nodes} nodes have started. {told.message}")
+
+
+def job_waits(job: Object, events: Sequence[Object]) -> Diagnosis:
+    """Why a Job has not all of its pods, by the Job's own events."""
+    refused = [event for event in events if event.get("reason") == "FailedCreate"]
+    if not refused:
+        return Diagnosis("", "Its pods are being made.")
+    message = str(refused[-1].get("message", ""))
+    if "exceeded quota" in message:
+        return made(UNSCHEDULABLE, f"The namespace's quota is used up: {message}")
+    found = made(CONFIG_INVALID, f"The cluster refuses its pods: {message}")
+    return replace(found, hint=_POD_SECURITY_HINT) if POD_SECURITY in message else found
+
+
+def pod_waits(pod: Object, events: Sequence[Object], now: datetime) -> Diagnosis:
+    """Why a pod has not started, by its status and its own events."""
+    name = objects.name_of(pod)
+    if not (pod.get("spec") or {}).get("nodeName"):
+        return _scheduling(pod, events)
+    for container in objects.containers_of(pod):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        known = _WAITING.get(str(waiting.get("reason")))
+        if known:
+            category, said = known
+            said = said.format(image=container.get("image", ""))
+            message = f"{said}: {waiting.get('message') or waiting.get('reason')}"
+            return made(category, message, container=str(container.get("name", "")), pod=name)
+    return _creating(events, now, name)
+
+
+def _scheduling(pod: Object, events: Sequence[Object]) -> Diagnosis:
+    name = objects.name_of(pod)
+    for found in objects.status_of(pod).get("conditions") or ():
+        if found.get("type") == "PodScheduled" and found.get("status") == "False":
+            told = [event for event in events if event.get("reason") == "FailedScheduling"]
+            why = found.get("message") or (told[-1].get("message") if told else "")
+            if found.get("reason") == "SchedulingGated":
+                return Diagnosis("", "It is held back by a scheduling gate.", pod=name)
+            return made(UNSCHEDULABLE, f"No node can take it: {why or 'no reason told'}", pod=name)
+    return Diagnosis("", "It waits for the scheduler.", pod=name)
+
+
+def _creating(events: Sequence[Object], now: datetime, name: str) -> Diagnosis:
+    """Why a pod that has a node has no container: by the newest event that tells."""
+    for event in reversed(events):
+        reason = str(event.get("reason"))
+        if reason in _HINDERED:
+            category, said = _HINDERED[reason]
+            return made(category, f"{said}: {event.get('message', '')}", pod=name)
+        if reason == "Pulling":
+            at = time_of_event(event) or now
+            seconds = max(0, int((now - at).total_seconds()))
+            said = str(event.get("message", "")) or "Pulling the image"
+            return Diagnosis("", f"{said}, since {seconds} s.", pod=name, slow=True)
+        if reason == "Pulled":
+            break
+    return Diagnosis("", "Its container is being created.", pod=name)
+
+
+def gives_up(waiting: Diagnosis, minutes: float, *, nodes: int = 1) -> Diagnosis:
+    """What a run is given up with that has waited for so many minutes."""
+    message = f"{waiting.message} It was given up after {minutes:g} minutes."
+    if waiting.slow:
+        return replace(waiting, category=IMAGE_PULL, message=message, hint=_SLOW)
+    category = waiting.category or (NODE_NEVER_JOINED if nodes > 1 else START_FAILED)
+    return replace(waiting, category=category, message=message, hint=HINTS[category])
