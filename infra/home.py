@@ -56,6 +56,11 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def runner(self) -> Path:
+        """Storage of the workers' runners, which Prefect keeps in one folder of all users."""
+        return self.root / "runner"
+
+    @property
     def lock(self) -> Path:
         """Locked by the supervisor for as long as it lives."""
         return self.root / "stack.lock"
@@ -87,7 +92,7 @@ class Home:
         """
         try:
             for folder in (self.root, self.sockets, self.artifacts, self.runs, self.overlays,
-                           self.logs, self.prefect):  # fmt: skip
+                           self.logs, self.prefect, self.runner):  # fmt: skip
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StackError(

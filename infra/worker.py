@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,11 +21,11 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Crashed, Scheduled
-from prefect.workers.process import ProcessWorker
 
 from infra import active_runs, run_lock, work_pools
 from infra import home as homes
 from infra.home import Home
+from infra.local_worker import LocalWorker
 from infra.stack import remains
 
 _INTERVAL_SECONDS = 5.0
@@ -152,11 +153,12 @@ async def work(
             is told how to ask whether a run, by id, is executed on this machine.
     """
     home = homes.current()
+    shutil.rmtree(home.runner, ignore_errors=True)  # what a killed worker left
     async with get_client() as client:
         served = await work_pools.local_ones(client, pools)
     workers = [
-        ProcessWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
-                      create_pool_if_not_found=False)
+        LocalWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
+                    create_pool_if_not_found=False)
         for pool in served
     ]  # fmt: skip
     async with asyncio.TaskGroup() as group:
@@ -164,5 +166,7 @@ async def work(
             group.create_task(worker.start())
         group.create_task(_reconcile_for_ever(home, served, tidy))
         group.create_task(_until_changed(pools, served))
+        for worker in workers:
+            await worker.started.wait()
         async with await _announce(home):
             await asyncio.Event().wait()

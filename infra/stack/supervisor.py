@@ -6,9 +6,13 @@ through a Unix socket, one JSON object a line:
 
 ``{"op": "status"}``  what runs, at once
 ``{"op": "wait"}``    the same, once everything that should run is ready
-``{"op": "hold"}``    the same as wait; a private stack lives until its last such caller is gone
+``{"op": "hold"}``    waits for the servers; a private stack lives as long as it has such callers
 ``{"op": "keep"}``    a private stack becomes a lasting one, with workers; then as wait
 ``{"op": "down"}``    ends the stack; it has ended when the home's lock is free
+
+A part that dies again and again before it has run for a while is crash-looping. That ends a stack
+that has not come up yet; one that has come up keeps restarting the part, and whoever waits for
+it gets the reason as ``error``.
 """
 
 from __future__ import annotations
@@ -49,17 +53,33 @@ class Watched:
     """A part and how it is doing."""
 
     part: Part
-    state: str = "waiting"  # waiting, starting, ready, done, restarting, failed, stopped
+    state: str = "waiting"  # waiting, starting, ready, done, restarting, failing, stopped
     process: asyncio.subprocess.Process | None = None
+    started: float = 0.0
     restarts: int = 0
-    ever_ready: bool = False
+    failures: int = 0
+    error: StackError | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def is_steady(self) -> bool:
+        """Whether it has been up for long enough to count as sound."""
+        return self.ready.is_set() and time.monotonic() - self.started > _STEADY_SECONDS
+
+    def is_crash_looping(self) -> bool:
+        """Whether its last starts all ended early."""
+        return self.failures >= _STARTS_BEFORE_GIVING_UP and not self.is_steady()
+
+    def is_settled(self) -> bool:
+        """Whether it is ready, or crash-looping and down at present."""
+        return self.ready.is_set() != self.is_crash_looping()
 
     def as_dict(self) -> dict[str, Any]:
         """The part as ``status`` shows it."""
         pid = self.process.pid if self.process and self.process.returncode is None else None
+        error = self.error if self.is_crash_looping() else None
         return {
-            "name": self.part.name, "state": self.state, "pid": pid, "restarts": self.restarts
+            "name": self.part.name, "state": self.state, "pid": pid, "restarts": self.restarts,
+            "error": error.as_dict() if error else None,
         }  # fmt: skip
 
 
@@ -83,22 +103,28 @@ class Supervisor:
         self._holds = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+        self._came_up = False
         self._failure: StackError | None = None
         self._idle: asyncio.TimerHandle | None = None
 
     # What others see and ask
 
-    def status(self) -> dict[str, Any]:
-        """What runs, where, and whether all of it is ready."""
-        shown = [watched for watched in self._watched.values() if self._wanted(watched.part)]
+    def status(self, error: StackError | None = None) -> dict[str, Any]:
+        """What runs, where, and whether all of it is ready.
+
+        Args:
+            error: Why what the caller waited for is not ready, if so.
+        """
+        shown = self._needed()
+        error = self._failure or error
         return {
             "running": True,
-            "ready": all(watched.ready.is_set() for watched in shown),
+            "ready": all(part.ready.is_set() and not part.is_crash_looping() for part in shown),
             "lasting": self._lasting,
             "pid": os.getpid(),
             "links": self._links(),
             "parts": [watched.as_dict() for watched in shown],
-            "error": self._failure.as_dict() if self._failure else None,
+            "error": error.as_dict() if error else None,
             "endpoints": self._endpoints.as_dict(),
         }
 
@@ -130,9 +156,10 @@ class Supervisor:
                 elif operation == "down":
                     self.stop()
                     return  # and the caller waits until the lock is free
+                error = None
                 if operation in {"hold", "keep", "wait"}:
-                    await self._until_ready()
-                writer.write(json.dumps(self.status()).encode() + b"\n")
+                    error = await self._until_ready(servers_only=operation == "hold")
+                writer.write(json.dumps(self.status(error)).encode() + b"\n")
                 await writer.drain()
         except (OSError, ValueError):
             pass  # a caller that is gone, or that does not speak our language
@@ -153,9 +180,24 @@ class Supervisor:
         if self._holds == 0 and not self._lasting:
             self.stop()
 
-    async def _until_ready(self) -> None:
-        while not (self._stopping.is_set() or self._failure or self.status()["ready"]):
+    def _needed(self, *, servers_only: bool = False) -> list[Watched]:
+        return [
+            watched
+            for watched in self._watched.values()
+            if self._wanted(watched.part) and not (servers_only and watched.part.runs)
+        ]
+
+    async def _until_ready(self, *, servers_only: bool = False) -> StackError | None:
+        """Wait until what is needed is ready; the reason if a part of it is crash-looping."""
+        while not (self._stopping.is_set() or self._failure):
+            needed = self._needed(servers_only=servers_only)
+            looping = [part for part in needed if part.is_crash_looping()]
+            if any(part.is_settled() for part in looping):
+                return next(part.error for part in looping if part.is_settled())
+            if all(part.is_settled() for part in needed):
+                break
             await asyncio.sleep(_POLL_SECONDS / 2)
+        return None
 
     # What keeps the parts alive
 
@@ -189,6 +231,7 @@ class Supervisor:
                 )
             )
         if not self._failure:
+            self._came_up = True
             if not self._lasting and self._holds == 0:
                 self._hold(0)
             await self._stopping.wait()
@@ -200,10 +243,10 @@ class Supervisor:
         part = watched.part
         for needed in part.needs:
             await self._watched[needed].ready.wait()
-        failures = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
-            watched.state = "starting" if failures == 0 else "restarting"
+            watched.started = time.monotonic()
+            if watched.state != "failing":
+                watched.state = "restarting" if watched.failures else "starting"
             try:
                 if part.prepare:
                     await asyncio.to_thread(part.prepare)
@@ -219,7 +262,7 @@ class Supervisor:
                 return
             if part.once:
                 if await process.wait() == 0:
-                    watched.state = "done"
+                    watched.state, watched.failures = "done", 0
                     watched.ready.set()
                     return
             else:
@@ -229,17 +272,20 @@ class Supervisor:
                 return
             if part.alone:
                 await asyncio.to_thread(remains.end_part, self._home, part.name)
-            steady = watched.ready.is_set() and time.monotonic() - began > _STEADY_SECONDS
-            failures = 0 if steady else failures + 1
-            watched.restarts += 1
-            watched.state = "restarting"
-            watched.ready.clear()
-            if failures >= _STARTS_BEFORE_GIVING_UP and not watched.ever_ready:
-                self._fail(self._dead_part(part))
-                return
-            backoff = min(0.1 * 3 ** (failures - 1), _LONGEST_BACKOFF_SECONDS) if failures else 0
+            self._count_failure(watched)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), backoff)
+                await asyncio.wait_for(self._stopping.wait(), _backoff_seconds(watched.failures))
+
+    def _count_failure(self, watched: Watched) -> None:
+        watched.failures = 0 if watched.is_steady() else watched.failures + 1
+        watched.restarts += 1
+        watched.state = "restarting"
+        watched.ready.clear()
+        if watched.is_crash_looping():
+            watched.state = "failing"
+            watched.error = self._crash_report(watched.part)
+            if not self._came_up:
+                self._fail(watched.error)
 
     async def _until_ready_or_dead(
         self, watched: Watched, process: asyncio.subprocess.Process
@@ -247,7 +293,6 @@ class Supervisor:
         while process.returncode is None:
             if await asyncio.to_thread(watched.part.ready) and process.returncode is None:
                 watched.state = "ready"
-                watched.ever_ready = True
                 watched.ready.set()
                 return
             await asyncio.sleep(_POLL_SECONDS)
@@ -273,11 +318,11 @@ class Supervisor:
             path.replace(path.with_suffix(".log.1"))
         return path.open("ab")
 
-    def _dead_part(self, part: Part) -> StackError:
+    def _crash_report(self, part: Part) -> StackError:
         path = self._home.logs / f"{part.name}.log"
         tail = "\n".join(path.read_text(errors="replace").splitlines()[-15:])
         return StackError(
-            f"The part {part.name} does not start. The end of its log:\n{tail}",
+            f"The part {part.name} exits soon after each start. The end of its log:\n{tail}",
             f"The whole log is {path}.",
         )
 
@@ -298,6 +343,10 @@ class Supervisor:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+def _backoff_seconds(failures: int) -> float:
+    return min(0.1 * 3 ** min(failures - 1, 9), _LONGEST_BACKOFF_SECONDS) if failures else 0.0
 
 
 def _operation(line: bytes) -> str | None:

@@ -31,6 +31,9 @@ def _show(status: dict[str, Any]) -> None:
     console.print(table)
     for name, link in status["links"].items():
         console.print(f"{name:<8} {link}", markup=False)
+    for part in status["parts"]:
+        if part["error"]:
+            console.print(f"\n{part['error']['message']}\n{part['error']['hint']}", markup=False)
 
 
 def _public(status: dict[str, Any]) -> dict[str, Any]:

@@ -214,14 +214,16 @@ class TestPools:
             def __init__(self, work_pool_name: str, **_: Any) -> None:
                 served.append(work_pool_name)
 
+                self.started = asyncio.Event()
+
             async def start(self) -> None:
-                return
+                self.started.set()
 
         async def ended(_: Any, pools: tuple[str, ...], __: Any) -> None:
             served.append(f"reconciles {pools}")
             raise KeyError
 
-        monkeypatch.setattr(worker, "ProcessWorker", Worker)
+        monkeypatch.setattr(worker, "LocalWorker", Worker)
         monkeypatch.setattr(worker, "_reconcile_for_ever", ended)
         monkeypatch.setattr(worker, "_POOLS_SECONDS", 60)
         self.found = [("cpu",)]

@@ -140,7 +140,7 @@ def test_a_part_that_never_starts_ends_all_with_its_log(
     with pytest.raises(StackError) as raised:
         run(test())
 
-    assert "broken does not start" in raised.value.message
+    assert "The part broken exits soon after each start." in raised.value.message
     assert raised.value.message.endswith("line 29\nline 30")
     assert "line 15\n" not in raised.value.message
     assert str(home.logs / "broken.log") in raised.value.hint
