@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
+from infra import storage
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.home import write_json
 from infra.storage import disk
@@ -209,7 +210,7 @@ class Claims:
             if source is None:
                 new.mkdir()
             else:
-                shutil.copytree(source, new, symlinks=True)
+                storage.copy_tree(source, new)
             new.chmod(0o777)  # as a volume is, whoever its files belong to
             new.rename(place)
         return name

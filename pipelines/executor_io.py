@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra import storage
 from infra.errors import BadInputError
 from pipelines import values
 from pipelines.artifacts import Artifact, Bundle
@@ -384,6 +385,6 @@ def _carry(source: Path, place: Path) -> None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, place, symlinks=True, dirs_exist_ok=True)
+        storage.copy_tree(source, place, dirs_exist_ok=True)
     else:
         shutil.copy2(source, place)

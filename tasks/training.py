@@ -277,11 +277,10 @@ def _folder_of(uri: str, root: Path, what: str, say: Callable[[str], object]) ->
         _fetch(uri, root / "files", what, say)
         return root / "files"
     root.mkdir(parents=True, exist_ok=True)
-    name = PurePosixPath(uri).name
     if path is not None:
-        (root / name).symlink_to(path)
+        (root / path.name).symlink_to(path)
     else:
-        _fetch(uri, root / name, what, say)
+        _fetch(uri, root / PurePosixPath(uri).name, what, say)
     return root
 
 

@@ -13,10 +13,11 @@ from infra.storage.file import FileStore
 from infra.storage.nas import NasStore
 from infra.storage.partial import is_partial
 from infra.storage.tree import check_tree
+from infra.storage.tree import copy as copy_tree
 
 __all__ = [
-    "Entry", "Store", "absolute", "check_tree", "is_disk_full", "is_partial", "local_path",
-    "store",
+    "Entry", "Store", "absolute", "check_tree", "copy_tree", "is_disk_full", "is_partial",
+    "local_path", "store",
 ]  # fmt: skip
 
 

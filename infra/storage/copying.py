@@ -19,8 +19,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.storage import disk, partial
-from infra.storage.tree import check_tree
+from infra.storage import disk, partial, tree
 
 
 def fetch(source: Path, destination: Path) -> None:
@@ -31,7 +30,7 @@ def fetch(source: Path, destination: Path) -> None:
         BadInputError: If a link points outside.
     """
     if source.is_dir():
-        check_tree(source)
+        tree.check_tree(source)
     with _staged(_beside(destination)) as staging:
         disk.check_absent(destination)
         _copy(source, staging / "new")
@@ -39,7 +38,12 @@ def fetch(source: Path, destination: Path) -> None:
 
 
 def publish(source: Path, folder: Path) -> None:
-    """Copy the entries of ``source`` into ``folder``, which may be new."""
+    """Copy the entries of ``source`` into ``folder``, which may be new.
+
+    Raises:
+        BadInputError: If a link points outside.
+    """
+    tree.check_tree(source)
     beside = _beside(folder)
     # Where the folder is there, this is what was killed after it had given the folder its name.
     if beside.exists() or not folder.is_dir():
@@ -65,13 +69,9 @@ def _replace(entry: Path, target: Path, old: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, ignore=_hidden)
+        tree.copy(source, target)
     else:
         shutil.copy2(source, target)
-
-
-def _hidden(_: object, names: list[str]) -> set[str]:
-    return {name for name in names if partial.is_hidden(name)}
 
 
 def _beside(destination: Path) -> Path:

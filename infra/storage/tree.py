@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,12 @@ def check_tree(root: Path, *, links_resolve: bool = False) -> None:
     Raises:
         BadInputError: With the code ``LinkPointsOutside`` or ``NotAFile``.
     """
-    inside = root.resolve()
+    inside = _real(root)
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not is_hidden(name)]
         for name in (*folders, *files):
             path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            if path.is_symlink() and not _real(path).is_relative_to(inside):
                 raise BadInputError(
                     f"The link {path.relative_to(root)} in {root} points outside it.",
                     "Replace the link by what it points to.",
@@ -39,6 +40,36 @@ def check_tree(root: Path, *, links_resolve: bool = False) -> None:
                     "Remove it.",
                     code="NotAFile",
                 )
+
+
+def copy(source: Path, target: Path, *, dirs_exist_ok: bool = False) -> None:
+    """Copy a folder, hidden names aside, so that no link of the copy leads back into ``source``.
+
+    Links that stay inside stay links, made relative where they are not. Those that lead outside
+    are copied as they are: ``check_tree`` refuses them.
+    """
+    shutil.copytree(source, target, symlinks=True, ignore=_hidden, dirs_exist_ok=dirs_exist_ok)
+    inside, copied = _real(source), _real(target)
+    for folder, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in (*folders, *names):
+            link = Path(folder, name)
+            if not link.is_symlink() or is_hidden(name):
+                continue
+            own = copied / link.relative_to(source)
+            wanted, found = _real(link), _real(own)
+            if wanted.is_relative_to(inside) and found != copied / wanted.relative_to(inside):
+                place = own.parent.relative_to(copied)
+                own.unlink()
+                own.symlink_to(os.path.relpath(wanted.relative_to(inside), place))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # resolve() raises where a link leads to itself
+
+
+def _hidden(_: object, names: list[str]) -> set[str]:
+    return {name for name in names if is_hidden(name)}
 
 
 def files(root: Path) -> list[tuple[str, Path]]:

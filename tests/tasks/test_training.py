@@ -93,6 +93,25 @@ class TestPrepare:
             assert not any(folder.iterdir())
         assert (place.datasets / "held-out" / "data.csv").read_text() == "1"
 
+    def test_a_script_that_writes_through_a_link_writes_to_its_copy(
+        self, prepare: Prepare, place: Workplace, tmp_path: Path
+    ) -> None:
+        (tmp_path / "algorithm" / "config").symlink_to(tmp_path / "algorithm" / "notes")
+
+        prepare()
+        (place.source / "config").write_text("changed by the run")
+
+        assert (tmp_path / "algorithm" / "notes").read_text() == ""
+
+    def test_a_data_sets_name_is_that_of_the_file(
+        self, prepare: Prepare, place: Workplace, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a b.csv").write_text("1")
+
+        prepare(datasets=[{"name": "a", "uri": "file://TMP/a%20b.csv"}])
+
+        assert [path.name for path in (place.datasets / "a").iterdir()] == ["a b.csv"]
+
     def test_without_anything_more(self, prepare: Prepare) -> None:
         found = prepare()
 

@@ -61,6 +61,62 @@ def test_links_that_stay_inside_are_kept(tmp_path: Path, tree: Tree) -> None:
     assert read_tree(tmp_path / "copy") == tree
 
 
+_ABSOLUTE = {
+    "model/weights": "1",
+    "latest": "-> {}/model/weights",
+    "model/up": "-> {}/model",
+    "roundabout": "-> ../source/model/weights",
+    "chain": "-> latest",
+    "missing": "-> {}/model/missing",
+}
+_RELATIVE = {
+    "model/weights": "1",
+    "latest": "-> model/weights",
+    "model/up": "-> .",
+    "roundabout": "-> model/weights",
+    "missing": "-> model/missing",
+}
+
+
+@pytest.mark.parametrize("way", ["fetch", "publish", "merge"])
+def test_absolute_links_that_stay_inside_lead_to_the_copy(tmp_path: Path, way: str) -> None:
+    source = tmp_path / "source"
+    write_tree(source, {name: text.format(source) for name, text in _ABSOLUTE.items()})
+    copy = tmp_path / "copy"
+
+    if way == "fetch":
+        _store(source).fetch(copy)
+    else:
+        write_tree(copy, {"kept": "1"}) if way == "merge" else None
+        _store(copy).publish(source)
+
+    shutil.rmtree(source)
+    found = read_tree(copy)
+    assert found.pop("kept", "1") == "1"
+    assert found.pop("chain") in {"-> latest", "-> model/weights"}
+    assert found == _RELATIVE
+    (copy / "latest").write_text("2")
+    assert (copy / "model" / "weights").read_text() == "2"
+
+
+def test_a_link_to_itself_stays_one(tmp_path: Path) -> None:
+    _store(write_tree(tmp_path / "source", {"a": "-> a"})).fetch(tmp_path / "copy")
+
+    assert read_tree(tmp_path / "copy") == {"a": "-> a"}
+
+
+@pytest.mark.parametrize("before", [{}, {"old": "1"}])
+def test_links_that_point_outside_are_not_published(tmp_path: Path, before: Tree) -> None:
+    write_tree(tmp_path / "out", before) if before else None
+    source = write_tree(tmp_path / "source", {"a": "1", "link": "-> /etc/hostname"})
+
+    with pytest.raises(BadInputError) as raised:
+        _store(tmp_path / "out").publish(source)
+
+    assert raised.value.code == "LinkPointsOutside"
+    assert (tmp_path / "out").exists() is bool(before)
+
+
 @pytest.mark.parametrize(
     "tree",
     [
