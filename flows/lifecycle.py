@@ -28,11 +28,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort
 from prefect.logging import get_logger
-from prefect.states import Cancelled, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 
-from infra import connection, identity, run_lock, settings
+from infra import connection, identity, run_lock, settings, state_details
 from infra import home as homes
 from infra.connection import Endpoints
 from infra.errors import ModelyardError, RunFailedError, StackError
@@ -159,7 +159,7 @@ def execute(
 
     Returns:
         The state that the run ends in. A request that is refused, and what cannot be prepared,
-        ends in ``Failed(name="CreateFailed")``.
+        ends in ``Failed`` with the detail ``CreateFailed``.
 
     Raises:
         Abort: If another process executes this run; its state is left alone.
@@ -180,12 +180,30 @@ def execute(
     except KeyboardInterrupt:
         return Cancelled(message="Stopped with Ctrl-C.")
     except ModelyardError as error:
-        return failed(statuses.CREATE_FAILED_NAME, error)
+        return failed(error, state_details.CREATE_FAILED)
 
 
-def failed(name: str, error: ModelyardError) -> State[Any]:
-    """A failed state that carries the error: for people in its message, in this process whole."""
-    return Failed(name=name, message=f"{error.code}: {error}", data=error)
+def failed(error: ModelyardError, detail: str = "") -> State[Any]:
+    """A failed state that carries the error: for people in its message, in this process whole.
+
+    Args:
+        error: The error.
+        detail: The state's detail; see :mod:`infra.state_details`.
+    """
+    name, message = state_details.annotate("FAILED", detail, f"{error.code}: {error}")
+    return Failed(name=name, message=message, data=error)
+
+
+def completed(result: Any, message: str, detail: str = "") -> State[Any]:
+    """A completed state with the run's result.
+
+    Args:
+        result: What the flow's caller gets.
+        message: What people read.
+        detail: The state's detail; see :mod:`infra.state_details`.
+    """
+    name, message = state_details.annotate("COMPLETED", detail, message)
+    return Completed(name=name, message=message, data=result)
 
 
 def data(state: State[Any]) -> Any:
@@ -398,7 +416,7 @@ class LifecycleFlow(Flow[P, R]):
             raise error
         word = statuses.word(self.name, state)
         raise RunFailedError(
-            f"{self.name} ended {word}: {state.message or 'no reason'}", state=word
+            f"{self.name} ended {word}: {statuses.message(state) or 'no reason'}", state=word
         )
 
 

@@ -9,7 +9,6 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed
 
 from flows import lifecycle
 from flows.lifecycle import Execution
@@ -47,13 +46,13 @@ def _clean_up(held: Execution, request: Cleanup) -> State[Any]:
             "Give this user the right to remove them; the next clean-up goes on.",
             code="ArtifactsNotRemoved",
         )
-        return lifecycle.failed("FailCleanup", error)
+        return lifecycle.failed(error)
     verb = "would be" if request.dry_run else "were"
     told = (
         f"{result['files']} files of {result['runs']} runs {verb} removed "
         f"({result['bytes']:,} bytes), and {result['mlflow_files']} in MLflow."
     )
-    return Completed(message=told, data=result)
+    return lifecycle.completed(result, told)
 
 
 def _run_name() -> str:

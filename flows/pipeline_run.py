@@ -13,7 +13,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
@@ -262,9 +262,9 @@ def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[
             end.reason, "Mend what failed, and go on: modelyard runs retry.",
             code="PipelineFailed",
         )  # fmt: skip
-        return "FAILED", lifecycle.failed("FailPipelineRun", error)
+        return "FAILED", lifecycle.failed(error)
     result = pipeline_nodes.result(held.flow_run_id, tracked.run_id, over=True)
-    return "FINISHED", Completed(message="The pipeline has run.", data=result)
+    return "FINISHED", lifecycle.completed(result, "The pipeline has run.")
 
 
 def _facts(pipeline: Pipeline, held: Execution, place: Place, root: str) -> Facts:

@@ -14,15 +14,15 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from infra import home as homes
-from infra import settings, site, storage
+from infra import settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError
 from infra.script import Ended, Ending, Forwarder
-from registry import models, statuses, tensorboard_logs, tracking, trial_flows
+from registry import models, tensorboard_logs, tracking, trial_flows
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
@@ -263,14 +263,15 @@ def _trained(execution: Execution, request: Training, others: Joining | None) ->
             ended = Ended(Ending.EXITED, 0, ())
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
-        name = statuses.TIMED_OUT_NAME if error.code == "Timeout" else "FailTrain"
-        status, state = "FAILED", lifecycle.failed(name, training.kept(error, place, lasts=lasts))
+        detail = state_details.TIMED_OUT if error.code == "Timeout" else ""
+        error = training.kept(error, place, lasts=lasts)
+        status, state = "FAILED", lifecycle.failed(error, detail)
     except OSError as error:
         status = "FAILED"
         if not storage.is_disk_full(error):
             raise
         full = DiskFullError(f"The disk of {place.root} is full.", "Make room, and retry.")
-        state = lifecycle.failed("FailTrain", training.kept(full, place, lasts=lasts))
+        state = lifecycle.failed(training.kept(full, place, lasts=lasts))
     except Exception:
         status = "FAILED"
         raise
@@ -312,7 +313,7 @@ def _conclude(
             table=[{"metric": name, "last value": "not a number" if value is None else value}
                    for name, value in result["metrics"].items()],
         )  # fmt: skip
-    return "FINISHED", Completed(message=f"Model: {result['model_uri'] or 'none'}", data=result)
+    return "FINISHED", lifecycle.completed(result, f"Model: {result['model_uri'] or 'none'}")
 
 
 def _run_name() -> str:

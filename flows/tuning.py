@@ -14,13 +14,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
 from flows.tuning_progress import Progress
 from infra import home as homes
-from infra import settings, storage
+from infra import settings, state_details, storage
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from registry import statuses, tracking, tunings
 from registry.tracking import Tracked
@@ -52,7 +52,6 @@ from tuning.trials import FAILURES, Trial
 
 _LEFT_OUT = training_templates.default_of(Tuning)
 _LIMITS_SECONDS = 2.0
-_FAILED_NAME = "FailHyperparameterTuning"
 _FAILED_WORD = "FAIL HYPERPARAMETER TUNING"
 
 
@@ -223,7 +222,7 @@ def _tune(execution: Execution, request: Tuning) -> State[Any]:
         _tie(request, execution, tracked)
         status, state = _conduct(request, execution, tracked, search, before)
     except ModelyardError as error:
-        status, state = "FAILED", lifecycle.failed(_FAILED_NAME, error)
+        status, state = "FAILED", lifecycle.failed(error)
     except OSError as error:
         status = "FAILED"
         if not storage.is_disk_full(error):
@@ -231,7 +230,7 @@ def _tune(execution: Execution, request: Tuning) -> State[Any]:
         full = DiskFullError(
             f"The disk of {execution.home.root} is full.", "Make room, and retry."
         )
-        state = lifecycle.failed(_FAILED_NAME, full)
+        state = lifecycle.failed(full)
     except Exception:
         status = "FAILED"
         raise
@@ -298,13 +297,13 @@ def _conclude(
             state=statuses.TIMED_OUT,
             code="Timeout",
         )
-        return "FAILED", lifecycle.failed(statuses.TIMED_OUT_NAME, late)
+        return "FAILED", lifecycle.failed(late, state_details.TIMED_OUT)
     if ended is Ending.FAILED:
-        return "FAILED", lifecycle.failed(_FAILED_NAME, _too_many_failures(tuner))
+        return "FAILED", lifecycle.failed(_too_many_failures(tuner))
     result = tunings.result(execution.flow_run_id, tracked.run_id)
     best = result["best"]
     told = f"trial {best['number']} with {best['value']:g}" if best else "none"
-    return "FINISHED", Completed(name=ended.value, message=f"Best: {told}", data=result)
+    return "FINISHED", lifecycle.completed(result, f"Best: {told}", ended.value)
 
 
 def _too_many_failures(tuner: Tuner) -> RunFailedError:

@@ -211,7 +211,7 @@ def show(key: str) -> dict[str, Any]:
     scheduled = labels.get(SCHEDULE_LABEL)
     return {
         **run_views.row(run, flow, what),
-        "message": ((run.state.message or "") if run.state else "") or what,
+        "message": statuses.message(run.state) or what,
         "user": labels.get(USER_LABEL),
         "schedule": schedules.name_of(str(scheduled)) if scheduled else None,
         "slot": labels.get(SLOT_LABEL),

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from infra.state_details import CREATE_FAILED as CREATE_FAILED_DETAIL
+from infra.state_details import detail_of, text_of
+from infra.state_details import TIMED_OUT as TIMED_OUT_DETAIL
+
 CREATE_REQUESTED = "CREATE REQUESTED"
 CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
 CREATE_FAILED = "CREATE FAILED"
@@ -25,10 +29,7 @@ _FAILED = {
 }
 _FAILED_ELSEWHERE = "FAIL"
 
-# Names that our flows give to Prefect's FAILED state.
-CREATE_FAILED_NAME = "CreateFailed"
-TIMED_OUT_NAME = "TimedOut"
-_BY_NAME = {CREATE_FAILED_NAME: CREATE_FAILED, TIMED_OUT_NAME: TIMED_OUT}
+_FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}
 
 _FAILURES = {"FAILED", "CRASHED"}
 _BY_TYPE = {
@@ -41,12 +42,12 @@ _BY_TYPE = {
     "COMPLETED": COMPLETE,
 }
 
-# Names that Prefect gives by itself, which tell a person nothing beyond the word.
-_PLAIN_NAMES = {
+# Details that tell a person nothing beyond the word.
+_PLAIN = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
-    "Submitting", "InfrastructurePending", "FailTrain", "FailHyperparameterTuning",
-    "FailPipelineRun", "FailCleanup",
-    CREATE_FAILED_NAME, TIMED_OUT_NAME,
+    "Submitting", "InfrastructurePending", CREATE_FAILED_DETAIL, TIMED_OUT_DETAIL,
+    # State names of earlier versions.
+    "FailTrain", "FailHyperparameterTuning", "FailPipelineRun", "FailCleanup",
 }  # fmt: skip
 
 
@@ -59,7 +60,11 @@ class State(Protocol):
 
     @property
     def name(self) -> str | None:
-        """Its name, which flows may give."""
+        """Its name."""
+
+    @property
+    def message(self) -> str | None:
+        """Its message, which carries the detail."""
 
 
 def word(flow: str, state: State | None) -> str:
@@ -67,7 +72,8 @@ def word(flow: str, state: State | None) -> str:
     if state is None:
         return CREATE_REQUESTED
     if state.type in _FAILURES:
-        return _BY_NAME.get(state.name or "", _FAILED.get(flow, _FAILED_ELSEWHERE))
+        failed = _FAILED.get(flow, _FAILED_ELSEWHERE)
+        return _FAILED_BY_DETAIL.get(_own_detail(state), failed)
     return _BY_TYPE[state.type]
 
 
@@ -83,10 +89,19 @@ def is_over(word: str) -> bool:
 
 def is_refused(state: State | None) -> bool:
     """Whether a run was refused before it began."""
-    return bool(state and state.name == CREATE_FAILED_NAME)
+    return bool(state and _own_detail(state) == CREATE_FAILED_DETAIL)
 
 
 def detail(state: State | None) -> str:
     """The reference's bracketed word, such as ``GoalReached``; empty where there is none."""
-    name = (state.name if state else None) or ""
-    return "" if name in _PLAIN_NAMES else name
+    found = _own_detail(state) if state else ""
+    return "" if found in _PLAIN else found
+
+
+def message(state: State | None) -> str:
+    """The message of a state, as people read it."""
+    return text_of(state.message) if state else ""
+
+
+def _own_detail(state: State) -> str:
+    return detail_of(state.name, state.message) or state.name or ""

@@ -34,6 +34,7 @@ class TrialFlow:
         begun: Whether it runs, or has run.
         final: Whether it has ended.
         crashed: Whether what executed it was lost.
+        detail: The detail of its state, such as why it was lost; "" for none.
         message: What its state says.
         attempts: How often it was begun.
         mlflow_run_id: Its MLflow run; "" until it has one.
@@ -43,6 +44,7 @@ class TrialFlow:
     begun: bool
     final: bool
     crashed: bool
+    detail: str
     message: str
     attempts: int
     mlflow_run_id: str
@@ -99,7 +101,8 @@ def read(ids: Iterable[str]) -> dict[str, TrialFlow]:
                     begun=bool(state and state.type not in _NOT_BEGUN),
                     final=bool(state and state.is_final()),
                     crashed=bool(state and state.type == StateType.CRASHED),
-                    message=(state.message or "") if state else "",
+                    detail=statuses.detail(state),
+                    message=statuses.message(state),
                     attempts=run.run_count,
                     mlflow_run_id=str(labels.get(tracking.MLFLOW_RUN_LABEL) or ""),
                 )

@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Scheduled
 
+from infra import state_details
 from infra.kubernetes.worker import TYPE, KubernetesWorker
 from infra.stack import parts
 from tests.processes import eventually
@@ -98,10 +99,12 @@ def read(run: FlowRun) -> FlowRun:
 
 
 def state_of(run: FlowRun) -> tuple[str, str, str]:
-    """Type, name and message of the run's state."""
+    """Type, detail (or else name) and message of the run's state, whose name is Prefect's own."""
     state = read(run).state
     assert state is not None
-    return state.type.value, state.name or "", state.message or ""
+    assert state.name in state_details.PREFECT_NAMES
+    detail = state_details.detail_of(state.name, state.message)
+    return state.type.value, detail or state.name, state_details.text_of(state.message)
 
 
 def states(run: FlowRun) -> list[StateType]:

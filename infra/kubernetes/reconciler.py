@@ -37,8 +37,9 @@ from infra.kubernetes.attempts import Attempt, Attempts
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found, Jobs, Key
 from infra.kubernetes.objects import Object
-from infra.kubernetes.reconciling import CREATE_FAILED, Case, Decision, Outcome, decide
+from infra.kubernetes.reconciling import Case, Decision, Outcome, decide
 from infra.kubernetes.refusals import ClusterError
+from infra.state_details import CREATE_FAILED, annotate
 
 INTERVAL_SECONDS = 3.0
 
@@ -255,14 +256,13 @@ class Reconciler:
             outcome = _with_lines(outcome, lines)
         for one in decision.stop:
             await self._stop(one)
-        _logger.warning("Run %s becomes %s: %s", run_id, outcome.name, outcome.message)
+        _logger.warning("Run %s becomes %s: %s", run_id, outcome.detail, outcome.message)
         await self._set(now_it_is, outcome)
         return True
 
     async def _set(self, run: FlowRun, outcome: Outcome) -> None:
-        state: State[Any] = State(
-            type=StateType(outcome.type), name=outcome.name, message=outcome.message
-        )
+        name, message = annotate(outcome.type, outcome.detail, outcome.message)
+        state: State[Any] = State(type=StateType(outcome.type), name=name, message=message)
         answer = await self._client.set_flow_run_state(run.id, state)
         if answer.status != SetStateStatus.ACCEPT:
             now_it_is = await self._client.read_flow_run(run.id)
@@ -342,6 +342,6 @@ def _forms(line: str) -> set[str]:
 
 def _with_lines(outcome: Outcome, lines: Sequence[str]) -> Outcome:
     """A run that never began has nowhere else to tell what its container wrote."""
-    if outcome.name != CREATE_FAILED or not lines:
+    if outcome.detail != CREATE_FAILED or not lines:
         return outcome
     return replace(outcome, message="\n".join([outcome.message, *lines[-_IN_MESSAGE:]]))

@@ -15,9 +15,8 @@ from infra.kubernetes import diagnosis, objects, pending, termination
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found
 from infra.kubernetes.objects import Object
+from infra.state_details import CREATE_FAILED, TIMED_OUT
 
-CREATE_FAILED = "CreateFailed"
-TIMED_OUT = "TimedOut"
 SILENT = "The cluster does not answer."
 
 # A worker that has a run, and has made no Job of it in this time, is dead.
@@ -74,10 +73,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state that a run gets: its type and name in Prefect, and a message."""
+    """The state that a run gets: its type in Prefect, its detail or Prefect's name, a message."""
 
     type: str
-    name: str
+    detail: str
     message: str
 
 
@@ -225,8 +224,9 @@ def _not_created(_: Case, dead: Diagnosis) -> Outcome:
 
 
 def _crashed(case: Case, dead: Diagnosis) -> Outcome:
-    """The end of a run that had begun. The state's name is the category, which people see."""
+    """The end of a run that had begun. The state's detail is the category, which people see."""
     command = f" modelyard runs retry {case.flow_run_id}" if dead.category in _RESUMED else ""
     if dead.category == diagnosis.TIMEOUT:
         return Outcome("FAILED", TIMED_OUT, f"{dead}{command}")
-    return Outcome("CRASHED", dead.category, f"{dead}{command}")
+    text = f"{dead.message} {dead.hint}".strip()
+    return Outcome("CRASHED", dead.category, f"{text}{command}")

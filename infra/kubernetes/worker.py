@@ -31,9 +31,9 @@ from infra.kubernetes import pool_template
 from infra.kubernetes.attempts import Attempts
 from infra.kubernetes.cluster import secrets_among
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.reconciling import CREATE_FAILED
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement, Wanted
+from infra.state_details import CREATE_FAILED, annotate
 
 TYPE = pool_template.TYPE
 
@@ -137,7 +137,8 @@ class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
             if isinstance(error, ClusterError) and (error.transient or error.later):
                 await self._queue_again(now, attempt, error)
             else:
-                await self._end(now, Failed(name=CREATE_FAILED, message=f"{error.code}: {error}"))
+                name, message = annotate("FAILED", CREATE_FAILED, f"{error.code}: {error}")
+                await self._end(now, Failed(name=name, message=message))
         except OperationalError:
             at = datetime.now(UTC) + timedelta(seconds=_LONGEST_WAIT)
             away = "The catalogue's database does not answer."

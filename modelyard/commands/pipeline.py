@@ -223,7 +223,7 @@ def _in_process(asked: dict[str, Any]) -> dict[str, Any]:
         state = pipeline_run.outcome(asked)
     run_id = str(state.state_details.flow_run_id)
     found = pipeline_nodes.result(run_id, "", over=True)
-    return _told(run_id, statuses.word(pipeline_run.name, state), state.message, found)
+    return _told(run_id, statuses.word(pipeline_run.name, state), statuses.message(state), found)
 
 
 def _told(

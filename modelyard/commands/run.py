@@ -84,5 +84,5 @@ def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = Fa
     }
     if not state.is_completed():
         problem = lifecycle.failure(state)
-        found["error"] = problem.as_dict() if problem else {"message": state.message}
+        found["error"] = problem.as_dict() if problem else {"message": statuses.message(state)}
     _conclude(found, json=json)

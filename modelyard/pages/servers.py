@@ -36,6 +36,7 @@ class _State:
 
     type: str
     name: str | None
+    message: str | None
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _prefect_auth() -> tuple[str, str] | None:
 
 def _run(found: dict[str, Any], flow: str, waits: str) -> Run:
     told = found.get("state") or {}
-    state = _State(told["type"], told.get("name")) if told else None
+    state = _State(told["type"], told.get("name"), told.get("message")) if told else None
     parameters = found.get("parameters") or {}
     own = found.get("labels") or {}
     given, pipeline = parameters.get("arguments"), parameters.get("pipeline")
@@ -202,7 +203,7 @@ def _run(found: dict[str, Any], flow: str, waits: str) -> Run:
         flow=flow,
         state=statuses.word(flow, state),
         detail=statuses.detail(state),
-        message=str(told.get("message") or ""),
+        message=statuses.message(state),
         over=state is not None and state.type in _FINAL,
         created=_instant(found.get("created")),
         began=_instant(found.get("start_time")),

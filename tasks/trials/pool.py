@@ -249,7 +249,7 @@ def _finished(number: int, run: TrialFlow) -> Finished:
         return Finished(number)
     code, colon, message = run.message.partition(": ")  # as lifecycle.failed() writes it
     if not colon or not code.isalnum():
-        code, message = "TrialFailed", run.message or run.word
+        code, message = run.detail or "TrialFailed", run.message or run.word
     return Finished(number, _failed(message, code, run.word))
 
 

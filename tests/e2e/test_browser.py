@@ -61,12 +61,22 @@ def test_a_training_is_started_from_the_form(stack, page):
     shoot(page, "mlflow")
 
 
-def form(page, ui, flow):
-    """Open the form of a flow's deployment."""
+def deployment(page, ui, flow):
+    """Open the page of a flow's deployment; its address."""
     page.goto(f"{ui}/deployments")
     page.get_by_role("link", name=flow).first.click()
     page.wait_for_url(re.compile("/deployments/deployment/"))
-    page.goto(f"{page.url.partition('?')[0]}/run")
+    return page.url.partition("?")[0]
+
+
+def form(page, ui, flow):
+    """Open the form of a flow's deployment."""
+    page.goto(f"{deployment(page, ui, flow)}/run")
+
+
+def runs_tab(page, ui, flow):
+    """Open the list of a deployment's runs."""
+    page.goto(f"{deployment(page, ui, flow)}?tab=Runs")
 
 
 def shows(page, text):
@@ -139,6 +149,30 @@ def test_a_tuning_is_started_from_the_form_and_its_trials_are_looked_at(stack, p
     page.goto(stack.show(run)["links"]["mlflow"])
     expect(page.get_by_text("trial 2", exact=True)).to_be_visible()
     shoot(page, "tuning-mlflow")
+    runs_tab(page, ui, "tune")
+    expect(page.get_by_text("tuned from the form").first).to_be_visible()
+    shoot(page, "tuning-runs-tab")
+
+
+REFUSED = """
+from flows.lifecycle import connected
+from registry import runs
+asked = {"name": "refused in the tab", "algorithm": {"uri": "/nowhere", "entry_point": "a.py"}}
+with connected():
+    print(runs.submit("train", asked, "refused in the tab", "me", checked=False))
+"""
+
+
+def test_the_runs_tab_of_a_deployment_shows_runs_that_failed(stack, page):
+    ui = stack.do("status")["links"]["prefect"]
+    failed = stack.start("fails", name="failed in the tab")
+    refused = stack.python(REFUSED).strip()
+    stack.wait_for_state(failed, "FAIL TRAIN")
+    stack.wait_for_state(refused, "CREATE FAILED")
+    runs_tab(page, ui, "train")
+    for name in ("failed in the tab", "refused in the tab"):
+        expect(page.get_by_text(name).first).to_be_visible()
+    shoot(page, "runs-tab")
 
 
 def test_an_uploaded_pipeline_is_started_from_its_form(stack, page):

@@ -24,6 +24,7 @@ from infra.connection import Endpoints
 from infra.errors import BadInputError, ConflictError, ModelyardError, RunFailedError, StackError
 from infra.home import Home
 from infra.settings import Settings
+from registry import statuses
 from tests.locks import holding
 
 _ENDPOINTS = Endpoints("http://127.0.0.1:1/api", "http://127.0.0.1:2", "sqlite://")
@@ -119,7 +120,7 @@ class TestCall:
         error = RunFailedError("It failed.", state="FAIL TRAIN", code="ScriptFailed")
 
         with pytest.raises(RunFailedError) as raised:
-            called(lifecycle.failed("FailTrain", error))
+            called(lifecycle.failed(error))
 
         assert raised.value is error
 
@@ -145,9 +146,11 @@ class TestCall:
 def test_a_failed_state_carries_its_error() -> None:
     error = ModelyardError("It is broken.", "Mend it.", code="Broken")
 
-    state = lifecycle.failed("CreateFailed", error)
+    state = lifecycle.failed(error, "CreateFailed")
 
-    assert (state.name, state.message) == ("CreateFailed", "Broken: It is broken. Mend it.")
+    assert (state.name, state.message) == (
+        "Failed", "[CreateFailed] Broken: It is broken. Mend it."
+    )  # fmt: skip
     assert lifecycle.failure(state) is error
     assert state.is_failed()
 
@@ -189,7 +192,7 @@ class TestExecute:
 
         state = self._execute(lambda *_: pytest.fail("it went on"), check)
 
-        assert (state.name, seen) == ("CreateFailed", ["run-id"])
+        assert (statuses.word("train", state), seen) == ("CREATE FAILED", ["run-id"])
         assert isinstance(state.data, ConflictError)
 
     def test_what_cannot_be_prepared_is_a_failed_creation(self, home: Home) -> None:
@@ -198,7 +201,8 @@ class TestExecute:
 
         state = self._execute(body)
 
-        assert (state.name, state.message) == ("CreateFailed", "RequirementsNotInstallable: No.")
+        assert state.name == "Failed"
+        assert state.message == "[CreateFailed] RequirementsNotInstallable: No."
         assert run_lock.held(home, "run-id") is False
 
     def test_ctrl_c_stops_it(self) -> None:

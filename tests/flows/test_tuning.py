@@ -146,7 +146,7 @@ class TestTune:
 
         state = tuning._tune(execution, request_)
 
-        assert state.name == "FailHyperparameterTuning"
+        assert state.name == "Failed"
         assert statuses.word("tune", state) == "FAIL HYPERPARAMETER TUNING"
         error = lifecycle.failure(state)
         assert error is not None
@@ -262,8 +262,8 @@ class TestConclude:
         status, state = self._concluded(ending, execution, request_)
 
         assert (status, statuses.word("tune", state)) == ("FINISHED", "COMPLETE")
-        assert statuses.detail(state) == ending.value
-        assert state.message.startswith(told)
+        assert (state.name, statuses.detail(state)) == ("Completed", ending.value)
+        assert statuses.message(state).startswith(told)
         assert lifecycle.data(state) == result
 
     def test_stopped(self, execution: Execution, request_: Tuning) -> None:
@@ -425,7 +425,7 @@ class TestConduct:
 
         status, state = tuning._conduct(request_, execution, Tracked("m", "", {}), search, before)
 
-        assert (status, state.name) == ("FINISHED", "MaxTrialsReached")
+        assert (status, statuses.detail(state)) == ("FINISHED", "MaxTrialsReached")
         assert progress.restored == before
         assert [(one.number, one.state) for one in progress.changed] == [(2, "FAILED")]
         assert progress.ended == [Ending.MAX_TRIALS_REACHED]

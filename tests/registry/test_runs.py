@@ -16,7 +16,7 @@ from infra.errors import ConflictError
 from registry import history, run_requests, runs, statuses
 from tests.registry.fake_runs import PrefectClient
 
-REFUSED = Failed(name=statuses.CREATE_FAILED_NAME)
+REFUSED = Failed(message="[CreateFailed] Odd: It is odd.")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 from prefect import states
 from prefect.client.schemas.objects import State, StateType
 
+from infra import state_details
 from registry import statuses
 
 
@@ -23,12 +24,16 @@ from registry import statuses
         (states.Cancelling(), "STOP IN PROGRESS", ""),
         (states.Cancelled(), "STOPPED", ""),
         (states.Completed(), "COMPLETE", ""),
-        (states.Completed(name="GoalReached"), "COMPLETE", "GoalReached"),
+        (states.Completed(message="[GoalReached] Best: trial 3"), "COMPLETE", "GoalReached"),
         (states.Failed(), "FAIL TRAIN", ""),
         (states.Failed(name="FailTrain"), "FAIL TRAIN", ""),
-        (states.Failed(name="CreateFailed"), "CREATE FAILED", ""),
+        (states.Failed(message="[CreateFailed] Odd: It is odd."), "CREATE FAILED", ""),
         (states.Failed(name="TimedOut"), "TIMED OUT", ""),
         (states.Crashed(), "FAIL TRAIN", "Crashed"),
+        (states.Crashed(message="[OOMKilled] It used too much."), "FAIL TRAIN", "OOMKilled"),
+        # As earlier versions wrote them.
+        (states.Failed(name="CreateFailed"), "CREATE FAILED", ""),
+        (states.Crashed(name="OOMKilled"), "FAIL TRAIN", "OOMKilled"),
     ],
 )
 def test_words_of_a_training(state: State | None, word: str, detail: str) -> None:
@@ -39,7 +44,7 @@ def test_words_of_a_training(state: State | None, word: str, detail: str) -> Non
 @pytest.mark.parametrize(
     ("state", "word", "detail"),
     [
-        (states.Completed(name="GoalReached"), "COMPLETE", "GoalReached"),
+        (states.Completed(message="[MaxTrialsReached]"), "COMPLETE", "MaxTrialsReached"),
         (states.Completed(name="MaxTrialsReached"), "COMPLETE", "MaxTrialsReached"),
         (states.Completed(name="SuggestionEndReached"), "COMPLETE", "SuggestionEndReached"),
         (states.Failed(), "FAIL HYPERPARAMETER TUNING", ""),
@@ -63,3 +68,43 @@ def test_a_flow_without_a_word_of_its_own_fails_plainly(state: State) -> None:
 @pytest.mark.parametrize("kind", list(StateType))
 def test_every_state_of_prefect_has_a_word(kind: StateType) -> None:
     assert statuses.word("train", State(type=kind)).isupper()
+
+
+@pytest.mark.parametrize(
+    ("detail", "name", "message"),
+    [
+        ("GoalReached", "Completed", "[GoalReached] Best: trial 3"),
+        ("", "Completed", "Best: trial 3"),
+    ],
+)
+def test_a_detail_travels_in_the_message_under_prefects_own_name(
+    detail: str, name: str, message: str
+) -> None:
+    written = state_details.annotate("COMPLETED", detail, "Best: trial 3")
+
+    assert written == (name, message)
+    state = states.Completed(name=written[0], message=written[1])
+    assert (statuses.detail(state), statuses.message(state)) == (detail, "Best: trial 3")
+
+
+def test_names_of_prefect_stay_names() -> None:
+    assert state_details.annotate("FAILED", "TimedOut", "Late.") == ("TimedOut", "Late.")
+    assert statuses.message(None) == ""
+
+
+def test_what_looks_like_a_list_is_no_detail() -> None:
+    state = states.Failed(message="[1, 2] is not a number")
+
+    assert (statuses.detail(state), statuses.message(state)) == ("", "[1, 2] is not a number")
+
+
+def test_prefects_own_names_are_those_that_it_makes() -> None:
+    made = {
+        make().name
+        for make in (
+            states.Scheduled, states.AwaitingRetry, states.AwaitingConcurrencySlot, states.Late,
+            states.Pending, states.Running, states.Retrying, states.Paused, states.Suspended,
+            states.Cancelling, states.Cancelled, states.Completed, states.Failed, states.Crashed,
+        )
+    }  # fmt: skip
+    assert made <= state_details.PREFECT_NAMES

@@ -71,7 +71,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Client:
         (Cancelling(), "STOP IN PROGRESS", True, False, False),
         (Cancelled(), "STOPPED", True, True, False),
         (Completed(), "COMPLETE", True, True, False),
-        (Failed(name="FailTrain", message="Why."), "FAIL TRAIN", True, True, False),
+        (Failed(message="Why."), "FAIL TRAIN", True, True, False),
         (Failed(name="TimedOut"), "TIMED OUT", True, True, False),
         (Crashed(), "FAIL TRAIN", True, True, True),
     ],

@@ -266,7 +266,7 @@ def test_a_run_that_ends_while_it_is_looked_at_keeps_its_end(world: World) -> No
     def ends_before_the_second(flow_run_id: str = "") -> Any:
         calls.append(flow_run_id)
         if len(calls) == 2:
-            prefect_server.set_state(run, Completed(name="GoalReached"))
+            prefect_server.set_state(run, Completed(message="[GoalReached]"))
         return find(flow_run_id)
 
     world._jobs.find = ends_before_the_second  # type: ignore[method-assign]

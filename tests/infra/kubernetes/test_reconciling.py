@@ -85,7 +85,7 @@ def case(
 
 
 def becomes(decision: Decision) -> tuple[str, str] | None:
-    return (decision.becomes.type, decision.becomes.name) if decision.becomes else None
+    return (decision.becomes.type, decision.becomes.detail) if decision.becomes else None
 
 
 NOTHING = Decision()

@@ -18,7 +18,7 @@ from tests.modelyard.pages.conftest import RUN
 _ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")
 _FOUND = {
     "id": RUN, "name": "a run", "flow_id": "f1",
-    "state": {"type": "FAILED", "name": "FailPipelineRun", "message": "no luck"},
+    "state": {"type": "FAILED", "name": "Failed", "message": "[Odd] no luck"},
     "created": "2026-01-02T03:04:00Z", "start_time": "2026-01-02T03:04:05Z",
     "end_time": "2026-01-02T03:04:15.500000Z",
     "parameters": {"pipeline": "x", "arguments": {"a": 1}},
@@ -65,7 +65,7 @@ def test_a_run_is_told_in_the_references_words() -> None:
     found = servers(Network(**{RUN: _FOUND, "flows__f1": {"name": "pipeline-run"}})).run(RUN)
 
     assert found is not None
-    assert (found.flow, found.state, found.detail) == ("pipeline-run", "FAIL PIPELINE RUN", "")
+    assert (found.flow, found.state, found.detail) == ("pipeline-run", "FAIL PIPELINE RUN", "Odd")
     assert (found.over, found.message, found.mlflow_run_id) == (True, "no luck", "m1")
     assert found.arguments == {"a": 1}
     assert found.seconds == timedelta(seconds=10.5).total_seconds()

@@ -179,4 +179,4 @@ class FakePool:
                 break
         code = asked.get("code", 0)
         said = f"ScriptFailed: The script failed (exit code {code})."
-        return Failed(name="FailTrain", message=said) if code else Completed()
+        return Failed(message=said) if code else Completed()

@@ -90,7 +90,7 @@ class TestPool(Contract):
 
         end = scene.end(0)
         assert end.error is not None
-        assert (end.error.code, end.error.message) == ("TrialFailed", "Its process was killed.")
+        assert (end.error.code, end.error.message) == ("Crashed", "Its process was killed.")
 
     def test_one_that_is_lost_while_it_is_stopped_is_stopped(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
