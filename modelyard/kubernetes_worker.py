@@ -34,7 +34,7 @@ from infra.kubernetes import capacity, capacity_published, cluster, health
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.reconciler import Reconciler
+from infra.kubernetes.reconciler import Limits, Reconciler
 from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, Means
 from registry import leases, run_attempts, runs, tracking
@@ -225,6 +225,15 @@ async def _until_stopped() -> None:
     await stopped.wait()
 
 
+def _limits(configured: Cluster) -> Limits:
+    """How long runs may wait, as the cluster's file says."""
+    most = configured.queue_minutes
+    return Limits(
+        timedelta(minutes=configured.pending_minutes),
+        None if most is None else timedelta(minutes=most),
+    )
+
+
 async def serve(served: _Served) -> None:
     """Serve the pools until a signal ends it."""
     place_of_it = f"{socket.gethostname()}:{os.getpid()}"
@@ -233,9 +242,14 @@ async def serve(served: _Served) -> None:
     async with contextlib.AsyncExitStack() as stack:
         lead = stack.enter_context(Lead(lease, f"{place_of_it}:{time.time():.0f}"))
         client = await stack.enter_async_context(get_client())
-        pending = timedelta(minutes=served.cluster.pending_minutes)
         reconciler = Reconciler(
-            client, means.jobs, served.pools, means.attempts, pending=pending, lead=lead
+            client,
+            means.jobs,
+            served.pools,
+            means.attempts,
+            limits=_limits(served.cluster),
+            nodes=lambda: capacity.survey(served.api),
+            lead=lead,
         )
 
         def well() -> bool:

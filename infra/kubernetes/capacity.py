@@ -6,7 +6,8 @@ pure: they refuse only what can never be, with the numbers, and tell what a run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -23,8 +24,8 @@ PRODUCT = "nvidia.com/gpu.product"
 
 _DISK = "ephemeral-storage"
 _ORDINARY = {"cpu", "memory", _DISK}
-# Of a run's pods: they end when they end, and they have limits.
-_SCOPES = {"NotTerminating", "NotBestEffort"}
+# Of a run's pods: they have limits. Whether they are Terminating depends on their time limit.
+_SCOPES = {"NotBestEffort"}
 _BARRED = {"NoSchedule", "NoExecute"}
 # Taints that Kubernetes itself sets while something is wrong with a node.
 _PASSING = "node.kubernetes.io/"
@@ -136,11 +137,50 @@ def _quota(quota: Mapping[str, Any]) -> Quota:
     )
 
 
-def _node(node: Mapping[str, Any], matter: set[str]) -> Node:
+def survey(api: Api) -> tuple[Node, ...] | None:
+    """Each node of the cluster with all of its labels; None if the account may not list nodes.
+
+    Raises:
+        ClusterError: If the cluster cannot be asked.
+    """
+    nodes = _allowed(api, "Node")
+    return None if nodes is None else tuple(_node(one) for one in nodes)
+
+
+def could_hold(pod: Mapping[str, Any], count: int, nodes: Sequence[Node]) -> bool:
+    """Whether so many pods fit on the nodes at a time, if nothing else ran there.
+
+    Args:
+        pod: The pods' spec.
+        count: How many there are.
+        nodes: The nodes, as :func:`survey` has them.
+    """
+    selector: dict[str, str] = pod.get("nodeSelector") or {}
+    asked = _requests(pod)
+    room = 0.0
+    for node in nodes:
+        if selector.items() <= node.labels.items() and _bears(node, pod.get("tolerations") or ()):
+            fits = (node.allocatable.get(name, 0) // n for name, n in asked.items())
+            room += min(fits, default=math.inf)
+    return room >= count
+
+
+def _requests(pod: Mapping[str, Any]) -> dict[str, float]:
+    """What a node must have free for a pod: its containers' sum, or more for the first ones."""
+    total: dict[str, float] = {}
+    for part, combine in (("containers", float.__add__), ("initContainers", max)):
+        for container in pod.get(part) or ():
+            asked = _numbers((container.get("resources") or {}).get("requests"))
+            for name, amount in asked.items():
+                total[name] = combine(total.get(name, 0.0), amount)
+    return {name: amount for name, amount in total.items() if amount}
+
+
+def _node(node: Mapping[str, Any], matter: set[str] | None = None) -> Node:
     labels = node["metadata"].get("labels") or {}
     taints = node.get("spec", {}).get("taints") or ()
     return Node(
-        labels={key: value for key, value in labels.items() if key in matter},
+        labels={key: value for key, value in labels.items() if matter is None or key in matter},
         taints=tuple(
             Taint(key=one["key"], value=one.get("value", ""), effect=one["effect"])
             for one in taints
@@ -301,9 +341,12 @@ def _selector(shape: InstanceType, capacity: Capacity) -> dict[str, str]:
 
 def _admits(node: Node, shape: InstanceType, capacity: Capacity) -> bool:
     tolerations = (*capacity.tolerations, *shape.tolerations)
-    return _selector(shape, capacity).items() <= node.labels.items() and all(
-        any(_tolerates(one, taint) for one in tolerations) for taint in node.taints
-    )
+    return _selector(shape, capacity).items() <= node.labels.items() and _bears(node, tolerations)
+
+
+def _bears(node: Node, tolerations: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether pods with these tolerations bear all taints of a node."""
+    return all(any(_tolerates(one, taint) for one in tolerations) for taint in node.taints)
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:

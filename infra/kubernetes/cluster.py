@@ -178,6 +178,12 @@ class Cluster(_Model):
     pending_minutes: float = Field(
         10, gt=0, le=7 * 24 * 60, description="How long pods may take to have all started."
     )
+    queue_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=366 * 24 * 60,
+        description="How long a run may wait for what others have; without it, for ever.",
+    )
     finished_seconds: int = Field(
         3600, ge=0, description="How long Kubernetes keeps a finished Job."
     )

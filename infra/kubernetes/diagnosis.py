@@ -28,7 +28,7 @@ GONE = "Gone"
 
 HINTS: Mapping[str, str] = {
     IMAGE_PULL: "Check the image's name, and that the cluster's image_pull_secrets may pull it.",
-    UNSCHEDULABLE: "Ask for less, wait for other runs to end, or add nodes that have it.",
+    UNSCHEDULABLE: "Ask for less, or add nodes that have it.",
     OOM_KILLED: "Take an instance type with more memory, or let the script use less.",
     EVICTED: "Retry it; it resumes from its newest checkpoint, if any. Ask for more storage if it "
     "used more than it had asked for.",
@@ -55,6 +55,7 @@ class Diagnosis:
         pod: The pod that it is about, if it is about one.
         at: When it happened, if that is told.
         slow: Whether it is a wait that is in good order, and only takes long: an image's pull.
+        queued: Whether it waits for what others have at present: a node's resources, or a quota.
     """
 
     category: str
@@ -64,6 +65,7 @@ class Diagnosis:
     pod: str = ""
     at: datetime | None = None
     slow: bool = False
+    queued: bool = False
 
     def __str__(self) -> str:
         said = f"{self.category}: {self.message}" if self.category else self.message

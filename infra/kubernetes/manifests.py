@@ -46,8 +46,6 @@ def job(wanted: Wanted, cluster: Cluster) -> Plain:
         **_nodes_together(placement),
         "template": {"metadata": _described(wanted), "spec": _pod(wanted, cluster)},
     }
-    if placement.seconds is not None:
-        spec["activeDeadlineSeconds"] = _deadline(placement.seconds, cluster)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -124,6 +122,9 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
         "containers": [_container(wanted, cluster, mounted)],
         "volumes": [one.volume for one in mounted],
     }
+    if placement.seconds is not None:
+        # The pod's and not the Job's, which would count the time in a queue as well.
+        spec["activeDeadlineSeconds"] = _deadline(placement.seconds, cluster)
     if shape.gpus and cluster.gpu_runtime_class:
         spec["runtimeClassName"] = cluster.gpu_runtime_class
     if wanted.priority_class:

@@ -59,6 +59,28 @@ def started(pod: Object) -> bool:
     return status_of(pod).get("phase") in {"Running", "Succeeded", "Failed"}
 
 
+def created_at(thing: Object) -> datetime | None:
+    """When the API server has made the object."""
+    return time_of(metadata_of(thing).get("creationTimestamp"))
+
+
+def node_of(pod: Object) -> str:
+    """The node that the pod was given; empty before."""
+    return str((pod.get("spec") or {}).get("nodeName") or "")
+
+
+def scheduled_at(pod: Object) -> datetime | None:
+    """When the pod was given a node; None if it has none, or that is not said."""
+    found = condition(pod, "PodScheduled")
+    return time_of(found.get("lastTransitionTime")) if found else None
+
+
+def template_of(job: Object) -> Object:
+    """The spec of the pods that a Job makes."""
+    spec = job.get("spec") or {}
+    return (spec.get("template") or {}).get("spec") or {}
+
+
 def is_deleted(thing: Object) -> bool:
     """Whether somebody has asked for the object's end."""
     return bool(metadata_of(thing).get("deletionTimestamp"))

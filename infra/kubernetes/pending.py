@@ -6,6 +6,7 @@ Job controller.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +25,7 @@ from infra.kubernetes.diagnosis import (
     time_of_event,
 )
 from infra.kubernetes.objects import Object
+from infra.kubernetes.quantities import number
 
 POD_SECURITY = "violates PodSecurity"
 _POD_SECURITY_HINT = (
@@ -76,7 +78,8 @@ def waits(
     found = [pod_waits(pod, about(pod, events), now) for pod in pods if not objects.started(pod)]
     if len(pods) < nodes:
         found.append(job_waits(job, about(job, events)))
-    told = max(found, key=lambda one: bool(one.category))  # the first that is in trouble
+    # The first that is in trouble; a queue is none.
+    told = max(found, key=lambda one: (bool(one.category) and not one.queued, bool(one.category)))
     if nodes == 1:
         return told
     return replace(told, message=f"{there} of {nodes} nodes have started. {told.message}")
@@ -89,15 +92,41 @@ def job_waits(job: Object, events: Sequence[Object]) -> Diagnosis:
         return Diagnosis("", "Its pods are being made.")
     message = str(refused[-1].get("message", ""))
     if "exceeded quota" in message:
-        return made(UNSCHEDULABLE, f"The namespace's quota is used up: {message}")
+        said = f"The namespace's quota is used up: {message}"
+        return made(UNSCHEDULABLE, said, queued=_within_the_quota(message))
     found = made(CONFIG_INVALID, f"The cluster refuses its pods: {message}")
     return replace(found, hint=_POD_SECURITY_HINT) if POD_SECURITY in message else found
+
+
+_QUOTA = re.compile(r"exceeded quota: \S+, requested: (\S+), used: \S+, limited: (\S+)")
+
+
+def _within_the_quota(message: str) -> bool:
+    """Whether a quota that is used up allows what is requested once others have ended."""
+    found = _QUOTA.search(message)
+    if found is None:
+        return True
+    requested, limited = map(_amounts, found.groups())
+    return all(number(amount) <= number(limited.get(name, amount))
+               for name, amount in requested.items())  # fmt: skip
+
+
+def _amounts(text: str) -> dict[str, str]:
+    """``requests.cpu=4,pods=1`` as a mapping."""
+    return dict(one.split("=", 1) for one in text.split(",") if "=" in one)
+
+
+# The scheduler's reasons of nodes that are in use, or away for a while.
+_BUSY = re.compile(
+    r"Insufficient |Too many pods|node\(s\) were unschedulable"
+    r"|untolerated taint \{node\.kubernetes\.io/"
+)
 
 
 def pod_waits(pod: Object, events: Sequence[Object], now: datetime) -> Diagnosis:
     """Why a pod has not started, by its status and its own events."""
     name = objects.name_of(pod)
-    if not (pod.get("spec") or {}).get("nodeName"):
+    if not objects.node_of(pod):
         return _scheduling(pod, events)
     for container in objects.containers_of(pod):
         waiting = (container.get("state") or {}).get("waiting") or {}
@@ -118,7 +147,9 @@ def _scheduling(pod: Object, events: Sequence[Object]) -> Diagnosis:
             why = found.get("message") or (told[-1].get("message") if told else "")
             if found.get("reason") == "SchedulingGated":
                 return Diagnosis("", "It is held back by a scheduling gate.", pod=name)
-            return made(UNSCHEDULABLE, f"No node can take it: {why or 'no reason told'}", pod=name)
+            said = f"No node can take it now: {why or 'the scheduler gives no reason'}"
+            queued = bool(_BUSY.search(str(why)))
+            return made(UNSCHEDULABLE, said, pod=name, queued=queued)
     return Diagnosis("", "It waits for the scheduler.", pod=name)
 
 
@@ -140,8 +171,9 @@ def _creating(events: Sequence[Object], now: datetime, name: str) -> Diagnosis:
 
 
 def gives_up(waiting: Diagnosis, minutes: float, *, nodes: int = 1) -> Diagnosis:
-    """What a run is given up with that has waited for so many minutes."""
-    message = f"{waiting.message} It was given up after {minutes:g} minutes."
+    """Diagnosis of a run that is given up after waiting for so many minutes."""
+    where = " in the queue" if waiting.queued else ""
+    message = f"{waiting.message} It was given up after {minutes:g} minutes{where}."
     if waiting.slow:
         return replace(waiting, category=IMAGE_PULL, message=message, hint=_SLOW)
     category = waiting.category or (NODE_NEVER_JOINED if nodes > 1 else START_FAILED)

@@ -32,8 +32,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
 from infra import active_runs
-from infra.kubernetes import names, objects
+from infra.kubernetes import names, objects, queue
 from infra.kubernetes.attempts import Attempt, Attempts
+from infra.kubernetes.capacity import Node, could_hold
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found, Jobs, Key
 from infra.kubernetes.objects import Object
@@ -43,6 +44,7 @@ from infra.state_details import CREATE_FAILED, annotate
 
 INTERVAL_SECONDS = 3.0
 
+_NODES_SECONDS = 30.0
 _ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 _PAGE = 200
 _SORT = FlowRunSort.ID_DESC
@@ -64,12 +66,27 @@ class _Look:
         runs: Runs by id; None for one that Prefect does not have.
         attempts: The newest attempts of those that have one.
         events: The cluster's events, where they were asked for.
+        nodes: The cluster's nodes, where they were asked for and may be listed.
     """
 
     found: Mapping[Key, Found] | None
     runs: Mapping[str, FlowRun | None]
     attempts: Mapping[str, Attempt]
     events: tuple[Object, ...] = ()
+    nodes: Sequence[Node] | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long runs may wait.
+
+    Attributes:
+        pending: For their pods to start, once these have nodes.
+        queue: For what others have; None for ever.
+    """
+
+    pending: timedelta
+    queue: timedelta | None = None
 
 
 class Reconciler:
@@ -86,7 +103,8 @@ class Reconciler:
         pools: Sequence[str],
         attempts: Attempts,
         *,
-        pending: timedelta,
+        limits: Limits,
+        nodes: Callable[[], Sequence[Node] | None] = lambda: None,
         lead: Callable[[], bool],
     ) -> None:
         """Prepare the loop.
@@ -96,14 +114,18 @@ class Reconciler:
             jobs: The cluster's Jobs.
             pools: The pools whose runs are followed. Others are not ours to judge.
             attempts: Where the runs' attempts are kept.
-            pending: How long a run's pods may take to start.
+            limits: How long runs may wait.
+            nodes: The cluster's nodes; None if they cannot be listed.
             lead: Whether this process leads; asked at every turn and before every act.
         """
         self._client = client
         self._jobs = jobs
         self._pools = list(pools)
         self._attempts = attempts
-        self._pending = pending
+        self._limits = limits
+        self._nodes = nodes
+        self._surveyed: tuple[float, Sequence[Node] | None] = (-_NODES_SECONDS, None)
+        self._queued: dict[str, datetime] = {}
         self._lead = lead
         self._seen: dict[Key, Found] = {}
         self._told: dict[str, int] = {}
@@ -132,18 +154,32 @@ class Reconciler:
             return 0
         look = await self._look()
         acted = 0
-        for run_id in look.runs:
-            case = self._case(run_id, look)
-            if case is None:
-                continue
+        for case, decision in self._decisions(look):
+            run_id = case.flow_run_id
             try:
-                acted += await self._act(case, decide(case), look)
+                acted += await self._act(case, decision, look)
             except ClusterError as error:
                 _logger.warning("Run %s is left for now: %s", run_id, error)
             except Exception:  # one run's trouble is not the others'
                 _logger.exception("Run %s is left for now", run_id)
         await self._forget(look)
         return acted
+
+    def _decisions(self, look: _Look) -> list[tuple[Case, Decision]]:
+        """What is to be done about each run; those in a queue are told their places."""
+        cases = [case for run_id in look.runs if (case := self._case(run_id, look))]
+        decided = [(case, decide(case)) for case in cases]
+        queued = {case.flow_run_id: case.now for case, decision in decided if decision.queued}
+        self._queued = {one: at for one, at in self._queued.items() if one in look.runs} | queued
+        places = queue.places(
+            case.found for case in cases if case.flow_run_id in queued and case.found
+        )
+        return [
+            (case, replace(decision, waiting=f"{places[case.flow_run_id]} {decision.waiting}"))
+            if case.flow_run_id in places
+            else (case, decision)
+            for case, decision in decided
+        ]
 
     async def _look(self) -> _Look:
         found: Mapping[Key, Found] | None
@@ -160,7 +196,20 @@ class Reconciler:
         runs |= await self._read(self._going - runs.keys())
         waiting = any(_may_wait(one) for one in found.values())
         events = await asyncio.to_thread(self._jobs.events) if waiting else []
-        return _Look(found, runs, await self._newest(runs), tuple(events))
+        nodes = await self._survey() if waiting else None
+        return _Look(found, runs, await self._newest(runs), tuple(events), nodes)
+
+    async def _survey(self) -> Sequence[Node] | None:
+        """The cluster's nodes as they were a little while ago."""
+        at, nodes = self._surveyed
+        if time.monotonic() - at >= _NODES_SECONDS:
+            try:
+                nodes = await asyncio.to_thread(self._nodes)
+            except ClusterError as error:
+                _logger.warning("The nodes cannot be listed: %s", error)
+                nodes = None
+            self._surveyed = (time.monotonic(), nodes)
+        return nodes
 
     async def _newest(self, run_ids: Iterable[str]) -> Mapping[str, Attempt]:
         return await asyncio.to_thread(self._attempts.newest, list(run_ids))
@@ -205,7 +254,10 @@ class Reconciler:
             since=state.timestamp if state else now,
             attempt=attempt,
             now=now,
-            pending=self._pending,
+            pending=self._limits.pending,
+            queue=self._limits.queue,
+            could_hold=_could_hold(found, look.nodes),
+            queued_at=self._queued.get(run_id),
             found=found,
             others=tuple(one for one in of_run if one.attempt != attempt),
             events=look.events,
@@ -244,7 +296,8 @@ class Reconciler:
             now_it_is = await self._client.read_flow_run(run.id)
         except ObjectNotFound:
             return False
-        look = _Look(found, {run_id: now_it_is}, await self._newest([run_id]), tuple(events))
+        newest = await self._newest([run_id])
+        look = _Look(found, {run_id: now_it_is}, newest, tuple(events), self._surveyed[1])
         case = self._case(run_id, look)
         decision = decide(case) if case else Decision()
         if decision.becomes is None or not self._lead():
@@ -325,6 +378,13 @@ def _attempt(state: State[Any] | None, newest: Attempt) -> int:
         return 0
     begins = state.type == StateType.PENDING and str(state.id) != newest.state_id
     return 0 if begins else newest.number
+
+
+def _could_hold(found: Found | None, nodes: Sequence[Node] | None) -> bool | None:
+    """Whether the nodes could have an attempt's pods if nothing else ran there."""
+    if nodes is None or found is None or found.job is None:
+        return None
+    return could_hold(objects.template_of(found.job), objects.nodes_of(found.job), nodes)
 
 
 def _may_wait(found: Found) -> bool:

@@ -45,7 +45,11 @@ class Case:
         others: What it has of other attempts.
         events: The cluster's events, where they were asked for.
         now: The present time.
-        pending: How long its pods may take to start.
+        pending: How long its pods may take to start, once they have nodes.
+        queue: How long they may wait for what others have; None for ever.
+        could_hold: Whether the cluster's nodes could have them if nothing else ran there; None
+            if that is not known.
+        queued_at: When it was last seen in the queue.
         looked: Whether the cluster answered. If not, nothing is known of what it has.
     """
 
@@ -55,6 +59,9 @@ class Case:
     attempt: int
     now: datetime
     pending: timedelta
+    queue: timedelta | None = None
+    could_hold: bool | None = None
+    queued_at: datetime | None = None
     found: Found | None = None
     others: tuple[Found, ...] = ()
     events: tuple[Object, ...] = ()
@@ -89,12 +96,14 @@ class Decision:
         becomes: The state that it gets, if another than it has.
         waiting: What it is said to wait for; "" for nothing, None to leave that as it is.
         died: What it died of; its container's last lines are kept.
+        queued: Whether it waits for what others have at present.
     """
 
     stop: tuple[Found, ...] = ()
     becomes: Outcome | None = None
     waiting: str | None = None
     died: Diagnosis | None = None
+    queued: bool = False
 
 
 def decide(case: Case) -> Decision:
@@ -127,26 +136,27 @@ def _scheduled(case: Case) -> Decision:
 
 def _pending(case: Case) -> Decision:
     found = case.found
-    if found is None or found.job is None:
-        if found and found.going:
-            return Decision(stop=(found,))
-        if found:
-            return _gone(case, found, _not_created)
-        if case.age > SUBMITTING:
-            again = "Its worker died before it began; it is queued again."
-            return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
-        return Decision()
+    if found is None:
+        return _submitting(case)
+    if found.job is None:
+        return Decision(stop=(found,)) if found.going else _gone(case, found, _not_created)
     dead = termination.died(found.job, found.own_pods, case.events, now=case.now, ran=False)
     if dead:
         return _dead(case, found, dead, _not_created) if _settled(case, dead) else Decision()
     waits = pending.waits(found.job, found.own_pods, case.events, case.now)
-    if waits is None:
-        # It runs, and Prefect has not heard of it: the imports of a flow take their time.
-        waits = Diagnosis("", "Its container runs, and has not begun the run yet.")
-        patience = 2 * case.pending
-    else:
-        patience = case.pending
-    return _waiting(case, found, waits, patience, _not_created)
+    if waits:
+        return _waiting(case, found, waits, _not_created)
+    # It runs, and Prefect has not heard of it: the imports of a flow take their time.
+    imports = Diagnosis("", "Its container runs, and has not begun the run yet.")
+    return _starting(case, found, imports, 2 * case.pending, _not_created)
+
+
+def _submitting(case: Case) -> Decision:
+    """A worker has it, and has made no Job of it yet."""
+    if case.age <= SUBMITTING:
+        return Decision()
+    again = "Its worker died before it began; it is queued again."
+    return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
 
 
 def _running(case: Case) -> Decision:
@@ -163,7 +173,7 @@ def _running(case: Case) -> Decision:
     waits = pending.waits(found.job, found.own_pods, case.events, case.now)
     if waits is None:
         return Decision(waiting="")
-    return _waiting(case, found, waits, case.pending, _crashed)
+    return _waiting(case, found, waits, _crashed)
 
 
 def _cancelling(case: Case) -> Decision:
@@ -207,15 +217,48 @@ def _waiting(
     case: Case,
     found: Found,
     waits: Diagnosis,
+    told: Callable[[Case, Diagnosis], Outcome],
+) -> Decision:
+    """What waits for others is in a queue, until it has a part of what it asks for."""
+    placed = any(map(objects.node_of, found.own_pods))
+    if not waits.queued or placed or case.could_hold is False:
+        return _starting(case, found, replace(waits, queued=False), case.pending, told)
+    if case.queue is not None and case.now - _made(case, found) > case.queue:
+        return _given_up(case, found, waits, case.queue, told)
+    return Decision(waiting=str(waits)[:_LONGEST_WAITING], queued=True)
+
+
+def _starting(
+    case: Case,
+    found: Found,
+    waits: Diagnosis,
     patience: timedelta,
     told: Callable[[Case, Diagnosis], Outcome],
 ) -> Decision:
-    job = found.job or {}
-    made = objects.time_of(objects.metadata_of(job).get("creationTimestamp")) or case.since
-    if case.now - made <= patience:
+    """What takes its time to start, from the time at which it left the queue."""
+    times = (
+        _made(case, found),
+        case.queued_at,
+        *map(objects.scheduled_at, found.own_pods),
+    )
+    if case.now - max(at for at in times if at) <= patience:
         return Decision(waiting=str(waits)[:_LONGEST_WAITING])
-    minutes = round(patience.total_seconds() / 60, 1)
-    dead = pending.gives_up(waits, minutes, nodes=objects.nodes_of(job))
+    return _given_up(case, found, waits, patience, told)
+
+
+def _made(case: Case, found: Found) -> datetime:
+    return objects.created_at(found.job or {}) or case.since
+
+
+def _given_up(
+    case: Case,
+    found: Found,
+    waits: Diagnosis,
+    waited: timedelta,
+    told: Callable[[Case, Diagnosis], Outcome],
+) -> Decision:
+    minutes = round(waited.total_seconds() / 60, 1)
+    dead = pending.gives_up(waits, minutes, nodes=objects.nodes_of(found.job or {}))
     return _dead(case, found, dead, told)
 
 

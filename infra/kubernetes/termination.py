@@ -142,7 +142,7 @@ def _lost(job: Object, events: Iterable[Object], end: datetime) -> Diagnosis | N
     Events stay for an hour. One counts only if it is close enough to the end to be its cause, and
     was not revoked: a node may have been silent for a while, long before somebody deleted the pod.
     """
-    pod = (job.get("spec") or {}).get("template", {}).get("spec") or {}
+    pod = objects.template_of(job)
     grace = timedelta(seconds=pod.get("terminationGracePeriodSeconds", _USUAL_GRACE))
     earliest = end - grace - _BEFORE_DELETION
     found: Diagnosis | None = None

@@ -84,8 +84,12 @@ class KubernetesLauncher(Launcher):
         self._staging = Staging(staging, attempt.flow_run_id)
         self._labels = pod.labels(attempt.flow_run_id, attempt.number)
         self._sight = Sight(api, self._labels, poll_seconds)
+        queue = cluster.queue_minutes
         self._patience = Patience(
-            outage_seconds, cluster.pending_minutes * 60, cluster.grace_seconds
+            outage_seconds,
+            cluster.pending_minutes * 60,
+            cluster.grace_seconds,
+            None if queue is None else queue * 60,
         )
         self._lock = threading.Lock()
         self._told: set[str] = set()

@@ -35,12 +35,14 @@ class Patience:
     Attributes:
         outage_seconds: The API server may be silent for so long before a component is given up.
         pending_seconds: A pod may make no progress for so long before its component runs.
+        queue_seconds: It may wait for so long for what others have; None for ever.
         grace_seconds: A stopped pod may tidy up for so long.
     """
 
     outage_seconds: float
     pending_seconds: float
     grace_seconds: float
+    queue_seconds: float | None = None
 
 
 class Life:
@@ -74,6 +76,7 @@ class Life:
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._waited = ""
         self._progress: tuple[object, float] = (None, 0.0)
+        self._queued_since: float | None = None
         self._events: tuple[float, list[dict[str, Any]]] = (-_EVENTS_SECONDS, [])
 
     def create(self, manifest: Mapping[str, Any]) -> None:
@@ -173,8 +176,14 @@ class Life:
         if found.category and found.category != self._waited:
             self._waited = found.category
             self._log(f"It waits. {found.category}: {found.message}")
-        seconds = self._patience.pending_seconds
-        if now - self._progress[1] > seconds:
+        if found.queued:
+            self._progress = (states, now)
+            since = self._queued_since = self._queued_since or now
+            seconds = self._patience.queue_seconds
+        else:
+            since, self._queued_since = self._progress[1], None
+            seconds = self._patience.pending_seconds
+        if seconds is not None and now - since > seconds:
             raise verdict.never_ran(job, pending.gives_up(found, seconds / 60))
 
     def _stopped(self, name: str, reason: str) -> Ended:

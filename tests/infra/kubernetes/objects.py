@@ -122,6 +122,11 @@ def unschedulable(message: str, reason: str = "Unschedulable") -> list[dict[str,
     return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
 
 
+def scheduled(since: float) -> list[dict[str, Any]]:
+    """The condition of a pod that has had a node for so many seconds."""
+    return [{"type": "PodScheduled", "status": "True", "lastTransitionTime": ago(since)}]
+
+
 def event(about: dict[str, Any], reason: str, message: str = "", since: float = 10) -> Any:
     return {
         "kind": "Event",

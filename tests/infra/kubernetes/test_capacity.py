@@ -393,7 +393,6 @@ def test_quotas_are_read_but_those_that_are_not_surely_of_runs(
     cpu = {"hard": {"requests.cpu": 10.0}, "used": {"requests.cpu": 2.5}}
     assert found.quotas == (
         Quota(name="all", **cpu),
-        Quota(name="running", **cpu),
         Quota(name="fresh", hard={"pods": 4}, used={}),
     )
 
@@ -422,3 +421,45 @@ def test_a_cluster_that_cannot_be_asked_is_an_error(
         pytest.raises(ClusterError),
     ):
         capacity.read(api, Cluster(), {})
+
+
+class TestCouldHold:
+    """Whether nodes that run nothing else could have a run's pods."""
+
+    POD = {
+        "nodeSelector": {"zone": "x"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "containers": [{"resources": {"requests": {"cpu": "2", "nvidia.com/gpu": "1"}}}],
+    }  # fmt: skip
+
+    def _node(self, **more: Any) -> Node:
+        usual: dict[str, Any] = {
+            "labels": {"zone": "x", "other": "y"},
+            "allocatable": {"cpu": 8, "nvidia.com/gpu": 2},
+        }
+        return Node(**(usual | more))
+
+    @pytest.mark.parametrize(
+        ("more", "count", "holds"),
+        [
+            ({}, 1, True),
+            ({}, 2, True),
+            ({}, 3, False),
+            ({"labels": {"zone": "z"}}, 1, False),
+            ({"allocatable": {"cpu": 1, "nvidia.com/gpu": 2}}, 1, False),
+            ({"allocatable": {"cpu": 8}}, 1, False),
+            ({"taints": (Taint(key="gpu", effect="NoSchedule"),)}, 2, True),
+            ({"taints": (Taint(key="mine", effect="NoSchedule"),)}, 1, False),
+        ],
+    )
+    def test_one_node(self, more: dict[str, Any], count: int, holds: bool) -> None:
+        assert capacity.could_hold(self.POD, count, [self._node(**more)]) is holds
+
+    def test_several_nodes_together(self) -> None:
+        assert capacity.could_hold(self.POD, 3, [self._node(), self._node()])
+        assert not capacity.could_hold(self.POD, 1, [])
+
+    def test_the_largest_of_the_first_containers_counts(self) -> None:
+        large = {"resources": {"requests": {"cpu": "9"}}}
+
+        assert not capacity.could_hold({**self.POD, "initContainers": [large]}, 1, [self._node()])

@@ -183,10 +183,12 @@ def test_a_single_node_is_node_0_of_1() -> None:
 def test_the_job_outlasts_the_runs_own_limit_by_what_starting_and_ending_take() -> None:
     cluster = _CLUSTER.model_copy(update={"pending_minutes": 5, "grace_seconds": 60})
 
-    spec = _job(Placement(shape("cpu.small"), seconds=0.5), cluster)["spec"]
+    job = _job(Placement(shape("cpu.small"), seconds=0.5), cluster)
+    spec = job["spec"]["template"]["spec"]
 
     assert spec["activeDeadlineSeconds"] == 1 + 5 * 60 + 60 + 600
-    assert "activeDeadlineSeconds" not in _job()["spec"]
+    assert "activeDeadlineSeconds" not in job["spec"]  # which would count a queue as well
+    assert "activeDeadlineSeconds" not in _job()["spec"]["template"]["spec"]
 
 
 def test_data_on_the_nodes_disk_is_asked_of_it() -> None:

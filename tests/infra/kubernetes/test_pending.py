@@ -78,6 +78,40 @@ def test_what_a_run_waits_for(
     assert found.hint == diagnosis.HINTS.get(category, "")
 
 
+@pytest.mark.parametrize(
+    ("message", "queued"),
+    [
+        (NUMBERS, True),
+        ("0/1 nodes are available: 1 Too many pods.", True),
+        ("0/1 nodes are available: 1 node(s) were unschedulable.", True),
+        ("0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: "
+         "}.", True),
+        ("0/1 nodes are available: 1 node(s) had untolerated taint {nvidia.com/gpu: present}.",
+         False),
+        ("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.", False),
+        ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", False),
+        ("no nodes available to schedule pods", False),
+    ],
+)  # fmt: skip
+def test_what_others_have_is_a_queue_and_nothing_else(message: str, queued: bool) -> None:
+    found = waits([pod("Pending", node="", conditions=unschedulable(message))])
+
+    assert found is not None
+    assert found.queued is queued
+
+
+def test_trouble_counts_before_a_queue() -> None:
+    pods = [
+        pod("Pending", node="", conditions=unschedulable(NUMBERS)),
+        pod("Pending", index=1, state=waiting("ImagePullBackOff")),
+    ]
+
+    found = waits(pods, the_job=job(nodes=2))
+
+    assert found is not None
+    assert found.category == "ImagePull"
+
+
 @pytest.mark.parametrize("phase", ["Running", "Succeeded", "Failed"])
 def test_a_pod_that_has_started_waits_for_nothing(phase: str) -> None:
     assert waits([pod(phase)]) is None

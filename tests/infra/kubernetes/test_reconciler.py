@@ -14,9 +14,10 @@ from prefect.states import AwaitingRetry, Cancelling, Completed, Pending, Runnin
 
 from infra.kubernetes import names, reconciling
 from infra.kubernetes.attempts import Attempt
+from infra.kubernetes.capacity import Node
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.reconciler import Reconciler
+from infra.kubernetes.reconciler import Limits, Reconciler
 from tests import prefect_server
 from tests.infra.kubernetes import objects
 from tests.infra.kubernetes.fake_api import FakeApi, silent
@@ -44,6 +45,7 @@ class World:
         self.api = FakeApi()
         self.attempts = FakeAttempts()
         self.leads = True
+        self.nodes: list[Node] | None = None
         self._jobs = Jobs(self.api, Cluster(image="flows:1"))  # type: ignore[arg-type]
         self.on_find: Callable[[], None] = lambda: None
 
@@ -83,7 +85,8 @@ class World:
             async with get_client() as client:
                 loop = Reconciler(
                     client, self._jobs, [self.pool.name], self.attempts,
-                    pending=timedelta(minutes=10), lead=lambda: self.leads,
+                    limits=Limits(timedelta(minutes=10)), nodes=lambda: self.nodes,
+                    lead=lambda: self.leads,
                 )  # fmt: skip
                 acted = 0
                 for _ in range(times):
@@ -130,6 +133,25 @@ def test_a_waiting_run_says_why_until_it_runs(world: World) -> None:
     world.turn()
     assert waiting_text(world, run) == ""
     assert world.api.deleted == []
+
+
+def test_runs_that_wait_for_the_same_know_their_places(world: World) -> None:
+    first, second, large = (world.run(Pending()) for _ in range(3))
+    full = unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    for run, age, gpus in ((first, 7200, 1), (second, 3600, 1), (large, 7200, 4)):
+        template = {"containers": [{"resources": {"requests": {"nvidia.com/gpu": gpus}}}]}
+        made = world.job(run, age=age)
+        made["spec"]["template"] = {"spec": template}
+        world.api.put(made)
+        world.pod(run, "Pending", node="", conditions=full)
+    world.nodes = [Node(allocatable={"nvidia.com/gpu": 2})]
+
+    world.turn()
+
+    assert waiting_text(world, first).startswith("Place 1 of 2 in the queue. Unschedulable: ")
+    assert waiting_text(world, second).startswith("Place 2 of 2 in the queue. Unschedulable: ")
+    assert prefect_server.state_of(large)[:2] == ("FAILED", "CreateFailed")  # no node is so large
+    assert prefect_server.state_of(first)[0] == "PENDING"
 
 
 def test_a_run_that_ends_while_it_waits_waits_no_longer(world: World) -> None:

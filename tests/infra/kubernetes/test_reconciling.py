@@ -13,8 +13,10 @@ from tests.infra.kubernetes.objects import (
     NOW,
     RUN,
     disrupted,
+    event,
     job,
     pod,
+    scheduled,
     terminated,
     unschedulable,
     waiting,
@@ -45,8 +47,17 @@ CONCLUDING = found(
     the_job=job(nodes=2, condition="SuccessCriteriaMet"),
 )
 LATE = found(
-    pod("Pending", node="", conditions=unschedulable("0/3 nodes are available")),
+    pod("Pending", node="", conditions=unschedulable("0/3 nodes didn't match the selector")),
     the_job=job(age=601),
+)
+BUSY = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: not helpful"
+QUEUED = found(
+    pod("Pending", node="", conditions=unschedulable(BUSY)), the_job=job(age=7 * 24 * 3600)
+)
+LATE_GANG_QUEUED = found(
+    pod(conditions=scheduled(700)),
+    pod("Pending", index=1, node="", conditions=unschedulable(BUSY)),
+    the_job=job(nodes=2, age=3000),
 )
 LATE_GANG = found(
     pod(), pod("Pending", index=1, state=waiting("ContainerCreating")),
@@ -70,6 +81,7 @@ def case(
     age: float = 120,
     attempt: int = 1,
     looked: bool = True,
+    **more: Any,
 ) -> Case:
     return Case(
         flow_run_id=RUN,
@@ -81,6 +93,7 @@ def case(
         found=of,
         others=others,
         looked=looked,
+        **more,
     )
 
 
@@ -212,7 +225,7 @@ def test_what_is_told_at_the_end() -> None:
     assert gone is not None
     assert f"modelyard runs retry {RUN}" in gone.message
     assert late is not None
-    assert late.message.startswith("Unschedulable: No node can take it: 0/3 nodes are available.")
+    assert late.message.startswith("Unschedulable: No node can take it now: 0/3 nodes didn't")
     assert "given up after 10 minutes" in late.message
     assert stopped is not None
     assert stopped.message == "Stopped."
@@ -222,8 +235,72 @@ def test_what_is_told_at_the_end() -> None:
     assert (oom.died.container, oom.died.pod) == ("run", OOM.pods[0]["metadata"]["name"])
 
 
+class TestQueue:
+    """What waits for others waits without limit, unless the cluster's file sets one."""
+
+    @pytest.mark.parametrize("holds", [True, None])
+    def test_a_full_cluster_is_no_failure(self, holds: bool | None) -> None:
+        decision = decide(case("PENDING", QUEUED, could_hold=holds))
+
+        assert decision.becomes is None
+        assert decision.queued
+        assert "3 Insufficient nvidia.com/gpu" in (decision.waiting or "")
+
+    def test_what_no_node_could_hold_is_given_up(self) -> None:
+        decision = decide(case("PENDING", QUEUED, could_hold=False))
+
+        assert becomes(decision) == ("FAILED", "CreateFailed")
+        assert not decision.queued
+
+    def test_a_quota_that_is_used_up_is_a_queue_as_well(self) -> None:
+        refused = event(job(), "FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus, '
+                        "requested: requests.nvidia.com/gpu=2, used: requests.nvidia.com/gpu=3, "
+                        "limited: requests.nvidia.com/gpu=4")  # fmt: skip
+        late = found(the_job=job(age=9999))
+
+        assert decide(case("PENDING", late, events=(refused,))).queued
+
+    def test_what_a_quota_never_allows_is_given_up(self) -> None:
+        refused = event(job(), "FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus, '
+                        "requested: memory=1Gi,requests.nvidia.com/gpu=8, used: memory=0,"
+                        "requests.nvidia.com/gpu=0, limited: memory=2Gi,"
+                        "requests.nvidia.com/gpu=4")  # fmt: skip
+        late = found(the_job=job(age=9999))
+
+        assert becomes(decide(case("PENDING", late, events=(refused,)))) is not None
+
+    @pytest.mark.parametrize(("days", "given_up"), [(8, False), (6, True)])
+    def test_the_file_may_set_a_limit(self, days: int, given_up: bool) -> None:
+        decision = decide(case("PENDING", QUEUED, queue=timedelta(days=days)))
+
+        assert (decision.becomes is not None) is given_up
+        if decision.becomes:
+            assert decision.becomes.message.startswith("Unschedulable: No node can take it now")
+            assert "given up after 8640 minutes in the queue" in decision.becomes.message
+
+    def test_after_the_queue_it_has_all_of_its_time_to_start(self) -> None:
+        def starting(since: float) -> Found:
+            creating = waiting("ContainerCreating")
+            one = pod("Pending", state=creating, conditions=scheduled(since))
+            return found(one, the_job=job(age=7 * 24 * 3600))
+
+        assert decide(case("PENDING", starting(599))).becomes is None
+        assert becomes(decide(case("PENDING", starting(601)))) == ("FAILED", "CreateFailed")
+
+    def test_what_has_just_left_the_queue_for_another_wait_is_not_given_up(self) -> None:
+        left = NOW - timedelta(seconds=5)
+
+        assert decide(case("PENDING", LATE, queued_at=left)).becomes is None
+
+    def test_a_training_that_has_some_of_its_nodes_keeps_them_for_a_while_only(self) -> None:
+        decision = decide(case("RUNNING", LATE_GANG_QUEUED, could_hold=True))
+
+        assert becomes(decision) == ("CRASHED", "Unschedulable")
+
+
 _FOUND = st.sampled_from(
-    [None, GOING, WAITING, STUCK, OVER, JUST_OVER, OOM, WELL, LEFT, ENDING, LATE, LATE_GANG,
+    [None, GOING, WAITING, STUCK, QUEUED, LATE_GANG_QUEUED,
+     OVER, JUST_OVER, OOM, WELL, LEFT, ENDING, LATE, LATE_GANG,
      GANG, VANISHED, VANISHED_WITH_JOB, TIMED_OUT, SILENT_START]
 )  # fmt: skip
 

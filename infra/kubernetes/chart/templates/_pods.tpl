@@ -153,6 +153,7 @@ most_gpus: {{ $runs.mostGpus | toJson }}
 nodes_may_come: {{ $runs.nodesMayCome }}
 storage_class: {{ $runs.storageClass | quote }}
 pending_minutes: {{ $runs.pendingMinutes }}
+queue_minutes: {{ $runs.queueMinutes | toJson }}
 finished_seconds: {{ $runs.finishedSeconds | int }}
 grace_seconds: {{ $runs.graceSeconds | int }}
 {{- end }}
