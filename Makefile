@@ -1,35 +1,42 @@
 # `make env` is all that the other targets need. Stamps keep a second run instant.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two files of tests at once; those that start a stack come first, so that both end together.
-BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
+# Two tests at once. Whoever has a stack runs all tests that want it (tests/conftest.py), and these
+# come first, so that both end together.
+TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env torch demo test check soak benchmark images lock clean
+.PHONY: env torch demo test check lint soak mutants benchmark images lock clean
 
 env: .venv/.runtime
 torch: .venv/.torch
 demo: env
 	@$(BIN)/modelyard demo
-test: .venv/.dev .venv/.torch
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
-	@$(BIN)/pytest $(BESIDE)
-check: .venv/.dev
+test: .venv/.dev .venv/.torch lint
+	@$(TESTS)
+check: .venv/.dev lint
+	@$(TESTS) -m "not e2e"
+lint: .venv/.dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(BIN)/pytest $(BESIDE) -m "not e2e"
-soak: .venv/.dev
+soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.soak
 	@$(BIN)/python -m tests.e2e.tuning_soak
 	@$(BIN)/python -m tests.e2e.tuning_soak --dispatch pool --tunings 6
 	@$(BIN)/python -m tests.e2e.schedule_soak
 	@$(BIN)/python -m tests.e2e.pipeline_soak
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
-	@MODELYARD_SEEDS=30 $(BIN)/pytest -q tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
+	@MODELYARD_SOAK=1 $(TESTS) -m soak
+	@MODELYARD_SEEDS=30 $(TESTS) tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
+# Which tests run which line, and 60 mutants of such lines, each with the tests that run it. One file's
+# tests become another user, who may not write what is measured.
+mutants: .venv/.dev .venv/.torch
+	@mkdir -p build/coverage && rm -f build/coverage/.data*
+	@COVERAGE_FILE=$(CURDIR)/build/coverage/.data $(BIN)/coverage run -m pytest $(subst $(BIN)/pytest,,$(TESTS)) \
+	  --deselect tests/infra/storage/test_file.py
+	@cd build/coverage && COVERAGE_FILE=$(CURDIR)/build/coverage/.data $(CURDIR)/$(BIN)/coverage combine --quiet .
+	@$(BIN)/python -m tests.mutants --data build/coverage/.data --number 60
 benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from infra.state_details import CREATE_FAILED as CREATE_FAILED_DETAIL
-from infra.state_details import detail_of, text_of
 from infra.state_details import TIMED_OUT as TIMED_OUT_DETAIL
+from infra.state_details import detail_of, text_of
 
 CREATE_REQUESTED = "CREATE REQUESTED"
 CREATE_IN_PROGRESS = "CREATE IN PROGRESS"

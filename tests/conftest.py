@@ -9,16 +9,42 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import prefect.context
 import pytest
 
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import postgres
-from tests import prefect_server
 from tests.processes import eventually
 
 _OURS = ("MODELYARD_", "PREFECT_", "MLFLOW_", "_MLFLOW_", "EM_")
+
+# Fixtures that take long to make: whoever has one runs all tests that want it, and those with the
+# longest begin.
+_SHARED = ("stack", "cluster", "spare", "bare_home")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave soaks to ``make soak``, and have a worker run all tests of one group."""
+    soaking = bool(os.environ.get("MODELYARD_SOAK"))
+    left = [item for item in items if item.get_closest_marker("soak") and not soaking]
+    if left:
+        config.hook.pytest_deselected(items=left)
+    wanted = set(left)
+    groups = {item: _group(item) for item in items if item not in wanted}
+    items[:] = sorted(groups, key=lambda item: _rank(groups[item]))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("e2e"):
+        names = getattr(item, "fixturenames", ())
+        return next((name for name in _SHARED if name in names), "e2e")
+    return item.nodeid.partition("::")[0]
+
+
+def _rank(group: str) -> int:
+    return _SHARED.index(group) if group in _SHARED else len(_SHARED)
 
 
 @pytest.fixture
@@ -69,6 +95,8 @@ def database_home() -> Iterator[Home]:
 @pytest.fixture(scope="session")
 def prefect_url() -> Iterator[str]:
     """The address of a Prefect server of the session's."""
+    from tests import prefect_server
+
     with prefect_server.serving() as url:
         yield url
 
@@ -76,6 +104,8 @@ def prefect_url() -> Iterator[str]:
 @pytest.fixture
 def prefect_api(prefect_url: str, _isolated: None) -> Iterator[str]:
     """The same, which this process talks to for the test."""
+    import prefect.context
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", prefect_url)
         prefect.context.refresh_global_settings_context()

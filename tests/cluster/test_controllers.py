@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.cluster import job_decisions
 from tests.cluster.small import Small, cluster, needs_root, run
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.soak]
 
 INDEXED = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
 FIRST = {"successPolicy": {"rules": [{"succeededIndexes": "0"}]}}

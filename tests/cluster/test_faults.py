@@ -21,6 +21,8 @@ from tests.cluster import objects
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import Clients
 
+pytestmark = pytest.mark.soak
+
 
 def _trouble(cluster: Cluster, what: str, method: str = "POST", /, **wanted: Any) -> Any:
     request = urllib.request.Request(

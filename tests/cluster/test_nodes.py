@@ -21,7 +21,7 @@ from tests.cluster.nodes import LogRefused, NodeShape
 from tests.cluster.small import IMAGE, PATIENCE, Small, cluster, needs_root, run
 from tests.processes import eventually, runs
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.soak]
 
 
 def _secret(small: Small, name: str, **data: str) -> None:

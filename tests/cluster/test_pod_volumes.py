@@ -6,10 +6,12 @@ import base64
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.images import Image
 from tests.cluster.small import IMAGE, Small, cluster, needs_root, run
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.soak]
 
 
 def _secret(small: Small, name: str, **data: str) -> None:

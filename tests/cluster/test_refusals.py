@@ -10,6 +10,8 @@ from tests.cluster import objects
 from tests.cluster.refusals import Refusal
 from tests.cluster.store import Store
 
+pytestmark = pytest.mark.soak
+
 _MOUNT = {"name": "v", "mountPath": "/v"}
 _BOTH = {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "2"}}
 _KEY = {"secretKeyRef": {"name": "s", "key": "k"}}

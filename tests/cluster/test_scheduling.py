@@ -11,6 +11,8 @@ from tests.cluster.quantities import pod_requests, quantity
 from tests.cluster.scheduling import refusal, tolerates, wants
 from tests.cluster.small import cluster, needs_root, run
 
+pytestmark = pytest.mark.soak
+
 GPU = "nvidia.com/gpu"
 TAINT = {"key": GPU, "value": "present", "effect": "NoSchedule"}
 TOLERATION = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}

@@ -15,6 +15,8 @@ from tests.cluster.conftest import Clients
 from tests.cluster.refusals import Refusal
 from tests.cluster.rights import Rule, User
 
+pytestmark = pytest.mark.soak
+
 _PODS = "/api/v1/namespaces/default/pods"
 _APPLY = "application/apply-patch+yaml"
 

@@ -11,6 +11,8 @@ from tests.cluster.garbage import Garbage
 from tests.cluster.refusals import Expired, Missing, Refusal
 from tests.cluster.store import Store
 
+pytestmark = pytest.mark.soak
+
 
 @pytest.fixture
 def store() -> Store:

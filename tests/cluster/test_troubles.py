@@ -16,7 +16,7 @@ from tests.cluster.small import IMAGE, Small, cluster, needs_root, run
 from tests.cluster.troubles import NotRunning
 from tests.processes import runs
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.soak]
 DEAF = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
 PYTHON = dataclasses.replace(IMAGE, holds=(sys.prefix, sys.base_prefix))
 

@@ -14,7 +14,7 @@ from tests.cluster.small import cluster, needs_root, run
 from tests.cluster.usual import FLOWS, GPU, flows_image, nodes
 from tests.processes import eventually
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.soak]
 
 
 def test_a_job_of_the_flows_image_runs_on_a_node_with_gpus(tmp_path: Path) -> None:

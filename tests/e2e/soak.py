@@ -14,7 +14,6 @@ import collections
 import json
 import random
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,14 +84,8 @@ def _submit(stack: Stack, tally: Tally, chance: random.Random) -> str:
 
 
 def _unfinished_in_mlflow(stack: Stack) -> int:
-    url = stack.do("status")["links"]["mlflow"]
-    request = urllib.request.Request(
-        f"{url}/api/2.0/mlflow/runs/search",
-        json.dumps({"experiment_ids": ["0"], "filter": "attributes.status = 'RUNNING'"}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return len(json.load(answer).get("runs", []))
+    asked = {"experiment_ids": ["0"], "filter": "attributes.status = 'RUNNING'"}
+    return len(stack.open("mlflow", "api/2.0/mlflow/runs/search", asked).get("runs", []))
 
 
 def _states(stack: Stack) -> dict[str, dict[str, Any]]:

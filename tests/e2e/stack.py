@@ -10,6 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +20,13 @@ from typing import Any, TypeVar
 
 import psutil
 
+from infra import forked
+from infra.home import Home
+from modelyard import main
+
 T = TypeVar("T")
 
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 MODELYARD = str(Path(sys.executable).with_name("modelyard"))
 SLOWEST = 3
 ALGORITHMS = Path(__file__).with_name("algorithms")
@@ -55,6 +63,7 @@ class Stack:
         self.home = self._place / "home"
         self.home.mkdir(mode=0o700)
         self.extra: dict[str, str] = {}
+        self._links: dict[str, str] = {}
 
     @property
     def env(self) -> dict[str, str]:
@@ -70,11 +79,47 @@ class Stack:
         }
 
     def ask(self, *arguments: str, timeout: float = 300, cwd: Path | None = None) -> Answer:
+        if arguments[0] in {"up", "down"}:
+            self._links = {}
+        command, env = self._command(arguments[0])
         done = subprocess.run(
-            [MODELYARD, *arguments, "--json"],
-            env=self.env, capture_output=True, text=True, timeout=timeout, cwd=cwd or self.home,
+            [*command, *arguments, "--json"],
+            env=env, capture_output=True, text=True, timeout=timeout, cwd=cwd or self.home,
         )  # fmt: skip
         return Answer(done.returncode, done.stdout, done.stderr)
+
+    def _command(self, verb: str) -> tuple[list[str], dict[str, str]]:
+        """What the command becomes while the stack is up, without the imports until then."""
+        home = Home(self.home)
+        if verb in main._FORKED and forked.accepts(forked.socket_path(home)):
+            line = forked.command(home, "modelyard.main")
+            return line, {**self.env, main._FORKED_VARIABLE: "1"}
+        return [MODELYARD], self.env
+
+    def link(self, server: str) -> str:
+        """The address of a server; it stays while the stack is up."""
+        if server not in self._links:
+            self._links = self.do("status")["links"]
+        return str(self._links[server])
+
+    def open(self, server: str, path: str, body: Any = None, timeout: float = 30) -> Any:
+        """A server's JSON answer to a GET, or to a POST of ``body``."""
+        request = urllib.request.Request(
+            f"{self.link(server)}/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return json.load(answer)
+
+    def prefect(self, path: str, body: Any = None) -> Any:
+        """What Prefect's API answers."""
+        return self.open("prefect", f"api/{path}", body)
+
+    def mlflow(self, path: str, **asked: str) -> Any:
+        """What MLflow's API answers."""
+        query = f"?{urllib.parse.urlencode(asked)}" if asked else ""
+        return self.open("mlflow", f"api/2.0/mlflow/{path}{query}")
 
     def do(self, *arguments: str, timeout: float = 300) -> Any:
         answer = self.ask(*arguments, timeout=timeout)
@@ -84,8 +129,15 @@ class Stack:
 
     def python(self, code: str, **env: str) -> str:
         """Run Python code in a process of its own against the stack; its standard output."""
+        return self._run([sys.executable, "-c", code], env)
+
+    def execute(self, code: str) -> str:
+        """The same, forked from the fork server, where the interpreter's start is no matter."""
+        return self._run([*forked.command(Home(self.home), "tests.e2e.snippet"), code], {})
+
+    def _run(self, command: list[str], env: dict[str, str]) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            command,
             env={**self.env, **env}, capture_output=True, text=True, timeout=300, cwd=self.home,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -109,11 +161,26 @@ class Stack:
         )
 
     def wait_for_state(self, run: str, *states: str, timeout: float = 60) -> dict[str, Any]:
-        return wait_for(
-            lambda: found if (found := self.show(run))["state"] in states else None,
-            timeout,
-            f"{run} to become {states}",
-        )
+        known: object = None
+
+        def reached() -> dict[str, Any] | None:
+            # Prefect's answer is cheap, and the word does not change without it.
+            nonlocal known
+            try:
+                state = self.prefect(f"flow_runs/{run}")["state"]
+            except urllib.error.HTTPError:
+                raise
+            except OSError:  # it is just started again
+                return None
+            if state == known:
+                return None
+            found = self.show(run)
+            if found["state"] in states:
+                return found
+            known = state if state["type"] not in _ENDED else None
+            return None
+
+        return wait_for(reached, timeout, f"{run} to become {states}")
 
     def parts(self) -> dict[str, Any]:
         return {part["name"]: part for part in self.do("status")["parts"]}
@@ -152,11 +219,11 @@ def wait_for(ask: Callable[[], T | None], timeout: float, what: str) -> T:
 
     ``timeout`` is in seconds of a machine that does nothing else; any other has three times that.
     """
-    deadline = time.monotonic() + SLOWEST * timeout
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < SLOWEST * timeout:
         if answer := ask():
             return answer
-        time.sleep(0.2)
+        time.sleep(min(1.0, 0.1 + waited / 20))  # whoever asks often slows what is waited for
     raise AssertionError(f"waited {timeout:.0f} s in vain for {what}")
 
 

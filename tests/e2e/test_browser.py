@@ -41,7 +41,7 @@ def shoot(page, name):
 
 
 def test_a_training_is_started_from_the_form(stack, page):
-    ui = stack.do("status")["links"]["prefect"]
+    ui = stack.link("prefect")
     form(page, ui, "train")
     expect(page.get_by_text("Checkpoints to begin from.")).to_be_visible()
     field(page, "name").fill("from the form")
@@ -113,7 +113,7 @@ def number(inside, label, kind, value):
 
 
 def test_a_tuning_is_started_from_the_form_and_its_trials_are_looked_at(stack, page):
-    ui = stack.do("status")["links"]["prefect"]
+    ui = stack.link("prefect")
     form(page, ui, "tune")
     expect(page.get_by_text("The longest that one trial may take")).to_be_visible()
     field(page, "name").fill("tuned from the form")
@@ -164,7 +164,7 @@ with connected():
 
 
 def test_the_runs_tab_of_a_deployment_shows_runs_that_failed(stack, page):
-    ui = stack.do("status")["links"]["prefect"]
+    ui = stack.link("prefect")
     failed = stack.start("fails", name="failed in the tab")
     refused = stack.python(REFUSED).strip()
     stack.wait_for_state(failed, "FAIL TRAIN")
@@ -176,7 +176,7 @@ def test_the_runs_tab_of_a_deployment_shows_runs_that_failed(stack, page):
 
 
 def test_an_uploaded_pipeline_is_started_from_its_form(stack, page):
-    ui = stack.do("status")["links"]["prefect"]
+    ui = stack.link("prefect")
     shown = stack.do("pipeline", "upload", EXAMPLES / "pipelines" / "hello.yaml")
     assert shown["state"] == "ACTIVE"
     form(page, ui, "hello:1")
@@ -196,7 +196,7 @@ def test_an_uploaded_pipeline_is_started_from_its_form(stack, page):
 
 
 def test_cancel_in_the_ui_ends_a_script_that_ignores_sigterm(stack, page):
-    ui = stack.do("status")["links"]["prefect"]
+    ui = stack.link("prefect")
     run = stack.start("stubborn")
     log = stack.home / "runs" / run / "train.log"
     found = wait_for(

@@ -1,4 +1,8 @@
-"""Every example of the README and the docs is run as written, in a home of its own."""
+"""Every example of the README and the docs is run as written.
+
+All pages share a stack: a page may begin where no experiment is called as its own, but not
+without what other pages made.
+"""
 
 import os
 import re
@@ -11,10 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+QUICKSTART = ROOT / "docs" / "quickstart.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
-
-pytestmark = pytest.mark.e2e
 
 
 def examples(page):
@@ -22,16 +25,33 @@ def examples(page):
             if language in {"sh", "python"}]  # fmt: skip
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda p: p.name)
-def test_examples_run_as_written(page, fresh):
+def run(page, stack):
     binaries = Path(sys.executable).parent
-    env = {**fresh.env, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    env = {**stack.env, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     for language, code in examples(page):
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
         done = subprocess.run(
             command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+
+
+LASTING = [page for page in PAGES if examples(page) and page != QUICKSTART]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("page", LASTING, ids=lambda page: page.name)
+def test_examples_run_as_written(page, spare):
+    run(page, spare)
+    for row in spare.do("experiment", "list"):
+        if row["name"] != "Default" and "," not in row["name"]:
+            spare.do("experiment", "update", row["name"], "--name", f"{row['name']}, {page.stem}")
+
+
+@pytest.mark.e2e
+def test_the_quickstart_ends_with_nothing_that_runs(bare_home):
+    run(QUICKSTART, bare_home)
+    assert not bare_home.processes()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

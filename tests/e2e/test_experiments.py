@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from tests.e2e.stack import ALGORITHMS, flags
-from tests.e2e.test_training import mlflow
 
 pytestmark = pytest.mark.e2e
 
@@ -101,7 +100,7 @@ def test_a_model_outlives_the_experiment_that_it_was_made_in(stack):
     [version] = stack.do("model", "show", "lasting")["versions"]
     assert version["flow_run_id"] == run
     artifacts = f"artifacts/list?run_id={version['mlflow_run_id']}&path=model"
-    assert [file["path"] for file in mlflow(stack, artifacts)["files"]] == ["model/model.txt"]
+    assert [file["path"] for file in stack.mlflow(artifacts)["files"]] == ["model/model.txt"]
     assert stack.ask("runs", "delete", run).error["code"] == "HasModel"
 
 
@@ -178,7 +177,8 @@ def test_a_template_is_created_shown_listed_changed_copied_and_deleted(stack, tm
 
     stack.do("template", "delete", "first")
     assert stack.ask("template", "delete", "first").error["code"] == "TemplateUnknown"
-    assert [row["name"] for row in stack.do("template", "list")] == ["second"]
+    names = [row["name"] for row in stack.do("template", "list")]
+    assert ("first" in names, "second" in names) == (False, True)
 
 
 def test_a_run_is_filled_from_a_template(stack):

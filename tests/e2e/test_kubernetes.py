@@ -43,10 +43,9 @@ def shared() -> str:
     return taken.output
 
 
-@pytest.fixture(scope="module")
-def stack():
-    with cluster_stack.running() as made:
-        yield made
+@pytest.fixture
+def stack(cluster):
+    return cluster
 
 
 def _runs(stack, run):

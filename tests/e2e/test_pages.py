@@ -54,7 +54,7 @@ def test_a_run_is_followed_and_an_artifact_is_downloaded(stack, page, tmp_path):
         told = []
         page.on("console", lambda line: told.append(line.text))
         page.on("pageerror", lambda error: told.append(str(error)))
-        web = stack.do("status")["links"]["web"]
+        web = stack.link("web")
         page.goto(web)
         page.get_by_role("link", name="followed in the browser").click()
         assert page.url == stack.do("pipeline", "graph", run)["page"]
@@ -98,7 +98,7 @@ def test_a_run_is_followed_and_an_artifact_is_downloaded(stack, page, tmp_path):
 
 
 def test_a_page_of_another_host_reads_nothing(stack):
-    web = stack.do("status")["links"]["web"]
+    web = stack.link("web")
     asked = urllib.request.Request(web, headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(asked, timeout=30)
@@ -106,7 +106,7 @@ def test_a_page_of_another_host_reads_nothing(stack):
 
 
 def test_while_it_starts_again_nobody_is_refused(stack):
-    web = stack.do("status")["links"]["web"]
+    web = stack.link("web")
     over, answers = threading.Event(), []
 
     def ask():

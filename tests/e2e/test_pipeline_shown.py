@@ -1,7 +1,6 @@
 """What one can look at of a pipeline run, on the real stack, and what becomes of it."""
 
 import json
-import urllib.request
 
 import pytest
 
@@ -15,18 +14,13 @@ class Prefect:
     """Prefect's API, as its UI uses it."""
 
     def __init__(self, stack, run):
-        self.url, self.run = stack.do("status")["links"]["prefect"], run
+        self.stack, self.run = stack, run
 
     def ask(self, path, **body):
-        data = json.dumps(body).encode() if body else None
-        asked = urllib.request.Request(
-            f"{self.url}/api{path}", data, {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            return json.load(answer)
+        return self.stack.prefect(path, body or None)
 
     def graph(self):
-        nodes = [node for _, node in self.ask(f"/flow_runs/{self.run}/graph-v2")["nodes"]]
+        nodes = [node for _, node in self.ask(f"flow_runs/{self.run}/graph-v2")["nodes"]]
         names = {node["id"]: node["label"] for node in nodes}
         return {
             node["label"]: {
@@ -38,15 +32,15 @@ class Prefect:
         }
 
     def task_runs(self):
-        found = self.ask("/task_runs/filter", flow_runs={"id": {"any_": [self.run]}}, limit=100)
+        found = self.ask("task_runs/filter", flow_runs={"id": {"any_": [self.run]}}, limit=100)
         return {one["name"]: one for one in found}
 
     def artifacts(self):
-        return self.ask("/artifacts/filter", artifacts={"flow_run_id": {"any_": [self.run]}})
+        return self.ask("artifacts/filter", artifacts={"flow_run_id": {"any_": [self.run]}})
 
     def lines(self, task_run):
         of = {"task_run_id": {"any_": [task_run["id"]]}}
-        return [line["message"] for line in self.ask("/logs/filter", logs=of, limit=200)]
+        return [line["message"] for line in self.ask("logs/filter", logs=of, limit=200)]
 
 
 @pytest.fixture(scope="module")

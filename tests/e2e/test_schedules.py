@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 
 import pytest
 
-from tests.e2e.schedule_soak import soak
 from tests.e2e.stack import flags, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -86,13 +84,11 @@ def test_a_schedules_life(stack):
 
 
 def test_prefect_shows_the_slots_to_come(stack):
-    url = stack.do("status")["links"]["prefect"]
     _create(stack, "yearly", "--cron", "0 0 4 1 1 *")
 
     def shown():
         try:
-            with urllib.request.urlopen(f"{url}/api/artifacts/upcoming-slots/latest") as answer:
-                rows = json.loads(json.load(answer)["data"])
+            rows = json.loads(stack.prefect("artifacts/upcoming-slots/latest")["data"])
         except urllib.error.HTTPError:
             return []
         return [row for row in rows if row["schedule"] == "yearly"]
@@ -158,10 +154,6 @@ def test_a_run_is_found_by_its_slot(stack, python):
     ("options", "code"),
     [
         (("--cron", "0 0 0 30 2 *"), "CronNeverFires"),
-        (("--cron", "0 0 0 1 1 * 2027"), "CronFieldCount"),
-        (("--cron", "60 0 0 * * *"), "CronValueOutOfRange"),
-        (("--cron", "@daily", "--timezone", "Mars/Olympus"), "TimezoneUnknown"),
-        (("--interval", "60", "--policy", "max_concurrency=0"), "PolicyNumberInvalid"),
         (("--interval", "60", "-p", "max_minutes=-1"), "MaxMinutesInvalid"),
     ],
 )
@@ -171,30 +163,23 @@ def test_what_can_never_work_is_refused_when_it_is_written(stack, options, code)
     assert stack.ask("schedule", "show", "wrong").code != 0
 
 
-def test_another_scheduler_takes_over_from_one_that_hangs(fresh):
-    fresh.do("up", "--detach")
-    _create(fresh, "steady", "--interval", "2", "--policy", "max_concurrency=9")
-    wait_for(lambda: _created(fresh, "steady", 1), 60, "the first slot has its run")
-    pid = _leader(fresh, "steady")
-    other = subprocess.Popen([sys.executable, "-c", _ANOTHER], env=fresh.env, cwd=fresh.home)
+def test_another_scheduler_takes_over_from_one_that_hangs(spare):
+    _create(spare, "steady", "--interval", "2", "--policy", "max_concurrency=9")
+    wait_for(lambda: _created(spare, "steady", 1), 60, "the first slot has its run")
+    pid = _leader(spare, "steady")
+    other = subprocess.Popen([sys.executable, "-c", _ANOTHER], env=spare.env, cwd=spare.home)
     try:
-        wait_for(lambda: len(_slots(fresh, "steady")) > 2, 60, "slots are decided")
+        wait_for(lambda: len(_slots(spare, "steady")) > 2, 60, "slots are decided")
         os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: _leader(fresh, "steady") == other.pid, 60, "the other one leads")
-        before = len(_slots(fresh, "steady"))
-        wait_for(lambda: len(_slots(fresh, "steady")) > before + 1, 30, "it goes on")
+        wait_for(lambda: _leader(spare, "steady") == other.pid, 60, "the other one leads")
+        before = len(_slots(spare, "steady"))
+        wait_for(lambda: len(_slots(spare, "steady")) > before + 1, 30, "it goes on")
         os.kill(pid, signal.SIGCONT)
-        wait_for(lambda: len(_slots(fresh, "steady")) > before + 4, 30, "it still goes on")
-        rows = _slots(fresh, "steady")
+        wait_for(lambda: len(_slots(spare, "steady")) > before + 4, 30, "it still goes on")
+        rows = _slots(spare, "steady")
     finally:
+        spare.do("schedule", "stop", "steady")
         other.terminate()
         other.wait(30)
     assert len({row["slot"] for row in rows}) == len(rows)
     assert len({row["run"] for row in rows if row["run"]}) == sum(bool(r["run"]) for r in rows)
-
-
-@pytest.mark.timeout(600)
-def test_whatever_is_killed_every_slot_has_one_fate_and_at_most_one_run():
-    tally = soak(kills=6, seed=1)
-    assert tally.kept, tally
-    assert sum(tally.kills.values()) == 6

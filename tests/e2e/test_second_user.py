@@ -20,10 +20,13 @@ from tests.e2e.stack import ALGORITHMS, MODELYARD
 _USER = pwd.getpwnam("nobody").pw_uid  # PostgreSQL wants one that has a name
 _MAY = "dac_read_search"  # the checkout and its interpreter, which may lie in a closed folder
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("setpriv") is None,
-    reason="only root, with setpriv, becomes another user",
-)
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("setpriv") is None,
+        reason="only root, with setpriv, becomes another user",
+    ),
+]
 
 
 class SecondUser:

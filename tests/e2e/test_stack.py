@@ -1,7 +1,6 @@
 """The local stack: up, down, twice, killed."""
 
 import functools
-import os
 import signal
 import socket
 import subprocess
@@ -45,46 +44,55 @@ def test_a_part_that_is_killed_comes_back_at_the_same_address(stack):
         parts = {part["name"]: part for part in status.json["parts"]}
         return status.code == 0 and parts[name]["restarts"] > restarts
 
-    for name in ("database", "prefect", "mlflow", "web", "forkserver", "worker"):
-        before = stack.parts()[name]
-        kill(before["pid"])
-        restarted = functools.partial(back, name, before["restarts"])
-        wait_for(restarted, 60, f"{name} to come back")
+    for names in (["database"], ["prefect", "mlflow", "web"], ["forkserver", "worker"]):
+        before = stack.parts()
+        for name in names:
+            kill(before[name]["pid"])
+        for name in names:
+            restarted = functools.partial(back, name, before[name]["restarts"])
+            wait_for(restarted, 60, f"{name} to come back")
     assert stack.do("status")["links"] == links
     answer = stack.ask("run", "train", "--watch", *flags("steps", {}))
     assert answer.code == 0, answer.out + answer.err
 
 
-def test_call_without_a_stack_has_a_private_one_that_ends(fresh):
-    answer = fresh.ask("call", "train", *flags("steps", {"name": "alone"}))
-    assert answer.code == 0, answer.err
-    assert answer.json["state"] == "COMPLETE"
-    wait_for(lambda: not fresh.processes(), 60, "the private stack to end")
-    assert fresh.ask("status").code == 1
-    # What it made is there when a lasting stack is up, on ports that others left free.
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        os.environ["MODELYARD_PREFECT_PORT"] = str(port)
-        try:
-            fresh.do("up", "--detach")
-        finally:
-            del os.environ["MODELYARD_PREFECT_PORT"]
-    assert "alone" in [model["name"] for model in fresh.do("model", "list")]
-    fresh.do("down")
-    assert not fresh.processes()
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_however_it_ends_no_process_is_left(fresh, signum):
+def _up(home):
+    """Have a stack in the foreground, with a script that ignores SIGTERM."""
     process = subprocess.Popen(
-        [MODELYARD, "up", "--json"], env=fresh.env, stdout=subprocess.PIPE, text=True
+        [MODELYARD, "up", "--json"], env=home.env, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert '"ready": true' in process.stdout.readline()
-    run = fresh.start("stubborn")
-    log = fresh.home / "runs" / run / "train.log"
+    run = home.start("stubborn")
+    log = home.home / "runs" / run / "train.log"
     wait_for(lambda: log.exists() and "pids" in log.read_text(), 30, "the script")
+    return process
+
+
+def _assert_it_ends(home, process, signum):
     process.send_signal(signum)
     process.wait(60)
-    wait_for(lambda: not fresh.processes(), 30, f"no process after {signum}")
+    wait_for(lambda: not home.processes(), 30, f"no process after {signum}")
+    assert home.ask("status").code == 1
+
+
+def test_call_without_a_stack_has_a_private_one_that_ends(bare_home):
+    answer = bare_home.ask("call", "train", *flags("steps", {"name": "alone"}))
+    assert answer.code == 0, answer.err
+    assert answer.json["state"] == "COMPLETE"
+    wait_for(lambda: not bare_home.processes(), 60, "the private stack to end")
+    assert bare_home.ask("status").code == 1
+    # What it made is there when a lasting stack is up, on ports that others left free.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        bare_home.extra["MODELYARD_PREFECT_PORT"] = str(taken.getsockname()[1])
+        try:
+            process = _up(bare_home)
+        finally:
+            del bare_home.extra["MODELYARD_PREFECT_PORT"]
+    assert "alone" in [model["name"] for model in bare_home.do("model", "list")]
+    _assert_it_ends(bare_home, process, signal.SIGINT)
+
+
+def test_killed_it_leaves_no_process(bare_home):
+    _assert_it_ends(bare_home, _up(bare_home), signal.SIGKILL)

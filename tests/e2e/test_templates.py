@@ -1,7 +1,6 @@
 """Runs that are filled from a template, however they are started."""
 
 import json
-import urllib.request
 
 import pytest
 
@@ -64,22 +63,12 @@ def test_from_python(stack, template, python):
 
 def test_from_a_form(stack, template):
     """The UI posts every field of its form: those that nobody touched with their defaults."""
-    url = stack.do("status")["links"]["prefect"]
-
-    def ask(path, body=None):
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(
-            f"{url}/api/{path}", data=data, headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    deployment = ask("deployments/name/train/train")
+    deployment = stack.prefect("deployments/name/train/train")
     schema = deployment["parameter_openapi_schema"]
     form = {name: field["default"] for name, field in schema["properties"].items()
             if field.get("default") is not None}  # fmt: skip
     form |= {"template": template, "hyperparameters": {"steps": 4}}
-    run = ask(f"deployments/{deployment['id']}/create_flow_run", {"parameters": form})
+    run = stack.prefect(f"deployments/{deployment['id']}/create_flow_run", {"parameters": form})
 
     found = _complete(stack, run["id"])
 
@@ -89,9 +78,3 @@ def test_from_a_form(stack, template):
 
     copied = stack.do("runs", "copy", run["id"], "-p", "hyperparameters.steps=5")
     assert _complete(stack, copied["flow_run_id"])["result"]["metrics"] == {"loss": 0.2}
-
-
-def test_an_unknown_one_is_refused(stack):
-    answer = stack.ask("run", "train", "-p", "template=nobody's")
-
-    assert answer.error["code"] == "TemplateUnknown"

@@ -2,11 +2,10 @@
 
 import json
 import math
-import urllib.parse
-import urllib.request
 
 import pytest
 
+from tests.e2e.conftest import gpus_of
 from tests.e2e.stack import ALGORITHMS, flags, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -42,16 +41,8 @@ def _hows(*hows):
     return [{"name": "how", "type": "categorical", "values": list(hows)}]
 
 
-def _mlflow(stack, what, **asked):
-    url = stack.do("status")["links"]["mlflow"]
-    with urllib.request.urlopen(
-        f"{url}/api/2.0/mlflow/{what}?{urllib.parse.urlencode(asked)}", timeout=10
-    ) as answer:
-        return json.load(answer)
-
-
 def _run_of(stack, mlflow_run_id):
-    found = _mlflow(stack, "runs/get", run_id=mlflow_run_id)["run"]
+    found = stack.mlflow("runs/get", run_id=mlflow_run_id)["run"]
     pairs = {
         part: {one["key"]: one["value"] for one in found["data"].get(part, [])}
         for part in ("tags", "params", "metrics")
@@ -101,7 +92,7 @@ def test_every_state_that_a_trial_can_end_in(stack, dispatch):
     assert best["metrics"]["loss"] == 0.25
     failed = _run_of(stack, result["trials"][2]["mlflow_run_id"])
     assert failed["status"] == "FAILED"
-    plots = _mlflow(stack, "artifacts/list", run_id=result["mlflow_run_id"], path="plots")
+    plots = stack.mlflow("artifacts/list", run_id=result["mlflow_run_id"], path="plots")
     assert {"plots/history.png", "plots/early-stopping.png"} <= {
         one["path"] for one in plots["files"]
     }
@@ -164,13 +155,8 @@ def test_stopped_and_retried_it_goes_on_where_it_was(stack, tmp_path, dispatch):
 
 def _artifacts(stack, run):
     """The keys of a run's artifacts in Prefect."""
-    request = urllib.request.Request(
-        f"{stack.do('status')['links']['prefect']}/api/artifacts/filter",
-        json.dumps({"artifacts": {"flow_run_id": {"any_": [run]}}}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return [one["key"] for one in json.load(answer)]
+    asked = {"artifacts": {"flow_run_id": {"any_": [run]}}}
+    return [one["key"] for one in stack.prefect("artifacts/filter", asked)]
 
 
 def test_too_many_failures_and_a_retry_that_allows_more(stack):
@@ -258,7 +244,7 @@ def test_a_tunings_life_to_a_model(stack):
     children = [one["mlflow_run_id"] for one in warm["result"]["trials"]]
     assert stack.do("runs", "delete", "warm")["deleted"]
     assert all(
-        _mlflow(stack, "runs/get", run_id=one)["run"]["info"]["lifecycle_stage"] == "deleted"
+        stack.mlflow("runs/get", run_id=one)["run"]["info"]["lifecycle_stage"] == "deleted"
         for one in children
     )
 
@@ -281,25 +267,23 @@ def test_several_objectives_with_a_constraint(stack):
         assert loss == pytest.approx(one["parameters"]["x"] + 1 / one["parameters"]["steps"])
 
 
-def test_trials_that_run_at_once_see_a_gpu_each(fresh, tmp_path):
-    names = {f"{fresh.home.name}-a", f"{fresh.home.name}-b"}
-    fresh.extra["MODELYARD_GPUS"] = ",".join(names)
-    fresh.do("up", "--detach")
+def test_trials_that_run_at_once_see_a_gpu_each(spare, tmp_path):
+    names = gpus_of(spare)
     until = tmp_path / "until"
     asked = _parameters(
         parallel_trials=2, max_trials=2, resources={"instance_type": "gpu.t4"},
         hyperparameters={"until": str(until)}, metrics=[{"name": "loss"}], name="pinned",
     )  # fmt: skip
-    run = str(fresh.do("run", "tune", *flags("gpus", asked))["flow_run_id"])
+    run = str(spare.do("run", "tune", *flags("gpus", asked))["flow_run_id"])
 
     def sees(number):
-        log = fresh.home / "runs" / run / "trials" / str(number) / "train.log"
+        log = spare.home / "runs" / run / "trials" / str(number) / "train.log"
         return log.read_text().strip() if log.exists() else ""
 
     wait_for(lambda: all(sees(number) for number in (0, 1)), 60, "both trials")
     assert {sees(0), sees(1)} == {f"sees [{name}]" for name in names}
     until.touch()
-    fresh.wait_for_state(run, "COMPLETE")
+    spare.wait_for_state(run, "COMPLETE")
 
 
 _IN_PYTHON = """
@@ -323,33 +307,10 @@ def test_called_in_python_it_returns_its_result(stack, python):
 
 
 _BAD = [
-    ({"parameters": [{**_X, "min": 2}]}, "ParameterRangeEmpty"),
-    ({"parameters": [{**_X, "step": 0}], "strategy": "grid"}, "ParameterStepInvalid"),
     ({"parameters": [{**_X, "step": 3}], "strategy": "grid"}, "ParameterStepInvalid"),
-    ({"parameters": [{"name": "x", "type": "discrete", "values": []}]}, "ParameterValuesMissing"),
-    ({"parameters": [{**_X, "log": True}]}, "ParameterLogInvalid"),
-    ({"strategy": "grid"}, "ParameterStepMissing"),
-    ({"parameters": [_X, _X]}, "ParameterTwice"),
-    ({"parameters": []}, "ParametersMissing"),
-    ({"metrics": [{"name": "loss", "pattern": "loss=1"}]}, "MetricPatternWithoutGroup"),
-    ({"metrics": [{"name": "loss", "pattern": "loss=("}]}, "MetricPatternInvalid"),
     ({"objective": {"metric": "other", "direction": "minimize"}}, "ObjectiveUnknown"),
-    ({"objective": []}, "ObjectiveMissing"),
-    ({"objective": {**_LOSS, "goal": "low"}}, "GoalInvalid"),
-    ({"max_trials": 0}, "ParameterInvalid"),
-    ({"parallel_trials": 4}, "LimitAboveMaxTrials"),
-    ({"max_trials": None}, "MaxTrialsMissing"),
-    ({"hyperparameters": {"x": 1}}, "ParameterFixed"),
     ({"warm_start": "nobody"}, "NotFound"),
-    (
-        {
-            "parameters": [{**_X, "step": 0.0001}, {**_X, "name": "y", "step": 0.0001}],
-            "strategy": "grid",
-        },
-        "GridTooLarge",
-    ),
     ({"early_stopping": {"min_trials": 0}}, "ParameterInvalid"),
-    ({"parallel_trials": 200, "max_trials": 300}, "ParallelTrialsTooMany"),
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_tuning import _mlflow, _run_of
+from tests.e2e.test_tuning import _run_of
 
 pytestmark = pytest.mark.e2e
 
@@ -39,9 +39,7 @@ def _check(stack, answer, *, ended, count):
     assert 0.85 < best["value"] <= 1
     assert best["value"] == max(one["value"] for one in trials)
     assert trials[best["number"]]["state"] == "SUCCEEDED"
-    plots = _mlflow(
-        stack, "artifacts/list", run_id=answer["result"]["mlflow_run_id"], path="plots"
-    )
+    plots = stack.mlflow("artifacts/list", run_id=answer["result"]["mlflow_run_id"], path="plots")
     wanted = {"history", "early-stopping", "parallel-coordinates", "slices"}
     assert {f"plots/{name}.png" for name in wanted} <= {one["path"] for one in plots["files"]}
     return {one["number"] for one in trials if one["state"] == "EARLY_STOPPED"}

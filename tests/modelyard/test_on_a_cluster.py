@@ -25,7 +25,7 @@ from tests.modelyard import pod_flows
 from tests.modelyard.test_kubernetes_worker import ROOT, Process
 from tests.processes import eventually
 
-pytestmark = [needs_root, pytest.mark.usefixtures("database", "prefect_api")]
+pytestmark = [pytest.mark.soak, needs_root, pytest.mark.usefixtures("database", "prefect_api")]
 
 PATIENCE = 180.0
 

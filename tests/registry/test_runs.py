@@ -13,7 +13,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Ru
 
 from infra import work_pools
 from infra.errors import ConflictError
-from registry import history, run_requests, runs, statuses
+from registry import history, run_requests, runs
 from tests.registry.fake_runs import PrefectClient
 
 REFUSED = Failed(message="[CreateFailed] Odd: It is odd.")

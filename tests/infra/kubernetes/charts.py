@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,15 @@ def values(name: str, **changes: Any) -> dict[str, Any]:
 
 def sources(given: dict[str, Any], release: str = "modelyard") -> dict[str, str]:
     """What each template renders to."""
+    return _rendered(json.dumps(given, sort_keys=True), release)
+
+
+@functools.cache
+def _rendered(given: str, release: str) -> dict[str, str]:
     with helm.Chart.load(CHART) as chart:
-        chart.validate_schema(given)
-        return chart.render(given, name=release, namespace=NAMESPACE)
+        told = json.loads(given)
+        chart.validate_schema(told)
+        return chart.render(told, name=release, namespace=NAMESPACE)
 
 
 def objects(given: dict[str, Any], release: str = "modelyard") -> list[Object]:
@@ -37,7 +45,7 @@ def objects(given: dict[str, Any], release: str = "modelyard") -> list[Object]:
     found = []
     for name, text in sorted(sources(given, release).items()):
         if name.endswith(".yaml"):
-            found += [one for one in yaml.safe_load_all(text) if one]
+            found += [one for one in yaml.load_all(text, yaml.CSafeLoader) if one]
     return found
 
 
@@ -54,7 +62,7 @@ def one(found: list[Object], kind: str, name: str) -> Object:
 
 def golden(name: str) -> str:
     """All objects of a values file, as text."""
-    return yaml.safe_dump_all(objects(values(name)), sort_keys=True, width=95)
+    return yaml.dump_all(objects(values(name)), Dumper=yaml.CSafeDumper, sort_keys=True, width=95)
 
 
 if __name__ == "__main__":
