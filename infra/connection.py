@@ -109,6 +109,15 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
     }
 
 
+def user_environment() -> dict[str, str]:
+    """This process's environment without the platform's settings and credentials: user code's."""
+    return {
+        name: value
+        for name, value in clean_environment().items()
+        if not name.startswith("MODELYARD_")
+    }
+
+
 def clean_environment() -> dict[str, str]:
     """This process's environment without what a caller's own Prefect or MLflow has set in it."""
     return {

@@ -21,6 +21,8 @@ import warnings
 from typing import NoReturn
 from uuid import UUID
 
+from infra import undumpable
+
 _TERMINATED = 128 + int(signal.SIGTERM)
 
 
@@ -32,6 +34,7 @@ if __name__ == "__main__":
     # The first process of a container is deaf to signals that it has no handler for, and the
     # imports below take seconds.
     signal.signal(signal.SIGTERM, _end)
+    undumpable.protect()
 
 from prefect._internal import control_listener
 from prefect.client.orchestration import get_client
@@ -45,6 +48,11 @@ _FIRST = "0"
 _ENGINE = "prefect.engine"
 _NODE = "tasks.node"
 _LOOK_SECONDS = 2.0
+_EXPOSED = (
+    "ImageExposesCredentials: the image's entry point shows its environment, and with it the "
+    "platform's credentials, to scripts. Build the image on a current one of Modelyard's, and "
+    "leave its ENTRYPOINT as it is."
+)
 
 
 def refusal(run: FlowRun, newest: int, attempt: int, *, first: bool) -> str:
@@ -66,6 +74,9 @@ def refusal(run: FlowRun, newest: int, attempt: int, *, first: bool) -> str:
 
 def main() -> int:
     """Execute the run that the environment names, or leave it alone; the exit status."""
+    if undumpable.is_init_exposed("MODELYARD_POD_UID"):
+        print(_EXPOSED, flush=True)
+        return 1
     run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     attempt = int(os.environ["MODELYARD_ATTEMPT"])
     first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST

@@ -33,7 +33,7 @@ from typing import IO
 from packaging.requirements import InvalidRequirement, Requirement
 
 from infra import script
-from infra.connection import clean_environment
+from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError
 from pipelines.bootstrap import Install
 
@@ -398,8 +398,8 @@ def _full(folder: Path) -> DiskFullError:
 def _pip_environment() -> dict[str, str]:
     inherited = {
         name: value
-        for name, value in clean_environment().items()
-        if not name.startswith(("MODELYARD_", "PYTHON", "VIRTUAL_ENV"))
+        for name, value in user_environment().items()
+        if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
     }
     return {**inherited, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 

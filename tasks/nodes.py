@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from infra.connection import clean_environment
+from infra.connection import user_environment
 from infra.errors import BadInputError
 from infra.script import Process
 from tasks.resources import Resources
@@ -63,7 +63,7 @@ def check_torchrun(python: str) -> None:
         BadInputError: With the code ``TorchMissing``.
     """
     ask = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
-    if subprocess.run([python, "-c", ask], env=clean_environment()).returncode != 0:
+    if subprocess.run([python, "-c", ask], env=user_environment()).returncode != 0:
         raise BadInputError(
             "torchrun is a part of PyTorch, which is not installed.",
             "Name torch in the requirements.txt beside the entry point, or install it here: "

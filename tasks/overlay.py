@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from infra.connection import clean_environment
+from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError
 
 _READY = "modelyard-ready"
@@ -111,7 +111,7 @@ def _make(overlay: Path, requirements: Path) -> None:
         text=True,
         errors="replace",
         cwd=requirements.parent,
-        env={**clean_environment(), "PIP_USER": "0", "PYTHONNOUSERSITE": "1"},
+        env={**user_environment(), "PIP_USER": "0", "PYTHONNOUSERSITE": "1"},
     )  # fmt: skip
     if done.returncode == 0:
         return

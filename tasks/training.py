@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from infra import storage
-from infra.connection import clean_environment
+from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
@@ -30,7 +30,7 @@ from tasks.parameters import Scalar
 from tasks.training_request import RUNNERS, Dataset, Training, variable_name
 
 # Another run's contract, and our own settings, a password of the catalogue's among them.
-_NOT_INHERITED = ("EM_", "MODELYARD_", "PYTHONSAFEPATH")
+_NOT_INHERITED = ("EM_", "PYTHONSAFEPATH")
 _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
 _PROGRESS_SECONDS = 5.0
@@ -332,12 +332,13 @@ def script_environment(
     """
     inherited = {
         name: value
-        for name, value in clean_environment().items()
-        if not name.startswith(_NOT_INHERITED) or name == remains.VARIABLE
+        for name, value in user_environment().items()
+        if not name.startswith(_NOT_INHERITED)
     }
     return {
         **inherited,
         **prepared.env,
+        **remains.inherited_mark(),
         **remains.run_mark(home, flow_run_id),
         "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"],
         "MLFLOW_RUN_ID": mlflow_run_id,

@@ -25,6 +25,11 @@ def mark(home: Home, part: str) -> dict[str, str]:
     return {VARIABLE: f"{part}@{home.root}"}
 
 
+def inherited_mark() -> dict[str, str]:
+    """The mark of this process's own part, for what it starts; none outside of a stack."""
+    return {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
+
+
 def run_mark(home: Home, flow_run_id: str) -> dict[str, str]:
     """The variables that mark a process as belonging to a run in ``home``."""
     return {_RUN_VARIABLE: f"{flow_run_id}@{home.root}"}

@@ -26,7 +26,7 @@ from typing import IO
 from packaging.version import Version
 
 from infra import gpus, script
-from infra.connection import clean_environment
+from infra.connection import user_environment
 from infra.errors import BadInputError
 from infra.leashed import LeashServer, Start
 from infra.settings import Settings
@@ -41,7 +41,7 @@ from pipelines.launchers.warmth import IDLE_SECONDS, Warmth
 
 _OWN_PROGRAMS = {"python", "python3", f"python3.{sys.version_info.minor}", "pip", "pip3"}
 _SHELLS_AND_PYTHONS = re.compile(r"(?:.*/)?(?:python[\d.]*|sh|bash|dash|node|Rscript|perl)")
-_NOT_INHERITED = ("MODELYARD_", "PYTHON", "VIRTUAL_ENV")
+_NOT_INHERITED = ("PYTHON", "VIRTUAL_ENV")
 _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
 _MODULE = "program/ephemeral_component.py"
@@ -356,7 +356,7 @@ def _inherited() -> dict[str, str]:
     """This process's environment without what is ours, Prefect's or MLflow's in it."""
     return {
         name: value
-        for name, value in clean_environment().items()
+        for name, value in user_environment().items()
         if not name.startswith(_NOT_INHERITED)
     }
 

@@ -202,7 +202,12 @@ class Container(ContainerState):
             hidden=image.hides,
             held=image.holds,
             closed=self._closed(user),
+            powerless="ALL" in self._capabilities("drop") and not self._capabilities("add"),
         )
+
+    def _capabilities(self, what: str) -> list[str]:
+        context = self.spec.get("securityContext") or {}
+        return (context.get("capabilities") or {}).get(what) or []
 
     def _closed(self, user: int) -> list[str]:
         """What of its own root the container may not write to, were it the user asked for."""

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 _NEWNS, _NEWUTS, _NEWIPC, _NEWPID = 0x00020000, 0x04000000, 0x08000000, 0x20000000
 _BIND, _REC, _UNBINDABLE, _PRIVATE = 4096, 16384, 1 << 17, 1 << 18
 _DETACH = 2
-_PR_SET_PDEATHSIG = 1
+# CAP_SYS_PTRACE, CAP_SYS_ADMIN and CAP_PERFMON. The present user's right to its files stays.
+_OTHERS_PROCESSES = (19, 21, 38)
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP = 1, 24
 _MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MASKED = ("tmp", "proc", "dev")
@@ -255,6 +257,8 @@ def _execute(spec: dict[str, Any]) -> str:
         os.setgid(spec["group"])
         os.setuid(spec["user"])
         die_with(0)  # a change of user forgets it
+    for capability in _OTHERS_PROCESSES if spec["powerless"] else ():
+        _libc.prctl(_PR_CAPBSET_DROP, capability)
     os.setsid()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them
         signal.signal(number, signal.SIG_DFL)

@@ -46,6 +46,8 @@ class Wanted:
     held: Sequence[str] = ()
     closed: Sequence[str] = ()
     """Folders that are its own, and that it may not write to."""
+    powerless: bool = False
+    """Whether it has no capability, so that it cannot look into all processes of its user."""
 
 
 def _pipe(content: object) -> int:
@@ -188,6 +190,7 @@ def _spec(wanted: Wanted) -> dict[str, Any]:
         "hidden": list(wanted.hidden),
         "held": list(wanted.held),
         "closed": list(wanted.closed),
+        "powerless": wanted.powerless,
         "mounts": list(wanted.mounts),
         "shm": wanted.shm,
         "holder": wanted.holder,

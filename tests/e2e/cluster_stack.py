@@ -51,6 +51,11 @@ _CLASS = {
     "provisioner": "csi.test",
 }
 _QUOTA = {"requests.nvidia.com/gpu": "8", "count/jobs.batch": "500"}
+# What runs' pods have from Secrets, as an installation's have; a script is to find none of it.
+CANARIES = {
+    "MODELYARD_S3_ACCESS_KEY_ID": "canary-key-id-5d1c",
+    "MODELYARD_S3_SECRET_ACCESS_KEY": "canary-secret-key-77f0",
+}
 _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED", "TIMED OUT"}
 
 
@@ -196,7 +201,7 @@ class ClusterStack(Stack):
 
     def _point_runs_here(self) -> None:
         ends = self.endpoints()
-        secret = {"MODELYARD_DATABASE_URL": ends.pop("MODELYARD_DATABASE_URL")}
+        secret = {"MODELYARD_DATABASE_URL": ends.pop("MODELYARD_DATABASE_URL"), **CANARIES}
         self.make("ConfigMap", "modelyard-runs", data=ends)
         coded = {name: base64.b64encode(text.encode()).decode() for name, text in secret.items()}
         self.make("Secret", "modelyard-runs", type="Opaque", data=coded)

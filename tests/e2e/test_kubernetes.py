@@ -100,6 +100,21 @@ class TestTraining:
 
         assert canary not in told
 
+    def test_a_script_finds_no_credential_of_the_platform(self, stack):
+        secret = [stack.endpoints()["MODELYARD_DATABASE_URL"], *cluster_stack.CANARIES.values()]
+        asked = {
+            "words": " ".join(one[::-1] for one in secret),
+            "folders": "/modelyard /tmp /run/secrets /var/run/secrets",
+        }
+
+        run = stack.submit("snoops", name="snoops", hyperparameters=asked)
+
+        assert stack.end_of(run)["state"] == "COMPLETE"
+        log = stack.log_of(run)
+        assert "searched" in log
+        assert not re.findall("(?:found in|attached to) .*", log)
+        stack.wait_until_gone(run)
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

@@ -100,3 +100,14 @@ def test_browsers_are_sent_where_they_find_the_servers(
     assert connection.mlflow_run_page("7", "m1") == (
         "https://mlflow.example/#/experiments/7/runs/m1?workflowType=machine_learning"
     )
+
+
+def test_user_code_inherits_nothing_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "MODELYARD_DATABASE_URL")
+    for name in (*ours, "COLOUR"):
+        monkeypatch.setenv(name, "x")
+
+    found = connection.user_environment()
+
+    assert found["COLOUR"] == "x"
+    assert not [one for one in found if one.startswith(("PREFECT_", "MLFLOW_", "MODELYARD_"))]

@@ -203,3 +203,11 @@ def test_what_is_installed_has_every_file_of_the_packages(tmp_path: Path) -> Non
     installed = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
     assert wanted - installed == set()
     assert (tmp_path / "ours/opt/modelyard/bin/modelyard").exists()
+
+
+def test_the_first_process_is_closed_to_its_own_user() -> None:
+    """It has the credentials in its environment: see ``infra/undumpable.py``."""
+    (entry,) = BASE.last.all("ENTRYPOINT")
+    program = shlex.split(entry.strip("[]").replace(",", " "))[0]
+
+    assert f"chmod 0711 {program}" in BASE.last.all("RUN")
