@@ -37,6 +37,11 @@ PREFECT_HOME: /modelyard/home/prefect
 PREFECT_PROFILES_PATH: /modelyard/home/prefect/profiles.toml
 {{- end }}
 
+{{/* The Secrets that pods of runs read: names of the below, as JSON. */}}
+{{- define "modelyard.runsSecrets" -}}
+{{- list "catalogue" "storage" "prefect-auth" | toJson -}}
+{{- end }}
+
 {{/* Secrets that a process reads, by variable: {VARIABLE: {name, key}}. A dict root, names. */}}
 {{- define "modelyard.secrets" -}}
 {{- $values := .root.Values -}}

@@ -11,6 +11,12 @@
 {{- end -}}
 {{- end }}
 
+{{/* The name of what belongs to no namespace: its own for every release of every namespace. */}}
+{{- define "modelyard.clusterName" -}}
+{{- $full := include "modelyard.fullname" . -}}
+{{ printf "%s-%s" .Release.Namespace $full | trunc 54 | trimSuffix "-" }}-{{ printf "%s/%s" .Release.Namespace $full | sha256sum | trunc 8 }}
+{{- end }}
+
 {{- define "modelyard.runsNamespace" -}}
 {{- .Values.runs.namespace | default .Release.Namespace -}}
 {{- end }}

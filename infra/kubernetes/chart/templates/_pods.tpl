@@ -138,7 +138,7 @@ image_pull_secrets: {{ .Values.image.pullSecrets | toJson }}
 service_account: {{ include "modelyard.fullname" . }}-runs
 pipeline_service_account: {{ include "modelyard.fullname" . }}-pipelines
 config_map: {{ include "modelyard.fullname" . }}-runs
-{{- $secrets := include "modelyard.secrets" (dict "root" . "names" (list "catalogue" "storage" "prefect-auth")) | fromYaml }}
+{{- $secrets := include "modelyard.secrets" (dict "root" . "names" (include "modelyard.runsSecrets" . | fromJsonArray)) | fromYaml }}
 {{- range $name, $from := $runs.secretEnv }}
 {{- if not (hasKey $secrets $name) }}{{ $_ := set $secrets $name (dict "name" $from.secret "key" $from.key) }}{{ end }}
 {{- end }}
