@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -238,7 +240,7 @@ def artifacts_page(rows: list[dict[str, Any]], mlflow_url: str) -> str:
     lines = ["| task | artifact | type | bytes | where |", "|---|---|---|---|---|"]
     for row in rows[:_SHOWN_ARTIFACTS]:
         where = f"[{_cell(row['mlflow'])}]({page}/artifacts/{_link(row['mlflow'])}?{query})"
-        shown = where if row["mlflow"] else f"`{_cell(row['uri'])}`"
+        shown = where if row["mlflow"] else _code(row["uri"])
         size = "" if row["size"] is None else f"{row['size']:,}"
         kind = row["type"].removeprefix("system.")
         lines.append(
@@ -255,14 +257,14 @@ def outputs_page(leaf: Ended) -> str:
     if leaf.outputs.parameters:
         lines += ["| parameter | value |", "|---|---|"]
         lines += [
-            f"| {_cell(name)} | `{_cell(_text(value))}` |"
+            f"| {_cell(name)} | {_code(_text(value))} |"
             for name, value in leaf.outputs.parameters.items()
         ]
     if leaf.outputs.artifacts:
         lines += ["", "| artifact | type | uri | metadata |", "|---|---|---|---|"]
         lines += [
             f"| {_cell(one.called)} | {_cell(one.schema)} "
-            f"| `{_cell(one.uri)}` | `{_cell(_text(dict(one.metadata)))}` |"
+            f"| {_code(one.uri)} | {_code(_text(dict(one.metadata)))} |"
             for one in _all(leaf)
         ]
     page = "\n".join(lines)
@@ -298,11 +300,22 @@ def _text(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
+def _plain(text: object) -> str:
+    return storable(" ".join(str(text or "").split())).replace("`", "'").replace("<", "&lt;")
+
+
 def _cell(text: object) -> str:
     """A text within a cell of a table."""
-    plain = storable(" ".join(str(text or "").split()))
-    return plain.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+    return re.sub(r"([\\|])", r"\\\1", _plain(text))
+
+
+def _code(text: object) -> str:
+    """The same as code, where backslashes are letters: an odd number of them escapes a bar."""
+    plain = re.sub(
+        r"(\\*)\|", lambda bar: bar[1] + "\\" * (1 + len(bar[1]) % 2) + "|", _plain(text)
+    )
+    return f"`{plain}`"
 
 
 def _link(path: str | None) -> str:
-    return (path or "").replace(" ", "%20").replace("(", "%28").replace(")", "%29")
+    return quote(path or "", safe="/-._~!$&'*+,;=:@")

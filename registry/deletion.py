@@ -13,6 +13,7 @@ from typing import Any
 
 from infra.errors import ConflictError
 from registry import (
+    catalogue,
     experiments,
     history,
     model_removal,
@@ -151,6 +152,7 @@ _RULES = {
         model_removal.remove,
         model_removal.claim,
         model_removal.release,
+        alone=lambda name, _: catalogue.alone(f"deletion of model:{name}"),
     ),
 }
 

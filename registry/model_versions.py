@@ -45,6 +45,11 @@ def is_missing(error: MlflowException) -> bool:
     return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
+def _cannot_be(error: MlflowException) -> bool:
+    """Whether it is not there, or has a name that no model can have, such as ``..a``."""
+    return is_missing(error) or error.error_code == "INVALID_PARAMETER_VALUE"
+
+
 def uri(version: ModelVersion) -> str:
     """``models:/NAME/VERSION``."""
     return f"models:/{version.name}/{version.version}"
@@ -69,7 +74,7 @@ def find_model(name: str) -> RegisteredModel:
     try:
         return client().get_registered_model(name)
     except MlflowException as error:
-        if not is_missing(error):
+        if not _cannot_be(error):
             raise
         raise NotFoundError(
             f"There is no model {name!r}.", "modelyard model list shows those there are."
@@ -85,7 +90,7 @@ def find(name: str, number: int) -> ModelVersion:
     try:
         return client().get_model_version(name, str(number))
     except MlflowException as error:
-        if not is_missing(error):
+        if not _cannot_be(error):
             raise
         raise NotFoundError(
             f"There is no version {number} of a model {name!r}.",

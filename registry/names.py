@@ -5,7 +5,7 @@ from __future__ import annotations
 from infra.errors import BadInputError
 from infra.texts import is_storable
 
-LONGEST = 250
+LONGEST = 250  # MLflow's, of a key as well
 LONGEST_DESCRIPTION = 4000
 _FORBIDDEN = frozenset('/:"')  # MLflow's, in a registered model's name and in its filters
 

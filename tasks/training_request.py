@@ -30,6 +30,7 @@ from tuning.metrics import MetricPattern
 
 MOST_HYPERPARAMETERS = 100
 MOST_DATASETS = 10
+LONGEST_DATASET_NAME = 200  # of a folder, and of what stands beside it meanwhile
 LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
 
@@ -44,6 +45,7 @@ Minutes = Annotated[
 RUNNERS = {".py": None, ".sh": "bash"}
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_DATASET = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_DATASET_NAME}}}")
 
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
@@ -285,10 +287,11 @@ def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
         )
     seen: dict[str, str] = {}
     for key, value in hyperparameters.items():
-        if not _KEY.fullmatch(key):
+        if not _KEY.fullmatch(key) or len(key) > names.LONGEST:
             raise BadInputError(
-                f"The hyperparameter's name {key!r} cannot be an argument.",
-                "Use letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
+                f"The hyperparameter's name {key[:60]!r} cannot be an argument.",
+                f"Use up to {names.LONGEST} letters, digits, '_', '-' and '.', and begin with a "
+                "letter or '_'.",
                 code="HyperparameterNameInvalid",
             )
         if seen.setdefault(key.upper(), key) != key:
@@ -321,10 +324,10 @@ def _check_datasets(datasets: list[Dataset]) -> None:
         )
     seen: dict[str, str] = {}
     for dataset in datasets:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", dataset.name):
+        if not _DATASET.fullmatch(dataset.name):
             raise BadInputError(
-                f"The data set's name {dataset.name!r} cannot become EM_DATASET_<NAME>.",
-                "Use letters, digits, '-' and '_'.",
+                f"The data set's name {dataset.name[:60]!r} cannot become EM_DATASET_<NAME>.",
+                f"Use up to {LONGEST_DATASET_NAME} letters, digits, '-' and '_'.",
                 code="DatasetNameInvalid",
             )
         variable = variable_name(dataset.name)

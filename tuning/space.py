@@ -46,7 +46,7 @@ Value = (
 )
 Point = dict[str, Value]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,249}")  # MLflow keeps no longer one
 _RANGES = ("int", "double")
 
 
@@ -114,8 +114,8 @@ class Parameter(Form):
         """
         if not _NAME.fullmatch(self.name):
             raise BadInputError(
-                f"The parameter's name {self.name!r} cannot be an argument.",
-                "Use letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
+                f"The parameter's name {self.name[:60]!r} cannot be an argument.",
+                "Use up to 250 letters, digits, '_', '-' and '.', and begin with a letter or '_'.",
                 code="ParameterNameInvalid",
             )
         if self.type in _RANGES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -21,16 +22,26 @@ __all__ = [
 ]  # fmt: skip
 
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/|.*(?=://)", re.DOTALL)
+
+
+def _has_scheme(uri: str) -> bool:
+    """Whether it is a URI, and not a path: ``runs:/ID/model`` is one as well."""
+    return _SCHEME.match(uri) is not None
+
+
 def _split(uri: str) -> tuple[str, str, str]:
     """Scheme, host and path of a URI; a bare path has the scheme ``file``.
 
     ? and # are letters. Only where the scheme ``file`` is written, %20 is a space.
     """
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
+    if not _has_scheme(uri):
         return "file", "", uri
+    scheme, _, rest = uri.partition(":")
     scheme = scheme.lower()
-    host, slash, path = rest.partition("/")
+    host, slash, path = "", "", rest
+    if rest.startswith("//"):
+        host, slash, path = rest.removeprefix("//").partition("/")
     return scheme, host, slash + (unquote(path) if scheme == "file" else path)
 
 
@@ -39,7 +50,7 @@ def absolute(uri: str) -> str:
 
     Done where the caller is: the process that will read the path has another working directory.
     """
-    if "://" in uri or uri.startswith("/") or not uri:
+    if _has_scheme(uri) or uri.startswith("/") or not uri:
         return uri
     return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 (resolve() follows links)
 
@@ -72,7 +83,7 @@ def store(uri: str) -> Store:
         return NasStore(uri)
     if scheme != "file":
         raise BadInputError(
-            f"{uri}: the scheme {scheme}:// is not known.",
+            f"{uri}: storage has no scheme {scheme!r}.",
             "Give an absolute path, or a file://, s3://, obs:// or nas:// URI.",
             code="UnknownScheme",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,6 +233,25 @@ def test_a_report_is_read_where_the_task_is(
         1
     ] == "# It went *well*\n\N{REPLACEMENT CHARACTER}"
     assert len(prefect.attached) == 3
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\\|b", "a\\\\|b", "|", "a\\", "a | b\\"])
+def test_a_bar_does_not_end_a_cell(text: str) -> None:
+    outputs = Bundle({text: text}, {"x": Artifact(text, text, "system.Model", {"k": text})})
+    artifact = {
+        "task": text, "name": text, "type": text, "size": 1, "mlflow": text, "uri": text
+    }  # fmt: skip
+    pages = [
+        pipeline_progress.outputs_page(Ended("a", outputs)),
+        pipeline_progress.artifacts_page([artifact, {**artifact, "mlflow": None}], "http://x?a"),
+    ]
+    for page in pages:
+        for table in page.split("\n\n"):
+            # An odd number of backslashes escapes a bar, wherever it stands (GitHub's rules).
+            cells = [
+                len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in table.strip().splitlines()
+            ]
+            assert len(set(cells)) == 1, table
 
 
 def test_pages_are_bounded(progress: Progress, prefect: Prefect, tmp_path: Path) -> None:

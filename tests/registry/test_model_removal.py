@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,9 @@ class TestGuards:
         assert models.create(name, HUB)["version"] == 3
 
     def test_what_is_not_there(self, left: Run, name: str) -> None:
-        for key, version in ((f"{name}-x", None), (f"{name}-x", 1), (name, 2)):
+        for key, version in (
+            (f"{name}-x", None), (f"{name}-x", 1), (name, 2), ("..a", None), ("..a", 1),
+        ):  # fmt: skip
             with pytest.raises(NotFoundError):
                 deletion.delete("model", key, version=version)
         assert state(name) == "ACTIVE"
@@ -244,6 +247,39 @@ class TestBytes:
         assert left.files(mlflow) == {"model.joblib"}
         assert models.resolve(uri).version == 2
         assert left.tag == uri
+
+
+class TestSeveralAtOnce:
+    @pytest.mark.parametrize("version", [None, 1])
+    def test_one_tells_of_the_removal(
+        self, left: Run, name: str, version: int | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        really, told, removing = model_artifacts.delete, list[str](), threading.Event()
+
+        def delete() -> None:
+            try:
+                told.extend(deletion.delete("model", name, version=version)["removed"])
+            except NotFoundError as error:
+                told.append(error.code)
+
+        others = [threading.Thread(target=delete) for _ in range(2)]
+
+        def while_others_ask(source: str) -> None:
+            if not removing.is_set():
+                removing.set()
+                for other in others:
+                    other.start()
+                others[0].join(1)  # longer than a deletion takes that does not wait
+            really(source)
+
+        monkeypatch.setattr(model_artifacts, "delete", while_others_ask)
+        delete()
+        for other in others:
+            other.join(30)
+
+        assert sorted(told) == ["NotFound", "NotFound", f"models:/{name}/1"]
+        deletions = [one for one in history.of("model", name) if one["verb"] == "delete"]
+        assert len(deletions) == 1
 
 
 # The calls that remove a version, in their order.

@@ -34,6 +34,12 @@ pytestmark = [
 ]
 
 
+def test_no_model_has_a_name_that_mlflow_refuses() -> None:
+    for look in (lambda: models.show("..a"), lambda: models.resolve("models:/..a/1")):
+        with pytest.raises(NotFoundError):
+            look()
+
+
 def code(raised: pytest.ExceptionInfo[ModelyardError]) -> str:
     return raised.value.code
 

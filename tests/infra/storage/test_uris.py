@@ -49,6 +49,10 @@ def test_paths_and_file_uris_name_files(uri: str, path: str) -> None:
         ("http://host/data", "UnknownScheme"),
         ("gopher://host/data", "UnknownScheme"),
         ("://x", "UnknownScheme"),
+        ("runs:/0123/model", "UnknownScheme"),
+        ("models:/digits/1", "UnknownScheme"),
+        ("file:data", "NotAbsolute"),
+        ("s3:/bucket/key", "BucketNameWrong"),
     ],
 )
 def test_what_names_no_file_is_refused(uri: str, code: str) -> None:
@@ -70,6 +74,8 @@ def test_what_names_no_file_is_refused(uri: str, code: str) -> None:
         ("/data/../etc", "/data/../etc"),
         ("file:///data", "file:///data"),
         ("s3://bucket/key", "s3://bucket/key"),
+        ("runs:/0123/model", "runs:/0123/model"),
+        ("a:b", "here/a:b"),
         ("", ""),
     ],
 )
