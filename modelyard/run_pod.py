@@ -41,6 +41,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from sqlalchemy.exc import SQLAlchemyError
 
+from infra import prefect_outage
 from infra.kubernetes.attempts import Attempt
 from registry import run_attempts
 
@@ -72,6 +73,11 @@ def refusal(run: FlowRun, newest: int, attempt: int, *, first: bool) -> str:
     return ""
 
 
+def _read(run_id: str) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(run_id))
+
+
 def main() -> int:
     """Execute the run that the environment names, or leave it alone; the exit status."""
     if undumpable.is_init_exposed("MODELYARD_POD_UID"):
@@ -80,9 +86,9 @@ def main() -> int:
     run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     attempt = int(os.environ["MODELYARD_ATTEMPT"])
     first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST
+    run = prefect_outage.wait_out(lambda: _read(run_id), lambda line: print(line, flush=True))
     newest = run_attempts.newest([run_id]).get(run_id, Attempt()).number
-    with get_client(sync_client=True) as client:
-        refused = refusal(client.read_flow_run(UUID(run_id)), newest, attempt, first=first)
+    refused = refusal(run, newest, attempt, first=first)
     holder = os.environ["MODELYARD_POD_UID"]
     if not refused and first and not run_attempts.claim(run_id, attempt, holder):
         refused = f"Another pod executes attempt {attempt} of the run, or a newer one."

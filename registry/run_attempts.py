@@ -8,18 +8,30 @@ given up for a newer one, ends without having touched anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Integer, Text, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Integer,
+    Text,
+    case,
+    delete,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from infra.kubernetes.attempts import Attempt
+from infra.kubernetes.attempts import Attempt, Retry
 from registry.catalogue import Base, engine, patiently
 
 
 class RunAttemptModel(Base):
-    """An attempt; it has a holder once a pod has claimed it."""
+    """An attempt; it has a holder once a pod has claimed it, a reason once it was given up."""
 
     __tablename__ = "run_attempts"
 
@@ -29,6 +41,10 @@ class RunAttemptModel(Base):
     begun_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     holder: Mapped[str | None] = mapped_column(Text)
     state_id: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(Integer)
+    failures_after: Mapped[int | None] = mapped_column(Integer)
+    queued_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 _OWN = RunAttemptModel.__table__.alias("own")
@@ -58,15 +74,69 @@ def _begin(flow_run_id: str, state_id: str) -> int | None:
     newest = select(func.coalesce(func.max(_OWN.c.attempt), 0)).where(
         _OWN.c.flow_run_id == flow_run_id
     )
+    now = datetime.now(UTC)
     made = insert(RunAttemptModel).values(
         flow_run_id=flow_run_id,
         attempt=newest.scalar_subquery() + 1,
         waiting="",
-        begun_at=datetime.now(UTC),
+        begun_at=now,
         state_id=state_id,
+        reason="",
+        failures=func.coalesce(_continued(flow_run_id, _OWN.c.failures_after, 0), 0),
+        queued_at=func.coalesce(_continued(flow_run_id, _OWN.c.queued_at, now), now),
     )
     with engine().begin() as connection:
         return connection.scalar(made.on_conflict_do_nothing().returning(RunAttemptModel.attempt))
+
+
+def _continued(flow_run_id: str, column: Any, otherwise: Any) -> Any:
+    """A value of the run's newest attempt, if that was given up for the one that begins."""
+    value = case((_OWN.c.reason != "", column), else_=otherwise)
+    of_run = select(value).where(_OWN.c.flow_run_id == flow_run_id)
+    return of_run.order_by(_OWN.c.attempt.desc()).limit(1).scalar_subquery()
+
+
+def retry(flow_run_id: str, attempt: int, retry: Retry) -> None:
+    """Record that an attempt is given up for another one, which is yet to begin."""
+    values = {"reason": retry.reason, "failures_after": retry.failures}
+    told = update(RunAttemptModel).where(*_one(flow_run_id, attempt)).values(**values)
+
+    def record() -> None:
+        with engine().begin() as connection:
+            connection.execute(told)
+
+    patiently(record)
+
+
+@dataclass(frozen=True)
+class RetriedAttempt:
+    """An attempt that was given up for another one by itself.
+
+    Attributes:
+        number: Its number.
+        reason: Why, in words.
+        begun: Whether it was more than a failure to start.
+    """
+
+    number: int
+    reason: str
+    begun: bool
+
+
+def retried(flow_run_id: str) -> list[RetriedAttempt]:
+    """The attempts of a run that were given up for another one by themselves, oldest first."""
+    rows = (
+        select(RunAttemptModel.attempt, RunAttemptModel.reason, RunAttemptModel.failures_after)
+        .where(RunAttemptModel.flow_run_id == flow_run_id, RunAttemptModel.reason != "")
+        .order_by(RunAttemptModel.attempt)
+    )
+
+    def read() -> list[RetriedAttempt]:
+        with engine().connect() as connection:
+            found = connection.execute(rows).all()
+        return [RetriedAttempt(row.attempt, row.reason, not row.failures_after) for row in found]
+
+    return patiently(read)
 
 
 def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
@@ -79,7 +149,12 @@ def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
     def read() -> dict[str, Attempt]:
         with engine().connect() as connection:
             rows = connection.execute(of_runs).all()
-        return {row.flow_run_id: Attempt(row.attempt, row.waiting, row.state_id) for row in rows}
+        return {
+            row.flow_run_id: Attempt(
+                row.attempt, row.waiting, row.state_id, row.failures, row.queued_at
+            )
+            for row in rows
+        }
 
     return patiently(read)
 

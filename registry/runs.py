@@ -41,6 +41,7 @@ from registry import (
     names,
     pipeline_nodes,
     pool_queues,
+    run_attempts,
     run_remains,
     run_requests,
     run_views,
@@ -209,13 +210,16 @@ def show(key: str) -> dict[str, Any]:
         what = run_views.waits([run]).get(str(run.id)) or pool_queues.waits(client, run)
     labels = run.labels or {}
     scheduled = labels.get(SCHEDULE_LABEL)
+    retried = run_attempts.retried(str(run.id))
     return {
         **run_views.row(run, flow, what),
         "message": statuses.message(run.state) or what,
         "user": labels.get(USER_LABEL),
         "schedule": schedules.name_of(str(scheduled)) if scheduled else None,
         "slot": labels.get(SLOT_LABEL),
-        "attempts": run.run_count,
+        # Prefect counts those that have begun.
+        "attempts": run.run_count + sum(not one.begun for one in retried),
+        **({"retried": [one.reason for one in retried]} if retried else {}),
         "waiting": what,
         "parameters": run.parameters,
         "result": _result(run, flow),

@@ -28,6 +28,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.logging.loggers import flow_run_logger
 
 from infra import home as homes
+from infra import prefect_outage
 from infra import settings as settings_module
 from infra.errors import ModelyardError
 from infra.script import Ended, Forwarder
@@ -88,7 +89,8 @@ def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> End
     if retried is None:
         return None
     settings, home = settings_module.load(), homes.current()
-    run = _read(flow_run_id)  # by now with what it takes from a template
+    # By now with what it takes from a template.
+    run = prefect_outage.wait_out(lambda: _read(flow_run_id), print)
     logger: _Logger = flow_run_logger(run)
     request = training_request.resolved(parameters.read(Training, run.parameters or {}))
     place = Workplace(home.runs / flow_run_id)

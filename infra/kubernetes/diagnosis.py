@@ -56,6 +56,7 @@ class Diagnosis:
         at: When it happened, if that is told.
         slow: Whether it is a wait that is in good order, and only takes long: an image's pull.
         queued: Whether it waits for what others have at present: a node's resources, or a quota.
+        lasting: Whether the same would happen to another attempt for sure.
     """
 
     category: str
@@ -66,6 +67,7 @@ class Diagnosis:
     at: datetime | None = None
     slow: bool = False
     queued: bool = False
+    lasting: bool = False
 
     def __str__(self) -> str:
         said = f"{self.category}: {self.message}" if self.category else self.message

@@ -30,6 +30,7 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
+from prefect.states import Scheduled
 
 from infra import active_runs
 from infra.kubernetes import names, objects, queue
@@ -243,7 +244,8 @@ class Reconciler:
         if run is not None and state is None:
             return None
         now = datetime.now(UTC)
-        attempt = _attempt(state, look.attempts.get(run_id, _NONE))
+        newest = look.attempts.get(run_id, _NONE)
+        attempt = _attempt(state, newest)
         of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
         found = next((one for one in of_run if one.attempt == attempt), None)
         if found is None and (before := self._seen.get((run_id, attempt))):
@@ -255,6 +257,8 @@ class Reconciler:
             attempt=attempt,
             now=now,
             pending=self._limits.pending,
+            failures=newest.failures,
+            waiting_since=newest.queued_at,
             queue=self._limits.queue,
             could_hold=_could_hold(found, look.nodes),
             queued_at=self._queued.get(run_id),
@@ -309,6 +313,10 @@ class Reconciler:
             outcome = _with_lines(outcome, lines)
         for one in decision.stop:
             await self._stop(one)
+        if decision.retry and case:
+            retry = self._attempts.retry
+            await asyncio.to_thread(retry, run_id, case.attempt, decision.retry)
+            await self._log(now_it_is, [outcome.message])
         _logger.warning("Run %s becomes %s: %s", run_id, outcome.detail, outcome.message)
         await self._set(now_it_is, outcome)
         return True
@@ -316,6 +324,9 @@ class Reconciler:
     async def _set(self, run: FlowRun, outcome: Outcome) -> None:
         name, message = annotate(outcome.type, outcome.detail, outcome.message)
         state: State[Any] = State(type=StateType(outcome.type), name=name, message=message)
+        if state.type == StateType.SCHEDULED:
+            due = datetime.now(UTC) + outcome.delay
+            state = Scheduled(scheduled_time=due, name=name, message=message)
         answer = await self._client.set_flow_run_state(run.id, state)
         if answer.status != SetStateStatus.ACCEPT:
             now_it_is = await self._client.read_flow_run(run.id)
@@ -333,6 +344,11 @@ class Reconciler:
             return []
         known = await self._known(run.id)
         new = [line for line in lines if line.strip() and not known & _forms(line)]
+        await self._log(run, new)
+        return lines
+
+    async def _log(self, run: FlowRun, lines: Sequence[str]) -> None:
+        """Write lines into a run's log."""
         now = datetime.now(UTC)
         await self._client.create_logs(
             LogCreate(
@@ -342,9 +358,8 @@ class Reconciler:
                 timestamp=now + timedelta(microseconds=number),  # they are shown in its order
                 flow_run_id=run.id,
             )
-            for number, line in enumerate(new)
+            for number, line in enumerate(lines)
         )
-        return lines
 
     async def _known(self, run_id: UUID) -> set[str]:
         """Lines that the run's log has, as far back as the container's last lines may go."""

@@ -7,11 +7,13 @@ been Pending before it was read.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from infra.kubernetes import diagnosis, objects, pending, termination
+from infra.kubernetes.attempts import Retry
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found
 from infra.kubernetes.objects import Object
@@ -28,6 +30,17 @@ SETTLING = timedelta(seconds=10)
 # The pod of a run that has ended tidies up and ends by itself.
 ENDING = timedelta(seconds=30)
 
+# So many attempts in a row that failed to start are tried again by themselves, the first after so
+# long, each further one after twice as long.
+MOST_RETRIES = 3
+_FIRST_DELAY = timedelta(seconds=5)
+# What ends before the run begins and may well not happen again.
+_REPEATED = {
+    diagnosis.START_FAILED, diagnosis.EVICTED, diagnosis.NODE_LOST, diagnosis.UNSCHEDULABLE,
+}  # fmt: skip
+# A training that lets go of the nodes that it has lets others have them for so long.
+_LETTING_GO = timedelta(seconds=60)
+
 _LONGEST_WAITING = 500
 _RESUMED = {diagnosis.EVICTED, diagnosis.NODE_LOST, diagnosis.GONE, diagnosis.TIMEOUT}
 
@@ -41,6 +54,8 @@ class Case:
         state: The type of its state in Prefect; None if Prefect has no such run.
         since: Since when.
         attempt: The number of its newest attempt; 0 before the first.
+        failures: How many attempts before that, in a row, failed to start.
+        waiting_since: When the first of these was begun; None if that is not known.
         found: What the cluster has of that attempt.
         others: What it has of other attempts.
         events: The cluster's events, where they were asked for.
@@ -59,6 +74,8 @@ class Case:
     attempt: int
     now: datetime
     pending: timedelta
+    failures: int = 0
+    waiting_since: datetime | None = None
     queue: timedelta | None = None
     could_hold: bool | None = None
     queued_at: datetime | None = None
@@ -80,11 +97,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state that a run gets: its type in Prefect, its detail or Prefect's name, a message."""
+    """The state that a run gets: its type in Prefect, its detail or Prefect's name, a message.
+
+    One of the type SCHEDULED is due after ``delay``.
+    """
 
     type: str
     detail: str
     message: str
+    delay: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,7 @@ class Decision:
         waiting: What it is said to wait for; "" for nothing, None to leave that as it is.
         died: What it died of; its container's last lines are kept.
         queued: Whether it waits for what others have at present.
+        retry: That its attempt is given up for another one.
     """
 
     stop: tuple[Found, ...] = ()
@@ -104,6 +126,7 @@ class Decision:
     waiting: str | None = None
     died: Diagnosis | None = None
     queued: bool = False
+    retry: Retry | None = None
 
 
 def decide(case: Case) -> Decision:
@@ -142,7 +165,7 @@ def _pending(case: Case) -> Decision:
         return Decision(stop=(found,)) if found.going else _gone(case, found, _not_created)
     dead = termination.died(found.job, found.own_pods, case.events, now=case.now, ran=False)
     if dead:
-        return _dead(case, found, dead, _not_created) if _settled(case, dead) else Decision()
+        return _not_begun(case, found, dead) if _settled(case, dead) else Decision()
     waits = pending.waits(found.job, found.own_pods, case.events, case.now)
     if waits:
         return _waiting(case, found, waits, _not_created)
@@ -155,8 +178,36 @@ def _submitting(case: Case) -> Decision:
     """A worker has it, and has made no Job of it yet."""
     if case.age <= SUBMITTING:
         return Decision()
-    again = "Its worker died before it began; it is queued again."
-    return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
+    dead = diagnosis.made(diagnosis.START_FAILED, "Its worker died before it made its Job")
+    if case.attempt == 0:  # a worker that has not even begun an attempt says nothing of the run
+        again = "Its worker died before it began; it is queued again."
+        return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
+    return _not_begun(case, Found(case.flow_run_id, case.attempt), dead)
+
+
+def _not_begun(case: Case, found: Found, dead: Diagnosis) -> Decision:
+    """An attempt that ended before the run began is tried again by itself, a few times.
+
+    That is safe: Prefect has the run as Pending, so nothing of the user's has been executed.
+    """
+    if dead.category not in _REPEATED or dead.lasting or case.failures >= MOST_RETRIES:
+        if case.failures:
+            more = f"{dead.message} {case.failures + 1} attempts ended before the run began."
+            dead = replace(dead, message=more)
+        return _dead(case, found, dead, _not_created)
+    failures = case.failures + 1
+    delay = _FIRST_DELAY * 2**case.failures
+    said = (
+        f"{dead.category}: {dead.message} The run had not begun. It is tried again "
+        f"({failures} of {MOST_RETRIES}) in {delay.seconds} s."
+    )
+    return Decision(
+        stop=(found,) if found.going else (),
+        becomes=Outcome("SCHEDULED", "Scheduled", said, delay),
+        waiting="",
+        died=dead,
+        retry=Retry(f"{dead.category}: {dead.message}", failures),
+    )
 
 
 def _running(case: Case) -> Decision:
@@ -220,12 +271,40 @@ def _waiting(
     told: Callable[[Case, Diagnosis], Outcome],
 ) -> Decision:
     """What waits for others is in a queue, until it has a part of what it asks for."""
-    placed = any(map(objects.node_of, found.own_pods))
-    if not waits.queued or placed or case.could_hold is False:
+    if not waits.queued or case.could_hold is False:
         return _starting(case, found, replace(waits, queued=False), case.pending, told)
-    if case.queue is not None and case.now - _made(case, found) > case.queue:
+    since = case.waiting_since or _made(case, found)
+    if case.queue is not None and case.now - since > case.queue:
         return _given_up(case, found, waits, case.queue, told)
+    if any(map(objects.node_of, found.own_pods)):
+        if case.could_hold is None:  # perhaps there never are as many nodes
+            return _starting(case, found, replace(waits, queued=False), case.pending, told)
+        return _holding(case, found, waits)
     return Decision(waiting=str(waits)[:_LONGEST_WAITING], queued=True)
+
+
+def _holding(case: Case, found: Found, waits: Diagnosis) -> Decision:
+    """A training keeps some of its nodes while others have the rest, but not for ever.
+
+    Two that have half of their nodes each would wait for each other. So each lets go after a time
+    of its own, and is queued again. None of its script has run: that needs all nodes.
+    """
+    patience = case.pending * (1 + zlib.crc32(case.flow_run_id.encode()) / 2**32)
+    since = min(
+        (at for at in map(objects.scheduled_at, found.own_pods) if at),
+        default=_made(case, found),
+    )
+    if case.now - since <= patience:
+        return Decision(waiting=str(waits)[:_LONGEST_WAITING])
+    minutes = round((case.now - since).total_seconds() / 60, 1)
+    said = f"{waits.message} It lets go of the nodes that it had for {minutes:g} minutes"
+    name = "Scheduled" if case.state == "PENDING" else "AwaitingRetry"
+    return Decision(
+        stop=(found,),
+        becomes=Outcome("SCHEDULED", name, f"{said}, and is queued again.", _LETTING_GO),
+        waiting="",
+        retry=Retry(f"{waits.category}: {said}.", case.failures),
+    )
 
 
 def _starting(

@@ -6,6 +6,7 @@ of the condition ``DisruptionTarget``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -208,6 +209,10 @@ def _reasoned(pod: Object, _: bool) -> Diagnosis | None:
     return made(category, f"{said}: {why}" if why else said)
 
 
+# What a runtime reports of an image that does not have the program.
+_LASTING = re.compile(r"not found|no such file|permission denied|exec format", re.IGNORECASE)
+
+
 def _contained(pod: Object, ran: bool) -> Diagnosis | None:
     """What a container that ended badly died of; of several, the first."""
     for container in objects.containers_of(pod):
@@ -224,8 +229,10 @@ def _contained(pod: Object, ran: bool) -> Diagnosis | None:
             category, said = known
             said = said.format(name=name, limit=f" of {limit}" if limit else "")
             # Of others it is the end of their log: see the pod's terminationMessagePolicy.
-            why = over.get("message") if category == START_FAILED else ""
-            return made(category, f"{said}: {why}" if why else said, container=name)
+            why = str(over.get("message") or "") if category == START_FAILED else ""
+            lasting = bool(_LASTING.search(why))
+            said = f"{said}: {why}" if why else said
+            return made(category, said, container=name, lasting=lasting)
         if objects.is_deleted(pod):
             return made(GONE, "Somebody deleted its pod", container=name)
         category = SCRIPT_FAILED if ran else START_FAILED

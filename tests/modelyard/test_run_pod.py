@@ -16,6 +16,7 @@ from prefect.states import Cancelling, Completed, Pending, Running
 from modelyard import run_pod
 from registry import run_attempts
 from tests import prefect_server
+from tests.forwarder import Forwarder
 from tests.modelyard import pod_flows
 from tests.processes import eventually, pid_in, runs
 
@@ -30,7 +31,9 @@ def start(prefect_api: str, database: None, tmp_path: Path) -> Iterator[Start]:
     """Starts a run's pod."""
     started: list[subprocess.Popen[str]] = []
 
-    def make(run: FlowRun, attempt: int = 1, uid: str = "pod-a") -> subprocess.Popen[str]:
+    def make(
+        run: FlowRun, attempt: int = 1, uid: str = "pod-a", **more: str
+    ) -> subprocess.Popen[str]:
         env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -39,6 +42,7 @@ def start(prefect_api: str, database: None, tmp_path: Path) -> Iterator[Start]:
             "MODELYARD_POD_UID": uid,
             "MODELYARD_NODE": "0",
             pod_flows.FOLDER: str(tmp_path),
+            **more,
         }
         pod = subprocess.Popen(
             [sys.executable, "-P", "-m", "modelyard.run_pod"],
@@ -76,6 +80,23 @@ def test_it_becomes_the_engine_of_its_run(start: Start, tmp_path: Path) -> None:
     assert status == 0, output
     assert prefect_server.state_of(run)[0] == "COMPLETED"
     assert int((tmp_path / "pid").read_text()) == pod.pid  # in the same process
+
+
+def test_it_waits_for_a_prefect_that_is_being_started_anew(
+    start: Start, prefect_api: str, tmp_path: Path
+) -> None:
+    run = granted("quick")
+    with Forwarder(prefect_api) as prefect:
+        pod = start(run, PREFECT_API_URL=prefect.url)
+        assert pod.stdout is not None
+        line = next(line for line in pod.stdout if line.startswith("Prefect does not answer"))
+        assert "It is waited for, 600 s at most." in line
+
+        prefect.open()
+        status, output = ended(pod)
+
+    assert status == 0, output
+    assert prefect_server.state_of(run)[0] == "COMPLETED"
 
 
 def test_a_deleted_pod_tidies_up_and_leaves_the_runs_end_to_others(

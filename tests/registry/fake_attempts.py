@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from infra.kubernetes.attempts import Attempt
+from infra.kubernetes.attempts import Attempt, Retry
 
 
 class FakeAttempts:
@@ -13,11 +13,18 @@ class FakeAttempts:
 
     def __init__(self) -> None:
         self.of: dict[str, Attempt] = {}
+        self.retried: dict[str, list[Retry]] = {}
 
     def begin(self, flow_run_id: str, state_id: str) -> int:
         number = self.of.get(flow_run_id, Attempt()).number + 1
-        self.of[flow_run_id] = Attempt(number, state_id=state_id)
+        before = self.retried.get(flow_run_id, [])
+        failures = before[-1].failures if len(before) == number - 1 and before else 0
+        self.of[flow_run_id] = Attempt(number, state_id=state_id, failures=failures)
         return number
+
+    def retry(self, flow_run_id: str, attempt: int, retry: Retry) -> None:
+        assert self.of[flow_run_id].number == attempt
+        self.retried.setdefault(flow_run_id, []).append(retry)
 
     def newest(self, flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
         return {one: self.of[one] for one in flow_run_ids if one in self.of}

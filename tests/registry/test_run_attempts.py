@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from infra.kubernetes.attempts import Attempt, Attempts
+from infra.kubernetes.attempts import Attempt, Attempts, Retry
 from registry import catalogue, run_attempts, waiting
 
 STATE = str(uuid.uuid4())
@@ -134,3 +134,38 @@ class TestClaim:
             got = list(threads.map(lambda n: run_attempts.claim(run, 1, f"pod-{n}"), range(8)))
 
         assert got.count(True) == 1
+
+
+class TestRetries:
+    """Attempts that were given up for another one by themselves."""
+
+    def test_failures_are_counted_while_each_follows_from_the_last(self, run: str) -> None:
+        run_attempts.begin(run, STATE)
+        first = run_attempts.newest([run])[run].queued_at
+        for number in (1, 2):
+            retry = Retry(f"StartFailed: {number}.", number)
+            run_attempts.retry(run, number, retry)
+            run_attempts.retry(run, number, retry)  # once more is no other one
+            run_attempts.begin(run, STATE)
+
+        newest = run_attempts.newest([run])[run]
+        assert (newest.number, newest.failures, newest.queued_at) == (3, 2, first)
+
+        run_attempts.begin(run, STATE)  # somebody retries the run
+        newest = run_attempts.newest([run])[run]
+        assert (newest.number, newest.failures) == (4, 0)
+        assert first is not None
+        assert newest.queued_at is not None
+        assert newest.queued_at > first
+
+    def test_the_reasons_are_kept(self, run: str) -> None:
+        for number, retry in ((1, Retry("StartFailed: once.", 1)), (2, Retry("A queue.", 0))):
+            run_attempts.begin(run, STATE)
+            run_attempts.retry(run, number, retry)
+        run_attempts.begin(run, STATE)
+
+        assert run_attempts.retried(run) == [
+            run_attempts.RetriedAttempt(1, "StartFailed: once.", begun=False),
+            run_attempts.RetriedAttempt(2, "A queue.", begun=True),
+        ]
+        assert run_attempts.retried(str(uuid.uuid4())) == []

@@ -18,6 +18,7 @@ from infra.kubernetes.capacity import Node
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciler import Limits, Reconciler
+from infra.kubernetes.reconciling import MOST_RETRIES
 from tests import prefect_server
 from tests.infra.kubernetes import objects
 from tests.infra.kubernetes.fake_api import FakeApi, silent
@@ -49,18 +50,18 @@ class World:
         self._jobs = Jobs(self.api, Cluster(image="flows:1"))  # type: ignore[arg-type]
         self.on_find: Callable[[], None] = lambda: None
 
-    def run(self, state: State[Any], attempt: int = 1) -> FlowRun:
+    def run(self, state: State[Any], attempt: int = 1, failures: int = 0) -> FlowRun:
         """A run in a state."""
         run = self.pool.run()
         prefect_server.set_state(run, Pending())  # from Scheduled, Prefect cancels by itself
         prefect_server.set_state(run, state)
-        self.begun(run, attempt)
+        self.begun(run, attempt, failures)
         return run
 
-    def begun(self, run: FlowRun, attempt: int) -> None:
+    def begun(self, run: FlowRun, attempt: int, failures: int = 0) -> None:
         """Its worker has begun an attempt."""
         state_id = str(prefect_server.read(run).state_id)
-        self.attempts.of[str(run.id)] = Attempt(attempt, state_id=state_id)
+        self.attempts.of[str(run.id)] = Attempt(attempt, state_id=state_id, failures=failures)
 
     def job(self, run: FlowRun, age: float = 60, **more: Any) -> dict[str, Any]:
         since = more.pop("since", 30)
@@ -173,7 +174,7 @@ def test_a_run_that_ends_while_it_waits_waits_no_longer(world: World) -> None:
 
 
 def test_a_pod_that_died_before_prefect_leaves_its_last_lines(world: World) -> None:
-    run = world.run(Pending(name="InfrastructurePending"))
+    run = world.run(Pending(name="InfrastructurePending"), failures=MOST_RETRIES)
     world.failed(run, terminated(1, since=seconds_ago(30)))
     pod = names.job(str(run.id), 1) + "-0-abcde"
     world.api.logs[pod, "run"] = "Traceback:\nImportError: no module flows"
@@ -185,6 +186,26 @@ def test_a_pod_that_died_before_prefect_leaves_its_last_lines(world: World) -> N
     assert message.startswith("StartFailed: Its container run ended with status 1")
     assert message.endswith("\nTraceback:\nImportError: no module flows")
     assert prefect_server.log_of(run)[-2:] == ["Traceback:", "ImportError: no module flows"]
+
+
+def test_an_attempt_that_never_began_is_tried_again_by_itself(world: World) -> None:
+    run = world.run(Pending())
+    canceled = terminated(128, "StartError", "context canceled", since=seconds_ago(30))
+    world.failed(run, canceled)
+
+    world.turn(2)
+
+    kind, name, message = prefect_server.state_of(run)
+    assert (kind, name) == ("SCHEDULED", "Scheduled")
+    assert "context canceled. The run had not begun. It is tried again (1 of 3)" in message
+    due = prefect_server.read(run).next_scheduled_start_time
+    assert due is not None
+    assert due > datetime.now(UTC) - timedelta(seconds=60)
+    (retry,) = world.attempts.retried[str(run.id)]
+    assert retry.failures == 1
+    assert prefect_server.log_of(run)[-1] == message
+    assert world.attempts.begin(str(run.id), "next") == 2
+    assert world.attempts.of[str(run.id)].failures == 1
 
 
 def test_lines_that_the_log_has_are_not_written_again(world: World) -> None:

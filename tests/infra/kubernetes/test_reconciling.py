@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.kubernetes.attempts import Retry
 from infra.kubernetes.jobs import Found
-from infra.kubernetes.reconciling import SILENT, Case, Decision, decide
+from infra.kubernetes.reconciling import MOST_RETRIES, SILENT, Case, Decision, decide
 from tests.infra.kubernetes.objects import (
     NOW,
     RUN,
@@ -101,6 +103,11 @@ def becomes(decision: Decision) -> tuple[str, str] | None:
     return (decision.becomes.type, decision.becomes.detail) if decision.becomes else None
 
 
+def message(decision: Decision) -> str:
+    assert decision.becomes is not None
+    return decision.becomes.message
+
+
 NOTHING = Decision()
 
 
@@ -120,6 +127,7 @@ NOTHING = Decision()
         ("PENDING", LEFT, 120, True, None),
         ("PENDING", DELETED, 1, False, ("FAILED", "CreateFailed")),
         ("PENDING", VANISHED_WITH_JOB, 1, False, ("FAILED", "CreateFailed")),
+        ("PENDING", VANISHED, 120, False, ("SCHEDULED", "Scheduled")),
         ("RUNNING", None, 9, False, None),
         ("RUNNING", None, 11, False, ("CRASHED", "Gone")),
         ("PAUSED", None, 11, False, ("CRASHED", "Gone")),
@@ -127,8 +135,9 @@ NOTHING = Decision()
         ("RUNNING", VANISHED_WITH_JOB, 120, False, ("CRASHED", "Evicted")),
         # Its pod has ended, and Prefect has not heard how.
         ("PENDING", JUST_OVER, 120, False, None),
-        ("PENDING", OVER, 120, False, ("FAILED", "CreateFailed")),
-        ("PENDING", WELL, 120, False, ("FAILED", "CreateFailed")),
+        ("PENDING", OVER, 120, False, ("SCHEDULED", "Scheduled")),
+        ("PENDING", WELL, 120, False, ("SCHEDULED", "Scheduled")),
+        ("PENDING", OOM, 120, False, ("FAILED", "CreateFailed")),
         ("RUNNING", JUST_OVER, 120, False, None),
         ("RUNNING", OVER, 120, False, ("CRASHED", "ScriptFailed")),
         ("RUNNING", OOM, 120, False, ("CRASHED", "OOMKilled")),
@@ -293,9 +302,95 @@ class TestQueue:
         assert decide(case("PENDING", LATE, queued_at=left)).becomes is None
 
     def test_a_training_that_has_some_of_its_nodes_keeps_them_for_a_while_only(self) -> None:
-        decision = decide(case("RUNNING", LATE_GANG_QUEUED, could_hold=True))
+        def after(seconds: float) -> Decision:
+            holding = found(
+                pod(conditions=scheduled(seconds)),
+                pod("Pending", index=1, node="", conditions=unschedulable(BUSY)),
+                the_job=job(nodes=2, age=9000),
+            )
+            return decide(case("RUNNING", holding, could_hold=True, failures=1))
 
-        assert becomes(decision) == ("CRASHED", "Unschedulable")
+        assert after(599).becomes is None
+        let_go = after(1200)
+        assert becomes(let_go) == ("SCHEDULED", "AwaitingRetry")
+        assert [one.key for one in let_go.stop] == [(RUN, 1)]
+        assert let_go.becomes is not None
+        assert let_go.becomes.delay > timedelta(0)  # the other one has them meanwhile
+        assert let_go.retry is not None
+        assert let_go.retry.failures == 1  # a queue is none
+
+    def test_two_that_hold_half_each_let_go_at_different_times(self) -> None:
+        def holds(run: str, seconds: float) -> bool:
+            one = replace(LATE_GANG_QUEUED, pods=(pod(conditions=scheduled(seconds)),
+                                                  LATE_GANG_QUEUED.pods[1]))  # fmt: skip
+            told = replace(case("RUNNING", one, could_hold=True), flow_run_id=run)
+            return decide(told).becomes is None
+
+        lets_go = {
+            run: next(s for s in range(600, 1300, 5) if not holds(run, s)) for run in "abcd"
+        }
+        assert len(set(lets_go.values())) == 4
+
+    def test_where_it_is_not_known_whether_there_are_so_many_nodes_it_is_given_up(self) -> None:
+        assert becomes(decide(case("RUNNING", LATE_GANG_QUEUED))) == ("CRASHED", "Unschedulable")
+
+    def test_a_queue_counts_from_the_first_attempt(self) -> None:
+        first = NOW - timedelta(days=8)
+        young = replace(QUEUED, jobs=(job(age=60),))
+
+        told = case("PENDING", young, queue=timedelta(days=7), waiting_since=first)
+        assert becomes(decide(told)) == ("FAILED", "CreateFailed")
+
+
+class TestTriedAgain:
+    """An attempt that ended before the run began is tried again by itself, a few times."""
+
+    CANCELED = terminated(128, "StartError", "failed to create containerd task: context canceled")
+    NO_PROGRAM = terminated(128, "StartError", 'exec: "python": executable file not found')
+
+    def _ended(self, state: Any) -> Found:
+        return found(pod("Failed", state=state), the_job=FAILED_JOB)
+
+    def test_it_is_counted_and_takes_longer_each_time(self) -> None:
+        decisions = [
+            decide(case("PENDING", self._ended(self.CANCELED), failures=number))
+            for number in range(MOST_RETRIES + 1)
+        ]
+
+        *again, last = decisions
+        assert [one.retry.failures for one in again if one.retry] == [1, 2, 3]
+        assert [one.becomes.delay.seconds for one in again if one.becomes] == [5, 10, 20]
+        assert "context canceled" in (again[0].retry or Retry("", 0)).reason
+        assert "It is tried again (1 of 3) in 5 s." in message(again[0])
+        assert again[0].died is not None  # its last lines are kept
+        assert becomes(last) == ("FAILED", "CreateFailed")
+        assert "4 attempts ended before the run began." in message(last)
+        assert last.retry is None
+
+    @pytest.mark.parametrize("of", [OVER, OOM, WELL, VANISHED, TIMED_OUT])
+    @pytest.mark.parametrize("state", ["RUNNING", "PAUSED"])
+    def test_never_once_the_run_had_begun(self, state: str, of: Found) -> None:
+        decision = decide(case(state, of))
+
+        assert decision.retry is None
+        assert becomes(decision) not in {None, ("SCHEDULED", "Scheduled")}
+
+    def test_what_would_end_so_again_is_not(self) -> None:
+        decision = decide(case("PENDING", self._ended(self.NO_PROGRAM)))
+
+        assert becomes(decision) == ("FAILED", "CreateFailed")
+
+    def test_what_somebody_deleted_is_not(self) -> None:
+        assert decide(case("PENDING", DELETED)).retry is None
+
+    def test_what_was_given_up_is_not(self) -> None:
+        assert decide(case("PENDING", SILENT_START)).retry is None
+
+    def test_a_worker_that_dies_with_it_time_and_again_ends_it(self) -> None:
+        assert decide(case("PENDING", None, failures=2)).retry == Retry(
+            "StartFailed: Its worker died before it made its Job.", 3
+        )
+        assert becomes(decide(case("PENDING", None, failures=3))) == ("FAILED", "CreateFailed")
 
 
 _FOUND = st.sampled_from(
@@ -324,8 +419,8 @@ def test_what_never_happens(
     if state in {*FINAL, "SCHEDULED", None}:
         assert becoming is None
     if becoming and becoming[0] == "SCHEDULED":
-        assert state == "PENDING"
-        assert of is None or not of.going  # nothing of it may still run when it is started again
+        # Nothing of a user's has run: it has not begun, or waits for its other nodes.
+        assert state == "PENDING" or decision.died is None
     if becoming and becoming[0] == "CANCELLED":
         assert not any(one.going for one in (of, other) if one)
     if becoming and of and of.going:
