@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    door,
     machine,
     object_storage,
     pipeline_tasks,
@@ -34,6 +35,7 @@ _BENCHMARKS = {
     "search_quality": search_quality,
     "scheduler": scheduler,
     "pipeline_tasks": pipeline_tasks,
+    "door": door,
 }
 _LONGEST_SECONDS = 30 * 60
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks import peers
-from infra.connection import Endpoints
+from infra.connection import Endpoints, client_environment
 from infra.home import Home
 from infra.stack import client
 
@@ -75,6 +75,10 @@ class House:
         found = client.endpoints(Home(self.root))
         assert found is not None
         return found
+
+    def client_environment(self) -> dict[str, str]:
+        """What Prefect's own client needs."""
+        return client_environment(self.endpoints, Home(self.root))
 
     def training(self, out: Path) -> dict[str, Any]:
         """Parameters of a ``train`` whose script writes the time of its first line to ``out``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import house, peers
@@ -21,7 +22,7 @@ _KINDS = {"sequential": "sequential", "parallel": "all at once"}
 _UNTIL = {"flow": "the flow goes on", "record": "on record"}
 
 
-def _run(api_url: str, home: Path, calm: Calm) -> dict[str, dict[str, float]]:
+def _run(server: Mapping[str, str], home: Path, calm: Calm) -> dict[str, dict[str, float]]:
     calm.wait()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.noop_tasks", str(TASKS)],
@@ -31,7 +32,7 @@ def _run(api_url: str, home: Path, calm: Calm) -> dict[str, dict[str, float]]:
         cwd=home,
         env={
             **peers.environment(home),
-            "PREFECT_API_URL": api_url,
+            **server,
         },
     )
     if done.returncode != 0:
@@ -43,12 +44,14 @@ def _run(api_url: str, home: Path, calm: Calm) -> dict[str, dict[str, float]]:
 def _ours(repetitions: int, calm: Calm) -> list[dict[str, dict[str, float]]]:
     with house.temporary() as ours, peers.temporary_home() as client:
         ours.up()
-        return [_run(ours.endpoints.prefect_api_url, client, calm) for _ in range(repetitions)]
+        return [_run(ours.client_environment(), client, calm) for _ in range(repetitions)]
 
 
 def _peer(repetitions: int, calm: Calm) -> list[dict[str, dict[str, float]]]:
     with peers.temporary_home() as root, peers.prefect_server(root) as server:
-        return [_run(f"{server.url}/api", root, calm) for _ in range(repetitions)]
+        return [
+            _run({"PREFECT_API_URL": f"{server.url}/api"}, root, calm) for _ in range(repetitions)
+        ]
 
 
 def measure(repetitions: int, calm: Calm) -> list[Comparison]:

@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import StateType
 from benchmarks import house, peers
 from benchmarks.machine import Calm
 from benchmarks.results import Comparison
+from infra.door import credential
 
 REPETITIONS = 8
 _GOAL = 0.25
@@ -84,7 +85,10 @@ def _ours(repetitions: int, calm: Calm) -> dict[str, list[float]]:
     with house.temporary() as ours:
         ours.up()
         out = ours.root / "out"
-        with SyncPrefectClient(ours.endpoints.prefect_api_url) as client:
+        said = ours.client_environment()
+        with SyncPrefectClient(
+            said["PREFECT_API_URL"], auth_string=said[credential.PREFECT]
+        ) as client:
             deployment = client.read_deployment_by_name("train/train").id
             parameters = ours.training(out)
             return _series(

@@ -323,7 +323,7 @@ def _not_let_in(error: httpx.HTTPStatusError | MlflowException) -> StackError | 
     """What is told of a server that asks who this is; None of one that has another reason."""
     if isinstance(error, MlflowException):
         status, part = error.get_http_status_code(), "MLflow"  # type: ignore[no-untyped-call]
-        hint = "Check MLFLOW_TRACKING_URI: it answers under its own names only."
+        hint = "Check MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     else:
         status, part = error.response.status_code, "Prefect"
         hint = "Check PREFECT_API_AUTH_STRING: USER:PASSWORD, as its server was given it."

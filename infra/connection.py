@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 
+from infra.door import credential
 from infra.home import Home
 
 
@@ -84,13 +85,15 @@ def page(path: str) -> str:
 
 
 def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
-    """The variables that point a process at ``endpoints``, and keep it quiet."""
+    """The variables that point a process at ``endpoints``, let it in, and keep it quiet."""
+    held = credential.read(home)
     return {
         **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
         # Said, or those of another server, in a caller's own environment, would be taken.
         _PREFECT_UI: endpoints.prefect_ui_url,
         _MLFLOW_UI: endpoints.mlflow_tracking_uri,
         _WEB: endpoints.web_url,
+        **(held.environment() if held else {}),
         "MODELYARD_HOME": str(home.root),
         "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -116,6 +119,27 @@ def user_environment() -> dict[str, str]:
         for name, value in clean_environment().items()
         if not name.startswith("MODELYARD_")
     }
+
+
+def client_environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
+    """What Prefect's and MLflow's own clients and commands need to reach ``endpoints``.
+
+    Where the environment names the endpoints it has the credential as well; else it is the home's.
+    """
+    told = {name: os.environ[name] for name in credential.VARIABLES if name in os.environ}
+    held = None if from_environment() else credential.read(home)
+    return {
+        "PREFECT_API_URL": endpoints.prefect_api_url,
+        "MLFLOW_TRACKING_URI": endpoints.mlflow_tracking_uri,
+        "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
+        **(held.environment() if held else told),
+    }
+
+
+def mlflow_credential() -> dict[str, str]:
+    """The variables of this process that let MLflow's client in."""
+    names = (credential.MLFLOW_USER, credential.MLFLOW_PASSWORD)
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def clean_environment() -> dict[str, str]:

@@ -66,6 +66,16 @@ class Home:
         return self.root / "stack.lock"
 
     @property
+    def credential(self) -> Path:
+        """The secret that opens the stack's servers; see ``infra/door/credential.py``."""
+        return self.root / "credential"
+
+    @property
+    def logins(self) -> Path:
+        """Which login tokens browsers have used; see ``infra/door/sessions.py``."""
+        return self.root / "logins"
+
+    @property
     def record(self) -> Path:
         """What the running supervisor says of itself."""
         return self.root / "stack.json"

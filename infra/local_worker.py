@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from prefect.runner import Runner
-from prefect.workers.process import ProcessWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from infra import home as homes
+
+# Prefixes of variables that choose what is executed, or where credentials are sent.
+_RESERVED = ("PATH=", "LD_", "DYLD_", "PYTHON", "MODELYARD_", "PREFECT_", "MLFLOW_")
 
 
 class _HomeRunner(Runner):
@@ -25,12 +28,25 @@ class _HomeRunner(Runner):
         self._tmp_dir = homes.current().runner / self._tmp_dir.name
 
 
+class LocalJobConfiguration(ProcessJobConfiguration):
+    """How one run is started. Its own variables name neither programs nor servers."""
+
+    def prepare_for_flow_run(self, *given: Any, **named: Any) -> None:
+        """Drop reserved variables, then complete it as Prefect does."""
+        self.env = {
+            name: value for name, value in self.env.items() if not f"{name}=".startswith(_RESERVED)
+        }
+        super().prepare_for_flow_run(*given, **named)
+
+
 class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not registered as a type
     """The worker of a local pool.
 
     Attributes:
         started: Set when it polls its pool.
     """
+
+    job_configuration = LocalJobConfiguration
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -38,8 +38,13 @@ class Settings(BaseSettings):
     )
     web_hosts: str = Field(
         "",
-        description="Host names by which Modelyard's own pages may be asked for, separated by "
-        "commas, beside those of this machine.",
+        description="Host names by which the stack's servers may be asked for, separated by "
+        "commas, beside the loopback ones.",
+    )
+    door: bool = Field(
+        True,
+        description="Whether the stack's servers ask for its owner's credential. Off only where "
+        "the machine is its user's alone, such as a container.",
     )
     region: str = Field("local", description="What a script reads from EM_REGION.")
     appkey: str = Field("modelyard", description="What a script reads from EM_APPKEY.")

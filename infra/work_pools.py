@@ -36,7 +36,6 @@ CLUSTER_TYPE = pool_template.TYPE
 _TYPES: dict[Kind, str] = {"local": PROCESS_TYPE, "kubernetes": CLUSTER_TYPE}
 _MOST_NAMED = 5
 _PAGE = 200
-_OURS = "command"  # the variable of a local pool's runs that nobody else sets
 
 _DESCRIPTIONS = {
     "gpu": "Trainings and whatever else may want a GPU.",
@@ -67,10 +66,14 @@ async def local_ones(client: PrefectClient, pools: tuple[str, ...]) -> tuple[str
 
 
 def local_template(home: Home) -> dict[str, Any]:
-    """The base job template of a local pool: Prefect's own, started through the fork server."""
+    """The base job template of a local pool: Prefect's own, started through the fork server.
+
+    The command is no variable, or whoever may create a run could run any program.
+    """
     template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
+    del template["variables"]["properties"]["command"]
     command = shlex.join(forked.command(home, "prefect.engine"))
-    template["variables"]["properties"][_OURS]["default"] = command
+    template["job_configuration"]["command"] = command
     return template
 
 
@@ -155,7 +158,7 @@ def _with_defaults(template: dict[str, Any], pool: WorkPool) -> dict[str, Any]:
     made = copy.deepcopy(template)
     held = (pool.base_job_template.get("variables") or {}).get("properties") or {}
     for name, variable in made["variables"]["properties"].items():
-        if name != _OURS and "default" in held.get(name, {}):
+        if "default" in held.get(name, {}):
             variable["default"] = held[name]["default"]
     return made
 

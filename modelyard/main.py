@@ -24,12 +24,16 @@ from infra.errors import BadInputError, ModelyardError
 from modelyard import output
 
 _STACK = "modelyard.commands.stack"
+_ACCESS = "modelyard.commands.access"
 _RUN = "modelyard.commands.run"
 
 # verb: (module, what it does)
 _VERBS = {
     "up": (_STACK, "Start the local stack and keep it."),
     "down": (_STACK, "End the local stack."),
+    "open": (_ACCESS, "Open the pages of the stack in the browser, logged in."),
+    "env": (_ACCESS, "Print what Prefect's and MLflow's own clients need."),
+    "credential": (_ACCESS, "The credential that opens the stack: rotate."),
     "status": (_STACK, "What of the local stack runs, and where."),
     "deploy": ("modelyard.commands.deploy", "Register the work pools and deployments."),
     "doctor": ("modelyard.commands.doctor", "Check a Kubernetes cluster that runs shall go to."),

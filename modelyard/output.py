@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.errors import ModelyardError
+from modelyard import login
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
@@ -56,6 +57,11 @@ def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     return table
 
 
+def address(url: str) -> str:
+    """A link as it is printed: on a terminal it logs its browser in."""
+    return login.link(url) if console.is_terminal else url
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_cell(inner)}" for key, inner in value.items())
@@ -80,6 +86,8 @@ def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
                     _print_table(inner, _columns(inner))
                 else:
                     shown = _cell(inner) if isinstance(inner, Mapping) else inner
+                    if name == "links":
+                        shown = address(str(inner))
                     console.print(f"  {key}: {shown}", markup=False)
         elif _are_rows(value):
             console.print(f"[bold]{name}[/bold]")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from infra import storage
+from infra import connection, storage
 from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
@@ -341,6 +341,7 @@ def script_environment(
         **remains.inherited_mark(),
         **remains.run_mark(home, flow_run_id),
         "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"],
+        **connection.mlflow_credential(),
         "MLFLOW_RUN_ID": mlflow_run_id,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONUNBUFFERED": "1",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from infra import forked
 from infra.connection import Endpoints, clean_environment, environment
+from infra.door import credential
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import postgres
@@ -80,17 +81,21 @@ def bind(port: int) -> socket.socket:
     raise AssertionError("port 0 is always free")
 
 
-def _answers(url: str) -> bool:
+def answers(home: Home, url: str) -> bool:
+    """Whether a server of the home's stack answers its owner at an address."""
+    request = urllib.request.Request(url)  # noqa: S310 (always http)
+    if held := credential.read(home):
+        request.add_header("Authorization", held.basic)
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (always http)
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
 
-def _served(listener: socket.socket, application: str, *options: str) -> list[str]:
-    module = "infra.stack.served"
-    return [sys.executable, "-P", "-m", module, str(listener.fileno()), application, *options]
+def _served(server: str, listener: socket.socket, application: str, *options: str) -> list[str]:
+    python = [sys.executable, "-P", "-m", "infra.stack.served"]
+    return [*python, server, str(listener.fileno()), application, *options]
 
 
 def environment_of_parts(endpoints: Endpoints, home: Home) -> dict[str, str]:
@@ -117,11 +122,14 @@ def _database(home: Home, settings: Settings) -> Part:
     )
 
 
-def _prefect(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
+def _prefect(
+    home: Home, settings: Settings, endpoints: Endpoints, listener: socket.socket
+) -> Part:
+    held = credential.read(home) if settings.door else None
     return Part(
         "prefect",
-        _served(listener, "prefect.server.api.server:create_app", "--factory"),
-        functools.partial(_answers, f"{endpoints.prefect_api_url}/ready"),
+        _served("prefect", listener, "prefect.server.api.server:create_app", "--factory"),
+        functools.partial(answers, home, f"{endpoints.prefect_api_url}/ready"),
         env={
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.url(home, "asyncpg", "prefect"),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres.url(home, "asyncpg", "prefect"),
@@ -130,6 +138,7 @@ def _prefect(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
             "PREFECT_UI_API_URL": endpoints.prefect_api_url,
             "PREFECT_SERVER_UI_API_URL": endpoints.prefect_api_url,
             "PREFECT__SERVER_FINAL": "1",
+            **({credential.PREFECT_SERVER: held.auth_string} if held else {}),
         },
         needs=("database",),
         sockets=(listener.fileno(),),
@@ -142,9 +151,10 @@ def _mlflow(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
     store = postgres.url(home, "psycopg", "mlflow")
     return Part(
         "mlflow",
-        _served(listener, "mlflow.server.fastapi_app:app"),
+        _served("mlflow", listener, "mlflow.server.fastapi_app:app"),
         functools.partial(
-            _answers,
+            answers,
+            home,
             f"{endpoints.mlflow_tracking_uri}/api/2.0/mlflow/experiments/search?max_results=1",
         ),
         env={
@@ -161,11 +171,11 @@ def _mlflow(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
     )
 
 
-def _web(endpoints: Endpoints, listener: socket.socket) -> Part:
+def _web(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
     return Part(
         "web",
-        _served(listener, "modelyard.pages.application:create", "--factory"),
-        functools.partial(_answers, f"{endpoints.web_url}/ready"),
+        _served("web", listener, "modelyard.pages.application:create", "--factory"),
+        functools.partial(answers, home, f"{endpoints.web_url}/ready"),
         env={"_KFP_RUNTIME": "true"},  # the SDK then imports the pipelines' format alone
         needs=("prefect",),
         runs=True,
@@ -187,9 +197,9 @@ def build(
     fork = forked.socket_path(home)
     return [
         _database(home, settings),
-        _prefect(home, endpoints, listeners["prefect"]),
+        _prefect(home, settings, endpoints, listeners["prefect"]),
         _mlflow(home, endpoints, listeners["mlflow"]),
-        _web(endpoints, listeners["web"]),
+        _web(home, endpoints, listeners["web"]),
         Part(
             "forkserver",
             [sys.executable, "-P", "-m", "infra.forkserver", str(fork), *_PRELOADED],

@@ -32,6 +32,7 @@ from typing import IO, Any
 from infra import home as homes
 from infra import settings as settings_module
 from infra.connection import Endpoints
+from infra.door import credential
 from infra.errors import ConflictError, StackError
 from infra.home import Home
 from infra.leashed import leash_command
@@ -123,6 +124,7 @@ class Supervisor:
             "lasting": self._lasting,
             "pid": os.getpid(),
             "links": self._links(),
+            "door": self._settings.door,
             "parts": [watched.as_dict() for watched in shown],
             "error": error.as_dict() if error else None,
             "endpoints": self._endpoints.as_dict(),
@@ -401,6 +403,7 @@ async def supervise(
             name: parts_module.bind(_preferred_port(home, settings, name))
             for name in parts_module.SERVERS
         }
+        credential.ensure(home)
         ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
         homes.write_json(home.root / "ports.json", ports)
         endpoints = Endpoints(

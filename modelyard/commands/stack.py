@@ -21,6 +21,10 @@ from modelyard.output import Json, console
 
 app = typer.Typer(add_completion=False)
 
+_NO_DOOR = (
+    "MODELYARD_DOOR is off: every user of this machine, and every web page that its browsers "
+    "show, can run programs as you."
+)
 _FOLLOW_SECONDS = 0.3
 
 
@@ -30,10 +34,12 @@ def _show(status: dict[str, Any]) -> None:
         table.add_row(part["name"], part["state"], str(part["pid"] or ""), str(part["restarts"]))
     console.print(table)
     for name, link in status["links"].items():
-        console.print(f"{name:<8} {link}", markup=False)
+        console.print(f"{name:<8} {output.address(link)}", markup=False)
     for part in status["parts"]:
         if part["error"]:
             console.print(f"\n{part['error']['message']}\n{part['error']['hint']}", markup=False)
+    if not status["door"]:
+        console.print(_NO_DOOR, markup=False)
 
 
 def _public(status: dict[str, Any]) -> dict[str, Any]:

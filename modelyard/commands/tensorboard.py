@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-import webbrowser
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from infra.errors import NotFoundError, StackError
 from infra.home import Home
 from infra.leashed import Leashed
 from infra.stack import parts
-from modelyard import output
+from modelyard import login, output
 from modelyard.output import Json, console
 from registry import experiments, runs
 from registry.tensorboard_logs import Fetched
@@ -54,11 +52,6 @@ def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
             ) from None
 
 
-def _free_port(wanted: int) -> int:
-    with parts.bind(wanted) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextlib.contextmanager
 def _refreshed(link: Callable[[], int]) -> Iterator[None]:
     """Show runs that begin meanwhile as well."""
@@ -78,14 +71,24 @@ def _refreshed(link: Callable[[], int]) -> Iterator[None]:
         thread.join(_REFRESH_SECONDS)
 
 
-def _wait(url: str, process: Leashed) -> None:
+def _wait(home: Home, url: str, process: Leashed) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.runs():
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 (always http)
+        if parts.answers(home, url):
             return
         time.sleep(0.1)
     raise StackError("TensorBoard did not start.", "Its own words are above.")
+
+
+def _start(view: Path, listener: socket.socket) -> Leashed:
+    command = [sys.executable, "-P", "-m", "modelyard.tensorboard_server"]
+    return Leashed(
+        [*command, str(listener.fileno()), str(view)],
+        env={**clean_environment(), "MODELYARD_HOME": str(homes.current().root)},
+        cwd=view.parent,
+        grace=2.0,
+        keep=(listener.fileno(),),
+    )
 
 
 @app.command()
@@ -111,21 +114,20 @@ def tensorboard(
                 f"{settings.load().tensorboard_days:g} days.",
                 code="NoLogs",
             )
-        url = f"http://127.0.0.1:{(chosen := _free_port(port))}/"
-        command = [
-            sys.executable, "-m", "tensorboard.main", "--logdir", str(view),
-            "--host", "127.0.0.1", "--port", str(chosen), "--reload_interval", "5",
-        ]  # fmt: skip
-        process = Leashed(command, env=clean_environment(), cwd=Path(folder), grace=2.0)
+        with parts.bind(port) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            process = _start(view, listener)
         threading.Thread(target=_drain, args=(process,), daemon=True, name="output").start()
         try:
-            _wait(url, process)
+            _wait(home, url, process)
             if json:
                 output.as_json({"url": url, "runs": shown})
             else:
-                console.print(f"TensorBoard shows {shown} runs: {url}  (Ctrl-C ends it)")
+                page = login.with_token(url) if console.is_terminal else url
+                told = f"TensorBoard shows {shown} runs: {page}  (Ctrl-C ends it)"
+                console.print(told, markup=False)
             if browser:
-                webbrowser.open(url)
+                login.open_browser(url)
             with _refreshed(link):
                 process.wait()
         finally:

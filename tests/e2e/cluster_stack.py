@@ -14,13 +14,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from infra.door import credential
 from tests.cluster.cluster import Cluster
 from tests.cluster.faults import Fault
 from tests.cluster.images import Image, Images
@@ -112,7 +112,7 @@ class ClusterStack(Stack):
     def _is_told(self) -> bool:
         url = f"{self.endpoints()['PREFECT_API_URL']}/variables/name/modelyard_capacity_gpu"
         try:
-            with urllib.request.urlopen(url, timeout=10):
+            with self.urlopen(url, timeout=10):
                 return True
         except OSError:
             return False
@@ -197,11 +197,13 @@ class ClusterStack(Stack):
             "PREFECT_API_URL": found["prefect_api_url"],
             "MLFLOW_TRACKING_URI": found["mlflow_tracking_uri"],
             "MODELYARD_DATABASE_URL": found["database_url"],
+            **self.credential.environment(),
         }
 
     def _point_runs_here(self) -> None:
         ends = self.endpoints()
-        secret = {"MODELYARD_DATABASE_URL": ends.pop("MODELYARD_DATABASE_URL"), **CANARIES}
+        names = ("MODELYARD_DATABASE_URL", *credential.VARIABLES)
+        secret = {**{name: ends.pop(name) for name in names}, **CANARIES}
         self.make("ConfigMap", "modelyard-runs", data=ends)
         coded = {name: base64.b64encode(text.encode()).decode() for name, text in secret.items()}
         self.make("Secret", "modelyard-runs", type="Opaque", data=coded)

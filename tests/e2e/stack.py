@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import psutil
 
 from infra import forked
+from infra.door import credential, sessions
 from infra.home import Home
 from modelyard import main
 
@@ -109,7 +110,7 @@ class Stack:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with self.urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
 
     def prefect(self, path: str, body: Any = None) -> Any:
@@ -126,6 +127,23 @@ class Stack:
         if answer.code != 0:
             raise CommandError(f"{arguments}: {answer.out} {answer.err}")
         return answer.json
+
+    def urlopen(self, asked: str | urllib.request.Request, timeout: float = 60) -> Any:
+        """Ask a server of the stack with its owner's credential."""
+        request = urllib.request.Request(asked) if isinstance(asked, str) else asked
+        request.add_header("Authorization", self.credential.basic)
+        return urllib.request.urlopen(request, timeout=timeout)
+
+    @property
+    def credential(self) -> credential.Credential:
+        held = credential.read(Home(self.home))
+        assert held is not None
+        return held
+
+    def log_in(self, page: Any) -> None:
+        """Log a browser in to every server of the stack."""
+        token = sessions.of(Home(self.home), self.credential).issue_token()
+        page.goto(f"{self.link('web')}/?{sessions.TOKEN_PARAMETER}={token}")
 
     def python(self, code: str, **env: str) -> str:
         """Run Python code in a process of its own against the stack; its standard output."""

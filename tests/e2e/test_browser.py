@@ -23,7 +23,7 @@ QUIET = (
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(stack):
     if CHROMIUM is None:
         pytest.skip("no Chromium: install it to test the UI")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -32,6 +32,7 @@ def page():
         page = browser.new_page(viewport={"width": 1300, "height": 1500})
         page.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)
+        stack.log_in(page)
         yield page
         browser.close()
 

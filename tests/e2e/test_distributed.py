@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import urllib.request
 
 import pytest
 
@@ -116,7 +115,7 @@ def test_metrics_in_every_way(stack):
         assert page["runs"] == 1
 
         def tags():
-            with urllib.request.urlopen(f"{page['url']}data/plugin/scalars/tags") as found:
+            with stack.urlopen(f"{page['url']}data/plugin/scalars/tags") as found:
                 return json.load(found)
 
         found = wait_for(tags, 60, "TensorBoard to have read the logs")

@@ -7,6 +7,7 @@ import pytest
 
 from infra import connection
 from infra.connection import Endpoints
+from infra.door import credential
 from infra.home import Home
 
 _ENDPOINTS = Endpoints(
@@ -111,3 +112,36 @@ def test_user_code_inherits_nothing_of_the_platform(monkeypatch: pytest.MonkeyPa
 
     assert found["COLOUR"] == "x"
     assert not [one for one in found if one.startswith(("PREFECT_", "MLFLOW_", "MODELYARD_"))]
+
+
+def test_what_lets_a_process_in_is_the_homes_credential(
+    monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    assert "PREFECT_API_AUTH_STRING" not in connection.environment(_ENDPOINTS, home)
+    held = credential.ensure(home)
+
+    found = connection.environment(_ENDPOINTS, home)
+
+    assert held.environment().items() <= found.items()
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    assert connection.mlflow_credential() == {
+        "MLFLOW_TRACKING_USERNAME": "modelyard", "MLFLOW_TRACKING_PASSWORD": held.secret
+    }  # fmt: skip
+
+
+def test_other_clients_are_told_where_and_who(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+    held = credential.ensure(home)
+    where = {
+        "PREFECT_API_URL": "http://127.0.0.1:1/api",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:2",
+        "MLFLOW_REGISTRY_URI": "http://127.0.0.1:2",
+    }
+
+    assert connection.client_environment(_ENDPOINTS, home) == {**where, **held.environment()}
+
+    for name, value in connection.environment(_ENDPOINTS, home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "of:elsewhere")  # a cluster's
+    found = connection.client_environment(_ENDPOINTS, home)
+    assert found["PREFECT_API_AUTH_STRING"] == "of:elsewhere"

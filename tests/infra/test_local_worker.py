@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import warnings
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 
 from infra import local_worker
 from infra.home import Home
-from infra.local_worker import LocalWorker
+from infra.local_worker import LocalJobConfiguration, LocalWorker
 
 
 @pytest.fixture
@@ -68,3 +71,20 @@ def test_it_has_started_when_it_polls(home: Home, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ProcessWorker, "start", start)
 
     asyncio.run(LocalWorker(work_pool_name="cpu").start(printer=lambda _: None))
+
+
+def test_a_runs_own_variables_name_no_programs_and_no_servers() -> None:
+    given = {
+        "EPOCHS": "3", "PATHS": "a", "PATH": "/evil", "LD_PRELOAD": "/evil.so",
+        "PYTHONPATH": "/evil", "PREFECT_API_URL": "http://evil.example/api",
+        "MLFLOW_TRACKING_URI": "http://evil.example", "MODELYARD_HOME": "/evil",
+    }  # fmt: skip
+    configuration = LocalJobConfiguration(command="x", env=given)
+    run = FlowRun(flow_id=uuid4())
+
+    configuration.prepare_for_flow_run(run)
+
+    assert (configuration.env["EPOCHS"], configuration.env["PATHS"]) == ("3", "a")
+    assert "evil" not in repr({name: configuration.env.get(name) for name in given})
+    assert configuration.env["PATH"] == os.environ["PATH"]
+    assert configuration.env["PREFECT__FLOW_RUN_ID"] == str(run.id)

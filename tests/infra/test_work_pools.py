@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.exceptions import ObjectNotFound
+from prefect.utilities.templating import apply_values
 
 from infra import work_pools
 from infra.errors import ConflictError
@@ -142,13 +143,19 @@ def test_what_somebody_has_set_in_a_pool_stays(prefect: Prefect, home: Home) -> 
 
 
 def test_a_local_pools_command_is_this_homes(prefect: Prefect, home: Home) -> None:
+    """And no run's: a pool of an older release, where it was a variable, is brought up to date."""
     _register(prefect, home)
-    properties = prefect.pools["gpu"].base_job_template["variables"]["properties"]
-    properties["command"]["default"] = "of another home"
+    older = prefect.pools["gpu"].base_job_template
+    older["job_configuration"]["command"] = "{{ command }}"
+    older["variables"]["properties"]["command"] = {"default": "of another home"}
     _register(prefect, home)
 
-    now = prefect.pools["gpu"].base_job_template["variables"]["properties"]
-    assert str(home.root) in now["command"]["default"]
+    template = prefect.pools["gpu"].base_job_template
+    assert "command" not in template["variables"]["properties"]
+    values = {"command": "sh -c evil", "working_dir": "/tmp"}
+    configuration = apply_values(template["job_configuration"], values)
+    assert str(home.root) in configuration["command"]
+    assert "evil" not in configuration["command"]
 
 
 def test_a_pool_that_changes_its_kind_keeps_its_deployments(prefect: Prefect, home: Home) -> None:

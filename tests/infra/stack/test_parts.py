@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from infra.connection import Endpoints
+from infra.door import credential
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import parts
@@ -78,3 +79,17 @@ def test_no_part_hears_the_callers_prefect_or_mlflow(
     assert "a secret" not in found.values()
     assert found["PREFECT_API_URL"] == _ENDPOINTS.prefect_api_url
     assert found["MODELYARD_HOME"] == str(home.root)
+
+
+def test_prefects_own_authentication_is_on_behind_the_door(home: Home) -> None:
+    held = credential.ensure(home)
+
+    for on in (True, False):
+        with contextlib.ExitStack() as opened:
+            listeners = {name: opened.enter_context(parts.bind(0)) for name in parts.SERVERS}
+            settings = Settings(home=home.root, door=on)
+            built = parts.build(home, settings, _ENDPOINTS, listeners)
+        (prefect,) = [part for part in built if part.name == "prefect"]
+        told = prefect.env.get("PREFECT_SERVER_API_AUTH_STRING")
+        assert told == (held.auth_string if on else None)
+        assert held.secret not in repr([part.command for part in built])

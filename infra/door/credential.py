@@ -1,0 +1,129 @@
+"""The owner's credential: one random secret per home, readable by its owner alone.
+
+Cookies, login tokens and credentials of runs are derived from it, so that rotating it revokes
+them all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.errors import StackError
+from infra.home import Home
+
+USER = "modelyard"
+PREFECT = "PREFECT_API_AUTH_STRING"
+PREFECT_SERVER = "PREFECT_SERVER_API_AUTH_STRING"  # what Prefect's own authentication wants
+MLFLOW_USER = "MLFLOW_TRACKING_USERNAME"
+MLFLOW_PASSWORD = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105 (a variable's name)
+VARIABLES = (PREFECT, MLFLOW_USER, MLFLOW_PASSWORD)
+
+_MODE = 0o600
+_OTHERS = 0o077
+_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Credential:
+    """The secret that opens every server of one stack.
+
+    Attributes:
+        secret: Random text without a colon or white space.
+    """
+
+    secret: str = field(repr=False)
+
+    @property
+    def auth_string(self) -> str:
+        """``USER:PASSWORD``, as Prefect's settings want it."""
+        return f"{USER}:{self.secret}"
+
+    @property
+    def basic(self) -> str:
+        """The value of an ``Authorization`` header."""
+        return f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"
+
+    def key(self, purpose: str) -> bytes:
+        """A key of 32 bytes for one purpose, from which the secret cannot be computed."""
+        return hmac.digest(self.secret.encode(), purpose.encode(), hashlib.sha256)
+
+    def environment(self) -> dict[str, str]:
+        """What Prefect's and MLflow's own clients read."""
+        return {
+            PREFECT: self.auth_string,
+            MLFLOW_USER: USER,
+            MLFLOW_PASSWORD: self.secret,
+        }
+
+
+def read(home: Home) -> Credential | None:
+    """The home's credential; None if it has none yet.
+
+    Raises:
+        StackError: With the code ``CredentialExposed``, if other users may read or change it.
+    """
+    try:
+        with home.credential.open() as file:
+            found = os.fstat(file.fileno())
+            secret = file.read().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StackError(
+            f"The credential {home.credential} cannot be read: {error.strerror}.",
+            "The stack belongs to another user; set MODELYARD_HOME to a folder of your own.",
+            code="CredentialUnreadable",
+        ) from error
+    if found.st_mode & _OTHERS:
+        raise StackError(
+            f"Other users may read the credential {home.credential}.",
+            "Replace it: modelyard down, then modelyard credential rotate.",
+            code="CredentialExposed",
+        )
+    return Credential(secret) if secret else None
+
+
+def ensure(home: Home) -> Credential:
+    """The home's credential; a new one is made if it has none.
+
+    Raises:
+        StackError: If other users may read the present one.
+    """
+    if present := read(home):
+        return present
+    partial = _written(home.credential)
+    try:
+        os.link(partial, home.credential)  # never replaces what another process made meanwhile
+    except FileExistsError:
+        if home.credential.stat().st_size == 0:  # a disk was full
+            partial.replace(home.credential)
+    finally:
+        partial.unlink(missing_ok=True)
+    made = read(home)
+    assert made is not None
+    return made
+
+
+def rotate(home: Home) -> Credential:
+    """Replace the home's credential; all that was derived from the old one is void."""
+    _written(home.credential).replace(home.credential)
+    made = read(home)
+    assert made is not None
+    return made
+
+
+def _written(path: Path) -> Path:
+    """A file beside ``path`` with a new secret."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return partial

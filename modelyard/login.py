@@ -1,0 +1,72 @@
+"""Links that log a browser in, for people; programs are given bare addresses."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from infra import home as homes
+from infra import settings
+from infra.door import credential, sessions
+
+_PAGE = """<!doctype html><meta charset="utf-8"><title>Modelyard</title>
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={link}"><a href="{link}">Modelyard</a>
+"""
+
+
+def link(url: str) -> str:
+    """A page's address with a token that logs one browser in, once.
+
+    Args:
+        url: The address; it stays as it is where it is no page of this home's stack.
+    """
+    return with_token(url) if _is_own(url) else url
+
+
+def _is_own(url: str) -> bool:
+    home = homes.current()
+    try:
+        ports = json.loads((home.root / "ports.json").read_text()).values()
+    except (OSError, ValueError):
+        return False
+    return any(_is_below(url, f"http://127.0.0.1:{port}") for port in ports)
+
+
+def _is_below(url: str, server: str) -> bool:
+    return url == server or url.startswith((f"{server}/", f"{server}?"))
+
+
+def with_token(url: str) -> str:
+    """An address of a server behind this home's door, with such a token."""
+    home = homes.current()
+    held = credential.read(home)
+    if held is None or not settings.load().door:
+        return url
+    parts = urlsplit(url)
+    token = f"{sessions.TOKEN_PARAMETER}={sessions.of(home, held).issue_token()}"
+    query = f"{parts.query}&{token}" if parts.query else token
+    return urlunsplit(parts._replace(path=parts.path or "/", query=query))
+
+
+def open_browser(url: str) -> bool:
+    """Show a page of this home's stack in the person's browser, logged in; whether one opened.
+
+    The browser is given a file that only its user can read: a command line is everybody's.
+    """
+    home = homes.current()
+    page = _PAGE.format(link=html.escape(with_token(url)))
+    return webbrowser.open(_written(home.logins, page).as_uri())
+
+
+def _written(folder: Path, page: str) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "open.html"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(page)
+    return path

@@ -1,0 +1,105 @@
+"""Links that log a browser in."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from infra.door import credential, sessions
+from infra.home import Home
+from modelyard import login, output
+
+
+@pytest.fixture
+def stack(home: Home) -> Home:
+    """A home whose stack has run."""
+    credential.ensure(home)
+    (home.root / "ports.json").write_text(json.dumps({"prefect": 4200, "mlflow": 5000}))
+    return home
+
+
+def _redeem(home: Home, link: str) -> bool:
+    held = credential.read(home)
+    assert held is not None
+    (token,) = parse_qs(urlsplit(link).query)[sessions.TOKEN_PARAMETER]
+    return sessions.of(home, held).redeem(token)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:4200", "http://127.0.0.1:4200/runs/flow-run/1",
+        "http://127.0.0.1:5000/#/experiments/1/runs/2?workflowType=machine_learning",
+        "http://127.0.0.1:4200/a?b=1#c",
+    ],
+)  # fmt: skip
+def test_a_link_to_a_page_of_the_stack_logs_in_once(stack: Home, url: str) -> None:
+    made, asked = urlsplit(login.link(url)), urlsplit(url)
+
+    assert (made.netloc, made.fragment) == (asked.netloc, asked.fragment)
+    assert made.path == (asked.path or "/")
+    assert made.query.startswith(f"{asked.query}&" if asked.query else sessions.TOKEN_PARAMETER)
+    assert _redeem(stack, made.geturl())
+    assert not _redeem(stack, made.geturl())
+    assert _redeem(stack, login.link(url))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:42001/", "http://127.0.0.1:4200.evil.example/", "s3://bucket/key"]
+)
+def test_nothing_else_gets_a_token(stack: Home, url: str) -> None:
+    assert login.link(url) == url
+
+
+def test_where_there_is_no_door_links_are_bare(
+    stack: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_DOOR", "off")
+
+    assert login.link("http://127.0.0.1:4200") == "http://127.0.0.1:4200"
+
+
+def test_a_home_of_an_older_release_has_bare_links(home: Home) -> None:
+    assert login.link("http://127.0.0.1:4200") == "http://127.0.0.1:4200"
+    (home.root / "ports.json").write_text('{"prefect": 4200}')
+    assert login.link("http://127.0.0.1:4200") == "http://127.0.0.1:4200"
+
+
+def test_links_on_a_terminal_log_in_and_others_are_bare(
+    stack: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"links": {"prefect": "http://127.0.0.1:4200/x"}, "url": "http://127.0.0.1:4200/y"}
+
+    output.thing(found, as_json_=False)
+    output.thing(found, as_json_=True)
+    assert sessions.TOKEN_PARAMETER not in capsys.readouterr().out
+
+    monkeypatch.setattr(output.console, "_force_terminal", True)
+    output.thing(found, as_json_=False)
+    shown = capsys.readouterr().out
+    output.thing(found, as_json_=True)
+    assert sessions.TOKEN_PARAMETER in shown
+    assert sessions.TOKEN_PARAMETER not in capsys.readouterr().out
+
+
+def test_the_browser_reads_its_link_from_a_file_of_its_user(
+    stack: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line, which every user of the machine can read, has the file's name alone."""
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+
+    assert login.open_browser("http://127.0.0.1:5000/?a=1&b=2#/x")
+    assert login.open_browser("http://127.0.0.1:5000/?a=1&b=2#/x")
+
+    file = Path(unquote(urlsplit(opened[1]).path))
+    assert urlsplit(opened[1]).scheme == "file"
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text()
+    link = text.partition('href="')[2].partition('"')[0].replace("&amp;", "&")
+    assert link.startswith("http://127.0.0.1:5000/?a=1&b=2&")
+    assert _redeem(stack, link)
