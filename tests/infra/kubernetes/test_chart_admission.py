@@ -135,9 +135,7 @@ def test_the_policy_holds_where_runs_are(whole: list[Object], policy: Object) ->
 
     assert binding["spec"]["policyName"] == policy["metadata"]["name"]
     assert binding["spec"]["validationActions"] == ["Deny"]
-    assert match["namespaceSelector"]["matchLabels"] == {
-        "kubernetes.io/metadata.name": "trainings"
-    }
+    assert selector["matchLabels"] == {"kubernetes.io/metadata.name": "trainings"}
     assert policy["spec"]["failurePolicy"] == "Fail"
 
 
