@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -12,19 +13,31 @@ import typer
 import yaml
 
 from infra.errors import BadInputError
+from modelyard import core_yaml
 
 File = Annotated[
-    Path | None, typer.Option("--file", "-f", help="Parameters as a YAML or JSON mapping.")
+    Path | None,
+    typer.Option("--file", "-f", help="Parameters as a mapping in JSON or YAML 1.2."),
 ]
 Pairs = Annotated[
     list[str] | None,
     typer.Option(
-        "--parameter", "-p", help="key=value; a dotted key goes inside: hyperparameters.epochs=5."
+        "--parameter",
+        "-p",
+        help="key=value; a dotted key goes inside: hyperparameters.epochs=5. true, false and "
+        "numbers as JSON writes them are such; all else is text as it is written, and so is "
+        "what is in quotes. But for hyperparameters, null or nothing leaves a parameter out, and "
+        "[...] and {...} are lists and mappings in JSON or YAML 1.2.",
     ),
 ]
 
+# Groups whose values a program is given: texts, numbers and truth values only.
+_PASSED_ON = ("hyperparameters.",)
+# Those whose values are of declared types, so that 1.10 for a number need not be kept as 1.10.
+_TYPED = ("arguments.",)
 
 _MACRO = re.compile(r"\{\{|\[\[(?:RunUUID|Index|ScheduledTime|CurrentTime)\b")
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 
 
 def read(
@@ -33,20 +46,20 @@ def read(
     *,
     option: str = "-p",
     what: str = "parameters",
-    texts: Collection[str] = (),
+    texts: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Parameters of ``file``, with ``pairs`` over them.
 
-    Values are read as YAML, but for macros: what begins with two braces, or as one of Kubeflow's,
-    is a text.
+    The help of :data:`Pairs` says how values are read. Macros are texts: what begins with two
+    braces, or as one of Kubeflow's.
 
     Args:
-        file: A YAML or JSON file.
+        file: A JSON or YAML file.
         pairs: Each ``key=value``.
         option: What the pairs are given with.
         what: What the file holds.
         texts: The keys whose pairs are texts, whatever they look like; quotes around one are not
-            part of it.
+            part of it. Given, even if there are none, the others are of declared types.
 
     Raises:
         BadInputError: If the file or a pair cannot be read as that.
@@ -54,11 +67,12 @@ def read(
     parameters = _read_file(file, what) if file else {}
     for pair in pairs or ():
         key, text = _split(pair, option)
-        if key in texts:
-            _put(parameters, key, _unquoted(text))
-            continue
-        # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
-        value = text if _MACRO.match(text.lstrip()) else _parse(text, pair)
+        if texts is not None and key in texts:
+            value: Any = _unquoted(text)
+        elif key.startswith(_PASSED_ON):
+            value = _leaf(text) if text else None
+        else:
+            value = _value(text, pair, typed=texts is not None or key.startswith(_TYPED))
         _put(parameters, key, value)
     return parameters
 
@@ -72,7 +86,7 @@ def as_written(pairs: list[str] | None) -> dict[str, Any]:
     Raises:
         BadInputError: If a pair cannot be read as that.
     """
-    return {key: _value(text) for key, text in map(_split, pairs or ())}
+    return {key: _leaf(text, exponents=False) for key, text in map(_split, pairs or ())}
 
 
 def _split(pair: str, option: str = "-p") -> tuple[str, str]:
@@ -93,20 +107,37 @@ def _unquoted(text: str) -> str:
     return value if isinstance(value, str) else text
 
 
-def _value(text: str) -> Any:
-    try:
-        value = _parse(text, text)
-    except BadInputError:
-        return text
-    if isinstance(value, str):
+def _value(text: str, pair: str, *, typed: bool) -> Any:
+    """What a text says where it may say anything that JSON has."""
+    if text in {"", "null"}:
+        return None
+    # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
+    if text.lstrip()[:1] in {"[", "{"} and not _MACRO.match(text.lstrip()):
+        return _parse(text, pair)
+    return _leaf(text, exact=not typed)
+
+
+def _leaf(text: str, *, exact: bool = True, exponents: bool = True) -> bool | float | str:
+    """A truth value, a number, or a text.
+
+    Args:
+        text: As it was written.
+        exact: A number that would be written in another way, such as 1.10, stays a text.
+        exponents: But not one with an exponent.
+    """
+    if text in {"true", "false"}:
+        return text == "true"
+    number = _NUMBER.fullmatch(text)
+    if number is None:
         return _unquoted(text)
-    plain = isinstance(value, bool | int | float) and json.dumps(value) == text
-    return value if plain else text
+    value: float = json.loads(text)
+    same = json.dumps(value) == text or bool(exponents and number[1])
+    return value if math.isfinite(value) and (same or not exact) else text
 
 
 def _read_file(file: Path, what: str) -> dict[str, Any]:
     try:
-        found = _parse(file.read_text(), str(file))
+        found = _parse(file.read_text(encoding="utf-8-sig"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{file} cannot be read: {error}.", "Check the path.") from error
     if found is None:
@@ -116,34 +147,9 @@ def _read_file(file: Path, what: str) -> dict[str, Any]:
     return found
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: ``1e-4`` is a number, a date is a text, and a key stands once."""
-
-    yaml_implicit_resolvers = {
-        first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return core_yaml.load(text)
     except yaml.YAMLError as error:
         raise BadInputError(f"{where} is not YAML: {error}", "Quote the value.") from error
     except RecursionError:

@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -41,6 +42,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _INSTALL = {"torch": "`make torch` installs PyTorch."}
 
 
+_DECIMAL = re.compile(r"-?\d+(?:\.\d+)?")
+
+
 class _Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +56,9 @@ def _whole(value: Scalar) -> Scalar | None:
 
 
 def _double(value: Scalar) -> Scalar | None:
-    if isinstance(value, bool | str) or not math.isfinite(value):
+    if isinstance(value, str):  # 0.10, which stays as it was written where it is passed on
+        value = float(value) if _DECIMAL.fullmatch(value) else math.nan
+    if isinstance(value, bool) or not math.isfinite(value):
         return None
     return float(value)
 

@@ -27,7 +27,12 @@ Framework = Annotated[str, typer.Option(help=f"One of {', '.join(FRAMEWORKS)}.")
 FrameworkVersion = Annotated[str, typer.Option(help="The framework's version.")]
 Pairs = Annotated[
     list[str] | None,
-    typer.Option("--parameter", "-p", help="key=value; passed on when the model is served."),
+    typer.Option(
+        "--parameter",
+        "-p",
+        help="key=value; passed on when the model is served. true, false and numbers are such if "
+        "JSON writes them so; all else is text as it is written.",
+    ),
 ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,79 @@ from modelyard import parameters
         (["name= {{ slot }} x"], {"name": " {{ slot }} x"}),
         (["a.b={{ slots"], {"a": {"b": "{{ slots"}}),
         (["a=2026-01-31", "b=2026-01-31 10:00"], {"a": "2026-01-31", "b": "2026-01-31 10:00"}),
+        (["a=null", "b="], {"a": None, "b": None}),
+        (["a={b: 007, c: no, d: 12:30}"], {"a": {"b": 7, "c": "no", "d": "12:30"}}),
+        (["a='", "b=it's", "c=x: y", "d=@x"], {"a": "'", "b": "it's", "c": "x: y", "d": "@x"}),
+        (["hyperparameters.a=null", "hyperparameters.b=[1, 2]", "hyperparameters.c="],
+         {"hyperparameters": {"a": "null", "b": "[1, 2]", "c": None}}),
+        (["arguments.rate=1.10"], {"arguments": {"rate": 1.1}}),
     ],
-)
+)  # fmt: skip
 def test_pairs(pairs: list[str] | None, read: dict[str, Any]) -> None:
     assert parameters.read(None, pairs) == read
+
+
+@pytest.mark.parametrize("key", ["a", "hyperparameters.a"])
+@pytest.mark.parametrize(
+    "text",
+    ["12:30", "007", "no", "yes", "on", "1.10", "1_000", "0x1F", "0o7", "0b1", ".5", "5.", "+1",
+     "1e999", ".inf", "True", "~", "-0", "٣", "3.14159265358979323846", "2026-01-31", "a # b"],
+)  # fmt: skip
+def test_what_json_would_write_otherwise_is_a_text(key: str, text: str) -> None:
+    *outer, last = key.split(".")
+    found = parameters.read(None, [f"{key}={text}"])
+
+    assert (found[outer[0]] if outer else found) == {last: text}
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("5", 5), ("-0.5", -0.5), ("1.0", 1.0), ("1e-4", 1e-4), ("2E+3", 2e3), ("true", True),
+     ("false", False), ("'5'", "5"), ('"true"', "true")],
+)  # fmt: skip
+def test_a_hyperparameter_is_a_number_where_json_has_one(text: str, read: Any) -> None:
+    found = parameters.read(None, [f"hyperparameters.a={text}"])["hyperparameters"]["a"]
+
+    assert (found, type(found)) == (read, type(read))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("12:30", "12:30"), ("007", 7), ("0o17", 15), ("0x1F", 31), ("no", "no"), ("Yes", "Yes"),
+        ("on", "on"), ("1_000", "1_000"), ("1e-4", 1e-4), ("1.10", 1.1), (".5", 0.5),
+        ("-.inf", float("-inf")), ("2026-01-31", "2026-01-31"), ("True", True), ("~", None),
+        ("", None), ("0b1", "0b1"), ("+1", 1), ("'007'", "007"), ('"\\U0001F600"', "\U0001f600"),
+    ],
+)  # fmt: skip
+def test_a_file_is_read_by_the_core_schema(tmp_path: Path, text: str, read: Any) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text(f"a: {text}\n", encoding="utf-8")
+
+    found = parameters.read(file, None)["a"]
+
+    assert (found, type(found)) == (read, type(read))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_file_that_json_wrote_is_read_as_json(
+    tmp_path: Path, indent: int | None, ascii_only: bool
+) -> None:
+    written = {"name": "\U0001f600 \t\x7f", "a/b": ["\ud7ff", 1e-7, {"c": None, "12:30": True}]}
+    file = tmp_path / "parameters.json"
+    text = json.dumps(written, indent=indent, ensure_ascii=ascii_only)
+    file.write_text(text, encoding="utf-8")
+
+    assert parameters.read(file, None) == written
+
+
+def test_a_key_of_json_stands_once(tmp_path: Path) -> None:
+    file = tmp_path / "parameters.json"
+    file.write_text('{"a": 1, "a": 2}')
+
+    with pytest.raises(BadInputError, match="twice"):
+        parameters.read(file, None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +151,7 @@ def test_files_with_pairs_over_them(
     assert parameters.read(file, pairs) == read
 
 
-@pytest.mark.parametrize("pair", ["", "name", "=value", "a: 1", "a=[", "a={b", "a='"])
+@pytest.mark.parametrize("pair", ["", "name", "=value", "a: 1", "a=[", "a={b"])
 def test_pairs_that_cannot_be_read_are_refused(pair: str) -> None:
     with pytest.raises(BadInputError) as raised:
         parameters.read(None, [pair])

@@ -128,6 +128,12 @@ class TestDeclarations:
         with pytest.raises(ValidationError, match=why):
             Hyperparameter.model_validate({**right, **changes})
 
+    def test_a_number_that_stays_as_it_was_written_is_one(self, made: ProvidedAlgorithm) -> None:
+        assert made.complete({"label": "y", "rate": "0.10"})["rate"] == pytest.approx(0.1)
+        for text in ("often", "nan", "1e999", "", " 1"):
+            with pytest.raises(BadInputError):
+                made.complete({"label": "y", "rate": text})
+
     @pytest.mark.parametrize("declared", ["datasets", "hyperparameters"])
     def test_a_name_is_declared_once(self, made: ProvidedAlgorithm, declared: str) -> None:
         twice = made.model_dump()
