@@ -32,6 +32,7 @@ from typing import NoReturn
 
 import prefect.context
 
+from infra import run_lock
 from infra.settings import Settings
 
 # Settings are the stack's, whatever shell a command is typed in: what its worker has, counts.
@@ -45,7 +46,10 @@ _TICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a forked process is to run, and the connection to whom it answers."""
+    """What a forked process is to run, and the connection to whom it answers.
+
+    ``streams`` are its standard streams and, if it has one, its run's lock.
+    """
 
     module: str
     arguments: list[str]
@@ -57,7 +61,7 @@ class Job:
 
 def _receive(connection: socket.socket) -> Job | None:
     """The job that the client sends; None if it only looked whether we answer."""
-    header, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    header, streams, _, _ = socket.recv_fds(connection, 4, 4)
     if not header:
         return None
     with connection.makefile("rb") as reader:
@@ -209,13 +213,16 @@ def _become(job: Job) -> None:
     for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for target, stream in enumerate(job.streams):
+    for target, stream in enumerate(job.streams[:3]):
         os.dup2(stream, target)
         os.close(stream)
     ours = {name: value for name, value in os.environ.items() if name in _OF_THE_STACK}
     os.environ.clear()
     os.environ.update({n: value for n, value in job.env.items() if n not in _OF_THE_STACK})
     os.environ.update(ours)
+    for lock in job.streams[3:]:
+        os.set_inheritable(lock, False)
+        os.environ[run_lock.DESCRIPTOR_VARIABLE] = str(lock)
     os.chdir(job.cwd)
     sys.argv = [job.module, *job.arguments]
     prefect.context.refresh_global_settings_context()

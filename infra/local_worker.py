@@ -1,16 +1,38 @@
-"""Prefect's process worker, with its runner's storage in the home."""
+"""Prefect's process worker, which knows of each of its runs whether it is being executed.
+
+A run's process ends in one of three ways: with a final state in Prefect, which stays; after it
+reported Running, which is a crash; or before it began, and then it is queued again a few times.
+The runner's storage is in the home.
+"""
 
 from __future__ import annotations
 
 import abc
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
+from uuid import UUID
 
+import anyio
+import anyio.abc
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.flows import load_flow_from_flow_run
 from prefect.runner import Runner
-from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
+from prefect.runner._process_manager import ProcessHandle
+from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.runner._state_proposer import StateProposer
+from prefect.states import Cancelled
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from infra import home as homes
+from infra import run_ends, run_lock, run_process
+
+_LOCK_POLL_SECONDS = 0.1
+_LONGEST_REASON = 2000
 
 # Prefixes of variables that choose what is executed, or where credentials are sent.
 _RESERVED = ("PATH=", "LD_", "DYLD_", "PYTHON", "MODELYARD_", "PREFECT_", "MLFLOW_")
@@ -39,8 +61,23 @@ class LocalJobConfiguration(ProcessJobConfiguration):
         super().prepare_for_flow_run(*given, **named)
 
 
+class _Proposer(StateProposer):
+    """Leaves it to the worker which state a run gets whose process has ended.
+
+    Attributes:
+        reason: Why the process did not start, or how it ended.
+    """
+
+    reason = "The run's process did not start."
+
+    async def propose_crashed(self, flow_run: FlowRun, message: str) -> State[Any] | None:
+        """Propose nothing."""
+        self.reason = message
+        return None
+
+
 class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not registered as a type
-    """The worker of a local pool.
+    """The worker of a pool of this machine.
 
     Attributes:
         started: Set when it polls its pool.
@@ -51,6 +88,8 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.started = asyncio.Event()
+        self._home = homes.current()
+        self._attempts: dict[UUID, str] = {}
 
     async def __aenter__(self) -> Self:
         """Start the runner, then the worker, as ``ProcessWorker`` does."""
@@ -75,3 +114,104 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
             printer(line)
 
         await super().start(run_once, with_healthcheck, on_line)
+
+    def executes(self, flow_run_id: UUID) -> bool:
+        """Whether this worker is starting the run, waiting for its process, or concluding it."""
+        return flow_run_id in self._submitting_flow_run_ids or flow_run_id in self._attempts
+
+    async def _submit_run_and_capture_errors(
+        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
+    ) -> Any:
+        self._attempts[flow_run.id] = ""
+        try:
+            return await super()._submit_run_and_capture_errors(flow_run, task_status)
+        finally:
+            del self._attempts[flow_run.id]
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> ProcessWorkerResult:
+        """Start the run's process, wait for its end, and see that the run has a final state."""
+        claimed = await self.client.read_flow_run(flow_run.id)
+        self._attempts[flow_run.id] = str(claimed.state_id)
+        configuration.env |= {
+            run_lock.PATH_VARIABLE: str(run_lock.path(self._home, str(flow_run.id))),
+            run_process.ATTEMPT_VARIABLE: str(claimed.state_id),
+        }
+        started = task_status or anyio.TASK_STATUS_IGNORED
+        with TemporaryDirectory(suffix="prefect") as scratch:
+            folder = Path(configuration.working_dir or scratch).resolve()
+            handle = await self._execute(claimed, configuration, folder, started)
+        if handle.returncode == 0:  # with another status Prefect's worker proposes a crash
+            await self._conclude(flow_run, "Its process ended with exit status 0.")
+        return ProcessWorkerResult(
+            status_code=-1 if handle.returncode is None else handle.returncode,
+            identifier=str(handle.pid),
+        )
+
+    async def _execute(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        folder: Path,
+        started: anyio.abc.TaskStatus[int],
+    ) -> ProcessHandle:
+        async with FlowRunExecutorContext() as context:
+            proposer = _Proposer(client=context.client)
+            context._state_proposer = proposer
+            starter = EngineCommandStarter(
+                command=configuration.command,
+                cwd=folder,
+                env=configuration.env,
+                stream_output=configuration.stream_output,
+                control_channel=context.control_channel,
+            )
+            executor = context.create_executor(
+                flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
+            )
+            async with anyio.create_task_group() as group:
+                try:
+                    handle: ProcessHandle = await group.start(executor.submit)
+                except RuntimeError as error:
+                    raise RuntimeError(proposer.reason) from error
+                started.started(handle.pid or 0)
+        return handle
+
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, *_: Any, **__: Any
+    ) -> None:
+        await self._conclude(flow_run, message)
+
+    async def _conclude(self, flow_run: FlowRun, reason: str) -> None:
+        """Give the run the state that follows from the end of its process, if it has none."""
+        run_id = str(flow_run.id)
+        while await asyncio.to_thread(run_lock.held, self._home, run_id):
+            await asyncio.sleep(_LOCK_POLL_SECONDS)  # it is ending, and may have a last word
+        now = await self.client.read_flow_run(flow_run.id)
+        state = now.state
+        becomes: State[Any] | None = None
+        if state is None or state.is_final():
+            return
+        if state.type == StateType.RUNNING:
+            becomes = run_ends.crashed(flow_run.id, reason)
+        elif state.type == StateType.CANCELLING:
+            becomes = Cancelled(message="Stopped.")
+        elif state.type == StateType.PENDING:
+            history = await self.client.read_flow_run_states(flow_run.id)
+            reason = " ".join([reason, await asyncio.to_thread(self._error, run_id)]).strip()
+            becomes = run_ends.starts_again(history, reason, datetime.now(UTC))
+        if becomes is not None:
+            self.get_flow_run_logger(flow_run).warning("%s", becomes.message)
+            force = becomes.type == StateType.SCHEDULED
+            await self.client.set_flow_run_state(flow_run.id, becomes, force=force)
+
+    def _error(self, run_id: str) -> str:
+        """The error that the run's process left; empty if it left none."""
+        try:
+            text = run_process.error_path(self._home, run_id).read_text("utf-8", "replace")
+        except OSError:
+            return ""
+        return text[-_LONGEST_REASON:]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -16,11 +18,16 @@ from typing import IO
 
 from infra.home import Home
 
+# Names the lock that a fork client takes, then the open file by which its process has it as well.
+PATH_VARIABLE = "MODELYARD_RUN_LOCK"
+DESCRIPTOR_VARIABLE = "MODELYARD_RUN_LOCK_FD"
+
 # Asking whether a lock is held takes it for a moment, so one refusal proves nothing.
 _PATIENCE_SECONDS = 2.0
 _RETRY_SECONDS = 0.005
 
 _kept: list[IO[str]] = []
+_inherited: set[Path] = set()
 _scope: ContextVar[list[IO[str]]] = ContextVar("locks of this call", default=_kept)
 
 
@@ -28,8 +35,24 @@ class AlreadyExecutedError(RuntimeError):
     """Another process executes this run."""
 
 
-def _path(home: Home, flow_run_id: str) -> Path:
+def path(home: Home, flow_run_id: str) -> Path:
+    """The run's lock file."""
     return home.runs / flow_run_id / "executor.lock"
+
+
+def inherit(home: Home, flow_run_id: str) -> None:
+    """Hold the lock that the fork client took and handed to this process; else take it.
+
+    Raises:
+        AlreadyExecutedError: If another process holds it.
+    """
+    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, "")
+    if not descriptor:
+        take(home, flow_run_id)
+        return
+    os.set_inheritable(int(descriptor), False)
+    _kept.append(os.fdopen(int(descriptor), "w"))
+    _inherited.add(path(home, flow_run_id))
 
 
 @contextlib.contextmanager
@@ -54,27 +77,48 @@ def take(home: Home, flow_run_id: str) -> None:
     Raises:
         AlreadyExecutedError: If another is.
     """
-    path = _path(home, flow_run_id)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = path.open("w")
+    lock = path(home, flow_run_id)
+    if lock in _inherited:
+        return
+    file = _open_locked(lock)
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise AlreadyExecutedError(flow_run_id) from None
-            time.sleep(_RETRY_SECONDS)
-        else:
-            _scope.get().append(file)
-            return
+    while file is None:
+        if time.monotonic() > deadline:
+            raise AlreadyExecutedError(flow_run_id)
+        time.sleep(_RETRY_SECONDS)
+        file = _open_locked(lock)
+    _scope.get().append(file)
+
+
+def _open_locked(lock: Path) -> IO[str] | None:
+    """The lock file, locked; None if another holds it. It never exists before it is locked."""
+    with contextlib.suppress(FileNotFoundError):
+        return _locked(lock.open("r+"))
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=lock.parent, prefix=lock.name)
+    try:
+        file = _locked(os.fdopen(descriptor, "r+"))
+        os.link(name, lock)
+    except FileExistsError:
+        return None
+    finally:
+        Path(name).unlink()
+    return file
+
+
+def _locked(file: IO[str]) -> IO[str] | None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def held(home: Home, flow_run_id: str) -> bool | None:
     """Whether somebody executes the run now; None if nobody on this machine ever did."""
     try:
-        with _path(home, flow_run_id).open("r") as file:
+        with path(home, flow_run_id).open("r") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,11 +1,12 @@
 """The worker of the local pools, and the reconciler beside it.
 
-Prefect's own process worker runs for each pool, all in one process. The pools' job template
-starts each run through the fork server. ``modelyard/worker.py`` is the process.
+A :class:`~infra.local_worker.LocalWorker` runs for each pool, all in one process. The pools' job
+template starts each run through the fork server. ``modelyard/worker.py`` is the process.
 
 The reconciler compares what Prefect believes to run with what does run on this machine, and
 mends both sides: a run whose process is gone is ended or, if it never began, put back into the
-queue; a process whose run is over is killed.
+queue; a process whose run is over is killed. It asks locks and the workers, never a clock: a run
+is starting in one of the workers, or its lock is held from before it is Running until it is over.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import functools
 import shutil
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.logging import get_logger
-from prefect.states import Cancelled, Crashed, Scheduled
+from prefect.states import Cancelled, Scheduled
 
-from infra import active_runs, run_lock, work_pools
+from infra import active_runs, run_ends, run_lock, work_pools
 from infra import home as homes
 from infra.home import Home
 from infra.local_worker import LocalWorker
@@ -31,81 +33,76 @@ from infra.stack import remains
 _INTERVAL_SECONDS = 5.0
 _POOLS_SECONDS = 10.0
 
-# Between Prefect's word that a run is Running and the flow's taking of its lock lies the start
-# of the flow; between Pending and Running lies the wait for the fork server.
-_STARTING = timedelta(seconds=15)
-_SUBMITTING = timedelta(seconds=60)
-_RESTARTED = timedelta(seconds=5)
-
 _logger = get_logger("modelyard.reconciler")
 
 
 def verdict(
-    flow_run: FlowRun, *, locked: bool | None, pools: tuple[str, ...], started: datetime,
-    now: datetime,
-) -> State | None:  # fmt: skip
+    flow_run: FlowRun, *, locked: bool | None, starting: bool, pools: tuple[str, ...]
+) -> State[Any] | None:
     """What an active run's state must become, or None if it is right as it is.
 
     Args:
-        flow_run: A run that Prefect has as Running, Pending or Cancelling.
-        locked: Whether somebody on this machine executes it; None if nobody ever did.
-        pools: The pools of this worker: who else's runs never ran here are not ours to judge.
-        started: When this worker process started.
-        now: The present time.
+        flow_run: A run that Prefect had as Running, Pending or Cancelling before it was asked
+            who executes it.
+        locked: Whether a process on this machine executes it; None if none ever did.
+        starting: Whether a worker of this process starts it, or waits for its process.
+        pools: The pools of this worker: whose runs never ran here are left to others.
     """
     state = flow_run.state
     if (
         state is None
-        or state.is_final()
+        or starting
         or locked
         or (locked is None and flow_run.work_pool_name not in pools)
     ):
         return None
-    age = now - state.timestamp
     if state.type == StateType.PENDING:
-        orphaned = state.timestamp < started and now - started > _RESTARTED
-        if orphaned or age > _SUBMITTING:
-            return Scheduled(message="Its worker died before it began; it is queued again.")
-    elif age > _STARTING and state.type == StateType.CANCELLING:
+        return Scheduled(message="Its worker died before it began; it is queued again.")
+    if state.type == StateType.CANCELLING:
         return Cancelled(message="Stopped; its process is gone.")
-    elif age > _STARTING:
-        return Crashed(
-            message="Its process or worker was killed. A retry resumes from the newest "
-            f"checkpoint: modelyard runs retry {flow_run.id}"
-        )
+    if state.type == StateType.RUNNING:
+        return run_ends.crashed(flow_run.id, "Its process or worker was killed.")
     return None
 
 
 async def reconcile(
-    client: PrefectClient, home: Home, pools: tuple[str, ...], started: datetime
+    client: PrefectClient, home: Home, pools: tuple[str, ...], starts: Callable[[UUID], bool]
 ) -> int:
-    """Mend every active run that nobody executes; how many there were."""
+    """Mend every active run that nobody executes; how many there were.
+
+    Args:
+        client: Prefect's.
+        home: Where the runs' locks are.
+        pools: The pools of this worker.
+        starts: Whether a worker of this process has a run; see :meth:`LocalWorker.executes`.
+    """
     active = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    judge = functools.partial(verdict, pools=pools, started=started)
     mended = 0
     for flow_run in await active_runs.read(client, active):
         locked = run_lock.held(home, str(flow_run.id))
-        if judge(flow_run, locked=locked, now=datetime.now(UTC)) is None:
+        becomes = verdict(flow_run, locked=locked, starting=starts(flow_run.id), pools=pools)
+        if becomes is None or flow_run.state is None:
             continue
-        # It was read before its lock was looked at, and may have ended between.
+        # An executor reports the end of a run before it lets go of the lock.
         now_it_is = await client.read_flow_run(flow_run.id)
-        state = judge(now_it_is, locked=locked, now=datetime.now(UTC))
-        if state is not None:
-            _logger.warning("Run %s is %s: %s", flow_run.id, state.name, state.message)
-            await client.set_flow_run_state(flow_run.id, state, force=True)
+        if now_it_is.state and now_it_is.state.id == flow_run.state.id:
+            _logger.warning("Run %s is %s: %s", flow_run.id, becomes.name, becomes.message)
+            await client.set_flow_run_state(flow_run.id, becomes, force=True)
             mended += 1
     return mended
 
 
 async def _reconcile_for_ever(
-    home: Home, pools: tuple[str, ...], tidy: Callable[[Callable[[str], bool | None]], object]
+    home: Home,
+    pools: tuple[str, ...],
+    tidy: Callable[[Callable[[str], bool | None]], object],
+    starts: Callable[[UUID], bool],
 ) -> None:
-    started = datetime.now(UTC)
     executed = functools.partial(run_lock.held, home)
     async with get_client() as client:
         while True:
             try:
-                await reconcile(client, home, pools, started)
+                await reconcile(client, home, pools, starts)
                 await asyncio.to_thread(remains.end_runs, home, lambda run: executed(run) is True)
                 await asyncio.to_thread(tidy, executed)
             except Exception:  # the edge of the loop: the next turn may do better
@@ -161,10 +158,14 @@ async def work(
                     create_pool_if_not_found=False)
         for pool in served
     ]  # fmt: skip
+
+    def starts(flow_run_id: UUID) -> bool:
+        return any(worker.executes(flow_run_id) for worker in workers)
+
     async with asyncio.TaskGroup() as group:
         for worker in workers:
             group.create_task(worker.start())
-        group.create_task(_reconcile_for_ever(home, served, tidy))
+        group.create_task(_reconcile_for_ever(home, served, tidy, starts))
         group.create_task(_until_changed(pools, served))
         for worker in workers:
             await worker.started.wait()

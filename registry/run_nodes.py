@@ -49,7 +49,7 @@ class Node:
         host: Its address, for the others.
         told: What it has told the others; they read that of node 0.
         ready: What it has to say of itself since it is ready; None before.
-        silent_seconds: How long ago it was last heard of.
+        heard: When it was last heard of, in seconds of the database's clock.
         ended: When it ended, in seconds of the database's clock; None while it goes on.
         code: How its script ended: exit status, or minus a signal's number; None if it did not.
         tail: The last lines of its script.
@@ -60,7 +60,7 @@ class Node:
     host: str
     told: Mapping[str, Any]
     ready: Mapping[str, Any] | None
-    silent_seconds: float
+    heard: float
     ended: float | None
     code: int | None
     tail: tuple[str, ...]
@@ -153,8 +153,7 @@ def now() -> float:
 
 def look(flow_run_id: str, attempt: int) -> dict[int, Node]:
     """The nodes of an attempt that have been heard of, by number."""
-    silent = (_NOW - RunNodeModel.heard).label("silent")
-    wanted = select(RunNodeModel, silent).where(
+    wanted = select(RunNodeModel).where(
         RunNodeModel.flow_run_id == flow_run_id, RunNodeModel.attempt == attempt
     )
 
@@ -171,7 +170,7 @@ def _node(row: Any) -> Node:
         host=row.host,
         told=json.loads(row.told),
         ready=None if row.ready is None else json.loads(row.ready),
-        silent_seconds=max(0.0, float(row.silent)),
+        heard=row.heard,
         ended=row.ended,
         code=row.code,
         tail=tuple(json.loads(row.tail)),

@@ -24,6 +24,7 @@ from tasks.nodes import Meeting
 from tasks.resources import Resources
 
 _INTERVAL_SECONDS = 1.0
+_LONGEST_STEP = 3
 
 # A node says that it lives every second. So long after its last word its machine is given up; the
 # first node gets longer, since without it the others have nobody to tell.
@@ -64,6 +65,8 @@ class OtherNodes(ABC):
         """See the others from ``seat``, which has been taken; begin with :meth:`begin`."""
         self.seat = seat
         self.nodes: Mapping[int, Node] = {}
+        self._unheard: dict[int, float] = {}
+        self._looked_at = time.monotonic()
         self._done = threading.Event()
         self._looked = threading.Condition()
         self._thread = threading.Thread(target=self._go_on, daemon=True, name="other nodes")
@@ -124,6 +127,7 @@ class OtherNodes(ABC):
                 _logger.exception("The other nodes could not be looked at")
             else:
                 with self._looked:
+                    self._count_silence(found)
                     self.nodes = found
                     self._looked.notify_all()
             self._done.wait(_INTERVAL_SECONDS)
@@ -134,13 +138,23 @@ class OtherNodes(ABC):
             while not until():
                 self._looked.wait(_INTERVAL_SECONDS)
 
-    def silence(self, node: Node) -> float:
-        """For how many seconds a node has been silent while this one was heard.
+    def _count_silence(self, found: Mapping[int, Node]) -> None:
+        """Count for how long this process has looked at each node without a new word of it.
 
-        Where the database was away, all are equally silent, and nobody is to blame.
+        A look stands for a few seconds at most: between two that are further apart this machine
+        was asleep or the database away, and nothing could be heard.
         """
-        own = self.nodes.get(self.seat.number)
-        return node.silent_seconds - (own.silent_seconds if own else 0.0)
+        now = time.monotonic()
+        step = min(now - self._looked_at, _LONGEST_STEP * _INTERVAL_SECONDS)
+        self._looked_at = now
+        for number, node in found.items():
+            before = self.nodes.get(number)
+            silent = before is not None and before.heard == node.heard
+            self._unheard[number] = self._unheard.get(number, 0.0) + step if silent else 0.0
+
+    def silence(self, node: Node) -> float:
+        """Seconds for which this process has listened to a node in vain."""
+        return self._unheard.get(node.number, 0.0)
 
 
 class Joining(OtherNodes):

@@ -29,6 +29,13 @@ _PRELOADED = (
     "modelyard.commands.schedule", "modelyard.commands.pipeline",
     "modelyard.commands.tensorboard", "infra.storage.s3",
 )  # fmt: skip
+# The database is on this machine, and silent only while that sleeps or is busy. Prefect's own
+# bounds of a few seconds would then answer with status 500, which its clients do not retry.
+_PATIENT_DATABASE = {
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "86400",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "86400",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "86400",
+}
 POOLS = ("gpu", "cpu")
 SERVERS = ("prefect", "mlflow", "web")  # each has a port, which stays the same
 
@@ -139,6 +146,7 @@ def _prefect(
             "PREFECT_SERVER_UI_API_URL": endpoints.prefect_api_url,
             "PREFECT__SERVER_FINAL": "1",
             **({credential.PREFECT_SERVER: held.auth_string} if held else {}),
+            **_PATIENT_DATABASE,
         },
         needs=("database",),
         sockets=(listener.fileno(),),

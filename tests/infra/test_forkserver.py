@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import forkclient, forked
+from infra import forkclient, forked, run_lock
 from infra.home import Home
+from tests.locks import holding
 from tests.processes import eventually, pid_in, runs
 
 _CLIENT = forkclient.__file__
@@ -362,3 +363,55 @@ def test_the_command_line_goes_through_the_homes_socket(tmp_path: Path) -> None:
     assert command[0] == sys.executable
     assert command[-3:] == [str(forked.socket_path(home)), "some.module", "--flag"]
     assert not forked.accepts(forked.socket_path(home))
+
+
+class TestRunLock:
+    """The lock that the client takes and the forked process has as well."""
+
+    @pytest.fixture
+    def lock(self, home: Home) -> Mapping[str, str]:
+        return {run_lock.PATH_VARIABLE: str(run_lock.path(home, "run"))}
+
+    def test_it_is_held_until_both_are_gone(
+        self, home: Home, start: Start, tmp_path: Path, lock: Mapping[str, str]
+    ) -> None:
+        client = start("waits", "ignores", env=lock)
+        pid = pid_in(tmp_path / "pid")
+        assert run_lock.held(home, "run") is True
+
+        client.kill()
+        client.wait(30)
+        assert run_lock.held(home, "run") is True
+
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: run_lock.held(home, "run") is False, "it is free")
+
+    def test_while_another_holds_it_nothing_is_run(
+        self, home: Home, run: Run, tmp_path: Path, lock: Mapping[str, str]
+    ) -> None:
+        with holding(home, "run"):
+            done = run("leaves", "open('begun', 'w')", env=lock)
+
+        assert (done.returncode, done.stdout) == (
+            0, "Nothing is run: another process executes this run.\n"
+        )  # fmt: skip
+        assert not (tmp_path / "begun").exists()
+
+    def test_where_no_server_answers_the_client_keeps_it_as_the_module(
+        self, home: Home, folder: Path, tmp_path: Path, lock: Mapping[str, str]
+    ) -> None:
+        script = (
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); import forkclient as f; "
+            "f.PATIENCE_SECONDS = 0; f.main('/nowhere', 'waits', ['plainly'])"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(Path(_CLIENT).parent)], cwd=tmp_path,
+            env=_environment(folder, **lock),
+        )  # fmt: skip
+        pid_in(tmp_path / "pid")
+        assert run_lock.held(home, "run") is True
+
+        process.kill()
+        process.wait(30)
+
+        assert run_lock.held(home, "run") is False

@@ -1,20 +1,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import (
+    AwaitingRetry,
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Paused,
+    Pending,
+    Running,
+    Scheduled,
+)
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 
-from infra import local_worker
+from infra import local_worker, run_ends, run_process
 from infra.home import Home
 from infra.local_worker import LocalJobConfiguration, LocalWorker
+from registry import statuses
 
 
 @pytest.fixture
@@ -88,3 +102,103 @@ def test_a_runs_own_variables_name_no_programs_and_no_servers() -> None:
     assert "evil" not in repr({name: configuration.env.get(name) for name in given})
     assert configuration.env["PATH"] == os.environ["PATH"]
     assert configuration.env["PREFECT__FLOW_RUN_ID"] == str(run.id)
+
+
+class FakeClient:
+    """A run in Prefect."""
+
+    def __init__(self, *history: State[Any]) -> None:
+        self.history = list(history)
+
+    async def read_flow_run(self, run_id: UUID) -> FlowRun:
+        return FlowRun.model_construct(id=run_id, state=self.history[-1])
+
+    async def read_flow_run_states(self, _: UUID) -> list[State[Any]]:
+        return self.history
+
+    async def set_flow_run_state(self, _: UUID, state: State[Any], force: bool) -> None:
+        self.history.append(state)
+
+
+class TestConclusion:
+    """What becomes of a run whose process has ended."""
+
+    @pytest.fixture(autouse=True)
+    def _worker(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MODELYARD_HOME", str(home.root))
+        self.run = FlowRun.model_construct(id=uuid4(), name="a run", flow_id=uuid4())
+        self.worker = LocalWorker(work_pool_name="cpu")
+        logger = logging.getLogger("test")  # Prefect's own sends its lines to a server
+        monkeypatch.setattr(self.worker, "get_flow_run_logger", lambda _: logger)
+
+    def _conclude(self, *history: State[Any], reason: str = "Exit status 3.") -> list[State[Any]]:
+        """The states that the run gets."""
+        client = FakeClient(*history)
+        self.worker._client = client  # type: ignore[assignment]
+        asyncio.run(self.worker._conclude(self.run, reason))
+        return client.history[len(history) :]
+
+    @pytest.mark.parametrize(
+        ("state", "becomes"),
+        [
+            (Running(), "CRASHED"),
+            (Cancelling(), "CANCELLED"),
+            (Pending(), "SCHEDULED"),
+            # What is final stays, and what is queued already as well.
+            (Completed(), None), (Failed(), None), (Crashed(), None), (Cancelled(), None),
+            (Scheduled(), None), (AwaitingRetry(), None), (Paused(), None),
+        ],
+    )  # fmt: skip
+    def test_it_follows_from_its_state(self, state: State[Any], becomes: str | None) -> None:
+        found = self._conclude(Scheduled(), state)
+
+        assert [one.type.value for one in found] == ([becomes] if becomes else [])
+
+    def test_one_that_never_begins_ends_after_a_few_tries_with_the_reason(
+        self, home: Home
+    ) -> None:
+        path = run_process.error_path(home, str(self.run.id))
+        path.parent.mkdir(parents=True)
+        path.write_text("ImportError: no module named flows")
+        history: list[State[Any]] = [Scheduled()]
+        while history[-1].type == StateType.SCHEDULED:
+            history += [Pending(), *self._conclude(*history, Pending())]
+
+        assert len(history) == 1 + 2 * run_ends.STARTS
+        assert statuses.word("train", history[-1]) == "CREATE FAILED"
+        assert "Exit status 3. ImportError: no module named flows" in history[-1].message
+
+    def test_the_last_word_of_a_process_that_is_still_ending_is_waited_for(
+        self, home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = FakeClient(Running())
+        self.worker._client = client  # type: ignore[assignment]
+        asked: list[bool] = []
+
+        def held(*_: Any) -> bool:
+            asked.append(True)
+            if len(asked) == 3:
+                client.history.append(Completed())
+            return len(asked) < 3
+
+        monkeypatch.setattr(local_worker.run_lock, "held", held)
+        monkeypatch.setattr(local_worker, "_LOCK_POLL_SECONDS", 0)
+        asyncio.run(self.worker._conclude(self.run, "Exit status 137."))
+
+        assert [state.type for state in client.history] == ["RUNNING", "COMPLETED"]
+
+    def test_the_run_is_the_workers_from_its_claim_to_its_conclusion(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[bool] = []
+
+        async def submit(worker: LocalWorker, run: FlowRun, _: Any) -> None:
+            seen.append(worker.executes(run.id))
+
+        monkeypatch.setattr(ProcessWorker, "_submit_run_and_capture_errors", submit)
+        asyncio.run(self.worker._submit_run_and_capture_errors(self.run))
+
+        assert seen == [True]
+        assert not self.worker.executes(self.run.id)
+        self.worker._submitting_flow_run_ids.add(self.run.id)
+        assert self.worker.executes(self.run.id)

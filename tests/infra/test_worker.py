@@ -14,8 +14,6 @@ from infra import worker
 from infra.home import Home
 from tests.locks import holding
 
-NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
-LONG_AGO = NOW - timedelta(hours=1)
 POOLS = ("gpu", "cpu")
 
 RUNNING = StateType.RUNNING
@@ -23,72 +21,64 @@ PENDING = StateType.PENDING
 CANCELLING = StateType.CANCELLING
 
 
-def _run(kind: StateType | None, since: datetime, pool: str | None = "gpu") -> FlowRun:
-    state = State(type=kind, timestamp=since) if kind else None
+def _run(kind: StateType | None, pool: str | None = "gpu") -> FlowRun:
+    state = State(type=kind) if kind else None
     return FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), state=state, work_pool_name=pool)
 
 
+def _starts_none(_: uuid.UUID) -> bool:
+    return False
+
+
 @pytest.mark.parametrize(
-    ("kind", "age", "locked", "pool", "becomes"),
+    ("kind", "locked", "pool", "becomes"),
     [
-        # Somebody executes it.
-        (RUNNING, 3600, True, "gpu", None),
-        (PENDING, 3600, True, "gpu", None),
-        (CANCELLING, 3600, True, "gpu", None),
+        # A process executes it.
+        (RUNNING, True, "gpu", None),
+        (PENDING, True, "gpu", None),
+        (CANCELLING, True, "gpu", None),
         # Its executor is gone.
-        (RUNNING, 16, False, "gpu", StateType.CRASHED),
-        (RUNNING, 14, False, "gpu", None),
-        (CANCELLING, 16, False, "gpu", StateType.CANCELLED),
-        (CANCELLING, 14, False, "gpu", None),
-        (PENDING, 61, False, "gpu", StateType.SCHEDULED),
-        (PENDING, 59, False, "gpu", None),
+        (RUNNING, False, "gpu", StateType.CRASHED),
+        (CANCELLING, False, "gpu", StateType.CANCELLED),
+        (PENDING, False, "gpu", StateType.SCHEDULED),
         # It never began here.
-        (RUNNING, 16, None, "cpu", StateType.CRASHED),
-        (CANCELLING, 16, None, "cpu", StateType.CANCELLED),
-        (PENDING, 61, None, "cpu", StateType.SCHEDULED),
+        (RUNNING, None, "cpu", StateType.CRASHED),
+        (CANCELLING, None, "cpu", StateType.CANCELLED),
+        (PENDING, None, "cpu", StateType.SCHEDULED),
         # It is another worker's, or was called in a process elsewhere.
-        (RUNNING, 3600, None, "elsewhere", None),
-        (PENDING, 3600, None, "elsewhere", None),
-        (CANCELLING, 3600, None, None, None),
+        (RUNNING, None, "elsewhere", None),
+        (PENDING, None, "elsewhere", None),
+        (CANCELLING, None, None, None),
         # It was called in a process here that is gone.
-        (RUNNING, 16, False, None, StateType.CRASHED),
-        # Prefect knows no state.
-        (None, 0, False, "gpu", None),
+        (RUNNING, False, None, StateType.CRASHED),
+        # It is over, or Prefect knows no state.
+        (StateType.COMPLETED, False, "gpu", None),
+        (StateType.SCHEDULED, False, "gpu", None),
+        (None, False, "gpu", None),
     ],
 )
 def test_verdict(
-    kind: StateType | None,
-    age: float,
-    locked: bool | None,
-    pool: str | None,
-    becomes: StateType | None,
+    kind: StateType | None, locked: bool | None, pool: str | None, becomes: StateType | None
 ) -> None:
-    run = _run(kind, NOW - timedelta(seconds=age), pool)
+    run = _run(kind, pool)
 
-    found = worker.verdict(run, locked=locked, pools=POOLS, started=LONG_AGO, now=NOW)
+    found = worker.verdict(run, locked=locked, starting=False, pools=POOLS)
 
     assert (found.type if found else None) == becomes
 
 
-@pytest.mark.parametrize(
-    ("pending_before_start", "up_for", "queued"),
-    [(1, 6, True), (1, 4, False), (-1, 6, False)],
-)
-def test_what_a_dead_worker_left_pending_is_queued_soon(
-    pending_before_start: float, up_for: float, queued: bool
+@pytest.mark.parametrize("kind", [RUNNING, PENDING, CANCELLING])
+@pytest.mark.parametrize("locked", [True, False, None])
+def test_a_run_that_a_worker_is_starting_or_concluding_is_left_to_it(
+    kind: StateType, locked: bool | None
 ) -> None:
-    started = NOW - timedelta(seconds=up_for)
-    run = _run(PENDING, started - timedelta(seconds=pending_before_start))
-
-    found = worker.verdict(run, locked=None, pools=POOLS, started=started, now=NOW)
-
-    assert (found is not None) is queued
+    assert worker.verdict(_run(kind), locked=locked, starting=True, pools=POOLS) is None
 
 
 def test_a_crashed_run_says_how_to_go_on() -> None:
-    run = _run(RUNNING, LONG_AGO)
+    run = _run(RUNNING)
 
-    found = worker.verdict(run, locked=False, pools=POOLS, started=LONG_AGO, now=NOW)
+    found = worker.verdict(run, locked=False, starting=False, pools=POOLS)
 
     assert found is not None
     assert f"modelyard runs retry {run.id}" in (found.message or "")
@@ -129,20 +119,18 @@ class FakeClient:
         self.mended[flow_run_id] = state
 
 
-def _reconcile(client: FakeClient, home: Home, turns: int = 3) -> int:
+def _reconcile(client: FakeClient, home: Home, turns: int = 3, starts: Any = _starts_none) -> int:
     async def repeat() -> int:
         return sum(
-            [await worker.reconcile(client, home, POOLS, LONG_AGO) for _ in range(turns)]  # type: ignore[arg-type]
+            [await worker.reconcile(client, home, POOLS, starts) for _ in range(turns)]  # type: ignore[arg-type]
         )
 
     return asyncio.run(repeat())
 
 
 def test_only_what_nobody_executes_is_mended(home: Home) -> None:
-    old = datetime.now(UTC) - timedelta(minutes=5)
-    executed, orphan, elsewhere = _run(RUNNING, old), _run(RUNNING, old), _run(RUNNING, old, "x")
-    ended = _run(StateType.COMPLETED, old)
-    client = FakeClient([executed, orphan, elsewhere, ended])
+    executed, orphan, elsewhere = _run(RUNNING), _run(RUNNING), _run(RUNNING, "x")
+    client = FakeClient([executed, orphan, elsewhere, _run(StateType.COMPLETED)])
 
     with holding(home, str(executed.id)):
         assert _reconcile(client, home) == 1
@@ -152,28 +140,38 @@ def test_only_what_nobody_executes_is_mended(home: Home) -> None:
     }
 
 
+def test_a_run_that_has_just_begun_is_not_judged_by_its_age(home: Home) -> None:
+    """However long its process takes from Pending to Running and on, a worker has it."""
+    old = State(type=PENDING, timestamp=datetime.now(UTC) - timedelta(hours=1))
+    run = _run(None).model_copy(update={"state": old})
+    client = FakeClient([run])
+
+    assert _reconcile(client, home, starts=lambda run_id: run_id == run.id) == 0
+
+
 def test_runs_beyond_the_first_page_are_mended_too(home: Home) -> None:
-    old = datetime.now(UTC) - timedelta(minutes=5)
-    orphan = _run(RUNNING, old)
-    client = FakeClient([*(_run(RUNNING, old, "elsewhere") for _ in range(200)), orphan])
+    orphan = _run(RUNNING)
+    client = FakeClient([*(_run(RUNNING, "elsewhere") for _ in range(200)), orphan])
 
     assert _reconcile(client, home) == 1
     assert set(client.mended) == {orphan.id}
 
 
-def test_a_run_that_ends_while_it_is_looked_at_is_left_alone(home: Home) -> None:
-    """An executor lets go of its lock just before Prefect has the run's final state."""
-    run = _run(RUNNING, datetime.now(UTC) - timedelta(minutes=5))
+@pytest.mark.parametrize("kind", [StateType.COMPLETED, RUNNING])
+def test_a_run_whose_state_changes_while_it_is_looked_at_is_left_alone(
+    home: Home, kind: StateType
+) -> None:
+    """Its executor let go of the lock after it reported the end, or another one has begun."""
+    run = _run(RUNNING)
     with holding(home, str(run.id)):
         pass
 
-    def complete() -> None:
-        run.state = State(type=StateType.COMPLETED)
+    def change() -> None:
+        run.state = State(type=kind)
 
-    client = FakeClient([run], on_read=complete)
-    _reconcile(client, home)
+    client = FakeClient([run], on_read=change)
 
-    assert client.mended == {}
+    assert _reconcile(client, home, turns=1) == 0
 
 
 class TestPools:
@@ -219,7 +217,7 @@ class TestPools:
             async def start(self) -> None:
                 self.started.set()
 
-        async def ended(_: Any, pools: tuple[str, ...], __: Any) -> None:
+        async def ended(_: Any, pools: tuple[str, ...], *__: Any) -> None:
             served.append(f"reconciles {pools}")
             raise KeyError
 

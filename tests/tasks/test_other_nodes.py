@@ -19,7 +19,7 @@ from infra.home import Home
 from infra.script import Ended, Ending
 from infra.settings import Settings
 from registry import catalogue, run_nodes
-from registry.run_nodes import Seat
+from registry.run_nodes import Node, Seat
 from tasks import nodes, other_nodes, running, training
 from tasks.other_nodes import Joined, Joining, OtherNodes
 from tasks.running import Conditions
@@ -278,15 +278,43 @@ def test_the_time_is_over_while_it_waits(first: Machine, asked: Callable[..., Tr
     assert raised.value.code == "Timeout"
 
 
-def test_nobody_is_lost_while_the_database_was_away(run_id: str) -> None:
-    for number in range(2):
-        Seat(run_id, 1, number).take("holder", "host", {})
-    with catalogue.engine().begin() as connection:
-        connection.exec_driver_sql("UPDATE run_nodes SET heard = heard - 1000")
-    joining = Joining(Seat(run_id, 1, 0), 2, 10, {})
-    joining.nodes = run_nodes.look(run_id, 1)
+class TestSilence:
+    """How long the first node has listened to another one in vain."""
 
-    assert joining.trouble() is None
+    @pytest.fixture(autouse=True)
+    def _joining(self, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(other_nodes, "_INTERVAL_SECONDS", 1.0)
+        self.now = 100.0
+        monkeypatch.setattr(other_nodes.time, "monotonic", lambda: self.now)
+        self.joining = Joining(Seat(run_id, 1, 0), 2, 10_000, {})
+        self.heard = 0.0
+
+    def _look(self, seconds: float, *, heard: bool) -> float:
+        """Look again after so many seconds; the silence of the other node."""
+        self.now += seconds
+        self.heard += heard
+        node = Node(1, "host", {}, None, self.heard, None, None, (), {})
+        self.joining._count_silence({1: node})
+        self.joining.nodes = {1: node}
+        return self.joining.silence(node)
+
+    def test_it_grows_with_each_look_and_ends_with_a_word(self) -> None:
+        assert self._look(1, heard=True) == 0
+        assert [self._look(1, heard=False) for _ in range(3)] == [1, 2, 3]
+        assert self._look(1, heard=True) == 0
+
+    def test_time_in_which_this_machine_slept_is_none(self) -> None:
+        self._look(1, heard=True)
+
+        assert self._look(3600, heard=False) < 5
+        assert self.joining.trouble() is None
+
+    def test_a_node_that_stays_silent_is_lost_all_the_same(self) -> None:
+        self._look(1, heard=True)
+        for _ in range(40):
+            self._look(1, heard=False)
+
+        assert isinstance(self.joining.trouble(), RunFailedError)
 
 
 def test_a_seat_that_somebody_has_is_refused(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:

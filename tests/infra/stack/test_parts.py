@@ -4,6 +4,7 @@ import contextlib
 import socket
 
 import pytest
+from prefect.settings import Settings as PrefectSettings
 
 from infra.connection import Endpoints
 from infra.door import credential
@@ -93,3 +94,19 @@ def test_prefects_own_authentication_is_on_behind_the_door(home: Home) -> None:
         told = prefect.env.get("PREFECT_SERVER_API_AUTH_STRING")
         assert told == (held.auth_string if on else None)
         assert held.secret not in repr([part.command for part in built])
+
+
+def test_a_machine_that_slept_is_no_failure_of_prefects_database(
+    built: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server would answer with status 500, which its clients take for final."""
+    (prefect,) = [part for part in built if part.name == "prefect"]
+    for name, value in prefect.env.items():
+        monkeypatch.setenv(name, value)
+
+    database = PrefectSettings().server.database
+
+    bounds = (
+        database.timeout, database.connection_timeout, database.sqlalchemy.pool_timeout
+    )  # fmt: skip
+    assert all(seconds is not None and seconds >= 86400 for seconds in bounds)
