@@ -3,6 +3,8 @@
 import json
 import re
 import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -120,6 +122,8 @@ def test_metrics_in_every_way(stack):
 
         found = wait_for(tags, 60, "TensorBoard to have read the logs")
         assert [list(run) for run in found.values()] == [["loss"]]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(page["url"])
     finally:
         shows.terminate()
         shows.wait(30)
