@@ -247,8 +247,9 @@ def _given(authorization: bytes) -> bytes | None:
 def _passed(scope: Scope, headers: origin.Headers, access: Access | None) -> Scope:
     """The scope as the server sees it: without what opens the door."""
     kept = [(name, value) for name, value in scope["headers"] if name not in _SECRET_HEADERS]
-    if cookies := without_sessions(headers.get(b"cookie", b"").decode("latin-1")):
-        kept.append((b"cookie", cookies.encode("latin-1")))
+    if b"cookie" in headers:
+        cookies = without_sessions(headers[b"cookie"].decode("latin-1"))
+        kept += [(b"cookie", cookies.encode("latin-1"))] if cookies else []
     passed: dict[str, Any] = {**scope, "headers": kept, ACCESS: access}
     if _TOKEN in scope["query_string"]:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)

@@ -13,11 +13,11 @@ Address = tuple[str, int]
 _TABLE = Path("/proc/net/tcp")
 _UID = 7  # its column there
 _CACHED = 512
-_CACHE_SECONDS = 30.0
+_CACHE_SECONDS = 1.0  # no longer than a closed connection keeps its port from others
 
 
 class PeerUsers:
-    """Looks up users by connection; remembers them for some seconds."""
+    """Looks up users by connection; remembers them for a moment."""
 
     def __init__(self, table: Path = _TABLE) -> None:
         self._table = table

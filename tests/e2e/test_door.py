@@ -302,7 +302,7 @@ def test_prefects_and_mlflows_own_clients_need_what_env_prints(stack, tmp_path):
     bare = {
         name: value for name, value in os.environ.items()
         if not name.startswith(("MODELYARD", "PREFECT", "MLFLOW"))
-    } | {"HOME": str(tmp_path)}  # fmt: skip
+    } | {"HOME": str(tmp_path), "COLUMNS": "200"}  # fmt: skip
     bin_ = Path(sys.executable).parent
 
     def do(*command, **env):
