@@ -19,6 +19,7 @@ import httpx
 
 from infra import connection
 from infra.connection import Endpoints
+from infra.door import credential
 from infra.errors import StackError
 from registry import labels, pipeline_nodes, statuses, waiting
 
@@ -105,8 +106,9 @@ class Servers:
             auth=_prefect_auth(),
         )  # fmt: skip
         self._mlflow = httpx.Client(
-            base_url=endpoints.mlflow_tracking_uri, timeout=_TIMEOUT_SECONDS, transport=transport
-        )
+            base_url=endpoints.mlflow_tracking_uri, timeout=_TIMEOUT_SECONDS, transport=transport,
+            auth=_mlflow_auth(),
+        )  # fmt: skip
         self._flow = functools.lru_cache(maxsize=256)(self._flow_name)
 
     def runs(self, flow: str, limit: int) -> list[Run]:
@@ -189,6 +191,12 @@ def _prefect_auth() -> tuple[str, str] | None:
     """What Prefect's own client would say who it is; nothing where Prefect does not ask."""
     user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     return (user, password) if colon else None
+
+
+def _mlflow_auth() -> tuple[str, str] | None:
+    """The same for MLflow's client."""
+    password = os.environ.get(credential.MLFLOW_PASSWORD, "")
+    return (os.environ.get(credential.MLFLOW_USER, ""), password) if password else None
 
 
 def _run(found: dict[str, Any], flow: str, waits: str) -> Run:

@@ -87,12 +87,14 @@ def test_a_run_that_has_not_begun_is_no_error(state: dict[str, str] | None) -> N
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [("", None), ("modelyard:a:b", "Basic " + base64.b64encode(b"modelyard:a:b").decode())],
+    [("", None), ("a:b", "Basic " + base64.b64encode(b"modelyard:a:b").decode())],
 )
-def test_prefect_is_told_who_asks_where_it_wants_to_know(
+def test_the_servers_are_told_who_asks_where_they_want_to_know(
     monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_AUTH_STRING", said)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", said and f"modelyard:{said}")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "modelyard")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", said)
     heard: list[httpx.Request] = []
 
     def network(request: httpx.Request) -> httpx.Response:
@@ -102,7 +104,7 @@ def test_prefect_is_told_who_asks_where_it_wants_to_know(
     servers(network).run(RUN)
     servers(network).mlflow_url("m1")
 
-    assert [one.headers.get("authorization") for one in heard] == [told, None]
+    assert [one.headers.get("authorization") for one in heard] == [told, told]
 
 
 def test_there_may_be_no_such_run() -> None:
