@@ -22,11 +22,12 @@ from infra import home as homes
 from infra import settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError
 from infra.script import Ended, Ending, Forwarder
-from registry import models, tensorboard_logs, tracking, trial_flows
+from registry import models, published, tensorboard_logs, tracking, trial_flows
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
     other_nodes,
+    outputs,
     provided,
     running,
     training,
@@ -55,6 +56,7 @@ def preflight(request: Training, flow_run_id: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     training_request.check(request, homes.current(), settings.load())
+    outputs.check_unused(request.output_uri, published.is_known, overwrite=request.overwrite)
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
         tracking.check_name("train", request.name, request.experiment, flow_run_id)
@@ -176,6 +178,8 @@ def _publish(
         return
     training.check_model(place)
     source = tracking.log_files(run_id, place.model, "model")
+    if request.output_uri:
+        published.record(run_id, outputs.place(request.output_uri))
     training.publish_output(request, place)
     if trial_flows.TUNING_LABEL in execution.labels:
         return
@@ -333,6 +337,7 @@ def train(
     checkpoint_input_uri: Text = "",
     checkpoint_uri: Text = "",
     output_uri: Text = "",
+    overwrite: bool = False,
     metrics: list[MetricPattern] = [],  # noqa: B006
     logs: Logs = Logs(),  # noqa: B008
     max_minutes: Minutes = None,
@@ -353,6 +358,7 @@ def train(
         checkpoint_input_uri: Checkpoints to begin from.
         checkpoint_uri: Where the script's own checkpoints are kept.
         output_uri: Where the model is copied, beside MLflow.
+        overwrite: Whether output_uri may hold files that no run has published.
         metrics: Metrics to collect from the script's output. Scalars of TensorBoard logs are
             collected without being named.
         logs: What becomes of the script's output.

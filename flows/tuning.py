@@ -22,9 +22,10 @@ from flows.tuning_progress import Progress
 from infra import home as homes
 from infra import settings, state_details, storage
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
-from registry import statuses, tracking, tunings
+from registry import published, statuses, tracking, tunings
 from registry.tracking import Tracked
 from tasks import (
+    outputs,
     training_request,
     training_templates,
     tuning_dispatch,
@@ -64,6 +65,7 @@ def preflight(request: Tuning, flow_run_id: str) -> None:
     tuning_dispatch.check(request)
     with tuning_dispatch.where_trials_run(request):
         tuning_request.check(request, homes.current(), settings.load())
+        outputs.check_unused(request.output_uri, published.is_known, overwrite=request.overwrite)
     tuning_warm_start.check(request)
     tracking.check_experiment(request.experiment, flow_run_id)
     if request.name:
@@ -361,6 +363,7 @@ def tune(
     checkpoint_input_uri: Text = "",
     checkpoint_uri: Text = "",
     output_uri: Text = "",
+    overwrite: bool = False,
     logs: Logs = Logs(),  # noqa: B008
     max_minutes: Minutes = None,
     trial_max_minutes: Minutes = None,
@@ -400,6 +403,7 @@ def tune(
         checkpoint_input_uri: Checkpoints that every trial begins from.
         checkpoint_uri: Where the scripts' own checkpoints are kept, in a folder for each trial.
         output_uri: Where the models are copied, in a folder for each trial.
+        overwrite: Whether output_uri may hold files that no run has published.
         logs: What becomes of the scripts' output.
         max_minutes: The longest that the tuning may take; without, as long as it wants.
         trial_max_minutes: The longest that one trial may take; one that takes longer has failed.

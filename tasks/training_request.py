@@ -22,7 +22,7 @@ from infra.home import Home
 from infra.settings import Settings
 from infra.texts import is_storable
 from registry import names
-from tasks import provided, resources
+from tasks import outputs, provided, resources
 from tasks.logs import Logs
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
@@ -94,6 +94,7 @@ class Training(BaseModel):
     checkpoint_input_uri: Text = ""
     checkpoint_uri: Text = ""
     output_uri: Text = ""
+    overwrite: bool = False
     metrics: list[MetricPattern] = []
     logs: Logs = Logs()
     max_minutes: Minutes = None
@@ -162,11 +163,23 @@ def check(training: Training, home: Home, settings: Settings) -> None:
             "Check the path.",
             code="CheckpointMissing",
         )
+    if training.output_uri:
+        outputs.check(training.output_uri, _sources(training), home)
     for uri in (training.checkpoint_uri, training.output_uri, training.logs.uri):
         if uri:
             site.ask(uri, lambda there: there.check_writable())
     if not site.is_elsewhere():
         _check_room(home, settings)
+
+
+def _sources(training: Training) -> list[tuple[str, str]]:
+    """What the run reads, each with what it is called."""
+    named = [
+        ("the algorithm", "" if training.algorithm.provided else training.algorithm.uri),
+        ("the checkpoints to begin from", training.checkpoint_input_uri),
+        *((f"the data set {one.name!r}", one.uri) for one in training.datasets),
+    ]
+    return [(what, uri) for what, uri in named if uri]
 
 
 def check_static(training: Training) -> None:

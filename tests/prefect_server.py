@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Scheduled
 
 from infra import state_details
+from infra.home import Home
 from infra.kubernetes.worker import TYPE, KubernetesWorker
 from infra.stack import parts
 from tests.processes import eventually
@@ -30,7 +31,9 @@ def serving() -> Iterator[str]:
     listener = parts.bind(0)
     port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    command = parts._served(listener, "prefect.server.api.server:create_app", "--factory")
+    command = parts._served(
+        "prefect", listener, "prefect.server.api.server:create_app", "--factory"
+    )
     with tempfile.TemporaryDirectory(prefix="modelyard-prefect-") as folder:
         env = {
             **os.environ,
@@ -39,6 +42,7 @@ def serving() -> Iterator[str]:
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_UI_ENABLED": "false",
+            "MODELYARD_DOOR": "false",
             "DO_NOT_TRACK": "true",
         }
         log = Path(folder) / "log"
@@ -49,7 +53,11 @@ def serving() -> Iterator[str]:
             )  # fmt: skip
         listener.close()
         try:
-            eventually(lambda: parts._answers(f"{url}/ready"), "Prefect answers", patience=120)
+            eventually(
+                lambda: parts.answers(Home(Path(folder)), f"{url}/ready"),
+                "Prefect answers",
+                patience=120,
+            )
             yield url
         finally:
             server.kill()

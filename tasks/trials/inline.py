@@ -18,9 +18,9 @@ from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.leashed import LeashServer
 from infra.script import Ended, Ending, Forwarder
-from registry import tensorboard_logs, tracking, trial_runs
+from registry import published, tensorboard_logs, tracking, trial_runs
 from registry.trial_book import TrialBook
-from tasks import checkpoints, logs, running, training
+from tasks import checkpoints, logs, outputs, running, training
 from tasks.following import following
 from tasks.parameters import Scalar
 from tasks.training import Workplace
@@ -383,6 +383,8 @@ class InlineLauncher(Launcher):
             if training.has_model(place):
                 training.check_model(place)
                 tracking.log_files(running_.run_id, place.model, "model")
+                if request.output_uri:
+                    published.record(running_.run_id, outputs.place(request.output_uri))
                 training.publish_output(request, place)
             place.mark_published()
         return False

@@ -128,7 +128,7 @@ def test_each_run_has_a_claim_of_its_own_and_leaves_none(stack, tmp_path):
 
 @needs_mounts
 def test_components_find_folders_of_a_nas_and_the_log_is_copied(stack, tmp_path):
-    nas, logs = stack.home / "nas", tmp_path / "logs"
+    nas, logs = stack.home.with_name("nas"), tmp_path / "logs"
     for name in ("data", "out"):
         (nas / name).mkdir()
     (nas / "data" / "given").write_text("word")

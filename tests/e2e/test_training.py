@@ -43,6 +43,11 @@ def test_a_training_ends_complete_with_model_metrics_log_and_lineage(stack, tmp_
     assert result["model_uri"] == "models:/whole/1"
     assert (output / "model.txt").read_text() == "5 steps"
     assert sorted(path.name for path in output.iterdir()) == ["model.txt"]
+    asked = ("run", "train", "--watch", *flags("steps", {"output_uri": output}))
+    assert stack.do(*asked)["state"] == "COMPLETE"  # a run has published there before
+    (tmp_path / "theirs").touch()
+    refused = stack.ask("run", "train", *flags("steps", {"output_uri": tmp_path}))
+    assert refused.error["code"] == "OutputNotEmpty"
 
     run = stack.mlflow(f"runs/get?run_id={result['mlflow_run_id']}")["run"]
     tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}

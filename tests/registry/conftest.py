@@ -27,7 +27,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     artifacts.mkdir()
     listener = parts.bind(0)
     port = listener.getsockname()[1]
-    command = parts._served(listener, "mlflow.server.fastapi_app:app")
+    command = parts._served("mlflow", listener, "mlflow.server.fastapi_app:app")
     store = f"sqlite:///{folder}/mlflow.db"
     env = {
         **os.environ,
@@ -40,6 +40,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GIT_PYTHON_REFRESH": "quiet",
+        "MODELYARD_DOOR": "false",
     }
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
@@ -50,7 +51,9 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     try:
         probe = f"{uri}/api/2.0/mlflow/experiments/search?max_results=1"
         what = f"MLflow answers; see {folder / 'log'}"
-        eventually(lambda: parts._answers(probe), what, patience=120)  # it makes its tables first
+        eventually(
+            lambda: parts.answers(Home(folder), probe), what, patience=120
+        )  # it makes its tables first
         yield MlflowServer(uri, artifacts)
     finally:
         server.kill()
