@@ -18,33 +18,42 @@ from tests.processes import eventually
 
 _OURS = ("MODELYARD_", "PREFECT_", "MLFLOW_", "_MLFLOW_", "EM_")
 
-# Fixtures that take long to make: whoever has one runs all tests that want it, and those with the
-# longest begin.
-_SHARED = ("stack", "cluster", "spare", "bare_home")
+# Fixtures that take long to make: one worker runs all tests that want one, the longest first.
+_STACKS = ("cluster", "stack", "spare", "bare_home")
+_SERVERS = ("mlflow_server", "prefect_url")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave soaks to ``make soak``, and have a worker run all tests of one group."""
     soaking = bool(os.environ.get("MODELYARD_SOAK"))
-    left = [item for item in items if item.get_closest_marker("soak") and not soaking]
-    if left:
+    if not soaking:
+        left = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=left)
-    wanted = set(left)
-    groups = {item: _group(item) for item in items if item not in wanted}
-    items[:] = sorted(groups, key=lambda item: _rank(groups[item]))
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+    groups = {item.path: str(item.path) for item in items}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
+        groups[item.path] = _wanted(item, _SERVERS) or groups[item.path]
+    ranks = {group: rank for rank, group in enumerate((*_STACKS, None, *_SERVERS))}
+    found = [(_wanted(item, _STACKS) or groups[item.path], item) for item in items]
+    for group, item in found:
+        item.add_marker(pytest.mark.xdist_group(group))
+        if item.get_closest_marker("e2e"):
+            ranks.setdefault(group, len(_STACKS))  # it starts a stack of its own
+    found.sort(key=lambda one: ranks.get(one[0], len(ranks)))
+    items[:] = [item for _, item in found]
 
 
-def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("e2e"):
-        names = getattr(item, "fixturenames", ())
-        return next((name for name in _SHARED if name in names), "e2e")
-    return item.nodeid.partition("::")[0]
+def group_of(item: pytest.Item) -> str:
+    """The tests of one group run in one worker, one after the other."""
+    return str(next(item.iter_markers("xdist_group")).args[0])
 
 
-def _rank(group: str) -> int:
-    return _SHARED.index(group) if group in _SHARED else len(_SHARED)
+def _wanted(item: pytest.Item, fixtures: tuple[str, ...]) -> str | None:
+    """The first of the fixtures that a test wants."""
+    if fixtures is _STACKS and not item.get_closest_marker("e2e"):
+        return None
+    names = getattr(item, "fixturenames", ())
+    return next((name for name in fixtures if name in names), None)
 
 
 @pytest.fixture

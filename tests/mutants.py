@@ -183,7 +183,7 @@ class Covered:
         found = (Path(name) for name in self._data.measured_files())
         inside = (str(one.relative_to(self._root)) for one in found
                   if one.is_relative_to(self._root))  # fmt: skip
-        return sorted(one for one in inside if one.startswith(PACKAGES))
+        return sorted(one for one in inside if one.startswith(PACKAGES) and one.endswith(".py"))
 
     def lines(self, path: str) -> set[int]:
         return set(self._data.lines(str(self._root / path)) or ())

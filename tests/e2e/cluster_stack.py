@@ -188,7 +188,7 @@ class ClusterStack(Stack):
 
     def _ask_endpoints(self) -> dict[str, str]:
         found = json.loads(
-            self.python(
+            self.execute(
                 "import json; from infra import home; from infra.stack import client; "
                 "print(json.dumps(client.endpoints(home.current()).as_dict()))"
             )
@@ -248,7 +248,7 @@ class ClusterStack(Stack):
         """What stands in a run's log in Prefect."""
         read = f"print(json.dumps(runs.logs('{run}')))"
         lines = "import json; from flows.lifecycle import connected; from registry import runs"
-        return "\n".join(json.loads(self.python(f"{lines}\nwith connected(): {read}")))
+        return "\n".join(json.loads(self.execute(f"{lines}\nwith connected(): {read}")))
 
     def jobs(self, run: str = "") -> list[dict[str, Any]]:
         """The run's Jobs, or those of all."""
@@ -276,6 +276,8 @@ class ClusterStack(Stack):
 
     def close(self) -> None:
         """End the workers, the cluster and the stack."""
+        if not self._place.exists():  # it is closed
+            return
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)
         for worker in self._workers:

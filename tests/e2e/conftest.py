@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.conftest import group_of
 from tests.e2e.stack import Stack
 
 SECRET = "canary-of-the-object-storage"
+
+_up: dict[str, Stack] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End a stack after the last test that wants it, which is not the end of the session."""
+    group = group_of(item)
+    if nextitem is not None and group_of(nextitem) != group and group in _up:
+        _up.pop(group).close()
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +43,7 @@ def stack() -> Iterator[Stack]:
             "from flows.lifecycle import connected\n"
             f"with connected():\n    Secret(value={SECRET!r}).save('storage')\n"
         )
+        _up["stack"] = made
         yield made
     finally:
         made.close()
@@ -45,6 +57,7 @@ def spare() -> Iterator[Stack]:
     try:
         made.do("up", "--detach")
         del made.extra["MODELYARD_GPUS"]  # a setting of the stack, whatever a shell has
+        _up["spare"] = made
         yield made
     finally:
         made.close()
@@ -61,6 +74,7 @@ def cluster() -> Iterator[Any]:
     from tests.e2e import cluster_stack
 
     with cluster_stack.running() as made:
+        _up["cluster"] = made
         yield made
 
 
@@ -72,8 +86,3 @@ def bare_home() -> Iterator[Stack]:
         yield made
     finally:
         made.close()
-
-
-@pytest.fixture
-def python(stack: Stack) -> Callable[..., str]:
-    return stack.python

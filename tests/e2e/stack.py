@@ -217,6 +217,8 @@ class Stack:
         return found
 
     def close(self) -> None:
+        if not self._place.exists():  # it is closed
+            return
         self.ask("down")
         for process in self.processes():
             process.kill()

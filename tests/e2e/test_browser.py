@@ -167,7 +167,7 @@ with connected():
 def test_the_runs_tab_of_a_deployment_shows_runs_that_failed(stack, page):
     ui = stack.link("prefect")
     failed = stack.start("fails", name="failed in the tab")
-    refused = stack.python(REFUSED).strip()
+    refused = stack.execute(REFUSED).strip()
     stack.wait_for_state(failed, "FAIL TRAIN")
     stack.wait_for_state(refused, "CREATE FAILED")
     runs_tab(page, ui, "train")

@@ -23,11 +23,11 @@ def runs_of(stack, experiment):
 
 
 @pytest.fixture
-def paused(python):
+def paused(stack):
     """Hold the pool for the while, so that runs wait in it."""
 
     def pause(paused_):
-        python(
+        stack.execute(
             "from prefect.client.orchestration import get_client\n"
             "from prefect.client.schemas.actions import WorkPoolUpdate\n"
             "import asyncio\n"

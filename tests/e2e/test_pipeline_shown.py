@@ -53,7 +53,7 @@ def shown(stack, tmp_path_factory):
 
 def in_mlflow(stack, mlflow_run_id):
     return json.loads(
-        stack.python(f"""
+        stack.execute(f"""
 import json
 from flows.lifecycle import connected
 from registry.tracking import client, files_of

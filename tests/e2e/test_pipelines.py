@@ -157,7 +157,7 @@ def test_secrets_are_blocks_of_prefect_s_and_told_nowhere(stack, tmp_path):
         f"    for name, value in {blocks!r}.items():\n"
         "        Secret(value=value).save(name)\n"
     )
-    stack.python(code)
+    stack.execute(code)
 
     found = stack.do("pipeline", "run", written(tmp_path, "secrets"), "-p", "name=first")
 

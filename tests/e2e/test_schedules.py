@@ -126,14 +126,14 @@ def test_a_run_that_is_retried_counts_among_its_schedules_again(stack):
     stack.do("runs", "delete", second)
 
 
-def test_what_has_become_of_runs(stack, python):
+def test_what_has_become_of_runs(stack):
     made = [stack.start("fails", name="fails for a schedule"), stack.start("steps", name="steps")]
     for run, word in zip(made, ["FAIL TRAIN", "COMPLETE"], strict=True):
         stack.wait_for_state(run, word)
     waits = stack.start("steps", hyperparameters={"steps": 900})
     gone = "00000000-0000-4000-8000-000000000000"
     asked = [*made, waits, gone]
-    found = python(
+    found = stack.execute(
         "from flows.lifecycle import connected; from registry import scheduled_runs\n"
         f"with connected(): print(scheduled_runs.ended({asked}))"
     )
@@ -141,12 +141,12 @@ def test_what_has_become_of_runs(stack, python):
     assert ast.literal_eval(found) == {made[0]: "FAIL TRAIN", made[1]: "COMPLETE", gone: "DELETED"}
 
 
-def test_a_run_is_found_by_its_slot(stack, python):
+def test_a_run_is_found_by_its_slot(stack):
     made = _create(stack, "found", "--interval", "4")
     row = wait_for(lambda: _created(stack, "found", 1), 60, "a slot has its run")[0]
     stack.do("schedule", "stop", "found")
 
-    told = python(_FIND.format(slot=row["slot"], key=made["id"]))
+    told = stack.execute(_FIND.format(slot=row["slot"], key=made["id"]))
     assert told.split() == [row["run"], "None"]
 
 

@@ -52,8 +52,8 @@ def test_what_is_given_counts_also_if_it_is_the_default(stack, template):
     assert found["result"]["metrics"] == {}
 
 
-def test_from_python(stack, template, python):
-    printed = python(
+def test_from_python(stack, template):
+    printed = stack.execute(
         "import json\nfrom flows.training import train\n"
         f"print(json.dumps(train(template={template!r}, name='template in python')))"
     )

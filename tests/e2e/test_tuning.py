@@ -103,7 +103,7 @@ def test_every_state_that_a_trial_can_end_in(stack, dispatch):
     assert row["best"] == 0.25
 
 
-@pytest.mark.parametrize("strategy", ["random", "bayesian"])
+@pytest.mark.parametrize("strategy", [pytest.param("random", marks=pytest.mark.soak), "bayesian"])
 def test_the_same_seed_gives_the_same_points_beside_it_and_in_the_pool(stack, strategy):
     parameters = [
         {"name": "x", "type": "double", "min": 0, "max": 1, "step": 0.25},
@@ -287,11 +287,10 @@ def test_trials_that_run_at_once_see_a_gpu_each(spare, tmp_path):
 
 
 _IN_PYTHON = """
-import os
 from flows.tuning import tune
 
 result = tune(
-    algorithm={"uri": os.environ["ALGORITHMS"], "entry_point": "trial.py"},
+    algorithm={"uri": "ALGORITHMS", "entry_point": "trial.py"},
     strategy="grid",
     parameters=[{"name": "x", "type": "discrete", "values": [0.5, 0.25]}],
     metrics=[{"name": "loss"}],
@@ -301,8 +300,8 @@ print(result["best"]["parameters"], result["best"]["value"])
 """
 
 
-def test_called_in_python_it_returns_its_result(stack, python):
-    said = python(_IN_PYTHON, ALGORITHMS=str(ALGORITHMS))
+def test_called_in_python_it_returns_its_result(stack):
+    said = stack.execute(_IN_PYTHON.replace("ALGORITHMS", str(ALGORITHMS)))
     assert said.splitlines()[-1] == "{'x': 0.25} 0.5"
 
 

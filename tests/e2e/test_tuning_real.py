@@ -65,6 +65,7 @@ def test_a_grid_and_its_best_as_a_model(stack):
     assert stack.ask("runs", "delete", "real-grid").error["code"] == "HasModel"
 
 
+@pytest.mark.soak
 def test_random_points(stack):
     answer = _tune(
         stack, name="real-random", strategy="random", seed=703, parameters=[_HIDDEN, _RATE],
@@ -76,6 +77,7 @@ def test_random_points(stack):
     assert 5 in _check(stack, answer, ended="MaxTrialsReached", count=6)
 
 
+@pytest.mark.soak
 def test_bayesian_and_it_says_by_what(stack):
     answer = _tune(
         stack, name="real-bayesian", strategy="bayesian", seed=1, parameters=[_HIDDEN, _RATE],

@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import onnx
+import pytest
 import safetensors.numpy
-import torch
 from onnx import TensorProto, helper
 from sklearn.linear_model import LinearRegression
 
@@ -31,7 +32,8 @@ class Line(torch.nn.Linear):
 _HANDLER = "def handle(data, context):\n    return data\n"
 
 
-def _line() -> torch.nn.Linear:
+def _line() -> Any:
+    torch = pytest.importorskip("torch")
     line = torch.nn.Linear(1, 1)
     with torch.no_grad():
         line.weight.fill_(2.0)
@@ -49,6 +51,7 @@ def pytorch_files(folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.py").write_text(_MODEL)
     (folder / "handler.py").write_text(_HANDLER)
+    torch = pytest.importorskip("torch")
     torch.save(_line().state_dict(), folder / "model.pt")
     (folder / "requirements.txt").write_text("numpy\n")
     (folder / "extra").mkdir()
@@ -122,7 +125,7 @@ def tensorflow_triton(folder: Path, name: str) -> None:
 
 def pytorch_triton(folder: Path, name: str) -> None:
     """A repository with one model folder, of two versions."""
-    root = folder / "line"
+    torch, root = pytest.importorskip("torch"), folder / "line"
     for version in ("1", "2"):
         (root / version).mkdir(parents=True)
         torch.jit.save(torch.jit.script(_line()), str(root / version / "model.pt"))
