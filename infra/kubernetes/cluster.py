@@ -160,6 +160,10 @@ class Cluster(_Model):
     run_as_user: _Id = Field(1000, description="The pods' user; never root.")
     run_as_group: _Id = Field(1000, description="The pods' group.")
     fs_group: _Id = Field(1000, description="The group of the pods' volumes.")
+    component_user: _Id | None = Field(
+        None,
+        description="The user of pipelines' components that say none; their images' without it.",
+    )
     node_selector: dict[_LabelKey, _LabelValue] = Field({}, description="Nodes of all runs.")
     tolerations: list[Annotated[dict[str, Any], AfterValidator(_as_kubernetes_takes_it)]] = Field(
         [], description="Taints that all runs bear."

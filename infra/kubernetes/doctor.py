@@ -165,14 +165,14 @@ def namespace(cluster: Cluster, name: str, found: Mapping[str, Any] | None) -> C
             f"{', '.join(exports)} of nas.",
             "Give these as claim of a volume, or label the namespace baseline.",
         )
-    if level == "restricted":
+    if level == "restricted" and cluster.component_user is None:
         return Check(
             "namespace",
             "warning",
             f"The namespace {name} admits restricted pods only. Trainings are such; components of "
-            "pipelines are users of their images, and refused where these are root.",
-            "Give components a security context (set_security_context of kfp-kubernetes), or "
-            "label the namespace baseline.",
+            "pipelines are users of their images, and refused unless they say another one.",
+            "Set component_user in the cluster file, or give components a security context "
+            "(set_security_context of kfp-kubernetes).",
         )
     return Check("namespace", "ok", f"{name} is there{f' ({level} pods)' if level else ''}.")
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tests.cluster import defaults, ownership, quota, schemas, validation
+from tests.cluster import defaults, ownership, pod_security, quota, schemas, validation
 from tests.cluster.kinds import Kind
 from tests.cluster.refusals import Refusal, Wrong, bad_request, forbidden, unprocessable
 
@@ -48,6 +48,8 @@ def created(store: Store, row: Kind, new: Object, *, strict: bool = True) -> Obj
         _account(store, row, new)
         quota.limited(store, row, new)
     _validated(row, new)
+    if row.kind == "Pod":
+        _secure(store, row, new)
     quota.check(store, row, new)
     return new
 
@@ -68,6 +70,15 @@ def _account(store: Store, row: Kind, pod: Object) -> None:
     if priority and store.find("PriorityClass", "", priority) is None:
         told = f"no PriorityClass with name {priority} was found"
         raise forbidden(row, meta.get("name", ""), told)
+
+
+def _secure(store: Store, row: Kind, pod: Object) -> None:
+    meta = pod["metadata"]
+    space = store.find("Namespace", None, meta["namespace"]) or {"metadata": {}}
+    level = (space["metadata"].get("labels") or {}).get(pod_security.ENFORCE, "")
+    if told := pod_security.violations(level, pod["spec"]):
+        why = f'violates PodSecurity "{level}:latest": {", ".join(told)}'
+        raise forbidden(row, meta.get("name", ""), why)
 
 
 def _validated(row: Kind, new: Object, more: list[Wrong] | None = None) -> None:

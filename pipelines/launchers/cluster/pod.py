@@ -34,6 +34,7 @@ _STAGE_CPU = 0.1
 _LEAST_CPU = 0.1  # what is requested for a component that says nothing of it
 _LEAST_MEMORY = 2**28
 _STAGE_MEMORY = 2**30
+_HOME = "/tmp"  # noqa: S108 (the container's own)
 _NVIDIA = "nvidia.com/gpu"
 _NAS = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
 
@@ -123,7 +124,7 @@ def _pod(job: Job, cluster: Cluster, plan: Plan, base: str) -> Plain:
         **pods.nodes(cluster, asked.get("nodeSelector"), asked.get("tolerations", ())),
         "initContainers": [
             _stage(STAGE_IN, "in", job, cluster, ids, base),
-            _component(job, plan, dict(zip(ids, nas, strict=True))),
+            _component(job, cluster, plan, dict(zip(ids, nas, strict=True))),
         ],
         "containers": [_stage(STAGE_OUT, "out", job, cluster, ids, base)],
         "volumes": [
@@ -147,7 +148,7 @@ def _pod(job: Job, cluster: Cluster, plan: Plan, base: str) -> Plain:
     return spec
 
 
-def _component(job: Job, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
+def _component(job: Job, cluster: Cluster, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
     asked = job.kubernetes
     mounts = [
         {"name": _STAGE, "mountPath": top, "subPath": str(number)}
@@ -160,10 +161,12 @@ def _component(job: Job, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
         "image": job.image,
         "workingDir": str(job.folder),
         "env": pods.merged_env(
-            asked.get("env", ()), (pods.value(*one) for one in job.environment.items())
+            _home(asked.get("securityContext", {}), cluster),
+            asked.get("env", ()),
+            (pods.value(*one) for one in job.environment.items()),
         ),
         "resources": _resources(job),
-        "securityContext": _security(asked.get("securityContext", {})),
+        "securityContext": _security(asked.get("securityContext", {}), cluster),
         "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
     }
     if job.command:
@@ -175,16 +178,41 @@ def _component(job: Job, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
     return found
 
 
+def _home(asked: Mapping[str, Any], cluster: Cluster) -> list[Plain]:
+    """A home for a user that the image does not know: pip, which the SDK starts, needs one."""
+    chosen = cluster.component_user is not None and "runAsUser" not in asked
+    return [pods.value("HOME", _HOME)] if chosen else []
+
+
 def _writes(top: str, plan: Plan) -> bool:
     """Whether a folder that the job may write to is there."""
     return any(PurePosixPath(folder).is_relative_to(top) for folder in plan.folders)
 
 
-def _security(asked: Mapping[str, Any]) -> Plain:
-    """Whom a component runs as: its image's own user unless the pipeline says otherwise."""
-    found = {**asked, "allowPrivilegeEscalation": False}
-    if asked.get("runAsUser") or asked.get("runAsNonRoot"):
-        found["capabilities"] = {"drop": ["ALL"]}  # whoever is not root has none to lose
+# With the pod's seccomp profile it meets the "restricted" Pod Security Standard.
+_RESTRICTED: Plain = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def _user(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+    """The user and group of a component: the pipeline's, else the cluster's; empty: its image's.
+
+    Of one that is only said not to be root, nobody knows which its image's is.
+    """
+    said = {key: asked[key] for key in ("runAsUser", "runAsGroup") if key in asked}
+    if "runAsUser" in asked or cluster.component_user is None:
+        return said
+    return {"runAsUser": cluster.component_user, "runAsGroup": cluster.run_as_group, **said}
+
+
+def _security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+    """Whom a component runs as: its image's own user unless somebody says otherwise."""
+    found = {**asked, **_user(asked, cluster), "allowPrivilegeEscalation": False}
+    if found.get("runAsUser") or asked.get("runAsNonRoot"):
+        return {**found, **_RESTRICTED}  # whoever is not root has no capabilities to lose
     return found
 
 
@@ -252,19 +280,16 @@ def _stage(
 
 
 def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
-    """Whom our containers run as: the component's user, for its files may be nobody else's.
+    """Whom our containers run as: the component's user if that is known, and never root.
 
-    Where the image decides, that is most often root, and may be anybody: then it is root without
-    any right but to read and write what others own.
+    Where the component's image decides, they are another user than the component, most often.
+    Folders are then open to both, and both are in the group of the volume. What the component
+    makes its owner's alone cannot be sent on: see :func:`stage.send_on`.
     """
-    found: Plain = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    user, group = asked.get("runAsUser"), asked.get("runAsGroup")
-    if user is None and asked.get("runAsNonRoot"):
-        user, group = cluster.run_as_user, cluster.run_as_group
-    if not user:
-        found["capabilities"] = {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "FOWNER"]}
-    found["runAsUser"] = user or 0
-    return found if group is None else {**found, "runAsGroup": group}
+    chosen = _user(asked, cluster)
+    if chosen.get("runAsUser"):
+        return {**chosen, **_RESTRICTED}
+    return {"runAsUser": cluster.run_as_user, "runAsGroup": cluster.run_as_group, **_RESTRICTED}
 
 
 def _nas_ids(job: Job, cluster: Cluster, plan: Plan, base: str) -> list[str]:

@@ -12,14 +12,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.errors import ModelyardError
+from infra.errors import BadInputError, ModelyardError
 from infra.storage import store
 from pipelines.launchers.cluster.plan import FILE, Plan
 from pipelines.sending import send
 
 VOLUME = "/modelyard/stage"
+UNREADABLE = "OutputUnreadable"
 _SCRATCH = "sending"
 _FAILED = 3
+_OPEN = 0o2777
 
 
 def bring(plan: Plan, volume: Path) -> None:
@@ -43,12 +45,28 @@ def send_on(plan: Plan, volume: Path) -> None:
     apart = {plan.place(path, volume) for path in plan.apart}
     for path, uri in plan.sent:
         place = plan.place(path, volume)
+        _check_readable(path, place)
         if place.is_dir() and any(one.is_relative_to(place) for one in apart):
             for entry in sorted(place.iterdir()):
                 if entry not in apart:
                     send(store(f"{uri}/{entry.name}"), entry, scratch)
         elif place.is_file() or (place.is_dir() and any(place.iterdir())):
             send(store(uri), place, scratch)
+
+
+def _check_readable(path: str, place: Path) -> None:
+    """Refuse what the component has made its owner's alone, where that is another user."""
+    for one in (place, *place.rglob("*")) if place.is_dir() else (place,):
+        if not one.is_symlink() and one.exists() and not os.access(one, os.R_OK):
+            owner = one.stat().st_uid
+            shown = f"{path}/{one.relative_to(place)}" if one != place else path
+            raise BadInputError(
+                f"Only the user {owner} may read {shown}, and files are sent on by the user "
+                f"{os.geteuid()}.",
+                "Let the component be that user (set_security_context(run_as_user=...), or "
+                "component_user of the cluster's file), or let it make its files readable.",
+                code=UNREADABLE,
+            )
 
 
 def _let_read(place: Path) -> None:
@@ -59,10 +77,10 @@ def _let_read(place: Path) -> None:
 
 
 def _let_write(place: Path, volume: Path) -> None:
-    """Let anybody write there, as in a volume."""
+    """Let anybody write there, as in a volume; what is written has the volume's group."""
     while place != volume:
         if place.stat().st_uid == os.geteuid():  # what is mounted from above is another's
-            place.chmod(0o777)
+            place.chmod(_OPEN)
         place = place.parent
 
 

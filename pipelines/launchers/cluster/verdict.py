@@ -15,6 +15,7 @@ from pipelines.launchers import endings
 from pipelines.launchers.base import Ended, Job
 from pipelines.launchers.cluster.pod import COMPONENT, STAGE_IN, STAGE_OUT
 from pipelines.launchers.cluster.sight import Seen
+from pipelines.launchers.cluster.stage import UNREADABLE
 
 _SIGNALS = {128 + one: -one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV,
                                         signal.SIGABRT, signal.SIGINT)}  # fmt: skip
@@ -101,6 +102,12 @@ def _bad(code: int | None) -> int:
     return code or -signal.SIGKILL
 
 
+_STORAGE = (
+    "Look after the storage that MODELYARD_PIPELINE_STAGING_URI names, and the credentials in the "
+    "cluster's config_map and secret."
+)
+
+
 def _not_staged(
     job: Job, seen: Seen, found: Diagnosis, said: Callable[[str, str], str]
 ) -> StackError:
@@ -112,8 +119,7 @@ def _not_staged(
     last = lines[-1] if lines else found.message
     return StackError(
         f"The files of {job.name} could not be {_STAGES[found.container]}: {last}",
-        "Look after the storage that MODELYARD_PIPELINE_STAGING_URI names, and the credentials "
-        "in the cluster's config_map and secret.",
+        "" if last.startswith(UNREADABLE) else _STORAGE,
         code="StagingFailed",
     )
 

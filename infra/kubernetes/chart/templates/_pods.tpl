@@ -152,6 +152,7 @@ gpu_runtime_class: {{ $runs.gpuRuntimeClass | quote }}
 most_gpus: {{ $runs.mostGpus | toJson }}
 nodes_may_come: {{ $runs.nodesMayCome }}
 storage_class: {{ $runs.storageClass | quote }}
+component_user: {{ $runs.componentUser | toJson }}
 pending_minutes: {{ $runs.pendingMinutes }}
 queue_minutes: {{ $runs.queueMinutes | toJson }}
 finished_seconds: {{ $runs.finishedSeconds | int }}

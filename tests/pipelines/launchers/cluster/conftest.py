@@ -64,6 +64,11 @@ class Running:
         """Make an object."""
         self.cluster.call(self.cluster.store.create, kind, {"metadata": {"name": name}, **parts})
 
+    def label_namespace(self, **labels: str | None) -> None:
+        """Label the namespace of the pods; a label that is None is taken away."""
+        changes = {"metadata": {"labels": labels}}
+        self.cluster.call(self.cluster.store.patch, "Namespace", None, "default", changes)
+
     def launcher(self, attempt: int = 1, run: str = "", **changes: Any) -> KubernetesLauncher:
         """A launcher of a run of its own, unless one is named."""
         configuration = CONFIGURATION.model_copy(update=changes)
@@ -84,6 +89,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pytest.skip("containers need mounts, and root")
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "nas").mkdir()
+    (folder / "nas").chmod(0o777)
     made: list[Nodes] = []
 
     def nodes(store: Any, place: Path) -> Nodes:
@@ -104,7 +110,10 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture
-def running(_running: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+def running(_running: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    # What this process, as root, makes on the NAS is for the pods' user as well.
+    before = os.umask(0)
     monkeypatch.setenv("KUBECONFIG", str(_running.kubeconfig))
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"own": str(_running.nas)}))
-    return _running
+    yield _running
+    os.umask(before)

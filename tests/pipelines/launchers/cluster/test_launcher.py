@@ -200,6 +200,38 @@ class TestKubernetesLauncher(Contract):
         assert caught.value.code == "Unschedulable"
         assert lines[0].startswith("It waits. Unschedulable: No node can take it")
 
+    def test_what_pod_security_refuses_ends_at_once(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        launcher = running.launcher(pending_minutes=60)
+        running.label_namespace(**{"pod-security.kubernetes.io/enforce": "restricted"})
+        try:
+            with pytest.raises(ModelyardError, match="violates PodSecurity") as caught:
+                run(launcher, shell(tmp_path / "job", "true"))
+        finally:
+            running.label_namespace(**{"pod-security.kubernetes.io/enforce": None})
+        assert caught.value.code == "ConfigInvalid"
+        assert "component_user" in caught.value.hint
+
+    def test_what_a_component_keeps_to_itself_is_named(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        """The component is root, as its image says, and what carries its files is not."""
+        job = shell(tmp_path / "job", "echo 1 > own; chmod 600 own")
+
+        with pytest.raises(ModelyardError, match=r"Only the user 0 may read .*/job/own") as caught:
+            run(launcher, job)
+        assert caught.value.code == "StagingFailed"
+
+    def test_a_user_of_the_cluster_s_for_components(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        launcher = running.launcher(component_user=1234)
+        job = shell(tmp_path / "job", "id -u; echo $HOME; echo 1 > own; chmod 600 own")
+
+        assert run(launcher, job) == (Ended(0), ["1234", "/tmp"])
+        assert (job.folder / "own").read_text() == "1\n"
+
     def test_an_image_that_cannot_be_pulled(self, launcher: Launcher, tmp_path: Path) -> None:
         job = dataclasses.replace(shell(tmp_path / "job", "true"), image="gone:1")
 

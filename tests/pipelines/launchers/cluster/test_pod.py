@@ -11,6 +11,7 @@ from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.refusals import ClusterError
 from pipelines.launchers.base import Resources
 from pipelines.launchers.cluster.pod import COMPONENT, STAGE_IN, STAGE_OUT
+from tests.cluster import pod_security
 from tests.pipelines.launchers.cluster.shapes import (
     BASE,
     CASES,
@@ -124,21 +125,49 @@ def test_what_is_only_read_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     ("asked", "staging"),
     [
-        ({}, {"runAsUser": 0}),
-        ({"runAsUser": 0}, {"runAsUser": 0}),
+        ({}, {"runAsUser": 1000, "runAsGroup": 1000}),
+        ({"runAsUser": 0}, {"runAsUser": 1000, "runAsGroup": 1000}),
         ({"runAsUser": 7, "runAsGroup": 8}, {"runAsUser": 7, "runAsGroup": 8}),
         ({"runAsNonRoot": True}, {"runAsUser": 1000, "runAsGroup": 1000}),
     ],
 )
-def test_our_containers_can_read_what_the_component_writes(
+def test_our_containers_are_the_components_user_and_never_root(
     asked: dict[str, Any], staging: dict[str, Any]
 ) -> None:
     containers = _containers(built(job(kubernetes=settings({"securityContext": asked}))))
 
     found = containers[STAGE_OUT]["securityContext"]
     assert {key: found[key] for key in staging} == staging
-    assert ("add" in found["capabilities"]) == (staging["runAsUser"] == 0)
+    assert found["runAsNonRoot"] is True
+    assert found["capabilities"] == {"drop": ["ALL"]}
     assert containers[COMPONENT]["securityContext"].items() >= asked.items()
+
+
+RESTRICTED = Cluster(image="registry.example/modelyard:1", component_user=1234)
+
+
+def test_with_a_user_of_components_a_restricted_namespace_takes_them() -> None:
+    made = built(job(), RESTRICTED)
+
+    assert pod_security.violations("restricted", _pod(made)) == []
+    users = {one["securityContext"]["runAsUser"] for one in _containers(made).values()}
+    assert users == {1234}
+    assert {"name": "HOME", "value": "/tmp"} in _containers(made)[COMPONENT]["env"]
+
+
+def test_without_one_the_component_alone_is_refused_there() -> None:
+    (first, *more) = pod_security.violations("restricted", _pod(built(job())))
+
+    assert "component" in first
+    assert not any("stage" in told for told in (first, *more))
+
+
+def test_what_the_pipeline_says_of_a_user_wins() -> None:
+    asked = settings({"securityContext": {"runAsUser": 0}})
+    component = _containers(built(job(kubernetes=asked), RESTRICTED))[COMPONENT]
+
+    assert component["securityContext"]["runAsUser"] == 0
+    assert not [one for one in component["env"] if one["name"] == "HOME"]
 
 
 @pytest.mark.parametrize(
