@@ -42,7 +42,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra import prefect_outage
-from infra.kubernetes.attempts import Attempt
+from infra.kubernetes.attempts import REFUSED, Attempt
 from registry import run_attempts
 
 _FIRST = "0"
@@ -82,7 +82,7 @@ def main() -> int:
     """Execute the run that the environment names, or leave it alone; the exit status."""
     if undumpable.is_init_exposed("MODELYARD_POD_UID"):
         print(_EXPOSED, flush=True)
-        return 1
+        return REFUSED
     run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     attempt = int(os.environ["MODELYARD_ATTEMPT"])
     first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST

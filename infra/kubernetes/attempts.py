@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+# The exit status of a pod that refuses its run for a reason that another attempt would meet, too.
+REFUSED = 78  # EX_CONFIG
+
 
 @dataclass(frozen=True)
 class Attempt:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from infra.connection import VARIABLES
 from infra.instance_types import DEFAULT, InstanceType
 from infra.kubernetes import capacity as capacities
+from infra.kubernetes import secret_checks
 from infra.kubernetes.api import Api, Objects
 from infra.kubernetes.capacity import Capacity
+from infra.kubernetes.checks import Check, unseen
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.quantities import number
 from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.secret_checks import Secrets
 from infra.kubernetes.transport import Patience
 from infra.kubernetes.wanted import Placement
-
-Result = Literal["ok", "warning", "failed"]
 
 _OLDEST = (1, 33)  # the first whose Jobs have successPolicy without a feature gate
 _PATIENCE = Patience(attempts=3, seconds=10.0)
@@ -33,25 +33,7 @@ _GPU = "nvidia.com/"
 _PCI = re.compile(r"feature\.node\.kubernetes\.io/pci-.*10de.*\.present")  # NVIDIA's vendor id
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 _POD_SECURITY = "pod-security.kubernetes.io/enforce"
-_PULL_SECRET = "kubernetes.io/dockerconfigjson"  # noqa: S105 (a type)
 _SHARED = {"ReadWriteMany", "ReadOnlyMany"}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What it is about.
-        result: Whether runs can do with it.
-        message: What was seen.
-        remedy: How to mend it; "" if there is nothing to mend.
-    """
-
-    name: str
-    result: Result
-    message: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,12 +68,16 @@ RIGHTS = (
 )
 
 
-def examine(cluster: Cluster, types: Mapping[str, InstanceType]) -> list[Check]:
+def examine(
+    cluster: Cluster, types: Mapping[str, InstanceType], published: Secrets | None = None
+) -> list[Check]:
     """Look at a cluster; what cannot be looked at is told as a check of its own.
 
     Args:
         cluster: Its configuration.
         types: The instance types by name.
+        published: What was seen of Secrets at the last deployment, where this account may not
+            look at them.
     """
     try:
         api = Api.connect(cluster, patience=_PATIENCE)
@@ -100,7 +86,11 @@ def examine(cluster: Cluster, types: Mapping[str, InstanceType]) -> list[Check]:
         return [Check("access", "failed", error.message, error.hint)]
     where = f"{api.server}, namespace {api.namespace}, by {api.origin}."
     checks = [Check("access", "ok", where), version(release), image(cluster)]
-    for name, look in _SECTIONS.items():
+
+    def look_at_secrets(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+        return _look_at_secrets(api, cluster, published or {})
+
+    for name, look in {**_SECTIONS, "secrets": look_at_secrets}.items():
         try:
             checks += look(api, cluster, types)
         except ClusterError as error:
@@ -109,17 +99,8 @@ def examine(cluster: Cluster, types: Mapping[str, InstanceType]) -> list[Check]:
                 if error.code in _FATAL:
                     break
             else:
-                checks.append(_hidden(name))
+                checks.append(unseen(name))
     return checks
-
-
-def _hidden(name: str) -> Check:
-    return Check(
-        name,
-        "warning",
-        "Not looked at: this account may not see it, which runs do not need either.",
-        "Look with a kubeconfig of whoever keeps the cluster.",
-    )
 
 
 def version(release: str) -> Check:
@@ -216,29 +197,44 @@ def nodes(cluster: Cluster, found: Objects) -> Iterator[Check]:
         yield Check("gpus", "warning", "No node has a GPU.", remedy)
 
 
+_LACKING: Mapping[str, str] = {
+    "NodesLackGpu": "no node has their GPUs",
+    "NodesLackLabels": "no node has their labels",
+    "NodesTooSmall": "no node is as large",
+    "QuotaExceeded": "the namespace's quota is smaller",
+    "PoolLimitExceeded": "most_gpus is lower",
+}
+
+
 def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Iterator[Check]:
     """Which instance types the cluster can give: one run of one node of each."""
+    name = "instance types"
     problems = {
-        name: capacities.refusal(Placement(shape), name, capacity) for name, shape in types.items()
+        one: capacities.refusal(Placement(shape), one, capacity) for one, shape in types.items()
     }
-    given = [name for name, problem in problems.items() if problem is None]
-    lacking = [
-        name for name, problem in problems.items() if problem and problem.code == "NodesLackGpu"
-    ]
+    given = [one for one, problem in problems.items() if problem is None]
     if given:
-        yield Check("instance types", "ok", f"There is room for {', '.join(given)}.")
+        yield Check(name, "ok", f"There is room for {', '.join(given)}.")
+    lacking: dict[str, list[str]] = {}
+    for one, problem in problems.items():
+        if problem and one != DEFAULT:
+            lacking.setdefault(problem.code, []).append(one)
     if lacking:
-        some = any(types[name].gpus for name in given)
-        yield Check(
-            "instance types",
-            "ok" if some else "warning",
-            f"No node has the GPUs of {', '.join(lacking)}.",
-            "" if some else "Compare the types' node_selector and tolerations with the nodes.",
+        told = "; ".join(
+            f"{', '.join(names)} ({_LACKING.get(code, code)})" for code, names in lacking.items()
         )
-    for name, problem in problems.items():
-        if problem and name not in lacking:
-            result: Result = "failed" if name == DEFAULT else "warning"
-            yield Check(f"type {name}", result, problem.message, problem.hint)
+        # That there is no T4 is no fault of a cluster that has other GPUs.
+        fine = lacking.keys() == {"NodesLackGpu"} and any(types[one].gpus for one in given)
+        yield Check(
+            name,
+            "ok" if fine else "warning",
+            f"Runs of these would be refused: {told}.",
+            ""
+            if fine
+            else "Compare the types' sizes, node_selector and tolerations with the nodes.",
+        )
+    if problem := problems.get(DEFAULT):
+        yield Check(f"type {DEFAULT}", "failed", problem.message, problem.hint)
 
 
 def storage_class(cluster: Cluster, found: Objects) -> Check:
@@ -283,61 +279,6 @@ def claim(id_: str, name: str, found: Mapping[str, Any] | None) -> Check:
             "Use a volume that is ReadWriteMany where runs of several nodes mount it.",
         )
     return Check(check, "ok", f"{name} is bound.")
-
-
-def pull_secret(name: str, found: Mapping[str, Any] | None) -> Check:
-    """Whether a secret of a registry is there, and is one."""
-    check = f"pull secret {name}"
-    if found is None:
-        remedy = f"Make it: kubectl create secret docker-registry {name}."
-        return Check(check, "failed", "There is none.", remedy)
-    if found.get("type") != _PULL_SECRET:
-        remedy = "Make it anew with kubectl create secret docker-registry."
-        return Check(check, "failed", f"It is of type {found.get('type')}.", remedy)
-    return Check(check, "ok", "It is there.")
-
-
-def variables(cluster: Cluster, keys: Mapping[str, frozenset[str] | None]) -> Iterator[Check]:
-    """Whether pods get the variables that a run cannot do without.
-
-    Args:
-        cluster: Its configuration.
-        keys: The keys of what the configuration names, ``Secret/x`` and ``ConfigMap/x``; None
-            where there is none such. What may not be seen is left out.
-    """
-    for name in sorted(name for name, found in keys.items() if found is None):
-        kind, _, called = name.partition("/")
-        remedy = "Make it, or correct the cluster file."
-        yield Check("variables", "failed", f"There is no {kind} {called}.", remedy)
-    for variable, of in cluster.secret_env.items():
-        found = keys.get(f"Secret/{of.name}")
-        if found is not None and of.key not in found:
-            remedy = "Add the key, or correct secret_env in the cluster file."
-            message = f"{variable}: the Secret {of.name} has no key {of.key}."
-            yield Check("variables", "failed", message, remedy)
-    given = {*cluster.env, *cluster.secret_env}
-    unseen = False
-    for source in _sources(cluster):
-        unseen = unseen or source not in keys
-        given |= keys.get(source) or frozenset()
-    missing = [variable for variable in VARIABLES if variable not in given]
-    if missing and not unseen:
-        yield Check(
-            "variables",
-            "failed",
-            f"Pods of runs would have no {', '.join(missing)}.",
-            "Add it to what config_map or secret of the cluster file names.",
-        )
-    elif not missing:
-        yield Check("variables", "ok", f"Pods of runs have {', '.join(VARIABLES)}.")
-    else:
-        yield _hidden("variables")
-
-
-def _sources(cluster: Cluster) -> list[str]:
-    """Of what all keys become variables."""
-    named = {"ConfigMap": cluster.config_map, "Secret": cluster.secret}
-    return [f"{kind}/{name}" for kind, name in named.items() if name]
 
 
 def quota(found: Mapping[str, Any]) -> Check:
@@ -429,11 +370,6 @@ def _look_at_claims(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
             yield claim(id_, volume.claim, api.read("PersistentVolumeClaim", volume.claim))
 
 
-def _look_at_pull_secrets(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
-    for name in cluster.image_pull_secrets:
-        yield pull_secret(name, api.read("Secret", name))
-
-
 def _look_at_account(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
     wanted = cluster.service_account
     if wanted and api.read("ServiceAccount", wanted) is None:
@@ -441,19 +377,22 @@ def _look_at_account(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
         yield Check("service account", "failed", f"There is no {wanted}.", remedy)
 
 
-def _look_at_variables(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
-    named = {*_sources(cluster), *(f"Secret/{of.name}" for of in cluster.secret_env.values())}
-    keys: dict[str, frozenset[str] | None] = {}
-    for name in sorted(named):
-        kind, _slash, called = name.partition("/")
+def _look_at_secrets(api: Api, cluster: Cluster, published: Secrets) -> Iterator[Check]:
+    config_map: frozenset[str] | None = None
+    if cluster.config_map:
         try:
-            found = api.read(kind, called)
+            found = api.read("ConfigMap", cluster.config_map)
         except ClusterError as error:
             if error.code != "Forbidden":
                 raise
         else:
-            keys[name] = None if found is None else frozenset(found.get("data") or ())
-    yield from variables(cluster, keys)
+            config_map = frozenset((found or {}).get("data") or ())
+            if found is None:
+                remedy = "Make it, or correct the cluster file."
+                message = f"There is no ConfigMap {cluster.config_map}."
+                yield Check("variables", "failed", message, remedy)
+    secrets = {**published, **secret_checks.inspect(api, cluster)}
+    yield from secret_checks.check(cluster, secrets, config_map)
 
 
 def _look_at_quotas(api: Api, _: Cluster, __: _Types) -> Iterator[Check]:
@@ -468,8 +407,6 @@ _SECTIONS: Mapping[str, Callable[[Api, Cluster, _Types], Iterator[Check]]] = {
     "instance types": _look_at_types,
     "storage class": _look_at_storage,
     "nas": _look_at_claims,
-    "pull secrets": _look_at_pull_secrets,
     "service account": _look_at_account,
-    "variables": _look_at_variables,
     "quotas": _look_at_quotas,
 }

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from infra.kubernetes import objects, pending
+from infra.kubernetes.attempts import REFUSED
 from infra.kubernetes.diagnosis import (
     CONFIG_INVALID,
     EVICTED,
@@ -237,8 +238,8 @@ def _contained(pod: Object, ran: bool) -> Diagnosis | None:
             return made(GONE, "Somebody deleted its pod", container=name)
         category = SCRIPT_FAILED if ran else START_FAILED
         when = "" if ran else ", before the run began"
-        return made(category, f"Its container {name} ended with status {code}{when}",
-                    container=name)  # fmt: skip
+        said = f"Its container {name} ended with status {code}{when}"
+        return made(category, said, container=name, lasting=not ran and code == REFUSED)
     return None
 
 

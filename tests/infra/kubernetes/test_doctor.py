@@ -9,8 +9,9 @@ import pytest
 from infra import instance_types
 from infra.kubernetes import doctor
 from infra.kubernetes.capacity import Capacity, Node
+from infra.kubernetes.checks import Check
 from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.doctor import Check
+from infra.kubernetes.secret_checks import SecretFacts
 from infra.kubernetes.transport import Patience
 from infra.settings import Settings
 from tests.infra.kubernetes.scripted import Answer, Asked, ScriptedServer, kubeconfig, status
@@ -168,9 +169,17 @@ class TestInstanceTypes:
 
         assert found[0].result == "ok"
         assert "gpu.h200" in found[0].message
-        assert found[1].result == "ok"  # that there is no T4 is no fault of the cluster
-        assert "gpu.t4" in found[1].message
-        assert (found[2].name, found[2].result) == ("type gpu.h200x8", "warning")
+        assert "gpu.t4, " in found[1].message
+        assert "(no node has their GPUs)" in found[1].message
+        assert found[1].result == "warning"
+        assert "gpu.h200x8 (no node is as large)" in found[1].message
+        assert len(found) == 2  # one line, however many there are
+
+    def test_that_there_is_no_t4_is_no_fault_of_a_cluster_with_other_gpus(self) -> None:
+        types = {name: _TYPES[name] for name in ("cpu.small", "gpu.h200", "gpu.t4")}
+        found = list(doctor.instance_types(types, self._capacity("NVIDIA-H200")))
+
+        assert [one.result for one in found] == ["ok", "ok"]
 
     def test_no_gpus_at_all(self) -> None:
         found = list(doctor.instance_types(_TYPES, self._capacity()))
@@ -182,7 +191,8 @@ class TestInstanceTypes:
         found = {one.name: one for one in doctor.instance_types(_TYPES, tiny)}
 
         assert found["type cpu.small"].result == "failed"
-        assert found["type cpu.large"].result == "warning"
+        assert found["instance types"].result == "warning"
+        assert "cpu.large" in found["instance types"].message
 
 
 class TestStorage:
@@ -216,61 +226,6 @@ class TestStorage:
 
     def test_a_claim_that_is_not_there(self) -> None:
         assert doctor.claim("shared", "data", None).result == "failed"
-
-
-@pytest.mark.parametrize(
-    ("found", "result"),
-    [
-        (_thing("r", type="kubernetes.io/dockerconfigjson"), "ok"),
-        (_thing("r", type="Opaque"), "failed"),
-        (None, "failed"),
-    ],
-)
-def test_a_pull_secret(found: dict[str, Any] | None, result: str) -> None:
-    assert doctor.pull_secret("r", found).result == result
-
-
-class TestVariables:
-    def _results(self, keys: dict[str, frozenset[str] | None], **cluster: Any) -> list[Check]:
-        return list(doctor.variables(Cluster.model_validate(cluster), keys))
-
-    def test_from_all_places(self) -> None:
-        found = self._results(
-            {
-                "ConfigMap/c": frozenset({"PREFECT_API_URL"}),
-                "Secret/s": frozenset({"MODELYARD_DATABASE_URL"}),
-            },
-            config_map="c",
-            secret="s",
-            env={"MLFLOW_TRACKING_URI": "http://mlflow"},
-        )
-
-        assert [one.result for one in found] == ["ok"]
-
-    def test_some_are_missing(self) -> None:
-        found = self._results({"ConfigMap/c": frozenset({"PREFECT_API_URL"})}, config_map="c")
-
-        assert [one.result for one in found] == ["failed"]
-        assert "MLFLOW_TRACKING_URI, MODELYARD_DATABASE_URL" in found[0].message
-
-    def test_something_is_not_there(self) -> None:
-        found = self._results({"Secret/s": None}, secret="s")
-
-        assert found[0].result == "failed"
-        assert "no Secret s" in found[0].message
-
-    def test_a_key_is_not_there(self) -> None:
-        found = self._results(
-            {"Secret/s": frozenset({"other"})},
-            secret_env={"MODELYARD_DATABASE_URL": {"name": "s", "key": "url"}},
-        )
-
-        assert "no key url" in found[0].message
-
-    def test_what_may_not_be_seen_is_no_fault(self) -> None:
-        found = self._results({}, secret="s")
-
-        assert [one.result for one in found] == ["warning"]
 
 
 class TestQuota:
@@ -383,18 +338,39 @@ class TestExamine:
             "variables",
         }
 
-    def test_an_account_that_may_do_nothing(self, server: ScriptedServer) -> None:
+    def _guarded(self, server: ScriptedServer) -> None:
         def guarded(asked: Asked) -> Answer:
             if "review" in asked.path:
                 return Answer(body={"status": {"allowed": False}})
             return _whole(asked) if asked.path == "/version" else status(403, "", _FORBIDDEN)
 
         server.answers = [guarded]
+
+    def test_an_account_that_may_do_nothing(self, server: ScriptedServer) -> None:
+        self._guarded(server)
+
         found = doctor.examine(_CLUSTER, _TYPES)
 
         failed = {one.name for one in found if one.result == "failed"}
         assert failed == {f"may: {one.told}" for one in doctor.RIGHTS if not one.lost}
-        assert any(one.name == "variables" and one.result == "warning" for one in found)
+        unseen = {one.name for one in found if one.result == "unseen"}
+        assert unseen >= {"namespace", "storage class", "variables", "secrets", "service account"}
+        assert all(one.remedy for one in found if one.result == "unseen")
+
+    def test_what_the_deployment_saw_of_secrets_stands_in_for_them(
+        self, server: ScriptedServer
+    ) -> None:
+        self._guarded(server)
+        seen = {
+            "registry": SecretFacts(type="Opaque"),
+            "keys": SecretFacts(keys=frozenset(_VARIABLES)),
+        }
+
+        found = {one.name: one for one in doctor.examine(_CLUSTER, _TYPES, seen)}
+
+        assert found["variables"].result == "ok"
+        assert found["pull secret registry"].result == "failed"
+        assert "secrets" not in found
 
     def test_credentials_that_are_no_good(self, server: ScriptedServer) -> None:
         def stranger(asked: Asked) -> Answer:

@@ -26,7 +26,7 @@ pytest.register_assert_rewrite("tests.pipelines.launchers.contract")
 
 _REPOSITORY = Path(__file__).parents[4]
 _PATH = "/usr/local/bin:/usr/bin:/bin"
-_IMAGE = Image(env={"PATH": _PATH})
+_IMAGE = Image(env={"PATH": _PATH}, user=0, honour_user=True)
 _OURS = Image(
     env={"PATH": f"{Path(sys.executable).parent}:{_PATH}", "PYTHONPATH": str(_REPOSITORY)},
     holds=(str(_REPOSITORY), sys.prefix),
@@ -89,7 +89,6 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pytest.skip("containers need mounts, and root")
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "nas").mkdir()
-    (folder / "nas").chmod(0o777)
     made: list[Nodes] = []
 
     def nodes(store: Any, place: Path) -> Nodes:
@@ -110,10 +109,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture
-def running(_running: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    # What this process, as root, makes on the NAS is for the pods' user as well.
-    before = os.umask(0)
+def running(_running: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
     monkeypatch.setenv("KUBECONFIG", str(_running.kubeconfig))
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"own": str(_running.nas)}))
-    yield _running
-    os.umask(before)
+    return _running

@@ -213,16 +213,6 @@ class TestKubernetesLauncher(Contract):
         assert caught.value.code == "ConfigInvalid"
         assert "component_user" in caught.value.hint
 
-    def test_what_a_component_keeps_to_itself_is_named(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
-        """The component is root, as its image says, and what carries its files is not."""
-        job = shell(tmp_path / "job", "echo 1 > own; chmod 600 own")
-
-        with pytest.raises(ModelyardError, match=r"Only the user 0 may read .*/job/own") as caught:
-            run(launcher, job)
-        assert caught.value.code == "StagingFailed"
-
     def test_a_user_of_the_cluster_s_for_components(
         self, running: Running, tmp_path: Path
     ) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,3 +200,35 @@ def test_a_cluster_is_not_asked_before_there_is_a_place_for_files(tmp_path: Path
     with pytest.raises(BadInputError) as caught:
         choice.launcher(Settings(home=tmp_path, pipeline_launcher="kubernetes"), Attempt("1"))
     assert caught.value.code == "StagingMissing"
+
+
+def test_what_a_component_keeps_to_itself_is_named(
+    carried: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A component that is root may make a file that nobody else can read."""
+    job = _job(tmp_path)
+    volume = tmp_path / "volume"
+    plan = _send(carried, job)
+    stage.main("in", carried.base("a"), volume)
+    own = plan.place(str(job.folder), volume) / "own"
+    own.write_text("1")
+
+    def access(path: Path, mode: int) -> bool:
+        return path != own
+
+    monkeypatch.setattr(os, "access", access)
+    assert stage.main("out", carried.base("a"), volume) != 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"{stage.UNREADABLE}: Only the user {os.geteuid()} may read ")
+    assert f"{job.folder}/own" in last
+    assert "component_user" in last
+
+
+def test_what_is_written_has_the_group_of_the_volume(carried: Staging, tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    volume = tmp_path / "volume"
+    plan = _send(carried, job)
+
+    stage.main("in", carried.base("a"), volume)
+
+    assert plan.place(str(job.folder), volume).stat().st_mode & 0o7777 == 0o2777
