@@ -78,7 +78,7 @@ def graph(
     else:
         console.print(f"Written: {svg_file}", markup=False)
     if told["page"]:
-        console.print(str(told["page"]), markup=False)
+        console.print(output.address(str(told["page"])), markup=False)
 
 
 def _is_file(thing: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra.door import credential
 from infra.errors import ConflictError, StackError
 from infra.home import Home
 from infra.settings import Settings
@@ -434,3 +435,21 @@ def test_ports_are_those_of_the_last_time(supervised: Supervised, home: Home) ->
     run(test())
     run(test())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_every_stack_has_a_credential_and_does_not_show_it(
+    supervised: Supervised, home: Home, lasting: bool
+) -> None:
+    """The home of an older release gets one."""
+    assert credential.read(home) is None
+
+    async def test() -> None:
+        async with supervised(part("server"), lasting=lasting) as stack:
+            status = await (await stack.call()).ask("hold")
+            held = credential.read(home)
+            assert held is not None
+            assert status["door"] is True
+            assert held.secret not in json.dumps(status)
+
+    run(test())
