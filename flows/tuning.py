@@ -219,6 +219,8 @@ def _tune(execution: Execution, request: Tuning) -> State[Any]:
     search = _search(request, seed, before[0].created if before else time.time())
     opening = _opening(request, execution, search, seed)
     tracked = tracking.open_run(opening, retried=execution.attempt > 1)
+    if request.output_uri:  # its trials publish to folders in it
+        published.record(tracked.run_id, outputs.place(request.output_uri))
     status = "KILLED"
     try:
         _tie(request, execution, tracked)

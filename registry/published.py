@@ -15,7 +15,7 @@ def record(run_id: str, place: str) -> None:
 
 
 def is_known(place: str) -> bool:
-    """Whether a run has published to ``place``, or to a folder right of it, as trials do."""
+    """Whether a run has published to ``place`` itself."""
     if "'" in place and '"' in place:  # MLflow's filters cannot say it
         return False
     quote = '"' if "'" in place else "'"
@@ -24,7 +24,5 @@ def is_known(place: str) -> bool:
         str(found.experiment_id)
         for found in paged(lambda token: mlflow.search_experiments(ViewType.ALL, page_token=token))
     ]
-    return any(
-        mlflow.search_runs(experiments, f"tags.`{TAG}` {condition}", ViewType.ALL, max_results=1)
-        for condition in (f"= {quote}{place}{quote}", f"LIKE {quote}{place}/%{quote}")
-    )
+    same = f"tags.`{TAG}` = {quote}{place}{quote}"
+    return bool(mlflow.search_runs(experiments, same, ViewType.ALL, max_results=1))
