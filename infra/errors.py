@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from infra.masking import mask
+
 
 class ModelyardError(Exception):
     """Root of every error that a person is meant to read.
 
     Attributes:
         code: A stable word for programs, such as ``HyperparametersTooMany``.
-        message: What is wrong and where, in one sentence.
+        message: What is wrong and where, in one sentence. Secrets in URLs are masked.
         hint: How to mend it, in one sentence; may be empty.
     """
 
     code = "Error"
 
     def __init__(self, message: str, hint: str = "", *, code: str | None = None) -> None:
+        message = mask(message)
         super().__init__(message)
         self.code = code or type(self).code
         self.message = message
-        self.hint = hint
+        self.hint = mask(hint)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

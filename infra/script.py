@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from infra.leashed import Leash, Leashed, Start
+from infra.masking import mask
 
 _TICK_SECONDS = 0.2
 _LONGEST_LINE = 64 * 1024
@@ -229,6 +230,8 @@ def _named(name: str, lines: list[str]) -> bytes:
 class Forwarder:
     """Passes lines on to a logger, but no more a second than a person could want.
 
+    Secrets in URLs are masked.
+
     A script that prints a million lines would otherwise fill the server's database with them.
     What is held back is counted, and the count is passed on.
     """
@@ -248,7 +251,7 @@ class Forwarder:
             self._second, self._passed = now, 0
         if self._passed < self._limit:
             self._passed += 1
-            self._log(line)
+            self._log(mask(line))
         else:
             self._held_back += 1
 

@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import sysconfig
@@ -35,6 +34,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from infra import script
 from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError
+from infra.masking import mask
 from pipelines.bootstrap import Install
 
 MOST = 24
@@ -45,7 +45,6 @@ _GRACE_SECONDS = 3.0
 _YOUNG_SECONDS = 60.0
 _JOBS = "jobs"
 _PIP = "pip"
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _UV_SPELLING = {
     "trusted-host": ("--allow-insecure-host",),
     "pre": ("--prerelease", "allow"),
@@ -358,12 +357,12 @@ def _install(
     ]
     if not left:
         return
-    log(f"Installing {_PASSWORD.sub('', ', '.join(left))}")
+    log(f"Installing {mask(', '.join(left))}")
     said: list[str] = []
 
     def on_line(_: int, line: str) -> None:
         if line.strip() and not line.lstrip().startswith(_NOISE):
-            said.append(_PASSWORD.sub("", line))
+            said.append(mask(line))
 
     ended = script.run(
         [script.Process(_command(folder, install, left), _pip_environment())],
@@ -382,8 +381,7 @@ def _install(
         raise _full(folder)
     tail = "\n".join(said[-12:])
     raise BadInputError(
-        f"The packages of the component cannot be installed: "
-        f"{_PASSWORD.sub('', ', '.join(left))}.\n{tail}",
+        f"The packages of the component cannot be installed: {mask(', '.join(left))}.\n{tail}",
         "Mend packages_to_install of the component, or the package index that pip is set to.",
         code="RequirementsNotInstallable",
     )
