@@ -155,7 +155,7 @@ class TestEnds:
         wait_for(lambda: "step 3 " in stack.log_of(run), 60, "the third step")
         stack.pod_dies("evict", stack.going(run)[0])
         found = stack.end_of(run)
-        assert "Evicted" in found["message"], found
+        assert found["detail"] == "Evicted", found
 
         stack.do("runs", "retry", run)
         found = stack.end_of(run, timeout=180)

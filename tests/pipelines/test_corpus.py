@@ -19,6 +19,11 @@ from tests.pipelines.mutating import loaded, read
 from tests.pipelines.running import Ran, run
 
 RUN = [name for name in corpus.NAMES if corpus.module(name).OUTPUTS is not None]
+# Other tests run these too: those below, or tests/e2e on the real stack.
+_ELSEWHERE = {
+    "adding", "claimed", "exit_handling", "given_names", "ignored_failure", "loops", "malformed",
+    "one_of", "secrets", "shown",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,10 @@ def ran(name: str, folder: Path, environments: Path, **given: object) -> Ran:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] * (name in _ELSEWHERE)) for name in RUN],
+)
 def test_it_ends_as_it_should(name: str, tmp_path: Path, environments: Path) -> None:
     found = ran(name, tmp_path, environments)
 
