@@ -6,6 +6,8 @@ is why it is told to read the logs itself.
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import warnings
 from typing import Any
@@ -32,8 +34,10 @@ class _GuardedServer(program.TensorBoardServer):  # type: ignore[misc]
         served.serve(WSGIMiddleware(self._app), "tensorboard", self._descriptor)
 
     def get_url(self) -> str:
-        """The command that started it knows its address."""
-        return "/"
+        """Its address, whose port TensorBoard records."""
+        with socket.socket(fileno=os.dup(self._descriptor)) as listener:
+            host, port = listener.getsockname()
+        return f"http://{host}:{port}/"
 
     def print_serving_message(self) -> None:
         """The command that started it tells people."""
