@@ -26,12 +26,14 @@ from prefect import Flow
 from prefect._internal.result_records import ResultRecord
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, CancelledRun, TerminationSignal
 from prefect.logging import get_logger
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 
+from flows import steps
+from flows.steps import StopRequestedError
 from infra import connection, identity, run_lock, settings, state_details
 from infra import home as homes
 from infra.connection import Endpoints
@@ -120,7 +122,7 @@ class _NotTwice(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        return not isinstance(error, ModelyardError)
+        return not isinstance(error, ModelyardError | CancelledRun)
 
 
 _not_twice = _NotTwice()
@@ -179,6 +181,12 @@ def execute(
         raise Abort(f"Another process executes the run {execution.flow_run_id}.") from error
     except KeyboardInterrupt:
         return Cancelled(message="Stopped with Ctrl-C.")
+    except StopRequestedError:
+        return Cancelled(message=steps.STOPPED)
+    except TerminationSignal:
+        if not steps.stop_requested(execution.flow_run_id):
+            raise
+        return Cancelled(message=steps.STOPPED)
     except ModelyardError as error:
         return failed(error, state_details.CREATE_FAILED)
 

@@ -7,9 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
@@ -18,6 +16,7 @@ from prefect.states import Cancelled
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
+from flows.steps import step
 from infra import home as homes
 from infra import settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError
@@ -72,7 +71,7 @@ def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
     return training_templates.fill(given, _LEFT_OUT if form else None)
 
 
-@task(name="prepare", cache_policy=NO_CACHE, persist_result=False)
+@step("prepare")
 def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepared:
     """Fetch the algorithm and the data and install the requirements."""
     if request.resources.image and not site.in_pod():
@@ -107,7 +106,7 @@ def _starts_over(request: Training) -> str:
     )
 
 
-@task(name="run script", cache_policy=NO_CACHE, persist_result=False)
+@step("run script")
 def _run_script(
     request: Training,
     prepared: Prepared,
@@ -165,7 +164,7 @@ def _recording(
         stream.close(_METRICS_SECONDS)
 
 
-@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
+@step("publish")
 def _publish(
     request: Training, place: Workplace, execution: Execution, run_id: str, name: str
 ) -> None:

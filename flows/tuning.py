@@ -293,7 +293,8 @@ def _conclude(
 ) -> tuple[str, State[Any]]:
     """MLflow's status and Prefect's state for a tuning that has ended."""
     if ended is Halt.STOPPED:
-        return "KILLED", Cancelled(message="Stopped.")
+        result = tunings.result(execution.flow_run_id, tracked.run_id, over=True)
+        return "KILLED", Cancelled(message="Stopped.", data=result)
     if ended is Halt.TIMED_OUT:
         late = RunFailedError(
             f"The tuning ran for its {request.max_minutes:g} minutes.",

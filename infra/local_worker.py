@@ -75,6 +75,15 @@ class _Proposer(StateProposer):
         self.reason = message
         return None
 
+    async def propose_cancelled(
+        self, flow_run: FlowRun, state_updates: dict[str, Any] | None = None
+    ) -> bool:
+        """Mark the run Cancelled, unless its process did: that one says more."""
+        now = await self._client.read_flow_run(flow_run.id)
+        if now.state and now.state.is_final():
+            return bool(now.state.is_cancelled())
+        return await super().propose_cancelled(flow_run, {"message": "Stopped."})
+
 
 class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not registered as a type
     """The worker of a pool of this machine.
@@ -162,6 +171,7 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
         async with FlowRunExecutorContext() as context:
             proposer = _Proposer(client=context.client)
             context._state_proposer = proposer
+            context._cancellation_manager._state_proposer = proposer
             starter = EngineCommandStarter(
                 command=configuration.command,
                 cwd=folder,

@@ -226,6 +226,23 @@ def decide_waiting(
     connection.execute(update(SlotModel).where(*these).values(fate=fate, reason=reason))
 
 
+def skip_all_but_newest(connection: Connection, schedule: str, reason: str) -> None:
+    """Skip a schedule's own slots that wait, and whose runs do not exist, but for the newest.
+
+    Args:
+        connection: Where it is written.
+        schedule: The schedule's id.
+        reason: Why.
+    """
+    these = [
+        SlotModel.schedule == schedule, ~SlotModel.begun, SlotModel.fate == Fate.WAITING,
+        SlotModel.kind == Kind.SCHEDULED,
+    ]  # fmt: skip
+    newest = select(func.max(SlotModel.slot)).where(*these).scalar_subquery()
+    skipped = update(SlotModel).where(*these, SlotModel.slot < newest)
+    connection.execute(skipped.values(fate=Fate.SKIPPED, reason=reason))
+
+
 def active(connection: Connection, schedules: Collection[str] | None = None) -> list[Slot]:
     """Slots of these schedules, or of all, whose runs go on, or may."""
     own = () if schedules is None else (SlotModel.schedule.in_(schedules),)

@@ -34,6 +34,7 @@ from registry.catalogue import Base, engine
 # States whose trials have ended well, those that go on, and those that failed. A trial that the
 # tuning itself stopped (KILLED) is none of them.
 EARLY_STOPPED = "EARLY_STOPPED"
+KILLED = "KILLED"
 OBSERVED = frozenset({"SUCCEEDED", EARLY_STOPPED})
 ACTIVE = frozenset({"CREATED", "RUNNING"})
 FAILURES = frozenset({"FAILED", "METRICS_UNAVAILABLE"})

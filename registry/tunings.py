@@ -121,16 +121,22 @@ def summaries(
     best = _best_values(tunings)
     return {
         tuning: {
-            "trials": {
-                group: sum(counts.get(tuning, {}).get(state, 0) for state in states)
-                if group != "running" or tuning not in over
-                else 0
-                for group, states in _COUNTED.items()
-            },
+            "trials": _grouped(counts.get(tuning, {}), over=tuning in over),
             "best": best.get(tuning),
         }
         for tuning in tunings
     }
+
+
+def _grouped(counts: Mapping[str, int], *, over: bool) -> dict[str, int]:
+    """Trials by the reference's groups, and those that were stopped, if any were."""
+    groups = {
+        group: sum(counts.get(state, 0) for state in states) for group, states in _COUNTED.items()
+    }
+    stopped = counts.get(trials.KILLED, 0)
+    if over:
+        stopped, groups["running"] = stopped + groups["running"], 0
+    return {**groups, **({"stopped": stopped} if stopped else {})}
 
 
 def _best_values(tunings: Mapping[str, str | None]) -> dict[str, float | None]:

@@ -31,6 +31,7 @@ from registry.leases import Lease, LeaseLostError
 from registry.slots import Fate, Slot
 from schedules import deciding, dispatching, upcoming
 from schedules.deciding import Decision
+from schedules.policy import Catchup, SkipReason
 from schedules.subject import Subject
 
 LEASE = "scheduler"
@@ -289,6 +290,8 @@ class Scheduler:
             for key, subject in subjects.items():
                 reason = dispatching.waits_for(subject)
                 if reason:
+                    if subject.policy.catchup is not Catchup.ALL:
+                        slots.skip_all_but_newest(connection, key, SkipReason.NOT_LATEST)
                     own = not subject.error
                     slots.decide_waiting(connection, key, Fate.WAITING, reason, own=own)
                 queue = slots.queue(connection, key, now, _QUEUED_AT_ONCE, own=not reason)

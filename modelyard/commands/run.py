@@ -80,7 +80,7 @@ def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = Fa
     found: dict[str, Any] = {
         "state": statuses.word(flow, state),
         "detail": statuses.detail(state),
-        "result": lifecycle.data(state) if state.is_completed() else None,
+        "result": None if state.is_failed() or state.is_crashed() else lifecycle.data(state),
     }
     if not state.is_completed():
         problem = lifecycle.failure(state)

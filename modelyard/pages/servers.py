@@ -55,6 +55,7 @@ class Run:
         created: When it was created.
         began: When it began; None if it has not.
         ended: When it ended; None if it has not.
+        seconds: How long its attempts ran, without the time between them; None before its end.
         arguments: What it was given, where it runs a pipeline.
         mlflow_run_id: Its MLflow run; empty where there is none.
         pipeline: What it was told as its pipeline, where it runs one: a reference or a file.
@@ -71,17 +72,11 @@ class Run:
     created: datetime | None = None
     began: datetime | None = None
     ended: datetime | None = None
+    seconds: float | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     mlflow_run_id: str = ""
     pipeline: str = ""
     waiting: str = ""
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took; None while it goes on."""
-        if self.began is None or self.ended is None:
-            return None
-        return (self.ended - self.began).total_seconds()
 
 
 class Servers:
@@ -216,6 +211,8 @@ def _run(found: dict[str, Any], flow: str, waits: str) -> Run:
         created=_instant(found.get("created")),
         began=_instant(found.get("start_time")),
         ended=_instant(found.get("end_time")),
+        # Prefect's own sum, which ``modelyard runs list`` shows as well.
+        seconds=found.get("estimated_run_time") if found.get("end_time") else None,
         arguments=given if isinstance(given, dict) else {},
         mlflow_run_id=str(own.get(labels.MLFLOW_RUN) or ""),
         pipeline=pipeline if isinstance(pipeline, str) else "",

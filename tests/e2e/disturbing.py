@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import random
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -49,15 +49,13 @@ def _victims(stack: Stack, run: str, kind: str) -> dict[str, list[psutil.Process
 
 
 def executor(stack: Stack, run: str) -> int | None:
-    """The process that holds the run's lock."""
-    lock = stack.home / "runs" / run / "executor.lock"
-    if not lock.exists():
-        return None
-    inode = lock.stat().st_ino
-    for line in Path("/proc/locks").read_text().splitlines():
-        words = line.split()
-        if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-            return int(words[4])
+    """The process that executes the run: it has the run's lock open, as its client does."""
+    lock = str(stack.home / "runs" / run / "executor.lock")
+    for process in of_home(stack):
+        with contextlib.suppress(psutil.Error, OSError):
+            holds = any(file.path == lock for file in process.open_files())
+            if holds and "forkclient.py" not in " ".join(process.cmdline()):
+                return int(process.pid)
     return None
 
 

@@ -113,6 +113,14 @@ def test_a_training_past_its_limit_is_timed_out(stack):
     assert (answer.code, answer.json["state"]) == (1, "TIMED OUT")
 
 
+_LOG = """
+from flows.lifecycle import connected
+from registry import runs
+with connected():
+    print(*runs.logs("{run}"), sep="\\n")
+"""
+
+
 def test_stop_ends_a_script_that_ignores_sigterm_and_leaves_no_output(stack, tmp_path):
     run = stack.start("stubborn", output_uri=tmp_path / "out")
     pids = pids_of(stack, run)
@@ -122,6 +130,14 @@ def test_stop_ends_a_script_that_ignores_sigterm_and_leaves_no_output(stack, tmp
     assert stack.ask("runs", "stop", run).error["code"] == "Conflict"
     status = stack.mlflow(f"runs/get?run_id={stack.show(run)['result']['mlflow_run_id']}")
     assert status["run"]["info"]["status"] == "KILLED"
+    assert stack.show(run)["message"] == "Stopped."
+    log = wait_for(
+        lambda: found if "Finished" in (found := stack.python(_LOG.format(run=run))) else None,
+        30,
+        "the log's end",
+    )
+    assert "Finished in state Cancelled('Stopped.')" in log
+    assert not re.search("Crash|Running\\(\\)|exception", log)
 
 
 def test_a_killed_worker_ends_the_script_and_the_run_and_a_retry_resumes(stack):

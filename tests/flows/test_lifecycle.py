@@ -12,12 +12,12 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 from prefect.client.schemas.objects import State
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 
-from flows import lifecycle
+from flows import lifecycle, steps
 from flows.lifecycle import Execution, LifecycleFlow
 from infra import connection, run_lock, storage
 from infra.connection import Endpoints
@@ -194,6 +194,31 @@ class TestExecute:
 
         assert (statuses.word("train", state), seen) == ("CREATE FAILED", ["run-id"])
         assert isinstance(state.data, ConflictError)
+
+    @pytest.mark.parametrize(
+        "signal", [steps.StopRequestedError(), TerminationSignal(15), KeyboardInterrupt()]
+    )
+    def test_a_stop_is_no_crash(
+        self, monkeypatch: pytest.MonkeyPatch, signal: BaseException
+    ) -> None:
+        monkeypatch.setattr(steps, "stop_requested", lambda _: True)
+
+        def body(*_: Any) -> State[Any]:
+            raise signal
+
+        state = self._execute(body)
+
+        assert statuses.word("train", state) == "STOPPED"
+        assert (state.message or "").startswith("Stopped")
+
+    def test_a_signal_that_nobody_asked_for_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(steps, "stop_requested", lambda _: False)
+
+        def body(*_: Any) -> State[Any]:
+            raise TerminationSignal(15)
+
+        with pytest.raises(TerminationSignal):
+            self._execute(body)
 
     def test_what_cannot_be_prepared_is_a_failed_creation(self, home: Home) -> None:
         def body(*_: Any) -> State[Any]:

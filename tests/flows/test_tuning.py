@@ -266,10 +266,16 @@ class TestConclude:
         assert statuses.message(state).startswith(told)
         assert lifecycle.data(state) == result
 
-    def test_stopped(self, execution: Execution, request_: Tuning) -> None:
+    def test_stopped_it_has_its_trials_and_the_best_of_them(
+        self, execution: Execution, request_: Tuning, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = {"best": {"number": 1}, "trials": []}
+        monkeypatch.setattr(tuning.tunings, "result", lambda *_, over: result)
+
         status, state = self._concluded(Halt.STOPPED, execution, request_)
 
         assert (status, statuses.word("tune", state)) == ("KILLED", "STOPPED")
+        assert lifecycle.data(state) == result
 
     def test_out_of_time(self, execution: Execution, request_: Tuning) -> None:
         late = request_.model_copy(update={"max_minutes": 5.0})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from prefect.states import Completed, Running
+from prefect.states import Cancelled, Completed, Running
 
 from registry import runs, tracking, trials, tunings
 from tests.registry.fake_runs import PrefectClient
@@ -151,12 +151,24 @@ class TestList:
 
         found = {found["id"]: found for found in runs.list_all()}
 
-        assert found[tuning.id]["trials"] == {"done": 2, "running": 3, "failed": 2}
+        assert found[tuning.id]["trials"] == {"done": 2, "running": 3, "failed": 2, "stopped": 1}
         assert found[tuning.id]["best"] == 0.5
         for run_id in (other.id, waits):
             assert found[run_id]["trials"] == {"done": 0, "running": 0, "failed": 0}
             assert found[run_id]["best"] is None
         assert {"trials", "best"}.isdisjoint(found[training])
+
+    def test_of_one_that_was_stopped_what_it_tried_is_shown(
+        self, tuning: Tuning, prefect: PrefectClient
+    ) -> None:
+        tuning = Tuning(prefect, f"{tuning.name}-1", tuning.scratch, Cancelled())
+        tunings.mark_objectives(tuning.run_id, ["loss"])
+        states = ["SUCCEEDED", "KILLED", "RUNNING"]
+        trials.save(tuning.id, *(row(n, state=state) for n, state in enumerate(states)))
+
+        (found,) = (row for row in runs.list_all() if row["id"] == tuning.id)
+
+        assert found["trials"] == {"done": 1, "running": 0, "failed": 0, "stopped": 2}
 
     def test_of_several_objectives_no_value_is_the_best(self, tuning: Tuning) -> None:
         tunings.mark_objectives(tuning.run_id, ["a", "b"])

@@ -338,6 +338,14 @@ class Book:
             for key in own[:-limit]:
                 self.put(key, replace(self.lines[key], fate="skipped", reason="Overlap"))
                 waits.remove(key)
+        if not self.enabled and self.policy["catchup"] != "all" and waits:
+            own = sorted(
+                k for k, line in self.lines.items()
+                if (k[1], line.fate, line.begun) == (SCHEDULED, "waiting", None)
+            )  # fmt: skip
+            for key in own[:-1]:
+                self.put(key, replace(self.lines[key], fate="skipped", reason="NotLatest"))
+            waits = [key for key in waits if key not in own[:-1]]
         begin = [key for key in waits if self.lines[key].begun is not None]
         room = limit - sum(self.lines[key].active for key in self.open)
         full: list[Key] = []

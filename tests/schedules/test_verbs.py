@@ -241,6 +241,23 @@ class TestStartAndStop:
         world.scheduler().step()
         assert (2, "created", "") in fates(key)
 
+    @pytest.mark.parametrize("catchup", ["latest", "none"])
+    def test_of_slots_that_were_on_time_only_the_latest_waits_where_only_it_would_run(
+        self, world: World, catchup: str
+    ) -> None:
+        """Several are on time at once after a short pause of the scheduler."""
+        key = create(policy={"catchup": catchup, "grace": 4 * 3600})["id"]
+        scheduler = world.scheduler()
+        scheduler.step()
+        world.now += 3.5 * HOUR
+        scheduler._decide()
+        verbs.stop(key)
+        scheduler.step()
+
+        assert [(fate, why) for _, fate, why in fates(key)] == [
+            ("skipped", "NotLatest"), ("skipped", "NotLatest"), ("waiting", "Disabled"),
+        ]  # fmt: skip
+
     def test_starting_twice_is_no_change(self, world: World) -> None:
         key = create(policy={"pause_after_failures": 3})["id"]
         world.fails.add(key)

@@ -1,0 +1,87 @@
+"""The steps of a flow: Prefect tasks that a user's stop ends as Cancelled.
+
+A stop reaches a run as SIGTERM, which Prefect turns into an exception that it logs as a crash
+wherever it passes a task or a flow. Of a run that Prefect has as Cancelling it is none.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
+from uuid import UUID
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STOPPED = "Stopped."
+_logger = logging.getLogger("modelyard.steps")
+
+
+class StopRequestedError(BaseException):
+    """The run is being stopped; no error, so that nothing on the way takes it for one."""
+
+
+def stop_requested(flow_run_id: str | None = None) -> bool:
+    """Whether Prefect has the run as being stopped.
+
+    Args:
+        flow_run_id: The run; the one that this process executes by default.
+    """
+    run_id = flow_run_id or flow_run.id
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(str(run_id))).state
+    except Exception as error:  # noqa: BLE001 (the process is ending; then it reads as a crash)
+        _logger.warning("The run's state could not be read: %s", error)
+        return False
+    return state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}
+
+
+class Step(Generic[P, R]):
+    """A step that is called as its function is.
+
+    Attributes:
+        fn: The function.
+    """
+
+    def __init__(self, name: str, function: Callable[P, R]) -> None:
+        """Make a task of ``function``, shown as ``name``."""
+        self.fn = function
+
+        @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R | State[None]:
+            try:
+                return function(*args, **kwargs)
+            except TerminationSignal:
+                if not stop_requested():
+                    raise
+                return Cancelled(message=STOPPED)
+
+        self._run: Callable[P, R | State[None]] = run
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the step as a task of the flow.
+
+        Raises:
+            StopRequestedError: If the run is stopped meanwhile.
+        """
+        result = self._run(*args, **kwargs)
+        if isinstance(result, State):
+            raise StopRequestedError
+        return result
+
+
+def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
+    """Make a step of a function, shown as ``name``."""
+    return functools.partial(Step, name)
