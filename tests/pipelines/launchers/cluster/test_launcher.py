@@ -200,6 +200,23 @@ class TestKubernetesLauncher(Contract):
         assert caught.value.code == "Unschedulable"
         assert lines[0].startswith("It waits. Unschedulable: No node can take it")
 
+    def test_what_others_have_is_waited_for_longer_than_a_start_may_take(
+        self, launcher: Launcher, running: Running, tmp_path: Path
+    ) -> None:
+        def asking(name: str, script: str) -> Job:
+            gpus = Resources(accelerator="nvidia.com/gpu", accelerators=2)
+            return dataclasses.replace(shell(tmp_path / name, script), name=name, resources=gpus)
+
+        with ThreadPoolExecutor(2) as pool:
+            holder = pool.submit(run, launcher, asking("holder", "sleep 6"))
+            eventually(lambda: running.objects("Pod"), "the first has its pod")
+            ended, lines = run(launcher, asking("waiter", "echo had"))
+
+        assert holder.result()[0] == Ended(0)
+        assert ended == Ended(0)
+        assert lines[0].startswith("It waits. Unschedulable: No node can take it now")
+        assert lines[-1] == "had"
+
     def test_what_pod_security_refuses_ends_at_once(
         self, running: Running, tmp_path: Path
     ) -> None:
