@@ -8,6 +8,9 @@ from pathlib import Path
 
 from infra.home import Home
 
+# Names of the settings that a caller has set and the stack has not, or otherwise.
+UNHEEDED_VARIABLE = "MODELYARD_UNHEEDED"
+
 
 def socket_path(home: Home) -> Path:
     """Where the fork server of ``home`` listens."""

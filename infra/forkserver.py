@@ -32,14 +32,12 @@ from typing import NoReturn
 
 import prefect.context
 
-from infra import run_lock
-from infra.settings import Settings
+from infra import forked, run_lock, settings
 
 # Settings are the stack's, whatever shell a command is typed in: what its worker has, counts.
-_OF_THE_STACK = {
-    "CUDA_VISIBLE_DEVICES",
-    *(f"MODELYARD_{name.upper()}" for name in Settings.model_fields.keys() - {"database_url"}),
-}
+# The home is the caller's choice of a stack, in the stack's own spelling.
+_SETTINGS = settings.of_the_stack()
+_OF_THE_STACK = {"CUDA_VISIBLE_DEVICES", settings.variable("home"), *_SETTINGS}
 _GRACE_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 
@@ -217,9 +215,14 @@ def _become(job: Job) -> None:
         os.dup2(stream, target)
         os.close(stream)
     ours = {name: value for name, value in os.environ.items() if name in _OF_THE_STACK}
+    unheeded = sorted(
+        name for name in _SETTINGS if job.env.get(name, "") not in {"", ours.get(name)}
+    )
     os.environ.clear()
     os.environ.update({n: value for n, value in job.env.items() if n not in _OF_THE_STACK})
     os.environ.update(ours)
+    if unheeded:
+        os.environ[forked.UNHEEDED_VARIABLE] = ", ".join(unheeded)
     for lock in job.streams[3:]:
         os.set_inheritable(lock, False)
         os.environ[run_lock.DESCRIPTOR_VARIABLE] = str(lock)

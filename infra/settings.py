@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
+from pydantic.config import JsonDict
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Where a stack runs, a command takes the stack's settings, which its runs have. But not these.
+_CALLERS: JsonDict = {"of": "caller"}
 
 
 class Settings(BaseSettings):
@@ -19,6 +23,7 @@ class Settings(BaseSettings):
     home: Path = Field(
         default_factory=lambda: Path.home() / ".modelyard",
         description="Where the local stack keeps its database, artifacts, runs and logs.",
+        json_schema_extra=_CALLERS,
     )
     database_url: str | None = Field(
         None,
@@ -114,7 +119,10 @@ class Settings(BaseSettings):
         True, description="Whether the home outlives a run; that of a run's pod goes with the pod."
     )
     start_timeout_seconds: float = Field(
-        180.0, gt=0, description="How long the stack may take until every part is healthy."
+        180.0,
+        gt=0,
+        description="How long the stack may take until every part is healthy.",
+        json_schema_extra=_CALLERS,
     )
 
     # Storage. A value of a credential may be secret:NAME, a Prefect Secret block.
@@ -155,6 +163,23 @@ class Settings(BaseSettings):
     def resolved_home(self) -> Path:
         """The home as an absolute path; it may not exist yet."""
         return self.home.expanduser().absolute()
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"MODELYARD_{field.upper()}"
+
+
+def of_the_stack() -> frozenset[str]:
+    """Variables of the settings that are a running stack's, whatever a caller's shell says.
+
+    Not the database's: the stack names its own to what it starts.
+    """
+    return frozenset(
+        variable(name)
+        for name, field in Settings.model_fields.items()
+        if field.json_schema_extra != _CALLERS and name != "database_url"
+    )
 
 
 def load() -> Settings:

@@ -122,6 +122,17 @@ def _tell_version(*, as_json: bool) -> None:
         output.console.print(version)
 
 
+def _with_unheeded(error: ModelyardError) -> ModelyardError:
+    """The error with the settings of the caller's shell that the running stack has not."""
+    if unheeded := os.environ.get(forked.UNHEEDED_VARIABLE):
+        told = (
+            f"The running stack was started without {unheeded} of this shell. To let the stack "
+            "have it: modelyard down, then modelyard up --detach."
+        )
+        error.hint = f"{error.hint} {told}".strip()
+    return error
+
+
 def main() -> None:
     """Run the command line; the process's exit status is 0 only if what was asked was done."""
     arguments = sys.argv[1:] or ["--help"]
@@ -135,7 +146,7 @@ def main() -> None:
         _fork_if_faster(arguments)
         code = cli.main(arguments, prog_name="modelyard", standalone_mode=False)
     except ModelyardError as error:
-        output.error(error, as_json_=as_json)
+        output.error(_with_unheeded(error), as_json_=as_json)
         code = 1
     except ValidationError as error:
         first = error.errors()[0]

@@ -24,6 +24,7 @@ import json, os, sys
 print(json.dumps({"name": __name__, "argv": sys.argv, "cwd": os.getcwd(), "read": sys.stdin.read(),
                   "colour": os.environ.get("COLOUR"), "servers": os.environ.get("SERVERS"),
                   "region": os.environ.get("MODELYARD_REGION"),
+                  "unheeded": os.environ.get("MODELYARD_UNHEEDED"),
                   "leads": os.getsid(0) == os.getpid()}))
 print("problem", file=sys.stderr)
 """,
@@ -153,7 +154,13 @@ def test_a_module_runs_as_if_started_by_the_client(run: Run, tmp_path: Path) -> 
         "--flag",
         "two words",
         given="given",
-        env={"COLOUR": "blue", "MODELYARD_REGION": "shell"},
+        env={
+            "COLOUR": "blue",
+            "MODELYARD_REGION": "shell",
+            "MODELYARD_NAS": '{"n": "/n"}',
+            "MODELYARD_HOME": "elsewhere",
+            "MODELYARD_GPUS": "",
+        },
     )
 
     assert done.returncode == 0
@@ -167,6 +174,7 @@ def test_a_module_runs_as_if_started_by_the_client(run: Run, tmp_path: Path) -> 
         "colour": "blue",
         "servers": None,
         "region": "stack",  # a setting, and so the stack's
+        "unheeded": "MODELYARD_NAS, MODELYARD_REGION",
         "leads": True,
     }
 

@@ -215,3 +215,16 @@ class TestOutput:
     def test_json_has_no_nan(self) -> None:
         with pytest.raises(ValueError, match="not JSON compliant"):
             output.as_json({"loss": float("nan")})
+
+
+def test_an_error_names_the_settings_that_the_stack_was_started_without(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = do("status", "--logs", "none", "--json").value["error"]
+    monkeypatch.setenv("MODELYARD_UNHEEDED", "MODELYARD_NAS")
+    found = do("status", "--logs", "none", "--json").value["error"]
+
+    assert found["hint"].startswith(plain["hint"])
+    assert "started without MODELYARD_NAS" in found["hint"]
+    assert "modelyard down" in found["hint"]
+    assert "modelyard down" not in plain["hint"]
