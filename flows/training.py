@@ -122,6 +122,7 @@ def _run_script(
         settings=execution.settings,
         flow_run_id=execution.flow_run_id,
         mlflow_run_id=tracked.run_id,
+        experiment_id=tracked.experiment_id,
         holder=f"run {execution.name} ({execution.flow_run_id})",
         logger=get_run_logger(),
         deadline=execution.began + limit * 60 if limit else None,

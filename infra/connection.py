@@ -112,6 +112,19 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
     }
 
 
+def browser_urls(endpoints: Endpoints) -> dict[str, str]:
+    """Where a browser finds each server, by its name.
+
+    A cluster's processes are told so in their environment: they know the servers by other names.
+    """
+    told = os.environ if from_environment() else {}
+    return {
+        "prefect": told.get(_PREFECT_UI) or endpoints.prefect_ui_url,
+        "mlflow": told.get(_MLFLOW_UI) or endpoints.mlflow_tracking_uri,
+        "web": told.get(_WEB) or endpoints.web_url,
+    }
+
+
 def user_environment() -> dict[str, str]:
     """This process's environment without the platform's settings and credentials: user code's."""
     return {
@@ -134,12 +147,6 @@ def client_environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
         "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
         **(held.environment() if held else told),
     }
-
-
-def mlflow_credential() -> dict[str, str]:
-    """The variables of this process that let MLflow's client in."""
-    names = (credential.MLFLOW_USER, credential.MLFLOW_PASSWORD)
-    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def clean_environment() -> dict[str, str]:

@@ -9,8 +9,8 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from infra import connection, settings
 from infra import home as homes
-from infra import settings
 from infra.door import credential, sessions
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>Modelyard</title>
@@ -29,12 +29,19 @@ def link(url: str) -> str:
 
 
 def _is_own(url: str) -> bool:
-    home = homes.current()
+    return any(server and _is_below(url, server) for server in _servers())
+
+
+def _servers() -> list[str]:
+    """The addresses of the servers that this process's credential opens, for a browser."""
+    endpoints = connection.from_environment()
+    if credential.VARIABLE in os.environ and endpoints is not None:
+        return [*connection.browser_urls(endpoints).values()]
     try:
-        ports = json.loads((home.root / "ports.json").read_text()).values()
+        ports = json.loads((homes.current().root / "ports.json").read_text()).values()
     except (OSError, ValueError):
-        return False
-    return any(_is_below(url, f"http://127.0.0.1:{port}") for port in ports)
+        return []
+    return [f"http://127.0.0.1:{port}" for port in ports]
 
 
 def _is_below(url: str, server: str) -> bool:

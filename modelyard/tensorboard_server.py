@@ -6,7 +6,6 @@ is why it is told to read the logs itself.
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import warnings
@@ -27,16 +26,15 @@ class _GuardedServer(program.TensorBoardServer):  # type: ignore[misc]
 
     def __init__(self, wsgi_app: Any, flags: Any) -> None:
         self._app = wsgi_app
-        self._descriptor = int(flags.port)
+        self._listener = socket.socket(fileno=int(flags.port))
 
     def serve_forever(self) -> None:
         """Serve until the process is stopped."""
-        served.serve(WSGIMiddleware(self._app), "tensorboard", self._descriptor)
+        served.serve(WSGIMiddleware(self._app), "tensorboard", self._listener)
 
     def get_url(self) -> str:
         """Its address, whose port TensorBoard records."""
-        with socket.socket(fileno=os.dup(self._descriptor)) as listener:
-            host, port = listener.getsockname()
+        host, port = self._listener.getsockname()
         return f"http://{host}:{port}/"
 
     def print_serving_message(self) -> None:

@@ -202,11 +202,13 @@ class Tracked:
         run_id: Its id.
         url: Its page in the MLflow UI.
         steps: The next step of each metric that an earlier attempt has logged.
+        experiment_id: Where it is.
     """
 
     run_id: str
     url: str
     steps: Mapping[str, int]
+    experiment_id: str = ""
 
 
 def open_run(opening: Opening, *, retried: bool) -> Tracked:
@@ -260,7 +262,7 @@ def _own(mlflow: MlflowClient, opening: Opening) -> Run | None:
 
 def _tracked(run: Run) -> Tracked:
     steps = {metric.key: metric.step + 1 for metric in run.data._metric_objs}
-    return Tracked(run.info.run_id, _url(run), steps)
+    return Tracked(run.info.run_id, _url(run), steps, str(run.info.experiment_id))
 
 
 def _url(run: Run) -> str:

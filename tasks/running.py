@@ -39,6 +39,7 @@ class Conditions:
         deadline: ``time.monotonic()`` at which it is ended; None for never.
         stop_requested: Asked a few times a second whether it is to be ended.
         start: What starts its processes.
+        experiment_id: The experiment of that run, for runs nested in it; "" if it is not known.
         others: The other machines that the run is spread over; None if all its nodes are here.
     """
 
@@ -52,6 +53,7 @@ class Conditions:
     stop_requested: Callable[[], bool]
     start: Start = Leashed
     others: OtherNodes | None = None
+    experiment_id: str = ""
 
     def over(self) -> bool:
         """Whether the script is to be ended, because somebody asked or its time is over."""
@@ -83,6 +85,7 @@ def run(
                 home=under.home,
                 flow_run_id=under.flow_run_id,
                 mlflow_run_id=under.mlflow_run_id,
+                experiment_id=under.experiment_id,
             ),
             request.resources,
             meeting,

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from infra import connection, storage
+from infra import storage
 from infra.connection import user_environment
+from infra.door import run_scope
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
@@ -323,12 +324,17 @@ def _dataset_variables(
 
 
 def script_environment(
-    prepared: Prepared, *, home: Home, flow_run_id: str, mlflow_run_id: str
+    prepared: Prepared,
+    *,
+    home: Home,
+    flow_run_id: str,
+    mlflow_run_id: str,
+    experiment_id: str = "",
 ) -> dict[str, str]:
     """The script's whole environment.
 
-    It is the worker's without what is Prefect's, MLflow's or the catalogue's own, so that no
-    credential of ours reaches the script; then the contract's variables.
+    It is the worker's without the platform's settings and credentials; then the contract's
+    variables, and a credential that opens the run's own MLflow run.
     """
     inherited = {
         name: value
@@ -341,8 +347,10 @@ def script_environment(
         **remains.inherited_mark(),
         **remains.run_mark(home, flow_run_id),
         "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"],
-        **connection.mlflow_credential(),
+        **run_scope.from_environment(os.environ, mlflow_run_id),
         "MLFLOW_RUN_ID": mlflow_run_id,
+        # Where MLflow's client makes nested runs.
+        **({"MLFLOW_EXPERIMENT_ID": experiment_id} if experiment_id else {}),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONUNBUFFERED": "1",
         "PATH": os.pathsep.join(

@@ -18,6 +18,7 @@ from infra.errors import StackError
 from infra.home import Home
 
 USER = "modelyard"
+VARIABLE = "MODELYARD_CREDENTIAL"  # the servers' own, on a cluster
 PREFECT = "PREFECT_API_AUTH_STRING"
 PREFECT_SERVER = "PREFECT_SERVER_API_AUTH_STRING"  # what Prefect's own authentication wants
 MLFLOW_USER = "MLFLOW_TRACKING_USERNAME"
@@ -63,11 +64,13 @@ class Credential:
 
 
 def read(home: Home) -> Credential | None:
-    """The home's credential; None if it has none yet.
+    """The home's credential; None if it has none yet. A cluster's parts have it in a variable.
 
     Raises:
         StackError: With the code ``CredentialExposed``, if other users may read or change it.
     """
+    if told := os.environ.get(VARIABLE, ""):
+        return Credential(told.strip())
     try:
         with home.credential.open() as file:
             found = os.fstat(file.fileno())

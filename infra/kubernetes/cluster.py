@@ -19,6 +19,7 @@ from infra.errors import BadInputError
 from infra.settings import Settings
 
 _MOST_FAULTS = 5
+_PLATFORM_VARIABLES = ("MODELYARD_", "PREFECT_", "MLFLOW_")
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -194,6 +195,16 @@ class Cluster(_Model):
     grace_seconds: int = Field(
         30, ge=1, le=3600, description="How long a stopped pod may tidy up."
     )
+
+    @property
+    def platform_secrets(self) -> frozenset[str]:
+        """The names of the Secrets that hold the platform's credentials."""
+        named = {
+            key.name
+            for variable, key in self.secret_env.items()
+            if variable.startswith(_PLATFORM_VARIABLES)
+        }
+        return frozenset({*named, *filter(None, [self.secret])})
 
     @model_validator(mode="after")
     def _nothing_secret(self) -> Cluster:

@@ -1,7 +1,8 @@
 """Serve an ASGI application on a socket that was opened by the supervisor.
 
 ``python -m infra.stack.served SERVER FD MODULE:NAME [--factory]``. It is behind the door of the
-home's stack (``infra/door``) as ``SERVER``. Because the supervisor holds the listening socket, a
+home's stack (``infra/door``) as ``SERVER``. On a cluster it opens a socket of its own, and
+``HOST:PORT`` stands in the place of ``FD``. Because the supervisor holds the listening socket, a
 restarted server goes on with the same port, and a request that comes while none runs waits in the
 backlog instead of being refused.
 """
@@ -20,35 +21,44 @@ from infra import home as homes
 from infra import settings
 from infra.door import guard
 
+_BACKLOG = 2048
+_GRACE_SECONDS, _PODS_GRACE_SECONDS = 2, 10
 
-def serve(app: ASGIApp, server: str, descriptor: int) -> None:
+
+def serve(app: ASGIApp, server: str, listener: socket.socket, *, in_pod: bool = False) -> None:
     """Serve an application behind its door until SIGTERM or SIGINT.
 
     Args:
         app: The application.
         server: What the door knows it as.
-        descriptor: The number of its listening socket.
+        listener: Its listening socket.
+        in_pod: Whether a cluster asks for its health, and ends it in its own time.
     """
     config = uvicorn.Config(
-        guard.guarded(app, server, homes.current(), settings.load()),
+        guard.guarded(app, server, homes.current(), settings.load(), probed=in_pod),
         log_level="warning",
         proxy_headers=False,  # else a client could name any address as its own
         timeout_keep_alive=60,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=_PODS_GRACE_SECONDS if in_pod else _GRACE_SECONDS,
     )
     config.load()
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def main(arguments: list[str]) -> None:
     """Import the application and serve it."""
-    server, descriptor, application, *options = arguments
+    server, where, application, *options = arguments
     gc.disable()  # looks through all that is imported again and again, and finds nothing
     imported = import_from_string(application)
     app = imported() if "--factory" in options else imported
     gc.enable()
     gc.freeze()
-    serve(app, server, int(descriptor))
+    host, in_pod, port = where.rpartition(":")
+    if in_pod:
+        listener = socket.create_server((host, int(port)), backlog=_BACKLOG)
+    else:
+        listener = socket.socket(fileno=int(where))
+    serve(app, server, listener, in_pod=bool(in_pod))
 
 
 if __name__ == "__main__":

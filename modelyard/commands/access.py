@@ -54,13 +54,7 @@ def open_(
     json: Json = False,
 ) -> None:
     """Open Prefect's, MLflow's or Modelyard's own pages in the browser, logged in."""
-    endpoints = _endpoints()
-    urls = {
-        Page.PREFECT: endpoints.prefect_ui_url,
-        Page.MLFLOW: endpoints.mlflow_tracking_uri,
-        Page.WEB: endpoints.web_url,
-    }
-    url = urls[page]
+    url = connection.browser_urls(_endpoints())[page]
     opened = login.open_browser(url)
     if json:
         output.as_json({"url": url, "opened": opened})

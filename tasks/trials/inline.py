@@ -317,6 +317,7 @@ class InlineLauncher(Launcher):
             settings=setting.settings,
             flow_run_id=setting.tuning,
             mlflow_run_id=running_.run_id,
+            experiment_id=self._parent.experiment_id,
             holder=f"trial {trial.number} of {setting.name} ({setting.tuning})",
             logger=setting.logger,
             deadline=time.monotonic() + minutes * 60 if minutes else None,

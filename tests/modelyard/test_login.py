@@ -103,3 +103,24 @@ def test_the_browser_reads_its_link_from_a_file_of_its_user(
     link = text.partition('href="')[2].partition('"')[0].replace("&amp;", "&")
     assert link.startswith("http://127.0.0.1:5000/?a=1&b=2&")
     assert _redeem(stack, link)
+
+
+def test_on_a_cluster_links_lead_where_the_browser_finds_its_servers(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "PREFECT_API_URL": "http://modelyard-prefect.modelyard.svc:4200/api",
+        "PREFECT_UI_URL": "https://prefect.example",
+        "MLFLOW_TRACKING_URI": "http://modelyard-mlflow.modelyard.svc:5000",
+        "MODELYARD_DATABASE_URL": "postgresql+psycopg://u@/d",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    page = "https://prefect.example/runs/flow-run/1"
+    assert login.link(page) == page
+
+    monkeypatch.setenv(credential.VARIABLE, "of-a-secret")
+
+    assert _redeem(home, login.link(page))
+    assert login.link("https://prefect.example.evil/") == "https://prefect.example.evil/"
+    assert not home.credential.exists()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from infra.door import run_scope
+from infra.door.credential import Credential
 from infra.errors import BadInputError, DiskFullError, ModelyardError, NotFoundError
 from infra.home import Home
 from infra.script import Ended, Ending
@@ -277,6 +279,8 @@ class TestScriptEnvironment:
         for name, value in {
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
             "MLFLOW_TRACKING_TOKEN": "secret-1",
+            "MLFLOW_TRACKING_USERNAME": "modelyard",
+            "MLFLOW_TRACKING_PASSWORD": "secret-6",
             "MODELYARD_DATABASE_URL": "secret-2",
             "PREFECT_API_KEY": "secret-3",
             "PREFECT__FLOW_RUN_ID": "secret-4",
@@ -292,8 +296,9 @@ class TestScriptEnvironment:
             ["/overlay/bin/python", "train.py"], {"EM_HPS": "{}"}, Path("/checkpoints"), False
         )
         return training.script_environment(
-            prepared, home=home, flow_run_id="flow-run", mlflow_run_id="mlflow-run"
-        )
+            prepared, home=home, flow_run_id="flow-run", mlflow_run_id="e" * 32,
+            experiment_id="7",
+        )  # fmt: skip
 
     def test_no_secret_of_ours_is_in_it(self, environment: dict[str, str]) -> None:
         assert not [value for value in environment.values() if value.startswith("secret")]
@@ -302,7 +307,14 @@ class TestScriptEnvironment:
 
     def test_metrics_land_in_the_same_run(self, environment: dict[str, str]) -> None:
         assert environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:1"
-        assert environment["MLFLOW_RUN_ID"] == "mlflow-run"
+        assert environment["MLFLOW_RUN_ID"] == "e" * 32
+        assert environment["MLFLOW_EXPERIMENT_ID"] == "7"
+
+    def test_its_credential_opens_its_own_run(self, environment: dict[str, str]) -> None:
+        user = environment["MLFLOW_TRACKING_USERNAME"]
+        password = environment["MLFLOW_TRACKING_PASSWORD"]
+
+        assert run_scope.verify(Credential("secret-6"), user, password) == "e" * 32
 
     def test_the_contract_and_the_users_own_are_in_it(self, environment: dict[str, str]) -> None:
         assert environment["EM_HPS"] == "{}"

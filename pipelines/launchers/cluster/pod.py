@@ -68,8 +68,10 @@ def build(job: Job, cluster: Cluster, named: Named, plan: Plan, base: str) -> Pl
 
     Raises:
         ClusterError: With the code ``ImageMissing``, if the cluster names no image of ours.
-        BadInputError: With the code ``NasUnknown``, if the cluster has no such network folder.
+        BadInputError: With the code ``NasUnknown``, if the cluster has no such network folder;
+            ``SecretReserved``, if the component asks for a credential of the platform.
     """
+    _check_secrets(job, cluster)
     asked = job.kubernetes.get("metadata", {})
     labels = {**asked.get("labels", {}), **named.labels, JOB: named.name}
     about = {TASK: job.name, TOKEN: named.token}
@@ -94,6 +96,20 @@ def build(job: Job, cluster: Cluster, named: Named, plan: Plan, base: str) -> Pl
             },
         },
     }
+
+
+def _check_secrets(job: Job, cluster: Cluster) -> None:
+    """Refuse a component that names a Secret with credentials of the platform."""
+    variables = (one.get("valueFrom", {}) for one in job.kubernetes.get("env", ()))
+    named = {one["secretKeyRef"]["name"] for one in variables if "secretKeyRef" in one}
+    volumes = job.kubernetes.get("volumes", ())
+    named |= {one["secret"]["secretName"] for one in volumes if "secret" in one}
+    if reserved := sorted(named & cluster.platform_secrets):
+        raise BadInputError(
+            f"{job.name} asks for the Secret {reserved[0]}, which has the platform's credentials.",
+            "Make a Secret of its own for what the component needs, in the namespace of the runs.",
+            code="SecretReserved",
+        )
 
 
 def _owner(job: Mapping[str, Any]) -> Plain:

@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from infra.errors import BadInputError
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.cluster import Cluster, SecretKey
 from infra.kubernetes.refusals import ClusterError
 from pipelines.launchers.base import Resources
 from pipelines.launchers.cluster.pod import COMPONENT, STAGE_IN, STAGE_OUT
@@ -216,3 +216,25 @@ def test_a_folder_that_is_on_no_nas() -> None:
     with pytest.raises(BadInputError, match="is no folder of a NAS") as caught:
         built(job(folders={"/mnt/a": "s3://bucket/a"}), base=BASE)
     assert caught.value.code == "FolderElsewhere"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "secret"}}}]},
+        {"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "url"}}}]},
+        {"volumes": [{"name": "v", "secret": {"secretName": "s3"}}]},
+    ],
+)
+def test_a_component_that_asks_for_a_credential_of_the_platform(asked: dict[str, Any]) -> None:
+    secret_env = {
+        "MODELYARD_S3_SECRET_ACCESS_KEY": SecretKey(name="s3", key="secret"),
+        "HF_TOKEN": SecretKey(name="hub", key="token"),
+    }
+    cluster = Cluster(image="ours:1", secret="keys", secret_env=secret_env)
+    with pytest.raises(BadInputError, match="the platform's credentials") as caught:
+        built(job(kubernetes=asked), cluster)
+    assert caught.value.code == "SecretReserved"
+
+    own = {"volumes": [{"name": "v", "secret": {"secretName": "hub"}}]}
+    assert built(job(kubernetes=own), cluster)
