@@ -188,6 +188,49 @@ class TestEnds:
         assert time.monotonic() - began < 120  # as long as the command waits for it
 
 
+class TestQueue:
+    def test_a_run_whose_gpus_are_in_use_waits_in_a_queue(self, stack):
+        asked = {"resources": {"instance_type": "gpu.t4"}}
+        holders = [
+            stack.submit("steps", hyperparameters={"steps": 600}, **asked) for _ in range(2)
+        ]
+        for run in holders:
+            _runs(stack, run)
+        waiting = stack.submit("gpus", **asked)
+
+        def queued():
+            told = stack.show(waiting).get("waiting", "")
+            return told if told.startswith("Place ") else None
+
+        told = wait_for(queued, 60, "its place in the queue")
+        assert told.startswith("Place 1 of 1 in the queue. Unschedulable: No node can take it now")
+        assert "Insufficient nvidia.com/gpu" in told
+        for run in holders:
+            stack.do("runs", "stop", run)
+        found = stack.end_of(waiting)
+        assert found["state"] == "COMPLETE", found["message"]
+        assert found["attempts"] == 1
+
+    def test_an_attempt_that_ends_before_the_run_begins_is_tried_again(self, stack):
+        run = stack.submit("steps", hyperparameters={"steps": 1})
+
+        def starts():
+            started = [
+                pod["metadata"]["name"] for pod in stack.pods(run)
+                if pod.get("status", {}).get("phase") == "Running"
+            ]  # fmt: skip
+            return started[0] if started else None
+
+        stack.pod_dies("evict", wait_for(starts, 60, "its container to have started"))
+        found = stack.end_of(run)
+
+        assert found["state"] == "COMPLETE", found["message"]
+        assert found["attempts"] == 2
+        (reason,) = found["retried"]
+        assert reason.startswith("Evicted: ")
+        assert "It is tried again (1 of 3)" in stack.log_of(run)
+
+
 def test_the_doctor_is_content_with_it(stack):
     checks = {check["name"]: check for check in stack.do("doctor")}
 
