@@ -27,18 +27,23 @@ from infra.errors import BadInputError, DiskFullError
 
 _READY = "modelyard-ready"
 _TAIL_LINES = 12
+_EXTRAS = re.compile(r"\[[^]]*\]$")  # of a local package, such as .[cpu]
+_OPTION = re.compile(r"\s*(-[rcfe]|--requirement|--constraint|--find.links|--editable)[\s=]*(\S+)")
 _BUILT = re.compile(r"__pycache__|build|dist|\.git|.*\.egg-info")
 
 
 def _digest(requirements: Path) -> str:
     installed = sorted(f"{dist.name}=={dist.version}" for dist in metadata.distributions())
     digest = hashlib.sha256("\n".join([sys.version, sys.prefix, *installed]).encode())
-    _add_file(digest, requirements, set())
+    _add_file(digest, requirements, requirements.parent, set())
     return digest.hexdigest()[:24]
 
 
-def _add_file(digest: hashlib._Hash, path: Path, seen: set[Path]) -> None:
-    """Add a requirements file to the digest, with the local files and folders that it names."""
+def _add_file(digest: hashlib._Hash, path: Path, root: Path, seen: set[Path]) -> None:
+    """Add a requirements file to the digest, with the local files and folders that it names.
+
+    To pip a name is relative to the file, or to ``root``, in which it runs.
+    """
     if path in seen:
         return
     seen.add(path)
@@ -46,11 +51,10 @@ def _add_file(digest: hashlib._Hash, path: Path, seen: set[Path]) -> None:
     if path.suffix not in {".txt", ".in"}:
         return
     for word in re.split(r"[\s=@]+", path.read_text(errors="replace")):
-        named = path.parent / word.removeprefix("file://")
-        if not word or named == path.parent or not named.exists():
-            continue
-        for file in _sources(named) if named.is_dir() else [named]:
-            _add_file(digest, file, seen)
+        name = _EXTRAS.sub("", word.removeprefix("file://"))
+        for named in dict.fromkeys([path.parent / name, root / name]) if name else ():
+            for file in _sources(named) if named.is_dir() else [named] * named.exists():
+                _add_file(digest, file, root, seen)
 
 
 def _sources(folder: Path) -> list[Path]:
@@ -98,15 +102,38 @@ def python_for(requirements: Path, overlays: Path) -> str:
     return str(python)
 
 
+def _lasting(requirements: Path) -> list[str]:
+    """The lines of a requirements file, and of those that it names, as they are installed.
+
+    Local packages are installed as built copies even where they are called editable: the run's
+    folder, which they lie in, goes with the run, and the overlay stays.
+    """
+    lines = []
+    for line in requirements.read_text().replace("\\\n", " ").splitlines():
+        option = _OPTION.match(line)
+        kind, named = (option[1].lstrip("-")[0], option[2]) if option else ("", "")
+        if kind == "r" and (requirements.parent / named).is_file():
+            lines += _lasting(requirements.parent / named)
+        elif kind in {"c", "f"} and (requirements.parent / named).exists():
+            lines.append(f"-{kind} {requirements.parent / named}")
+        elif kind == "e" and "://" not in named and option:
+            lines.append(named + line[option.end() :])
+        else:
+            lines.append(line)
+    return lines
+
+
 def _make(overlay: Path, requirements: Path) -> None:
     venv.EnvBuilder(symlinks=True, with_pip=False).create(overlay)
     purelib = sysconfig.get_path("purelib", "venv", {"base": str(overlay)})
     # addsitedir and not a bare path, so that our own .pth files count as well.
     ours = sysconfig.get_path("purelib")
     Path(purelib, "modelyard.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    installed = overlay / "requirements.txt"
+    installed.write_text("".join(f"{line}\n" for line in _lasting(requirements)))
     done = subprocess.run(
         [str(overlay / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check",
-         "--no-input", "--progress-bar", "off", "-r", str(requirements)],
+         "--no-input", "--progress-bar", "off", "-r", str(installed)],
         capture_output=True,
         text=True,
         errors="replace",

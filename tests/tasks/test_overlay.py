@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -248,3 +249,61 @@ def test_two_processes_at_once_make_it_once(tmp_path: Path) -> None:
     assert answers[0] == answers[1]
     assert count.read_text() == "made\n"
     assert _evaluate(answers[0], "import tinything; print(tinything.ANSWER)") == "42"
+
+
+_BACKEND = """
+import zipfile
+
+def build_wheel(folder, *_):
+    name = "local-1.0-py3-none-any.whl"
+    info = "local-1.0.dist-info"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as archive:
+        archive.write("local.py")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: local\\nVersion: 1.0\\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return name
+
+def build_editable(*_):
+    raise AssertionError("an editable one stays in the run's folder")
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("-e .", {}),
+        ("--editable=./", {}),
+        (".", {}),
+        ("-r more/other.txt", {"more/other.txt": "# those of the package\n-e .\n"}),
+    ],
+)
+def test_a_local_package_is_a_copy_of_its_content(
+    tmp_path: Path, line: str, files: dict[str, str]
+) -> None:
+    """A run's folder goes with the run; the overlay serves the next run of the same content."""
+
+    def value(folder: str, content: str) -> str:
+        source = tmp_path / folder
+        requirements = _requirements(source, f"{line}\n")
+        for name, text in {
+            **files,
+            "local.py": f"value = {content!r}",
+            "backend.py": _BACKEND,
+            "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\n"
+            "backend-path = ['.']\n",
+        }.items():
+            (source / name).parent.mkdir(exist_ok=True)
+            (source / name).write_text(text)
+        python = overlay.python_for(requirements, tmp_path / "overlays")
+        shutil.rmtree(source)
+        done = subprocess.run(
+            [python, "-c", "import local; print(local.value)"],
+            capture_output=True, text=True, check=True, cwd=tmp_path,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    assert value("one", "first") == "first"
+    assert value("two", "first") == "first"
+    assert value("three", "second") == "second"
+    assert len(list((tmp_path / "overlays").glob("*/bin"))) == 2
