@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -173,14 +174,22 @@ def test_releases_of_two_namespaces_share_no_cluster_role() -> None:
 
 
 def test_no_secret_is_in_any_object(rendered: list[Object]) -> None:
-    """Only references: no Secret is made, and what names a secret has no value."""
-    assert of("Secret", rendered) == []
+    """Only references: what names a secret has no value, but for what is made of references."""
     secret = re.compile(
-        r"(DATABASE_URL|CONNECTION_URL|_STORE|ACCESS_KEY|ACCESS_KEY_ID|AUTH_STRING)$"
+        r"(DATABASE_URL|CONNECTION_URL|_STORE|ACCESS_KEY|ACCESS_KEY_ID|PASSWORD|CREDENTIAL)$"
     )
+    made = {
+        "PREFECT_API_AUTH_STRING": "modelyard:$(MLFLOW_TRACKING_PASSWORD)",
+        "PREFECT_SERVER_API_AUTH_STRING": "modelyard:$(MODELYARD_CREDENTIAL)",
+    }
     for pod in pods(rendered).values():
         for container in containers(pod):
+            before: set[str] = set()
             for variable in container.get("env", []):
+                if variable["name"] in made:
+                    assert variable["value"] == made[variable["name"]]
+                    assert variable["value"].partition("(")[2].rstrip(")") in before
+                before.add(variable["name"])
                 if secret.search(variable["name"]):
                     assert set(variable) == {"name", "valueFrom"}, variable
                     assert set(variable["valueFrom"]) == {"secretKeyRef"}
@@ -192,15 +201,16 @@ def test_no_secret_is_in_any_object(rendered: list[Object]) -> None:
     ("part", "variables"),
     [
         ("prefect", {"PREFECT_API_DATABASE_CONNECTION_URL",
-                     "PREFECT_SERVER_DATABASE_CONNECTION_URL",
-                     "PREFECT_SERVER_API_AUTH_STRING"}),
+                     "PREFECT_SERVER_DATABASE_CONNECTION_URL", "MODELYARD_CREDENTIAL"}),
         ("mlflow", {"_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SERVER_REGISTRY_STORE",
-                    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}),
+                    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MODELYARD_CREDENTIAL"}),
         ("web", {"MODELYARD_DATABASE_URL", "MODELYARD_S3_ACCESS_KEY_ID",
-                 "MODELYARD_S3_SECRET_ACCESS_KEY", "PREFECT_API_AUTH_STRING"}),
-        ("scheduler", {"MODELYARD_DATABASE_URL", "PREFECT_API_AUTH_STRING"}),
-        ("worker", {"MODELYARD_DATABASE_URL", "PREFECT_API_AUTH_STRING"}),
-        ("deploy", {"MODELYARD_DATABASE_URL", "PREFECT_API_AUTH_STRING"}),
+                 "MODELYARD_S3_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD",
+                 "MODELYARD_CREDENTIAL"}),
+        ("scheduler", {"MODELYARD_DATABASE_URL", "MLFLOW_TRACKING_PASSWORD"}),
+        ("worker", {"MODELYARD_DATABASE_URL", "MLFLOW_TRACKING_PASSWORD",
+                    "MODELYARD_CREDENTIAL"}),
+        ("deploy", {"MODELYARD_DATABASE_URL", "MLFLOW_TRACKING_PASSWORD"}),
     ],
 )  # fmt: skip
 def test_a_part_reads_only_its_own_secrets(
@@ -209,6 +219,40 @@ def test_a_part_reads_only_its_own_secrets(
     (container,) = containers(pods(whole)[part])
 
     assert {one["name"] for one in container["env"] if "valueFrom" in one} == variables
+
+
+def test_a_credential_is_made_where_none_is_named() -> None:
+    """Of 43 letters and digits, which no other release has, and the same wherever it is read."""
+    apart = charts.objects(charts.values("least", runs={"namespace": "trainings"}))
+    others = charts.objects(charts.values("least"), release="other-modelyard")
+    made = {one["metadata"]["namespace"]: one["data"] for one in of("Secret", apart)}
+    (other,) = of("Secret", others)
+
+    assert made.keys() == {"modelyard", "trainings"}
+    assert made["modelyard"] == made["trainings"]
+    assert re.fullmatch(rb"[A-Za-z0-9]{43}", base64.b64decode(made["trainings"]["credential"]))
+    assert other["data"] != made["modelyard"]
+
+
+def test_a_credential_that_is_named_is_not_made(whole: list[Object]) -> None:
+    assert of("Secret", whole) == []
+
+
+def test_an_upgrade_keeps_the_credential() -> None:
+    """Helm's own renderer asks the cluster for it, which there is none of here."""
+    template = (charts.CHART / "templates/door.yaml").read_text()
+
+    assert 'lookup "v1" "Secret" .Release.Namespace $made' in template
+
+
+def test_the_door_can_be_switched_off() -> None:
+    found = charts.objects(charts.values("least", door={"enabled": False}))
+    for part, pod in pods(found).items():
+        env = {one["name"]: one.get("value") for one in containers(pod)[0]["env"]}
+        assert not {"MLFLOW_TRACKING_PASSWORD", "MODELYARD_CREDENTIAL"} & env.keys()
+        assert env.get("MODELYARD_DOOR") == ("false" if part in SERVERS else None)
+    assert of("Secret", found) == []
+    assert told(found)["env"] == {}
 
 
 # Pods
@@ -361,7 +405,12 @@ def test_workers_know_where_runs_go(whole: list[Object]) -> None:
         "MODELYARD_DATABASE_URL": {"name": "databases", "key": "catalogue-url"},
         "MODELYARD_S3_ACCESS_KEY_ID": {"name": "storage", "key": "access-key-id"},
         "MODELYARD_S3_SECRET_ACCESS_KEY": {"name": "storage", "key": "secret-access-key"},
-        "PREFECT_API_AUTH_STRING": {"name": "prefect-auth", "key": "auth"},
+        "MLFLOW_TRACKING_PASSWORD": {"name": "door", "key": "credential"},
+    }
+    assert cluster["env"] == {
+        "NCCL_DEBUG": "WARN",
+        "MLFLOW_TRACKING_USERNAME": "modelyard",
+        "PREFECT_API_AUTH_STRING": "modelyard:$(MLFLOW_TRACKING_PASSWORD)",
     }
     assert cluster["nas"] == {
         "shared": {"claim": "shared"},

@@ -91,7 +91,7 @@ def volume(source: str, **parts: Any) -> Callable[[dict[str, Any]], None]:
         adding(containers=[container("component", **variable("registry", ".dockerconfigjson"))]),
         adding(containers=[container("run")],
                initContainers=[container("x", **variable("storage", "secret-access-key"))]),
-        adding(containers=[container("run", envFrom=[{"secretRef": {"name": "prefect-auth"}}])]),
+        adding(containers=[container("run", envFrom=[{"secretRef": {"name": "door"}}])]),
         volume("secret", secretName="databases"),
         volume("projected", sources=[{"secret": DATABASES}]),
         volume("csi", driver="x", nodePublishSecretRef=DATABASES),

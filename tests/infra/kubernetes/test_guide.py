@@ -59,6 +59,8 @@ def test_the_first_values_name_secrets_that_the_page_makes() -> None:
     for one in charts.objects(VALUES[0]):
         for reference in re.findall(r"'secretKeyRef': (\{.*?\})", str(one)):
             found = yaml.safe_load(reference)
+            if found["name"] == "modelyard-door":  # which the chart makes
+                continue
             assert found["key"] in made[found["name"]], found
             named += 1
         for pulled in re.findall(r"'imagePullSecrets': \[\{'name': '(.*?)'", str(one)):

@@ -39,7 +39,7 @@ PREFECT_PROFILES_PATH: /modelyard/home/prefect/profiles.toml
 
 {{/* The Secrets that pods of runs read: names of the below, as JSON. */}}
 {{- define "modelyard.runsSecrets" -}}
-{{- list "catalogue" "storage" "prefect-auth" | toJson -}}
+{{- list "catalogue" "storage" "door" | toJson -}}
 {{- end }}
 
 {{/* Secrets that a process reads, by variable: {VARIABLE: {name, key}}. A dict root, names. */}}
@@ -60,10 +60,32 @@ MODELYARD_S3_SECRET_ACCESS_KEY: {{ dict "name" $values.storage.credentials.secre
 {{- else if and (eq . "mlflow-storage") $values.storage.credentials.secret }}
 AWS_ACCESS_KEY_ID: {{ dict "name" $values.storage.credentials.secret "key" $values.storage.credentials.accessKeyId | toJson }}
 AWS_SECRET_ACCESS_KEY: {{ dict "name" $values.storage.credentials.secret "key" $values.storage.credentials.secretAccessKey | toJson }}
-{{- else if and (eq . "prefect-auth") $values.prefect.auth.secret }}
-PREFECT_API_AUTH_STRING: {{ dict "name" $values.prefect.auth.secret "key" $values.prefect.auth.key | toJson }}
-{{- else if and (eq . "prefect-server-auth") $values.prefect.auth.secret }}
-PREFECT_SERVER_API_AUTH_STRING: {{ dict "name" $values.prefect.auth.secret "key" $values.prefect.auth.key | toJson }}
+{{- else if and (eq . "door") $values.door.enabled }}
+MLFLOW_TRACKING_PASSWORD: {{ include "modelyard.credential" $.root }}
+{{- else if and (eq . "server-door") $values.door.enabled }}
+MODELYARD_CREDENTIAL: {{ include "modelyard.credential" $.root }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret with the credential that opens the servers, and its key. */}}
+{{- define "modelyard.credential" -}}
+{{- $made := printf "%s-door" (include "modelyard.fullname" .) -}}
+{{- dict "name" (.Values.door.secret | default $made) "key" .Values.door.key | toJson -}}
+{{- end }}
+
+{{/*
+Variables that are made of secrets, by variable, in the form that the kubelet fills in. Those that
+they name come before them. A dict root, names.
+*/}}
+{{- define "modelyard.derived" -}}
+{{- if .root.Values.door.enabled }}
+{{- if has "door" .names }}
+MLFLOW_TRACKING_USERNAME: modelyard
+PREFECT_API_AUTH_STRING: modelyard:$(MLFLOW_TRACKING_PASSWORD)
+{{- end }}
+{{- if has "prefect-door" .names }}
+PREFECT_SERVER_API_AUTH_STRING: modelyard:$(MODELYARD_CREDENTIAL)
 {{- end }}
 {{- end }}
 {{- end }}
@@ -79,5 +101,9 @@ PREFECT_SERVER_API_AUTH_STRING: {{ dict "name" $values.prefect.auth.secret "key"
 - name: {{ $name }}
   valueFrom:
     secretKeyRef: {{ $reference | toJson }}
+{{- end }}
+{{- range $name, $value := include "modelyard.derived" (dict "root" .root "names" .secrets) | fromYaml }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
 {{- end }}
 {{- end }}

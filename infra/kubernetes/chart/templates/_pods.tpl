@@ -143,7 +143,7 @@ config_map: {{ include "modelyard.fullname" . }}-runs
 {{- if not (hasKey $secrets $name) }}{{ $_ := set $secrets $name (dict "name" $from.secret "key" $from.key) }}{{ end }}
 {{- end }}
 secret_env: {{ $secrets | toJson }}
-env: {{ $runs.env | toJson }}
+env: {{ merge (include "modelyard.derived" (dict "root" . "names" (include "modelyard.runsSecrets" . | fromJsonArray)) | fromYaml) $runs.env | toJson }}
 nas: {{ $runs.nas | toJson }}
 node_selector: {{ $runs.nodeSelector | toJson }}
 tolerations: {{ $runs.tolerations | toJson }}
