@@ -34,10 +34,11 @@ _PIPELINE = Path(__file__).resolve().parents[2] / "examples" / "pipelines" / "he
 _LEFT_SECONDS = 1800
 _CRASHED = """
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
 from flows.lifecycle import connected
 with connected(), get_client(sync_client=True) as client:
     offset = 0
-    while runs := client.read_flow_runs(limit=100, offset=offset):
+    while runs := client.read_flow_runs(sort=FlowRunSort.ID_DESC, limit=100, offset=offset):
         offset += len(runs)
         for run in runs:
             states = [one.type.value for one in client.read_flow_run_states(run.id)]
