@@ -1,4 +1,4 @@
-"""The web process: Modelyard's own pages, for the browser of this machine or of named hosts."""
+"""The web process: Modelyard's own pages. Who may see them is its door's to say."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra import connection, settings
+from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from modelyard.pages import downloads, graphs, listing, servers
@@ -30,7 +28,6 @@ from modelyard.pages.listing import Ref, Uploaded
 from pipelines.drawing import style, text
 from registry import pipeline_nodes, pipelines
 
-_HOSTS = ("127.0.0.1", "localhost")
 _LISTED = 50
 _SILENT = "The catalogue's database does not answer."
 _logger = logging.getLogger(__name__)
@@ -64,19 +61,13 @@ def create() -> ASGIApp:
     if endpoints is None:
         raise StackError("No stack is named.", "It is a part of modelyard up.")
     sources = Sources(homes.current().runs, servers.Servers(endpoints), pipelines.compiled)
-    return application(sources, settings.load().web_hosts)
+    return application(sources)
 
 
-def application(sources: Sources, hosts: str = "") -> ASGIApp:
-    """The pages over some sources.
-
-    Args:
-        sources: Where their facts come from.
-        hosts: The names that a request may ask for beside this machine's, separated by commas.
-    """
+def application(sources: Sources) -> ASGIApp:
+    """The pages over some sources of facts."""
     pages = _Pages(sources)
     static = Path(__file__).with_name("static")
-    named = [*_HOSTS, *filter(None, (host.strip() for host in hosts.split(",")))]
     inner = Starlette(
         routes=[
             Route("/", pages.index),
@@ -87,7 +78,6 @@ def application(sources: Sources, hosts: str = "") -> ASGIApp:
             Route("/static/states.css", _states),
             Mount("/static", StaticFiles(directory=static)),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=named, www_redirect=False)],
         exception_handlers={
             ModelyardError: pages.refused,
             HTTPException: pages.missing,

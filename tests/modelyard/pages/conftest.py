@@ -125,13 +125,11 @@ def client(world: World) -> TestClient:
     return connected(world)
 
 
-def connected(
-    world: World, host: str = "127.0.0.1:4300", *, hosts: str = "", **options: bool
-) -> TestClient:
+def connected(world: World, **options: bool) -> TestClient:
     sources = Sources(
         world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines
     )
-    return TestClient(application(sources, hosts), base_url=f"http://{host}", **options)  # type: ignore[arg-type]
+    return TestClient(application(sources), base_url="http://127.0.0.1:4300", **options)  # type: ignore[arg-type]
 
 
 def flat_yaml(tasks: Iterable[str]) -> str:

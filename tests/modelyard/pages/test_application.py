@@ -12,31 +12,6 @@ from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "evil.example:4300", "10.0.0.1", ""]
-)
-@pytest.mark.parametrize("path", ["/", f"/runs/{RUN}", "/static/page.js", "/ready"])
-def test_a_page_of_another_host_reads_nothing(world: World, host: str, path: str) -> None:
-    world.begin("adding")
-    answer = connected(world).get(path, headers={"host": host})
-
-    assert answer.status_code == 400
-    assert "a run" not in answer.text
-
-
-def test_hosts_that_are_named_are_served_as_well(world: World) -> None:
-    hosts = "pages.example, modelyard-web.team.svc"
-
-    for host in ("pages.example", "modelyard-web.team.svc:4300", "localhost"):
-        assert connected(world, host, hosts=hosts).get("/ready").text == "ready"
-    assert connected(world, "evil.example", hosts=hosts).get("/ready").status_code == 400
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1:4300", "localhost:4300", "localhost"])
-def test_the_hosts_of_this_machine_are_served(world: World, host: str) -> None:
-    assert connected(world, host).get("/ready").text == "ready"
-
-
 @pytest.mark.parametrize("path", ["/", f"/runs/{RUN}", "/nowhere", "/static/page.js", "/ready"])
 def test_every_answer_forbids_what_a_page_does_not_need(world: World, path: str) -> None:
     world.begin("adding")
