@@ -295,7 +295,10 @@ def test_servers_answer_to_their_own_names(
 
 def test_the_browser_finds_prefect_where_it_is_forwarded_to(release: Release) -> None:
     port = release.pods["prefect"].url.rpartition(":")[2]
-    told = httpx.get(f"{release.pods['prefect'].url}/ui-settings", auth=AUTH).json()
+    told = httpx.get(
+        f"{release.pods['prefect'].url}/ui-settings", auth=AUTH,
+        headers={"host": f"localhost:{port}"},
+    ).json()  # fmt: skip
 
     assert told["api_url"] == f"http://localhost:{port}/api"
     page = httpx.get(release.pods["prefect"].url, follow_redirects=True, auth=AUTH)
