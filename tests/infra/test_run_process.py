@@ -28,6 +28,8 @@ CLAIMED = Pending()
             Running(), Completed(), Cancelling(), Cancelled(), Scheduled())),
         (None, "", "it is new"),
     ],
+    ids=["claimed", "unnamed", "claimed again", "running", "completed", "cancelling", "cancelled",
+         "scheduled", "new"],
 )  # fmt: skip
 def test_which_attempt_may_begin(state: State | None, attempt: str, words: str) -> None:
     found = run_process.refusal(FlowRun.model_construct(state=state), attempt)
