@@ -23,6 +23,7 @@ _STACKS = ("cluster", "stack", "spare", "bare_home")
 _SERVERS = ("mlflow_server", "prefect_url")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave soaks to ``make soak``, and have a worker run all tests of one group."""
     soaking = bool(os.environ.get("MODELYARD_SOAK"))
