@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import httpx
 import prefect.context
@@ -34,7 +35,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import steps
 from flows.steps import StopRequestedError
-from infra import connection, identity, run_lock, settings, state_details
+from infra import connection, identity, run_lock, settings, site, state_details
 from infra import home as homes
 from infra.connection import Endpoints
 from infra.errors import ModelyardError, RunFailedError, StackError
@@ -164,7 +165,8 @@ def execute(
         ends in ``Failed`` with the detail ``CreateFailed``.
 
     Raises:
-        Abort: If another process executes this run; its state is left alone.
+        Abort: If another process executes this run, or it is stopped in a pod; its state is left
+            alone.
     """
     execution, given = _current()
     for logger in ("prefect.flow_runs", "prefect.engine"):
@@ -182,13 +184,24 @@ def execute(
     except KeyboardInterrupt:
         return Cancelled(message="Stopped with Ctrl-C.")
     except StopRequestedError:
-        return Cancelled(message=steps.STOPPED)
+        return _stopped()
     except TerminationSignal:
         if not steps.stop_requested(execution.flow_run_id):
             raise
-        return Cancelled(message=steps.STOPPED)
+        return _stopped()
     except ModelyardError as error:
         return failed(error, state_details.CREATE_FAILED)
+
+
+def _stopped() -> State[Any]:
+    """The state of a run that its user has stopped.
+
+    Raises:
+        Abort: In a pod, whose run is Stopped when whoever watches it sees that the pod is gone.
+    """
+    if site.in_pod():
+        raise Abort(steps.STOPPED)
+    return Cancelled(message=steps.STOPPED)
 
 
 def failed(error: ModelyardError, detail: str = "") -> State[Any]:
@@ -212,6 +225,16 @@ def completed(result: Any, message: str, detail: str = "") -> State[Any]:
     """
     name, message = state_details.annotate("COMPLETED", detail, message)
     return Completed(name=name, message=message, data=result)
+
+
+def concluding(execution: Execution, *, failed: bool) -> None:
+    """Tell that the run's own work has ended, and what is left is to publish and clear away."""
+    labels = statuses.concluding(execution.attempt, failed=failed)
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(UUID(execution.flow_run_id), {**labels})
+    except httpx.HTTPError as error:  # it only shows
+        _logger.debug("The run's labels could not be written: %s", error)
 
 
 def data(state: State[Any]) -> Any:

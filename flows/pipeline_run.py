@@ -215,6 +215,8 @@ def _executed(
                 end = End(TaskState.FAILED, reason=reason)
             elif held.cancelled.is_set() and not late.is_set():
                 end = End(TaskState.CANCELLED, reason="Stopped.")
+            if end.state != TaskState.CANCELLED:
+                lifecycle.concluding(held, failed=end.state != TaskState.SUCCEEDED)
             shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip

@@ -268,6 +268,7 @@ def _trained(execution: Execution, request: Training, others: Joining | None) ->
         status, state = _conclude(ended, request, place, execution, run_id)
     except ModelyardError as error:
         detail = state_details.TIMED_OUT if error.code == "Timeout" else ""
+        lifecycle.concluding(execution, failed=True)
         error = training.kept(error, place, lasts=lasts)
         status, state = "FAILED", lifecycle.failed(error, detail)
     except OSError as error:
@@ -307,6 +308,7 @@ def _conclude(
     failure = training.failure(ended, log)
     if failure:
         raise failure
+    lifecycle.concluding(execution, failed=False)
     if not place.published:
         _publish(request, place, execution, run_id, request.name or execution.name)
         place.mark_published()

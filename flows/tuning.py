@@ -282,6 +282,9 @@ def _conduct(
                 deadline=execution.began + limit * 60 if limit else None,
                 stop_requested=execution.cancelled.is_set,
             )
+            if ended is not Halt.STOPPED:
+                failed = ended in {Halt.TIMED_OUT, Ending.FAILED}
+                lifecycle.concluding(execution, failed=failed)
             progress.ended(ended)
     finally:
         progress.close()

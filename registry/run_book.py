@@ -16,7 +16,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.rest_store import RestStore
-from mlflow.utils.rest_utils import MlflowHostCreds
+from mlflow.utils.credentials import get_default_host_creds
 
 from registry.trial_runs import is_refused
 
@@ -54,7 +54,7 @@ class RunBook:
         self._run_id = run_id
         self._warn = warn
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
-        self._store = RestStore(lambda: MlflowHostCreds(self._uri))
+        self._store = RestStore(lambda: get_default_host_creds(self._uri))
         self._artifacts = ""
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._hurry = threading.Event()

@@ -31,6 +31,11 @@ def links(run: FlowRun, flow: str) -> dict[str, str]:
     return found
 
 
+def word(run: FlowRun, flow: str) -> str:
+    """The reference's word for the run's state."""
+    return statuses.word(flow, run.state, run.labels or {}, run.run_count)
+
+
 def waits(runs: Iterable[FlowRun]) -> dict[str, str]:
     """What runs wait for, by id; without those that wait for nothing."""
     return waiting.of({str(run.id): run.state.type.value for run in runs if run.state})
@@ -42,7 +47,7 @@ def row(run: FlowRun, flow: str, what: str | None = None) -> dict[str, Any]:
         "id": str(run.id),
         "name": run.name,
         "flow": flow,
-        "state": statuses.word(flow, run.state),
+        "state": word(run, flow),
         "detail": statuses.detail(run.state),
         "created": run.created.isoformat() if run.created else None,
         "started": run.start_time.isoformat() if run.start_time else None,

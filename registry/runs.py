@@ -300,7 +300,7 @@ def brief(key: str) -> dict[str, Any]:
         run, flow = _find_with_flow(client, key)
     return {
         "flow_run_id": str(run.id),
-        "state": statuses.word(flow, run.state),
+        "state": run_views.word(run, flow),
         "links": run_views.links(run, flow),
     }
 
@@ -333,7 +333,7 @@ def stop(key: str) -> dict[str, Any]:
         run, flow = _find_with_flow(client, key)
         if run.state and run.state.is_final():
             raise ConflictError(
-                f"The run {run.name} has ended: it is {statuses.word(flow, run.state)}.",
+                f"The run {run.name} has ended: it is {run_views.word(run, flow)}.",
                 "Only a run that goes on can be stopped.",
             )
     run_requests.ask_to_stop(str(run.id))
@@ -358,7 +358,7 @@ def retry(key: str) -> dict[str, Any]:
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
-        word = statuses.word(flow, run.state)
+        word = run_views.word(run, flow)
         if run.state is None or not run.state.is_final() or run.state.is_completed():
             raise ConflictError(
                 f"The run {run.name} is {word}.",

@@ -5,6 +5,8 @@ Prefect itself, whose import takes long, is not needed for that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from infra.state_details import CREATE_FAILED as CREATE_FAILED_DETAIL
@@ -19,6 +21,11 @@ STOP_IN_PROGRESS = "STOP IN PROGRESS"
 STOPPED = "STOPPED"
 COMPLETE = "COMPLETE"
 TIMED_OUT = "TIMED OUT"
+
+# A label of a run whose own work has ended: its attempt, and whether the work was done.
+CONCLUDING_LABEL = "modelyard.concluding"
+_DONE, _NOT_DONE = "done", "failed"
+_IN_PROGRESS = " IN PROGRESS"
 
 # What a run of each flow is called when it failed at its own work.
 _FAILED = {
@@ -35,7 +42,6 @@ _FAILURES = {"FAILED", "CRASHED"}
 _BY_TYPE = {
     "SCHEDULED": CREATE_REQUESTED,  # Late, AwaitingRetry and Resuming too
     "PENDING": CREATE_IN_PROGRESS,
-    "RUNNING": RUNNING,
     "PAUSED": RUNNING,
     "CANCELLING": STOP_IN_PROGRESS,
     "CANCELLED": STOPPED,
@@ -67,18 +73,48 @@ class State(Protocol):
         """Its message, which carries the detail."""
 
 
-def word(flow: str, state: State | None) -> str:
-    """The reference's word for ``state`` of a run of ``flow``."""
+def word(
+    flow: str,
+    state: State | None,
+    labels: Mapping[str, object] = MappingProxyType({}),
+    attempt: int = 0,
+) -> str:
+    """The reference's word for ``state`` of a run of ``flow``.
+
+    Args:
+        flow: The flow's name.
+        state: The run's state; None of one that was just made.
+        labels: The run's labels, which tell whether it still works or clears away.
+        attempt: Its number of attempts that have begun, Prefect's ``run_count``.
+    """
     if state is None:
         return CREATE_REQUESTED
+    failed = _FAILED.get(flow, _FAILED_ELSEWHERE)
     if state.type in _FAILURES:
-        failed = _FAILED.get(flow, _FAILED_ELSEWHERE)
         return _FAILED_BY_DETAIL.get(_own_detail(state), failed)
+    if state.type == "RUNNING":
+        ends = {_concluding(attempt, _DONE): COMPLETE, _concluding(attempt, _NOT_DONE): failed}
+        end = ends.get(str(labels.get(CONCLUDING_LABEL)))
+        return end + _IN_PROGRESS if end else RUNNING
     return _BY_TYPE[state.type]
+
+
+def concluding(attempt: int, *, failed: bool) -> dict[str, str]:
+    """Labels of a run whose own work has ended, while it publishes and clears away.
+
+    Until it ends, or another attempt begins, its word is the end's with ``IN PROGRESS``.
+    """
+    return {CONCLUDING_LABEL: _concluding(attempt, _NOT_DONE if failed else _DONE)}
+
+
+def _concluding(attempt: int, how: str) -> str:
+    return f"{attempt} {how}"
 
 
 def is_failure(word: str) -> bool:
     """Whether a run with this word has failed."""
+    if word.endswith(_IN_PROGRESS):
+        return False
     return word.startswith("FAIL") or word in {TIMED_OUT, CREATE_FAILED}
 
 

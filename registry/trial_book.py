@@ -19,7 +19,7 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.rest_store import RestStore
-from mlflow.utils.rest_utils import MlflowHostCreds
+from mlflow.utils.credentials import get_default_host_creds
 
 from registry.tracking import REASON_TAG, STATE_TAG, reopen_run
 from registry.trial_runs import is_gone, is_refused
@@ -80,7 +80,7 @@ class TrialBook:
         self._warn = warn
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         # MLflow's client asks for the run before it ends it or uploads to it; this does not.
-        self._store = RestStore(lambda: MlflowHostCreds(self._uri))
+        self._store = RestStore(lambda: get_default_host_creds(self._uri))
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: dict[str, _Waiting] = {}
         self._steps: dict[tuple[str, str], int] = {}

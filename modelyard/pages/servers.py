@@ -204,7 +204,7 @@ def _run(found: dict[str, Any], flow: str, waits: str) -> Run:
         id=str(found["id"]),
         name=str(found["name"]),
         flow=flow,
-        state=statuses.word(flow, state),
+        state=statuses.word(flow, state, own, int(found.get("run_count") or 0)),
         detail=statuses.detail(state),
         message=statuses.message(state),
         over=state is not None and state.type in _FINAL,

@@ -117,7 +117,7 @@ class Stack:
         """What Prefect's API answers."""
         return self.open("prefect", f"api/{path}", body)
 
-    def mlflow(self, path: str, **asked: str) -> Any:
+    def mlflow(self, path: str, /, **asked: str) -> Any:
         """What MLflow's API answers."""
         query = f"?{urllib.parse.urlencode(asked)}" if asked else ""
         return self.open("mlflow", f"api/2.0/mlflow/{path}{query}")

@@ -6,22 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import ALGORITHMS
+from tests.e2e.stack import flags
 
 pytestmark = pytest.mark.e2e
 
 
-def train(stack, entry, **parameters):
-    asked = {"name": "scoped", "algorithm.uri": str(ALGORITHMS), "algorithm.entry_point": entry}
-    pairs = (f"{key}={json.dumps(value)}" for key, value in {**asked, **parameters}.items())
-    words = [word for pair in pairs for word in ("-p", pair)]
-    return stack.ask("run", "train", "--watch", *words, timeout=300)
+def train(stack, algorithm, **hyperparameters):
+    asked = {"name": f"scoped-{algorithm}", "hyperparameters": hyperparameters}
+    return stack.ask("run", "train", "--watch", *flags(algorithm, asked))
 
 
 def test_a_script_uses_mlflow_as_ever_and_reaches_its_own_run_alone(stack):
-    other = train(stack, "steps.py", hyperparameters={"steps": 1}).json["result"]["mlflow_run_id"]
+    other = train(stack, "steps", steps=1).json["result"]["mlflow_run_id"]
 
-    answer = train(stack, "tracks.py", hyperparameters={"other": other})
+    answer = train(stack, "tracks", other=other)
 
     assert answer.json["state"] == "COMPLETE", answer.out
     own = answer.json["result"]["mlflow_run_id"]

@@ -381,6 +381,14 @@ def test_a_model_that_could_not_be_published_waits_for_a_retry(stack):
     assert not model.exists()
 
 
+def test_while_it_publishes_its_work_is_over(stack):
+    run = stack.start("many")
+
+    wait_for(lambda: stack.show(run)["state"] == "COMPLETE IN PROGRESS", 60, "it to publish")
+
+    assert stack.wait_for_state(run, "COMPLETE")["result"]["model_uri"]
+
+
 def test_a_renamed_run_keeps_its_name_when_it_is_retried(stack):
     run = stack.start("fails", name="old name")
     stack.wait_for_state(run, "FAIL TRAIN")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows import training
+from flows import lifecycle, training
 from flows.lifecycle import Execution
 from infra import settings, site
 from infra.errors import RunFailedError
@@ -27,6 +27,14 @@ class Interrupted(BaseException):
 @pytest.fixture
 def execution(home: Home) -> Execution:
     return Execution("run-id", "n", "me", 1, {}, home, settings.load())
+
+
+@pytest.fixture(autouse=True)
+def concluding(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether what was told to conclude had failed."""
+    told: list[bool] = []
+    monkeypatch.setattr(lifecycle, "concluding", lambda _, *, failed: told.append(failed))
+    return told
 
 
 @pytest.fixture
@@ -71,9 +79,10 @@ def test_a_script_that_has_ended_well_is_not_run_again_whenever_its_run_is_kille
 
 
 def test_what_could_not_be_published_waits(
-    place: Workplace, execution: Execution, monkeypatch: pytest.MonkeyPatch
+    place: Workplace, execution: Execution, concluding: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
+        assert concluding == [False]
         raise OSError("no room")
 
     monkeypatch.setattr(training, "_publish", refuse)

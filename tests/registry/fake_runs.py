@@ -86,6 +86,7 @@ class PrefectClient:
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
         monkeypatch.setattr(run_attempts, "newest", fake.attempts.newest)
+        monkeypatch.setattr(run_attempts, "retried", lambda _: [])
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
         return fake
 

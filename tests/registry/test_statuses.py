@@ -65,6 +65,34 @@ def test_a_flow_without_a_word_of_its_own_fails_plainly(state: State) -> None:
     assert statuses.word("another", state) == "FAIL"
 
 
+@pytest.mark.parametrize(
+    ("flow", "failed", "word"),
+    [
+        ("train", False, "COMPLETE IN PROGRESS"),
+        ("train", True, "FAIL TRAIN IN PROGRESS"),
+        ("tune", True, "FAIL HYPERPARAMETER TUNING IN PROGRESS"),
+        ("pipeline-run", True, "FAIL PIPELINE RUN IN PROGRESS"),
+    ],
+)
+def test_a_run_whose_work_has_ended_has_the_word_of_its_end(
+    flow: str, failed: bool, word: str
+) -> None:
+    labels = statuses.concluding(2, failed=failed)
+
+    assert statuses.word(flow, states.Running(), labels, attempt=2) == word
+    assert not statuses.is_failure(word)
+    assert not statuses.is_over(word)
+    assert statuses.word(flow, states.Cancelling(), labels, attempt=2) == "STOP IN PROGRESS"
+    assert statuses.word(flow, states.Completed(), labels, attempt=2) == "COMPLETE"
+
+
+def test_another_attempt_runs_whatever_became_of_the_one_before() -> None:
+    labels = statuses.concluding(1, failed=True)
+
+    assert statuses.word("train", states.Running(), labels, attempt=2) == "RUNNING"
+    assert statuses.word("train", states.Running()) == "RUNNING"
+
+
 @pytest.mark.parametrize("kind", list(StateType))
 def test_every_state_of_prefect_has_a_word(kind: StateType) -> None:
     assert statuses.word("train", State(type=kind)).isupper()
