@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env torch demo test check lint all-tests hermetic-tests soak mutants benchmark images lock clean
+.PHONY: env torch demo test check lint all-tests unit-tests soak mutants benchmark images lock clean
 
 env: .venv/.runtime
 torch: .venv/.torch
@@ -18,11 +18,11 @@ demo: env
 test: .venv/.dev .venv/.torch
 	@$(MAKE) --no-print-directory -j 2 lint all-tests
 check: .venv/.dev
-	@$(MAKE) --no-print-directory -j 2 lint hermetic-tests
+	@$(MAKE) --no-print-directory -j 2 lint unit-tests
 all-tests:
 	@$(TESTS)
-hermetic-tests:
-	@$(TESTS) -m "not e2e"
+unit-tests:
+	@$(TESTS) -m "not e2e and not integration"
 lint: .venv/.dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 soak: .venv/.dev .venv/.torch
@@ -33,7 +33,7 @@ soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.pipeline_soak
 	@$(BIN)/python -m tests.e2e.load_soak
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
-	@MODELYARD_SOAK=1 $(TESTS) -m soak
+	@MODELYARD_SOAK=1 $(TESTS) -m soak --ignore tests/e2e/test_docs.py
 	@MODELYARD_SOAK=1 $(TESTS) tests/e2e/test_docs.py
 	@MODELYARD_SEEDS=30 $(TESTS) tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
 # Which tests run which line, and 60 mutants of such lines, each with the tests that run it. One file's

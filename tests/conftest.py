@@ -33,7 +33,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
     groups = {item.path: str(item.path) for item in items}
     for item in items:
-        groups[item.path] = _wanted(item, _SERVERS) or groups[item.path]
+        if server := _wanted(item, _SERVERS):
+            groups[item.path] = server
+            item.add_marker(pytest.mark.integration)
     ranks = {group: rank for rank, group in enumerate((*_STACKS, None, *_SERVERS))}
     found = [(_wanted(item, _STACKS) or groups[item.path], item) for item in items]
     for group, item in found:

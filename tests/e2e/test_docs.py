@@ -1,10 +1,11 @@
-"""Every example of the README and the docs is run as written.
+"""Every example of the README and the docs is run as written, those of most pages in a soak only.
 
 All pages share a stack: a page begins where no experiment or run is called as its own, but not
 without what other pages made. But in a soak, tunings end after three trials, and nobody sleeps for
 long.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -12,12 +13,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from modelyard import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+JOINING = "|&;<>"
+HERE_DOCUMENT = re.compile(r"<<-?'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 
 
@@ -54,11 +60,15 @@ def run(page, stack):
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 
 
-LASTING = [page for page in PAGES if examples(page) and page != QUICKSTART]
+LASTING = [
+    pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.soak, id=page.name)
+    for page in PAGES
+    if examples(page) and page != QUICKSTART
+]
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("page", LASTING, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LASTING)
 def test_examples_run_as_written(page, spare):
     run(page, spare)
     rename(spare, "experiment", "name", page, spare.do("experiment", "list"))
@@ -85,14 +95,41 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-def test_the_docs_name_only_verbs_that_exist():
-    help_text = subprocess.run(
-        [sys.executable, "-m", "modelyard.main", "--help"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    ).stdout  # fmt: skip
-    known = {line.split()[0] for line in help_text.splitlines() if line.startswith("  ")}
-    for page in PAGES:
-        for _, code in examples(page):
-            for line in code.splitlines():
-                words = shlex.split(line) if line.startswith("modelyard ") else []
-                assert not words or words[1] in known, line
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_commands_take_what_they_are_given(page):
+    for words in commands(page):
+        try:
+            parse(words)
+        except click.UsageError as error:
+            pytest.fail(f"{shlex.join(words)}: {error.format_message()}")
+
+
+def commands(page):
+    """The words of each call of ``modelyard`` in the page's examples."""
+    for language, code in BLOCK.findall(page.read_text()):
+        if language not in {"sh", "console"}:
+            continue
+        whole = HERE_DOCUMENT.sub("", code.replace("\\\n", " "))
+        for line in whole.splitlines():
+            if language == "console" and not line.startswith("$ "):
+                continue
+            lexer = shlex.shlex(
+                line.removeprefix("$ "), posix=True, punctuation_chars="".join(JOINING)
+            )
+            lexer.whitespace_split = True
+            for separates, found in itertools.groupby(
+                lexer, lambda word: set(word) <= set("|&;<>")
+            ):
+                words = list(found)
+                if not separates and words[0] == "modelyard":
+                    yield words[1:]
+
+
+def parse(words):
+    """Read the words as the command does, without doing anything."""
+    command, context = main.cli, None
+    while True:
+        context = command.make_context(command.name, words, parent=context)
+        if not isinstance(command, click.Group):
+            return
+        _, command, words = command.resolve_command(context, context.args)

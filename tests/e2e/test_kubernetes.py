@@ -149,7 +149,7 @@ class TestEnds:
 
     def test_an_evicted_run_is_told_and_resumes_from_its_checkpoint(self, stack):
         run = stack.submit(
-            "steps", name="evicted", hyperparameters={"steps": 300},
+            "steps", name="evicted", hyperparameters={"steps": 60},
             checkpoint_uri="nas://data:/evicted",
         )  # fmt: skip
         wait_for(lambda: "step 3 " in stack.log_of(run), 60, "the third step")

@@ -116,6 +116,13 @@ def test_a_run_is_shown_in_prefect_and_in_mlflow(stack, shown):
     }  # fmt: skip
 
 
+def cleaned(stack, days):
+    code = "import json; from flows.pipeline_cleanup import pipeline_artifacts_cleanup as clean\n"
+    return json.loads(
+        stack.execute(f"{code}print(json.dumps(clean(days={days})))").splitlines()[-1]
+    )
+
+
 def test_old_artifacts_go_and_then_the_run(stack, shown):
     run = shown["flow_run_id"]
     assert stack.show(run)["state"] == "COMPLETE"
@@ -123,12 +130,11 @@ def test_old_artifacts_go_and_then_the_run(stack, shown):
     schedules = {row["name"]: row for row in stack.do("schedule", "list")}
     assert schedules["pipeline-artifacts-cleanup"]["deployment"] == "pipeline-artifacts-cleanup"
 
-    none = stack.do("call", "pipeline-artifacts-cleanup", "-p", "days=1")
-    assert none["result"]["runs"] == 0
+    assert cleaned(stack, days=1)["runs"] == 0
     assert (folder / "artifacts").exists()
-    gone = stack.do("call", "pipeline-artifacts-cleanup", "-p", "days=0.000001")
-    assert gone["result"]["runs"] >= 1
-    assert gone["result"]["mlflow_files"] >= 9
+    gone = cleaned(stack, days=0.000001)
+    assert gone["runs"] >= 1
+    assert gone["mlflow_files"] >= 9
     assert not (folder / "artifacts").exists()
     assert (folder / "pipeline.log").exists()
     shown_again = stack.show(run)

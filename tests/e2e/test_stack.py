@@ -97,5 +97,6 @@ def test_call_without_a_stack_has_a_private_one_that_ends(bare_home):
     _assert_it_ends(bare_home, process, signal.SIGINT)
 
 
+@pytest.mark.soak
 def test_killed_it_leaves_no_process(bare_home):
     _assert_it_ends(bare_home, _up(bare_home), signal.SIGKILL)

@@ -132,7 +132,7 @@ def test_stop_ends_a_script_that_ignores_sigterm_and_leaves_no_output(stack, tmp
     assert status["run"]["info"]["status"] == "KILLED"
     assert stack.show(run)["message"] == "Stopped."
     log = wait_for(
-        lambda: found if "Finished" in (found := stack.python(_LOG.format(run=run))) else None,
+        lambda: found if "Finished" in (found := stack.execute(_LOG.format(run=run))) else None,
         30,
         "the log's end",
     )
@@ -246,7 +246,7 @@ def test_the_form_refuses_with_the_same_words_as_the_command(stack):
 
 
 def test_called_in_python_it_returns_its_result_or_raises(stack):
-    out = stack.python(
+    out = stack.execute(
         "from flows.training import train\n"
         "from infra.errors import ModelyardError\n"
         f"a = {{'uri': {str(ALGORITHMS)!r}, 'entry_point': 'steps.py'}}\n"
@@ -259,13 +259,6 @@ def test_called_in_python_it_returns_its_result_or_raises(stack):
     )
     assert "'model_uri': 'models:/in python/1', 'metrics': {'loss': 0.3333}" in out
     assert re.findall("ERROR (.*)", out) == ["ScriptFailed", "EntryPointMissing"]
-
-
-def test_call_runs_in_this_process(stack):
-    answer = stack.ask("call", "train", *flags("steps", {"name": "called"}))
-    assert answer.code == 0, answer.err
-    assert answer.json["state"] == "COMPLETE"
-    assert answer.json["result"]["model_uri"] == "models:/called/1"
 
 
 def test_runs_are_listed_renamed_copied_and_deleted(stack):

@@ -50,7 +50,7 @@ def _run_of(stack, mlflow_run_id):
     return {"status": found["info"]["status"], **pairs}
 
 
-@pytest.mark.parametrize("dispatch", ["inline", "pool"])
+@pytest.mark.parametrize("dispatch", ["inline", pytest.param("pool", marks=pytest.mark.soak)])
 def test_every_state_that_a_trial_can_end_in(stack, dispatch):
     hows = ("well", "better", "fails", "silently", "nan", "hopelessly", "pushes", "best", "never")
     answer = _tune(
@@ -103,7 +103,8 @@ def test_every_state_that_a_trial_can_end_in(stack, dispatch):
     assert row["best"] == 0.25
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("random", marks=pytest.mark.soak), "bayesian"])
+@pytest.mark.soak
+@pytest.mark.parametrize("strategy", ["random", "bayesian"])
 def test_the_same_seed_gives_the_same_points_beside_it_and_in_the_pool(stack, strategy):
     parameters = [
         {"name": "x", "type": "double", "min": 0, "max": 1, "step": 0.25},

@@ -17,6 +17,8 @@ from infra.home import Home
 from tests.locks import holding
 from tests.processes import eventually, pid_in, runs
 
+pytestmark = pytest.mark.integration
+
 _CLIENT = forkclient.__file__
 _MODULES = {
     "shows": """

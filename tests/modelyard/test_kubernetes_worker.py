@@ -33,6 +33,8 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.rights import ADMIN
 from tests.processes import eventually
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -20,6 +20,8 @@ from tests.forwarder import Forwarder
 from tests.modelyard import pod_flows
 from tests.processes import eventually, pid_in, runs
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -18,6 +18,8 @@ from tests.pipelines import corpus
 from tests.pipelines.mutating import loaded, read
 from tests.pipelines.running import Ran, run
 
+pytestmark = pytest.mark.integration
+
 RUN = [name for name in corpus.NAMES if corpus.module(name).OUTPUTS is not None]
 # Other tests run these too: those below, or tests/e2e on the real stack.
 _ELSEWHERE = {

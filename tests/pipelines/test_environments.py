@@ -20,6 +20,8 @@ from pipelines.bootstrap import Install
 from pipelines.environments import Environment, Environments, StoppedError
 from tests.processes import eventually, runs
 
+pytestmark = pytest.mark.integration
+
 _ROOT = Path(__file__).parents[2]
 _NEVER = threading.Event()
 _KFP = f"kfp=={metadata.version('kfp')}"

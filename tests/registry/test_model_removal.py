@@ -293,7 +293,9 @@ STEPS: list[Callable[[pytest.MonkeyPatch, Callable[..., Any]], None]] = [
 
 class TestFaults:
     @pytest.mark.parametrize("step", STEPS, ids=["bytes", "run", "version", "model"])
-    @pytest.mark.parametrize("by_number", [True, False], ids=["version", "whole"])
+    @pytest.mark.parametrize(
+        "by_number", [pytest.param(True, marks=pytest.mark.soak), False], ids=["version", "whole"]
+    )
     def test_killed_it_is_in_progress_and_a_repeat_ends_it(
         self, step: Any, by_number: bool, left: Run, name: str, mlflow: MlflowServer,
         monkeypatch: pytest.MonkeyPatch,

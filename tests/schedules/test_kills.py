@@ -21,6 +21,8 @@ from schedules.subject import Subject
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import Killed, World
 
+pytestmark = pytest.mark.integration
+
 _SEEDS = int(os.environ.get("MODELYARD_SEEDS", "1"))
 _DAY = 86_400.0
 _DAYS = 3

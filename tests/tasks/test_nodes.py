@@ -14,6 +14,8 @@ from infra.script import Process
 from tasks import nodes, training
 from tasks.resources import Resources
 
+pytestmark = pytest.mark.integration
+
 _COMMAND = ["/python", "train.py", "--a", "1"]
 
 

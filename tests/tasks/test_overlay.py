@@ -16,6 +16,8 @@ import pytest
 from infra.errors import BadInputError, DiskFullError
 from tasks import overlay
 
+pytestmark = pytest.mark.integration
+
 _OURS = Path(sysconfig.get_path("purelib"))
 _SHADOWED = "mdurl"  # a small package that ours has
 
@@ -273,8 +275,8 @@ def build_editable(*_):
     ("line", "files"),
     [
         ("-e .", {}),
-        ("--editable=./", {}),
-        (".", {}),
+        pytest.param("--editable=./", {}, marks=pytest.mark.soak),
+        pytest.param(".", {}, marks=pytest.mark.soak),
         ("-r more/other.txt", {"more/other.txt": "# those of the package\n-e .\n"}),
     ],
 )

@@ -20,6 +20,8 @@ from infra.stack.parts import Part
 from tests.infra.stack.fakes import SLEEP, Supervised, left, part, run
 from tests.processes import PATIENCE_SECONDS, eventually, pid_in, runs
 
+pytestmark = pytest.mark.integration
+
 
 def test_parts_start_at_the_same_time(supervised: Supervised, home: Home) -> None:
     def meeting(own: str, others: str) -> Part:

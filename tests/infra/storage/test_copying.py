@@ -16,6 +16,8 @@ from infra.errors import ConflictError, DiskFullError
 from infra.storage import store
 from tests.infra.storage.contract import Tree, read_tree, write_tree
 
+pytestmark = pytest.mark.integration
+
 _KILLED = 9
 _STEPS = ("os.", "shutil.", "open", "fcntl.")
 _OLD: Tree = {"a": "old", "d/x": "old", "d/y": "old", "f": "old", "g/z": "old", "kept": "old"}
@@ -55,7 +57,9 @@ def _full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("before", [_OLD, None], ids=["merged", "new"])
+@pytest.mark.parametrize(
+    "before", [_OLD, pytest.param(None, marks=pytest.mark.soak)], ids=["merged", "new"]
+)
 def test_a_publish_that_is_killed_anywhere_is_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Tree | None
 ) -> None:
@@ -106,7 +110,9 @@ def test_a_publish_that_is_killed_anywhere_is_mended_by_its_repeat(tmp_path: Pat
         step += 1
 
 
-@pytest.mark.parametrize("name", ["", "a"], ids=["folder", "file"])
+@pytest.mark.parametrize(
+    "name", ["", pytest.param("a", marks=pytest.mark.soak)], ids=["folder", "file"]
+)
 def test_a_fetch_that_is_killed_anywhere_is_mended(tmp_path: Path, name: str) -> None:
     source = store(str(write_tree(tmp_path / "source", _NEW) / name))
     step, killed = 0, True

@@ -20,6 +20,8 @@ from tests.infra.storage.conftest import Bucket
 from tests.infra.storage.contract import read_tree
 from tests.infra.storage.server import Answer, Proxy, Server
 
+pytestmark = pytest.mark.integration
+
 MIB = 2**20
 PART = 5 * MIB
 

@@ -18,6 +18,8 @@ from tests.infra.storage import children
 from tests.infra.storage.conftest import Bucket
 from tests.infra.storage.server import Proxy, Server
 
+pytestmark = pytest.mark.integration
+
 MIB = 2**20
 PART = 5 * MIB
 THREADS = 2
@@ -105,7 +107,11 @@ def test_a_publish_that_is_killed_is_gone_on_with(
     assert proxy.passed["up"] < SIZE + KILLS * (THREADS * PART + MIB)
 
 
-@pytest.mark.parametrize("in_parts", [True, False], ids=["in parts", "in one piece"])
+@pytest.mark.parametrize(
+    "in_parts",
+    [True, pytest.param(False, marks=pytest.mark.soak)],
+    ids=["in parts", "in one piece"],
+)
 def test_a_fetch_that_is_killed_is_gone_on_with(
     bucket: Bucket,
     proxy: Proxy,

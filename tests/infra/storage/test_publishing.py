@@ -14,6 +14,8 @@ from tests.infra.storage.conftest import Bucket
 from tests.infra.storage.contract import as_nobody, write_tree
 from tests.infra.storage.server import Answer, Proxy, Server
 
+pytestmark = pytest.mark.integration
+
 MIB = 2**20
 PART = 5 * MIB
 SIZES = [0, 1, PART - 1, PART, PART + 1, 2 * PART, 2 * PART + 7]

@@ -22,6 +22,8 @@ from pipelines.launchers.process import ProcessLauncher
 from tests.pipelines.launchers.contract import Contract, mounts
 from tests.pipelines.launchers.jobs import run, shell
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:

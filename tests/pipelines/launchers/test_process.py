@@ -23,6 +23,8 @@ from tests.pipelines.launchers.contract import DETACHED, Contract
 from tests.pipelines.launchers.jobs import output, python, run, shell
 from tests.processes import eventually, pid_in, runs
 
+pytestmark = pytest.mark.integration
+
 _ROOT = Path(__file__).parents[3]
 _ANSWER = "def run() -> str:\n    return 'answer'\n"
 

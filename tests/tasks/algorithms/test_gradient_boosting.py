@@ -21,6 +21,8 @@ from tests.tasks.algorithms.conftest import Board, Done, Load, Trainer
 from tuning.event_files import EventFiles
 from tuning.metrics import Collector
 
+pytestmark = pytest.mark.integration
+
 NAME = "gradient-boosting"
 QUICK = {
     "target": "species", "iterations": 60, "report_every": 5, "max_leaf_nodes": 4,

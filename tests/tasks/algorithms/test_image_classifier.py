@@ -22,6 +22,8 @@ from tests.tasks.algorithms.shapes import COLOURS, draw_all, drawn
 from tuning.event_files import EventFiles
 from tuning.metrics import Collector
 
+pytestmark = pytest.mark.integration
+
 torch = pytest.importorskip("torch")
 
 NAME = "image-classifier"
@@ -159,6 +161,7 @@ class TestTraining:
         for name, value in weights(trainer).items():
             assert torch.equal(weights(interrupted)[name], value), name
 
+    @pytest.mark.soak
     def test_two_processes_train_one_model(
         self, trained: Done, trainer: Trainer, shapes: Path, tmp_path: Path, load: Load
     ) -> None:

@@ -26,6 +26,8 @@ from tests.tasks.trials.beside import children, history, kill, processes
 from tests.tasks.trials.contract import Contract
 from tests.tasks.trials.scene import Scene, ended, our_threads, trial
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ from tuning.search import Search
 from tuning.space import Parameter
 from tuning.trials import ACTIVE, Trial, TrialState
 
+pytestmark = pytest.mark.integration
+
 _SPACE = [Parameter(name="x", type="double", min=0, max=1)]
 _LIMITS = Limits(40, None, 3)
 _KILLS = 12

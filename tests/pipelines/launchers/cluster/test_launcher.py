@@ -18,6 +18,8 @@ from tests.pipelines.launchers.contract import Contract, mounts
 from tests.pipelines.launchers.jobs import run, shell
 from tests.processes import eventually
 
+pytestmark = pytest.mark.integration
+
 # Goes on whatever signal comes, and so does a process that it has detached.
 DEAF = """
 trap "" TERM; echo "$1" > /mnt/own/begun-"$1"

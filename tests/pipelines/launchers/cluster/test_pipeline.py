@@ -23,6 +23,8 @@ from tests.pipelines.corpus import compile_function
 from tests.pipelines.launchers.cluster.conftest import Running
 from tests.pipelines.running import Threads
 
+pytestmark = pytest.mark.integration
+
 
 @dsl.container_component
 def make(source: dsl.Input[dsl.Dataset], data: dsl.Output[dsl.Dataset]):
