@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,10 +79,10 @@ class _Proposer(StateProposer):
     async def propose_cancelled(
         self, flow_run: FlowRun, state_updates: dict[str, Any] | None = None
     ) -> bool:
-        """Mark the run Cancelled, unless its process did: that one says more."""
+        """Mark the run Cancelled, unless its process did, or somebody has retried it since."""
         now = await self._client.read_flow_run(flow_run.id)
-        if now.state and now.state.is_final():
-            return bool(now.state.is_cancelled())
+        if now.state is None or now.state.type != StateType.CANCELLING:
+            return bool(now.state and now.state.is_cancelled())
         return await super().propose_cancelled(flow_run, {"message": "Stopped."})
 
 
@@ -98,7 +99,7 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
         super().__init__(**options)
         self.started = asyncio.Event()
         self._home = homes.current()
-        self._attempts: dict[UUID, str] = {}
+        self._attempts: Counter[UUID] = Counter()  # a retry may begin while one is concluded
 
     async def __aenter__(self) -> Self:
         """Start the runner, then the worker, as ``ProcessWorker`` does."""
@@ -126,16 +127,16 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
 
     def executes(self, flow_run_id: UUID) -> bool:
         """Whether this worker is starting the run, waiting for its process, or concluding it."""
-        return flow_run_id in self._submitting_flow_run_ids or flow_run_id in self._attempts
+        return flow_run_id in self._submitting_flow_run_ids or self._attempts[flow_run_id] > 0
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
     ) -> Any:
-        self._attempts[flow_run.id] = ""
+        self._attempts[flow_run.id] += 1
         try:
             return await super()._submit_run_and_capture_errors(flow_run, task_status)
         finally:
-            del self._attempts[flow_run.id]
+            self._attempts -= Counter([flow_run.id])
 
     async def run(
         self,
@@ -145,7 +146,6 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
     ) -> ProcessWorkerResult:
         """Start the run's process, wait for its end, and see that the run has a final state."""
         claimed = await self.client.read_flow_run(flow_run.id)
-        self._attempts[flow_run.id] = str(claimed.state_id)
         configuration.env |= {
             run_lock.PATH_VARIABLE: str(run_lock.path(self._home, str(flow_run.id))),
             run_process.ATTEMPT_VARIABLE: str(claimed.state_id),
@@ -209,7 +209,8 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
             becomes = run_ends.crashed(flow_run.id, reason)
         elif state.type == StateType.CANCELLING:
             becomes = Cancelled(message="Stopped.")
-        elif state.type == StateType.PENDING:
+        elif state.type == StateType.PENDING and now.run_count == flow_run.run_count:
+            # Of another count it is a retry's, which has a process of its own.
             history = await self.client.read_flow_run_states(flow_run.id)
             reason = " ".join([reason, await asyncio.to_thread(self._error, run_id)]).strip()
             becomes = run_ends.starts_again(history, reason, datetime.now(UTC))

@@ -198,7 +198,18 @@ class Stack:
             known = state if state["type"] not in _ENDED else None
             return None
 
-        return wait_for(reached, timeout, f"{run} to become {states}")
+        try:
+            return wait_for(reached, timeout, f"{run} to become {states}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._told(run)}") from error
+
+    def _told(self, run: str) -> str:
+        """What there is to say of a run that does not become what it should."""
+        found = self.show(run)
+        asked = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+        lines = [one["message"] for one in self.prefect("logs/filter", asked)]
+        said = "\n".join([f"{found['state']}: {found['message']}", *lines[-40:]])
+        return f"{said}\n{found.get('result')}"
 
     def parts(self) -> dict[str, Any]:
         return {part["name"]: part for part in self.do("status")["parts"]}

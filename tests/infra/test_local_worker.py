@@ -107,11 +107,12 @@ def test_a_runs_own_variables_name_no_programs_and_no_servers() -> None:
 class FakeClient:
     """A run in Prefect."""
 
-    def __init__(self, *history: State[Any]) -> None:
+    def __init__(self, *history: State[Any], run_count: int = 0) -> None:
         self.history = list(history)
+        self.run_count = run_count
 
     async def read_flow_run(self, run_id: UUID) -> FlowRun:
-        return FlowRun.model_construct(id=run_id, state=self.history[-1])
+        return FlowRun.model_construct(id=run_id, state=self.history[-1], run_count=self.run_count)
 
     async def read_flow_run_states(self, _: UUID) -> list[State[Any]]:
         return self.history
@@ -153,6 +154,34 @@ class TestConclusion:
         found = self._conclude(Scheduled(), state)
 
         assert [one.type.value for one in found] == ([becomes] if becomes else [])
+
+    @pytest.mark.parametrize(
+        ("state", "cancelled", "set_"),
+        [
+            (Cancelling(), True, True),
+            (Cancelled(), True, False),
+            (Completed(), False, False),
+            # It is retried since.
+            (AwaitingRetry(), False, False), (Pending(), False, False), (Running(), False, False),
+        ],
+    )  # fmt: skip
+    def test_only_what_is_being_stopped_becomes_cancelled(
+        self, state: State[Any], cancelled: bool, set_: bool
+    ) -> None:
+        client = FakeClient(state)
+        proposer = local_worker._Proposer(client=client)  # type: ignore[arg-type]
+        stopped = self.run.model_copy(update={"state": Cancelling()})
+
+        assert asyncio.run(proposer.propose_cancelled(stopped)) is cancelled
+        assert [one.type.value for one in client.history[1:]] == ["CANCELLED"] * set_
+
+    def test_a_retry_is_not_concluded_with_the_attempt_before_it(self) -> None:
+        client = FakeClient(Pending(), run_count=1)
+        self.worker._client = client  # type: ignore[assignment]
+
+        asyncio.run(self.worker._conclude(self.run, "Exit status 0."))
+
+        assert len(client.history) == 1
 
     def test_one_that_never_begins_ends_after_a_few_tries_with_the_reason(
         self, home: Home
