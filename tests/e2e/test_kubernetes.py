@@ -98,10 +98,10 @@ class TestTraining:
         run = stack.submit("snoops", name="snoops", hyperparameters=asked)
 
         assert stack.end_of(run)["state"] == "COMPLETE"
+        stack.wait_until_gone(run)  # its last lines are sent after its state
         log = stack.log_of(run)
         assert "searched" in log
         assert not re.findall("(?:found in|attached to) .*", log)
-        stack.wait_until_gone(run)
 
 
 class TestRefusals:
