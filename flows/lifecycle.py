@@ -40,6 +40,7 @@ from infra import home as homes
 from infra.connection import Endpoints
 from infra.errors import ModelyardError, RunFailedError, StackError
 from infra.home import Home
+from infra.masking import MaskingFilter
 from infra.settings import Settings
 from infra.stack import client as stack
 from registry import catalogue, runs, slots, statuses
@@ -68,6 +69,8 @@ _NOT_LET_IN = (401, 403)
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
 
 _logger = get_logger("modelyard.lifecycle")
+for _name in ("prefect.flow_runs", "prefect.task_runs"):  # which tell how a run failed
+    get_logger(_name).addFilter(MaskingFilter())
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 MASK = "***"
@@ -21,3 +22,14 @@ def mask(text: str) -> str:
     if "://" not in text:
         return text
     return _VALUE.sub(rf"\1{MASK}", _USER.sub(f"{MASK}@", text))
+
+
+class MaskingFilter(logging.Filter):
+    """Masks what a logger is given, with the traceback: libraries quote URLs in their errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; none is dropped."""
+        record.msg, record.args = mask(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = mask(logging.Formatter().formatException(record.exc_info))
+        return True

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-import pytest
+import logging
 
+import pytest
+from prefect.logging import get_logger
+
+import flows.lifecycle  # noqa: F401 (it masks what Prefect's engine logs)
 from infra.errors import BadInputError, RunFailedError
 from infra.masking import mask
 from infra.script import Forwarder
@@ -39,3 +43,22 @@ def test_errors_and_the_lines_of_scripts_are_masked() -> None:
     Forwarder(lines.append, 10)(secret)
 
     assert "canary" not in f"{error} {error.args} {error.as_dict()} {failed} {lines}"
+
+
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.task_runs"])
+def test_what_prefect_logs_of_a_failure_is_masked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: written.append(handler.format(record))  # type: ignore[method-assign]
+    logger = get_logger(name)
+    monkeypatch.setattr(logger, "handlers", [handler])
+    try:
+        raise OSError("no answer of https://user:canary@host")
+    except OSError as error:
+        logger.exception("It failed: %r", error)
+
+    assert "canary" not in written[0]
+    assert "Traceback" in written[0]
+    assert "https://***@host" in written[0]
