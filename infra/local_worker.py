@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -19,7 +20,16 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner import Runner
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
@@ -33,6 +43,8 @@ from infra import home as homes
 from infra import run_ends, run_lock, run_process
 
 _LOCK_POLL_SECONDS = 0.1
+# Prefect takes a queue for dead that nobody has polled for 60 seconds.
+_POLL_SECONDS = 10.0
 _LONGEST_REASON = 2000
 
 # Prefixes of variables that choose what is executed, or where credentials are sent.
@@ -100,6 +112,7 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
         self.started = asyncio.Event()
         self._home = homes.current()
         self._attempts: Counter[UUID] = Counter()  # a retry may begin while one is concluded
+        self._polls_at = 0.0
 
     async def __aenter__(self) -> Self:
         """Start the runner, then the worker, as ``ProcessWorker`` does."""
@@ -124,6 +137,30 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
             printer(line)
 
         await super().start(run_once, with_healthcheck, on_line)
+
+    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
+        """The runs of the pool that are due.
+
+        Each poll has Prefect write down that queues and deployments were polled, which costs its
+        server ten times what counting does. So runs are counted, and the pool is polled when there
+        are some, and every ten seconds.
+        """
+        if time.monotonic() < self._polls_at and not await self._due():
+            return []
+        self._polls_at = time.monotonic() + _POLL_SECONDS
+        return await super()._get_scheduled_flow_runs()
+
+    async def _due(self) -> int:
+        """How many runs of the pool are due, those in queues that are paused among them."""
+        before = datetime.now(UTC) + timedelta(seconds=self._prefetch_seconds)
+        scheduled = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
+        return await self.client.count_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=scheduled),
+                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=before),
+            ),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
+        )
 
     def executes(self, flow_run_id: UUID) -> bool:
         """Whether this worker is starting the run, waiting for its process, or concluding it."""
