@@ -153,6 +153,8 @@ class Scheduler:
                 self._register(before.new)
             if before.due(self._now()):
                 self._decide()
+                if before.new:
+                    self._announce()
                 before = self._look()
             if before.ready(self._now()):
                 blocked = self._dispatch(before.ready(self._now()))

@@ -192,6 +192,14 @@ class TestAnnounced:
         }  # fmt: skip
         assert (later["schedule"], later["slot"]) == ("daily", "2027-01-16T08:00:00Z")
 
+    def test_those_of_a_new_schedule_at_once(self, world: World) -> None:
+        scheduler = world.scheduler()
+        scheduler.step()
+        world.schedule("hourly", interval_seconds=3600)
+        scheduler.step()
+
+        assert [row["schedule"] for row in world.announced] == ["hourly"]
+
     def test_nobody_being_there_to_show_them_stops_nothing(self, world: World) -> None:
         key = world.schedule("hourly", interval_seconds=3600)
         scheduler = world.scheduler()
