@@ -35,7 +35,7 @@ soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
 	@MODELYARD_SOAK=1 $(TESTS) -m soak --ignore tests/e2e/test_docs.py
 	@MODELYARD_SOAK=1 $(TESTS) tests/e2e/test_docs.py
-	@MODELYARD_SEEDS=30 $(TESTS) tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
+	@MODELYARD_SOAK=1 MODELYARD_SEEDS=30 $(TESTS) tests/schedules/test_kills.py tests/pipelines/test_execution_random.py
 # Which tests run which line, and 60 mutants of such lines, each with the tests that run it. One file's
 # tests become another user, who may not write what is measured.
 mutants: .venv/.dev .venv/.torch

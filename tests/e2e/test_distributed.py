@@ -147,18 +147,16 @@ def test_two_runs_never_share_a_gpu(spare, tmp_path):
 
     first, second = started("first"), started("second")
     assert {sees(first), sees(second)} == names
-    third = started("third")
+    third, fourth = started("third"), started("fourth")
+    late = spare.start(
+        "gpus", name="late", resources={"instance_type": "gpu.t4"}, max_minutes=0.05
+    )
     wait_for(
         lambda: [line for line in _lines(spare, third) if line.startswith("Waiting for a GPU")],
         60, "the third to wait",
     )  # fmt: skip
     assert not (spare.home / "runs" / third / "train.log").exists()
-    late = spare.start(
-        "gpus", name="late", resources={"instance_type": "gpu.t4"}, max_minutes=0.05
-    )
-    found = spare.wait_for_state(late, "TIMED OUT")
-    assert "waited for a GPU" in found["message"]
-    fourth = started("fourth")
+    assert "waited for a GPU" in spare.wait_for_state(late, "TIMED OUT")["message"]
     spare.do("runs", "stop", fourth)
     spare.do("runs", "stop", first)
     assert sees(third) in names

@@ -84,6 +84,7 @@ def rename(stack, noun, key, page, rows):
 
 
 @pytest.mark.e2e
+@pytest.mark.soak
 def test_the_quickstart_ends_with_nothing_that_runs(bare_home):
     run(QUICKSTART, bare_home)
     assert not bare_home.processes()

@@ -124,6 +124,7 @@ class TestRefusals:
         if code == "QuotaExceeded":
             assert "100" in answer.error["message"]
 
+    @pytest.mark.soak
     def test_an_image_that_is_not_there_is_named(self, stack):
         run = stack.submit("steps", resources={"image": "nobody/nothing:1"})
 
@@ -138,6 +139,7 @@ class TestRefusals:
 
 
 class TestEnds:
+    @pytest.mark.soak
     def test_memory_that_runs_out_is_told(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 600})
         _runs(stack, run)
@@ -211,6 +213,7 @@ class TestQueue:
         assert found["state"] == "COMPLETE", found["message"]
         assert found["attempts"] == 1
 
+    @pytest.mark.soak
     def test_an_attempt_that_ends_before_the_run_begins_is_tried_again(self, stack):
         run = stack.submit("steps", hyperparameters={"steps": 1})
 
@@ -335,6 +338,7 @@ class TestPipelines:
         assert parts.count("run") == 1
         stack.wait_until_gone(run)
 
+    @pytest.mark.soak
     def test_claims_are_those_of_the_cluster(self, stack, tmp_path):
         file = tmp_path / "shared.yaml"
         file.write_bytes(corpus.compile_function(shared))

@@ -41,6 +41,7 @@ def test_one_nodes_death_ends_all_with_its_reason(stack):
     stack.wait_until_gone(run)
 
 
+@pytest.mark.soak
 def test_a_gang_that_is_not_complete_says_what_it_waits_for(stack):
     run = stack.submit("steps", resources={"nodes": 3, "instance_type": "gpu.t4"})
 

@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_points_beside_it_and_in_the_pool(stack, st
         assert value == pytest.approx(point["x"] + 1 / point["steps"])
 
 
-@pytest.mark.parametrize("dispatch", ["inline", "pool"])
+@pytest.mark.parametrize("dispatch", ["inline", pytest.param("pool", marks=pytest.mark.soak)])
 def test_stopped_and_retried_it_goes_on_where_it_was(stack, tmp_path, dispatch):
     until, ledger = tmp_path / "until", tmp_path / "ledger"
     run = _start(

@@ -76,6 +76,7 @@ def _pass(world: World, scheduler: Scheduler | None, ends: float) -> None:
             scheduler = None
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 1 + _SEEDS))
 def test_whatever_ends_it_every_slot_has_one_fate(fragile: World, seed: int) -> None:
     world = fragile

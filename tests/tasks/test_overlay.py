@@ -94,7 +94,7 @@ def test_without_requirements_it_is_our_own_interpreter(tmp_path: Path) -> None:
     assert not overlays.exists()
 
 
-@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("relative", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_requirements_are_added_to_ours_which_stays_as_it_is(
     tmp_path: Path, relative: bool
 ) -> None:
@@ -142,7 +142,7 @@ def test_other_requirements_are_another_overlay(tmp_path: Path) -> None:
     assert len(_overlays(overlays)) == 2
 
 
-@pytest.mark.parametrize("via", ["wheel", "nested file"])
+@pytest.mark.parametrize("via", [pytest.param("wheel", marks=pytest.mark.soak), "nested file"])
 def test_the_same_words_about_other_content_are_another_overlay(tmp_path: Path, via: str) -> None:
     overlays = tmp_path / "overlays"
     answers = []
@@ -277,7 +277,11 @@ def build_editable(*_):
         ("-e .", {}),
         pytest.param("--editable=./", {}, marks=pytest.mark.soak),
         pytest.param(".", {}, marks=pytest.mark.soak),
-        ("-r more/other.txt", {"more/other.txt": "# those of the package\n-e .\n"}),
+        pytest.param(
+            "-r more/other.txt",
+            {"more/other.txt": "# those of the package\n-e .\n"},
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_a_local_package_is_a_copy_of_its_content(

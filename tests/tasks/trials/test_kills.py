@@ -85,6 +85,7 @@ def _kill(pid: int, scene: Scene, chance: random.Random, kills: collections.Coun
     return True
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", [1])
 def test_killed_at_random_no_trial_is_lost_and_none_that_has_ended_begins_again(
     scene: Scene, seed: int
