@@ -429,7 +429,9 @@ class TestZip:
         assert _refused(_zip_of(*names), "p.zip").code == "PackageInvalid"
 
     @pytest.mark.parametrize(
-        "data", [b"no zip", b"PK\x03\x04broken", _zip_of("pipeline.yaml")[:-30], b"\x1f\x8b..."]
+        "data",
+        [b"no zip", b"PK\x03\x04broken", _zip_of("pipeline.yaml")[:-30], b"\x1f\x8b..."],
+        ids=["text", "broken", "cut", "gzip"],  # a zip has the time in it, a test's name has not
     )
     def test_no_zip(self, data: bytes) -> None:
         assert _refused(data, "p.zip").code == "PackageInvalid"
