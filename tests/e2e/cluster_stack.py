@@ -250,6 +250,11 @@ class ClusterStack(Stack):
         lines = "import json; from flows.lifecycle import connected; from registry import runs"
         return "\n".join(json.loads(self.execute(f"{lines}\nwith connected(): {read}")))
 
+    def whole_log_of(self, run: str) -> str:
+        """As `log_of`, of a run that has ended: its pods send their last lines after its state."""
+        self.wait_until_gone(run)
+        return self.log_of(run)
+
     def jobs(self, run: str = "") -> list[dict[str, Any]]:
         """The run's Jobs, or those of all."""
         return self._list("Job", run)

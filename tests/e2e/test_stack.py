@@ -85,7 +85,11 @@ def test_call_without_a_stack_has_a_private_one_that_ends(bare_home):
     assert answer.json["state"] == "COMPLETE"
     wait_for(lambda: not bare_home.processes(), 60, "the private stack to end")
     assert bare_home.ask("status").code == 1
-    # What it made is there when a lasting stack is up, on ports that others left free.
+
+
+@pytest.mark.soak
+def test_a_lasting_stack_shows_what_a_private_one_made(bare_home):
+    bare_home.ask("call", "train", *flags("steps", {"name": "alone"}))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         bare_home.extra["MODELYARD_PREFECT_PORT"] = str(taken.getsockname()[1])

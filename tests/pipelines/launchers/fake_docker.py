@@ -82,6 +82,15 @@ def _run(arguments: list[str]) -> int:
     (STATE / "mounted").write_text(json.dumps(found))
     assert any(Path(given.workdir).is_relative_to(mount) for mount in mounts)
     words = [given.entrypoint, *given.words] if given.entrypoint else ["image-s-own", *given.words]
+    started: list[subprocess.Popen[bytes]] = []
+    stops: list[int] = []  # one may come before Popen returns, when the container speaks at once
+
+    def stop(number: int, _: object) -> None:
+        stops.append(number)
+        for one in started:
+            one.send_signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         process = subprocess.Popen(
             words, env=_environment(given), cwd=given.workdir, start_new_session=True
@@ -92,7 +101,9 @@ def _run(arguments: list[str]) -> int:
         _fail(126, f'Error response from daemon: exec: "{words[0]}": permission denied')
     container = STATE / given.name
     container.write_text(str(process.pid))
-    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
+    started.append(process)
+    if stops:
+        process.send_signal(stops[0])
     code = process.wait()
     container.unlink(missing_ok=True)
     return 128 - code if code < 0 else code
