@@ -480,3 +480,6 @@ def system_metrics(tracked: Tracked, node: str = "") -> Iterator[None]:
     finally:
         slow_down.cancel()
         monitor.finish()
+        with contextlib.suppress(MlflowException):  # a run may be shorter than an interval
+            monitor.publish_metrics(monitor.aggregate_metrics())
+            monitor.mlflow_logger.flush()

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -79,10 +80,13 @@ def command(home: Home, settings: Settings) -> list[str]:
 def prepare(home: Home, settings: Settings) -> None:
     """Make the data folder if there is none; a half-made one from an interrupted try is remade.
 
+    The lock of a server that was killed is taken away, see `_drop_dead_lock`.
+
     Raises:
         StackError: If it cannot be made.
     """
     if (home.database / "PG_VERSION").exists():
+        _drop_dead_lock(home.database)
         return
     if home.database.exists() and any(home.database.iterdir()):
         raise StackError(
@@ -115,6 +119,21 @@ def prepare(home: Home, settings: Settings) -> None:
         )
     subprocess.run(["sync"])
     making.rename(home.database)
+
+
+def _drop_dead_lock(database: Path) -> None:
+    """Take away the lock of a server that is dead and was not reaped yet.
+
+    PostgreSQL asks whether the process exists, which a zombie does: for ever, in a container whose
+    first process reaps no orphans.
+    """
+    lock = database / "postmaster.pid"
+    try:
+        status = psutil.Process(int(lock.read_text().split()[0])).status()
+    except (OSError, ValueError, IndexError, psutil.Error):  # PostgreSQL itself knows these
+        return
+    if status == psutil.STATUS_ZOMBIE:
+        lock.unlink(missing_ok=True)
 
 
 def ready(home: Home) -> bool:

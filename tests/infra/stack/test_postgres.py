@@ -13,6 +13,7 @@ from infra.errors import StackError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import postgres
+from tests.processes import eventually
 
 
 def _settings(home: Home) -> Settings:
@@ -119,6 +120,36 @@ def test_an_initdb_that_fails_says_why_and_leaves_nothing(home: Home, tmp_path: 
 
     assert not home.database.exists()
     assert not (home.root / "postgres.making").exists()
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_the_lock_of_a_server_that_nobody_reaped_is_none(home: Home, alive: bool) -> None:
+    home.database.mkdir()
+    (home.database / "PG_VERSION").write_text("18\n")
+    process = subprocess.Popen(["sleep", "60"])  # not waited for: a zombie when it is dead
+    if not alive:
+        process.kill()
+        found = psutil.Process(process.pid)
+        eventually(lambda: found.status() == psutil.STATUS_ZOMBIE, "a zombie")
+    lock = home.database / "postmaster.pid"
+    lock.write_text(f"{process.pid}\n{home.database}\n")
+
+    postgres.prepare(home, _settings(home))
+
+    assert lock.exists() == alive
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("content", ["", "no number", "-7", "999999999"])
+def test_an_odd_lock_is_left_to_postgresql(home: Home, content: str) -> None:
+    home.database.mkdir()
+    (home.database / "PG_VERSION").write_text("18\n")
+    (home.database / "postmaster.pid").write_text(content)
+
+    postgres.prepare(home, _settings(home))
+
+    assert (home.database / "postmaster.pid").read_text() == content
 
 
 def test_root_is_told_what_is_missing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
