@@ -80,13 +80,13 @@ def command(home: Home, settings: Settings) -> list[str]:
 def prepare(home: Home, settings: Settings) -> None:
     """Make the data folder if there is none; a half-made one from an interrupted try is remade.
 
-    The lock of a server that was killed is taken away, see `_drop_dead_lock`.
+    The locks of a server that was killed are taken away, see `_drop_dead_locks`.
 
     Raises:
         StackError: If it cannot be made.
     """
     if (home.database / "PG_VERSION").exists():
-        _drop_dead_lock(home.database)
+        _drop_dead_locks(home)
         return
     if home.database.exists() and any(home.database.iterdir()):
         raise StackError(
@@ -121,19 +121,19 @@ def prepare(home: Home, settings: Settings) -> None:
     making.rename(home.database)
 
 
-def _drop_dead_lock(database: Path) -> None:
-    """Take away the lock of a server that is dead and was not reaped yet.
+def _drop_dead_locks(home: Home) -> None:
+    """Take away the locks of a server that is dead and was not reaped yet.
 
     PostgreSQL asks whether the process exists, which a zombie does: for ever, in a container whose
     first process reaps no orphans.
     """
-    lock = database / "postmaster.pid"
-    try:
-        status = psutil.Process(int(lock.read_text().split()[0])).status()
-    except (OSError, ValueError, IndexError, psutil.Error):  # PostgreSQL itself knows these
-        return
-    if status == psutil.STATUS_ZOMBIE:
-        lock.unlink(missing_ok=True)
+    for lock in (home.database / "postmaster.pid", home.sockets / ".s.PGSQL.5432.lock"):
+        try:
+            status = psutil.Process(int(lock.read_text().split()[0])).status()
+        except (OSError, ValueError, IndexError, psutil.Error):  # PostgreSQL itself knows these
+            continue
+        if status == psutil.STATUS_ZOMBIE:
+            lock.unlink(missing_ok=True)
 
 
 def ready(home: Home) -> bool:

@@ -123,7 +123,7 @@ def test_an_initdb_that_fails_says_why_and_leaves_nothing(home: Home, tmp_path: 
 
 
 @pytest.mark.parametrize("alive", [False, True])
-def test_the_lock_of_a_server_that_nobody_reaped_is_none(home: Home, alive: bool) -> None:
+def test_the_locks_of_a_server_that_nobody_reaped_are_none(home: Home, alive: bool) -> None:
     home.database.mkdir()
     (home.database / "PG_VERSION").write_text("18\n")
     process = subprocess.Popen(["sleep", "60"])  # not waited for: a zombie when it is dead
@@ -131,12 +131,13 @@ def test_the_lock_of_a_server_that_nobody_reaped_is_none(home: Home, alive: bool
         process.kill()
         found = psutil.Process(process.pid)
         eventually(lambda: found.status() == psutil.STATUS_ZOMBIE, "a zombie")
-    lock = home.database / "postmaster.pid"
-    lock.write_text(f"{process.pid}\n{home.database}\n")
+    locks = [home.database / "postmaster.pid", home.sockets / ".s.PGSQL.5432.lock"]
+    for lock in locks:
+        lock.write_text(f"{process.pid}\n{home.database}\n")
 
     postgres.prepare(home, _settings(home))
 
-    assert lock.exists() == alive
+    assert [lock.exists() for lock in locks] == [alive, alive]
     process.kill()
     process.wait()
 
