@@ -396,14 +396,18 @@ def update(
 
     Raises:
         BadInputError: If the name cannot be used.
-        ConflictError: If it is taken.
+        ConflictError: If it is taken; with the code ``ExperimentDeleted`` if the run's experiment
+            is deleted, whose runs MLflow does not change.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
         mlflow_run_id = run_views.mlflow_run_id(run)
+        experiment = str(run.parameters.get("experiment", "Default"))
         if name is not None:
             names.check(name)
-            experiment = str(run.parameters.get("experiment", "Default"))
+        if mlflow_run_id and not (name is None and description is None):
+            tracking.check_experiment(experiment, str(run.id))
+        if name is not None:
             tracking.check_name(flow, name, experiment, str(run.id))
         if mlflow_run_id:
             tracking.describe(mlflow_run_id, name, description)

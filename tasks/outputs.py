@@ -1,4 +1,4 @@
-"""Where a run may publish: in no place of Modelyard's, of the system's or of its own sources."""
+"""Where a run may write: not in Modelyard's home, in system folders or among its own sources."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def _lies_in(inner: str, outer: str) -> bool:
     return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
 
 
-def check(uri: str, sources: Iterable[tuple[str, str]], home: Home) -> None:
+def check(field: str, uri: str, sources: Iterable[tuple[str, str]], home: Home) -> None:
     """Refuse a place whose files are not the run's to replace.
 
     Args:
-        uri: The ``output_uri``.
-        sources: URIs that the run reads, each with what it is.
-        home: Modelyard's.
+        field: The parameter that names the place, such as ``output_uri``.
+        uri: Its value.
+        sources: URIs of the run's inputs, each with a name for people.
+        home: Modelyard's home.
 
     Raises:
         BadInputError: With the code ``OutputInHome``, ``OutputInSystem`` or ``OutputInSource``.
@@ -50,24 +51,24 @@ def check(uri: str, sources: Iterable[tuple[str, str]], home: Home) -> None:
     if not site.is_elsewhere():
         homes = os.path.realpath(home.root)
         if _lies_in(found, homes) or _lies_in(homes, found):
-            raise _refused(uri, "Modelyard's own home", "OutputInHome")
+            raise _refused(field, uri, "Modelyard's own home", "OutputInHome")
         # The environment and the code that runs are Modelyard's, wherever they are installed.
         system = (*_SYSTEM, sys.prefix, *(str(_MODELYARD / top) for top in _packages()))
         if any(_lies_in(found, os.path.realpath(folder)) for folder in system):
-            raise _refused(uri, "a folder of the system's", "OutputInSystem")
+            raise _refused(field, uri, "a folder of the system's", "OutputInSystem")
     for what, source in sources:
         read = _real(source)
         if _lies_in(found, read) or _lies_in(read, found):
-            raise _refused(uri, f"{what} ({source})", "OutputInSource")
+            raise _refused(field, uri, f"{what} ({source})", "OutputInSource")
 
 
 def _packages() -> list[str]:
     return [path.parent.name for path in _MODELYARD.glob("*/__init__.py")]
 
 
-def _refused(uri: str, what: str, code: str) -> BadInputError:
+def _refused(field: str, uri: str, what: str, code: str) -> BadInputError:
     return BadInputError(
-        f"output_uri: {uri} is, lies in, or holds {what}.", "Give a folder of its own.", code=code
+        f"{field}: {uri} is, lies in, or holds {what}.", "Give a folder of its own.", code=code
     )
 
 

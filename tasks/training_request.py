@@ -163,23 +163,31 @@ def check(training: Training, home: Home, settings: Settings) -> None:
             "Check the path.",
             code="CheckpointMissing",
         )
-    if training.output_uri:
-        outputs.check(training.output_uri, _sources(training), home)
-    for uri in (training.checkpoint_uri, training.output_uri, training.logs.uri):
-        if uri:
-            site.ask(uri, lambda there: there.check_writable())
+    for field, uri, sources in _destinations(training):
+        outputs.check(field, uri, sources, home)
+        site.ask(uri, lambda there: there.check_writable())
     if not site.is_elsewhere():
         _check_room(home, settings)
 
 
-def _sources(training: Training) -> list[tuple[str, str]]:
-    """What the run reads, each with what it is called."""
-    named = [
+def _destinations(training: Training) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Where the run writes: field, URI, and the inputs that it must leave alone.
+
+    Checkpoints may go on where the run begins from; a log is one file under the run's own name.
+    """
+    inputs = [
         ("the algorithm", "" if training.algorithm.provided else training.algorithm.uri),
-        ("the checkpoints to begin from", training.checkpoint_input_uri),
         *((f"the data set {one.name!r}", one.uri) for one in training.datasets),
     ]
-    return [(what, uri) for what, uri in named if uri]
+    named = [(what, uri) for what, uri in inputs if uri]
+    begin = training.checkpoint_input_uri
+    checkpoints = [("the checkpoints to begin from", begin)] if begin else []
+    fields = [
+        ("output_uri", training.output_uri, [*named, *checkpoints]),
+        ("checkpoint_uri", training.checkpoint_uri, named),
+        ("logs.uri", training.logs.uri, []),
+    ]
+    return [one for one in fields if one[1]]
 
 
 def check_static(training: Training) -> None:

@@ -18,7 +18,7 @@ from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.pipeline import Pipeline
 from registry import names, pipelines
-from tasks import resources
+from tasks import outputs, resources
 from tasks.logs import Logs
 from tasks.parameters import Text
 from tasks.resources import PipelineResources
@@ -119,6 +119,7 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
         resources.check(request.resources.on_one_machine(), "", home, settings)
     _check_mounts(request.mounts)
     if request.logs.uri:
+        outputs.check("logs.uri", request.logs.uri, [], home)
         site.ask(request.logs.uri, lambda there: there.check_writable())
     arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
 

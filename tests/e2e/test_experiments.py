@@ -85,6 +85,8 @@ def test_an_experiment_stays_while_a_run_of_it_goes_on(stack):
     assert stack.do("experiment", "show", "busy")["counts"] == {"STOPPED": 1}
     assert stack.do("experiment", "delete", "busy")["deleted"]
     assert stack.show(run)["state"] == "STOPPED"
+    renamed = stack.ask("runs", "update", run, "--name", "another name")
+    assert renamed.error["code"] == "ExperimentDeleted"
 
     stack.do("runs", "retry", run)
     found = stack.wait_for_state(run, "CREATE FAILED")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,38 @@ def test_what_the_run_reads_is_refused(
     assert _code(found.model_copy(update={"overwrite": True}), home, settings) == "OutputInSource"
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"checkpoint_uri": "HOME/runs"}, "OutputInHome"),
+        ({"checkpoint_uri": "/usr/lib"}, "OutputInSystem"),
+        ({"checkpoint_uri": "TMP/algorithm/deep"}, "OutputInSource"),
+        ({"checkpoint_uri": "TMP", "datasets": [{"name": "a", "uri": "TMP/data"}]},
+         "OutputInSource"),
+        ({"logs": {"uri": "HOME"}}, "OutputInHome"),
+        ({"logs": {"uri": "/etc"}}, "OutputInSystem"),
+    ],
+)  # fmt: skip
+def test_checkpoints_and_logs_stay_out_of_them_as_well(
+    given: Callable[..., Training], home: Home, settings: Settings, changes: dict[str, object],
+    code: str,
+) -> None:  # fmt: skip
+    asked = json.loads(json.dumps(changes).replace("HOME", str(home.root)))
+    with pytest.raises(BadInputError) as raised:
+        training_request.check(given(**asked), home, settings)
+
+    field = "logs.uri" if "logs" in changes else "checkpoint_uri"
+    assert (raised.value.code, raised.value.message.split(":")[0]) == (code, field)
+
+
+def test_checkpoints_go_on_where_the_run_begins_from(
+    given: Callable[..., Training], home: Home, settings: Settings
+) -> None:
+    found = given(checkpoint_input_uri="TMP/data", checkpoint_uri="TMP/data")
+
+    training_request.check(found, home, settings)
+
+
 def test_a_folder_beside_them_is_good(
     given: Callable[..., Training], home: Home, settings: Settings
 ) -> None:
@@ -84,10 +117,10 @@ def test_a_folder_beside_them_is_good(
 
 def test_a_place_of_another_machine_is_compared_by_its_name(home: Home) -> None:
     with site.elsewhere():
-        outputs.check("nas://n:/out", [("the algorithm", "nas://n:/outside")], home)
+        outputs.check("output_uri", "nas://n:/out", [("the algorithm", "nas://n:/outside")], home)
         for uri in ("nas://n:/in", "nas://n:/in/", "nas://n:/in/deep"):
             with pytest.raises(BadInputError) as raised:
-                outputs.check(uri, [("the algorithm", "nas://n:/in")], home)
+                outputs.check("output_uri", uri, [("the algorithm", "nas://n:/in")], home)
             assert raised.value.code == "OutputInSource"
 
 
