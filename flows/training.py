@@ -22,6 +22,7 @@ from infra import settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError
 from infra.script import Ended, Ending, Forwarder
 from registry import models, published, tensorboard_logs, tracking, trial_flows
+from registry.mlflow_writer import MlflowWriter
 from registry.tracking import Tracked
 from tasks import (
     checkpoints,
@@ -145,7 +146,8 @@ def _recording(
 ) -> Iterator[Callable[[int, str], None]]:
     """Record lines, metrics and the machine's load; gives what takes the script's lines."""
     logger = get_run_logger()
-    stream = tracking.MetricStream(tracked)
+    writer = MlflowWriter(logger.warning)
+    writer.track(tracked)
     forward = Forwarder(logger.info, execution.settings.log_lines_per_second)
     try:
         with (
@@ -155,14 +157,16 @@ def _recording(
                 place.tensorboard,
                 names=names,
                 show=forward if request.logs.stream else lambda _: None,
-                record=lambda one: stream.add(one.name, one.value, one.step, one.at),
+                record=lambda one: writer.log_metric(
+                    tracked.run_id, one.name, one.value, one.step, one.at
+                ),
                 warn=logger.warning,
             ) as on_line,
         ):
             yield on_line
     finally:
         forward.close()
-        stream.close(_METRICS_SECONDS)
+        writer.close(_METRICS_SECONDS)
 
 
 @step("publish")

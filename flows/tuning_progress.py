@@ -23,6 +23,7 @@ from prefect.logging import get_run_logger
 from flows import artifacts
 from flows.lifecycle import Execution
 from registry import tracking, tunings
+from registry.mlflow_writer import MlflowWriter
 from registry.tracking import Tracked
 from tasks.tuning_request import Tuning
 from tuning import objectives, space
@@ -77,7 +78,8 @@ class Progress:
         self._best: tuple[int, ...] = ()
         self._changed = threading.Event()
         self._lock = threading.Lock()
-        self._stream = tracking.MetricStream(tracked)
+        self._writer = MlflowWriter(self._logger.warning)
+        self._writer.track(tracked)
         self._table: UUID | None = None
         self._bar: UUID | None = None
 
@@ -118,11 +120,11 @@ class Progress:
         step = sum(count for state, count in self._counts.items() if state not in ACTIVE)
         for name, states in (("done", OBSERVED), ("failed", FAILURES)):
             count = sum(self._counts[state] for state in states)
-            self._stream.add(f"trials {name}", count, step)
+            self._writer.log_metric(self._tracked.run_id, f"trials {name}", count, step)
         best = self._best_trial  # of several objectives none is
         if best is not None and best.values is not None:
             metric = self._request.objective[0].metric
-            self._stream.add(f"best {metric}", best.values[0], step)
+            self._writer.log_metric(self._tracked.run_id, f"best {metric}", best.values[0], step)
             if best.number == ended.number:
                 self._logger.info(
                     "Trial %d is the best so far with %s = %g: %s",
@@ -169,7 +171,7 @@ class Progress:
 
     def close(self) -> None:
         """Send what is left."""
-        self._stream.close(_METRICS_SECONDS)
+        self._writer.close(_METRICS_SECONDS)
 
     def _make(self) -> None:
         description = self._description(self._known())

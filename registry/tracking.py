@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunStatus, ViewType
+from mlflow.entities import Experiment, Param, Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -45,8 +43,6 @@ _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
 # Often at first, so that a short run has something to show; then seldom enough for days.
 _SYSTEM_METRICS_SECONDS = (1.0, 10.0)
 _SYSTEM_METRICS_OFTEN_SECONDS = 60.0
-_FLUSH_SECONDS = 0.5
-_LARGEST_BATCH = 1000
 
 
 def client() -> MlflowClient:
@@ -387,70 +383,6 @@ def result(run_id: str) -> dict[str, Any]:
 def run_url(run_id: str) -> str:
     """The run's page in the MLflow UI."""
     return _url(client().get_run(run_id))
-
-
-class MetricStream:
-    """Sends metrics to MLflow from a thread of its own, so that a slow server slows no script.
-
-    Where a value comes without a step, it is the number of the values before, also across the
-    attempts of a run. Several threads may add.
-    """
-
-    def __init__(self, tracked: Tracked) -> None:
-        self._run_id = tracked.run_id
-        self._client = client()
-        self._queue: queue.SimpleQueue[Metric | None] = queue.SimpleQueue()
-        self._steps = dict(tracked.steps)
-        self._thread = threading.Thread(target=self._send, daemon=True, name="metrics")
-        self._thread.start()
-
-    def add(
-        self, name: str, value: float, step: int | None = None, at: float | None = None
-    ) -> None:
-        """Queue one value; returns at once.
-
-        Args:
-            name: The metric's name.
-            value: Its value.
-            step: Its step; without one, the next.
-            at: When it was, in seconds since 1970; without, now.
-        """
-        if step is None:
-            step = self._steps.get(name, 0)
-        self._steps[name] = max(step + 1, self._steps.get(name, 0))
-        when = time.time() if at is None else at
-        self._queue.put(Metric(name, value, int(when * 1000), step))
-
-    def close(self, timeout: float) -> None:
-        """Send what is queued, for ``timeout`` seconds at most."""
-        self._queue.put(None)
-        self._thread.join(timeout)
-
-    def _send(self) -> None:
-        open_ = True
-        while open_:
-            batch: list[Metric] = []
-            first = self._queue.get()
-            deadline = time.monotonic() + _FLUSH_SECONDS
-            while first is not None and len(batch) < _LARGEST_BATCH:
-                batch.append(first)
-                try:
-                    first = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    break
-            open_ = first is not None
-            self._log(batch)
-
-    def _log(self, batch: list[Metric]) -> None:
-        while batch:
-            try:
-                self._client.log_batch(self._run_id, metrics=batch)
-            except MlflowException as error:
-                if error.get_http_status_code() < 500:
-                    return  # refused for good, such as for a run that was deleted meanwhile
-                time.sleep(1)
-            else:
-                return
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from registry.tracking import (
     FLOW_RUN_TAG,
     KIND_TAG,
     PARENT_TAG,
+    REASON_TAG,
     STATE_TAG,
     TRIAL_TAG,
     client,
@@ -28,7 +29,15 @@ from registry.tracking import (
 KIND = "trial"
 _PAGE = 1000
 _DELETIONS_AT_ONCE = 4
-_TRY_AGAIN = frozenset({408, 429})
+
+# MLflow's status of a run in each final state of a trial.
+_STATUSES = {
+    "SUCCEEDED": "FINISHED",
+    "EARLY_STOPPED": "FINISHED",
+    "KILLED": "KILLED",
+    "FAILED": "FAILED",
+    "METRICS_UNAVAILABLE": "FAILED",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,16 @@ def open_trial(parent: Parent, number: int) -> str:
     return str(made.info.run_id)
 
 
+def status(state: str) -> str:
+    """MLflow's status of a run whose trial has ended in ``state``."""
+    return _STATUSES[state]
+
+
+def state_tags(state: str, reason: str) -> dict[str, str]:
+    """Tags that record how a trial has ended, beside what its run says itself."""
+    return {STATE_TAG: state, **({REASON_TAG: reason} if reason else {})}
+
+
 def children(parent: Parent) -> dict[int, str]:
     """The runs of trials that are there already, by the trials' numbers.
 
@@ -92,17 +111,6 @@ def unsettled(parent: Parent) -> dict[str, str]:
         for run in _below(parent.run_id, parent.experiment_id, ViewType.ACTIVE_ONLY)
         if run.info.status == "RUNNING" or STATE_TAG not in run.data.tags
     }
-
-
-def is_gone(error: MlflowException) -> bool:
-    """Whether MLflow says that the run was deleted, or was never there."""
-    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "in the 'active' state" in str(error)
-
-
-def is_refused(error: MlflowException) -> bool:
-    """Whether MLflow has refused something for good; otherwise it may take it the next time."""
-    status = error.get_http_status_code()
-    return status < 500 and status not in _TRY_AGAIN
 
 
 def _below(run_id: str, experiment_id: str, view: int) -> Iterator[Run]:

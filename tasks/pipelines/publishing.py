@@ -23,7 +23,7 @@ from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.executor_io import local_path
 from pipelines.places import Places, Spot
-from registry.run_book import RunBook, Value
+from registry.mlflow_writer import MetricValue, MlflowWriter
 from tasks.pipelines import classification, metric_names
 
 TABLE = "artifacts.json"
@@ -41,7 +41,6 @@ _MOST_IN_ALL = 64  # artifacts as large as one may be, in a run
 _LONGEST_METADATA = 10_000
 _LONGEST_TAG = 1000
 _LAST_SECONDS = 60.0
-_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,14 @@ class Publisher:
             root: The URI below which the run's artifacts are, if they are kept in a storage.
             drawn: Draws what metadata of a type show.
         """
-        self._book = RunBook(run_id, warn)
+        self._run_id = run_id
+        self._writer = MlflowWriter(warn)
         self._places = places
         self._runs = folder.parent.resolve()
         self._folder = folder
         self._largest = largest
         self._left = largest * _MOST_IN_ALL
         self._plots_left = _MOST_PLOTTED
-        self._warn = warn
         self._root = root
         self._drawn = drawn
         self._lock = threading.Lock()
@@ -116,7 +115,9 @@ class Publisher:
         def write() -> None:
             rows[:] = [self._publish(leaf, name, one, at) for name, one in _each(leaf.outputs)]
 
-        self._book.add(f"what {leaf.path} has handed on", write, lambda: self._keep(leaf, rows))
+        self._writer.submit(
+            f"what {leaf.path} has handed on", write, lambda: self._keep(leaf, rows)
+        )
 
     def _keep(self, leaf: Ended, rows: list[dict[str, Any]]) -> None:
         with self._lock:
@@ -137,18 +138,14 @@ class Publisher:
             if len(text := value if isinstance(value, str) else _dumped(value)) <= _LONGEST_TAG
         }
         if outputs:
-            self._book.add("the outputs", lambda: self._text(OUTPUTS, _dumped(outputs)))
-            self._book.add("the outputs as tags", lambda: self._book.tags(tags))
-        if logs is not None and logs.exists():
-            self._book.add("the log", lambda: self._book.file(logs, LOGS))
-        self._book.add("the table of artifacts", self._publish_table)
-        missing = self._book.close(_LAST_SECONDS)
-        if missing:
-            more = f" and {len(missing) - _MOST_NAMED} more" if missing[_MOST_NAMED:] else ""
-            self._warn(
-                f"MLflow has not got {', '.join(missing[:_MOST_NAMED])}{more}. "
-                "The files themselves are in the run's folder."
+            self._writer.submit("the outputs", lambda: self._text(OUTPUTS, _dumped(outputs)))
+            self._writer.submit(
+                "the outputs as tags", lambda: self._writer.write_tags(self._run_id, tags)
             )
+        if logs is not None and logs.exists():
+            self._writer.submit("the log", lambda: self._writer.upload(self._run_id, logs, LOGS))
+        self._writer.submit("the table of artifacts", self._publish_table)
+        self._writer.close(_LAST_SECONDS, "The files themselves are in the run's folder.")
 
     def _publish_table(self) -> None:
         rows = self.rows
@@ -158,7 +155,7 @@ class Publisher:
     def _text(self, name: str, text: str, folder: str = "") -> None:
         with tempfile.TemporaryDirectory(dir=self._folder) as place:
             Path(place, name).write_text(text)
-            self._book.file(Path(place, name), folder)
+            self._writer.upload(self._run_id, Path(place, name), folder)
 
     # An artifact
 
@@ -186,10 +183,10 @@ class Publisher:
     ) -> None:
         prefix, step = metric_names.prefix(self._places, spot, path, name)
         values = [
-            Value(f"{prefix}/{key}", value, step, at)
+            MetricValue(f"{prefix}/{key}", value, step, at)
             for key, value in metric_names.numbers(metadata)
         ]
-        self._book.metrics(values)
+        self._writer.write_metrics(self._run_id, values)
 
     def _classification(self, schema: str, own: str, metadata: Mapping[str, Any]) -> None:
         folder, _, name = own.rpartition("/")
@@ -200,7 +197,7 @@ class Publisher:
             for what, png in self._drawn(schema, metadata).items():
                 Path(place, f"{name}-{what}.png").write_bytes(png)
             if any(Path(place).iterdir()):
-                self._book.file(Path(place), f"{PLOTS}/{folder}")
+                self._writer.upload(self._run_id, Path(place), f"{PLOTS}/{folder}")
                 self._plots_left -= 1
 
     def _upload(self, one: Artifact, own: str, path: Path) -> str:
@@ -211,12 +208,12 @@ class Publisher:
             with tempfile.TemporaryDirectory(dir=self._folder) as place:
                 report = Path(place, f"{name}{ending}")
                 shutil.copyfile(path, report)
-                self._book.file(report, f"{REPORTS}/{folder}")
+                self._writer.upload(self._run_id, report, f"{REPORTS}/{folder}")
             return f"{REPORTS}/{folder}/{name}{ending}"
         if path.is_dir():
-            self._book.file(path, f"{FILES}/{own}")
+            self._writer.upload(self._run_id, path, f"{FILES}/{own}")
             return f"{FILES}/{own}"
-        self._book.file(path, f"{FILES}/{folder}")
+        self._writer.upload(self._run_id, path, f"{FILES}/{folder}")
         return f"{FILES}/{folder}/{path.name}"
 
     @property

@@ -19,7 +19,7 @@ from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.leashed import LeashServer
 from infra.script import Ended, Ending, Forwarder
 from registry import published, tensorboard_logs, tracking, trial_runs
-from registry.trial_book import TrialBook
+from registry.mlflow_writer import MlflowWriter, is_deleted
 from tasks import checkpoints, logs, outputs, running, training
 from tasks.following import following
 from tasks.parameters import Scalar
@@ -90,7 +90,7 @@ class InlineLauncher(Launcher):
         self._ahead: dict[int, Future[str]] = {}
         self._closed = threading.Event()
         self._leashes = LeashServer()
-        self._book = TrialBook(setting.logger.warning)
+        self._writer = MlflowWriter(setting.logger.warning)
         self._forward = Forwarder(setting.logger.info, setting.settings.log_lines_per_second)
         self._poller = threading.Thread(target=self._poll, daemon=True, name="pushed metrics")
         self._poller.start()
@@ -141,7 +141,12 @@ class InlineLauncher(Launcher):
                 place.finished.unlink(missing_ok=True)
                 place.clear()
         if trial.mlflow_run_id:
-            self._book.conclude(trial.mlflow_run_id, trial.state, trial.reason, place.log)
+            self._writer.end_run(
+                trial.mlflow_run_id,
+                trial_runs.status(trial.state),
+                trial_runs.state_tags(trial.state, trial.reason),
+                place.log,
+            )
 
     def settle(self, trials: Iterable[Trial]) -> None:
         """Conclude the trials of earlier attempts that MLflow does not know the end of."""
@@ -157,7 +162,7 @@ class InlineLauncher(Launcher):
 
     def _settle(self, trial: Trial, run_id: str) -> None:
         """Conclude a trial of which MLflow may have nothing but its run."""
-        self._book.begin(run_id, self._hyperparameters(trial))
+        self._writer.log_params(run_id, self._hyperparameters(trial))
         for report in kept.read(self._setting.place(trial.number).root / _REPORTS):
             self._record_again(run_id, report)
         self.conclude(trial)
@@ -179,7 +184,7 @@ class InlineLauncher(Launcher):
         self._closed.set()
         self._forward.close()
         self._leashes.close()
-        if self._book.close(_LAST_WORDS_SECONDS):
+        if not self._writer.close(_LAST_WORDS_SECONDS):
             tidying = threading.Thread(target=self._remove_unused, daemon=True, name="tidying")
             tidying.start()
             tidying.join(_TIDYING_SECONDS)
@@ -242,7 +247,7 @@ class InlineLauncher(Launcher):
         tell = partial(self._tell, trial.number)
         running_.reports = Reports(place.root / _REPORTS, setting.metrics, tell)
         self._open(running_, running_.reports)
-        self._book.begin(running_.run_id, self._hyperparameters(trial))
+        self._writer.log_params(running_.run_id, self._hyperparameters(trial))
         try:
             if retried and place.finished.exists():
                 ended = self._ended_before(request, running_, running_.reports)
@@ -271,7 +276,7 @@ class InlineLauncher(Launcher):
             try:
                 self._resume(found, reports)
             except MlflowException as error:
-                if not trial_runs.is_gone(error):
+                if not is_deleted(error):
                     raise
                 found = ""
         running_.run_id = found or self._made_ahead(trial.number)
@@ -288,7 +293,7 @@ class InlineLauncher(Launcher):
 
     def _resume(self, found: str, reports: Reports) -> None:
         """Go on with the MLflow run of an earlier attempt."""
-        steps = self._book.resume(found)
+        steps = self._writer.reopen(found)
         if not reports.earlier:
             for metric in self._setting.metrics & steps.keys():
                 reports.keep(metric, trial_runs.history(found, metric), steps[metric])
@@ -296,7 +301,7 @@ class InlineLauncher(Launcher):
     def _record_again(self, run_id: str, report: Report) -> None:
         """Tell MLflow once more, since it may have missed the last ones: it has each once."""
         if report.printed:
-            self._book.observe(run_id, report.metric, report.value, report.step, report.at)
+            self._writer.log_metric(run_id, report.metric, report.value, report.step, report.at)
 
     def _execute(
         self, request: Training, running_: _Running, reports: Reports, *, retried: bool
@@ -348,7 +353,7 @@ class InlineLauncher(Launcher):
     def _record(self, run_id: str, reports: Reports, found: Observation) -> None:
         told = reports.take(found)
         if told:
-            self._book.observe(run_id, told.name, told.value, told.step, told.at)
+            self._writer.log_metric(run_id, told.name, told.value, told.step, told.at)
 
     def _ended_before(self, request: Training, running_: _Running, reports: Reports) -> Ended:
         """Take up a trial whose script has ended well, before its tuning was killed."""

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
 from registry import run_requests, statuses, trial_flows, trial_runs
-from registry.trial_book import TrialBook
+from registry.mlflow_writer import MlflowWriter, is_permanent
 from registry.trial_flows import TrialFlow
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
 from tasks.tuning_request import of_trial
@@ -77,7 +77,7 @@ class PoolLauncher(Launcher):
         self._woken = threading.Event()
         self._unreachable = False
         self._unsettled = trial_runs.unsettled(trial_runs.parent(setting.parent.run_id))
-        self._book = TrialBook(setting.logger.warning)
+        self._writer = MlflowWriter(setting.logger.warning)
         self._poller = threading.Thread(target=self._poll, daemon=True, name="trials in the pool")
         self._poller.start()
 
@@ -98,7 +98,9 @@ class PoolLauncher(Launcher):
     def conclude(self, trial: Trial) -> None:
         """Write down what became of a trial; its run itself has said the rest."""
         if trial.mlflow_run_id:
-            self._book.mark(trial.mlflow_run_id, trial.state, trial.reason)
+            self._writer.set_tags(
+                trial.mlflow_run_id, trial_runs.state_tags(trial.state, trial.reason)
+            )
 
     def settle(self, trials: Iterable[Trial]) -> None:
         """Conclude the trials of earlier attempts that MLflow does not know the end of."""
@@ -123,7 +125,7 @@ class PoolLauncher(Launcher):
         for one in left:
             self._finish(Finished(one.trial.number, stopped=True))  # unless it has
         self._poller.join(_POLLER_SECONDS)
-        self._book.close(_LAST_WORDS_SECONDS)
+        self._writer.close(_LAST_WORDS_SECONDS)
 
     def _poll(self) -> None:
         while not self._closed.is_set():
@@ -228,7 +230,7 @@ class PoolLauncher(Launcher):
                 known = one.seen.get(metric, 0)
                 values = trial_runs.history(one.mlflow_run_id, metric, known)
             except MlflowException as error:
-                if not trial_runs.is_refused(error):
+                if not is_permanent(error):
                     raise
                 self._setting.logger.debug("%s of trial %d: %s", metric, one.trial.number, error)
                 continue

@@ -43,7 +43,10 @@ class Shown:
     def update_artifact(self, artifact, update):
         self.artifacts[artifact] = update
 
-    def add(self, name, value, step):
+    def track(self, tracked):
+        assert tracked.run_id == "run"
+
+    def log_metric(self, run_id, name, value, step):
         self.metrics.append((name, value, step))
 
     def close(self, _):
@@ -75,7 +78,7 @@ def shown(monkeypatch):
     monkeypatch.setattr(tuning_progress.artifacts, "find", lambda _, key: made.earlier.get(key))
     monkeypatch.setattr(tuning_progress, "create_table_artifact", lambda **_: TABLE)
     monkeypatch.setattr(tuning_progress, "create_progress_artifact", lambda **_: BAR)
-    monkeypatch.setattr(tuning_progress.tracking, "MetricStream", lambda _: made)
+    monkeypatch.setattr(tuning_progress, "MlflowWriter", lambda _: made)
     monkeypatch.setattr(tuning_progress.tracking, "client", _no_mlflow)
     monkeypatch.setattr(
         tuning_progress.tunings, "mark_best", lambda _, numbers: made.best.append(tuple(numbers))

@@ -10,7 +10,8 @@ from mlflow.entities import Metric
 
 from infra.errors import ConflictError
 from registry import tracking, trial_runs
-from registry.tracking import FLOW_RUN_TAG, KIND_TAG, PARENT_TAG, MetricStream
+from registry.mlflow_writer import MlflowWriter
+from registry.tracking import FLOW_RUN_TAG, KIND_TAG, PARENT_TAG
 from tests.registry.fake_runs import PrefectClient
 from tests.registry.tuned import Tuning, is_deleted, opening
 
@@ -77,10 +78,10 @@ class TestHistory:
     def test_reports_come_in_their_order_with_what_is_no_number(self, tuning: Tuning) -> None:
         reported = [3.0, math.nan, math.inf, 0.0, -math.inf, 1.0, 1.0]
         run_id = tuning.trial(0)
-        stream = MetricStream(tracking.Tracked(run_id, "", {}))
+        writer = MlflowWriter(print)
         for number, value in enumerate(reported):
-            stream.add("loss", value, at=1000.0 + number)
-        stream.close(30)
+            writer.log_metric(run_id, "loss", value, at=1000.0 + number)
+        writer.close(30)
 
         assert repr(trial_runs.history(run_id, "loss")) == repr(reported)
         assert repr(trial_runs.history(run_id, "loss", 4)) == repr(reported[4:])
@@ -141,3 +142,16 @@ def test_a_trial_in_a_pool_is_below_its_tuning(tuning: Tuning) -> None:
 
     assert (tags[PARENT_TAG], tags[KIND_TAG]) == (tuning.run_id, "train")
     assert PARENT_TAG not in tracking.client().get_run(tuning.run_id).data.tags
+
+
+def test_unsettled_are_those_whose_end_nobody_has_written(tuning: Tuning) -> None:
+    mlflow = tracking.client()
+    going_on, marked, ended, whole = (trial_runs.open_trial(tuning.parent, n) for n in range(4))
+    mlflow.set_tag(marked, tracking.STATE_TAG, "SUCCEEDED")
+    tracking.close_run(ended, "KILLED")
+    mlflow.set_tag(whole, tracking.STATE_TAG, "FAILED")
+    tracking.close_run(whole, "FAILED")
+
+    assert trial_runs.unsettled(tuning.parent) == dict.fromkeys(
+        (going_on, marked, ended), trial_runs.KIND
+    )

@@ -12,14 +12,14 @@ import pytest
 from pipelines import reading
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.places import Places
-from registry.run_book import Value
+from registry.mlflow_writer import MetricValue
 from tasks.pipelines import publishing
 from tasks.pipelines.publishing import Ended, Publisher
 from tests.pipelines import corpus
 
 
-class Book:
-    """An MLflow run that takes everything, or nothing for a while."""
+class Writer:
+    """Writes to a run that accepts everything, or nothing for a while."""
 
     def __init__(self) -> None:
         self.values: list[tuple[str, float, int]] = []
@@ -27,12 +27,13 @@ class Book:
         self.files: dict[str, bytes] = {}
         self.away = False
         self.closed = False
+        self.hint = ""
         self._waiting: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
 
-    def add(
-        self, what: str, write: Callable[[], None], done: Callable[[], None] = lambda: None
+    def submit(
+        self, name: str, perform: Callable[[], None], on_written: Callable[[], None] = lambda: None
     ) -> None:
-        self._waiting.append((what, write, done))
+        self._waiting.append((name, perform, on_written))
         if not self.away:
             self.back()
 
@@ -42,38 +43,38 @@ class Book:
             write()
             done()
 
-    def metrics(self, values: Sequence[Value]) -> None:
+    def write_metrics(self, _: str, values: Sequence[MetricValue]) -> None:
         self.values += [(one.name, one.value, one.step) for one in values]
 
-    def tags(self, tags: Mapping[str, str]) -> None:
+    def write_tags(self, _: str, tags: Mapping[str, str]) -> None:
         self.told |= tags
 
-    def file(self, path: Path, folder: str) -> None:
+    def upload(self, _: str, path: Path, folder: str) -> None:
         assert folder.strip("/") == folder
         found = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
         base = path.parent if path.is_file() else path
         for one in found:
             self.files[f"{folder}/{one.relative_to(base)}".lstrip("/")] = one.read_bytes()
 
-    def close(self, _: float) -> list[str]:
-        self.closed = True
-        return [what for what, _, _ in self._waiting]
+    def close(self, _: float, hint: str) -> list[str]:
+        self.closed, self.hint = True, hint
+        return [name for name, _, _ in self._waiting]
 
 
 class World:
-    """A run's folder, its book and what it was warned of."""
+    """A run's folder, its writer and its warnings."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder / "runs" / "one"
         self.folder.mkdir(parents=True)
-        self.book = Book()
+        self.writer = Writer()
         self.warned: list[str] = []
         self._patch = monkeypatch
         self.publisher = self.begun()
 
     def begun(self, **more: Any) -> Publisher:
         """A publisher of the run, as each attempt has its own."""
-        self._patch.setattr(publishing, "RunBook", lambda *_: self.book)
+        self._patch.setattr(publishing, "MlflowWriter", lambda *_: self.writer)
         places = Places(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
         asked = {"largest": 1000, "warn": self.warned.append, "drawn": draw, **more}
         self.publisher = Publisher("run", places, self.folder, **asked)
@@ -106,13 +107,13 @@ def test_metrics_are_metrics_with_iterations_as_steps(world: World) -> None:
     for number in (1, 0):
         path = f"for-loop-1/{number}/fit"
         world.end(path, world.artifact(path, "scores", "Metrics", loss=number / 2, kind="x"))
-    assert world.book.values == [("fit/loss", 0.5, 1), ("fit/loss", 0.0, 0)]
+    assert world.writer.values == [("fit/loss", 0.5, 1), ("fit/loss", 0.0, 0)]
 
 
 def test_classification_metrics_are_plots_beside_their_data(world: World) -> None:
     metadata = {"confidenceMetrics": [1, 2]}
     world.end("classify", world.artifact("classify", "whole", "ClassificationMetrics", **metadata))
-    assert world.book.files == {
+    assert world.writer.files == {
         "plots/classify/whole.json": json.dumps(metadata).encode(),
         "plots/classify/whole-roc.png": b"system.ClassificationMetrics",
     }
@@ -122,7 +123,7 @@ def test_no_more_than_so_many_are_drawn(world: World) -> None:
     for number in range(60):
         path = f"for-loop-1/{number}/fit"
         world.end(path, world.artifact(path, "whole", "ClassificationMetrics", a=1))
-    names = list(world.book.files)
+    names = list(world.writer.files)
     assert sum(name.endswith(".json") for name in names) == 60
     assert sum(name.endswith(".png") for name in names) == 50
 
@@ -133,7 +134,7 @@ def test_reports_are_files_that_a_browser_shows(world: World) -> None:
         world.artifact("report", "page", "HTML", b"<b>x</b>"),
         world.artifact("report", "text", "Markdown", b"# x"),
     )
-    assert world.book.files == {
+    assert world.writer.files == {
         "reports/report/page.html": b"<b>x</b>", "reports/report/text.md": b"# x",
     }  # fmt: skip
 
@@ -148,7 +149,7 @@ def test_small_files_and_folders_are_copied_and_large_ones_are_linked(world: Wor
         world.artifact("measure", "large", "Dataset", b"l" * 1001),
         world.artifact("measure", "empty", "Dataset", b""),
     )  # fmt: skip
-    assert set(world.book.files) == {
+    assert set(world.writer.files) == {
         "artifacts/measure/model/deep/weights", "artifacts/measure/small",
     }  # fmt: skip
     rows = {row["name"]: (row["size"], row["mlflow"]) for row in world.publisher.rows}
@@ -162,7 +163,7 @@ def test_all_copies_together_are_bounded(world: World) -> None:
     for number in range(70):
         path = f"for-loop-1/{number}/fit"
         world.end(path, world.artifact(path, "large", "Dataset", b"x" * 1000))
-    assert len(world.book.files) == 64
+    assert len(world.writer.files) == 64
 
 
 @pytest.mark.parametrize("kind", ["elsewhere", "link", "s3", "gone"])
@@ -176,7 +177,7 @@ def test_what_no_task_of_ours_has_made_is_linked_only(
     link.symlink_to(outside)
     uris = {"elsewhere": str(outside), "link": str(link), "s3": "s3://b/k", "gone": "/no/such"}
     world.end("measure", Artifact("measure/data", uris[kind]))
-    assert world.book.files == {}
+    assert world.writer.files == {}
     assert [(row["uri"], row["mlflow"]) for row in world.publisher.rows] == [(uris[kind], None)]
 
 
@@ -186,13 +187,13 @@ def test_a_folder_with_a_link_in_it_is_not_copied(world: World, tmp_path: Path) 
     Path(model.uri).mkdir()
     Path(model.uri, "link").symlink_to(tmp_path / "secret")
     world.end("measure", model)
-    assert world.book.files == {}
+    assert world.writer.files == {}
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b", "a%20b", "a\nb"])
 def test_a_name_that_mlflow_cannot_keep_is_not_copied(world: World, name: str) -> None:
     world.end("measure", world.artifact("measure", name, "Dataset", b"x"))
-    assert world.book.files == {}
+    assert world.writer.files == {}
     assert len(world.publisher.rows) == 1
 
 
@@ -207,54 +208,48 @@ def test_at_the_end_the_outputs_the_log_and_the_table_are_there(world: World) ->
     log = world.folder / "pipeline.log"
     log.write_text("line")
     world.publisher.close({"Output": 0.5, "text": "a", "long": "x" * 2000}, log)
-    files = world.book.files
+    files = world.writer.files
     assert json.loads(files["outputs.json"]) == {"Output": 0.5, "text": "a", "long": "x" * 2000}
-    assert world.book.told == {"modelyard.output.Output": "0.5", "modelyard.output.text": "a"}
+    assert world.writer.told == {"modelyard.output.Output": "0.5", "modelyard.output.text": "a"}
     assert files["logs/pipeline.log"] == b"line"
     (row,) = json.loads(files["artifacts.json"])
     assert (row["task"], row["name"], row["metadata"]) == ("measure", "data", {"rows": 3})
-    assert world.book.closed
+    assert world.writer.closed
     assert world.warned == []
 
 
 def test_what_mlflow_cannot_store_is_replaced_in_tags_alone(world: World) -> None:
     world.publisher.close({"Output": "a\0b"})
-    assert world.book.told == {"modelyard.output.Output": "a\N{REPLACEMENT CHARACTER}b"}
-    assert json.loads(world.book.files["outputs.json"]) == {"Output": "a\0b"}
+    assert world.writer.told == {"modelyard.output.Output": "a\N{REPLACEMENT CHARACTER}b"}
+    assert json.loads(world.writer.files["outputs.json"]) == {"Output": "a\0b"}
 
 
 def test_without_anything_nothing_is_there(world: World) -> None:
     world.publisher.ended(Ended("measure", Bundle({"Output": 1})))
     world.publisher.close({}, world.folder / "no log")
-    assert (world.book.files, world.book.told) == ({}, {})
+    assert (world.writer.files, world.writer.told) == ({}, {})
 
 
-def test_it_is_told_what_mlflow_has_not_got(world: World) -> None:
-    world.book.away = True
-    for number in range(12):
-        path = f"for-loop-1/{number}/fit"
-        world.end(path, world.artifact(path, "large", "Dataset", b"x"))
+def test_a_warning_of_what_mlflow_has_not_received_says_where_the_files_are(world: World) -> None:
     world.publisher.close({"Output": 1})
-    (warning,) = world.warned
-    assert "what for-loop-1/0/fit has handed on" in warning
-    assert "and 5 more" in warning
+    assert world.writer.hint == "The files themselves are in the run's folder."
 
 
 def test_a_retry_publishes_what_was_missing_and_nothing_again(world: World) -> None:
     first = world.artifact("measure", "data", "Dataset", b"x")
     world.end("measure", first)
-    world.book.away = True
+    world.writer.away = True
     second = world.artifact("report", "data", "Dataset", b"y")
     world.end("report", second)  # and the run is killed
-    assert set(world.book.files) == {"artifacts/measure/data"}
+    assert set(world.writer.files) == {"artifacts/measure/data"}
 
     with (world.folder / "published.jsonl").open("a") as file:
         file.write('{"path": "cut sho')
-    world.book = Book()
+    world.writer = Writer()
     world.begun()
     world.end("measure", first, kept=True)
     world.end("report", second, kept=True)
-    assert set(world.book.files) == {"artifacts/report/data"}
+    assert set(world.writer.files) == {"artifacts/report/data"}
     assert [row["task"] for row in world.publisher.rows] == ["measure", "report"]
 
 
@@ -262,7 +257,7 @@ def test_what_ran_again_is_published_again(world: World) -> None:
     world.end("measure", world.artifact("measure", "data", "Dataset", b"x"))
     world.begun()
     world.end("measure", world.artifact("measure", "data", "Dataset", b"new"))
-    assert world.book.files == {"artifacts/measure/data": b"new"}
+    assert world.writer.files == {"artifacts/measure/data": b"new"}
     assert [row["size"] for row in world.publisher.rows] == [3]
 
 
@@ -296,7 +291,7 @@ def test_small_files_are_fetched_from_the_storage_that_the_platform_keeps_them_i
         ),
     )  # fmt: skip
 
-    assert world.book.files == {
+    assert world.writer.files == {
         "reports/report/page.html": b"<p>", "artifacts/report/model/w": b"1"
     }  # fmt: skip
     rows = {row["name"]: row["size"] for row in world.publisher.rows}

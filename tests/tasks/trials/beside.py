@@ -36,7 +36,7 @@ def history(scene: Scene, number: int, metric: str = "loss") -> list[tuple[int, 
 def kill(launcher: InlineLauncher) -> None:
     """Leave a launcher as its process does that is killed: nothing more is told or written."""
     launcher._emit = lambda _: None
-    launcher._book._attempt = lambda _: None  # type: ignore[method-assign]
+    launcher._writer._retry = lambda _: True  # type: ignore[method-assign]
     for process in with_variable("MODELYARD_RUN", str(launcher._setting.home.root)):
         process.kill()
     for thread in launcher._threads.values():
@@ -44,4 +44,4 @@ def kill(launcher: InlineLauncher) -> None:
     launcher._closed.set()
     launcher._poller.join(30)
     launcher._leashes.close()
-    launcher._book.close(30)
+    launcher._writer.close(30)

@@ -446,17 +446,17 @@ def test_closing_takes_a_bounded_time_though_mlflow_is_dead(
     launcher.patience = 0.1
     monkeypatch.setattr(inline, "_LAST_WORDS_SECONDS", 0.2)
     dead = threading.Event()
-    launcher._book._store.log_batch = lambda *_: dead.wait(60)  # type: ignore[method-assign]
+    launcher._writer._store.log_batch = lambda *_: dead.wait(60)  # type: ignore[method-assign]
     monkeypatch.setattr(trial_runs, "open_trial", lambda *_: dead.wait(60) and "")
     launcher.expect(0)
     launcher.launch(trial(0))
-    launcher._book.begin("1", {"x": 1})
-    launcher._book.mark("1", "SUCCEEDED", "")
+    launcher._writer.log_params("1", {"x": 1})
+    launcher._writer.set_tags("1", {"state": "SUCCEEDED"})
 
     launcher.close()  # and not after MLflow's own minutes
 
     assert scene.end(0) == Finished(0, stopped=True)
-    assert "MLflow does not answer" in scene.warnings.said[-1]
+    assert "MLflow has not received" in scene.warnings.said[-1]
     dead.set()
     eventually(lambda: not our_threads(), f"{our_threads()} end")
 

@@ -77,7 +77,7 @@ class TestAfterAKill:
     ) -> None:
         ledger, until = scene.scratch / "ledger", scene.scratch / "until"
         asked = {"ledger": str(ledger), "until": str(until), "reports": "[0.5, 0.25]"}
-        launcher._book._attempt = lambda _: None  # type: ignore[method-assign]
+        launcher._writer._retry = lambda _: True  # type: ignore[method-assign]
         launcher.launch(trial(0, **asked))
         eventually(lambda: len(scene.values(0)) == 2, "it reports")
         row = scene.begun(trial(0, **asked))

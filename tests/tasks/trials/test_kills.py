@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from registry import catalogue, tracking, trial_runs
-from registry.trial_book import _STATUSES
 from tasks.trials import rows
 from tasks.trials.inline import InlineLauncher
 from tasks.tuning import Plan, Tuner
@@ -168,7 +167,7 @@ def _judge_mlflow(scene: Scene, found: list[Trial]) -> None:
             continue
         run = mlflow.get_run(trial.mlflow_run_id)
         assert run.data.tags[tracking.STATE_TAG] == trial.state
-        assert run.info.status == _STATUSES[trial.state]
+        assert run.info.status == trial_runs.status(trial.state)
         if trial.state is TrialState.SUCCEEDED:
             history = mlflow.get_metric_history(trial.mlflow_run_id, "loss")
             assert [(one.step, one.value) for one in history] == list(enumerate(trial.reports))

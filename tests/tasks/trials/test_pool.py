@@ -39,7 +39,7 @@ class TestPool(Contract):
         assert isinstance(launcher, PoolLauncher)
         launcher._closed.set()
         launcher._poller.join(10)
-        launcher._book.close(10)
+        launcher._writer.close(10)
 
     def test_its_run_tells_whose_trial_it_is(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
