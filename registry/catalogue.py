@@ -48,18 +48,27 @@ def engine() -> sqlalchemy.Engine:
     """The engine of the database that ``MODELYARD_DATABASE_URL`` names.
 
     Raises:
-        StackError: If it names none.
+        StackError: If it names none, or with the code ``DatabaseUnsupported`` one that is not
+            PostgreSQL.
     """
     url = os.environ.get("MODELYARD_DATABASE_URL")
     if not url:
-        raise StackError("No catalogue is known.", "Start the stack: modelyard up --detach.")
+        raise StackError(
+            "No catalogue database is configured.", "Start the stack: modelyard up --detach."
+        )
+    if not url.startswith("postgresql"):
+        raise StackError(
+            "MODELYARD_DATABASE_URL does not name a PostgreSQL database.",
+            "Set it to postgresql+psycopg://USER:PASSWORD@HOST/DATABASE.",
+            code="DatabaseUnsupported",
+        )
     return _engine(url)
 
 
-def patiently(do: Callable[[], T]) -> T:
-    """Do what may be done twice, again and again while the database is started anew.
+def retry_transient(do: Callable[[], T]) -> T:
+    """Retry an idempotent call for a minute while the database restarts.
 
-    It is waited for a minute; after that nobody waits again until it has answered.
+    After a call has failed for that long, the next ones fail at once until one succeeds.
 
     Raises:
         DiskFullError: If the database has no room.
@@ -74,8 +83,6 @@ def patiently(do: Callable[[], T]) -> T:
                 raise DiskFullError(
                     "The database's disk is full.", "Make room on it, and retry."
                 ) from error
-            if engine().dialect.name == "sqlite":
-                raise
             if time.monotonic() > deadline:
                 _given_up.set()
                 raise
@@ -86,16 +93,15 @@ def patiently(do: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def alone(subject: str) -> Iterator[None]:
-    """Be the only one, among all processes of the catalogue, who is inside for ``subject``.
+def advisory_lock(subject: str) -> Iterator[None]:
+    """Hold the lock of ``subject`` among all processes that use the catalogue.
 
-    For the few steps elsewhere, as in MLflow, that must not be mixed with somebody else's. It
-    ends with the process, however that ends. On another database than PostgreSQL nobody waits.
+    It protects a sequence of calls to other services, such as MLflow. The database releases it
+    when the holding process ends.
     """
     with engine().begin() as connection:
-        if connection.dialect.name == "postgresql":
-            lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))")
-            connection.execute(lock, {"subject": subject})
+        lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))")
+        connection.execute(lock, {"subject": subject})
         yield
 
 
@@ -118,7 +124,6 @@ def migrate() -> None:
     with engine().begin() as connection:
         if MigrationContext.configure(connection).get_current_revision() == head:
             return
-        if connection.dialect.name == "postgresql":
-            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -152,7 +152,7 @@ _RULES = {
         model_removal.remove,
         model_removal.claim,
         model_removal.release,
-        alone=lambda name, _: catalogue.alone(f"deletion of model:{name}"),
+        alone=lambda name, _: catalogue.advisory_lock(f"deletion of model:{name}"),
     ),
 }
 

@@ -53,7 +53,7 @@ def point(name: str, alias: str, number: int, why: str = "") -> dict[str, Any]:
     """
     check(alias)
     _check_reason(why)
-    with catalogue.alone(model_versions.lock(name)):
+    with catalogue.advisory_lock(model_versions.lock(name)):
         before = _settled(name, alias)
         model_versions.check_active(model_versions.find(name, number))
         if before != number:
@@ -69,7 +69,7 @@ def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
         NotFoundError: If the model has no such alias.
     """
     _check_reason(why)
-    with catalogue.alone(model_versions.lock(name)):
+    with catalogue.advisory_lock(model_versions.lock(name)):
         before = _settled(name, alias)
         if before is None:
             raise NotFoundError(

@@ -60,7 +60,7 @@ def from_run(
             )
     with contextlib.ExitStack() as locks:
         if tuning:
-            locks.enter_context(catalogue.alone(tunings.lock(tuning)))
+            locks.enter_context(catalogue.advisory_lock(tunings.lock(tuning)))
         origin = _of_tuning(run, trial) if run["flow"] == tunings.FLOW else _of_training(run)
         return models.create(name or run["name"], making, description=description, origin=origin)
 

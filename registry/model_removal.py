@@ -40,14 +40,14 @@ def uses(name: str, number: int | None = None) -> list[str]:
 
 def claim(name: str, number: int | None = None) -> None:
     """Let nobody begin to use the version, or any of the model's, from now on."""
-    with catalogue.alone(model_versions.lock(name)):
+    with catalogue.advisory_lock(model_versions.lock(name)):
         _mark(_chosen(name, number), CLAIMED)
 
 
 def release(name: str, number: int | None = None) -> None:
     """Undo :func:`claim`, but not where a removal has begun."""
     mlflow = client()
-    with catalogue.alone(model_versions.lock(name)):
+    with catalogue.advisory_lock(model_versions.lock(name)):
         for version in _chosen(name, number):
             if version.tags.get(DELETING_TAG) == CLAIMED:
                 mlflow.delete_model_version_tag(name, version.version, DELETING_TAG)
@@ -64,7 +64,7 @@ def remove(name: str, number: int | None = None) -> dict[str, Any]:
     Raises:
         StackError: With the code ``DeleteFailed``; the version then shows DELETE FAILED.
     """
-    with catalogue.alone(model_versions.lock(name)):
+    with catalogue.advisory_lock(model_versions.lock(name)):
         doomed = _chosen(name, number)
         _mark(doomed, GOING)
         others = {version.version for version in model_versions.of_model(name)}
@@ -72,7 +72,7 @@ def remove(name: str, number: int | None = None) -> dict[str, Any]:
             _mark_model(name)
     for version in doomed:
         _remove(version)
-    with catalogue.alone(model_versions.lock(name)):
+    with catalogue.advisory_lock(model_versions.lock(name)):
         _remove_empty(name)
     return {"removed": [model_versions.uri(version) for version in doomed]}
 
@@ -127,7 +127,7 @@ def _remove_bytes(version: ModelVersion) -> None:
     """Remove the bytes if they are of Modelyard's writing, and no living version's as well."""
     if FLOW_RUN_TAG not in version.tags or not version.run_id or not version.source:
         return
-    with catalogue.alone(model_versions.lock_of_run(version.run_id)):
+    with catalogue.advisory_lock(model_versions.lock_of_run(version.run_id)):
         shared = any(
             other.source == version.source and not model_versions.is_going(other)
             for other in model_versions.of_run(version.run_id)

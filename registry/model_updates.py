@@ -43,7 +43,7 @@ def update(
         names.check_description(description)
     with contextlib.ExitStack() as locks:
         for one in sorted({name, new or name}):  # in one order, whoever takes them
-            locks.enter_context(catalogue.alone(model_versions.lock(one)))
+            locks.enter_context(catalogue.advisory_lock(model_versions.lock(one)))
         if new not in {None, name} and _is_renamed(name, new or ""):
             name = new or ""
         steps = []

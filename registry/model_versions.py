@@ -56,7 +56,7 @@ def uri(version: ModelVersion) -> str:
 
 
 def lock(name: str) -> str:
-    """What changes of the model ``name`` are made alone under: see ``catalogue.alone``."""
+    """What changes of the model ``name`` are made alone under: see ``catalogue.advisory_lock``."""
     return f"model:{name}"
 
 

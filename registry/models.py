@@ -177,10 +177,10 @@ def create(
 def _alone(name: str, origin: Origin | None) -> Iterator[None]:
     """Nobody else changes the model, or deletes what the run has left."""
     with contextlib.ExitStack() as locks:
-        locks.enter_context(catalogue.alone(model_versions.lock(name)))
+        locks.enter_context(catalogue.advisory_lock(model_versions.lock(name)))
         if origin is not None:
             lock = model_versions.lock_of_run(origin.run_id)
-            locks.enter_context(catalogue.alone(lock))
+            locks.enter_context(catalogue.advisory_lock(lock))
         yield
 
 

@@ -22,7 +22,7 @@ from infra import identity
 from infra.errors import BadInputError, NotFoundError
 from infra.texts import is_storable
 from registry import history, names
-from registry.catalogue import Base, alone, session
+from registry.catalogue import Base, advisory_lock, session
 from registry.pipeline_nodes import FLOW
 
 NOUN = "pipeline"
@@ -260,7 +260,7 @@ def every() -> list[Version]:
 @contextmanager
 def by_oneself(name: str) -> Iterator[None]:
     """Be the only one who uploads or deletes the pipeline of this name."""
-    with alone(f"pipeline {name}"):
+    with advisory_lock(f"pipeline {name}"):
         yield
 
 

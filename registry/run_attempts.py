@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from infra.kubernetes.attempts import Attempt, Retry
-from registry.catalogue import Base, engine, patiently
+from registry.catalogue import Base, engine, retry_transient
 
 
 class RunAttemptModel(Base):
@@ -66,7 +66,7 @@ def begin(flow_run_id: str, state_id: str) -> int:
     """
     number = None
     while number is None:  # another began one at the same time
-        number = patiently(lambda: _begin(flow_run_id, state_id))
+        number = retry_transient(lambda: _begin(flow_run_id, state_id))
     return number
 
 
@@ -105,7 +105,7 @@ def retry(flow_run_id: str, attempt: int, retry: Retry) -> None:
         with engine().begin() as connection:
             connection.execute(told)
 
-    patiently(record)
+    retry_transient(record)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def retried(flow_run_id: str) -> list[RetriedAttempt]:
             found = connection.execute(rows).all()
         return [RetriedAttempt(row.attempt, row.reason, not row.failures_after) for row in found]
 
-    return patiently(read)
+    return retry_transient(read)
 
 
 def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
@@ -156,7 +156,7 @@ def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
             for row in rows
         }
 
-    return patiently(read)
+    return retry_transient(read)
 
 
 def is_given_up(flow_run_id: str, attempt: int) -> bool:
@@ -180,7 +180,7 @@ def tell_waiting(flow_run_id: str, attempt: int, waiting: str) -> None:
         with engine().begin() as connection:
             connection.execute(told)
 
-    patiently(tell)
+    retry_transient(tell)
 
 
 def claim(flow_run_id: str, attempt: int, holder: str) -> bool:
@@ -201,7 +201,7 @@ def claim(flow_run_id: str, attempt: int, holder: str) -> bool:
             taken = update(RunAttemptModel).where(*of_it).values(holder=kept)
             return connection.scalar(taken.returning(RunAttemptModel.holder)) == holder
 
-    return patiently(take)
+    return retry_transient(take)
 
 
 def _one(flow_run_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:

@@ -16,7 +16,7 @@ from sqlalchemy import Double, Integer, Text, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from registry.catalogue import Base, engine, patiently
+from registry.catalogue import Base, engine, retry_transient
 
 _NOW: Any = func.extract("epoch", func.clock_timestamp())
 
@@ -101,7 +101,7 @@ class Seat:
                 found = connection.scalar(select(RunNodeModel.holder).where(*self._own()))
             return found == holder
 
-        return patiently(do)
+        return retry_transient(do)
 
     def tell(self, told: Mapping[str, Any]) -> None:
         """Tell the others."""
@@ -138,7 +138,7 @@ class Seat:
             with engine().begin() as connection:
                 connection.execute(changed)
 
-        patiently(do)
+        retry_transient(do)
 
 
 def now() -> float:
@@ -148,7 +148,7 @@ def now() -> float:
         with engine().connect() as connection:
             return float(connection.scalars(select(_NOW)).one())
 
-    return patiently(do)
+    return retry_transient(do)
 
 
 def look(flow_run_id: str, attempt: int) -> dict[int, Node]:
@@ -161,7 +161,7 @@ def look(flow_run_id: str, attempt: int) -> dict[int, Node]:
         with engine().connect() as connection:
             return {row.number: _node(row) for row in connection.execute(wanted)}
 
-    return patiently(do)
+    return retry_transient(do)
 
 
 def _node(row: Any) -> Node:

@@ -467,7 +467,7 @@ def alone(run_id: str) -> Iterator[None]:
     with _prefect() as client:
         mlflow_run_id = run_views.mlflow_run_id(_find(client, run_id))
     lock = model_versions.lock_of_run(mlflow_run_id or run_id)
-    with catalogue.alone(lock):
+    with catalogue.advisory_lock(lock):
         yield
 
 

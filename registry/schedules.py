@@ -56,7 +56,7 @@ class ScheduleModel(Base):
     __table_args__ = (
         Index(
             "schedules_name", "name", unique=True,
-            postgresql_where=_PRESENT, sqlite_where=_PRESENT,
+            postgresql_where=_PRESENT,
         ),
         Index("schedules_next_slot", "next_slot"),
     )  # fmt: skip

@@ -60,11 +60,11 @@ class SlotModel(Base):
     __table_args__ = (
         Index(
             "schedule_slots_waiting", "schedule", "slot",
-            postgresql_where=_WAITS, sqlite_where=_WAITS,
+            postgresql_where=_WAITS,
         ),
         Index(
             "schedule_slots_active", "schedule",
-            postgresql_where=_GOES_ON, sqlite_where=_GOES_ON,
+            postgresql_where=_GOES_ON,
         ),
         Index("schedule_slots_run", "flow_run_id"),
     )  # fmt: skip

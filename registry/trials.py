@@ -24,9 +24,8 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.sql.dml import Insert
 
 from registry import catalogue
 from registry.catalogue import Base, engine
@@ -40,7 +39,7 @@ ACTIVE = frozenset({"CREATED", "RUNNING"})
 FAILURES = frozenset({"FAILED", "METRICS_UNAVAILABLE"})
 
 # PostgreSQL's JSON takes no NaN; its arrays keep every number to the bit.
-_Numbers = ARRAY(Double).with_variant(JSON(), "sqlite")
+_Numbers = ARRAY(Double)
 
 
 class TrialModel(Base):
@@ -73,17 +72,13 @@ _NUMBERS = frozenset({"values", "reports", "violations"})
 _LONG = frozenset({"reports", "violations"})  # what only the search looks at
 
 
-def _upsert(insert: Insert) -> Insert:
-    """The statement that writes a row, whether or not it is there."""
-    given = insert.values({column.name: bindparam(column.name) for column in _TABLE.columns})
-    changed = {name: given.excluded[name] for name in _FIELDS if name not in _KEY}  # type: ignore[attr-defined]
-    return given.on_conflict_do_update(index_elements=_KEY, set_=changed)  # type: ignore[attr-defined, no-any-return]
-
-
-_UPSERT = {
-    "postgresql": _upsert(postgresql.insert(TrialModel)),
-    "sqlite": _upsert(sqlite.insert(TrialModel)),
-}
+_GIVEN = insert(TrialModel).values(
+    {column.name: bindparam(column.name) for column in _TABLE.columns}
+)
+_UPSERT = _GIVEN.on_conflict_do_update(
+    index_elements=_KEY,
+    set_={name: _GIVEN.excluded[name] for name in _FIELDS if name not in _KEY},
+)
 
 
 def save(tuning: str, *rows: Mapping[str, Any]) -> None:
@@ -102,9 +97,9 @@ def save(tuning: str, *rows: Mapping[str, Any]) -> None:
 
     def write() -> None:
         with engine().begin() as connection:
-            connection.execute(_UPSERT[connection.dialect.name], written)
+            connection.execute(_UPSERT, written)
 
-    catalogue.patiently(write)
+    catalogue.retry_transient(write)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -57,7 +57,7 @@ def _below(run_id: str) -> dict[str, str]:
 @contextlib.contextmanager
 def alone(run_id: str) -> Iterator[None]:
     """Let nobody make a model of what the run or its trials have left, until the block's end."""
-    with catalogue.alone(tunings.lock(run_id)), runs.alone(run_id):
+    with catalogue.advisory_lock(tunings.lock(run_id)), runs.alone(run_id):
         yield
 
 

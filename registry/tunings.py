@@ -25,7 +25,7 @@ _COUNTED = {"done": trials.OBSERVED, "running": trials.ACTIVE, "failed": trials.
 
 
 def lock(flow_run_id: str) -> str:
-    """What becomes of a tuning's trials is made alone under it: see ``catalogue.alone``.
+    """What becomes of a tuning's trials is made alone under it: see ``catalogue.advisory_lock``.
 
     It is taken before the locks of a model and of the run that it is made of.
     """

@@ -143,7 +143,7 @@ class Recorder:
 
     def _put(self, nodes: Mapping[str, Node], waiting: Mapping[str, Future[None]]) -> None:
         try:
-            catalogue.patiently(functools.partial(pipeline_nodes.put, list(nodes.values())))
+            catalogue.retry_transient(functools.partial(pipeline_nodes.put, list(nodes.values())))
         except DataError as error:
             if len(nodes) > 1:  # what cannot be written at all hinders no other
                 for path, node in nodes.items():

@@ -77,22 +77,16 @@ def catalogue_url(database_home: Home) -> str:
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/catalogue.db"
-
-
-@pytest.fixture
 def postgresql(database_home: Home) -> str:
     """An empty database of its own."""
     return new_database(database_home)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture
+def database(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an empty database, which is the catalogue's for the test."""
-    url = str(request.getfixturevalue(request.param))
-    monkeypatch.setenv("MODELYARD_DATABASE_URL", url)
-    yield url
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
+    yield postgresql
     catalogue.engine().dispose()
 
 

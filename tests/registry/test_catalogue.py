@@ -99,6 +99,15 @@ def test_several_processes_may_migrate_at_once(
     catalogue.engine().dispose()
 
 
+def test_another_database_than_postgresql_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_DATABASE_URL", "sqlite:///catalogue.db")
+
+    with pytest.raises(StackError) as raised:
+        catalogue.engine()
+    assert raised.value.code == "DatabaseUnsupported"
+    assert "catalogue.db" not in str(raised.value)  # a URL may hold a password
+
+
 class TestPatience:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +133,7 @@ class TestPatience:
     ) -> None:
         monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
 
-        assert catalogue.patiently(self._ended(times=3)) == [7]
+        assert catalogue.retry_transient(self._ended(times=3)) == [7]
         catalogue.engine().dispose()
 
     def test_it_is_not_waited_for_ever(
@@ -134,7 +143,7 @@ class TestPatience:
         monkeypatch.setattr(catalogue, "_PATIENCE_SECONDS", 0.05)
 
         with pytest.raises(OperationalError):
-            catalogue.patiently(self._ended(times=10**6))
+            catalogue.retry_transient(self._ended(times=10**6))
         catalogue.engine().dispose()
 
     def test_who_comes_after_that_does_not_wait_until_it_has_answered(
@@ -143,13 +152,13 @@ class TestPatience:
         monkeypatch.setenv("MODELYARD_DATABASE_URL", postgresql)
         monkeypatch.setattr(catalogue, "_PATIENCE_SECONDS", 0.05)
         with pytest.raises(OperationalError):
-            catalogue.patiently(self._ended(times=10**6))
+            catalogue.retry_transient(self._ended(times=10**6))
         monkeypatch.setattr(catalogue, "_PATIENCE_SECONDS", 60.0)
 
         with pytest.raises(OperationalError):
-            catalogue.patiently(self._ended(times=1))
-        assert catalogue.patiently(self._ended(times=0)) == [7]
-        assert catalogue.patiently(self._ended(times=1)) == [7]
+            catalogue.retry_transient(self._ended(times=1))
+        assert catalogue.retry_transient(self._ended(times=0)) == [7]
+        assert catalogue.retry_transient(self._ended(times=1)) == [7]
         catalogue.engine().dispose()
 
     def test_a_full_disk_is_told_at_once(self, database: str) -> None:
@@ -160,7 +169,7 @@ class TestPatience:
             raise OperationalError("", {}, psycopg.errors.DiskFull("No space left on device"))
 
         with pytest.raises(DiskFullError) as raised:
-            catalogue.patiently(ask)
+            catalogue.retry_transient(ask)
         assert len(asked) == 1
         assert "database" in raised.value.message
 
@@ -173,7 +182,7 @@ class TestPatience:
                 connection.execute(sqlalchemy.text("SELECT * FROM nowhere"))
 
         with pytest.raises(DBAPIError):
-            catalogue.patiently(ask)
+            catalogue.retry_transient(ask)
         assert len(asked) == 1
 
 

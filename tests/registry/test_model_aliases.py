@@ -309,12 +309,12 @@ class TestAlone:
 
         def second() -> None:
             inside.wait(30)
-            with catalogue.alone("a"):
+            with catalogue.advisory_lock("a"):
                 order.append("second")
 
         thread = threading.Thread(target=second)
         thread.start()
-        with catalogue.alone("a"), catalogue.alone("b"):
+        with catalogue.advisory_lock("a"), catalogue.advisory_lock("b"):
             inside.set()
             thread.join(0.3)
             order.append("first")
@@ -323,7 +323,7 @@ class TestAlone:
         assert order == ["first", "second"]
 
     def test_it_ends_with_an_error(self) -> None:
-        with pytest.raises(ValueError, match="x"), catalogue.alone("a"):
+        with pytest.raises(ValueError, match="x"), catalogue.advisory_lock("a"):
             raise ValueError("x")
-        with catalogue.alone("a"):
+        with catalogue.advisory_lock("a"):
             pass

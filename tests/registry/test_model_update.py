@@ -209,14 +209,14 @@ def test_killed_before_the_name_is_written_down_the_next_move_mends(
 def test_a_deletion_that_begins_before_the_lock_is_held_stops_a_new_name(
     name: str, registered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = catalogue.alone
+    really = catalogue.advisory_lock
 
     def then_claimed(subject: str) -> Any:
-        monkeypatch.setattr(catalogue, "alone", really)
+        monkeypatch.setattr(catalogue, "advisory_lock", really)
         model_removal.claim(name)
         return really(subject)
 
-    monkeypatch.setattr(catalogue, "alone", then_claimed)
+    monkeypatch.setattr(catalogue, "advisory_lock", then_claimed)
     with pytest.raises(ConflictError) as raised:
         model_updates.update(name, new=f"{name}-new")
 

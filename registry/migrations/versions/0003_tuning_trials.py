@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply."""
-    numbers = sa.ARRAY(sa.Double).with_variant(sa.JSON, "sqlite")
+    numbers = sa.ARRAY(sa.Double)
     op.create_table(
         "tuning_trials",
         sa.Column("tuning", sa.Text, primary_key=True),

@@ -49,7 +49,7 @@ def _schedules() -> None:
     present = sa.text("archived_at IS NULL")
     op.create_index(
         "schedules_name", "schedules", ["name"], unique=True,
-        postgresql_where=present, sqlite_where=present,
+        postgresql_where=present,
     )  # fmt: skip
     op.create_index("schedules_next_slot", "schedules", ["next_slot"])
 
@@ -75,12 +75,12 @@ def _slots() -> None:
     waits = sa.text("fate = 'waiting'")
     op.create_index(
         "schedule_slots_waiting", "schedule_slots", ["schedule", "slot"],
-        postgresql_where=waits, sqlite_where=waits,
+        postgresql_where=waits,
     )  # fmt: skip
     active = sa.text("fate = 'created' AND run_state IS NULL")
     op.create_index(
         "schedule_slots_active", "schedule_slots", ["schedule"],
-        postgresql_where=active, sqlite_where=active,
+        postgresql_where=active,
     )  # fmt: skip
     op.create_index("schedule_slots_run", "schedule_slots", ["flow_run_id"])
 

@@ -149,7 +149,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, Node]:
 
     monkeypatch.setattr(pipeline_nodes, "of", lambda _: [])
     monkeypatch.setattr(pipeline_nodes, "put", put)
-    monkeypatch.setattr(catalogue, "patiently", lambda do: do())
+    monkeypatch.setattr(catalogue, "retry_transient", lambda do: do())
     return written
 
 
