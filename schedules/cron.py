@@ -11,20 +11,30 @@ Where the clocks are changed, this decides:
    gap share that slot.
 
 So the slots depend only on what the fields allow: ``*``, ``*/1`` and ``0-23`` are the same.
+
+croniter finds the next and the last allowed wall time. It is given the values that the fields
+allow and not their text, whose grammar is another (``cron_fields``), and no time zone, whose rules
+above are stricter than its own. It cannot count, so counting is done here.
 """
 
 from __future__ import annotations
 
 import calendar
 import functools
-from collections.abc import Sequence
+import threading
+from bisect import bisect_left
 from datetime import date
 
+from croniter import croniter
+
 from schedules import cron_fields, zones
-from schedules.instants import DAY, EPOCH_DAY, FIRST, FIRST_YEAR, LAST, LAST_YEAR
+from schedules.instants import DAY, EPOCH_DAY, FIRST, LAST
 
 _HOURS = 24
 _KEPT = 20_000
+_EVERY_DAY = frozenset(range(1, 32))
+_EVERY_WEEKDAY = frozenset(range(7))
+_LONGEST_GAP_YEARS = 400  # the calendar repeats after that
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -53,14 +63,16 @@ class Cron:
         self._fields = fields
         self._zone = zone
         self._follows = len(fields.hours) == _HOURS
-        self._hours = _ring(fields.hours, _HOURS)
-        self._minutes = _ring(fields.minutes, 60)
-        self._seconds = _ring(fields.seconds, 60)
-        self._earliest = self._at(fields.hours[0], fields.minutes[0], fields.seconds[0])
-        self._latest = self._at(fields.hours[-1], fields.minutes[-1], fields.seconds[-1])
+        self._walk = croniter(
+            _expression(fields),
+            day_or=not fields.both_days,
+            second_at_beginning=True,
+            max_years_between_matches=_LONGEST_GAP_YEARS,
+        )
+        self._lock = threading.Lock()  # croniter keeps where it is in itself
         self._per_day = len(fields.hours) * len(fields.minutes) * len(fields.seconds)
         self._masks: dict[tuple[int, int], int] = {}
-        self._month = (0, 0, 0, 0)
+        self._month = (0, 0, 0)
 
     def next(self, after: int) -> int | None:
         """The first slot after a second; None if there is none until the last year."""
@@ -73,7 +85,8 @@ class Cron:
             if wall is None:
                 return None
             if wall < segment.end + segment.offset:
-                return max(wall - segment.offset, segment.start)
+                slot = max(wall - segment.offset, segment.start)
+                return slot if slot <= LAST else None
             second = segment.end
         return None
 
@@ -86,7 +99,8 @@ class Cron:
             if wall is None:
                 return None
             if wall >= self._floor(segment):
-                return max(wall - segment.offset, segment.start)
+                slot = max(wall - segment.offset, segment.start)
+                return slot if slot >= FIRST else None
             second = segment.start - 1
         return None
 
@@ -117,109 +131,60 @@ class Cron:
 
     def _wall_from(self, wall: int) -> int | None:
         """The first allowed wall time that is not before ``wall``."""
-        day, time = divmod(wall, DAY)
-        first = self._day_from(day)
-        if first is None:
+        try:
+            with self._lock:
+                return int(self._walk.get_next(float, wall - 1, update_current=False))
+        except ValueError:  # croniter found none before the calendar ends
             return None
-        if first > day:
-            return first * DAY + self._earliest
-        hour, rest = divmod(time, 3600)
-        minute, second = divmod(rest, 60)
-        if self._hours.has[hour]:
-            if self._minutes.has[minute]:
-                found = self._seconds.up[second]
-                if found is not None:
-                    return day * DAY + self._at(hour, minute, found)
-            found = self._minutes.up[minute + 1]
-            if found is not None:
-                return day * DAY + self._at(hour, found, self._seconds.first)
-        found = self._hours.up[hour + 1]
-        if found is not None:
-            return day * DAY + self._at(found, self._minutes.first, self._seconds.first)
-        first = self._day_from(day + 1)
-        return None if first is None else first * DAY + self._earliest
 
     def _wall_until(self, wall: int) -> int | None:
         """The last allowed wall time that is not after ``wall``."""
-        day, time = divmod(wall, DAY)
-        last = self._day_until(day)
-        if last is None:
+        try:
+            with self._lock:
+                return int(self._walk.get_prev(float, wall + 1, update_current=False))
+        except ValueError:  # croniter found none before the calendar ends
             return None
-        if last < day:
-            return last * DAY + self._latest
-        hour, rest = divmod(time, 3600)
-        minute, second = divmod(rest, 60)
-        if self._hours.has[hour]:
-            if self._minutes.has[minute]:
-                found = self._seconds.down[second]
-                if found is not None:
-                    return day * DAY + self._at(hour, minute, found)
-            found = self._minutes.down[minute - 1]
-            if found is not None:
-                return day * DAY + self._at(hour, found, self._seconds.last)
-        found = self._hours.down[hour - 1]
-        if found is not None:
-            return day * DAY + self._at(found, self._minutes.last, self._seconds.last)
-        last = self._day_until(day - 1)
-        return None if last is None else last * DAY + self._latest
 
     def _walls_between(self, begin: int, end: int) -> int:
         """How many allowed wall times there are from ``begin`` to before ``end``."""
         first, last = begin // DAY, end // DAY
         total = self._days_between(first, last) * self._per_day
-        if self._day_from(last) == last:
+        if self._is_allowed(last):
             total += self._times_before(end % DAY)
-        if self._day_from(first) == first:
+        if self._is_allowed(first):
             total -= self._times_before(begin % DAY)
         return total
 
     def _times_before(self, time: int) -> int:
         """How many times of an allowed day are before that one."""
+        fields = self._fields
         hour, rest = divmod(time, 3600)
         minute, second = divmod(rest, 60)
-        per_minute = len(self._fields.seconds)
-        total = self._hours.below[hour] * len(self._fields.minutes) * per_minute
-        if self._hours.has[hour]:
-            total += self._minutes.below[minute] * per_minute
-            if self._minutes.has[minute]:
-                total += self._seconds.below[second]
+        hours, minutes = bisect_left(fields.hours, hour), bisect_left(fields.minutes, minute)
+        total = hours * len(fields.minutes)
+        if hour in fields.hours:
+            total += minutes
+        total *= len(fields.seconds)
+        if hour in fields.hours and minute in fields.minutes:
+            total += bisect_left(fields.seconds, second)
         return total
 
-    def _day_from(self, day: int) -> int | None:
-        """The first allowed day that is not before ``day``; days are counted from 1970."""
-        start, length, mask, _ = self._month_of(day)
-        left = mask >> (day - start)
-        if left & 1:
-            return day
-        while not left:
-            start, length, mask, year = self._month_of(start + length)
-            if year > LAST_YEAR:
-                return None
-            day, left = start, mask
-        return day + (left & -left).bit_length() - 1
-
-    def _day_until(self, day: int) -> int | None:
-        """The last allowed day that is not after ``day``."""
-        start, _, mask, year = self._month_of(day)
-        left = mask & ((2 << (day - start)) - 1)
-        while not left:
-            start, _, left, year = self._month_of(start - 1)
-            if year < FIRST_YEAR:
-                return None
-        return start + left.bit_length() - 1
+    def _is_allowed(self, day: int) -> bool:
+        start, _, mask = self._month_of(day)
+        return bool(mask >> (day - start) & 1)
 
     def _days_between(self, first: int, last: int) -> int:
         """How many allowed days there are from ``first`` to before ``last``."""
         total = 0
         while first < last:
-            start, length, mask, _ = self._month_of(first)
+            start, length, mask = self._month_of(first)
             left = mask >> (first - start)
             total += (left & ((1 << (last - first)) - 1)).bit_count()
             first = start + length
         return total
 
-    def _month_of(self, day: int) -> tuple[int, int, int, int]:
-        """Of the month of a day: its first day, its length, the mask of its days, and its year."""
+    def _month_of(self, day: int) -> tuple[int, int, int]:
+        """Of the month of a day: its first day, its length, and the mask of its allowed days."""
         found = self._month
         if found[0] <= day < found[0] + found[1]:
             return found
@@ -229,7 +194,7 @@ class Cron:
         mask = 0
         if at.month in self._fields.months:
             mask = self._mask((start + 4) % 7, length)  # the first day of 1970 was a Thursday
-        self._month = found = (start, length, mask, at.year)
+        self._month = found = (start, length, mask)
         return found
 
     def _mask(self, weekday: int, length: int) -> int:
@@ -246,33 +211,11 @@ class Cron:
             self._masks[weekday, length] = mask
         return mask
 
-    @staticmethod
-    def _at(hour: int, minute: int, second: int) -> int:
-        return hour * 3600 + minute * 60 + second
 
-
-class _Ring:
-    """The allowed values of one part of a time, and from each value the next one either way.
-
-    Attributes:
-        has: Whether a value is allowed.
-        up: The first that is allowed from a value on; None if there is none.
-        down: The last that is allowed up to a value; None if there is none, as for -1.
-        below: How many smaller ones are allowed.
-        first: The smallest that is allowed.
-        last: The largest.
-    """
-
-    def __init__(self, values: Sequence[int], size: int) -> None:
-        self.has = [value in values for value in range(size)]
-        self.up = [min((v for v in values if v >= at), default=None) for at in range(size + 1)]
-        self.down = [max((v for v in values if v <= at), default=None) for at in range(size)]
-        self.down.append(None)  # which index -1 finds
-        self.below = [sum(v < at for v in values) for at in range(size)]
-        self.first = values[0]
-        self.last = values[-1]
-
-
-@functools.lru_cache(maxsize=1024)
-def _ring(values: tuple[int, ...], size: int) -> _Ring:
-    return _Ring(values, size)
+def _expression(fields: cron_fields.Fields) -> str:
+    """Write what the fields allow as an expression of croniter's, seconds first."""
+    days, weekdays = fields.days, fields.weekdays
+    if not fields.both_days and (len(days) == 31 or len(weekdays) == 7):
+        days, weekdays = _EVERY_DAY, _EVERY_WEEKDAY  # one of the two allows every day
+    parts = (fields.seconds, fields.minutes, fields.hours, days, fields.months, weekdays)
+    return " ".join(",".join(map(str, sorted(part))) for part in parts)
