@@ -4,54 +4,63 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 from collections import OrderedDict
 from pathlib import Path
 
 Address = tuple[str, int]
 
 _TABLE = Path("/proc/net/tcp")
-_UID = 7  # its column there
+_STATE, _UID, _INODE = 3, 7, 9  # its columns there
+_ESTABLISHED = b"01"
 _CACHED = 512
-_CACHE_SECONDS = 1.0  # no longer than a closed connection keeps its port from others
 
 
 class PeerUsers:
-    """Looks up users by connection; remembers them for a moment."""
+    """Looks up the user of a connection once, while both ends hold it open.
+
+    A closed socket, which the kernel lists with user 0, names no user. What was found belongs to
+    the connection and not to its addresses, which the next connection may have: the server gives
+    each connection an address object of its own.
+    """
 
     def __init__(self, table: Path = _TABLE) -> None:
         self._table = table
-        self._cache: OrderedDict[tuple[Address, Address], tuple[float, str]] = OrderedDict()
+        self._cache: OrderedDict[int, tuple[Address, str]] = OrderedDict()
 
     def user(self, client: Address | None, server: Address | None) -> str:
         """The user id of the process that connected from ``client``; "" where it is unknown.
 
         Known on Linux, of processes in this network namespace.
+
+        Args:
+            client: The client's address: the object that the server made for this connection.
+            server: The server's own address.
         """
         if not client or not server or not client[0].startswith("127."):
             return ""
-        key, now = (client, server), time.monotonic()
-        cached = self._cache.get(key)
-        if cached and now - cached[0] < _CACHE_SECONDS:
-            return cached[1]
-        found = self._look_up(client, server)
-        if found:
-            self._cache[key] = (now, found)
+        held, user = self._cache.get(id(client), (None, ""))
+        if held is client:  # held here, so that no other object gets its identity
+            return user
+        user = self._look_up(client, server)
+        if user:
+            self._cache[id(client)] = (client, user)
             if len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
-        return found
+        return user
 
     def _look_up(self, client: Address, server: Address) -> str:
         try:
             table = self._table.read_bytes()
-            row = b" %s %s " % (_written(client), _written(server))
+            addresses = b" %s %s " % (_written(client), _written(server))
         except OSError:
             return ""
-        start = table.find(row)
+        start = table.find(addresses + _ESTABLISHED + b" ")
         if start < 0:
             return ""
         line = table[table.rfind(b"\n", 0, start) + 1 :].partition(b"\n")[0]
-        return line.split()[_UID].decode()
+        columns = line.split()
+        is_open = columns[_STATE] == _ESTABLISHED and columns[_INODE] != b"0"
+        return columns[_UID].decode() if is_open else ""
 
 
 def _written(address: Address) -> bytes:
