@@ -69,7 +69,28 @@ def load(text: str) -> Any:
             return json.loads(text, object_pairs_hook=_mapping, parse_constant=_refuse)
         except ValueError:
             pass
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    document = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    _check_acyclic(document, set(), set())
+    return document
+
+
+def _check_acyclic(value: Any, open_: set[int], done: set[int]) -> None:
+    """Refuse an alias within what it stands for, which no JSON has.
+
+    Args:
+        value: A mapping, a list or a scalar.
+        open_: The identities of the mappings and lists around it.
+        done: Those that were checked: an alias may stand in many places.
+    """
+    if not isinstance(value, dict | list) or id(value) in done:
+        return
+    if id(value) in open_:
+        raise yaml.YAMLError("an alias refers to a value that contains it")
+    open_.add(id(value))
+    for inner in value.values() if isinstance(value, dict) else value:
+        _check_acyclic(inner, open_, done)
+    open_.remove(id(value))
+    done.add(id(value))
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

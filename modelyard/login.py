@@ -12,6 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 from infra import connection, settings
 from infra import home as homes
 from infra.door import credential, sessions
+from infra.home import Home
+from infra.stack import client as stack
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>Modelyard</title>
 <meta name="referrer" content="no-referrer">
@@ -52,12 +54,18 @@ def with_token(url: str) -> str:
     """An address of a server behind this home's door, with such a token."""
     home = homes.current()
     held = credential.read(home)
-    if held is None or not settings.load().door:
+    if held is None or not _has_door(home):
         return url
     parts = urlsplit(url)
     token = f"{sessions.TOKEN_PARAMETER}={sessions.of(home, held).issue_token()}"
     query = f"{parts.query}&{token}" if parts.query else token
     return urlunsplit(parts._replace(path=parts.path or "/", query=query))
+
+
+def _has_door(home: Home) -> bool:
+    """Whether the running stack has a door: a setting of the stack's, not of the caller's."""
+    status = stack.status(home) or {}
+    return bool(status.get("door", settings.load().door))
 
 
 def open_browser(url: str) -> bool:

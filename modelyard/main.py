@@ -18,7 +18,7 @@ import typer.core
 import typer.main
 from pydantic import ValidationError
 
-from infra import forked
+from infra import forked, settings
 from infra import home as homes
 from infra.errors import BadInputError, ModelyardError
 from modelyard import output
@@ -133,6 +133,15 @@ def _with_unheeded(error: ModelyardError) -> ModelyardError:
     return error
 
 
+def _invalid_setting(error: ValidationError) -> BadInputError:
+    """Name the environment variable of a setting that does not parse."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if error.title == settings.Settings.__name__:
+        where = settings.variable(where)
+    return BadInputError(f"{where}: {first['msg']}.", f"Correct {where}, or leave it out.")
+
+
 def main() -> None:
     """Run the command line; the process's exit status is 0 only if what was asked was done."""
     arguments = sys.argv[1:] or ["--help"]
@@ -149,9 +158,7 @@ def main() -> None:
         output.error(_with_unheeded(error), as_json_=as_json)
         code = 1
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        output.error(BadInputError(f"{where}: {first['msg']}"), as_json_=as_json)
+        output.error(_invalid_setting(error), as_json_=as_json)
         code = 1
     except typer.TyperException as error:
         output.error(

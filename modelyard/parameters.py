@@ -137,7 +137,8 @@ def _leaf(text: str, *, exact: bool = True, exponents: bool = True) -> bool | fl
 
 def _read_file(file: Path, what: str) -> dict[str, Any]:
     try:
-        found = _parse(file.read_text(encoding="utf-8-sig"), str(file))
+        text = file.read_text(encoding="utf-8-sig")
+        found = _parse(text, str(file), "Correct the file: it may be JSON or YAML 1.2.")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"{file} cannot be read: {error}.", "Check the path.") from error
     if found is None:
@@ -147,11 +148,11 @@ def _read_file(file: Path, what: str) -> dict[str, Any]:
     return found
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str, hint: str = "Quote the value.") -> Any:
     try:
         return core_yaml.load(text)
     except yaml.YAMLError as error:
-        raise BadInputError(f"{where} is not YAML: {error}", "Quote the value.") from error
+        raise BadInputError(f"{where} is not YAML: {error}", hint) from error
     except RecursionError:
         raise BadInputError(f"{where[:60]} is nested too deep.", "Give a flatter value.") from None
 

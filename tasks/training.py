@@ -439,7 +439,18 @@ def publish_output(training: Training, place: Workplace) -> None:
 
 
 def has_model(place: Workplace) -> bool:
-    """Whether the script left any file in EM_MODEL_DIR."""
+    """Whether the script left any file in EM_MODEL_DIR.
+
+    Raises:
+        BadInputError: With the code ``ModelNotAFolder``, if the script replaced the folder by
+            something else, which would be lost.
+    """
+    if place.model.exists() and not place.model.is_dir():
+        raise BadInputError(
+            "The script replaced the folder EM_MODEL_DIR by a file.",
+            "Write the model into the folder.",
+            code="ModelNotAFolder",
+        )
     return any(path.is_file() for path in place.model.rglob("*"))
 
 

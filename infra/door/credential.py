@@ -27,6 +27,7 @@ VARIABLES = (PREFECT, MLFLOW_USER, MLFLOW_PASSWORD)
 
 _MODE = 0o600
 _OTHERS = 0o077
+_OTHERS_WRITE = 0o022
 _BYTES = 32
 
 
@@ -67,10 +68,12 @@ def read(home: Home) -> Credential | None:
     """The home's credential; None if it has none yet. A cluster's parts have it in a variable.
 
     Raises:
-        StackError: With the code ``CredentialExposed``, if other users may read or change it.
+        StackError: With the code ``CredentialExposed``, if other users may read or change it, or
+            ``HomeExposed``, if they may replace it.
     """
     if told := os.environ.get(VARIABLE, ""):
         return Credential(told.strip())
+    _check_folder(home)
     try:
         with home.credential.open() as file:
             found = os.fstat(file.fileno())
@@ -83,13 +86,34 @@ def read(home: Home) -> Credential | None:
             "The stack belongs to another user; set MODELYARD_HOME to a folder of your own.",
             code="CredentialUnreadable",
         ) from error
-    if found.st_mode & _OTHERS:
+    if found.st_mode & _OTHERS or found.st_uid != os.getuid():
         raise StackError(
-            f"Other users may read the credential {home.credential}.",
+            f"The credential {home.credential} can be read or was written by other users.",
             "Replace it: modelyard down, then modelyard credential rotate.",
             code="CredentialExposed",
         )
     return Credential(secret) if secret else None
+
+
+def _check_folder(home: Home) -> None:
+    """Refuse a home in which other users may replace the credential, or what runs as its owner."""
+    try:
+        found = home.root.stat()
+    except OSError:
+        return  # there is none yet, or reading the credential says why not
+    if found.st_uid != os.getuid():
+        raise StackError(
+            f"The home {home.root} belongs to another user.",
+            "Set MODELYARD_HOME to a folder of your own.",
+            code="HomeExposed",
+        )
+    if found.st_mode & _OTHERS_WRITE:
+        raise StackError(
+            f"Other users may write to the home {home.root}.",
+            f"Close it (chmod go-w {home.root}) and replace the credential: modelyard down, then "
+            "modelyard credential rotate.",
+            code="HomeExposed",
+        )
 
 
 def ensure(home: Home) -> Credential:
@@ -114,7 +138,12 @@ def ensure(home: Home) -> Credential:
 
 
 def rotate(home: Home) -> Credential:
-    """Replace the home's credential; all that was derived from the old one is void."""
+    """Replace the home's credential; all that was derived from the old one is void.
+
+    Raises:
+        StackError: With the code ``HomeExposed``, if other users may replace it.
+    """
+    _check_folder(home)
     _written(home.credential).replace(home.credential)
     made = read(home)
     assert made is not None

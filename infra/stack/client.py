@@ -21,10 +21,21 @@ _STOP_SECONDS = 90.0
 
 
 def _connect(home: Home) -> socket.socket | None:
+    """Connect to the home's supervisor; None if none runs.
+
+    Raises:
+        StackError: With the code ``HomeUnreadable``, if the home is another user's.
+    """
     try:
         control = json.loads(home.record.read_text())["control"]
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(control)
+    except PermissionError as error:
+        raise StackError(
+            f"The home {home.root} is not yours to read: {error.strerror}.",
+            "Set MODELYARD_HOME to a folder of your own.",
+            code="HomeUnreadable",
+        ) from error
     except (OSError, ValueError, KeyError):
         return None
     return connection

@@ -49,8 +49,20 @@ def _binary(settings: Settings, name: str) -> str:
     return str(path)
 
 
+def _check_user() -> None:
+    """Refuse a user id without a name, such as a container's, which PostgreSQL does not accept."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise StackError(
+            f"The user id {os.geteuid()} has no entry in /etc/passwd, which PostgreSQL needs.",
+            "Add one, or run as a user that has one.",
+        ) from None
+
+
 def _as_owner(command: list[str]) -> list[str]:
     if os.geteuid() != 0:
+        _check_user()
         return command
     if shutil.which("setpriv") is None:
         raise StackError(

@@ -33,8 +33,13 @@ def check_tree(root: Path, *, links_resolve: bool = False) -> None:
                     code="LinkPointsOutside",
                 )
             dangling = path.is_symlink() and not path.exists()
-            special = not (dangling or path.is_dir() or path.is_file())
-            if special or (dangling and links_resolve):
+            if dangling and links_resolve:
+                raise BadInputError(
+                    f"The link {path.relative_to(root)} in {root} leads to no file.",
+                    "Remove the link, or create what it names.",
+                    code="NotAFile",
+                )
+            if not (dangling or path.is_dir() or path.is_file()):
                 raise BadInputError(
                     f"{path.relative_to(root)} in {root} is neither a file nor a folder.",
                     "Remove it.",

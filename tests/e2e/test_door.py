@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -220,6 +221,24 @@ def test_another_user_of_the_machine_gets_nothing(stack, links):
     for link in links.values():
         assert curl(os.getuid(), "-b", cookie, link) == "200"
         assert curl(nobody, "-b", cookie, link) == "401"
+
+    # Nor where it closes its connection at once: from then on the kernel lists it as root's.
+    address = urllib.parse.urlsplit(links["prefect"])
+    for number in range(20):
+        stack.prefect("variables/", {"name": f"kept_{number}", "value": number})
+    attack = f"""
+      for number in {{0..19}}; do
+        exec 3<> /dev/tcp/{address.hostname}/{address.port}
+        printf 'DELETE /api/variables/name/kept_%s HTTP/1.1\\r\\n' $number >&3
+        printf 'Host: {address.netloc}\\r\\n' >&3
+        printf 'Cookie: {cookie}\\r\\n\\r\\n' >&3
+        exec 3>&-
+      done"""
+    switch = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
+    subprocess.run([*switch, "bash", "-c", attack], check=True, timeout=60, cwd="/")
+    assert curl(nobody, "-b", cookie, links["prefect"]) == "401"  # the server has read the others
+    left = stack.prefect("variables/filter", {"limit": 200})
+    assert len([one for one in left if one["name"].startswith("kept_")]) == 20
 
 
 def test_a_link_on_a_terminal_works_with_one_click(stack, links, page):

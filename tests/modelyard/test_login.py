@@ -63,6 +63,17 @@ def test_where_there_is_no_door_links_are_bare(
     assert login.link("http://127.0.0.1:4200") == "http://127.0.0.1:4200"
 
 
+@pytest.mark.parametrize("of_the_stack", [True, False])
+def test_the_running_stack_says_whether_there_is_a_door(
+    stack: Home, monkeypatch: pytest.MonkeyPatch, of_the_stack: bool
+) -> None:
+    monkeypatch.setenv("MODELYARD_DOOR", "off" if of_the_stack else "on")
+    monkeypatch.setattr(login.stack, "status", lambda _: {"door": of_the_stack})
+
+    link = login.link("http://127.0.0.1:4200")
+    assert (sessions.TOKEN_PARAMETER in link) is of_the_stack
+
+
 def test_a_home_of_an_older_release_has_bare_links(home: Home) -> None:
     assert login.link("http://127.0.0.1:4200") == "http://127.0.0.1:4200"
     (home.root / "ports.json").write_text('{"prefect": 4200}')

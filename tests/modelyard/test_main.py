@@ -137,7 +137,8 @@ def test_a_setting_that_does_not_parse_is_an_error(
 
     assert done.code == 1
     assert done.value["error"]["code"] == "BadInput"
-    assert "prefect_port" in done.value["error"]["message"]
+    assert done.value["error"]["message"].startswith("MODELYARD_PREFECT_PORT: ")
+    assert "MODELYARD_PREFECT_PORT" in done.value["error"]["hint"]
 
 
 def test_ctrl_c_is_status_130(do: Do, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,23 @@ def test_files_that_hold_no_parameters_are_refused(tmp_path: Path, content: byte
     assert str(file) in raised.value.message
 
 
+@pytest.mark.parametrize("text", ["a: &a [*a]", "&a {b: {c: *a}}"])
+def test_a_value_within_itself_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+
+    with pytest.raises(BadInputError, match="contains it") as refused:
+        parameters.read(tmp_path / "p.yaml", None)
+    assert "YAML 1.2" in refused.value.hint
+
+
+def test_a_value_may_stand_in_many_places(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
+    (tmp_path / "p.yaml").write_text("\n".join(lines))
+
+    found = parameters.read(tmp_path / "p.yaml", None)
+    assert found["a2"] == [[[1], [1]], [[1], [1]]]
+
+
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"none\.yaml"):
         parameters.read(tmp_path / "none.yaml", None)

@@ -386,6 +386,22 @@ class TestOutput:
         (place.model / "model.bin").touch()
         assert training.has_model(place)
 
+    def test_a_file_in_the_place_of_its_folder_is_not_dropped(self, place: Workplace) -> None:
+        place.root.mkdir(parents=True, exist_ok=True)
+        place.model.write_text("weights")
+
+        with pytest.raises(BadInputError) as raised:
+            training.has_model(place)
+        assert raised.value.code == "ModelNotAFolder"
+
+    @pytest.mark.parametrize("target", ["nowhere", "latest"])
+    def test_a_link_that_leads_nowhere_is_called_one(self, place: Workplace, target: str) -> None:
+        place.model.mkdir(parents=True)
+        (place.model / "latest").symlink_to(target)
+
+        with pytest.raises(BadInputError, match=r"The link latest in .* leads to no file"):
+            training.check_model(place)
+
     @pytest.mark.parametrize("name", ["w#1", "w?", "a%20b", "a\tb", "deep/w#1"])
     def test_a_name_that_mlflow_cannot_keep_is_refused(self, place: Workplace, name: str) -> None:
         file = place.model / name

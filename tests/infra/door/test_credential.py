@@ -66,6 +66,31 @@ def test_one_that_others_may_read_is_refused(home: Home, mode: int) -> None:
     assert credential.read(home) is not None
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722])
+def test_a_home_that_others_may_write_to_is_refused(home: Home, mode: int) -> None:
+    home.root.chmod(mode)
+
+    for use in (credential.read, credential.ensure, credential.rotate):
+        with pytest.raises(StackError) as refused:
+            use(home)
+        assert refused.value.code == "HomeExposed"
+        assert "chmod go-w" in refused.value.hint
+    assert not home.credential.exists()
+    home.root.chmod(0o755)
+    assert credential.ensure(home).secret
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("what", ["root", "credential"])
+def test_what_another_user_owns_is_refused(home: Home, what: str) -> None:
+    credential.ensure(home)
+    os.chown(getattr(home, what), 65534, 65534)
+
+    with pytest.raises(StackError) as refused:
+        credential.read(home)
+    assert refused.value.code == {"root": "HomeExposed", "credential": "CredentialExposed"}[what]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_another_users_is_refused(home: Home) -> None:
     home.credential.touch(0o000)

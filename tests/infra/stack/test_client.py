@@ -34,6 +34,19 @@ def test_a_socket_that_nobody_serves_is_no_stack(home: Home) -> None:
     assert client.status(home) is None
 
 
+def test_another_users_home_is_not_taken_for_one_without_a_stack(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", unreadable)
+    for ask in (client.status, client.down):
+        with pytest.raises(StackError) as refused:
+            ask(home)
+        assert refused.value.code == "HomeUnreadable"
+
+
 def test_the_reason_of_a_failed_start_is_passed_on(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

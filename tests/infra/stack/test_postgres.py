@@ -20,6 +20,13 @@ def _settings(home: Home) -> Settings:
     return Settings(home=home.root)
 
 
+def test_a_user_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000)
+
+    with pytest.raises(StackError, match="4000000 has no entry in /etc/passwd"):
+        postgres._as_owner(["initdb"])
+
+
 def test_the_embedded_server_has_every_database(database_home: Home) -> None:
     for name in postgres.DATABASES:
         engine = sqlalchemy.create_engine(postgres.url(database_home, "psycopg", name))
