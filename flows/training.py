@@ -16,11 +16,12 @@ from prefect.states import Cancelled
 
 from flows import artifacts, lifecycle
 from flows.lifecycle import Execution
-from flows.steps import step
+from flows.steps import StopRequestedError, step
 from infra import home as homes
 from infra import settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError
 from infra.script import Ended, Ending, Forwarder
+from infra.workloads.installer import InstallCancelledError
 from registry import models, published, tensorboard_logs, tracking, trial_flows
 from registry.mlflow_writer import MlflowWriter
 from registry.tracking import Tracked
@@ -41,8 +42,9 @@ from tasks.other_nodes import Joining
 from tasks.parameters import Scalar, Text
 from tasks.resources import Resources
 from tasks.running import Conditions
-from tasks.training import Prepared, Workplace
+from tasks.training import Prepared
 from tasks.training_request import Algorithm, Dataset, Minutes, Training
+from tasks.workplace import Workplace
 from tuning.metrics import MetricPattern
 
 _METRICS_SECONDS = 30.0
@@ -81,14 +83,20 @@ def _prepare(request: Training, place: Workplace, execution: Execution) -> Prepa
             "containers.",
             request.resources.image,
         )
-    prepared = training.prepare(
-        request,
-        place,
-        execution.home,
-        execution.settings,
-        retried=execution.attempt > 1,
-        say=get_run_logger().info,
-    )
+    limit = request.max_minutes
+    try:
+        prepared = training.prepare(
+            request,
+            place,
+            execution.home,
+            execution.settings,
+            retried=execution.attempt > 1,
+            say=get_run_logger().info,
+            deadline=execution.began + limit * 60 if limit else None,
+            stop_requested=execution.cancelled.is_set,
+        )
+    except InstallCancelledError as error:
+        raise StopRequestedError from error
     if prepared.resumed:
         get_run_logger().info("Resuming from the checkpoints in %s", prepared.checkpoints)
     elif execution.attempt > 1 and not execution.settings.home_lasts:
@@ -307,7 +315,7 @@ def _conclude(
     if ended.ending is Ending.STOPPED:
         return "KILLED", Cancelled(message="Stopped.")
     if ended.ending is Ending.TIMED_OUT:
-        raise running.timed_out(request, "ran")
+        raise training.timed_out(request, "ran")
     log = training.log_for_people(place, lasts=execution.settings.home_lasts)
     failure = training.failure(ended, log)
     if failure:

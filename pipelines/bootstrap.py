@@ -15,6 +15,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infra.workloads.environment_spec import PipInstall
+
 EXECUTOR = "kfp.dsl.executor_main"
 _LOCATION = "--component_module_path"
 
@@ -39,24 +41,6 @@ _EPHEMERAL = (
 
 
 @dataclass(frozen=True)
-class Install:
-    """One call of pip.
-
-    Attributes:
-        requirements: What it installs.
-        options: Its options, each with its value.
-    """
-
-    requirements: tuple[str, ...]
-    options: tuple[str, ...] = ()
-
-    @property
-    def alone(self) -> bool:
-        """Whether nothing that the requirements need is installed."""
-        return "--no-deps" in self.options
-
-
-@dataclass(frozen=True)
 class Component:
     """A component's command line, taken apart.
 
@@ -67,7 +51,7 @@ class Component:
         arguments: What its executor is given, if it is a lightweight one.
     """
 
-    installs: tuple[Install, ...]
+    installs: tuple[PipInstall, ...]
     words: tuple[str, ...]
     source: str | None = None
     arguments: tuple[str, ...] = ()
@@ -75,7 +59,7 @@ class Component:
 
 def component(words: Sequence[str]) -> Component:
     """Take a command line apart; of one that is none of the compiler's, nothing is taken."""
-    installs: tuple[Install, ...] = ()
+    installs: tuple[PipInstall, ...] = ()
     rest = tuple(words)
     if len(rest) > 3 and rest[:2] == ("sh", "-c"):
         found = _installs(rest[2])
@@ -107,7 +91,7 @@ def is_in_image(words: Sequence[str]) -> bool:
     return EXECUTOR in words and _LOCATION not in words
 
 
-def _installs(script: str) -> tuple[Install, ...] | None:
+def _installs(script: str) -> tuple[PipInstall, ...] | None:
     """What a script has pip install before it hands on; None if that is not all it does."""
     script = _OWN_VENV.sub(" ", _ENSURE_PIP.sub("\n", script, count=1), count=1)
     if "\n" in script.strip() or "$(" in script or "`" in script:
@@ -133,7 +117,7 @@ def _installs(script: str) -> tuple[Install, ...] | None:
     return None if None in found else tuple(one for one in found if one is not None)
 
 
-def _install(words: list[str]) -> Install | None:
+def _install(words: list[str]) -> PipInstall | None:
     while words and _ASSIGNMENT.fullmatch(words[0]):
         words = words[1:]
     if words[:4] != ["python3", "-m", "pip", "install"]:
@@ -151,4 +135,4 @@ def _install(words: list[str]) -> Install | None:
                 return None
         else:
             requirements.append(word)
-    return Install(tuple(requirements), tuple(options)) if requirements else None
+    return PipInstall(tuple(requirements), tuple(options)) if requirements else None

@@ -33,12 +33,13 @@ from infra import settings as settings_module
 from infra.errors import ModelyardError
 from infra.script import Ended, Forwarder
 from infra.settings import Settings
+from infra.workloads.installer import InstallCancelledError
 from registry import tracking
 from tasks import other_nodes, parameters, running, training, training_request
 from tasks.other_nodes import Joined
 from tasks.running import Conditions
-from tasks.training import Workplace
 from tasks.training_request import Training
+from tasks.workplace import Workplace
 
 _Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -94,7 +95,13 @@ def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> End
     logger: _Logger = flow_run_logger(run)
     request = training_request.resolved(parameters.read(Training, run.parameters or {}))
     place = Workplace(home.runs / flow_run_id)
-    prepared = training.prepare(request, place, home, settings, retried=retried, say=logger.info)
+    try:
+        prepared = training.prepare(
+            request, place, home, settings,
+            retried=retried, say=logger.info, stop_requested=stopped.is_set,
+        )  # fmt: skip
+    except InstallCancelledError:
+        return None
     mlflow_run_id = told("mlflow_run_id")
     if mlflow_run_id is None:
         return None

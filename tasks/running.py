@@ -10,16 +10,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from infra import gpus, script
-from infra.errors import RunFailedError
 from infra.home import Home
 from infra.leashed import Leashed, Start
 from infra.script import Ended, Ending
 from infra.settings import Settings
-from registry import statuses
 from tasks import checkpoints, nodes, resources, training
 from tasks.other_nodes import OtherNodes
-from tasks.training import Prepared, Workplace
+from tasks.training import Prepared
 from tasks.training_request import Training
+from tasks.workplace import Workplace
 
 # Given the names of the script's processes, what records while it runs and takes its lines.
 Recording = Callable[[Sequence[str]], AbstractContextManager[Callable[[int, str], None]]]
@@ -74,7 +73,7 @@ def run(
         RunFailedError: If its GPUs are not free before the deadline, or another node of it never
             joins, is lost or cannot do its part.
     """
-    with _gpus(request, under) as lease:
+    with prepared.held, _gpus(request, under) as lease:
         meeting = None if lease is None else _meet(request, under)
         if lease is None or meeting is None:
             return Ended(Ending.STOPPED, 0, ())
@@ -109,7 +108,7 @@ def run(
                 deadline=under.deadline,
                 stop_requested=lambda: under.stop_requested() or _in_trouble(under),
                 grace=under.settings.stop_grace_seconds,
-                keep=[lock.fileno() for lock in lease.locks],
+                keep=[*prepared.keep, *(lock.fileno() for lock in lease.locks)],
                 start=under.start,
             )
             if under.others:
@@ -129,7 +128,7 @@ def _meet(request: Training, under: Conditions) -> nodes.Meeting | None:
         return nodes.on_this_machine(request.resources)
     meeting = under.others.meet(request.resources, under.over)
     if meeting is None and not under.stop_requested() and not _in_trouble(under):
-        raise timed_out(request, "waited for its other nodes")
+        raise training.timed_out(request, "waited for its other nodes")
     return meeting
 
 
@@ -161,7 +160,7 @@ def _gpus(request: Training, under: Conditions) -> Iterator[gpus.Lease | None]:
 
     def give_up() -> bool:
         if under.deadline is not None and time.monotonic() >= under.deadline:
-            raise timed_out(request, f"waited for a GPU ({'; '.join(holding)})")
+            raise training.timed_out(request, f"waited for a GPU ({'; '.join(holding)})")
         return under.stop_requested()
 
     with gpus.lease(
@@ -175,14 +174,3 @@ def _gpus(request: Training, under: Conditions) -> Iterator[gpus.Lease | None]:
         if lease and lease.names:
             under.logger.info("Its GPUs are %s.", ", ".join(lease.names))
         yield lease
-
-
-def timed_out(request: Training, what: str) -> RunFailedError:
-    """The error of a training that did ``what`` until its time was over."""
-    return RunFailedError(
-        f"The training {what} for its {request.max_minutes:g} minutes.",
-        "Give it a larger max_minutes (a trial: trial_max_minutes); a retry resumes from its "
-        "newest checkpoint, if any.",
-        state=statuses.TIMED_OUT,
-        code="Timeout",
-    )

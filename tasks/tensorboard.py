@@ -12,7 +12,7 @@ from infra import run_lock
 from infra.home import Home
 from registry import statuses, trials, tunings
 from registry.tensorboard_logs import Fetched
-from tasks.training import Workplace
+from tasks.workplace import Workplace
 from tuning.event_files import FILES
 
 _SECONDS_PER_DAY = 86400.0

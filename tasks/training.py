@@ -6,14 +6,15 @@ page ``docs/training-contract.md`` tells it in full.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -26,9 +27,13 @@ from infra.script import Ended, Ending
 from infra.settings import Settings
 from infra.stack import remains
 from infra.storage import store
+from infra.workloads.installer import InstallCancelledError
+from registry import statuses
 from tasks import nodes, overlay
+from tasks.overlay import Interpreter
 from tasks.parameters import Scalar
 from tasks.training_request import RUNNERS, Dataset, Training, variable_name
+from tasks.workplace import Workplace
 
 # Another run's contract, and our own settings, a password of the catalogue's among them.
 _NOT_INHERITED = ("EM_", "PYTHONSAFEPATH")
@@ -36,103 +41,10 @@ _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
 _PROGRESS_SECONDS = 5.0
 
-# What stands in the file that says that a script has ended well, once what it left is published.
-_PUBLISHED = "published"
-
 # What PyTorch says at the first node and at the others.
 _NEVER_JOINED_LINE = re.compile(
     r"\b\d+/\d+ clients joined|client socket has timed out after \d+ms while trying to connect"
 )
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """The folders of one run, below the home."""
-
-    root: Path
-
-    @property
-    def source(self) -> Path:
-        """A copy of the algorithm's directory."""
-        return self.root / "source"
-
-    @property
-    def datasets(self) -> Path:
-        """Folders for data sets that cannot be read where they are."""
-        return self.root / "datasets"
-
-    @property
-    def model(self) -> Path:
-        """EM_MODEL_DIR: what the script leaves here is the model."""
-        return self.root / "model"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Output checkpoints, where no ``checkpoint_uri`` was given."""
-        return self.root / "checkpoints"
-
-    @property
-    def checkpoint_input(self) -> Path:
-        """A copy of input checkpoints that cannot be read where they are."""
-        return self.root / "checkpoint-input"
-
-    @property
-    def tensorboard(self) -> Path:
-        """EM_TENSORBOARD_LOG_DIR."""
-        return self.root / "tensorboard"
-
-    @property
-    def log(self) -> Path:
-        """Everything that the script printed, attempt after attempt."""
-        return self.root / "train.log"
-
-    @property
-    def finished(self) -> Path:
-        """There once the script has ended well, so that it is not run again."""
-        return self.root / "finished"
-
-    @property
-    def published(self) -> bool:
-        """Whether what the script left is published."""
-        return self.finished.exists() and self.finished.read_text() == _PUBLISHED
-
-    def mark_published(self) -> None:
-        """Remember that what the script left is published, and remove it here."""
-        self.finished.write_text(_PUBLISHED)
-        shutil.rmtree(self.model, ignore_errors=True)
-
-    @property
-    def waits(self) -> bool:
-        """Whether a model is kept here that is not published."""
-        return self.finished.exists() and not self.published
-
-    def clear(self) -> None:
-        """Remove what an attempt needs only while it runs, but for a model that waits."""
-        for folder in (self.source, self.datasets, self.checkpoint_input):
-            shutil.rmtree(folder, ignore_errors=True)
-        if not self.waits:
-            shutil.rmtree(self.model, ignore_errors=True)
-
-    def clear_for_retry(self) -> None:
-        """Remove what an earlier attempt left, but for transfers that can be gone on from."""
-        for folder in (self.source, self.model):
-            shutil.rmtree(folder, ignore_errors=True)
-        fetched = [path for path in _entries(self.datasets) if path.is_dir()]
-        for folder in (self.checkpoint_input, *fetched):
-            _remove(path for path in _entries(folder) if not storage.is_partial(path))
-        _remove(path for path in _entries(self.datasets) if not _entries(path))
-
-
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 @dataclass(frozen=True)
@@ -144,12 +56,16 @@ class Prepared:
         env: What the contract adds to its environment.
         checkpoints: Where it writes checkpoints.
         resumed: Whether it resumes from the output checkpoints of an earlier attempt.
+        keep: Open files that its processes inherit, so that its environment stays.
+        held: What is released when the script has ended: its environment.
     """
 
     command: list[str]
     env: dict[str, str]
     checkpoints: Path
     resumed: bool
+    keep: tuple[int, ...] = ()
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, compare=False)
 
 
 def prepare(
@@ -160,58 +76,109 @@ def prepare(
     *,
     retried: bool,
     say: Callable[[str], object],
+    deadline: float | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """Fetch the algorithm and the data, install the requirements, lay out the folders.
 
     Args:
-        training: What was asked for; checked and resolved.
+        training: The request; checked and resolved.
         place: The run's folders; what an earlier attempt left of them is cleared.
-        home: Where overlays are kept.
+        home: Where environments are cached.
         settings: Region and app key for the script.
         retried: Whether this is a later attempt: it resumes from output checkpoints if any.
-        say: Told how far long transfers are.
+        say: Receives progress lines of long transfers and of the installation.
+        deadline: ``time.monotonic()`` at which the installation is ended; None for never.
+        stop_requested: Polled while requirements are installed.
 
     Raises:
         BadInputError: If the requirements cannot be installed or a link leads out.
         NotFoundError: If something was removed since it was checked.
         DiskFullError: If it does not fit.
+        RunFailedError: If the deadline passed while requirements were installed.
+        InstallCancelledError: If a stop was requested meanwhile.
         ModelyardError: If a store cannot be read.
     """
     place.clear_for_retry()
-    try:
-        store(training.algorithm.uri).fetch(place.source)
-        for folder in (place.model, place.tensorboard):
-            folder.mkdir(parents=True, exist_ok=True)
-        entry = place.source / training.algorithm.entry_point
-        python = overlay.python_for(entry.parent / "requirements.txt", home.overlays)
-        if training.resources.torchrun:
-            nodes.check_torchrun(python)
-        checkpoints = _checkpoints(training, place, retried=retried, say=say)
-        resumed = retried and any(checkpoints.iterdir())
-        folders = {
-            "EM_SOURCE_DIR": place.source,
-            "EM_MODEL_DIR": place.model,
-            "EM_CHECKPOINT_DIR": checkpoints,
-            "EM_CHECKPOINT_INPUT_DIR": (
-                checkpoints if resumed else _checkpoint_input(training, place, say)
-            ),
-            "EM_TENSORBOARD_LOG_DIR": place.tensorboard,
-        }
-        env = {
-            **{name: str(folder) for name, folder in folders.items() if folder is not None},
-            **_dataset_variables(training.datasets, place, say),
-            **_hyperparameter_variables(training.hyperparameters),
-            "EM_ENTRY_POINT": training.algorithm.entry_point,
-            "EM_REGION": settings.region,
-            "EM_APPKEY": settings.appkey,
-        }
-    except OSError as error:
-        if storage.is_disk_full(error):
-            raise DiskFullError(f"The disk of {place.root} is full.", "Make room.") from error
-        raise
-    runner = RUNNERS[entry.suffix] or python
-    command = [runner, str(entry), *arguments(training.hyperparameters)]
-    return Prepared(command, env, checkpoints, resumed)
+    with contextlib.ExitStack() as held:
+        try:
+            store(training.algorithm.uri).fetch(place.source)
+            for folder in (place.model, place.tensorboard):
+                folder.mkdir(parents=True, exist_ok=True)
+            entry = place.source / training.algorithm.entry_point
+            python = held.enter_context(
+                _interpreter(training, entry, home, say, deadline, stop_requested)
+            )
+            if training.resources.torchrun:
+                nodes.check_torchrun(python.path)
+            checkpoints = _checkpoints(training, place, retried=retried, say=say)
+            resumed = retried and any(checkpoints.iterdir())
+            env = _variables(training, place, settings, checkpoints, resumed=resumed, say=say)
+        except OSError as error:
+            if storage.is_disk_full(error):
+                raise DiskFullError(f"The disk of {place.root} is full.", "Make room.") from error
+            raise
+        runner = RUNNERS[entry.suffix] or python.path
+        command = [runner, str(entry), *arguments(training.hyperparameters)]
+        return Prepared(command, env, checkpoints, resumed, python.keep, held.pop_all())
+
+
+@contextlib.contextmanager
+def _interpreter(
+    training: Training,
+    entry: Path,
+    home: Home,
+    say: Callable[[str], object],
+    deadline: float | None,
+    stop_requested: Callable[[], bool],
+) -> Iterator[Interpreter]:
+    """Use the script's interpreter, with the requirements beside its entry point."""
+
+    def is_late() -> bool:
+        return deadline is not None and time.monotonic() >= deadline
+
+    requirements = entry.parent / "requirements.txt"
+    with contextlib.ExitStack() as held:
+        try:
+            found = held.enter_context(
+                overlay.using(
+                    requirements, home.overlays, say, lambda: is_late() or stop_requested()
+                )
+            )
+        except InstallCancelledError as error:
+            if stop_requested():
+                raise
+            raise timed_out(training, "installed its requirements") from error
+        yield found
+
+
+def _variables(
+    training: Training,
+    place: Workplace,
+    settings: Settings,
+    checkpoints: Path,
+    *,
+    resumed: bool,
+    say: Callable[[str], object],
+) -> dict[str, str]:
+    """The contract's environment variables, once the folders and data that they name exist."""
+    folders = {
+        "EM_SOURCE_DIR": place.source,
+        "EM_MODEL_DIR": place.model,
+        "EM_CHECKPOINT_DIR": checkpoints,
+        "EM_CHECKPOINT_INPUT_DIR": (
+            checkpoints if resumed else _checkpoint_input(training, place, say)
+        ),
+        "EM_TENSORBOARD_LOG_DIR": place.tensorboard,
+    }
+    return {
+        **{name: str(folder) for name, folder in folders.items() if folder is not None},
+        **_dataset_variables(training.datasets, place, say),
+        **_hyperparameter_variables(training.hyperparameters),
+        "EM_ENTRY_POINT": training.algorithm.entry_point,
+        "EM_REGION": settings.region,
+        "EM_APPKEY": settings.appkey,
+    }
 
 
 def _fetch(uri: str, destination: Path, what: str, say: Callable[[str], object]) -> None:
@@ -397,6 +364,17 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
         f"The whole log is {log}.",
         state="FAIL TRAIN",
         code="ScriptFailed",
+    )
+
+
+def timed_out(request: Training, what: str) -> RunFailedError:
+    """Error of a training whose time limit passed while it did ``what``."""
+    return RunFailedError(
+        f"The training {what} for its {request.max_minutes:g} minutes.",
+        "Give it a larger max_minutes (a trial: trial_max_minutes); a retry resumes from its "
+        "newest checkpoint, if any.",
+        state=statuses.TIMED_OUT,
+        code="Timeout",
     )
 
 

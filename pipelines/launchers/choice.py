@@ -6,8 +6,8 @@ from infra.home import Home
 from infra.kubernetes import cluster as clusters
 from infra.kubernetes.api import Api
 from infra.settings import Settings
+from infra.workloads.environments import EnvironmentCache
 from pipelines.claims import Claims, Volumes
-from pipelines.environments import Environments
 from pipelines.launchers.base import Launcher
 from pipelines.launchers.cluster import staging
 from pipelines.launchers.cluster.launcher import Attempt, KubernetesLauncher
@@ -38,7 +38,7 @@ def launcher(settings: Settings, attempt: Attempt, *, allow_cpu: bool = False) -
         cluster = clusters.load(settings)
         api = Api.connect(cluster)
         return KubernetesLauncher(api, cluster, settings.pipeline_staging_uri, attempt)
-    environments = Environments(settings.resolved_home() / "environments" / "pipelines")
+    environments = EnvironmentCache(settings.resolved_home() / "environments" / "pipelines")
     return ProcessLauncher(environments, settings, allow_cpu=allow_cpu)
 
 

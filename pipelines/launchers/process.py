@@ -30,9 +30,11 @@ from infra.connection import user_environment
 from infra.errors import BadInputError
 from infra.leashed import LeashServer, Start
 from infra.settings import Settings
+from infra.workloads.environment_spec import EnvironmentSpec, PipInstall
+from infra.workloads.environments import Environment, EnvironmentCache
+from infra.workloads.installer import InstallCancelledError
 from pipelines import bootstrap
-from pipelines.bootstrap import Component, Install
-from pipelines.environments import Environment, Environments, StoppedError
+from pipelines.bootstrap import Component
 from pipelines.launchers import endings, local_settings, machine, mounting, secrecy
 from pipelines.launchers.base import Ended, Job, Launcher
 from pipelines.launchers.kept import Kept
@@ -77,7 +79,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(
         self,
-        environments: Environments,
+        environments: EnvironmentCache,
         settings: Settings,
         *,
         kept: Kept | None = None,
@@ -175,7 +177,7 @@ class ProcessLauncher(Launcher):
         hide = secrecy.hiding(asked.secrets)
         try:
             with (
-                self._environments.using(_installs(component), log, cancelled) as environment,
+                self._environments.using(_spec(component), log, cancelled.is_set) as environment,
                 self._environments.overlay(environment) as own,
                 self._gpus(job, log, cancelled) as lease,
                 self._started(job, component, environment, own, asked, lease) as started,
@@ -191,7 +193,7 @@ class ProcessLauncher(Launcher):
                     keep=started.keep,
                     start=started.start,
                 )
-        except StoppedError:
+        except InstallCancelledError:
             return Ended(-signal.SIGTERM, "It was stopped before it began.")
         return _explained(endings.ended(ended, min(limits, default=0), hide), job, component)
 
@@ -208,7 +210,7 @@ class ProcessLauncher(Launcher):
             give_up=cancelled.is_set,
         ) as lease:
             if lease is None:
-                raise StoppedError
+                raise InstallCancelledError
             yield lease
 
     @contextlib.contextmanager
@@ -327,8 +329,17 @@ def _explained(ended: Ended, job: Job, component: Component) -> Ended:
     )
 
 
-def _installs(component: Component) -> Sequence[Install]:
-    """What its environment has; of the SDK's executor, our version where it is pinned older.
+def _spec(component: Component) -> EnvironmentSpec:
+    """Environment of a component."""
+    return EnvironmentSpec(
+        tuple(_installs(component)),
+        label="The packages of the component",
+        hint="Fix packages_to_install of the component, or the package index that pip is set to.",
+    )
+
+
+def _installs(component: Component) -> Sequence[PipInstall]:
+    """Packages of a component; of the SDK's executor, our version where it is pinned older.
 
     The first executors find no artifacts at local paths, and one for all is made once. What
     a component itself has asked for stays: the compiler's own pin is installed alone.
@@ -338,7 +349,7 @@ def _installs(component: Component) -> Sequence[Install]:
         return component.installs
     ours = importlib.metadata.version("kfp")
     if not any("kfp" in requirement for requirement in named):  # its image had it
-        return (*component.installs, Install((f"kfp=={ours}",), ("--no-deps",)))
+        return (*component.installs, PipInstall((f"kfp=={ours}",), ("--no-deps",)))
 
     def newer(requirement: str) -> str:
         pin = _KFP_PIN.fullmatch(requirement)
@@ -346,7 +357,7 @@ def _installs(component: Component) -> Sequence[Install]:
 
     return [
         dataclasses.replace(one, requirements=tuple(map(newer, one.requirements)))
-        if one.alone
+        if one.without_dependencies
         else one
         for one in component.installs
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.leashed import LEASH, LeashServer
-from pipelines.environments import Environment
+from infra.workloads.environments import Environment
 
 IDLE_SECONDS = 60.0
 _MOST = 8

@@ -18,17 +18,18 @@ from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.leashed import LeashServer
 from infra.script import Ended, Ending, Forwarder
+from infra.workloads.installer import InstallCancelledError
 from registry import published, tensorboard_logs, tracking, trial_runs
 from registry.mlflow_writer import MlflowWriter, is_deleted
 from tasks import checkpoints, logs, outputs, running, training
 from tasks.following import following
 from tasks.parameters import Scalar
-from tasks.training import Workplace
 from tasks.training_request import Training
 from tasks.trials import reports as kept
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
 from tasks.trials.reports import Report, Reports, Source
 from tasks.tuning_request import of_trial
+from tasks.workplace import Workplace
 from tuning.event_files import EventFiles
 from tuning.metrics import Observation
 from tuning.trials import ACTIVE, Trial, TrialState
@@ -308,15 +309,19 @@ class InlineLauncher(Launcher):
     ) -> Ended:
         """Run the script to its end; one that is stopped before it begins has ended as well."""
         setting, trial, place = self._setting, running_.trial, running_.place
-        prepared = training.prepare(
-            request, place, setting.home, setting.settings,
-            retried=retried, say=setting.logger.info,
-        )  # fmt: skip
+        minutes = request.max_minutes
+        deadline = time.monotonic() + minutes * 60 if minutes else None
+        try:
+            prepared = training.prepare(
+                request, place, setting.home, setting.settings, retried=retried,
+                say=setting.logger.info, deadline=deadline, stop_requested=running_.stop.is_set,
+            )  # fmt: skip
+        except InstallCancelledError:
+            return Ended(Ending.STOPPED, 0, ())
         cores = share_of_cores(setting.parallel, request.resources.processes)
         prepared = replace(prepared, env={**cores, **prepared.env})
         if running_.stop.is_set():
             return Ended(Ending.STOPPED, 0, ())
-        minutes = request.max_minutes
         under = running.Conditions(
             home=setting.home,
             settings=setting.settings,
@@ -325,7 +330,7 @@ class InlineLauncher(Launcher):
             experiment_id=self._parent.experiment_id,
             holder=f"trial {trial.number} of {setting.name} ({setting.tuning})",
             logger=setting.logger,
-            deadline=time.monotonic() + minutes * 60 if minutes else None,
+            deadline=deadline,
             stop_requested=running_.stop.is_set,
             start=self._leashes.start,
         )
@@ -379,7 +384,7 @@ class InlineLauncher(Launcher):
         if ended.ending is Ending.STOPPED:
             return True
         if ended.ending is Ending.TIMED_OUT:
-            raise running.timed_out(request, "ran")
+            raise training.timed_out(request, "ran")
         lasts = self._setting.settings.home_lasts
         failure = training.failure(ended, training.log_for_people(place, lasts=lasts))
         if failure:

@@ -14,8 +14,8 @@ from infra import settings, site
 from infra.errors import RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
-from tasks.training import Workplace
 from tasks.training_request import Training
+from tasks.workplace import Workplace
 
 WELL = Ended(Ending.EXITED, 0, ())
 

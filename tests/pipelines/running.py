@@ -11,10 +11,10 @@ from typing import Any
 
 from infra.errors import NotFoundError
 from infra.settings import Settings
+from infra.workloads.environments import EnvironmentCache
 from pipelines.artifacts import Bundle
 from pipelines.claims import Claims
 from pipelines.components import Components
-from pipelines.environments import Environments
 from pipelines.execution import Execution, Leaf, Seen
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
@@ -81,7 +81,7 @@ def run(
 
     cancelled = threading.Event()
     launcher = ProcessLauncher(
-        Environments(environments), Settings(home=folder), kept=Kept(folder, secret)
+        EnvironmentCache(environments), Settings(home=folder), kept=Kept(folder, secret)
     )
     lines: list[tuple[str, str]] = []
     facts = Facts(

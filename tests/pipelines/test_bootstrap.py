@@ -4,14 +4,15 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.workloads.environment_spec import PipInstall
 from pipelines import bootstrap
-from pipelines.bootstrap import Component, Install
+from pipelines.bootstrap import Component
 from tests.pipelines.corpus import compile_function
 from tests.pipelines.launchers.jobs import BOOTSTRAP, EPHEMERAL
 
 # The Python versions of long ago that need it are none of ours, but it is written all the same.
 _EXTENSIONS = 'typing-extensions>=3.7.4,<5; python_version<"3.9"'
-_KFP = Install(("kfp==2.17.0", _EXTENSIONS), ("--no-deps",))
+_KFP = PipInstall(("kfp==2.17.0", _EXTENSIONS), ("--no-deps",))
 
 
 def _index(*names: str) -> tuple[str, ...]:
@@ -50,27 +51,27 @@ def _compiled(**options: Any) -> list[str]:
         ({}, (_KFP,)),
         (
             {"packages_to_install": ["numpy>=1", "a[b]==2.0; python_version>'3'", "c @ git+https://x"]},
-            (Install(("numpy>=1", "a[b]==2.0; python_version>'3'", "c @ git+https://x")), _KFP),
+            (PipInstall(("numpy>=1", "a[b]==2.0; python_version>'3'", "c @ git+https://x")), _KFP),
         ),
         (
             {"pip_index_urls": ["https://one.example/simple", "https://two.example/simple"]},
-            (Install(_KFP.requirements, (*_index("one", "two"), "--no-deps")),),
+            (PipInstall(_KFP.requirements, (*_index("one", "two"), "--no-deps")),),
         ),
         ({"use_venv": True}, (_KFP,)),
         (
             {"use_venv": True, "packages_to_install": ["numpy"]},
-            (Install(("numpy",)), _KFP),
+            (PipInstall(("numpy",)), _KFP),
         ),
-        ({"kfp_package_path": "git+https://x@main"}, (Install(("git+https://x@main",)),)),
-        ({"packages_to_install": ["kfp==2.0.1"]}, (Install(("kfp==2.0.1",)),)),
+        ({"kfp_package_path": "git+https://x@main"}, (PipInstall(("git+https://x@main",)),)),
+        ({"packages_to_install": ["kfp==2.0.1"]}, (PipInstall(("kfp==2.0.1",)),)),
         ({"install_kfp_package": False}, ()),
         (
             {"install_kfp_package": False, "packages_to_install": ["numpy"]},
-            (Install(("numpy",)),),
+            (PipInstall(("numpy",)),),
         ),
     ],
 )  # fmt: skip
-def test_what_the_sdk_compiles(options: dict[str, Any], installs: tuple[Install, ...]) -> None:
+def test_what_the_sdk_compiles(options: dict[str, Any], installs: tuple[PipInstall, ...]) -> None:
     found = bootstrap.component(_compiled(base_image="python:3.11", **options))
 
     assert found.installs == installs
@@ -95,7 +96,7 @@ def test_what_the_sdk_compiles(options: dict[str, Any], installs: tuple[Install,
 def test_what_other_versions_of_the_sdk_compile(script: str) -> None:
     found = bootstrap.component(["sh", "-c", script, "echo", "hello"])
 
-    assert found == Component((Install(("kfp==2.0.1",)),), ("echo", "hello"))
+    assert found == Component((PipInstall(("kfp==2.0.1",)),), ("echo", "hello"))
 
 
 @pytest.mark.parametrize(

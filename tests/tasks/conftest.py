@@ -9,8 +9,8 @@ import pytest
 
 from infra.home import Home
 from infra.settings import Settings
-from tasks.training import Workplace
 from tasks.training_request import Training
+from tasks.workplace import Workplace
 
 
 @pytest.fixture

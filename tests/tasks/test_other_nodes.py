@@ -23,8 +23,8 @@ from registry.run_nodes import Node, Seat
 from tasks import nodes, other_nodes, running, training
 from tasks.other_nodes import Joined, Joining, OtherNodes
 from tasks.running import Conditions
-from tasks.training import Workplace
 from tasks.training_request import Training
+from tasks.workplace import Workplace
 from tests.registry.conftest import new_database
 
 _RANKS = """

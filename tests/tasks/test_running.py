@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from infra.errors import RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
 from infra.settings import Settings
-from tasks import checkpoints, running, training
+from tasks import checkpoints, overlay, running, training
+from tasks.overlay import Interpreter
 from tasks.running import Conditions
-from tasks.training import Workplace
 from tasks.training_request import Training
+from tasks.workplace import Workplace
 from tests.processes import eventually
 
 _GPU = {"resources": {"instance_type": "gpu.t4"}}
@@ -114,6 +116,33 @@ def test_after_any_other_end_it_has_not(
 
     assert ended.ending is ending
     assert not place.finished.exists()
+
+
+def test_its_environment_is_released_at_its_end(
+    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    @contextlib.contextmanager
+    def using(*_: Any) -> Iterator[Interpreter]:
+        yield Interpreter(sys.executable)
+        order.append("released")
+
+    monkeypatch.setattr(overlay, "using", using)
+    monkeypatch.setattr(gpus, "lease", _noting(gpus.lease, order))
+    run("")
+
+    assert order == ["its GPUs are free", "released"]
+
+
+def _noting(lease: Callable[..., Any], order: list[str]) -> Callable[..., Any]:
+    @contextlib.contextmanager
+    def noted(*args: Any, **how: Any) -> Iterator[Any]:
+        with lease(*args, **how) as found:
+            yield found
+        order.append("its GPUs are free")
+
+    return noted
 
 
 def test_its_last_checkpoints_are_there_when_it_has_ended(

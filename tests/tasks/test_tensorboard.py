@@ -12,7 +12,7 @@ from infra.home import Home
 from registry import trials
 from registry.tensorboard_logs import Fetched
 from tasks import tensorboard
-from tasks.training import Workplace
+from tasks.workplace import Workplace
 
 _DAY = 86400
 _HERE = Fetched(Path("/nowhere"))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,27 @@ import pytest
 
 from infra.door import run_scope
 from infra.door.credential import Credential
-from infra.errors import BadInputError, DiskFullError, ModelyardError, NotFoundError
+from infra.errors import (
+    BadInputError,
+    DiskFullError,
+    NotFoundError,
+    RunFailedError,
+)
 from infra.home import Home
-from infra.script import Ended, Ending
 from infra.settings import Settings
-from infra.storage import copying as file_storage
+from infra.workloads.installer import InstallCancelledError
 from tasks import training
-from tasks.training import Prepared, Workplace
+from tasks.overlay import Interpreter
+from tasks.training import Prepared
 from tasks.training_request import Training
+from tasks.workplace import Workplace
+from tests.infra.workloads import packages
 
 Change = dict[str, Any]
 
 
 Prepare = Callable[..., Prepared]
+_HOW = ("say", "deadline", "stop_requested")
 
 
 def _algorithm(**changes: str) -> dict[str, Any]:
@@ -36,9 +45,9 @@ def prepare(
     given: Callable[..., Training], place: Workplace, home: Home, settings: Settings
 ) -> Prepare:
     def prepared(*, retried: bool = False, **changes: Any) -> Prepared:
-        return training.prepare(
-            given(**changes), place, home, settings, retried=retried, say=lambda _: None
-        )
+        how: dict[str, Any] = {"say": lambda _: None}
+        how |= {name: changes.pop(name) for name in _HOW if name in changes}
+        return training.prepare(given(**changes), place, home, settings, retried=retried, **how)
 
     return prepared
 
@@ -170,17 +179,51 @@ class TestPrepare:
         self, prepare: Prepare, home: Home, monkeypatch: pytest.MonkeyPatch, place: Workplace
     ) -> None:
         asked: list[tuple[Path, Path]] = []
+        released: list[bool] = []
 
-        def python_for(requirements: Path, overlays: Path) -> str:
+        @contextlib.contextmanager
+        def using(requirements: Path, overlays: Path, *_: Any) -> Iterator[Interpreter]:
             asked.append((requirements, overlays))
-            return "/overlay/bin/python"
+            yield Interpreter("/overlay/bin/python", (7,))
+            released.append(True)
 
-        monkeypatch.setattr(training.overlay, "python_for", python_for)
+        monkeypatch.setattr(training.overlay, "using", using)
 
         found = prepare(**_algorithm(entry_point="deep/train.py"))
 
         assert asked == [(place.source / "deep" / "requirements.txt", home.overlays)]
         assert found.command[0] == "/overlay/bin/python"
+        assert found.keep == (7,)
+        assert not released
+        found.held.close()
+        assert released
+
+    @pytest.mark.parametrize(
+        ("more", "error"),
+        [
+            ({"deadline": 0.001, "max_minutes": 2}, RunFailedError),
+            ({"stop_requested": lambda: True}, InstallCancelledError),
+            ({"stop_requested": lambda: True, "deadline": 0.001}, InstallCancelledError),
+        ],
+        ids=["late", "stopped", "both"],
+    )
+    @pytest.mark.integration
+    def test_the_installation_heeds_a_stop_and_the_deadline(
+        self, prepare: Prepare, home: Home, tmp_path: Path, more: dict[str, Any],
+        error: type[Exception],
+    ) -> None:  # fmt: skip
+        (tmp_path / "algorithm" / "requirements.txt").write_text(
+            str(packages.slow_source(tmp_path / "slow", tmp_path))
+        )
+        log: list[str] = []
+        with pytest.raises(error) as caught:
+            prepare(say=log.append, **more)
+
+        assert log == ["Installing requirements.txt"]
+        if isinstance(caught.value, RunFailedError):
+            assert (caught.value.code, caught.value.state) == ("Timeout", "TIMED OUT")
+            assert "installed its requirements for its 2 minutes" in caught.value.message
+        assert list(home.overlays.glob("*/")) == []
 
     def test_input_checkpoints_are_read_where_they_are(
         self, prepare: Prepare, tmp_path: Path
@@ -332,160 +375,6 @@ class TestScriptEnvironment:
 
     def test_it_bears_the_runs_mark(self, environment: dict[str, str], home: Home) -> None:
         assert f"flow-run@{home.root}" in environment.values()
-
-
-class TestFailure:
-    @pytest.mark.parametrize(
-        ("code", "tail", "expected"),
-        [
-            (1, ("ValueError: odd",), "ScriptFailed"),
-            (-15, (), "ScriptFailed"),
-            (-11, (), "ScriptFailed"),
-            (-9, (), "OOMKilled"),
-            (137, ("Killed",), "OOMKilled"),
-            (1, ("  exitcode  : -9 (pid: 1234)", "  error_file: <N/A>"), "OOMKilled"),
-            (1, ("failed (exitcode: -9) local_rank: 0 (pid: 12)",), "OOMKilled"),
-            (1, ("worker exit code: -9",), "OOMKilled"),
-            (1, ("  exitcode  : -99",), "ScriptFailed"),
-            (1, ("  exitcode  : 1 (pid: 9)",), "ScriptFailed"),
-        ],
-    )
-    def test_kinds(self, code: int, tail: tuple[str, ...], expected: str) -> None:
-        found = training.failure(Ended(Ending.EXITED, code, tail), "/log")
-
-        assert found is not None
-        assert (found.code, found.state) == (expected, "FAIL TRAIN")
-        assert all(line in found.message for line in tail)
-        assert found.hint
-
-    def test_a_good_end_is_none(self) -> None:
-        assert training.failure(Ended(Ending.EXITED, 0, ("exitcode : -9",)), "/log") is None
-
-    @pytest.mark.parametrize(
-        ("code", "told"), [(3, "exit code 3"), (-15, "signal 15"), (-9, "exit code -9")]
-    )
-    def test_how_it_ended_is_told(self, code: int, told: str) -> None:
-        found = training.failure(Ended(Ending.EXITED, code, ()), "/the/log")
-
-        assert found is not None
-        assert told in found.message
-        assert "(it printed nothing)" in found.message
-
-    def test_where_the_log_is_is_told(self) -> None:
-        found = training.failure(Ended(Ending.EXITED, 1, ()), "/the/log")
-
-        assert found is not None
-        assert "/the/log" in found.hint
-
-
-class TestOutput:
-    def test_there_is_a_model_if_anything_was_left(self, place: Workplace) -> None:
-        assert not training.has_model(place)
-        place.model.mkdir(parents=True)
-        assert not training.has_model(place)
-        (place.model / "model.bin").touch()
-        assert training.has_model(place)
-
-    def test_a_file_in_the_place_of_its_folder_is_not_dropped(self, place: Workplace) -> None:
-        place.root.mkdir(parents=True, exist_ok=True)
-        place.model.write_text("weights")
-
-        with pytest.raises(BadInputError) as raised:
-            training.has_model(place)
-        assert raised.value.code == "ModelNotAFolder"
-
-    @pytest.mark.parametrize("target", ["nowhere", "latest"])
-    def test_a_link_that_leads_nowhere_is_called_one(self, place: Workplace, target: str) -> None:
-        place.model.mkdir(parents=True)
-        (place.model / "latest").symlink_to(target)
-
-        with pytest.raises(BadInputError, match=r"The link latest in .* leads to no file"):
-            training.check_model(place)
-
-    @pytest.mark.parametrize("name", ["w#1", "w?", "a%20b", "a\tb", "deep/w#1"])
-    def test_a_name_that_mlflow_cannot_keep_is_refused(self, place: Workplace, name: str) -> None:
-        file = place.model / name
-        file.parent.mkdir(parents=True)
-        file.touch()
-
-        with pytest.raises(BadInputError) as raised:
-            training.check_model(place)
-
-        assert raised.value.code == "FileNameInvalid"
-
-    def test_other_names_are_kept(self, place: Workplace) -> None:
-        place.model.mkdir(parents=True)
-        for name in ("a b", "a+b", "100%.txt", "한글", "a;b&c=d", ".hidden"):
-            (place.model / name).touch()
-
-        training.check_model(place)
-
-    def test_a_link_to_a_folder_is_refused(self, place: Workplace) -> None:
-        (place.model / "v1").mkdir(parents=True)
-        (place.model / "latest").symlink_to("v1")
-
-        with pytest.raises(BadInputError) as raised:
-            training.check_model(place)
-
-        assert raised.value.code == "LinkToFolder"
-
-    def test_a_model_that_waits_is_kept_and_said(self, place: Workplace) -> None:
-        place.model.mkdir(parents=True)
-        error = DiskFullError("Full.", "Make room.")
-        assert training.kept(error, place, lasts=True).hint == "Make room."
-
-        place.finished.touch()
-        place.clear()
-
-        assert place.model.exists()
-        assert str(place.model) in training.kept(error, place, lasts=True).hint
-        place.mark_published()
-        assert (
-            training.kept(DiskFullError("Full.", "Make room."), place, lasts=True).hint
-            == "Make room."
-        )
-        place.clear()
-        assert not place.model.exists()
-
-    def test_one_on_a_machine_that_is_gone_is_not_promised(self, place: Workplace) -> None:
-        place.finished.parent.mkdir(parents=True, exist_ok=True)
-        place.finished.touch()
-        hint = training.kept(DiskFullError("Full.", "Make room."), place, lasts=False).hint
-
-        assert "a retry runs the script again" in hint
-        assert str(place.root) not in hint
-
-    def test_where_the_whole_log_is(self, place: Workplace) -> None:
-        assert training.log_for_people(place, lasts=True) == str(place.log)
-        assert "logs/train.log" in training.log_for_people(place, lasts=False)
-
-    def test_the_model_is_published(
-        self, given: Callable[..., Training], place: Workplace, tmp_path: Path
-    ) -> None:
-        place.model.mkdir(parents=True)
-        (place.model / "model.bin").write_text("m")
-
-        training.publish_output(given(), place)
-        training.publish_output(given(output_uri="TMP/out/model"), place)
-
-        assert (tmp_path / "out" / "model" / "model.bin").read_text() == "m"
-        assert place.model.exists()
-
-    def test_a_full_disk_leaves_no_half_model(
-        self, given: Callable[..., Training], place: Workplace, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        def full(*_: Any, **__: Any) -> None:
-            raise OSError(28, "No space left on device")
-
-        place.model.mkdir(parents=True)
-        monkeypatch.setattr(file_storage.shutil, "copytree", full)
-
-        with pytest.raises(ModelyardError) as raised:
-            training.publish_output(given(output_uri="TMP/out"), place)
-
-        assert raised.value.code == "DiskFull"
-        assert not (tmp_path / "out").exists()
 
 
 def test_a_script_sees_the_contract(

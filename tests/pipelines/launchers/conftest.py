@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 
 pytest.register_assert_rewrite("tests.pipelines.launchers.contract")
 
 
 @pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Environments:
-    """Environments that all tests here share: none of them is written to once it is made."""
-    return Environments(tmp_path_factory.mktemp("environments"))
+def environments(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentCache:
+    """EnvironmentCache that all tests here share: none of them is written to once it is made."""
+    return EnvironmentCache(tmp_path_factory.mktemp("environments"))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 from pipelines.launchers import mounting
 from pipelines.launchers.base import Ended, Launcher
 from pipelines.launchers.kept import Kept
@@ -41,7 +41,7 @@ def kept(tmp_path: Path) -> Kept:
 
 @pytest.fixture
 def launcher(
-    environments: Environments, settings: Settings, kept: Kept
+    environments: EnvironmentCache, settings: Settings, kept: Kept
 ) -> Iterator[ProcessLauncher]:
     launcher = ProcessLauncher(environments, settings, kept=kept)
     yield launcher
@@ -242,7 +242,7 @@ def run() -> str:
         assert str(kept.claims.folder) not in Path("/proc/self/mounts").read_text()
 
     def test_everything_ends_with_an_owner_that_was_killed(
-        self, environments: Environments, kept: Kept, tmp_path: Path
+        self, environments: EnvironmentCache, kept: Kept, tmp_path: Path
     ) -> None:
         _claim(kept)
         script = "echo $$ > pid; sleep 600"
@@ -252,10 +252,10 @@ import sys, threading
 sys.path.insert(0, {str(_ROOT)!r})
 from pathlib import Path, PosixPath
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 from pipelines.launchers.base import Job, Resources
 from pipelines.launchers.process import ProcessLauncher
-launcher = ProcessLauncher(Environments(Path({str(environments.root)!r})),
+launcher = ProcessLauncher(EnvironmentCache(Path({str(environments.root)!r})),
                            Settings(home={str(tmp_path / "home")!r}))
 launcher.run({job!r}, print, threading.Event())
 """

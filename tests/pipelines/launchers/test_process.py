@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 from pipelines.launchers.base import Ended, Job, Launcher, Resources
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
@@ -32,7 +32,7 @@ _ANSWER = "def run() -> str:\n    return 'answer'\n"
 class TestProcessLauncher(Contract):
     @pytest.fixture
     def launcher(  # type: ignore[override]
-        self, environments: Environments, settings: Settings, kept: Kept
+        self, environments: EnvironmentCache, settings: Settings, kept: Kept
     ) -> Iterator[ProcessLauncher]:
         launcher = ProcessLauncher(environments, settings, kept=kept)
         yield launcher
@@ -56,7 +56,7 @@ class TestProcessLauncher(Contract):
 class TestEnvironment:
     @pytest.fixture(params=[True, False], ids=["warm", "cold"])
     def launcher(
-        self, environments: Environments, settings: Settings, request: pytest.FixtureRequest
+        self, environments: EnvironmentCache, settings: Settings, request: pytest.FixtureRequest
     ) -> Iterator[ProcessLauncher]:
         launcher = ProcessLauncher(environments, settings, warm=request.param)
         yield launcher
@@ -307,7 +307,7 @@ def _wheel(folder: Path) -> None:
 class TestWarmth:
     @pytest.fixture
     def launcher(
-        self, environments: Environments, settings: Settings
+        self, environments: EnvironmentCache, settings: Settings
     ) -> Iterator[ProcessLauncher]:
         launcher = ProcessLauncher(environments, settings)
         yield launcher
@@ -371,7 +371,7 @@ def run() -> list:
     def test_an_interpreter_keeps_its_environment(
         self, tmp_path: Path, settings: Settings
     ) -> None:
-        kept = Environments(tmp_path / "environments", most=0)
+        kept = EnvironmentCache(tmp_path / "environments", most=0)
         launcher = ProcessLauncher(kept, settings)
         assert run(launcher, python(tmp_path / "job1", _ANSWER))[0] == Ended(0)
         kept.prune()
@@ -382,7 +382,7 @@ def run() -> list:
         assert list(kept.root.glob("*/modelyard-ready")) == []
 
     def test_an_idle_interpreter_is_ended(
-        self, environments: Environments, settings: Settings, tmp_path: Path
+        self, environments: EnvironmentCache, settings: Settings, tmp_path: Path
     ) -> None:
         launcher = ProcessLauncher(environments, settings, idle_seconds=0.1)
         _, _, server = self._parents(launcher, python(tmp_path / "job1", self._PARENTS))
@@ -400,7 +400,7 @@ def run() -> list:
         assert run(launcher, job)[0] == Ended(0)
 
     def test_everything_ends_with_an_owner_that_was_killed(
-        self, environments: Environments, tmp_path: Path
+        self, environments: EnvironmentCache, tmp_path: Path
     ) -> None:
         source = """
 def run():
@@ -414,11 +414,11 @@ import sys, threading
 sys.path.insert(0, {str(_ROOT)!r})
 from pathlib import Path, PosixPath
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 from pipelines.launchers.base import Job, Resources
 from pipelines.launchers.kept import Kept
 from pipelines.launchers.process import ProcessLauncher
-launcher = ProcessLauncher(Environments(Path({str(environments.root)!r})), Settings())
+launcher = ProcessLauncher(EnvironmentCache(Path({str(environments.root)!r})), Settings())
 launcher.run({job!r}, print, threading.Event())
 """
         process = subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 from pipelines.launchers.base import Ended, Launcher, Resources
 from pipelines.launchers.process import ProcessLauncher
 from tests.pipelines.launchers.jobs import shell
@@ -19,12 +19,12 @@ from tests.processes import eventually
 
 
 @pytest.fixture
-def environments(tmp_path: Path) -> Environments:
-    return Environments(tmp_path / "environments")
+def environments(tmp_path: Path) -> EnvironmentCache:
+    return EnvironmentCache(tmp_path / "environments")
 
 
 class TestCheck:
-    def test_as_many_as_there_are(self, environments: Environments, tmp_path: Path) -> None:
+    def test_as_many_as_there_are(self, environments: EnvironmentCache, tmp_path: Path) -> None:
         asked = Resources(accelerator="nvidia.com/gpu", accelerators=2)
         job = shell(tmp_path, "", resources=asked)
         ProcessLauncher(environments, Settings(gpus="0,1")).check(job)
@@ -32,7 +32,7 @@ class TestCheck:
             ProcessLauncher(environments, Settings(gpus="0")).check(job)
 
     def test_none_where_it_may_do_without(
-        self, environments: Environments, tmp_path: Path
+        self, environments: EnvironmentCache, tmp_path: Path
     ) -> None:
         asked = Resources(accelerator="cloud-tpus.google.com/v3", accelerators=1)
         job = shell(tmp_path, 'echo "<$CUDA_VISIBLE_DEVICES>"', resources=asked)
@@ -51,7 +51,7 @@ class TestCheck:
 
 class TestGpus:
     @pytest.fixture
-    def launcher(self, environments: Environments) -> Iterator[ProcessLauncher]:
+    def launcher(self, environments: EnvironmentCache) -> Iterator[ProcessLauncher]:
         # A name that no other run of the machine waits for.
         launcher = ProcessLauncher(
             environments, Settings(stop_grace_seconds=0.5, gpus=f"test-{os.getpid()}")

@@ -13,7 +13,7 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.settings import Settings
-from pipelines.environments import Environments
+from infra.workloads.environments import EnvironmentCache
 from pipelines.launchers.base import Ended, Launcher
 from pipelines.launchers.process import ProcessLauncher
 from tests.pipelines.launchers.jobs import python, run, shell
@@ -22,7 +22,7 @@ _ANSWER = "def run() -> str:\n    return 'answer'\n"
 
 
 @pytest.fixture
-def launcher(environments: Environments, settings: Settings) -> Iterator[Launcher]:
+def launcher(environments: EnvironmentCache, settings: Settings) -> Iterator[Launcher]:
     launcher = ProcessLauncher(environments, settings)
     yield launcher
     launcher.close()

@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 from infra.home import Home
 from infra.settings import Settings
 from tasks import provided, training, training_request
-from tasks.training import Workplace
 from tasks.training_request import Algorithm, Dataset, Training
+from tasks.workplace import Workplace
 
 _OURS = ("EM_", "MLFLOW_", "MODELYARD_", "PYTHONDONTWRITEBYTECODE")
 

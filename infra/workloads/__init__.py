@@ -1,0 +1,1 @@
+"""Workloads: processes and containers that Modelyard starts, and the environments they run in."""

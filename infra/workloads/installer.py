@@ -1,0 +1,150 @@
+"""Installing requirements into an environment: uv where it fits, else pip."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from infra import script
+from infra.connection import user_environment
+from infra.errors import BadInputError, DiskFullError
+from infra.masking import mask
+from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall, flatten
+
+_GRACE_SECONDS = 3.0
+_TAIL_LINES = 12
+_UV_SPELLING = {
+    "trusted-host": ("--allow-insecure-host",),
+    "pre": ("--prerelease", "allow"),
+    "U": ("--upgrade",),
+}
+_NOISE = ("WARNING: Location", "[notice]")
+_PROGRESS = re.compile(
+    r"(?:Collecting|Downloading|Building|Built|Resolved|Prepared|Installing collected|Installed) "
+)
+_PIP_SETTINGS = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "CONFIG_FILE", "CERT", "NO_INDEX")
+
+
+class InstallCancelledError(Exception):
+    """The caller cancelled while the environment was being made or waited for."""
+
+
+def install(
+    folder: Path,
+    spec: EnvironmentSpec,
+    one: PipInstall,
+    log: Callable[[str], object],
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Install requirements into an environment.
+
+    Args:
+        folder: The environment.
+        spec: Its specification, for the base and for messages.
+        one: What to install.
+        log: Receives progress lines.
+        stop_requested: Polled a few times a second; true cancels.
+
+    Raises:
+        BadInputError: With the code ``RequirementsNotInstallable``.
+        DiskFullError: If they do not fit.
+        InstallCancelledError: If it was cancelled.
+    """
+    names = ", ".join(mask(text) for text in one.requirements) or spec.label
+    log(f"Installing {names}")
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    full = False
+
+    def on_line(_: int, line: str) -> None:
+        nonlocal full
+        if not line.strip() or line.lstrip().startswith(_NOISE):
+            return
+        tail.append(mask(line))
+        full = full or "No space left on device" in line
+        if _PROGRESS.match(line.lstrip()):
+            log(tail[-1].strip())
+
+    ended = script.run(
+        [script.Process(command(folder, spec.base, one), _pip_environment())],
+        cwd=one.file.parent if one.file else folder,
+        log=None,
+        on_line=on_line,
+        deadline=None,
+        stop_requested=stop_requested,
+        grace=_GRACE_SECONDS,
+    )
+    if ended.ending is not script.Ending.EXITED:
+        raise InstallCancelledError
+    if ended.code == 0:
+        return
+    if full:
+        raise disk_full(folder, spec)
+    listed = f": {names}." if one.requirements else ":"
+    said = "\n".join(tail)
+    raise BadInputError(
+        f"{spec.label} cannot be installed{listed}\n{said}",
+        spec.hint,
+        code="RequirementsNotInstallable",
+    )
+
+
+def disk_full(folder: Path, spec: EnvironmentSpec) -> DiskFullError:
+    """The error of an environment that does not fit."""
+    return DiskFullError(
+        f"The disk of {folder.parent} is full: {spec.label} cannot be installed.",
+        "Free disk space, and retry.",
+    )
+
+
+def command(folder: Path, base: Base, one: PipInstall) -> list[str]:
+    """Command line that installs ``one``.
+
+    uv sees only what is in an environment itself, so one on Modelyard's packages is pip's.
+    """
+    requirements = list(one.requirements)
+    if one.file is not None:
+        flat = folder / "requirements.txt"
+        flat.write_text("".join(f"{line}\n" for line in flatten(one.file)))
+        requirements += ["-r", str(flat)]
+    python = str(folder / "bin" / "python3")
+    uv = _uv() if base is Base.BARE else None
+    if uv is None:
+        return [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off",
+                *one.options, *requirements]  # fmt: skip
+    options: list[str] = []
+    for option in one.options:
+        options += _UV_SPELLING.get(option.lstrip("-"), (option,))
+    return [uv, "pip", "install", "--python", python, "--index-strategy", "unsafe-best-match",
+            *options, *requirements]  # fmt: skip
+
+
+def _pip_environment() -> dict[str, str]:
+    inherited = {
+        name: value
+        for name, value in user_environment().items()
+        if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
+    quiet = {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1"}
+    return {**inherited, **quiet}
+
+
+def _uv() -> str | None:
+    """uv, where it would find what pip finds: it does not read pip's own settings."""
+    if any(f"PIP_{name}" in os.environ for name in _PIP_SETTINGS) or any(_pip_files()):
+        return None
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv")
+
+
+def _pip_files() -> Iterator[Path]:
+    own = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    candidates: Sequence[Path] = (
+        Path("/etc/pip.conf"), own / "pip/pip.conf", Path.home() / ".pip/pip.conf",
+        Path(sys.prefix) / "pip.conf",
+    )  # fmt: skip
+    return (path for path in candidates if path.exists())
