@@ -96,7 +96,7 @@ def lease(
     *,
     holder: str,
     shared: bool,
-    waiting: Callable[[list[str]], None],
+    waiting: Callable[[list[str]], object],
     give_up: Callable[[], bool],
 ) -> Iterator[Lease | None]:
     """Hold ``count`` of the ``available`` GPUs, waiting in a queue until they are free.
@@ -135,7 +135,7 @@ def _wait(
     available: tuple[str, ...],
     count: int,
     shared: bool,
-    waiting: Callable[[list[str]], None],
+    waiting: Callable[[list[str]], object],
     give_up: Callable[[], bool],
 ) -> dict[str, IO[str]] | None:
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

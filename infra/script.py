@@ -143,7 +143,7 @@ def run(
     *,
     cwd: Path,
     log: Path | None,
-    on_line: Callable[[int, str], None],
+    on_line: Callable[[int, str], object],
     deadline: float | None,
     stop_requested: Callable[[], bool],
     grace: float,
@@ -186,7 +186,7 @@ def run(
 def _follow(
     running: list[_Running],
     log: IO[bytes] | None,
-    on_line: Callable[[int, str], None],
+    on_line: Callable[[int, str], object],
     deadline: float | None,
     stop_requested: Callable[[], bool],
 ) -> Ended:

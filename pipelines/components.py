@@ -15,6 +15,8 @@ from typing import Any
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError, ModelyardError
+from infra.workloads.base import Backend, Workload
+from infra.workloads.claims import ClaimStore
 from pipelines import (
     bootstrap,
     claims,
@@ -28,9 +30,7 @@ from pipelines import (
     values,
 )
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.claims import Volumes
 from pipelines.execution import Leaf
-from pipelines.launchers.base import Job, Launcher
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Context, Facts
@@ -68,13 +68,13 @@ class Components:
     def __init__(
         self,
         pipeline: Pipeline,
-        launcher: Launcher,
+        launcher: Backend,
         place: Place,
         facts: Facts,
         log: Log,
         cancelled: threading.Event,
         *,
-        claims: Volumes,
+        claims: ClaimStore,
         root: str = "",
         folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -229,7 +229,7 @@ class Components:
         self._run(job, away)
         return self._remotes.sent(outputs, executor_io.read(outputs, component))
 
-    def _staged(self, job: Job, inputs: Bundle, outputs: executor_io.Outputs) -> Job:
+    def _staged(self, job: Workload, inputs: Bundle, outputs: executor_io.Outputs) -> Workload:
         """A job whose launcher carries artifacts itself, between where they lie and the job."""
         places = remotes.places([inputs.artifacts])
         fetched = {Path(path): uri for uri, path in places.items() if not Path(path).exists()}
@@ -243,7 +243,7 @@ class Components:
             sent={outputs.root: root},
         )
 
-    def _run(self, job: Job, away: Mapping[str, str]) -> None:
+    def _run(self, job: Workload, away: Mapping[str, str]) -> None:
         """Run a task's job to its good end; ``away`` are the inputs that nothing can fetch."""
         told = ", ".join(f"{name} at {uri}" for name, uri in away.items())
         if told:

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
+from infra.workloads.base import ResourceRequest, Workload
 from pipelines import placeholders
-from pipelines.launchers.base import Job, Resources
 
 Container: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec
 ResourceSpec: TypeAlias = ir.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
@@ -42,7 +42,7 @@ def job(
     outputs: Sequence[Path] = (),
     kubernetes: Mapping[str, Any] | None = None,
     seconds: float | None = None,
-) -> Job:
+) -> Workload:
     """The job that runs a container, with every placeholder in it filled.
 
     Args:
@@ -62,7 +62,7 @@ def job(
     def filled(text: str) -> str:
         return "".join(placeholders.fill([text], context)) if text else ""
 
-    return Job(
+    return Workload(
         name=name,
         image=filled(container.image),
         command=tuple(placeholders.fill(list(container.command), context)),
@@ -77,7 +77,7 @@ def job(
     )
 
 
-def foreseen(container: Container, *, name: str, folder: Path) -> Job | None:
+def foreseen(container: Container, *, name: str, folder: Path) -> Workload | None:
     """The job of a container as it is known before its run, its arguments not yet filled.
 
     Args:
@@ -97,10 +97,10 @@ def foreseen(container: Container, *, name: str, folder: Path) -> Job | None:
         return None
     resources = _resources(name, container.resources, str)
     command, arguments = tuple(container.command), tuple(container.args)
-    return Job(name, container.image, command, arguments, folder, resources=resources)
+    return Workload(name, container.image, command, arguments, folder, resources=resources)
 
 
-def _resources(name: str, asked: ResourceSpec, filled: Any) -> Resources:
+def _resources(name: str, asked: ResourceSpec, filled: Any) -> ResourceRequest:
     def number(text: str, old: float, what: str) -> float:
         text = filled(text).strip()
         return quantity(text, f"the {what} of {name}") if text else old
@@ -110,7 +110,7 @@ def _resources(name: str, asked: ResourceSpec, filled: Any) -> Resources:
     count = number(accelerator.resource_count, float(accelerator.count), "accelerator count")
     if count != int(count) or count > _MOST_ACCELERATORS:
         raise _wrong(f"the accelerator count of {name}", f"{count:g}", "a whole number of them")
-    return Resources(
+    return ResourceRequest(
         cpu=number(asked.resource_cpu_limit, asked.cpu_limit, "CPU limit"),
         memory=round(
             number(asked.resource_memory_limit, asked.memory_limit * _GIGA, "memory limit")

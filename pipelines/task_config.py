@@ -13,9 +13,9 @@ from typing import Any
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra.workloads.base import ResourceRequest, Workload
 from pipelines import placeholders
 from pipelines.container import Container, ResourceSpec
-from pipelines.launchers.base import Job, Resources
 from pipelines.placeholders import Context
 
 _Field = ir.TaskConfigPassthroughType
@@ -73,7 +73,7 @@ def told(
     return dict.fromkeys(names, config)
 
 
-def own(component: ir.ComponentSpec, job: Job) -> Job:
+def own(component: ir.ComponentSpec, job: Workload) -> Workload:
     """A task's job without what its component only hands on."""
     applies = {one.field: one.apply_to_task for one in component.task_config_passthroughs}
     away = {field for field, applied in applies.items() if not applied}
@@ -82,7 +82,7 @@ def own(component: ir.ComponentSpec, job: Job) -> Job:
         job,
         kubernetes={key: value for key, value in job.kubernetes.items() if key not in parts},
         environment={} if _Field.ENV in away else job.environment,
-        resources=Resources() if _Field.RESOURCES in away else job.resources,
+        resources=ResourceRequest() if _Field.RESOURCES in away else job.resources,
     )
 
 

@@ -6,16 +6,16 @@ from infra.home import Home
 from infra.kubernetes import cluster as clusters
 from infra.kubernetes.api import Api
 from infra.settings import Settings
+from infra.workloads.base import Backend
+from infra.workloads.claims import ClaimStore, LocalClaims
+from infra.workloads.docker import DockerBackend
 from infra.workloads.environments import EnvironmentCache
-from pipelines.claims import Claims, Volumes
-from pipelines.launchers.base import Launcher
 from pipelines.launchers.cluster import staging
-from pipelines.launchers.cluster.launcher import Attempt, KubernetesLauncher
-from pipelines.launchers.docker import DockerLauncher
-from pipelines.launchers.process import ProcessLauncher
+from pipelines.launchers.cluster.launcher import Attempt, KubernetesBackend
+from pipelines.launchers.process import ComponentProcessBackend
 
 
-def launcher(settings: Settings, attempt: Attempt, *, allow_cpu: bool = False) -> Launcher:
+def launcher(settings: Settings, attempt: Attempt, *, allow_cpu: bool = False) -> Backend:
     """What ``MODELYARD_PIPELINE_LAUNCHER`` names.
 
     Args:
@@ -30,23 +30,23 @@ def launcher(settings: Settings, attempt: Attempt, *, allow_cpu: bool = False) -
         ClusterError: If it is a cluster, and none is to be found.
     """
     if settings.pipeline_launcher == "docker":
-        docker = DockerLauncher(grace_seconds=settings.stop_grace_seconds)
+        docker = DockerBackend(grace_seconds=settings.stop_grace_seconds)
         docker.check_engine()
         return docker
     if settings.pipeline_launcher == "kubernetes":
         staging.check(settings.pipeline_staging_uri)
         cluster = clusters.load(settings)
         api = Api.connect(cluster)
-        return KubernetesLauncher(api, cluster, settings.pipeline_staging_uri, attempt)
+        return KubernetesBackend(api, cluster, settings.pipeline_staging_uri, attempt)
     environments = EnvironmentCache(settings.resolved_home() / "environments" / "pipelines")
-    return ProcessLauncher(environments, settings, allow_cpu=allow_cpu)
+    return ComponentProcessBackend(environments, settings, allow_cpu=allow_cpu)
 
 
-def claims(launcher: Launcher, home: Home) -> Volumes:
+def claims(launcher: Backend, home: Home) -> ClaimStore:
     """Where claims of volumes are, which components that a launcher runs may mount."""
-    if isinstance(launcher, KubernetesLauncher):
+    if isinstance(launcher, KubernetesBackend):
         return launcher.claims
-    return Claims(home.root / "claims")
+    return LocalClaims(home.root / "claims")
 
 
 def artifacts(settings: Settings) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from pipelines.launchers import mounting
+from infra.workloads import mounts as mounting
 from tests.e2e.stack import kill, wait_for
 from tests.pipelines import corpus
 from tests.pipelines.corpus.components import IMAGE, add

@@ -11,13 +11,13 @@ from typing import Any
 
 from infra.errors import NotFoundError
 from infra.settings import Settings
+from infra.workloads.claims import LocalClaims
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.local_objects import LocalObjects
 from pipelines.artifacts import Bundle
-from pipelines.claims import Claims
 from pipelines.components import Components
 from pipelines.execution import Execution, Leaf, Seen
-from pipelines.launchers.kept import Kept
-from pipelines.launchers.process import ProcessLauncher
+from pipelines.launchers.process import ComponentProcessBackend
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
@@ -80,8 +80,8 @@ def run(
         return (secrets or {})[name]
 
     cancelled = threading.Event()
-    launcher = ProcessLauncher(
-        EnvironmentCache(environments), Settings(home=folder), kept=Kept(folder, secret)
+    launcher = ComponentProcessBackend(
+        EnvironmentCache(environments), Settings(home=folder), objects=LocalObjects(folder, secret)
     )
     lines: list[tuple[str, str]] = []
     facts = Facts(
@@ -91,7 +91,7 @@ def run(
     )  # fmt: skip
     components = Components(
         pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled,
-        claims=Claims(folder / "claims"), root=root,
+        claims=LocalClaims(folder / "claims"), root=root,
     )  # fmt: skip
     components.check()
     work = Threads(components, parallel)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
+from infra.workloads.claims import LocalClaims
 from pipelines import claims
-from pipelines.claims import Claims
 
 _ASKED = {"access_modes": ["ReadWriteMany"], "size": "5Gi", "pvc_name": "mine"}
 
@@ -18,12 +18,12 @@ def _manifest(**asked: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Claims:
-    return Claims(tmp_path / "claims")
+def kept(tmp_path: Path) -> LocalClaims:
+    return LocalClaims(tmp_path / "claims")
 
 
 class TestCreate:
-    def test_it_is_an_empty_folder_with_its_manifest_beside_it(self, kept: Claims) -> None:
+    def test_it_is_an_empty_folder_with_its_manifest_beside_it(self, kept: LocalClaims) -> None:
         assert kept.create(_manifest(annotations={"team": "blue"}), "run/task") == "mine"
 
         assert list(kept.path("mine").iterdir()) == []
@@ -31,7 +31,7 @@ class TestCreate:
         assert told["metadata"]["annotations"] == {"team": "blue", "modelyard/task": "run/task"}
         assert told["spec"]["resources"] == {"requests": {"storage": "5Gi"}}
 
-    def test_the_same_task_may_do_so_again_and_no_other(self, kept: Claims) -> None:
+    def test_the_same_task_may_do_so_again_and_no_other(self, kept: LocalClaims) -> None:
         kept.create(_manifest(), "run/task")
         (kept.path("mine") / "x").touch()
 
@@ -41,12 +41,12 @@ class TestCreate:
             kept.create(_manifest(), "run/other")
         assert caught.value.code == "ClaimExists"
 
-    def test_one_that_a_person_has_made_is_nobody_s(self, kept: Claims) -> None:
+    def test_one_that_a_person_has_made_is_nobody_s(self, kept: LocalClaims) -> None:
         (kept.folder / "mine").mkdir(parents=True)
         with pytest.raises(ConflictError):
             kept.create(_manifest(), "run/task")
 
-    def test_a_copy(self, kept: Claims) -> None:
+    def test_a_copy(self, kept: LocalClaims) -> None:
         kept.create(_manifest(), "run/a")
         (kept.path("mine") / "x").write_text("word")
         source = {"kind": "PersistentVolumeClaim", "name": "mine"}
@@ -62,13 +62,13 @@ class TestCreate:
             {"data_source": {"apiGroup": "g", "kind": "VolumeSnapshot", "name": "s"}},
         ],
     )
-    def test_what_only_a_cluster_has(self, kept: Claims, asked: dict[str, Any]) -> None:
+    def test_what_only_a_cluster_has(self, kept: LocalClaims, asked: dict[str, Any]) -> None:
         with pytest.raises(BadInputError) as caught:
             kept.create(_manifest(**asked), "run/task")
         assert caught.value.code == "PlatformUnsupported"
         assert not kept.folder.exists()
 
-    def test_what_a_kill_has_left_is_no_claim(self, kept: Claims) -> None:
+    def test_what_a_kill_has_left_is_no_claim(self, kept: LocalClaims) -> None:
         (kept.folder / ".mine.new").mkdir(parents=True)
         (kept.folder / ".mine.new" / "half").touch()
 
@@ -79,7 +79,7 @@ class TestCreate:
 
 
 class TestDelete:
-    def test_everything_of_it_is_gone(self, kept: Claims) -> None:
+    def test_everything_of_it_is_gone(self, kept: LocalClaims) -> None:
         kept.create(_manifest(), "run/task")
         (kept.path("mine") / "x").touch()
 
@@ -91,7 +91,7 @@ class TestDelete:
         assert caught.value.code == "ClaimMissing"
 
     @pytest.mark.parametrize("name", ["..", ".mine.json", "a/b", "", "Mine", "/etc"])
-    def test_what_is_no_name(self, kept: Claims, name: str) -> None:
+    def test_what_is_no_name(self, kept: LocalClaims, name: str) -> None:
         with pytest.raises(BadInputError) as caught:
             kept.delete(name)
         assert caught.value.code == "ClaimInvalid"

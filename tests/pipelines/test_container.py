@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import BadInputError
+from infra.workloads.base import ResourceRequest, Workload
 from pipelines import container
-from pipelines.launchers.base import Job, Resources
 from pipelines.placeholders import Context
 
 
-def _job(spec: dict[str, Any], **parameters: Any) -> Job:
+def _job(spec: dict[str, Any], **parameters: Any) -> Workload:
     return container.job(
         json_format.ParseDict(spec, container.Container()),
         Context(parameters=parameters, executor_input=lambda: "{told}"),
@@ -48,7 +48,7 @@ def test_the_words_are_filled() -> None:
     )
 
     text = "{{$.inputs.parameters['version']}}"
-    assert job == Job(
+    assert job == Workload(
         name="loop/3/train",
         image="python:3.11",
         command=("sh", "-c", 'echo "$0"', text),
@@ -57,7 +57,7 @@ def test_the_words_are_filled() -> None:
         environment={"PLAIN": "word", "FILLED": f"is {text}", "EMPTY": ""},
         inputs=(Path("/in"),),
         outputs=(Path("/out"),),
-        resources=Resources(),
+        resources=ResourceRequest(),
         kubernetes={"tolerations": []},
         seconds=5,
     )
@@ -82,7 +82,7 @@ def test_resources_as_texts() -> None:
         {"image": "x", "resources": asked}, cpu="1.5", memory="2Gi", kind="nvidia.com/gpu", count=2
     )
 
-    assert job.resources == Resources(
+    assert job.resources == ResourceRequest(
         cpu=1.5,
         memory=2**31,
         accelerator="nvidia.com/gpu",
@@ -100,7 +100,7 @@ def test_resources_as_numbers() -> None:
         "memoryRequest": 0.5,
         "accelerator": {"type": "NVIDIA_TESLA_K80", "count": "1"},
     }
-    assert _job({"image": "x", "resources": asked}).resources == Resources(
+    assert _job({"image": "x", "resources": asked}).resources == ResourceRequest(
         cpu=0.5,
         memory=2**30,
         accelerator="NVIDIA_TESLA_K80",

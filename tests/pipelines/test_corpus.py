@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from infra.errors import BadInputError
+from infra.workloads import mounts as mounting
 from pipelines import reading, validation
 from pipelines.arguments import arguments
-from pipelines.launchers import mounting
 from tests.pipelines import corpus
 from tests.pipelines.mutating import loaded, read
 from tests.pipelines.running import Ran, run

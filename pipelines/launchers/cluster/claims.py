@@ -8,7 +8,7 @@ from typing import Any
 from infra.errors import NotFoundError
 from infra.kubernetes.api import Api
 from infra.kubernetes.refusals import ClusterError
-from pipelines.claims import OWNER, check_name, taken
+from infra.workloads.claims import OWNER, check_name, taken
 
 _KIND = "PersistentVolumeClaim"
 

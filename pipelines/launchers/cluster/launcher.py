@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -15,8 +15,8 @@ from infra.errors import BadInputError, ModelyardError
 from infra.kubernetes import names, objects
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
-from pipelines.launchers import secrecy
-from pipelines.launchers.base import Ended, Job, Launcher
+from infra.workloads import redaction
+from infra.workloads.base import Backend, ExitStatus, Log, NoticeLog, Workload
 from pipelines.launchers.cluster import pod, references
 from pipelines.launchers.cluster.claims import ClusterClaims
 from pipelines.launchers.cluster.life import Life, Patience
@@ -46,7 +46,7 @@ class Attempt:
     number: int = 1
 
 
-class KubernetesLauncher(Launcher):
+class KubernetesBackend(Backend):
     """Runs jobs as Jobs of a cluster, each in a pod of its own image.
 
     What a job reads and writes goes through object storage. Its paths mean the same there as
@@ -92,7 +92,7 @@ class KubernetesLauncher(Launcher):
             None if queue is None else queue * 60,
         )
         self._lock = threading.Lock()
-        self._told: set[str] = set()
+        self._notify = NoticeLog()
         self._swept = False
 
     @property
@@ -100,7 +100,7 @@ class KubernetesLauncher(Launcher):
         """Where the run's claims of volumes are created and deleted."""
         return ClusterClaims(self.api, {**self._labels, names.PART: "claim"})
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Workload) -> None:
         """Refuse a job that no pod can be."""
         if not job.image:
             raise BadInputError(
@@ -119,12 +119,12 @@ class KubernetesLauncher(Launcher):
                     code="PlatformUnsupported",
                 )
 
-    def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
+    def run(self, job: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
         """Run a job to its end."""
         life = Life(self.api, self._sight, self._patience, log, cancelled)
         known = life.patiently(partial(references.look, job, self.api))
-        self._tell(known.notes, log)
-        life.hide = secrecy.hiding(known.secrets)
+        self._notify(known.notes, log)
+        life.hide = redaction.redactor(known.secrets)
         self._sweep(log, cancelled)
         named = life.patiently(partial(self._named, job))
         base = self._staging.base(f"{named.name}-{named.token}")
@@ -141,7 +141,7 @@ class KubernetesLauncher(Launcher):
             self._forget(base, log)
         return ended
 
-    def _named(self, job: Job) -> Named:
+    def _named(self, job: Workload) -> Named:
         attempt = self._attempt
         digest = hashlib.sha256(job.name.encode()).hexdigest()[:8]
         name = f"{names.job(attempt.flow_run_id, attempt.number)}-{digest}"
@@ -153,7 +153,7 @@ class KubernetesLauncher(Launcher):
         attempt = self._attempt
         return self.api.read("Job", names.job(attempt.flow_run_id, attempt.number))
 
-    def _sweep(self, log: Callable[[str], None], cancelled: threading.Event) -> None:
+    def _sweep(self, log: Log, cancelled: threading.Event) -> None:
         """End, once, what earlier attempts have left when they no longer could."""
         with self._lock:
             if self._swept:
@@ -167,16 +167,9 @@ class KubernetesLauncher(Launcher):
                     life.remove(name)
             self._swept = True
 
-    def _forget(self, base: str, log: Callable[[str], None]) -> None:
+    def _forget(self, base: str, log: Log) -> None:
         """Remove what was staged; that it stays is no reason for a component to fail."""
         try:
             self._staging.forget(base)
         except ModelyardError as error:
             log(f"What was staged at {base} stays there: {error.message}")
-
-    def _tell(self, notes: tuple[str, ...], log: Callable[[str], None]) -> None:
-        with self._lock:
-            new = [note for note in notes if note not in self._told]
-            self._told.update(new)
-        for note in new:
-            log(note)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from infra.kubernetes import objects, pending
 from infra.kubernetes.api import Api
 from infra.kubernetes.refusals import ClusterError
-from pipelines.launchers.base import Ended, Job
+from infra.workloads import exit_status
+from infra.workloads.base import ExitStatus, Log, Workload
 from pipelines.launchers.cluster import verdict
 from pipelines.launchers.cluster.lines import Lines
 from pipelines.launchers.cluster.pod import COMPONENT, TOKEN
@@ -22,7 +23,6 @@ from pipelines.launchers.cluster.sight import Seen, Sight
 
 T = TypeVar("T")
 
-_STOPPED = -15
 _TAIL = 20
 _EVENTS_SECONDS = 3.0
 _MARGIN_SECONDS = 10.0  # beyond the grace, before a pod is taken away by force
@@ -53,7 +53,7 @@ class Life:
         api: Api,
         sight: Sight,
         patience: Patience,
-        log: Callable[[str], None],
+        log: Log,
         cancelled: threading.Event,
     ) -> None:
         """Be ready.
@@ -102,7 +102,7 @@ class Life:
                 return  # an earlier request had come through, though its answer had not
             self.remove(name)
 
-    def follow(self, name: str, job: Job) -> Ended:
+    def follow(self, name: str, job: Workload) -> ExitStatus:
         """Wait for the end of a component; how it ended.
 
         Raises:
@@ -112,9 +112,10 @@ class Life:
         deadline = None
         while True:
             if self._cancelled.is_set():
-                return self._stopped(name, "It was stopped.")
+                return exit_status.stopped(self._end(name))
             if deadline is not None and time.monotonic() > deadline:
-                return self._stopped(name, f"It did not end within its {job.seconds:g} seconds.")
+                assert job.seconds is not None
+                return exit_status.timed_out(self._end(name), job.seconds)
             seen = self.patiently(partial(self._sight.of, name, after=begun))
             state = verdict.state_of(seen.pods[-1], COMPONENT) if seen.pods else {}
             if self._lines is None and (state.keys() & {"running", "terminated"}):
@@ -135,7 +136,7 @@ class Life:
         self._tail.append(told)
         self._log(told)
 
-    def _judged(self, job: Job, seen: Seen) -> Ended | None:
+    def _judged(self, job: Workload, seen: Seen) -> ExitStatus | None:
         over = not seen.pods or any(map(objects.ended, seen.pods))
         if over and self._lines is not None:
             self._lines.end()
@@ -158,7 +159,7 @@ class Life:
             self._events = (time.monotonic(), events)
         return events
 
-    def _check_progress(self, job: Job, seen: Seen) -> None:
+    def _check_progress(self, job: Workload, seen: Seen) -> None:
         """Tell what a component waits for, and give it up when that takes too long."""
         now = time.monotonic()
         states = [
@@ -186,14 +187,13 @@ class Life:
         if seconds is not None and now - since > seconds:
             raise verdict.never_ran(job, pending.gives_up(found, seconds / 60))
 
-    def _stopped(self, name: str, reason: str) -> Ended:
-        """End a component that still runs; what it prints meanwhile is told."""
+    def _end(self, name: str) -> int | None:
+        """End a component that still runs, and log what it prints until then; its exit code."""
         seen = self.patiently(partial(self._sight.of, name))
         self.remove(name)
         if self._lines is not None:
             self._lines.end()
-        code = verdict.exit_status(seen.pods[-1]) if seen.pods else None
-        return Ended(code or _STOPPED, reason)
+        return verdict.exit_status(seen.pods[-1]) if seen.pods else None
 
     def remove(self, name: str) -> None:
         """Take a Job away with all its pods; returns when the cluster has neither any more.

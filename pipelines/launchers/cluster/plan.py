@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
 
 FILE = "plan.json"
 _MOST_TOPS = 24
@@ -61,7 +61,7 @@ class Plan:
         )
 
 
-def plan(job: Job, uploaded: Mapping[Path, str], base: str) -> Plan:
+def plan(job: Workload, uploaded: Mapping[Path, str], base: str) -> Plan:
     """The plan of a job.
 
     Args:
@@ -84,7 +84,7 @@ def plan(job: Job, uploaded: Mapping[Path, str], base: str) -> Plan:
     )
 
 
-def returned(job: Job) -> tuple[Path, ...]:
+def returned(job: Workload) -> tuple[Path, ...]:
     """What comes back to this machine: the job's folder, and what it writes elsewhere."""
     outputs = (path for path in job.outputs if not path.is_relative_to(job.folder))
     return (job.folder, *dict.fromkeys(outputs))

@@ -19,7 +19,7 @@ from infra.kubernetes import names, pods
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.pods import Plain
 from infra.kubernetes.refusals import ClusterError
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
 from pipelines.launchers.cluster.plan import Plan
 from pipelines.launchers.cluster.stage import VOLUME
 
@@ -56,7 +56,7 @@ class Named:
     owner: Mapping[str, Any] | None = None
 
 
-def build(job: Job, cluster: Cluster, named: Named, plan: Plan, base: str) -> Plain:
+def build(job: Workload, cluster: Cluster, named: Named, plan: Plan, base: str) -> Plain:
     """The Job of a component.
 
     Args:
@@ -98,7 +98,7 @@ def build(job: Job, cluster: Cluster, named: Named, plan: Plan, base: str) -> Pl
     }
 
 
-def _check_secrets(job: Job, cluster: Cluster) -> None:
+def _check_secrets(job: Workload, cluster: Cluster) -> None:
     """Refuse a component that names a Secret with credentials of the platform."""
     variables = (one.get("valueFrom", {}) for one in job.kubernetes.get("env", ()))
     named = {one["secretKeyRef"]["name"] for one in variables if "secretKeyRef" in one}
@@ -123,7 +123,7 @@ def _owner(job: Mapping[str, Any]) -> Plain:
     }
 
 
-def _pod(job: Job, cluster: Cluster, plan: Plan, base: str) -> Plain:
+def _pod(job: Workload, cluster: Cluster, plan: Plan, base: str) -> Plain:
     asked = job.kubernetes
     ids = _nas_ids(job, cluster, plan, base)
     nas = pods.nas(cluster, ids)
@@ -164,7 +164,9 @@ def _pod(job: Job, cluster: Cluster, plan: Plan, base: str) -> Plain:
     return spec
 
 
-def _component(job: Job, cluster: Cluster, plan: Plan, nas: Mapping[str, pods.Mounted]) -> Plain:
+def _component(
+    job: Workload, cluster: Cluster, plan: Plan, nas: Mapping[str, pods.Mounted]
+) -> Plain:
     asked = job.kubernetes
     mounts = [
         {"name": _STAGE, "mountPath": top, "subPath": str(number)}
@@ -189,6 +191,8 @@ def _component(job: Job, cluster: Cluster, plan: Plan, nas: Mapping[str, pods.Mo
         found["command"] = pods.literal(job.command)
     if job.arguments:
         found["args"] = pods.literal(job.arguments)
+    if job.ports:
+        found["ports"] = [{"containerPort": port} for port in job.ports]
     if asked.get("imagePullPolicy"):
         found["imagePullPolicy"] = asked["imagePullPolicy"]
     return found
@@ -232,7 +236,7 @@ def _security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
     return found
 
 
-def _resources(job: Job) -> Plain:
+def _resources(job: Workload) -> Plain:
     asked = job.resources
     # A namespace with a quota has no container that does not say what it requests.
     found = pods.resources(
@@ -246,7 +250,7 @@ def _resources(job: Job) -> Plain:
     return {**found, "claims": claims} if claims else found
 
 
-def device(job: Job) -> str:
+def device(job: Workload) -> str:
     """A cluster's name for the accelerators that a job asks for.
 
     Raises:
@@ -266,7 +270,7 @@ def device(job: Job) -> str:
 
 
 def _stage(
-    name: str, step: str, job: Job, cluster: Cluster, ids: Iterable[str], base: str
+    name: str, step: str, job: Workload, cluster: Cluster, ids: Iterable[str], base: str
 ) -> Plain:
     if not cluster.image:
         raise ClusterError(
@@ -308,7 +312,7 @@ def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
     return {"runAsUser": cluster.run_as_user, "runAsGroup": cluster.run_as_group, **_RESTRICTED}
 
 
-def _nas_ids(job: Job, cluster: Cluster, plan: Plan, base: str) -> list[str]:
+def _nas_ids(job: Workload, cluster: Cluster, plan: Plan, base: str) -> list[str]:
     """The network folders that the pod needs."""
     uris = [base, *job.folders.values()]
     uris += [uri for pairs in (plan.fetched, plan.sent) for _, uri in pairs]

@@ -11,8 +11,8 @@ from typing import Any
 from infra.errors import BadInputError, NotFoundError
 from infra.kubernetes.api import Api
 from infra.kubernetes.refusals import ClusterError
-from pipelines.claims import check_name
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
+from infra.workloads.claims import check_name
 
 _FORBIDDEN = {"Forbidden"}
 
@@ -56,7 +56,7 @@ class Known:
     notes: tuple[str, ...]
 
 
-def look(job: Job, api: Api) -> Known:
+def look(job: Workload, api: Api) -> Known:
     """Look after all that a job's settings name. Each thing is read once.
 
     Raises:
@@ -92,7 +92,7 @@ def _note(wanted: _Wanted) -> str:
     return f"This run may not read {what}, and goes on in the belief that it is there."
 
 
-def _wanted(job: Job) -> Iterator[_Wanted]:
+def _wanted(job: Workload) -> Iterator[_Wanted]:
     pod = job.kubernetes
     for one in pod.get("env", ()):
         source = one["valueFrom"]

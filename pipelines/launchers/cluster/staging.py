@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import Store, store
 from infra.storage.base import Progress
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
 from pipelines.launchers.cluster.plan import FILE, Plan, plan, returned
 from pipelines.remotes import TransferStoppedError
 from pipelines.sending import send
@@ -38,7 +38,7 @@ class Staging:
         """The URI below which everything is that is one job's alone."""
         return f"{self.uri}/jobs/{job}"
 
-    def send(self, job: Job, base: str, cancelled: threading.Event) -> Plan:
+    def send(self, job: Workload, base: str, cancelled: threading.Event) -> Plan:
         """Send what a job reads, and the plan of it.
 
         An input that several jobs read is sent once.
@@ -72,7 +72,7 @@ class Staging:
                 self._uploaded[key] = uri
             return self._uploaded[key]
 
-    def collect(self, job: Job, base: str, cancelled: threading.Event) -> None:
+    def collect(self, job: Workload, base: str, cancelled: threading.Event) -> None:
         """Bring back what a job has written for this machine.
 
         Raises:

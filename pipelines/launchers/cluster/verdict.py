@@ -11,8 +11,8 @@ from typing import Any
 from infra.errors import BadInputError, ModelyardError, StackError
 from infra.kubernetes import diagnosis, objects, termination
 from infra.kubernetes.diagnosis import Diagnosis
-from pipelines.launchers import endings
-from pipelines.launchers.base import Ended, Job
+from infra.workloads import exit_status as statuses
+from infra.workloads.base import ExitStatus, Workload
 from pipelines.launchers.cluster.pod import COMPONENT, STAGE_IN, STAGE_OUT
 from pipelines.launchers.cluster.sight import Seen
 from pipelines.launchers.cluster.stage import UNREADABLE
@@ -55,13 +55,13 @@ def limit(seen: Seen) -> float:
 
 
 def judge(
-    job: Job,
+    job: Workload,
     seen: Seen,
     events: Sequence[Mapping[str, Any]],
     now: datetime,
     tail: Sequence[str],
     said: Callable[[str, str], str],
-) -> Ended | None:
+) -> ExitStatus | None:
     """How a component ended; None if it has not.
 
     Args:
@@ -78,7 +78,7 @@ def judge(
         ModelyardError: If it never ran, with the category of the diagnosis as its code.
     """
     if seen.pods and objects.status_of(seen.pods[-1]).get("phase") == "Succeeded":
-        return Ended(0)
+        return ExitStatus(0)
     found = termination.died(seen.job, seen.pods, events, now=now)
     if found is None and seen.job is None and not seen.pods:
         found = diagnosis.made(diagnosis.GONE, "Somebody deleted its Job")
@@ -86,16 +86,16 @@ def judge(
         return None
     code = exit_status(seen.pods[-1]) if seen.pods else None
     if found.category == diagnosis.TIMEOUT:
-        return Ended(_bad(code), f"It did not end within its {limit(seen):g} seconds.")
+        return statuses.timed_out(_bad(code), limit(seen))
     if found.container in _STAGES and found.category != diagnosis.OOM_KILLED:
         raise _not_staged(job, seen, found, said)
     if found.category == diagnosis.SCRIPT_FAILED and code:
-        return Ended(code, endings.reason(code, tail))
+        return ExitStatus(code, statuses.reason(code, tail))
     if found.category == diagnosis.START_FAILED and _NO_PROGRAM.search(found.message):
         raise _no_program(job)
     if found.category in _NEVER_RAN:
         raise never_ran(job, found)
-    return Ended(_bad(code), f"{found.category}: {found.message} {found.hint}".strip())
+    return ExitStatus(_bad(code), f"{found.category}: {found.message} {found.hint}".strip())
 
 
 def _bad(code: int | None) -> int:
@@ -109,7 +109,7 @@ _STORAGE = (
 
 
 def _not_staged(
-    job: Job, seen: Seen, found: Diagnosis, said: Callable[[str, str], str]
+    job: Workload, seen: Seen, found: Diagnosis, said: Callable[[str, str], str]
 ) -> StackError:
     """The error for files that could not be carried, with what their container said."""
     pod = seen.pods[-1]
@@ -124,13 +124,13 @@ def _not_staged(
     )
 
 
-def never_ran(job: Job, found: Diagnosis) -> ModelyardError:
+def never_ran(job: Workload, found: Diagnosis) -> ModelyardError:
     """The error for a component that the cluster could not start."""
     kind = BadInputError if found.category == diagnosis.IMAGE_PULL else StackError
     return kind(f"{job.name}: {found.message}", found.hint, code=found.category)
 
 
-def _no_program(job: Job) -> BadInputError:
+def _no_program(job: Workload) -> BadInputError:
     program = next(iter(job.command), "its own program")
     return BadInputError(
         f"The image {job.image} of {job.name} has no program {program!r}.",

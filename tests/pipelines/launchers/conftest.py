@@ -2,18 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from infra.settings import Settings
-from infra.workloads.environments import EnvironmentCache
+from tests.infra.workloads.conftest import environments, settings
 
-pytest.register_assert_rewrite("tests.pipelines.launchers.contract")
+__all__ = ["environments", "settings"]
 
-
-@pytest.fixture(scope="session")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentCache:
-    """EnvironmentCache that all tests here share: none of them is written to once it is made."""
-    return EnvironmentCache(tmp_path_factory.mktemp("environments"))
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(stop_grace_seconds=0.5, gpus="none")
+pytest.register_assert_rewrite("tests.infra.workloads.backend_contract")

@@ -1,13 +1,12 @@
-"""Jobs to launch."""
+"""Python components to run."""
 
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
-from pipelines.launchers.base import Ended, Job, Launcher
+from infra.workloads.base import Workload
 
 # What the KFP compiler writes, but for the source.
 BOOTSTRAP = """
@@ -25,27 +24,14 @@ _KFP_RUNTIME=true python3 -m kfp.dsl.executor_main                         --com
 _IMPORTS = "\nimport kfp\nfrom kfp import dsl\nfrom kfp.dsl import *\nfrom typing import *\n\n"
 
 
-def shell(folder: Path, script: str, *arguments: str, **others: Any) -> Job:
-    """A job that is a shell script."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return Job(
-        name="the-task",
-        image="alpine:3",
-        command=("sh", "-c", script, "sh"),
-        arguments=arguments,
-        folder=folder,
-        **others,
-    )
-
-
 def python(
     folder: Path, source: str, packages: str = "'kfp==2.17.0' '--no-deps'", **others: Any
-) -> Job:
+) -> Workload:
     """A job that is a lightweight component, whose function is ``run``."""
     folder.mkdir(parents=True, exist_ok=True)
     told = {"inputs": {}, "outputs": {"outputFile": str(folder / "output.json")}}
     first = ("sh", "-c", BOOTSTRAP % packages) if packages else ()
-    return Job(
+    return Workload(
         name="the-task",
         image="python:3.11",
         command=(*first, "sh", "-ec", EPHEMERAL, _IMPORTS + source),
@@ -58,10 +44,3 @@ def python(
 def output(folder: Path) -> Any:
     """What the component's function has returned."""
     return json.loads((folder / "output.json").read_text())["parameterValues"]["Output"]
-
-
-def run(launcher: Launcher, job: Job) -> tuple[Ended, list[str]]:
-    """Check a job and run it to its end; how it ended, and its lines."""
-    lines: list[str] = []
-    launcher.check(job)
-    return launcher.run(job, lines.append, threading.Event()), lines

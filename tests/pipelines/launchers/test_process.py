@@ -15,12 +15,14 @@ import psutil
 import pytest
 
 from infra.settings import Settings
+from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
 from infra.workloads.environments import EnvironmentCache
-from pipelines.launchers.base import Ended, Job, Launcher, Resources
-from pipelines.launchers.kept import Kept
-from pipelines.launchers.process import ProcessLauncher
-from tests.pipelines.launchers.contract import DETACHED, Contract
-from tests.pipelines.launchers.jobs import output, python, run, shell
+from infra.workloads.local_objects import LocalObjects
+from infra.workloads.mounts import impossible
+from pipelines.launchers.process import ComponentProcessBackend
+from tests.infra.workloads.backend_contract import DETACHED, BackendContract, mounts
+from tests.infra.workloads.shell import run, shell
+from tests.pipelines.launchers.jobs import output, python
 from tests.processes import eventually, pid_in, runs
 
 pytestmark = pytest.mark.integration
@@ -29,47 +31,65 @@ _ROOT = Path(__file__).parents[3]
 _ANSWER = "def run() -> str:\n    return 'answer'\n"
 
 
-class TestProcessLauncher(Contract):
+class TestComponentProcessBackend(BackendContract):
     @pytest.fixture
-    def launcher(  # type: ignore[override]
-        self, environments: EnvironmentCache, settings: Settings, kept: Kept
-    ) -> Iterator[ProcessLauncher]:
-        launcher = ProcessLauncher(environments, settings, kept=kept)
-        yield launcher
-        launcher.close()
+    def backend(  # type: ignore[override]
+        self, environments: EnvironmentCache, settings: Settings, kept: LocalObjects
+    ) -> Iterator[ComponentProcessBackend]:
+        backend = ComponentProcessBackend(environments, settings, objects=kept)
+        yield backend
+        backend.close()
 
     def test_what_is_not_as_in_a_container_is_told_once(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
-        limited = shell(tmp_path / "job", "echo on", resources=Resources(cpu=1))
+        limited = shell(tmp_path / "job", "echo on", resources=ResourceRequest(cpu=1))
         job = dataclasses.replace(limited, image="registry.example/python:2.7-slim")
 
         ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-        assert run(launcher, job)[1] == [
+        assert run(backend, job)[1] == [
             f"The image registry.example/python:2.7-slim is not used: it runs with Python {ours}.",
             "Limits of CPU and memory are not enforced on processes.",
             "on",
         ]
-        assert run(launcher, job)[1] == ["on"]
+        assert run(backend, job)[1] == ["on"]
+
+    @pytest.mark.skipif(bool(impossible()), reason="this machine gives processes no mounts")
+    def test_mounts_are_a_lightweight_component_s_too(
+        self, backend: Backend, kept: LocalObjects, tmp_path: Path
+    ) -> None:
+        claim = kept.claims.folder / "mine"
+        claim.mkdir(parents=True)
+        (claim / "given").write_text("word")
+        source = """
+def run() -> str:
+    with open("/here/given") as file:
+        return file.read()
+"""
+        wanted = mounts(here={"persistentVolumeClaim": {"claimName": "mine"}})
+        job = python(tmp_path / "job", source, kubernetes=wanted)
+        ended, lines = run(backend, job)
+        assert ended == ExitStatus(0), lines
+        assert output(tmp_path / "job") == "word"
 
 
 class TestEnvironment:
     @pytest.fixture(params=[True, False], ids=["warm", "cold"])
-    def launcher(
+    def backend(
         self, environments: EnvironmentCache, settings: Settings, request: pytest.FixtureRequest
-    ) -> Iterator[ProcessLauncher]:
-        launcher = ProcessLauncher(environments, settings, warm=request.param)
-        yield launcher
-        launcher.close()
+    ) -> Iterator[ComponentProcessBackend]:
+        backend = ComponentProcessBackend(environments, settings, warm=request.param)
+        yield backend
+        backend.close()
 
-    def test_it_returns(self, launcher: Launcher, tmp_path: Path) -> None:
-        ended, _ = run(launcher, python(tmp_path / "job", _ANSWER))
+    def test_it_returns(self, backend: Backend, tmp_path: Path) -> None:
+        ended, _ = run(backend, python(tmp_path / "job", _ANSWER))
 
-        assert ended == Ended(0)
+        assert ended == ExitStatus(0)
         assert output(tmp_path / "job") == "answer"
 
     def test_it_looks_like_an_interpreter_started_for_it(
-        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MODELYARD_APPKEY", "ours")
         monkeypatch.setenv("PYTHONPATH", str(_ROOT))
@@ -102,7 +122,7 @@ def run() -> dict:
         for number in range(2):
             folder = tmp_path / f"job{number}"
             job = python(folder, source, environment={"WORD": "two\nlines"})
-            assert run(launcher, job)[0] == Ended(0)
+            assert run(backend, job)[0] == ExitStatus(0)
             found.append(output(folder))
 
         first, second = found
@@ -124,9 +144,7 @@ def run() -> dict:
             "prefect": False,
         }
 
-    def test_lines_come_in_order_and_as_they_come(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
+    def test_lines_come_in_order_and_as_they_come(self, backend: Backend, tmp_path: Path) -> None:
         source = """
 def run() -> str:
     import os, sys, time
@@ -148,7 +166,7 @@ def run() -> str:
             if line == "waiting":
                 (folder / "go").touch()
 
-        assert launcher.run(python(folder, source), told, threading.Event()) == Ended(0)
+        assert backend.run(python(folder, source), told, threading.Event()) == ExitStatus(0)
         said = [line for line in lines if not line.startswith((" ", "{", "}", "[KFP"))]
         assert said[:3] == ["abc", "d", "waiting"]
         assert any(line.startswith("no end") for line in lines)
@@ -164,9 +182,9 @@ def run() -> str:
         ],
     )
     def test_it_fails(
-        self, launcher: Launcher, tmp_path: Path, body: str, code: int, reason: str
+        self, backend: Backend, tmp_path: Path, body: str, code: int, reason: str
     ) -> None:
-        ended, _ = run(launcher, python(tmp_path / "job", f"def run():\n    {body}\n"))
+        ended, _ = run(backend, python(tmp_path / "job", f"def run():\n    {body}\n"))
 
         assert ended.code == code
         assert ended.reason.startswith(reason)
@@ -175,17 +193,17 @@ def run() -> str:
         ("image", "told"), [("example/torch:2", True), ("python:3.11", False)]
     )
     def test_its_image_may_have_what_is_missing(
-        self, launcher: Launcher, tmp_path: Path, image: str, told: bool
+        self, backend: Backend, tmp_path: Path, image: str, told: bool
     ) -> None:
         job = python(tmp_path / "job", "def run():\n    import surely_nowhere\n")
-        ended, _ = run(launcher, dataclasses.replace(job, image=image))
+        ended, _ = run(backend, dataclasses.replace(job, image=image))
 
         hint = ". The image example/torch:2, which may have it, is not used"
         assert ended.reason.startswith("It ended with exit status 1: ModuleNotFoundError")
         assert (hint in ended.reason) is told
 
     def test_what_it_has_registered_for_its_end_is_done(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         source = """
 def run():
@@ -196,7 +214,7 @@ def run():
     atexit.register(lambda: open("atexit", "w").close())
     threading.Thread(target=late).start()
 """
-        assert run(launcher, python(tmp_path / "job", source))[0] == Ended(0)
+        assert run(backend, python(tmp_path / "job", source))[0] == ExitStatus(0)
         assert (tmp_path / "job" / "thread").exists()
         assert (tmp_path / "job" / "atexit").exists()
 
@@ -208,22 +226,22 @@ def run():
         ],
     )
     def test_an_older_executor_is_not_used(
-        self, launcher: Launcher, tmp_path: Path, packages: str
+        self, backend: Backend, tmp_path: Path, packages: str
     ) -> None:
         source = "def run() -> str:\n    import kfp\n    return kfp.__version__\n"
-        ended, lines = run(launcher, python(tmp_path / "job", source, packages))
+        ended, lines = run(backend, python(tmp_path / "job", source, packages))
 
-        assert ended == Ended(0), lines
+        assert ended == ExitStatus(0), lines
         assert output(tmp_path / "job") == importlib.metadata.version("kfp")
 
-    def test_its_source_is_as_it_was_written(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_its_source_is_as_it_was_written(self, backend: Backend, tmp_path: Path) -> None:
         source = "def run() -> str:\n    return 'python3 -m pip $0 kfp==2.0.0'  # \\u00e4\n"
-        ended, lines = run(launcher, python(tmp_path / "job", source))
+        ended, lines = run(backend, python(tmp_path / "job", source))
 
-        assert ended == Ended(0), lines
+        assert ended == ExitStatus(0), lines
         assert output(tmp_path / "job") == "python3 -m pip $0 kfp==2.0.0"
 
-    def test_what_it_installs_is_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_what_it_installs_is_its_own(self, backend: Backend, tmp_path: Path) -> None:
         package = tmp_path / "package"
         package.mkdir()
         _wheel(package)
@@ -239,11 +257,11 @@ def run() -> str:
 """
         for number in range(2):
             folder = tmp_path / f"job{number}"
-            ended, lines = run(launcher, python(folder, source))
-            assert ended == Ended(0), lines
+            ended, lines = run(backend, python(folder, source))
+            assert ended == ExitStatus(0), lines
             assert output(folder) == "False here"
 
-    def test_nothing_runs_after_a_stop(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_nothing_runs_after_a_stop(self, backend: Backend, tmp_path: Path) -> None:
         source = f"""
 def run():
     import subprocess
@@ -252,7 +270,7 @@ def run():
         cancelled = threading.Event()
         folder = tmp_path / "job"
         with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(launcher.run, python(folder, source), print, cancelled)
+            ending = pool.submit(backend.run, python(folder, source), print, cancelled)
             child = pid_in(folder / "pid")
             cancelled.set()
             ended = ending.result()
@@ -260,26 +278,26 @@ def run():
         assert ended.reason == "It was stopped."
         assert not runs(child)
 
-    def test_processes_of_its_own(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_processes_of_its_own(self, backend: Backend, tmp_path: Path) -> None:
         source = """
 def run() -> list:
     import multiprocessing, operator
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         return pool.starmap(operator.add, [(1, 2), (3, 4)])
 """
-        ended, lines = run(launcher, python(tmp_path / "job", source))
+        ended, lines = run(backend, python(tmp_path / "job", source))
 
-        assert ended == Ended(0), lines
+        assert ended == ExitStatus(0), lines
         assert output(tmp_path / "job") == [3, 7]
 
     def test_a_bootstrap_that_is_not_understood_runs_as_it_is(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         job = shell(tmp_path / "job", "python3 -m pip --version; command -v pip python3")
 
-        ended, lines = run(launcher, job)
+        ended, lines = run(backend, job)
 
-        assert ended == Ended(0)
+        assert ended == ExitStatus(0)
         assert str(sys.prefix) not in " ".join(lines)
         assert lines[1].endswith("/bin/pip")
 
@@ -306,12 +324,12 @@ def _wheel(folder: Path) -> None:
 
 class TestWarmth:
     @pytest.fixture
-    def launcher(
+    def backend(
         self, environments: EnvironmentCache, settings: Settings
-    ) -> Iterator[ProcessLauncher]:
-        launcher = ProcessLauncher(environments, settings)
-        yield launcher
-        launcher.close()
+    ) -> Iterator[ComponentProcessBackend]:
+        backend = ComponentProcessBackend(environments, settings)
+        yield backend
+        backend.close()
 
     _PARENTS = """
 def run() -> list:
@@ -323,48 +341,48 @@ def run() -> list:
     return [os.getpid(), leash, parent(leash)]
 """
 
-    def _parents(self, launcher: Launcher, job: Job) -> list[int]:
-        assert run(launcher, job)[0] == Ended(0)
+    def _parents(self, backend: Backend, job: Workload) -> list[int]:
+        assert run(backend, job)[0] == ExitStatus(0)
         found: list[int] = output(job.folder)
         return found
 
     def test_components_are_forks_of_one_interpreter(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         jobs = [python(tmp_path / f"job{number}", self._PARENTS) for number in range(3)]
-        found = [self._parents(launcher, job) for job in jobs]
+        found = [self._parents(backend, job) for job in jobs]
 
         assert len({pid for pid, _, _ in found}) == 3
         (server,) = {server for _, _, server in found}
         assert "warm.py" in " ".join(psutil.Process(server).cmdline())
 
-    def test_lines_are_the_components_own(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_lines_are_the_components_own(self, backend: Backend, tmp_path: Path) -> None:
         source = (
             "def run() -> int:\n    import logging\n    logging.info('informed')\n"
             "    logging.warning('warned')\n    print('printed')\n    return 1\n"
         )
-        _, lines = run(launcher, python(tmp_path / "job", source))
+        _, lines = run(backend, python(tmp_path / "job", source))
 
         assert [line.rpartition(": ")[2] for line in lines if "environment" not in line] == [
             "informed", "warned", "printed",
         ]  # fmt: skip
 
     def test_what_counts_only_when_an_interpreter_starts_is_heeded(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         source = "def run() -> int:\n    import sys\n    return sys.flags.optimize\n"
-        run(launcher, python(tmp_path / "job", source, environment={"PYTHONOPTIMIZE": "2"}))
+        run(backend, python(tmp_path / "job", source, environment={"PYTHONOPTIMIZE": "2"}))
 
         assert output(tmp_path / "job") == 2
 
     def test_an_interpreter_that_was_killed_is_replaced(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
-        _, _, first = self._parents(launcher, python(tmp_path / "job1", self._PARENTS))
+        _, _, first = self._parents(backend, python(tmp_path / "job1", self._PARENTS))
         os.kill(first, signal.SIGKILL)
         eventually(lambda: not runs(first), "it is gone")
 
-        _, _, second = self._parents(launcher, python(tmp_path / "job2", self._PARENTS))
+        _, _, second = self._parents(backend, python(tmp_path / "job2", self._PARENTS))
         assert second != first
         assert "warm.py" in " ".join(psutil.Process(second).cmdline())
 
@@ -372,32 +390,32 @@ def run() -> list:
         self, tmp_path: Path, settings: Settings
     ) -> None:
         kept = EnvironmentCache(tmp_path / "environments", most=0)
-        launcher = ProcessLauncher(kept, settings)
-        assert run(launcher, python(tmp_path / "job1", _ANSWER))[0] == Ended(0)
+        backend = ComponentProcessBackend(kept, settings)
+        assert run(backend, python(tmp_path / "job1", _ANSWER))[0] == ExitStatus(0)
         kept.prune()
         assert len(list(kept.root.glob("*/modelyard-ready"))) == 1
 
-        launcher.close()
+        backend.close()
         kept.prune()
         assert list(kept.root.glob("*/modelyard-ready")) == []
 
     def test_an_idle_interpreter_is_ended(
         self, environments: EnvironmentCache, settings: Settings, tmp_path: Path
     ) -> None:
-        launcher = ProcessLauncher(environments, settings, idle_seconds=0.1)
-        _, _, server = self._parents(launcher, python(tmp_path / "job1", self._PARENTS))
+        backend = ComponentProcessBackend(environments, settings, idle_seconds=0.1)
+        _, _, server = self._parents(backend, python(tmp_path / "job1", self._PARENTS))
         eventually(lambda: not runs(server), "it is ended")
 
-        self._parents(launcher, python(tmp_path / "job2", self._PARENTS))
-        launcher.close()
+        self._parents(backend, python(tmp_path / "job2", self._PARENTS))
+        backend.close()
 
     def test_a_component_larger_than_a_command_line_can_be(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         job = python(tmp_path / "job", _ANSWER + "# " + "x" * 300_000)
         job = dataclasses.replace(job, arguments=(*job.arguments, "y" * 300_000))
 
-        assert run(launcher, job)[0] == Ended(0)
+        assert run(backend, job)[0] == ExitStatus(0)
 
     def test_everything_ends_with_an_owner_that_was_killed(
         self, environments: EnvironmentCache, tmp_path: Path
@@ -415,11 +433,12 @@ sys.path.insert(0, {str(_ROOT)!r})
 from pathlib import Path, PosixPath
 from infra.settings import Settings
 from infra.workloads.environments import EnvironmentCache
-from pipelines.launchers.base import Job, Resources
-from pipelines.launchers.kept import Kept
-from pipelines.launchers.process import ProcessLauncher
-launcher = ProcessLauncher(EnvironmentCache(Path({str(environments.root)!r})), Settings())
-launcher.run({job!r}, print, threading.Event())
+from infra.workloads.base import Workload, ResourceRequest
+from infra.workloads.local_objects import LocalObjects
+from infra.workloads.mounts import impossible
+from pipelines.launchers.process import ComponentProcessBackend
+backend = ComponentProcessBackend(EnvironmentCache(Path({str(environments.root)!r})), Settings())
+backend.run({job!r}, print, threading.Event())
 """
         process = subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.DEVNULL)
         child = pid_in(tmp_path / "job" / "pid")

@@ -13,19 +13,20 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.settings import Settings
+from infra.workloads.base import Backend, ExitStatus
 from infra.workloads.environments import EnvironmentCache
-from pipelines.launchers.base import Ended, Launcher
-from pipelines.launchers.process import ProcessLauncher
-from tests.pipelines.launchers.jobs import python, run, shell
+from pipelines.launchers.process import ComponentProcessBackend
+from tests.infra.workloads.shell import run, shell
+from tests.pipelines.launchers.jobs import python
 
 _ANSWER = "def run() -> str:\n    return 'answer'\n"
 
 
 @pytest.fixture
-def launcher(environments: EnvironmentCache, settings: Settings) -> Iterator[Launcher]:
-    launcher = ProcessLauncher(environments, settings)
-    yield launcher
-    launcher.close()
+def backend(environments: EnvironmentCache, settings: Settings) -> Iterator[Backend]:
+    backend = ComponentProcessBackend(environments, settings)
+    yield backend
+    backend.close()
 
 
 class TestCheck:
@@ -43,9 +44,9 @@ class TestCheck:
         ],
     )
     def test_what_the_machine_has(
-        self, launcher: Launcher, tmp_path: Path, command: tuple[str, ...]
+        self, backend: Backend, tmp_path: Path, command: tuple[str, ...]
     ) -> None:
-        launcher.check(dataclasses.replace(shell(tmp_path, ""), command=command, arguments=()))
+        backend.check(dataclasses.replace(shell(tmp_path, ""), command=command, arguments=()))
 
     @pytest.mark.parametrize(
         ("command", "why"),
@@ -60,38 +61,36 @@ class TestCheck:
         ],
     )
     def test_what_only_the_image_has(
-        self, launcher: Launcher, tmp_path: Path, command: tuple[str, ...], why: str
+        self, backend: Backend, tmp_path: Path, command: tuple[str, ...], why: str
     ) -> None:
         job = dataclasses.replace(
             shell(tmp_path, ""), command=command, arguments=("--executor_input", "{{$}}")
         )
         with pytest.raises(BadInputError, match=why) as caught:
-            launcher.check(job)
+            backend.check(job)
         assert caught.value.code == "ImageNotRunnable"
         assert "alpine:3" in caught.value.message
         assert "Docker" in caught.value.hint
 
     def test_a_program_of_ours_is_not_the_machine_s(
-        self, launcher: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}")
         job = dataclasses.replace(shell(tmp_path, ""), command=("prefect",))
         with pytest.raises(BadInputError, match="no program 'prefect'"):
-            launcher.check(job)
+            backend.check(job)
 
-    def test_a_script_that_an_earlier_task_makes(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_a_script_that_an_earlier_task_makes(self, backend: Backend, tmp_path: Path) -> None:
         job = shell(tmp_path, "", inputs=(tmp_path / "made" / "code",))
         for path in (tmp_path / "made" / "code" / "main.py", tmp_path / "own.py"):
-            launcher.check(dataclasses.replace(job, command=("python3", str(path))))
+            backend.check(dataclasses.replace(job, command=("python3", str(path))))
 
-    def test_a_script_in_its_own_folder(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_a_script_in_its_own_folder(self, backend: Backend, tmp_path: Path) -> None:
         (tmp_path / "main.py").touch()
-        launcher.check(dataclasses.replace(shell(tmp_path, ""), command=("python3", "main.py")))
+        backend.check(dataclasses.replace(shell(tmp_path, ""), command=("python3", "main.py")))
 
-    def test_a_lightweight_component_of_any_image(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
-        launcher.check(dataclasses.replace(python(tmp_path, _ANSWER), image="mine:1"))
+    def test_a_lightweight_component_of_any_image(self, backend: Backend, tmp_path: Path) -> None:
+        backend.check(dataclasses.replace(python(tmp_path, _ANSWER), image="mine:1"))
 
 
 class TestShell:
@@ -105,13 +104,13 @@ class TestShell:
         ],
     )
     def test_its_shell_is_of_its_image_s_kind(
-        self, launcher: Launcher, tmp_path: Path, image: str, program: str
+        self, backend: Backend, tmp_path: Path, image: str, program: str
     ) -> None:
         asked = "import os, shutil; print(os.path.realpath(shutil.which('sh')))"
         script = 'python3 -c "$1"' + ("; [[ $2 == on ]] && echo on" if program == "bash" else "")
         job = dataclasses.replace(shell(tmp_path / "job", script, asked, "on"), image=image)
 
-        ended, lines = run(launcher, job)
+        ended, lines = run(backend, job)
 
-        assert ended == Ended(0), lines
+        assert ended == ExitStatus(0), lines
         assert os.path.realpath(shutil.which(program) or "") in lines

@@ -16,13 +16,13 @@ from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster as Configuration
 from infra.kubernetes.cluster import NasVolume
 from infra.kubernetes.transport import Patience
-from pipelines.launchers.cluster.launcher import Attempt, KubernetesLauncher
+from pipelines.launchers.cluster.launcher import Attempt, KubernetesBackend
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import Image, Images
 from tests.cluster.nodes import Nodes, NodeShape
 from tests.cluster.small import QUICK
 
-pytest.register_assert_rewrite("tests.pipelines.launchers.contract")
+pytest.register_assert_rewrite("tests.infra.workloads.backend_contract")
 
 _REPOSITORY = Path(__file__).parents[4]
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -69,10 +69,10 @@ class Running:
         changes = {"metadata": {"labels": labels}}
         self.cluster.call(self.cluster.store.patch, "Namespace", None, "default", changes)
 
-    def launcher(self, attempt: int = 1, run: str = "", **changes: Any) -> KubernetesLauncher:
-        """A launcher of a run of its own, unless one is named."""
+    def backend(self, attempt: int = 1, run: str = "", **changes: Any) -> KubernetesBackend:
+        """A backend of a run of its own, unless one is named."""
         configuration = CONFIGURATION.model_copy(update=changes)
-        return KubernetesLauncher(
+        return KubernetesBackend(
             Api.connect(configuration, patience=Patience(attempts=1)), configuration, "nas://own:/staging",
             Attempt(run or str(uuid.uuid4()), attempt), poll_seconds=0.1, outage_seconds=20,
         )  # fmt: skip

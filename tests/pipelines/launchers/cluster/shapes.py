@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from infra.kubernetes.cluster import Cluster, NasVolume, SecretKey
+from infra.workloads.base import ResourceRequest, Workload
 from pipelines import platform
-from pipelines.launchers.base import Job, Resources
 from pipelines.launchers.cluster import pod
 from pipelines.launchers.cluster.plan import plan
 from pipelines.launchers.cluster.pod import Named
@@ -26,10 +26,10 @@ ROOT = Path(f"/modelyard/home/runs/{RUN}")
 OWNER = {"metadata": {"name": f"my-{RUN}-1", "uid": "5c2f3a52-0000-4000-8000-000000000000"}}
 
 
-def job(**changes: Any) -> Job:
+def job(**changes: Any) -> Workload:
     """A component of a container, which reads nothing."""
     return replace(
-        Job(
+        Workload(
             name="train",
             image="python:3.11",
             command=("sh", "-c", "echo $(hostname) $$"),
@@ -46,7 +46,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     return platform.resolve(platform.read(config), {})
 
 
-def built(job: Job, cluster: Cluster = CLUSTER, base: str = BASE, **named: Any) -> Any:
+def built(job: Workload, cluster: Cluster = CLUSTER, base: str = BASE, **named: Any) -> Any:
     """A component's Job."""
     labels = pod.labels(RUN, 1)
     called = Named(f"my-{RUN}-1-0a1b2c3d", "89abcdef", labels, **named)
@@ -115,7 +115,7 @@ CASES: dict[str, Any] = {
     "owned": built(job(), owner=OWNER),
     "resources": built(
         job(
-            resources=Resources(
+            resources=ResourceRequest(
                 cpu=2, memory=4 * 2**30, accelerator="nvidia.com/gpu", accelerators=2,
                 cpu_request=0.5, memory_request=2**30,
             )

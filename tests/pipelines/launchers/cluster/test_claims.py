@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
+from infra.workloads.claims import OWNER
 from pipelines import claims
 from pipelines.launchers.cluster.claims import ClusterClaims
 from tests.pipelines.launchers.cluster.asked import Asked
@@ -35,7 +36,7 @@ def test_a_claim_is_the_cluster_s_own(api: Asked, here: ClusterClaims) -> None:
 
     found = api.objects[_KIND]["mine"]
     assert found["metadata"]["labels"] == {"modelyard/flow-run": "1"}
-    assert found["metadata"]["annotations"] == {"a": "b", claims.OWNER: "run/make"}
+    assert found["metadata"]["annotations"] == {"a": "b", OWNER: "run/make"}
     assert found["spec"] == {
         "accessModes": ["ReadWriteMany"],
         "resources": {"requests": {"storage": "5Gi"}},

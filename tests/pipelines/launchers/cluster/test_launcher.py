@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
-from pipelines.launchers.base import Ended, Job, Launcher, Resources
+from infra.workloads.base import Backend, ExitCause, ExitStatus, ResourceRequest, Workload
 from tests.cluster.faults import Fault
+from tests.infra.workloads.backend_contract import BackendContract, mounts
+from tests.infra.workloads.shell import run, shell
 from tests.pipelines.launchers.cluster.conftest import Running
-from tests.pipelines.launchers.contract import Contract, mounts
-from tests.pipelines.launchers.jobs import run, shell
 from tests.processes import eventually
 
 pytestmark = pytest.mark.integration
@@ -36,10 +36,10 @@ def _alive(token: str) -> list[int]:
     ]
 
 
-class TestKubernetesLauncher(Contract):
+class TestKubernetesBackend(BackendContract):
     @pytest.fixture
-    def launcher(self, running: Running) -> Launcher:  # type: ignore[override]
-        return running.launcher()
+    def backend(self, running: Running) -> Backend:  # type: ignore[override]
+        return running.backend()
 
     @pytest.fixture(autouse=True)
     def nothing_is_left(self, running: Running) -> Any:
@@ -66,23 +66,23 @@ class TestKubernetesLauncher(Contract):
     @pytest.mark.parametrize(
         ("script", "ended"),
         [
-            ("echo why >&2; exit 3", Ended(3, "It ended with exit status 3: why")),
-            ("exit 143", Ended(-15, "It ended with signal SIGTERM.")),
+            ("echo why >&2; exit 3", ExitStatus(3, "It ended with exit status 3: why")),
+            ("exit 143", ExitStatus(-15, "It ended with signal SIGTERM.")),
             (
                 "exit 137",
-                Ended(-9, "It ended with signal SIGKILL (perhaps for want of memory)."),
+                ExitStatus(-9, "It ended with signal SIGKILL (perhaps for want of memory)."),
             ),
         ],
     )
     def test_a_component_that_fails_says_why(
-        self, launcher: Launcher, tmp_path: Path, script: str, ended: Ended
+        self, backend: Backend, tmp_path: Path, script: str, ended: ExitStatus
     ) -> None:
-        assert run(launcher, shell(tmp_path / "job", script))[0] == ended
+        assert run(backend, shell(tmp_path / "job", script))[0] == ended
 
-    def test_many_at_once(self, launcher: Launcher, tmp_path: Path) -> None:
-        def one(number: int) -> tuple[Ended, list[str]]:
+    def test_many_at_once(self, backend: Backend, tmp_path: Path) -> None:
+        def one(number: int) -> tuple[ExitStatus, list[str]]:
             job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
-            return run(launcher, dataclasses.replace(job, name=f"loop/{number}/task"))
+            return run(backend, dataclasses.replace(job, name=f"loop/{number}/task"))
 
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(one, range(4)))
@@ -91,7 +91,7 @@ class TestKubernetesLauncher(Contract):
         assert [lines for _, lines in found] == [[str(number)] for number in range(4)]
 
     def test_lines_come_while_it_runs(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         go = f"go-{uuid.uuid4().hex}"
         script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
@@ -102,36 +102,38 @@ class TestKubernetesLauncher(Contract):
             lines.append(line)
             (running.nas / go).touch()
 
-        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
         assert lines == ["here", "on"]
 
     def test_nothing_is_left_after_a_stop(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         token = uuid.uuid4().hex
         cancelled = threading.Event()
         job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
         with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(launcher.run, job, print, cancelled)
+            ending = pool.submit(backend.run, job, print, cancelled)
             eventually((running.nas / f"begun-{token}").exists, "it has begun")
             assert _alive(token)
             cancelled.set()
             ended = ending.result()
 
-        assert ended == Ended(-15, "It was stopped.")
+        assert ended == ExitStatus(-15, "It was stopped.", ExitCause.STOPPED)
         assert not _alive(token)
 
     def test_nothing_is_left_after_its_time(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         token = uuid.uuid4().hex
         job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS, seconds=1.5)
 
-        assert run(launcher, job)[0] == Ended(-15, "It did not end within its 1.5 seconds.")
+        assert run(backend, job)[0] == ExitStatus(
+            -15, "It did not end within its 1.5 seconds.", ExitCause.TIMED_OUT
+        )
         assert not _alive(token)
 
     def test_a_stopped_component_may_tidy_up(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         token = uuid.uuid4().hex
         script = 'trap "touch /mnt/own/tidied-$1; exit 0" TERM; echo ready; '
@@ -140,19 +142,19 @@ class TestKubernetesLauncher(Contract):
         )
         cancelled = threading.Event()
 
-        assert launcher.run(job, lambda _: cancelled.set(), cancelled).code < 0
+        assert backend.run(job, lambda _: cancelled.set(), cancelled).code < 0
         assert (running.nas / f"tidied-{token}").exists()
 
     def test_config_maps_of_the_cluster_are_variables(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         reference = {"configMapKeyRef": {"name": "known", "key": "word"}}
         settings = {"env": [{"name": "A", "valueFrom": reference}]}
 
         job = shell(tmp_path / "job", 'echo "$A"', kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), ["said"])
+        assert run(backend, job) == (ExitStatus(0), ["said"])
 
-    def test_a_pod_s_own_facts_are_variables(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_a_pod_s_own_facts_are_variables(self, backend: Backend, tmp_path: Path) -> None:
         paths = {
             "NAME": "metadata.name", "SPACE": "metadata.namespace",
             "TEAM": "metadata.labels['team']", "WHY": "metadata.annotations['why']",
@@ -166,15 +168,15 @@ class TestKubernetesLauncher(Contract):
             "metadata": {"labels": {"team": "blue"}, "annotations": {"why": "because"}},
         }
         script = 'echo "$NAME|$SPACE|$TEAM|$WHY|$NODE"'
-        _, (line,) = run(launcher, shell(tmp_path / "job", script, kubernetes=settings))
+        _, (line,) = run(backend, shell(tmp_path / "job", script, kubernetes=settings))
 
         name, *others = line.split("|")
         assert name.startswith("my-")
         assert others[:3] == ["default", "blue", "because"]
         assert others[3] in {"node-a", "node-b"}
 
-    def test_volumes(self, launcher: Launcher, running: Running, tmp_path: Path) -> None:
-        claims = running.launcher().claims
+    def test_volumes(self, backend: Backend, running: Running, tmp_path: Path) -> None:
+        claims = running.backend().claims
         claims.create(_claim("shared"), "a task")
         settings = mounts(
             claim={"persistentVolumeClaim": {"claimName": "shared"}},
@@ -184,49 +186,49 @@ class TestKubernetesLauncher(Contract):
         )
         script = 'cat /words/word /keys/token; touch /room/x; echo "$1" >> /claim/all'
         job = shell(tmp_path / "job", script, "one", kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), ["said***"])
+        assert run(backend, job) == (ExitStatus(0), ["said***"])
         job = shell(tmp_path / "job", f"{script}; cat /claim/all", "two", kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), ["said***one", "two"])
+        assert run(backend, job) == (ExitStatus(0), ["said***one", "two"])
 
         claims.delete("shared")
         eventually(lambda: not running.objects("PersistentVolumeClaim"), "the claim is gone")
 
     def test_what_no_node_has_is_given_up_with_the_reason(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         job = shell(tmp_path / "job", "true", kubernetes={"nodeSelector": {"kind": "none"}})
         lines: list[str] = []
 
         with pytest.raises(ModelyardError, match="No node can take it") as caught:
-            launcher.run(job, lines.append, threading.Event())
+            backend.run(job, lines.append, threading.Event())
         assert caught.value.code == "Unschedulable"
         assert lines[0].startswith("It waits. Unschedulable: No node can take it")
 
     def test_what_others_have_is_waited_for_longer_than_a_start_may_take(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
-        def asking(name: str, script: str) -> Job:
-            gpus = Resources(accelerator="nvidia.com/gpu", accelerators=2)
+        def asking(name: str, script: str) -> Workload:
+            gpus = ResourceRequest(accelerator="nvidia.com/gpu", accelerators=2)
             return dataclasses.replace(shell(tmp_path / name, script), name=name, resources=gpus)
 
         with ThreadPoolExecutor(2) as pool:
-            holder = pool.submit(run, launcher, asking("holder", "sleep 6"))
+            holder = pool.submit(run, backend, asking("holder", "sleep 6"))
             eventually(lambda: running.objects("Pod"), "the first has its pod")
-            ended, lines = run(launcher, asking("waiter", "echo had"))
+            ended, lines = run(backend, asking("waiter", "echo had"))
 
-        assert holder.result()[0] == Ended(0)
-        assert ended == Ended(0)
+        assert holder.result()[0] == ExitStatus(0)
+        assert ended == ExitStatus(0)
         assert lines[0].startswith("It waits. Unschedulable: No node can take it now")
         assert lines[-1] == "had"
 
     def test_what_pod_security_refuses_ends_at_once(
         self, running: Running, tmp_path: Path
     ) -> None:
-        launcher = running.launcher(pending_minutes=60)
+        backend = running.backend(pending_minutes=60)
         running.label_namespace(**{"pod-security.kubernetes.io/enforce": "restricted"})
         try:
             with pytest.raises(ModelyardError, match="violates PodSecurity") as caught:
-                run(launcher, shell(tmp_path / "job", "true"))
+                run(backend, shell(tmp_path / "job", "true"))
         finally:
             running.label_namespace(**{"pod-security.kubernetes.io/enforce": None})
         assert caught.value.code == "ConfigInvalid"
@@ -235,38 +237,40 @@ class TestKubernetesLauncher(Contract):
     def test_a_user_of_the_cluster_s_for_components(
         self, running: Running, tmp_path: Path
     ) -> None:
-        launcher = running.launcher(component_user=1234)
+        backend = running.backend(component_user=1234)
         job = shell(tmp_path / "job", "id -u; echo $HOME; echo 1 > own; chmod 600 own")
 
-        assert run(launcher, job) == (Ended(0), ["1234", "/tmp"])
+        assert run(backend, job) == (ExitStatus(0), ["1234", "/tmp"])
         assert (job.folder / "own").read_text() == "1\n"
 
-    def test_an_image_that_cannot_be_pulled(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_an_image_that_cannot_be_pulled(self, backend: Backend, tmp_path: Path) -> None:
         job = dataclasses.replace(shell(tmp_path / "job", "true"), image="gone:1")
 
         with pytest.raises(BadInputError, match="The image gone:1 cannot be pulled") as caught:
-            run(launcher, job)
+            run(backend, job)
         assert caught.value.code == "ImagePull"
 
     def test_a_program_that_the_image_does_not_have(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         job = dataclasses.replace(shell(tmp_path / "job", ""), command=("no-such-program",))
 
         with pytest.raises(BadInputError, match="has no program 'no-such-program'") as caught:
-            run(launcher, job)
+            run(backend, job)
         assert caught.value.code == "ProgramMissing"
 
-    def test_devices(self, launcher: Launcher, running: Running, tmp_path: Path) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=2, cpu=0.5, memory=2**28)
+    def test_devices(self, backend: Backend, running: Running, tmp_path: Path) -> None:
+        asked = ResourceRequest(
+            accelerator="nvidia.com/gpu", accelerators=2, cpu=0.5, memory=2**28
+        )
         reference = {"fieldRef": {"fieldPath": "spec.nodeName"}}
         settings = {"env": [{"name": "NODE", "valueFrom": reference}]}
         job = shell(tmp_path / "job", "echo $NODE", resources=asked, kubernetes=settings)
 
-        assert run(launcher, job) == (Ended(0), ["node-b"])
+        assert run(backend, job) == (ExitStatus(0), ["node-b"])
 
     def test_an_api_that_is_away_for_a_while_makes_no_difference(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         faults = running.cluster.server.faults
         go = f"go-{uuid.uuid4().hex}"
@@ -283,18 +287,18 @@ class TestKubernetesLauncher(Contract):
         running.cluster.call(faults.add, Fault("close", method="DELETE", path="/jobs/"))
         job = shell(tmp_path / "job", script, go, folders=ON_NAS)
 
-        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
         assert lines == ["here", "on"]
         assert faults.met >= 3
 
     def test_a_job_that_somebody_deletes(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         token = uuid.uuid4().hex
         job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
-        api = running.launcher().api
+        api = running.backend().api
         with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(launcher.run, job, print, threading.Event())
+            ending = pool.submit(backend.run, job, print, threading.Event())
             eventually((running.nas / f"begun-{token}").exists, "it has begun")
             (name,) = running.objects("Job")
             api.delete("Job", name)
@@ -309,37 +313,37 @@ class TestKubernetesLauncher(Contract):
                "terminationGracePeriodSeconds": 1}  # fmt: skip
         running.make("Job", f"my-{run_id}-1", spec={"template": {"spec": pod}})
         job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
-        launcher = running.launcher(run=run_id)
+        backend = running.backend(run=run_id)
         with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(launcher.run, job, print, threading.Event())
+            ending = pool.submit(backend.run, job, print, threading.Event())
             eventually((running.nas / f"begun-{token}").exists, "it has begun")
-            launcher.api.delete("Job", f"my-{run_id}-1", grace_seconds=0)
+            backend.api.delete("Job", f"my-{run_id}-1", grace_seconds=0)
 
             assert ending.result().reason.startswith("Gone: Somebody deleted")
         eventually(lambda: not running.objects("Pod"), "the run's own pod is gone")
 
     def test_files_that_cannot_be_brought(
-        self, launcher: Launcher, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, tmp_path: Path
     ) -> None:
         place = tmp_path / "brought" / "x"
         job = shell(tmp_path / "job", "true", inputs=(place,),
                     fetched={place: "nas://own:/gone"})  # fmt: skip
 
         with pytest.raises(ModelyardError, match="nothing at nas://own:/gone") as caught:
-            run(launcher, job)
+            run(backend, job)
         assert caught.value.code == "StagingFailed"
 
     def test_what_an_earlier_attempt_has_left_is_ended(
         self, running: Running, tmp_path: Path
     ) -> None:
         name, token = str(uuid.uuid4()), uuid.uuid4().hex
-        first, second = (running.launcher(number, name) for number in (1, 2))
+        first, second = (running.backend(number, name) for number in (1, 2))
         job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
         with ThreadPoolExecutor(1) as pool:
             ending = pool.submit(first.run, job, print, threading.Event())
             eventually((running.nas / f"begun-{token}").exists, "it has begun")
 
-            assert run(second, shell(tmp_path / "next", "true")) == (Ended(0), [])
+            assert run(second, shell(tmp_path / "next", "true")) == (ExitStatus(0), [])
             assert not _alive(token)
             assert "Gone" in ending.result().reason
 
@@ -357,13 +361,13 @@ def _claim(name: str) -> dict[str, Any]:
 
 
 def test_what_no_pod_can_be_is_refused(running: Running, tmp_path: Path) -> None:
-    launcher, job = running.launcher(), shell(tmp_path / "job", "true")
+    backend, job = running.backend(), shell(tmp_path / "job", "true")
 
-    def refused(job: Job) -> str:
+    def refused(job: Workload) -> str:
         with pytest.raises(BadInputError) as caught:
-            launcher.check(job)
+            backend.check(job)
         return caught.value.code
 
     assert refused(dataclasses.replace(job, image="")) == "ImageNotRunnable"
-    tpu = Resources(accelerator="TPU_V3", accelerators=1)
+    tpu = ResourceRequest(accelerator="TPU_V3", accelerators=1)
     assert refused(dataclasses.replace(job, resources=tpu)) == "ResourcesUnavailable"

@@ -60,13 +60,13 @@ def _components(
         home=folder / "home", pipeline_launcher="kubernetes", cluster=cluster,
         pipeline_staging_uri="nas://own:/staging",
     )  # fmt: skip
-    launcher = choice.launcher(settings, Attempt("a-run"))
+    backend = choice.launcher(settings, Attempt("a-run"))
     root = remotes.root(choice.artifacts(settings), pipeline.name, "a-run")
     return Components(
-        pipeline, launcher, Place(folder / "home" / "runs" / "a-run"),
+        pipeline, backend, Place(folder / "home" / "runs" / "a-run"),
         Facts(job_name="a run", job_id="a-run", root=root),
         lambda *line: lines.append(line), threading.Event(),
-        claims=choice.claims(launcher, Home(folder / "home")), root=root,
+        claims=choice.claims(backend, Home(folder / "home")), root=root,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 from infra.errors import BadInputError
 from infra.kubernetes.cluster import Cluster, SecretKey
 from infra.kubernetes.refusals import ClusterError
-from pipelines.launchers.base import Resources
+from infra.workloads.base import ResourceRequest
 from pipelines.launchers.cluster.pod import COMPONENT, STAGE_IN, STAGE_OUT
 from tests.cluster import pod_security
 from tests.pipelines.launchers.cluster.shapes import (
@@ -179,7 +179,7 @@ def test_what_the_pipeline_says_of_a_user_wins() -> None:
     ],
 )
 def test_devices_have_the_names_of_the_nodes(kind: str, device: str) -> None:
-    made = built(job(resources=Resources(accelerator=kind, accelerators=3)))
+    made = built(job(resources=ResourceRequest(accelerator=kind, accelerators=3)))
 
     assert _containers(made)[COMPONENT]["resources"]["limits"] == {device: "3"}
 
@@ -188,7 +188,7 @@ def test_devices_have_the_names_of_the_nodes(kind: str, device: str) -> None:
 def test_components_with_gpus_have_their_runtime_class(gpus: int, runtime: str | None) -> None:
     cluster = Cluster(image="registry.example/modelyard:1", gpu_runtime_class="nvidia")
     made = built(
-        job(resources=Resources(accelerator="nvidia.com/gpu", accelerators=gpus)), cluster
+        job(resources=ResourceRequest(accelerator="nvidia.com/gpu", accelerators=gpus)), cluster
     )
 
     assert _pod(made).get("runtimeClassName") == runtime
@@ -196,7 +196,7 @@ def test_components_with_gpus_have_their_runtime_class(gpus: int, runtime: str |
 
 def test_a_device_that_no_node_has() -> None:
     with pytest.raises(BadInputError, match="TPU_V3, which is no device") as caught:
-        built(job(resources=Resources(accelerator="TPU_V3", accelerators=1)))
+        built(job(resources=ResourceRequest(accelerator="TPU_V3", accelerators=1)))
     assert caught.value.code == "ResourcesUnavailable"
 
 

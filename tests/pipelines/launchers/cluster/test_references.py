@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
 from pipelines.launchers.cluster import references
+from tests.infra.workloads.shell import shell
 from tests.pipelines.launchers.cluster.asked import Asked
-from tests.pipelines.launchers.jobs import shell
 
 
 def _secret(**texts: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _variable(kind: str, name: str, key: str, optional: bool = False) -> dict[st
 
 
 def _known(api: Asked, tmp_path: Path, **kubernetes: Any) -> references.Known:
-    job: Job = dataclasses.replace(shell(tmp_path / "job", "true"), kubernetes=kubernetes)
+    job: Workload = dataclasses.replace(shell(tmp_path / "job", "true"), kubernetes=kubernetes)
     return references.look(job, api)  # type: ignore[arg-type]
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from infra.errors import BadInputError, ModelyardError
 from infra.settings import Settings
+from infra.workloads.base import Workload
 from pipelines.launchers import choice
-from pipelines.launchers.base import Job
 from pipelines.launchers.cluster import stage, staging
 from pipelines.launchers.cluster.launcher import Attempt
 from pipelines.launchers.cluster.plan import Plan
 from pipelines.launchers.cluster.staging import Staging
-from tests.pipelines.launchers.jobs import shell
+from tests.infra.workloads.shell import shell
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def carried(nas: Path) -> Staging:
     return Staging("nas://here:/staging", "run")
 
 
-def _send(carried: Staging, job: Job) -> Plan:
+def _send(carried: Staging, job: Workload) -> Plan:
     return carried.send(job, carried.base("a"), threading.Event())
 
 
-def _job(tmp_path: Path) -> Job:
+def _job(tmp_path: Path) -> Workload:
     made = tmp_path / "made"
     made.mkdir()
     return shell(tmp_path / "job", "true", outputs=(made / "output", tmp_path / "job" / "p" / "x"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
-from pipelines.launchers.base import Ended
+from infra.workloads.base import ExitCause, ExitStatus
 from pipelines.launchers.cluster import verdict
 from pipelines.launchers.cluster.sight import Seen
 from tests.pipelines.launchers.cluster.shapes import job
@@ -42,7 +42,7 @@ def _pod(
     }
 
 
-def _judged(pod: dict[str, Any] | None, job_there: bool = True) -> Ended | None:
+def _judged(pod: dict[str, Any] | None, job_there: bool = True) -> ExitStatus | None:
     seen = Seen(_JOB if job_there else None, (pod,) if pod else ())
     return verdict.judge(job(), seen, [], _NOW, ["last words"], lambda *_: _SAID)
 
@@ -50,21 +50,23 @@ def _judged(pod: dict[str, Any] | None, job_there: bool = True) -> Ended | None:
 def test_it_ends_well_when_all_is_sent() -> None:
     running = {"running": {}}
     assert _judged(_pod("Running", component=_WELL, stage_out=running)) is None
-    assert _judged(_pod("Succeeded", component=_WELL, stage_out=_WELL)) == Ended(0)
+    assert _judged(_pod("Succeeded", component=_WELL, stage_out=_WELL)) == ExitStatus(0)
 
 
 @pytest.mark.parametrize(
     ("code", "ended"),
     [
-        (3, Ended(3, "It ended with exit status 3: last words")),
-        (143, Ended(-15, "It ended with signal SIGTERM: last words")),
+        (3, ExitStatus(3, "It ended with exit status 3: last words")),
+        (143, ExitStatus(-15, "It ended with signal SIGTERM: last words")),
         (
             137,
-            Ended(-9, "It ended with signal SIGKILL (perhaps for want of memory): last words"),
+            ExitStatus(
+                -9, "It ended with signal SIGKILL (perhaps for want of memory): last words"
+            ),
         ),
     ],
 )
-def test_what_a_component_ends_with(code: int, ended: Ended) -> None:
+def test_what_a_component_ends_with(code: int, ended: ExitStatus) -> None:
     assert _judged(_pod(component=_over(code))) == ended
 
 
@@ -94,7 +96,9 @@ def test_what_befalls_it_is_named(pod: dict[str, Any], begins: str) -> None:
 def test_the_cluster_s_own_time_limit() -> None:
     pod = _pod(reason="DeadlineExceeded", spec={"activeDeadlineSeconds": 5})
 
-    assert _judged(pod) == Ended(-9, "It did not end within its 5 seconds.")
+    assert _judged(pod) == ExitStatus(
+        -9, "It did not end within its 5 seconds.", ExitCause.TIMED_OUT
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
-"""What this machine has, against what a job asks for."""
+"""What this machine has, against what a workload asks for."""
 
 from __future__ import annotations
 
 import psutil
 
 from infra.errors import BadInputError
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
 
 
-def check(job: Job, *, cpus: int, memory: int | None = None) -> None:
-    """Refuse a job that needs more than there is.
+def check(workload: Workload, *, cpus: int, memory: int | None = None) -> None:
+    """Refuse a workload that needs more than there is.
 
     A limit above what there is harms nobody, so only what is asked for as a minimum counts.
 
@@ -17,7 +17,7 @@ def check(job: Job, *, cpus: int, memory: int | None = None) -> None:
         BadInputError: With the code ``ResourcesUnavailable``.
     """
     there = psutil.virtual_memory().total if memory is None else memory
-    asked = job.resources
+    asked = workload.resources
     faults = []
     if asked.cpu_request > cpus:
         faults.append(f"{asked.cpu_request:g} cores, and this machine has {cpus}")
@@ -26,7 +26,7 @@ def check(job: Job, *, cpus: int, memory: int | None = None) -> None:
         faults.append(f"{wanted:.1f} GiB of memory, and this machine has {have:.1f} GiB")
     if faults:
         raise BadInputError(
-            f"{job.name} asks for {'; '.join(faults)}.",
+            f"{workload.name} asks for {'; '.join(faults)}.",
             "Lower the component's requests, or run the pipeline where there is more.",
             code="ResourcesUnavailable",
         )

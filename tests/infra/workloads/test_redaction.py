@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.launchers.secrecy import hiding
+from infra.workloads.redaction import redactor
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from pipelines.launchers.secrecy import hiding
     ],
 )
 def test_what_is_told(secrets: tuple[str, ...], line: str, told: str) -> None:
-    assert hiding(secrets)(line) == told
+    assert redactor(secrets)(line) == told

@@ -1,9 +1,10 @@
-"""What every launcher keeps."""
+"""What every backend keeps."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import queue
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from pipelines.launchers.base import Ended, Launcher, Resources
-from pipelines.launchers.kept import Kept
-from tests.pipelines.launchers.jobs import run, shell
+from infra.workloads.base import Backend, ExitCause, ExitStatus, ResourceRequest
+from infra.workloads.local_objects import LocalObjects
+from tests.infra.workloads.shell import run, shell
 from tests.processes import eventually, pid_in, runs
 
 # Starts a process that ignores SIGTERM, which writes its id; goes on itself.
@@ -38,29 +39,29 @@ def mounts(**volumes: dict[str, object]) -> dict[str, list[dict[str, object]]]:
     }
 
 
-class Contract:
+class BackendContract:
     @pytest.fixture
-    def kept(self, tmp_path: Path) -> Kept:
-        return Kept(tmp_path / "home", secret)
+    def kept(self, tmp_path: Path) -> LocalObjects:
+        return LocalObjects(tmp_path / "home", secret)
 
     @pytest.fixture
-    def launcher(self, kept: Kept) -> Launcher:
+    def backend(self, kept: LocalObjects) -> Backend:
         raise NotImplementedError
 
-    def test_a_job_that_ends_well(self, launcher: Launcher, tmp_path: Path) -> None:
-        assert run(launcher, shell(tmp_path / "job", "exit 0")) == (Ended(0), [])
+    def test_a_job_that_ends_well(self, backend: Backend, tmp_path: Path) -> None:
+        assert run(backend, shell(tmp_path / "job", "exit 0")) == (ExitStatus(0), [])
 
     def test_lines_that_are_not_empty_are_told_without_their_ends(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         script = r"printf 'one\ntwo\r\n10%%\r20%%\r'; echo err >&2; printf 'bad \377 byte\n\nend'"
 
-        ended, lines = run(launcher, shell(tmp_path / "job", script))
+        ended, lines = run(backend, shell(tmp_path / "job", script))
 
-        assert ended == Ended(0)
+        assert ended == ExitStatus(0)
         assert lines == ["one", "two", "10%", "20%", "err", "bad \ufffd byte", "end"]
 
-    def test_lines_are_told_as_they_come(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_lines_are_told_as_they_come(self, backend: Backend, tmp_path: Path) -> None:
         folder = tmp_path / "job"
         job = shell(folder, "echo here; while [ ! -e go ]; do sleep 0.02; done; echo on")
         lines: list[str] = []
@@ -69,7 +70,7 @@ class Contract:
             lines.append(line)
             (folder / "go").touch()
 
-        assert launcher.run(job, told, threading.Event()) == Ended(0)
+        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
         assert lines == ["here", "on"]
 
     @pytest.mark.parametrize(
@@ -87,15 +88,15 @@ class Contract:
         ],
     )
     def test_a_job_that_fails_says_why(
-        self, launcher: Launcher, tmp_path: Path, script: str, code: int, reason: str
+        self, backend: Backend, tmp_path: Path, script: str, code: int, reason: str
     ) -> None:
-        ended, _ = run(launcher, shell(tmp_path / "job", script))
+        ended, _ = run(backend, shell(tmp_path / "job", script))
 
         assert ended.code == code
         assert ended.reason.startswith(reason)
 
     def test_it_works_in_its_folder_with_its_words_and_variables(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         variables = {"PLAIN": "a b=c", "EMPTY": "", "LINES": "one\ntwo '$x'", "WORD": "ü"}
         script = (
@@ -103,14 +104,12 @@ class Contract:
         )
         job = shell(tmp_path / "job", script, "x y", "", "$HOME", "*", environment=variables)
 
-        _, lines = run(launcher, job)
+        _, lines = run(backend, job)
 
         said = ["<x y>", "<>", "<$HOME>", "<*>", "a b=c||ü", "one", "two '$x'"]
         assert lines == [str(tmp_path / "job"), *said]
 
-    def test_it_reads_and_writes_where_it_is_told(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
+    def test_it_reads_and_writes_where_it_is_told(self, backend: Backend, tmp_path: Path) -> None:
         (tmp_path / "given").mkdir()
         (tmp_path / "given" / "in,put").write_text("word")
         (tmp_path / "made").mkdir()
@@ -123,60 +122,89 @@ class Contract:
             outputs=(tmp_path / "made" / "output",),
         )
 
-        assert run(launcher, job) == (Ended(0), [])
+        assert run(backend, job) == (ExitStatus(0), [])
         assert (tmp_path / "made" / "output").read_text() == "word"
         assert (tmp_path / "job" / "beside").read_text() == "more\n"
 
-    def test_nothing_runs_after_a_stop(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_nothing_runs_after_a_stop(self, backend: Backend, tmp_path: Path) -> None:
         cancelled = threading.Event()
         job = shell(tmp_path / "job", DETACHED, str(tmp_path / "pid"))
         with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(launcher.run, job, print, cancelled)
+            ending = pool.submit(backend.run, job, print, cancelled)
             child = pid_in(tmp_path / "pid")
             cancelled.set()
             ended = ending.result()
 
         assert ended.code < 0
         assert ended.reason == "It was stopped."
+        assert ended.cause is ExitCause.STOPPED
         assert not runs(child)
 
-    def test_a_stopped_job_may_tidy_up(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_one_without_a_limit_runs_until_it_is_stopped(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        lines: queue.Queue[str] = queue.Queue()
+        job = shell(tmp_path / "job", "echo ready; while :; do sleep 0.05; done")
+        handle = backend.start(job, lines.put)
+        assert lines.get(timeout=30) == "ready"
+        assert handle.is_running()
+        with pytest.raises(TimeoutError):
+            handle.wait(0.01)
+
+        handle.stop()
+        ended = handle.wait()
+        assert (ended.reason, ended.cause) == ("It was stopped.", ExitCause.STOPPED)
+        assert not handle.is_running()
+        assert handle.wait() == ended
+
+    def test_what_cannot_be_started_is_raised_to_whoever_waits(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        reference = {"secretKeyRef": {"name": "missing", "key": "token"}}
+        settings = {"env": [{"name": "A", "valueFrom": reference}]}
+        handle = backend.start(shell(tmp_path / "job", "true", kubernetes=settings), print)
+
+        with pytest.raises(NotFoundError):
+            handle.wait()
+
+    def test_a_stopped_job_may_tidy_up(self, backend: Backend, tmp_path: Path) -> None:
         script = "trap 'echo tidied > end; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
         cancelled = threading.Event()
 
-        ended = launcher.run(shell(tmp_path / "job", script), lambda _: cancelled.set(), cancelled)
+        ended = backend.run(shell(tmp_path / "job", script), lambda _: cancelled.set(), cancelled)
 
         assert ended.code != 0
         assert (tmp_path / "job" / "end").read_text() == "tidied\n"
 
-    def test_nothing_runs_after_its_time(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_nothing_runs_after_its_time(self, backend: Backend, tmp_path: Path) -> None:
         job = shell(tmp_path / "job", DETACHED, str(tmp_path / "pid"), seconds=1.5)
 
-        ended, _ = run(launcher, job)
+        ended, _ = run(backend, job)
 
         assert ended.code < 0
         assert ended.reason == "It did not end within its 1.5 seconds."
+        assert ended.cause is ExitCause.TIMED_OUT
         assert not runs(pid_in(tmp_path / "pid"))
 
-    def test_the_cluster_s_own_time_limit_counts(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_the_cluster_s_own_time_limit_counts(self, backend: Backend, tmp_path: Path) -> None:
         job = shell(
             tmp_path / "job", "sleep 600", seconds=500, kubernetes={"activeDeadlineSeconds": 1}
         )
 
-        assert run(launcher, job)[0].reason == "It did not end within its 1 seconds."
+        assert run(backend, job)[0].reason == "It did not end within its 1 seconds."
 
-    def test_what_it_leaves_running_is_ended(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_what_it_leaves_running_is_ended(self, backend: Backend, tmp_path: Path) -> None:
         script = DETACHED.splitlines()[1] + '\nwhile [ ! -s "$1" ]; do sleep 0.02; done'
-        ended, _ = run(launcher, shell(tmp_path / "job", script, str(tmp_path / "pid")))
+        ended, _ = run(backend, shell(tmp_path / "job", script, str(tmp_path / "pid")))
 
-        assert ended == Ended(0)
+        assert ended == ExitStatus(0)
         child = pid_in(tmp_path / "pid")
         eventually(lambda: not runs(child), "it is ended")
 
-    def test_many_at_once(self, launcher: Launcher, tmp_path: Path) -> None:
-        def one(number: int) -> tuple[Ended, list[str]]:
+    def test_many_at_once(self, backend: Backend, tmp_path: Path) -> None:
+        def one(number: int) -> tuple[ExitStatus, list[str]]:
             job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
-            return run(launcher, job)
+            return run(backend, job)
 
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(one, range(24)))
@@ -184,41 +212,39 @@ class Contract:
         assert [ended.code for ended, _ in found] == list(range(24))
         assert [lines for _, lines in found] == [[str(number)] for number in range(24)]
 
-    def test_secrets_are_variables(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_secrets_are_variables(self, backend: Backend, tmp_path: Path) -> None:
         def wanted(name: str, optional: bool) -> dict[str, object]:
             reference = {"name": name, "key": "token", "optional": optional}
             return {"name": name.upper(), "valueFrom": {"secretKeyRef": reference}}
 
         settings = {"env": [wanted("known", False), wanted("unknown", True)]}
         job = shell(tmp_path / "job", 'echo "$KNOWN|$UNKNOWN" > seen', kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), [])
+        assert run(backend, job) == (ExitStatus(0), [])
         assert (job.folder / "seen").read_text() == "hidden-token|\n"
 
         settings["env"].append(wanted("missing", False))
         with pytest.raises(NotFoundError) as caught:
-            launcher.run(job, print, threading.Event())
+            backend.run(job, print, threading.Event())
         assert caught.value.code == "SecretMissing"
 
-    def test_a_secret_that_is_printed_is_not_told(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
+    def test_a_secret_that_is_printed_is_not_told(self, backend: Backend, tmp_path: Path) -> None:
         reference = {"secretKeyRef": {"name": "known", "key": "token"}}
         settings = {"env": [{"name": "A", "valueFrom": reference}]}
         script = 'echo "a=$A."; echo "it was $A" >&2; exit 3'
-        ended, lines = run(launcher, shell(tmp_path / "job", script, kubernetes=settings))
+        ended, lines = run(backend, shell(tmp_path / "job", script, kubernetes=settings))
 
         assert sorted(lines) == ["a=***.", "it was ***"]
         assert "hidden" not in ended.reason
         assert "***" in ended.reason
 
-    def test_a_secret_without_a_key(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_a_secret_without_a_key(self, backend: Backend, tmp_path: Path) -> None:
         reference = {"secretKeyRef": {"name": "known", "key": "other"}}
         settings = {"env": [{"name": "A", "valueFrom": reference}]}
         with pytest.raises(NotFoundError, match="The secret known has no key other"):
-            run(launcher, shell(tmp_path / "job", "true", kubernetes=settings))
+            run(backend, shell(tmp_path / "job", "true", kubernetes=settings))
 
     def test_config_maps_are_variables(
-        self, launcher: Launcher, kept: Kept, tmp_path: Path
+        self, backend: Backend, kept: LocalObjects, tmp_path: Path
     ) -> None:
         def wanted(name: str, key: str, optional: bool) -> dict[str, object]:
             reference = {"name": name, "key": key, "optional": optional}
@@ -230,7 +256,7 @@ class Contract:
         (folder / "bytes").write_bytes(b"\xff")
         settings = {"env": [wanted("known", "word", False), wanted("gone", "x", True)]}
         job = shell(tmp_path / "job", 'echo "$KNOWN_WORD|$GONE_X"', kubernetes=settings)
-        assert run(launcher, job) == (Ended(0), ["said|"])
+        assert run(backend, job) == (ExitStatus(0), ["said|"])
 
         for name, key, code in (
             ("gone", "x", "ConfigMapMissing"),
@@ -240,10 +266,10 @@ class Contract:
         ):
             job = shell(tmp_path / "job", "true", kubernetes={"env": [wanted(name, key, False)]})
             with pytest.raises(ModelyardError) as caught:
-                run(launcher, job)
+                run(backend, job)
             assert caught.value.code == code
 
-    def test_facts_of_a_pod_are_variables(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_facts_of_a_pod_are_variables(self, backend: Backend, tmp_path: Path) -> None:
         paths = {
             "NAME": "metadata.name", "SPACE": "metadata.namespace", "UID_": "metadata.uid",
             "TEAM": "metadata.labels['team']", "NONE": "metadata.annotations['none']",
@@ -260,7 +286,7 @@ class Contract:
         found = []
         for number in (1, 1, 2):
             job = shell(tmp_path / f"job{number}", script, kubernetes=settings)
-            found.append(run(launcher, job)[1][-1].split("|"))
+            found.append(run(backend, job)[1][-1].split("|"))
 
         assert found[0] == found[1]
         assert found[0][0].startswith("the-task-")
@@ -269,7 +295,7 @@ class Contract:
         assert found[0][1] == "default"
         assert found[0][3:] == ["blue", "", "127.0.0.1", socket.gethostname()]
 
-    def test_what_has_no_use_here_is_told_once(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_what_has_no_use_here_is_told_once(self, backend: Backend, tmp_path: Path) -> None:
         settings = {
             "nodeSelector": {"kind": "fast"},
             "tolerations": [{"operator": "Exists"}],
@@ -281,26 +307,26 @@ class Contract:
 
         told = ["node selectors", "tolerations", "affinities", "image pull secrets",
                 "labels and annotations of pods"]  # fmt: skip
-        assert run(launcher, job)[1] == [
+        assert run(backend, job)[1] == [
             *(f"On this machine there is no use for {what}." for what in told),
             "ran",
         ]
-        assert run(launcher, job)[1] == ["ran"]
+        assert run(backend, job)[1] == ["ran"]
 
-    def test_what_only_a_cluster_has_is_refused(self, launcher: Launcher, tmp_path: Path) -> None:
+    def test_what_only_a_cluster_has_is_refused(self, backend: Backend, tmp_path: Path) -> None:
         reference = {"fieldRef": {"fieldPath": "spec.schedulerName"}}
         settings = {"env": [{"name": "A", "valueFrom": reference}]}
         with pytest.raises(BadInputError, match=r"spec\.schedulerName in A") as caught:
-            launcher.check(shell(tmp_path / "job", "true", kubernetes=settings))
+            backend.check(shell(tmp_path / "job", "true", kubernetes=settings))
         assert caught.value.code == "PlatformUnsupported"
 
     def test_devices_by_a_resource_claim_are_refused(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
         claim = {"name": "fast-one", "resourceClaimTemplateName": "fast-one"}
         job = shell(tmp_path / "job", "true", kubernetes={"resourceClaims": [claim]})
         with pytest.raises(BadInputError, match="the resource claim fast-one") as caught:
-            launcher.check(job)
+            backend.check(job)
         assert caught.value.code == "PlatformUnsupported"
 
     @pytest.mark.parametrize(
@@ -313,15 +339,15 @@ class Contract:
         ],
     )
     def test_a_volume_that_is_not_there(
-        self, launcher: Launcher, tmp_path: Path, volume: dict[str, object], code: str
+        self, backend: Backend, tmp_path: Path, volume: dict[str, object], code: str
     ) -> None:
         job = shell(tmp_path / "job", "true", kubernetes=mounts(here=volume))
         with pytest.raises(ModelyardError) as caught:
-            run(launcher, job)
+            run(backend, job)
         assert caught.value.code == code
 
     def test_a_part_of_a_claim_is_no_way_out_of_it(
-        self, launcher: Launcher, kept: Kept, tmp_path: Path
+        self, backend: Backend, kept: LocalObjects, tmp_path: Path
     ) -> None:
         claim = kept.claims.folder / "mine"
         claim.mkdir(parents=True)
@@ -329,28 +355,26 @@ class Contract:
         settings = mounts(here={"persistentVolumeClaim": {"claimName": "mine"}})
         settings["volumeMounts"][0]["subPath"] = "away/x"
         with pytest.raises(BadInputError) as caught:
-            run(launcher, shell(tmp_path / "job", "true", kubernetes=settings))
+            run(backend, shell(tmp_path / "job", "true", kubernetes=settings))
         assert caught.value.code == "LinkPointsOutside"
         assert not (tmp_path / "x").exists()
 
-    def test_more_than_the_machine_has_is_refused(
-        self, launcher: Launcher, tmp_path: Path
-    ) -> None:
+    def test_more_than_the_machine_has_is_refused(self, backend: Backend, tmp_path: Path) -> None:
         job = shell(tmp_path / "job", "true")
         cores = (os.cpu_count() or 1) + 1
-        asked = Resources(cpu_request=cores, memory_request=2**60)
+        asked = ResourceRequest(cpu_request=cores, memory_request=2**60)
         with pytest.raises(BadInputError) as caught:
-            launcher.check(dataclasses.replace(job, resources=asked))
+            backend.check(dataclasses.replace(job, resources=asked))
         assert caught.value.code == "ResourcesUnavailable"
         assert f"{cores} cores, and this machine has {cores - 1}" in caught.value.message
         assert "1073741824.0 GiB of memory, and this machine has" in caught.value.message
 
-        launcher.check(dataclasses.replace(job, resources=Resources(cpu=cores, memory=2**60)))
+        backend.check(dataclasses.replace(job, resources=ResourceRequest(cpu=cores, memory=2**60)))
 
     def test_an_accelerator_that_is_none_of_ours_is_refused(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
-        asked = Resources(accelerator="cloud-tpus.google.com/v3", accelerators=1)
+        asked = ResourceRequest(accelerator="cloud-tpus.google.com/v3", accelerators=1)
         with pytest.raises(BadInputError, match=r"cloud-tpus\.google\.com/v3") as caught:
-            launcher.check(shell(tmp_path / "job", "true", resources=asked))
+            backend.check(shell(tmp_path / "job", "true", resources=asked))
         assert caught.value.code == "ResourcesUnavailable"

@@ -1,7 +1,4 @@
-"""What the settings of Kubernetes mean on one machine: each honoured, told of, or refused.
-
-The settings are parts of a pod, as :func:`pipelines.platform.resolve` makes them.
-"""
+"""Parts of a pod on one machine: each is honoured, named in a notice, or refused."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInputError, NotFoundError
+from infra.kubernetes import quantities
 from infra.storage import store
-from pipelines.container import quantity
-from pipelines.launchers.base import Job
-from pipelines.launchers.kept import Kept, key_of
-from pipelines.launchers.mounting import Mount
+from infra.workloads.base import Workload
+from infra.workloads.local_objects import LocalObjects, key_of
+from infra.workloads.mounts import Mount
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a mount point, which is always there)
 _VOLUMES = ".modelyard-volumes"
@@ -38,114 +35,116 @@ _LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Understood:
-    """The settings as far as one machine can have them.
+class LocalPodSettings:
+    """Parts of a pod, as far as one machine has them.
 
     Attributes:
         environment: Variables, secrets among them.
-        mounts: What is to be mounted, and where.
-        notes: What is not honoured, for people.
-        seconds: A time limit; None for none.
-        secrets: The texts among them that nobody is to be told.
+        mounts: Mounts.
+        notices: What is not honoured, for people.
+        seconds: Time limit; None for none.
+        secrets: Texts to hide in logs and errors.
     """
 
     environment: Mapping[str, str]
     mounts: tuple[Mount, ...]
-    notes: tuple[str, ...]
+    notices: tuple[str, ...]
     seconds: float | None
     secrets: frozenset[str]
 
 
-def mount_paths(job: Job) -> list[str]:
+def mount_paths(workload: Workload) -> list[str]:
     """Where something is to be mounted."""
-    wanted = (one["mountPath"] for one in job.kubernetes.get("volumeMounts", ()))
-    return [*job.folders, *(path for path in wanted if path != SHARED_MEMORY)]
+    wanted = (one["mountPath"] for one in workload.kubernetes.get("volumeMounts", ()))
+    return [*workload.folders, *(path for path in wanted if path != SHARED_MEMORY)]
 
 
-def check(job: Job) -> None:
-    """Refuse settings without which the job cannot work, and which only a cluster has.
+def check(workload: Workload) -> None:
+    """Refuse settings without which the workload cannot work, and which only a cluster has.
 
     Raises:
         BadInputError: With the code ``PlatformUnsupported``.
     """
-    claims = [one["name"] for one in job.kubernetes.get("resourceClaims", ())]
+    claims = [one["name"] for one in workload.kubernetes.get("resourceClaims", ())]
     if claims:
         raise BadInputError(
-            f"{job.name} asks for devices by the resource claim {', '.join(claims)}, which only "
-            "a cluster has.",
+            f"{workload.name} asks for devices by the resource claim {', '.join(claims)}, which "
+            "only a cluster has.",
             "Run it on a cluster, or ask for the machine's GPUs with set_accelerator_type.",
             code="PlatformUnsupported",
         )
-    facts = _facts(job)
-    for one in job.kubernetes.get("env", ()):
+    facts = _facts(workload)
+    for one in workload.kubernetes.get("env", ()):
         reference = one["valueFrom"].get("fieldRef")
-        if reference and _fact(job, reference["fieldPath"], facts) is None:
+        if reference and _fact(workload, reference["fieldPath"], facts) is None:
             raise BadInputError(
-                f"{job.name} wants {reference['fieldPath']} in {one['name']}, which only a "
+                f"{workload.name} wants {reference['fieldPath']} in {one['name']}, which only a "
                 "cluster has.",
                 f"Run it on a cluster, or use one of {', '.join(facts)}.",
                 code="PlatformUnsupported",
             )
 
 
-def understand(job: Job, kept: Kept, honoured: Collection[str] = ()) -> Understood:
-    """Read the settings, and make the folders that the job has for itself.
+def resolve(
+    workload: Workload, objects: LocalObjects, honoured: Collection[str] = ()
+) -> LocalPodSettings:
+    """Resolve references, and make the folders that the workload has for itself.
 
     Args:
-        job: The job.
-        kept: Secrets, config maps and claims.
-        honoured: Parts of a pod that the launcher itself sees to.
+        workload: The workload.
+        objects: Secrets, config maps and claims.
+        honoured: Parts of a pod that the backend itself sees to.
 
     Raises:
         BadInputError: As :func:`check` says, or for a claim that no volume can be of.
         NotFoundError: If a secret, config map or claim is missing that is not optional.
     """
-    check(job)
-    pod = job.kubernetes
-    reading = _Reading(job, kept)
-    environment = reading.environment()
-    mounts = reading.mounts()
+    check(workload)
+    pod = workload.kubernetes
+    resolver = _Resolver(workload, objects)
+    environment = resolver.environment()
+    mounts = resolver.mounts()
     ignored = [
         words for key, words in _MEANINGLESS.items() if pod.get(key) and key not in honoured
     ]
     seconds = pod.get("activeDeadlineSeconds")
-    return Understood(
+    return LocalPodSettings(
         environment,
         tuple(mounts),
         tuple(
-            f"On this machine there is no use for {words}." for words in ignored + reading.unused
+            f"On this machine there is no use for {words}." for words in ignored + resolver.unused
         ),
         None if seconds is None else float(seconds),
-        reading.secrets(),
+        resolver.secrets(),
     )
 
 
-def forget(job: Job) -> None:
-    """Remove the volumes that a job has had for itself."""
-    shutil.rmtree(job.folder / _VOLUMES, ignore_errors=True)
+def remove_volumes(workload: Workload) -> None:
+    """Remove the volumes that a workload has had for itself."""
+    shutil.rmtree(workload.folder / _VOLUMES, ignore_errors=True)
 
 
-def shared_memory(job: Job) -> int:
-    """The bytes of shared memory that a job asks for; 0 if it does not say."""
-    for mount in job.kubernetes.get("volumeMounts", ()):
+def shared_memory(workload: Workload) -> int:
+    """The bytes of shared memory that a workload asks for; 0 if it does not say."""
+    for mount in workload.kubernetes.get("volumeMounts", ()):
         if mount["mountPath"] == SHARED_MEMORY:
-            return _size(_volumes(job)[mount["name"]].get("emptyDir", {}))
+            return _size(_volumes(workload)[mount["name"]].get("emptyDir", {}))
     return 0
 
 
-class _Reading:
-    """The settings of one job, with what they name. Each is read once."""
+class _Resolver:
+    """The settings of one workload, with what they name. Each is read once."""
 
-    def __init__(self, job: Job, kept: Kept) -> None:
+    def __init__(self, workload: Workload, objects: LocalObjects) -> None:
         self.unused: list[str] = []
-        self._job = job
-        self._kept = kept
+        self._workload = workload
+        self._objects = objects
         self._secrets: dict[str, Mapping[str, str]] = {}
         self._config_maps: dict[str, Mapping[str, bytes]] = {}
 
     def _secret(self, name: str) -> Mapping[str, str]:
         if name not in self._secrets:
-            self._secrets[name] = self._kept.secret(name)
+            self._secrets[name] = self._objects.secret(name)
         return self._secrets[name]
 
     def secrets(self) -> frozenset[str]:
@@ -154,13 +153,13 @@ class _Reading:
 
     def _config_map(self, name: str) -> Mapping[str, bytes]:
         if name not in self._config_maps:
-            self._config_maps[name] = self._kept.config_map(name)
+            self._config_maps[name] = self._objects.config_map(name)
         return self._config_maps[name]
 
     def environment(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        facts = _facts(self._job)
-        for one in self._job.kubernetes.get("env", ()):
+        facts = _facts(self._workload)
+        for one in self._workload.kubernetes.get("env", ()):
             source = one["valueFrom"]
             try:
                 value = self._value(source, facts)
@@ -180,13 +179,13 @@ class _Reading:
                      for key, data in self._config_map(wanted["name"]).items()
                      if key == wanted["key"]}  # fmt: skip
             return key_of("config map", wanted["name"], wanted["key"], texts)
-        return str(_fact(self._job, source["fieldRef"]["fieldPath"], facts))
+        return str(_fact(self._workload, source["fieldRef"]["fieldPath"], facts))
 
     def mounts(self) -> list[Mount]:
-        forget(self._job)
-        volumes = _volumes(self._job)
-        found = [Mount(path, _in_place(uri)) for path, uri in self._job.folders.items()]
-        for mount in self._job.kubernetes.get("volumeMounts", ()):
+        remove_volumes(self._workload)
+        volumes = _volumes(self._workload)
+        found = [Mount(path, _in_place(uri)) for path, uri in self._workload.folders.items()]
+        for mount in self._workload.kubernetes.get("volumeMounts", ()):
             if mount["mountPath"] != SHARED_MEMORY:
                 made = self._mount(volumes[mount["name"]], mount)
                 if made is not None:
@@ -196,7 +195,7 @@ class _Reading:
     def _mount(self, volume: Mapping[str, Any], mount: Mapping[str, Any]) -> Mount | None:
         path = mount["mountPath"]
         if claim := volume.get("persistentVolumeClaim"):
-            folder = self._kept.claims.path(claim["claimName"])
+            folder = self._objects.claims.path(claim["claimName"])
             return Mount(path, _within(folder, mount.get("subPath", ""), claim["claimName"]))
         if "secret" in volume or "configMap" in volume:
             return self._files(volume, path)
@@ -205,7 +204,7 @@ class _Reading:
             return Mount(path, memory=True, size=_size(empty))
         if empty.get("sizeLimit") or "ephemeral" in volume:
             self.unused.append(f"the size of the volume at {path}")
-        folder = self._job.folder / _VOLUMES / volume["name"]
+        folder = self._workload.folder / _VOLUMES / volume["name"]
         folder.mkdir(parents=True)
         folder.chmod(0o777)  # as a volume is, whoever its files belong to
         return Mount(path, folder)
@@ -243,13 +242,13 @@ def _in_place(uri: str) -> Path:
     return found
 
 
-def _volumes(job: Job) -> dict[str, Mapping[str, Any]]:
-    return {one["name"]: one for one in job.kubernetes.get("volumes", ())}
+def _volumes(workload: Workload) -> dict[str, Mapping[str, Any]]:
+    return {one["name"]: one for one in workload.kubernetes.get("volumes", ())}
 
 
 def _size(empty: Mapping[str, Any]) -> int:
     limit = empty.get("sizeLimit")
-    return int(quantity(limit)) if limit else 0
+    return int(quantities.number(limit)) if limit else 0
 
 
 def _is_file(key: str) -> bool:
@@ -280,10 +279,10 @@ def _within(folder: Path, below: str, name: str) -> Path:
     return found
 
 
-def _facts(job: Job) -> dict[str, str]:
+def _facts(workload: Workload) -> dict[str, str]:
     """What a pod would know of itself: made up, but stable for the task of the run."""
-    identity = hashlib.sha256(str(job.folder).encode()).hexdigest()
-    plain = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:50].strip("-")
+    identity = hashlib.sha256(str(workload.folder).encode()).hexdigest()
+    plain = re.sub(r"[^a-z0-9]+", "-", workload.name.lower()).strip("-")[:50].strip("-")
     return {
         "metadata.name": f"{plain or 'task'}-{identity[:8]}",
         "metadata.namespace": "default",
@@ -295,8 +294,8 @@ def _facts(job: Job) -> dict[str, str]:
     }
 
 
-def _fact(job: Job, path: str, facts: Mapping[str, str]) -> str | None:
+def _fact(workload: Workload, path: str, facts: Mapping[str, str]) -> str | None:
     """What a field of a pod says; None for one that only a cluster has."""
     if found := _OF_METADATA.fullmatch(path):
-        return str(job.kubernetes.get("metadata", {}).get(found[1], {}).get(found[2], ""))
+        return str(workload.kubernetes.get("metadata", {}).get(found[1], {}).get(found[2], ""))
     return facts.get(path)

@@ -1,4 +1,4 @@
-"""Jobs as containers of a Docker engine, through its command line."""
+"""Workloads as containers of a Docker engine, through its command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +22,11 @@ import psutil
 
 from infra import home, script
 from infra.errors import BadInputError, ModelyardError, StackError
-from pipelines.launchers import endings, local_settings, machine, secrecy
-from pipelines.launchers.base import Ended, Job, Launcher
-from pipelines.launchers.kept import Kept
-from pipelines.launchers.local_settings import Understood
-from pipelines.launchers.mounting import Mount
+from infra.workloads import exit_status, machine_capacity, pod_settings, redaction
+from infra.workloads.base import Backend, ExitStatus, Log, NoticeLog, Workload
+from infra.workloads.local_objects import LocalObjects
+from infra.workloads.mounts import Mount
+from infra.workloads.pod_settings import LocalPodSettings
 
 _OWNER = "modelyard.owner"
 _NAME = "modelyard.job"
@@ -47,10 +47,10 @@ _PULL_POLICIES = {"Always": "always", "Never": "never", "IfNotPresent": "missing
 _COMMAND_SECONDS = 30.0
 
 
-class DockerLauncher(Launcher):
-    """Runs jobs as containers.
+class DockerBackend(Backend):
+    """Runs workloads as containers.
 
-    A job's folder and the paths that it reads and writes are mounted where they are on this
+    A workload's folder and the paths that it reads and writes are mounted where they are on this
     machine, so that its command line means the same there. What it leaves elsewhere is gone with
     its container.
     """
@@ -59,21 +59,21 @@ class DockerLauncher(Launcher):
         self,
         program: str = "docker",
         *,
-        kept: Kept | None = None,
+        objects: LocalObjects | None = None,
         grace_seconds: float = 3.0,
     ) -> None:
-        """Run jobs with ``program``.
+        """Run workloads with ``program``.
 
         Args:
             program: Docker's command, or one that takes the same arguments.
-            kept: Secrets, config maps and claims; those of the present home if None.
-            grace_seconds: How long a stopped job may tidy up.
+            objects: Secrets, config maps and claims; those of the present home if None.
+            grace_seconds: How long a stopped workload may tidy up.
         """
         self._program = program
-        self._kept = kept or Kept(home.current().root)
+        self._objects = objects or LocalObjects(home.current().root)
         self._grace = grace_seconds
         self._lock = threading.Lock()
-        self._told: set[str] = set()
+        self._notify = NoticeLog()
         self._swept = False
 
     def check_engine(self) -> None:
@@ -87,54 +87,54 @@ class DockerLauncher(Launcher):
         if not self._call("version", "--format", "{{.Server.Version}}").strip():
             raise _unavailable("its engine does not answer")
 
-    def check(self, job: Job) -> None:
-        """Refuse a job that no container here can be."""
-        if not job.image:
+    def check(self, workload: Workload) -> None:
+        """Refuse a workload that no container here can be."""
+        if not workload.image:
             raise BadInputError(
-                f"{job.name} names no image.",
+                f"{workload.name} names no image.",
                 "Give the component an image.",
                 code="ImageNotRunnable",
             )
-        kind = job.resources.accelerator
-        if job.resources.accelerators and "nvidia" not in kind.lower():
+        count, kind = workload.resources.accelerators, workload.resources.accelerator
+        if count and "nvidia" not in kind.lower():
             raise BadInputError(
-                f"{job.name} asks for {job.resources.accelerators} of {kind}, and only NVIDIA's "
-                "GPUs can be given to a container here.",
+                f"{workload.name} asks for {count} of {kind}, and only NVIDIA's GPUs can be given "
+                "to a container here.",
                 "Run the pipeline where there are such.",
                 code="ResourcesUnavailable",
             )
-        machine.check(job, cpus=os.cpu_count() or 1)
-        local_settings.check(job)
+        machine_capacity.check(workload, cpus=os.cpu_count() or 1)
+        pod_settings.check(workload)
 
-    def run(self, job: Job, log: Callable[[str], None], cancelled: threading.Event) -> Ended:
-        """Run a job to its end."""
+    def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
+        """Run a workload to its end."""
         if shutil.which(self._program) is None:
             raise _unavailable(f"there is no program {self._program}")
         try:
-            asked = local_settings.understand(job, self._kept, _honoured(job))
-            return self._run(job, asked, log, cancelled)
+            pod = pod_settings.resolve(workload, self._objects, _honoured(workload))
+            return self._run(workload, pod, log, cancelled)
         finally:
-            local_settings.forget(job)
+            pod_settings.remove_volumes(workload)
 
     def _run(
         self,
-        job: Job,
-        asked: Understood,
-        log: Callable[[str], None],
+        workload: Workload,
+        pod: LocalPodSettings,
+        log: Log,
         cancelled: threading.Event,
-    ) -> Ended:
-        self._tell(asked.notes, log)
+    ) -> ExitStatus:
+        self._notify(pod.notices, log)
         self._sweep()
-        limits = [one for one in (job.seconds, asked.seconds) if one is not None]
+        limits = [one for one in (workload.seconds, pod.seconds) if one is not None]
         name = f"modelyard-{uuid.uuid4().hex[:16]}"
-        hide = secrecy.hiding(asked.secrets)
-        with _environment(job, asked) as (variables, env), _volumes(asked.mounts) as volumes:
+        hide = redaction.redactor(pod.secrets)
+        with _environment(workload, pod) as (variables, env), _volumes(pod.mounts) as volumes:
             command = [self._program, "run", "--name", name, *variables, *volumes,
-                       *_options(job), *_words(job)]  # fmt: skip
+                       *_options(workload), *_words(workload)]  # fmt: skip
             try:
                 ended = script.run(
                     [script.Process(command, env)],
-                    cwd=job.folder,
+                    cwd=workload.folder,
                     log=None,
                     on_line=lambda _, line: log(hide(line)),
                     deadline=time.monotonic() + min(limits) if limits else None,
@@ -145,8 +145,8 @@ class DockerLauncher(Launcher):
                 self._call("rm", "-f", "-v", name)
         code = _SIGNALS.get(ended.code, ended.code)
         if ended.ending is script.Ending.EXITED:
-            _raise_unstarted(job, ended)
-        return endings.ended(replace(ended, code=code), min(limits, default=0), hide)
+            _raise_unstarted(workload, ended)
+        return exit_status.from_script(replace(ended, code=code), min(limits, default=0), hide)
 
     def _call(self, *arguments: str) -> str:
         """What Docker answers; nothing if it does not."""
@@ -176,13 +176,6 @@ class DockerLauncher(Launcher):
             if name and owner and not _lives(owner):
                 self._call("rm", "-f", "-v", name)
 
-    def _tell(self, notes: Sequence[str], log: Callable[[str], None]) -> None:
-        with self._lock:
-            new = [note for note in notes if note not in self._told]
-            self._told.update(new)
-        for note in new:
-            log(note)
-
 
 def _owner() -> str:
     """This process, and nobody who has its number later."""
@@ -198,8 +191,10 @@ def _lives(owner: str) -> bool:
 
 
 @contextlib.contextmanager
-def _environment(job: Job, asked: Understood) -> Iterator[tuple[list[str], Mapping[str, str]]]:
-    """Docker's options that give a job its variables, and the environment of Docker's client.
+def _environment(
+    workload: Workload, pod: LocalPodSettings
+) -> Iterator[tuple[list[str], Mapping[str, str]]]:
+    """Docker's options that give a workload its variables, and the environment of Docker's client.
 
     No value stands in the command line, which everybody on the machine can read. A file takes
     values of one line only; a longer one goes through the client's environment.
@@ -207,13 +202,13 @@ def _environment(job: Job, asked: Understood) -> Iterator[tuple[list[str], Mappi
     client = dict(os.environ)
     lines: list[str] = []
     options: list[str] = []
-    for name, value in {**asked.environment, **job.environment}.items():
+    for name, value in {**pod.environment, **workload.environment}.items():
         if "\n" not in value and "\r" not in value:
             lines.append(f"{name}={value}")
         elif _CLIENTS_OWN.fullmatch(name):
             raise BadInputError(
-                f"The variable {name} of {job.name} has several lines, and means something to "
-                "Docker itself.",
+                f"The variable {name} of {workload.name} has several lines, and means something "
+                "to Docker itself.",
                 "Give the variable another name.",
                 code="PlatformUnsupported",
             )
@@ -229,7 +224,7 @@ def _environment(job: Job, asked: Understood) -> Iterator[tuple[list[str], Mappi
 
 @contextlib.contextmanager
 def _volumes(mounts: Sequence[Mount]) -> Iterator[list[str]]:
-    """Docker's options that give a job its volumes. Files are on the disk for the while."""
+    """Docker's options that give a workload its volumes. Files are on the disk for the while."""
     options: list[str] = []
     with tempfile.TemporaryDirectory(prefix="modelyard-") as above:
         for number, one in enumerate(mounts):
@@ -251,30 +246,30 @@ def _limit(name: str, size: int) -> list[str]:
     return [f"{name}={size}"] if size else []
 
 
-def _honoured(job: Job) -> set[str]:
+def _honoured(workload: Workload) -> set[str]:
     """The parts of a pod that a container has too."""
-    security = job.kubernetes.get("securityContext", {})
+    security = workload.kubernetes.get("securityContext", {})
     whom = {"securityContext"} if security.get("runAsUser") is not None else set()
     return {"imagePullPolicy", *whom}
 
 
-def _user(job: Job) -> list[str]:
-    asked = job.kubernetes.get("securityContext", {})
+def _user(workload: Workload) -> list[str]:
+    asked = workload.kubernetes.get("securityContext", {})
     user, group = asked.get("runAsUser"), asked.get("runAsGroup")
     if user is None:
         return []
     return ["--user", str(user) if group is None else f"{user}:{group}"]
 
 
-def _options(job: Job) -> list[str]:
-    asked = job.resources
-    options = ["--rm", "--init", "--workdir", str(job.folder)]
-    options += ["--label", f"{_OWNER}={_owner()}", "--label", f"{_NAME}={job.name}"]
-    for path, readonly in _mounts(job).items():
+def _options(workload: Workload) -> list[str]:
+    asked = workload.resources
+    options = ["--rm", "--init", "--workdir", str(workload.folder)]
+    options += ["--label", f"{_OWNER}={_owner()}", "--label", f"{_NAME}={workload.name}"]
+    for path, readonly in _mounts(workload).items():
         options += ["--mount", _mount(path, str(path), readonly=readonly)]
-    if shared := local_settings.shared_memory(job):
+    if shared := pod_settings.shared_memory(workload):
         options += ["--shm-size", str(shared)]
-    options += _user(job)
+    options += _user(workload)
     if asked.cpu:
         options += ["--cpus", f"{min(asked.cpu, os.cpu_count() or 1):g}"]
     if asked.memory:
@@ -283,17 +278,19 @@ def _options(job: Job) -> list[str]:
         options += ["--memory-reservation", str(asked.memory_request)]
     if asked.accelerators:
         options += ["--gpus", str(asked.accelerators)]
-    policy = _PULL_POLICIES.get(str(job.kubernetes.get("imagePullPolicy", "")))
+    for port in workload.ports:
+        options += ["--publish", f"127.0.0.1:{port}:{port}"]
+    policy = _PULL_POLICIES.get(str(workload.kubernetes.get("imagePullPolicy", "")))
     if policy:
         options += ["--pull", policy]
     return options
 
 
-def _mounts(job: Job) -> dict[Path, bool]:
+def _mounts(workload: Workload) -> dict[Path, bool]:
     """The paths to mount, and whether for reading only; none below another one."""
-    writable = [job.folder, *(path.parent for path in job.outputs)]
+    writable = [workload.folder, *(path.parent for path in workload.outputs)]
     found = dict.fromkeys(_tops(writable), False)
-    for path in _tops([path for path in job.inputs if path.exists()]):
+    for path in _tops([path for path in workload.inputs if path.exists()]):
         if not any(path.is_relative_to(top) for top in found):
             found[path] = True
     return found
@@ -318,11 +315,11 @@ def _csv(fields: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def _words(job: Job) -> list[str]:
+def _words(workload: Workload) -> list[str]:
     """The image and the command line; Docker's entry point is one word alone."""
-    program, *rest = job.command or ("",)
+    program, *rest = workload.command or ("",)
     entry = ["--entrypoint", program] if program else []
-    return [*entry, job.image, *rest, *job.arguments]
+    return [*entry, workload.image, *rest, *workload.arguments]
 
 
 def _unavailable(why: str) -> ModelyardError:
@@ -334,14 +331,14 @@ def _unavailable(why: str) -> ModelyardError:
     )
 
 
-def _raise_unstarted(job: Job, ended: script.Ended) -> None:
+def _raise_unstarted(workload: Workload, ended: script.Ended) -> None:
     """Name what kept a container from starting, if that is how it ended."""
     said = "\n".join(ended.tail)
-    program = next(iter(job.command), "its own program")
+    program = next(iter(workload.command), "its own program")
     if ended.code in {_NOT_EXECUTABLE, _NOT_FOUND} and _ERROR.search(said):
         what = "no program" if ended.code == _NOT_FOUND else "no executable"
         raise BadInputError(
-            f"The image {job.image} of {job.name} has {what} {program!r}.",
+            f"The image {workload.image} of {workload.name} has {what} {program!r}.",
             "Mend the component's command, or its image.",
             code="ProgramMissing",
         )
@@ -351,12 +348,12 @@ def _raise_unstarted(job: Job, ended: script.Ended) -> None:
         raise _unavailable("its engine does not answer")
     if _PULL.search(said):
         raise BadInputError(
-            f"The image {job.image} of {job.name} cannot be pulled: {_line(said)}",
+            f"The image {workload.image} of {workload.name} cannot be pulled: {_line(said)}",
             "Mend the image's name, or log in to its registry with `docker login`.",
             code="ImagePull",
         )
     raise StackError(
-        f"Docker could not start {job.name}: {_line(said)}",
+        f"Docker could not start {workload.name}: {_line(said)}",
         "Look into the task's log.",
         code="ContainerNotStarted",
     )

@@ -6,7 +6,7 @@ import pytest
 
 from infra import secrets
 from infra.errors import BadInputError, NotFoundError
-from pipelines.launchers.kept import Kept, from_store
+from infra.workloads.local_objects import LocalObjects, from_store
 
 
 class TestSecrets:
@@ -41,11 +41,11 @@ class TestConfigMaps:
         (folder / "a.yaml").write_bytes(b"x: 1\n")
         (folder / "no key").touch()
 
-        assert Kept(tmp_path).config_map("c.d") == {"a.yaml": b"x: 1\n"}
+        assert LocalObjects(tmp_path).config_map("c.d") == {"a.yaml": b"x: 1\n"}
 
     @pytest.mark.parametrize("name", ["gone", "..", "c.d/below", ""])
     def test_one_that_is_not_there(self, tmp_path: Path, name: str) -> None:
         (tmp_path / "configmaps" / "c.d" / "below").mkdir(parents=True)
         with pytest.raises(NotFoundError) as caught:
-            Kept(tmp_path).config_map(name)
+            LocalObjects(tmp_path).config_map(name)
         assert caught.value.code == "ConfigMapMissing"

@@ -32,7 +32,7 @@ def _options() -> argparse.ArgumentParser:
     for name in ("cpus", "memory", "memory-reservation", "gpus", "pull", "entrypoint",
                  "shm-size", "user"):  # fmt: skip
         parser.add_argument(f"--{name}")
-    for name in ("label", "mount", "env"):
+    for name in ("label", "mount", "env", "publish"):
         parser.add_argument(f"--{name}", action="append", default=[])
     parser.add_argument("image")
     parser.add_argument("words", nargs=argparse.REMAINDER)

@@ -1,6 +1,6 @@
-"""Folders that a process finds mounted where its component wants them, and nobody else does.
+"""Volumes of processes, each mounted for one process tree alone.
 
-``mounter.py`` makes the mounts, in namespaces of the process's own; this is the launcher's side.
+``mounter.py`` makes the mounts, in namespaces of the process's own; the backend uses this module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInputError
-from pipelines.launchers.base import Job
+from infra.workloads.base import Workload
 
 _MOUNTER = Path(__file__).with_name("mounter.py")
 _PATIENCE_SECONDS = 30.0
@@ -30,7 +30,7 @@ _HOW = "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a
 
 @dataclass(frozen=True)
 class Mount:
-    """What a job finds at a path.
+    """What a workload finds at a path.
 
     Attributes:
         path: Where, absolute.
@@ -49,11 +49,11 @@ class Mount:
     readonly: bool = False
 
 
-def check(job: Job, paths: Sequence[str], needed: Sequence[Path]) -> None:
-    """Refuse a job whose mounts a process here cannot have.
+def check(workload: Workload, paths: Sequence[str], needed: Sequence[Path]) -> None:
+    """Refuse a workload whose mounts a process here cannot have.
 
     Args:
-        job: The job.
+        workload: The workload.
         paths: Where it wants mounts.
         needed: What it finds on this machine, and cannot do without.
 
@@ -64,18 +64,22 @@ def check(job: Job, paths: Sequence[str], needed: Sequence[Path]) -> None:
         return
     told = ", ".join(paths)
     if why := impossible():
-        raise _refused(f"{job.name} needs a mount at {told}, which no process can have: {why}.")
+        raise _refused(
+            f"{workload.name} needs a mount at {told}, which no process can have: {why}."
+        )
     used = {Path(path) for path in _SYSTEM} | {path.resolve() for path in needed} | {*needed}
-    used |= {job.folder, *job.inputs, *job.outputs}
+    used |= {workload.folder, *workload.inputs, *workload.outputs}
     for path in map(Path, paths):
         hidden = min((one for one in used if one.is_relative_to(path)), default=None)
         if hidden is not None:
             raise _refused(
-                f"{job.name} needs a mount at {path}, which would hide {hidden}, where this "
+                f"{workload.name} needs a mount at {path}, which would hide {hidden}, where this "
                 "machine has what it runs with."
             )
         if any(path.is_relative_to(closed) for closed in _CLOSED):
-            raise _refused(f"{job.name} needs a mount at {path}, where a process can have none.")
+            raise _refused(
+                f"{workload.name} needs a mount at {path}, where a process can have none."
+            )
 
 
 def _refused(message: str) -> BadInputError:

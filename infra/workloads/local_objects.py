@@ -1,4 +1,4 @@
-"""What this machine keeps of what a cluster would: secrets, config maps and claims, by name."""
+"""Secrets, config maps and claims of this machine, by name, as a cluster has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from infra import secrets
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import disk
-from pipelines.claims import Claims
+from infra.workloads.claims import LocalClaims
 
 # The texts of a secret, by their keys.
 Secret = Callable[[str], Mapping[str, str]]
@@ -51,13 +51,13 @@ def from_store(name: str) -> Mapping[str, str]:
     return held
 
 
-class Kept:
+class LocalObjects:
     """The secrets, config maps and claims of one home."""
 
     def __init__(self, home: Path, secret: Secret = from_store) -> None:
         """Keep them below ``home``; ``secret`` reads a secret."""
         self.secret = secret
-        self.claims = Claims(home / _CLAIMS)
+        self.claims = LocalClaims(home / _CLAIMS)
         self._config_maps = home / _CONFIG_MAPS
 
     def config_map(self, name: str) -> Mapping[str, bytes]:

@@ -1,4 +1,4 @@
-"""Secrets that a component prints are not told."""
+"""Hiding secrets in the output of workloads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SHORTEST = 6
 _HIDDEN = "***"
 
 
-def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
-    """What puts ``***`` where a line tells a secret, or a line of one, that is long enough."""
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Replace each secret, and each line of one, that is long enough by ``***``."""
     lines = {line.strip() for secret in secrets for line in secret.splitlines()}
     long = sorted((line for line in lines if len(line) >= _SHORTEST), key=len, reverse=True)
     if not long:
         return lambda line: line
-    told = re.compile("|".join(map(re.escape, long)))
-    return lambda line: told.sub(_HIDDEN, line)
+    known = re.compile("|".join(map(re.escape, long)))
+    return lambda line: known.sub(_HIDDEN, line)

@@ -11,10 +11,10 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.settings import Settings
+from infra.workloads.base import Backend, ExitCause, ExitStatus, ResourceRequest
 from infra.workloads.environments import EnvironmentCache
-from pipelines.launchers.base import Ended, Launcher, Resources
-from pipelines.launchers.process import ProcessLauncher
-from tests.pipelines.launchers.jobs import shell
+from infra.workloads.process import ProcessBackend
+from tests.infra.workloads.shell import shell
 from tests.processes import eventually
 
 
@@ -25,44 +25,46 @@ def environments(tmp_path: Path) -> EnvironmentCache:
 
 class TestCheck:
     def test_as_many_as_there_are(self, environments: EnvironmentCache, tmp_path: Path) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=2)
+        asked = ResourceRequest(accelerator="nvidia.com/gpu", accelerators=2)
         job = shell(tmp_path, "", resources=asked)
-        ProcessLauncher(environments, Settings(gpus="0,1")).check(job)
+        ProcessBackend(environments, Settings(gpus="0,1")).check(job)
         with pytest.raises(BadInputError, match=r"2 of nvidia\.com/gpu, and this machine has 1"):
-            ProcessLauncher(environments, Settings(gpus="0")).check(job)
+            ProcessBackend(environments, Settings(gpus="0")).check(job)
 
     def test_none_where_it_may_do_without(
         self, environments: EnvironmentCache, tmp_path: Path
     ) -> None:
-        asked = Resources(accelerator="cloud-tpus.google.com/v3", accelerators=1)
+        asked = ResourceRequest(accelerator="cloud-tpus.google.com/v3", accelerators=1)
         job = shell(tmp_path, 'echo "<$CUDA_VISIBLE_DEVICES>"', resources=asked)
-        launcher = ProcessLauncher(environments, Settings(gpus=""), allow_cpu=True)
+        backend = ProcessBackend(environments, Settings(gpus=""), allow_cpu=True)
         seen: list[str] = []
-        launcher.check(job)
-        assert launcher.run(job, seen.append, threading.Event()) == Ended(0)
-        launcher.close()
+        backend.check(job)
+        assert backend.run(job, seen.append, threading.Event()) == ExitStatus(0)
+        backend.close()
         assert seen == [
             "This machine has no cloud-tpus.google.com/v3; what asks for one runs without.", "<>",
         ]  # fmt: skip
-        some = ProcessLauncher(environments, Settings(gpus="0"), allow_cpu=True)
+        some = ProcessBackend(environments, Settings(gpus="0"), allow_cpu=True)
         with pytest.raises(BadInputError, match="2 of gpu, and this machine has 1"):
-            some.check(shell(tmp_path, "", resources=Resources(accelerator="gpu", accelerators=2)))
+            some.check(
+                shell(tmp_path, "", resources=ResourceRequest(accelerator="gpu", accelerators=2))
+            )
 
 
 class TestGpus:
     @pytest.fixture
-    def launcher(self, environments: EnvironmentCache) -> Iterator[ProcessLauncher]:
+    def backend(self, environments: EnvironmentCache) -> Iterator[ProcessBackend]:
         # A name that no other run of the machine waits for.
-        launcher = ProcessLauncher(
+        backend = ProcessBackend(
             environments, Settings(stop_grace_seconds=0.5, gpus=f"test-{os.getpid()}")
         )
-        yield launcher
-        launcher.close()
+        yield backend
+        backend.close()
 
     def test_a_job_sees_its_own_and_one_that_waits_can_be_stopped(
-        self, launcher: Launcher, tmp_path: Path
+        self, backend: Backend, tmp_path: Path
     ) -> None:
-        asked = Resources(accelerator="nvidia.com/gpu", accelerators=1)
+        asked = ResourceRequest(accelerator="nvidia.com/gpu", accelerators=1)
         holds = 'echo "$CUDA_VISIBLE_DEVICES"; while [ ! -e go ]; do sleep 0.02; done'
         first = shell(tmp_path / "first", holds, resources=asked)
         second = shell(tmp_path / "second", "echo begun", resources=asked)
@@ -75,12 +77,14 @@ class TestGpus:
             cancelled.set()
 
         with ThreadPoolExecutor(1) as pool:
-            holding = pool.submit(launcher.run, first, seen.append, threading.Event())
+            holding = pool.submit(backend.run, first, seen.append, threading.Event())
             eventually(lambda: seen, "the first runs")
-            stopped = launcher.run(second, waiting, cancelled)
+            stopped = backend.run(second, waiting, cancelled)
             (tmp_path / "first" / "go").touch()
-            assert holding.result() == Ended(0)
+            assert holding.result() == ExitStatus(0)
 
         assert seen == [f"test-{os.getpid()}"]
         assert waited == [f"Waiting for a GPU: test-{os.getpid()} by the-task"]
-        assert stopped == Ended(-signal.SIGTERM, "It was stopped before it began.")
+        assert stopped == ExitStatus(
+            -signal.SIGTERM, "It was stopped before it began.", ExitCause.STOPPED
+        )

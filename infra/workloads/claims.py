@@ -1,0 +1,168 @@
+"""Claims of volumes, by the manifests that Kubernetes takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from infra import storage
+from infra.errors import BadInputError, ConflictError, NotFoundError
+from infra.home import write_json
+from infra.storage import disk
+
+OWNER = "modelyard/task"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_DELETED = ".deleted"
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a claim's name.
+
+    Raises:
+        BadInputError: With the code ``ClaimInvalid``.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInputError(
+            f"{name[:300]!r} is no name of a claim.",
+            "Use small letters, digits, '-' and '.', 253 at most.",
+            code="ClaimInvalid",
+        )
+
+
+class ClaimStore(Protocol):
+    """Creates and deletes claims: on this machine, or on a cluster."""
+
+    def create(self, manifest: Mapping[str, Any], owner: str) -> str:
+        """Make the claim of a manifest; its name. The same owner may do so again.
+
+        Raises:
+            ConflictError: ``ClaimExists``, if somebody else has made a claim of this name.
+            ModelyardError: If it cannot be made.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove a claim with all its files.
+
+        Raises:
+            NotFoundError: ``ClaimMissing``.
+            BadInputError: ``ClaimInvalid``.
+        """
+
+
+class LocalClaims:
+    """Claims as folders of this machine, each with the files of its volume.
+
+    ``FOLDER/NAME`` is a claim, whoever has made it. One that a pipeline has made lives until a
+    pipeline deletes it, or a person removes the folder. Its manifest is beside it, hidden.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Keep claims in ``folder``, which need not exist yet."""
+        self.folder = folder
+
+    def path(self, name: str) -> Path:
+        """The folder of a claim.
+
+        Raises:
+            NotFoundError: ``ClaimMissing``.
+            BadInputError: ``ClaimInvalid``, if no claim can have such a name.
+        """
+        place = self._place(name)
+        if not place.is_dir():
+            raise NotFoundError(
+                f"There is no claim {name} on this machine.",
+                f"Create it in the pipeline with kubernetes.CreatePVC, or make {place}.",
+                code="ClaimMissing",
+            )
+        return place
+
+    def _place(self, name: str) -> Path:
+        check_name(name)
+        return self.folder / name
+
+    def create(self, manifest: Mapping[str, Any], owner: str) -> str:
+        """Make the claim of a manifest; its name. The same task may do so again.
+
+        Raises:
+            BadInputError: ``ClaimInvalid``, or ``PlatformUnsupported`` for volumes that only a
+                cluster has.
+            ConflictError: ``ClaimExists``, if somebody else has made a claim of this name.
+            NotFoundError: ``ClaimMissing``, if it is to be a copy of one that is not there.
+        """
+        name = str(manifest["metadata"]["name"])
+        place, about = self._place(name), self.folder / f".{name}.json"
+        source = self._source(name, manifest["spec"])
+        if place.exists():
+            if _owner(about) == owner:
+                return name
+            raise taken(name)
+        with disk.told(str(place)):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            told = dict(manifest["metadata"])
+            told["annotations"] = {**told.get("annotations", {}), OWNER: owner}
+            write_json(about, {**manifest, "metadata": told})
+            new = self.folder / f".{name}.new"
+            shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
+            if source is None:
+                new.mkdir()
+            else:
+                storage.copy_tree(source, new)
+            new.chmod(0o777)  # as a volume is, whoever its files belong to
+            new.rename(place)
+        return name
+
+    def _source(self, name: str, spec: Mapping[str, Any]) -> Path | None:
+        """What the claim is to be a copy of."""
+        if volume := spec.get("volumeName"):
+            raise _unsupported(f"The claim {name} wants the volume {volume}")
+        source = spec.get("dataSource")
+        if source is None:
+            return None
+        if source["kind"] != "PersistentVolumeClaim":
+            raise _unsupported(f"The claim {name} is to be made of a {source['kind']}")
+        return self.path(source["name"])
+
+    def delete(self, name: str) -> None:
+        """Remove a claim with all its files.
+
+        Raises:
+            NotFoundError: ``ClaimMissing``.
+            BadInputError: ``ClaimInvalid``.
+        """
+        gone = self.folder / _DELETED
+        with disk.told(str(self.folder)):
+            place = self.path(name)
+            gone.mkdir(mode=0o700, exist_ok=True)
+            place.rename(gone / uuid.uuid4().hex)
+            (self.folder / f".{name}.json").unlink(missing_ok=True)
+            shutil.rmtree(gone, ignore_errors=True)  # with what a kill has left there
+
+
+def _owner(about: Path) -> str | None:
+    """The task that has made a claim, by its manifest; None if no task has."""
+    try:
+        return str(json.loads(about.read_text())["metadata"]["annotations"][OWNER])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def taken(name: str) -> ConflictError:
+    """The error for a claim that somebody else has made."""
+    return ConflictError(
+        f"There is a claim {name} already.",
+        "Give it another name or a pvc_name_suffix, or delete it first.",
+        code="ClaimExists",
+    )
+
+
+def _unsupported(what: str) -> BadInputError:
+    return BadInputError(
+        f"{what}, which only a cluster has.",
+        "Run it on a cluster, or let the claim begin empty.",
+        code="PlatformUnsupported",
+    )
