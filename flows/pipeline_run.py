@@ -21,13 +21,13 @@ from flows.pipeline_shown import Shown
 from infra import connection, settings
 from infra import home as homes
 from infra.errors import ModelyardError
+from infra.workloads.kubernetes.backend import RunAttempt
 from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
+from pipelines.backends import choice
 from pipelines.components import Components, time_text
 from pipelines.execution import Leaf, Seen
-from pipelines.launchers import choice
-from pipelines.launchers.cluster.launcher import Attempt
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
@@ -189,7 +189,7 @@ def _executed(
     )  # fmt: skip
     recorder = Recorder(held.flow_run_id)
     launcher = choice.launcher(
-        held.settings, Attempt(held.flow_run_id, _attempt(held)),
+        held.settings, RunAttempt(held.flow_run_id, _attempt(held)),
         allow_cpu=request.resources.allow_cpu,
     )  # fmt: skip
     root = _root(pipeline, held)

@@ -16,18 +16,12 @@ from typing import NoReturn
 
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.storage import Store, store
+from infra.workloads.sending import TransferStoppedError, send
 from pipelines.artifacts import METADATA_ONLY, Artifact, Bundle
 from pipelines.executor_io import Outputs, local_path, place_of, sent_to
-from pipelines.sending import send
 
 _HOW = "Copy it to an s3://, obs:// or nas:// URI or to a path, and give that."
 _READ_ONLY = 0o444
-
-
-class TransferStoppedError(ModelyardError):
-    """A transfer was given up because its run was stopped."""
-
-    code = "Stopped"
 
 
 class TransferFailedError(ModelyardError):

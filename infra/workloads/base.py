@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from infra.script import Ending
 from infra.workloads.environment_spec import EnvironmentSpec
 
 # A line of output, without its end.
@@ -83,14 +83,6 @@ class Workload:
     ports: tuple[int, ...] = ()
 
 
-class ExitCause(Enum):
-    """Why a workload ended."""
-
-    EXITED = "exited"
-    STOPPED = "stopped"
-    TIMED_OUT = "timed out"
-
-
 @dataclass(frozen=True)
 class ExitStatus:
     """How a workload ended.
@@ -103,7 +95,7 @@ class ExitStatus:
 
     code: int
     reason: str = ""
-    cause: ExitCause = ExitCause.EXITED
+    cause: Ending = Ending.EXITED
 
 
 class Backend(ABC):

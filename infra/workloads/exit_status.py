@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 
-from infra import script
-from infra.workloads.base import ExitCause, ExitStatus
+from infra.script import Ended, Ending
+from infra.workloads.base import ExitStatus
 
 _MOST_CHARACTERS = 500
 
 
-def from_script(ended: script.Ended, limit: float, redact: Callable[[str], str]) -> ExitStatus:
+def from_script(ended: Ended, limit: float, redact: Callable[[str], str]) -> ExitStatus:
     """Exit status of a workload that ran as a script.
 
     Args:
@@ -19,22 +19,22 @@ def from_script(ended: script.Ended, limit: float, redact: Callable[[str], str])
         limit: Its time limit in seconds.
         redact: Hides secrets in a line of its output.
     """
-    if ended.ending is script.Ending.STOPPED:
+    if ended.ending is Ending.STOPPED:
         return stopped(ended.code)
-    if ended.ending is script.Ending.TIMED_OUT:
+    if ended.ending is Ending.TIMED_OUT:
         return timed_out(ended.code, limit)
     return ExitStatus(ended.code, reason(ended.code, [*map(redact, ended.tail)]))
 
 
 def stopped(code: int | None = None) -> ExitStatus:
     """Exit status of a workload that was stopped."""
-    return ExitStatus(code or -signal.SIGTERM, "It was stopped.", ExitCause.STOPPED)
+    return ExitStatus(code or -signal.SIGTERM, "It was stopped.", Ending.STOPPED)
 
 
 def timed_out(code: int | None, limit: float) -> ExitStatus:
     """Exit status of a workload that was ended at its time limit."""
     why = f"It did not end within its {limit:g} seconds."
-    return ExitStatus(code or -signal.SIGTERM, why, ExitCause.TIMED_OUT)
+    return ExitStatus(code or -signal.SIGTERM, why, Ending.TIMED_OUT)
 
 
 def reason(code: int, tail: Sequence[str]) -> str:

@@ -25,11 +25,11 @@ from infra import gpus, script
 from infra.connection import user_environment
 from infra.errors import BadInputError
 from infra.leashed import LeashServer, Start
+from infra.script import Ending
 from infra.settings import Settings
 from infra.workloads import exit_status, machine_capacity, mounts, pod_settings, redaction
 from infra.workloads.base import (
     Backend,
-    ExitCause,
     ExitStatus,
     Log,
     NoticeLog,
@@ -234,7 +234,7 @@ class ProcessBackend(Backend):
             if limit is not None and not cancelled.is_set():
                 return exit_status.timed_out(None, limit)
             why = "It was stopped before it began."
-            return ExitStatus(-signal.SIGTERM, why, ExitCause.STOPPED)
+            return ExitStatus(-signal.SIGTERM, why, Ending.STOPPED)
         return exit_status.from_script(ended, limit or 0, redact)
 
     @contextlib.contextmanager

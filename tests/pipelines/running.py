@@ -15,9 +15,9 @@ from infra.workloads.claims import LocalClaims
 from infra.workloads.environments import EnvironmentCache
 from infra.workloads.local_objects import LocalObjects
 from pipelines.artifacts import Bundle
+from pipelines.backends.process import ComponentProcessBackend
 from pipelines.components import Components
 from pipelines.execution import Execution, Leaf, Seen
-from pipelines.launchers.process import ComponentProcessBackend
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts

@@ -7,8 +7,8 @@ import yaml
 from infra.workloads.environment_spec import PipInstall
 from pipelines import bootstrap
 from pipelines.bootstrap import Component
+from tests.pipelines.backends.jobs import BOOTSTRAP, EPHEMERAL
 from tests.pipelines.corpus import compile_function
-from tests.pipelines.launchers.jobs import BOOTSTRAP, EPHEMERAL
 
 # The Python versions of long ago that need it are none of ours, but it is written all the same.
 _EXTENSIONS = 'typing-extensions>=3.7.4,<5; python_version<"3.9"'

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from infra.workloads.base import Backend, ExitCause, ExitStatus, ResourceRequest
+from infra.script import Ending
+from infra.workloads.base import Backend, ExitStatus, ResourceRequest
 from infra.workloads.local_objects import LocalObjects
 from tests.infra.workloads.shell import run, shell
 from tests.processes import eventually, pid_in, runs
@@ -137,7 +138,7 @@ class BackendContract:
 
         assert ended.code < 0
         assert ended.reason == "It was stopped."
-        assert ended.cause is ExitCause.STOPPED
+        assert ended.cause is Ending.STOPPED
         assert not runs(child)
 
     def test_one_without_a_limit_runs_until_it_is_stopped(
@@ -153,7 +154,7 @@ class BackendContract:
 
         handle.stop()
         ended = handle.wait()
-        assert (ended.reason, ended.cause) == ("It was stopped.", ExitCause.STOPPED)
+        assert (ended.reason, ended.cause) == ("It was stopped.", Ending.STOPPED)
         assert not handle.is_running()
         assert handle.wait() == ended
 
@@ -183,7 +184,7 @@ class BackendContract:
 
         assert ended.code < 0
         assert ended.reason == "It did not end within its 1.5 seconds."
-        assert ended.cause is ExitCause.TIMED_OUT
+        assert ended.cause is Ending.TIMED_OUT
         assert not runs(pid_in(tmp_path / "pid"))
 
     def test_the_cluster_s_own_time_limit_counts(self, backend: Backend, tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""The backend that runs workloads as Jobs of a cluster, each in a pod of its own image."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, ClassVar
+
+from infra.errors import BadInputError, ModelyardError
+from infra.kubernetes import names, objects
+from infra.kubernetes.api import Api
+from infra.kubernetes.cluster import Cluster
+from infra.workloads import redaction
+from infra.workloads.base import Backend, ExitStatus, Log, NoticeLog, Workload
+from infra.workloads.kubernetes import job_manifest, references
+from infra.workloads.kubernetes.claims import ClusterClaims
+from infra.workloads.kubernetes.job_cache import JobCache
+from infra.workloads.kubernetes.job_manifest import JobIdentity
+from infra.workloads.kubernetes.job_runner import JobRunner, WaitLimits
+from infra.workloads.kubernetes.staging import Staging
+
+_OUTAGE_SECONDS = 600.0
+_POLL_SECONDS = 1.0
+# Fields that fieldRef supports, as the API documents them.
+_FIELDS = re.compile(
+    r"metadata\.(?:name|namespace|uid|(?:labels|annotations)\['[^']+'\])"
+    r"|spec\.(?:nodeName|serviceAccountName)|status\.(?:hostIP|podIP)s?"
+)
+
+
+@dataclass(frozen=True)
+class RunAttempt:
+    """Attempt of a run that workloads belong to.
+
+    Attributes:
+        flow_run_id: The run's id.
+        number: Number of the attempt, from 1.
+    """
+
+    flow_run_id: str
+    number: int = 1
+
+
+class KubernetesBackend(Backend):
+    """Runs workloads as Jobs of a cluster.
+
+    Inputs and outputs go through object storage. A workload's paths mean the same in its pod as
+    on this machine; files that it leaves elsewhere are lost with the pod.
+
+    Attributes:
+        api: The cluster's API.
+    """
+
+    stages: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        api: Api,
+        cluster: Cluster,
+        staging: str,
+        attempt: RunAttempt,
+        *,
+        poll_seconds: float = _POLL_SECONDS,
+        outage_seconds: float = _OUTAGE_SECONDS,
+    ) -> None:
+        """Run workloads on a cluster.
+
+        Args:
+            api: The cluster's API.
+            cluster: Its configuration.
+            staging: The URI below which files are staged.
+            attempt: The attempt of the run that they belong to.
+            poll_seconds: Interval at which the Jobs and pods are listed.
+            outage_seconds: How long the API may fail before a workload is given up.
+        """
+        self.api = api
+        self._cluster = cluster
+        self._attempt = attempt
+        self._staging = Staging(staging, attempt.flow_run_id)
+        self._labels = job_manifest.labels(attempt.flow_run_id, attempt.number)
+        self._cache = JobCache(api, self._labels, poll_seconds)
+        queue = cluster.queue_minutes
+        self._limits = WaitLimits(
+            outage_seconds,
+            cluster.pending_minutes * 60,
+            cluster.grace_seconds,
+            None if queue is None else queue * 60,
+        )
+        self._lock = threading.Lock()
+        self._notify = NoticeLog()
+        self._swept = False
+
+    @property
+    def claims(self) -> ClusterClaims:
+        """Claims of volumes of the run."""
+        return ClusterClaims(self.api, {**self._labels, names.PART: "claim"})
+
+    def check(self, job: Workload) -> None:
+        """Refuse a workload that no pod can be."""
+        if not job.image:
+            raise BadInputError(
+                f"{job.name} names no image.", "Give the component an image.",
+                code="ImageNotRunnable",
+            )  # fmt: skip
+        if job.resources.accelerators:
+            job_manifest.device(job)
+        for one in job.kubernetes.get("env", ()):
+            path = one["valueFrom"].get("fieldRef", {}).get("fieldPath")
+            if path and not _FIELDS.fullmatch(path):
+                raise BadInputError(
+                    f"{job.name} wants {path} in {one['name']}, which a pod cannot see of itself.",
+                    "Use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY'], "
+                    "spec.nodeName or .serviceAccountName, status.podIP or .hostIP.",
+                    code="PlatformUnsupported",
+                )
+
+    def run(self, job: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
+        """Run a workload to its end."""
+        runner = JobRunner(self.api, self._cache, self._limits, log, cancelled)
+        known = runner.retry_transient(partial(references.check, job, self.api))
+        self._notify(known.notices, log)
+        runner.redact = redaction.redactor(known.secrets)
+        self._sweep(log, cancelled)
+        named = runner.retry_transient(partial(self._named, job))
+        base = self._staging.base(f"{named.name}-{named.token}")
+        plan = self._staging.send(job, base, cancelled)
+        try:
+            runner.create(job_manifest.build_job(job, self._cluster, named, plan, base))
+            try:
+                ended = runner.follow(named.name, job)
+            finally:
+                runner.remove(named.name)
+            if ended.code == 0:
+                self._staging.collect(job, base, cancelled)
+        finally:
+            self._forget(base, log)
+        return ended
+
+    def _named(self, job: Workload) -> JobIdentity:
+        attempt = self._attempt
+        digest = hashlib.sha256(job.name.encode()).hexdigest()[:8]
+        name = f"{names.job(attempt.flow_run_id, attempt.number)}-{digest}"
+        return JobIdentity(name, uuid.uuid4().hex[:8], self._labels, self._owner)
+
+    @cached_property
+    def _owner(self) -> Mapping[str, Any] | None:
+        """The run's own Job, which owns its workloads' Jobs; None if the run is elsewhere."""
+        attempt = self._attempt
+        return self.api.read("Job", names.job(attempt.flow_run_id, attempt.number))
+
+    def _sweep(self, log: Log, cancelled: threading.Event) -> None:
+        """Delete, once, what earlier attempts have left when they were killed."""
+        with self._lock:
+            if self._swept:
+                return
+            labels = {key: value for key, value in self._labels.items() if key != names.ATTEMPT}
+            all_of_them = JobCache(self.api, labels, self._cache.seconds)
+            runner = JobRunner(self.api, all_of_them, self._limits, log, cancelled)
+            for name, seen in runner.retry_transient(all_of_them.all).items():
+                found = objects.metadata_of(seen.job or seen.pods[-1]).get("labels") or {}
+                if found.get(names.ATTEMPT) != self._labels[names.ATTEMPT]:
+                    runner.remove(name)
+            self._swept = True
+
+    def _forget(self, base: str, log: Log) -> None:
+        """Remove what was staged; a failure is logged only."""
+        try:
+            self._staging.forget(base)
+        except ModelyardError as error:
+            log(f"What was staged at {base} stays there: {error.message}")

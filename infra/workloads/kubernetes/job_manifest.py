@@ -1,0 +1,345 @@
+"""The Job of a workload: plain data, made of nothing but its arguments.
+
+Its pod has three containers, one after the other. ``stage-in`` fetches inputs, ``component`` is
+the workload's own image with nothing of ours in it, and ``stage-out`` sends outputs. The first two
+are init containers: one that fails ends the pod, with its exit status. Only those that stage have
+credentials of the storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from infra.errors import BadInputError
+from infra.kubernetes import names, pods
+from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.pods import Plain
+from infra.kubernetes.refusals import ClusterError
+from infra.workloads.base import Workload
+from infra.workloads.kubernetes.stage import VOLUME
+from infra.workloads.kubernetes.staging_plan import StagingPlan
+
+STAGE_IN, COMPONENT, STAGE_OUT = "stage-in", "component", "stage-out"
+JOB = "modelyard/job"
+TASK = "modelyard/task"
+TOKEN = "modelyard/token"  # noqa: S105 (what tells one try from another; no secret)
+
+_MODULE = "infra.workloads.kubernetes.stage"
+_STAGE = "modelyard-stage"
+_STAGE_CPU = 0.1
+_LEAST_CPU = 0.1  # what is requested for a component that says nothing of it
+_LEAST_MEMORY = 2**28
+_STAGE_MEMORY = 2**30
+_HOME = "/tmp"  # noqa: S108 (the container's own)
+_NVIDIA = "nvidia.com/gpu"
+_NAS = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class JobIdentity:
+    """Name and owner of a Job.
+
+    Attributes:
+        name: The Job's name.
+        token: Distinguishes one try of the workload from another.
+        labels: Labels of the Job and its pod.
+        owner: The Job that owns it; None if there is none.
+    """
+
+    name: str
+    token: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    owner: Mapping[str, Any] | None = None
+
+
+def build_job(
+    job: Workload, cluster: Cluster, named: JobIdentity, plan: StagingPlan, base: str
+) -> Plain:
+    """Build the Job of a workload.
+
+    Args:
+        job: The workload.
+        cluster: Configuration of all pods.
+        named: The Job's name and owner.
+        plan: What is staged for it.
+        base: The URI with the plan.
+
+    Raises:
+        ClusterError: With the code ``ImageMissing``, if the cluster names no image of ours.
+        BadInputError: With the code ``NasUnknown``, if the cluster has no such network folder;
+            ``SecretReserved``, if the component asks for a credential of the platform.
+    """
+    _check_secrets(job, cluster)
+    asked = job.kubernetes.get("metadata", {})
+    labels = {**asked.get("labels", {}), **named.labels, JOB: named.name}
+    about = {TASK: job.name, TOKEN: named.token}
+    metadata: Plain = {"name": named.name, "labels": {**named.labels, JOB: named.name},
+                       "annotations": about}  # fmt: skip
+    if named.owner:
+        metadata["ownerReferences"] = [_owner(named.owner)]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": cluster.finished_seconds,
+            "template": {
+                "metadata": {
+                    "labels": labels,
+                    "annotations": {**asked.get("annotations", {}), **about},
+                },
+                "spec": _pod(job, cluster, plan, base),
+            },
+        },
+    }
+
+
+def _check_secrets(job: Workload, cluster: Cluster) -> None:
+    """Refuse a component that names a Secret with credentials of the platform."""
+    variables = (one.get("valueFrom", {}) for one in job.kubernetes.get("env", ()))
+    named = {one["secretKeyRef"]["name"] for one in variables if "secretKeyRef" in one}
+    volumes = job.kubernetes.get("volumes", ())
+    named |= {one["secret"]["secretName"] for one in volumes if "secret" in one}
+    if reserved := sorted(named & cluster.platform_secrets):
+        raise BadInputError(
+            f"{job.name} asks for the Secret {reserved[0]}, which has the platform's credentials.",
+            "Make a Secret of its own for what the component needs, in the namespace of the runs.",
+            code="SecretReserved",
+        )
+
+
+def _owner(job: Mapping[str, Any]) -> Plain:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+        "blockOwnerDeletion": False,
+        "controller": False,
+    }
+
+
+def _pod(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain:
+    asked = job.kubernetes
+    ids = _nas_ids(job, cluster, plan, base)
+    nas = pods.nas(cluster, ids)
+    spec: Plain = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": cluster.grace_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "fsGroup": asked.get("securityContext", {}).get("runAsGroup", cluster.fs_group),
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **pods.nodes(cluster, asked.get("nodeSelector"), asked.get("tolerations", ())),
+        "initContainers": [
+            _stage(STAGE_IN, "in", job, cluster, ids, base),
+            _component(job, cluster, plan, dict(zip(ids, nas, strict=True))),
+        ],
+        "containers": [_stage(STAGE_OUT, "out", job, cluster, ids, base)],
+        "volumes": [
+            {"name": _STAGE, "emptyDir": {}},
+            *(one.volume for one in nas),
+            *asked.get("volumes", ()),
+        ],
+    }
+    if cluster.priority_class:
+        spec["priorityClassName"] = cluster.priority_class
+    if job.resources.accelerators and cluster.gpu_runtime_class:
+        spec["runtimeClassName"] = cluster.gpu_runtime_class
+    pull = dict.fromkeys(
+        (*(one["name"] for one in asked.get("imagePullSecrets", ())), *cluster.image_pull_secrets)
+    )
+    if pull:
+        spec["imagePullSecrets"] = [{"name": name} for name in pull]
+    for part in ("affinity", "activeDeadlineSeconds", "resourceClaims"):
+        if asked.get(part):
+            spec[part] = asked[part]
+    return spec
+
+
+def _component(
+    job: Workload, cluster: Cluster, plan: StagingPlan, nas: Mapping[str, pods.Mounted]
+) -> Plain:
+    asked = job.kubernetes
+    mounts = [
+        {"name": _STAGE, "mountPath": top, "subPath": str(number)}
+        | ({} if _writes(top, plan) else {"readOnly": True})
+        for number, top in enumerate(plan.tops)
+    ]
+    mounts += [_folder(path, uri, nas) for path, uri in job.folders.items()]
+    found: Plain = {
+        "name": COMPONENT,
+        "image": job.image,
+        "workingDir": str(job.folder),
+        "env": pods.merged_env(
+            _home(asked.get("securityContext", {}), cluster),
+            asked.get("env", ()),
+            (pods.value(*one) for one in job.environment.items()),
+        ),
+        "resources": _resources(job),
+        "securityContext": _security(asked.get("securityContext", {}), cluster),
+        "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
+    }
+    if job.command:
+        found["command"] = pods.literal(job.command)
+    if job.arguments:
+        found["args"] = pods.literal(job.arguments)
+    if job.ports:
+        found["ports"] = [{"containerPort": port} for port in job.ports]
+    if asked.get("imagePullPolicy"):
+        found["imagePullPolicy"] = asked["imagePullPolicy"]
+    return found
+
+
+def _home(asked: Mapping[str, Any], cluster: Cluster) -> list[Plain]:
+    """A home for a user that the image does not know: pip, which the SDK starts, needs one."""
+    chosen = cluster.component_user is not None and "runAsUser" not in asked
+    return [pods.value("HOME", _HOME)] if chosen else []
+
+
+def _writes(top: str, plan: StagingPlan) -> bool:
+    """Whether a folder that the job may write to is there."""
+    return any(PurePosixPath(folder).is_relative_to(top) for folder in plan.folders)
+
+
+# With the pod's seccomp profile it meets the "restricted" Pod Security Standard.
+_RESTRICTED: Plain = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def _user(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+    """The user and group of a component: the pipeline's, else the cluster's; empty: its image's.
+
+    Of one that is only said not to be root, nobody knows which its image's is.
+    """
+    said = {key: asked[key] for key in ("runAsUser", "runAsGroup") if key in asked}
+    if "runAsUser" in asked or cluster.component_user is None:
+        return said
+    return {"runAsUser": cluster.component_user, "runAsGroup": cluster.run_as_group, **said}
+
+
+def _security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+    """Whom a component runs as: its image's own user unless somebody says otherwise."""
+    found = {**asked, **_user(asked, cluster), "allowPrivilegeEscalation": False}
+    if found.get("runAsUser") or asked.get("runAsNonRoot"):
+        return {**found, **_RESTRICTED}  # whoever is not root has no capabilities to lose
+    return found
+
+
+def _resources(job: Workload) -> Plain:
+    asked = job.resources
+    # A namespace with a quota has no container that does not say what it requests.
+    found = pods.resources(
+        cpu=asked.cpu,
+        memory=asked.memory,
+        devices={device(job): asked.accelerators} if asked.accelerators else None,
+        cpu_request=asked.cpu_request or (0 if asked.cpu else _LEAST_CPU),
+        memory_request=asked.memory_request or (0 if asked.memory else _LEAST_MEMORY),
+    )
+    claims = [{"name": one["name"]} for one in job.kubernetes.get("resourceClaims", ())]
+    return {**found, "claims": claims} if claims else found
+
+
+def device(job: Workload) -> str:
+    """A cluster's name for the accelerators that a job asks for.
+
+    Raises:
+        BadInputError: With the code ``ResourcesUnavailable``, if no cluster has such.
+    """
+    kind = job.resources.accelerator
+    if "/" in kind:
+        return kind
+    if "nvidia" in kind.lower():
+        return _NVIDIA
+    raise BadInputError(
+        f"{job.name} asks for {job.resources.accelerators} of {kind}, which is no device of a "
+        "cluster.",
+        "Name it as the nodes do, such as nvidia.com/gpu.",
+        code="ResourcesUnavailable",
+    )
+
+
+def _stage(
+    name: str, step: str, job: Workload, cluster: Cluster, ids: Iterable[str], base: str
+) -> Plain:
+    if not cluster.image:
+        raise ClusterError(
+            "The cluster's configuration names no image, and components' files are carried by "
+            "one of ours.",
+            "Set image in the file that MODELYARD_CLUSTER names.",
+            code="ImageMissing",
+        )
+    return {
+        "name": name,
+        "image": cluster.image,
+        "command": pods.literal(["python", "-P", "-m", _MODULE, step, base]),
+        "workingDir": "/",  # the image's is its own user's alone
+        "env": pods.merged_env(
+            [pods.value("HOME", VOLUME)],
+            pods.cluster_env(cluster),
+            [pods.value("MODELYARD_NAS", pods.nas_setting(ids))],
+        ),
+        "resources": pods.resources(memory=_STAGE_MEMORY, cpu_request=_STAGE_CPU),
+        "securityContext": _stage_security(job.kubernetes.get("securityContext", {}), cluster),
+        "volumeMounts": [
+            {"name": _STAGE, "mountPath": VOLUME},
+            *(one.mount for one in pods.nas(cluster, ids)),
+        ],
+        **pods.of_our_image(cluster),
+    }
+
+
+def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+    """Whom our containers run as: the component's user if that is known, and never root.
+
+    Where the component's image decides, they are another user than the component, most often.
+    Folders are then open to both, and both are in the group of the volume. What the component
+    makes its owner's alone cannot be sent on: see :func:`stage.send_on`.
+    """
+    chosen = _user(asked, cluster)
+    if chosen.get("runAsUser"):
+        return {**chosen, **_RESTRICTED}
+    return {"runAsUser": cluster.run_as_user, "runAsGroup": cluster.run_as_group, **_RESTRICTED}
+
+
+def _nas_ids(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> list[str]:
+    """The network folders that the pod needs."""
+    uris = [base, *job.folders.values()]
+    uris += [uri for pairs in (plan.fetched, plan.sent) for _, uri in pairs]
+    return pods.nas_ids(cluster, {found[1] for uri in uris if (found := _NAS.fullmatch(uri))})
+
+
+def _folder(path: str, uri: str, nas: Mapping[str, pods.Mounted]) -> Plain:
+    """A folder of a network storage, mounted where the job finds it."""
+    found = _NAS.fullmatch(uri)
+    if found is None:
+        raise BadInputError(
+            f"{uri} is no folder of a NAS, so nothing can be mounted at {path}.",
+            "Give a nas:// URI.",
+            code="FolderElsewhere",
+        )
+    mount: Plain = {"name": nas[found[1]].mount["name"], "mountPath": path}
+    below = (found[2] or "").strip("/")
+    return {**mount, "subPath": below} if below else mount
+
+
+def labels(flow_run_id: str, attempt: int) -> dict[str, str]:
+    """The labels of all components of an attempt of a run."""
+    return {
+        **names.OURS,
+        names.FLOW_RUN: names.cleaned(flow_run_id),
+        names.ATTEMPT: str(attempt),
+        names.PART: "component",
+    }

@@ -1,0 +1,139 @@
+"""Exit status of a workload, from its Job and pods."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from infra.errors import BadInputError, ModelyardError, StackError
+from infra.kubernetes import diagnosis, objects, termination
+from infra.kubernetes.diagnosis import Diagnosis
+from infra.workloads import exit_status as statuses
+from infra.workloads.base import ExitStatus, Workload
+from infra.workloads.kubernetes.job_cache import ObservedJob
+from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
+from infra.workloads.kubernetes.stage import UNREADABLE
+
+_SIGNALS = {128 + one: -one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV,
+                                        signal.SIGABRT, signal.SIGINT)}  # fmt: skip
+_NO_PROGRAM = re.compile(
+    r"not found|no such file|permission denied|is a directory|not executable", re.IGNORECASE
+)
+_STAGES = {STAGE_IN: "brought", STAGE_OUT: "sent"}
+# What kept a component from running at all; everything else is how it ended.
+_NEVER_RAN = {
+    diagnosis.IMAGE_PULL, diagnosis.UNSCHEDULABLE, diagnosis.CONFIG_INVALID,
+    diagnosis.START_FAILED,
+}  # fmt: skip
+
+
+def state_of(pod: Mapping[str, Any], container: str) -> Mapping[str, Any]:
+    """A container's state: ``waiting``, ``running`` or ``terminated``; empty if none is told."""
+    for one in objects.containers_of(pod):
+        if one.get("name") == container:
+            found: Mapping[str, Any] = one.get("state") or {}
+            return found
+    return {}
+
+
+def exit_status(pod: Mapping[str, Any]) -> int | None:
+    """What the component ended with; negative: a signal. None if it has not ended."""
+    over = state_of(pod, COMPONENT).get("terminated")
+    if not over:
+        return None
+    code = int(over.get("exitCode") or 0)
+    return _SIGNALS.get(code, code)
+
+
+def limit(seen: ObservedJob) -> float:
+    """The seconds that a component's pod may take at most, as its manifest says."""
+    found = [(pod.get("spec") or {}).get("activeDeadlineSeconds") for pod in seen.pods]
+    return float(next((one for one in found if one), 0))
+
+
+def decide(
+    job: Workload,
+    seen: ObservedJob,
+    events: Sequence[Mapping[str, Any]],
+    now: datetime,
+    tail: Sequence[str],
+    said: Callable[[str, str], str],
+) -> ExitStatus | None:
+    """How a component ended; None if it has not.
+
+    Args:
+        job: What was to be run.
+        seen: What the cluster tells of it.
+        events: What it tells of its pods besides.
+        now: The present time.
+        tail: The last lines that the component has printed.
+        said: The last lines of a pod's container.
+
+    Raises:
+        BadInputError: ``ProgramMissing``, if its image does not have its program.
+        StackError: ``StagingFailed``, if its files could not be carried.
+        ModelyardError: If it never ran, with the category of the diagnosis as its code.
+    """
+    if seen.pods and objects.status_of(seen.pods[-1]).get("phase") == "Succeeded":
+        return ExitStatus(0)
+    found = termination.died(seen.job, seen.pods, events, now=now)
+    if found is None and seen.job is None and not seen.pods:
+        found = diagnosis.made(diagnosis.GONE, "Somebody deleted its Job")
+    if found is None:
+        return None
+    code = exit_status(seen.pods[-1]) if seen.pods else None
+    if found.category == diagnosis.TIMEOUT:
+        return statuses.timed_out(_bad(code), limit(seen))
+    if found.container in _STAGES and found.category != diagnosis.OOM_KILLED:
+        raise _not_staged(job, seen, found, said)
+    if found.category == diagnosis.SCRIPT_FAILED and code:
+        return ExitStatus(code, statuses.reason(code, tail))
+    if found.category == diagnosis.START_FAILED and _NO_PROGRAM.search(found.message):
+        raise _no_program(job)
+    if found.category in _NEVER_RAN:
+        raise never_ran(job, found)
+    return ExitStatus(_bad(code), f"{found.category}: {found.message} {found.hint}".strip())
+
+
+def _bad(code: int | None) -> int:
+    return code or -signal.SIGKILL
+
+
+_STORAGE = (
+    "Look after the storage that MODELYARD_PIPELINE_STAGING_URI names, and the credentials in the "
+    "cluster's config_map and secret."
+)
+
+
+def _not_staged(
+    job: Workload, seen: ObservedJob, found: Diagnosis, said: Callable[[str, str], str]
+) -> StackError:
+    """The error for files that could not be carried, with what their container said."""
+    pod = seen.pods[-1]
+    over = state_of(pod, found.container).get("terminated") or {}
+    text = str(over.get("message") or "") or said(objects.name_of(pod), found.container)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else found.message
+    return StackError(
+        f"The files of {job.name} could not be {_STAGES[found.container]}: {last}",
+        "" if last.startswith(UNREADABLE) else _STORAGE,
+        code="StagingFailed",
+    )
+
+
+def never_ran(job: Workload, found: Diagnosis) -> ModelyardError:
+    """The error for a component that the cluster could not start."""
+    kind = BadInputError if found.category == diagnosis.IMAGE_PULL else StackError
+    return kind(f"{job.name}: {found.message}", found.hint, code=found.category)
+
+
+def _no_program(job: Workload) -> BadInputError:
+    program = next(iter(job.command), "its own program")
+    return BadInputError(
+        f"The image {job.image} of {job.name} has no program {program!r}.",
+        "Mend the component's command, or its image.",
+        code="ProgramMissing",
+    )

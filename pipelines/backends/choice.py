@@ -1,0 +1,61 @@
+"""The backend of a pipeline's components, as the settings choose it."""
+
+from __future__ import annotations
+
+from infra.home import Home
+from infra.kubernetes import cluster as clusters
+from infra.kubernetes.api import Api
+from infra.settings import Settings
+from infra.workloads.base import Backend
+from infra.workloads.claims import ClaimStore, LocalClaims
+from infra.workloads.docker import DockerBackend
+from infra.workloads.environments import EnvironmentCache
+from infra.workloads.kubernetes import staging
+from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
+from pipelines.backends.process import ComponentProcessBackend
+
+
+def launcher(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False) -> Backend:
+    """What ``MODELYARD_PIPELINE_LAUNCHER`` names.
+
+    Args:
+        settings: The settings.
+        attempt: The attempt of the run whose components are run.
+        allow_cpu: Whether a process that asks for accelerators runs without where there are none.
+
+    Raises:
+        StackError: If it is Docker, and no engine answers.
+        BadInputError: If it is a cluster, and nothing says where files are staged, with the code
+            ``StagingMissing``; or ``ClusterInvalid``.
+        ClusterError: If it is a cluster, and none is to be found.
+    """
+    if settings.pipeline_launcher == "docker":
+        docker = DockerBackend(grace_seconds=settings.stop_grace_seconds)
+        docker.check_engine()
+        return docker
+    if settings.pipeline_launcher == "kubernetes":
+        staging.check(settings.pipeline_staging_uri)
+        cluster = clusters.load(settings)
+        api = Api.connect(cluster)
+        return KubernetesBackend(api, cluster, settings.pipeline_staging_uri, attempt)
+    environments = EnvironmentCache(settings.resolved_home() / "environments" / "pipelines")
+    return ComponentProcessBackend(environments, settings, allow_cpu=allow_cpu)
+
+
+def claims(launcher: Backend, home: Home) -> ClaimStore:
+    """Where claims of volumes are, which components that a launcher runs may mount."""
+    if isinstance(launcher, KubernetesBackend):
+        return launcher.claims
+    return LocalClaims(home.root / "claims")
+
+
+def artifacts(settings: Settings) -> str:
+    """The URI below which artifacts go of pipelines that name none; "" for the run's folder.
+
+    Where components run elsewhere, or the home goes with the run, they are kept where files are
+    staged.
+    """
+    away = settings.pipeline_launcher == "kubernetes" or not settings.home_lasts
+    if not away or not settings.pipeline_staging_uri:
+        return ""
+    return f"{settings.pipeline_staging_uri.rstrip('/')}/artifacts"

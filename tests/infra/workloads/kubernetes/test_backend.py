@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import dataclasses
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.errors import BadInputError, ModelyardError
+from infra.script import Ending
+from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
+from tests.cluster.faults import Fault
+from tests.infra.workloads.backend_contract import BackendContract, mounts
+from tests.infra.workloads.kubernetes.small_cluster import Running
+from tests.infra.workloads.shell import run, shell
+from tests.processes import eventually
+
+pytestmark = pytest.mark.integration
+
+# Goes on whatever signal comes, and so does a process that it has detached.
+DEAF = """
+trap "" TERM; echo "$1" > /mnt/own/begun-"$1"
+setsid sh -c 'trap "" TERM; while :; do sleep 0.05; done' "$1" &
+while :; do sleep 0.05; done
+"""
+ON_NAS = {"/mnt/own": "nas://own:/"}
+
+
+def _alive(token: str) -> list[int]:
+    """The processes with this word in their command line."""
+    return [
+        one.pid for one in psutil.process_iter(["cmdline"]) if token in (one.info["cmdline"] or ())
+    ]
+
+
+class TestKubernetesBackend(BackendContract):
+    @pytest.fixture
+    def backend(self, running: Running) -> Backend:  # type: ignore[override]
+        return running.backend()
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left(self, running: Running) -> Any:
+        yield
+        assert running.objects("Job") == []
+        assert running.objects("Pod") == []
+        assert not list((running.nas / "staging").rglob("jobs/*/*"))
+
+    # What only one machine has, or is otherwise on a cluster; see below.
+    test_a_job_that_fails_says_why = None  # the first process of a container ignores signals
+    test_lines_are_told_as_they_come = None
+    test_nothing_runs_after_a_stop = None
+    test_a_stopped_job_may_tidy_up = None
+    test_nothing_runs_after_its_time = None
+    test_what_it_leaves_running_is_ended = None
+    test_config_maps_are_variables = None
+    test_facts_of_a_pod_are_variables = None
+    test_what_has_no_use_here_is_told_once = None
+    test_devices_by_a_resource_claim_are_refused = None
+    test_a_part_of_a_claim_is_no_way_out_of_it = None
+    test_more_than_the_machine_has_is_refused = None
+    test_an_accelerator_that_is_none_of_ours_is_refused = None
+
+    @pytest.mark.parametrize(
+        ("script", "ended"),
+        [
+            ("echo why >&2; exit 3", ExitStatus(3, "It ended with exit status 3: why")),
+            ("exit 143", ExitStatus(-15, "It ended with signal SIGTERM.")),
+            (
+                "exit 137",
+                ExitStatus(-9, "It ended with signal SIGKILL (perhaps for want of memory)."),
+            ),
+        ],
+    )
+    def test_a_component_that_fails_says_why(
+        self, backend: Backend, tmp_path: Path, script: str, ended: ExitStatus
+    ) -> None:
+        assert run(backend, shell(tmp_path / "job", script))[0] == ended
+
+    def test_many_at_once(self, backend: Backend, tmp_path: Path) -> None:
+        def one(number: int) -> tuple[ExitStatus, list[str]]:
+            job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
+            return run(backend, dataclasses.replace(job, name=f"loop/{number}/task"))
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(one, range(4)))
+
+        assert [ended.code for ended, _ in found] == list(range(4))
+        assert [lines for _, lines in found] == [[str(number)] for number in range(4)]
+
+    def test_lines_come_while_it_runs(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        go = f"go-{uuid.uuid4().hex}"
+        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
+        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            (running.nas / go).touch()
+
+        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
+        assert lines == ["here", "on"]
+
+    def test_nothing_is_left_after_a_stop(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        cancelled = threading.Event()
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(backend.run, job, print, cancelled)
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            assert _alive(token)
+            cancelled.set()
+            ended = ending.result()
+
+        assert ended == ExitStatus(-15, "It was stopped.", Ending.STOPPED)
+        assert not _alive(token)
+
+    def test_nothing_is_left_after_its_time(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS, seconds=1.5)
+
+        assert run(backend, job)[0] == ExitStatus(
+            -15, "It did not end within its 1.5 seconds.", Ending.TIMED_OUT
+        )
+        assert not _alive(token)
+
+    def test_a_stopped_component_may_tidy_up(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        script = 'trap "touch /mnt/own/tidied-$1; exit 0" TERM; echo ready; '
+        job = shell(
+            tmp_path / "job", f"{script} while :; do sleep 0.05; done", token, folders=ON_NAS
+        )
+        cancelled = threading.Event()
+
+        assert backend.run(job, lambda _: cancelled.set(), cancelled).code < 0
+        assert (running.nas / f"tidied-{token}").exists()
+
+    def test_config_maps_of_the_cluster_are_variables(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        reference = {"configMapKeyRef": {"name": "known", "key": "word"}}
+        settings = {"env": [{"name": "A", "valueFrom": reference}]}
+
+        job = shell(tmp_path / "job", 'echo "$A"', kubernetes=settings)
+        assert run(backend, job) == (ExitStatus(0), ["said"])
+
+    def test_a_pod_s_own_facts_are_variables(self, backend: Backend, tmp_path: Path) -> None:
+        paths = {
+            "NAME": "metadata.name", "SPACE": "metadata.namespace",
+            "TEAM": "metadata.labels['team']", "WHY": "metadata.annotations['why']",
+            "NODE": "spec.nodeName",
+        }  # fmt: skip
+        settings = {
+            "env": [
+                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+                for name, path in paths.items()
+            ],
+            "metadata": {"labels": {"team": "blue"}, "annotations": {"why": "because"}},
+        }
+        script = 'echo "$NAME|$SPACE|$TEAM|$WHY|$NODE"'
+        _, (line,) = run(backend, shell(tmp_path / "job", script, kubernetes=settings))
+
+        name, *others = line.split("|")
+        assert name.startswith("my-")
+        assert others[:3] == ["default", "blue", "because"]
+        assert others[3] in {"node-a", "node-b"}
+
+    def test_volumes(self, backend: Backend, running: Running, tmp_path: Path) -> None:
+        claims = running.backend().claims
+        claims.create(_claim("shared"), "a task")
+        settings = mounts(
+            claim={"persistentVolumeClaim": {"claimName": "shared"}},
+            keys={"secret": {"secretName": "known", "optional": False}},
+            words={"configMap": {"name": "known", "optional": False}},
+            room={"emptyDir": {}},
+        )
+        script = 'cat /words/word /keys/token; touch /room/x; echo "$1" >> /claim/all'
+        job = shell(tmp_path / "job", script, "one", kubernetes=settings)
+        assert run(backend, job) == (ExitStatus(0), ["said***"])
+        job = shell(tmp_path / "job", f"{script}; cat /claim/all", "two", kubernetes=settings)
+        assert run(backend, job) == (ExitStatus(0), ["said***one", "two"])
+
+        claims.delete("shared")
+        eventually(lambda: not running.objects("PersistentVolumeClaim"), "the claim is gone")
+
+    def test_what_no_node_has_is_given_up_with_the_reason(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        job = shell(tmp_path / "job", "true", kubernetes={"nodeSelector": {"kind": "none"}})
+        lines: list[str] = []
+
+        with pytest.raises(ModelyardError, match="No node can take it") as caught:
+            backend.run(job, lines.append, threading.Event())
+        assert caught.value.code == "Unschedulable"
+        assert lines[0].startswith("It waits. Unschedulable: No node can take it")
+
+    def test_what_others_have_is_waited_for_longer_than_a_start_may_take(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        def asking(name: str, script: str) -> Workload:
+            gpus = ResourceRequest(accelerator="nvidia.com/gpu", accelerators=2)
+            return dataclasses.replace(shell(tmp_path / name, script), name=name, resources=gpus)
+
+        with ThreadPoolExecutor(2) as pool:
+            holder = pool.submit(run, backend, asking("holder", "sleep 6"))
+            eventually(lambda: running.objects("Pod"), "the first has its pod")
+            ended, lines = run(backend, asking("waiter", "echo had"))
+
+        assert holder.result()[0] == ExitStatus(0)
+        assert ended == ExitStatus(0)
+        assert lines[0].startswith("It waits. Unschedulable: No node can take it now")
+        assert lines[-1] == "had"
+
+    def test_what_pod_security_refuses_ends_at_once(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        backend = running.backend(pending_minutes=60)
+        running.label_namespace(**{"pod-security.kubernetes.io/enforce": "restricted"})
+        try:
+            with pytest.raises(ModelyardError, match="violates PodSecurity") as caught:
+                run(backend, shell(tmp_path / "job", "true"))
+        finally:
+            running.label_namespace(**{"pod-security.kubernetes.io/enforce": None})
+        assert caught.value.code == "ConfigInvalid"
+        assert "component_user" in caught.value.hint
+
+    def test_a_user_of_the_cluster_s_for_components(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        backend = running.backend(component_user=1234)
+        job = shell(tmp_path / "job", "id -u; echo $HOME; echo 1 > own; chmod 600 own")
+
+        assert run(backend, job) == (ExitStatus(0), ["1234", "/tmp"])
+        assert (job.folder / "own").read_text() == "1\n"
+
+    def test_an_image_that_cannot_be_pulled(self, backend: Backend, tmp_path: Path) -> None:
+        job = dataclasses.replace(shell(tmp_path / "job", "true"), image="gone:1")
+
+        with pytest.raises(BadInputError, match="The image gone:1 cannot be pulled") as caught:
+            run(backend, job)
+        assert caught.value.code == "ImagePull"
+
+    def test_a_program_that_the_image_does_not_have(
+        self, backend: Backend, tmp_path: Path
+    ) -> None:
+        job = dataclasses.replace(shell(tmp_path / "job", ""), command=("no-such-program",))
+
+        with pytest.raises(BadInputError, match="has no program 'no-such-program'") as caught:
+            run(backend, job)
+        assert caught.value.code == "ProgramMissing"
+
+    def test_devices(self, backend: Backend, running: Running, tmp_path: Path) -> None:
+        asked = ResourceRequest(
+            accelerator="nvidia.com/gpu", accelerators=2, cpu=0.5, memory=2**28
+        )
+        reference = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+        settings = {"env": [{"name": "NODE", "valueFrom": reference}]}
+        job = shell(tmp_path / "job", "echo $NODE", resources=asked, kubernetes=settings)
+
+        assert run(backend, job) == (ExitStatus(0), ["node-b"])
+
+    def test_an_api_that_is_away_for_a_while_makes_no_difference(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        faults = running.cluster.server.faults
+        go = f"go-{uuid.uuid4().hex}"
+        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            if line == "here":
+                running.cluster.call(faults.add, Fault("answer", seconds=2.0, code=503))
+                (running.nas / go).touch()
+
+        running.cluster.call(faults.add, Fault("drop", method="POST", path="/jobs$"))
+        running.cluster.call(faults.add, Fault("close", method="DELETE", path="/jobs/"))
+        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
+
+        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
+        assert lines == ["here", "on"]
+        assert faults.met >= 3
+
+    def test_a_job_that_somebody_deletes(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        api = running.backend().api
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(backend.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            (name,) = running.objects("Job")
+            api.delete("Job", name)
+
+            assert ending.result().reason.startswith("Gone: Somebody deleted")
+        assert not _alive(token)
+
+    def test_components_go_with_the_run_s_own_job(self, running: Running, tmp_path: Path) -> None:
+        run_id, token = str(uuid.uuid4()), uuid.uuid4().hex
+        container = {"name": "run", "image": "alpine:3", "command": ["sleep", "600"]}
+        pod = {"containers": [container], "restartPolicy": "Never",
+               "terminationGracePeriodSeconds": 1}  # fmt: skip
+        running.make("Job", f"my-{run_id}-1", spec={"template": {"spec": pod}})
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        backend = running.backend(run=run_id)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(backend.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+            backend.api.delete("Job", f"my-{run_id}-1", grace_seconds=0)
+
+            assert ending.result().reason.startswith("Gone: Somebody deleted")
+        eventually(lambda: not running.objects("Pod"), "the run's own pod is gone")
+
+    def test_files_that_cannot_be_brought(
+        self, backend: Backend, running: Running, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "brought" / "x"
+        job = shell(tmp_path / "job", "true", inputs=(place,),
+                    fetched={place: "nas://own:/gone"})  # fmt: skip
+
+        with pytest.raises(ModelyardError, match="nothing at nas://own:/gone") as caught:
+            run(backend, job)
+        assert caught.value.code == "StagingFailed"
+
+    def test_what_an_earlier_attempt_has_left_is_ended(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        name, token = str(uuid.uuid4()), uuid.uuid4().hex
+        first, second = (running.backend(number, name) for number in (1, 2))
+        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(first.run, job, print, threading.Event())
+            eventually((running.nas / f"begun-{token}").exists, "it has begun")
+
+            assert run(second, shell(tmp_path / "next", "true")) == (ExitStatus(0), [])
+            assert not _alive(token)
+            assert "Gone" in ending.result().reason
+
+
+def _claim(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteMany"], "storageClassName": "fast",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }  # fmt: skip
+
+
+def test_what_no_pod_can_be_is_refused(running: Running, tmp_path: Path) -> None:
+    backend, job = running.backend(), shell(tmp_path / "job", "true")
+
+    def refused(job: Workload) -> str:
+        with pytest.raises(BadInputError) as caught:
+            backend.check(job)
+        return caught.value.code
+
+    assert refused(dataclasses.replace(job, image="")) == "ImageNotRunnable"
+    tpu = ResourceRequest(accelerator="TPU_V3", accelerators=1)
+    assert refused(dataclasses.replace(job, resources=tpu)) == "ResourcesUnavailable"
