@@ -36,22 +36,13 @@ def job(wanted: Wanted, cluster: Cluster) -> Plain:
             image.
         BadInputError: With the code ``NasUnknown``, if the cluster has no such network folder.
     """
-    placement = wanted.placement
-    spec: Plain = {
-        # A failed attempt is the platform's to repeat, which knows whether that is wanted.
-        "backoffLimit": 0,
-        # One attempt has one executor: no pod takes over from one that still tidies up.
-        "podReplacementPolicy": "Failed",
-        "ttlSecondsAfterFinished": cluster.finished_seconds,
-        **_nodes_together(placement),
-        "template": {"metadata": _described(wanted), "spec": _pod(wanted, cluster)},
-    }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": _name(wanted), **_described(wanted)},
-        "spec": spec,
-    }
+    return pods.job(
+        {"name": _name(wanted), **_described(wanted)},
+        _described(wanted),
+        _pod(wanted, cluster),
+        cluster,
+        _nodes_together(wanted.placement),
+    )
 
 
 def service(wanted: Wanted, owner: Mapping[str, Any] | None = None) -> Plain | None:
@@ -65,10 +56,7 @@ def service(wanted: Wanted, owner: Mapping[str, Any] | None = None) -> Plain | N
         return None
     metadata = {"name": _name(wanted), **_described(wanted)}
     if owner is not None:
-        kept = owner["metadata"]
-        metadata["ownerReferences"] = [
-            {"apiVersion": "batch/v1", "kind": "Job", "name": kept["name"], "uid": kept["uid"]}
-        ]
+        metadata["ownerReferences"] = [pods.owner_reference(owner)]
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -115,8 +103,6 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
     shape = placement.shape
     mounted = _mounted(wanted, cluster)
     spec: Plain = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": cluster.grace_seconds,
         **pods.identity(cluster, makes_jobs=placement.makes_jobs),
         **pods.nodes(cluster, shape.node_selector, shape.tolerations),
         "containers": [_container(wanted, cluster, mounted)],

@@ -1,13 +1,14 @@
-"""The pieces of a pod, each made by itself. All of them are plain data, in the API's own form.
+"""Builders of a Job's and a pod's parts. All of them are plain data, in the API's own form.
 
-What a run's pod and a component's pod have in common is here. They differ in what they ask for:
-see ``infra.kubernetes.manifests`` for runs.
+They serve the Job of a run (``infra.kubernetes.manifests``) and that of a workload
+(``infra.workloads.kubernetes.job_manifest``), which differ in what they ask for.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from infra.errors import BadInputError
@@ -29,6 +30,63 @@ class Mounted(NamedTuple):
 
     volume: Plain
     mount: Plain
+
+
+def job(
+    metadata: Plain,
+    described: Plain,
+    pod: Plain,
+    cluster: Cluster,
+    completion: Mapping[str, Any] = MappingProxyType({}),
+) -> Plain:
+    """A Job whose pods are not repeated by Kubernetes.
+
+    Args:
+        metadata: Metadata of the Job.
+        described: Metadata of its pods.
+        pod: Spec of its pods.
+        cluster: Configuration of all pods.
+        completion: The part of its spec that says how many pods there are.
+    """
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            # A failed attempt is the platform's to repeat, which knows whether that is wanted.
+            "backoffLimit": 0,
+            # One attempt has one executor: no pod takes over from one that still tidies up.
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": cluster.finished_seconds,
+            **completion,
+            "template": {"metadata": described, "spec": pod},
+        },
+    }
+
+
+def owner_reference(job: Mapping[str, Any]) -> Plain:
+    """Reference to a Job, as the API gave it, for objects that are deleted with it."""
+    metadata = job["metadata"]
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]
+    }  # fmt: skip
+
+
+def pod(cluster: Cluster, *, security: Plain, token: bool = False) -> Plain:
+    """The part of a pod's spec that all pods have in common.
+
+    Args:
+        cluster: Configuration of all pods.
+        security: Its security context.
+        token: Whether it may call the cluster's API.
+    """
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": cluster.grace_seconds,
+        "automountServiceAccountToken": token,
+        "enableServiceLinks": False,
+        "securityContext": security,
+    }
 
 
 def resources(
@@ -105,18 +163,14 @@ def of_our_image(cluster: Cluster) -> Plain:
 
 
 def identity(cluster: Cluster, *, makes_jobs: bool = False) -> Plain:
-    """The part of a pod's spec that says whom it acts as in the cluster's API.
+    """A run's pod, with what it acts as in the cluster's API.
 
     That is nobody, unless it makes Jobs: then it has the token of the account for that.
     """
     account = cluster.service_account
     if makes_jobs:
         account = cluster.pipeline_service_account or account
-    spec: Plain = {
-        "automountServiceAccountToken": makes_jobs,
-        "enableServiceLinks": False,
-        "securityContext": pod_security(cluster),
-    }
+    spec = pod(cluster, security=pod_security(cluster), token=makes_jobs)
     if account:
         spec["serviceAccountName"] = account
     if cluster.priority_class:

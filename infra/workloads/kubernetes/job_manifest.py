@@ -80,24 +80,10 @@ def build_job(
     metadata: Plain = {"name": named.name, "labels": {**named.labels, JOB: named.name},
                        "annotations": about}  # fmt: skip
     if named.owner:
-        metadata["ownerReferences"] = [_owner(named.owner)]
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata,
-        "spec": {
-            "backoffLimit": 0,
-            "podReplacementPolicy": "Failed",
-            "ttlSecondsAfterFinished": cluster.finished_seconds,
-            "template": {
-                "metadata": {
-                    "labels": labels,
-                    "annotations": {**asked.get("annotations", {}), **about},
-                },
-                "spec": _pod(job, cluster, plan, base),
-            },
-        },
-    }
+        loose = {"blockOwnerDeletion": False, "controller": False}
+        metadata["ownerReferences"] = [pods.owner_reference(named.owner) | loose]
+    described = {"labels": labels, "annotations": {**asked.get("annotations", {}), **about}}
+    return pods.job(metadata, described, _pod(job, cluster, plan, base), cluster)
 
 
 def _check_secrets(job: Workload, cluster: Cluster) -> None:
@@ -114,31 +100,17 @@ def _check_secrets(job: Workload, cluster: Cluster) -> None:
         )
 
 
-def _owner(job: Mapping[str, Any]) -> Plain:
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "name": job["metadata"]["name"],
-        "uid": job["metadata"]["uid"],
-        "blockOwnerDeletion": False,
-        "controller": False,
-    }
-
-
 def _pod(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain:
     asked = job.kubernetes
     ids = _nas_ids(job, cluster, plan, base)
     nas = pods.nas(cluster, ids)
+    security = {
+        "fsGroup": asked.get("securityContext", {}).get("runAsGroup", cluster.fs_group),
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     spec: Plain = {
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": cluster.grace_seconds,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": {
-            "fsGroup": asked.get("securityContext", {}).get("runAsGroup", cluster.fs_group),
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        **pods.pod(cluster, security=security),
         **pods.nodes(cluster, asked.get("nodeSelector"), asked.get("tolerations", ())),
         "initContainers": [
             _stage(STAGE_IN, "in", job, cluster, ids, base),
