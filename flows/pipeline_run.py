@@ -188,7 +188,7 @@ def _executed(
         root=choice.artifacts(held.settings),
     )  # fmt: skip
     recorder = Recorder(held.flow_run_id)
-    launcher = choice.launcher(
+    launcher = choice.backend(
         held.settings, RunAttempt(held.flow_run_id, _attempt(held)),
         allow_cpu=request.resources.allow_cpu,
     )  # fmt: skip

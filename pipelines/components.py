@@ -1,4 +1,4 @@
-"""Runs the leaves of a pipeline: containers through a launcher, importers by itself."""
+"""Runs the leaves of a pipeline: containers through a backend, importers by itself."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Components:
     def __init__(
         self,
         pipeline: Pipeline,
-        launcher: Backend,
+        backend: Backend,
         place: Place,
         facts: Facts,
         log: Log,
@@ -82,7 +82,7 @@ class Components:
 
         Args:
             pipeline: The pipeline.
-            launcher: Runs its containers.
+            backend: Runs its containers.
             place: Where the run has its files.
             facts: What placeholders tell of the run.
             log: Told each line that a component prints.
@@ -92,14 +92,14 @@ class Components:
             folders: What every component finds mounted: URIs by absolute paths.
         """
         self._pipeline = pipeline
-        self._launcher = launcher
+        self._backend = backend
         self._place = place
         self._facts = facts
         self._log = log
         self._cancelled = cancelled
         self._claims = claims
         self._folders = folders
-        self._remotes = Remotes(place.brought, cancelled, root=root, fetches=not launcher.stages)
+        self._remotes = Remotes(place.brought, cancelled, root=root, fetches=not backend.stages)
 
     def check(self) -> None:
         """Refuse what would only be found out when tasks have run.
@@ -110,7 +110,7 @@ class Components:
                 for a workspace, where components run elsewhere.
         """
         self._remotes.check()
-        if self._launcher.stages and self._pipeline.config.get("workspace"):
+        if self._backend.stages and self._pipeline.config.get("workspace"):
             raise BadInputError(
                 f"The pipeline {self._pipeline.name} has a workspace, and its components, which "
                 "run on a cluster, share no folder.",
@@ -122,9 +122,9 @@ class Components:
             spec = self._pipeline.executor(component.executor_label).container
             unset = component.executor_label not in self._pipeline.kubernetes
             if unset and spec.image and not claims.is_claim(spec.image):
-                job = container.foreseen(spec, name=path, folder=self._place.task(path))
-                if job is not None:
-                    self._launcher.check(task_config.own(component, job))
+                workload = container.foreseen(spec, name=path, folder=self._place.task(path))
+                if workload is not None:
+                    self._backend.check(task_config.own(component, workload))
 
     def settings(self, leaf: Leaf) -> dict[str, Any]:
         """The parts of a pod that a task's settings of Kubernetes ask for, with their values.
@@ -209,7 +209,7 @@ class Components:
         context = self._context(leaf, component, inputs, outputs)
         config = task_config.told(component, spec, settings, context)
         inputs = replace(inputs, parameters={**inputs.parameters, **config})
-        job = container.job(
+        workload = container.workload(
             spec,
             self._context(leaf, component, inputs, outputs),
             name=leaf.path,
@@ -218,37 +218,43 @@ class Components:
             outputs=outputs.paths,
             kubernetes=settings,
         )
-        job = replace(task_config.own(component, job), folders=self._folders)
-        if self._launcher.stages:
-            job = self._staged(job, inputs, outputs)
+        workload = replace(task_config.own(component, workload), folders=self._folders)
+        if self._backend.stages:
+            workload = self._staged(workload, inputs, outputs)
         paths = remotes.places([inputs.artifacts, outputs.artifacts])
         if paths:
             more = _PATHS.replace("{paths}", json.dumps(paths))
-            job = replace(job, command=bootstrap.with_more(job.command, job.arguments, more))
-        self._launcher.check(job)
-        self._run(job, away)
+            workload = replace(
+                workload, command=bootstrap.with_more(workload.command, workload.arguments, more)
+            )
+        self._backend.check(workload)
+        self._run(workload, away)
         return self._remotes.sent(outputs, executor_io.read(outputs, component))
 
-    def _staged(self, job: Workload, inputs: Bundle, outputs: executor_io.Outputs) -> Workload:
-        """A job whose launcher carries artifacts itself, between where they lie and the job."""
+    def _staged(
+        self, workload: Workload, inputs: Bundle, outputs: executor_io.Outputs
+    ) -> Workload:
+        """The workload with the artifacts that its backend stages itself."""
         places = remotes.places([inputs.artifacts])
         fetched = {Path(path): uri for uri, path in places.items() if not Path(path).exists()}
         if not self._remotes.root:
-            return replace(job, fetched=fetched)
+            return replace(workload, fetched=fetched)
         root = executor_io.sent_to(outputs.root, outputs.run, self._remotes.root)
         return replace(
-            job,
+            workload,
             outputs=(outputs.file, *outputs.parameters.values()),
             fetched=fetched,
             sent={outputs.root: root},
         )
 
-    def _run(self, job: Workload, away: Mapping[str, str]) -> None:
-        """Run a task's job to its good end; ``away`` are the inputs that nothing can fetch."""
+    def _run(self, workload: Workload, away: Mapping[str, str]) -> None:
+        """Run a task's workload until it succeeds; ``away`` are inputs that cannot be fetched."""
         told = ", ".join(f"{name} at {uri}" for name, uri in away.items())
         if told:
-            self._log(job.name, f"Nothing here can fetch {told}: it has the address alone.")
-        ended = self._launcher.run(job, lambda line: self._log(job.name, line), self._cancelled)
+            self._log(workload.name, f"Nothing here can fetch {told}: it has the address alone.")
+        ended = self._backend.run(
+            workload, lambda line: self._log(workload.name, line), self._cancelled
+        )
         if ended.code != 0:
             reason = ended.reason or f"It ended with the exit status {ended.code}"
             raise ComponentFailedError(

@@ -1,4 +1,4 @@
-"""A container of the IR becomes a job: its words filled, its resources as numbers."""
+"""A container of the IR as a workload: its words filled, its resources as numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNKNOWN = re.compile(r"\{\{\$|^\s*\{\s*\"")  # a placeholder, or words that dep
 _MOST_ACCELERATORS = 4096
 
 
-def job(
+def workload(
     container: Container,
     context: placeholders.Context,
     *,
@@ -43,7 +43,7 @@ def job(
     kubernetes: Mapping[str, Any] | None = None,
     seconds: float | None = None,
 ) -> Workload:
-    """The job that runs a container, with every placeholder in it filled.
+    """Workload of a container, with every placeholder in it filled.
 
     Args:
         container: The executor's container.
@@ -78,7 +78,7 @@ def job(
 
 
 def foreseen(container: Container, *, name: str, folder: Path) -> Workload | None:
-    """The job of a container as it is known before its run, its arguments not yet filled.
+    """Workload of a container as it is known before its run, its arguments not yet filled.
 
     Args:
         container: The executor's container.

@@ -73,16 +73,16 @@ def told(
     return dict.fromkeys(names, config)
 
 
-def own(component: ir.ComponentSpec, job: Workload) -> Workload:
-    """A task's job without what its component only hands on."""
+def own(component: ir.ComponentSpec, workload: Workload) -> Workload:
+    """A task's workload without what its component only hands on."""
     applies = {one.field: one.apply_to_task for one in component.task_config_passthroughs}
     away = {field for field, applied in applies.items() if not applied}
     parts = {part for field in away for part in _PARTS.get(field, ())}
     return replace(
-        job,
-        kubernetes={key: value for key, value in job.kubernetes.items() if key not in parts},
-        environment={} if _Field.ENV in away else job.environment,
-        resources=ResourceRequest() if _Field.RESOURCES in away else job.resources,
+        workload,
+        kubernetes={key: value for key, value in workload.kubernetes.items() if key not in parts},
+        environment={} if _Field.ENV in away else workload.environment,
+        resources=ResourceRequest() if _Field.RESOURCES in away else workload.resources,
     )
 
 

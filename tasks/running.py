@@ -1,4 +1,4 @@
-"""Execute a training's script: on GPUs of its own, with its checkpoints copied meanwhile."""
+"""Execution of a training's script, with its GPUs and its checkpoints."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from infra import gpus, script
+from infra import gpus
 from infra.home import Home
-from infra.leashed import Leashed, Start
 from infra.script import Ended, Ending
 from infra.settings import Settings
+from infra.workloads.environments import EnvironmentCache
+from infra.workloads.process import ProcessBackend
 from tasks import checkpoints, nodes, resources, training
 from tasks.other_nodes import OtherNodes
 from tasks.training import Prepared
 from tasks.training_request import Training
 from tasks.workplace import Workplace
 
-# Given the names of the script's processes, what records while it runs and takes its lines.
+# Records a script's output, given the names of its processes; yields what receives its lines.
 Recording = Callable[[Sequence[str]], AbstractContextManager[Callable[[int, str], None]]]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a script runs under, beside what was asked for.
+    """Context that a script runs in, beside its request.
 
     Attributes:
-        home: Where the machine's locks are.
+        home: The home.
         settings: The settings.
         flow_run_id: The flow run that it belongs to.
         mlflow_run_id: Its MLflow run.
-        holder: What others that wait for its GPUs are told.
-        logger: Where it says what it waits for.
-        deadline: ``time.monotonic()`` at which it is ended; None for never.
-        stop_requested: Asked a few times a second whether it is to be ended.
-        start: What starts its processes.
+        holder: Its name, for those that wait for its GPUs.
+        logger: Logger of the run.
+        deadline: ``time.monotonic()`` of its time limit; None for none.
+        stop_requested: Polled a few times a second; true ends it.
+        backend: Runs its processes; one of its own if None.
         experiment_id: The experiment of that run, for runs nested in it; "" if it is not known.
-        others: The other machines that the run is spread over; None if all its nodes are here.
+        others: Nodes of the run on other machines; None if all are on this one.
     """
 
     home: Home
@@ -50,12 +51,12 @@ class Conditions:
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
     deadline: float | None
     stop_requested: Callable[[], bool]
-    start: Start = Leashed
+    backend: ProcessBackend | None = None
     others: OtherNodes | None = None
     experiment_id: str = ""
 
     def over(self) -> bool:
-        """Whether the script is to be ended, because somebody asked or its time is over."""
+        """Whether a stop was requested, or its time limit has passed."""
         late = self.deadline is not None and time.monotonic() >= self.deadline
         return late or self.stop_requested()
 
@@ -67,13 +68,13 @@ def run(
     under: Conditions,
     recording: Recording,
 ) -> Ended:
-    """Run a prepared script to its end; one that is stopped while it waits has ended as well.
+    """Run a prepared script to its end; STOPPED as well if it is stopped while it waits.
 
     Raises:
         RunFailedError: If its GPUs are not free before the deadline, or another node of it never
             joins, is lost or cannot do its part.
     """
-    with prepared.held, _gpus(request, under) as lease:
+    with prepared.held, _backend(under) as backend, _gpus(request, under, backend) as lease:
         meeting = None if lease is None else _meet(request, under)
         if lease is None or meeting is None:
             return Ended(Ending.STOPPED, 0, ())
@@ -100,16 +101,14 @@ def run(
                 warn=under.logger.warning,
             ),
         ):
-            ended = script.run(
+            ended = backend.execute(
                 processes,
-                cwd=place.source,
-                log=place.log,
+                folder=place.source,
+                log_file=place.log,
                 on_line=on_line,
                 deadline=under.deadline,
                 stop_requested=lambda: under.stop_requested() or _in_trouble(under),
-                grace=under.settings.stop_grace_seconds,
                 keep=[*prepared.keep, *(lock.fileno() for lock in lease.locks)],
-                start=under.start,
             )
             if under.others:
                 ended = under.others.conclude(ended, under.over)
@@ -119,7 +118,7 @@ def run(
 
 
 def _meet(request: Training, under: Conditions) -> nodes.Meeting | None:
-    """Where the processes of all nodes meet; None if the run is stopped before they do.
+    """Rendezvous of all nodes; None if the run is stopped before.
 
     Raises:
         RunFailedError: If another node never joins, or the time is over before.
@@ -137,18 +136,31 @@ def _in_trouble(under: Conditions) -> bool:
 
 
 @contextlib.contextmanager
-def _gpus(request: Training, under: Conditions) -> Iterator[gpus.Lease | None]:
-    """The GPUs that the script is pinned to; None if it is stopped before it has them.
+def _backend(under: Conditions) -> Iterator[ProcessBackend]:
+    """What runs the processes of a training."""
+    if under.backend is not None:
+        yield under.backend
+        return
+    environments = EnvironmentCache(under.home.overlays)
+    with contextlib.closing(ProcessBackend(environments, under.settings, single=True)) as own:
+        yield own
+
+
+@contextlib.contextmanager
+def _gpus(
+    request: Training, under: Conditions, backend: ProcessBackend
+) -> Iterator[gpus.Lease | None]:
+    """Hold the script's GPUs; None if it is stopped before it has them.
 
     Raises:
         RunFailedError: If they are not free before the deadline.
     """
-    available = gpus.devices(under.settings)
+    available = len(gpus.devices(under.settings))
     here = request.resources.model_copy(update={"nodes": 1} if under.others else {})
     wanted = resources.gpu_count(here, under.settings)
-    if wanted > len(available):
+    if wanted > available:
         under.logger.warning(
-            "It runs on the CPU: it asks for %d GPUs, and there are %d.", wanted, len(available)
+            "It runs on the CPU: it asks for %d GPUs, and there are %d.", wanted, available
         )
         wanted = 0
 
@@ -163,13 +175,12 @@ def _gpus(request: Training, under: Conditions) -> Iterator[gpus.Lease | None]:
             raise training.timed_out(request, f"waited for a GPU ({'; '.join(holding)})")
         return under.stop_requested()
 
-    with gpus.lease(
-        available,
+    with backend.hold_gpus(
         wanted,
         holder=under.holder,
+        on_wait=waiting,
+        is_over=give_up,
         shared=request.resources.share_gpus,
-        waiting=waiting,
-        give_up=give_up,
     ) as lease:
         if lease and lease.names:
             under.logger.info("Its GPUs are %s.", ", ".join(lease.names))

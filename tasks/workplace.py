@@ -65,13 +65,13 @@ class Workplace:
         return self.finished.exists() and self.finished.read_text() == _PUBLISHED
 
     def mark_published(self) -> None:
-        """Remember that what the script left is published, and remove it here."""
+        """Mark the model as published, and remove the local copy."""
         self.finished.write_text(_PUBLISHED)
         shutil.rmtree(self.model, ignore_errors=True)
 
     @property
     def waits(self) -> bool:
-        """Whether a model is kept here that is not published."""
+        """Whether there is a model that is not published."""
         return self.finished.exists() and not self.published
 
     def clear(self) -> None:

@@ -41,7 +41,7 @@ class ClaimStore(Protocol):
         """Make the claim of a manifest; its name. The same owner may do so again.
 
         Raises:
-            ConflictError: ``ClaimExists``, if somebody else has made a claim of this name.
+            ConflictError: ``ClaimExists``, if another owner has made a claim of this name.
             ModelyardError: If it cannot be made.
         """
 
@@ -57,7 +57,7 @@ class ClaimStore(Protocol):
 class LocalClaims:
     """Claims as folders of this machine, each with the files of its volume.
 
-    ``FOLDER/NAME`` is a claim, whoever has made it. One that a pipeline has made lives until a
+    ``FOLDER/NAME`` is a claim. One that a pipeline has made lives until a
     pipeline deletes it, or a person removes the folder. Its manifest is beside it, hidden.
     """
 
@@ -91,7 +91,7 @@ class LocalClaims:
         Raises:
             BadInputError: ``ClaimInvalid``, or ``PlatformUnsupported`` for volumes that only a
                 cluster has.
-            ConflictError: ``ClaimExists``, if somebody else has made a claim of this name.
+            ConflictError: ``ClaimExists``, if another owner has made a claim of this name.
             NotFoundError: ``ClaimMissing``, if it is to be a copy of one that is not there.
         """
         name = str(manifest["metadata"]["name"])
@@ -103,16 +103,16 @@ class LocalClaims:
             raise taken(name)
         with disk.told(str(place)):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            told = dict(manifest["metadata"])
-            told["annotations"] = {**told.get("annotations", {}), OWNER: owner}
-            write_json(about, {**manifest, "metadata": told})
+            metadata = dict(manifest["metadata"])
+            metadata["annotations"] = {**metadata.get("annotations", {}), OWNER: owner}
+            write_json(about, {**manifest, "metadata": metadata})
             new = self.folder / f".{name}.new"
             shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
             if source is None:
                 new.mkdir()
             else:
                 storage.copy_tree(source, new)
-            new.chmod(0o777)  # as a volume is, whoever its files belong to
+            new.chmod(0o777)  # as a volume is, for every user
             new.rename(place)
         return name
 
@@ -152,7 +152,7 @@ def _owner(about: Path) -> str | None:
 
 
 def taken(name: str) -> ConflictError:
-    """The error for a claim that somebody else has made."""
+    """The error for a claim that another owner has made."""
     return ConflictError(
         f"There is a claim {name} already.",
         "Give it another name or a pvc_name_suffix, or delete it first.",

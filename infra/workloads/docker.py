@@ -8,7 +8,6 @@ import io
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from infra.workloads import exit_status, machine_capacity, pod_settings, redacti
 from infra.workloads.base import Backend, ExitStatus, Log, NoticeLog, Workload
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.mounts import Mount
+from infra.workloads.paths import topmost
 from infra.workloads.pod_settings import LocalPodSettings
 
 _OWNER = "modelyard.owner"
@@ -41,8 +41,6 @@ _PULL = re.compile(
 )
 _NO_ENGINE = re.compile(r"cannot connect to the docker daemon|is the docker daemon running", re.I)
 _ERROR = re.compile(r"docker: |Error response from daemon", re.IGNORECASE)
-_SIGNALS = {128 + one: -one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV,
-                                        signal.SIGABRT, signal.SIGINT)}  # fmt: skip
 _PULL_POLICIES = {"Always": "always", "Never": "never", "IfNotPresent": "missing"}
 _COMMAND_SECONDS = 30.0
 
@@ -77,7 +75,7 @@ class DockerBackend(Backend):
         self._swept = False
 
     def check_engine(self) -> None:
-        """Find out whether there is an engine.
+        """Check that an engine answers.
 
         Raises:
             StackError: If there is none, or it does not answer.
@@ -143,13 +141,13 @@ class DockerBackend(Backend):
                 )
             finally:
                 self._call("rm", "-f", "-v", name)
-        code = _SIGNALS.get(ended.code, ended.code)
+        code = exit_status.from_shell(ended.code)
         if ended.ending is script.Ending.EXITED:
             _raise_unstarted(workload, ended)
         return exit_status.from_script(replace(ended, code=code), min(limits, default=0), hide)
 
     def _call(self, *arguments: str) -> str:
-        """What Docker answers; nothing if it does not."""
+        """Call Docker; its output, empty if it fails."""
         try:
             return subprocess.run(
                 [self._program, *arguments],
@@ -178,7 +176,7 @@ class DockerBackend(Backend):
 
 
 def _owner() -> str:
-    """This process, and nobody who has its number later."""
+    """Identity of this process, which no later one with its id has."""
     return f"{os.getpid()}-{psutil.Process().create_time():.2f}"
 
 
@@ -194,9 +192,9 @@ def _lives(owner: str) -> bool:
 def _environment(
     workload: Workload, pod: LocalPodSettings
 ) -> Iterator[tuple[list[str], Mapping[str, str]]]:
-    """Docker's options that give a workload its variables, and the environment of Docker's client.
+    """Docker's options for variables, and the environment of Docker's client.
 
-    No value stands in the command line, which everybody on the machine can read. A file takes
+    No value is in the command line, which every user of the machine can read. A file takes
     values of one line only; a longer one goes through the client's environment.
     """
     client = dict(os.environ)
@@ -224,7 +222,7 @@ def _environment(
 
 @contextlib.contextmanager
 def _volumes(mounts: Sequence[Mount]) -> Iterator[list[str]]:
-    """Docker's options that give a workload its volumes. Files are on the disk for the while."""
+    """Docker's options for volumes; files are on the disk until they are left."""
     options: list[str] = []
     with tempfile.TemporaryDirectory(prefix="modelyard-") as above:
         for number, one in enumerate(mounts):
@@ -289,19 +287,11 @@ def _options(workload: Workload) -> list[str]:
 def _mounts(workload: Workload) -> dict[Path, bool]:
     """The paths to mount, and whether for reading only; none below another one."""
     writable = [workload.folder, *(path.parent for path in workload.outputs)]
-    found = dict.fromkeys(_tops(writable), False)
-    for path in _tops([path for path in workload.inputs if path.exists()]):
+    found = dict.fromkeys(topmost(writable), False)
+    for path in topmost([path for path in workload.inputs if path.exists()]):
         if not any(path.is_relative_to(top) for top in found):
             found[path] = True
     return found
-
-
-def _tops(paths: Sequence[Path]) -> list[Path]:
-    tops: list[Path] = []
-    for path in sorted(set(paths)):
-        if not any(path.is_relative_to(top) for top in tops):
-            tops.append(path)
-    return tops
 
 
 def _mount(source: Path, target: str, *, readonly: bool) -> str:
@@ -332,14 +322,14 @@ def _unavailable(why: str) -> ModelyardError:
 
 
 def _raise_unstarted(workload: Workload, ended: script.Ended) -> None:
-    """Name what kept a container from starting, if that is how it ended."""
+    """Raise the error of a container that could not be started, if that is how it ended."""
     said = "\n".join(ended.tail)
     program = next(iter(workload.command), "its own program")
     if ended.code in {_NOT_EXECUTABLE, _NOT_FOUND} and _ERROR.search(said):
         what = "no program" if ended.code == _NOT_FOUND else "no executable"
         raise BadInputError(
             f"The image {workload.image} of {workload.name} has {what} {program!r}.",
-            "Mend the component's command, or its image.",
+            "Fix the component's command, or its image.",
             code="ProgramMissing",
         )
     if ended.code != _DOCKER_FAILED or not _ERROR.search(said):
@@ -349,7 +339,7 @@ def _raise_unstarted(workload: Workload, ended: script.Ended) -> None:
     if _PULL.search(said):
         raise BadInputError(
             f"The image {workload.image} of {workload.name} cannot be pulled: {_line(said)}",
-            "Mend the image's name, or log in to its registry with `docker login`.",
+            "Fix the image's name, or log in to its registry with `docker login`.",
             code="ImagePull",
         )
     raise StackError(

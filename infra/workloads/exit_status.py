@@ -9,6 +9,8 @@ from infra.script import Ended, Ending
 from infra.workloads.base import ExitStatus
 
 _MOST_CHARACTERS = 500
+_SIGNALS = {128 + one: -one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV,
+                                        signal.SIGABRT, signal.SIGINT)}  # fmt: skip
 
 
 def from_script(ended: Ended, limit: float, redact: Callable[[str], str]) -> ExitStatus:
@@ -24,6 +26,11 @@ def from_script(ended: Ended, limit: float, redact: Callable[[str], str]) -> Exi
     if ended.ending is Ending.TIMED_OUT:
         return timed_out(ended.code, limit)
     return ExitStatus(ended.code, reason(ended.code, [*map(redact, ended.tail)]))
+
+
+def from_shell(code: int) -> int:
+    """Exit code as of a process: what containers report as 128 + N is the signal N."""
+    return _SIGNALS.get(code, code)
 
 
 def stopped(code: int | None = None) -> ExitStatus:

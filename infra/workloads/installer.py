@@ -55,7 +55,8 @@ def install(
         DiskFullError: If they do not fit.
         InstallCancelledError: If it was cancelled.
     """
-    names = ", ".join(mask(text) for text in one.requirements) or spec.label
+    label = spec.label[:1].lower() + spec.label[1:]
+    names = ", ".join(mask(text) for text in one.requirements) or label
     log(f"Installing {names}")
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     full = False

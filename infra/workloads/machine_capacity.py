@@ -1,4 +1,4 @@
-"""What this machine has, against what a workload asks for."""
+"""Resource requests of workloads against the capacity of this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from infra.workloads.base import Workload
 
 
 def check(workload: Workload, *, cpus: int, memory: int | None = None) -> None:
-    """Refuse a workload that needs more than there is.
-
-    A limit above what there is harms nobody, so only what is asked for as a minimum counts.
+    """Refuse a workload whose requests exceed the capacity. Its limits may.
 
     Raises:
         BadInputError: With the code ``ResourcesUnavailable``.

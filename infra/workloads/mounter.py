@@ -1,4 +1,4 @@
-"""Become a command that has folders mounted where nobody else sees them.
+"""Become a command that has private mounts.
 
 Used as ``python -I -S mounter.py SPEC -- COMMAND...``, or with ``--probe`` to find out whether
 this machine allows it. ``SPEC`` is a JSON file: ``mounts``, each with its ``path`` and either
@@ -11,7 +11,7 @@ otherwise, in which it stays the user that it was. The mounts are gone when the 
 is. A mount point that is missing is made in a stand-in for the folder that it belongs to: memory
 in which everything that the folder has is mounted again, so that nothing is left on the disk.
 
-It executes the command in its own place, so that whoever watches the process watches the command.
+It executes the command in its own place, so that the process that is watched is the command.
 Only the standard library is imported, because it starts once for each command.
 """
 

@@ -30,14 +30,14 @@ _HOW = "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a
 
 @dataclass(frozen=True)
 class Mount:
-    """What a workload finds at a path.
+    """A mount of a workload.
 
     Attributes:
-        path: Where, absolute.
-        source: The folder that it is; None if it is none of this machine's.
-        files: The files that it holds instead, by name.
-        memory: Whether it is memory instead.
-        size: The most bytes of memory; 0 for no limit.
+        path: Mount point, absolute.
+        source: Folder of this machine; None for files or memory.
+        files: Contents of files, by name.
+        memory: Whether it is memory.
+        size: Limit of memory in bytes; 0 for none.
         readonly: Whether it may only be read.
     """
 
@@ -62,10 +62,10 @@ def check(workload: Workload, paths: Sequence[str], needed: Sequence[Path]) -> N
     """
     if not paths:
         return
-    told = ", ".join(paths)
+    points = ", ".join(paths)
     if why := impossible():
         raise _refused(
-            f"{workload.name} needs a mount at {told}, which no process can have: {why}."
+            f"{workload.name} needs a mount at {points}, which no process can have: {why}."
         )
     used = {Path(path) for path in _SYSTEM} | {path.resolve() for path in needed} | {*needed}
     used |= {workload.folder, *workload.inputs, *workload.outputs}
@@ -132,10 +132,10 @@ def mounted(
 
 
 def _plain(mount: Mount) -> dict[str, Any]:
-    told: dict[str, Any] = {"path": mount.path, "readonly": mount.readonly}
+    plain: dict[str, Any] = {"path": mount.path, "readonly": mount.readonly}
     if mount.source is not None:
-        return {**told, "source": str(mount.source)}
+        return {**plain, "source": str(mount.source)}
     if mount.files is not None:
         files = mount.files.items()
-        return {**told, "files": {name: base64.b64encode(data).decode() for name, data in files}}
-    return {**told, "size": mount.size}
+        return {**plain, "files": {name: base64.b64encode(data).decode() for name, data in files}}
+    return {**plain, "size": mount.size}

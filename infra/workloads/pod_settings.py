@@ -206,7 +206,7 @@ class _Resolver:
             self.unused.append(f"the size of the volume at {path}")
         folder = self._workload.folder / _VOLUMES / volume["name"]
         folder.mkdir(parents=True)
-        folder.chmod(0o777)  # as a volume is, whoever its files belong to
+        folder.chmod(0o777)  # as a volume is, for every user
         return Mount(path, folder)
 
     def _files(self, volume: Mapping[str, Any], path: str) -> Mount | None:

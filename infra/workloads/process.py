@@ -1,7 +1,6 @@
 """Workloads as processes of this machine, each a process tree that ends with its owner.
 
-The image itself is not used, because there is nothing here that could: a workload runs if the
-machine has its program.
+The image itself is not used: a workload runs if the machine has its program.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,8 +24,8 @@ from typing import IO
 from infra import gpus, script
 from infra.connection import user_environment
 from infra.errors import BadInputError
-from infra.leashed import LeashServer, Start
-from infra.script import Ending
+from infra.leashed import Leashed, LeashServer, Start
+from infra.script import Ended, Ending, Process
 from infra.settings import Settings
 from infra.workloads import exit_status, machine_capacity, mounts, pod_settings, redaction
 from infra.workloads.base import (
@@ -70,7 +70,7 @@ class Allocation:
         return tuple(one for one in (self.private, self.shared) if one is not None)
 
     def locks(self) -> list[int]:
-        """Open files that hold it all; whoever inherits them holds it as well."""
+        """Open files that hold it all; a process that inherits them holds it as well."""
         held: list[IO[str]] = [*(one.lock for one in self.environments), *self.gpus.locks]
         return [one.fileno() for one in held]
 
@@ -94,7 +94,8 @@ class ProcessBackend(Backend):
     """Runs workloads as processes.
 
     A subclass for workloads of a special kind overrides :meth:`python`, :meth:`check_program`
-    and :meth:`launch`.
+    and :meth:`launch`. A caller whose workload is several processes, such as the nodes of a
+    training, uses :meth:`hold_gpus` and :meth:`execute`, of which :meth:`run` consists.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class ProcessBackend(Backend):
         *,
         objects: LocalObjects | None = None,
         allow_cpu: bool = False,
+        single: bool = False,
     ) -> None:
         """Run workloads with environments of a cache.
 
@@ -113,11 +115,13 @@ class ProcessBackend(Backend):
             objects: Secrets, config maps and claims; those of the home if None.
             allow_cpu: Whether a workload that asks for accelerators runs without where there are
                 none.
+            single: Whether it runs one workload only, so that nothing is kept for the next.
         """
         self._environments = environments
         self._settings = settings
         self._objects = objects or LocalObjects(settings.resolved_home())
         self._allow_cpu = allow_cpu
+        self._single = single
         self._lock = threading.Lock()
         self._leashes: LeashServer | None = None
         self.notify = NoticeLog()
@@ -149,7 +153,7 @@ class ProcessBackend(Backend):
         """Prepare the start of a workload's process; what is made for it goes afterwards."""
         words = [*workload.command, *workload.arguments]
         with self.mounted(words, workload, allocation) as command:
-            yield Launch(command, env, self.leash_server().start)
+            yield Launch(command, env, self.leash())
 
     def check(self, workload: Workload) -> None:
         """Refuse a workload that cannot run as a process here."""
@@ -219,14 +223,12 @@ class ProcessBackend(Backend):
                 self._allocated(workload, pod, log, is_over) as allocation,
                 self.launch(workload, allocation, _environment(workload, allocation)) as launch,
             ):
-                ended = script.run(
-                    [script.Process(launch.command, launch.env)],
-                    cwd=workload.folder,
-                    log=None,
+                ended = self.execute(
+                    [Process(launch.command, launch.env)],
+                    folder=workload.folder,
                     on_line=lambda _, line: log(redact(line)),
                     deadline=deadline,
                     stop_requested=cancelled.is_set,
-                    grace=self._settings.stop_grace_seconds,
                     keep=allocation.locks(),
                     start=launch.start,
                 )
@@ -253,15 +255,14 @@ class ProcessBackend(Backend):
                 using = self._environments.using(spec, log, is_over)
                 shared = held.enter_context(using)
                 private = held.enter_context(self._environments.overlay(shared))
-            lease = gpus.lease(
-                gpus.devices(self._settings) if workload.resources.accelerators else (),
-                workload.resources.accelerators,
-                holder=workload.name,
-                shared=False,
-                waiting=lambda holders: log(f"Waiting for a GPU: {'; '.join(holders)}"),
-                give_up=is_over,
+            leased = held.enter_context(
+                self.hold_gpus(
+                    workload.resources.accelerators,
+                    holder=workload.name,
+                    on_wait=lambda holders: log(f"Waiting for a GPU: {'; '.join(holders)}"),
+                    is_over=is_over,
+                )
             )
-            leased = held.enter_context(lease)
             if leased is None:
                 raise InstallCancelledError
             yield Allocation(pod, leased, shared, private)
@@ -281,12 +282,77 @@ class ProcessBackend(Backend):
         with mounts.mounted(command, allocation.pod.mounts, shared) as words:
             yield words
 
-    def leash_server(self) -> LeashServer:
-        """What starts processes on leashes."""
+    def leash(self) -> Start:
+        """What starts a process on its leash."""
+        if self._single:
+            return Leashed
         with self._lock:
             if self._leashes is None:
                 self._leashes = LeashServer()
-            return self._leashes
+            return self._leashes.start
+
+    def hold_gpus(
+        self,
+        count: int,
+        *,
+        holder: str,
+        on_wait: Callable[[list[str]], object],
+        is_over: Callable[[], bool],
+        shared: bool = False,
+    ) -> AbstractContextManager[gpus.Lease | None]:
+        """Hold GPUs, waiting until they are free; None if ``is_over`` is true before.
+
+        Args:
+            count: How many.
+            holder: The holder's name, for those that wait.
+            on_wait: Receives who holds which, whenever that changes.
+            is_over: Polled a few times a second.
+            shared: Whether others that also share may use them at the same time.
+        """
+        return gpus.lease(
+            gpus.devices(self._settings) if count else (),
+            count,
+            holder=holder,
+            shared=shared,
+            waiting=on_wait,
+            give_up=is_over,
+        )
+
+    def execute(
+        self,
+        processes: Sequence[Process],
+        *,
+        folder: Path,
+        on_line: Callable[[int, str], object],
+        deadline: float | None,
+        stop_requested: Callable[[], bool],
+        keep: Sequence[int],
+        log_file: Path | None = None,
+        start: Start | None = None,
+    ) -> Ended:
+        """Run the processes of a workload to their end; the first that fails ends the others.
+
+        Args:
+            processes: At least one.
+            folder: Their working directory.
+            on_line: Receives the process's number and each line of its output.
+            deadline: ``time.monotonic()`` of their time limit; None for none.
+            stop_requested: Polled a few times a second.
+            keep: Open files that they inherit.
+            log_file: A file that their output is appended to.
+            start: What starts them; :meth:`leash` if None.
+        """
+        return script.run(
+            processes,
+            cwd=folder,
+            log=log_file,
+            on_line=on_line,
+            deadline=deadline,
+            stop_requested=stop_requested,
+            grace=self._settings.stop_grace_seconds,
+            keep=keep,
+            start=start or self.leash(),
+        )
 
 
 def _environment(workload: Workload, allocation: Allocation) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What runs a component's container: here as a process, with Docker, or on a cluster."""
+"""Backends of components: processes with what is KFP's, and the choice among all."""

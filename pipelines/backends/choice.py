@@ -15,8 +15,8 @@ from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
 from pipelines.backends.process import ComponentProcessBackend
 
 
-def launcher(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False) -> Backend:
-    """What ``MODELYARD_PIPELINE_LAUNCHER`` names.
+def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False) -> Backend:
+    """The backend that ``MODELYARD_PIPELINE_LAUNCHER`` names.
 
     Args:
         settings: The settings.
@@ -42,10 +42,10 @@ def launcher(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False
     return ComponentProcessBackend(environments, settings, allow_cpu=allow_cpu)
 
 
-def claims(launcher: Backend, home: Home) -> ClaimStore:
-    """Where claims of volumes are, which components that a launcher runs may mount."""
-    if isinstance(launcher, KubernetesBackend):
-        return launcher.claims
+def claims(backend: Backend, home: Home) -> ClaimStore:
+    """Claims of volumes that components on a backend may mount."""
+    if isinstance(backend, KubernetesBackend):
+        return backend.claims
     return LocalClaims(home.root / "claims")
 
 

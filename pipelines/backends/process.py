@@ -114,7 +114,7 @@ class ComponentProcessBackend(ProcessBackend):
         if component.source is None:
             _give_shell(workload, private)
             with self.mounted(component.words, workload, allocation) as words:
-                yield Launch(words, env, self.leash_server().start)
+                yield Launch(words, env, self.leash())
             return
         env["_KFP_RUNTIME"] = "true"
         module = private.folder / _MODULE
@@ -126,11 +126,11 @@ class ComponentProcessBackend(ProcessBackend):
         cold = allocation.pod.mounts or any(name.startswith(_COLD_ONLY) for name in changed)
         if self._warm_pool is None or cold:
             with self.mounted(command, workload, allocation) as words:
-                yield Launch(words, env, self.leash_server().start)
+                yield Launch(words, env, self.leash())
             return
         server = self._warm_pool.take(shared)
         try:
-            yield Launch(command, env, (server or self.leash_server()).start)
+            yield Launch(command, env, server.start if server else self.leash())
         finally:
             self._warm_pool.give_back(shared)
 

@@ -59,7 +59,7 @@ def _dress(command: list[str]) -> str:
     sys.stdout = sys.__stdout__ = _stream(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2)  # type: ignore[misc]
     sys.argv = [module, *arguments]
-    logging.getLogger().addFilter(_tells_something)
+    logging.getLogger().addFilter(_is_relevant)
     sys.executable = python
     sys.prefix = sys.exec_prefix = str(Path(python).parents[1])
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -67,8 +67,8 @@ def _dress(command: list[str]) -> str:
     return module
 
 
-def _tells_something(record: logging.LogRecord) -> bool:
-    """Whether a line is a component's own, or a fault: KFP's executor tells a page of its own."""
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Whether a line is the component's own or an error: KFP's executor logs a page itself."""
     return record.levelno > logging.INFO or _EXECUTOR not in record.pathname
 
 
@@ -80,7 +80,7 @@ def _status(module: str) -> int:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as exit_:
         code = exit_.code
-    except BaseException:  # noqa: BLE001 (the edge of a process: shown, and told as a status)
+    except BaseException:  # noqa: BLE001 (the edge of a process: shown, and reported as a status)
         sys.excepthook(*sys.exc_info())
         code = 1
     if code is not None and not isinstance(code, int):

@@ -79,7 +79,7 @@ class WarmPool:
         """Return the interpreter of an environment."""
         with self._lock:
             one = self._servers.get(environment.folder)
-            if one is None:  # all were ended meanwhile
+            if one is None:  # the pool was closed
                 return
             one.users -= 1
             one.used = time.monotonic()
@@ -115,7 +115,7 @@ class WarmPool:
             one.end()
 
     def close(self) -> None:
-        """End all of them; components that they have started go on."""
+        """End all of them; components that they have started continue."""
         with self._lock:
             timer, self._timer = self._timer, None
             ended = list(self._servers.values())

@@ -16,9 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
-from infra.leashed import LeashServer
 from infra.script import Ended, Ending, Forwarder
+from infra.workloads.environments import EnvironmentCache
 from infra.workloads.installer import InstallCancelledError
+from infra.workloads.process import ProcessBackend
 from registry import published, tensorboard_logs, tracking, trial_runs
 from registry.mlflow_writer import MlflowWriter, is_deleted
 from tasks import checkpoints, logs, outputs, running, training
@@ -90,7 +91,7 @@ class InlineLauncher(Launcher):
         self._used: set[str] = set()
         self._ahead: dict[int, Future[str]] = {}
         self._closed = threading.Event()
-        self._leashes = LeashServer()
+        self._backend = ProcessBackend(EnvironmentCache(setting.home.overlays), setting.settings)
         self._writer = MlflowWriter(setting.logger.warning)
         self._forward = Forwarder(setting.logger.info, setting.settings.log_lines_per_second)
         self._poller = threading.Thread(target=self._poll, daemon=True, name="pushed metrics")
@@ -184,7 +185,7 @@ class InlineLauncher(Launcher):
             self._end(Finished(one.trial.number, stopped=True))  # unless it has
         self._closed.set()
         self._forward.close()
-        self._leashes.close()
+        self._backend.close()
         if not self._writer.close(_LAST_WORDS_SECONDS):
             tidying = threading.Thread(target=self._remove_unused, daemon=True, name="tidying")
             tidying.start()
@@ -332,7 +333,7 @@ class InlineLauncher(Launcher):
             logger=setting.logger,
             deadline=deadline,
             stop_requested=running_.stop.is_set,
-            start=self._leashes.start,
+            backend=self._backend,
         )
         recording = partial(self._recording, request, running_, reports)
         return running.run(request, prepared, place, under, recording)

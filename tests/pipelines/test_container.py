@@ -15,7 +15,7 @@ from pipelines.placeholders import Context
 
 
 def _job(spec: dict[str, Any], **parameters: Any) -> Workload:
-    return container.job(
+    return container.workload(
         json_format.ParseDict(spec, container.Container()),
         Context(parameters=parameters, executor_input=lambda: "{told}"),
         name="loop/3/train",

@@ -100,50 +100,51 @@ class KubernetesBackend(Backend):
         """Claims of volumes of the run."""
         return ClusterClaims(self.api, {**self._labels, names.PART: "claim"})
 
-    def check(self, job: Workload) -> None:
+    def check(self, workload: Workload) -> None:
         """Refuse a workload that no pod can be."""
-        if not job.image:
+        if not workload.image:
             raise BadInputError(
-                f"{job.name} names no image.", "Give the component an image.",
+                f"{workload.name} names no image.", "Give the component an image.",
                 code="ImageNotRunnable",
             )  # fmt: skip
-        if job.resources.accelerators:
-            job_manifest.device(job)
-        for one in job.kubernetes.get("env", ()):
+        if workload.resources.accelerators:
+            job_manifest.device(workload)
+        for one in workload.kubernetes.get("env", ()):
             path = one["valueFrom"].get("fieldRef", {}).get("fieldPath")
             if path and not _FIELDS.fullmatch(path):
                 raise BadInputError(
-                    f"{job.name} wants {path} in {one['name']}, which a pod cannot see of itself.",
+                    f"{workload.name} wants {path} in {one['name']}, which a pod cannot see of "
+                    "itself.",
                     "Use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY'], "
                     "spec.nodeName or .serviceAccountName, status.podIP or .hostIP.",
                     code="PlatformUnsupported",
                 )
 
-    def run(self, job: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
+    def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
         """Run a workload to its end."""
         runner = JobRunner(self.api, self._cache, self._limits, log, cancelled)
-        known = runner.retry_transient(partial(references.check, job, self.api))
+        known = runner.retry_transient(partial(references.check, workload, self.api))
         self._notify(known.notices, log)
         runner.redact = redaction.redactor(known.secrets)
         self._sweep(log, cancelled)
-        named = runner.retry_transient(partial(self._named, job))
+        named = runner.retry_transient(partial(self._named, workload))
         base = self._staging.base(f"{named.name}-{named.token}")
-        plan = self._staging.send(job, base, cancelled)
+        plan = self._staging.send(workload, base, cancelled)
         try:
-            runner.create(job_manifest.build_job(job, self._cluster, named, plan, base))
+            runner.create(job_manifest.build_job(workload, self._cluster, named, plan, base))
             try:
-                ended = runner.follow(named.name, job)
+                ended = runner.follow(named.name, workload)
             finally:
                 runner.remove(named.name)
             if ended.code == 0:
-                self._staging.collect(job, base, cancelled)
+                self._staging.collect(workload, base, cancelled)
         finally:
             self._forget(base, log)
         return ended
 
-    def _named(self, job: Workload) -> JobIdentity:
+    def _named(self, workload: Workload) -> JobIdentity:
         attempt = self._attempt
-        digest = hashlib.sha256(job.name.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(workload.name.encode()).hexdigest()[:8]
         name = f"{names.job(attempt.flow_run_id, attempt.number)}-{digest}"
         return JobIdentity(name, uuid.uuid4().hex[:8], self._labels, self._owner)
 

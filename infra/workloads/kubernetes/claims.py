@@ -26,14 +26,14 @@ class ClusterClaims:
 
         Raises:
             BadInputError: ``ClaimInvalid``.
-            ConflictError: ``ClaimExists``, if somebody else has made a claim of this name.
+            ConflictError: ``ClaimExists``, if another owner has made a claim of this name.
             ClusterError: If the cluster refuses it.
         """
         metadata = manifest["metadata"]
         name = str(metadata["name"])
         check_name(name)
-        told = {**metadata.get("annotations", {}), OWNER: owner}
-        labelled = {**metadata, "labels": dict(self._labels), "annotations": told}
+        annotations = {**metadata.get("annotations", {}), OWNER: owner}
+        labelled = {**metadata, "labels": dict(self._labels), "annotations": annotations}
         try:
             self._api.create({**manifest, "metadata": labelled})
         except ClusterError as error:

@@ -26,7 +26,7 @@ from infra.workloads.kubernetes.staging_plan import StagingPlan
 STAGE_IN, COMPONENT, STAGE_OUT = "stage-in", "component", "stage-out"
 JOB = "modelyard/job"
 TASK = "modelyard/task"
-TOKEN = "modelyard/token"  # noqa: S105 (what tells one try from another; no secret)
+TOKEN = "modelyard/token"  # noqa: S105 (distinguishes tries; no secret)
 
 _MODULE = "infra.workloads.kubernetes.stage"
 _STAGE = "modelyard-stage"
@@ -57,52 +57,53 @@ class JobIdentity:
 
 
 def build_job(
-    job: Workload, cluster: Cluster, named: JobIdentity, plan: StagingPlan, base: str
+    workload: Workload, cluster: Cluster, named: JobIdentity, plan: StagingPlan, base: str
 ) -> Plain:
     """Build the Job of a workload.
 
     Args:
-        job: The workload.
+        workload: The workload.
         cluster: Configuration of all pods.
         named: The Job's name and owner.
         plan: What is staged for it.
         base: The URI with the plan.
 
     Raises:
-        ClusterError: With the code ``ImageMissing``, if the cluster names no image of ours.
+        ClusterError: With the code ``ImageMissing``, if the cluster's file names no image.
         BadInputError: With the code ``NasUnknown``, if the cluster has no such network folder;
             ``SecretReserved``, if the component asks for a credential of the platform.
     """
-    _check_secrets(job, cluster)
-    asked = job.kubernetes.get("metadata", {})
+    _check_secrets(workload, cluster)
+    asked = workload.kubernetes.get("metadata", {})
     labels = {**asked.get("labels", {}), **named.labels, JOB: named.name}
-    about = {TASK: job.name, TOKEN: named.token}
+    about = {TASK: workload.name, TOKEN: named.token}
     metadata: Plain = {"name": named.name, "labels": {**named.labels, JOB: named.name},
                        "annotations": about}  # fmt: skip
     if named.owner:
         loose = {"blockOwnerDeletion": False, "controller": False}
         metadata["ownerReferences"] = [pods.owner_reference(named.owner) | loose]
     described = {"labels": labels, "annotations": {**asked.get("annotations", {}), **about}}
-    return pods.job(metadata, described, _pod(job, cluster, plan, base), cluster)
+    return pods.job(metadata, described, _pod(workload, cluster, plan, base), cluster)
 
 
-def _check_secrets(job: Workload, cluster: Cluster) -> None:
+def _check_secrets(workload: Workload, cluster: Cluster) -> None:
     """Refuse a component that names a Secret with credentials of the platform."""
-    variables = (one.get("valueFrom", {}) for one in job.kubernetes.get("env", ()))
+    variables = (one.get("valueFrom", {}) for one in workload.kubernetes.get("env", ()))
     named = {one["secretKeyRef"]["name"] for one in variables if "secretKeyRef" in one}
-    volumes = job.kubernetes.get("volumes", ())
+    volumes = workload.kubernetes.get("volumes", ())
     named |= {one["secret"]["secretName"] for one in volumes if "secret" in one}
     if reserved := sorted(named & cluster.platform_secrets):
         raise BadInputError(
-            f"{job.name} asks for the Secret {reserved[0]}, which has the platform's credentials.",
+            f"{workload.name} asks for the Secret {reserved[0]}, which has the platform's "
+            "credentials.",
             "Make a Secret of its own for what the component needs, in the namespace of the runs.",
             code="SecretReserved",
         )
 
 
-def _pod(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain:
-    asked = job.kubernetes
-    ids = _nas_ids(job, cluster, plan, base)
+def _pod(workload: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain:
+    asked = workload.kubernetes
+    ids = _nas_ids(workload, cluster, plan, base)
     nas = pods.nas(cluster, ids)
     security = {
         "fsGroup": asked.get("securityContext", {}).get("runAsGroup", cluster.fs_group),
@@ -113,10 +114,10 @@ def _pod(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain
         **pods.pod(cluster, security=security),
         **pods.nodes(cluster, asked.get("nodeSelector"), asked.get("tolerations", ())),
         "initContainers": [
-            _stage(STAGE_IN, "in", job, cluster, ids, base),
-            _component(job, cluster, plan, dict(zip(ids, nas, strict=True))),
+            _stage(STAGE_IN, "in", workload, cluster, ids, base),
+            _component(workload, cluster, plan, dict(zip(ids, nas, strict=True))),
         ],
-        "containers": [_stage(STAGE_OUT, "out", job, cluster, ids, base)],
+        "containers": [_stage(STAGE_OUT, "out", workload, cluster, ids, base)],
         "volumes": [
             {"name": _STAGE, "emptyDir": {}},
             *(one.volume for one in nas),
@@ -125,7 +126,7 @@ def _pod(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain
     }
     if cluster.priority_class:
         spec["priorityClassName"] = cluster.priority_class
-    if job.resources.accelerators and cluster.gpu_runtime_class:
+    if workload.resources.accelerators and cluster.gpu_runtime_class:
         spec["runtimeClassName"] = cluster.gpu_runtime_class
     pull = dict.fromkeys(
         (*(one["name"] for one in asked.get("imagePullSecrets", ())), *cluster.image_pull_secrets)
@@ -139,34 +140,34 @@ def _pod(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain
 
 
 def _component(
-    job: Workload, cluster: Cluster, plan: StagingPlan, nas: Mapping[str, pods.Mounted]
+    workload: Workload, cluster: Cluster, plan: StagingPlan, nas: Mapping[str, pods.Mounted]
 ) -> Plain:
-    asked = job.kubernetes
+    asked = workload.kubernetes
     mounts = [
         {"name": _STAGE, "mountPath": top, "subPath": str(number)}
         | ({} if _writes(top, plan) else {"readOnly": True})
         for number, top in enumerate(plan.tops)
     ]
-    mounts += [_folder(path, uri, nas) for path, uri in job.folders.items()]
+    mounts += [_folder(path, uri, nas) for path, uri in workload.folders.items()]
     found: Plain = {
         "name": COMPONENT,
-        "image": job.image,
-        "workingDir": str(job.folder),
+        "image": workload.image,
+        "workingDir": str(workload.folder),
         "env": pods.merged_env(
             _home(asked.get("securityContext", {}), cluster),
             asked.get("env", ()),
-            (pods.value(*one) for one in job.environment.items()),
+            (pods.value(*one) for one in workload.environment.items()),
         ),
-        "resources": _resources(job),
+        "resources": _resources(workload),
         "securityContext": _security(asked.get("securityContext", {}), cluster),
         "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
     }
-    if job.command:
-        found["command"] = pods.literal(job.command)
-    if job.arguments:
-        found["args"] = pods.literal(job.arguments)
-    if job.ports:
-        found["ports"] = [{"containerPort": port} for port in job.ports]
+    if workload.command:
+        found["command"] = pods.literal(workload.command)
+    if workload.arguments:
+        found["args"] = pods.literal(workload.arguments)
+    if workload.ports:
+        found["ports"] = [{"containerPort": port} for port in workload.ports]
     if asked.get("imagePullPolicy"):
         found["imagePullPolicy"] = asked["imagePullPolicy"]
     return found
@@ -179,7 +180,7 @@ def _home(asked: Mapping[str, Any], cluster: Cluster) -> list[Plain]:
 
 
 def _writes(top: str, plan: StagingPlan) -> bool:
-    """Whether a folder that the job may write to is there."""
+    """Whether a folder that the workload may write to is there."""
     return any(PurePosixPath(folder).is_relative_to(top) for folder in plan.folders)
 
 
@@ -194,7 +195,7 @@ _RESTRICTED: Plain = {
 def _user(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
     """The user and group of a component: the pipeline's, else the cluster's; empty: its image's.
 
-    Of one that is only said not to be root, nobody knows which its image's is.
+    With runAsNonRoot alone it stays the image's user, which is unknown here.
     """
     said = {key: asked[key] for key in ("runAsUser", "runAsGroup") if key in asked}
     if "runAsUser" in asked or cluster.component_user is None:
@@ -203,48 +204,48 @@ def _user(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
 
 
 def _security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
-    """Whom a component runs as: its image's own user unless somebody says otherwise."""
+    """Security context of a component, which runs as its image's user by default."""
     found = {**asked, **_user(asked, cluster), "allowPrivilegeEscalation": False}
     if found.get("runAsUser") or asked.get("runAsNonRoot"):
-        return {**found, **_RESTRICTED}  # whoever is not root has no capabilities to lose
+        return {**found, **_RESTRICTED}  # other users have no capabilities to lose
     return found
 
 
-def _resources(job: Workload) -> Plain:
-    asked = job.resources
+def _resources(workload: Workload) -> Plain:
+    asked = workload.resources
     # A namespace with a quota has no container that does not say what it requests.
     found = pods.resources(
         cpu=asked.cpu,
         memory=asked.memory,
-        devices={device(job): asked.accelerators} if asked.accelerators else None,
+        devices={device(workload): asked.accelerators} if asked.accelerators else None,
         cpu_request=asked.cpu_request or (0 if asked.cpu else _LEAST_CPU),
         memory_request=asked.memory_request or (0 if asked.memory else _LEAST_MEMORY),
     )
-    claims = [{"name": one["name"]} for one in job.kubernetes.get("resourceClaims", ())]
+    claims = [{"name": one["name"]} for one in workload.kubernetes.get("resourceClaims", ())]
     return {**found, "claims": claims} if claims else found
 
 
-def device(job: Workload) -> str:
-    """A cluster's name for the accelerators that a job asks for.
+def device(workload: Workload) -> str:
+    """A cluster's name for the accelerators that a workload asks for.
 
     Raises:
         BadInputError: With the code ``ResourcesUnavailable``, if no cluster has such.
     """
-    kind = job.resources.accelerator
+    kind = workload.resources.accelerator
     if "/" in kind:
         return kind
     if "nvidia" in kind.lower():
         return _NVIDIA
     raise BadInputError(
-        f"{job.name} asks for {job.resources.accelerators} of {kind}, which is no device of a "
-        "cluster.",
+        f"{workload.name} asks for {workload.resources.accelerators} of {kind}, which is no "
+        "device of a cluster.",
         "Name it as the nodes do, such as nvidia.com/gpu.",
         code="ResourcesUnavailable",
     )
 
 
 def _stage(
-    name: str, step: str, job: Workload, cluster: Cluster, ids: Iterable[str], base: str
+    name: str, step: str, workload: Workload, cluster: Cluster, ids: Iterable[str], base: str
 ) -> Plain:
     if not cluster.image:
         raise ClusterError(
@@ -264,7 +265,9 @@ def _stage(
             [pods.value("MODELYARD_NAS", pods.nas_setting(ids))],
         ),
         "resources": pods.resources(memory=_STAGE_MEMORY, cpu_request=_STAGE_CPU),
-        "securityContext": _stage_security(job.kubernetes.get("securityContext", {}), cluster),
+        "securityContext": _stage_security(
+            workload.kubernetes.get("securityContext", {}), cluster
+        ),
         "volumeMounts": [
             {"name": _STAGE, "mountPath": VOLUME},
             *(one.mount for one in pods.nas(cluster, ids)),
@@ -286,15 +289,15 @@ def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
     return {"runAsUser": cluster.run_as_user, "runAsGroup": cluster.run_as_group, **_RESTRICTED}
 
 
-def _nas_ids(job: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> list[str]:
+def _nas_ids(workload: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> list[str]:
     """The network folders that the pod needs."""
-    uris = [base, *job.folders.values()]
+    uris = [base, *workload.folders.values()]
     uris += [uri for pairs in (plan.fetched, plan.sent) for _, uri in pairs]
     return pods.nas_ids(cluster, {found[1] for uri in uris if (found := _NAS.fullmatch(uri))})
 
 
 def _folder(path: str, uri: str, nas: Mapping[str, pods.Mounted]) -> Plain:
-    """A folder of a network storage, mounted where the job finds it."""
+    """A folder of a network storage, mounted where the workload finds it."""
     found = _NAS.fullmatch(uri)
     if found is None:
         raise BadInputError(

@@ -17,8 +17,6 @@ from infra.workloads.kubernetes.job_cache import ObservedJob
 from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
 from infra.workloads.kubernetes.stage import UNREADABLE
 
-_SIGNALS = {128 + one: -one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV,
-                                        signal.SIGABRT, signal.SIGINT)}  # fmt: skip
 _NO_PROGRAM = re.compile(
     r"not found|no such file|permission denied|is a directory|not executable", re.IGNORECASE
 )
@@ -31,7 +29,7 @@ _NEVER_RAN = {
 
 
 def state_of(pod: Mapping[str, Any], container: str) -> Mapping[str, Any]:
-    """A container's state: ``waiting``, ``running`` or ``terminated``; empty if none is told."""
+    """A container's state: ``waiting``, ``running`` or ``terminated``; empty if unknown."""
     for one in objects.containers_of(pod):
         if one.get("name") == container:
             found: Mapping[str, Any] = one.get("state") or {}
@@ -44,8 +42,7 @@ def exit_status(pod: Mapping[str, Any]) -> int | None:
     over = state_of(pod, COMPONENT).get("terminated")
     if not over:
         return None
-    code = int(over.get("exitCode") or 0)
-    return _SIGNALS.get(code, code)
+    return statuses.from_shell(int(over.get("exitCode") or 0))
 
 
 def limit(seen: ObservedJob) -> float:
@@ -55,7 +52,7 @@ def limit(seen: ObservedJob) -> float:
 
 
 def decide(
-    job: Workload,
+    workload: Workload,
     seen: ObservedJob,
     events: Sequence[Mapping[str, Any]],
     now: datetime,
@@ -65,12 +62,12 @@ def decide(
     """How a component ended; None if it has not.
 
     Args:
-        job: What was to be run.
-        seen: What the cluster tells of it.
-        events: What it tells of its pods besides.
-        now: The present time.
-        tail: The last lines that the component has printed.
-        said: The last lines of a pod's container.
+        workload: What was to be run.
+        seen: Its Job and pods.
+        events: Events of both.
+        now: The current time.
+        tail: The last lines of the workload's output.
+        said: Reads the last lines of a pod's container.
 
     Raises:
         BadInputError: ``ProgramMissing``, if its image does not have its program.
@@ -88,13 +85,13 @@ def decide(
     if found.category == diagnosis.TIMEOUT:
         return statuses.timed_out(_bad(code), limit(seen))
     if found.container in _STAGES and found.category != diagnosis.OOM_KILLED:
-        raise _not_staged(job, seen, found, said)
+        raise _not_staged(workload, seen, found, said)
     if found.category == diagnosis.SCRIPT_FAILED and code:
         return ExitStatus(code, statuses.reason(code, tail))
     if found.category == diagnosis.START_FAILED and _NO_PROGRAM.search(found.message):
-        raise _no_program(job)
+        raise _no_program(workload)
     if found.category in _NEVER_RAN:
-        raise never_ran(job, found)
+        raise never_ran(workload, found)
     return ExitStatus(_bad(code), f"{found.category}: {found.message} {found.hint}".strip())
 
 
@@ -109,7 +106,7 @@ _STORAGE = (
 
 
 def _not_staged(
-    job: Workload, seen: ObservedJob, found: Diagnosis, said: Callable[[str, str], str]
+    workload: Workload, seen: ObservedJob, found: Diagnosis, said: Callable[[str, str], str]
 ) -> StackError:
     """The error for files that could not be carried, with what their container said."""
     pod = seen.pods[-1]
@@ -118,22 +115,22 @@ def _not_staged(
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if lines else found.message
     return StackError(
-        f"The files of {job.name} could not be {_STAGES[found.container]}: {last}",
+        f"The files of {workload.name} could not be {_STAGES[found.container]}: {last}",
         "" if last.startswith(UNREADABLE) else _STORAGE,
         code="StagingFailed",
     )
 
 
-def never_ran(job: Workload, found: Diagnosis) -> ModelyardError:
+def never_ran(workload: Workload, found: Diagnosis) -> ModelyardError:
     """The error for a component that the cluster could not start."""
     kind = BadInputError if found.category == diagnosis.IMAGE_PULL else StackError
-    return kind(f"{job.name}: {found.message}", found.hint, code=found.category)
+    return kind(f"{workload.name}: {found.message}", found.hint, code=found.category)
 
 
-def _no_program(job: Workload) -> BadInputError:
-    program = next(iter(job.command), "its own program")
+def _no_program(workload: Workload) -> BadInputError:
+    program = next(iter(workload.command), "its own program")
     return BadInputError(
-        f"The image {job.image} of {job.name} has no program {program!r}.",
-        "Mend the component's command, or its image.",
+        f"The image {workload.image} of {workload.name} has no program {program!r}.",
+        "Fix the component's command, or its image.",
         code="ProgramMissing",
     )

@@ -102,7 +102,7 @@ class JobRunner:
                 return  # an earlier request had come through, though its answer had not
             self.remove(name)
 
-    def follow(self, name: str, job: Workload) -> ExitStatus:
+    def follow(self, name: str, workload: Workload) -> ExitStatus:
         """Wait for the end of the workload.
 
         Raises:
@@ -114,35 +114,35 @@ class JobRunner:
             if self._cancelled.is_set():
                 return exit_status.stopped(self._end(name))
             if deadline is not None and time.monotonic() > deadline:
-                assert job.seconds is not None
-                return exit_status.timed_out(self._end(name), job.seconds)
+                assert workload.seconds is not None
+                return exit_status.timed_out(self._end(name), workload.seconds)
             seen = self.retry_transient(partial(self._cache.of, name, after=begun))
             state = job_outcome.state_of(seen.pods[-1], COMPONENT) if seen.pods else {}
             if self._lines is None and (state.keys() & {"running", "terminated"}):
                 self._lines = LogFollower(
-                    self._api, objects.name_of(seen.pods[-1]), COMPONENT, self._told
+                    self._api, objects.name_of(seen.pods[-1]), COMPONENT, self._on_line
                 )
-                if job.seconds is not None:
-                    deadline = time.monotonic() + job.seconds
-            ended = self._judged(job, seen)
+                if workload.seconds is not None:
+                    deadline = time.monotonic() + workload.seconds
+            ended = self._judged(workload, seen)
             if ended is not None:
                 return replace(ended, reason=self.redact(ended.reason))
             if self._lines is None:
-                self._check_progress(job, seen)
+                self._check_progress(workload, seen)
             self._cancelled.wait(self._cache.seconds)
 
-    def _told(self, line: str) -> None:
-        told = self.redact(line)
-        self._tail.append(told)
-        self._log(told)
+    def _on_line(self, line: str) -> None:
+        redacted = self.redact(line)
+        self._tail.append(redacted)
+        self._log(redacted)
 
-    def _judged(self, job: Workload, seen: ObservedJob) -> ExitStatus | None:
+    def _judged(self, workload: Workload, seen: ObservedJob) -> ExitStatus | None:
         over = not seen.pods or any(map(objects.ended, seen.pods))
         if over and self._lines is not None:
             self._lines.end()
         events = self._events_of(seen) if over or self._lines is None else []
         now = datetime.now(UTC)
-        return job_outcome.decide(job, seen, events, now, [*self._tail], self._said)
+        return job_outcome.decide(workload, seen, events, now, [*self._tail], self._said)
 
     def _said(self, pod: str, container: str) -> str:
         return self.retry_transient(partial(self._api.log, pod, container, lines=_TAIL)) or ""
@@ -159,7 +159,7 @@ class JobRunner:
             self._events = (time.monotonic(), events)
         return events
 
-    def _check_progress(self, job: Workload, seen: ObservedJob) -> None:
+    def _check_progress(self, workload: Workload, seen: ObservedJob) -> None:
         """Log what the workload waits for, and give it up when that takes too long."""
         now = time.monotonic()
         states = [
@@ -185,7 +185,7 @@ class JobRunner:
             since, self._queued_since = self._progress[1], None
             seconds = self._limits.pending_seconds
         if seconds is not None and now - since > seconds:
-            raise job_outcome.never_ran(job, pending.gives_up(found, seconds / 60))
+            raise job_outcome.never_ran(workload, pending.gives_up(found, seconds / 60))
 
     def _end(self, name: str) -> int | None:
         """End a component that still runs, and log what it prints until then; its exit code."""

@@ -27,7 +27,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a kind is told of: in a sentence, and as a code."""
+    """Words and error code of a kind."""
 
     words: str
     missing: str
@@ -56,7 +56,7 @@ class References:
     notices: tuple[str, ...]
 
 
-def check(job: Workload, api: Api) -> References:
+def check(workload: Workload, api: Api) -> References:
     """Check the objects that a pod refers to. Each is read once.
 
     Raises:
@@ -68,7 +68,7 @@ def check(job: Workload, api: Api) -> References:
     held: dict[tuple[str, str], Mapping[str, Any] | None] = {}
     notes: dict[str, None] = {}
     secrets: set[str] = set()
-    for wanted in _wanted(job):
+    for wanted in _wanted(workload):
         place = (wanted.kind, wanted.name)
         try:
             if place not in held:
@@ -88,12 +88,12 @@ def check(job: Workload, api: Api) -> References:
 def _note(wanted: _Wanted) -> str:
     what = f"the {_KINDS[wanted.kind].words} {wanted.name}"
     if wanted.kind == "Secret":
-        return f"This run may not read {what}, so what is printed of it is told."
-    return f"This run may not read {what}, and goes on in the belief that it is there."
+        return f"This run may not read {what}, so it is not hidden in the log."
+    return f"This run may not read {what}, and assumes that it exists."
 
 
-def _wanted(job: Workload) -> Iterator[_Wanted]:
-    pod = job.kubernetes
+def _wanted(workload: Workload) -> Iterator[_Wanted]:
+    pod = workload.kubernetes
     for one in pod.get("env", ()):
         source = one["valueFrom"]
         for field, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):

@@ -1,7 +1,7 @@
-"""What runs before and after a component in its pod, in our own image.
+"""Staging containers of a pod, in Modelyard's image.
 
-``python -P -m infra.workloads.kubernetes.stage in BASE`` brings what the component reads, and
-``... out BASE`` sends what it has written; BASE is the URI with the job's plan. Credentials of
+``python -P -m infra.workloads.kubernetes.stage in BASE`` fetches the inputs, and
+``... out BASE`` sends the outputs; BASE is the URI with the job's plan. Credentials of
 the storage come with the environment, which the component does not have.
 """
 
@@ -70,14 +70,14 @@ def _check_readable(path: str, place: Path) -> None:
 
 
 def _let_read(place: Path) -> None:
-    """Let anybody read it: nobody knows whom an image runs as."""
+    """Let every user read it: the image's user is unknown."""
     for one in (place, *place.rglob("*")) if place.is_dir() else (place,):
         if not one.is_symlink():
             one.chmod(one.stat().st_mode | (0o555 if one.is_dir() else 0o444))
 
 
 def _let_write(place: Path, volume: Path) -> None:
-    """Let anybody write there, as in a volume; what is written has the volume's group."""
+    """Let every user write there, as in a volume; what is written has the volume's group."""
     while place != volume:
         if place.stat().st_uid == os.geteuid():  # what is mounted from above is another's
             place.chmod(_OPEN)

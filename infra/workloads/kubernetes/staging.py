@@ -33,12 +33,12 @@ class Staging:
         self._locks: dict[str, threading.Lock] = {}
         self._uploaded: dict[str, str] = {}
 
-    def base(self, job: str) -> str:
-        """The URI below which everything is that is one job's alone."""
-        return f"{self.uri}/jobs/{job}"
+    def base(self, workload: str) -> str:
+        """The URI below which everything is that is one workload's alone."""
+        return f"{self.uri}/jobs/{workload}"
 
-    def send(self, job: Workload, base: str, cancelled: threading.Event) -> StagingPlan:
-        """Send what a job reads, and the plan of it.
+    def send(self, workload: Workload, base: str, cancelled: threading.Event) -> StagingPlan:
+        """Send what a workload reads, and the plan of it.
 
         An input that several jobs read is sent once.
 
@@ -47,13 +47,15 @@ class Staging:
         """
         uploaded = {
             path: self._shared(path, cancelled)
-            for path in job.inputs
-            if path not in job.fetched and path.exists() and not path.is_relative_to(job.folder)
+            for path in workload.inputs
+            if path not in workload.fetched
+            and path.exists()
+            and not path.is_relative_to(workload.folder)
         }
-        if any(one.is_file() for one in job.folder.rglob("*")):
-            uploaded[job.folder] = f"{base}/in"
-            _send(store(f"{base}/in"), job.folder, cancelled)
-        made = plan(job, uploaded, base)
+        if any(one.is_file() for one in workload.folder.rglob("*")):
+            uploaded[workload.folder] = f"{base}/in"
+            _send(store(f"{base}/in"), workload.folder, cancelled)
+        made = plan(workload, uploaded, base)
         with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
             Path(folder, FILE).write_text(made.text())
             _send(store(f"{base}/plan"), Path(folder), cancelled)
@@ -71,19 +73,19 @@ class Staging:
                 self._uploaded[key] = uri
             return self._uploaded[key]
 
-    def collect(self, job: Workload, base: str, cancelled: threading.Event) -> None:
-        """Bring back what a job has written for this machine.
+    def collect(self, workload: Workload, base: str, cancelled: threading.Event) -> None:
+        """Bring back what a workload has written for this machine.
 
         Raises:
             ModelyardError: If it cannot be brought.
         """
         there = _names(store(f"{base}/out"))
-        for number, path in enumerate(returned(job)):
+        for number, path in enumerate(returned(workload)):
             if str(number) in there:
                 _bring(store(f"{base}/out/{number}"), path, cancelled)
 
     def forget(self, base: str) -> None:
-        """Remove all that is one job's alone."""
+        """Remove all that is one workload's alone."""
         store(base).remove()
 
 

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from infra.workloads.base import Workload
+from infra.workloads.paths import topmost
 
 FILE = "plan.json"
 _MOST_TOPS = 24
-_LEAST_PARTS = 3  # the root, and two folders: /home itself is nobody's to cover
+_LEAST_PARTS = 3  # the root, and two folders: /home itself must not be covered
 
 
 @dataclass(frozen=True)
@@ -61,49 +62,48 @@ class StagingPlan:
         )
 
 
-def plan(job: Workload, uploaded: Mapping[Path, str], base: str) -> StagingPlan:
+def plan(workload: Workload, uploaded: Mapping[Path, str], base: str) -> StagingPlan:
     """Plan the staging of a workload.
 
     Args:
-        job: The workload.
+        workload: The workload.
         uploaded: Inputs of this machine that were uploaded: their URIs by their paths.
         base: The URI below which everything is that is the workload's alone.
     """
-    folders = list(dict.fromkeys([job.folder, *(path.parent for path in job.outputs), *job.sent]))
-    fetched = {**uploaded, **job.fetched}
+    folders = list(
+        dict.fromkeys(
+            [workload.folder, *(path.parent for path in workload.outputs), *workload.sent]
+        )
+    )
+    fetched = {**uploaded, **workload.fetched}
     return StagingPlan(
         tops=tops([*folders, *fetched]),
         folders=tuple(map(str, folders)),
         # What is above comes first: a folder that is fetched must not be there yet.
         fetched=tuple((str(path), fetched[path]) for path in sorted(fetched)),
         sent=(
-            *((str(path), uri) for path, uri in job.sent.items()),
-            *((str(path), f"{base}/out/{number}") for number, path in enumerate(returned(job))),
+            *((str(path), uri) for path, uri in workload.sent.items()),
+            *(
+                (str(path), f"{base}/out/{number}")
+                for number, path in enumerate(returned(workload))
+            ),
         ),
-        apart=tuple(map(str, job.outputs)) if job.sent else (),
+        apart=tuple(map(str, workload.outputs)) if workload.sent else (),
     )
 
 
-def returned(job: Workload) -> tuple[Path, ...]:
+def returned(workload: Workload) -> tuple[Path, ...]:
     """Paths to bring back to this machine: the folder, and outputs elsewhere."""
-    outputs = (path for path in job.outputs if not path.is_relative_to(job.folder))
-    return (job.folder, *dict.fromkeys(outputs))
+    outputs = (path for path in workload.outputs if not path.is_relative_to(workload.folder))
+    return (workload.folder, *dict.fromkeys(outputs))
 
 
 def tops(paths: Iterable[Path]) -> tuple[str, ...]:
     """The paths above all of ``paths``; the folders above them where these would be very many."""
-    found = _tops(paths)
+    found = topmost(paths)
     while len(found) > _MOST_TOPS:
         deepest = max(len(path.parts) for path in found)
         if deepest <= _LEAST_PARTS:
             break
-        found = _tops(path.parent if len(path.parts) == deepest else path for path in found)
+        found = topmost(path.parent if len(path.parts) == deepest else path for path in found)
     return tuple(map(str, found))
-
-
-def _tops(paths: Iterable[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in sorted(set(paths)):
-        if not any(path.is_relative_to(top) for top in found):
-            found.append(path)
-    return found

@@ -24,15 +24,15 @@ class TestChoice:
     def test_processes_unless_the_settings_say_otherwise(self, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path)
 
-        assert isinstance(choice.launcher(settings, _ATTEMPT), ComponentProcessBackend)
+        assert isinstance(choice.backend(settings, _ATTEMPT), ComponentProcessBackend)
 
     def test_docker_where_its_engine_answers(self, state: Path, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path, pipeline_launcher="docker")
 
-        assert isinstance(choice.launcher(settings, _ATTEMPT), DockerBackend)
+        assert isinstance(choice.backend(settings, _ATTEMPT), DockerBackend)
         (state / "engineless").touch()
         with pytest.raises(ModelyardError, match="its engine does not answer") as caught:
-            choice.launcher(settings, _ATTEMPT)
+            choice.backend(settings, _ATTEMPT)
         assert caught.value.code == "DockerUnavailable"
 
     def test_docker_that_is_not_there(
@@ -40,5 +40,5 @@ class TestChoice:
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(ModelyardError, match="no program docker") as caught:
-            choice.launcher(Settings(home=tmp_path, pipeline_launcher="docker"), _ATTEMPT)
+            choice.backend(Settings(home=tmp_path, pipeline_launcher="docker"), _ATTEMPT)
         assert "MODELYARD_PIPELINE_LAUNCHER" in caught.value.hint

@@ -60,7 +60,7 @@ def _components(
         home=folder / "home", pipeline_launcher="kubernetes", cluster=cluster,
         pipeline_staging_uri="nas://own:/staging",
     )  # fmt: skip
-    backend = choice.launcher(settings, RunAttempt("a-run"))
+    backend = choice.backend(settings, RunAttempt("a-run"))
     root = remotes.root(choice.artifacts(settings), pipeline.name, "a-run")
     return Components(
         pipeline, backend, Place(folder / "home" / "runs" / "a-run"),

@@ -43,5 +43,5 @@ def kill(launcher: InlineLauncher) -> None:
         thread.join(30)
     launcher._closed.set()
     launcher._poller.join(30)
-    launcher._leashes.close()
+    launcher._backend.close()
     launcher._writer.close(30)

@@ -114,8 +114,8 @@ def test_an_account_that_may_not_look_goes_on_and_says_so(api: Asked, tmp_path: 
     assert found == references.References(
         frozenset(),
         (
-            "This run may not read the secret keys, so what is printed of it is told.",
-            "This run may not read the claim shared, and goes on in the belief that it is there.",
+            "This run may not read the secret keys, so it is not hidden in the log.",
+            "This run may not read the claim shared, and assumes that it exists.",
         ),
     )
 

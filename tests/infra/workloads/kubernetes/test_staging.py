@@ -198,7 +198,7 @@ def test_where_artifacts_of_pipelines_go_that_name_no_place(tmp_path: Path) -> N
 
 def test_a_cluster_is_not_asked_before_there_is_a_place_for_files(tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught:
-        choice.launcher(Settings(home=tmp_path, pipeline_launcher="kubernetes"), RunAttempt("1"))
+        choice.backend(Settings(home=tmp_path, pipeline_launcher="kubernetes"), RunAttempt("1"))
     assert caught.value.code == "StagingMissing"
 
 
