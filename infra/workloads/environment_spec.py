@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +14,10 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 
 from infra.errors import BadInputError
+from infra.workloads import requirements_file
 
 # The version is what differs between interpreters of one machine, and where it lies.
 BASE_PYTHON = str(getattr(sys, "_base_executable", sys.executable))
-
-_EXTRAS = re.compile(r"\[[^]]*\]$")  # of a local package, such as .[cpu]
-_OPTION = re.compile(r"\s*(-[rcfe]|--requirement|--constraint|--find.links|--editable)[\s=]*(\S+)")
-_BUILD_LEFTOVERS = re.compile(r"__pycache__|build|dist|\.git|.*\.egg-info")
-_SEPARATORS = re.compile(r"[\s=@]+")
 
 
 class Base(Enum):
@@ -57,15 +52,26 @@ class PipInstall:
         return "--no-deps" in self.options
 
     def key(self) -> list[object]:
-        """Everything that decides what it installs, local files and folders by their content."""
+        """Everything that decides what it installs, local files and folders by their content.
+
+        Raises:
+            BadInputError: With the code ``RequirementsNotInstallable``, if they cannot be read.
+        """
         digest = hashlib.sha256()
-        visited: set[Path] = set()
-        if self.file is not None:
-            _add_file(digest, self.file, self.file.parent, visited)
-        for requirement in sorted(self.requirements):
-            for path in _local_paths(requirement, []):
-                _add_path(digest, path, path.parent, visited)
+        try:
+            for path in self._local_files():
+                digest.update(path.read_bytes())
+        except OSError as error:
+            raise requirements_file.refused(str(error)) from error
         return [sorted(self.requirements), list(self.options), digest.hexdigest()]
+
+    def _local_files(self) -> Iterator[Path]:
+        if self.file is not None:
+            yield self.file
+            lines = list(requirements_file.read_lines(self.file))
+            yield from requirements_file.local_files(lines, self.file.parent)
+        named = map(requirements_file.requirement, sorted(self.requirements))
+        yield from requirements_file.local_files(named, None)
 
 
 @dataclass(frozen=True)
@@ -111,68 +117,3 @@ class EnvironmentSpec:
                 "Use a backend that runs images, or requirements for this version.",
                 code="PythonVersionMismatch",
             )
-
-
-def flatten(file: Path) -> list[str]:
-    """Lines of a requirements file and of those that it includes, fit to be installed for good.
-
-    Local packages become built copies even where the file calls them editable: an environment
-    outlives the folder that they lie in.
-    """
-    lines: list[str] = []
-    for line in file.read_text().replace("\\\n", " ").splitlines():
-        option = _OPTION.match(line)
-        kind, named = (option[1].lstrip("-")[0], option[2]) if option else ("", "")
-        if kind == "r" and (file.parent / named).is_file():
-            lines += flatten(file.parent / named)
-        elif kind in {"c", "f"} and (file.parent / named).exists():
-            lines.append(f"-{kind} {file.parent / named}")
-        elif kind == "e" and "://" not in named and option:
-            lines.append(named + line[option.end() :])
-        else:
-            lines.append(line)
-    return lines
-
-
-def _add_file(digest: hashlib._Hash, path: Path, root: Path, visited: set[Path]) -> None:
-    """Add a file's content, and that of the local files and folders that a text file names.
-
-    Args:
-        digest: The digest.
-        path: The file.
-        root: The folder that pip runs in; names are relative to it, or to the file.
-        visited: Files that the digest has.
-    """
-    if path in visited:
-        return
-    visited.add(path)
-    digest.update(path.read_bytes())
-    if path.suffix in {".txt", ".in"}:
-        for named in _local_paths(path.read_text(errors="replace"), [path.parent, root]):
-            _add_path(digest, named, root, visited)
-
-
-def _add_path(digest: hashlib._Hash, path: Path, root: Path, visited: set[Path]) -> None:
-    for file in _sources(path) if path.is_dir() else [path]:
-        _add_file(digest, file, root, visited)
-
-
-def _local_paths(text: str, roots: list[Path]) -> Iterator[Path]:
-    """Existing files and folders that words of ``text`` name; without roots, absolute ones."""
-    for word in _SEPARATORS.split(text):
-        name = _EXTRAS.sub("", word.removeprefix("file://"))
-        if not name or not (roots or name.startswith("/")):
-            continue
-        for path in dict.fromkeys(root / name for root in roots or [Path("/")]):
-            if path.exists():
-                yield path
-
-
-def _sources(folder: Path) -> list[Path]:
-    """Files of a local package, without what building it leaves there."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(_BUILD_LEFTOVERS.fullmatch(part) for part in path.relative_to(folder).parts)
-    ]

@@ -14,7 +14,8 @@ from infra import script
 from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError
 from infra.masking import mask
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall, flatten
+from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.requirements_file import flatten
 
 _GRACE_SECONDS = 3.0
 _TAIL_LINES = 12
@@ -86,7 +87,7 @@ def install(
     if full:
         raise disk_full(folder, spec)
     listed = f": {names}." if one.requirements else ":"
-    said = "\n".join(tail)
+    said = "\n".join(tail).replace(str(_flat(folder)), "requirements.txt")
     raise BadInputError(
         f"{spec.label} cannot be installed{listed}\n{said}",
         spec.hint,
@@ -109,7 +110,7 @@ def command(folder: Path, base: Base, one: PipInstall) -> list[str]:
     """
     requirements = list(one.requirements)
     if one.file is not None:
-        flat = folder / "requirements.txt"
+        flat = _flat(folder)
         flat.write_text("".join(f"{line}\n" for line in flatten(one.file)))
         requirements += ["-r", str(flat)]
     python = str(folder / "bin" / "python3")
@@ -122,6 +123,10 @@ def command(folder: Path, base: Base, one: PipInstall) -> list[str]:
         options += _UV_SPELLING.get(option.lstrip("-"), (option,))
     return [uv, "pip", "install", "--python", python, "--index-strategy", "unsafe-best-match",
             *options, *requirements]  # fmt: skip
+
+
+def _flat(folder: Path) -> Path:
+    return folder / "requirements.txt"
 
 
 def _pip_environment() -> dict[str, str]:
