@@ -1,98 +1,29 @@
-"""Every flow that people start, declared once, and how it is registered."""
+"""Every flow that people start, and how it is registered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
-from prefect.utilities.callables import parameter_schema
 
-from flows import placing
 from flows.lifecycle import LifecycleFlow
 from flows.pipeline_cleanup import pipeline_artifacts_cleanup
 from flows.pipeline_run import pipeline_run
 from flows.training import train
 from flows.tuning import tune
-from infra import site, work_pools
 from infra.errors import NotFoundError
-from registry import pipelines
 from schedules.editing import Written
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A flow as people start it.
-
-    Attributes:
-        flow: The flow.
-        entrypoint: Where a worker imports it from.
-        pool: The work pool that runs it.
-        tags: What the UI groups it by.
-        concurrency_limit: How many may run at once; None for as many as the pool takes.
-        chosen: Chooses among several deployments, by a run's parameters; None if there is one.
-    """
-
-    flow: LifecycleFlow[..., Any]
-    entrypoint: str
-    pool: str
-    tags: tuple[str, ...]
-    concurrency_limit: int | None = None
-
-    chosen: Callable[[Mapping[str, Any]], str] | None = None
-
-    def deployment(self, parameters: Mapping[str, Any]) -> str:
-        """The deployment that a run with these parameters is one of."""
-        return self.chosen(parameters) if self.chosen else self.name
-
-    def checked(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Parameters for a run in the pool, as Prefect is to get them.
-
-        Where the pool is a cluster's, they are checked as far as this machine can tell, and
-        against what the cluster can give.
-
-        Raises:
-            ModelyardError: If they are refused. Needs a connection.
-        """
-        with self.where_it_runs():
-            complete = self.flow.checked(given)
-            if site.is_elsewhere():
-                placing.check(self.name, complete, lambda flow: entry(flow).pool)
-        return complete
-
-    def where_it_runs(self) -> AbstractContextManager[None]:
-        """Check, for the while, what a run in the pool needs: here, or elsewhere."""
-        return site.elsewhere() if work_pools.is_remote(self.pool) else nullcontext()
-
-    @property
-    def name(self) -> str:
-        """The flow's name, which is the deployment's as well."""
-        return self.flow.name
-
-
-ENTRIES = (
-    Entry(train, "flows.training.train", "gpu", ("modelyard", "training")),
-    Entry(tune, "flows.tuning.tune", "cpu", ("modelyard", "tuning")),
-    Entry(
-        pipeline_run,
-        "flows.pipeline_run.pipeline_run",
-        "cpu",
-        ("modelyard", "pipeline"),
-        chosen=lambda given: pipelines.deployment_of(str(given["pipeline"])),
-    ),
-    Entry(
-        pipeline_artifacts_cleanup,
-        "flows.pipeline_cleanup.pipeline_artifacts_cleanup",
-        "cpu",
-        ("modelyard", "pipeline"),
-        concurrency_limit=1,
-    ),
+FLOWS: tuple[LifecycleFlow[..., Any], ...] = (
+    train,
+    tune,
+    pipeline_run,
+    pipeline_artifacts_cleanup,
 )
 
-# What runs by itself, unless somebody stops it.
+# The schedules that every stack has, unless a user stops them.
 SCHEDULES = (
     Written(
         name=pipeline_artifacts_cleanup.name,
@@ -103,11 +34,16 @@ SCHEDULES = (
         policy={"catchup": "latest"},
     ),
 )
-_BY_NAME = {entry.name: entry for entry in ENTRIES}
+_BY_NAME = {flow.name: flow for flow in FLOWS}
 
 
-def entry(name: str) -> Entry:
-    """The entry of the flow ``name``.
+def names() -> list[str]:
+    """The names of all flows."""
+    return list(_BY_NAME)
+
+
+def find(name: str) -> LifecycleFlow[..., Any]:
+    """The flow ``name``.
 
     Raises:
         NotFoundError: If there is none.
@@ -120,18 +56,9 @@ def entry(name: str) -> Entry:
         ) from None
 
 
-def form(flow: LifecycleFlow[..., Any]) -> dict[str, Any]:
-    """The schema of the flow's form, with the fields of groups in their order as well."""
-    schema = parameter_schema(flow.fn).model_dump_for_openapi()
-    for group in schema.get("definitions", {}).values():
-        for position, field in enumerate(group.get("properties", {}).values()):
-            field["position"] = position  # the database keeps no order of keys
-    return {**schema, "additionalProperties": False}
-
-
 async def register(
     client: PrefectClient,
-    declared: Entry,
+    flow: LifecycleFlow[..., Any],
     name: str,
     schema: dict[str, Any],
     *,
@@ -139,32 +66,32 @@ async def register(
     tags: tuple[str, ...] = (),
     parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """Make a deployment of a flow what it is to be, whether or not it is there.
+    """Create or update a deployment of a flow.
 
     Args:
-        client: Prefect's.
-        declared: The flow.
-        name: The deployment's.
-        schema: Its form's.
+        client: Prefect's client.
+        flow: The flow.
+        name: The deployment's name.
+        schema: The JSON schema of its form.
         description: Its description; the flow's if empty.
-        tags: Further tags.
-        parameters: What its runs are told unless they are told otherwise.
+        tags: Tags beside the flow's.
+        parameters: The default parameters of its runs.
 
     Returns:
         ``flow/deployment``.
     """
-    flow_id = await client.create_flow_from_name(declared.name)
+    flow_id = await client.create_flow_from_name(flow.name)
     await client.create_deployment(
         flow_id=flow_id,
         name=name,
-        description=description or (declared.flow.description or "").strip(),
-        entrypoint=declared.entrypoint,
+        description=description or (flow.description or "").strip(),
+        entrypoint=flow.entrypoint,
         pull_steps=[],
-        work_pool_name=declared.pool,
-        tags=[*declared.tags, *tags],
-        concurrency_limit=declared.concurrency_limit,
+        work_pool_name=flow.spec.pool,
+        tags=[*flow.spec.tags, *tags],
+        concurrency_limit=flow.spec.concurrency_limit,
         parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
         parameters=dict(parameters),
     )
-    return f"{declared.name}/{name}"
+    return f"{flow.name}/{name}"

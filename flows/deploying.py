@@ -7,7 +7,7 @@ import logging
 
 from prefect.client.orchestration import PrefectClient, get_client
 
-from flows import catalogue, pipelines
+from flows import catalogue, forms, pipelines
 from infra import home as homes
 from infra import settings, work_pools
 from infra.kubernetes import cluster, secret_checks, secrets_published
@@ -38,10 +38,8 @@ async def deploy(kind: Kind | None = None) -> dict[str, list[str]]:
     async with get_client() as client:
         pools = await work_pools.register(client, homes.current(), kind)
         deployments = [
-            await catalogue.register(
-                client, declared, declared.name, catalogue.form(declared.flow)
-            )
-            for declared in catalogue.ENTRIES
+            await catalogue.register(client, flow, flow.name, forms.schema(flow.fn))
+            for flow in catalogue.FLOWS
         ]
         deployments += await pipelines.register_all(client)
         await _publish_secrets(client)

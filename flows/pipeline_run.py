@@ -10,17 +10,14 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any
 
-from prefect.client.schemas.objects import State
-from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
-from prefect.states import Cancelled
-
-from flows import artifacts, lifecycle
-from flows.lifecycle import Execution
+from flows import artifacts
+from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.pipeline_shown import Shown
+from flows.run_context import RunContext, RunResult
+from flows.steps import StopRequestedError
 from infra import connection, settings
 from infra import home as homes
-from infra.errors import ModelyardError
+from infra.errors import ModelyardError, RunFailedError
 from infra.workloads.kubernetes.backend import RunAttempt
 from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
@@ -32,20 +29,18 @@ from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
-from registry import pipeline_nodes, runs, slots, tracking
+from registry import flow_kinds, pipeline_nodes, pipelines, runs, slots, statuses, tracking
 from registry.tracking import Tracked
 from schedules import kfp_macros
-from tasks.logs import Logs
+from tasks import placement
 from tasks.logs import publish as publish_log
-from tasks.parameters import Text
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
-from tasks.pipelines.request import NasMount, PipelineRun
-from tasks.resources import PipelineResources
+from tasks.pipelines.request import PipelineRun
 
 
-def preflight(request: PipelineRun, flow_run_id: str) -> None:
-    """Refuse a pipeline run that cannot work, before anything is started.
+def check(request: PipelineRun, flow_run_id: str) -> None:
+    """Refuse a pipeline run that cannot work, before any resource is allocated.
 
     Raises:
         ModelyardError: With a code of its own for each fault.
@@ -53,13 +48,10 @@ def preflight(request: PipelineRun, flow_run_id: str) -> None:
     home = homes.current()
     kept = Place(home.runs / flow_run_id).compiled if flow_run_id else None
     requests.check(request, kept, home, settings.load())
-    tracking.check_experiment(request.experiment, flow_run_id)
-    if request.name:
-        tracking.check_name(pipeline_nodes.FLOW, request.name, request.experiment, flow_run_id)
 
 
 class _Work:
-    """What the engine has done for it."""
+    """Runs the leaves of a pipeline for the engine."""
 
     def __init__(
         self, pipeline: Pipeline, components: Components, recorder: Recorder, shown: Shown,
@@ -111,26 +103,8 @@ class _Work:
         return End(state, outputs)
 
 
-def _run(held: Execution, request: PipelineRun) -> State[Any]:
-    place = Place(held.home.runs / held.flow_run_id)
-    pipeline = _begun(request, place)
-    given = arguments_of(pipeline, _filled(request.arguments, held))
-    tracked = _open(request, given, held)
-    status = "KILLED"
-    try:
-        status, state = _concluded(
-            _executed(pipeline, given, request, held, place, tracked), held, tracked
-        )
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        tracking.close_run(tracked.run_id, status)
-    return state
-
-
 def _begun(request: PipelineRun, place: Place) -> Pipeline:
-    """The pipeline that the run began with; a retry has it whatever became of the file."""
+    """The pipeline of the first attempt, which a retry runs even if the file has changed."""
     compiled = place.compiled
     if not compiled.exists():
         place.root.mkdir(parents=True, exist_ok=True)
@@ -140,106 +114,104 @@ def _begun(request: PipelineRun, place: Place) -> Pipeline:
     return reading.read(compiled)
 
 
-def _filled(given: Mapping[str, Any], held: Execution) -> dict[str, Any]:
-    """The arguments with Kubeflow's macros filled in; a retry has what the first attempt had."""
-    slot = held.labels.get(runs.SLOT_LABEL)
+def _filled(given: Mapping[str, Any], context: RunContext) -> dict[str, Any]:
+    """The arguments with Kubeflow's macros filled in, in a retry as in the first attempt."""
+    slot = context.labels.get(runs.SLOT_LABEL)
     at = datetime.fromisoformat(str(slot)) if slot else None
-    schedule = str(held.labels.get(runs.SCHEDULE_LABEL, ""))
+    schedule = str(context.labels.get(runs.SCHEDULE_LABEL, ""))
     facts = kfp_macros.RunFacts(
-        held.flow_run_id,
-        held.created,
+        context.flow_run_id,
+        context.created,
         at,
         slots.number(schedule, int(at.timestamp())) if at and schedule else None,
     )
     return {name: kfp_macros.fill_all(value, facts) for name, value in given.items()}
 
 
-def _open(request: PipelineRun, given: Mapping[str, Any], held: Execution) -> Tracked:
-    """Open the MLflow run and tie both runs to each other."""
-    tracked = tracking.open_run(
-        tracking.Opening(
-            flow_run_id=held.flow_run_id,
-            kind=pipeline_nodes.FLOW,
-            name=request.name or held.name,
-            experiment=request.experiment,
-            description=request.description,
-            user=held.user,
-            parameters=given,
-        ),
-        retried=held.attempt > 1,
-    )
-    artifacts.tie_to_mlflow(held.flow_run_id, tracked, "Arguments and metrics in MLflow")
-    if graph := connection.page(f"/runs/{held.flow_run_id}"):
-        artifacts.link(held.flow_run_id, "pipeline-graph", graph, "The graph of the run")
+def _open(context: RunContext, request: PipelineRun, given: Mapping[str, Any]) -> Tracked:
+    """Open the MLflow run, and link the graph of the run."""
+    tracked = context.open(request, given, "Arguments and metrics in MLflow")
+    if graph := connection.page(f"/runs/{context.flow_run_id}"):
+        artifacts.link(context.flow_run_id, "pipeline-graph", graph, "The graph of the run")
     return tracked
 
 
 def _executed(
+    context: RunContext,
+    request: PipelineRun,
     pipeline: Pipeline,
     given: Mapping[str, Any],
-    request: PipelineRun,
-    held: Execution,
     place: Place,
     tracked: Tracked,
 ) -> End:
-    """Run the pipeline to its end."""
+    """Run the pipeline to its end.
+
+    Raises:
+        RunFailedError: If it exceeded the time limit of the pipeline.
+    """
     shown = Shown(
-        held, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
-        root=choice.artifacts(held.settings),
+        context, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
+        root=choice.artifacts(context.settings),
     )  # fmt: skip
-    recorder = Recorder(held.flow_run_id)
+    recorder = Recorder(context.flow_run_id)
     launcher = choice.backend(
-        held.settings, RunAttempt(held.flow_run_id, _attempt(held)),
+        context.settings, RunAttempt(context.flow_run_id, _attempt(context)),
         allow_cpu=request.resources.allow_cpu,
     )  # fmt: skip
-    root = _root(pipeline, held)
+    root = _root(pipeline, context)
     components = Components(
-        pipeline, launcher, place, _facts(pipeline, held, place, root), shown.line,
-        held.cancelled, claims=choice.claims(launcher, held.home), root=root,
+        pipeline, launcher, place, _facts(pipeline, context, place, root), shown.line,
+        context.stop, claims=choice.claims(launcher, context.home), root=root,
         folders=requests.folders(request),
     )  # fmt: skip
     components.check()
     work = _Work(pipeline, components, recorder, shown, cache=request.cache)
     allowed = int(pipeline.config.get("activeDeadlineSeconds", 0))
-    engine = execution.Execution(
-        pipeline, work, parallel=request.parallel, cancelled=held.cancelled
-    )
+    engine = execution.Execution(pipeline, work, parallel=request.parallel, cancelled=context.stop)
     try:
         with (
             closing(launcher), tracking.system_metrics(tracked), recorder.writing(),
-            shown.going_on(), _deadline(allowed, held.cancelled) as late,
+            shown.going_on(), _deadline(allowed, context.stop) as late,
         ):  # fmt: skip
             end = engine.run(_bundle(pipeline, given))
-            if late.is_set() and end.state != TaskState.SUCCEEDED:
+            too_late = late.is_set() and end.state != TaskState.SUCCEEDED
+            if too_late:
                 reason = f"It took longer than the {allowed} s that its pipeline allows."
                 end = End(TaskState.FAILED, reason=reason)
-            elif held.cancelled.is_set() and not late.is_set():
+            elif context.stop.is_set() and not late.is_set():
                 end = End(TaskState.CANCELLED, reason="Stopped.")
             if end.state != TaskState.CANCELLED:
-                lifecycle.concluding(held, failed=end.state != TaskState.SUCCEEDED)
+                context.conclude(failed=end.state != TaskState.SUCCEEDED)
             shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
-            return end
     finally:
-        publish_log(place.log, request.logs, held.flow_run_id, get_run_logger().warning)
+        publish_log(place.log, request.logs, context.flow_run_id, context.logger.warning)
+    if too_late:
+        raise RunFailedError(
+            end.reason,
+            "Resume with modelyard runs retry, or compile the pipeline with a longer limit.",
+            state=statuses.TIMED_OUT,
+            code="Timeout",
+        )
+    return end
 
 
-def _attempt(held: Execution) -> int:
+def _attempt(context: RunContext) -> int:
     """The number that the cluster knows the attempt by, if it runs there; else Prefect's."""
-    return int(os.environ.get("MODELYARD_ATTEMPT") or held.attempt)
+    return int(os.environ.get("MODELYARD_ATTEMPT") or context.attempt)
 
 
-def _root(pipeline: Pipeline, held: Execution) -> str:
+def _root(pipeline: Pipeline, context: RunContext) -> str:
     """The URI below which the run's artifacts go; "" if they stay with the run."""
-    roots = (pipeline.spec.default_pipeline_root, choice.artifacts(held.settings))
-    found = (remotes.root(root, pipeline.name, held.flow_run_id) for root in roots)
+    roots = (pipeline.spec.default_pipeline_root, choice.artifacts(context.settings))
+    found = (remotes.root(root, pipeline.name, context.flow_run_id) for root in roots)
     return next(filter(None, found), "")
 
 
 @contextmanager
 def _deadline(seconds: int, cancelled: threading.Event) -> Iterator[threading.Event]:
-    """Stop the run after so many seconds, unless they are 0; the event tells whether it was."""
+    """Stop the run after so many seconds, unless they are 0; yields an event that is set then."""
     late = threading.Event()
 
     def stop() -> None:
@@ -255,28 +227,32 @@ def _deadline(seconds: int, cancelled: threading.Event) -> Iterator[threading.Ev
         timer.cancel()
 
 
-def _concluded(end: End, held: Execution, tracked: Tracked) -> tuple[str, State[Any]]:
-    """MLflow's status and Prefect's state."""
+def _concluded(context: RunContext, end: End, tracked: Tracked) -> RunResult:
+    """The result of a pipeline that has ended.
+
+    Raises:
+        ModelyardError: If it failed.
+        StopRequestedError: If it was stopped.
+    """
     if end.state == TaskState.CANCELLED:
-        return "KILLED", Cancelled(message=end.reason)
+        raise StopRequestedError
     if end.state != TaskState.SUCCEEDED:
-        error = ModelyardError(
-            end.reason, "Mend what failed, and go on: modelyard runs retry.",
+        raise ModelyardError(
+            end.reason, "Fix what failed, and resume: modelyard runs retry.",
             code="PipelineFailed",
         )  # fmt: skip
-        return "FAILED", lifecycle.failed(error)
-    result = pipeline_nodes.result(held.flow_run_id, tracked.run_id, over=True)
-    return "FINISHED", lifecycle.completed(result, "The pipeline has run.")
+    result = pipeline_nodes.result(context.flow_run_id, tracked.run_id, over=True)
+    return RunResult(result, "The pipeline has run.")
 
 
-def _facts(pipeline: Pipeline, held: Execution, place: Place, root: str) -> Facts:
-    created = time_text(held.created)
+def _facts(pipeline: Pipeline, context: RunContext, place: Place, root: str) -> Facts:
+    created = time_text(context.created)
     return Facts(
-        job_name=held.name,
-        job_resource_name=f"{pipeline.name}-{held.flow_run_id}",
-        job_id=held.flow_run_id,
+        job_name=context.name,
+        job_resource_name=f"{pipeline.name}-{context.flow_run_id}",
+        job_id=context.flow_run_id,
         created=created,
-        scheduled=str(held.labels.get(runs.SLOT_LABEL) or created),
+        scheduled=str(context.labels.get(runs.SLOT_LABEL) or created),
         root=root or str(place.artifacts),
         workspace=str(place.workspace),
     )
@@ -296,47 +272,28 @@ def _bundle(pipeline: Pipeline, given: Mapping[str, Any]) -> Bundle:
     return Bundle({key: value for key, value in given.items() if key not in declared}, handed)
 
 
-def _run_name() -> str:
-    return str(flow_run.parameters.get("name") or flow_run.name)
-
-
-@lifecycle.lifecycle_flow(
-    name=pipeline_nodes.FLOW,
-    model=PipelineRun,
-    preflight=preflight,
-    run_name=_run_name,
-    fill=requests.fill,
+@lifecycle_flow(
+    FlowSpec(
+        kind=flow_kinds.PIPELINE_RUN,
+        request=PipelineRun,
+        check=check,
+        pin=requests.pin,
+        placement=placement.of_pipeline,
+        deployment=lambda given: pipelines.deployment_of(str(given["pipeline"])),
+        pool="cpu",
+        tags=("modelyard", "pipeline"),
+    )
 )
-def pipeline_run(
-    name: Text = "",
-    description: Text = "",
-    experiment: str = "Default",
-    pipeline: Text = "",
-    arguments: dict[str, Any] = {},  # noqa: B006
-    resources: PipelineResources = PipelineResources(),  # noqa: B008
-    mounts: list[NasMount] = [],  # noqa: B006
-    parallel: int = 64,
-    cache: bool = True,
-    logs: Logs = Logs(),  # noqa: B008
-) -> dict[str, Any]:
+def pipeline_run(context: RunContext, request: PipelineRun) -> RunResult:
     """Run a pipeline that was compiled with the KFP SDK; Kubeflow is not needed.
-
-    Args:
-        name: The run's name; given by Prefect if empty.
-        description: Free text.
-        experiment: The experiment that the run belongs to.
-        pipeline: An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: YAML,
-            or a zip.
-        arguments: The pipeline's own inputs.
-        resources: The machines that its tasks share.
-        mounts: Folders of a NAS, each of which its tasks find as /mnt/NAME.
-        parallel: How many of its tasks run at once at most.
-        cache: Whether tasks may take what an equal task has handed on before.
-        logs: What becomes of what its tasks print.
 
     Returns:
         ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and how each
         of its tasks ended.
     """
-    # Prefect ends the run in a state that is returned; a caller gets the state's data.
-    return lifecycle.execute(PipelineRun, preflight, _run, requests.fill)  # type: ignore[return-value]
+    place = Place(context.home.runs / context.flow_run_id)
+    pipeline = _begun(request, place)
+    given = arguments_of(pipeline, _filled(request.arguments, context))
+    tracked = _open(context, request, given)
+    end = _executed(context, request, pipeline, given, place, tracked)
+    return _concluded(context, end, tracked)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
 
-from flows.lifecycle import Execution
 from flows.pipeline_progress import Progress
 from flows.pipeline_tasks import TaskRuns
+from flows.run_context import RunContext
 from pipelines.artifacts import Bundle
 from pipelines.execution import Seen
 from pipelines.pipeline import Pipeline
@@ -29,7 +29,7 @@ class Shown:
 
     def __init__(
         self,
-        held: Execution,
+        context: RunContext,
         pipeline: Pipeline,
         tracked: Tracked,
         place: Place,
@@ -41,7 +41,7 @@ class Shown:
         """Be ready; to be made in the thread of the flow.
 
         Args:
-            held: The run.
+            context: The run.
             pipeline: What it runs.
             tracked: Its MLflow run.
             place: Where it has its files.
@@ -52,18 +52,21 @@ class Shown:
         places = Places(pipeline)
         self._stream = stream
         self._outputs = Bundle()
-        self._task_runs = TaskRuns(held.flow_run_id, places, parallel)
-        self._log = RunLog(place.log, held.settings.log_lines_per_second)
+        self._task_runs = TaskRuns(context.flow_run_id, places, parallel)
+        self._log = RunLog(place.log, context.settings.log_lines_per_second)
         self._publisher = Publisher(
             tracked.run_id,
             places,
             place.root,
-            largest=int(held.settings.pipeline_artifact_mib * _MIB),
+            largest=int(context.settings.pipeline_artifact_mib * _MIB),
             warn=get_run_logger().warning,
             root=root,
         )
         self._progress = Progress(
-            held.flow_run_id, tracked.url, lambda: self._publisher.rows, again=held.attempt > 1
+            context.flow_run_id,
+            tracked.url,
+            lambda: self._publisher.rows,
+            again=context.attempt > 1,
         )
 
     def submit(self, do: Callable[[], End]) -> Future[End]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
 
-from flows import catalogue
+from flows import catalogue, forms
+from flows.pipeline_run import pipeline_run
 from infra.errors import ConflictError, ModelyardError
 from pipelines import arguments, reading, validation
 from pipelines.pipeline import Pipeline
-from registry import names, pipeline_nodes, pipeline_removal, pipelines
+from registry import names, pipeline_removal, pipelines
 from registry.pipelines import Version
 from schedules import macros
 
@@ -50,7 +51,7 @@ def upload(file: Path, name: str = "", description: str = "", about: str = "") -
     pipelines.check_name(name)
     names.check_description(description)
     names.check_description(about)
-    if any(entry.name == name for entry in catalogue.ENTRIES):
+    if name in catalogue.names():
         raise ConflictError(
             f"There is a flow {name!r}.", "Choose another name: --name.", code="NameTaken"
         )
@@ -95,10 +96,9 @@ async def _registered(version: Version, pipeline: Pipeline) -> None:
 async def _register(client: PrefectClient, version: Version, pipeline: Pipeline) -> str:
     """Have Prefect know a version."""
     pipelines.note(version)
-    declared = catalogue.entry(pipeline_nodes.FLOW)
     try:
         made = await catalogue.register(
-            client, declared, version.reference, form(version.reference, pipeline),
+            client, pipeline_run, version.reference, form(version.reference, pipeline),
             description=version.description or str(pipeline.spec.pipeline_info.description),
             tags=(f"pipeline:{version.name}",), parameters={"pipeline": version.reference},
         )  # fmt: skip
@@ -128,7 +128,7 @@ async def register_all(client: PrefectClient) -> list[str]:
 
 def form(reference: str, pipeline: Pipeline) -> dict[str, Any]:
     """The schema of the form of a version: that of the flow, with the pipeline's own arguments."""
-    schema = copy.deepcopy(catalogue.form(catalogue.entry(pipeline_nodes.FLOW).flow))
+    schema = copy.deepcopy(forms.schema(pipeline_run.fn))
     fields = schema["properties"]
     own = arguments.form(pipeline)
     fields["pipeline"] |= {"enum": [reference], "default": reference}

@@ -1,45 +1,108 @@
-"""Refuse at submission what a cluster can never give, before a run exists."""
+"""Where a run goes: its pool's machines, and the refusal of what a cluster can never give."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from prefect.client.orchestration import get_client
 
-from infra import settings
+from flows import catalogue
+from flows.lifecycle import LifecycleFlow
+from infra import settings, site, work_pools
 from infra.errors import BadInputError
 from infra.kubernetes import capacity_published, cluster
-from infra.kubernetes.wanted import EVERY_MOUNT
-from tasks import placement
+from infra.kubernetes.wanted import EVERY_MOUNT, Placement
+from tasks import parameters
+from tasks import placement as placements
+from tasks.placement import Asked, settled
+
+__all__ = ["Asked", "asked", "check", "checked", "of", "settled", "where_it_runs"]
 
 
-def check(flow: str, given: Mapping[str, Any], pool_of: Callable[[str], str]) -> None:
-    """Refuse a run that its pool's cluster has no place for, itself or what it starts.
+def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
+    """The machines that a run asks a cluster for.
 
-    What the cluster can give is what its worker has told; without that it is asked in vain later.
+    Args:
+        flow: The flow's name.
+        given: The run's parameters.
+        checked: Whether they were completed when the run was created. A run of a form or a
+            schedule completes them itself, after its machine was chosen: they are completed here
+            as well.
+
+    Raises:
+        BadInputError: If a parameter that counts here is wrong, with the code of the run's own
+            refusal.
+        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
+    """
+    if flow not in catalogue.names():
+        return Placement(placements.small())
+    fill = catalogue.find(flow).spec.from_template
+    complete = given if checked or fill is None else fill(given, True)
+    return asked(flow, complete)[0].placement
+
+
+def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
+    """The machines that a run, and each of the runs that it makes, asks a cluster for.
 
     Args:
         flow: The flow's name.
         given: The run's parameters, complete.
-        pool_of: Tells the pool of a flow.
+
+    Raises:
+        BadInputError: As for :func:`of`.
+    """
+    spec = catalogue.find(flow).spec
+    return spec.placement(parameters.read(spec.model, dict(given)))
+
+
+def checked(flow: LifecycleFlow[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters for a run in the flow's pool, as Prefect gets them.
+
+    Where the pool is a cluster's, they are checked as far as this machine can tell, and against
+    what the cluster can give.
+
+    Raises:
+        ModelyardError: If they are refused. Needs a connection.
+    """
+    with where_it_runs(flow):
+        complete = flow.checked(given)
+        if site.is_elsewhere():
+            check(flow.name, complete)
+    return complete
+
+
+def where_it_runs(flow: LifecycleFlow[..., Any]) -> AbstractContextManager[None]:
+    """Validate for the site of the flow's pool: this machine, or a cluster."""
+    return site.elsewhere() if work_pools.is_remote(flow.spec.pool) else nullcontext()
+
+
+def check(flow: str, given: Mapping[str, Any]) -> None:
+    """Refuse a run that its pool's cluster has no place for, itself or the runs that it makes.
+
+    The cluster's capacity is what its worker has published; an unknown capacity refuses nothing.
+
+    Args:
+        flow: The flow's name.
+        given: The run's parameters, complete.
 
     Raises:
         ClusterError: With the numbers of what is asked for and of what there is.
         BadInputError: With the code ``NasUnknown``, of a network folder.
     """
-    asked = placement.asked(flow, given)
-    _check_mounts({mount for one in asked for mount in one.placement.mounts})
+    wanted = asked(flow, given)
+    _check_mounts({mount for one in wanted for mount in one.placement.mounts})
     with get_client(sync_client=True) as client:
-        for one in asked:
-            known = capacity_published.read(client, pool_of(one.flow))
+        for one in wanted:
+            known = capacity_published.read(client, catalogue.find(one.flow).spec.pool)
             if known:
-                placement.settled(one, known)
+                settled(one, known)
 
 
 def _check_mounts(mounts: Iterable[str]) -> None:
-    """Refuse network folders that the cluster has not, where its configuration is known here."""
+    """Refuse network folders that the cluster lacks, where its configuration is known."""
     configured = settings.load()
     if not configured.cluster:
         return

@@ -2,7 +2,7 @@
 
 In Python a schedule is made with :func:`create`, changed with :func:`update` and copied with
 :func:`copy`; what else is done with it is in :mod:`schedules.verbs`, within
-:func:`flows.lifecycle.connected`.
+:func:`flows.connection.connected`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flows import catalogue
-from flows.lifecycle import connected
+from flows import catalogue, placing
+from flows.connection import connected
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from registry import (
     deployments,
-    pipeline_nodes,
+    flow_kinds,
     pipelines,
     run_requests,
     scheduled_runs,
@@ -48,7 +48,7 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
         flow, fixed = _own(deployment)
     except NotFoundError as error:
         raise NotFoundError(error.message, error.hint, code=editing.DEPLOYMENT_UNKNOWN) from None
-    if flow != pipeline_nodes.FLOW and (macro := macros.foreign(given)):
+    if flow != flow_kinds.PIPELINE_RUN.name and (macro := macros.foreign(given)):
         raise BadInputError(
             f"The macro {macro[:40]} is filled in for pipelines alone.",
             "Use {{ slot.strftime('%Y-%m-%d') }}.",
@@ -63,9 +63,9 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{deployment} has its {twice[0]} already.", f"Leave {twice[0]} out.",
             code="ParameterInvalid",
         )  # fmt: skip
-    declared = catalogue.entry(flow)
-    declared.checked({**filled, **fixed})
-    dumped = parameters.read(declared.flow.model, given).absolute().model_dump(mode="json")
+    declared = catalogue.find(flow)
+    placing.checked(declared, {**filled, **fixed})
+    dumped = parameters.read(declared.model, given).absolute().model_dump(mode="json")
     return {name: dumped[name] for name in given}
 
 
@@ -75,12 +75,12 @@ def _own(deployment: str) -> tuple[str, dict[str, str]]:
     The flow is "" for somebody else's, and for a deployment of ours that people have made.
     """
     flow, slash, name = deployment.partition("/")
-    ours = {entry.name for entry in catalogue.ENTRIES}
+    ours = catalogue.names()
     if not slash and flow not in ours:
-        flow, name = pipeline_nodes.FLOW, deployment
+        flow, name = flow_kinds.PIPELINE_RUN.name, deployment
     elif not slash or (flow in ours and name == flow):
         return flow, {}
-    if flow != pipeline_nodes.FLOW:
+    if flow != flow_kinds.PIPELINE_RUN.name:
         return "", {}
     pipelines.find(name)
     return flow, {"pipeline": name}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 from uuid import UUID
 
 from prefect import task
@@ -28,7 +28,16 @@ _logger = logging.getLogger("modelyard.steps")
 
 
 class StopRequestedError(BaseException):
-    """The run is being stopped; no error, so that nothing on the way takes it for one."""
+    """Raised where a user stops the run; not an Exception, so that no handler of errors takes it.
+
+    Attributes:
+        result: The result that the run has all the same; None for none.
+    """
+
+    def __init__(self, result: Any = None) -> None:
+        """Stop the run, which keeps ``result``."""
+        super().__init__()
+        self.result = result
 
 
 def stop_requested(flow_run_id: str | None = None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows import catalogue
+from flows import catalogue, placing
 from infra import identity
 from infra.errors import BadInputError, ConflictError
 from registry import experiments, runs, statuses
@@ -24,10 +24,11 @@ def start(flow: str, given: dict[str, Any]) -> str:
     Raises:
         ModelyardError: If the flow or a parameter is refused; no run exists then.
     """
-    declared = catalogue.entry(flow)
-    checked = declared.checked(given)
-    deployment = declared.deployment(checked)
-    return runs.submit(deployment, checked, checked.get("name") or None, identity.caller())
+    declared = catalogue.find(flow)
+    checked = placing.checked(declared, given)
+    return runs.submit(
+        declared.deployment(checked), checked, checked.get("name") or None, identity.caller()
+    )
 
 
 def update(
@@ -43,9 +44,8 @@ def update(
     if not given:
         return runs.update(run, name, description)
     found = runs.show(run)
-    declared = catalogue.entry(found["flow"])
-    flow = declared.flow
-    names, check = flow.changeable
+    flow = catalogue.find(found["flow"])
+    names = flow.spec.changeable
     fixed = sorted(set(given) - set(names))
     if fixed:
         raise BadInputError(
@@ -59,8 +59,8 @@ def update(
             f"The run {found['name']} is {found['state']}.", "Run a copy: modelyard runs copy."
         )
     request = parameters.read(flow.model, {**found["parameters"], **given})
-    with declared.where_it_runs():
-        check(request)
+    with placing.where_it_runs(flow):
+        flow.spec.check_changed(request)
     dumped = request.model_dump(mode="json")
     return runs.update(run, name, description, {name: dumped[name] for name in given})
 

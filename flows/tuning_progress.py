@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 
 from flows import artifacts
-from flows.lifecycle import Execution
+from flows.run_context import RunContext
 from registry import tracking, tunings
 from registry.mlflow_writer import MlflowWriter
 from registry.tracking import Tracked
@@ -53,21 +53,21 @@ class Progress:
 
     def __init__(
         self,
+        context: RunContext,
         request: Tuning,
-        execution: Execution,
         tracked: Tracked,
         limits: Callable[[], Limits],
     ) -> None:
         """Show a tuning.
 
         Args:
+            context: Its run.
             request: The tuning.
-            execution: Its run.
             tracked: Its MLflow run.
             limits: What it may use, asked again whenever it is shown.
         """
         self._request = request
-        self._execution = execution
+        self._context = context
         self._tracked = tracked
         self._limits = limits
         self._ended: Ending | None = None
@@ -175,7 +175,7 @@ class Progress:
 
     def _make(self) -> None:
         description = self._description(self._known())
-        run = self._execution.flow_run_id
+        run = self._context.flow_run_id
         table = artifacts.find(run, "trials") or create_table_artifact(
             key="trials", table=[], description=description
         )
@@ -228,7 +228,7 @@ class Progress:
                 [one.direction for one in self._request.objective],
             )
             if drawn:
-                own = self._execution.home.runs / self._execution.flow_run_id
+                own = self._context.home.runs / self._context.flow_run_id
                 with tempfile.TemporaryDirectory(dir=own) as folder:
                     for name, data in drawn.items():
                         Path(folder, name).write_bytes(data)
@@ -284,7 +284,7 @@ class Progress:
     def _seconds_left(self, trials: list[Trial], most: int | None) -> float | None:
         """By the time that a trial takes, and by the time that the tuning has."""
         limit = self._request.max_minutes
-        spent = time.monotonic() - self._execution.began
+        spent = time.monotonic() - self._context.began
         known = [] if limit is None else [limit * 60 - spent]
         # Those that were begun again took longer than their scripts did: hence the median.
         taken = [one.ended - one.started for one in trials if one.ended and one.started]

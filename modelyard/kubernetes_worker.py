@@ -26,6 +26,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from sqlalchemy.exc import SQLAlchemyError
 
+from flows import placing as placement
 from infra import connection, instance_types, settings
 from infra import home as homes
 from infra.errors import BadInputError, ModelyardError, StackError
@@ -38,7 +39,6 @@ from infra.kubernetes.reconciler import Limits, Reconciler
 from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, Means
 from registry import leases, run_attempts, runs, tracking
-from tasks import placement
 
 _LEASE_SECONDS = 20.0
 _RENEW_SECONDS = 5.0

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
-from registry import catalogue, models, runs, statuses, trials, tunings
+from registry import catalogue, flow_kinds, models, runs, statuses, trials, tunings
 from registry.models import Making, Origin
 from registry.tracking import client
 
 _FOLDER = "model"  # of the files among the artifacts of a training
-_TRAINING = "train"
 
 
 def from_run(
@@ -37,13 +36,13 @@ def from_run(
         BadInputError: With the code ``TrialUnused``, if the run is no tuning.
     """
     run = runs.show(key)
-    if run["flow"] not in {_TRAINING, tunings.FLOW}:
+    if run["flow"] not in {flow_kinds.TRAIN.name, flow_kinds.TUNE.name}:
         raise NotFoundError(
             f"A run of {run['flow']} leaves no model.",
-            f"Give a run of {_TRAINING} or {tunings.FLOW}.",
+            f"Give a run of {flow_kinds.TRAIN.name} or {flow_kinds.TUNE.name}.",
             code="RunHasNoModel",
         )
-    if trial is not None and run["flow"] != tunings.FLOW:
+    if trial is not None and run["flow"] != flow_kinds.TUNE.name:
         raise BadInputError(
             f"The run {run['name']} is no tuning, so it has no trials.",
             "Leave --trial out.",
@@ -61,13 +60,15 @@ def from_run(
     with contextlib.ExitStack() as locks:
         if tuning:
             locks.enter_context(catalogue.advisory_lock(tunings.lock(tuning)))
-        origin = _of_tuning(run, trial) if run["flow"] == tunings.FLOW else _of_training(run)
+        origin = (
+            _of_tuning(run, trial) if run["flow"] == flow_kinds.TUNE.name else _of_training(run)
+        )
         return models.create(name or run["name"], making, description=description, origin=origin)
 
 
 def _tuning(run: Mapping[str, Any]) -> str | None:
     """The tuning that the run is, or is a trial of."""
-    if run["flow"] == tunings.FLOW:
+    if run["flow"] == flow_kinds.TUNE.name:
         return str(run["id"])
     owner = trials.owner(run["id"])
     return owner[0] if owner else None

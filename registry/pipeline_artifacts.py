@@ -31,7 +31,8 @@ from sqlalchemy import Text, cast, select, update
 
 from registry import tracking
 from registry.catalogue import engine
-from registry.pipeline_nodes import FLOW, PipelineNodeModel
+from registry.flow_kinds import PIPELINE_RUN
+from registry.pipeline_nodes import PipelineNodeModel
 
 REMOVED = "removed"  # in a node's outputs: since when its artifacts are gone
 _PAGE = 200
@@ -58,7 +59,7 @@ class Old:
 def ended_before(instant: datetime) -> list[Old]:
     """Pipeline runs that have ended before an instant, the oldest first."""
     over = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES)))
-    ours = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    ours = FlowFilter(name=FlowFilterName(any_=[PIPELINE_RUN.name]))
     wanted = FlowRunFilter(
         state=over,
         end_time=FlowRunFilterEndTime(before_=instant),

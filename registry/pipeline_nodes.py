@@ -17,7 +17,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.catalogue import Base, engine
 
-FLOW = "pipeline-run"
 ROOT = ""  # the path of the pipeline itself
 _UNDONE = frozenset({"WAITING", "RUNNING"})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from registry import deployments, pipelines, schedules
 from registry.catalogue import session
-from registry.pipeline_nodes import FLOW
+from registry.flow_kinds import PIPELINE_RUN
 from registry.pipelines import NOUN
 
 _MOST_NAMED = 5
@@ -32,10 +32,11 @@ def _taken() -> dict[str, tuple[Any, dict[str, Any]]]:
     with session() as open_session:
         rows = schedules.present(open_session)
         told = {
-            row.name: (row.deployment.removeprefix(f"{FLOW}/"), row.parameters) for row in rows
+            row.name: (row.deployment.removeprefix(f"{PIPELINE_RUN.name}/"), row.parameters)
+            for row in rows
         }
     return {
-        name: (given.get(NOUN) if deployment == FLOW else deployment, given)
+        name: (given.get(NOUN) if deployment == PIPELINE_RUN.name else deployment, given)
         for name, (deployment, given) in told.items()
     }
 
@@ -65,7 +66,7 @@ def runs_of(_: str, name: str, number: int | None) -> list[str]:
 
 def _deployments(name: str, number: int | None) -> list[str]:
     versions = [one["version"] for one in pipelines.versions(name)]
-    return [f"{FLOW}/{name}:{one}" for one in versions if number in {None, one}]
+    return [f"{PIPELINE_RUN.name}/{name}:{one}" for one in versions if number in {None, one}]
 
 
 def remove(key: str, name: str, number: int | None) -> dict[str, Any]:

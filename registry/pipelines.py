@@ -23,7 +23,7 @@ from infra.errors import BadInputError, NotFoundError
 from infra.texts import is_storable
 from registry import history, names
 from registry.catalogue import Base, advisory_lock, session
-from registry.pipeline_nodes import FLOW
+from registry.flow_kinds import PIPELINE_RUN
 
 NOUN = "pipeline"
 CREATE_REQUESTED = "CREATE REQUESTED"
@@ -117,7 +117,7 @@ class Version:
     @property
     def deployment(self) -> str:
         """Its deployment in Prefect, as ``flow/deployment``."""
-        return f"{FLOW}/{self.reference}"
+        return f"{PIPELINE_RUN.name}/{self.reference}"
 
 
 def check_name(name: str) -> None:
@@ -232,7 +232,7 @@ def deployment_of(told: str) -> str:
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
     """
-    return FLOW if is_file(told) else find(told).deployment
+    return PIPELINE_RUN.name if is_file(told) else find(told).deployment
 
 
 def compiled(reference: str) -> tuple[bytes, str]:

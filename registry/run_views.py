@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from prefect.client.schemas.objects import FlowRun
 
 from infra import connection
-from registry import pipeline_nodes, statuses, tracking, waiting
+from registry import flow_kinds, statuses, tracking, waiting
 
 
 def mlflow_run_id(run: FlowRun) -> str | None:
@@ -22,7 +22,7 @@ def mlflow_run_id(run: FlowRun) -> str | None:
 def links(run: FlowRun, flow: str) -> dict[str, str]:
     """The run's pages, by what shows them."""
     found = {"prefect": connection.prefect_page(f"/runs/flow-run/{run.id}")}
-    if flow == pipeline_nodes.FLOW and (graph := connection.page(f"/runs/{run.id}")):
+    if flow == flow_kinds.PIPELINE_RUN.name and (graph := connection.page(f"/runs/{run.id}")):
         found["graph"] = graph
     in_mlflow = mlflow_run_id(run)
     if in_mlflow:

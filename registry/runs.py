@@ -35,6 +35,7 @@ from infra.errors import ConflictError, NotFoundError
 from registry import (
     catalogue,
     deployments,
+    flow_kinds,
     history,
     model_versions,
     models,
@@ -122,7 +123,7 @@ def list_all(
         found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted, flow_run_filter=among)
         runs = list(itertools.islice(found, limit))
         names = _flow_names(client, runs)
-    tuned = [run for run in runs if names[run.flow_id] == tunings.FLOW]
+    tuned = [run for run in runs if names[run.flow_id] == flow_kinds.TUNE.name]
     over = {str(run.id) for run in tuned if run.state and run.state.is_final()}
     more = tunings.summaries({str(run.id): run_views.mlflow_run_id(run) for run in tuned}, over)
     waits = run_views.waits(runs)
@@ -246,7 +247,8 @@ def _own_result(_: str, mlflow_run_id: str, over: bool) -> dict[str, Any]:
 # What runs of a flow have to show where that is not in their own MLflow run alone; told the flow
 # run, the MLflow run, and whether it is over.
 _RESULTS: dict[str, Callable[[str, str, bool], dict[str, Any]]] = {
-    module.FLOW: module.result for module in (tunings, pipeline_nodes)
+    flow_kinds.TUNE.name: tunings.result,
+    flow_kinds.PIPELINE_RUN.name: pipeline_nodes.result,
 }
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from infra.state_details import CREATE_FAILED as CREATE_FAILED_DETAIL
 from infra.state_details import TIMED_OUT as TIMED_OUT_DETAIL
 from infra.state_details import detail_of, text_of
+from registry import flow_kinds
 
 CREATE_REQUESTED = "CREATE REQUESTED"
 CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
@@ -27,13 +28,8 @@ CONCLUDING_LABEL = "modelyard.concluding"
 _DONE, _NOT_DONE = "done", "failed"
 _IN_PROGRESS = " IN PROGRESS"
 
-# What a run of each flow is called when it failed at its own work.
-_FAILED = {
-    "train": "FAIL TRAIN",
-    "tune": "FAIL HYPERPARAMETER TUNING",
-    "pipeline-run": "FAIL PIPELINE RUN",
-    "pipeline-artifacts-cleanup": "FAIL CLEANUP",
-}
+# The word of a run that failed at its own work, by its flow's name.
+_FAILED = {kind.name: kind.failure for kind in flow_kinds.ALL}
 _FAILED_ELSEWHERE = "FAIL"
 
 _FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}

@@ -13,14 +13,14 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from infra import identity
-from registry import runs, statuses, tracking
+from registry import flow_kinds, runs, statuses, tracking
 
 # Labels of a trial's flow run.
 TUNING_LABEL = "modelyard.tuning"  # the flow run of the tuning that it belongs to
 PARENT_LABEL = "modelyard.parent_mlflow_run_id"
 TRIAL_LABEL = "modelyard.trial"
 
-_FLOW = "train"
+_FLOW = flow_kinds.TRAIN.name
 _PAGE = 200
 _NOT_BEGUN = frozenset({StateType.SCHEDULED, StateType.PENDING})
 

@@ -16,7 +16,6 @@ from mlflow.entities import ViewType
 from registry import trials
 from registry.tracking import BEST_TAG, OBJECTIVES_TAG, client, paged
 
-FLOW = "tune"
 _LONGEST_TAG = 5000  # MLflow cuts longer ones, perhaps within a number
 _IDS_AT_ONCE = 200
 

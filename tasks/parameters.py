@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -40,6 +40,14 @@ Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else val
 _ALTERNATIVES: dict[str, tuple[frozenset[str], ...]] = {
     "algorithm": (frozenset({"provided"}), frozenset({"uri", "entry_point"})),
 }
+
+
+class Request(BaseModel):
+    """The request of a flow; a base of their models, whose fields are the flow's form."""
+
+    def absolute(self) -> Self:
+        """The same with relative paths resolved against the caller's working directory."""
+        return self
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

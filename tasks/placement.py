@@ -1,8 +1,8 @@
-"""What a run asks of a cluster: the shape and number of its pods, and what they have."""
+"""The machines that a run asks a cluster for: shape and number of its pods, their mounts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,45 +13,22 @@ from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.wanted import EVERY_MOUNT, Placement
-from registry import pipeline_nodes, tunings
-from tasks import parameters, resources, training_templates, tuning_request
+from registry.flow_kinds import PIPELINE_CLEANUP, PIPELINE_RUN, TRAIN, TUNE
+from tasks import resources
 from tasks.pipelines.request import PipelineRun
 from tasks.resources import Resources
 from tasks.training_request import Training
 from tasks.tuning_request import Tuning
 
-TRAIN = "train"
-
-
-def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
-    """What a run of ``flow`` with these parameters asks of a cluster.
-
-    Args:
-        flow: The flow's name.
-        given: The run's parameters.
-        checked: Whether they were completed when the run was made. A run that a form or a
-            schedule has made completes them itself, too late for its own machine: what a
-            template says of that is taken from it here as well.
-
-    Raises:
-        BadInputError: If a parameter that counts here is wrong, with the code that the run would
-            have refused it with.
-        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
-    """
-    if flow not in _FLOWS:
-        return Placement(_small())
-    model, complete, placed = _FLOWS[flow]
-    return placed(parameters.read(model, dict(given) if checked else complete(given)))
-
 
 @dataclass(frozen=True)
 class Asked:
-    """What one run asks of a cluster.
+    """The machines that one run asks for.
 
     Attributes:
         flow: Its flow's name.
-        placement: What it asks for.
-        type_name: What the shape of its nodes is called.
+        placement: The machines.
+        type_name: The name of their shape, as people know it.
     """
 
     flow: str
@@ -59,27 +36,43 @@ class Asked:
     type_name: str = instance_types.DEFAULT
 
 
-def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
-    """What a run, and each of the runs that it makes of other flows, asks of a cluster.
+def of_training(training: Training) -> list[Asked]:
+    """The machines of a training."""
+    asks = training.resources
+    shape = instance_types.find(asks.instance_type, settings.load())
+    placed = _with_scripts(training, shape, nodes=asks.nodes)
+    return [Asked(TRAIN.name, placed, _type_of(training))]
 
-    Args:
-        flow: The flow's name.
-        given: The run's parameters, complete.
 
-    Raises:
-        BadInputError: As :func:`of` does.
+def of_tuning(tuning: Tuning) -> list[Asked]:
+    """The machines of a tuning, and of its trials where they are runs of their own.
+
+    A tuning whose trials have pods of their own is small; else its pod holds those at once.
     """
-    if flow == TRAIN:
-        training = parameters.read(Training, dict(given))
-        return [Asked(flow, _of_training(training), _type_of(training))]
-    if flow != tunings.FLOW:
-        return [Asked(flow, of(flow, given))]
-    tuning = parameters.read(Tuning, dict(given))
     if _is_inline(tuning):
         at_once = f"{tuning.parallel_trials} trials of {_type_of(tuning)} at once"
-        return [Asked(flow, _of_tuning(tuning), at_once)]
-    trial = tuning.training({})
-    return [Asked(flow, _of_tuning(tuning)), Asked(TRAIN, _of_training(trial), _type_of(trial))]
+        return [Asked(TUNE.name, _with_scripts(tuning, _together(tuning)), at_once)]
+    own = Placement(small(), mounts=_mounts(tuning, tuning.resources), seconds=_seconds(tuning))
+    return [Asked(TUNE.name, own), *of_training(tuning.training({}))]
+
+
+def of_pipeline(run: PipelineRun) -> list[Asked]:
+    """The machine of a pipeline run, which is small: its components have pods of their own.
+
+    It mounts every NAS of the cluster, for files may be staged on one.
+    """
+    mounts = (EVERY_MOUNT, *_mounts(run, None))
+    return [Asked(PIPELINE_RUN.name, Placement(small(), mounts=mounts, makes_jobs=True))]
+
+
+def of_cleanup(_: BaseModel) -> list[Asked]:
+    """The machine of a clean-up, which is small."""
+    return [Asked(PIPELINE_CLEANUP.name, Placement(small()))]
+
+
+def small() -> InstanceType:
+    """The shape of a run that leaves the heavy work to others."""
+    return instance_types.find(instance_types.DEFAULT, settings.load())
 
 
 def settled(wanted: Asked, there: Capacity) -> Placement:
@@ -100,25 +93,6 @@ def settled(wanted: Asked, there: Capacity) -> Placement:
 
 def _type_of(training: Training) -> str:
     return training.resources.instance_type or instance_types.DEFAULT
-
-
-def _small() -> InstanceType:
-    """The shape of what only has others work."""
-    return instance_types.find(instance_types.DEFAULT, settings.load())
-
-
-def _of_training(training: Training) -> Placement:
-    asks = training.resources
-    shape = instance_types.find(asks.instance_type, settings.load())
-    return _with_scripts(training, shape, nodes=asks.nodes)
-
-
-def _of_tuning(tuning: Tuning) -> Placement:
-    """One whose trials have pods of their own is small; else its pod holds those that go on."""
-    if not _is_inline(tuning):
-        mounts = _mounts(tuning, tuning.resources)
-        return Placement(_small(), mounts=mounts, seconds=_seconds(tuning))
-    return _with_scripts(tuning, _together(tuning))
 
 
 def _with_scripts(request: Training, shape: InstanceType, nodes: int = 1) -> Placement:
@@ -160,14 +134,6 @@ def _together(tuning: Tuning) -> InstanceType:
     )
 
 
-def _of_pipeline(run: PipelineRun) -> Placement:
-    """A pipeline's components have pods of their own: what has them run is small.
-
-    It has every NAS of the cluster, for files may be staged on one.
-    """
-    return Placement(_small(), mounts=(EVERY_MOUNT, *_mounts(run, None)), makes_jobs=True)
-
-
 def _seconds(training: Training) -> float | None:
     return None if training.max_minutes is None else training.max_minutes * 60
 
@@ -189,24 +155,3 @@ def _uris(value: Any, field: str = "") -> Iterator[str]:
             yield from _uris(inner, field)
     elif isinstance(value, str) and field.endswith("uri"):
         yield value
-
-
-# Of each flow: its parameters, what completes those of a form, and what they ask for.
-_FLOWS: dict[
-    str,
-    tuple[
-        type[BaseModel], Callable[[Mapping[str, Any]], dict[str, Any]], Callable[[Any], Placement]
-    ],
-] = {
-    TRAIN: (
-        Training,
-        lambda given: training_templates.fill(given, training_templates.default_of(Training)),
-        _of_training,
-    ),
-    tunings.FLOW: (
-        Tuning,
-        lambda given: tuning_request.fill(given, training_templates.default_of(Tuning)),
-        _of_tuning,
-    ),
-    pipeline_nodes.FLOW: (PipelineRun, dict, _of_pipeline),
-}

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from infra import run_lock
 from infra.home import Home
-from registry import statuses, trials, tunings
+from registry import flow_kinds, statuses, trials
 from registry.tensorboard_logs import Fetched
 from tasks.workplace import Workplace
 from tuning.event_files import FILES
@@ -47,7 +47,7 @@ def link(
         if logs:
             name = _name(str(run["name"]), str(run["id"]), names)
             names.add(name)
-            top = PurePosixPath("" if alone and run["flow"] == tunings.FLOW else name)
+            top = PurePosixPath("" if alone and run["flow"] == flow_kinds.TUNE.name else name)
             wanted |= {top / path: folder for path, folder in logs.items()}
     _unlink(view, wanted)
     for shown, folder in wanted.items():
@@ -66,7 +66,7 @@ def _logs(run: Mapping[str, object], home: Home, fetched: Fetched) -> Iterator[t
     """Folders of a run's logs, each with its name below the run's own."""
     run_id = str(run["id"])
     own = home.runs / run_id
-    if run["flow"] != tunings.FLOW:
+    if run["flow"] != flow_kinds.TUNE.name:
         elsewhere = statuses.is_over(str(run.get("state", ""))) and not own.exists()
         yield "", fetched.folder(run_id) if elsewhere else Workplace(own).tensorboard
         return

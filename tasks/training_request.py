@@ -1,4 +1,4 @@
-"""What a training is told, and the refusal of what cannot work."""
+"""The request of a training, and the refusal of one that cannot work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
@@ -24,7 +24,7 @@ from infra.texts import is_storable
 from registry import names
 from tasks import outputs, provided, resources
 from tasks.logs import Logs
-from tasks.parameters import Scalar, Text
+from tasks.parameters import Request, Scalar, Text
 from tasks.resources import Resources
 from tuning.metrics import MetricPattern
 
@@ -34,6 +34,7 @@ LONGEST_DATASET_NAME = 200  # of a folder, and of what stands beside it meanwhil
 LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
 
+# A time limit; empty for none.
 Minutes = Annotated[
     float | None,
     WithJsonSchema(
@@ -78,29 +79,50 @@ class Dataset(BaseModel):
     uri: str = Field(description="Where it lies: a folder or a file.")
 
 
-class Training(BaseModel):
-    """Everything that a training is told."""
+class Training(Request):
+    """The request of a training."""
 
     model_config = _STRICT
 
-    name: Text = ""
-    description: Text = ""
-    experiment: Text = "Default"
-    template: Text = ""
-    algorithm: Algorithm = Algorithm()
-    hyperparameters: dict[str, Scalar] = {}
-    resources: Resources = Resources()
-    datasets: list[Dataset] = []
-    checkpoint_input_uri: Text = ""
-    checkpoint_uri: Text = ""
-    output_uri: Text = ""
-    overwrite: bool = False
-    metrics: list[MetricPattern] = []
-    logs: Logs = Logs()
-    max_minutes: Minutes = None
+    name: Text = Field(
+        "",
+        description="The run's and the model's name, unique in its experiment; given by Prefect "
+        "if empty.",
+    )
+    description: Text = Field("", description="Free text.")
+    experiment: Text = Field(
+        "Default", description="The MLflow experiment that the run belongs to; created if missing."
+    )
+    template: Text = Field(
+        "", description="A training template that fills in the fields that are left out."
+    )
+    algorithm: Algorithm = Field(Algorithm(), description="The script to run.")
+    hyperparameters: dict[str, Scalar] = Field(
+        {}, description="Up to 100 values, which the script gets as --key value."
+    )
+    resources: Resources = Field(
+        Resources(), description="The machines, processes and GPUs that it works with."
+    )
+    datasets: list[Dataset] = Field(
+        [],
+        description="Up to 10 data sets, each found by the script in EM_DATASET_ and its name.",
+    )
+    checkpoint_input_uri: Text = Field("", description="Checkpoints to begin from.")
+    checkpoint_uri: Text = Field("", description="Where the script's own checkpoints are kept.")
+    output_uri: Text = Field("", description="Where the model is copied, beside MLflow.")
+    overwrite: bool = Field(
+        False, description="Whether output_uri may hold files that no run has published."
+    )
+    metrics: list[MetricPattern] = Field(
+        [],
+        description="Metrics to collect from the script's output. Scalars of TensorBoard logs are "
+        "collected without being named.",
+    )
+    logs: Logs = Field(Logs(), description="Where the script's output goes.")
+    max_minutes: Minutes = Field(None, description="Time limit in minutes; empty for none.")
 
-    def absolute(self) -> Training:
-        """The same with relative paths made absolute against the caller's working directory."""
+    def absolute(self) -> Self:
+        """The same with relative paths resolved against the caller's working directory."""
         return self.model_copy(
             update={
                 "algorithm": self.algorithm.model_copy(

@@ -1,11 +1,11 @@
-"""What a tuning is told, and the refusal of what cannot work."""
+"""The request of a tuning, and the refusal of one that cannot work."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt
 
@@ -14,13 +14,15 @@ from infra.home import Home
 from infra.settings import Settings
 from registry import names
 from tasks import training_request, training_templates
+from tasks.logs import Logs
 from tasks.parameters import Scalar, Text, read
 from tasks.resources import Resources
-from tasks.training_request import Minutes, Training, variable_name
+from tasks.training_request import Algorithm, Minutes, Training, variable_name
 from tasks.training_templates import LeftOut
 from tuning import objectives, search, space
 from tuning.early_stopping import EarlyStopping
 from tuning.endings import Limits
+from tuning.metrics import MetricPattern
 from tuning.objectives import Constraint, Objective
 from tuning.search import Strategy
 from tuning.space import Parameter, Point, Value
@@ -56,22 +58,99 @@ def _as_list(given: Any) -> Any:
     )
 
 
-class Tuning(Training):
-    """Everything that a tuning is told; what it has in common with a training is each trial's."""
+Objectives = Annotated[
+    list[Objective],
+    BeforeValidator(_as_list, json_schema_input_type=Objective | list[Objective]),
+]
 
-    strategy: Strategy = "bayesian"
-    seed: Seed = None
-    parameters: list[Parameter] = []
-    objective: Annotated[list[Objective], BeforeValidator(_as_list)] = []
-    constraints: list[Constraint] = []
-    max_trials: Count | None = None
-    max_failed_trials: Failures | None = None
-    parallel_trials: Annotated[StrictInt, Field(ge=1, le=MOST_PARALLEL)] = 1
-    early_stopping: EarlyStopping | None = None
-    dispatch: Dispatch = "auto"
-    warm_start: Text = ""
-    stop_running: bool = True
-    trial_max_minutes: Minutes = None
+
+class Tuning(Training):
+    """The request of a tuning; the fields that a training has as well are each trial's."""
+
+    FORM_ORDER: ClassVar[tuple[str, ...]] = (
+        "name", "description", "experiment", "template", "strategy", "seed", "algorithm",
+        "parameters", "hyperparameters", "metrics", "objective", "constraints", "max_trials",
+        "max_failed_trials", "parallel_trials", "early_stopping", "stop_running", "dispatch",
+        "warm_start", "resources", "datasets", "checkpoint_input_uri", "checkpoint_uri",
+        "output_uri", "overwrite", "logs", "max_minutes", "trial_max_minutes",
+    )  # fmt: skip
+
+    name: Text = Field(
+        "", description="The tuning's name, unique in its experiment; given by Prefect if empty."
+    )
+    experiment: Text = Field(
+        "Default",
+        description="The MLflow experiment that the tuning belongs to; created if missing.",
+    )
+    strategy: Strategy = Field(
+        "bayesian",
+        description="How the space is searched. bayesian chooses a sampler by itself; gp, tpe and "
+        "sobol are samplers of their own.",
+    )
+    seed: Seed = Field(
+        None, description="The seed of everything random; empty for one of the tuning's own."
+    )
+    algorithm: Algorithm = Field(Algorithm(), description="The script that each trial runs.")
+    parameters: list[Parameter] = Field(
+        [],
+        description="Required. The hyperparameters that are tuned, and their ranges or values.",
+    )
+    hyperparameters: dict[str, Scalar] = Field(
+        {}, description="Further hyperparameters, the same for every trial."
+    )
+    metrics: list[MetricPattern] = Field(
+        [],
+        description="Metrics to collect from the script's output; the objective is one of them. A "
+        "provided algorithm has its own.",
+    )
+    objective: Objectives = Field(
+        [],
+        description="Required. What to optimize: one metric and its direction (Objective), or "
+        "several of them (list).",
+    )
+    constraints: list[Constraint] = Field([], description="Bounds that other metrics must keep.")
+    max_trials: Count | None = Field(
+        None,
+        description="The most trials. A grid ends by itself; an endless space needs this or "
+        "max_minutes.",
+    )
+    max_failed_trials: Failures | None = Field(
+        None, description="Fail after this many failed trials; empty for never."
+    )
+    parallel_trials: Annotated[StrictInt, Field(ge=1, le=MOST_PARALLEL)] = Field(
+        1, description="How many trials run at once."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="The rule that stops bad trials early; empty for none."
+    )
+    stop_running: bool = Field(
+        True, description="Stop the trials that still run when the tuning's end is decided."
+    )
+    dispatch: Dispatch = Field(
+        "auto",
+        description="inline runs trials beside the tuning, pool each as a run of its own; auto "
+        "chooses by the pool.",
+    )
+    warm_start: Text = Field(
+        "", description="An earlier tuning, by name or id, whose trials the search learns from."
+    )
+    resources: Resources = Field(
+        Resources(), description="The machines, processes and GPUs of each trial."
+    )
+    checkpoint_input_uri: Text = Field("", description="Checkpoints that every trial begins from.")
+    checkpoint_uri: Text = Field(
+        "",
+        description="Where the scripts' own checkpoints are kept, in a folder for each trial.",
+    )
+    output_uri: Text = Field(
+        "", description="Where the models are copied, in a folder for each trial."
+    )
+    logs: Logs = Field(Logs(), description="Where the scripts' output goes.")
+    trial_max_minutes: Minutes = Field(
+        None,
+        description="Time limit of one trial in minutes, after which it has failed; empty for "
+        "none.",
+    )
 
     @property
     def limits(self) -> Limits:

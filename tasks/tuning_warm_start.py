@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.errors import BadInputError
-from registry import names, runs, tunings
+from registry import flow_kinds, names, runs
 from tasks.trials import rows
 from tasks.tuning_request import Tuning
 from tuning.trials import Trial
 
 
-def named(given: dict[str, Any]) -> dict[str, Any]:
-    """Parameters with the id of the tuning to learn from: its name may be another's tomorrow.
+def pin(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the id of the tuning to learn from, whose name may change.
 
     Raises:
         BadInputError: With the code ``WarmStartInvalid`` if it can be no name.
@@ -22,7 +22,7 @@ def named(given: dict[str, Any]) -> dict[str, Any]:
     """
     key = given.get("warm_start")
     if not key:
-        return given
+        return dict(given)
     names.check_plain(str(key), "WarmStartInvalid")
     return {**given, "warm_start": runs.find(str(key))}
 
@@ -52,7 +52,7 @@ def check(tuning: Tuning) -> None:
     if not tuning.warm_start:
         return
     found = runs.show(tuning.warm_start)
-    if found["flow"] != tunings.FLOW:
+    if found["flow"] != flow_kinds.TUNE.name:
         raise BadInputError(
             f"warm_start: {tuning.warm_start!r} is a run of {found['flow']}.",
             "Name a tuning: modelyard runs list --flow tune.",

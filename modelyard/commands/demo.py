@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from flows import submission
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra import home as homes
 from infra import settings
 from infra.stack import client

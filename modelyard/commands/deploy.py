@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows import deploying
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra.work_pools import Kind
 from modelyard import output
 from modelyard.output import Json

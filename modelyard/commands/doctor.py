@@ -63,7 +63,7 @@ def _asked_of_prefect() -> tuple[list[Check], Secrets]:
     # Prefect takes seconds, and is not needed above.
     import httpx  # noqa: PLC0415
 
-    from flows.lifecycle import connected  # noqa: PLC0415
+    from flows.connection import connected  # noqa: PLC0415
     from infra import work_pools  # noqa: PLC0415
 
     try:

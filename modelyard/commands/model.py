@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra import storage
 from infra.errors import BadInputError
 from modelyard import output, parameters

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import catalogue, pipelines, submission
-from flows.lifecycle import connected
+from flows import pipelines, submission
+from flows.connection import connected
 from flows.pipeline_run import pipeline_run
 from infra import work_pools
 from infra.errors import BadInputError, NotFoundError
@@ -203,7 +203,7 @@ def _mount(text: str) -> dict[str, str]:
 
 def _seen_by_the_pool(pipeline: str) -> str:
     """What the pool's machines know a pipeline as: a file is uploaded where they do not see it."""
-    pool = catalogue.entry(pipeline_run.name).pool
+    pool = pipeline_run.spec.pool
     if not rows.is_file(pipeline) or not work_pools.is_remote(pool):
         return pipeline
     return rows.find(pipelines.upload(Path(pipeline))["name"]).reference

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, NotFoundError
@@ -21,7 +21,7 @@ from pipelines import reading
 from pipelines.drawing import building, svg, tree
 from pipelines.drawing.model import Box
 from pipelines.place import Place
-from registry import pipeline_nodes, pipelines, runs
+from registry import flow_kinds, pipeline_nodes, pipelines, runs
 from tasks.pipelines import request
 
 _FILES = frozenset({".yaml", ".yml", ".json", ".zip"})
@@ -110,7 +110,7 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
     """
     found = runs.show(key)
     run = str(found["id"])
-    if found["flow"] != pipeline_nodes.FLOW:
+    if found["flow"] != flow_kinds.PIPELINE_RUN.name:
         raise BadInputError(
             f"The run {found['name']} is one of {found['flow']}, which has no graph.",
             "modelyard runs list shows the flow of each run.",

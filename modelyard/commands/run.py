@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import catalogue, lifecycle, submission
-from flows.lifecycle import connected
+from flows import catalogue, run_context, submission
+from flows.connection import connected
 from modelyard import output, parameters
 from modelyard.output import Json, console
 from modelyard.parameters import File, Pairs
@@ -74,15 +74,15 @@ def run(
 @app.command()
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
-    declared = catalogue.entry(flow)
+    declared = catalogue.find(flow)
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
-        state = declared.flow.outcome(parameters.read(file, parameter))
+        state = declared.outcome(parameters.read(file, parameter))
     found: dict[str, Any] = {
         "state": statuses.word(flow, state),
         "detail": statuses.detail(state),
-        "result": None if state.is_failed() or state.is_crashed() else lifecycle.data(state),
+        "result": None if state.is_failed() or state.is_crashed() else run_context.data(state),
     }
     if not state.is_completed():
-        problem = lifecycle.failure(state)
+        problem = run_context.failure(state)
         found["error"] = problem.as_dict() if problem else {"message": statuses.message(state)}
     _conclude(found, json=json)

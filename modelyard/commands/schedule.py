@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import scheduling
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from flows.lifecycle import connected
+from flows.connection import connected
 from infra import home as homes
 from infra import settings
 from infra.connection import clean_environment

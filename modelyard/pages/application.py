@@ -26,7 +26,7 @@ from modelyard.pages import downloads, graphs, listing, servers
 from modelyard.pages.graphs import Sources
 from modelyard.pages.listing import Ref, Uploaded
 from pipelines.drawing import style, text
-from registry import pipeline_nodes, pipelines
+from registry import flow_kinds, pipelines
 
 _LISTED = 50
 _SILENT = "The catalogue's database does not answer."
@@ -139,7 +139,7 @@ class _Pages:
 
     def _runs(self) -> tuple[list[tuple[servers.Run, Ref]], str]:
         try:
-            found = self._sources.servers.runs(pipeline_nodes.FLOW, _LISTED)
+            found = self._sources.servers.runs(flow_kinds.PIPELINE_RUN.name, _LISTED)
         except StackError as error:
             return [], str(error)
         return [(run, listing.ref(run.pipeline)) for run in found], ""

@@ -25,7 +25,7 @@ from pipelines.drawing.style import STATES
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.states import TaskState
-from registry import pipeline_nodes, pipelines
+from registry import flow_kinds, pipeline_nodes, pipelines
 
 
 class Servers(Protocol):
@@ -119,8 +119,8 @@ class _Known:
         except StackError as error:
             self.notice = str(error)
         self.rows = sources.nodes(run_id)
-        flow = self.run.flow if self.run else pipeline_nodes.FLOW
-        if flow != pipeline_nodes.FLOW:
+        flow = self.run.flow if self.run else flow_kinds.PIPELINE_RUN.name
+        if flow != flow_kinds.PIPELINE_RUN.name:
             raise NotFoundError(
                 f"The run {run_id} is one of {flow}, which has no graph.",
                 f"Its page in Prefect shows it: {sources.servers.run_url(run_id)}.",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from infra import run_lock
 from infra.errors import BadInputError
@@ -25,6 +25,7 @@ from infra.home import Home
 from pipelines.executor_io import local_path
 from registry import history, pipeline_artifacts
 from registry.pipeline_artifacts import Old
+from tasks.parameters import Request
 from tasks.pipelines import publishing
 
 _FOLDERS = ("artifacts", "workspace", "tasks")  # of a run's; its log and its pipeline stay
@@ -33,21 +34,21 @@ _MOST_NAMED = 20
 _MOST_DAYS = 36_500.0
 
 
-class Cleanup(BaseModel):
-    """Everything that a clean-up is told."""
+class Cleanup(Request):
+    """The request of a clean-up."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    days: float | None = Field(None, description="How long artifacts are kept after a run's end.")
-    dry_run: bool = Field(False, description="Whether nothing is removed, only told.")
-
-    def absolute(self) -> Cleanup:
-        """The same: it has no paths."""
-        return self
+    days: float | None = Field(
+        None,
+        description="How long artifacts are kept after a run's end, in days; 0 is for ever. Empty "
+        "for the setting MODELYARD_PIPELINE_ARTIFACT_DAYS: 120.",
+    )
+    dry_run: bool = Field(False, description="Only count what would be removed.")
 
 
 def check(request: Cleanup) -> None:
-    """Refuse a clean-up that nobody can mean.
+    """Refuse a clean-up with an impossible age.
 
     Raises:
         BadInputError: With the code ``DaysInvalid``.

@@ -1,4 +1,4 @@
-"""What a pipeline run is told, and the refusal of what cannot work."""
+"""The request of a pipeline run, and the refusal of one that cannot work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ from pipelines.pipeline import Pipeline
 from registry import names, pipelines
 from tasks import outputs, resources
 from tasks.logs import Logs
-from tasks.parameters import Text
+from tasks.parameters import Request, Text
 from tasks.resources import PipelineResources
 
 MOST_PARALLEL = 1000
@@ -39,24 +39,34 @@ class NasMount(BaseModel):
     uri: str = Field(description="nas://ID:/path.")
 
 
-class PipelineRun(BaseModel):
-    """Everything that a pipeline run is told."""
+class PipelineRun(Request):
+    """The request of a pipeline run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Text = ""
-    description: Text = ""
-    experiment: Text = "Default"
-    pipeline: Text = ""
-    arguments: dict[str, Any] = {}
-    resources: PipelineResources = PipelineResources()
-    mounts: list[NasMount] = []
-    parallel: int = Field(64, description="How many of its tasks run at once at most.")
-    cache: bool = Field(True, description="Whether tasks may take what an equal task has made.")
-    logs: Logs = Logs()
+    name: Text = Field("", description="The run's name; given by Prefect if empty.")
+    description: Text = Field("", description="Free text.")
+    experiment: Text = Field("Default", description="The experiment that the run belongs to.")
+    pipeline: Text = Field(
+        "",
+        description="An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: "
+        "YAML, or a zip.",
+    )
+    arguments: dict[str, Any] = Field({}, description="The pipeline's own inputs.")
+    resources: PipelineResources = Field(
+        PipelineResources(), description="The machines that its tasks share."
+    )
+    mounts: list[NasMount] = Field(
+        [], description="Folders of a NAS, each of which its tasks find as /mnt/NAME."
+    )
+    parallel: int = Field(64, description="The most tasks that run at once.")
+    cache: bool = Field(
+        True, description="Whether tasks may reuse the outputs of an equal task of any run."
+    )
+    logs: Logs = Field(Logs(), description="Where the output of its tasks goes.")
 
-    def absolute(self) -> PipelineRun:
-        """The same with relative paths made absolute against the caller's working directory."""
+    def absolute(self) -> Self:
+        """The same with relative paths resolved against the caller's working directory."""
         changed: dict[str, Any] = {"logs": self.logs.absolute()}
         if pipelines.is_file(self.pipeline):
             changed["pipeline"] = str(Path(self.pipeline).expanduser().absolute())
@@ -68,12 +78,11 @@ def folders(request: PipelineRun) -> dict[str, str]:
     return {f"{_MOUNTED}/{one.name}": one.uri for one in request.mounts}
 
 
-def fill(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
-    """Parameters with the version of the pipeline that the run keeps to, whatever is uploaded.
+def pin(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with the version of the pipeline, which the run keeps whatever is uploaded.
 
     Args:
         given: A run's parameters.
-        form: Whether they come from a form, which makes no difference.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.

@@ -40,7 +40,7 @@ def stack() -> Iterator[Stack]:
         made.do("up", "--detach")
         made.execute(
             "from prefect.blocks.system import Secret\n"
-            "from flows.lifecycle import connected\n"
+            "from flows.connection import connected\n"
             f"with connected():\n    Secret(value={SECRET!r}).save('storage')\n"
         )
         _up["stack"] = made

@@ -35,7 +35,7 @@ _LEFT_SECONDS = 1800
 _CRASHED = """
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
-from flows.lifecycle import connected
+from flows.connection import connected
 with connected(), get_client(sync_client=True) as client:
     offset = 0
     while runs := client.read_flow_runs(sort=FlowRunSort.ID_DESC, limit=100, offset=offset):

@@ -31,7 +31,7 @@ _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED"}
 # Every run that a schedule has made, as Prefect has it: its slot, and when it went on.
 _RUNS = """
 import json
-from flows.lifecycle import connected
+from flows.connection import connected
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 with connected(), get_client(sync_client=True) as client:

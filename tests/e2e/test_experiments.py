@@ -31,7 +31,7 @@ def paused(stack):
             "from prefect.client.orchestration import get_client\n"
             "from prefect.client.schemas.actions import WorkPoolUpdate\n"
             "import asyncio\n"
-            "from flows.lifecycle import connected\n"
+            "from flows.connection import connected\n"
             "async def pause():\n"
             "    async with get_client() as client:\n"
             f"        await client.update_work_pool('gpu', WorkPoolUpdate(is_paused={paused_}))\n"

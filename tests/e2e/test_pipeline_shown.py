@@ -55,7 +55,7 @@ def in_mlflow(stack, mlflow_run_id):
     return json.loads(
         stack.execute(f"""
 import json
-from flows.lifecycle import connected
+from flows.connection import connected
 from registry.tracking import client, files_of
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 with connected():

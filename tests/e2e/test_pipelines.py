@@ -151,7 +151,7 @@ def test_secrets_are_blocks_of_prefect_s_and_told_nowhere(stack, tmp_path):
     blocks = corpus.module("secrets").SECRETS
     blocks = {"first": blocks["first"], "second": json.dumps(blocks["second"])}
     code = (
-        "from flows.lifecycle import connected\n"
+        "from flows.connection import connected\n"
         "from prefect.blocks.system import Secret\n"
         "with connected():\n"
         f"    for name, value in {blocks!r}.items():\n"

@@ -15,14 +15,14 @@ from tests.e2e.stack import flags, wait_for
 pytestmark = pytest.mark.e2e
 
 _ANOTHER = """
-from flows.lifecycle import connected
+from flows.connection import connected
 from modelyard import scheduler
 with connected():
     scheduler.main()
 """
 _FIND = """
 from datetime import datetime
-from flows.lifecycle import connected
+from flows.connection import connected
 from registry import scheduled_runs
 from registry.slots import Fate, Slot
 for late in (0, 1):
@@ -133,7 +133,7 @@ def test_what_has_become_of_runs(stack):
     gone = "00000000-0000-4000-8000-000000000000"
     asked = [*made, waits, gone]
     found = stack.execute(
-        "from flows.lifecycle import connected; from registry import scheduled_runs\n"
+        "from flows.connection import connected; from registry import scheduled_runs\n"
         f"with connected(): print(scheduled_runs.ended({asked}))"
     )
     stack.do("runs", "stop", waits)

@@ -114,7 +114,7 @@ def test_a_training_past_its_limit_is_timed_out(stack):
 
 
 _LOG = """
-from flows.lifecycle import connected
+from flows.connection import connected
 from registry import runs
 with connected():
     print(*runs.logs("{run}"), sep="\\n")
@@ -234,7 +234,7 @@ def test_the_form_refuses_with_the_same_words_as_the_command(stack):
     asked = {"algorithm": {"uri": str(ALGORITHMS), "entry_point": "none.py"}}
     error = stack.ask("run", "train", *flags("none", {})).error
     run = stack.execute(  # what the UI does when somebody presses the button
-        "import os; from flows.lifecycle import connected\n"
+        "import os; from flows.connection import connected\n"
         "from registry import runs\n"
         "with connected():\n"
         f"    print(runs.submit('train', {asked!r}, None, 'somebody'))\n"
@@ -396,7 +396,7 @@ def test_a_renamed_run_keeps_its_name_when_it_is_retried(stack):
 
 
 _ENFORCE = """
-from flows.lifecycle import connected
+from flows.connection import connected
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 with connected(), get_client(sync_client=True) as client:
@@ -404,7 +404,7 @@ with connected(), get_client(sync_client=True) as client:
     client.update_deployment(found.id, DeploymentUpdate(enforce_parameter_schema=ENFORCED))
 """
 _SUBMIT = """
-from flows.lifecycle import connected
+from flows.connection import connected
 from registry import runs
 with connected():
     print(runs.submit("train", {"max_minutes": "long"}, None, "somebody"))

@@ -41,7 +41,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Capacity]:
 
 
 def _check(flow: str, given: dict[str, Any]) -> None:
-    placing.check(flow, given, lambda name: catalogue.entry(name).pool)
+    placing.check(flow, given)
 
 
 class TestCapacity:
@@ -205,7 +205,7 @@ def test_a_tunings_own_pod_does_not_judge_its_trials(monkeypatch: pytest.MonkeyP
         **TUNING, "resources": {"instance_type": "gpu.a100"},
         "algorithm": {"uri": "/nas/code/x", "entry_point": "train.py"},
     }  # fmt: skip
-    tune = catalogue.entry("tune").flow
+    tune = catalogue.find("tune")
     tune.checked(given)
 
     with pytest.raises(ModelyardError):  # what is inline is run by the pod itself

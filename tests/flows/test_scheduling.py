@@ -69,7 +69,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
 def train(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the flow ``train`` was asked to check; it needs no stack here."""
     given: list[dict[str, Any]] = []
-    flow = scheduling.catalogue.entry("train").flow
+    flow = scheduling.catalogue.find("train")
     monkeypatch.setattr(flow, "preflight", lambda request, _: given.append(request))
     return given
 
@@ -77,13 +77,11 @@ def train(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_training_on_a_cluster_is_checked_for_that(
     train: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow = scheduling.catalogue.entry("train").flow
+    flow = scheduling.catalogue.find("train")
     asked: list[tuple[str, bool]] = []
     monkeypatch.setattr(work_pools, "is_remote", lambda pool: pool == "gpu")
     monkeypatch.setattr(flow, "preflight", lambda *_: asked.append(("run", site.is_elsewhere())))
-    monkeypatch.setattr(
-        scheduling.catalogue.placing, "check", lambda name, *_: asked.append((name, True))
-    )
+    monkeypatch.setattr(scheduling.placing, "check", lambda name, *_: asked.append((name, True)))
     scheduling.check("train", {})
 
     assert asked == [("run", True), ("train", True)]
@@ -139,7 +137,7 @@ def test_an_uploaded_pipeline(
 ) -> None:
     pipelines.add("adding", corpus.compiled("adding"), "p.yaml", "digest")
     prefect.found["pipeline-run/adding:1"] = SimpleNamespace()
-    flow = scheduling.catalogue.entry("pipeline-run").flow
+    flow = scheduling.catalogue.find("pipeline-run")
     monkeypatch.setattr(flow, "preflight", lambda request, _: requests.load(request.pipeline))
     given = {"arguments": {"a": 1, "b": 2}, "name": "{{ slot }}{{$.currentTime}}"}
     assert scheduling.check(deployment, given) == given

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import State
 
-from flows import lifecycle, training
-from flows.lifecycle import Execution
+from flows import run_context, training
+from flows.run_context import RunContext, RunResult
 from infra import settings, site
 from infra.errors import RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
 from tasks.training_request import Training
 from tasks.workplace import Workplace
+from tests.flows.contexts import run_context_of
 
 WELL = Ended(Ending.EXITED, 0, ())
 
@@ -25,15 +27,15 @@ class Interrupted(BaseException):
 
 
 @pytest.fixture
-def execution(home: Home) -> Execution:
-    return Execution("run-id", "n", "me", 1, {}, home, settings.load())
+def context(home: Home) -> RunContext:
+    return run_context_of(home, flow_run_id="run-id", settings=settings.load())
 
 
 @pytest.fixture(autouse=True)
 def concluding(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether what was told to conclude had failed."""
+    """Whether the ends that the run's labels show are failures."""
     told: list[bool] = []
-    monkeypatch.setattr(lifecycle, "concluding", lambda _, *, failed: told.append(failed))
+    monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: told.append(failed))
     return told
 
 
@@ -49,37 +51,50 @@ def place(tmp_path: Path) -> Workplace:
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     found: list[Path] = []
-    monkeypatch.setattr(training, "_publish", lambda _, place, *__: found.append(place.model))
+    monkeypatch.setattr(training, "_publish", lambda *given: found.append(given[2].model))
     return found
 
 
-def _conclude(place: Workplace, execution: Execution) -> tuple[str, Any]:
-    return training._conclude(WELL, Training(), place, execution, "m")
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statuses with which MLflow runs were closed."""
+    closed: list[str] = []
+    tracked = training.Tracked("m", "url", {})
+    monkeypatch.setattr(run_context.tracking, "open_run", lambda *_, **__: tracked)
+    monkeypatch.setattr(run_context.tracking, "close_run", lambda _, status: closed.append(status))
+    monkeypatch.setattr(run_context.artifacts, "tie_to_mlflow", lambda *_: None)
+    return closed
+
+
+def _conclude(place: Workplace, context: RunContext) -> RunResult:
+    return training._conclude(context, Training(), place, WELL, "m")
+
+
+def _train(context: RunContext, request: Training) -> State[Any]:
+    return run_context.run_to_end(context, lambda: training.train.work(context, request))
 
 
 def test_a_script_that_has_ended_well_is_not_run_again_whenever_its_run_is_killed(
-    place: Workplace, execution: Execution, published: list[Path], monkeypatch: pytest.MonkeyPatch
+    place: Workplace, context: RunContext, published: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(_: str) -> Any:
         raise Interrupted
 
     monkeypatch.setattr(training.tracking, "result", killed)
     with pytest.raises(Interrupted):
-        _conclude(place, execution)
+        _conclude(place, context)
     assert place.finished.exists()
 
     found = {"mlflow_run_id": "m", "model_uri": "models:/n/1", "metrics": {}}
     monkeypatch.setattr(training.tracking, "result", lambda _: found)
-    status, state = _conclude(place, execution)
-
-    assert (status, state.message) == ("FINISHED", "Model: models:/n/1")
+    assert _conclude(place, context) == RunResult(found, "Model: models:/n/1")
     assert published == [place.model]  # once
     assert place.finished.exists()
     assert not place.model.exists()
 
 
 def test_what_could_not_be_published_waits(
-    place: Workplace, execution: Execution, concluding: list[bool], monkeypatch: pytest.MonkeyPatch
+    place: Workplace, context: RunContext, concluding: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         assert concluding == [False]
@@ -87,7 +102,7 @@ def test_what_could_not_be_published_waits(
 
     monkeypatch.setattr(training, "_publish", refuse)
     with pytest.raises(OSError, match="no room"):
-        _conclude(place, execution)
+        _conclude(place, context)
 
     assert place.waits
     place.clear()
@@ -96,12 +111,12 @@ def test_what_could_not_be_published_waits(
 
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
-    execution: Execution, published: list[Path], monkeypatch: pytest.MonkeyPatch, attempt: int
+    context: RunContext, published: list[Path], monkeypatch: pytest.MonkeyPatch, attempt: int
 ) -> None:
-    own = Workplace(execution.home.runs / execution.flow_run_id)
+    own = Workplace(context.home.runs / context.flow_run_id)
     own.root.mkdir(parents=True)
     own.finished.touch()
-    execution.attempt = attempt
+    context.attempt = attempt
     prepared: list[str] = []
 
     def prepare(*_: Any) -> Any:
@@ -109,17 +124,15 @@ def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
         raise Interrupted
 
     monkeypatch.setattr(training, "_prepare", prepare)
-    monkeypatch.setattr(training, "_open", lambda *_: training.Tracked("m", "url", {}))
-    monkeypatch.setattr(training.tracking, "close_run", lambda *_: None)
     found = {"mlflow_run_id": "m", "model_uri": None, "metrics": {}}
     monkeypatch.setattr(training.tracking, "result", lambda _: found)
     monkeypatch.setattr(training.training_request, "resolved", lambda request: request)
-    monkeypatch.setattr(training, "get_run_logger", lambda: logging.getLogger("training"))
+    monkeypatch.setattr(run_context, "get_run_logger", lambda: logging.getLogger("training"))
     if attempt == 1:
         with pytest.raises(Interrupted):
-            training._train(execution, Training())
+            _train(context, Training())
     else:
-        assert training._train(execution, Training()).message == "Model: none"
+        assert _train(context, Training()).message == "Model: none"
 
     assert prepared == ["prepared"] * (2 - attempt)
 
@@ -128,14 +141,14 @@ class TestAHomeThatDoesNotLast:
     """That of a pod, which goes with it."""
 
     @pytest.fixture
-    def pod(self, home: Home) -> Execution:
+    def pod(self, home: Home) -> RunContext:
         passing = settings.load().model_copy(update={"home_lasts": False})
-        return Execution("run-id", "n", "me", 2, {}, home, passing)
+        return run_context_of(home, flow_run_id="run-id", attempt=2, settings=passing)
 
     @pytest.fixture
     def said(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
         caplog.set_level(logging.INFO, "training")
-        monkeypatch.setattr(training, "get_run_logger", lambda: logging.getLogger("training"))
+        monkeypatch.setattr(run_context, "get_run_logger", lambda: logging.getLogger("training"))
         return caplog
 
     @pytest.mark.parametrize(
@@ -146,59 +159,57 @@ class TestAHomeThatDoesNotLast:
         ],
     )
     def test_a_retry_that_starts_over_says_so(
-        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch, uri: str, told: str
+        self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, uri: str, told: str
     ) -> None:
         prepared = training.Prepared(["x"], {}, Path("/c"), resumed=False)
         monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
         prepare = training._prepare.fn
         place = Workplace(pod.home.runs / "run-id")
-        prepare(Training(checkpoint_uri=uri), place, pod)
+        prepare(pod, Training(checkpoint_uri=uri), place)
         assert told in said.text
 
         said.clear()
         pod.attempt = 1
-        prepare(Training(checkpoint_uri=uri), place, pod)
+        prepare(pod, Training(checkpoint_uri=uri), place)
         assert said.text == ""
 
     def test_one_that_resumes_says_that(
-        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch
+        self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
         monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
-        training._prepare.fn(Training(), Workplace(pod.home.runs / "run-id"), pod)
+        training._prepare.fn(pod, Training(), Workplace(pod.home.runs / "run-id"))
 
         assert "Resuming" in said.text
         assert "over" not in said.text
 
     @pytest.mark.parametrize("in_pod", [True, False])
     def test_an_image_is_used_in_a_pod_alone(
-        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch, in_pod: bool
+        self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, in_pod: bool
     ) -> None:
         prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
         monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
         monkeypatch.setattr(site, "in_pod", lambda: in_pod)
         asked = Training(resources={"image": "mine:1"})
-        training._prepare.fn(asked, Workplace(pod.home.runs / "run-id"), pod)
+        training._prepare.fn(pod, asked, Workplace(pod.home.runs / "run-id"))
 
         assert ("mine:1 is not used" in said.text) is not in_pod
 
-    def test_a_hint_names_the_log_that_is_left(self, pod: Execution, place: Workplace) -> None:
+    def test_a_hint_names_the_log_that_is_left(self, pod: RunContext, place: Workplace) -> None:
         ended = Ended(Ending.EXITED, 1, ("boom",))
         with pytest.raises(RunFailedError) as raised:
-            training._conclude(ended, Training(), place, pod, "m")
+            training._conclude(pod, Training(), place, ended, "m")
 
         assert "logs/train.log" in raised.value.hint
         assert str(place.root) not in raised.value.hint
 
     @pytest.mark.parametrize("lasts", [True, False])
     def test_its_tensorboard_logs_are_kept_in_mlflow(
-        self, pod: Execution, said: Any, monkeypatch: pytest.MonkeyPatch, lasts: bool
+        self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, lasts: bool
     ) -> None:
         kept: list[tuple[str, Path]] = []
         pod.settings = pod.settings.model_copy(update={"home_lasts": lasts})
         monkeypatch.setattr(training, "_prepare", lambda *_: None)
-        monkeypatch.setattr(training, "_open", lambda *_: training.Tracked("m", "url", {}))
-        monkeypatch.setattr(training.tracking, "close_run", lambda *_: None)
         monkeypatch.setattr(
             training.tensorboard_logs, "keep", lambda run, folder, _: kept.append((run, folder))
         )
@@ -209,7 +220,7 @@ class TestAHomeThatDoesNotLast:
 
         monkeypatch.setattr(training, "_conclude", conclude)
         with pytest.raises(RuntimeError):
-            training._train(pod, Training())
+            _train(pod, Training())
 
         logs = Workplace(pod.home.runs / "run-id").tensorboard
         assert kept == ([] if lasts else [("m", logs)])

@@ -5,26 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from flows import lifecycle, tuning
-from flows.lifecycle import Execution
+from flows import run_context, tuning
+from flows.run_context import RunContext, RunResult
+from flows.steps import StopRequestedError
 from infra.errors import BadInputError, DiskFullError, RunFailedError, StackError
 from infra.home import Home
-from infra.settings import Settings
-from registry import runs, statuses, training_templates, trial_flows
+from registry import flow_kinds, runs, statuses, training_templates, trial_flows
 from registry.tracking import Tracked
 from tasks.trials import inputs
 from tasks.tuning import Halt
 from tasks.tuning_request import Tuning
-from tests.processes import eventually
-from tuning.endings import Ending, Limits
+from tests.flows.contexts import run_context_of
+from tuning.endings import Ending
 from tuning.space import Parameter
 from tuning.trials import Trial, TrialState
 
@@ -38,83 +36,20 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     kept: list[str] = []
     logger = logging.getLogger("tests.tuning")
     monkeypatch.setattr(logger, "info", lambda message, *args: kept.append(message % args))
-    monkeypatch.setattr(tuning, "get_run_logger", lambda: logger)
+    monkeypatch.setattr(run_context, "get_run_logger", lambda: logger)
     return kept
 
 
 @pytest.fixture
-def execution(home: Home) -> Execution:
-    run_id = str(uuid4())
-    (home.runs / run_id).mkdir(parents=True)
-    return Execution(run_id, "name", "me", 1, {}, home, Settings(home=home.root))
+def context(home: Home) -> RunContext:
+    made = run_context_of(home, flow_kinds.TUNE, name="name")
+    (home.runs / made.flow_run_id).mkdir(parents=True)
+    return made
 
 
 @pytest.fixture
 def request_() -> Tuning:
     return Tuning(parameters=[X], objective=LOSS, metrics=[{"name": "loss"}], max_trials=3)
-
-
-class TestLimits:
-    @pytest.fixture
-    def prefect(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-        """Has the parameters of the run, or raises what is set."""
-        fake = SimpleNamespace(parameters={"max_trials": 3}, asked=0)
-
-        def read(_: Any) -> Any:
-            fake.asked += 1
-            if isinstance(fake.parameters, Exception):
-                raise fake.parameters
-            return fake
-
-        fake.read_flow_run = read
-        monkeypatch.setattr(tuning, "_LIMITS_SECONDS", 0.01)
-        monkeypatch.setattr(tuning, "get_client", lambda **_: contextlib.nullcontext(fake))
-        return fake
-
-    def test_changes_are_noticed(
-        self, request_: Tuning, prefect: SimpleNamespace, said: list[str]
-    ) -> None:
-        limits = tuning._Limits(request_, str(uuid4()))
-        assert limits() == Limits(3, None, 1)
-        with limits.followed():
-            prefect.parameters = {"max_trials": 9, "parallel_trials": 4, "name": "n"}
-            eventually(lambda: limits() == Limits(9, None, 4), "the change is noticed")
-
-        assert said == ["The limits are now max_trials 9, parallel_trials 4."]
-        assert "limits" not in {one.name for one in threading.enumerate()}
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [ConnectionError("away"), {"max_trials": "many"}, {"parallel_trials": -1}],
-        ids=str,
-    )
-    def test_what_cannot_be_read_changes_nothing(
-        self, request_: Tuning, prefect: SimpleNamespace, wrong: Any
-    ) -> None:
-        limits = tuning._Limits(request_, str(uuid4()))
-        prefect.parameters = wrong
-        with limits.followed():
-            eventually(lambda: prefect.asked > 2, "it is asked again")
-            assert limits() == Limits(3, None, 1)
-            prefect.parameters = {"max_trials": 4}
-            eventually(lambda: limits().max_trials == 4, "it is noticed afterwards")
-
-    def test_a_client_that_cannot_be_made_is_made_later(
-        self, request_: Tuning, prefect: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        made = iter([ConnectionError("away"), ConnectionError("away")])
-
-        def client(**_: Any) -> Any:
-            problem = next(made, None)
-            if problem:
-                raise problem
-            return contextlib.nullcontext(prefect)
-
-        monkeypatch.setattr(tuning, "get_client", client)
-        limits = tuning._Limits(request_, str(uuid4()))
-        prefect.parameters = {"max_trials": 5}
-        with limits.followed():
-            eventually(lambda: limits().max_trials == 5, "it is noticed")
 
 
 class TestTune:
@@ -125,7 +60,9 @@ class TestTune:
         found: list[tuple[str, str]] = []
         tracked = Tracked("m", "url", {})
         monkeypatch.setattr(tuning.rows, "of", lambda _: [])
-        monkeypatch.setattr(tuning, "_tie", lambda *_: None)
+        monkeypatch.setattr(run_context.artifacts, "tie_to_mlflow", lambda *_: None)
+        monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
+        monkeypatch.setattr(tuning.tunings, "mark_objectives", lambda *_: None)
         monkeypatch.setattr(tuning.tracking, "open_run", lambda *_, **__: tracked)
         monkeypatch.setattr(tuning.tracking, "close_run", lambda *closed: found.append(closed))
         return found
@@ -139,16 +76,16 @@ class TestTune:
         ],
     )
     def test_a_failure_is_told(
-        self, execution: Execution, request_: Tuning, closed: list[Any],
+        self, context: RunContext, request_: Tuning, closed: list[Any],
         monkeypatch: pytest.MonkeyPatch, problem: Exception, code: str,
     ) -> None:  # fmt: skip
         monkeypatch.setattr(tuning, "_conduct", _raising(problem))
 
-        state = tuning._tune(execution, request_)
+        state = _tune(context, request_)
 
         assert state.name == "Failed"
         assert statuses.word("tune", state) == "FAIL HYPERPARAMETER TUNING"
-        error = lifecycle.failure(state)
+        error = run_context.failure(state)
         assert error is not None
         assert error.code == code
         assert closed == [("m", "FAILED")]
@@ -158,46 +95,47 @@ class TestTune:
         [
             (OSError(errno.EACCES, "Permission denied"), "FAILED"),
             (ValueError("surprise"), "FAILED"),
-            (KeyboardInterrupt(), "KILLED"),
         ],
     )
     def test_anything_else_is_raised(
-        self, execution: Execution, request_: Tuning, closed: list[Any],
+        self, context: RunContext, request_: Tuning, closed: list[Any],
         monkeypatch: pytest.MonkeyPatch, problem: BaseException, status: str,
     ) -> None:  # fmt: skip
         monkeypatch.setattr(tuning, "_conduct", _raising(problem))
 
         with pytest.raises(type(problem)):
-            tuning._tune(execution, request_)
+            _tune(context, request_)
         assert closed == [("m", status)]
 
-    def test_also_where_the_runs_cannot_be_tied_to_each_other(
-        self, execution: Execution, request_: Tuning, closed: list[Any],
+    def test_also_where_its_objectives_cannot_be_written(
+        self, context: RunContext, request_: Tuning, closed: list[Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(tuning, "_tie", _raising(ConnectionAbortedError("away")))
+        monkeypatch.setattr(
+            tuning.tunings, "mark_objectives", _raising(ConnectionAbortedError("away"))
+        )
 
         with pytest.raises(ConnectionAbortedError):
-            tuning._tune(execution, request_)
+            _tune(context, request_)
         assert closed == [("m", "FAILED")]
 
     def test_without_a_seed_it_has_one_of_its_own_after_a_restart_too(
-        self, execution: Execution, request_: Tuning, closed: list[Any],
+        self, context: RunContext, request_: Tuning, closed: list[Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         points = []
 
         def conduct(*given: Any) -> Any:
             points.append(given[3].ask(0))
-            return "FINISHED", lifecycle.Cancelled()
+            return RunResult({}, "")
 
         monkeypatch.setattr(tuning, "_conduct", conduct)
         for _ in range(2):
-            tuning._tune(execution, request_)
+            _tune(context, request_)
         assert points[0] == points[1]
 
     def test_a_restart_learns_of_an_earlier_tuning_what_it_did_at_first(
-        self, execution: Execution, request_: Tuning, closed: list[Any],
+        self, context: RunContext, request_: Tuning, closed: list[Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         asked = []
@@ -206,13 +144,13 @@ class TestTune:
         monkeypatch.setattr(
             tuning.tuning_warm_start, "trials_of", lambda *given: asked.append(given) or []
         )
-        monkeypatch.setattr(tuning, "_conduct", lambda *_: ("FINISHED", lifecycle.Cancelled()))
+        monkeypatch.setattr(tuning, "_conduct", lambda *_: RunResult({}, ""))
 
-        tuning._tune(execution, request_.model_copy(update={"warm_start": "w"}))
+        _tune(context, request_.model_copy(update={"warm_start": "w"}))
         assert asked == [("w", 123.0)]
 
     def test_an_earlier_tuning_that_left_nothing_to_try(
-        self, execution: Execution, request_: Tuning, closed: list[Any],
+        self, context: RunContext, request_: Tuning, closed: list[Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         values = [1, 2]
@@ -223,13 +161,16 @@ class TestTune:
         monkeypatch.setattr(tuning.tuning_warm_start, "trials_of", lambda *_: tried)
         space = [Parameter(name="x", type="discrete", values=values)]
 
-        with pytest.raises(BadInputError) as raised:
-            tuning._tune(
-                execution,
-                request_.model_copy(update={"warm_start": "w", "parameters": space}),
-            )
-        assert raised.value.code == "WarmStartComplete"
+        state = _tune(
+            context, request_.model_copy(update={"warm_start": "w", "parameters": space})
+        )
+        assert statuses.word("tune", state) == "CREATE FAILED"
+        assert "WarmStartComplete" in state.message
         assert closed == []
+
+
+def _tune(context: RunContext, request: Tuning) -> Any:
+    return run_context.run_to_end(context, lambda: tuning.tune.work(context, request))
 
 
 def _raising(problem: BaseException) -> Callable[..., Any]:
@@ -240,9 +181,11 @@ def _raising(problem: BaseException) -> Callable[..., Any]:
 
 
 class TestConclude:
-    def _concluded(self, ended: Any, execution: Execution, request_: Tuning, **trials: Any) -> Any:
+    def _concluded(
+        self, ended: Any, context: RunContext, request_: Tuning, **trials: Any
+    ) -> RunResult:
         tuner: Any = SimpleNamespace(trials=trials)
-        return tuning._conclude(ended, request_, execution, Tracked("m", "", {}), tuner)
+        return tuning._conclude(context, request_, Tracked("m", "", {}), tuner, ended)
 
     @pytest.mark.parametrize(
         ("best", "told"),
@@ -253,40 +196,38 @@ class TestConclude:
         [Ending.GOAL_REACHED, Ending.MAX_TRIALS_REACHED, Ending.SUGGESTION_END_REACHED],
     )
     def test_a_good_end_has_a_result(
-        self, execution: Execution, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
+        self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
         ending: Ending, best: Any, told: str,
     ) -> None:  # fmt: skip
         result = {"best": best, "trials": []}
         monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
 
-        status, state = self._concluded(ending, execution, request_)
+        found = self._concluded(ending, context, request_)
 
-        assert (status, statuses.word("tune", state)) == ("FINISHED", "COMPLETE")
-        assert (state.name, statuses.detail(state)) == ("Completed", ending.value)
-        assert statuses.message(state).startswith(told)
-        assert lifecycle.data(state) == result
+        assert (found.value, found.detail) == (result, ending.value)
+        assert found.message.startswith(told)
 
     def test_stopped_it_has_its_trials_and_the_best_of_them(
-        self, execution: Execution, request_: Tuning, monkeypatch: pytest.MonkeyPatch
+        self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         result = {"best": {"number": 1}, "trials": []}
         monkeypatch.setattr(tuning.tunings, "result", lambda *_, over: result)
 
-        status, state = self._concluded(Halt.STOPPED, execution, request_)
+        with pytest.raises(StopRequestedError) as raised:
+            self._concluded(Halt.STOPPED, context, request_)
 
-        assert (status, statuses.word("tune", state)) == ("KILLED", "STOPPED")
-        assert lifecycle.data(state) == result
+        assert raised.value.result == result
 
-    def test_out_of_time(self, execution: Execution, request_: Tuning) -> None:
+    def test_out_of_time(self, context: RunContext, request_: Tuning) -> None:
         late = request_.model_copy(update={"max_minutes": 5.0})
 
-        status, state = self._concluded(Halt.TIMED_OUT, execution, late)
+        with pytest.raises(RunFailedError, match="for its 5 minutes") as raised:
+            self._concluded(Halt.TIMED_OUT, context, late)
 
-        assert (status, statuses.word("tune", state)) == ("FAILED", "TIMED OUT")
-        assert "for its 5 minutes" in state.message
+        assert (raised.value.code, raised.value.state) == ("Timeout", "TIMED OUT")
 
     def test_too_many_failures_are_counted_and_the_last_is_told(
-        self, execution: Execution, request_: Tuning
+        self, context: RunContext, request_: Tuning
     ) -> None:
         rows = [
             ("SUCCEEDED", ""), ("FAILED", "ScriptFailed: It broke."), ("KILLED", "odd"),
@@ -297,11 +238,12 @@ class TestConclude:
             for number, (state, reason) in enumerate(rows)
         }
 
-        status, state = self._concluded(Ending.FAILED, execution, request_, **trials)
+        with pytest.raises(RunFailedError) as raised:
+            self._concluded(Ending.FAILED, context, request_, **trials)
 
-        assert (status, statuses.word("tune", state)) == ("FAILED", "FAIL HYPERPARAMETER TUNING")
-        assert "2 trials failed." in state.message
-        assert "trial 3: It reported no loss." in state.message
+        assert raised.value.state == "FAIL HYPERPARAMETER TUNING"
+        assert "2 trials failed." in raised.value.message
+        assert "trial 3: It reported no loss." in raised.value.message
 
 
 class TestLauncher:
@@ -326,18 +268,18 @@ class TestLauncher:
         monkeypatch.setattr(trial_flows, "pool_type", lambda: "process")
         return found
 
-    def _launcher(self, request_: Tuning, execution: Execution) -> Any:
+    def _launcher(self, request_: Tuning, context: RunContext) -> Any:
         tuner: Any = SimpleNamespace(emit=None)
-        return tuning._launcher(request_, execution, Tracked("m", "", {}), tuner)
+        return tuning._launcher(context, request_, Tracked("m", "", {}), tuner)
 
     def test_it_knows_what_is_waited_for(
-        self, execution: Execution, made: list[SimpleNamespace]
+        self, context: RunContext, made: list[SimpleNamespace]
     ) -> None:
         asked = Tuning(
             parameters=[X], objective=[LOSS, {"metric": "f1", "direction": "maximize"}],
             constraints=[{"metric": "size", "max": 1}], parallel_trials=3,
         )  # fmt: skip
-        with self._launcher(asked, execution):
+        with self._launcher(asked, context):
             pass
 
         assert made[0].setting.metrics == {"loss", "f1", "size"}
@@ -345,34 +287,34 @@ class TestLauncher:
         assert made[0].setting.name == "name"
 
     def test_whatever_interrupts_it_is_closed_and_nothing_is_left(
-        self, execution: Execution, request_: Tuning, made: list[SimpleNamespace],
+        self, context: RunContext, request_: Tuning, made: list[SimpleNamespace],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        root = execution.home.runs / execution.flow_run_id / "inputs"
+        root = context.home.runs / context.flow_run_id / "inputs"
 
         def shared(training: Any, folder: Any, say: Any) -> Any:
             (folder / "algorithm").mkdir(parents=True)
             return training
 
         monkeypatch.setattr(inputs, "shared", shared)
-        with pytest.raises(KeyboardInterrupt), self._launcher(request_, execution):
+        with pytest.raises(KeyboardInterrupt), self._launcher(request_, context):
             assert root.exists()
             raise KeyboardInterrupt
         assert made[0].closed == 1
         assert not root.exists()
 
     def test_what_was_fetched_in_vain_is_removed(
-        self, execution: Execution, request_: Tuning, made: list[SimpleNamespace],
+        self, context: RunContext, request_: Tuning, made: list[SimpleNamespace],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        root = execution.home.runs / execution.flow_run_id / "inputs"
+        root = context.home.runs / context.flow_run_id / "inputs"
 
         def shared(_: Any, folder: Any, __: Any) -> Any:
             folder.mkdir(parents=True)
             raise DiskFullError("Full.")
 
         monkeypatch.setattr(inputs, "shared", shared)
-        with pytest.raises(DiskFullError), self._launcher(request_, execution):
+        with pytest.raises(DiskFullError), self._launcher(request_, context):
             pass
         assert made == []
         assert not root.exists()
@@ -406,9 +348,10 @@ class TestConduct:
                 seen.closed += 1
 
         monkeypatch.setattr(tuning, "Progress", Progress)
+        monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
         monkeypatch.setattr(tuning.rows, "save", lambda *_: None)
         monkeypatch.setattr(tuning.tunings, "result", lambda *_: {"best": None})
-        monkeypatch.setattr(tuning._Limits, "followed", lambda _: contextlib.nullcontext())
+        monkeypatch.setattr(tuning.LiveLimits, "followed", lambda _: contextlib.nullcontext())
 
         @contextlib.contextmanager
         def launcher(*_: Any) -> Iterator[Any]:
@@ -420,32 +363,36 @@ class TestConduct:
         return seen
 
     def test_all_of_them_are_known_before_the_first_change(
-        self, execution: Execution, request_: Tuning, progress: Any
+        self, context: RunContext, request_: Tuning, progress: Any
     ) -> None:
         before = [
             Trial(0, {"x": 0.1}, TrialState.SUCCEEDED, (0.5,)),
             Trial(1, {"x": 0.2}, TrialState.FAILED),
             Trial(2, {"x": 0.3}, TrialState.RUNNING, started=1.0, losses=1),
         ]
-        search = tuning._search(request_, 1, 0.0)
+        search = tuning._search(context, request_, 1, 0.0)
 
-        status, state = tuning._conduct(request_, execution, Tracked("m", "", {}), search, before)
+        found = tuning._conduct(context, request_, Tracked("m", "", {}), search, before)
 
-        assert (status, statuses.detail(state)) == ("FINISHED", "MaxTrialsReached")
+        assert found.detail == "MaxTrialsReached"
         assert progress.restored == before
         assert [(one.number, one.state) for one in progress.changed] == [(2, "FAILED")]
         assert progress.ended == [Ending.MAX_TRIALS_REACHED]
         assert progress.closed == 1
 
     def test_what_fails_is_closed_as_well(
-        self, execution: Execution, request_: Tuning, progress: Any,
+        self, context: RunContext, request_: Tuning, progress: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         monkeypatch.setattr(tuning, "_launcher", _raising(DiskFullError("Full.")))
 
         with pytest.raises(DiskFullError):
             tuning._conduct(
-                request_, execution, Tracked("m", "", {}), tuning._search(request_, 1, 0.0), []
+                context,
+                request_,
+                Tracked("m", "", {}),
+                tuning._search(context, request_, 1, 0.0),
+                [],
             )
         assert progress.closed == 1
 
@@ -458,9 +405,9 @@ class TestChanged:
         monkeypatch.setattr(trial_flows, "pool_type", lambda: "process")
 
     def test_limits_that_work(self, request_: Tuning) -> None:
-        names, check = tuning.tune.changeable
-        assert set(names) == {"max_trials", "max_failed_trials", "parallel_trials"}
-        check(request_)
+        names = {"max_trials", "max_failed_trials", "parallel_trials"}
+        assert set(tuning.tune.spec.changeable) == names
+        tuning.tune.spec.check_changed(request_)
 
     @pytest.mark.parametrize(
         ("change", "code"),
@@ -476,14 +423,14 @@ class TestChanged:
     def test_limits_that_do_not(self, request_: Tuning, change: dict[str, Any], code: str) -> None:
         asked = Tuning(**{**request_.model_dump(), **change})
         with pytest.raises(BadInputError) as raised:
-            tuning.tune.changeable[1](asked)
+            tuning.tune.spec.check_changed(asked)
 
         assert raised.value.code == code
 
     def test_a_pool_that_is_gone(self, request_: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trial_flows, "pool_type", lambda: None)
         with pytest.raises(StackError):
-            tuning.tune.changeable[1](request_.model_copy(update={"dispatch": "pool"}))
+            tuning.tune.spec.check_changed(request_.model_copy(update={"dispatch": "pool"}))
 
 
 def test_what_is_given_is_completed_of_a_template_and_names_become_ids(
@@ -492,6 +439,6 @@ def test_what_is_given_is_completed_of_a_template_and_names_become_ids(
     monkeypatch.setattr(training_templates, "parameters", lambda _: {"max_minutes": 5})
     monkeypatch.setattr(runs, "find", {"earlier": "id-1"}.__getitem__)
 
-    found = tuning.fill({"template": "t", "warm_start": "earlier"}, False)
+    found = tuning.tune.spec.completed({"template": "t", "warm_start": "earlier"}, form=False)
 
     assert found == {"template": "t", "warm_start": "id-1", "trial_max_minutes": 5}

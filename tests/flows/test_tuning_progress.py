@@ -107,11 +107,11 @@ def progress(limits=LIMITS, runs=NOWHERE, **more):
             **more,
         }
     )
-    execution = SimpleNamespace(
+    context = SimpleNamespace(
         began=time.monotonic(), home=SimpleNamespace(runs=runs), flow_run_id="run"
     )
     tracked = SimpleNamespace(run_id="run")
-    return Progress(request, execution, tracked, lambda: limits)
+    return Progress(context, request, tracked, lambda: limits)
 
 
 def test_the_best_is_on_top_and_who_has_no_value_below(shown):

@@ -10,7 +10,7 @@ from prefect.states import Completed, Running
 
 from infra import home as homes
 from infra.errors import ConflictError
-from registry import deletion, pipeline_artifacts, pipeline_nodes, tracking
+from registry import deletion, flow_kinds, pipeline_artifacts, pipeline_nodes, tracking
 from registry.pipeline_nodes import Node
 from registry.tracking import Opening
 from tests.registry.fake_runs import PrefectClient
@@ -25,8 +25,8 @@ def prefect(mlflow: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> PrefectCli
 
 def opened(prefect: PrefectClient, name: str, state: State[None] | None = None) -> tuple[str, str]:
     """A pipeline run with everything that it has; its ids here and in MLflow."""
-    run = prefect.add(pipeline_nodes.FLOW, name, state or Completed())
-    opening = Opening(run, pipeline_nodes.FLOW, name, "Default", "", "me", {"a": 1})
+    run = prefect.add(flow_kinds.PIPELINE_RUN.name, name, state or Completed())
+    opening = Opening(run, flow_kinds.PIPELINE_RUN.name, name, "Default", "", "me", {"a": 1})
     tracked = tracking.open_run(opening, retried=False)
     prefect.label(run, tracked.run_id)
     folder = homes.current().runs / run / "artifacts" / "task"

@@ -467,14 +467,14 @@ class TestWarmStart:
     def test_its_name_becomes_its_id(self) -> None:
         given = {"warm_start": "earlier", "name": "n"}
 
-        assert tuning_warm_start.named(given) == {"warm_start": "id-1", "name": "n"}
+        assert tuning_warm_start.pin(given) == {"warm_start": "id-1", "name": "n"}
         for nothing in ({}, {"warm_start": ""}, {"warm_start": None}):
-            assert tuning_warm_start.named(nothing) == nothing
+            assert tuning_warm_start.pin(nothing) == nothing
 
     @pytest.mark.parametrize("key", ["a\0b", " ", "x" * 300])
     def test_a_name_that_none_can_have(self, key: str) -> None:
         with pytest.raises(BadInputError) as raised:
-            tuning_warm_start.named({"warm_start": key})
+            tuning_warm_start.pin({"warm_start": key})
 
         assert raised.value.code == "WarmStartInvalid"
 

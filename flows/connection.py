@@ -1,0 +1,145 @@
+"""The connection of a process to Prefect, MLflow and the catalogue of a stack."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import prefect.context
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
+
+from infra import connection, settings
+from infra import home as homes
+from infra.connection import Endpoints
+from infra.errors import StackError
+from infra.stack import client as stack
+from registry import catalogue
+
+# The part of a stack that does not answer, and the variable that names its address, by the
+# exception that its client raises.
+_UNREACHABLE: dict[type[Exception], tuple[str, str]] = {
+    httpx.TransportError: ("Prefect", "PREFECT_API_URL"),
+    OperationalError: ("The catalogue's database", "MODELYARD_DATABASE_URL"),
+}
+_UNAUTHORIZED = (401, 403)
+
+
+@dataclass
+class _SharedConnection:
+    """The connection that the threads of this process share while one of them needs it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+    endpoints: Endpoints | None = None
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def open(self) -> Endpoints:
+        with self.lock:
+            if self.endpoints is None:
+                with contextlib.ExitStack() as opening:
+                    self.endpoints = opening.enter_context(_environment_set())
+                    self.closing = opening.pop_all()
+            self.users += 1
+            return self.endpoints
+
+    def close(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.endpoints = None
+                self.closing.close()
+
+
+_shared = _SharedConnection()
+
+
+@contextlib.contextmanager
+def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
+    """Connect this process to Prefect, MLflow and the catalogue.
+
+    Their addresses are those of the environment, else of the stack that is up, else of a private
+    stack that lives until the last such context ends.
+
+    Args:
+        to_workers: Whether workers are needed. A private stack has none.
+
+    Raises:
+        StackError: If a private stack cannot be started, no stack with workers is up, or a part
+            of it does not answer.
+    """
+    from_environment = connection.from_environment() is not None
+    if (
+        to_workers
+        and not from_environment
+        and not (stack.status(homes.current()) or {}).get("lasting")
+    ):
+        raise StackError(
+            "The stack is not up, so no worker would start the run.",
+            "Start it (modelyard up --detach), or run the flow in this process: modelyard call.",
+        )
+    endpoints = _shared.open()
+    try:
+        yield endpoints
+    except tuple(_UNREACHABLE) as error:
+        raise _unreachable(error, from_environment=from_environment) from error
+    except (httpx.HTTPStatusError, MlflowException) as error:
+        if refusal := _unauthorized(error):
+            raise refusal from error
+        raise
+    finally:
+        _shared.close()
+
+
+def _unreachable(error: Exception, *, from_environment: bool) -> StackError:
+    part, variable = next(found for kind, found in _UNREACHABLE.items() if isinstance(error, kind))
+    hint = "See modelyard status; the logs are in the home's folder logs."
+    if from_environment:
+        hint = f"Check that this machine can reach the address in {variable}."
+    return StackError(
+        f"{part} does not answer ({type(error).__name__}).", hint, code="StackSilent"
+    )
+
+
+def _unauthorized(error: httpx.HTTPStatusError | MlflowException) -> StackError | None:
+    """The error of a server that refuses the credential; None for another answer."""
+    if isinstance(error, MlflowException):
+        status, part = error.get_http_status_code(), "MLflow"  # type: ignore[no-untyped-call]
+        hint = "Check MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    else:
+        status, part = error.response.status_code, "Prefect"
+        hint = "Check PREFECT_API_AUTH_STRING: USER:PASSWORD, as its server was given it."
+    if status not in _UNAUTHORIZED:
+        return None
+    return StackError(
+        f"{part} refuses the credential (status {status}).", hint, code="StackRefused"
+    )
+
+
+@contextlib.contextmanager
+def _environment_set() -> Iterator[Endpoints]:
+    """Set the variables that the clients read, and restore them afterwards."""
+    endpoints = connection.from_environment()
+    if endpoints:
+        yield endpoints
+        return
+    home = homes.current()
+    with stack.held(home, settings.load()) as endpoints:
+        ours = connection.environment(endpoints, home)
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        prefect.context.refresh_global_settings_context()
+        try:
+            catalogue.migrate()
+            yield endpoints
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            prefect.context.refresh_global_settings_context()

@@ -1,0 +1,66 @@
+"""Forms of flows, derived from their request models.
+
+A field's type, default and help text are written once, in the pydantic model. Prefect reads a
+form from a function, so a flow's function gets the model's signature and documentation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prefect.utilities.callables import parameter_schema
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+_RETURNS = "\n\nReturns:"
+
+
+def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a request model in the order of its form.
+
+    A model that inherits fields, which pydantic puts first, names the order in ``FORM_ORDER``.
+    """
+    order: tuple[str, ...] = getattr(model, "FORM_ORDER", tuple(model.model_fields))
+    return {name: model.model_fields[name] for name in order}
+
+
+def signature(model: type[BaseModel]) -> inspect.Signature:
+    """The signature of a function whose parameters are the fields of ``model``."""
+    return inspect.Signature([
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty
+            if field.is_required()
+            else field.get_default(call_default_factory=True),
+            annotation=field.rebuild_annotation(),
+        )
+        for name, field in fields(model).items()
+    ])  # fmt: skip
+
+
+def bound(
+    model: type[BaseModel], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The parameters of a call, by name; unknown ones are left for the model to refuse."""
+    return {**dict(zip(fields(model), args, strict=False)), **kwargs}
+
+
+def documentation(text: str, model: type[BaseModel]) -> str:
+    """A flow's docstring with an ``Args`` section of its model's help texts."""
+    described = {name: one.description for name, one in fields(model).items() if one.description}
+    lines = [f"    {name}: {help_text}" for name, help_text in described.items()]
+    before, returns, after = inspect.cleandoc(text).partition(_RETURNS)
+    return f"{before}\n\nArgs:\n" + "\n".join(lines) + returns + after
+
+
+def schema(function: Callable[..., Any]) -> dict[str, Any]:
+    """The JSON schema of a function's form; the fields of groups have a position as well."""
+    found = parameter_schema(function).model_dump_for_openapi()
+    groups: Mapping[str, Any] = found.get("definitions", {})
+    for group in groups.values():
+        for position, field in enumerate(group.get("properties", {}).values()):
+            field["position"] = position  # the database keeps no order of keys
+    return {**found, "additionalProperties": False}
