@@ -10,7 +10,6 @@ from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.run_context import RunContext, RunResult
 from infra.errors import ModelyardError
 from registry import flow_kinds
-from tasks import placement
 from tasks.pipelines import cleanup
 from tasks.pipelines.cleanup import Cleanup
 
@@ -22,7 +21,6 @@ _SETTLE_SECONDS = 5.0
         kind=flow_kinds.PIPELINE_CLEANUP,
         request=Cleanup,
         check=lambda request, _: cleanup.check(request),
-        placement=placement.of_cleanup,
         pool="cpu",
         tags=("modelyard", "pipeline"),
         concurrency_limit=1,

@@ -17,7 +17,7 @@ from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
 from infra import connection, settings
 from infra import home as homes
-from infra.errors import ModelyardError, RunFailedError
+from infra.errors import ModelyardError
 from infra.workloads.kubernetes.backend import RunAttempt
 from pipelines import caching, execution, reading, remotes
 from pipelines.arguments import arguments as arguments_of
@@ -29,7 +29,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
-from registry import flow_kinds, pipeline_nodes, pipelines, runs, slots, statuses, tracking
+from registry import flow_kinds, pipeline_nodes, pipelines, runs, slots, tracking
 from registry.tracking import Tracked
 from schedules import kfp_macros
 from tasks import placement
@@ -144,11 +144,7 @@ def _executed(
     place: Place,
     tracked: Tracked,
 ) -> End:
-    """Run the pipeline to its end.
-
-    Raises:
-        RunFailedError: If it exceeded the time limit of the pipeline.
-    """
+    """Run the pipeline to its end."""
     shown = Shown(
         context, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
         root=choice.artifacts(context.settings),
@@ -174,8 +170,7 @@ def _executed(
             shown.going_on(), _deadline(allowed, context.stop) as late,
         ):  # fmt: skip
             end = engine.run(_bundle(pipeline, given))
-            too_late = late.is_set() and end.state != TaskState.SUCCEEDED
-            if too_late:
+            if late.is_set() and end.state != TaskState.SUCCEEDED:
                 reason = f"It took longer than the {allowed} s that its pipeline allows."
                 end = End(TaskState.FAILED, reason=reason)
             elif context.stop.is_set() and not late.is_set():
@@ -185,16 +180,9 @@ def _executed(
             shown.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
+            return end
     finally:
         publish_log(place.log, request.logs, context.flow_run_id, context.logger.warning)
-    if too_late:
-        raise RunFailedError(
-            end.reason,
-            "Resume with modelyard runs retry, or compile the pipeline with a longer limit.",
-            state=statuses.TIMED_OUT,
-            code="Timeout",
-        )
-    return end
 
 
 def _attempt(context: RunContext) -> int:

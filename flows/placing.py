@@ -55,7 +55,7 @@ def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
         BadInputError: As for :func:`of`.
     """
     spec = catalogue.find(flow).spec
-    return spec.placement(parameters.read(spec.model, dict(given)))
+    return spec.machines(parameters.read(spec.model, dict(given)))
 
 
 def checked(flow: LifecycleFlow[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

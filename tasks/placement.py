@@ -13,7 +13,7 @@ from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.wanted import EVERY_MOUNT, Placement
-from registry.flow_kinds import PIPELINE_CLEANUP, PIPELINE_RUN, TRAIN, TUNE
+from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
 from tasks import resources
 from tasks.pipelines.request import PipelineRun
 from tasks.resources import Resources
@@ -63,11 +63,6 @@ def of_pipeline(run: PipelineRun) -> list[Asked]:
     """
     mounts = (EVERY_MOUNT, *_mounts(run, None))
     return [Asked(PIPELINE_RUN.name, Placement(small(), mounts=mounts, makes_jobs=True))]
-
-
-def of_cleanup(_: BaseModel) -> list[Asked]:
-    """The machine of a clean-up, which is small."""
-    return [Asked(PIPELINE_CLEANUP.name, Placement(small()))]
 
 
 def small() -> InstanceType:

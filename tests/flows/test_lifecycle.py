@@ -47,7 +47,6 @@ def flow() -> LifecycleFlow[..., Any]:
             kind=FlowKind("copy-file", "FAIL COPY"),
             request=Copying,
             check=_check,
-            placement=lambda _: [],
             pool="cpu",
             tags=(),
             tracked=False,

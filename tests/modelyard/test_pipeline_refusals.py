@@ -102,7 +102,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was begun."""
     calls: list[Any] = []
     monkeypatch.setattr(submission, "start", lambda *told: calls.append(told))
-    stand_in = SimpleNamespace(name=pipeline_run.name, outcome=calls.append)
+    stand_in = SimpleNamespace(
+        name=pipeline_run.name, spec=pipeline_run.spec, outcome=calls.append
+    )
     monkeypatch.setattr(command, "pipeline_run", stand_in)
     monkeypatch.setattr(command.work_pools, "is_remote", lambda _: False)
     monkeypatch.setattr(command, "watch", lambda *_, **__: None)

@@ -1,0 +1,214 @@
+"""The ends of every flow's runs, by what happens in its own work once the run is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from flows import catalogue, run_context
+from flows.lifecycle import LifecycleFlow
+from flows.run_context import RunContext
+from flows.steps import StopRequestedError
+from infra.errors import BadInputError, DiskFullError, RunFailedError
+from infra.home import Home
+from pipelines.states import End, TaskState
+from registry import statuses
+from registry.tracking import Tracked
+from tasks.parameters import Request
+from tests.flows.contexts import run_context_of
+
+X = {"name": "x", "type": "double", "min": 0, "max": 1}
+LOSS = {"metric": "loss", "direction": "minimize"}
+
+# Of each flow: its parameters, the step after its run is opened, and what comes before that step.
+WORK: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "train": ({}, "flows.training._run_script", {
+        "flows.training._prepare": "prepared",
+    }),
+    "tune": ({"parameters": [X], "objective": LOSS}, "flows.tuning._conduct", {
+        "flows.tuning.rows.of": [],
+        "flows.tuning.tunings.mark_objectives": None,
+    }),
+    "pipeline-run": ({"pipeline": "p:1"}, "flows.pipeline_run._executed", {
+        "flows.pipeline_run._begun": None,
+        "flows.pipeline_run.arguments_of": {},
+    }),
+    "pipeline-artifacts-cleanup": ({}, "flows.pipeline_cleanup.cleanup.clean_up", {}),
+}  # fmt: skip
+
+
+@pytest.fixture(params=catalogue.FLOWS, ids=lambda flow: str(flow.name))
+def flow(request: pytest.FixtureRequest) -> LifecycleFlow[..., Any]:
+    found: LifecycleFlow[..., Any] = request.param
+    return found
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statuses with which MLflow runs were closed."""
+    found: list[str] = []
+    tracked = Tracked("m", "url", {})
+    monkeypatch.setattr(run_context.tracking, "open_run", lambda *_, **__: tracked)
+    monkeypatch.setattr(run_context.tracking, "close_run", lambda _, status: found.append(status))
+    monkeypatch.setattr(run_context.artifacts, "tie_to_mlflow", lambda *_: None)
+    monkeypatch.setattr(run_context, "get_run_logger", lambda: run_context.get_logger("tests"))
+    monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
+    return found
+
+
+@pytest.fixture
+def end(
+    flow: LifecycleFlow[..., Any], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[BaseException], State[Any]]:
+    given, step, before = WORK[flow.name]
+
+    def run(error: BaseException) -> State[Any]:
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        for place, value in before.items():
+            _patch(monkeypatch, place, lambda *_, value=value, **__: value)
+        _patch(monkeypatch, step, fail)
+        request: Request = flow.model(**given)
+        context = run_context_of(home, flow.spec.kind)
+        return run_context.run_to_end(context, lambda: flow.work(context, request))
+
+    return run
+
+
+def _patch(monkeypatch: pytest.MonkeyPatch, place: str, value: Any) -> None:
+    package, module, *inner, name = place.split(".")
+    # Some modules are called as the flow in them, so they are imported by their names.
+    found: Any = importlib.import_module(f"{package}.{module}")
+    for attribute in inner:
+        found = getattr(found, attribute)
+    monkeypatch.setattr(found, name, value)
+
+
+def _closed(flow: LifecycleFlow[..., Any], status: str) -> list[str]:
+    return [status] if flow.spec.tracked else []
+
+
+class TestEveryFlow:
+    def test_a_refusal_after_the_start_is_its_own_failure(
+        self, flow: LifecycleFlow[..., Any], end: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        state = end(BadInputError("No.", code="Odd"))
+
+        assert statuses.word(flow.name, state) == flow.spec.kind.failure
+        assert statuses.message(state).startswith("Odd: No.")
+        assert closed == _closed(flow, "FAILED")
+
+    def test_a_full_disk(
+        self, flow: LifecycleFlow[..., Any], end: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        state = end(OSError(errno.ENOSPC, "No space left on device"))
+
+        assert statuses.word(flow.name, state) == flow.spec.kind.failure
+        assert isinstance(run_context.failure(state), DiskFullError)
+        assert closed == _closed(flow, "FAILED")
+
+    def test_a_time_limit(
+        self, flow: LifecycleFlow[..., Any], end: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        state = end(RunFailedError("Too long.", state=statuses.TIMED_OUT, code="Timeout"))
+
+        assert statuses.word(flow.name, state) == "TIMED OUT"
+        assert closed == _closed(flow, "FAILED")
+
+    def test_a_stop(
+        self, flow: LifecycleFlow[..., Any], end: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        state = end(StopRequestedError())
+
+        assert statuses.word(flow.name, state) == "STOPPED"
+        assert closed == _closed(flow, "KILLED")
+
+    def test_a_crash(
+        self, flow: LifecycleFlow[..., Any], end: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        with pytest.raises(ZeroDivisionError):
+            end(ZeroDivisionError())
+
+        assert closed == _closed(flow, "FAILED")
+
+
+class TestPipeline:
+    """The end of a pipeline, as its engine reports it."""
+
+    @pytest.fixture
+    def execute(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State[Any]]:
+        module: Any = importlib.import_module("flows.pipeline_run")
+        quiet: Any = lambda *_, **__: contextlib.nullcontext()  # noqa: E731
+        shown = SimpleNamespace(line=None, going_on=quiet, over=lambda _: None)
+        recorder = SimpleNamespace(writing=quiet, seen=lambda _: None)
+        for name, value in {
+            "Shown": lambda *_, **__: shown,
+            "Recorder": lambda *_: recorder,
+            "Components": lambda *_, **__: SimpleNamespace(check=lambda: None),
+            "_facts": lambda *_: None, "_root": lambda *_: "", "_bundle": lambda *_: None,
+            "arguments_of": lambda *_: {},
+        }.items():  # fmt: skip
+            monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(module.tracking, "system_metrics", quiet)
+        launcher = SimpleNamespace(close=lambda: None)
+        for name, value in {
+            "artifacts": lambda _: "", "launcher": lambda *_, **__: launcher,
+            "claims": lambda *_: None,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(module.choice, name, value)
+
+        def run(ended: End, *, stopped: bool = False, seconds: float = 0) -> State[Any]:
+            context = run_context_of(home, module.pipeline_run.spec.kind)
+            config = {"activeDeadlineSeconds": seconds}
+            pipeline = SimpleNamespace(config=config, name="p")
+            monkeypatch.setattr(module, "_begun", lambda *_: pipeline)
+
+            class Engine:
+                def __init__(self, *_: Any, **__: Any) -> None:
+                    pass
+
+                def run(self, _: Any) -> End:
+                    if stopped:
+                        context.stop.set()
+                    if seconds:
+                        assert context.stop.wait(30)
+                    return ended
+
+            monkeypatch.setattr(module.execution, "Execution", Engine)
+            request = module.PipelineRun(pipeline="p:1")
+            work = module.pipeline_run.work
+            return run_context.run_to_end(context, lambda: work(context, request))
+
+        return run
+
+    def test_a_task_that_fails(
+        self, execute: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        state = execute(End(TaskState.FAILED, reason="a failed"))
+
+        assert statuses.word("pipeline-run", state) == "FAIL PIPELINE RUN"
+        assert statuses.message(state).startswith("PipelineFailed: a failed")
+        assert closed == ["FAILED"]
+
+    def test_a_stop(self, execute: Callable[..., State[Any]], closed: list[str]) -> None:
+        state = execute(End(TaskState.CANCELLED), stopped=True)
+
+        assert statuses.word("pipeline-run", state) == "STOPPED"
+        assert closed == ["KILLED"]
+
+    def test_the_time_limit_that_it_was_compiled_with(
+        self, execute: Callable[..., State[Any]], closed: list[str]
+    ) -> None:
+        state = execute(End(TaskState.CANCELLED), seconds=1)
+
+        assert statuses.word("pipeline-run", state) == "FAIL PIPELINE RUN"
+        assert statuses.message(state).startswith("PipelineFailed: It took longer than the 1 s")
+        assert closed == ["FAILED"]
