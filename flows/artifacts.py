@@ -1,4 +1,4 @@
-"""Artifacts of a run in Prefect: one of a key, also when the run is tried again."""
+"""Artifacts of a run in Prefect: one per key, also when the run is retried."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def find(flow_run_id: str, key: str) -> UUID | None:
 
 
 def link(flow_run_id: str, key: str, url: str, text: str) -> None:
-    """Show a page beside a run, unless an earlier attempt has done so."""
+    """Add a link to a run, unless an earlier attempt has added it."""
     if find(flow_run_id, key) is None:
         create_link_artifact(key=key, link=url, link_text=text)
 
 
 def tie_to_mlflow(flow_run_id: str, tracked: Tracked, text: str) -> None:
-    """Say at a run which its MLflow run is, and show that one's page beside it."""
+    """Label a run with its MLflow run, and link that run's page."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(
             UUID(flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}

@@ -1,4 +1,4 @@
-"""Bringing everything that is registered somewhere up to date."""
+"""Register the pools, the deployments and the built-in schedules."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _logger = logging.getLogger(__name__)
 
 
 async def deploy(kind: Kind | None = None) -> dict[str, list[str]]:
-    """Bring the catalogue's database, the pools and the deployments up to date.
+    """Migrate the catalogue's database, and register the pools and the deployments.
 
     Args:
-        kind: Where the pools' runs are; without, where they are now, and at first on this machine.
+        kind: Where the pools run; None to keep it, and at first on this machine.
 
     Returns:
-        ``{"pools": [...], "deployments": [...]}``. Twice is no change.
+        ``{"pools": [...], "deployments": [...]}``. A second call changes nothing.
 
     Raises:
         ConflictError: With the code ``PoolBusy``, if that would lose runs.
@@ -48,9 +48,9 @@ async def deploy(kind: Kind | None = None) -> dict[str, list[str]]:
 
 
 async def _publish_secrets(client: PrefectClient) -> None:
-    """Say which Secrets of runs are there, where a cluster is configured and they may be seen.
+    """Publish which Secrets of runs exist, where a cluster is configured and they may be read.
 
-    The workers, whose account reads no Secret, tell it to whoever asks them (modelyard doctor).
+    The workers, whose account reads no Secret, answer ``modelyard doctor`` with it.
     """
     configured = settings.load()
     if configured.cluster is None:
@@ -60,6 +60,6 @@ async def _publish_secrets(client: PrefectClient) -> None:
         api = Api.connect(described, patience=_PATIENCE)
         seen = await asyncio.to_thread(secret_checks.inspect, api, described)
     except ClusterError as error:
-        _logger.warning("The Secrets of runs were not looked at: %s", error)
+        _logger.warning("The Secrets of runs could not be inspected: %s", error)
         return
     await secrets_published.publish(client, seen)

@@ -229,7 +229,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
 
     def _work(self, context: RunContext, given: Mapping[str, Any]) -> RunResult:
         if context.attempt > 1 and runs.SCHEDULE_LABEL in context.labels:
-            slots.goes_on_again(context.flow_run_id)
+            slots.mark_resumed(context.flow_run_id)
         request = parameters.read(self.model, self._filled(context, given))
         self.preflight(request, context.flow_run_id)
         minutes = getattr(request, "max_minutes", None)

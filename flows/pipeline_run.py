@@ -12,7 +12,7 @@ from typing import Any
 
 from flows import artifacts
 from flows.lifecycle import FlowSpec, lifecycle_flow
-from flows.pipeline_shown import Shown
+from flows.pipeline_view import PipelineView
 from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
 from infra import connection, settings
@@ -54,23 +54,23 @@ class _Work:
     """Runs the leaves of a pipeline for the engine."""
 
     def __init__(
-        self, pipeline: Pipeline, components: Components, recorder: Recorder, shown: Shown,
+        self, pipeline: Pipeline, components: Components, recorder: Recorder, view: PipelineView,
         *, cache: bool,
     ) -> None:  # fmt: skip
         self._pipeline = pipeline
         self._components = components
         self._recorder = recorder
-        self._shown = shown
+        self._view = view
         self._cache = cache
 
     def submit(self, leaf: Leaf) -> Future[End]:
         """Begin a leaf."""
-        return self._shown.submit(lambda: self.run(leaf))
+        return self._view.submit(lambda: self.run(leaf))
 
     def seen(self, node: Seen) -> None:
         """Take notice of a node."""
         self._recorder.seen(node)
-        self._shown.seen(node)
+        self._view.seen(node)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         """A constant of a task with its placeholders filled."""
@@ -85,13 +85,13 @@ class _Work:
         )  # fmt: skip
         state = TaskState.SUCCEEDED
         anew = self._components.is_anew(leaf)
-        with self._shown.leaf(leaf.path) as say:
+        with self._view.leaf(leaf.path) as say:
             outputs = None
             if not self._components.is_action(leaf):
                 outputs = self._recorder.kept(leaf, fingerprint)
             if outputs is not None:
                 say("It had ended well before the retry; it is not run again.")
-                self._shown.ended(leaf.path, outputs, kept=True)
+                self._view.ended(leaf.path, outputs, kept=True)
                 return End(state, outputs)
             if self._cache and options.enable_cache and not anew:
                 outputs = self._recorder.cached(fingerprint)
@@ -99,7 +99,7 @@ class _Work:
             if outputs is None:
                 outputs = self._components.run(leaf)
             self._recorder.done(leaf, fingerprint, outputs, state)
-            self._shown.ended(leaf.path, outputs, kept=False)
+            self._view.ended(leaf.path, outputs, kept=False)
         return End(state, outputs)
 
 
@@ -145,7 +145,7 @@ def _executed(
     tracked: Tracked,
 ) -> End:
     """Run the pipeline to its end."""
-    shown = Shown(
+    view = PipelineView(
         context, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
         root=choice.artifacts(context.settings),
     )  # fmt: skip
@@ -156,18 +156,18 @@ def _executed(
     )  # fmt: skip
     root = _root(pipeline, context)
     components = Components(
-        pipeline, launcher, place, _facts(pipeline, context, place, root), shown.line,
+        pipeline, launcher, place, _facts(pipeline, context, place, root), view.line,
         context.stop, claims=choice.claims(launcher, context.home), root=root,
         folders=requests.folders(request),
     )  # fmt: skip
     components.check()
-    work = _Work(pipeline, components, recorder, shown, cache=request.cache)
+    work = _Work(pipeline, components, recorder, view, cache=request.cache)
     allowed = int(pipeline.config.get("activeDeadlineSeconds", 0))
     engine = execution.Execution(pipeline, work, parallel=request.parallel, cancelled=context.stop)
     try:
         with (
             closing(launcher), tracking.system_metrics(tracked), recorder.writing(),
-            shown.going_on(), _deadline(allowed, context.stop) as late,
+            view.updating(), _deadline(allowed, context.stop) as late,
         ):  # fmt: skip
             end = engine.run(_bundle(pipeline, given))
             if late.is_set() and end.state != TaskState.SUCCEEDED:
@@ -177,7 +177,7 @@ def _executed(
                 end = End(TaskState.CANCELLED, reason="Stopped.")
             if end.state != TaskState.CANCELLED:
                 context.conclude(failed=end.state != TaskState.SUCCEEDED)
-            shown.over(end)
+            view.over(end)
             recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
                                end.reason, outputs=end.outputs))  # fmt: skip
             return end

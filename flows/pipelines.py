@@ -1,4 +1,4 @@
-"""Uploaded pipelines: each version a deployment whose form has the pipeline's own arguments."""
+"""Uploaded pipelines: each version is a deployment whose form has the pipeline's arguments."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _LONGEST_REASON = 500
 
 
 def upload(file: Path, name: str = "", description: str = "", about: str = "") -> dict[str, Any]:
-    """Keep a compiled pipeline as a new version, and have it started from anywhere.
+    """Store a compiled pipeline as a new version, and register its deployment.
 
-    A file that is what the newest version is already makes none.
+    A file that equals the newest version makes no new one.
 
     Args:
-        file: What the KFP SDK has compiled: YAML, or a zip.
-        name: What the pipeline is called; as it was compiled if empty. One that is there gets
-            another version.
-        description: What is said of the pipeline; not changed if empty.
-        about: What is said of this version.
+        file: A pipeline compiled by the KFP SDK: YAML, or a zip.
+        name: The pipeline's name; the compiled one if empty. An existing pipeline gets another
+            version.
+        description: The pipeline's description; not changed if empty.
+        about: The description of this version.
 
     Returns:
         The pipeline, as ``modelyard pipeline show`` has it.
 
     Raises:
-        BadInputError: If the file is no pipeline, with everything that is wrong with it; or if it
-            cannot be called or described so.
+        BadInputError: If the file is not a valid pipeline, with every fault; or if the name or a
+            description is invalid.
         ConflictError: If a schedule takes the newest version and could not start this one, with
             the code ``HasSchedule``; or if a flow has the name, with the code ``NameTaken``.
     """
@@ -71,9 +71,9 @@ def _check_schedules(name: str, pipeline: Pipeline) -> None:
     """Refuse a newest version that a schedule, which takes the newest, could not start."""
     wrong: dict[str, str] = {}
     for schedule, given in pipeline_removal.followers(name).items():
-        told = macros.fill(given.get("arguments") or {}, datetime.now(UTC))
+        filled = macros.fill(given.get("arguments") or {}, datetime.now(UTC))
         try:
-            arguments.arguments(pipeline, told)
+            arguments.arguments(pipeline, filled)
         except ModelyardError as error:
             wrong[schedule] = error.message
     if wrong:
@@ -94,7 +94,7 @@ async def _registered(version: Version, pipeline: Pipeline) -> None:
 
 
 async def _register(client: PrefectClient, version: Version, pipeline: Pipeline) -> str:
-    """Have Prefect know a version."""
+    """Register the deployment of a version."""
     pipelines.note(version)
     try:
         made = await catalogue.register(
@@ -110,10 +110,10 @@ async def _register(client: PrefectClient, version: Version, pipeline: Pipeline)
 
 
 async def register_all(client: PrefectClient) -> list[str]:
-    """Have Prefect know every version that can be read; their deployments.
+    """Register every version that can be read; their deployments.
 
-    What cannot, as it was uploaded to a release that was less strict, is marked with the reason,
-    and keeps nothing else from starting.
+    A version that cannot be read, because an earlier release accepted it, is marked with the
+    reason.
     """
     made = []
     for version in pipelines.every():

@@ -1,4 +1,4 @@
-"""Schedules of deployments: what their runs are told, checked when it is written.
+"""Schedules of deployments, whose parameters are checked when the schedule is written.
 
 In Python a schedule is made with :func:`create`, changed with :func:`update` and copied with
 :func:`copy`; what else is done with it is in :mod:`schedules.verbs`, within
@@ -30,12 +30,12 @@ from tasks import parameters
 
 
 def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse what no slot's run could do; the parameters as they are kept.
+    """Refuse parameters that no slot's run could use; the parameters as they are kept.
 
     Macros are tried with the present as the slot, and stay in what is kept.
 
     Args:
-        deployment: A flow of ours, an uploaded pipeline, or any ``flow/deployment``.
+        deployment: A flow of Modelyard's, an uploaded pipeline, or any ``flow/deployment``.
         given: The parameters.
 
     Raises:
@@ -70,9 +70,9 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(deployment: str) -> tuple[str, dict[str, str]]:
-    """The flow of ours that a deployment runs, and what it tells its runs itself.
+    """The flow of ours that a deployment runs, and the parameters that the deployment sets.
 
-    The flow is "" for somebody else's, and for a deployment of ours that people have made.
+    The flow is "" for one that is not Modelyard's, and for a deployment that a user has made.
     """
     flow, slash, name = deployment.partition("/")
     ours = catalogue.names()
@@ -112,7 +112,7 @@ def create(
         start: Slots are after this.
         end: And not after this.
         policy: Fields of :class:`schedules.policy.Policy`.
-        parameters: What its runs are told; may hold ``{{ slot }}``.
+        parameters: The parameters of its runs; may hold ``{{ slot }}``.
         description: A description.
         enabled: Whether its slots are run.
 

@@ -1,7 +1,7 @@
-"""The steps of a flow: Prefect tasks that a user's stop ends as Cancelled.
+"""The steps of a flow: Prefect tasks that end as Cancelled when a user stops the run.
 
-A stop reaches a run as SIGTERM, which Prefect turns into an exception that it logs as a crash
-wherever it passes a task or a flow. Of a run that Prefect has as Cancelling it is none.
+A stop reaches a run as SIGTERM, which Prefect turns into an exception and logs as a crash of the
+task and the flow. Where Prefect has the run as Cancelling, it is not a crash.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StopRequestedError(BaseException):
 
 
 def stop_requested(flow_run_id: str | None = None) -> bool:
-    """Whether Prefect has the run as being stopped.
+    """Whether a user has stopped the run, as Prefect has it.
 
     Args:
         flow_run_id: The run; the one that this process executes by default.
@@ -83,7 +83,7 @@ class Step(Generic[P, R]):
         """Run the step as a task of the flow.
 
         Raises:
-            StopRequestedError: If the run is stopped meanwhile.
+            StopRequestedError: If the run is stopped.
         """
         result = self._run(*args, **kwargs)
         if isinstance(result, State):

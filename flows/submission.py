@@ -1,4 +1,4 @@
-"""Start a flow in its pool, refusing bad input before a run exists."""
+"""Start, change and copy runs, refusing bad parameters before a run exists."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def start(flow: str, given: dict[str, Any]) -> str:
 def update(
     run: str, name: str | None, description: str | None, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Rename or describe a run, or change what it heeds while it goes on; its brief.
+    """Rename or describe a run, or change parameters while it runs; its brief.
 
     Raises:
         BadInputError: If the name cannot be used; with the code ``ParameterNotChangeable`` if a
             parameter is fixed once a run exists.
-        ConflictError: If the name is taken, or the run is complete and heeds nothing any more.
+        ConflictError: If the name is taken, or the run is complete.
     """
     if not given:
         return runs.update(run, name, description)

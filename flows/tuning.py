@@ -32,7 +32,7 @@ from tasks.trials import inputs, rows
 from tasks.trials.base import Launcher, Setting
 from tasks.trials.inline import InlineLauncher
 from tasks.trials.pool import PoolLauncher
-from tasks.tuning import Halt, Plan, Tuner
+from tasks.tuning import Interruption, Plan, Tuner
 from tasks.tuning_request import Tuning
 from tuning import space
 from tuning.endings import Ending
@@ -192,8 +192,8 @@ def _conduct(
             ended = tuner.run(
                 launcher, deadline=context.deadline, stop_requested=context.stop.is_set
             )
-            if ended is not Halt.STOPPED:
-                context.conclude(failed=ended in {Halt.TIMED_OUT, Ending.FAILED})
+            if ended is not Interruption.STOPPED:
+                context.conclude(failed=ended in {Interruption.TIMED_OUT, Ending.FAILED})
             progress.ended(ended)
     finally:
         progress.close()
@@ -201,7 +201,11 @@ def _conduct(
 
 
 def _conclude(
-    context: RunContext, request: Tuning, tracked: Tracked, tuner: Tuner, ended: Ending | Halt
+    context: RunContext,
+    request: Tuning,
+    tracked: Tracked,
+    tuner: Tuner,
+    ended: Ending | Interruption,
 ) -> RunResult:
     """The result of a tuning that has ended.
 
@@ -209,9 +213,9 @@ def _conclude(
         RunFailedError: If it exceeded its time limit, or too many trials failed.
         StopRequestedError: If it was stopped.
     """
-    if ended is Halt.STOPPED:
+    if ended is Interruption.STOPPED:
         raise StopRequestedError(tunings.result(context.flow_run_id, tracked.run_id, over=True))
-    if ended is Halt.TIMED_OUT:
+    if ended is Interruption.TIMED_OUT:
         raise RunFailedError(
             f"The tuning ran for its {request.max_minutes:g} minutes.",
             "Give it a larger max_minutes; a retry resumes with the trials that there are.",

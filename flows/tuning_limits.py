@@ -44,7 +44,7 @@ class LiveLimits:
                     logger.debug("The limits could not be read: %s", error)
                     continue
                 if found != self._now:
-                    logger.info("The limits are now %s.", tuning_request.told(found))
+                    logger.info("The limits are now %s.", tuning_request.describe_limits(found))
                     self._now = found
 
         thread = threading.Thread(target=follow, daemon=True, name="limits")

@@ -1,4 +1,4 @@
-"""What one can look at while a tuning runs: a table and a bar in Prefect, a run in MLflow."""
+"""The progress of a tuning: a table and a bar in Prefect, metrics and plots in MLflow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _WORDS = {
 
 
 class Progress:
-    """Shows a tuning; what changes is told by the tuning, and drawn by a thread of its own."""
+    """Shows a tuning: the tuning reports changes, a thread of its own draws them."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Progress:
             context: Its run.
             request: The tuning.
             tracked: Its MLflow run.
-            limits: What it may use, asked again whenever it is shown.
+            limits: Its current limits, read at each refresh.
         """
         self._request = request
         self._context = context
@@ -84,13 +84,13 @@ class Progress:
         self._bar: UUID | None = None
 
     def restored(self, trials: Iterable[Trial]) -> None:
-        """Take notice of the trials of earlier attempts; they were told of then."""
+        """Add the trials of earlier attempts, which were logged then."""
         for trial in trials:
             self._take(trial)
         self._changed.set()
 
     def changed(self, trial: Trial) -> None:
-        """Take notice of a trial."""
+        """Show a changed trial."""
         self._take(trial)
         if trial.state not in ACTIVE:
             self._record(trial)
@@ -107,7 +107,7 @@ class Progress:
         self._best_trial = objectives.best(known, self._request.objective)
 
     def ended(self, ending: object) -> None:
-        """Take notice of the tuning's end; one that came from outside leaves the bar as it is."""
+        """Show the tuning's end; an interruption leaves the bar as it is."""
         self._ended = ending if isinstance(ending, Ending) else None
 
     def _record(self, ended: Trial) -> None:

@@ -286,8 +286,8 @@ def change(connection: Connection, slots: Iterable[Slot]) -> None:
         connection.execute(_CHANGE, rows)
 
 
-def goes_on_again(run_id: str) -> None:
-    """Let a run that had ended count among those of its schedule again, since it goes on."""
+def mark_resumed(run_id: str) -> None:
+    """Count a run that had ended among the active ones of its schedule: it is retried."""
     ended = (SlotModel.flow_run_id == run_id, SlotModel.run_state.is_not(None))
     with engine().begin() as connection:
         connection.execute(update(SlotModel).where(*ended).values(run_state=None))

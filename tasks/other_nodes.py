@@ -18,6 +18,7 @@ from typing import Any
 from infra.errors import ModelyardError, RunFailedError
 from infra.script import Ended, Ending
 from registry import run_nodes
+from registry.flow_kinds import TRAIN
 from registry.run_nodes import Node, Seat
 from tasks import nodes
 from tasks.nodes import Meeting
@@ -186,13 +187,13 @@ class Joining(OtherNodes):
             if one.error:
                 return RunFailedError(
                     f"Node {one.number}: {one.error['message']}", one.error["hint"],
-                    state="FAIL TRAIN", code=one.error["code"],
+                    state=TRAIN.failure, code=one.error["code"],
                 )  # fmt: skip
             if one.ended is None and self.silence(one) > _LOST_SECONDS:
                 return RunFailedError(
                     f"Node {one.number} has not been heard of for {_LOST_SECONDS:.0f} s.",
                     "Its machine or its network is gone: retry the run.",
-                    state="FAIL TRAIN", code="NodeLost",
+                    state=TRAIN.failure, code="NodeLost",
                 )  # fmt: skip
         return None
 
@@ -209,7 +210,7 @@ class Joining(OtherNodes):
             f"joined: {', '.join(missing)}.",
             "See what their pods wait for, or ask for fewer; MODELYARD_JOIN_SECONDS is how long "
             "they are waited for.",
-            state="FAIL TRAIN",
+            state=TRAIN.failure,
             code="NodeNeverJoined",
         )
 

@@ -29,6 +29,7 @@ from infra.stack import remains
 from infra.storage import store
 from infra.workloads.installer import InstallCancelledError
 from registry import statuses
+from registry.flow_kinds import TRAIN
 from tasks import nodes, overlay
 from tasks.overlay import Interpreter
 from tasks.parameters import Scalar
@@ -346,7 +347,7 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
             f"The script was killed{where} (exit code -9), most likely because memory ran out. "
             f"Its last lines:\n{tail}\n",
             "Use smaller batches or fewer processes, or an instance type with more memory.",
-            state="FAIL TRAIN",
+            state=TRAIN.failure,
             code="OOMKilled",
         )
     if any(map(_NEVER_JOINED_LINE.search, ended.tail)):
@@ -355,14 +356,14 @@ def failure(ended: Ended, log: str) -> RunFailedError | None:
             f"Not all nodes joined{silent}. The last lines{where}:\n{tail}\n",
             "See in the log what the missing one did; MODELYARD_JOIN_SECONDS is how long torchrun "
             "waits for it.",
-            state="FAIL TRAIN",
+            state=TRAIN.failure,
             code="NodeNeverJoined",
         )
     how = f"signal {-ended.code}" if ended.code < 0 else f"exit code {ended.code}"
     return RunFailedError(
         f"The script failed{where} ({how}). Its last lines:\n{tail}\n",
         f"The whole log is {log}.",
-        state="FAIL TRAIN",
+        state=TRAIN.failure,
         code="ScriptFailed",
     )
 

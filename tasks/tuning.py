@@ -35,8 +35,8 @@ _LONGEST_REASON = 1000
 _KILLED_TWICE = "What ran it was killed, twice."
 
 
-class Halt(StrEnum):
-    """How a tuning ends from outside."""
+class Interruption(StrEnum):
+    """What ends a tuning from outside."""
 
     STOPPED = "Stopped"
     TIMED_OUT = "TimedOut"
@@ -161,7 +161,7 @@ class Tuner:
 
     def run(
         self, launcher: Launcher, *, deadline: float | None, stop_requested: Callable[[], bool]
-    ) -> Ending | Halt:
+    ) -> Ending | Interruption:
         """Try points until the tuning ends, and say how.
 
         Whatever ends this call, an exception in this thread too, stops every trial first.
@@ -185,7 +185,7 @@ class Tuner:
 
     def _until_decided(
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
-    ) -> Ending | Halt:
+    ) -> Ending | Interruption:
         while True:
             halt = _halt(deadline, stop_requested)
             if halt is not None:
@@ -202,7 +202,7 @@ class Tuner:
 
     def _until_idle(
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
-    ) -> Halt | None:
+    ) -> Interruption | None:
         """Let the trials that run come to their ends; what has cut that short, if anything."""
         while self._watched:
             halt = _halt(deadline, stop_requested)
@@ -372,12 +372,12 @@ class Tuner:
             self._goal_reached = True
 
 
-def _halt(deadline: float | None, stop_requested: Callable[[], bool]) -> Halt | None:
+def _halt(deadline: float | None, stop_requested: Callable[[], bool]) -> Interruption | None:
     """What ends the tuning from outside now, if anything."""
     if stop_requested():
-        return Halt.STOPPED
+        return Interruption.STOPPED
     late = deadline is not None and time.monotonic() >= deadline
-    return Halt.TIMED_OUT if late else None
+    return Interruption.TIMED_OUT if late else None
 
 
 def _reason(error: ModelyardError) -> str:

@@ -214,8 +214,8 @@ def limits(parameters: Mapping[str, Any]) -> Limits:
     return read(Tuning, given).limits
 
 
-def told(limits: Limits) -> str:
-    """The limits in words."""
+def describe_limits(limits: Limits) -> str:
+    """The limits in words, for people."""
     words = {name: getattr(limits, name) for name in CHANGEABLE}
     return ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)
 

@@ -67,12 +67,12 @@ def check(tuning: Tuning) -> None:
     ]
     if sought != wanted:
         raise BadInputError(
-            f"warm_start: {tuning.warm_start!r} sought {_told(sought)}, and this one seeks "
-            f"{_told(wanted)}.",
+            f"warm_start: {tuning.warm_start!r} sought {_describe(sought)}, and this one seeks "
+            f"{_describe(wanted)}.",
             "Name a tuning with the same objectives, or leave warm_start out.",
             code="WarmStartDiffers",
         )
 
 
-def _told(objectives: list[tuple[Any, Any, Any]]) -> str:
+def _describe(objectives: list[tuple[Any, Any, Any]]) -> str:
     return ", ".join(f"to {direction} the {use} {metric}" for metric, direction, use in objectives)

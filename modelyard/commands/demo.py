@@ -15,6 +15,7 @@ from modelyard import output, parameters
 from modelyard.commands import run as run_command
 from modelyard.output import Json, console
 from registry import statuses
+from registry.flow_kinds import TRAIN
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +31,7 @@ def demo(json: Json = False) -> None:
     with connected():
         asked = parameters.read(_EXAMPLE / "train.yaml", None)
         asked["algorithm"]["uri"] = str(_EXAMPLE)
-        found = run_command.watch(submission.start("train", asked), quiet=json)
+        found = run_command.watch(submission.start(TRAIN.name, asked), quiet=json)
     output.thing(found, as_json_=json)
     if found["state"] != statuses.COMPLETE:
         raise typer.Exit(1)

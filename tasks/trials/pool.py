@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
 from registry import run_requests, statuses, trial_flows, trial_runs
+from registry.flow_kinds import TRAIN
 from registry.mlflow_writer import MlflowWriter, is_permanent
 from registry.trial_flows import TrialFlow
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
@@ -255,5 +256,5 @@ def _finished(number: int, run: TrialFlow) -> Finished:
     return Finished(number, _failed(message, code, run.word))
 
 
-def _failed(message: str, code: str, state: str = "FAIL TRAIN") -> RunFailedError:
+def _failed(message: str, code: str, state: str = TRAIN.failure) -> RunFailedError:
     return RunFailedError(message, state=state, code=code)

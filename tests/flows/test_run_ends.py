@@ -147,10 +147,10 @@ class TestPipeline:
     def execute(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State[Any]]:
         module: Any = importlib.import_module("flows.pipeline_run")
         quiet: Any = lambda *_, **__: contextlib.nullcontext()  # noqa: E731
-        shown = SimpleNamespace(line=None, going_on=quiet, over=lambda _: None)
+        view = SimpleNamespace(line=None, updating=quiet, over=lambda _: None)
         recorder = SimpleNamespace(writing=quiet, seen=lambda _: None)
         for name, value in {
-            "Shown": lambda *_, **__: shown,
+            "PipelineView": lambda *_, **__: view,
             "Recorder": lambda *_: recorder,
             "Components": lambda *_, **__: SimpleNamespace(check=lambda: None),
             "_facts": lambda *_: None, "_root": lambda *_: "", "_bundle": lambda *_: None,

@@ -19,7 +19,7 @@ from infra.home import Home
 from registry import flow_kinds, runs, statuses, training_templates, trial_flows
 from registry.tracking import Tracked
 from tasks.trials import inputs
-from tasks.tuning import Halt
+from tasks.tuning import Interruption
 from tasks.tuning_request import Tuning
 from tests.flows.contexts import run_context_of
 from tuning.endings import Ending
@@ -214,7 +214,7 @@ class TestConclude:
         monkeypatch.setattr(tuning.tunings, "result", lambda *_, over: result)
 
         with pytest.raises(StopRequestedError) as raised:
-            self._concluded(Halt.STOPPED, context, request_)
+            self._concluded(Interruption.STOPPED, context, request_)
 
         assert raised.value.result == result
 
@@ -222,7 +222,7 @@ class TestConclude:
         late = request_.model_copy(update={"max_minutes": 5.0})
 
         with pytest.raises(RunFailedError, match="for its 5 minutes") as raised:
-            self._concluded(Halt.TIMED_OUT, context, late)
+            self._concluded(Interruption.TIMED_OUT, context, late)
 
         assert (raised.value.code, raised.value.state) == ("Timeout", "TIMED OUT")
 

@@ -374,7 +374,7 @@ class TestLimits:
         assert first.run_state == "COMPLETE"
 
         world.runs[str(first.flow_run_id)].ends = world.now + 1000
-        slots.goes_on_again(str(first.flow_run_id))
+        slots.mark_resumed(str(first.flow_run_id))
         steps(scheduler, world, 600, every=30)
         assert [fate for _, fate, _ in fates(key)][:3] == ["created", "created", "waiting"]
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tasks.trials.base import Began, Finished, Observed
-from tasks.tuning import Halt, Tuner
+from tasks.tuning import Interruption, Tuner
 from tests.tasks.test_tuning import FAILED, LOSS, Points, Scene, Scripted, _row
 from tuning.early_stopping import EarlyStopping
 from tuning.endings import Ending, Limits
@@ -49,7 +49,7 @@ class TestAttempts:
 
     def test_a_stop_before_it_begins_again_does_not_count(self, scene):
         tuner = self._restored(scene, _row(0, "KILLED", started=1.0, attempts=3, ended=2.0))
-        assert _run(tuner, Scripted(tuner), stop=lambda: True) is Halt.STOPPED
+        assert _run(tuner, Scripted(tuner), stop=lambda: True) is Interruption.STOPPED
         assert (scene.rows[0].state, scene.rows[0].attempts) == ("KILLED", 3)
 
     def test_what_is_stopped_may_be_begun_any_number_of_times(self, scene):
@@ -174,7 +174,7 @@ class TestLateLaunchers:
         launcher = Stuck(tuner, runs={0, 1})
         launcher.patience = 0.0
         begun = iter([False] * 4)
-        assert _run(tuner, launcher, stop=lambda: next(begun, True)) is Halt.STOPPED
+        assert _run(tuner, launcher, stop=lambda: next(begun, True)) is Interruption.STOPPED
         assert scene.states() == ["KILLED", "KILLED"]
 
     def test_what_runs_at_the_goal_is_stopped_and_waited_for(self, scene):

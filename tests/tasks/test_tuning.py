@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.errors import RunFailedError
 from tasks.trials.base import Began, Finished, Launcher, Observed
-from tasks.tuning import Halt, Plan, Tuner
+from tasks.tuning import Interruption, Plan, Tuner
 from tuning.early_stopping import EarlyStopping
 from tuning.endings import Ending, Limits
 from tuning.objectives import Constraint, Objective
@@ -180,7 +180,7 @@ def test_what_runs_at_the_goal_may_go_on(scene):
     assert scene.states() == ["SUCCEEDED", "SUCCEEDED"]
 
 
-@pytest.mark.parametrize("halt", [Halt.STOPPED, Halt.TIMED_OUT])
+@pytest.mark.parametrize("halt", [Interruption.STOPPED, Interruption.TIMED_OUT])
 def test_who_ends_it_while_the_last_ones_go_on_has_ended_it(scene, halt):
     goal = Objective(metric="loss", direction="maximize", goal=0.4)
     tuner = scene.tuner(Limits(9, None, 2), objectives=(goal,), stop_running=False)
@@ -188,9 +188,9 @@ def test_who_ends_it_while_the_last_ones_go_on_has_ended_it(scene, halt):
     asked = iter([False] * 3)
 
     def stop():
-        return next(asked, True) and halt is Halt.STOPPED
+        return next(asked, True) and halt is Interruption.STOPPED
 
-    deadline = time.monotonic() + 1 if halt is Halt.TIMED_OUT else None
+    deadline = time.monotonic() + 1 if halt is Interruption.TIMED_OUT else None
     assert tuner.run(launcher, deadline=deadline, stop_requested=stop) is halt
     assert scene.states() == ["KILLED", "SUCCEEDED"]
 
@@ -257,7 +257,7 @@ def test_a_hopeless_trial_that_was_too_quick_to_be_stopped_is_stopped_all_the_sa
 def test_stopped_from_outside(scene):
     answers = iter([False, False, False])
     ended = scene.run(Limits(9, None, 2), runs={1, 2}, stop=lambda: next(answers, True))
-    assert ended is Halt.STOPPED
+    assert ended is Interruption.STOPPED
     assert set(scene.states()[1:]) == {"KILLED"}
     assert scene.launcher.closed
     assert not scene.launcher.active
@@ -266,7 +266,9 @@ def test_stopped_from_outside(scene):
 def test_out_of_time(scene):
     tuner = scene.tuner(Limits(9, None, 2))
     launcher = Scripted(tuner, runs={0, 1})
-    assert tuner.run(launcher, deadline=0.0, stop_requested=lambda: False) is Halt.TIMED_OUT
+    assert (
+        tuner.run(launcher, deadline=0.0, stop_requested=lambda: False) is Interruption.TIMED_OUT
+    )
 
 
 def test_an_exception_stops_everything_first(scene):

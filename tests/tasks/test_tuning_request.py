@@ -369,8 +369,13 @@ class TestLimits:
             tuning_request.limits(asked)
 
     def test_in_words(self) -> None:
-        assert tuning_request.told(Limits(3, None, 2)) == "max_trials 3, parallel_trials 2"
-        assert tuning_request.told(Limits(None, 0, 1)) == "max_failed_trials 0, parallel_trials 1"
+        assert (
+            tuning_request.describe_limits(Limits(3, None, 2)) == "max_trials 3, parallel_trials 2"
+        )
+        assert (
+            tuning_request.describe_limits(Limits(None, 0, 1))
+            == "max_failed_trials 0, parallel_trials 1"
+        )
 
 
 class TestDispatch:

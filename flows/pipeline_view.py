@@ -1,4 +1,4 @@
-"""Everything that one can look at of a pipeline run, in one place: Prefect, MLflow and the log."""
+"""The view of a pipeline run: its task runs in Prefect, its metrics in MLflow, and its log."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tasks.pipelines.publishing import Ended, Publisher
 _MIB = 2**20
 
 
-class Shown:
-    """Shows a run; told of it by the engine's thread and by those of the leaves."""
+class PipelineView:
+    """Shows a run; the engine's thread and those of the leaves report to it."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class Shown:
         stream: bool = True,
         root: str = "",
     ) -> None:
-        """Be ready; to be made in the thread of the flow.
+        """Prepare the view, in the thread of the flow.
 
         Args:
             context: The run.
-            pipeline: What it runs.
+            pipeline: The pipeline.
             tracked: Its MLflow run.
-            place: Where it has its files.
-            parallel: How many leaves run at once at most.
-            stream: Whether what components print is shown in Prefect as well.
-            root: The URI below which its artifacts are, if the platform keeps them in a storage.
+            place: Its folders.
+            parallel: The most leaves that run at once.
+            stream: Whether the output of components is shown in Prefect as well.
+            root: The URI of the folder of its artifacts, if the platform keeps them in a storage.
         """
         places = Places(pipeline)
         self._stream = stream
@@ -75,7 +75,7 @@ class Shown:
 
     @contextmanager
     def leaf(self, path: str) -> Iterator[Callable[[str], object]]:
-        """Show what a leaf prints for the while; gives what tells something of it."""
+        """Show the output of a leaf; yields a callback for a line about it."""
         logger = self._task_runs.logger(path)
         try:
             with self._log.of(path, logger.info if self._stream else lambda _: None):
@@ -85,28 +85,28 @@ class Shown:
             raise
 
     def line(self, path: str, line: str) -> None:
-        """Take a line that a leaf has printed."""
+        """Log a line of a leaf's output."""
         self._log.write(path, line)
 
     def seen(self, node: Seen) -> None:
-        """Take notice of a node."""
+        """Show the state of a node."""
         self._task_runs.seen(node)
         self._progress.seen(node)
 
     def ended(self, path: str, outputs: Bundle, *, kept: bool) -> None:
-        """Take notice of what a leaf hands on, or has handed on in an earlier attempt."""
+        """Show the outputs of a leaf, of this attempt or an earlier one."""
         leaf = Ended(path, outputs, kept)
         self._publisher.ended(leaf)
         self._progress.ended(leaf)
 
     def over(self, end: End) -> None:
-        """Take notice of the pipeline's end."""
+        """Show the end of the pipeline."""
         self._outputs = end.outputs
         self._progress.over(end.outputs)
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
-        """Keep what is shown up to date for the while; at its end everything is there."""
+    def updating(self) -> Iterator[None]:
+        """Keep the view up to date; at the end of the context it is complete."""
         with self._progress.shown():
             try:
                 yield
