@@ -5,25 +5,36 @@ from __future__ import annotations
 import dataclasses
 import os
 import queue
+import signal
 import socket
 import threading
+import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.script import Ending
-from infra.workloads.base import Backend, ExitStatus, ResourceRequest
+from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
 from infra.workloads.local_objects import LocalObjects
 from tests.infra.workloads.shell import run, shell
-from tests.processes import eventually, pid_in, runs
+from tests.processes import eventually
 
 # Starts a process that ignores SIGTERM, which writes its id; goes on itself.
 DETACHED = """
 setsid sh -c 'trap "" TERM; echo $$ > "$1"; while :; do sleep 1; done' sh "$1" &
 while :; do sleep 1; done
 """
+
+# Starts a process that ignores SIGTERM, which marks in the shared folder that it has begun.
+_BEGUN = """
+setsid sh -c 'trap "" TERM; : > "$1/begun-$0"; while :; do sleep 0.05; done' "$1" "$2" &
+"""
+_DEAF = f'trap "" TERM{_BEGUN}while :; do sleep 0.05; done'
 
 
 def secret(name: str) -> dict[str, str]:
@@ -40,14 +51,131 @@ def mounts(**volumes: dict[str, object]) -> dict[str, list[dict[str, object]]]:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class SharedFolder:
+    """A folder that a test and its workload both see.
+
+    Attributes:
+        here: Its path in the test.
+        there: Its path in the workload.
+        folders: How the workload has it mounted; see :class:`Workload`.
+    """
+
+    here: Path
+    there: str
+    folders: Mapping[str, str]
+
+
+def alive(token: str) -> list[int]:
+    """Processes with this word in their command line."""
+    return [
+        one.pid for one in psutil.process_iter(["cmdline"]) if token in (one.info["cmdline"] or ())
+    ]
+
+
 class BackendContract:
-    @pytest.fixture
-    def kept(self, tmp_path: Path) -> LocalObjects:
-        return LocalObjects(tmp_path / "home", secret)
+    """What every backend keeps.
+
+    Attributes:
+        parallel: How many workloads run at once.
+        stop_codes: Exit codes of a workload that ignores SIGTERM and is stopped.
+    """
+
+    parallel = 24
+    stop_codes = frozenset({-signal.SIGTERM, -signal.SIGKILL})
 
     @pytest.fixture
-    def backend(self, kept: LocalObjects) -> Backend:
+    def backend(self) -> Backend:
         raise NotImplementedError
+
+    @pytest.fixture
+    def shared(self) -> SharedFolder:
+        raise NotImplementedError
+
+    @staticmethod
+    def deaf(folder: Path, shared: SharedFolder, token: str, **others: Any) -> Workload:
+        """A workload that ignores signals, as does a process that it has detached."""
+        return shell(folder, _DEAF, token, shared.there, folders=shared.folders, **others)
+
+    def test_lines_are_told_as_they_come(
+        self, backend: Backend, shared: SharedFolder, tmp_path: Path
+    ) -> None:
+        go = f"go-{uuid.uuid4().hex}"
+        script = 'echo here; while [ ! -e "$1" ]; do sleep 0.02; done; echo on'
+        job = shell(tmp_path / "job", script, f"{shared.there}/{go}", folders=shared.folders)
+        lines: list[str] = []
+
+        def told(line: str) -> None:
+            lines.append(line)
+            (shared.here / go).touch()
+
+        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
+        assert lines == ["here", "on"]
+
+    def test_nothing_runs_after_a_stop(
+        self, backend: Backend, shared: SharedFolder, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        cancelled = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            job = self.deaf(tmp_path / "job", shared, token)
+            ending = pool.submit(backend.run, job, print, cancelled)
+            eventually((shared.here / f"begun-{token}").exists, "it has begun")
+            assert alive(token)
+            cancelled.set()
+            ended = ending.result()
+
+        assert ended.code in self.stop_codes
+        assert (ended.reason, ended.cause) == ("It was stopped.", Ending.STOPPED)
+        assert not alive(token)
+
+    def test_nothing_runs_after_its_time(
+        self, backend: Backend, shared: SharedFolder, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        ended, _ = run(backend, self.deaf(tmp_path / "job", shared, token, seconds=1.5))
+
+        assert ended.code in self.stop_codes
+        assert ended.reason == "It did not end within its 1.5 seconds."
+        assert ended.cause is Ending.TIMED_OUT
+        assert not alive(token)
+
+    def test_what_it_leaves_running_is_ended(
+        self, backend: Backend, shared: SharedFolder, tmp_path: Path
+    ) -> None:
+        token = uuid.uuid4().hex
+        script = f'{_BEGUN}while [ ! -e "$2/begun-$1" ]; do sleep 0.02; done'
+        job = shell(tmp_path / "job", script, token, shared.there, folders=shared.folders)
+
+        assert run(backend, job)[0] == ExitStatus(0)
+        assert (shared.here / f"begun-{token}").exists()
+        eventually(lambda: not alive(token), "it is ended")
+
+    def test_a_stopped_one_may_tidy_up(
+        self, backend: Backend, shared: SharedFolder, tmp_path: Path
+    ) -> None:
+        end = f"end-{uuid.uuid4().hex}"
+        script = (
+            "trap 'echo tidied > \"$1\"; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+        )
+        job = shell(tmp_path / "job", script, f"{shared.there}/{end}", folders=shared.folders)
+        cancelled = threading.Event()
+
+        ended = backend.run(job, lambda _: cancelled.set(), cancelled)
+
+        assert ended.code < 0
+        assert (shared.here / end).read_text() == "tidied\n"
+
+    def test_many_at_once(self, backend: Backend, tmp_path: Path) -> None:
+        def one(number: int) -> tuple[ExitStatus, list[str]]:
+            job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
+            return run(backend, dataclasses.replace(job, name=f"loop/{number}/task"))
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(one, range(self.parallel)))
+
+        assert [ended.code for ended, _ in found] == list(range(self.parallel))
+        assert [lines for _, lines in found] == [[str(n)] for n in range(self.parallel)]
 
     def test_a_job_that_ends_well(self, backend: Backend, tmp_path: Path) -> None:
         assert run(backend, shell(tmp_path / "job", "exit 0")) == (ExitStatus(0), [])
@@ -61,40 +189,6 @@ class BackendContract:
 
         assert ended == ExitStatus(0)
         assert lines == ["one", "two", "10%", "20%", "err", "bad \ufffd byte", "end"]
-
-    def test_lines_are_told_as_they_come(self, backend: Backend, tmp_path: Path) -> None:
-        folder = tmp_path / "job"
-        job = shell(folder, "echo here; while [ ! -e go ]; do sleep 0.02; done; echo on")
-        lines: list[str] = []
-
-        def told(line: str) -> None:
-            lines.append(line)
-            (folder / "go").touch()
-
-        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
-        assert lines == ["here", "on"]
-
-    @pytest.mark.parametrize(
-        ("script", "code", "reason"),
-        [
-            ("exit 3", 3, "It ended with exit status 3."),
-            ("echo a; echo why >&2; echo; exit 1", 1, "It ended with exit status 1: why"),
-            ("kill -TERM $$", -15, "It ended with signal SIGTERM."),
-            (
-                "kill -KILL $$",
-                -9,
-                "It ended with signal SIGKILL (perhaps for want of memory).",
-            ),
-            ("no-such-program", 127, "It ended with exit status 127: "),
-        ],
-    )
-    def test_a_job_that_fails_says_why(
-        self, backend: Backend, tmp_path: Path, script: str, code: int, reason: str
-    ) -> None:
-        ended, _ = run(backend, shell(tmp_path / "job", script))
-
-        assert ended.code == code
-        assert ended.reason.startswith(reason)
 
     def test_it_works_in_its_folder_with_its_words_and_variables(
         self, backend: Backend, tmp_path: Path
@@ -127,20 +221,6 @@ class BackendContract:
         assert (tmp_path / "made" / "output").read_text() == "word"
         assert (tmp_path / "job" / "beside").read_text() == "more\n"
 
-    def test_nothing_runs_after_a_stop(self, backend: Backend, tmp_path: Path) -> None:
-        cancelled = threading.Event()
-        job = shell(tmp_path / "job", DETACHED, str(tmp_path / "pid"))
-        with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(backend.run, job, print, cancelled)
-            child = pid_in(tmp_path / "pid")
-            cancelled.set()
-            ended = ending.result()
-
-        assert ended.code < 0
-        assert ended.reason == "It was stopped."
-        assert ended.cause is Ending.STOPPED
-        assert not runs(child)
-
     def test_one_without_a_limit_runs_until_it_is_stopped(
         self, backend: Backend, tmp_path: Path
     ) -> None:
@@ -168,50 +248,12 @@ class BackendContract:
         with pytest.raises(NotFoundError):
             handle.wait()
 
-    def test_a_stopped_job_may_tidy_up(self, backend: Backend, tmp_path: Path) -> None:
-        script = "trap 'echo tidied > end; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
-        cancelled = threading.Event()
-
-        ended = backend.run(shell(tmp_path / "job", script), lambda _: cancelled.set(), cancelled)
-
-        assert ended.code != 0
-        assert (tmp_path / "job" / "end").read_text() == "tidied\n"
-
-    def test_nothing_runs_after_its_time(self, backend: Backend, tmp_path: Path) -> None:
-        job = shell(tmp_path / "job", DETACHED, str(tmp_path / "pid"), seconds=1.5)
-
-        ended, _ = run(backend, job)
-
-        assert ended.code < 0
-        assert ended.reason == "It did not end within its 1.5 seconds."
-        assert ended.cause is Ending.TIMED_OUT
-        assert not runs(pid_in(tmp_path / "pid"))
-
     def test_the_cluster_s_own_time_limit_counts(self, backend: Backend, tmp_path: Path) -> None:
         job = shell(
             tmp_path / "job", "sleep 600", seconds=500, kubernetes={"activeDeadlineSeconds": 1}
         )
 
         assert run(backend, job)[0].reason == "It did not end within its 1 seconds."
-
-    def test_what_it_leaves_running_is_ended(self, backend: Backend, tmp_path: Path) -> None:
-        script = DETACHED.splitlines()[1] + '\nwhile [ ! -s "$1" ]; do sleep 0.02; done'
-        ended, _ = run(backend, shell(tmp_path / "job", script, str(tmp_path / "pid")))
-
-        assert ended == ExitStatus(0)
-        child = pid_in(tmp_path / "pid")
-        eventually(lambda: not runs(child), "it is ended")
-
-    def test_many_at_once(self, backend: Backend, tmp_path: Path) -> None:
-        def one(number: int) -> tuple[ExitStatus, list[str]]:
-            job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
-            return run(backend, job)
-
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(one, range(24)))
-
-        assert [ended.code for ended, _ in found] == list(range(24))
-        assert [lines for _, lines in found] == [[str(number)] for number in range(24)]
 
     def test_secrets_are_variables(self, backend: Backend, tmp_path: Path) -> None:
         def wanted(name: str, optional: bool) -> dict[str, object]:
@@ -243,6 +285,35 @@ class BackendContract:
         settings = {"env": [{"name": "A", "valueFrom": reference}]}
         with pytest.raises(NotFoundError, match="The secret known has no key other"):
             run(backend, shell(tmp_path / "job", "true", kubernetes=settings))
+
+    @pytest.mark.parametrize(
+        ("volume", "code"),
+        [
+            ({"persistentVolumeClaim": {"claimName": "gone"}}, "ClaimMissing"),
+            ({"persistentVolumeClaim": {"claimName": "../x"}}, "ClaimInvalid"),
+            ({"secret": {"secretName": "gone", "optional": False}}, "SecretMissing"),
+            ({"configMap": {"name": "gone"}}, "ConfigMapMissing"),
+        ],
+    )
+    def test_a_volume_that_is_not_there(
+        self, backend: Backend, tmp_path: Path, volume: dict[str, object], code: str
+    ) -> None:
+        job = shell(tmp_path / "job", "true", kubernetes=mounts(here=volume))
+        with pytest.raises(ModelyardError) as caught:
+            run(backend, job)
+        assert caught.value.code == code
+
+
+class LocalBackendContract(BackendContract):
+    """What backends keep that run workloads on this machine, and stand in for a cluster."""
+
+    @pytest.fixture
+    def kept(self, tmp_path: Path) -> LocalObjects:
+        return LocalObjects(tmp_path / "home", secret)
+
+    @pytest.fixture
+    def shared(self, tmp_path: Path) -> SharedFolder:
+        return SharedFolder(tmp_path, str(tmp_path), {})
 
     def test_config_maps_are_variables(
         self, backend: Backend, kept: LocalObjects, tmp_path: Path
@@ -330,23 +401,6 @@ class BackendContract:
             backend.check(job)
         assert caught.value.code == "PlatformUnsupported"
 
-    @pytest.mark.parametrize(
-        ("volume", "code"),
-        [
-            ({"persistentVolumeClaim": {"claimName": "gone"}}, "ClaimMissing"),
-            ({"persistentVolumeClaim": {"claimName": "../x"}}, "ClaimInvalid"),
-            ({"secret": {"secretName": "gone", "optional": False}}, "SecretMissing"),
-            ({"configMap": {"name": "gone"}}, "ConfigMapMissing"),
-        ],
-    )
-    def test_a_volume_that_is_not_there(
-        self, backend: Backend, tmp_path: Path, volume: dict[str, object], code: str
-    ) -> None:
-        job = shell(tmp_path / "job", "true", kubernetes=mounts(here=volume))
-        with pytest.raises(ModelyardError) as caught:
-            run(backend, job)
-        assert caught.value.code == code
-
     def test_a_part_of_a_claim_is_no_way_out_of_it(
         self, backend: Backend, kept: LocalObjects, tmp_path: Path
     ) -> None:
@@ -379,3 +433,25 @@ class BackendContract:
         with pytest.raises(BadInputError, match=r"cloud-tpus\.google\.com/v3") as caught:
             backend.check(shell(tmp_path / "job", "true", resources=asked))
         assert caught.value.code == "ResourcesUnavailable"
+
+    @pytest.mark.parametrize(
+        ("script", "code", "reason"),
+        [
+            ("exit 3", 3, "It ended with exit status 3."),
+            ("echo a; echo why >&2; echo; exit 1", 1, "It ended with exit status 1: why"),
+            ("kill -TERM $$", -15, "It ended with signal SIGTERM."),
+            (
+                "kill -KILL $$",
+                -9,
+                "It ended with signal SIGKILL (perhaps for want of memory).",
+            ),
+            ("no-such-program", 127, "It ended with exit status 127: "),
+        ],
+    )
+    def test_a_job_that_fails_says_why(
+        self, backend: Backend, tmp_path: Path, script: str, code: int, reason: str
+    ) -> None:
+        ended, _ = run(backend, shell(tmp_path / "job", script))
+
+        assert ended.code == code
+        assert ended.reason.startswith(reason)

@@ -15,7 +15,7 @@ from infra.workloads.base import Backend, ResourceRequest, Workload
 from infra.workloads.docker import DockerBackend
 from infra.workloads.local_objects import LocalObjects
 from tests.infra.workloads import docker_double
-from tests.infra.workloads.backend_contract import BackendContract, mounts
+from tests.infra.workloads.backend_contract import LocalBackendContract, mounts
 from tests.infra.workloads.shell import run, shell
 
 pytestmark = pytest.mark.integration
@@ -39,7 +39,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return docker_double.on_path(tmp_path_factory.mktemp("docker"), monkeypatch)
 
 
-class TestDockerBackend(BackendContract):
+class TestDockerBackend(LocalBackendContract):
     @pytest.fixture
     def backend(self, state: Path, kept: LocalObjects) -> Backend:  # type: ignore[override]
         return DockerBackend(objects=kept, grace_seconds=0.5)

@@ -16,14 +16,14 @@ from infra.workloads.environments import EnvironmentCache
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.process import ProcessBackend
 from tests.infra.workloads import packages
-from tests.infra.workloads.backend_contract import BackendContract
+from tests.infra.workloads.backend_contract import LocalBackendContract
 from tests.infra.workloads.shell import run, shell
 from tests.processes import pid_in, runs
 
 pytestmark = pytest.mark.integration
 
 
-class TestProcessBackend(BackendContract):
+class TestProcessBackend(LocalBackendContract):
     @pytest.fixture
     def backend(  # type: ignore[override]
         self, environments: EnvironmentCache, settings: Settings, kept: LocalObjects

@@ -20,7 +20,7 @@ from infra.workloads.environments import EnvironmentCache
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.mounts import impossible
 from pipelines.backends.process import ComponentProcessBackend
-from tests.infra.workloads.backend_contract import DETACHED, BackendContract, mounts
+from tests.infra.workloads.backend_contract import DETACHED, LocalBackendContract, mounts
 from tests.infra.workloads.shell import run, shell
 from tests.pipelines.backends.jobs import output, python
 from tests.processes import eventually, pid_in, runs
@@ -31,7 +31,7 @@ _ROOT = Path(__file__).parents[3]
 _ANSWER = "def run() -> str:\n    return 'answer'\n"
 
 
-class TestComponentProcessBackend(BackendContract):
+class TestComponentProcessBackend(LocalBackendContract):
     @pytest.fixture
     def backend(  # type: ignore[override]
         self, environments: EnvironmentCache, settings: Settings, kept: LocalObjects

@@ -7,37 +7,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
-from infra.script import Ending
 from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
 from tests.cluster.faults import Fault
-from tests.infra.workloads.backend_contract import BackendContract, mounts
+from tests.infra.workloads.backend_contract import (
+    BackendContract,
+    SharedFolder,
+    alive,
+    mounts,
+)
 from tests.infra.workloads.kubernetes.small_cluster import Running
 from tests.infra.workloads.shell import run, shell
 from tests.processes import eventually
 
 pytestmark = pytest.mark.integration
 
-# Goes on whatever signal comes, and so does a process that it has detached.
-DEAF = """
-trap "" TERM; echo "$1" > /mnt/own/begun-"$1"
-setsid sh -c 'trap "" TERM; while :; do sleep 0.05; done' "$1" &
-while :; do sleep 0.05; done
-"""
-ON_NAS = {"/mnt/own": "nas://own:/"}
-
-
-def _alive(token: str) -> list[int]:
-    """The processes with this word in their command line."""
-    return [
-        one.pid for one in psutil.process_iter(["cmdline"]) if token in (one.info["cmdline"] or ())
-    ]
-
 
 class TestKubernetesBackend(BackendContract):
+    parallel = 4
+    stop_codes = frozenset({-15})
+
     @pytest.fixture
     def backend(self, running: Running) -> Backend:  # type: ignore[override]
         return running.backend()
@@ -49,20 +40,9 @@ class TestKubernetesBackend(BackendContract):
         assert running.objects("Pod") == []
         assert not list((running.nas / "staging").rglob("jobs/*/*"))
 
-    # What only one machine has, or is otherwise on a cluster; see below.
-    test_a_job_that_fails_says_why = None  # the first process of a container ignores signals
-    test_lines_are_told_as_they_come = None
-    test_nothing_runs_after_a_stop = None
-    test_a_stopped_job_may_tidy_up = None
-    test_nothing_runs_after_its_time = None
-    test_what_it_leaves_running_is_ended = None
-    test_config_maps_are_variables = None
-    test_facts_of_a_pod_are_variables = None
-    test_what_has_no_use_here_is_told_once = None
-    test_devices_by_a_resource_claim_are_refused = None
-    test_a_part_of_a_claim_is_no_way_out_of_it = None
-    test_more_than_the_machine_has_is_refused = None
-    test_an_accelerator_that_is_none_of_ours_is_refused = None
+    @pytest.fixture
+    def shared(self, running: Running) -> SharedFolder:
+        return SharedFolder(running.nas, "/mnt/own", {"/mnt/own": "nas://own:/"})
 
     @pytest.mark.parametrize(
         ("script", "ended"),
@@ -79,72 +59,6 @@ class TestKubernetesBackend(BackendContract):
         self, backend: Backend, tmp_path: Path, script: str, ended: ExitStatus
     ) -> None:
         assert run(backend, shell(tmp_path / "job", script))[0] == ended
-
-    def test_many_at_once(self, backend: Backend, tmp_path: Path) -> None:
-        def one(number: int) -> tuple[ExitStatus, list[str]]:
-            job = shell(tmp_path / f"job{number}", f"echo {number}; exit {number}")
-            return run(backend, dataclasses.replace(job, name=f"loop/{number}/task"))
-
-        with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(one, range(4)))
-
-        assert [ended.code for ended, _ in found] == list(range(4))
-        assert [lines for _, lines in found] == [[str(number)] for number in range(4)]
-
-    def test_lines_come_while_it_runs(
-        self, backend: Backend, running: Running, tmp_path: Path
-    ) -> None:
-        go = f"go-{uuid.uuid4().hex}"
-        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
-        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
-        lines: list[str] = []
-
-        def told(line: str) -> None:
-            lines.append(line)
-            (running.nas / go).touch()
-
-        assert backend.run(job, told, threading.Event()) == ExitStatus(0)
-        assert lines == ["here", "on"]
-
-    def test_nothing_is_left_after_a_stop(
-        self, backend: Backend, running: Running, tmp_path: Path
-    ) -> None:
-        token = uuid.uuid4().hex
-        cancelled = threading.Event()
-        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
-        with ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(backend.run, job, print, cancelled)
-            eventually((running.nas / f"begun-{token}").exists, "it has begun")
-            assert _alive(token)
-            cancelled.set()
-            ended = ending.result()
-
-        assert ended == ExitStatus(-15, "It was stopped.", Ending.STOPPED)
-        assert not _alive(token)
-
-    def test_nothing_is_left_after_its_time(
-        self, backend: Backend, running: Running, tmp_path: Path
-    ) -> None:
-        token = uuid.uuid4().hex
-        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS, seconds=1.5)
-
-        assert run(backend, job)[0] == ExitStatus(
-            -15, "It did not end within its 1.5 seconds.", Ending.TIMED_OUT
-        )
-        assert not _alive(token)
-
-    def test_a_stopped_component_may_tidy_up(
-        self, backend: Backend, running: Running, tmp_path: Path
-    ) -> None:
-        token = uuid.uuid4().hex
-        script = 'trap "touch /mnt/own/tidied-$1; exit 0" TERM; echo ready; '
-        job = shell(
-            tmp_path / "job", f"{script} while :; do sleep 0.05; done", token, folders=ON_NAS
-        )
-        cancelled = threading.Event()
-
-        assert backend.run(job, lambda _: cancelled.set(), cancelled).code < 0
-        assert (running.nas / f"tidied-{token}").exists()
 
     def test_config_maps_of_the_cluster_are_variables(
         self, backend: Backend, tmp_path: Path
@@ -271,11 +185,11 @@ class TestKubernetesBackend(BackendContract):
         assert run(backend, job) == (ExitStatus(0), ["node-b"])
 
     def test_an_api_that_is_away_for_a_while_makes_no_difference(
-        self, backend: Backend, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, shared: SharedFolder, tmp_path: Path
     ) -> None:
         faults = running.cluster.server.faults
         go = f"go-{uuid.uuid4().hex}"
-        script = 'echo here; while [ ! -e "/mnt/own/$1" ]; do sleep 0.02; done; echo on'
+        script = 'echo here; while [ ! -e "$1" ]; do sleep 0.02; done; echo on'
         lines: list[str] = []
 
         def told(line: str) -> None:
@@ -286,17 +200,17 @@ class TestKubernetesBackend(BackendContract):
 
         running.cluster.call(faults.add, Fault("drop", method="POST", path="/jobs$"))
         running.cluster.call(faults.add, Fault("close", method="DELETE", path="/jobs/"))
-        job = shell(tmp_path / "job", script, go, folders=ON_NAS)
+        job = shell(tmp_path / "job", script, f"{shared.there}/{go}", folders=shared.folders)
 
         assert backend.run(job, told, threading.Event()) == ExitStatus(0)
         assert lines == ["here", "on"]
         assert faults.met >= 3
 
     def test_a_job_that_somebody_deletes(
-        self, backend: Backend, running: Running, tmp_path: Path
+        self, backend: Backend, running: Running, shared: SharedFolder, tmp_path: Path
     ) -> None:
         token = uuid.uuid4().hex
-        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        job = self.deaf(tmp_path / "job", shared, token)
         api = running.backend().api
         with ThreadPoolExecutor(1) as pool:
             ending = pool.submit(backend.run, job, print, threading.Event())
@@ -305,15 +219,17 @@ class TestKubernetesBackend(BackendContract):
             api.delete("Job", name)
 
             assert ending.result().reason.startswith("Gone: Somebody deleted")
-        assert not _alive(token)
+        assert not alive(token)
 
-    def test_components_go_with_the_run_s_own_job(self, running: Running, tmp_path: Path) -> None:
+    def test_components_go_with_the_run_s_own_job(
+        self, running: Running, shared: SharedFolder, tmp_path: Path
+    ) -> None:
         run_id, token = str(uuid.uuid4()), uuid.uuid4().hex
         container = {"name": "run", "image": "alpine:3", "command": ["sleep", "600"]}
         pod = {"containers": [container], "restartPolicy": "Never",
                "terminationGracePeriodSeconds": 1}  # fmt: skip
         running.make("Job", f"my-{run_id}-1", spec={"template": {"spec": pod}})
-        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        job = self.deaf(tmp_path / "job", shared, token)
         backend = running.backend(run=run_id)
         with ThreadPoolExecutor(1) as pool:
             ending = pool.submit(backend.run, job, print, threading.Event())
@@ -335,17 +251,17 @@ class TestKubernetesBackend(BackendContract):
         assert caught.value.code == "StagingFailed"
 
     def test_what_an_earlier_attempt_has_left_is_ended(
-        self, running: Running, tmp_path: Path
+        self, running: Running, shared: SharedFolder, tmp_path: Path
     ) -> None:
         name, token = str(uuid.uuid4()), uuid.uuid4().hex
         first, second = (running.backend(number, name) for number in (1, 2))
-        job = shell(tmp_path / "job", DEAF, token, folders=ON_NAS)
+        job = self.deaf(tmp_path / "job", shared, token)
         with ThreadPoolExecutor(1) as pool:
             ending = pool.submit(first.run, job, print, threading.Event())
             eventually((running.nas / f"begun-{token}").exists, "it has begun")
 
             assert run(second, shell(tmp_path / "next", "true")) == (ExitStatus(0), [])
-            assert not _alive(token)
+            assert not alive(token)
             assert "Gone" in ending.result().reason
 
 
