@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, TerminationSignal
 
 from flows import run_context
 from flows.lifecycle import FlowSpec, lifecycle_flow
@@ -85,8 +86,8 @@ def _prepare(context: RunContext, request: Training, place: Workplace) -> Prepar
             deadline=context.deadline,
             stop_requested=context.stop.is_set,
         )
-    except InstallCancelledError as error:
-        raise StopRequestedError from error
+    except InstallCancelledError as error:  # the step ends as it does on a worker's signal
+        raise TerminationSignal(signal.SIGTERM) from error
     if prepared.resumed:
         context.logger.info("Resuming from the checkpoints in %s", prepared.checkpoints)
     elif context.attempt > 1 and not context.settings.home_lasts:

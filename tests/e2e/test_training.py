@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from tests.e2e.stack import ALGORITHMS, MODELYARD, flags, kill, wait_for
+from tests.infra.workloads import packages
+from tests.processes import pid_in
 
 pytestmark = pytest.mark.e2e
 
@@ -211,6 +213,30 @@ def test_requirements_go_into_an_overlay_that_is_reused(stack, tmp_path):
     assert "RequirementsNotInstallable" in answer.json["message"]
     assert answer.json["result"] is None
     assert [path for path in (stack.home / "overlays").iterdir() if path.is_dir()] == overlays
+
+
+@pytest.mark.parametrize("verb", ["run", "call"])
+def test_stop_ends_an_installation(stack, tmp_path, verb):
+    algorithm = tmp_path / "algorithm"
+    algorithm.mkdir()
+    (algorithm / "train.py").write_text("")
+    package = packages.slow_source(tmp_path / "slow", tmp_path)
+    (algorithm / "requirements.txt").write_text(f"{package}\n")
+    name = f"installs {verb}"
+    asked = flags("train", {"algorithm.uri": algorithm, "name": name})
+    process = subprocess.Popen(
+        [MODELYARD, verb, "train", *asked, "--json"],
+        env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pid = pid_in(tmp_path / "pid")
+    run = stack.named(name)
+
+    assert stack.do("runs", "stop", run)["state"] == "STOPPED"
+    assert_gone([pid], 5)
+    process.wait(30)
+    log = stack.execute(_LOG.format(run=run))
+    assert "Installing requirements.txt" in log
+    assert not re.search("Crash|Running\\(\\)|exception", log)
 
 
 @pytest.mark.parametrize(
