@@ -1,7 +1,8 @@
-"""Leases: who of several processes leads, by the database's own clock.
+"""Leases in the catalogue, by the database's own clock: the store of leader elections.
 
-A lease has a token that grows with every holder. Whoever writes as its holder checks the token in
-the same transaction, so that one who was thought dead, and goes on, changes nothing any more.
+A lease has a token that grows with each holder. A holder checks the token in the transaction of
+each write, so that a holder that was replaced while it hung changes nothing any more. The module
+is an :class:`infra.controllers.LeaseStore`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,8 @@ from sqlalchemy import BigInteger, Connection, Double, Text, func, or_, select, 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from infra.controllers import LeadershipLostError
 from registry.catalogue import Base, engine
-
-
-class LeaseLostError(RuntimeError):
-    """Somebody else has become the holder."""
 
 
 class LeaseModel(Base):
@@ -36,9 +34,9 @@ class Lease:
     """A lease that was taken.
 
     Attributes:
-        name: What it is for.
-        holder: Who took it.
-        token: Larger than that of every holder before.
+        name: Its name.
+        holder: The process that took it.
+        token: Larger than that of each holder before.
     """
 
     name: str
@@ -46,23 +44,24 @@ class Lease:
     token: int
 
     def check(self, connection: Connection) -> None:
-        """See in an open transaction that it is held, and that nobody takes it meanwhile.
+        """Check the token in an open transaction, until whose end no other can take the lease.
 
         Raises:
-            LeaseLostError: If somebody else has taken it.
+            LeadershipLostError: If another holder has taken it.
         """
         wanted = select(LeaseModel.token).where(LeaseModel.name == self.name)
         if connection.scalar(wanted.with_for_update(read=True)) != self.token:
-            raise LeaseLostError(self.name)
+            raise LeadershipLostError(f"The lease {self.name} has another holder.")
 
 
 _NOW: Any = func.extract("epoch", func.clock_timestamp())
 
 
 def take(name: str, holder: str, seconds: float) -> Lease | None:
-    """Become the holder for so many seconds; None if another still is.
+    """Take a lease that is free, expired or the holder's own, with a new token.
 
-    Its own holder takes it as well, with a new token.
+    Returns:
+        The lease; None while another holds it.
     """
     made = insert(LeaseModel).values(name=name, holder=holder, token=1, expires=_NOW + seconds)
     taken = made.on_conflict_do_update(
@@ -76,12 +75,12 @@ def take(name: str, holder: str, seconds: float) -> Lease | None:
 
 
 def renew(lease: Lease, seconds: float) -> bool:
-    """Stay the holder for so many seconds from now; whether it still was one."""
+    """Extend a lease to so many seconds from now; False if another holder has taken it."""
     return _expire(lease, seconds)
 
 
 def release(lease: Lease) -> None:
-    """Let another take it at once."""
+    """Free a lease for others at once."""
     _expire(lease, 0.0)
 
 
@@ -93,7 +92,7 @@ def _expire(lease: Lease, seconds: float) -> bool:
 
 
 def held(name: str) -> dict[str, Any] | None:
-    """Who holds a lease now, and for how many seconds; None if nobody does."""
+    """The holder, token and remaining seconds of a lease; None if it is free."""
     left = (LeaseModel.expires - _NOW).label("left")
     wanted = select(LeaseModel.holder, LeaseModel.token, left).where(LeaseModel.name == name)
     with engine().connect() as connection:

@@ -1,13 +1,13 @@
-"""The scheduler: it decides what becomes of slots, and has runs created for them.
+"""The scheduler's reconciler: decides the fate of slots and creates their runs.
 
-Each slot goes two steps. First its fate is written down, in one transaction with how far its
+Each slot takes two steps. First its fate is written, in one transaction with how far its
 schedule was decided: from then on it waits, or is skipped for good. Then, when its schedule has
-room, its row says that its run's creation has begun; the run is created under a key that is the
-slot's own; and the row says which run it is. Between any two of these a scheduler can be killed:
-the next one creates again what had begun, and gets the run that there is.
+room, its row says that its run's creation has begun; the run is created under the slot's own
+key; and the row says which run it is. A scheduler can be killed between any two of these: the
+next one repeats what had begun, and finds the run that exists.
 
-Only the holder of the lease writes, which every transaction checks. What it knows is in the rows,
-so a new leader goes on at once.
+Only the leader writes: each transaction checks the token of its lease. All state is in the rows,
+so a new leader continues at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
+from infra.controllers import Leadership
 from infra.errors import ModelyardError, NotFoundError
-from registry import catalogue, history, leases, schedules, slots
-from registry.leases import Lease, LeaseLostError
+from registry import catalogue, history, schedules, slots
 from registry.slots import Fate, Slot
 from schedules import deciding, dispatching, upcoming
 from schedules.deciding import Decision
@@ -36,201 +36,179 @@ from schedules.subject import Subject
 
 LEASE = "scheduler"
 LEASE_SECONDS = 8.0
-_RENEW_SECONDS = 2.0
-_POLL_SECONDS = 1.0
+_BLOCKED_SECONDS = 1.0
 _SWEEP_SECONDS = 30.0
 _CREATED_AT_ONCE = 4
 _BATCH = 500
-_QUEUED_AT_ONCE = 1000  # of a schedule; more come with the next step
+_QUEUED_AT_ONCE = 1000  # of a schedule; more come in the next round
 _GONE = "Its deployment is gone. Register it: modelyard deploy."
 
 _logger = logging.getLogger("modelyard.scheduler")
 
 
 class Runs(Protocol):
-    """What the scheduler needs of runs."""
+    """The runs of slots, as the scheduler creates and follows them."""
 
     def find(self, slot: Slot) -> str | None:
-        """The run of a slot, if it was created; its id."""
+        """The id of a slot's run; None if it was not created."""
 
     def create(self, subject: Subject, slot: Slot) -> str:
-        """Create the run of a slot, or find the one that there is; its id.
+        """Create the run of a slot, or find the one that exists; its id.
 
         Raises:
             NotFoundError: If its deployment is gone, for now.
-            ModelyardError: If it is refused for good. What else is raised is tried again.
+            ModelyardError: If it is refused for good. Any other error is tried again.
         """
 
     def ended(self, ids: Collection[str]) -> Mapping[str, str]:
-        """Those of the runs that have ended or are gone, with the word for it."""
+        """Those of the runs that have ended or are gone, with their status word."""
 
     def stop(self, run_id: str) -> None:
-        """Ask for the end of a run."""
+        """Request the end of a run."""
 
     def refusal(self, deployment: str) -> str:
-        """Why there can be no runs of a deployment; "" if there can."""
+        """Why a deployment can have no runs; "" if it can."""
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:
-        """Show the slots to come where people look for runs."""
+        """Publish the next slots where people look for runs."""
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What there is to do.
+class ObservedSchedules:
+    """The schedules and slots that may need work.
 
     Attributes:
-        new: Schedules that no scheduler knows yet, with their deployments.
+        now: The present, in seconds since 1970.
+        new: Schedules that are not registered yet, with their deployments.
         next_slot: The next slot of all.
-        waiting: Schedules of which slots wait, and until when at least.
+        waiting: Schedules with waiting slots, and until when these wait at least.
+        sweep_due: Whether the last sweep is long enough ago.
     """
 
+    now: float
     new: Mapping[str, str]
     next_slot: int | None
     waiting: Mapping[str, float]
+    sweep_due: bool
 
-    def due(self, now: float) -> bool:
-        """Whether there is something to decide."""
-        return bool(self.new) or (self.next_slot is not None and self.next_slot <= now)
 
-    def ready(self, now: float) -> list[str]:
-        """Schedules of which slots need not wait longer by themselves."""
-        return [schedule for schedule, at in self.waiting.items() if at <= now]
+@dataclass(frozen=True)
+class RoundPlan:
+    """The work of one round.
 
-    def seconds(self, now: float, most: float) -> float:
-        """How long there is nothing to do, or ``most``."""
-        moments = [at for at in self.waiting.values() if at > now]
-        if self.next_slot is not None:
-            moments.append(self.next_slot)
-        return max(0.0, min([most, *(at - now for at in moments)]))
+    Attributes:
+        register: Schedules to register, with their deployments.
+        decide: Whether slots are due to be decided.
+        dispatch: Schedules with slots that may get their runs.
+        sweep: Whether to look at all active runs and missing deployments.
+        idle_seconds: The time until the next slot is due; infinite if there is none.
+    """
+
+    register: Mapping[str, str]
+    decide: bool
+    dispatch: tuple[str, ...]
+    sweep: bool
+    idle_seconds: float
+
+
+def plan_round(observed: ObservedSchedules) -> RoundPlan:
+    """Plan a round from what was observed. Pure."""
+    now, slot = observed.now, observed.next_slot
+    moments = [at for at in observed.waiting.values() if at > now]
+    if slot is not None:
+        moments.append(slot)
+    return RoundPlan(
+        register=observed.new,
+        decide=bool(observed.new) or (slot is not None and slot <= now),
+        dispatch=tuple(key for key, at in observed.waiting.items() if at <= now),
+        sweep=observed.sweep_due,
+        idle_seconds=max(0.0, min(moments, default=math.inf) - now),
+    )
 
 
 class Scheduler:
-    """One scheduler. Several may run; the one that holds the lease does the work."""
+    """The scheduler, as a blocking reconciler (:mod:`infra.controllers`)."""
 
     def __init__(
         self,
         runs: Runs,
         holder: str,
+        leadership: Leadership,
         *,
         now: Callable[[], float] = time.time,
-        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """Be ready.
+        """Prepare the scheduler.
 
         Args:
             runs: Creates and follows runs.
-            holder: What this scheduler is called; no other is called so.
+            holder: This scheduler's name; no other has it.
+            leadership: Gives the lease whose token each transaction checks.
             now: The present, in seconds since 1970.
-            lease_seconds: So long after its end another may lead.
         """
         self._runs = runs
         self._holder = holder
+        self._leadership = leadership
         self._now = now
-        self._lease_seconds = lease_seconds
-        self._lease: Lease | None = None
-        self._renewed = 0.0
         self._swept = -math.inf
         self._announced: list[dict[str, str]] = []
         self._pool = ThreadPoolExecutor(_CREATED_AT_ONCE, thread_name_prefix="a slot's run")
 
-    @property
-    def leads(self) -> bool:
-        """Whether this is the one that does the work."""
-        return self._lease is not None
-
-    def step(self) -> float:
-        """Do what is to be done now; after how many seconds there is more, at the latest.
-
-        Raises:
-            sqlalchemy.exc.OperationalError: If the database cannot be reached.
-        """
-        if not self._lead():
-            return _RENEW_SECONDS
-        blocked = False
-        try:
-            before = self._look()
-            if before.new:
-                self._register(before.new)
-            if before.due(self._now()):
-                self._decide()
-                if before.new:
-                    self._announce()
-                before = self._look()
-            if before.ready(self._now()):
-                blocked = self._dispatch(before.ready(self._now()))
-                before = self._look()
-            self._sweep()
-        except LeaseLostError:
-            self._lost()
-            return _RENEW_SECONDS
-        return before.seconds(self._now(), _POLL_SECONDS if blocked else _RENEW_SECONDS)
-
-    def close(self) -> None:
-        """Let another one lead at once."""
-        self._pool.shutdown()
-        if self._lease is not None:
-            leases.release(self._lease)
-
-    def _lead(self) -> bool:
-        """Whether this one leads, now that the lease was renewed or taken."""
-        if self._lease is not None:
-            try:
-                self._stay()
-            except LeaseLostError:
-                self._lost()
-            else:
-                return True
-        self._lease = leases.take(LEASE, self._holder, self._lease_seconds)
-        if self._lease is not None:
-            self._renewed = time.monotonic()
-            _logger.info("This scheduler leads (%s).", self._holder)
-        return self._lease is not None
-
-    def _stay(self) -> None:
-        """Renew the lease in time.
-
-        Raises:
-            LeaseLostError: If another has it.
-        """
-        assert self._lease is not None
-        if time.monotonic() - self._renewed < _RENEW_SECONDS:
-            return
-        if not leases.renew(self._lease, self._lease_seconds):
-            raise LeaseLostError(LEASE)
-        self._renewed = time.monotonic()
-
-    def _lost(self) -> None:
-        _logger.warning("Another scheduler leads now.")
-        self._lease = None
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        assert self._lease is not None
-        with catalogue.engine().begin() as connection:
-            self._lease.check(connection)
-            yield connection
-
-    def _look(self) -> _Look:
+    def observe(self) -> ObservedSchedules:
+        """Read which schedules and slots may need work."""
         with catalogue.engine().connect() as connection:
-            return _Look(
+            return ObservedSchedules(
+                self._now(),
                 schedules.unregistered(connection),
                 schedules.next_slot(connection),
                 slots.waiting(connection),
+                time.monotonic() - self._swept >= _SWEEP_SECONDS,
             )
 
-    def _register(self, new: Mapping[str, str]) -> None:
-        """Take notice of new schedules.
+    def decide(self, observed: ObservedSchedules) -> RoundPlan:
+        """Plan a round; pure."""
+        return plan_round(observed)
 
-        Where Prefect does not answer, their deployments are believed to be there, as they were
-        when somebody named them: their slots are decided, and a run will tell.
+    def act(self, plan: RoundPlan) -> float:
+        """Do what is planned; seconds until there is more, infinite if that is unknown.
+
+        Raises:
+            LeadershipLostError: If another scheduler leads.
+            sqlalchemy.exc.OperationalError: If the database cannot be reached.
+        """
+        if plan.register:
+            self._register(plan.register)
+        ready, worked = plan.dispatch, plan.decide or bool(plan.dispatch)
+        if plan.decide:
+            self._decide()
+            if plan.register:
+                self._announce()
+            ready = plan_round(self.observe()).dispatch  # with the slots that were just decided
+        blocked = bool(ready) and self._dispatch(ready)
+        idle = plan_round(self.observe()).idle_seconds if worked else plan.idle_seconds
+        if plan.sweep:
+            self._sweep()
+        return min(idle, _BLOCKED_SECONDS) if blocked else idle
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        lease = self._leadership.confirm()
+        with catalogue.engine().begin() as connection:
+            lease.check(connection)
+            yield connection
+
+    def _register(self, new: Mapping[str, str]) -> None:
+        """Register new schedules.
+
+        While Prefect does not answer, their deployments count as present, as they were when the
+        schedules were written: their slots are decided, and creating a run finds out.
         """
         refusals = self._refusals(new.values())
         with self._writing() as connection:
             known = {key: refusals.get(name, "") for key, name in new.items()}
             schedules.register(connection, known)
 
-    def _look_again(self) -> None:
-        """See whether the deployments are back of schedules for which they were gone."""
+    def _check_stalled(self) -> None:
+        """Check whether deployments that were gone are back."""
         with catalogue.engine().connect() as connection:
             stalled = schedules.stalled(connection)
         refusals = self._refusals(stalled.values())
@@ -240,18 +218,18 @@ class Scheduler:
                 schedules.register(connection, known)
 
     def _refusals(self, deployments: Collection[str]) -> dict[str, str]:
-        """Why there can be no runs of deployments, of as many as is known."""
+        """Why deployments can have no runs, of those that Prefect answered for."""
         refusals: dict[str, str] = {}
         for name in sorted(set(deployments)):
             try:
                 refusals[name] = self._runs.refusal(name)
-            except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
-                _logger.warning("Whether there is %s is not known: %s", name, error)
+            except Exception as error:  # noqa: BLE001 (the loop's edge; asked again)
+                _logger.warning("The deployment %s could not be looked up: %s", name, error)
                 break
         return refusals
 
     def _decide(self) -> None:
-        """Decide what becomes of slots that are due; of very many with the next steps."""
+        """Decide the fate of due slots; of very many in the next rounds."""
         now = self._now()
         with self._writing() as connection:
             due = schedules.due(connection, int(now), _BATCH)
@@ -267,7 +245,7 @@ class Scheduler:
     def _decisions(
         self, due: Sequence[Any], now: float, asked: Mapping[str, Collection[int]]
     ) -> tuple[dict[str, Decision], dict[str, str]]:
-        """What is decided of schedules; and what is wrong with those that cannot be read."""
+        """The decisions for schedules, and the errors of those that cannot be read."""
         decisions, broken = {}, {}
         for row in due:
             try:
@@ -275,15 +253,15 @@ class Scheduler:
                     Subject.of(row), now, self._holder, asked[row.id]
                 )
             except Exception as error:
-                _logger.exception("The schedule %s cannot be decided about.", row.name)
+                _logger.exception("The slots of schedule %s cannot be decided.", row.name)
                 broken[row.id] = f"{type(error).__name__}: {error}"
         return decisions, broken
 
     def _dispatch(self, ready: Collection[str]) -> bool:
-        """Have runs created for slots that wait; whether some must be looked at again."""
+        """Create the runs of waiting slots; whether some are blocked and need another round."""
         now = self._now()
         if not self._refresh(self._active(ready)):
-            return True  # what goes on is not known
+            return True  # which runs are active is not known
         rooms = []
         with self._writing() as connection:
             rows = schedules.with_ids(connection, ready, lock=True)
@@ -309,40 +287,43 @@ class Scheduler:
         return failed or len(rows) < len(ready) or any(room.blocked for room in rooms)
 
     def _sweep(self) -> None:
-        """Now and then, learn what became of runs, and of deployments; and show what comes."""
-        if time.monotonic() - self._swept >= _SWEEP_SECONDS:
-            self._swept = time.monotonic()
-            self._refresh(self._active())
-            self._look_again()
-            self._announce()
+        """Refresh all active runs and missing deployments, and publish the next slots."""
+        self._swept = time.monotonic()
+        self._refresh(self._active())
+        self._check_stalled()
+        self._announce()
 
     def _announce(self) -> None:
-        """Have the slots to come shown, where they have changed."""
+        """Publish the next slots, if they have changed."""
         with catalogue.engine().connect() as connection:
             table = upcoming.table(connection)
         if table == self._announced:
             return
         try:
             self._runs.announce(table)
-        except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
-            _logger.warning("The slots to come could not be shown: %s", error)
+        except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
+            _logger.warning("The next slots could not be published: %s", error)
         else:
             self._announced = table
 
     def _active(self, schedules: Collection[str] | None = None) -> list[Slot]:
-        """Slots whose runs go on, as far as is known, of these schedules or of all."""
+        """Slots whose runs are not known to have ended, of these schedules or of all."""
         with catalogue.engine().connect() as connection:
             found = slots.active(connection, schedules)
         return [one for one in found if one.flow_run_id]
 
     def _refresh(self, active: Sequence[Slot]) -> bool:
-        """Write down which runs have ended, and pause schedules that only fail; if it is known."""
+        """Record which runs have ended, and pause schedules that only fail.
+
+        Returns:
+            Whether Prefect answered.
+        """
         if not active:
             return True
         try:
             ended = self._runs.ended([str(one.flow_run_id) for one in active])
-        except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
-            _logger.warning("What became of the runs is not known: %s", error)
+        except Exception as error:  # noqa: BLE001 (the loop's edge; asked again)
+            _logger.warning("The states of the runs could not be read: %s", error)
             return False
         over = [
             replace(one, run_state=ended[str(one.flow_run_id)])
@@ -365,7 +346,7 @@ class Scheduler:
         for run_id in runs:
             try:
                 self._runs.stop(run_id)
-            except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+            except Exception as error:  # noqa: BLE001 (the loop's edge; asked again)
                 _logger.warning("The run %s could not be stopped: %s", run_id, error)
                 return
 
@@ -382,7 +363,6 @@ class Scheduler:
             [*again, *begin],
         )
         for slot in made:
-            self._stay()
             if slot is None:
                 continue
             with self._writing() as connection:
@@ -394,11 +374,11 @@ class Scheduler:
     def _created(
         self, subject: Subject, slot: Slot, silent: threading.Event, *, perhaps_there: bool
     ) -> Slot | None:
-        """The slot with its run, or as what became of it otherwise; None to try again.
+        """The slot with its run or its refusal; None to try again.
 
-        A run that may be there is looked for: its deployment may be another by now, or gone. Once
-        Prefect has not answered, the others are not asked for either: each would take as long to
-        find that out, and meanwhile nothing would be decided.
+        A run that may exist is looked for: its deployment may have changed or gone. Once Prefect
+        has not answered, the other runs are not tried: each would take as long to find that out,
+        while no slot is decided.
         """
         if silent.is_set():
             return None
@@ -412,7 +392,7 @@ class Scheduler:
             _logger.warning("The run of %s was refused: %s", subject.name, error)
             reason = f"{dispatching.REFUSED}: {error}"
             return replace(slot, fate=Fate.SKIPPED, reason=reason, begun=False)
-        except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
+        except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
             _logger.warning("The run of %s could not be created: %s", subject.name, error)
             silent.set()
             return None

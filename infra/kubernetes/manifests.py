@@ -222,7 +222,7 @@ def _patience(wanted: Wanted, cluster: Cluster) -> list[Plain]:
     """
     if wanted.placement.nodes == 1:
         return []
-    # A run lets go of its nodes after twice the minutes at most; see reconciling.py.
+    # A run lets go of its nodes after twice the minutes at most; see run_policy.py.
     seconds = math.ceil(2 * cluster.pending_minutes * 60) + _JOINING_SECONDS
     return [pods.value("MODELYARD_JOIN_SECONDS", str(seconds))]
 

@@ -1,10 +1,10 @@
-"""The loop that keeps Prefect and the cluster of one mind about runs.
+"""Reconciles the runs of a cluster's pools between Prefect and Kubernetes.
 
-Every few seconds it looks at the cluster, then at Prefect, asks ``reconciling.decide`` and acts.
-It tells what a run waits for, ends a run whose pod died with the reason and the container's last
-lines, ends what runs for nobody, and confirms that a run has stopped. Several processes may have
-the loop: one of them leads. Between looks it keeps only what pods were last seen as, so another
-one can lead from now on.
+A round observes the cluster first and Prefect afterwards, decides about each run with
+``run_policy.decide``, and acts: it records what a run waits for, ends a run whose pod died with
+the reason and the container's last lines, deletes Jobs without an active run, and confirms that
+a run has stopped. Between rounds only the last observed status of pods is kept, so another
+process can lead at any time.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ from prefect.logging import get_logger
 from prefect.states import Scheduled
 
 from infra import active_runs
+from infra.controllers import Leadership, LeadershipLostError, Reconciler
 from infra.kubernetes import names, objects, queue
 from infra.kubernetes.attempts import Attempt, Attempts
 from infra.kubernetes.capacity import Node, could_hold
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.kubernetes.jobs import Found, Jobs, Key
 from infra.kubernetes.objects import Object
-from infra.kubernetes.reconciling import Case, Decision, Outcome, decide
 from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.run_policy import Case, Decision, Outcome, decide
 from infra.state_details import CREATE_FAILED, annotate
-
-INTERVAL_SECONDS = 3.0
 
 _NODES_SECONDS = 30.0
 _ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
@@ -59,22 +58,36 @@ _logger = get_logger("modelyard.reconciler")
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What the cluster and Prefect had at one time.
+class ObservedRuns:
+    """The runs of the pools in Prefect and on the cluster at one time.
 
     Attributes:
         found: Attempts on the cluster by run; None if it did not answer.
         runs: Runs by id; None for one that Prefect does not have.
         attempts: The newest attempts of those that have one.
-        events: The cluster's events, where they were asked for.
-        nodes: The cluster's nodes, where they were asked for and may be listed.
+        last_seen: The status in which attempts were last seen, in this round or before.
+        queued: Runs that were in a queue in the last round, and when.
+        now: The present.
+        events: The cluster's events, where a run may wait.
+        nodes: The cluster's nodes, where a run may wait and they may be listed.
     """
 
     found: Mapping[Key, Found] | None
     runs: Mapping[str, FlowRun | None]
     attempts: Mapping[str, Attempt]
+    last_seen: Mapping[Key, Found]
+    queued: Mapping[str, datetime]
+    now: datetime
     events: tuple[Object, ...] = ()
     nodes: Sequence[Node] | None = None
+
+
+@dataclass(frozen=True)
+class RunsPlan:
+    """What to do about each run that was observed."""
+
+    observed: ObservedRuns
+    decisions: Sequence[tuple[Case, Decision]]
 
 
 @dataclass(frozen=True)
@@ -83,19 +96,65 @@ class Limits:
 
     Attributes:
         pending: For their pods to start, once these have nodes.
-        queue: For what others have; None for ever.
+        queue: For resources that other runs occupy; None for ever.
     """
 
     pending: timedelta
     queue: timedelta | None = None
 
 
-class Reconciler:
-    """The loop of some pools.
+def plan_runs(observed: ObservedRuns, limits: Limits) -> RunsPlan:
+    """Decide about each run; those in a queue get their places. Pure."""
+    cases = [case for run_id in observed.runs if (case := build_case(run_id, observed, limits))]
+    decided = [(case, decide(case)) for case in cases]
+    waiting = {case.flow_run_id for case, decision in decided if decision.queued}
+    places = queue.places(
+        case.found for case in cases if case.flow_run_id in waiting and case.found
+    )
+    return RunsPlan(
+        observed,
+        [
+            (case, replace(decision, waiting=f"{places[case.flow_run_id]} {decision.waiting}"))
+            if case.flow_run_id in places
+            else (case, decision)
+            for case, decision in decided
+        ],
+    )
 
-    Attributes:
-        turned: ``time.monotonic()`` at the end of the last turn, whatever came of it.
-    """
+
+def build_case(run_id: str, observed: ObservedRuns, limits: Limits) -> Case | None:
+    """The case of a run, to be decided; None if its state is not known. Pure."""
+    run = observed.runs[run_id]
+    state = run.state if run else None
+    if run is not None and state is None:
+        return None
+    newest = observed.attempts.get(run_id, _NONE)
+    attempt = _attempt(state, newest)
+    of_run = [one for one in (observed.found or {}).values() if one.flow_run_id == run_id]
+    found = next((one for one in of_run if one.attempt == attempt), None)
+    if found is None and (before := observed.last_seen.get((run_id, attempt))):
+        found = Found(run_id, attempt).remembering(before)
+    return Case(
+        flow_run_id=run_id,
+        state=state.type.value if state else None,
+        since=state.timestamp if state else observed.now,
+        attempt=attempt,
+        now=observed.now,
+        pending=limits.pending,
+        failures=newest.failures,
+        waiting_since=newest.queued_at,
+        queue=limits.queue,
+        could_hold=_could_hold(found, observed.nodes),
+        queued_at=observed.queued.get(run_id),
+        found=found,
+        others=tuple(one for one in of_run if one.attempt != attempt),
+        events=observed.events,
+        looked=observed.found is not None,
+    )
+
+
+class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
+    """Reconciles the runs of some pools."""
 
     def __init__(
         self,
@@ -106,18 +165,18 @@ class Reconciler:
         *,
         limits: Limits,
         nodes: Callable[[], Sequence[Node] | None] = lambda: None,
-        lead: Callable[[], bool],
+        leadership: Leadership,
     ) -> None:
-        """Prepare the loop.
+        """Prepare the reconciler.
 
         Args:
             client: Prefect's.
             jobs: The cluster's Jobs.
-            pools: The pools whose runs are followed. Others are not ours to judge.
+            pools: The pools whose runs are reconciled; runs of others are ignored.
             attempts: Where the runs' attempts are kept.
             limits: How long runs may wait.
             nodes: The cluster's nodes; None if they cannot be listed.
-            lead: Whether this process leads; asked at every turn and before every act.
+            leadership: Asked before each write.
         """
         self._client = client
         self._jobs = jobs
@@ -127,78 +186,73 @@ class Reconciler:
         self._nodes = nodes
         self._surveyed: tuple[float, Sequence[Node] | None] = (-_NODES_SECONDS, None)
         self._queued: dict[str, datetime] = {}
-        self._lead = lead
-        self._seen: dict[Key, Found] = {}
-        self._told: dict[str, int] = {}
-        self._going: frozenset[str] | None = None
-        self.turned = time.monotonic()
-
-    async def run(self) -> None:
-        """Turn for ever."""
-        while True:
-            try:
-                await self.turn()
-            except Exception:  # the edge of the loop: the next turn may do better
-                _logger.exception("Not reconciled this time")
-            self.turned = time.monotonic()
-            await asyncio.sleep(INTERVAL_SECONDS)
+        self._leadership = leadership
+        self._last_seen: dict[Key, Found] = {}
+        self._recorded: dict[str, int] = {}
+        self._active: frozenset[str] | None = None
 
     def executes(self, flow_run_id: str) -> bool | None:
-        """Whether the cluster had something going of a run; None if it was not looked at."""
-        return None if self._going is None else flow_run_id in self._going
+        """Whether the cluster has something active of a run; None if it was not observed."""
+        return None if self._active is None else flow_run_id in self._active
 
-    async def turn(self) -> int:
-        """Look once and act; on how many runs something was done."""
-        if not self._lead():
-            self._seen.clear()
-            self._going = None
-            return 0
-        look = await self._look()
-        acted = 0
-        for case, decision in self._decisions(look):
-            run_id = case.flow_run_id
+    def on_stopped_leading(self) -> None:
+        """Forget the last observed status; it grows old while another process leads."""
+        self._last_seen.clear()
+        self._active = None
+
+    def decide(self, observed: ObservedRuns) -> RunsPlan:
+        """Decide about each run; pure."""
+        return plan_runs(observed, self._limits)
+
+    async def act(self, plan: RunsPlan) -> None:
+        """Carry out each decision; the trouble of one run does not stop the others."""
+        observed = plan.observed
+        queued = {case.flow_run_id: case.now for case, one in plan.decisions if one.queued}
+        self._queued = {
+            run_id: at for run_id, at in self._queued.items() if run_id in observed.runs
+        } | queued
+        for case, decision in plan.decisions:
             try:
-                acted += await self._act(case, decision, look)
+                await self._carry_out(case, decision, observed)
+            except LeadershipLostError:
+                raise
             except ClusterError as error:
-                _logger.warning("Run %s is left for now: %s", run_id, error)
-            except Exception:  # one run's trouble is not the others'
-                _logger.exception("Run %s is left for now", run_id)
-        await self._forget(look)
-        return acted
+                _logger.warning("Run %s is left as it is for now: %s", case.flow_run_id, error)
+            except Exception:  # tried again in the next round
+                _logger.exception("Run %s is left as it is for now", case.flow_run_id)
+        await self._forget(observed)
 
-    def _decisions(self, look: _Look) -> list[tuple[Case, Decision]]:
-        """What is to be done about each run; those in a queue are told their places."""
-        cases = [case for run_id in look.runs if (case := self._case(run_id, look))]
-        decided = [(case, decide(case)) for case in cases]
-        queued = {case.flow_run_id: case.now for case, decision in decided if decision.queued}
-        self._queued = {one: at for one, at in self._queued.items() if one in look.runs} | queued
-        places = queue.places(
-            case.found for case in cases if case.flow_run_id in queued and case.found
-        )
-        return [
-            (case, replace(decision, waiting=f"{places[case.flow_run_id]} {decision.waiting}"))
-            if case.flow_run_id in places
-            else (case, decision)
-            for case, decision in decided
-        ]
-
-    async def _look(self) -> _Look:
+    async def observe(self) -> ObservedRuns:
+        """Read the cluster, then Prefect."""
         found: Mapping[Key, Found] | None
         try:
-            found = self._ours(await asyncio.to_thread(self._jobs.find))
+            found = self._of_pools(await asyncio.to_thread(self._jobs.find))
         except ClusterError as error:
             _logger.warning("%s", error)
             found = None
         active = await active_runs.read(self._client, _ACTIVE, self._pools)
         runs: dict[str, FlowRun | None] = {str(run.id): run for run in active}
         if found is None:
-            return _Look(None, runs, await self._newest(runs))
-        self._going = frozenset(one.flow_run_id for one in found.values() if one.going)
-        runs |= await self._read(self._going - runs.keys())
+            return await self._observed(None, runs)
+        self._active = frozenset(one.flow_run_id for one in found.values() if one.going)
+        runs |= await self._read(self._active - runs.keys())
         waiting = any(_may_wait(one) for one in found.values())
         events = await asyncio.to_thread(self._jobs.events) if waiting else []
         nodes = await self._survey() if waiting else None
-        return _Look(found, runs, await self._newest(runs), tuple(events), nodes)
+        return await self._observed(found, runs, events, nodes)
+
+    async def _observed(
+        self,
+        found: Mapping[Key, Found] | None,
+        runs: Mapping[str, FlowRun | None],
+        events: Sequence[Object] = (),
+        nodes: Sequence[Node] | None = None,
+    ) -> ObservedRuns:
+        attempts = await asyncio.to_thread(self._attempts.newest, list(runs))
+        seen, now = dict(self._last_seen), datetime.now(UTC)
+        return ObservedRuns(
+            found, runs, attempts, seen, dict(self._queued), now, tuple(events), nodes
+        )
 
     async def _survey(self) -> Sequence[Node] | None:
         """The cluster's nodes as they were a little while ago."""
@@ -212,14 +266,11 @@ class Reconciler:
             self._surveyed = (time.monotonic(), nodes)
         return nodes
 
-    async def _newest(self, run_ids: Iterable[str]) -> Mapping[str, Attempt]:
-        return await asyncio.to_thread(self._attempts.newest, list(run_ids))
-
-    def _ours(self, found: Mapping[Key, Found]) -> Mapping[Key, Found]:
-        """What is of our pools; the cluster may serve others that somebody else follows."""
+    def _of_pools(self, found: Mapping[Key, Found]) -> Mapping[Key, Found]:
+        """The attempts of these pools; the cluster may have others, with another worker."""
         pools = {names.cleaned(pool) for pool in self._pools}
         return {
-            key: one.remembering(self._seen.get(key))
+            key: one.remembering(self._last_seen.get(key))
             for key, one in found.items()
             if any(objects.label(thing, names.POOL) in pools for thing in (*one.jobs, *one.pods))
         }
@@ -238,88 +289,58 @@ class Reconciler:
             runs |= {str(run.id): run for run in page}
         return runs
 
-    def _case(self, run_id: str, look: _Look) -> Case | None:
-        run = look.runs[run_id]
-        state = run.state if run else None
-        if run is not None and state is None:
-            return None
-        now = datetime.now(UTC)
-        newest = look.attempts.get(run_id, _NONE)
-        attempt = _attempt(state, newest)
-        of_run = [one for one in (look.found or {}).values() if one.flow_run_id == run_id]
-        found = next((one for one in of_run if one.attempt == attempt), None)
-        if found is None and (before := self._seen.get((run_id, attempt))):
-            found = Found(run_id, attempt).remembering(before)
-        return Case(
-            flow_run_id=run_id,
-            state=state.type.value if state else None,
-            since=state.timestamp if state else now,
-            attempt=attempt,
-            now=now,
-            pending=self._limits.pending,
-            failures=newest.failures,
-            waiting_since=newest.queued_at,
-            queue=self._limits.queue,
-            could_hold=_could_hold(found, look.nodes),
-            queued_at=self._queued.get(run_id),
-            found=found,
-            others=tuple(one for one in of_run if one.attempt != attempt),
-            events=look.events,
-            looked=look.found is not None,
-        )
-
-    async def _act(self, case: Case, decision: Decision, look: _Look) -> bool:
+    async def _carry_out(self, case: Case, decision: Decision, observed: ObservedRuns) -> None:
         if case.found:
-            self._seen[case.found.key] = case.found
-        run = look.runs[case.flow_run_id]
+            self._last_seen[case.found.key] = case.found
+        run = observed.runs[case.flow_run_id]
         if run and decision.waiting is not None:
-            before = look.attempts.get(case.flow_run_id, _NONE)
-            await self._tell(case.flow_run_id, before, decision.waiting)
+            before = observed.attempts.get(case.flow_run_id, _NONE)
+            await self._record_waiting(case.flow_run_id, before, decision.waiting)
         if decision.becomes and run:
-            return await self._become(run, decision)
+            await self._transition(run, decision)
+            return
         for one in decision.stop:
             await self._stop(one)
-        return bool(decision.stop)
 
     async def _stop(self, found: Found) -> None:
-        if self._lead():
-            await asyncio.to_thread(self._jobs.stop, found, datetime.now(UTC))
+        self._leadership.confirm()
+        await asyncio.to_thread(self._jobs.stop, found, datetime.now(UTC))
 
-    async def _tell(self, run_id: str, before: Attempt, waiting: str) -> None:
+    async def _record_waiting(self, run_id: str, before: Attempt, waiting: str) -> None:
         if waiting:
-            self._told[run_id] = before.number
+            self._recorded[run_id] = before.number
         if waiting != before.waiting:
+            self._leadership.confirm()
             await asyncio.to_thread(self._attempts.tell_waiting, run_id, before.number, waiting)
 
-    async def _become(self, run: FlowRun, decision: Decision) -> bool:
-        """Set a run's state, if another look says the same: it may have ended in between."""
+    async def _transition(self, run: FlowRun, decision: Decision) -> None:
+        """Set a run's state, if a fresh observation leads to it too: it may have ended since."""
         run_id = str(run.id)
-        found = self._ours(await asyncio.to_thread(self._jobs.find, run_id))
+        found = self._of_pools(await asyncio.to_thread(self._jobs.find, run_id))
         events = await asyncio.to_thread(self._jobs.events) if decision.died else []
         try:
-            now_it_is = await self._client.read_flow_run(run.id)
+            current = await self._client.read_flow_run(run.id)
         except ObjectNotFound:
-            return False
-        newest = await self._newest([run_id])
-        look = _Look(found, {run_id: now_it_is}, newest, tuple(events), self._surveyed[1])
-        case = self._case(run_id, look)
+            return
+        observed = await self._observed(found, {run_id: current}, events, self._surveyed[1])
+        case = build_case(run_id, observed, self._limits)
         decision = decide(case) if case else Decision()
-        if decision.becomes is None or not self._lead():
-            return False
+        if decision.becomes is None:
+            return
+        self._leadership.confirm()
         outcome = decision.becomes
         if decision.died and case and case.found:
-            # Before the pods are taken away, and with them their logs.
-            lines = await self._keep_lines(now_it_is, case.found, decision.died)
+            # Before the pods are deleted, and with them their logs.
+            lines = await self._keep_lines(current, case.found, decision.died)
             outcome = _with_lines(outcome, lines)
         for one in decision.stop:
             await self._stop(one)
         if decision.retry and case:
             retry = self._attempts.retry
             await asyncio.to_thread(retry, run_id, case.attempt, decision.retry)
-            await self._log(now_it_is, [outcome.message])
+            await self._log(current, [outcome.message])
         _logger.warning("Run %s becomes %s: %s", run_id, outcome.detail, outcome.message)
-        await self._set(now_it_is, outcome)
-        return True
+        await self._set(current, outcome)
 
     async def _set(self, run: FlowRun, outcome: Outcome) -> None:
         name, message = annotate(outcome.type, outcome.detail, outcome.message)
@@ -329,18 +350,18 @@ class Reconciler:
             state = Scheduled(scheduled_time=due, name=name, message=message)
         answer = await self._client.set_flow_run_state(run.id, state)
         if answer.status != SetStateStatus.ACCEPT:
-            now_it_is = await self._client.read_flow_run(run.id)
-            if run.state and now_it_is.state and now_it_is.state.id == run.state.id:
+            current = await self._client.read_flow_run(run.id)
+            if run.state and current.state and current.state.id == run.state.id:
                 await self._client.set_flow_run_state(run.id, state, force=True)
 
     async def _keep_lines(self, run: FlowRun, found: Found, died: Diagnosis) -> list[str]:
-        """The container's last lines; those that the run's log does not have are written there."""
+        """The container's last lines; those that the run's log lacks are added to it."""
         try:
             lines = await asyncio.to_thread(
                 self._jobs.last_lines, found, pod=died.pod, container=died.container
             )
         except ClusterError as error:
-            _logger.warning("The last lines of run %s cannot be had: %s", run.id, error)
+            _logger.warning("The last lines of run %s cannot be read: %s", run.id, error)
             return []
         known = await self._known(run.id)
         new = [line for line in lines if line.strip() and not known & _forms(line)]
@@ -374,20 +395,23 @@ class Reconciler:
                 break
         return known
 
-    async def _forget(self, look: _Look) -> None:
-        """Keep nothing of runs that are over; nobody waits for anything there."""
-        if look.found is not None:
-            self._seen = {key: one for key, one in self._seen.items() if key[0] in look.runs}
-        for run_id in self._told.keys() - look.runs.keys():
-            await asyncio.to_thread(self._attempts.tell_waiting, run_id, self._told[run_id], "")
-            del self._told[run_id]
+    async def _forget(self, observed: ObservedRuns) -> None:
+        """Keep nothing of runs that have ended; they wait for nothing."""
+        if observed.found is not None:
+            self._last_seen = {
+                key: one for key, one in self._last_seen.items() if key[0] in observed.runs
+            }
+        for run_id in self._recorded.keys() - observed.runs.keys():
+            number = self._recorded[run_id]
+            await asyncio.to_thread(self._attempts.tell_waiting, run_id, number, "")
+            del self._recorded[run_id]
 
 
 def _attempt(state: State[Any] | None, newest: Attempt) -> int:
     """The number of the attempt that a run's state is about; 0 if there is none.
 
     A run that is tried again is Pending before its worker has begun the attempt. What died then
-    is the attempt before, of which Prefect has been told.
+    is the attempt before, whose end Prefect has.
     """
     if state is None:
         return 0
@@ -411,12 +435,12 @@ def _may_wait(found: Found) -> bool:
 
 
 def _forms(line: str) -> set[str]:
-    """A line as it is, and what Prefect's console log has made a line of."""
+    """A line as it is, and without the prefix of Prefect's console log."""
     return {line.strip(), line.partition(" - ")[2].strip()} - {""}
 
 
 def _with_lines(outcome: Outcome, lines: Sequence[str]) -> Outcome:
-    """A run that never began has nowhere else to tell what its container wrote."""
+    """Add the container's lines to the state of a run that never began, and has no log."""
     if outcome.detail != CREATE_FAILED or not lines:
         return outcome
     return replace(outcome, message="\n".join([outcome.message, *lines[-_IN_MESSAGE:]]))

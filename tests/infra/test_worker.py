@@ -2,176 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from infra import worker
 from infra.home import Home
-from tests.locks import holding
 
 POOLS = ("gpu", "cpu")
-
-RUNNING = StateType.RUNNING
-PENDING = StateType.PENDING
-CANCELLING = StateType.CANCELLING
-
-
-def _run(kind: StateType | None, pool: str | None = "gpu") -> FlowRun:
-    state = State(type=kind) if kind else None
-    return FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), state=state, work_pool_name=pool)
-
-
-def _starts_none(_: uuid.UUID) -> bool:
-    return False
-
-
-@pytest.mark.parametrize(
-    ("kind", "locked", "pool", "becomes"),
-    [
-        # A process executes it.
-        (RUNNING, True, "gpu", None),
-        (PENDING, True, "gpu", None),
-        (CANCELLING, True, "gpu", None),
-        # Its executor is gone.
-        (RUNNING, False, "gpu", StateType.CRASHED),
-        (CANCELLING, False, "gpu", StateType.CANCELLED),
-        (PENDING, False, "gpu", StateType.SCHEDULED),
-        # It never began here.
-        (RUNNING, None, "cpu", StateType.CRASHED),
-        (CANCELLING, None, "cpu", StateType.CANCELLED),
-        (PENDING, None, "cpu", StateType.SCHEDULED),
-        # It is another worker's, or was called in a process elsewhere.
-        (RUNNING, None, "elsewhere", None),
-        (PENDING, None, "elsewhere", None),
-        (CANCELLING, None, None, None),
-        # It was called in a process here that is gone.
-        (RUNNING, False, None, StateType.CRASHED),
-        # It is over, or Prefect knows no state.
-        (StateType.COMPLETED, False, "gpu", None),
-        (StateType.SCHEDULED, False, "gpu", None),
-        (None, False, "gpu", None),
-    ],
-)
-def test_verdict(
-    kind: StateType | None, locked: bool | None, pool: str | None, becomes: StateType | None
-) -> None:
-    run = _run(kind, pool)
-
-    found = worker.verdict(run, locked=locked, starting=False, pools=POOLS)
-
-    assert (found.type if found else None) == becomes
-
-
-@pytest.mark.parametrize("kind", [RUNNING, PENDING, CANCELLING])
-@pytest.mark.parametrize("locked", [True, False, None])
-def test_a_run_that_a_worker_is_starting_or_concluding_is_left_to_it(
-    kind: StateType, locked: bool | None
-) -> None:
-    assert worker.verdict(_run(kind), locked=locked, starting=True, pools=POOLS) is None
-
-
-def test_a_crashed_run_says_how_to_go_on() -> None:
-    run = _run(RUNNING)
-
-    found = worker.verdict(run, locked=False, starting=False, pools=POOLS)
-
-    assert found is not None
-    assert f"modelyard runs retry {run.id}" in (found.message or "")
-
-
-@dataclass
-class FakeClient:
-    """Prefect's runs in memory; ``on_read`` happens after they were read."""
-
-    runs: list[FlowRun]
-    on_read: Any = None
-    mended: dict[uuid.UUID, State[Any]] = field(default_factory=dict)
-
-    async def read_flow_runs(
-        self,
-        *,
-        flow_run_filter: Any,
-        work_pool_filter: Any = None,
-        sort: Any = None,
-        limit: int = 200,
-        offset: int = 0,
-    ) -> list[FlowRun]:
-        assert work_pool_filter is None
-        wanted = flow_run_filter.state.type.any_
-        found = [run.model_copy() for run in self.runs if run.state and run.state.type in wanted]
-        if self.on_read:
-            self.on_read()
-        return found[offset : offset + limit]
-
-    async def read_flow_run(self, flow_run_id: uuid.UUID) -> FlowRun:
-        return next(run for run in self.runs if run.id == flow_run_id).model_copy()
-
-    async def set_flow_run_state(
-        self, flow_run_id: uuid.UUID, state: State[Any], force: bool = False
-    ) -> None:
-        run = next(run for run in self.runs if run.id == flow_run_id)
-        run.state = state
-        self.mended[flow_run_id] = state
-
-
-def _reconcile(client: FakeClient, home: Home, turns: int = 3, starts: Any = _starts_none) -> int:
-    async def repeat() -> int:
-        return sum(
-            [await worker.reconcile(client, home, POOLS, starts) for _ in range(turns)]  # type: ignore[arg-type]
-        )
-
-    return asyncio.run(repeat())
-
-
-def test_only_what_nobody_executes_is_mended(home: Home) -> None:
-    executed, orphan, elsewhere = _run(RUNNING), _run(RUNNING), _run(RUNNING, "x")
-    client = FakeClient([executed, orphan, elsewhere, _run(StateType.COMPLETED)])
-
-    with holding(home, str(executed.id)):
-        assert _reconcile(client, home) == 1
-
-    assert {run: state.type for run, state in client.mended.items()} == {
-        orphan.id: StateType.CRASHED
-    }
-
-
-def test_a_run_that_has_just_begun_is_not_judged_by_its_age(home: Home) -> None:
-    """However long its process takes from Pending to Running and on, a worker has it."""
-    old = State(type=PENDING, timestamp=datetime.now(UTC) - timedelta(hours=1))
-    run = _run(None).model_copy(update={"state": old})
-    client = FakeClient([run])
-
-    assert _reconcile(client, home, starts=lambda run_id: run_id == run.id) == 0
-
-
-def test_runs_beyond_the_first_page_are_mended_too(home: Home) -> None:
-    orphan = _run(RUNNING)
-    client = FakeClient([*(_run(RUNNING, "elsewhere") for _ in range(200)), orphan])
-
-    assert _reconcile(client, home) == 1
-    assert set(client.mended) == {orphan.id}
-
-
-@pytest.mark.parametrize("kind", [StateType.COMPLETED, RUNNING])
-def test_a_run_whose_state_changes_while_it_is_looked_at_is_left_alone(
-    home: Home, kind: StateType
-) -> None:
-    """Its executor let go of the lock after it reported the end, or another one has begun."""
-    run = _run(RUNNING)
-    with holding(home, str(run.id)):
-        pass
-
-    def change() -> None:
-        run.state = State(type=kind)
-
-    client = FakeClient([run], on_read=change)
-
-    assert _reconcile(client, home, turns=1) == 0
 
 
 class TestPools:
@@ -198,8 +36,7 @@ class TestPools:
     @pytest.mark.parametrize("now", [("cpu",), (), ("gpu", "cpu", "more")])
     def test_a_worker_ends_when_its_pools_change(self, now: tuple[str, ...]) -> None:
         self.found = [POOLS, OSError("no answer"), POOLS, now]
-        with pytest.raises(worker.PoolsChangedError):
-            asyncio.run(worker._until_changed(POOLS, POOLS))
+        asyncio.run(worker.until_pools_change(None, POOLS, POOLS))  # type: ignore[arg-type]
 
         assert self.found == []
 
@@ -211,21 +48,29 @@ class TestPools:
         class Worker:
             def __init__(self, work_pool_name: str, **_: Any) -> None:
                 served.append(work_pool_name)
-
                 self.started = asyncio.Event()
 
             async def start(self) -> None:
                 self.started.set()
 
-        async def ended(_: Any, pools: tuple[str, ...], *__: Any) -> None:
-            served.append(f"reconciles {pools}")
-            raise KeyError
+        class Runs:
+            def __init__(self, _client: Any, _home: Home, pools: Any, *_: Any, **__: Any) -> None:
+                served.append(f"reconciles {pools}")
+
+            async def observe(self) -> None:
+                """Observe nothing."""
+
+            def decide(self, observed: None) -> None:
+                """Decide nothing."""
+
+            async def act(self, plan: None) -> None:
+                """Do nothing."""
 
         monkeypatch.setattr(worker, "LocalWorker", Worker)
-        monkeypatch.setattr(worker, "_reconcile_for_ever", ended)
-        monkeypatch.setattr(worker, "_POOLS_SECONDS", 60)
-        self.found = [("cpu",)]
-        with pytest.raises(ExceptionGroup):
+        monkeypatch.setattr(worker, "LocalRunReconciler", Runs)
+        self.found = [("cpu",), ("cpu",), POOLS]
+        with pytest.raises(ExceptionGroup) as raised:
             asyncio.run(worker.work(POOLS, lambda _: None))
 
         assert served == ["cpu", "reconciles ('cpu',)"]
+        assert raised.group_contains(worker.PoolsChangedError)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.stack import parts
 from modelyard import kubernetes_worker
-from modelyard.kubernetes_worker import Lead
 from registry import leases, run_attempts
 from tests import prefect_server
 from tests.cluster.cluster import Cluster
@@ -145,45 +143,6 @@ def test_a_port_that_is_none(told: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert raised.value.code == "PortInvalid"
 
 
-class TestLead:
-    @pytest.mark.usefixtures("database")
-    def test_one_of_two_leads_and_the_other_takes_over(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(kubernetes_worker, "_RENEW_SECONDS", 0.05)
-        with Lead("x", "a") as first:
-            eventually(first, "the first leads")
-            with Lead("x", "b") as second:
-                tried = threading.Event()
-                monkeypatch.setattr(second, "_hold", _telling(second, tried))
-                assert tried.wait(30)
-                assert not second()
-                first.__exit__()
-                assert not first()
-                eventually(second, "the other leads")
-
-    def test_who_cannot_reach_the_catalogue_leads_no_longer(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(kubernetes_worker, "_LEASE_SECONDS", 2.2)
-        lead = Lead("x", "a")
-        monkeypatch.setattr(lead, "_hold", lambda: True)
-        with lead:
-            eventually(lead, "it leads")
-            eventually(lambda: not lead(), "its lease is over")
-
-
-def _telling(lead: Lead, tried: threading.Event) -> Any:
-    hold = lead._hold
-
-    def told() -> bool:
-        held = hold()
-        tried.set()
-        return held
-
-    return told
-
-
 class TestPlace:
     GPU = InstanceType(cpu=1, memory_gib=1, gpus=1)
 
@@ -218,7 +177,7 @@ class TestPlace:
         assert found.shape.gpus == 0
 
 
-class TestAbandoned:
+class TestIsExecuted:
     @pytest.mark.usefixtures("database", "prefect_api")
     def test_only_what_was_started_here_and_is_over(self) -> None:
         pool = prefect_server.Pool.made("flows.catalogue:nothing", "other")
@@ -229,7 +188,7 @@ class TestAbandoned:
 
         def executed(run: FlowRun, going: bool | None) -> bool | None:
             loop = SimpleNamespace(executes=lambda _: going)
-            return kubernetes_worker.abandoned(loop)(str(run.id))  # type: ignore[arg-type]
+            return kubernetes_worker.is_executed(loop)(str(run.id))  # type: ignore[arg-type]
 
         assert executed(ours, False) is False
         assert executed(ours, True) is True

@@ -16,10 +16,9 @@ from registry.leases import Lease
 from registry.slots import Fate, Kind, Slot
 from schedules.instants import instant_at, second_of
 from schedules.policy import Overlap
-from schedules.scheduler import Scheduler
 from schedules.subject import Subject
 from tests.schedules.conftest import BEGINNING
-from tests.schedules.world import Killed, World
+from tests.schedules.world import Killed, SteppedScheduler, World
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +58,7 @@ def fragile(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def _pass(world: World, scheduler: Scheduler | None, ends: float) -> None:
+def _pass(world: World, scheduler: SteppedScheduler | None, ends: float) -> None:
     """Time passes, with outages, schedules that are stopped, and schedulers that are killed."""
     chance = world.chance
     while world.now < ends:

@@ -16,11 +16,10 @@ from infra.errors import BadInputError
 from registry import slots
 from registry.leases import Lease
 from schedules import instants, scheduler, verbs
-from schedules.scheduler import Scheduler
 from tests.schedules import rule
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.rule import DAY, Book
-from tests.schedules.world import World
+from tests.schedules.world import SteppedScheduler, World
 from tests.schedules.year import Deed, Year, anything, expected, rows_of, written
 
 _SEEDS = int(os.environ.get("MODELYARD_SEEDS", "1"))
@@ -71,7 +70,6 @@ def year(world: World, monkeypatch: pytest.MonkeyPatch) -> Year:
     clock = types.SimpleNamespace(monotonic=lambda: made.now)
     monkeypatch.setattr(scheduler, "time", clock)
     monkeypatch.setattr(scheduler, "_SWEEP_SECONDS", 0.0)
-    monkeypatch.setattr(scheduler, "_RENEW_SECONDS", float("inf"))
     return made
 
 
@@ -134,7 +132,7 @@ class _Life:
         self.chance = year.chance
         self.names = list(year.books)
         self.often = {key for name, key in year.keys.items() if "year" not in name}
-        self.scheduler: Scheduler | None = None
+        self.scheduler: SteppedScheduler | None = None
         self.deeds = sorted(self.chance.uniform(BEGINNING, _END) for _ in range(130))
         self.outages = self._times(25)
         self.silences = self._times(12)

@@ -10,16 +10,63 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from infra.controllers import LeaderElection, LeadershipLostError
 from infra.errors import BadInputError, NotFoundError
-from registry import schedules
+from registry import leases, schedules
+from registry.leases import Lease
 from registry.schedules import ScheduleModel
 from registry.slots import Slot
 from schedules import deciding
 from schedules.instants import second_of
 from schedules.policy import Policy
-from schedules.scheduler import Scheduler
+from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
 from schedules.subject import Subject
 from schedules.trigger import Trigger
+
+
+@dataclass(frozen=True)
+class _ExpiringLeases:
+    """The catalogue's leases, which expire after ``seconds`` whatever a campaign asks for."""
+
+    seconds: float
+
+    def take(self, name: str, holder: str, _: float) -> Lease | None:
+        return leases.take(name, holder, self.seconds)
+
+    def renew(self, lease: Lease, _: float) -> bool:
+        return leases.renew(lease, self.seconds)
+
+    def release(self, lease: Lease) -> None:
+        leases.release(lease)
+
+
+class SteppedScheduler(Scheduler):
+    """A scheduler whose rounds and whose campaign for the lease a test steps."""
+
+    def __init__(self, world: World, lease_seconds: float) -> None:
+        holder = str(uuid.uuid4())
+        self.election = LeaderElection(
+            _ExpiringLeases(lease_seconds), LEASE, holder, seconds=LEASE_SECONDS, clock=lambda: 0.0
+        )
+        super().__init__(world, holder, self.election, now=lambda: world.now)
+
+    @property
+    def leads(self) -> bool:
+        return self.election.is_leader()
+
+    def step(self) -> float:
+        """Do a round, if it leads; after how many seconds there is more."""
+        self.election.campaign()
+        if not self.leads:
+            return 1.0
+        try:
+            return self.act(self.decide(self.observe()))
+        except LeadershipLostError:
+            self.election.resign()
+            return 1.0
+
+    def close(self) -> None:
+        self.election.close()
 
 
 class Killed(BaseException):
@@ -73,11 +120,9 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     announced: list[Mapping[str, str]] = field(default_factory=list)
 
-    def scheduler(self, lease_seconds: float = 0.0) -> Scheduler:
+    def scheduler(self, lease_seconds: float = 0.0) -> SteppedScheduler:
         """One that nobody waits for: its lease is over at once."""
-        return Scheduler(
-            self, str(uuid.uuid4()), now=lambda: self.now, lease_seconds=lease_seconds
-        )
+        return SteppedScheduler(self, lease_seconds)
 
     def perhaps_killed(self) -> None:
         """Sometimes this is where the scheduler ends."""

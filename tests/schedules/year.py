@@ -15,12 +15,11 @@ from registry import catalogue
 from registry import schedules as schedule_rows
 from registry.slots import Slot, SlotModel
 from schedules import verbs
-from schedules.scheduler import Scheduler
 from schedules.subject import Subject
 from schedules.verbs import Written
 from tests.schedules import rule
 from tests.schedules.rule import Book, Line
-from tests.schedules.world import Killed, Run, World
+from tests.schedules.world import Killed, Run, SteppedScheduler, World
 
 REFUSED = "Refused: It is gone. Deploy it."
 _FIELDS = ("slot", "kind", "last", "count", "fate", "reason", "not_before", "begun",
@@ -154,7 +153,7 @@ class Year(World):
         if run.ends > end:
             run.ends, run.word = end, "STOPPED"
 
-    def scheduler(self, lease_seconds: float = 0.0) -> Scheduler:
+    def scheduler(self, lease_seconds: float = 0.0) -> SteppedScheduler:
         """One that creates runs one after the other, so that chance is the same each time."""
         made = super().scheduler(lease_seconds)
         made._pool.shutdown()
@@ -168,7 +167,7 @@ class Year(World):
         self.books[key] = Book.new(key, trigger, policy, self.now)
         self.keys[name] = key
 
-    def look(self, scheduler: Scheduler, doing: tuple[str, Deed] | None = None) -> bool:
+    def look(self, scheduler: SteppedScheduler, doing: tuple[str, Deed] | None = None) -> bool:
         """Have a scheduler look, and the books with it; whether it lives."""
         self.told, self.asked, self.stops, self.unknown = {}, set(), [], 0
         lost = self.counts["requests lost"]

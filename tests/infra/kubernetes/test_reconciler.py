@@ -12,13 +12,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry, Cancelling, Completed, Pending, Running, State
 
-from infra.kubernetes import names, reconciling
+from infra.controllers import Controller, LeadershipLostError
+from infra.kubernetes import names, run_policy
 from infra.kubernetes.attempts import Attempt
 from infra.kubernetes.capacity import Node
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.reconciler import Limits, Reconciler
-from infra.kubernetes.reconciling import MOST_RETRIES
+from infra.kubernetes.reconciler import ClusterRunReconciler, Limits
+from infra.kubernetes.run_policy import MOST_RETRIES
 from tests import prefect_server
 from tests.infra.kubernetes import objects
 from tests.infra.kubernetes.fake_api import FakeApi, silent
@@ -81,21 +82,42 @@ class World:
         self.job(run, condition="Failed", reason="BackoffLimitExceeded", **more)
         self.pod(run, "Failed", state=state)
 
+    def is_leader(self) -> bool:
+        return self.leads
+
+    def confirm(self) -> None:
+        if not self.leads:
+            raise LeadershipLostError("another leads")
+
+    def resign(self) -> None:
+        self.leads = False
+
     def turn(self, times: int = 1) -> int:
-        async def turns() -> int:
+        """Do so many rounds; in how many runs something was done in Prefect or the cluster."""
+
+        async def rounds() -> int:
             async with get_client() as client:
-                loop = Reconciler(
+                reconciler = ClusterRunReconciler(
                     client, self._jobs, [self.pool.name], self.attempts,
                     limits=Limits(timedelta(minutes=10)), nodes=lambda: self.nodes,
-                    lead=lambda: self.leads,
+                    leadership=self,
                 )  # fmt: skip
-                acted = 0
-                for _ in range(times):
-                    acted += await loop.turn()
-                    self.on_find()
-                return acted
+                controller = Controller("runs", reconciler, resync_seconds=3.0, leadership=self)
+                written = 0
+                set_state = client.set_flow_run_state
 
-        return asyncio.run(turns())
+                async def counting(*given: Any, **named: Any) -> Any:
+                    nonlocal written
+                    written += 1
+                    return await set_state(*given, **named)
+
+                client.set_flow_run_state = counting  # type: ignore[method-assign]
+                for _ in range(times):
+                    await controller.reconcile()
+                    self.on_find()
+                return written + len(self.api.deleted)
+
+        return asyncio.run(rounds())
 
 
 @pytest.fixture
@@ -109,7 +131,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def make() -> None:
         for name in ("SUBMITTING", "STARTING", "SETTLING", "ENDING"):
-            monkeypatch.setattr(reconciling, name, timedelta(0))
+            monkeypatch.setattr(run_policy, name, timedelta(0))
 
     return make
 
@@ -349,6 +371,25 @@ def test_who_does_not_lead_does_nothing(world: World) -> None:
     assert world.turn() == 0
     assert prefect_server.state_of(run)[0] == "RUNNING"
     assert world.api.asked == []
+
+
+def test_who_is_overtaken_in_the_middle_of_a_round_ends_nothing(
+    world: World, later: Callable[[], None]
+) -> None:
+    orphan, done = world.run(Running()), world.run(Completed())
+    world.job(done)
+    find = world._jobs.find
+
+    def overtaken(flow_run_id: str = "") -> Any:
+        found = find(flow_run_id)
+        world.leads = False
+        return found
+
+    world._jobs.find = overtaken  # type: ignore[method-assign]
+    later()
+
+    assert world.turn(2) == 0
+    assert prefect_server.state_of(orphan)[0] == "RUNNING"
 
 
 def test_runs_of_other_pools_are_others_to_judge(world: World) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from infra.kubernetes.attempts import Retry
 from infra.kubernetes.jobs import Found
-from infra.kubernetes.reconciling import MOST_RETRIES, SILENT, Case, Decision, decide
+from infra.kubernetes.run_policy import MOST_RETRIES, SILENT, Case, Decision, decide
 from tests.infra.kubernetes.objects import (
     NOW,
     RUN,

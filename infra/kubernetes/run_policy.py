@@ -1,8 +1,7 @@
-"""What is to be done about a run, given what Prefect and the cluster say of it.
+"""The policy for runs on a cluster: a run's next state, from Prefect's and the cluster's status.
 
-:func:`decide` is pure: the loop in ``reconciler.py`` looks, asks it, and acts. It looks at the
-cluster first and at Prefect afterwards, so that a Job that was seen belongs to a run that had
-been Pending before it was read.
+:func:`decide` is pure; ``reconciler.py`` observes and acts. The cluster is observed before
+Prefect, so that a Job that was seen belongs to a run that had been Pending before it was read.
 """
 
 from __future__ import annotations

@@ -1,0 +1,29 @@
+"""Controllers: loops that keep what runs as it is specified, by one leader at a time."""
+
+from infra.controllers.controller import (
+    Controller,
+    PeriodicTask,
+    Reconciler,
+    Subscription,
+    ThreadedReconciler,
+)
+from infra.controllers.leader_election import (
+    ALWAYS_LEADER,
+    LeaderElection,
+    Leadership,
+    LeadershipLostError,
+    LeaseStore,
+)
+
+__all__ = [
+    "ALWAYS_LEADER",
+    "Controller",
+    "LeaderElection",
+    "Leadership",
+    "LeadershipLostError",
+    "LeaseStore",
+    "PeriodicTask",
+    "Reconciler",
+    "Subscription",
+    "ThreadedReconciler",
+]
