@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     door,
+    idle,
     machine,
     object_storage,
     pipeline_tasks,
@@ -36,6 +37,7 @@ _BENCHMARKS = {
     "scheduler": scheduler,
     "pipeline_tasks": pipeline_tasks,
     "door": door,
+    "idle": idle,
 }
 _LONGEST_SECONDS = 30 * 60
 

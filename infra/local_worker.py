@@ -1,4 +1,4 @@
-"""Prefect's process worker, which knows of each of its runs whether it is being executed.
+"""Prefect's process worker, woken by events, which knows which of its runs are being executed.
 
 A run's process ends in one of three ways: with a final state in Prefect, which stays; after it
 reported Running, which is a crash; or before it began, and then it is queued again a few times.
@@ -11,7 +11,6 @@ import abc
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+import httpx
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterNextScheduledStartTime,
@@ -41,10 +41,15 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 
 from infra import home as homes
 from infra import run_ends, run_lock, run_process
+from infra.controllers import Controller, PeriodicTask, Subscription
 
 _LOCK_POLL_SECONDS = 0.1
-# Prefect takes a queue for dead that nobody has polled for 60 seconds.
-_POLL_SECONDS = 10.0
+# Prefect considers a queue dead that was not polled for 60 seconds.
+_POLL_SECONDS = 30.0
+# Events say what is due at once; a run that is due later is found by counting, within the time
+# for which Prefect's workers look ahead (10 s).
+_COUNT_SECONDS = 10.0
+_COUNT_SECONDS_WITHOUT_EVENTS = 0.5
 _LONGEST_REASON = 2000
 
 # Prefixes of variables that choose what is executed, or where credentials are sent.
@@ -91,7 +96,7 @@ class _Proposer(StateProposer):
     async def propose_cancelled(
         self, flow_run: FlowRun, state_updates: dict[str, Any] | None = None
     ) -> bool:
-        """Mark the run Cancelled, unless its process did, or somebody has retried it since."""
+        """Mark the run Cancelled, unless its process did, or it has been retried since."""
         now = await self._client.read_flow_run(flow_run.id)
         if now.state is None or now.state.type != StateType.CANCELLING:
             return bool(now.state and now.state.is_cancelled())
@@ -102,14 +107,21 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
     """The worker of a pool of this machine.
 
     Attributes:
-        started: Set when it polls its pool.
+        started: Set when it takes runs of its pool.
     """
 
     job_configuration = LocalJobConfiguration
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, events: Subscription | None = None, **options: Any) -> None:
+        """Prepare the worker.
+
+        Args:
+            events: Events that say that runs may be due.
+            options: Of Prefect's worker.
+        """
         super().__init__(**options)
         self.started = asyncio.Event()
+        self._events = events
         self._home = homes.current()
         self._attempts: Counter[UUID] = Counter()  # a retry may begin while one is concluded
         self._polls_at = 0.0
@@ -124,26 +136,34 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
             raise
         return self
 
-    async def start(
-        self,
-        run_once: bool = False,
-        with_healthcheck: bool = False,
-        printer: Callable[..., None] = print,
-    ) -> None:
-        """Poll until cancelled; ``started`` is set with the worker's first line."""
-
-        def on_line(line: str) -> None:
+    async def start(self, *_: Any, **__: Any) -> None:
+        """Take runs until cancelled: at each event, and now and then without one."""
+        runs = Controller(
+            f"runs of {self._work_pool_name}",
+            PeriodicTask(self.get_and_submit_flow_runs),
+            resync_seconds=_COUNT_SECONDS,
+            poll_seconds=_COUNT_SECONDS_WITHOUT_EVENTS,
+            subscriptions=[self._events] if self._events else [],
+            outages=(httpx.TransportError,),
+        )
+        heartbeat = Controller(
+            f"heartbeat of {self._work_pool_name}",
+            PeriodicTask(self._sync_and_initialize),
+            resync_seconds=self.heartbeat_interval_seconds,
+            outages=(httpx.TransportError,),
+        )
+        async with self, asyncio.TaskGroup() as group:
+            group.create_task(runs.run())
+            group.create_task(heartbeat.run())
+            self._started_event = await self._emit_worker_started_event()
             self.started.set()
-            printer(line)
-
-        await super().start(run_once, with_healthcheck, on_line)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """The runs of the pool that are due.
 
-        Each poll has Prefect write down that queues and deployments were polled, which costs its
-        server ten times what counting does. So runs are counted, and the pool is polled when there
-        are some, and every ten seconds.
+        At each poll Prefect records that queues and deployments were polled, which costs its
+        server ten times what counting does. So runs are counted, and the pool is polled when some
+        are due, and every 30 seconds.
         """
         if time.monotonic() < self._polls_at and not await self._due():
             return []
@@ -151,7 +171,7 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
         return await super()._get_scheduled_flow_runs()
 
     async def _due(self) -> int:
-        """How many runs of the pool are due, those in queues that are paused among them."""
+        """Count the due runs of the pool, including those in paused queues."""
         before = datetime.now(UTC) + timedelta(seconds=self._prefetch_seconds)
         scheduled = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
         return await self.client.count_flow_runs(

@@ -16,12 +16,16 @@ from prefect.client.orchestration import PrefectClient, get_client
 
 from infra import home as homes
 from infra import service, work_pools
-from infra.controllers import Controller, PeriodicTask
+from infra.controllers import Controller, PeriodicTask, SharedSubscription, Subscription
 from infra.local_reconciler import IsExecuted, LocalRunReconciler
 from infra.local_worker import LocalWorker
+from infra.prefect_events import RUNS_AND_POOLS, EventSubscription
 
-_RUNS_SECONDS = 5.0
+_ACTIVE_SECONDS = 5.0
+# Events wake the controllers; these are for events that were lost.
+_IDLE_SECONDS = 60.0
 _POOLS_SECONDS = 10.0
+_EVENTS_SECONDS = 1.0  # the events of so long are answered by one round
 
 
 class PoolsChangedError(Exception):
@@ -29,7 +33,7 @@ class PoolsChangedError(Exception):
 
 
 async def until_pools_change(
-    client: PrefectClient, pools: tuple[str, ...], served: tuple[str, ...]
+    client: PrefectClient, pools: tuple[str, ...], served: tuple[str, ...], events: Subscription
 ) -> None:
     """Return when the local ones among the pools are others than those that are served."""
     changed = asyncio.Event()
@@ -39,8 +43,9 @@ async def until_pools_change(
             changed.set()
 
     controller = Controller(
-        "pools", PeriodicTask(check), resync_seconds=_POOLS_SECONDS, retry_seconds=_POOLS_SECONDS
-    )
+        "pools", PeriodicTask(check), resync_seconds=_IDLE_SECONDS, poll_seconds=_POOLS_SECONDS,
+        min_seconds=_POOLS_SECONDS, retry_seconds=_POOLS_SECONDS, subscriptions=[events],
+    )  # fmt: skip
     running = asyncio.create_task(controller.run())
     try:
         await changed.wait()
@@ -63,8 +68,9 @@ async def work(pools: tuple[str, ...], tidy: Callable[[IsExecuted], object]) -> 
     shutil.rmtree(home.runner, ignore_errors=True)  # left by a killed worker
     async with get_client() as client, asyncio.TaskGroup() as group:
         served = await work_pools.local_ones(client, pools)
+        events = SharedSubscription(EventSubscription(*RUNS_AND_POOLS))
         workers = [
-            LocalWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
+            LocalWorker(events, work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
                         create_pool_if_not_found=False)
             for pool in served
         ]  # fmt: skip
@@ -73,16 +79,17 @@ async def work(pools: tuple[str, ...], tidy: Callable[[IsExecuted], object]) -> 
             return any(worker.executes(flow_run_id) for worker in workers)
 
         reconciler = LocalRunReconciler(
-            client, home, served, starts, tidy, active_seconds=_RUNS_SECONDS
+            client, home, served, starts, tidy, active_seconds=_ACTIVE_SECONDS
         )
         runs = Controller(
-            "runs", reconciler, resync_seconds=_RUNS_SECONDS, retry_seconds=_RUNS_SECONDS
-        )
+            "runs", reconciler, resync_seconds=_IDLE_SECONDS, poll_seconds=_ACTIVE_SECONDS,
+            min_seconds=_EVENTS_SECONDS, retry_seconds=_ACTIVE_SECONDS, subscriptions=[events],
+        )  # fmt: skip
         for worker in workers:
             group.create_task(worker.start())
         group.create_task(runs.run())
         for worker in workers:
             await worker.started.wait()
         async with service.liveness_socket(home, "worker.sock"):
-            await until_pools_change(client, pools, served)
+            await until_pools_change(client, pools, served, events)
             raise PoolsChangedError(f"The pools served were: {', '.join(served) or 'none'}.")

@@ -14,6 +14,7 @@ from infra.controllers.leader_election import (
     LeadershipLostError,
     LeaseStore,
 )
+from infra.controllers.shared_subscription import SharedSubscription
 
 __all__ = [
     "ALWAYS_LEADER",
@@ -24,6 +25,7 @@ __all__ = [
     "LeaseStore",
     "PeriodicTask",
     "Reconciler",
+    "SharedSubscription",
     "Subscription",
     "ThreadedReconciler",
 ]

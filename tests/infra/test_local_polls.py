@@ -13,6 +13,7 @@ from prefect.states import AwaitingRetry, Completed, Scheduled
 from infra import local_worker
 from infra.home import Home
 from infra.local_worker import LocalWorker
+from infra.prefect_events import RUNS_AND_POOLS, EventSubscription
 from tests import prefect_server
 from tests.prefect_server import Pool
 
@@ -62,14 +63,14 @@ def _in(seconds: float) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def test_a_pool_in_which_nothing_is_due_is_polled_every_ten_seconds(polls: list[float]) -> None:
+def test_a_pool_in_which_nothing_is_due_is_polled_every_thirty_seconds(polls: list[float]) -> None:
     ours, others = (Pool.made("flows.catalogue:nothing") for _ in range(2))
     others.run()
     ours.run(Scheduled(scheduled_time=_in(3600)))
     prefect_server.set_state(ours.run(), Completed())
 
-    assert _look(ours, 1000.0, 1000.5, 1009.9, 1010.0, 1019.9) == [[]] * 5
-    assert polls == [1000.0, 1010.0]
+    assert _look(ours, 1000.0, 1000.5, 1029.9, 1030.0, 1059.9) == [[]] * 5
+    assert polls == [1000.0, 1030.0]
 
 
 @pytest.mark.parametrize("state", [Scheduled, AwaitingRetry])
@@ -82,3 +83,31 @@ def test_what_is_due_is_found_at_once(state: Any, polls: list[float]) -> None:
 
     assert _look(pool, 1000.0, submit, 1000.5) == [[], made]
     assert polls == [1000.0, 1000.5]
+
+
+def test_an_event_has_a_run_found_at_once(polls: list[float]) -> None:
+    """Without one the pool would be looked at after ten seconds of the clock, which stands."""
+    pool = Pool.made("flows.catalogue:nothing")
+
+    async def found() -> list[UUID]:
+        worker = LocalWorker(EventSubscription(*RUNS_AND_POOLS), work_pool_name=pool.name)
+        taken: asyncio.Queue[UUID] = asyncio.Queue()
+
+        async def submit(flow_run_response: Any) -> list[Any]:
+            for one in flow_run_response:
+                taken.put_nowait(one.flow_run.id)
+            return []
+
+        worker._submit_scheduled_flow_runs = submit  # type: ignore[method-assign]
+        works = asyncio.create_task(worker.start())
+        try:
+            await asyncio.wait_for(worker.started.wait(), 60)
+            run = await asyncio.to_thread(pool.run)
+            while (one := await asyncio.wait_for(taken.get(), 60)) != run.id:
+                pass
+            return [one]
+        finally:
+            works.cancel()
+            await asyncio.wait([works])
+
+    assert len(asyncio.run(found())) == 1

@@ -12,6 +12,17 @@ from infra.home import Home
 POOLS = ("gpu", "cpu")
 
 
+class Silent:
+    """Events that never come."""
+
+    def __init__(self, *_: Any) -> None:
+        """Subscribe to nothing."""
+
+    async def listen(self, notify: Any) -> None:
+        notify()
+        await asyncio.Event().wait()
+
+
 class TestPools:
     """Pools that become a cluster's, or this machine's again, while a worker serves them."""
 
@@ -29,14 +40,15 @@ class TestPools:
         async def client() -> Any:
             yield None
 
-        monkeypatch.setattr(worker, "_POOLS_SECONDS", 0)
+        for name in ("_POOLS_SECONDS", "_IDLE_SECONDS", "_EVENTS_SECONDS"):
+            monkeypatch.setattr(worker, name, 0)
         monkeypatch.setattr(worker, "get_client", client)
         monkeypatch.setattr(worker.work_pools, "local_ones", local_ones)
 
     @pytest.mark.parametrize("now", [("cpu",), (), ("gpu", "cpu", "more")])
     def test_a_worker_ends_when_its_pools_change(self, now: tuple[str, ...]) -> None:
         self.found = [POOLS, OSError("no answer"), POOLS, now]
-        asyncio.run(worker.until_pools_change(None, POOLS, POOLS))  # type: ignore[arg-type]
+        asyncio.run(worker.until_pools_change(None, POOLS, POOLS, Silent()))  # type: ignore[arg-type]
 
         assert self.found == []
 
@@ -46,7 +58,7 @@ class TestPools:
         served: list[str] = []
 
         class Worker:
-            def __init__(self, work_pool_name: str, **_: Any) -> None:
+            def __init__(self, _events: Any, work_pool_name: str, **_: Any) -> None:
                 served.append(work_pool_name)
                 self.started = asyncio.Event()
 
@@ -66,6 +78,7 @@ class TestPools:
             async def act(self, plan: None) -> None:
                 """Do nothing."""
 
+        monkeypatch.setattr(worker, "EventSubscription", Silent)
         monkeypatch.setattr(worker, "LocalWorker", Worker)
         monkeypatch.setattr(worker, "LocalRunReconciler", Runs)
         self.found = [("cpu",), ("cpu",), POOLS]

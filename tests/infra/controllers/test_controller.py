@@ -16,6 +16,7 @@ from infra.controllers import (
     LeadershipLostError,
     PeriodicTask,
     Reconciler,
+    SharedSubscription,
     ThreadedReconciler,
 )
 from tests.infra.controllers.lease_store import MemoryLeases
@@ -336,3 +337,52 @@ class TestLoop:
             assert self.rounds == 4
 
         self._run(made, script)
+
+
+class TestSharedSubscription:
+    def test_all_listeners_share_one_connection_and_its_end(self) -> None:
+        events = Events()
+        shared = SharedSubscription(events)
+        heard: list[str] = []
+
+        async def script() -> None:
+            first = asyncio.create_task(shared.listen(lambda: heard.append("first")))
+            await asyncio.sleep(0)
+            second = asyncio.create_task(shared.listen(lambda: heard.append("second")))
+            while len(heard) < 2:
+                await asyncio.sleep(0)
+            events.notify()
+            assert sorted(heard) == ["first", "first", "second", "second"]
+            events.end(ConnectionError("lost"))
+            ends = await asyncio.gather(first, second, return_exceptions=True)
+            assert [str(one) for one in ends] == ["lost", "lost"]
+            assert events.connected == 1
+
+            again = asyncio.create_task(shared.listen(lambda: heard.append("again")))
+            while "again" not in heard:
+                await asyncio.sleep(0)
+            assert events.connected == 2
+            again.cancel()
+            await asyncio.wait([again])
+
+        asyncio.run(script())
+
+    def test_one_listener_that_ends_leaves_the_others(self) -> None:
+        events = Events()
+        shared = SharedSubscription(events)
+        heard: list[str] = []
+
+        async def script() -> None:
+            first = asyncio.create_task(shared.listen(lambda: heard.append("first")))
+            second = asyncio.create_task(shared.listen(lambda: heard.append("second")))
+            while len(heard) < 2:
+                await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait([first])
+            events.notify()
+            assert heard.count("second") == 2
+            assert heard.count("first") == 1
+            second.cancel()
+            await asyncio.wait([second])
+
+        asyncio.run(script())
