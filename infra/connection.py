@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from infra.door import credential
 from infra.home import Home
@@ -41,6 +42,7 @@ _VARIABLES = {
     "database_url": "MODELYARD_DATABASE_URL",
 }
 VARIABLES = tuple(_VARIABLES.values())
+_NO_AUTHORITY = Path(__file__).with_name("no_authority.pem")
 # Where a browser finds them, which is not where a cluster's own processes do.
 _PREFECT_UI = "PREFECT_UI_URL"
 _MLFLOW_UI = "MODELYARD_MLFLOW_URL"
@@ -104,6 +106,12 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
         "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
         "PREFECT_CLIENT_MAX_RETRIES": "6",
         "PREFECT_CLIENT_RETRY_JITTER_FACTOR": "0.2",
+        # Each client would ask for the server's version, and for a token against the forged
+        # requests that the door refuses. And it would load all authorities' certificates (17 ms)
+        # for an address without TLS: this file has one, of nobody.
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_API_SSL_CERT_FILE": str(_NO_AUTHORITY),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "MLFLOW_DISABLE_TELEMETRY": "true",

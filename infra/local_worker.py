@@ -11,6 +11,7 @@ import abc
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +42,8 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 
 from infra import home as homes
 from infra import run_ends, run_lock, run_process
-from infra.controllers import Controller, PeriodicTask, Subscription
+from infra.controllers import Controller, PeriodicTask
+from infra.prefect_events import POOLS, QUEUES, RUNS, EventSubscription
 
 _LOCK_POLL_SECONDS = 0.1
 # Prefect considers a queue dead that was not polled for 60 seconds.
@@ -50,6 +52,12 @@ _POLL_SECONDS = 30.0
 # for which Prefect's workers look ahead (10 s).
 _COUNT_SECONDS = 10.0
 _COUNT_SECONDS_WITHOUT_EVENTS = 0.5
+# A run is scheduled, or one ends for which others wait; or a pool or queue has changed.
+_DUE_EVENTS = (
+    f"{RUNS}Scheduled", f"{RUNS}Awaiting", f"{RUNS}Resuming",
+    f"{RUNS}Completed", f"{RUNS}Failed", f"{RUNS}Crashed", f"{RUNS}Cancelled", f"{RUNS}TimedOut",
+    POOLS, QUEUES,
+)  # fmt: skip
 _LONGEST_REASON = 2000
 
 # Prefixes of variables that choose what is executed, or where credentials are sent.
@@ -112,18 +120,12 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
 
     job_configuration = LocalJobConfiguration
 
-    def __init__(self, events: Subscription | None = None, **options: Any) -> None:
-        """Prepare the worker.
-
-        Args:
-            events: Events that say that runs may be due.
-            options: Of Prefect's worker.
-        """
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.started = asyncio.Event()
-        self._events = events
         self._home = homes.current()
         self._attempts: Counter[UUID] = Counter()  # a retry may begin while one is concluded
+        self._labelling: dict[UUID, asyncio.Task[None]] = {}
         self._polls_at = 0.0
 
     async def __aenter__(self) -> Self:
@@ -138,25 +140,34 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
 
     async def start(self, *_: Any, **__: Any) -> None:
         """Take runs until cancelled: at each event, and now and then without one."""
-        runs = Controller(
-            f"runs of {self._work_pool_name}",
-            PeriodicTask(self.get_and_submit_flow_runs),
-            resync_seconds=_COUNT_SECONDS,
-            poll_seconds=_COUNT_SECONDS_WITHOUT_EVENTS,
-            subscriptions=[self._events] if self._events else [],
-            outages=(httpx.TransportError,),
-        )
-        heartbeat = Controller(
-            f"heartbeat of {self._work_pool_name}",
-            PeriodicTask(self._sync_and_initialize),
-            resync_seconds=self.heartbeat_interval_seconds,
-            outages=(httpx.TransportError,),
-        )
         async with self, asyncio.TaskGroup() as group:
+            runs = Controller(
+                f"runs of {self._work_pool_name}",
+                PeriodicTask(self.get_and_submit_flow_runs),
+                resync_seconds=_COUNT_SECONDS,
+                poll_seconds=_COUNT_SECONDS_WITHOUT_EVENTS,
+                subscriptions=[self],
+                outages=(httpx.TransportError,),
+            )
+            heartbeat = Controller(
+                f"heartbeat of {self._work_pool_name}",
+                PeriodicTask(self._sync_and_initialize),
+                resync_seconds=self.heartbeat_interval_seconds,
+                outages=(httpx.TransportError,),
+            )
             group.create_task(runs.run())
             group.create_task(heartbeat.run())
             self._started_event = await self._emit_worker_started_event()
             self.started.set()
+
+    async def listen(self, notify: Callable[[], None]) -> None:
+        """Have the pool polled with each event that says that a run of it may be due."""
+
+        def on_event() -> None:
+            self._polls_at = 0.0
+            notify()
+
+        await EventSubscription(*_DUE_EVENTS, pool=self.work_pool.id).listen(on_event)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """The runs of the pool that are due.
@@ -202,15 +213,20 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
         """Start the run's process, wait for its end, and see that the run has a final state."""
-        claimed = await self.client.read_flow_run(flow_run.id)
-        configuration.env |= {
-            run_lock.PATH_VARIABLE: str(run_lock.path(self._home, str(flow_run.id))),
-            run_process.ATTEMPT_VARIABLE: str(claimed.state_id),
-        }
+        reading = asyncio.create_task(self.client.read_flow_run(flow_run.id))
+        labelling = self._labelling.pop(flow_run.id, None)
         started = task_status or anyio.TASK_STATUS_IGNORED
-        with TemporaryDirectory(suffix="prefect") as scratch:
-            folder = Path(configuration.working_dir or scratch).resolve()
-            handle = await self._execute(claimed, configuration, folder, started)
+        async with FlowRunExecutorContext() as context:
+            claimed = await reading
+            if labelling:
+                await labelling
+            configuration.env |= {
+                run_lock.PATH_VARIABLE: str(run_lock.path(self._home, str(flow_run.id))),
+                run_process.ATTEMPT_VARIABLE: str(claimed.state_id),
+            }
+            with TemporaryDirectory(suffix="prefect") as scratch:
+                folder = Path(configuration.working_dir or scratch).resolve()
+                handle = await self._execute(context, claimed, configuration, folder, started)
         if handle.returncode == 0:  # with another status Prefect's worker proposes a crash
             await self._conclude(flow_run, "Its process ended with exit status 0.")
         return ProcessWorkerResult(
@@ -218,33 +234,45 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
             identifier=str(handle.pid),
         )
 
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Propose nothing: the run is Pending, and its process begins in a moment."""
+
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """Label the run while its start is prepared.
+
+        The run's process labels it as well, and Prefect loses one of two labels that are written
+        at a time, so :meth:`run` waits for these before it starts the process.
+        """
+        labelling = super()._give_worker_labels_to_flow_run(flow_run_id)
+        self._labelling[flow_run_id] = asyncio.create_task(labelling)
+
     async def _execute(
         self,
+        context: FlowRunExecutorContext,
         flow_run: FlowRun,
         configuration: ProcessJobConfiguration,
         folder: Path,
         started: anyio.abc.TaskStatus[int],
     ) -> ProcessHandle:
-        async with FlowRunExecutorContext() as context:
-            proposer = _Proposer(client=context.client)
-            context._state_proposer = proposer
-            context._cancellation_manager._state_proposer = proposer
-            starter = EngineCommandStarter(
-                command=configuration.command,
-                cwd=folder,
-                env=configuration.env,
-                stream_output=configuration.stream_output,
-                control_channel=context.control_channel,
-            )
-            executor = context.create_executor(
-                flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
-            )
-            async with anyio.create_task_group() as group:
-                try:
-                    handle: ProcessHandle = await group.start(executor.submit)
-                except RuntimeError as error:
-                    raise RuntimeError(proposer.reason) from error
-                started.started(handle.pid or 0)
+        proposer = _Proposer(client=context.client)
+        context._state_proposer = proposer
+        context._cancellation_manager._state_proposer = proposer
+        starter = EngineCommandStarter(
+            command=configuration.command,
+            cwd=folder,
+            env=configuration.env,
+            stream_output=configuration.stream_output,
+            control_channel=context.control_channel,
+        )
+        executor = context.create_executor(
+            flow_run, starter, resolve_flow=load_flow_from_flow_run, propose_submitting=False
+        )
+        async with anyio.create_task_group() as group:
+            try:
+                handle: ProcessHandle = await group.start(executor.submit)
+            except RuntimeError as error:
+                raise RuntimeError(proposer.reason) from error
+            started.started(handle.pid or 0)
         return handle
 
     async def _propose_crashed_state(

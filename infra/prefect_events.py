@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from uuid import UUID
 
 from prefect.events.clients import get_events_subscriber
-from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 
-# Changes of runs, and of what decides which runs may start.
-RUNS_AND_POOLS = ("prefect.flow-run.", "prefect.work-pool.", "prefect.work-queue.")
+RUNS = "prefect.flow-run."
+POOLS = "prefect.work-pool."
+QUEUES = "prefect.work-queue."
 
 
 class EventSubscription:
     """Events whose names have one of some prefixes, through Prefect's websocket."""
 
-    def __init__(self, *prefixes: str) -> None:
-        """Subscribe to events with these prefixes when a controller listens."""
+    def __init__(self, *prefixes: str, pool: UUID | None = None) -> None:
+        """Subscribe when a controller listens.
+
+        Args:
+            prefixes: Beginnings of the names of events.
+            pool: Only events that are related to this work pool.
+        """
         self._prefixes = list(prefixes)
+        self._pool = pool
 
     async def listen(self, notify: Callable[[], None]) -> None:
         """Call ``notify`` once connected, and with each event.
@@ -25,6 +33,8 @@ class EventSubscription:
             Exception: If Prefect cannot be reached, or the connection breaks.
         """
         wanted = EventFilter(event=EventNameFilter(prefix=self._prefixes))
+        if self._pool:
+            wanted.any_resource = EventAnyResourceFilter(id=[f"prefect.work-pool.{self._pool}"])
         async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as subscriber:
             notify()
             async for _ in subscriber:

@@ -19,13 +19,13 @@ from infra import service, work_pools
 from infra.controllers import Controller, PeriodicTask, SharedSubscription, Subscription
 from infra.local_reconciler import IsExecuted, LocalRunReconciler
 from infra.local_worker import LocalWorker
-from infra.prefect_events import RUNS_AND_POOLS, EventSubscription
+from infra.prefect_events import POOLS, RUNS, EventSubscription
 
 _ACTIVE_SECONDS = 5.0
 # Events wake the controllers; these are for events that were lost.
 _IDLE_SECONDS = 60.0
 _POOLS_SECONDS = 10.0
-_EVENTS_SECONDS = 1.0  # the events of so long are answered by one round
+_SETTLE_SECONDS = 3.0  # a run that begins needs Prefect's server for itself
 
 
 class PoolsChangedError(Exception):
@@ -44,7 +44,7 @@ async def until_pools_change(
 
     controller = Controller(
         "pools", PeriodicTask(check), resync_seconds=_IDLE_SECONDS, poll_seconds=_POOLS_SECONDS,
-        min_seconds=_POOLS_SECONDS, retry_seconds=_POOLS_SECONDS, subscriptions=[events],
+        settle_seconds=_SETTLE_SECONDS, retry_seconds=_POOLS_SECONDS, subscriptions=[events],
     )  # fmt: skip
     running = asyncio.create_task(controller.run())
     try:
@@ -68,9 +68,9 @@ async def work(pools: tuple[str, ...], tidy: Callable[[IsExecuted], object]) -> 
     shutil.rmtree(home.runner, ignore_errors=True)  # left by a killed worker
     async with get_client() as client, asyncio.TaskGroup() as group:
         served = await work_pools.local_ones(client, pools)
-        events = SharedSubscription(EventSubscription(*RUNS_AND_POOLS))
+        events = SharedSubscription(EventSubscription(RUNS, POOLS))
         workers = [
-            LocalWorker(events, work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
+            LocalWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",
                         create_pool_if_not_found=False)
             for pool in served
         ]  # fmt: skip
@@ -83,7 +83,7 @@ async def work(pools: tuple[str, ...], tidy: Callable[[IsExecuted], object]) -> 
         )
         runs = Controller(
             "runs", reconciler, resync_seconds=_IDLE_SECONDS, poll_seconds=_ACTIVE_SECONDS,
-            min_seconds=_EVENTS_SECONDS, retry_seconds=_ACTIVE_SECONDS, subscriptions=[events],
+            settle_seconds=_SETTLE_SECONDS, retry_seconds=_ACTIVE_SECONDS, subscriptions=[events],
         )  # fmt: skip
         for worker in workers:
             group.create_task(worker.start())

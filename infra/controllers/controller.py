@@ -125,7 +125,7 @@ class Controller(Generic[ObservedT, PlanT]):
         *,
         resync_seconds: float,
         poll_seconds: float | None = None,
-        min_seconds: float = 0.0,
+        settle_seconds: float = 0.0,
         leadership: Leadership = ALWAYS_LEADER,
         subscriptions: Sequence[Subscription] = (),
         outages: tuple[type[Exception], ...] = (),
@@ -138,8 +138,8 @@ class Controller(Generic[ObservedT, PlanT]):
             reconciler: What each round does.
             resync_seconds: The longest time between rounds.
             poll_seconds: The same while a subscription is not connected.
-            min_seconds: The shortest time between the starts of two rounds; events in between
-                are answered by one round.
+            settle_seconds: The time from an event to its round, which answers all events until
+                then. Where nobody waits for the round, it keeps out of the way of what does.
             leadership: Whether this process may act.
             subscriptions: What wakes the loop.
             outages: Errors that say that a server is down; logged without a traceback.
@@ -149,7 +149,7 @@ class Controller(Generic[ObservedT, PlanT]):
         self._reconciler = reconciler
         self._resync_seconds = resync_seconds
         self._poll_seconds = resync_seconds if poll_seconds is None else poll_seconds
-        self._min_seconds = min_seconds
+        self._settle_seconds = settle_seconds
         self._leadership = leadership
         self._subscriptions = subscriptions
         self._outages = outages
@@ -177,9 +177,7 @@ class Controller(Generic[ObservedT, PlanT]):
                 group.create_task(self._follow(number))
             while True:
                 self._woken.clear()
-                began = time.monotonic()
                 await self._wait(await self.reconcile())
-                await asyncio.sleep(self._min_seconds - (time.monotonic() - began))
 
     async def reconcile(self) -> float:
         """Do one round; seconds until the next one at the latest."""
@@ -219,8 +217,9 @@ class Controller(Generic[ObservedT, PlanT]):
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+                await asyncio.sleep(self._settle_seconds)
         except TimeoutError:
-            pass
+            await asyncio.sleep(0)  # a round without delays still lets others run
 
     async def _follow(self, number: int) -> NoReturn:
         """Follow a subscription, and connect it again whenever it ends."""

@@ -13,7 +13,6 @@ from prefect.states import AwaitingRetry, Completed, Scheduled
 from infra import local_worker
 from infra.home import Home
 from infra.local_worker import LocalWorker
-from infra.prefect_events import RUNS_AND_POOLS, EventSubscription
 from tests import prefect_server
 from tests.prefect_server import Pool
 
@@ -90,7 +89,7 @@ def test_an_event_has_a_run_found_at_once(polls: list[float]) -> None:
     pool = Pool.made("flows.catalogue:nothing")
 
     async def found() -> list[UUID]:
-        worker = LocalWorker(EventSubscription(*RUNS_AND_POOLS), work_pool_name=pool.name)
+        worker = LocalWorker(work_pool_name=pool.name)
         taken: asyncio.Queue[UUID] = asyncio.Queue()
 
         async def submit(flow_run_response: Any) -> list[Any]:

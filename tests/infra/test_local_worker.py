@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 import os
@@ -76,15 +77,39 @@ def test_it_is_prefects_own_worker_under_its_own_type() -> None:
         assert BaseWorker.get_worker_class_from_type("process") is ProcessWorker
 
 
-def test_it_has_started_when_it_polls(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def start(self: Any, run_once: bool, with_healthcheck: bool, printer: Any) -> None:
-        assert not self.started.is_set()
-        printer("Worker started!")
-        assert self.started.is_set()
+def test_it_has_started_when_it_takes_runs(
+    home: Home, no_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
 
-    monkeypatch.setattr(ProcessWorker, "start", start)
+    class Worker(LocalWorker, abc.ABC):  # so it is not registered as a type
+        async def get_and_submit_flow_runs(self) -> Any:
+            done.append("polled")
 
-    asyncio.run(LocalWorker(work_pool_name="cpu").start(printer=lambda _: None))
+        async def _sync_and_initialize(self) -> None:
+            done.append("sent a heartbeat")
+
+        async def _emit_worker_started_event(self) -> None:
+            assert not self.started.is_set()
+
+        async def listen(self, notify: Any) -> None:
+            notify()
+            await asyncio.Event().wait()
+
+    monkeypatch.setenv("MODELYARD_HOME", str(home.root))
+    monkeypatch.setattr(local_worker.Runner, "__aenter__", _enter_runner)
+
+    async def starts() -> None:
+        worker = Worker(work_pool_name="cpu")
+        works = asyncio.create_task(worker.start())
+        async with asyncio.timeout(60):
+            await worker.started.wait()
+            while set(done) != {"polled", "sent a heartbeat"}:
+                await asyncio.sleep(0.01)
+        works.cancel()
+        await asyncio.wait([works])
+
+    asyncio.run(starts())
 
 
 def test_a_runs_own_variables_name_no_programs_and_no_servers() -> None:

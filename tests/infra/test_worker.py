@@ -40,7 +40,7 @@ class TestPools:
         async def client() -> Any:
             yield None
 
-        for name in ("_POOLS_SECONDS", "_IDLE_SECONDS", "_EVENTS_SECONDS"):
+        for name in ("_POOLS_SECONDS", "_IDLE_SECONDS", "_SETTLE_SECONDS"):
             monkeypatch.setattr(worker, name, 0)
         monkeypatch.setattr(worker, "get_client", client)
         monkeypatch.setattr(worker.work_pools, "local_ones", local_ones)
@@ -58,7 +58,7 @@ class TestPools:
         served: list[str] = []
 
         class Worker:
-            def __init__(self, _events: Any, work_pool_name: str, **_: Any) -> None:
+            def __init__(self, work_pool_name: str, **_: Any) -> None:
                 served.append(work_pool_name)
                 self.started = asyncio.Event()
 
