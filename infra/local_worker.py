@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -20,17 +18,7 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
-import httpx
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterNextScheduledStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.flows import load_flow_from_flow_run
 from prefect.runner import Runner
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
@@ -42,22 +30,9 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 
 from infra import home as homes
 from infra import run_ends, run_lock, run_process
-from infra.controllers import Controller, PeriodicTask
-from infra.prefect_events import POOLS, QUEUES, RUNS, EventSubscription
+from infra.event_driven_worker import EventDrivenWorker
 
 _LOCK_POLL_SECONDS = 0.1
-# Prefect considers a queue dead that was not polled for 60 seconds.
-_POLL_SECONDS = 30.0
-# Events say what is due at once; a run that is due later is found by counting, within the time
-# for which Prefect's workers look ahead (10 s).
-_COUNT_SECONDS = 10.0
-_COUNT_SECONDS_WITHOUT_EVENTS = 0.5
-# A run is scheduled, or one ends for which others wait; or a pool or queue has changed.
-_DUE_EVENTS = (
-    f"{RUNS}Scheduled", f"{RUNS}Awaiting", f"{RUNS}Resuming",
-    f"{RUNS}Completed", f"{RUNS}Failed", f"{RUNS}Crashed", f"{RUNS}Cancelled", f"{RUNS}TimedOut",
-    POOLS, QUEUES,
-)  # fmt: skip
 _LONGEST_REASON = 2000
 
 # Prefixes of variables that choose what is executed, or where credentials are sent.
@@ -111,22 +86,18 @@ class _Proposer(StateProposer):
         return await super().propose_cancelled(flow_run, {"message": "Stopped."})
 
 
-class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not registered as a type
-    """The worker of a pool of this machine.
-
-    Attributes:
-        started: Set when it takes runs of its pool.
-    """
+class LocalWorker(
+    EventDrivenWorker, ProcessWorker, abc.ABC
+):  # as an "abstract" class it is not registered as a type
+    """The worker of a pool of this machine."""
 
     job_configuration = LocalJobConfiguration
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.started = asyncio.Event()
         self._home = homes.current()
         self._attempts: Counter[UUID] = Counter()  # a retry may begin while one is concluded
         self._labelling: dict[UUID, asyncio.Task[None]] = {}
-        self._polls_at = 0.0
 
     async def __aenter__(self) -> Self:
         """Start the runner, then the worker, as ``ProcessWorker`` does."""
@@ -137,61 +108,6 @@ class LocalWorker(ProcessWorker, abc.ABC):  # as an "abstract" class it is not r
             await self._runner.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
-
-    async def start(self, *_: Any, **__: Any) -> None:
-        """Take runs until cancelled: at each event, and now and then without one."""
-        async with self, asyncio.TaskGroup() as group:
-            runs = Controller(
-                f"runs of {self._work_pool_name}",
-                PeriodicTask(self.get_and_submit_flow_runs),
-                resync_seconds=_COUNT_SECONDS,
-                poll_seconds=_COUNT_SECONDS_WITHOUT_EVENTS,
-                subscriptions=[self],
-                outages=(httpx.TransportError,),
-            )
-            heartbeat = Controller(
-                f"heartbeat of {self._work_pool_name}",
-                PeriodicTask(self._sync_and_initialize),
-                resync_seconds=self.heartbeat_interval_seconds,
-                outages=(httpx.TransportError,),
-            )
-            group.create_task(runs.run())
-            group.create_task(heartbeat.run())
-            self._started_event = await self._emit_worker_started_event()
-            self.started.set()
-
-    async def listen(self, notify: Callable[[], None]) -> None:
-        """Have the pool polled with each event that says that a run of it may be due."""
-
-        def on_event() -> None:
-            self._polls_at = 0.0
-            notify()
-
-        await EventSubscription(*_DUE_EVENTS, pool=self.work_pool.id).listen(on_event)
-
-    async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        """The runs of the pool that are due.
-
-        At each poll Prefect records that queues and deployments were polled, which costs its
-        server ten times what counting does. So runs are counted, and the pool is polled when some
-        are due, and every 30 seconds.
-        """
-        if time.monotonic() < self._polls_at and not await self._due():
-            return []
-        self._polls_at = time.monotonic() + _POLL_SECONDS
-        return await super()._get_scheduled_flow_runs()
-
-    async def _due(self) -> int:
-        """Count the due runs of the pool, including those in paused queues."""
-        before = datetime.now(UTC) + timedelta(seconds=self._prefetch_seconds)
-        scheduled = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
-        return await self.client.count_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=scheduled),
-                next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(before_=before),
-            ),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
-        )
 
     def executes(self, flow_run_id: UUID) -> bool:
         """Whether this worker is starting the run, waiting for its process, or concluding it."""

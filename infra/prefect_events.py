@@ -11,6 +11,9 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 RUNS = "prefect.flow-run."
 POOLS = "prefect.work-pool."
 QUEUES = "prefect.work-queue."
+ENDED_RUNS = tuple(
+    f"{RUNS}{name}" for name in ("Completed", "Failed", "TimedOut", "Crashed", "Cancelled")
+)
 
 
 class EventSubscription:

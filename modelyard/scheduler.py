@@ -19,26 +19,27 @@ from infra.controllers import (
     Reconciler,
     ThreadedReconciler,
 )
+from infra.prefect_events import ENDED_RUNS, EventSubscription
 from registry import leases, schedules
 from registry.notifications import ChannelSubscription
 from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
 
 # The longest time in which a change of the machine's clock goes unnoticed.
 _RESYNC_SECONDS = 5.0
-_POLL_SECONDS = 1.0  # while the database sends no notifications
+_POLL_SECONDS = 1.0  # while the database or Prefect sends no events
 # A Prefect that hangs must not keep slots from being decided; the scheduler asks again by itself.
 _PATIENCE = {"PREFECT_API_REQUEST_TIMEOUT": "5", "PREFECT_CLIENT_MAX_RETRIES": "0"}
 
 
 def controller(reconciler: Reconciler[Any, Any], leadership: Leadership) -> Controller[Any, Any]:
-    """The scheduler's controller, woken when a schedule is written."""
+    """The scheduler's controller, woken when a schedule is written or a run ends."""
     return Controller(
         "scheduler",
         reconciler,
         resync_seconds=_RESYNC_SECONDS,
         poll_seconds=_POLL_SECONDS,
         leadership=leadership,
-        subscriptions=[ChannelSubscription(schedules.CHANNEL)],
+        subscriptions=[ChannelSubscription(schedules.CHANNEL), EventSubscription(*ENDED_RUNS)],
         outages=(OperationalError,),
     )
 

@@ -36,7 +36,8 @@ from schedules.subject import Subject
 
 LEASE = "scheduler"
 LEASE_SECONDS = 8.0
-_BLOCKED_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_BLOCKED_SECONDS = 10.0  # the end of a run is an event
 _SWEEP_SECONDS = 30.0
 _CREATED_AT_ONCE = 4
 _BATCH = 500
@@ -183,11 +184,11 @@ class Scheduler:
             if plan.register:
                 self._announce()
             ready = plan_round(self.observe()).dispatch  # with the slots that were just decided
-        blocked = bool(ready) and self._dispatch(ready)
+        dispatched = self._dispatch(ready) if ready else math.inf
         idle = plan_round(self.observe()).idle_seconds if worked else plan.idle_seconds
         if plan.sweep:
             self._sweep()
-        return min(idle, _BLOCKED_SECONDS) if blocked else idle
+        return min(idle, dispatched)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -257,11 +258,11 @@ class Scheduler:
                 broken[row.id] = f"{type(error).__name__}: {error}"
         return decisions, broken
 
-    def _dispatch(self, ready: Collection[str]) -> bool:
-        """Create the runs of waiting slots; whether some are blocked and need another round."""
+    def _dispatch(self, ready: Collection[str]) -> float:
+        """Create the runs of waiting slots; seconds until the others are tried again."""
         now = self._now()
         if not self._refresh(self._active(ready)):
-            return True  # which runs are active is not known
+            return _RETRY_SECONDS  # which runs are active is not known
         rooms = []
         with self._writing() as connection:
             rows = schedules.with_ids(connection, ready, lock=True)
@@ -284,7 +285,9 @@ class Scheduler:
             again=[slot for room in rooms for slot in room.again],
             begin=[slot for room in rooms for slot in room.begin],
         )
-        return failed or len(rows) < len(ready) or any(room.blocked for room in rooms)
+        if failed or len(rows) < len(ready):
+            return _RETRY_SECONDS
+        return _BLOCKED_SECONDS if any(room.blocked for room in rooms) else math.inf
 
     def _sweep(self) -> None:
         """Refresh all active runs and missing deployments, and publish the next slots."""

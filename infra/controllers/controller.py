@@ -12,6 +12,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 from infra.controllers.leader_election import ALWAYS_LEADER, Leadership, LeadershipLostError
 
 _RETRY_SECONDS = 1.0
+_LONGEST_RECONNECT_SECONDS = 30.0
 
 ObservedT = TypeVar("ObservedT")
 PlanT = TypeVar("PlanT")
@@ -228,11 +229,18 @@ class Controller(Generic[ObservedT, PlanT]):
             self._connected.add(number)
             self._woken.set()
 
+        delay = self._retry_seconds
         while True:
+            reason: object = "the connection was closed"
             try:
                 await self._subscriptions[number].listen(notify)
             except Exception as error:  # noqa: BLE001 (the loop's edge; connected again)
-                _logger.warning("%s: events are polled for now: %s", self._name, error)
-            self._connected.discard(number)
-            self._woken.set()
-            await asyncio.sleep(self._retry_seconds)
+                reason = error
+            if number in self._connected:
+                self._connected.discard(number)
+                self._woken.set()  # so that it polls
+                delay = self._retry_seconds
+            if delay == self._retry_seconds:
+                _logger.warning("%s: polling, since events cannot be had: %s", self._name, reason)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LONGEST_RECONNECT_SECONDS)

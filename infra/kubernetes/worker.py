@@ -27,6 +27,7 @@ from pydantic import Field
 from sqlalchemy.exc import OperationalError
 
 from infra.errors import BadInputError, ModelyardError
+from infra.event_driven_worker import EventDrivenWorker
 from infra.kubernetes import pool_template
 from infra.kubernetes.attempts import Attempts
 from infra.kubernetes.cluster import secrets_among
@@ -93,7 +94,7 @@ class Means:
     attempts: Attempts
 
 
-class KubernetesWorker(BaseWorker[Configuration, Variables, Result]):
+class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, Result]):
     """The worker of one pool."""
 
     type = TYPE

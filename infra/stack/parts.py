@@ -110,7 +110,6 @@ def environment_of_parts(endpoints: Endpoints, home: Home) -> dict[str, str]:
     return {
         **clean_environment(),
         **environment(endpoints, home),
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         "PYTHONUNBUFFERED": "1",

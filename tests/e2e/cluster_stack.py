@@ -213,7 +213,7 @@ class ClusterStack(Stack):
         with self.log.open("ab") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-P", "-m", "modelyard.kubernetes_worker", "gpu", "cpu"],
-                env={**self.env, **self.endpoints(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"},
+                env={**self.env, **self.endpoints()},
                 stdout=log, stderr=log, cwd=self.home,
             )  # fmt: skip
         self._workers.append(worker)

@@ -8,19 +8,9 @@ import pytest
 
 from infra import worker
 from infra.home import Home
+from tests.infra.controllers.silent import SilentSubscription
 
 POOLS = ("gpu", "cpu")
-
-
-class Silent:
-    """Events that never come."""
-
-    def __init__(self, *_: Any) -> None:
-        """Subscribe to nothing."""
-
-    async def listen(self, notify: Any) -> None:
-        notify()
-        await asyncio.Event().wait()
 
 
 class TestPools:
@@ -48,7 +38,7 @@ class TestPools:
     @pytest.mark.parametrize("now", [("cpu",), (), ("gpu", "cpu", "more")])
     def test_a_worker_ends_when_its_pools_change(self, now: tuple[str, ...]) -> None:
         self.found = [POOLS, OSError("no answer"), POOLS, now]
-        asyncio.run(worker.until_pools_change(None, POOLS, POOLS, Silent()))  # type: ignore[arg-type]
+        asyncio.run(worker.until_pools_change(None, POOLS, POOLS, SilentSubscription()))  # type: ignore[arg-type]
 
         assert self.found == []
 
@@ -78,7 +68,7 @@ class TestPools:
             async def act(self, plan: None) -> None:
                 """Do nothing."""
 
-        monkeypatch.setattr(worker, "EventSubscription", Silent)
+        monkeypatch.setattr(worker, "EventSubscription", SilentSubscription)
         monkeypatch.setattr(worker, "LocalWorker", Worker)
         monkeypatch.setattr(worker, "LocalRunReconciler", Runs)
         self.found = [("cpu",), ("cpu",), POOLS]

@@ -60,7 +60,6 @@ class Process:
             "MODELYARD_CLUSTER": str(tmp_path / "cluster.yaml"),
             "MODELYARD_HEALTH_PORT": str(self.port),
             "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-            "PREFECT_WORKER_QUERY_SECONDS": "0.5",
             "KUBECONFIG": str(kubeconfig or tmp_path / "none"),
         }
         command = [sys.executable, "-P", "-m", "modelyard.kubernetes_worker", *pools]

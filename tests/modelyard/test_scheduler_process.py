@@ -13,6 +13,7 @@ from infra.controllers import ALWAYS_LEADER, ThreadedReconciler
 from infra.home import Home
 from modelyard import scheduler
 from registry import catalogue
+from tests.infra.controllers.silent import SilentSubscription
 from tests.registry.conftest import new_database
 from tests.registry.test_notifications import notify_schedule
 
@@ -20,6 +21,7 @@ from tests.registry.test_notifications import notify_schedule
 @pytest.fixture(autouse=True)
 def _catalogue(database_home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MODELYARD_DATABASE_URL", new_database(database_home))
+    monkeypatch.setattr(scheduler, "EventSubscription", SilentSubscription)
     catalogue.migrate()
     yield
     catalogue.engine().dispose()

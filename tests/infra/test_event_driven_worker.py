@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.states import AwaitingRetry, Completed, Scheduled
 
-from infra import local_worker
+from infra import event_driven_worker
 from infra.home import Home
 from infra.local_worker import LocalWorker
 from tests import prefect_server
@@ -30,7 +30,7 @@ def polls(home: Home, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return await poll(*given, **named)
 
     monkeypatch.setattr(PrefectClient, "get_scheduled_flow_runs_for_work_pool", watched)
-    monkeypatch.setattr(local_worker.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(event_driven_worker.time, "monotonic", lambda: Clock.now)
     monkeypatch.setenv("MODELYARD_HOME", str(home.root))
     return found
 
