@@ -34,7 +34,7 @@ from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciler import ClusterRunReconciler, Limits
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
-from infra.kubernetes.worker import KubernetesWorker, Means
+from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
 from registry import leases, run_attempts, runs, tracking
 
 _LEASE_SECONDS = 20.0
@@ -79,7 +79,7 @@ def is_executed(reconciler: ClusterRunReconciler) -> Callable[[str], bool | None
 
 
 @dataclass(frozen=True)
-class _Served:
+class _ServedPools:
     """The pools that this process serves, and their cluster."""
 
     pools: tuple[str, ...]
@@ -88,9 +88,9 @@ class _Served:
     health_port: int = 0
 
     @property
-    def means(self) -> Means:
+    def dependencies(self) -> WorkerDependencies:
         """The dependencies of the pools' workers."""
-        return Means(Jobs(self.api, self.cluster), self._place, run_attempts)
+        return WorkerDependencies(Jobs(self.api, self.cluster), self._place, run_attempts)
 
     def capacity(self) -> capacity.Capacity:
         """The cluster's capacity now."""
@@ -100,7 +100,7 @@ class _Served:
         return place(flow, run, self.capacity())
 
 
-def _prepare(pools: Sequence[str]) -> _Served:
+def _prepare(pools: Sequence[str]) -> _ServedPools:
     """Read the configuration.
 
     Raises:
@@ -118,7 +118,7 @@ def _prepare(pools: Sequence[str]) -> _Served:
             "Set PREFECT_API_URL, MLFLOW_TRACKING_URI and MODELYARD_DATABASE_URL.",
         )
     configured = cluster.load(settings.load())
-    return _Served(tuple(pools), configured, Api.connect(configured), _health_port())
+    return _ServedPools(tuple(pools), configured, Api.connect(configured), _health_port())
 
 
 def _health_port() -> int:
@@ -147,12 +147,12 @@ def _limits(configured: Cluster) -> Limits:
 
 
 def _controllers(
-    served: _Served, client: PrefectClient, leadership: Leadership
+    served: _ServedPools, client: PrefectClient, leadership: Leadership
 ) -> list[Controller[Any, Any]]:
     """The controllers of the pools' runs; the first one reconciles them."""
     reconciler = ClusterRunReconciler(
         client,
-        served.means.jobs,
+        served.dependencies.jobs,
         served.pools,
         run_attempts,
         limits=_limits(served.cluster),
@@ -187,7 +187,7 @@ def _controllers(
     ]  # fmt: skip
 
 
-async def serve(served: _Served) -> None:
+async def serve(served: _ServedPools) -> None:
     """Serve the pools until a signal ends it."""
     name = service.unique_name()
     lease = f"kubernetes:{served.api.namespace}:{'+'.join(sorted(served.pools))}"
@@ -195,7 +195,9 @@ async def serve(served: _Served) -> None:
         leases, lease, name, seconds=_LEASE_SECONDS, renew_seconds=_RENEW_SECONDS
     )
     workers = [
-        KubernetesWorker(pool, means=served.means, name=f"{pool}@{name.rpartition(':')[0]}")
+        KubernetesWorker(
+            pool, dependencies=served.dependencies, name=f"{pool}@{name.rpartition(':')[0]}"
+        )
         for pool in served.pools
     ]
     async with contextlib.AsyncExitStack() as stack:

@@ -20,24 +20,24 @@ from infra.state_details import CREATE_FAILED, TIMED_OUT
 
 SILENT = "The cluster does not answer."
 
-# A worker that has a run, and has made no Job of it in this time, is dead.
+# A worker that has claimed a run and created no Job for it in this time is dead.
 SUBMITTING = timedelta(seconds=60)
-# A request to stop meets a worker that is just making the Job.
+# A worker may be creating the Job when the run is stopped.
 STARTING = timedelta(seconds=10)
-# The engine's last word may still be on its way to Prefect when its pod has ended.
+# The engine's last state may still be on its way to Prefect when its pod has ended.
 SETTLING = timedelta(seconds=10)
-# The pod of a run that has ended tidies up and ends by itself.
+# The pod of an ended run cleans up and ends by itself.
 ENDING = timedelta(seconds=30)
 
-# So many attempts in a row that failed to start are tried again by themselves, the first after so
-# long, each further one after twice as long.
+# The number of attempts in a row that failed to start and are retried, the first after this delay,
+# each further one after twice the delay.
 MOST_RETRIES = 3
 _FIRST_DELAY = timedelta(seconds=5)
-# What ends before the run begins and may well not happen again.
+# Causes of an end before the run began that a retry may not meet.
 _REPEATED = {
     diagnosis.START_FAILED, diagnosis.EVICTED, diagnosis.NODE_LOST, diagnosis.UNSCHEDULABLE,
 }  # fmt: skip
-# A training that lets go of the nodes that it has lets others have them for so long.
+# How long a training that releases its nodes leaves them to others.
 _LETTING_GO = timedelta(seconds=60)
 
 _LONGEST_WAITING = 500
@@ -46,25 +46,24 @@ _RESUMED = {diagnosis.EVICTED, diagnosis.NODE_LOST, diagnosis.GONE, diagnosis.TI
 
 @dataclass(frozen=True)
 class Case:
-    """A run as Prefect has it, and its attempts as the cluster has them.
+    """The observed status of a run in Prefect and of its attempts on the cluster.
 
     Attributes:
         flow_run_id: The run.
         state: The type of its state in Prefect; None if Prefect has no such run.
-        since: Since when.
+        since: When it got that state.
         attempt: The number of its newest attempt; 0 before the first.
         failures: How many attempts before that, in a row, failed to start.
-        waiting_since: When the first of these was begun; None if that is not known.
-        found: What the cluster has of that attempt.
-        others: What it has of other attempts.
-        events: The cluster's events, where they were asked for.
+        waiting_since: When the first of these began; None if unknown.
+        found: The objects of that attempt on the cluster.
+        others: The objects of other attempts.
+        events: The cluster's events, where they were read.
         now: The present time.
         pending: How long its pods may take to start, once they have nodes.
-        queue: How long they may wait for what others have; None for ever.
-        could_hold: Whether the cluster's nodes could have them if nothing else ran there; None
-            if that is not known.
-        queued_at: When it was last seen in the queue.
-        looked: Whether the cluster answered. If not, nothing is known of what it has.
+        queue: How long they may wait for resources that others occupy; None for ever.
+        could_hold: Whether the cluster's nodes could hold them if empty; None if unknown.
+        queued_at: When it was last observed in the queue.
+        looked: Whether the cluster answered. If not, its objects are unknown.
     """
 
     flow_run_id: str
@@ -85,12 +84,12 @@ class Case:
 
     @property
     def age(self) -> timedelta:
-        """For how long it has been in its state."""
+        """The time since it got its state."""
         return self.now - self.since
 
     @property
     def going(self) -> bool:
-        """Whether the newest attempt has anything that runs."""
+        """Whether the newest attempt has active objects."""
         return self.found is not None and self.found.going
 
 
@@ -109,15 +108,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a run.
+    """What to do about a run.
 
     Attributes:
-        stop: Attempts to end.
-        becomes: The state that it gets, if another than it has.
-        waiting: What it is said to wait for; "" for nothing, None to leave that as it is.
-        died: What it died of; its container's last lines are kept.
-        queued: Whether it waits for what others have at present.
-        retry: That its attempt is given up for another one.
+        stop: Attempts to delete.
+        becomes: Its new state; None to leave its state.
+        waiting: The reason to record why it waits; "" for none, None to leave the record.
+        died: The diagnosis of its end; its container's last lines are saved.
+        queued: Whether it waits for resources that others occupy.
+        retry: Its attempt is replaced by another one.
     """
 
     stop: tuple[Found, ...] = ()
@@ -129,7 +128,7 @@ class Decision:
 
 
 def decide(case: Case) -> Decision:
-    """What is to be done about a run; nothing, where all is as it should be."""
+    """Decide what to do about a run. Pure."""
     if not case.looked:
         return Decision(waiting=SILENT) if case.state == "PENDING" else Decision()
     decision = _RULES.get(case.state or "", _over)(case)
@@ -138,7 +137,7 @@ def decide(case: Case) -> Decision:
 
 
 def _over(case: Case) -> Decision:
-    """The run has ended, or was deleted: nothing of it goes on."""
+    """Delete what is active of a run that has ended or was deleted."""
     found = case.found
     if found is None or not found.going:
         return Decision()
@@ -152,7 +151,7 @@ def _over(case: Case) -> Decision:
 
 
 def _scheduled(case: Case) -> Decision:
-    """No worker has it, so nobody waits for what an earlier try has made."""
+    """Delete what is active of an earlier attempt: no worker has claimed the run."""
     return Decision(stop=(case.found,)) if case.found and case.going else Decision()
 
 
@@ -168,13 +167,13 @@ def _pending(case: Case) -> Decision:
     waits = pending.waits(found.job, found.own_pods, case.events, case.now)
     if waits:
         return _waiting(case, found, waits, _not_created)
-    # It runs, and Prefect has not heard of it: the imports of a flow take their time.
+    # It runs, and has not reported to Prefect: the imports of a flow take their time.
     imports = Diagnosis("", "Its container runs, and has not begun the run yet.")
     return _starting(case, found, imports, 2 * case.pending, _not_created)
 
 
 def _submitting(case: Case) -> Decision:
-    """A worker has it, and has made no Job of it yet."""
+    """Decide about a run that a worker has claimed and that has no Job yet."""
     if case.age <= SUBMITTING:
         return Decision()
     dead = diagnosis.made(diagnosis.START_FAILED, "Its worker died before it made its Job")
@@ -185,9 +184,9 @@ def _submitting(case: Case) -> Decision:
 
 
 def _not_begun(case: Case, found: Found, dead: Diagnosis) -> Decision:
-    """An attempt that ended before the run began is tried again by itself, a few times.
+    """Retry an attempt that ended before the run began, a few times.
 
-    That is safe: Prefect has the run as Pending, so nothing of the user's has been executed.
+    That is safe: Prefect has the run as Pending, so no user code has been executed.
     """
     if dead.category not in _REPEATED or dead.lasting or case.failures >= MOST_RETRIES:
         if case.failures:
@@ -227,7 +226,7 @@ def _running(case: Case) -> Decision:
 
 
 def _cancelling(case: Case) -> Decision:
-    """It is Stopped when nothing of it goes on any more, and not before."""
+    """Set the run to Cancelled once nothing of it is active."""
     if case.going or any(one.going for one in case.others):
         return Decision(stop=(case.found,) if case.found and case.going else ())
     if case.found is None and case.age <= STARTING:
@@ -249,44 +248,46 @@ def _settled(case: Case, dead: Diagnosis) -> bool:
     return dead.at is None or abs(case.now - dead.at) > SETTLING
 
 
-def _gone(case: Case, found: Found | None, told: Callable[[Case, Diagnosis], Outcome]) -> Decision:
-    """Its Job was seen, and is there no more."""
+def _gone(
+    case: Case, found: Found | None, end_state: Callable[[Case, Diagnosis], Outcome]
+) -> Decision:
+    """End a run whose Job has been deleted."""
     died = termination.died(None, found.own_pods, now=case.now) if found else None
     gone = died or diagnosis.made(diagnosis.GONE, "Its Job is gone: somebody deleted it")
-    return Decision(becomes=told(case, gone), waiting="", died=gone)
+    return Decision(becomes=end_state(case, gone), waiting="", died=gone)
 
 
 def _dead(
-    case: Case, found: Found, dead: Diagnosis, told: Callable[[Case, Diagnosis], Outcome]
+    case: Case, found: Found, dead: Diagnosis, end_state: Callable[[Case, Diagnosis], Outcome]
 ) -> Decision:
     stop = (found,) if found.going else ()
-    return Decision(stop=stop, becomes=told(case, dead), waiting="", died=dead)
+    return Decision(stop=stop, becomes=end_state(case, dead), waiting="", died=dead)
 
 
 def _waiting(
     case: Case,
     found: Found,
     waits: Diagnosis,
-    told: Callable[[Case, Diagnosis], Outcome],
+    end_state: Callable[[Case, Diagnosis], Outcome],
 ) -> Decision:
-    """What waits for others is in a queue, until it has a part of what it asks for."""
+    """Keep a run in the queue until it has a part of its resources."""
     if not waits.queued or case.could_hold is False:
-        return _starting(case, found, replace(waits, queued=False), case.pending, told)
+        return _starting(case, found, replace(waits, queued=False), case.pending, end_state)
     since = case.waiting_since or _made(case, found)
     if case.queue is not None and case.now - since > case.queue:
-        return _given_up(case, found, waits, case.queue, told)
+        return _given_up(case, found, waits, case.queue, end_state)
     if any(map(objects.node_of, found.own_pods)):
         if case.could_hold is None:  # perhaps there never are as many nodes
-            return _starting(case, found, replace(waits, queued=False), case.pending, told)
+            return _starting(case, found, replace(waits, queued=False), case.pending, end_state)
         return _holding(case, found, waits)
     return Decision(waiting=str(waits)[:_LONGEST_WAITING], queued=True)
 
 
 def _holding(case: Case, found: Found, waits: Diagnosis) -> Decision:
-    """A training keeps some of its nodes while others have the rest, but not for ever.
+    """Let a training hold a part of its nodes for a while, then release them.
 
-    Two that have half of their nodes each would wait for each other. So each lets go after a time
-    of its own, and is queued again. None of its script has run: that needs all nodes.
+    Two that have half of their nodes each would wait for each other. So each releases them after
+    a time of its own, and is queued again. Its script has not run: that needs all nodes.
     """
     patience = case.pending * (1 + zlib.crc32(case.flow_run_id.encode()) / 2**32)
     since = min(
@@ -311,9 +312,9 @@ def _starting(
     found: Found,
     waits: Diagnosis,
     patience: timedelta,
-    told: Callable[[Case, Diagnosis], Outcome],
+    end_state: Callable[[Case, Diagnosis], Outcome],
 ) -> Decision:
-    """What takes its time to start, from the time at which it left the queue."""
+    """Limit the time that pods take to start, from when they left the queue."""
     times = (
         _made(case, found),
         case.queued_at,
@@ -321,7 +322,7 @@ def _starting(
     )
     if case.now - max(at for at in times if at) <= patience:
         return Decision(waiting=str(waits)[:_LONGEST_WAITING])
-    return _given_up(case, found, waits, patience, told)
+    return _given_up(case, found, waits, patience, end_state)
 
 
 def _made(case: Case, found: Found) -> datetime:
@@ -333,11 +334,11 @@ def _given_up(
     found: Found,
     waits: Diagnosis,
     waited: timedelta,
-    told: Callable[[Case, Diagnosis], Outcome],
+    end_state: Callable[[Case, Diagnosis], Outcome],
 ) -> Decision:
     minutes = round(waited.total_seconds() / 60, 1)
     dead = pending.gives_up(waits, minutes, nodes=objects.nodes_of(found.job or {}))
-    return _dead(case, found, dead, told)
+    return _dead(case, found, dead, end_state)
 
 
 def _not_created(_: Case, dead: Diagnosis) -> Outcome:
@@ -345,7 +346,7 @@ def _not_created(_: Case, dead: Diagnosis) -> Outcome:
 
 
 def _crashed(case: Case, dead: Diagnosis) -> Outcome:
-    """The end of a run that had begun. The state's detail is the category, which people see."""
+    """The final state of a run that had begun; its detail is the diagnosis's category."""
     command = f" modelyard runs retry {case.flow_run_id}" if dead.category in _RESUMED else ""
     if dead.category == diagnosis.TIMEOUT:
         return Outcome("FAILED", TIMED_OUT, f"{dead}{command}")

@@ -1,9 +1,9 @@
 """The Prefect worker of a cluster's pools, of the type ``modelyard-kubernetes``.
 
-It makes the Job of a run and is done: the reconciler follows the run from there, and goes on
-where a worker was started anew. It is a worker of Prefect's own base class. The one of
-``prefect_kubernetes`` would cost every process a second and 88 MB for its client, and would watch
-what the reconciler watches, with rules of its own.
+It creates the Job of a run and is done: the reconciler follows the run from there, also after a
+restart of the worker. It is a worker of Prefect's own base class. That of ``prefect_kubernetes``
+would cost every process a second and 88 MB for its client, and would watch the same Jobs as the
+reconciler, with rules of its own.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ TYPE = pool_template.TYPE
 _FIRST_WAIT = 5.0
 _LONGEST_WAIT = 60.0
 
-# A flow's name and a run of it, to what the run asks of the cluster; it refuses what the cluster
-# can never give.
+# Maps a flow's name and a run of it to its placement; refuses one that the cluster can never give.
 Place = Callable[[str, FlowRun], Placement]
 
 
 class Variables(BaseVariables):
-    """What a pool or a deployment may set for its runs."""
+    """Job variables that a pool or a deployment may set."""
 
     image: str = Field(
         "",
@@ -59,13 +58,13 @@ class Variables(BaseVariables):
 
 
 class Configuration(BaseJobConfiguration):
-    """How one run is started. Of Prefect's fields only the environment is used."""
+    """Configuration of one run. Of Prefect's fields only the environment is used."""
 
     image: str = ""
     priority_class: str = ""
 
     def prepare_for_flow_run(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> None:
-        """Take what is known of the run.
+        """Complete the configuration for a run.
 
         The worker's own Prefect settings, with their secrets, do not go into the manifest: a
         pod has its settings from the cluster's config map and secret.
@@ -76,16 +75,16 @@ class Configuration(BaseJobConfiguration):
 
 
 class Result(BaseWorkerResult):
-    """That a run was started, queued again or refused: the worker is done with it."""
+    """A run was started, queued again or refused: the worker is done with it."""
 
 
 @dataclass(frozen=True)
-class Means:
-    """What the workers of all pools work with.
+class WorkerDependencies:
+    """The dependencies of the workers of all pools.
 
     Attributes:
         jobs: The cluster's Jobs.
-        place: What a run asks of the cluster.
+        place: The placement of a run.
         attempts: Where the runs' attempts are kept.
     """
 
@@ -102,16 +101,18 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
     job_configuration_variables = Variables
     _description = "Runs flows as Jobs of a Kubernetes cluster, sized by their own resources."
 
-    def __init__(self, work_pool_name: str, *, means: Means, **more: Any) -> None:
-        """Make the worker of a pool that is there.
+    def __init__(
+        self, work_pool_name: str, *, dependencies: WorkerDependencies, **more: Any
+    ) -> None:
+        """Prepare the worker of an existing pool.
 
         Args:
             work_pool_name: The pool.
-            means: What it works with.
-            more: What Prefect's worker takes beside that.
+            dependencies: Its dependencies.
+            more: Options of Prefect's worker.
         """
         super().__init__(work_pool_name, create_pool_if_not_found=False, **more)
-        self._means = means
+        self._dependencies = dependencies
         self._tries: dict[str, int] = {}
 
     async def run(
@@ -125,12 +126,12 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
         A run that the cluster refuses ends Failed with the reason and is not tried again. While
         the cluster does not answer, a run goes back into the queue.
         """
-        # Until here the run may have been changed, and its labels are not told by the queue.
+        # The run may have been changed since, and the queue's answer has no labels.
         now = await self.client.read_flow_run(flow_run.id)
         flow = await self.client.read_flow(now.flow_id)
         name, attempt = "", 0
         try:
-            begin = self._means.attempts.begin
+            begin = self._dependencies.attempts.begin
             attempt = await asyncio.to_thread(begin, str(now.id), str(now.state_id))
             name = await asyncio.to_thread(self._start, now, flow, attempt, configuration)
             self._tries.pop(str(now.id), None)
@@ -157,7 +158,7 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
                 "Keep it in a Secret of the cluster, and name that in secret_env of its file.",
                 code="SecretInEnvironment",
             )
-        placement = self._means.place(flow.name, run)
+        placement = self._dependencies.place(flow.name, run)
         self._end_others(str(run.id), attempt)
         known = run.labels or {}
         wanted = Wanted(
@@ -173,17 +174,17 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
             priority_class=configuration.priority_class,
             env=env,
         )
-        return self._means.jobs.start(wanted)
+        return self._dependencies.jobs.start(wanted)
 
     def _end_others(self, flow_run_id: str, attempt: int) -> None:
-        """See that no earlier attempt goes on, say on a node that was thought lost.
+        """Stop active earlier attempts, such as on a node that was thought lost.
 
         Raises:
-            ClusterError: If one does; it is being ended.
+            ClusterError: If there is one; it is being stopped.
         """
-        others = self._means.jobs.others(flow_run_id, attempt)
+        others = self._dependencies.jobs.others(flow_run_id, attempt)
         for one in others:
-            self._means.jobs.stop(one, datetime.now(UTC))
+            self._dependencies.jobs.stop(one, datetime.now(UTC))
         if others:
             raise ClusterError("Its earlier attempt is still being ended.", later=True)
 
@@ -193,11 +194,11 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
         seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries)
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         await self._end(run, Scheduled(scheduled_time=at, message=f"{error}"))
-        tell = self._means.attempts.tell_waiting
+        tell = self._dependencies.attempts.tell_waiting
         await asyncio.to_thread(tell, str(run.id), attempt, str(error))
 
     async def _end(self, run: FlowRun, state: State[Any]) -> None:
-        """Set the state of a run that was not started; somebody may have stopped it meanwhile."""
+        """Set the state of a run that was not started, unless it has been stopped since."""
         now = await self.client.read_flow_run(run.id)
         if now.state and now.state.type == StateType.PENDING:
             self.get_flow_run_logger(run).info("%s", state.message)

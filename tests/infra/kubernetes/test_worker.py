@@ -20,7 +20,7 @@ from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
-from infra.kubernetes.worker import KubernetesWorker, Means
+from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
 from tests import prefect_server
 from tests.infra.kubernetes.fake_api import FakeApi, silent
 from tests.infra.kubernetes.objects import job, pod
@@ -48,10 +48,10 @@ def poll(
 ) -> None:
     """Let a worker look once for runs, and see to those that it finds."""
     jobs = Jobs(api, Cluster(image="flows:1"))  # type: ignore[arg-type]
-    means = Means(jobs, place, attempts or FakeAttempts())
+    means = WorkerDependencies(jobs, place, attempts or FakeAttempts())
 
     async def once() -> None:
-        async with KubernetesWorker(pool.name, means=means, name="w") as worker:
+        async with KubernetesWorker(pool.name, dependencies=means, name="w") as worker:
             await worker.get_and_submit_flow_runs()
 
     asyncio.run(once())
