@@ -192,7 +192,12 @@ async def serve(served: _ServedPools) -> None:
     name = service.unique_name()
     lease = f"kubernetes:{served.api.namespace}:{'+'.join(sorted(served.pools))}"
     election = LeaderElection(
-        leases, lease, name, seconds=_LEASE_SECONDS, renew_seconds=_RENEW_SECONDS
+        leases,
+        lease,
+        name,
+        seconds=_LEASE_SECONDS,
+        renew_seconds=_RENEW_SECONDS,
+        stalled_seconds=_HEALTHY_SECONDS,  # a look at a silent cluster takes long
     )
     workers = [
         KubernetesWorker(

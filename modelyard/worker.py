@@ -15,18 +15,18 @@ from tasks import tensorboard
 _HOUR_SECONDS = 3600.0
 
 
-class _Tidying:
-    """What the reconciler does beside its own work, every few seconds."""
+class _Cleanup:
+    """Ends abandoned runs in MLflow in each round, and removes old TensorBoard logs hourly."""
 
     def __init__(self) -> None:
-        self._next_look_at_logs = 0.0
+        self._logs_at = 0.0
 
     def __call__(self, executed: Callable[[str], bool | None]) -> None:
         tracking.close_abandoned(executed)
-        if time.monotonic() >= self._next_look_at_logs:
-            self._next_look_at_logs = time.monotonic() + _HOUR_SECONDS
+        if time.monotonic() >= self._logs_at:
+            self._logs_at = time.monotonic() + _HOUR_SECONDS
             tensorboard.forget(homes.current(), settings.load().tensorboard_days)
 
 
 if __name__ == "__main__":
-    asyncio.run(worker.work(tuple(sys.argv[1:]), _Tidying()))
+    asyncio.run(worker.work(tuple(sys.argv[1:]), _Cleanup()))

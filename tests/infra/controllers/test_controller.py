@@ -338,6 +338,29 @@ class TestLoop:
 
         self._run(made, script)
 
+    def test_an_event_is_answered_when_others_have_settled(self) -> None:
+        events = Events()
+        made = Controller(
+            "x", PeriodicTask(self._count), resync_seconds=3600.0, settle_seconds=3600.0,
+            subscriptions=[events],
+        )  # fmt: skip
+
+        async def script() -> None:
+            await self._reaches(1)
+            for _ in range(100):
+                events.notify()
+                await asyncio.sleep(0)
+            assert self.rounds == 1
+
+        self._run(made, script)
+
+        self.setup_method()
+        soon = Controller(
+            "x", PeriodicTask(self._count), resync_seconds=3600.0, settle_seconds=0.01,
+            subscriptions=[events],
+        )  # fmt: skip
+        self._run(soon, lambda: self._reaches(2))
+
 
 class TestSharedSubscription:
     def test_all_listeners_share_one_connection_and_its_end(self) -> None:
