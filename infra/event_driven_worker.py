@@ -61,13 +61,13 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
                 resync_seconds=_COUNT_SECONDS,
                 poll_seconds=_COUNT_SECONDS_WITHOUT_EVENTS,
                 subscriptions=[self],
-                outages=(httpx.TransportError,),
+                outages=(httpx.HTTPError,),
             )
             heartbeat = Controller(
                 f"heartbeat of {self._work_pool_name}",
                 PeriodicTask(self._sync_and_initialize),
                 resync_seconds=self.heartbeat_interval_seconds,
-                outages=(httpx.TransportError,),
+                outages=(httpx.HTTPError,),
             )
             group.create_task(runs.run())
             group.create_task(heartbeat.run())
