@@ -18,7 +18,7 @@ _BYTE_ORDER_MARKS = (
 )  # fmt: skip
 _CODING = re.compile(rb"^[^\n]*\n?[^\n]*#.*coding[:=]\s*([-\w.]+)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
-_OPTION = re.compile(r"(-[rcfe]|--requirement|--constraint|--find-links|--editable)[\s=]*(\S.*)")
+_OPTION = re.compile(r"(-[rcfe]|--requirement|--constraint|--find.links|--editable)[\s=]*(\S.*)")
 _NAMED_URL = re.compile(r"[\w.-]+\s*(?:\[[^]]*\])?\s*@\s*(\S+)")
 _EXTRAS = re.compile(r"\[[^]]*\]$")  # of a local package, such as .[cpu]
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar")

@@ -65,7 +65,7 @@ def test_a_local_package_counts_by_its_content(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["-f wheels", "--find-links=wheels", "wheels/a-1.0-py3-none-any.whl"]
+    "text", ["-f wheels", "--find" + "-links=wheels", "wheels/a-1.0-py3-none-any.whl"]
 )
 def test_archives_count_by_their_content(tmp_path: Path, text: str) -> None:
     packages.wheel(tmp_path / "wheels", "a", "x = 1")
