@@ -236,11 +236,17 @@ class RunContext:
         if self._concluding is failed:
             return
         self._concluding = failed
-        labels = statuses.concluding(self.attempt, failed=failed)
+        self._label(statuses.concluding(self.attempt, failed=failed))
+
+    def report_error(self, error: ModelyardError) -> None:
+        """Label the run with the code of the error that it failed with."""
+        self._label(statuses.error_label(self.attempt, error.code))
+
+    def _label(self, labels: Mapping[str, str]) -> None:
         try:
             with get_client(sync_client=True) as client:
                 client.update_flow_run_labels(UUID(self.flow_run_id), {**labels})
-        except httpx.HTTPError as error:  # the label is only shown
+        except httpx.HTTPError as error:  # without them, the run's state says the same in words
             _logger.debug("The run's labels could not be written: %s", error)
 
     @contextlib.contextmanager
@@ -308,6 +314,7 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
         return _stopped(error)
     if outcome.state_type is StateType.FAILED:
         assert isinstance(error, ModelyardError)
+        context.report_error(error)
         return failed(error, outcome.detail)
     assert error is not None
     raise error

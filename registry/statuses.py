@@ -25,6 +25,8 @@ TIMED_OUT = "TIMED OUT"
 
 # A label of a run whose own work has ended: its attempt, and whether the work was done.
 CONCLUDING_LABEL = "modelyard.concluding"
+# A label of a run that failed: its attempt, and the code of the error.
+ERROR_LABEL = "modelyard.error"
 _DONE, _NOT_DONE = "done", "failed"
 _IN_PROGRESS = " IN PROGRESS"
 
@@ -105,6 +107,17 @@ def concluding(attempt: int, *, failed: bool) -> dict[str, str]:
 
 def _concluding(attempt: int, how: str) -> str:
     return f"{attempt} {how}"
+
+
+def error_label(attempt: int, code: str) -> dict[str, str]:
+    """Label of a run whose attempt failed with an error of this code."""
+    return {ERROR_LABEL: f"{attempt} {code}"}
+
+
+def error_code(labels: Mapping[str, object], attempt: int) -> str:
+    """Code of the error that an attempt failed with; "" if its labels have none."""
+    failed, _, code = str(labels.get(ERROR_LABEL, "")).partition(" ")
+    return code if failed == str(attempt) else ""
 
 
 def is_failure(word: str) -> bool:

@@ -36,6 +36,7 @@ class TrialFlow:
         crashed: Whether what executed it was lost.
         detail: The detail of its state, such as why it was lost; "" for none.
         message: What its state says.
+        error_code: The code of the error that its last attempt failed with; "" for none.
         attempts: How often it was begun.
         mlflow_run_id: Its MLflow run; "" until it has one.
     """
@@ -46,6 +47,7 @@ class TrialFlow:
     crashed: bool
     detail: str
     message: str
+    error_code: str
     attempts: int
     mlflow_run_id: str
 
@@ -103,6 +105,7 @@ def read(ids: Iterable[str]) -> dict[str, TrialFlow]:
                     crashed=bool(state and state.type == StateType.CRASHED),
                     detail=statuses.detail(state),
                     message=statuses.message(state),
+                    error_code=statuses.error_code(labels, run.run_count),
                     attempts=run.run_count,
                     mlflow_run_id=str(labels.get(tracking.MLFLOW_RUN_LABEL) or ""),
                 )

@@ -250,9 +250,8 @@ def _finished(number: int, run: TrialFlow) -> Finished:
     """How a trial has ended by itself."""
     if run.word == statuses.COMPLETE:
         return Finished(number)
-    code, colon, message = run.message.partition(": ")  # as lifecycle.failed() writes it
-    if not colon or not code.isalnum():
-        code, message = run.detail or "TrialFailed", run.message or run.word
+    code = run.error_code or run.detail or "TrialFailed"
+    message = run.message.removeprefix(f"{code}: ") or run.word
     return Finished(number, _failed(message, code, run.word))
 
 

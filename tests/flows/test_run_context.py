@@ -266,6 +266,18 @@ class TestOneRun:
         assert written == [{"modelyard.concluding": "1 failed"}]
 
 
+def test_a_failed_run_is_labelled_with_the_code_of_its_error(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[dict[str, str]] = []
+    monkeypatch.setattr(RunContext, "_label", lambda _, labels: written.append(labels))
+    context = run_context_of(home, attempt=2)
+
+    _run(context, ModelyardError("It is broken.", code="Broken"), opened=False)
+
+    assert written == [{"modelyard.error": "2 Broken"}]
+
+
 def test_a_failed_state_carries_its_error() -> None:
     error = ModelyardError("It is broken.", "Fix it.", code="Broken")
 

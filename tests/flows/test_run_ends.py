@@ -60,6 +60,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(run_context.artifacts, "tie_to_mlflow", lambda *_: None)
     monkeypatch.setattr(run_context, "get_run_logger", lambda: run_context.get_logger("tests"))
     monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
+    monkeypatch.setattr(RunContext, "report_error", lambda *_: None)
     return found
 
 

@@ -62,6 +62,7 @@ class TestTune:
         monkeypatch.setattr(tuning.rows, "of", lambda _: [])
         monkeypatch.setattr(run_context.artifacts, "tie_to_mlflow", lambda *_: None)
         monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
+        monkeypatch.setattr(RunContext, "report_error", lambda *_: None)
         monkeypatch.setattr(tuning.tunings, "mark_objectives", lambda *_: None)
         monkeypatch.setattr(tuning.tracking, "open_run", lambda *_, **__: tracked)
         monkeypatch.setattr(tuning.tracking, "close_run", lambda *closed: found.append(closed))

@@ -126,6 +126,14 @@ def test_what_looks_like_a_list_is_no_detail() -> None:
     assert (statuses.detail(state), statuses.message(state)) == ("", "[1, 2] is not a number")
 
 
+def test_the_code_of_an_error_is_that_of_the_attempt_that_failed() -> None:
+    labels = statuses.error_label(2, "ScriptFailed")
+
+    assert statuses.error_code(labels, 2) == "ScriptFailed"
+    assert statuses.error_code(labels, 3) == ""
+    assert statuses.error_code({}, 1) == ""
+
+
 def test_prefects_own_names_are_those_that_it_makes() -> None:
     made = {
         make().name

@@ -68,6 +68,7 @@ class Contract:
 
         end = scene.end(0)
         assert end.error is not None
+        assert end.error.code == "ScriptFailed"
         assert "exit code 3" in end.error.message
         assert not end.stopped
         assert scene.values(0) == [0.5]

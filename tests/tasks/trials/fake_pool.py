@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
-from registry import run_requests, runs, tracking, trial_flows
+from registry import run_requests, runs, statuses, tracking, trial_flows
 from registry.trial_flows import PARENT_LABEL, TRIAL_LABEL
 from tests.processes import eventually
 from tests.registry.tuned import opening
@@ -178,5 +178,7 @@ class FakePool:
             if not until or Path(until).exists():
                 break
         code = asked.get("code", 0)
+        if code:
+            run.labels |= statuses.error_label(run.run_count, "ScriptFailed")
         said = f"ScriptFailed: The script failed (exit code {code})."
         return Failed(message=said) if code else Completed()
