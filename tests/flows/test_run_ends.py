@@ -161,7 +161,7 @@ class TestPipeline:
         monkeypatch.setattr(module.tracking, "system_metrics", quiet)
         launcher = SimpleNamespace(close=lambda: None)
         for name, value in {
-            "artifacts": lambda _: "", "launcher": lambda *_, **__: launcher,
+            "artifacts": lambda _: "", "backend": lambda *_, **__: launcher,
             "claims": lambda *_: None,
         }.items():  # fmt: skip
             monkeypatch.setattr(module.choice, name, value)
