@@ -56,6 +56,7 @@ def _of_tree(root: psutil.Process) -> list[psutil.Process]:
 
 
 def _server_at(url: str) -> psutil.Process:
+    """The process that listens; MLflow's job runners, which ours does not have, are beside it."""
     port = int(url.rpartition(":")[2])
     pids = {
         one.pid for one in psutil.net_connections("tcp")

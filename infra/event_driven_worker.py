@@ -27,9 +27,6 @@ from infra.prefect_events import ENDED_RUNS, POOLS, QUEUES, RUNS, EventSubscript
 
 # Prefect considers a queue dead that was not polled for 60 seconds.
 _POLL_SECONDS = 30.0
-# Events say what is due at once; a run that is due later is found by counting, within the time
-# for which Prefect's workers look ahead (10 s).
-_COUNT_SECONDS = 10.0
 _COUNT_SECONDS_WITHOUT_EVENTS = 0.5
 # A run is scheduled, or one ends for which others wait; or a pool or queue has changed.
 _DUE_EVENTS = (
@@ -47,8 +44,12 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Prepare the worker, as Prefect's."""
+        """Prepare the worker, as Prefect's.
+
+        It claims runs that are due before its next poll, and starts each when it is due.
+        """
         super().__init__(*arguments, **options)
+        self._prefetch_seconds = _POLL_SECONDS
         self.started = asyncio.Event()
         self._polls_at = 0.0
 
@@ -58,7 +59,7 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
             runs = Controller(
                 f"runs of {self._work_pool_name}",
                 PeriodicTask(self.get_and_submit_flow_runs),
-                resync_seconds=_COUNT_SECONDS,
+                resync_seconds=_POLL_SECONDS,
                 poll_seconds=_COUNT_SECONDS_WITHOUT_EVENTS,
                 subscriptions=[self],
                 outages=(httpx.HTTPError,),
@@ -87,8 +88,8 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
         """The runs of the pool that are due.
 
         At each poll Prefect records that queues and deployments were polled, which costs its
-        server ten times what counting does. So runs are counted, and the pool is polled when some
-        are due, and every 30 seconds.
+        server ten times what counting does. So without an event runs are counted, and the pool is
+        polled when some are due, and every 30 seconds.
         """
         if time.monotonic() < self._polls_at and not await self._due():
             return []

@@ -25,7 +25,7 @@ from registry.notifications import ChannelSubscription
 from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
 
 # The longest time in which a change of the machine's clock goes unnoticed.
-_RESYNC_SECONDS = 5.0
+_RESYNC_SECONDS = 10.0
 _POLL_SECONDS = 1.0  # while the database or Prefect sends no events
 # A Prefect that hangs must not keep slots from being decided; the scheduler asks again by itself.
 _PATIENCE = {"PREFECT_API_REQUEST_TIMEOUT": "5", "PREFECT_CLIENT_MAX_RETRIES": "0"}

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-_RENEW_SECONDS = 2.0
+_RENEW_SECONDS = 2.5
 _MARGIN_SECONDS = 2.0  # how far the store's clock and this process's may drift within one lease
 _STALLED_SECONDS = 60.0
 
