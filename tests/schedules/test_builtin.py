@@ -63,4 +63,4 @@ def test_those_of_ours_are_valid_and_run_flows_of_ours() -> None:
     for one in flows.SCHEDULES:
         row = editing.new_row(one, dict(one.parameters))
         assert row.next_slot is not None
-        flows.entry(one.deployment).flow.model(**one.parameters)
+        flows.find(one.deployment).spec.request(**one.parameters)
