@@ -201,6 +201,19 @@ class TestUpdate:
                 ask(key)
             assert deleted.value.code == "ScheduleDeleted"
 
+    def test_an_unknown_name_is_answered_with_those_like_it_or_else_all(
+        self, world: World
+    ) -> None:
+        for name in ("nightly", "weekly"):
+            create(name)
+        for asked, told in (
+            ("nighty", "There is: nightly."),
+            ("zz", "There is: nightly, weekly."),
+        ):
+            with pytest.raises(NotFoundError) as unknown:
+                verbs.start(asked)
+            assert unknown.value.hint == told
+
 
 class TestCopy:
     def test_it_has_everything_of_the_other(self, world: World) -> None:

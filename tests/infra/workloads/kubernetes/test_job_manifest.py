@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from infra.errors import BadInputError
-from infra.kubernetes.cluster import Cluster, SecretKey
+from infra.kubernetes.cluster import Cluster, NasVolume, SecretKey
 from infra.kubernetes.refusals import ClusterError
 from infra.workloads.base import ResourceRequest
 from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
@@ -210,6 +210,15 @@ def test_a_nas_that_the_cluster_does_not_have() -> None:
     with pytest.raises(BadInputError, match="no NAS with the id gone") as caught:
         built(job(folders={"/mnt/a": "nas://gone:/"}))
     assert caught.value.code == "NasUnknown"
+
+
+@pytest.mark.parametrize("field", ["fetched", "sent"])
+def test_a_nas_that_files_are_staged_through_is_mounted(field: str) -> None:
+    share = Cluster(image="i", nas={"team": NasVolume(server="nas.example", path="/export")})
+    made = built(job(**{field: {ROOT / "model": "nas://team:/models/1"}}), share)
+
+    volumes = made["spec"]["template"]["spec"]["volumes"]
+    assert [one["nfs"]["server"] for one in volumes if "nfs" in one] == ["nas.example"]
 
 
 def test_a_folder_that_is_on_no_nas() -> None:
