@@ -128,7 +128,22 @@ class LocalWorker(
         configuration: ProcessJobConfiguration,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
-        """Start the run's process, wait for its end, and see that the run has a final state."""
+        """Start the run's process, wait for its end, and see that the run has a final state.
+
+        Raises:
+            Exception: What kept the process from starting, out of the groups of task groups.
+        """
+        try:
+            return await self._run(flow_run, configuration, task_status)
+        except ExceptionGroup as group:
+            raise _first_cause(group) from group
+
+    async def _run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None,
+    ) -> ProcessWorkerResult:
         reading = asyncio.create_task(self.client.read_flow_run(flow_run.id))
         labelling = self._labelling.pop(flow_run.id, None)
         started = task_status or anyio.TASK_STATUS_IGNORED
@@ -227,3 +242,10 @@ class LocalWorker(
         except OSError:
             return ""
         return text[-_LONGEST_REASON:]
+
+
+def _first_cause(error: Exception) -> Exception:
+    """The first exception within nested groups, which names what went wrong."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -256,3 +256,16 @@ class TestConclusion:
         assert not self.worker.executes(self.run.id)
         self.worker._submitting_flow_run_ids.add(self.run.id)
         assert self.worker.executes(self.run.id)
+
+    def test_what_keeps_a_process_from_starting_is_raised_out_of_its_groups(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cause = FileNotFoundError(2, "No such file or directory", "/nope")
+
+        async def fails(*_: Any) -> None:
+            raise ExceptionGroup("outer", [ExceptionGroup("inner", [cause])])
+
+        monkeypatch.setattr(self.worker, "_run", fails)
+        with pytest.raises(FileNotFoundError) as raised:
+            asyncio.run(self.worker.run(self.run, LocalJobConfiguration()))
+        assert raised.value is cause
