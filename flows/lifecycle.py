@@ -28,13 +28,11 @@ from flows.connection import connected
 from flows.run_context import RunContext, RunResult
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
-from infra.kubernetes.wanted import Placement
 from infra.masking import MaskingFilter
 from registry import runs, slots, statuses, tracking
 from registry.flow_kinds import FlowKind
-from tasks import parameters, placement
+from tasks import parameters
 from tasks.parameters import Request
-from tasks.placement import Asked
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=Request)
@@ -53,7 +51,7 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):  # which log why a run 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowSpec(Generic[P, M]):
-    """The declaration of a flow: its form, deployment, statuses, checks and placement.
+    """The declaration of a flow: its form, deployment, statuses and checks.
 
     Attributes:
         kind: Its name and failure word, which lower layers read as well.
@@ -62,8 +60,6 @@ class FlowSpec(Generic[P, M]):
         check: Refuses a request that cannot work; gets the flow run's id, or "".
         pool: The work pool that runs it.
         tags: Its tags in Prefect.
-        placement: The machines that a run asks a cluster for: its own first, then those of the
-            runs that it makes. None for one small machine.
         from_template: Completes the parameters from a template; gets whether a form gave them, in
             which every field has a value. None for a flow without templates.
         pin: Replaces names by what they mean when the run is created, such as the version of a
@@ -81,7 +77,6 @@ class FlowSpec(Generic[P, M]):
     check: Callable[[M, str], None]
     pool: Literal["cpu", "gpu"]
     tags: tuple[str, ...]
-    placement: Callable[[M], list[Asked]] | None = None
     from_template: FromTemplate | None = None
     pin: Pin | None = None
     changeable: tuple[str, ...] = ()
@@ -94,12 +89,6 @@ class FlowSpec(Generic[P, M]):
     def model(self) -> type[M]:
         """The request model."""
         return cast("type[M]", self.request)
-
-    def machines(self, request: M) -> list[Asked]:
-        """The machines that a run asks a cluster for, and those of the runs that it makes."""
-        if self.placement is None:
-            return [Asked(self.kind.name, Placement(placement.small()))]
-        return self.placement(request)
 
     @property
     def completes(self) -> bool:

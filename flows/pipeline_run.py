@@ -32,7 +32,6 @@ from pipelines.states import End, TaskState
 from registry import flow_kinds, pipeline_nodes, pipelines, runs, slots, tracking
 from registry.tracking import Tracked
 from schedules import kfp_macros
-from tasks import placement
 from tasks.logs import publish as publish_log
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
@@ -266,7 +265,6 @@ def _bundle(pipeline: Pipeline, given: Mapping[str, Any]) -> Bundle:
         request=PipelineRun,
         check=check,
         pin=requests.pin,
-        placement=placement.of_pipeline,
         deployment=lambda given: pipelines.deployment_of(str(given["pipeline"])),
         pool="cpu",
         tags=("modelyard", "pipeline"),

@@ -14,48 +14,8 @@ from flows.lifecycle import LifecycleFlow
 from infra import settings, site, work_pools
 from infra.errors import BadInputError
 from infra.kubernetes import capacity_published, cluster
-from infra.kubernetes.wanted import EVERY_MOUNT, Placement
-from tasks import parameters
-from tasks import placement as placements
-from tasks.placement import Asked, settled
-
-__all__ = ["Asked", "asked", "check", "checked", "of", "settled", "where_it_runs"]
-
-
-def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
-    """The machines that a run asks a cluster for.
-
-    Args:
-        flow: The flow's name.
-        given: The run's parameters.
-        checked: Whether they were completed when the run was created. A run of a form or a
-            schedule completes them itself, after its machine was chosen: they are completed here
-            as well.
-
-    Raises:
-        BadInputError: If a parameter that counts here is wrong, with the code of the run's own
-            refusal.
-        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
-    """
-    if flow not in catalogue.names():
-        return Placement(placements.small())
-    fill = catalogue.find(flow).spec.from_template
-    complete = given if checked or fill is None else fill(given, True)
-    return asked(flow, complete)[0].placement
-
-
-def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
-    """The machines that a run, and each of the runs that it makes, asks a cluster for.
-
-    Args:
-        flow: The flow's name.
-        given: The run's parameters, complete.
-
-    Raises:
-        BadInputError: As for :func:`of`.
-    """
-    spec = catalogue.find(flow).spec
-    return spec.machines(parameters.read(spec.model, dict(given)))
+from infra.kubernetes.wanted import EVERY_MOUNT
+from tasks import placement
 
 
 def checked(flow: LifecycleFlow[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,13 +52,13 @@ def check(flow: str, given: Mapping[str, Any]) -> None:
         ClusterError: With the numbers of what is asked for and of what there is.
         BadInputError: With the code ``NasUnknown``, of a network folder.
     """
-    wanted = asked(flow, given)
+    wanted = placement.asked(flow, given)
     _check_mounts({mount for one in wanted for mount in one.placement.mounts})
     with get_client(sync_client=True) as client:
         for one in wanted:
             known = capacity_published.read(client, catalogue.find(one.flow).spec.pool)
             if known:
-                settled(one, known)
+                placement.settled(one, known)
 
 
 def _check_mounts(mounts: Iterable[str]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from prefect.artifacts import create_table_artifact
 from prefect.exceptions import Abort, TerminationSignal
@@ -27,7 +26,6 @@ from tasks import (
     checkpoints,
     other_nodes,
     outputs,
-    placement,
     provided,
     running,
     training,
@@ -43,7 +41,6 @@ from tasks.training_request import Training
 from tasks.workplace import Workplace
 
 _METRICS_SECONDS = 30.0
-_LEFT_OUT = training_templates.default_of(Training)
 
 
 def check(request: Training, _: str) -> None:
@@ -54,16 +51,6 @@ def check(request: Training, _: str) -> None:
     """
     training_request.check(request, homes.current(), settings.load())
     outputs.check_unused(request.output_uri, published.is_known, overwrite=request.overwrite)
-
-
-def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
-    """Parameters with those of their template where they are left out.
-
-    Args:
-        given: A run's parameters.
-        form: Whether a form gave them, where a field that is left out has its default.
-    """
-    return training_templates.fill(given, _LEFT_OUT if form else None)
 
 
 @step("prepare")
@@ -281,8 +268,7 @@ def _conclude(
         kind=flow_kinds.TRAIN,
         request=Training,
         check=check,
-        from_template=from_template,
-        placement=placement.of_training,
+        from_template=training_templates.from_template,
         pool="gpu",
         tags=("modelyard", "training"),
     )

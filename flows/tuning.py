@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from flows.lifecycle import FlowSpec, lifecycle_flow
@@ -21,9 +20,7 @@ from registry import flow_kinds, published, statuses, tracking, tunings
 from registry.tracking import Tracked
 from tasks import (
     outputs,
-    placement,
     training_request,
-    training_templates,
     tuning_dispatch,
     tuning_request,
     tuning_warm_start,
@@ -39,8 +36,6 @@ from tuning.endings import Ending
 from tuning.search import Search
 from tuning.trials import FAILURES, Trial
 
-_LEFT_OUT = training_templates.default_of(Tuning)
-
 
 def check(request: Tuning, _: str) -> None:
     """Refuse a tuning that cannot work, before any resource is allocated.
@@ -53,16 +48,6 @@ def check(request: Tuning, _: str) -> None:
         tuning_request.check(request, homes.current(), settings.load())
         outputs.check_unused(request.output_uri, published.is_known, overwrite=request.overwrite)
     tuning_warm_start.check(request)
-
-
-def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
-    """Parameters with those of their training template where they are left out.
-
-    Args:
-        given: A run's parameters.
-        form: Whether a form gave them, where a field that is left out has its default.
-    """
-    return tuning_request.fill(given, _LEFT_OUT if form else None)
 
 
 def _open(context: RunContext, request: Tuning, search: Search, seed: int) -> Tracked:
@@ -254,11 +239,10 @@ def _check_changed(request: Tuning) -> None:
         kind=flow_kinds.TUNE,
         request=Tuning,
         check=check,
-        from_template=from_template,
+        from_template=tuning_request.from_template,
         pin=tuning_warm_start.pin,
         changeable=tuning_request.CHANGEABLE,
         check_changed=_check_changed,
-        placement=placement.of_tuning,
         pool="cpu",
         tags=("modelyard", "tuning"),
     )

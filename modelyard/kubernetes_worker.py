@@ -21,7 +21,6 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
-from flows import placing as placement
 from infra import connection, instance_types, service, settings
 from infra import home as homes
 from infra.controllers import Controller, LeaderElection, Leadership, PeriodicTask
@@ -36,6 +35,7 @@ from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
 from registry import leases, run_attempts, runs, tracking
+from tasks import placement
 
 _LEASE_SECONDS = 20.0
 _RENEW_SECONDS = 5.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,31 @@ from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.wanted import EVERY_MOUNT, Placement
 from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
-from tasks import resources
+from tasks import parameters, resources, training_templates, tuning_request
 from tasks.pipelines.request import PipelineRun
 from tasks.resources import Resources
 from tasks.training_request import Training
 from tasks.tuning_request import Tuning
+
+
+def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
+    """The machines that a run asks a cluster for.
+
+    Args:
+        flow: The flow's name.
+        given: The run's parameters.
+        checked: Whether they were completed when the run was created. A run of a form or a
+            schedule completes them itself, after its machine was chosen: its template is read
+            here as well.
+
+    Raises:
+        BadInputError: If a parameter that counts here is wrong, with the code of the run's own
+            refusal.
+        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
+    """
+    if not checked and flow in _FROM_TEMPLATE:
+        given = _FROM_TEMPLATE[flow](given, True)
+    return asked(flow, given)[0].placement
 
 
 @dataclass(frozen=True)
@@ -36,7 +56,23 @@ class Asked:
     type_name: str = instance_types.DEFAULT
 
 
-def of_training(training: Training) -> list[Asked]:
+def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
+    """The machines that a run, and each of the runs that it makes, asks a cluster for.
+
+    Args:
+        flow: The flow's name.
+        given: The run's parameters, complete.
+
+    Raises:
+        BadInputError: As for :func:`of`.
+    """
+    if flow not in _MACHINES:
+        return [Asked(flow, Placement(_small()))]
+    model, machines = _MACHINES[flow]
+    return machines(parameters.read(model, dict(given)))
+
+
+def _of_training(training: Training) -> list[Asked]:
     """The machines of a training."""
     asks = training.resources
     shape = instance_types.find(asks.instance_type, settings.load())
@@ -44,7 +80,7 @@ def of_training(training: Training) -> list[Asked]:
     return [Asked(TRAIN.name, placed, _type_of(training))]
 
 
-def of_tuning(tuning: Tuning) -> list[Asked]:
+def _of_tuning(tuning: Tuning) -> list[Asked]:
     """The machines of a tuning, and of its trials where they are runs of their own.
 
     A tuning whose trials have pods of their own is small; else its pod holds those at once.
@@ -52,20 +88,20 @@ def of_tuning(tuning: Tuning) -> list[Asked]:
     if _is_inline(tuning):
         at_once = f"{tuning.parallel_trials} trials of {_type_of(tuning)} at once"
         return [Asked(TUNE.name, _with_scripts(tuning, _together(tuning)), at_once)]
-    own = Placement(small(), mounts=_mounts(tuning, tuning.resources), seconds=_seconds(tuning))
-    return [Asked(TUNE.name, own), *of_training(tuning.training({}))]
+    own = Placement(_small(), mounts=_mounts(tuning, tuning.resources), seconds=_seconds(tuning))
+    return [Asked(TUNE.name, own), *_of_training(tuning.training({}))]
 
 
-def of_pipeline(run: PipelineRun) -> list[Asked]:
+def _of_pipeline(run: PipelineRun) -> list[Asked]:
     """The machine of a pipeline run, which is small: its components have pods of their own.
 
     It mounts every NAS of the cluster, for files may be staged on one.
     """
     mounts = (EVERY_MOUNT, *_mounts(run, None))
-    return [Asked(PIPELINE_RUN.name, Placement(small(), mounts=mounts, makes_jobs=True))]
+    return [Asked(PIPELINE_RUN.name, Placement(_small(), mounts=mounts, makes_jobs=True))]
 
 
-def small() -> InstanceType:
+def _small() -> InstanceType:
     """The shape of a run that leaves the heavy work to others."""
     return instance_types.find(instance_types.DEFAULT, settings.load())
 
@@ -150,3 +186,19 @@ def _uris(value: Any, field: str = "") -> Iterator[str]:
             yield from _uris(inner, field)
     elif isinstance(value, str) and field.endswith("uri"):
         yield value
+
+
+# Of each flow that asks for more than one small machine: its request, and the machines of one.
+# They are here, below the flows, because the worker of a cluster places runs without importing
+# the flows, whose libraries (scikit-learn, matplotlib, boto3) it has no use for.
+_MACHINES: dict[str, tuple[type[BaseModel], Callable[[Any], list[Asked]]]] = {
+    TRAIN.name: (Training, _of_training),
+    TUNE.name: (Tuning, _of_tuning),
+    PIPELINE_RUN.name: (PipelineRun, _of_pipeline),
+}
+
+# Of each flow with templates: what completes the parameters of a run from its template.
+_FROM_TEMPLATE = {
+    TRAIN.name: training_templates.from_template,
+    TUNE.name: tuning_request.from_template,
+}

@@ -129,6 +129,16 @@ def fill(
     return {**parameters.without_nulls(laid), "template": name}
 
 
+def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+    """Parameters of a training with those of its template where they are left out.
+
+    Args:
+        given: A run's parameters.
+        form: Whether a form gave them, where a field that is left out has its default.
+    """
+    return fill(given, _LEFT_OUT if form else None)
+
+
 def _given(group: Mapping[str, Any], left_out: LeftOut, prefix: str = "") -> dict[str, Any]:
     kept = {}
     for name, value in group.items():
@@ -153,3 +163,6 @@ def default_of(model: type[BaseModel]) -> LeftOut:
         return value is None or (same_kind and bool(value == default))
 
     return left_out
+
+
+_LEFT_OUT = default_of(Training)

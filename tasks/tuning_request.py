@@ -171,6 +171,9 @@ class Tuning(Training):
         )
 
 
+_LEFT_OUT = training_templates.default_of(Tuning)
+
+
 def of_trial(training: Training, trial: Trial, folder: str) -> Training:
     """The training of one trial, of that of all of them: what it writes is in a place of its own.
 
@@ -202,6 +205,16 @@ def fill(given: Mapping[str, Any], left_out: LeftOut | None) -> dict[str, Any]:
             name: value for name, value in fixed.items() if name in own or name not in tuned
         }
     return filled
+
+
+def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+    """Parameters of a tuning with those of its training template where they are left out.
+
+    Args:
+        given: A run's parameters.
+        form: Whether a form gave them, where a field that is left out has its default.
+    """
+    return fill(given, _LEFT_OUT if form else None)
 
 
 def limits(parameters: Mapping[str, Any]) -> Limits:

@@ -17,6 +17,7 @@ from infra.kubernetes.capacity import Capacity, Quota
 from infra.kubernetes.refusals import ClusterError
 from infra.settings import Settings
 from registry import runs, tracking, trial_flows
+from tasks import placement
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
 TUNING = {
@@ -210,3 +211,10 @@ def test_a_tunings_own_pod_does_not_judge_its_trials(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(ModelyardError):  # what is inline is run by the pod itself
         tune.checked({**given, "dispatch": "inline"})
+
+
+def test_the_machines_of_a_flow_are_read_from_its_own_request() -> None:
+    for name, (model, _) in placement._MACHINES.items():
+        assert model is catalogue.find(name).model
+    for flow in catalogue.FLOWS:
+        assert placement._FROM_TEMPLATE.get(flow.name) is flow.spec.from_template

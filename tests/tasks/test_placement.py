@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from flows import placing as placement
 from infra import instance_types
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
@@ -17,6 +16,7 @@ from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.settings import Settings
 from registry import training_templates
+from tasks import placement
 
 GIB = 2**30
 
