@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import psycopg
@@ -27,5 +28,17 @@ class ChannelSubscription:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
             notify()
-            async for _ in connection.notifies():
-                notify()
+            while True:
+                async for _ in connection.notifies(timeout=0):
+                    notify()
+                await _readable(connection.fileno())
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until a socket can be read; psycopg itself would wake up ten times a second."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-_RENEW_SECONDS = 2.5
+_RENEW_SECONDS = 3.0
+_TRY_SECONDS = 2.0
 _MARGIN_SECONDS = 2.0  # how far the store's clock and this process's may drift within one lease
 _STALLED_SECONDS = 60.0
 
@@ -95,7 +96,8 @@ class LeaderElection:
             name: The lease's name; one process leads per name.
             holder: This process's name, which no other has.
             seconds: How long the lease lasts without renewal.
-            renew_seconds: How often it is renewed, or tried for.
+            renew_seconds: How often it is renewed; one that another holds is tried for every two
+                seconds, or as often.
             stalled_seconds: The lease of a leader without progress for so long is not renewed.
             clock: A monotonic clock, in seconds.
         """
@@ -104,6 +106,7 @@ class LeaderElection:
         self._name = name
         self._seconds = seconds
         self._renew_seconds = renew_seconds
+        self._try_seconds = min(renew_seconds, _TRY_SECONDS)
         self._stalled_seconds = stalled_seconds
         self._clock = clock
         self._lease: Any = None
@@ -196,4 +199,5 @@ class LeaderElection:
                 self.campaign()
             except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
                 _logger.warning("The lease %s cannot be renewed: %s", self._name, error)
-            self._stopped.wait(self._renew_seconds)
+            leads = self.is_leader()
+            self._stopped.wait(self._renew_seconds if leads else self._try_seconds)
