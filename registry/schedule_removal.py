@@ -55,7 +55,7 @@ def archive(open_session: Session, row: ScheduleModel) -> None:
     slots.decide_waiting(connection, row.id, Fate.SKIPPED, DELETED)
     row.archived_at = row.changed_at = datetime.now(UTC)
     row.changed_by = identity.caller()
-    schedules.tell(connection, row.id)
+    schedules.notify_changed(connection, row.id)
 
 
 def claim(schedule: str) -> None:
@@ -76,7 +76,7 @@ def release(schedule: str) -> None:
             row.archived_at = None
             connection = open_session.connection()
             slots.decide_waiting(connection, row.id, Fate.WAITING, _AGAIN, was=DELETED)
-            schedules.tell(connection, row.id)
+            schedules.notify_changed(connection, row.id)
     except IntegrityError:
         raise ConflictError(
             "A run of the schedule has begun meanwhile, and another schedule has its name.",

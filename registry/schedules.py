@@ -1,4 +1,4 @@
-"""Schedules: rows of the catalogue. What their triggers and policies mean is ``schedules/``."""
+"""Schedules as rows of the catalogue; ``schedules/`` interprets triggers and policies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.texts import is_storable
 from registry.catalogue import Base, session
 
-CHANNEL = "modelyard_schedules"  # whoever writes a schedule tells the scheduler on it
+CHANNEL = "modelyard_schedules"  # notified with each change of a schedule
 _MOST_NEAR = 5
 _MOST_NAMED = 20
 _MACRO = re.compile(r"\{\{.*?\}\}", re.DOTALL)
@@ -42,13 +42,13 @@ class ScheduleModel(Base):
     """One schedule.
 
     Attributes:
-        paused: Why it was stopped by itself; "" if it was not.
-        registered: Whether a scheduler knows it.
-        error: Why no scheduler can work with it; "" if one can.
-        source: Which file it was applied from; "" if it was made by itself.
-        decided_until: What became of its slots until then was decided; in seconds since 1970.
+        paused: Why the scheduler stopped it; "" if it did not.
+        registered: Whether a scheduler has seen it.
+        error: Why it cannot be scheduled; "" if it can.
+        source: The file that it was applied from; "" if it was created on its own.
+        decided_until: The time up to which its slots are decided, in seconds since 1970.
         next_slot: Its next slot after that; None if there is none.
-        failures_since: Runs of slots from then on count as failures in a row.
+        failures_since: The time from which failed runs count as consecutive.
         archived_at: When it was deleted; its slots stay.
     """
 
@@ -87,15 +87,14 @@ _AT_WORK = (ScheduleModel.enabled, ScheduleModel.registered, ScheduleModel.archi
 _TABLE = Base.metadata.tables[ScheduleModel.__tablename__]
 
 
-def tell(connection: Connection, schedule: str) -> None:
-    """Tell the scheduler, once the transaction is committed, that a schedule has changed."""
-    if connection.dialect.name == "postgresql":
-        told = sqlalchemy.text("SELECT pg_notify(:channel, :schedule)")
-        connection.execute(told, {"channel": CHANNEL, "schedule": schedule})
+def notify_changed(connection: Connection, schedule: str) -> None:
+    """Notify the scheduler of a changed schedule once the transaction is committed."""
+    notification = sqlalchemy.text("SELECT pg_notify(:channel, :schedule)")
+    connection.execute(notification, {"channel": CHANNEL, "schedule": schedule})
 
 
 def add(row: ScheduleModel) -> None:
-    """Keep a new schedule.
+    """Insert a new schedule.
 
     Raises:
         ConflictError: With the code ``NameTaken``.
@@ -104,7 +103,7 @@ def add(row: ScheduleModel) -> None:
     try:
         with session() as open_session, open_session.begin():
             open_session.add(row)
-            tell(open_session.connection(), key)
+            notify_changed(open_session.connection(), key)
     except IntegrityError:
         raise taken(name) from None
 
@@ -122,9 +121,9 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
     """The schedule with this name or id.
 
     Args:
-        open_session: Where it is read.
-        key: The name of one that is there, or the id of any.
-        lock: Whether nobody else may change it until the transaction's end.
+        open_session: The session that reads it.
+        key: The name of a present schedule, or the id of any.
+        lock: Whether to lock its row until the transaction's end.
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
@@ -158,7 +157,7 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
 
 
 def check_present(row: ScheduleModel) -> None:
-    """Refuse a schedule that was deleted.
+    """Refuse a deleted schedule.
 
     Raises:
         ConflictError: With the code ``ScheduleDeleted``.
@@ -171,7 +170,7 @@ def check_present(row: ScheduleModel) -> None:
 
 @contextlib.contextmanager
 def changing(key: str) -> Iterator[tuple[Session, ScheduleModel]]:
-    """A schedule that nobody else changes meanwhile; what was changed is kept, and told.
+    """Lock a schedule, commit what is changed within the block, and notify the scheduler.
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
@@ -184,19 +183,19 @@ def changing(key: str) -> Iterator[tuple[Session, ScheduleModel]]:
             check_present(row)
             yield open_session, row
             name = row.name
-            tell(open_session.connection(), row.id)
+            notify_changed(open_session.connection(), row.id)
     except IntegrityError:
         raise taken(name) from None
 
 
 def present(open_session: Session) -> list[ScheduleModel]:
-    """Every schedule that was not deleted, by name."""
+    """List the schedules that are not deleted, by name."""
     wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
     return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
 
 
 def archived(open_session: Session) -> list[ScheduleModel]:
-    """Every schedule that was deleted, by name and then by when."""
+    """List the deleted schedules, by name and time of deletion."""
     wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_not(None))
     return list(
         open_session.scalars(wanted.order_by(ScheduleModel.name, ScheduleModel.archived_at))
@@ -204,7 +203,7 @@ def archived(open_session: Session) -> list[ScheduleModel]:
 
 
 def concerned(open_session: Session, names: Collection[str], source: str) -> list[ScheduleModel]:
-    """The schedules of these names, and those of a file, which nobody else changes meanwhile."""
+    """Lock and list the schedules of these names and those applied from a file."""
     wanted = select(ScheduleModel).where(
         ScheduleModel.archived_at.is_(None),
         or_(ScheduleModel.name.in_(names), ScheduleModel.source == source),
@@ -213,30 +212,27 @@ def concerned(open_session: Session, names: Collection[str], source: str) -> lis
 
 
 def names_and_parameters() -> dict[str, dict[str, Any]]:
-    """What the runs of every schedule are told, by the schedule's name."""
+    """Map every schedule's name to the parameters of its runs."""
     with session() as open_session:
         return {row.name: row.parameters for row in present(open_session)}
 
 
 def name_of(key: str) -> str:
-    """What the schedule of an id is or was called; the id itself if there never was one."""
+    """The name of the schedule with an id, deleted or not; the id itself if there is none."""
     wanted = select(ScheduleModel.name).where(ScheduleModel.id == key)
     with session() as open_session:
         return open_session.scalar(wanted) or key
 
 
-def told(parameter: str, value: str) -> list[str]:
-    """Why what is called ``value`` may not go: schedules whose runs are told so."""
+def references(parameter: str, value: str) -> list[str]:
+    """Sentences that name the schedules whose runs have ``value`` as a parameter."""
     found = names_and_parameters().items()
     return sentences(sorted(name for name, given in found if may_be(given.get(parameter), value)))
 
 
-def may_be(told: Any, value: str) -> bool:
-    """Whether what a schedule's runs are told is ``value`` at some slot.
-
-    Each macro counts as anything, so that whatever a run may need stays.
-    """
-    first, *parts = _MACRO.split(told) if isinstance(told, str) else (told,)
+def may_be(parameter: Any, value: str) -> bool:
+    """Whether a schedule's parameter can be ``value`` at some slot; a macro matches anything."""
+    first, *parts = _MACRO.split(parameter) if isinstance(parameter, str) else (parameter,)
     if not parts:
         return bool(first == value)
     *inner, last = parts
@@ -252,7 +248,7 @@ def may_be(told: Any, value: str) -> bool:
 
 
 def sentences(names: Sequence[str]) -> list[str]:
-    """That something has these schedules; nothing where there are none."""
+    """A sentence that something has these schedules; none if there are none."""
     if not names:
         return []
     more = f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else ""
@@ -260,12 +256,12 @@ def sentences(names: Sequence[str]) -> list[str]:
 
 
 def rename(parameter: str, old: str, new: str) -> list[str]:
-    """Tell ``new`` to the runs of schedules that are told ``old``; those schedules' names.
+    """Replace a value of a parameter in all schedules; the names of those that had it.
 
     Args:
-        parameter: As what it is told, such as ``experiment``.
-        old: What a thing was called.
-        new: What it is called now.
+        parameter: The parameter, such as ``experiment``.
+        old: The value to replace.
+        new: The new value.
     """
     changed = []
     with session() as open_session, open_session.begin():
@@ -279,7 +275,7 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
 
 
 def unregistered(connection: Connection) -> dict[str, str]:
-    """The ids of the schedules that no scheduler knows yet, with their deployments."""
+    """Map the ids of schedules that no scheduler has seen to their deployments."""
     wanted = select(ScheduleModel.id, ScheduleModel.deployment)
     new = (
         ~ScheduleModel.registered,
@@ -290,14 +286,14 @@ def unregistered(connection: Connection) -> dict[str, str]:
 
 
 def stalled(connection: Connection) -> dict[str, str]:
-    """The ids of the schedules that no scheduler can work with, with their deployments."""
+    """Map the ids of schedules that cannot be scheduled to their deployments."""
     wanted = select(ScheduleModel.id, ScheduleModel.deployment)
     wrong = (ScheduleModel.error != "", ScheduleModel.archived_at.is_(None))
     return {row.id: row.deployment for row in connection.execute(wanted.where(*wrong))}
 
 
 def register(connection: Connection, found: Mapping[str, str]) -> None:
-    """Write that schedules are known to a scheduler, or why it can do nothing with them."""
+    """Record that a scheduler has seen schedules, or why it cannot schedule them."""
     if not found:
         return
     known = update(_TABLE).where(_TABLE.c.id == bindparam("key"))
@@ -310,14 +306,14 @@ def register(connection: Connection, found: Mapping[str, str]) -> None:
 
 
 def due(connection: Connection, now: int, most: int) -> list[Any]:
-    """Schedules with a slot that is due, and that nobody changes until the transaction's end."""
+    """Lock and list schedules with a due slot; rows that are locked already are skipped."""
     wanted = select(_TABLE).where(*_AT_WORK, ScheduleModel.next_slot <= now)
     wanted = wanted.order_by(ScheduleModel.next_slot).limit(most)
     return list(connection.execute(wanted.with_for_update(skip_locked=True)))
 
 
 def decided(connection: Connection, found: Mapping[str, tuple[int, int | None]]) -> None:
-    """Write until when each schedule was decided, and its next slot."""
+    """Record up to when each schedule is decided, and its next slot."""
     if not found:
         return
     changed = update(_TABLE).where(_TABLE.c.id == bindparam("key"))
@@ -332,13 +328,13 @@ def decided(connection: Connection, found: Mapping[str, tuple[int, int | None]])
 
 
 def with_ids(connection: Connection, ids: Collection[str], *, lock: bool = False) -> list[Any]:
-    """The schedules of these ids.
+    """List the schedules with these ids.
 
     Args:
-        connection: Where they are read.
+        connection: The connection that reads them.
         ids: The ids.
-        lock: Whether nobody may change them until the transaction's end; those that somebody
-            changes just now are left out.
+        lock: Whether to lock their rows until the transaction's end; rows that are locked
+            already are skipped.
     """
     wanted = select(_TABLE).where(_TABLE.c.id.in_(ids)).order_by(_TABLE.c.id)
     wanted = wanted.with_for_update(skip_locked=True) if lock else wanted
@@ -346,18 +342,18 @@ def with_ids(connection: Connection, ids: Collection[str], *, lock: bool = False
 
 
 def next_slot(connection: Connection) -> int | None:
-    """The next slot of all schedules that are enabled."""
+    """The next slot of all enabled schedules; None if there is none."""
     return connection.scalar(select(func.min(ScheduleModel.next_slot)).where(*_AT_WORK))
 
 
 def soonest(connection: Connection, most: int) -> Sequence[Any]:
-    """The rows of the schedules that are due next, the soonest first."""
+    """List the schedules by their next slots, the soonest first."""
     wanted = select(_TABLE).where(*_AT_WORK, ScheduleModel.next_slot.is_not(None))
     wanted = wanted.order_by(ScheduleModel.next_slot, ScheduleModel.name)
     return connection.execute(wanted.limit(most)).all()
 
 
 def pause(connection: Connection, schedule: str, why: str) -> None:
-    """Stop a schedule, as nobody but the scheduler does."""
+    """Stop a schedule on behalf of the scheduler, with the reason."""
     stopped = update(_TABLE).where(_TABLE.c.id == schedule)
     connection.execute(stopped.values(enabled=False, paused=why))

@@ -202,7 +202,7 @@ def schedules_of(template_id: str) -> list[str]:
     with session() as open_session:
         row = open_session.get(TrainingTemplateModel, uuid.UUID(template_id))
         name = row.name if row else ""
-    return schedules.told("template", name)
+    return schedules.references("template", name)
 
 
 def remove(template_id: str) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _put(open_session: Session, entry: Entry, row: ScheduleModel | None, source:
         fields = _changed(open_session, entry, row, source)
         deed = CHANGED if fields else UNCHANGED
     if deed != UNCHANGED:
-        rows.tell(open_session.connection(), row.id)
+        rows.notify_changed(open_session.connection(), row.id)
     return deed, row.id, row.name, fields
 
 

@@ -22,7 +22,7 @@ def _catalogue(database_home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def notify_schedule() -> None:
     with catalogue.engine().begin() as connection:
-        schedules.tell(connection, "any")
+        schedules.notify_changed(connection, "any")
 
 
 def end_other_connections() -> None:
