@@ -116,7 +116,7 @@ def number(inside, label, kind, value):
 def test_a_tuning_is_started_from_the_form_and_its_trials_are_looked_at(stack, page):
     ui = stack.link("prefect")
     form(page, ui, "tune")
-    expect(page.get_by_text("The longest that one trial may take")).to_be_visible()
+    expect(page.get_by_text("Time limit of one trial in minutes")).to_be_visible()
     field(page, "name").fill("tuned from the form")
     field(page, "Uri").fill(str(ALGORITHMS))
     field(page, "Entry Point").fill("trial.py")

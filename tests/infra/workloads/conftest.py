@@ -8,7 +8,6 @@ from infra.workloads.environments import EnvironmentCache
 pytest.register_assert_rewrite(
     "tests.infra.workloads.backend_contract",
     "tests.infra.workloads.environment_contract",
-    "tests.infra.workloads.packages",
 )
 
 
