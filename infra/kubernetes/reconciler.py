@@ -335,6 +335,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             outcome = _with_lines(outcome, lines)
         for one in decision.stop:
             await self._stop(one)
+        self._leadership.confirm()  # reading the lines may have taken long
         if decision.retry and case:
             retry = self._attempts.retry
             await asyncio.to_thread(retry, run_id, case.attempt, decision.retry)
@@ -403,6 +404,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             }
         for run_id in self._recorded.keys() - observed.runs.keys():
             number = self._recorded[run_id]
+            self._leadership.confirm()
             await asyncio.to_thread(self._attempts.tell_waiting, run_id, number, "")
             del self._recorded[run_id]
 

@@ -392,6 +392,21 @@ def test_who_is_overtaken_in_the_middle_of_a_round_ends_nothing(
     assert prefect_server.state_of(orphan)[0] == "RUNNING"
 
 
+def test_who_is_overtaken_while_it_reads_lines_writes_no_state(world: World) -> None:
+    run = world.run(Pending(name="InfrastructurePending"), failures=MOST_RETRIES)
+    world.failed(run, terminated(1, since=seconds_ago(30)))
+    last_lines = world._jobs.last_lines
+
+    def overtaken(*given: Any, **named: Any) -> list[str]:
+        world.leads = False
+        return last_lines(*given, **named)
+
+    world._jobs.last_lines = overtaken  # type: ignore[method-assign]
+
+    assert world.turn() == 0
+    assert prefect_server.state_of(run)[0] == "PENDING"
+
+
 def test_runs_of_other_pools_are_others_to_judge(world: World) -> None:
     other = World(prefect_server.Pool.made("flows.catalogue:nothing"))
     run = other.run(Running())
