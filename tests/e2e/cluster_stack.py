@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -52,9 +53,10 @@ _CLASS = {
 }
 _QUOTA = {"requests.nvidia.com/gpu": "8", "count/jobs.batch": "500"}
 # What runs' pods have from Secrets, as an installation's have; a script is to find none of it.
+# Random, so that no file of the checkout has them.
 CANARIES = {
-    "MODELYARD_S3_ACCESS_KEY_ID": "canary-key-id-5d1c",
-    "MODELYARD_S3_SECRET_ACCESS_KEY": "canary-secret-key-77f0",
+    "MODELYARD_S3_ACCESS_KEY_ID": f"canary-key-id-{secrets.token_hex(8)}",
+    "MODELYARD_S3_SECRET_ACCESS_KEY": f"canary-secret-key-{secrets.token_hex(8)}",
 }
 _ENDED = {"COMPLETE", "FAIL TRAIN", "STOPPED", "CREATE FAILED", "TIMED OUT"}
 
