@@ -30,8 +30,9 @@ from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 from infra.connection import environment
 from infra.home import Home
-from registry import catalogue, schedules
-from registry.schedules import ScheduleModel
+from registry import catalogue
+from registry.schedules import schedules
+from registry.schedules.schedules import ScheduleModel
 from schedules import deciding
 from schedules.instants import instant_at
 from schedules.policy import Policy

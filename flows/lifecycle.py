@@ -29,8 +29,10 @@ from flows.run_context import RunContext, RunResult
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
 from infra.masking import MaskingFilter
-from registry import runs, slots, statuses, tracking
+from registry import tracking
 from registry.flow_kinds import FlowKind
+from registry.runs import runs, statuses
+from registry.schedules import slots
 from tasks import parameters
 from tasks.parameters import Request
 

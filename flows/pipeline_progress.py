@@ -29,7 +29,7 @@ from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Seen
 from pipelines.states import TaskState
-from registry import pipeline_nodes
+from registry.pipelines import pipeline_nodes
 from tasks.pipelines.publishing import Ended
 
 TABLE, BAR, ARTIFACTS, OUTPUTS = "tasks", "progress", "artifacts", "outputs"

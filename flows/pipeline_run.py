@@ -29,7 +29,10 @@ from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.placeholders import Facts
 from pipelines.states import End, TaskState
-from registry import flow_kinds, pipeline_nodes, pipelines, runs, slots, tracking
+from registry import flow_kinds, tracking
+from registry.pipelines import pipeline_nodes, pipelines
+from registry.runs import runs
+from registry.schedules import slots
 from registry.tracking import Tracked
 from schedules import kfp_macros
 from tasks.logs import publish as publish_log

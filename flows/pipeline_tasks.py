@@ -30,7 +30,7 @@ from pipelines.artifacts import Bundle
 from pipelines.execution import Seen
 from pipelines.places import Places
 from pipelines.states import End, TaskState
-from registry.pipeline_nodes import task_run_id
+from registry.pipelines.pipeline_nodes import task_run_id
 
 _LAST_SECONDS = 30.0
 _LONGEST_TOLD = 300

@@ -15,8 +15,9 @@ from flows.pipeline_run import pipeline_run
 from infra.errors import ConflictError, ModelyardError
 from pipelines import arguments, reading, validation
 from pipelines.pipeline import Pipeline
-from registry import names, pipeline_removal, pipelines
-from registry.pipelines import Version
+from registry import names
+from registry.pipelines import pipeline_removal, pipelines
+from registry.pipelines.pipelines import Version
 from schedules import macros
 
 _MOST_NAMED = 5

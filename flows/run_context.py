@@ -36,8 +36,9 @@ from infra import identity, settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.settings import Settings
-from registry import runs, statuses, tracking
+from registry import tracking
 from registry.flow_kinds import FlowKind
+from registry.runs import runs, statuses
 from registry.tracking import Tracked
 
 _CANCEL_POLL_SECONDS = 2.0

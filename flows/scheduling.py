@@ -14,15 +14,11 @@ from typing import Any
 from flows import catalogue, placing
 from flows.connection import connected
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from registry import (
-    deployments,
-    flow_kinds,
-    pipelines,
-    run_requests,
-    scheduled_runs,
-    upcoming_slots,
-)
-from registry.slots import Slot
+from registry import deployments, flow_kinds
+from registry.pipelines import pipelines
+from registry.runs import run_requests
+from registry.schedules import scheduled_runs, upcoming_slots
+from registry.schedules.slots import Slot
 from schedules import applying, editing, macros, plain, verbs
 from schedules.instants import instant_at
 from schedules.subject import Subject

@@ -7,7 +7,8 @@ from typing import Any
 from flows import catalogue, placing
 from infra import identity
 from infra.errors import BadInputError, ConflictError
-from registry import experiments, runs, statuses
+from registry import experiments
+from registry.runs import runs, statuses
 from tasks import parameters
 
 

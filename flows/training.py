@@ -19,25 +19,27 @@ from infra import settings, site
 from infra.errors import ModelyardError
 from infra.script import Ended, Ending, Forwarder
 from infra.workloads.installer import InstallCancelledError
-from registry import flow_kinds, models, published, tensorboard_logs, tracking, trial_flows
+from registry import flow_kinds, tracking
 from registry.mlflow_writer import MlflowWriter
+from registry.models import models
+from registry.runs import publish_targets, tensorboard_logs
 from registry.tracking import Tracked
-from tasks import (
+from registry.tunings import trial_flows
+from tasks import outputs, provided
+from tasks.logs import publish as publish_log
+from tasks.training import (
     checkpoints,
-    other_nodes,
-    outputs,
-    provided,
-    running,
-    training,
+    remote_nodes,
+    script_execution,
     training_request,
+    training_steps,
     training_templates,
 )
-from tasks.following import following
-from tasks.logs import publish as publish_log
-from tasks.other_nodes import Joining
-from tasks.running import Conditions
-from tasks.training import Prepared
-from tasks.training_request import Training
+from tasks.training.metrics_collector import following
+from tasks.training.remote_nodes import Joining
+from tasks.training.script_execution import Conditions
+from tasks.training.training_request import Training
+from tasks.training.training_steps import Prepared
 from tasks.workplace import Workplace
 
 _METRICS_SECONDS = 30.0
@@ -50,7 +52,7 @@ def check(request: Training, _: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     training_request.check(request, homes.current(), settings.load())
-    outputs.check_unused(request.output_uri, published.is_known, overwrite=request.overwrite)
+    outputs.check_unused(request.output_uri, publish_targets.is_known, overwrite=request.overwrite)
 
 
 @step("prepare")
@@ -63,7 +65,7 @@ def _prepare(context: RunContext, request: Training, place: Workplace) -> Prepar
             request.resources.image,
         )
     try:
-        prepared = training.prepare(
+        prepared = training_steps.prepare(
             request,
             place,
             context.home,
@@ -118,7 +120,7 @@ def _run_script(
     if others:
         others.tell(mlflow_run_id=tracked.run_id)
     recording = functools.partial(_recording, context, request, place, tracked)
-    return running.run(request, prepared, place, under, recording)
+    return script_execution.run(request, prepared, place, under, recording)
 
 
 @contextlib.contextmanager
@@ -162,14 +164,14 @@ def _publish(
 
     A trial's model is not registered: only the best of its tuning can become a registered model.
     """
-    if not training.has_model(place):
+    if not training_steps.has_model(place):
         context.logger.warning("The script left nothing in EM_MODEL_DIR: there is no model.")
         return
-    training.check_model(place)
+    training_steps.check_model(place)
     source = tracking.log_files(run_id, place.model, "model")
     if request.output_uri:
-        published.record(run_id, outputs.place(request.output_uri))
-    training.publish_output(request, place)
+        publish_targets.record(run_id, outputs.place(request.output_uri))
+    training_steps.publish_output(request, place)
     if trial_flows.TUNING_LABEL in context.labels:
         return
     framework = version = ""
@@ -197,13 +199,13 @@ def _other_nodes(context: RunContext, request: Training) -> Iterator[Joining | N
         yield None
         return
     try:
-        others = other_nodes.open_first(
+        others = remote_nodes.open_first(
             context.flow_run_id,
             request.resources.nodes,
             context.settings.join_seconds,
             retried=context.attempt > 1,
         )
-    except other_nodes.SeatTakenError as error:
+    except remote_nodes.SeatTakenError as error:
         raise Abort(f"Another process executes the run {context.flow_run_id}.") from error
     try:
         yield others
@@ -228,7 +230,7 @@ def _kept_model_named(context: RunContext, place: Workplace) -> Iterator[None]:
         with run_context.disk_full_reported(place.root):
             yield
     except ModelyardError as error:
-        training.kept(error, place, lasts=context.settings.home_lasts)
+        training_steps.kept(error, place, lasts=context.settings.home_lasts)
         raise
 
 
@@ -244,9 +246,9 @@ def _conclude(
     if ended.ending is Ending.STOPPED:
         raise StopRequestedError
     if ended.ending is Ending.TIMED_OUT:
-        raise training.timed_out(request, "ran")
-    log = training.log_for_people(place, lasts=context.settings.home_lasts)
-    failure = training.failure(ended, log)
+        raise training_steps.timed_out(request, "ran")
+    log = training_steps.log_for_people(place, lasts=context.settings.home_lasts)
+    failure = training_steps.failure(ended, log)
     if failure:
         raise failure
     context.conclude(failed=False)
@@ -300,6 +302,6 @@ def train(context: RunContext, request: Training) -> RunResult:
         else:
             context.logger.info("The script ended well before the retry; it is not run again.")
             if not place.published:
-                checkpoints.copy(place.checkpoints, training.mirror_uri(request))
+                checkpoints.copy(place.checkpoints, training_steps.mirror_uri(request))
             ended = Ended(Ending.EXITED, 0, ())
         return _conclude(context, request, place, ended, tracked.run_id)

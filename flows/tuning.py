@@ -16,21 +16,19 @@ from flows.tuning_progress import Progress
 from infra import home as homes
 from infra import settings
 from infra.errors import BadInputError, RunFailedError
-from registry import flow_kinds, published, statuses, tracking, tunings
+from registry import flow_kinds, tracking
+from registry.runs import publish_targets, statuses
 from registry.tracking import Tracked
-from tasks import (
-    outputs,
-    training_request,
-    tuning_dispatch,
-    tuning_request,
-    tuning_warm_start,
-)
+from registry.tunings import tunings
+from tasks import outputs
+from tasks.training import training_request
 from tasks.trials import inputs, rows
 from tasks.trials.base import Launcher, Setting
 from tasks.trials.inline import InlineLauncher
 from tasks.trials.pool import PoolLauncher
-from tasks.tuning import Interruption, Plan, Tuner
-from tasks.tuning_request import Tuning
+from tasks.tuning import tuning_dispatch, tuning_request, tuning_warm_start
+from tasks.tuning.tuning_loop import Interruption, Plan, Tuner
+from tasks.tuning.tuning_request import Tuning
 from tuning import space
 from tuning.endings import Ending
 from tuning.search import Search
@@ -46,7 +44,8 @@ def check(request: Tuning, _: str) -> None:
     tuning_dispatch.check(request)
     with tuning_dispatch.where_trials_run(request):
         tuning_request.check(request, homes.current(), settings.load())
-        outputs.check_unused(request.output_uri, published.is_known, overwrite=request.overwrite)
+        is_known = publish_targets.is_known
+        outputs.check_unused(request.output_uri, is_known, overwrite=request.overwrite)
     tuning_warm_start.check(request)
 
 
@@ -69,7 +68,7 @@ def _open(context: RunContext, request: Tuning, search: Search, seed: int) -> Tr
     )
     tunings.mark_objectives(tracked.run_id, [one.metric for one in request.objective])
     if request.output_uri:
-        published.record(tracked.run_id, outputs.place(request.output_uri))
+        publish_targets.record(tracked.run_id, outputs.place(request.output_uri))
     return tracked
 
 

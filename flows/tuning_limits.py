@@ -10,8 +10,8 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 
-from tasks import tuning_request
-from tasks.tuning_request import Tuning
+from tasks.tuning import tuning_request
+from tasks.tuning.tuning_request import Tuning
 from tuning.endings import Limits
 
 _POLL_SECONDS = 2.0

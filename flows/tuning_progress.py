@@ -22,10 +22,11 @@ from prefect.logging import get_run_logger
 
 from flows import artifacts
 from flows.run_context import RunContext
-from registry import tracking, tunings
+from registry import tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.tracking import Tracked
-from tasks.tuning_request import Tuning
+from registry.tunings import tunings
+from tasks.tuning.tuning_request import Tuning
 from tuning import objectives, space
 from tuning.endings import Ending, Limits
 from tuning.objectives import Objective

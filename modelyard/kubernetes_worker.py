@@ -34,7 +34,8 @@ from infra.kubernetes.reconciler import ClusterRunReconciler, Limits
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
-from registry import leases, run_attempts, runs, tracking
+from registry import leases, tracking
+from registry.runs import run_attempts, runs
 from tasks import placement
 
 _LEASE_SECONDS = 20.0

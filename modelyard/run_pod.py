@@ -43,7 +43,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from infra import prefect_outage
 from infra.kubernetes.attempts import REFUSED, Attempt
-from registry import run_attempts
+from registry.runs import run_attempts
 
 _FIRST = "0"
 _ENGINE = "prefect.engine"

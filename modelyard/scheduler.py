@@ -20,8 +20,9 @@ from infra.controllers import (
     ThreadedReconciler,
 )
 from infra.prefect_events import ENDED_RUNS, EventSubscription
-from registry import leases, schedules
+from registry import leases
 from registry.notifications import ChannelSubscription
+from registry.schedules import schedules
 from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
 
 # The longest time in which a change of the machine's clock goes unnoticed.

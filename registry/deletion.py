@@ -12,18 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import ConflictError
-from registry import (
-    catalogue,
-    experiments,
-    history,
-    model_removal,
-    pipeline_removal,
-    pipelines,
-    runs,
-    schedule_removal,
-    training_templates,
-    tuning_removal,
-)
+from registry import catalogue, experiments, history, training_templates
+from registry.models import model_removal
+from registry.pipelines import pipeline_removal, pipelines
+from registry.runs import runs
+from registry.schedules import schedule_removal
+from registry.tunings import tuning_removal
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.schema_tools.validation import validate
 
 from infra.errors import BadInputError, NotFoundError
-from registry import pipelines
+from registry.pipelines import pipelines
 
 _MOST_NAMED = 5
 _LONGEST = 200

@@ -17,19 +17,11 @@ from mlflow.exceptions import MlflowException
 
 from infra import connection
 from infra.errors import ConflictError, NotFoundError
-from registry import (
-    experiment_names,
-    history,
-    names,
-    runs,
-    schedules,
-    statuses,
-    tracking,
-    training_templates,
-    trial_runs,
-    trials,
-)
-from registry.runs import Listed
+from registry import experiment_names, history, names, tracking, training_templates
+from registry.runs import runs, statuses
+from registry.runs.runs import Listed
+from registry.schedules import schedules
+from registry.tunings import trial_runs, trials
 
 _NOUN = "experiment"
 

@@ -21,7 +21,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from infra import connection
 from infra.errors import ConflictError, StackError
-from registry import experiment_names, labels
+from registry import experiment_names
+from registry.runs import labels
 
 FLOW_RUN_TAG = "modelyard.flow_run_id"
 KIND_TAG = "modelyard.kind"

@@ -1,7 +1,7 @@
 """Training templates: parameters of ``train`` kept under a name.
 
 Rows of the catalogue and their verbs. What may be in a template, and how a run is filled from
-one, is ``tasks/training_templates.py``.
+one, is ``tasks/training/training_templates.py``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
-from registry import history, schedules
+from registry import history
 from registry.catalogue import Base, session
+from registry.schedules import schedules
 
 _NOUN = "template"
 _MOST_NEAR = 5

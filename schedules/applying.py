@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from infra.errors import BadInputError, ConflictError
-from registry import catalogue, history, schedule_removal
-from registry import schedules as rows
-from registry.schedules import ScheduleModel
+from registry import catalogue, history
+from registry.schedules import schedule_removal
+from registry.schedules import schedules as rows
+from registry.schedules.schedules import ScheduleModel
 from schedules import editing
 from schedules.editing import Check
 from schedules.files import Entry, Fault, FileInvalidError, Reader

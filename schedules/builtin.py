@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from uuid import UUID, uuid5
 
 from infra.errors import ConflictError
-from registry import schedules as rows
+from registry.schedules import schedules as rows
 from schedules import editing
 from schedules.editing import Written
 

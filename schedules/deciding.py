@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from registry.slots import Fate, Kind, Slot
+from registry.schedules.slots import Fate, Kind, Slot
 from schedules.instants import instant_at, second_of
 from schedules.policy import SlotRange, missed
 from schedules.subject import Subject

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from registry import schedules, slots, statuses
-from registry.slots import Fate, Kind, Slot
+from registry.runs import statuses
+from registry.schedules import schedules, slots
+from registry.schedules.slots import Fate, Kind, Slot
 from schedules.policy import Catchup, Overlap, Policy, SkipReason
 from schedules.subject import Subject
 

@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 
 from infra import identity
 from infra.errors import BadInputError
-from registry import names, slots
-from registry.schedules import ScheduleModel
+from registry import names
+from registry.schedules import slots
+from registry.schedules.schedules import ScheduleModel
 from schedules import deciding, instants, macros, plain
 from schedules.forms import Form
 from schedules.instants import LAST, instant_at, second_of

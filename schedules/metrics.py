@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from registry import catalogue, leases, schedules, slot_figures
+from registry import catalogue, leases
+from registry.schedules import schedules, slot_counts
 from schedules import instants, views
 from schedules.scheduler import LEASE
 
@@ -22,7 +23,7 @@ def text() -> str:
 
 
 def _lateness() -> list[tuple[str, str, str, list[Sample]]]:
-    found = slot_figures.lateness(instants.present() - _HOUR)
+    found = slot_counts.lateness(instants.present() - _HOUR)
     quantiles = {"0.5": found.median, "0.99": found.p99, "1": found.most} if found else {}
     return [
         (
@@ -46,13 +47,13 @@ def _slots() -> list[tuple[str, str, str, list[Sample]]]:
     return [
         (
             "modelyard_schedule_backlog", "gauge", "How many slots wait for what.",
-            [({"reason": reason}, count) for reason, count in slot_figures.backlog().items()],
+            [({"reason": reason}, count) for reason, count in slot_counts.backlog().items()],
         ),
         (
             "modelyard_schedule_slots_total", "counter", "How many slots have which fate, why.",
             [
                 ({"schedule": schedule, "fate": fate, "reason": reason}, count)
-                for (schedule, fate, reason), count in slot_figures.fates().items()
+                for (schedule, fate, reason), count in slot_counts.fates().items()
             ],
         ),
     ]  # fmt: skip

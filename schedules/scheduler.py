@@ -27,8 +27,9 @@ from sqlalchemy import Connection
 
 from infra.controllers import Leadership
 from infra.errors import ModelyardError, NotFoundError
-from registry import catalogue, history, schedules, slots
-from registry.slots import Fate, Slot
+from registry import catalogue, history
+from registry.schedules import schedules, slots
+from registry.schedules.slots import Fate, Slot
 from schedules import deciding, dispatching, upcoming
 from schedules.deciding import Decision
 from schedules.policy import Catchup, SkipReason

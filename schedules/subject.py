@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from registry.schedules import ScheduleModel
+from registry.schedules.schedules import ScheduleModel
 from schedules.policy import Policy
 from schedules.trigger import Trigger
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from registry import schedules
+from registry.schedules import schedules
 from schedules.instants import instant_at
 from schedules.subject import Subject
 

@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 
 from infra import identity
 from infra.errors import BadInputError, ConflictError
-from registry import catalogue, deletion, history, names, slots
-from registry import schedules as rows
-from registry.schedules import ScheduleModel
-from registry.slots import Fate, Kind
+from registry import catalogue, deletion, history, names
+from registry.schedules import schedules as rows
+from registry.schedules import slots
+from registry.schedules.schedules import ScheduleModel
+from registry.schedules.slots import Fate, Kind
 from schedules import deciding, editing, instants, views
 from schedules.editing import Changes, Check, Written
 from schedules.instants import instant_at, second_of

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.errors import BadInputError
-from registry import catalogue, history, leases, slots
-from registry import schedules as rows
-from registry.schedules import ScheduleModel
-from registry.slots import Fate, Slot
+from registry import catalogue, history, leases
+from registry.schedules import schedules as rows
+from registry.schedules import slots
+from registry.schedules.schedules import ScheduleModel
+from registry.schedules.slots import Fate, Slot
 from schedules import editing
 from schedules.instants import instant_at
 from schedules.scheduler import LEASE

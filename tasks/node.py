@@ -2,7 +2,7 @@
 
 It reads the run from Prefect, prepares what the first node prepares, runs the script's processes
 of its own and tells the first node how they ended. What it is told by the environment is in
-:mod:`tasks.other_nodes`; the run's id is in ``PREFECT__FLOW_RUN_ID``.
+:mod:`tasks.training.remote_nodes`; the run's id is in ``PREFECT__FLOW_RUN_ID``.
 
 It ends with status 0 whatever the script did, as soon as the first node knows of that: how the run
 ends is decided there. Checkpoints and the model are the first node's, as everywhere: what another
@@ -35,10 +35,11 @@ from infra.script import Ended, Forwarder
 from infra.settings import Settings
 from infra.workloads.installer import InstallCancelledError
 from registry import tracking
-from tasks import other_nodes, parameters, running, training, training_request
-from tasks.other_nodes import Joined
-from tasks.running import Conditions
-from tasks.training_request import Training
+from tasks import parameters
+from tasks.training import remote_nodes, script_execution, training_request, training_steps
+from tasks.training.remote_nodes import Joined
+from tasks.training.script_execution import Conditions
+from tasks.training.training_request import Training
 from tasks.workplace import Workplace
 
 _Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -96,7 +97,7 @@ def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> End
     request = training_request.resolved(parameters.read(Training, run.parameters or {}))
     place = Workplace(home.runs / flow_run_id)
     try:
-        prepared = training.prepare(
+        prepared = training_steps.prepare(
             request, place, home, settings,
             retried=retried, say=logger.info, stop_requested=stopped.is_set,
         )  # fmt: skip
@@ -117,7 +118,7 @@ def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> End
         others=others,
     )
     recording = functools.partial(_recording, request, mlflow_run_id, settings, logger)
-    return running.run(request, prepared, place, under, recording)
+    return script_execution.run(request, prepared, place, under, recording)
 
 
 def _keep_log(flow_run_id: str, others: Joined) -> None:
@@ -135,8 +136,8 @@ def main() -> int:
     setup_logging()  # as the engine does, so that lines reach the run's log
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    seat = other_nodes.own_seat(flow_run_id)
-    if not seat.take(other_nodes.own_holder(), other_nodes.own_address(), {}):
+    seat = remote_nodes.own_seat(flow_run_id)
+    if not seat.take(remote_nodes.own_holder(), remote_nodes.own_address(), {}):
         print(f"Another machine is node {seat.number} of the run {flow_run_id}.", flush=True)
         return 0
     others = Joined(seat)

@@ -14,11 +14,13 @@ from infra.kubernetes import capacity
 from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.wanted import EVERY_MOUNT, Placement
 from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
-from tasks import parameters, resources, training_templates, tuning_request
+from tasks import parameters, resources
 from tasks.pipelines.request import PipelineRun
 from tasks.resources import Resources
-from tasks.training_request import Training
-from tasks.tuning_request import Tuning
+from tasks.training import training_templates
+from tasks.training.training_request import Training
+from tasks.tuning import tuning_request
+from tasks.tuning.tuning_request import Tuning
 
 
 def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:

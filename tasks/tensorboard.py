@@ -10,8 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from infra import run_lock
 from infra.home import Home
-from registry import flow_kinds, statuses, trials
-from registry.tensorboard_logs import Fetched
+from registry import flow_kinds
+from registry.runs import statuses
+from registry.runs.tensorboard_logs import Fetched
+from registry.tunings import trials
 from tasks.workplace import Workplace
 from tuning.event_files import FILES
 

@@ -19,6 +19,15 @@ _LONG_BY_NATURE = {
     ("flows/training.py", "train"),
     ("flows/tuning.py", "tune"),
 }
+_PACKAGES_OF_A_NOUN = (
+    "registry/models",
+    "registry/pipelines",
+    "registry/runs",
+    "registry/schedules",
+    "registry/tunings",
+    "tasks/training",
+    "tasks/tuning",
+)
 _FOLDERS = (
     "modelyard",
     "flows",
@@ -120,3 +129,38 @@ def test_no_file_holds_a_path_of_a_machine() -> None:
 )
 def test_what_is_looked_for_would_be_found(pattern: re.Pattern[str], line: str) -> None:
     assert pattern.search(line)
+
+
+def _imported_modules(name: str) -> set[str]:
+    """Every module that a file imports, also as ``from package import module``."""
+    found = set()
+    for node in ast.walk(ast.parse(_text(name))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _public_modules(package: str) -> list[str]:
+    """``__all__`` of a package whose ``__init__`` imports nothing."""
+    for node in ast.parse(_text(f"{package}/__init__.py")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    raise AssertionError(f"{package}/__init__.py has no __all__")
+
+
+@pytest.mark.parametrize("package", _PACKAGES_OF_A_NOUN)
+def test_only_public_modules_of_a_noun_are_imported_from_elsewhere(package: str) -> None:
+    modules = {name: name[:-3].replace("/", ".") for name in _modules() if "tests/" not in name}
+    inside = {module for name, module in modules.items() if name.startswith(f"{package}/")}
+    public = {f"{package.replace('/', '.')}.{module}" for module in _public_modules(package)}
+
+    used = {
+        module
+        for name in modules
+        if not name.startswith(f"{package}/")
+        for module in _imported_modules(name) & inside
+    }
+
+    assert used == public

@@ -14,8 +14,8 @@ from infra.stack import client
 from modelyard import output, parameters
 from modelyard.commands import run as run_command
 from modelyard.output import Json, console
-from registry import statuses
 from registry.flow_kinds import TRAIN
+from registry.runs import statuses
 
 app = typer.Typer(add_completion=False)
 

@@ -12,9 +12,10 @@ from infra import storage
 from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json
-from registry import deletion, model_aliases, model_creation, model_updates, models
+from registry import deletion
 from registry.frameworks import FRAMEWORKS
-from registry.models import Making
+from registry.models import model_aliases, model_creation, model_updates, models
+from registry.models.models import Making
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models.")
 

@@ -20,8 +20,10 @@ from modelyard.commands.run import watch
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
 from pipelines.arguments import arguments, form, texts
-from registry import deletion, pipeline_nodes, statuses
-from registry import pipelines as rows
+from registry import deletion
+from registry.pipelines import pipeline_nodes
+from registry.pipelines import pipelines as rows
+from registry.runs import statuses
 from tasks.pipelines import request
 
 Name = Annotated[str, typer.Argument(help="The pipeline's name.")]

@@ -21,7 +21,9 @@ from pipelines import reading
 from pipelines.drawing import building, svg, tree
 from pipelines.drawing.model import Box
 from pipelines.place import Place
-from registry import flow_kinds, pipeline_nodes, pipelines, runs
+from registry import flow_kinds
+from registry.pipelines import pipeline_nodes, pipelines
+from registry.runs import runs
 from tasks.pipelines import request
 
 _FILES = frozenset({".yaml", ".yml", ".json", ".zip"})

@@ -14,7 +14,7 @@ from flows.connection import connected
 from modelyard import output, parameters
 from modelyard.output import Json, console
 from modelyard.parameters import File, Pairs
-from registry import runs, statuses
+from registry.runs import runs, statuses
 
 app = typer.Typer(add_completion=False)
 

@@ -13,7 +13,8 @@ from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.output import Json
 from modelyard.parameters import File, Pairs
-from registry import deletion, runs
+from registry import deletion
+from registry.runs import runs
 from schedules import views
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")

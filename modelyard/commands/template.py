@@ -13,7 +13,7 @@ from modelyard.output import Json
 from modelyard.parameters import File, Pairs
 from registry import deletion
 from registry import training_templates as rows
-from tasks import training_templates
+from tasks.training import training_templates
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Training templates.")
 

@@ -26,8 +26,9 @@ from infra.leashed import Leashed
 from infra.stack import parts
 from modelyard import login, output
 from modelyard.output import Json, console
-from registry import experiments, runs
-from registry.tensorboard_logs import Fetched
+from registry import experiments
+from registry.runs import runs
+from registry.runs.tensorboard_logs import Fetched
 from tasks import tensorboard as views
 
 app = typer.Typer(add_completion=False)

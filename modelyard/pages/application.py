@@ -26,7 +26,8 @@ from modelyard.pages import downloads, graphs, listing, servers
 from modelyard.pages.graphs import Sources
 from modelyard.pages.listing import Ref, Uploaded
 from pipelines.drawing import style, text
-from registry import flow_kinds, pipelines
+from registry import flow_kinds
+from registry.pipelines import pipelines
 
 _LISTED = 50
 _SILENT = "The catalogue's database does not answer."

@@ -25,7 +25,8 @@ from pipelines.drawing.style import STATES
 from pipelines.pipeline import Pipeline
 from pipelines.place import Place
 from pipelines.states import TaskState
-from registry import flow_kinds, pipeline_nodes, pipelines
+from registry import flow_kinds
+from registry.pipelines import pipeline_nodes, pipelines
 
 
 class Servers(Protocol):

@@ -12,7 +12,7 @@ from modelyard.pages import details
 from pipelines import arguments
 from pipelines.drawing import text
 from pipelines.pipeline import Pipeline
-from registry import pipelines
+from registry.pipelines import pipelines
 
 _LONGEST = 500
 

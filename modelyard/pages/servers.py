@@ -21,7 +21,8 @@ from infra import connection
 from infra.connection import Endpoints
 from infra.door import credential
 from infra.errors import StackError
-from registry import labels, pipeline_nodes, statuses, waiting
+from registry.pipelines import pipeline_nodes
+from registry.runs import labels, pending_reasons, statuses
 
 _FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _TIMEOUT_SECONDS = 10.0
@@ -86,14 +87,14 @@ class Servers:
         self,
         endpoints: Endpoints,
         transport: httpx.BaseTransport | None = None,
-        waits: Waits = waiting.of,
+        waits: Waits = pending_reasons.of,
     ) -> None:
         """Ask the servers at these addresses.
 
         Args:
             endpoints: Their addresses.
             transport: What carries the requests; the network by default.
-            waits: Tells what runs wait for; see :func:`registry.waiting.of`.
+            waits: Tells what runs wait for; see :func:`registry.runs.pending_reasons.of`.
         """
         self._waits = waits
         self._prefect = httpx.Client(

@@ -21,7 +21,7 @@ MORE = "more"  # stands for iterations that are not shown
 
 
 class Row(Protocol):
-    """What is known of a node of a run; ``registry.pipeline_nodes.Node`` is one."""
+    """What is known of a node of a run; ``registry.pipelines.pipeline_nodes.Node`` is one."""
 
     @property
     def path(self) -> str:

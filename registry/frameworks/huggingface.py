@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.frameworks.layout import Layout, refused
-from registry.model_parameters import Scalar, variable
+from registry.models.model_parameters import Scalar, variable
 
 _SAFE = ".safetensors"
 _INDEX = ".safetensors.index.json"

@@ -2,7 +2,6 @@
 
 from alembic import context
 
-from registry import history, training_templates, trials  # noqa: F401 (rows: the metadata)
 from registry.catalogue import Base
 
 context.configure(

@@ -23,8 +23,9 @@ from infra import run_lock
 from infra.errors import BadInputError
 from infra.home import Home
 from pipelines.executor_io import local_path
-from registry import history, pipeline_artifacts
-from registry.pipeline_artifacts import Old
+from registry import history
+from registry.pipelines import pipeline_artifacts
+from registry.pipelines.pipeline_artifacts import Old
 from tasks.parameters import Request
 from tasks.pipelines import publishing
 

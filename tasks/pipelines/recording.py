@@ -16,8 +16,9 @@ from pipelines.artifacts import METADATA_ONLY, Bundle
 from pipelines.execution import Leaf, Seen
 from pipelines.executor_io import local_path
 from pipelines.states import DONE, TaskState
-from registry import catalogue, pipeline_nodes
-from registry.pipeline_nodes import Node
+from registry import catalogue
+from registry.pipelines import pipeline_nodes
+from registry.pipelines.pipeline_nodes import Node
 
 _FLUSH_SECONDS = 0.25
 

@@ -17,7 +17,8 @@ from infra.settings import Settings
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.pipeline import Pipeline
-from registry import names, pipelines
+from registry import names
+from registry.pipelines import pipelines
 from tasks import outputs, resources
 from tasks.logs import Logs
 from tasks.parameters import Request, Text

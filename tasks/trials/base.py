@@ -11,7 +11,7 @@ from infra.errors import ModelyardError
 from infra.home import Home
 from infra.settings import Settings
 from registry.tracking import Tracked
-from tasks.training_request import Training
+from tasks.training.training_request import Training
 from tasks.workplace import Workplace
 from tuning.trials import Trial
 

@@ -20,16 +20,19 @@ from infra.script import Ended, Ending, Forwarder
 from infra.workloads.environments import EnvironmentCache
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process import ProcessBackend
-from registry import published, tensorboard_logs, tracking, trial_runs
+from registry import tracking
 from registry.mlflow_writer import MlflowWriter, is_deleted
-from tasks import checkpoints, logs, outputs, running, training
-from tasks.following import following
+from registry.runs import publish_targets, tensorboard_logs
+from registry.tunings import trial_runs
+from tasks import logs, outputs
 from tasks.parameters import Scalar
-from tasks.training_request import Training
+from tasks.training import checkpoints, script_execution, training_steps
+from tasks.training.metrics_collector import following
+from tasks.training.training_request import Training
 from tasks.trials import reports as kept
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
 from tasks.trials.reports import Report, Reports, Source
-from tasks.tuning_request import of_trial
+from tasks.tuning.tuning_request import of_trial
 from tasks.workplace import Workplace
 from tuning.event_files import EventFiles
 from tuning.metrics import Observation
@@ -313,7 +316,7 @@ class InlineLauncher(Launcher):
         minutes = request.max_minutes
         deadline = time.monotonic() + minutes * 60 if minutes else None
         try:
-            prepared = training.prepare(
+            prepared = training_steps.prepare(
                 request, place, setting.home, setting.settings, retried=retried,
                 say=setting.logger.info, deadline=deadline, stop_requested=running_.stop.is_set,
             )  # fmt: skip
@@ -323,7 +326,7 @@ class InlineLauncher(Launcher):
         prepared = replace(prepared, env={**cores, **prepared.env})
         if running_.stop.is_set():
             return Ended(Ending.STOPPED, 0, ())
-        under = running.Conditions(
+        under = script_execution.Conditions(
             home=setting.home,
             settings=setting.settings,
             flow_run_id=setting.tuning,
@@ -336,7 +339,7 @@ class InlineLauncher(Launcher):
             backend=self._backend,
         )
         recording = partial(self._recording, request, running_, reports)
-        return running.run(request, prepared, place, under, recording)
+        return script_execution.run(request, prepared, place, under, recording)
 
     @contextlib.contextmanager
     def _recording(
@@ -375,7 +378,7 @@ class InlineLauncher(Launcher):
             elif found.name not in others:
                 self._record(running_.run_id, reports, found)
         if not place.published:
-            checkpoints.copy(place.checkpoints, training.mirror_uri(request))
+            checkpoints.copy(place.checkpoints, training_steps.mirror_uri(request))
         return Ended(Ending.EXITED, 0, ())
 
     def _conclude(
@@ -385,19 +388,19 @@ class InlineLauncher(Launcher):
         if ended.ending is Ending.STOPPED:
             return True
         if ended.ending is Ending.TIMED_OUT:
-            raise training.timed_out(request, "ran")
+            raise training_steps.timed_out(request, "ran")
         lasts = self._setting.settings.home_lasts
-        failure = training.failure(ended, training.log_for_people(place, lasts=lasts))
+        failure = training_steps.failure(ended, training_steps.log_for_people(place, lasts=lasts))
         if failure:
             raise failure
         self._look_for_pushed(running_.run_id, reports)
         if not place.published:
-            if training.has_model(place):
-                training.check_model(place)
+            if training_steps.has_model(place):
+                training_steps.check_model(place)
                 tracking.log_files(running_.run_id, place.model, "model")
                 if request.output_uri:
-                    published.record(running_.run_id, outputs.place(request.output_uri))
-                training.publish_output(request, place)
+                    publish_targets.record(running_.run_id, outputs.place(request.output_uri))
+                training_steps.publish_output(request, place)
             place.mark_published()
         return False
 

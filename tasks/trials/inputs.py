@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from infra.storage import store
-from tasks.training_request import Training
+from tasks.training.training_request import Training
 
 
 def shared(training: Training, root: Path, say: Callable[[str], object]) -> Training:

@@ -13,12 +13,13 @@ from mlflow.exceptions import MlflowException
 
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
-from registry import run_requests, statuses, trial_flows, trial_runs
 from registry.flow_kinds import TRAIN
 from registry.mlflow_writer import MlflowWriter, is_permanent
-from registry.trial_flows import TrialFlow
+from registry.runs import run_requests, statuses
+from registry.tunings import trial_flows, trial_runs
+from registry.tunings.trial_flows import TrialFlow
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Setting
-from tasks.tuning_request import of_trial
+from tasks.tuning.tuning_request import of_trial
 from tuning.trials import ACTIVE, Trial
 
 _POLL_SECONDS = 1.0

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from registry import trials
+from registry.tunings import trials
 from tuning.trials import Trial, TrialState
 
 _SEQUENCES = ("values", "reports", "violations")

@@ -249,7 +249,9 @@ class ClusterStack(Stack):
     def log_of(self, run: str) -> str:
         """What stands in a run's log in Prefect."""
         read = f"print(json.dumps(runs.logs('{run}')))"
-        lines = "import json; from flows.connection import connected; from registry import runs"
+        lines = (
+            "import json; from flows.connection import connected; from registry.runs import runs"
+        )
         return "\n".join(json.loads(self.execute(f"{lines}\nwith connected(): {read}")))
 
     def whole_log_of(self, run: str) -> str:

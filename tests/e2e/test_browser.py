@@ -157,7 +157,7 @@ def test_a_tuning_is_started_from_the_form_and_its_trials_are_looked_at(stack, p
 
 REFUSED = """
 from flows.connection import connected
-from registry import runs
+from registry.runs import runs
 asked = {"name": "refused in the tab", "algorithm": {"uri": "/nowhere", "entry_point": "a.py"}}
 with connected():
     print(runs.submit("train", asked, "refused in the tab", "me", checked=False))

@@ -23,8 +23,8 @@ with connected():
 _FIND = """
 from datetime import datetime
 from flows.connection import connected
-from registry import scheduled_runs
-from registry.slots import Fate, Slot
+from registry.schedules import scheduled_runs
+from registry.schedules.slots import Fate, Slot
 for late in (0, 1):
     at = int(datetime.fromisoformat("{slot}").timestamp()) + late
     with connected():
@@ -133,7 +133,7 @@ def test_what_has_become_of_runs(stack):
     gone = "00000000-0000-4000-8000-000000000000"
     asked = [*made, waits, gone]
     found = stack.execute(
-        "from flows.connection import connected; from registry import scheduled_runs\n"
+        "from flows.connection import connected; from registry.schedules import scheduled_runs\n"
         f"with connected(): print(scheduled_runs.ended({asked}))"
     )
     stack.do("runs", "stop", waits)

@@ -117,7 +117,7 @@ def test_a_training_past_its_limit_is_timed_out(stack):
 
 _LOG = """
 from flows.connection import connected
-from registry import runs
+from registry.runs import runs
 with connected():
     print(*runs.logs("{run}"), sep="\\n")
 """
@@ -261,7 +261,7 @@ def test_the_form_refuses_with_the_same_words_as_the_command(stack):
     error = stack.ask("run", "train", *flags("none", {})).error
     run = stack.execute(  # what the UI does when somebody presses the button
         "import os; from flows.connection import connected\n"
-        "from registry import runs\n"
+        "from registry.runs import runs\n"
         "with connected():\n"
         f"    print(runs.submit('train', {asked!r}, None, 'somebody'))\n"
     ).strip()
@@ -431,7 +431,7 @@ with connected(), get_client(sync_client=True) as client:
 """
 _SUBMIT = """
 from flows.connection import connected
-from registry import runs
+from registry.runs import runs
 with connected():
     print(runs.submit("train", {"max_minutes": "long"}, None, "somebody"))
 """

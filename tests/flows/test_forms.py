@@ -15,7 +15,7 @@ import pytest
 
 from flows import catalogue, forms
 from flows.lifecycle import LifecycleFlow
-from tasks.tuning_request import Tuning
+from tasks.tuning.tuning_request import Tuning
 
 GOLDEN = Path(__file__).parent / "forms"
 

@@ -20,8 +20,8 @@ from flows.run_context import RunContext, RunResult
 from infra import run_lock, storage
 from infra.errors import BadInputError, ConflictError, RunFailedError
 from infra.home import Home
-from registry import statuses
 from registry.flow_kinds import FlowKind
+from registry.runs import statuses
 from tasks.parameters import Request
 from tests.flows.contexts import run_context_of
 from tests.locks import holding

@@ -18,7 +18,7 @@ from flows.pipeline_progress import Progress
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Seen
 from pipelines.states import TaskState
-from registry.pipeline_nodes import task_run_id
+from registry.pipelines.pipeline_nodes import task_run_id
 from tasks.pipelines.publishing import Ended
 
 RUN = str(uuid4())

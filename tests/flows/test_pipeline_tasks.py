@@ -17,7 +17,7 @@ from pipelines.artifacts import Bundle
 from pipelines.execution import Seen
 from pipelines.places import Places
 from pipelines.states import End, TaskState
-from registry.pipeline_nodes import task_run_id
+from registry.pipelines.pipeline_nodes import task_run_id
 from tests.pipelines import corpus
 
 RUN = str(uuid4())

@@ -14,7 +14,9 @@ from prefect.utilities.schema_tools.validation import validate
 from flows import pipelines as uploads
 from infra.errors import BadInputError, ConflictError, ModelyardError
 from pipelines import reading
-from registry import catalogue, pipelines, schedules
+from registry import catalogue
+from registry.pipelines import pipelines
+from registry.schedules import schedules
 from tests.pipelines import corpus
 from tests.registry.conftest import catalogue_url  # noqa: F401 (a fixture)
 from tests.registry.scheduled import scheduled

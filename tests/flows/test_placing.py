@@ -16,7 +16,9 @@ from infra.kubernetes import capacity_published
 from infra.kubernetes.capacity import Capacity, Quota
 from infra.kubernetes.refusals import ClusterError
 from infra.settings import Settings
-from registry import runs, tracking, trial_flows
+from registry import tracking
+from registry.runs import runs
+from registry.tunings import trial_flows
 from tasks import placement
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}

@@ -17,10 +17,11 @@ from flows.steps import StopRequestedError
 from infra import site
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
-from registry import flow_kinds, statuses
+from registry import flow_kinds
 from registry.flow_kinds import FlowKind
+from registry.runs import statuses
 from registry.tracking import Tracked
-from tasks.training_request import Training
+from tasks.training.training_request import Training
 from tests.flows.contexts import run_context_of
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

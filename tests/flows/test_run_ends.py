@@ -19,7 +19,7 @@ from flows.steps import StopRequestedError
 from infra.errors import BadInputError, DiskFullError, RunFailedError
 from infra.home import Home
 from pipelines.states import End, TaskState
-from registry import statuses
+from registry.runs import statuses
 from registry.tracking import Tracked
 from tasks.parameters import Request
 from tests.flows.contexts import run_context_of

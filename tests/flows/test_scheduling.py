@@ -12,7 +12,8 @@ from prefect.exceptions import ObjectNotFound
 from flows import scheduling
 from infra import site, work_pools
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from registry import deployments, pipelines
+from registry import deployments
+from registry.pipelines import pipelines
 from schedules import verbs, views
 from schedules.files import FileInvalidError
 from tasks.pipelines import request as requests

@@ -10,7 +10,8 @@ import pytest
 from flows import submission
 from infra import work_pools
 from infra.errors import BadInputError, ConflictError
-from registry import runs, trial_flows
+from registry.runs import runs
+from registry.tunings import trial_flows
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
 

@@ -15,7 +15,7 @@ from infra import settings, site
 from infra.errors import RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
-from tasks.training_request import Training
+from tasks.training.training_request import Training
 from tasks.workplace import Workplace
 from tests.flows.contexts import run_context_of
 
@@ -163,7 +163,7 @@ class TestAHomeThatDoesNotLast:
         self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, uri: str, told: str
     ) -> None:
         prepared = training.Prepared(["x"], {}, Path("/c"), resumed=False)
-        monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(training.training_steps, "prepare", lambda *_, **__: prepared)
         prepare = training._prepare.fn
         place = Workplace(pod.home.runs / "run-id")
         prepare(pod, Training(checkpoint_uri=uri), place)
@@ -178,7 +178,7 @@ class TestAHomeThatDoesNotLast:
         self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
-        monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(training.training_steps, "prepare", lambda *_, **__: prepared)
         training._prepare.fn(pod, Training(), Workplace(pod.home.runs / "run-id"))
 
         assert "Resuming" in said.text
@@ -189,7 +189,7 @@ class TestAHomeThatDoesNotLast:
         self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, in_pod: bool
     ) -> None:
         prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
-        monkeypatch.setattr(training.training, "prepare", lambda *_, **__: prepared)
+        monkeypatch.setattr(training.training_steps, "prepare", lambda *_, **__: prepared)
         monkeypatch.setattr(site, "in_pod", lambda: in_pod)
         asked = Training(resources={"image": "mine:1"})
         training._prepare.fn(pod, asked, Workplace(pod.home.runs / "run-id"))

@@ -16,11 +16,13 @@ from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
 from infra.errors import BadInputError, DiskFullError, RunFailedError, StackError
 from infra.home import Home
-from registry import flow_kinds, runs, statuses, training_templates, trial_flows
+from registry import flow_kinds, training_templates
+from registry.runs import runs, statuses
 from registry.tracking import Tracked
+from registry.tunings import trial_flows
 from tasks.trials import inputs
-from tasks.tuning import Interruption
-from tasks.tuning_request import Tuning
+from tasks.tuning.tuning_loop import Interruption
+from tasks.tuning.tuning_request import Tuning
 from tests.flows.contexts import run_context_of
 from tuning.endings import Ending
 from tuning.space import Parameter

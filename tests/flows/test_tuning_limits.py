@@ -13,7 +13,7 @@ import pytest
 
 from flows import tuning_limits
 from flows.tuning_limits import LiveLimits
-from tasks.tuning_request import Tuning
+from tasks.tuning.tuning_request import Tuning
 from tests.processes import eventually
 from tuning.endings import Limits
 

@@ -13,7 +13,7 @@ import pytest
 
 from flows import tuning_progress
 from flows.tuning_progress import Progress
-from tasks.tuning_request import Tuning
+from tasks.tuning.tuning_request import Tuning
 from tuning.endings import Ending, Limits
 from tuning.trials import Trial, TrialState
 

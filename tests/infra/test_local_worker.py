@@ -29,7 +29,7 @@ from prefect.workers.process import ProcessWorker
 from infra import local_worker, run_ends, run_process
 from infra.home import Home
 from infra.local_worker import LocalJobConfiguration, LocalWorker
-from registry import statuses
+from registry.runs import statuses
 
 
 @pytest.fixture

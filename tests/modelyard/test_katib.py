@@ -12,7 +12,7 @@ from infra.errors import BadInputError
 from modelyard import parameters
 from modelyard.commands.katib import katib
 from tasks.parameters import read
-from tasks.tuning_request import Tuning
+from tasks.tuning.tuning_request import Tuning
 from tuning.katib import Reading
 from tuning.katib import read as reading
 

@@ -25,7 +25,8 @@ from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
 from infra.stack import parts
 from modelyard import kubernetes_worker
-from registry import leases, run_attempts
+from registry import leases
+from registry.runs import run_attempts
 from tests import prefect_server
 from tests.cluster.cluster import Cluster
 from tests.cluster.rights import ADMIN

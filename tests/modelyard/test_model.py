@@ -14,8 +14,9 @@ import pytest
 
 from modelyard import main
 from modelyard.commands import model as command
-from registry import deletion, model_aliases, model_creation, model_updates, models
-from registry.models import Making
+from registry import deletion
+from registry.models import model_aliases, model_creation, model_updates, models
+from registry.models.models import Making
 
 Do = Callable[..., tuple[int, Any]]
 

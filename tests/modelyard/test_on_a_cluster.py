@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from infra.home import Home
 from infra.kubernetes import names
-from registry import run_attempts, run_requests
+from registry.runs import run_attempts, run_requests
 from tests import prefect_server
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import Image, Images

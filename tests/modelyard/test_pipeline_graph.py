@@ -15,7 +15,7 @@ from infra.errors import NotFoundError
 from infra.home import Home
 from modelyard import main
 from modelyard.commands import pipeline_graph as command
-from registry.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import Node
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
 

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling, Completed, Pending, Running
 
 from modelyard import run_pod
-from registry import run_attempts
+from registry.runs import run_attempts
 from tests import prefect_server
 from tests.forwarder import Forwarder
 from tests.modelyard import pod_flows

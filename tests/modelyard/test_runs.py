@@ -13,7 +13,7 @@ import pytest
 from flows import submission
 from modelyard import main
 from modelyard.commands import runs as command
-from registry import runs
+from registry.runs import runs
 from schedules import views
 
 Do = Callable[..., tuple[int, str]]

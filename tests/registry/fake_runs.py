@@ -14,8 +14,9 @@ from prefect.client.schemas.objects import Flow, FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
-from registry import experiment_names, run_attempts, runs, tracking
-from registry.runs import Listed
+from registry import experiment_names, tracking
+from registry.runs import run_attempts, runs
+from registry.runs.runs import Listed
 from registry.tracking import Opening
 from tests.registry.fake_attempts import FakeAttempts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from registry.schedules import ScheduleModel
+from registry.schedules.schedules import ScheduleModel
 from tests.registry.fake_runs import new_id
 
 

@@ -18,14 +18,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from infra import identity
 from infra.errors import DiskFullError, StackError
-from registry import (
-    catalogue,
-    history,
-    leases,  # noqa: F401 (its rows)
-    run_nodes,  # noqa: F401 (its rows)
-    slots,  # noqa: F401
-    trials,
-)
+from registry import catalogue, history
+from registry.tunings import trials
 from tests.processes import eventually
 from tests.registry.tuned import row
 

@@ -12,9 +12,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
 from infra.errors import ConflictError, ModelyardError
-from registry import deletion, history, models, runs, tracking
+from registry import deletion, history, tracking
 from registry.deletion import Guard, Rule
-from registry.models import Making, Origin
+from registry.models import models
+from registry.models.models import Making, Origin
+from registry.runs import runs
 from tests.registry.trained import MakeRun
 
 Events = list[Any]

@@ -8,17 +8,9 @@ from typing import Any
 import pytest
 
 from infra.errors import ConflictError, NotFoundError
-from registry import (
-    deletion,
-    experiment_names,
-    experiments,
-    history,
-    schedules,
-    tracking,
-    training_templates,
-    trial_runs,
-    trials,
-)
+from registry import deletion, experiment_names, experiments, history, tracking, training_templates
+from registry.schedules import schedules
+from registry.tunings import trial_runs, trials
 from tests.registry.fake_runs import (
     Prefect,
     exists,

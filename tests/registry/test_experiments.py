@@ -10,16 +10,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
-from registry import (
-    deletion,
-    experiment_names,
-    experiments,
-    tracking,
-    training_templates,
-    trial_runs,
-    trials,
-)
+from registry import deletion, experiment_names, experiments, tracking, training_templates
 from registry.tracking import Opening
+from registry.tunings import trial_runs, trials
 from tests.registry.fake_runs import (
     Prefect,
     exists,

@@ -14,8 +14,9 @@ from mlflow.exceptions import MlflowException, RestException
 from requests import ConnectionError as NoConnectionError
 from requests import HTTPError, Response
 
-from registry import mlflow_writer, tracking, trial_runs
+from registry import mlflow_writer, tracking
 from registry.mlflow_writer import MetricValue, MlflowWriter, is_deleted
+from registry.tunings import trial_runs
 from tests.processes import eventually
 from tests.registry.fake_runs import PrefectClient
 from tests.registry.tuned import Tuning, files

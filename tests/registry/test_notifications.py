@@ -7,8 +7,9 @@ import psycopg
 import pytest
 
 from infra.home import Home
-from registry import catalogue, schedules
+from registry import catalogue
 from registry.notifications import ChannelSubscription
+from registry.schedules import schedules
 from tests.registry.conftest import new_database
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
-from registry import catalogue, deletion, history, schedules, training_templates
+from registry import catalogue, deletion, history, training_templates
+from registry.schedules import schedules
 from tests.registry.scheduled import scheduled
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from registry import tracking
-from registry.models import Origin
+from registry.models.models import Origin
 from registry.tracking import MODEL_TAG, Opening
 from tests.registry.model_files import Maker
 from tests.registry.server import MlflowServer

@@ -8,10 +8,11 @@ from typing import Any
 from prefect.client.schemas.objects import State
 
 from infra import home as homes
-from registry import tracking, trial_runs, trials
-from registry.models import Origin
+from registry import tracking
+from registry.models.models import Origin
 from registry.tracking import Opening, Tracked
-from registry.trial_runs import Parent
+from registry.tunings import trial_runs, trials
+from registry.tunings.trial_runs import Parent
 from tests.registry.fake_runs import PrefectClient
 from tests.registry.server import MlflowServer
 

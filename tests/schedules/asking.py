@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.errors import BadInputError, NotFoundError
-from registry import catalogue, slots
-from registry.slots import Slot
+from registry import catalogue
+from registry.schedules import slots
+from registry.schedules.slots import Slot
 from schedules import verbs, views
 from schedules.verbs import Written
 from tests.schedules.conftest import BEGINNING

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from infra.home import Home
-from registry import catalogue, scheduled_runs
+from registry import catalogue
+from registry.schedules import scheduled_runs
 from schedules import instants
 from tests.registry.conftest import new_database
 from tests.schedules.world import World

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from infra.errors import ConflictError
-from registry import catalogue, history, schedules, slots
+from registry import catalogue, history
+from registry.schedules import schedules, slots
 from schedules import applying, verbs, views
 from schedules.files import FileInvalidError
 from tests.schedules.asking import HOUR, at, checked, create, fates, pass_hours

@@ -6,7 +6,7 @@ import pytest
 
 from flows import catalogue as flows
 from registry import catalogue
-from registry import schedules as rows
+from registry.schedules import schedules as rows
 from schedules import builtin, editing, verbs, views
 from schedules.editing import Written
 from tests.schedules.world import World

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.slots import Fate
+from registry.schedules.slots import Fate
 from schedules import deciding, kfp_macros
 from schedules.instants import instant_at, second_of
 from schedules.policy import Policy, missed

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from registry import catalogue, schedules, slots
+from registry import catalogue
 from registry.leases import Lease
-from registry.slots import Fate, Kind, Slot
+from registry.schedules import schedules, slots
+from registry.schedules.slots import Fate, Kind, Slot
 from schedules.instants import instant_at, second_of
 from schedules.policy import Overlap
 from schedules.subject import Subject

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from registry import catalogue, slots
-from registry.slots import Fate, Kind, Slot
+from registry import catalogue
+from registry.schedules import slots
+from registry.schedules.slots import Fate, Kind, Slot
 from schedules import metrics, verbs
 from tests.schedules.asking import HOUR, create, pass_hours
 from tests.schedules.conftest import BEGINNING

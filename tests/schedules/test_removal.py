@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy
 
 from infra.errors import ConflictError
-from registry import catalogue, deletion, history, schedule_removal, slots
+from registry import catalogue, deletion, history
 from registry.deletion import Guard
+from registry.schedules import schedule_removal, slots
 from schedules import verbs
 from tests.processes import eventually
 from tests.schedules.asking import HOUR, create, fates, pass_hours, rows, state

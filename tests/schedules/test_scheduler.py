@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from registry import catalogue, leases, schedules, slots
-from registry.slots import Slot
+from registry import catalogue, leases
+from registry.schedules import schedules, slots
+from registry.schedules.slots import Slot
 from schedules import deciding, verbs, views
 from schedules.scheduler import LEASE
 from tests.schedules.conftest import BEGINNING

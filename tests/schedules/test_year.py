@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError
-from registry import slots
 from registry.leases import Lease
+from registry.schedules import slots
 from schedules import instants, scheduler, verbs
 from tests.schedules import rule
 from tests.schedules.conftest import BEGINNING

@@ -12,10 +12,11 @@ from typing import Any
 
 from infra.controllers import LeaderElection, LeadershipLostError
 from infra.errors import BadInputError, NotFoundError
-from registry import leases, schedules
+from registry import leases
 from registry.leases import Lease
-from registry.schedules import ScheduleModel
-from registry.slots import Slot
+from registry.schedules import schedules
+from registry.schedules.schedules import ScheduleModel
+from registry.schedules.slots import Slot
 from schedules import deciding
 from schedules.instants import second_of
 from schedules.policy import Policy

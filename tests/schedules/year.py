@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 
 from infra.errors import BadInputError
 from registry import catalogue
-from registry import schedules as schedule_rows
-from registry.slots import Slot, SlotModel
+from registry.schedules import schedules as schedule_rows
+from registry.schedules.slots import Slot, SlotModel
 from schedules import verbs
 from schedules.subject import Subject
 from schedules.verbs import Written

@@ -9,7 +9,7 @@ import pytest
 
 from infra.home import Home
 from infra.settings import Settings
-from tasks.training_request import Training
+from tasks.training.training_request import Training
 from tasks.workplace import Workplace
 
 

@@ -11,8 +11,9 @@ from infra import site
 from infra.errors import BadInputError, ConflictError
 from infra.home import Home
 from infra.settings import Settings
-from tasks import outputs, training_request
-from tasks.training_request import Training
+from tasks import outputs
+from tasks.training import training_request
+from tasks.training.training_request import Training
 
 
 def _code(given: Training, home: Home, settings: Settings) -> str:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from infra.errors import BadInputError
-from tasks import provided, training_request
+from tasks import provided
 from tasks.provided import Hyperparameter, ProvidedAlgorithm, Scalar
-from tasks.training_request import Algorithm, Training
+from tasks.training import training_request
+from tasks.training.training_request import Algorithm, Training
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "provided-algorithms.md"

@@ -9,8 +9,8 @@ import pytest
 
 from infra import run_lock
 from infra.home import Home
-from registry import trials
-from registry.tensorboard_logs import Fetched
+from registry.runs.tensorboard_logs import Fetched
+from registry.tunings import trials
 from tasks import tensorboard
 from tasks.workplace import Workplace
 

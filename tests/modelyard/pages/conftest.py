@@ -15,7 +15,7 @@ from infra.errors import NotFoundError, StackError
 from modelyard.pages.application import application
 from modelyard.pages.graphs import Sources
 from modelyard.pages.servers import Run
-from registry.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import Node
 from tests.pipelines import corpus
 
 with warnings.catch_warnings():

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from starlette.testclient import TestClient
 
-from registry.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import Node
 from tests.modelyard.pages.conftest import BEGAN, OTHER, RUN, World
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node

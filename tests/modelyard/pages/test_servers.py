@@ -11,7 +11,8 @@ import pytest
 from infra.connection import Endpoints
 from infra.errors import StackError
 from modelyard.pages.servers import Servers
-from registry import pipeline_nodes, tracking
+from registry import tracking
+from registry.pipelines import pipeline_nodes
 from tests.modelyard.pages.conftest import RUN
 
 _ENDPOINTS = Endpoints("http://prefect/api", "http://mlflow", "none")

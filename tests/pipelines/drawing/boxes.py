@@ -13,7 +13,7 @@ from pipelines import reading
 from pipelines.drawing.layout import Layout, Rect
 from pipelines.drawing.model import Box, Edge
 from pipelines.pipeline import Pipeline
-from registry.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import Node
 from tests.pipelines import corpus
 
 SVG = "{http://www.w3.org/2000/svg}"

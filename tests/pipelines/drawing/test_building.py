@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.drawing import building, model
 from pipelines.drawing.model import Box
-from registry.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import Node
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import flat, nested, node, read
 

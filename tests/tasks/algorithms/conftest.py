@@ -18,8 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from infra.home import Home
 from infra.settings import Settings
-from tasks import provided, training, training_request
-from tasks.training_request import Algorithm, Dataset, Training
+from tasks import provided
+from tasks.training import training_request, training_steps
+from tasks.training.training_request import Algorithm, Dataset, Training
 from tasks.workplace import Workplace
 
 _OURS = ("EM_", "MLFLOW_", "MODELYARD_", "PYTHONDONTWRITEBYTECODE")
@@ -69,7 +70,7 @@ class Trainer:
         self, *, retried: bool = False, launcher: Sequence[str] = (), **env: str
     ) -> subprocess.Popen[str]:
         """Start the script, under ``launcher`` if one is given."""
-        prepared = training.prepare(
+        prepared = training_steps.prepare(
             self._request, self.place, self._home, Settings(home=self._home.root),
             retried=retried, say=print,
         )  # fmt: skip

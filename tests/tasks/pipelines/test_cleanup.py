@@ -15,9 +15,10 @@ from infra.errors import BadInputError
 from infra.home import Home
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.caching import as_data
-from registry import catalogue, history, pipeline_artifacts, pipeline_nodes
-from registry.pipeline_artifacts import Old
-from registry.pipeline_nodes import Node
+from registry import catalogue, history
+from registry.pipelines import pipeline_artifacts, pipeline_nodes
+from registry.pipelines.pipeline_artifacts import Old
+from registry.pipelines.pipeline_nodes import Node
 from tasks.pipelines import cleanup, recording
 from tasks.pipelines.cleanup import Cleanup, Removed
 from tests.registry.conftest import new_database

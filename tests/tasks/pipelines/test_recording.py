@@ -15,8 +15,9 @@ from infra.home import Home
 from pipelines.artifacts import Bundle
 from pipelines.execution import Leaf, Seen
 from pipelines.states import TaskState
-from registry import catalogue, pipeline_nodes
-from registry.pipeline_nodes import Node
+from registry import catalogue
+from registry.pipelines import pipeline_nodes
+from registry.pipelines.pipeline_nodes import Node
 from tasks.pipelines.recording import Recorder
 from tests.processes import eventually
 from tests.registry.conftest import new_database

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import tracking, trial_runs
+from registry import tracking
+from registry.tunings import trial_runs
 from tasks.trials.base import Began, Finished, Launcher, Observed
 from tests.processes import eventually
 from tests.tasks.trials.scene import Scene, ended, our_threads, trial

@@ -19,8 +19,10 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
-from registry import run_requests, runs, statuses, tracking, trial_flows
-from registry.trial_flows import PARENT_LABEL, TRIAL_LABEL
+from registry import tracking
+from registry.runs import run_requests, runs, statuses
+from registry.tunings import trial_flows
+from registry.tunings.trial_flows import PARENT_LABEL, TRIAL_LABEL
 from tests.processes import eventually
 from tests.registry.tuned import opening
 

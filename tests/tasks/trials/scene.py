@@ -13,7 +13,7 @@ from infra.settings import Settings
 from registry import tracking
 from registry.tracking import Tracked
 from tasks.trials.base import Event, Finished, Launcher, Setting
-from tasks.tuning_request import Tuning
+from tasks.tuning.tuning_request import Tuning
 from tests.processes import eventually
 from tuning.trials import Trial, TrialState
 

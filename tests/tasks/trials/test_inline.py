@@ -16,8 +16,9 @@ from tensorboard.summary import Writer
 
 from infra import gpus
 from infra.errors import BadInputError
-from registry import tracking, trial_runs
-from tasks import training
+from registry import tracking
+from registry.tunings import trial_runs
+from tasks.training import training_steps
 from tasks.trials import inline
 from tasks.trials.base import Finished, Launcher
 from tasks.trials.inline import InlineLauncher
@@ -118,7 +119,7 @@ class TestInline(Contract):
         def prepare(*_: Any, **__: Any) -> None:
             raise problem
 
-        monkeypatch.setattr(training, "prepare", prepare)
+        monkeypatch.setattr(training_steps, "prepare", prepare)
         launcher.launch(trial(0))
 
         end = scene.end(0)

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from tensorboard.summary import Writer
 
 from registry import tracking
-from tasks import checkpoints
+from tasks.training import checkpoints
 from tasks.trials import inline
 from tasks.trials.base import Began, Finished
 from tasks.trials.inline import InlineLauncher

@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import DiskFullError
 from infra.storage.file import FileStore
-from tasks.training_request import Training
+from tasks.training.training_request import Training
 from tasks.trials import inputs
 
 

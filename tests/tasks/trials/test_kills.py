@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from registry import catalogue, tracking, trial_runs
+from registry import catalogue, tracking
+from registry.tunings import trial_runs
 from tasks.trials import rows
 from tasks.trials.inline import InlineLauncher
-from tasks.tuning import Plan, Tuner
+from tasks.tuning.tuning_loop import Plan, Tuner
 from tests.processes import eventually, with_variable
 from tests.tasks.trials.contract import lines
 from tests.tasks.trials.scene import Scene

@@ -12,8 +12,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Pending
 
 from infra import run_lock
-from registry import tracking, trial_runs
-from registry.trial_flows import TRIAL_LABEL, TUNING_LABEL
+from registry import tracking
+from registry.tunings import trial_runs
+from registry.tunings.trial_flows import TRIAL_LABEL, TUNING_LABEL
 from tasks.trials import pool
 from tasks.trials.base import Began, Finished, Launcher
 from tasks.trials.pool import PoolLauncher

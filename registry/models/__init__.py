@@ -1,0 +1,13 @@
+"""Models and their versions: MLflow's registry, with the lineage of what Modelyard made."""
+
+# Modules that other packages may import. Nothing is imported here, so that each
+# costs only what it uses.
+__all__ = [
+    "model_aliases",
+    "model_creation",
+    "model_parameters",
+    "model_removal",
+    "model_updates",
+    "model_versions",
+    "models",
+]

@@ -1,0 +1,239 @@
+"""Aliases of models, and the history of what they pointed to.
+
+MLflow owns where an alias points; the history has every move that went through here. A move that
+was made elsewhere, as in MLflow's own pages, is noticed afterwards: when it is looked at, and, at
+the latest, it is written down with the next move.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from mlflow.entities.model_registry import RegisteredModel
+
+from infra.errors import BadInputError, NotFoundError
+from registry import catalogue, history
+from registry.models import model_versions
+from registry.tracking import client
+
+NOUN = "model"
+_LONGEST = 255
+_LONGEST_REASON = 4000
+_ALIAS = re.compile(r"[A-Za-z0-9_-]+")
+_RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
+
+# Deeds in the history: a move, a move by somebody else that was noticed, a change of name.
+_MOVED, _FOUND, _RENAMED, _DELETED = "alias", "alias found", "rename", "delete"
+
+
+def check(alias: str) -> None:
+    """Refuse an alias that MLflow does not take.
+
+    Raises:
+        BadInputError: With the code ``AliasInvalid``.
+    """
+    if not _ALIAS.fullmatch(alias) or len(alias) > _LONGEST or _RESERVED.fullmatch(alias):
+        raise BadInputError(
+            f"The alias {alias[:60]!r} cannot be used.",
+            f"Give 1 to {_LONGEST} letters, digits, '_' and '-'; not 'latest', and not 'v' and a "
+            "number.",
+            code="AliasInvalid",
+        )
+
+
+def point(name: str, alias: str, number: int, why: str = "") -> dict[str, Any]:
+    """Point ``alias`` at a version, from wherever it pointed; ``{"alias", "from", "to"}``.
+
+    Raises:
+        NotFoundError: If there is no such version.
+        ConflictError: With the code ``ModelNotActive``.
+    """
+    check(alias)
+    _check_reason(why)
+    with catalogue.advisory_lock(model_versions.lock(name)):
+        before = _settled(name, alias)
+        model_versions.check_active(model_versions.find(name, number))
+        if before != number:
+            client().set_registered_model_alias(name, alias, str(number))
+            _record(_MOVED, name, alias, before, number, why)
+    return {"alias": alias, "from": before, "to": number}
+
+
+def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
+    """Remove ``alias``; ``{"alias", "from", "to"}``.
+
+    Raises:
+        NotFoundError: If the model has no such alias.
+    """
+    _check_reason(why)
+    with catalogue.advisory_lock(model_versions.lock(name)):
+        before = _settled(name, alias)
+        if before is None:
+            raise NotFoundError(
+                f"The model {name!r} has no alias {alias!r}.",
+                f"modelyard model show {name} shows those there are.",
+            )
+        client().delete_registered_model_alias(name, alias)
+        _record(_MOVED, name, alias, before, None, why)
+    return {"alias": alias, "from": before, "to": None}
+
+
+def _check_reason(why: str) -> None:
+    if "\0" in why or len(why) > _LONGEST_REASON:
+        raise BadInputError(
+            f"The reason holds a zero byte or more than {_LONGEST_REASON} characters.",
+            "Shorten it.",
+            code="TextInvalid",
+        )
+
+
+def actual(aliases: Mapping[str, Any]) -> dict[str, int]:
+    """MLflow's aliases of a model, with versions as numbers."""
+    return {alias: int(number) for alias, number in aliases.items()}
+
+
+def _settled(name: str, alias: str) -> int | None:
+    """Where ``alias`` points; the history agrees afterwards."""
+    model = model_versions.find_model(name)
+    settle_rename(model)
+    now = actual(model.aliases).get(alias)
+    known = _replayed(name).get(alias)
+    if known != now:
+        _record(_FOUND, name, alias, known, now, "moved outside Modelyard")
+    return now
+
+
+def _record(
+    verb: str, name: str, alias: str, before: int | None, after: int | None, why: str
+) -> None:
+    detail = {"alias": alias, "from": before, "to": after, "why": why}
+    history.record(NOUN, name, verb, **detail)
+
+
+def announce_rename(name: str) -> None:
+    """Put down with the model that it gets another name: :func:`settle_rename` follows."""
+    value = f"{uuid.uuid4().hex} {name}"
+    client().set_registered_model_tag(name, model_versions.RENAMING_TAG, value)
+
+
+def settle_rename(model: RegisteredModel) -> None:
+    """Write down, once, the other name that a model has got: its history goes on there.
+
+    MLflow keeps what was announced with the model, whatever its name, so that whoever comes
+    next ends what was interrupted.
+    """
+    token, _, old = model.tags.get(model_versions.RENAMING_TAG, "").partition(" ")
+    if not token:
+        return
+    renamed = ((model.name, {"was": old}), (old, {"to": model.name}))
+    for subject, detail in renamed if old != model.name else ():
+        known = (deed["detail"].get("token") for deed in history.of(NOUN, subject))
+        if token not in known:
+            history.record(NOUN, subject, _RENAMED, **detail, token=token)
+    client().delete_registered_model_tag(model.name, model_versions.RENAMING_TAG)
+
+
+def _at(deed: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(deed["at"])
+
+
+def _story(name: str, until: datetime | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Deeds to ``name``, and to its former names while they were its, in order, each once."""
+    read: dict[str, list[dict[str, Any]]] = {}
+    unread = {name}
+    while unread:
+        subject = unread.pop()
+        read[subject] = history.of(NOUN, subject)
+        unread |= {was for deed in read[subject] if (was := _former(deed)) and was not in read}
+    deeds = sorted(
+        ((subject, deed) for subject, found in read.items() for deed in found),
+        key=lambda told: _at(told[1]),
+        reverse=True,
+    )
+    story, mine = [], {name}
+    for subject, deed in deeds:
+        if subject in mine and (until is None or _at(deed) <= until):
+            story.append((subject, deed))
+            mine.add(_former(deed) or subject)
+    return story[::-1]
+
+
+def _former(deed: Mapping[str, Any]) -> str | None:
+    return deed["detail"].get("was") if deed["verb"] == _RENAMED else None
+
+
+def _replayed(name: str, until: datetime | None = None) -> dict[str, int]:
+    """Where each alias of ``name`` pointed at the time ``until``, as far as is known."""
+    pointing: dict[str, dict[str, int]] = {}
+    for subject, deed in _story(name, until):
+        detail, mine = deed["detail"], pointing.setdefault(subject, {})
+        if deed["verb"] in {_MOVED, _FOUND}:
+            mine.pop(detail["alias"], None)
+            if detail["to"] is not None:
+                mine[detail["alias"]] = detail["to"]
+        elif deed["verb"] == _RENAMED:
+            pointing[subject] = pointing.pop(_former(deed) or "", {})
+        elif deed["verb"] == _DELETED and detail.get("version") is None:
+            mine.clear()
+    return pointing.get(name, {})
+
+
+def moves(name: str, alias: str | None = None) -> list[dict[str, Any]]:
+    """Every known move of a model's aliases, or of one, oldest first.
+
+    Each is ``{"at", "user", "alias", "from", "to", "why"}``; the user is None where somebody moved
+    it outside Modelyard, and ``at`` is then when that was noticed.
+    """
+    return [
+        {
+            "at": deed["at"],
+            "user": deed["user"] if deed["verb"] == _MOVED else None,
+            **deed["detail"],
+        }
+        for _, deed in _story(name)
+        if deed["verb"] in {_MOVED, _FOUND} and alias in {None, deed["detail"]["alias"]}
+    ]
+
+
+def at(name: str, alias: str, when: datetime) -> dict[str, Any]:
+    """Which version ``alias`` pointed to at the time ``when``.
+
+    Returns:
+        ``{"alias", "at", "version", "certain"}``. The version is None where it pointed nowhere. It
+        is not certain where the next thing known is a move that was made outside Modelyard.
+    """
+    later = [move for move in moves(name, alias) if _at(move) > when]
+    if later:
+        certain = later[0]["user"] is not None
+    else:
+        certain = all(change["alias"] != alias for change in changed_outside(name))
+    return {
+        "alias": alias,
+        "at": when.isoformat(),
+        "version": _replayed(name, when).get(alias),
+        "certain": certain,
+    }
+
+
+def changed_outside(name: str, aliases: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Where MLflow and the history differ: ``{"alias", "known", "actual"}`` of each alias.
+
+    Args:
+        name: The model's name. One that is gone has no aliases.
+        aliases: MLflow's aliases of it, if they are known already.
+    """
+    if aliases is None:
+        try:
+            aliases = model_versions.find_model(name).aliases
+        except NotFoundError:
+            aliases = {}
+    now, known = actual(aliases), _replayed(name)
+    return [
+        {"alias": alias, "known": known.get(alias), "actual": now.get(alias)}
+        for alias in sorted({*now, *known})
+        if now.get(alias) != known.get(alias)
+    ]

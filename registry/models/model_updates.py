@@ -1,0 +1,168 @@
+"""Changes of models: their names and descriptions, and what a version is served as."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from mlflow.exceptions import MlflowException
+
+from infra.errors import ConflictError, NotFoundError
+from registry import catalogue, frameworks, history, names
+from registry.models import model_aliases, model_versions
+from registry.models.model_aliases import NOUN
+from registry.models.models import Making, check_files, set_tags
+from registry.tracking import MODEL_TAG, client
+
+
+def update(
+    name: str, *, number: int | None = None, making: Making | None = None,
+    description: str | None = None, new: str | None = None,
+) -> None:  # fmt: skip
+    """Change what is given of a model, or of one of its versions; all is checked before.
+
+    A version is told what it is served as where that was not said yet, after a look at its files.
+    A model that gets another name keeps its versions' numbers and its aliases' history.
+
+    Args:
+        name: The model's name.
+        number: The version that the making and the description are of; without it, the
+            description is the model's.
+        making: What the version is served as.
+        description: Free text.
+        new: The model's new name.
+
+    Raises:
+        NotFoundError: If there is no such model or version.
+        ConflictError: With the code ``AlreadySet``, for what the version has; ``NameTaken``;
+            ``ModelNotActive``.
+        BadInputError: If the name or a text cannot be used, or the files do not fit.
+    """
+    if new is not None:
+        names.check(new)
+    if description is not None:
+        names.check_description(description)
+    with contextlib.ExitStack() as locks:
+        for one in sorted({name, new or name}):  # in one order, whoever takes them
+            locks.enter_context(catalogue.advisory_lock(model_versions.lock(one)))
+        if new not in {None, name} and _is_renamed(name, new or ""):
+            name = new or ""
+        steps = []
+        if making is not None and number is not None:
+            steps.append(_completion(name, number, making))
+        if description is not None:
+            steps.append(_description(name, number, description))
+        if new is not None:
+            steps.append(_renaming(name, new))
+        for step in steps:
+            step()
+
+
+def _is_renamed(name: str, new: str) -> bool:
+    """Whether the model has the new name already, from a renaming that was interrupted."""
+    try:
+        model = model_versions.find_model(new)
+    except NotFoundError:
+        return False
+    before = model.tags.get(model_versions.RENAMING_TAG, "").partition(" ")[2]
+    if before == new or before != name:
+        return False
+    model_aliases.settle_rename(model)
+    return True
+
+
+# Each of these checks a change, and returns what makes it.
+
+
+def _description(name: str, number: int | None, description: str) -> Callable[[], None]:
+    if number is None:
+        model_versions.find_model(name)
+    else:
+        model_versions.find(name, number)
+
+    def step() -> None:
+        if number is None:
+            client().update_registered_model(name, description)
+        else:
+            client().update_model_version(name, str(number), description)
+        history.record(NOUN, name, "describe", version=number, description=description)
+
+    return step
+
+
+def _completion(name: str, number: int, making: Making) -> Callable[[], None]:
+    version = model_versions.find(name, number)
+    model_versions.check_active(version)
+    has, tags = model_versions.making_of(version.tags), making.tags()
+    changed = sorted(key for key in tags if has.get(key, tags[key]) != tags[key])
+    if changed:
+        what = ", ".join(key.removeprefix("modelyard.").replace("_", " ") for key in changed)
+        raise ConflictError(
+            f"{model_versions.uri(version)} has its {what} already.",
+            "A version stays what it is: create the next one.",
+            code="AlreadySet",
+        )
+    merged = {**has, **tags}
+    framework = merged.get(model_versions.FRAMEWORK_TAG)
+    if framework:
+        source = model_versions.source_uri(version) or ""
+        check_files(name, merged, source, outside=model_versions.is_outside(version))
+
+    def step() -> None:
+        set_tags(version, tags)
+        history.record(NOUN, name, "complete", version=number, framework=framework)
+
+    return step
+
+
+def _renaming(name: str, new: str) -> Callable[[], None]:
+    model = model_versions.find_model(name)
+    if new == name:
+        return lambda: None
+    if model_versions.DELETING_TAG in model.tags:
+        raise ConflictError(
+            f"The model {name!r} is being deleted.", "Repeat that.", code="ModelNotActive"
+        )
+    with contextlib.suppress(NotFoundError):
+        model_versions.find_model(new)
+        raise _taken(new)
+    for version in model_versions.of_model(name):
+        model_versions.check_active(version)
+        if model_versions.framework(version) == frameworks.PYTORCH:
+            source = model_versions.source_uri(version) or ""
+            tags = model_versions.making_of(version.tags)
+            check_files(new, tags, source, outside=model_versions.is_outside(version))
+
+    def step() -> None:
+        model_aliases.settle_rename(model)  # a former one
+        # Before the name, as only then a repeat would still find what is left to do.
+        _retag_runs(name, name, new)
+        model_aliases.announce_rename(name)
+        try:
+            client().rename_registered_model(name, new)
+        except MlflowException as error:
+            _retag_runs(name, new, name)
+            if error.error_code == "RESOURCE_ALREADY_EXISTS":  # by somebody outside Modelyard
+                raise _taken(new) from error
+            raise
+        model_aliases.settle_rename(model_versions.find_model(new))
+
+    return step
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(
+        f"There is a model {name!r} already.", "Choose another name.", code="NameTaken"
+    )
+
+
+def _retag_runs(name: str, before: str, after: str) -> None:
+    """Let the runs that made versions of ``name`` call these by another model's name."""
+    mlflow = client()
+    for version in model_versions.of_model(name):
+        if not version.run_id:
+            continue
+        run = mlflow.get_run(version.run_id)
+        active = run.info.lifecycle_stage == "active"
+        if active and run.data.tags.get(MODEL_TAG) == f"models:/{before}/{version.version}":
+            mlflow.set_tag(version.run_id, MODEL_TAG, f"models:/{after}/{version.version}")

@@ -1,0 +1,15 @@
+"""Runs of every flow: Prefect's flow runs, in the reference's words, with their MLflow side."""
+
+# Modules that other packages may import. Nothing is imported here: pages and commands read a
+# status word without loading the clients of Prefect and MLflow.
+__all__ = [
+    "labels",
+    "pending_reasons",
+    "publish_targets",
+    "run_attempts",
+    "run_nodes",
+    "run_requests",
+    "runs",
+    "statuses",
+    "tensorboard_logs",
+]

@@ -1,0 +1,111 @@
+"""The flow runs of schedules' slots: made once each, and asked after."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+
+from infra.errors import BadInputError
+from registry.runs import runs, statuses
+from registry.schedules.slots import Slot
+
+GONE = "DELETED"
+_PAGE = 200
+_OVER = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
+_TRY_AGAIN = frozenset({408, 425, 429})
+
+
+def _once(slot: Slot) -> str:
+    """The key of a slot's run, under which a flow has one at most."""
+    return f"schedule {slot.schedule} {slot.kind} {slot.slot}"
+
+
+def find(slot: Slot) -> str | None:
+    """The run of a slot, of whatever deployment it was created; its id."""
+    own = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[_once(slot)]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=own, sort=FlowRunSort.ID_DESC, limit=1)
+    return str(found[0].id) if found else None
+
+
+def create(
+    slot: Slot, *, schedule: str, deployment: str, parameters: dict[str, Any], user: str
+) -> str:
+    """Create the run of a slot, or find the one that was created before; its id.
+
+    Args:
+        slot: The slot.
+        schedule: What its schedule is called.
+        deployment: What it is a run of, as ``flow/deployment``.
+        parameters: What it is told.
+        user: Whose schedule it is.
+
+    Raises:
+        NotFoundError: If the deployment is gone.
+        BadInputError: With the code ``RunRefused``. What else is raised may pass.
+    """
+    instant = datetime.fromtimestamp(slot.slot, UTC)
+    at = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+    try:
+        return runs.submit(
+            deployment,
+            parameters,
+            str(parameters.get("name") or f"{schedule}-{instant:%Y%m%dT%H%M%SZ}"),
+            user,
+            {runs.SCHEDULE_LABEL: slot.schedule, runs.SLOT_LABEL: at},
+            once=_once(slot),
+            tags=(f"schedule:{schedule}", f"slot:{at}"),
+            checked=False,
+        )
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status >= 500 or status in _TRY_AGAIN:
+            raise
+        raise BadInputError(
+            f"Prefect refuses the run: {error}", "Mend the schedule's parameters.",
+            code="RunRefused",
+        ) from error  # fmt: skip
+
+
+def ended(ids: Collection[str]) -> dict[str, str]:
+    """Those of the runs that have ended or are gone, with the word for it."""
+    wanted = [UUID(run_id) for run_id in ids]
+    words: dict[str, str] = {}
+    flows: dict[UUID, str] = {}
+    with get_client(sync_client=True) as client:
+        for first in range(0, len(wanted), _PAGE):
+            these = FlowRunFilterId(any_=wanted[first : first + _PAGE])
+            for run in _read(client, FlowRunFilter(id=these, state=_OVER)):
+                if run.flow_id not in flows:
+                    flows[run.flow_id] = client.read_flow(run.flow_id).name
+                words[str(run.id)] = statuses.word(flows[run.flow_id], run.state)
+            words |= dict.fromkeys(_gone(client, these), GONE)
+    return words
+
+
+def _gone(client: SyncPrefectClient, these: FlowRunFilterId) -> list[str]:
+    """Those that were deleted. They are seldom any, and to count runs is cheap."""
+    asked = these.any_ or []
+    filtered = FlowRunFilter(id=these)
+    if client.count_flow_runs(flow_run_filter=filtered) == len(asked):
+        return []
+    there = {run.id for run in _read(client, filtered)}
+    return [str(run_id) for run_id in asked if run_id not in there]
+
+
+def _read(client: SyncPrefectClient, filtered: FlowRunFilter) -> list[FlowRun]:
+    return client.read_flow_runs(flow_run_filter=filtered, sort=FlowRunSort.ID_DESC, limit=_PAGE)

@@ -1,0 +1,169 @@
+"""What may be in a training template, and how a run is filled from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+
+from infra.errors import BadInputError
+from registry import names, training_templates
+from tasks import parameters
+from tasks.training import training_request
+from tasks.training.training_request import Training
+
+LeftOut = Callable[[str, Any], bool]
+
+_OF_A_RUN = ("name", "template")
+
+
+def create(name: str, description: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a template; it as shown.
+
+    Args:
+        name: Its name, which no other template has.
+        description: Free text.
+        given: Parameters of ``train``; relative paths count from this process's folder.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+        ConflictError: If the name is taken.
+    """
+    names.check_plain(name)
+    names.check_description(description)
+    return training_templates.create(name, description, checked(given))
+
+
+def update(
+    name: str, new_name: str | None, description: str | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Change a template: ``given`` is laid over its parameters, and null takes one out.
+
+    Raises:
+        BadInputError: With a code of its own for each fault; nothing is changed then.
+        NotFoundError: If there is no such template.
+        ConflictError: If the new name is taken.
+    """
+    if new_name is not None:
+        names.check_plain(new_name)
+    if description is not None:
+        names.check_description(description)
+    return training_templates.change(
+        name, new_name, description, lambda present: checked(parameters.merged(present, given))
+    )
+
+
+def copy(
+    name: str, new_name: str, description: str | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make a template of the parameters of another one, with ``given`` laid over them.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+        NotFoundError: If there is no such template.
+        ConflictError: If the new name is taken.
+    """
+    found = training_templates.show(name)
+    return create(
+        new_name,
+        found["description"] if description is None else description,
+        parameters.merged(found["parameters"], given),
+    )
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a template keeps them: those that are given, checked, with absolute paths.
+
+    What only a run can tell, such as whether there is anything at a URI, is left to the run.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    given = parameters.without_nulls(given)
+    for name in _OF_A_RUN:
+        if name in given:
+            raise BadInputError(
+                f"A template cannot hold the parameter {name!r}.",
+                "It belongs to each run; leave it out.",
+                code="ParameterOfRun",
+            )
+    training = parameters.read(Training, given).absolute()
+    training_request.check_static(training)
+    kept: dict[str, Any] = _only(training.model_dump(mode="json"), given)
+    return kept
+
+
+def _only(whole: Any, given: Any) -> Any:
+    """Of ``whole`` what ``given`` names, in groups as well."""
+    if not (isinstance(whole, Mapping) and isinstance(given, Mapping)):
+        return whole
+    return {name: _only(whole[name], value) for name, value in given.items()}
+
+
+def fill(
+    given: Mapping[str, Any],
+    left_out: LeftOut | None = None,
+    called: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The parameters of the template that ``given`` names, with ``given`` laid over them.
+
+    Groups are merged, lists and values replaced, and null takes out what the template has.
+    Without a template, ``given`` as it is.
+
+    Args:
+        given: A run's parameters.
+        left_out: Whether a parameter, by its dotted name and its value, counts as not given,
+            and so comes from the template. A form gives every field: see :func:`default_of`.
+        called: What the run calls a parameter that the template calls otherwise.
+
+    Raises:
+        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
+    """
+    name = given.get("template")
+    if not name:
+        return dict(given)
+    own = _given(given, left_out) if left_out else given
+    found = training_templates.parameters(str(name))
+    laid = parameters.merged({called.get(key, key): value for key, value in found.items()}, own)
+    return {**parameters.without_nulls(laid), "template": name}
+
+
+def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+    """Parameters of a training with those of its template where they are left out.
+
+    Args:
+        given: A run's parameters.
+        form: Whether a form gave them, where a field that is left out has its default.
+    """
+    return fill(given, _LEFT_OUT if form else None)
+
+
+def _given(group: Mapping[str, Any], left_out: LeftOut, prefix: str = "") -> dict[str, Any]:
+    kept = {}
+    for name, value in group.items():
+        place = f"{prefix}{name}"
+        if left_out(place, value):
+            continue
+        kept[name] = _given(value, left_out, f"{place}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+def default_of(model: type[BaseModel]) -> LeftOut:
+    """A form's rule: what is null, or equal to the default of ``model``, was not filled in."""
+    defaults = model().model_dump(mode="json")
+
+    def left_out(place: str, value: Any) -> bool:
+        default: Any = defaults
+        for name in place.split("."):
+            if not isinstance(default, Mapping) or name not in default:
+                return value is None
+            default = default[name]
+        same_kind = isinstance(value, bool) == isinstance(default, bool)  # True == 1
+        return value is None or (same_kind and bool(value == default))
+
+    return left_out
+
+
+_LEFT_OUT = default_of(Training)

@@ -1,0 +1,366 @@
+"""The request of a tuning, and the refusal of one that cannot work."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, StrictInt
+
+from infra.errors import BadInputError
+from infra.home import Home
+from infra.settings import Settings
+from registry import names
+from tasks.logs import Logs
+from tasks.parameters import Scalar, Text, read
+from tasks.resources import Resources
+from tasks.training import training_request, training_templates
+from tasks.training.training_request import Algorithm, Minutes, Training, variable_name
+from tasks.training.training_templates import LeftOut
+from tuning import objectives, search, space
+from tuning.early_stopping import EarlyStopping
+from tuning.endings import Limits
+from tuning.metrics import MetricPattern
+from tuning.objectives import Constraint, Objective
+from tuning.search import Strategy
+from tuning.space import Parameter, Point, Value
+from tuning.trials import Trial
+
+MOST_PARALLEL = 256
+LARGEST_SEED = 2**63 - 1
+_GOLDEN = 0.618
+
+# What can be changed while it runs.
+CHANGEABLE = ("max_trials", "max_failed_trials", "parallel_trials")
+
+Dispatch = Literal["auto", "inline", "pool"]
+Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)] | None
+Count = Annotated[StrictInt, Field(ge=1, le=10**6)]
+Failures = Annotated[StrictInt, Field(ge=0, le=10**6)]
+
+
+def _as_list(given: Any) -> Any:
+    """Objectives as a list; a single one may be given by itself.
+
+    Raises:
+        BadInputError: With the code ``ObjectiveInvalid`` if it is neither.
+    """
+    if isinstance(given, dict | Objective):
+        return [given]
+    if isinstance(given, list | tuple):
+        return given
+    raise BadInputError(
+        "objective: A metric and its direction are needed.",
+        'Give both, as in {"metric": "loss", "direction": "minimize"}, or a list of such.',
+        code="ObjectiveInvalid",
+    )
+
+
+Objectives = Annotated[
+    list[Objective],
+    BeforeValidator(_as_list, json_schema_input_type=Objective | list[Objective]),
+]
+
+
+class Tuning(Training):
+    """The request of a tuning; the fields that a training has as well are each trial's."""
+
+    FORM_ORDER: ClassVar[tuple[str, ...]] = (
+        "name", "description", "experiment", "template", "strategy", "seed", "algorithm",
+        "parameters", "hyperparameters", "metrics", "objective", "constraints", "max_trials",
+        "max_failed_trials", "parallel_trials", "early_stopping", "stop_running", "dispatch",
+        "warm_start", "resources", "datasets", "checkpoint_input_uri", "checkpoint_uri",
+        "output_uri", "overwrite", "logs", "max_minutes", "trial_max_minutes",
+    )  # fmt: skip
+
+    name: Text = Field(
+        "", description="The tuning's name, unique in its experiment; given by Prefect if empty."
+    )
+    experiment: Text = Field(
+        "Default",
+        description="The MLflow experiment that the tuning belongs to; created if missing.",
+    )
+    strategy: Strategy = Field(
+        "bayesian",
+        description="How the space is searched. bayesian chooses a sampler by itself; gp, tpe and "
+        "sobol are samplers of their own.",
+    )
+    seed: Seed = Field(
+        None, description="The seed of everything random; empty for one of the tuning's own."
+    )
+    algorithm: Algorithm = Field(Algorithm(), description="The script that each trial runs.")
+    parameters: list[Parameter] = Field(
+        [],
+        description="Required. The hyperparameters that are tuned, and their ranges or values.",
+    )
+    hyperparameters: dict[str, Scalar] = Field(
+        {}, description="Further hyperparameters, the same for every trial."
+    )
+    metrics: list[MetricPattern] = Field(
+        [],
+        description="Metrics to collect from the script's output; the objective is one of them. A "
+        "provided algorithm has its own.",
+    )
+    objective: Objectives = Field(
+        [],
+        description="Required. What to optimize: one metric and its direction (Objective), or "
+        "several of them (list).",
+    )
+    constraints: list[Constraint] = Field([], description="Bounds that other metrics must keep.")
+    max_trials: Count | None = Field(
+        None,
+        description="The most trials. A grid ends by itself; an endless space needs this or "
+        "max_minutes.",
+    )
+    max_failed_trials: Failures | None = Field(
+        None, description="Fail after this many failed trials; empty for never."
+    )
+    parallel_trials: Annotated[StrictInt, Field(ge=1, le=MOST_PARALLEL)] = Field(
+        1, description="How many trials run at once."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="The rule that stops bad trials early; empty for none."
+    )
+    stop_running: bool = Field(
+        True, description="Stop the trials that still run when the tuning's end is decided."
+    )
+    dispatch: Dispatch = Field(
+        "auto",
+        description="inline runs trials beside the tuning, pool each as a run of its own; auto "
+        "chooses by the pool.",
+    )
+    warm_start: Text = Field(
+        "", description="An earlier tuning, by name or id, whose trials the search learns from."
+    )
+    resources: Resources = Field(
+        Resources(), description="The machines, processes and GPUs of each trial."
+    )
+    checkpoint_input_uri: Text = Field("", description="Checkpoints that every trial begins from.")
+    checkpoint_uri: Text = Field(
+        "",
+        description="Where the scripts' own checkpoints are kept, in a folder for each trial.",
+    )
+    output_uri: Text = Field(
+        "", description="Where the models are copied, in a folder for each trial."
+    )
+    logs: Logs = Field(Logs(), description="Where the scripts' output goes.")
+    trial_max_minutes: Minutes = Field(
+        None,
+        description="Time limit of one trial in minutes, after which it has failed; empty for "
+        "none.",
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """What the tuning may use."""
+        return Limits(self.max_trials, self.max_failed_trials, self.parallel_trials)
+
+    def training(self, point: Point) -> Training:
+        """The training that tries ``point``."""
+        shared = {name: getattr(self, name) for name in Training.model_fields}
+        return Training.model_construct(
+            **{
+                **shared,
+                "name": "",
+                "template": "",
+                "hyperparameters": {**self.hyperparameters, **point},
+                "max_minutes": self.trial_max_minutes,
+            }
+        )
+
+
+_LEFT_OUT = training_templates.default_of(Tuning)
+
+
+def of_trial(training: Training, trial: Trial, folder: str) -> Training:
+    """The training of one trial, of that of all of them: what it writes is in a place of its own.
+
+    Args:
+        training: What all trials have in common.
+        trial: The trial.
+        folder: What the trial's place is called.
+    """
+    own = {
+        field: f"{uri.rstrip('/')}/{folder}" if (uri := getattr(training, field)) else ""
+        for field in ("checkpoint_uri", "output_uri")
+    }
+    hyperparameters: dict[str, Scalar] = {**training.hyperparameters, **trial.parameters}
+    return training.model_copy(update={**own, "hyperparameters": hyperparameters})
+
+
+def fill(given: Mapping[str, Any], left_out: LeftOut | None) -> dict[str, Any]:
+    """Parameters of a tuning with what a training template has for those that are left out.
+
+    The template's longest time is that of a trial, and a hyperparameter that is tuned needs no
+    fixed value of it.
+    """
+    filled = training_templates.fill(given, left_out, {"max_minutes": "trial_max_minutes"})
+    fixed, parameters = filled.get("hyperparameters"), filled.get("parameters")
+    own = given.get("hyperparameters") or {}
+    if filled.get("template") and isinstance(fixed, Mapping) and isinstance(parameters, list):
+        tuned = {one.get("name") for one in parameters if isinstance(one, Mapping)}
+        filled["hyperparameters"] = {
+            name: value for name, value in fixed.items() if name in own or name not in tuned
+        }
+    return filled
+
+
+def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+    """Parameters of a tuning with those of its training template where they are left out.
+
+    Args:
+        given: A run's parameters.
+        form: Whether a form gave them, where a field that is left out has its default.
+    """
+    return fill(given, _LEFT_OUT if form else None)
+
+
+def limits(parameters: Mapping[str, Any]) -> Limits:
+    """What the run's parameters allow now: they can be changed while it runs.
+
+    Raises:
+        BadInputError: If they make no sense.
+    """
+    given = {name: parameters[name] for name in CHANGEABLE if name in parameters}
+    return read(Tuning, given).limits
+
+
+def describe_limits(limits: Limits) -> str:
+    """The limits in words, for people."""
+    words = {name: getattr(limits, name) for name in CHANGEABLE}
+    return ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)
+
+
+def check(tuning: Tuning, home: Home, settings: Settings) -> None:
+    """Refuse what cannot work, before any resource is taken.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+        DiskFullError: If the home's disk has less room than a trial or the settings ask for.
+    """
+    check_static(tuning)
+    points = list(_samples(tuning.parameters, grid=tuning.strategy == "grid"))
+    for point in points:
+        training_request.resolved(tuning.training(point))
+    training = tuning.training(points[0])
+    training_request.check(training, home, settings)
+    objectives.check(
+        tuning.objective,
+        tuning.constraints,
+        [metric.name for metric in training_request.resolved(training).metrics],
+    )
+
+
+def check_static(tuning: Tuning) -> None:
+    """Refuse what no machine and no data could make work.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    space.check(tuning.parameters, grid=tuning.strategy == "grid")
+    _check_fixed(tuning)
+    check_limits(tuning)
+    training_request.check_static(tuning)
+    training_request.check_static(tuning.training(_longest(tuning.parameters)))
+    search.check(tuning.strategy, len(tuning.objective))
+    if tuning.early_stopping and len(tuning.objective) > 1:
+        raise BadInputError(
+            "Early stopping judges one objective, and there are several.",
+            "Leave early_stopping out, or keep one objective.",
+            code="EarlyStoppingOfSeveral",
+        )
+    if tuning.warm_start:
+        names.check_plain(tuning.warm_start, "WarmStartInvalid")
+
+
+def _samples(parameters: Sequence[Parameter], *, grid: bool) -> Iterator[Point]:
+    """Points that together take what can be wrong: of every parameter its :func:`_sample`."""
+    axes = {one.name: _sample(one, grid=grid) for one in parameters}
+    for number in range(max(map(len, axes.values()))):
+        yield {name: axis[number % len(axis)] for name, axis in axes.items()}
+
+
+def _sample(parameter: Parameter, *, grid: bool) -> Sequence[Value]:
+    """Every value of a list; of a range its bounds and one between, perhaps no whole number."""
+    if parameter.values:
+        return parameter.values
+    if grid:
+        steps = parameter.grid()
+        return [steps[0], steps[min(1, len(steps) - 1)], steps[len(steps) - 1]]
+    low, high = parameter.min, parameter.max
+    assert low is not None
+    assert high is not None
+    between = [low + _GOLDEN * (high - low)] if parameter.type == "double" else []
+    return [low, high, *between]
+
+
+def _longest(parameters: Sequence[Parameter]) -> Point:
+    """A point that takes as much room as any."""
+    return {
+        one.name: max(one.values, key=lambda value: len(json.dumps(value)))
+        if one.values
+        else one.min  # type: ignore[misc]
+        for one in parameters
+    }
+
+
+def _check_fixed(tuning: Tuning) -> None:
+    fixed = {variable_name(key): key for key in tuning.hyperparameters}
+    for parameter in tuning.parameters:
+        taken = fixed.get(variable_name(parameter.name))
+        if taken is not None:
+            raise BadInputError(
+                f"The parameter {parameter.name!r} is tuned, and the hyperparameter {taken!r} has "
+                "a fixed value.",
+                "Take it out of hyperparameters, or out of parameters.",
+                code="ParameterFixed",
+            )
+
+
+def check_limits(tuning: Tuning) -> None:
+    """Refuse limits that contradict each other, or that end nothing.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    most = tuning.max_trials
+    for name in ("parallel_trials", "max_failed_trials"):
+        value = getattr(tuning, name)
+        if most is not None and value is not None and value > most:
+            raise BadInputError(
+                f"{name} is {value}, and max_trials {most}.",
+                f"Give a {name} of at most {most}, or more trials.",
+                code="LimitAboveMaxTrials",
+            )
+    size = space.size(tuning.parameters)
+    endless = tuning.strategy != "grid" and (size is None or size > space.LARGEST_GRID)
+    if most is None and tuning.max_minutes is None and endless:
+        raise BadInputError(
+            "Nothing would end the tuning: it has no max_trials, and its space is endless.",
+            "Give max_trials or max_minutes.",
+            code="MaxTrialsMissing",
+        )
+    minutes = tuning.trial_max_minutes
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise BadInputError(
+            f"trial_max_minutes is {minutes:g}.",
+            "Give the longest time in minutes, above 0, or leave it out.",
+            code="MaxMinutesInvalid",
+        )
+
+
+def check_parallel(resources: Resources, parallel: int, most_processes: int) -> None:
+    """Refuse more trials at once, beside the tuning, than one machine takes.
+
+    Raises:
+        BadInputError: With the code ``ParallelTrialsTooMany``.
+    """
+    if resources.processes * parallel > most_processes:
+        raise BadInputError(
+            f"{parallel} trials with {resources.processes} processes each are more than the "
+            f"{most_processes} processes that this machine takes.",
+            "Lower parallel_trials, or the processes of each trial.",
+            code="ParallelTrialsTooMany",
+        )

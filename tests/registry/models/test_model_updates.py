@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
+from registry import catalogue, history, tracking
+from registry.models import model_aliases, model_removal, model_updates, models
+from registry.models.models import Making
+from tests.registry import model_files
+from tests.registry.trained import MakeRun, Run, killed
+
+pytestmark = pytest.mark.usefixtures("mlflow")
+
+
+def code(raised: pytest.ExceptionInfo[ModelyardError]) -> str:
+    return raised.value.code
+
+
+@pytest.fixture
+def left(run: MakeRun) -> Run:
+    return run()
+
+
+@pytest.fixture
+def registered(name: str, left: Run) -> str:
+    return models.register(name, left.id, left.source, left.flow_run_id)
+
+
+def test_descriptions(name: str, registered: str) -> None:
+    model_updates.update(name, number=1, description="The first.")
+    assert next(m for m in models.list_all() if m["name"] == name)["description"] == ("The first.")
+    model_updates.update(name, number=None, description="All of them.")
+
+    shown = models.show(name)
+
+    assert shown["description"] == "All of them."
+    assert shown["versions"][0]["description"] == "The first."
+    assert [deed["verb"] for deed in shown["history"]] == ["create", "describe", "describe"]
+    model_updates.update(name, number=None, description="")
+    assert models.show(name)["description"] == ""
+
+
+def test_what_is_not_there_cannot_be_described(name: str, registered: str) -> None:
+    for who, number in ((f"{name}-x", None), (name, 2)):
+        with pytest.raises(NotFoundError):
+            model_updates.update(who, number=number, description="x")
+    with pytest.raises(BadInputError) as raised:
+        model_updates.update(name, number=None, description="x" * 4001)
+    assert code(raised) == "TextInvalid"
+
+
+def test_a_version_is_completed_once(name: str, registered: str) -> None:
+    model_updates.update(name, number=1, making=Making("", "", {"a": 1}))
+    model_updates.update(name, number=1, making=Making("scikit-learn", "1.9"))
+    model_updates.update(name, number=1, making=Making("scikit-learn", "1.9", {"a": 1}))
+
+    found = models.resolve(registered)
+    assert (found.framework, found.framework_version) == ("scikit-learn", "1.9")
+    for making in (Making("onnx"), Making("", "2"), Making("", "", {"a": 2})):
+        with pytest.raises(ConflictError) as raised:
+            model_updates.update(name, number=1, making=making)
+        assert code(raised) == "AlreadySet"
+    assert models.resolve(registered) == found
+
+
+def test_its_files_must_fit(name: str, registered: str) -> None:
+    with pytest.raises(BadInputError) as raised:
+        model_updates.update(name, number=1, making=Making("onnx"))
+
+    assert code(raised) == "OnnxMissing"
+    assert models.resolve(registered).framework is None
+
+
+def test_killed_between_its_steps_it_has_no_framework_and_a_repeat_mends(
+    name: str, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = Making("scikit-learn", "1.9", {"a": 1})
+    steps = []
+    really = tracking.client().set_model_version_tag
+
+    def second_kills(_: Any, *args: Any) -> None:
+        steps.append(args)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        really(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.set_model_version_tag", second_kills)
+        with pytest.raises(KeyboardInterrupt):
+            model_updates.update(name, number=1, making=making)
+    assert models.resolve(registered).framework is None
+
+    model_updates.update(name, number=1, making=making)
+
+    assert models.resolve(registered).parameters == {"a": 1}
+    assert models.resolve(registered).framework == "scikit-learn"
+
+
+def test_rename(name: str, registered: str, left: Run) -> None:
+    new = f"{name}-new"
+    model_aliases.point(name, "champion", 1)
+
+    model_updates.update(name, new=new)
+
+    shown = models.show(new)
+    assert shown["aliases"] == {"champion": 1}
+    assert shown["aliases_changed_outside"] == []
+    assert left.tag == f"models:/{new}/1"
+    assert models.resolve(f"models:/{new}@champion").mlflow_run_id == left.id
+    with pytest.raises(NotFoundError):
+        models.show(name)
+    model_updates.update(new, new=new)
+
+
+def test_a_name_that_is_taken(name: str, registered: str, left: Run) -> None:
+    other = f"{name}-other"
+    tracking.client().create_registered_model(other)
+
+    with pytest.raises(ConflictError) as raised:
+        model_updates.update(name, new=other)
+
+    assert code(raised) == "NameTaken"
+    assert left.tag == registered
+    with pytest.raises(BadInputError):
+        model_updates.update(name, new="a/b")
+
+
+def test_killed_before_the_name_changes_a_repeat_mends(
+    name: str, registered: str, left: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.rename_registered_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model_updates.update(name, new=f"{name}-new")
+
+    model_updates.update(name, new=f"{name}-new")
+
+    assert left.tag == f"models:/{name}-new/1"
+
+
+def test_an_archive_keeps_the_name_that_it_was_packed_under(name: str, run: MakeRun) -> None:
+    left = run(model_files.pytorch_archive)
+    models.create(name, Making("pytorch"), origin=left.origin)
+
+    with pytest.raises(BadInputError) as raised:
+        model_updates.update(name, new=f"{name}-new")
+
+    assert code(raised) == "ArchiveNameDiffers"
+    assert models.show(name)["versions"][0]["state"] == "ACTIVE"
+
+
+def test_killed_before_the_name_is_written_down_a_repeat_mends(
+    name: str, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = f"{name}-new"
+    model_aliases.point(name, "champion", 1)
+    really = history.record
+    for survived in (0, 1):  # neither deed; the new name's alone
+        deeds: list[Any] = []
+
+        def record(*args: Any, deeds: list[Any] = deeds, survived: int = survived, **more: Any):  # type: ignore[no-untyped-def]
+            deeds.append(args)
+            if len(deeds) > survived:
+                raise KeyboardInterrupt
+            really(*args, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "record", record)
+            with pytest.raises(KeyboardInterrupt):
+                model_updates.update(name, new=new)
+
+        model_updates.update(name, new=new)
+
+        assert [move["to"] for move in model_aliases.moves(new)] == [1]
+        assert models.show(new)["aliases_changed_outside"] == []
+        assert model_aliases.changed_outside(name) == []
+        model_updates.update(new, new=name)
+    assert [move["to"] for move in model_aliases.moves(name)] == [1]
+
+
+def test_killed_before_the_name_is_written_down_the_next_move_mends(
+    name: str, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = f"{name}-new"
+    model_aliases.point(name, "champion", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model_updates.update(name, new=new)
+
+    model_aliases.drop(new, "champion")
+
+    assert [(move["from"], move["to"]) for move in model_aliases.moves(new)] == [
+        (None, 1), (1, None),
+    ]  # fmt: skip
+    assert "modelyard.renaming" not in tracking.client().get_registered_model(new).tags
+
+
+def test_a_deletion_that_begins_before_the_lock_is_held_stops_a_new_name(
+    name: str, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = catalogue.advisory_lock
+
+    def then_claimed(subject: str) -> Any:
+        monkeypatch.setattr(catalogue, "advisory_lock", really)
+        model_removal.claim(name)
+        return really(subject)
+
+    monkeypatch.setattr(catalogue, "advisory_lock", then_claimed)
+    with pytest.raises(ConflictError) as raised:
+        model_updates.update(name, new=f"{name}-new")
+
+    assert code(raised) == "ModelNotActive"
+
+
+def test_of_two_who_complete_it_at_once_one_is_told(name: str, registered: str) -> None:
+    both = threading.Barrier(2)
+    told: list[str] = []
+
+    def complete(version: str) -> None:
+        both.wait(30)
+        try:
+            model_updates.update(name, number=1, making=Making("scikit-learn", version))
+            told.append("done")
+        except ConflictError as error:
+            told.append(error.code)
+
+    threads = [threading.Thread(target=complete, args=(version,)) for version in ("1", "2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert sorted(told) == ["AlreadySet", "done"]
+
+
+def test_what_it_lacked_must_fit_what_it_has(name: str, run: MakeRun) -> None:
+    origin = run(model_files.huggingface).origin
+    models.create(name, Making("huggingface"), origin=origin)
+
+    with pytest.raises(BadInputError) as raised:
+        model_updates.update(
+            name, number=1, making=Making("", "", {"task": "image_classification"})
+        )
+
+    assert code(raised) == "TaskUnsupported"
+    assert models.resolve(f"models:/{name}/1").parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"new": "bad/name"}, "NameInvalid"),
+        ({"new": "TAKEN"}, "NameTaken"),
+        ({"making": Making("onnx")}, "OnnxMissing"),
+        ({"making": Making("", "", {"password": "x"})}, "SecretInPlainText"),
+    ],
+)
+def test_nothing_changes_where_one_thing_is_refused(
+    name: str, registered: str, change: dict[str, Any], error: str
+) -> None:
+    if change.get("new") == "TAKEN":
+        change = {"new": f"{name}-taken"}
+        tracking.client().create_registered_model(change["new"])
+    given = {"description": "new", "making": Making("scikit-learn"), **change}
+    with pytest.raises(ModelyardError) as raised:
+        model_updates.update(name, number=1, **given)
+
+    assert code(raised) == error
+    found = models.resolve(registered)
+    assert (found.description, found.framework, found.parameters) == ("", None, {})
+    assert [deed["verb"] for deed in models.show(name)["history"]] == ["create"]

@@ -1,0 +1,155 @@
+"""Which run is meant, and what is told of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Running
+
+from infra import work_pools
+from infra.errors import ConflictError
+from registry import history
+from registry.runs import run_requests, runs
+from tests.registry.fake_runs import PrefectClient
+
+REFUSED = Failed(message="[CreateFailed] Odd: It is odd.")
+
+
+@pytest.fixture
+def prefect(monkeypatch: pytest.MonkeyPatch) -> PrefectClient:
+    return PrefectClient.installed(monkeypatch)
+
+
+def test_a_run_that_was_refused_takes_no_name_away(prefect: PrefectClient) -> None:
+    prefect.add("tune", "same", state=REFUSED)
+    held = prefect.add("tune", "same", state=Completed())
+    prefect.add("tune", "same", state=REFUSED)
+
+    assert runs.find("same") == held
+
+
+def test_one_that_was_refused_can_be_meant(prefect: PrefectClient) -> None:
+    refused = prefect.add("tune", "same", state=REFUSED)
+
+    assert runs.find("same") == refused
+
+
+@pytest.mark.parametrize("state", [Completed(), REFUSED], ids=lambda state: state.name)
+def test_several_are_told_apart_by_their_ids(prefect: PrefectClient, state: State) -> None:
+    several = [prefect.add("tune", "same", state=state) for _ in range(2)]
+    with pytest.raises(ConflictError):
+        runs.find("same")
+
+    assert [runs.find(key) for key in several] == several
+
+
+def test_a_run_that_goes_on_tells_for_how_long(prefect: PrefectClient) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=90)
+    state = State(type=StateType.RUNNING, timestamp=since)
+    run = prefect.add("tune", "slow", state=state)
+    prefect.runs[next(iter(prefect.runs))].estimated_run_time = timedelta(seconds=90)
+
+    assert runs.with_ids([run])[0].row["seconds"] == 90.0
+
+
+def test_what_came_from_something_deleted_is_not_retried(
+    prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prefect.add("pipeline-run", "orphan", state=Failed())
+    prefect.runs[UUID(run)].deployment_id = uuid4()
+    changed: list[Any] = []
+
+    def gone(deployment_id: UUID) -> NoReturn:
+        raise ObjectNotFound(Exception())
+
+    monkeypatch.setattr(prefect, "read_deployment", gone, raising=False)
+    monkeypatch.setattr(
+        prefect, "set_flow_run_state", lambda *told, **_: changed.append(told), raising=False
+    )
+    with pytest.raises(ConflictError) as raised:
+        runs.retry(run)
+    assert raised.value.code == "DeploymentGone"
+    assert changed == []
+
+
+def test_one_whose_pool_was_made_anew_is_not_retried(
+    prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prefect.add("train", "homeless", state=Failed())
+    prefect.runs[UUID(run)].deployment_id = uuid4()
+    monkeypatch.setattr(prefect, "read_deployment", lambda _: None, raising=False)
+    with pytest.raises(ConflictError) as raised:
+        runs.retry(run)
+
+    assert raised.value.code == "PoolGone"
+    assert f"runs copy {run}" in raised.value.hint
+
+
+class TestStop:
+    @pytest.fixture(autouse=True)
+    def _quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patience: list[float] = []
+        monkeypatch.setattr(run_requests, "ask_to_stop", lambda _: None)
+        monkeypatch.setattr(history, "record", lambda *_, **__: None)
+        monkeypatch.setattr(work_pools, "is_remote", lambda pool: pool == "cluster")
+
+    def _wait(self, _: str, seconds: float) -> bool:
+        self.patience.append(seconds)
+        return False
+
+    @pytest.mark.parametrize(("pool", "seconds"), [("here", 60), (None, 60), ("cluster", 120)])
+    def test_pods_have_their_grace(
+        self, prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch, pool: str, seconds: float
+    ) -> None:
+        monkeypatch.setattr(runs, "wait", self._wait)
+        run = prefect.add("train", "slow", state=Running())
+        prefect.runs[UUID(run)].work_pool_name = pool
+        with pytest.raises(ConflictError) as raised:
+            runs.stop(run)
+
+        assert self.patience == [seconds]
+        assert f"after {seconds} s" in raised.value.message
+
+
+class TestWaiting:
+    @pytest.fixture(autouse=True)
+    def _alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(history, "of", lambda *_: [])
+
+    def _add(self, prefect: PrefectClient, state: State, what: str | None) -> str:
+        run = prefect.add("train", "r", state=state)
+        if what is not None:
+            prefect.attempts.begin(run, "")
+            prefect.attempts.tell_waiting(run, 1, what)
+        return run
+
+    @pytest.mark.parametrize("state", [Pending(), Cancelling(), State(type=StateType.SCHEDULED)])
+    def test_what_it_waits_for_is_told(self, prefect: PrefectClient, state: State) -> None:
+        run = self._add(prefect, state, "for 8 GPUs")
+
+        assert runs.show(run)["waiting"] == "for 8 GPUs"
+        assert runs.show(run)["message"] == "for 8 GPUs"
+        assert runs.list_all()[0]["waiting"] == "for 8 GPUs"
+
+    def test_a_message_of_its_state_goes_first(self, prefect: PrefectClient) -> None:
+        run = self._add(prefect, Pending(message="Submitted."), "for 8 GPUs")
+
+        assert runs.show(run)["message"] == "Submitted."
+
+    @pytest.mark.parametrize(
+        ("state", "what"),
+        [(Pending(), ""), (Pending(), None), (Running(), None), (Completed(), "x"),
+         (Cancelled(), "x"), (Failed(), "x")],
+    )  # fmt: skip
+    def test_one_that_does_not_wait_tells_nothing(
+        self, prefect: PrefectClient, state: State, what: str | None
+    ) -> None:
+        run = self._add(prefect, state, what)
+
+        assert runs.show(run)["waiting"] == ""
+        assert "waiting" not in runs.list_all()[0]

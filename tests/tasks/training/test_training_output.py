@@ -1,0 +1,170 @@
+"""How a training's script ended, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInputError, DiskFullError, ModelyardError
+from infra.script import Ended, Ending
+from infra.storage import copying as file_storage
+from tasks.training import training_steps
+from tasks.training.training_request import Training
+from tasks.workplace import Workplace
+
+
+class TestFailure:
+    @pytest.mark.parametrize(
+        ("code", "tail", "expected"),
+        [
+            (1, ("ValueError: odd",), "ScriptFailed"),
+            (-15, (), "ScriptFailed"),
+            (-11, (), "ScriptFailed"),
+            (-9, (), "OOMKilled"),
+            (137, ("Killed",), "OOMKilled"),
+            (1, ("  exitcode  : -9 (pid: 1234)", "  error_file: <N/A>"), "OOMKilled"),
+            (1, ("failed (exitcode: -9) local_rank: 0 (pid: 12)",), "OOMKilled"),
+            (1, ("worker exit code: -9",), "OOMKilled"),
+            (1, ("  exitcode  : -99",), "ScriptFailed"),
+            (1, ("  exitcode  : 1 (pid: 9)",), "ScriptFailed"),
+        ],
+    )
+    def test_kinds(self, code: int, tail: tuple[str, ...], expected: str) -> None:
+        found = training_steps.failure(Ended(Ending.EXITED, code, tail), "/log")
+
+        assert found is not None
+        assert (found.code, found.state) == (expected, "FAIL TRAIN")
+        assert all(line in found.message for line in tail)
+        assert found.hint
+
+    def test_a_good_end_is_none(self) -> None:
+        assert training_steps.failure(Ended(Ending.EXITED, 0, ("exitcode : -9",)), "/log") is None
+
+    @pytest.mark.parametrize(
+        ("code", "told"), [(3, "exit code 3"), (-15, "signal 15"), (-9, "exit code -9")]
+    )
+    def test_how_it_ended_is_told(self, code: int, told: str) -> None:
+        found = training_steps.failure(Ended(Ending.EXITED, code, ()), "/the/log")
+
+        assert found is not None
+        assert told in found.message
+        assert "(it printed nothing)" in found.message
+
+    def test_where_the_log_is_is_told(self) -> None:
+        found = training_steps.failure(Ended(Ending.EXITED, 1, ()), "/the/log")
+
+        assert found is not None
+        assert "/the/log" in found.hint
+
+
+class TestOutput:
+    def test_there_is_a_model_if_anything_was_left(self, place: Workplace) -> None:
+        assert not training_steps.has_model(place)
+        place.model.mkdir(parents=True)
+        assert not training_steps.has_model(place)
+        (place.model / "model.bin").touch()
+        assert training_steps.has_model(place)
+
+    def test_a_file_in_the_place_of_its_folder_is_not_dropped(self, place: Workplace) -> None:
+        place.root.mkdir(parents=True, exist_ok=True)
+        place.model.write_text("weights")
+
+        with pytest.raises(BadInputError) as raised:
+            training_steps.has_model(place)
+        assert raised.value.code == "ModelNotAFolder"
+
+    @pytest.mark.parametrize("target", ["nowhere", "latest"])
+    def test_a_link_that_leads_nowhere_is_called_one(self, place: Workplace, target: str) -> None:
+        place.model.mkdir(parents=True)
+        (place.model / "latest").symlink_to(target)
+
+        with pytest.raises(BadInputError, match=r"The link latest in .* leads to no file"):
+            training_steps.check_model(place)
+
+    @pytest.mark.parametrize("name", ["w#1", "w?", "a%20b", "a\tb", "deep/w#1"])
+    def test_a_name_that_mlflow_cannot_keep_is_refused(self, place: Workplace, name: str) -> None:
+        file = place.model / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+        with pytest.raises(BadInputError) as raised:
+            training_steps.check_model(place)
+
+        assert raised.value.code == "FileNameInvalid"
+
+    def test_other_names_are_kept(self, place: Workplace) -> None:
+        place.model.mkdir(parents=True)
+        for name in ("a b", "a+b", "100%.txt", "한글", "a;b&c=d", ".hidden"):
+            (place.model / name).touch()
+
+        training_steps.check_model(place)
+
+    def test_a_link_to_a_folder_is_refused(self, place: Workplace) -> None:
+        (place.model / "v1").mkdir(parents=True)
+        (place.model / "latest").symlink_to("v1")
+
+        with pytest.raises(BadInputError) as raised:
+            training_steps.check_model(place)
+
+        assert raised.value.code == "LinkToFolder"
+
+    def test_a_model_that_waits_is_kept_and_said(self, place: Workplace) -> None:
+        place.model.mkdir(parents=True)
+        error = DiskFullError("Full.", "Make room.")
+        assert training_steps.kept(error, place, lasts=True).hint == "Make room."
+
+        place.finished.touch()
+        place.clear()
+
+        assert place.model.exists()
+        assert str(place.model) in training_steps.kept(error, place, lasts=True).hint
+        place.mark_published()
+        assert (
+            training_steps.kept(DiskFullError("Full.", "Make room."), place, lasts=True).hint
+            == "Make room."
+        )
+        place.clear()
+        assert not place.model.exists()
+
+    def test_one_on_a_machine_that_is_gone_is_not_promised(self, place: Workplace) -> None:
+        place.finished.parent.mkdir(parents=True, exist_ok=True)
+        place.finished.touch()
+        hint = training_steps.kept(DiskFullError("Full.", "Make room."), place, lasts=False).hint
+
+        assert "a retry runs the script again" in hint
+        assert str(place.root) not in hint
+
+    def test_where_the_whole_log_is(self, place: Workplace) -> None:
+        assert training_steps.log_for_people(place, lasts=True) == str(place.log)
+        assert "logs/train.log" in training_steps.log_for_people(place, lasts=False)
+
+    def test_the_model_is_published(
+        self, given: Callable[..., Training], place: Workplace, tmp_path: Path
+    ) -> None:
+        place.model.mkdir(parents=True)
+        (place.model / "model.bin").write_text("m")
+
+        training_steps.publish_output(given(), place)
+        training_steps.publish_output(given(output_uri="TMP/out/model"), place)
+
+        assert (tmp_path / "out" / "model" / "model.bin").read_text() == "m"
+        assert place.model.exists()
+
+    def test_a_full_disk_leaves_no_half_model(
+        self, given: Callable[..., Training], place: Workplace, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        place.model.mkdir(parents=True)
+        monkeypatch.setattr(file_storage.shutil, "copytree", full)
+
+        with pytest.raises(ModelyardError) as raised:
+            training_steps.publish_output(given(output_uri="TMP/out"), place)
+
+        assert raised.value.code == "DiskFull"
+        assert not (tmp_path / "out").exists()
