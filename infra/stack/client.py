@@ -41,12 +41,16 @@ def _connect(home: Home) -> socket.socket | None:
     return connection
 
 
-def _ask(connection: socket.socket, operation: str) -> dict[str, Any]:
-    connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
-    with connection.makefile("rb") as reader:
-        line = reader.readline()
+def _ask(connection: socket.socket, operation: str) -> dict[str, Any] | None:
+    """The supervisor's status once it did ``operation``; None if the stack is ending."""
+    try:
+        connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
+        with connection.makefile("rb") as reader:
+            line = reader.readline()
+    except OSError:
+        return None
     if not line:
-        raise StackError("The stack ended meanwhile.", "Its logs say why: modelyard status.")
+        return None
     status: dict[str, Any] = json.loads(line)
     if status["error"]:
         raise StackError(status["error"]["message"], status["error"]["hint"])
@@ -59,10 +63,7 @@ def status(home: Home) -> dict[str, Any] | None:
     if connection is None:
         return None
     with connection:
-        try:
-            return _ask(connection, "status")
-        except (OSError, StackError):
-            return None
+        return _ask(connection, "status")
 
 
 def endpoints(home: Home) -> Endpoints | None:
@@ -71,8 +72,16 @@ def endpoints(home: Home) -> Endpoints | None:
     return Endpoints(**found["endpoints"]) if found else None
 
 
-def _start(home: Home, settings: Settings, *, lasting: bool) -> socket.socket:
-    """Connect to the running supervisor, or start one and connect to that."""
+def _request(
+    home: Home, settings: Settings, operation: str, *, lasting: bool
+) -> tuple[socket.socket, dict[str, Any]]:
+    """Do ``operation`` on the running stack, or start one; the connection, and the status.
+
+    A stack that is ending is no answer: the next one is started as soon as it has ended.
+
+    Raises:
+        StackError: If it does not come up.
+    """
     home.make()
     failure = home.root / "error.json"
     failure.unlink(missing_ok=True)
@@ -81,8 +90,12 @@ def _start(home: Home, settings: Settings, *, lasting: bool) -> socket.socket:
     while time.monotonic() < deadline:
         connection = _connect(home)
         if connection is not None:
-            return connection
-        if process is None or process.poll() is not None:
+            with contextlib.ExitStack() as unless_answered:
+                unless_answered.enter_context(connection)
+                if (status := _ask(connection, operation)) is not None:
+                    unless_answered.pop_all()
+                    return connection, status
+        elif process is None or process.poll() is not None:
             if failure.exists():
                 error = json.loads(failure.read_text())
                 raise StackError(error["message"], error["hint"])
@@ -110,8 +123,25 @@ def up(home: Home, settings: Settings) -> dict[str, Any]:
     Raises:
         StackError: If it does not come up.
     """
-    with _start(home, settings, lasting=True) as connection:
-        return _ask(connection, "keep")
+    connection, status = _request(home, settings, "keep", lasting=True)
+    connection.close()
+    return status
+
+
+@contextlib.contextmanager
+def attached(home: Home, settings: Settings) -> Iterator[tuple[dict[str, Any], socket.socket]]:
+    """The status of a lasting stack that ends with the block, or with this process.
+
+    Yields:
+        The status, and a socket that becomes readable when the stack ends by itself.
+
+    Raises:
+        StackError: If it does not come up.
+    """
+    connection, status = _request(home, settings, "attach", lasting=True)
+    with connection:
+        yield status, connection
+    _await_end(home)
 
 
 @contextlib.contextmanager
@@ -121,8 +151,9 @@ def held(home: Home, settings: Settings) -> Iterator[Endpoints]:
     Raises:
         StackError: If it does not come up.
     """
-    with _start(home, settings, lasting=False) as connection:
-        yield Endpoints(**_ask(connection, "hold")["endpoints"])
+    connection, status = _request(home, settings, "hold", lasting=False)
+    with connection:
+        yield Endpoints(**status["endpoints"])
 
 
 def down(home: Home) -> bool:
@@ -136,10 +167,15 @@ def down(home: Home) -> bool:
         return False
     with connection, contextlib.suppress(OSError):
         connection.sendall(b'{"op": "down"}\n')
+    _await_end(home)
+    return True
+
+
+def _await_end(home: Home) -> None:
     deadline = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < deadline:
         if _unlocked(home):
-            return True
+            return
         time.sleep(0.05)
     raise StackError("The stack does not end.", f"Its logs are in {home.logs}.")
 

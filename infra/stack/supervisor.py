@@ -8,7 +8,10 @@ through a Unix socket, one JSON object a line:
 ``{"op": "wait"}``    the same, once everything that should run is ready
 ``{"op": "hold"}``    waits for the servers; a private stack lives as long as it has such callers
 ``{"op": "keep"}``    a private stack becomes a lasting one, with workers; then as wait
+``{"op": "attach"}``  the same, and it ends when the caller closes the connection
 ``{"op": "down"}``    ends the stack; it has ended when the home's lock is free
+
+A stack that is ending closes the connection without an answer.
 
 A part that dies again and again before it has run for a while is crash-looping. That ends a stack
 that has not come up yet; one that has come up keeps restarting the part, and whoever waits for
@@ -145,22 +148,27 @@ class Supervisor:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one caller of the control socket."""
-        held = False
+        held = attached = False
         try:
             while line := await reader.readline():
                 operation = _operation(line)
+                if operation == "down":
+                    self.stop()
+                if self._stopping.is_set():
+                    return  # and the caller waits until the lock is free
                 if operation == "hold" and not held:
                     held = True
                     self._hold(1)
-                elif operation == "keep":
+                elif operation in {"keep", "attach"}:
+                    attached = attached or operation == "attach"
                     self._lasting = True
                     self._start_wanted()
-                elif operation == "down":
-                    self.stop()
-                    return  # and the caller waits until the lock is free
                 error = None
-                if operation in {"hold", "keep", "wait"}:
+                if operation in {"hold", "keep", "attach", "wait"}:
                     error = await self._until_ready(servers_only=operation == "hold")
+                    error = error or self._failure
+                    if self._stopping.is_set() and error is None:
+                        return
                 writer.write(json.dumps(self.status(error)).encode() + b"\n")
                 await writer.drain()
         except (OSError, ValueError):
@@ -168,6 +176,8 @@ class Supervisor:
         finally:
             if held:
                 self._hold(-1)
+            if attached:
+                self.stop()
             writer.close()
 
     def _hold(self, change: int) -> None:

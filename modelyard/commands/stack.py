@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +58,10 @@ def up(
         try:
             asyncio.run(_foreground(home, as_json=json))
         except ConflictError:
+            running = client.status(home)
+            if running is None or not running["lasting"]:  # a command's own, or one that is ending
+                asyncio.run(_attached(home, as_json=json))
+                return
             console.print("The stack is up already.") if not json else None
         else:
             return
@@ -84,9 +89,29 @@ async def _foreground(home: Home, *, as_json: bool) -> None:
             task.cancel()
 
 
+async def _attached(home: Home, *, as_json: bool) -> None:
+    """Be the foreground of a stack that another process supervises."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(signum, ended.set)
+    with client.attached(home, settings.load()) as (status, connection):
+        _announce_ready(status, as_json=as_json)
+        loop.add_reader(connection, ended.set)  # it has ended by itself
+        following = None if as_json else asyncio.create_task(_follow(home))
+        await ended.wait()
+        loop.remove_reader(connection)
+        if following:
+            following.cancel()
+
+
 async def _announce(supervisor: Supervisor, *, as_json: bool) -> None:
     while not (status := supervisor.status())["ready"]:
         await asyncio.sleep(_FOLLOW_SECONDS)
+    _announce_ready(status, as_json=as_json)
+
+
+def _announce_ready(status: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         output.as_json(_public(status))
     else:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 
 import pytest
 
@@ -83,3 +84,25 @@ def test_a_stack_that_does_not_start_in_time_is_told(
         for process in started:
             process.kill()
             process.wait()
+
+
+def test_a_stack_that_is_ending_is_waited_for(home: Home) -> None:
+    """A command that comes while a private stack ends gets the next stack."""
+    control = home.sockets / "control.sock"
+    home.record.write_text(json.dumps({"control": str(control)}))
+    status = {"ready": True, "error": None}
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(control))
+        server.listen()
+
+        def serve() -> None:
+            for answer in (b"", json.dumps(status).encode() + b"\n"):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert client.up(home, Settings(home=home.root)) == status
+        thread.join()

@@ -343,6 +343,39 @@ class TestPrivateStack:
 
         run(test())
 
+    @pytest.mark.parametrize("lasting", [False, True])
+    def test_attached_it_ends_with_its_caller(
+        self, supervised: Supervised, home: Home, lasting: bool
+    ) -> None:
+        async def test() -> None:
+            async with supervised(part("base"), lasting=lasting) as stack:
+                caller, holder = await stack.call(), await stack.call()
+                await holder.ask("hold")
+                assert (await caller.ask("attach"))["lasting"]
+                caller.leave()
+                await stack.task
+
+        run(test())
+        assert left(home) == []
+
+
+def test_one_that_is_ending_answers_nobody(supervised: Supervised, home: Home) -> None:
+    slow = part("server", "trap 'sleep 0.3; exit' TERM; sleep 600 & wait", grace=5.0)
+
+    async def test() -> None:
+        async with supervised(slow) as stack:
+            caller, late = await stack.call(), await stack.call()
+            await caller.ask("wait")
+            await caller.say("down")
+            for operation in ("keep", "attach", "hold", "wait", "status"):
+                with pytest.raises((ValueError, OSError)):
+                    await (await stack.call()).ask(operation)
+            with pytest.raises((ValueError, OSError)):
+                await late.ask("keep")
+            await stack.task
+
+    run(test())
+
 
 def test_down_ends_it_and_frees_the_home(supervised: Supervised, home: Home) -> None:
     async def test() -> None:
