@@ -3,7 +3,7 @@
 One rule for everything that is written:
 
 - Writes of a run arrive in the order in which they were made. Metrics and parameters are batched.
-- A transient failure (no connection, 408, 429, 5xx, an unreadable answer) is retried until
+- A transient failure (no connection, a retryable status, an unreadable answer) is retried until
   :meth:`MlflowWriter.close` runs out of time.
 - A batch that MLflow refuses is sent again in its parts, so that one bad name costs nothing else.
 - Whatever MLflow refuses for good, or has not accepted by the end of ``close``, is reported.
@@ -27,13 +27,13 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.credentials import get_default_host_creds
 
+from infra.http_status import is_retryable
 from registry.tracking import Tracked, reopen_run
 
 T = TypeVar("T")
 
 _FLUSH_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
-_RETRYABLE_STATUSES = frozenset({408, 429})
 _UNREADABLE = (FileNotFoundError, PermissionError, NotADirectoryError, ValueError)
 # MLflow takes 1000 metrics, 100 parameters and 100 tags in a request, 1000 of all together.
 _METRICS_PER_BATCH = 800
@@ -374,7 +374,7 @@ def is_deleted(error: MlflowException) -> bool:
 
 
 def _is_refusal(status: int) -> bool:
-    return 400 <= status < 500 and status not in _RETRYABLE_STATUSES
+    return status >= 400 and not is_retryable(status)
 
 
 def _tags(tags: Mapping[str, str]) -> list[RunTag]:

@@ -108,11 +108,8 @@ class DockerBackend(Backend):
         """Run a workload to its end."""
         if shutil.which(self._program) is None:
             raise _unavailable(f"there is no program {self._program}")
-        try:
-            pod = pod_settings.resolve(workload, self._objects, _honoured(workload))
+        with pod_settings.resolved(workload, self._objects, _honoured(workload)) as pod:
             return self._run(workload, pod, log, cancelled)
-        finally:
-            pod_settings.remove_volumes(workload)
 
     def _run(
         self,
@@ -123,7 +120,6 @@ class DockerBackend(Backend):
     ) -> ExitStatus:
         self._notify(pod.notices, log)
         self._sweep()
-        limits = [one for one in (workload.seconds, pod.seconds) if one is not None]
         name = f"modelyard-{uuid.uuid4().hex[:16]}"
         hide = redaction.redactor(pod.secrets)
         with _environment(workload, pod) as (variables, env), _volumes(pod.mounts) as volumes:
@@ -135,7 +131,7 @@ class DockerBackend(Backend):
                     cwd=workload.folder,
                     log=None,
                     on_line=lambda _, line: log(hide(line)),
-                    deadline=time.monotonic() + min(limits) if limits else None,
+                    deadline=None if pod.seconds is None else time.monotonic() + pod.seconds,
                     stop_requested=cancelled.is_set,
                     grace=self._grace,
                 )
@@ -144,7 +140,7 @@ class DockerBackend(Backend):
         code = exit_status.from_shell(ended.code)
         if ended.ending is script.Ending.EXITED:
             _raise_unstarted(workload, ended)
-        return exit_status.from_script(replace(ended, code=code), min(limits, default=0), hide)
+        return exit_status.from_script(replace(ended, code=code), pod.seconds or 0, hide)
 
     def _call(self, *arguments: str) -> str:
         """Call Docker; its output, empty if it fails."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
 import socket
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class LocalPodSettings:
         environment: Variables, secrets among them.
         mounts: Mounts.
         notices: What is not honoured, for people.
-        seconds: Time limit; None for none.
+        seconds: The workload's time limit, or the pod's if that is shorter; None for none.
         secrets: Texts to hide in logs and errors.
     """
 
@@ -85,10 +86,11 @@ def check(workload: Workload) -> None:
             )
 
 
-def resolve(
+@contextlib.contextmanager
+def resolved(
     workload: Workload, objects: LocalObjects, honoured: Collection[str] = ()
-) -> LocalPodSettings:
-    """Resolve references, and make the folders that the workload has for itself.
+) -> Iterator[LocalPodSettings]:
+    """Resolve references; volumes that the workload has for itself are removed afterwards.
 
     Args:
         workload: The workload.
@@ -100,6 +102,15 @@ def resolve(
         NotFoundError: If a secret, config map or claim is missing that is not optional.
     """
     check(workload)
+    try:
+        yield _resolve(workload, objects, honoured)
+    finally:
+        _remove_volumes(workload)
+
+
+def _resolve(
+    workload: Workload, objects: LocalObjects, honoured: Collection[str]
+) -> LocalPodSettings:
     pod = workload.kubernetes
     resolver = _Resolver(workload, objects)
     environment = resolver.environment()
@@ -107,20 +118,19 @@ def resolve(
     ignored = [
         words for key, words in _MEANINGLESS.items() if pod.get(key) and key not in honoured
     ]
-    seconds = pod.get("activeDeadlineSeconds")
+    limits = [workload.seconds, pod.get("activeDeadlineSeconds")]
     return LocalPodSettings(
         environment,
         tuple(mounts),
         tuple(
             f"On this machine there is no use for {words}." for words in ignored + resolver.unused
         ),
-        None if seconds is None else float(seconds),
+        min((float(one) for one in limits if one is not None), default=None),
         resolver.secrets(),
     )
 
 
-def remove_volumes(workload: Workload) -> None:
-    """Remove the volumes that a workload has had for itself."""
+def _remove_volumes(workload: Workload) -> None:
     shutil.rmtree(workload.folder / _VOLUMES, ignore_errors=True)
 
 
@@ -182,7 +192,7 @@ class _Resolver:
         return str(_fact(self._workload, source["fieldRef"]["fieldPath"], facts))
 
     def mounts(self) -> list[Mount]:
-        remove_volumes(self._workload)
+        _remove_volumes(self._workload)  # of an attempt that was killed
         volumes = _volumes(self._workload)
         found = [Mount(path, _in_place(uri)) for path, uri in self._workload.folders.items()]
         for mount in self._workload.kubernetes.get("volumeMounts", ()):

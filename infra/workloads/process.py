@@ -195,14 +195,9 @@ class ProcessBackend(Backend):
             self.notify([f"This machine has no {kind}; what asks for one runs without."], log)
             without = dataclasses.replace(workload.resources, accelerator="", accelerators=0)
             workload = dataclasses.replace(workload, resources=without)
-        try:
-            pod = pod_settings.resolve(workload, self._objects)
+        with pod_settings.resolved(workload, self._objects) as pod:
             self.notify([*pod.notices, *_unenforced(workload.resources)], log)
-            limits = [one for one in (workload.seconds, pod.seconds) if one is not None]
-            limit = min(limits, default=None)
-            return self._run(workload, pod, log, cancelled, limit)
-        finally:
-            pod_settings.remove_volumes(workload)
+            return self._run(workload, pod, log, cancelled)
 
     def _run(
         self,
@@ -210,9 +205,8 @@ class ProcessBackend(Backend):
         pod: LocalPodSettings,
         log: Log,
         cancelled: threading.Event,
-        limit: float | None,
     ) -> ExitStatus:
-        deadline = None if limit is None else time.monotonic() + limit
+        deadline = None if pod.seconds is None else time.monotonic() + pod.seconds
 
         def is_over() -> bool:
             return cancelled.is_set() or (deadline is not None and time.monotonic() >= deadline)
@@ -233,11 +227,11 @@ class ProcessBackend(Backend):
                     start=launch.start,
                 )
         except InstallCancelledError:
-            if limit is not None and not cancelled.is_set():
-                return exit_status.timed_out(None, limit)
+            if pod.seconds is not None and not cancelled.is_set():
+                return exit_status.timed_out(None, pod.seconds)
             why = "It was stopped before it began."
             return ExitStatus(-signal.SIGTERM, why, Ending.STOPPED)
-        return exit_status.from_script(ended, limit or 0, redact)
+        return exit_status.from_script(ended, pod.seconds or 0, redact)
 
     @contextlib.contextmanager
     def _allocated(

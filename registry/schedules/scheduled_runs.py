@@ -20,13 +20,13 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
 from infra.errors import BadInputError
+from infra.http_status import is_retryable
 from registry.runs import runs, statuses
 from registry.schedules.slots import Slot
 
 GONE = "DELETED"
 _PAGE = 200
 _OVER = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
-_TRY_AGAIN = frozenset({408, 425, 429})
 
 
 def _once(slot: Slot) -> str:
@@ -72,8 +72,7 @@ def create(
             checked=False,
         )
     except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status >= 500 or status in _TRY_AGAIN:
+        if is_retryable(error.response.status_code):
             raise
         raise BadInputError(
             f"Prefect refuses the run: {error}", "Mend the schedule's parameters.",

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
+from infra.http_status import is_retryable
 from registry.flow_kinds import TRAIN
 from registry.mlflow_writer import MlflowWriter, is_permanent
 from registry.runs import run_requests, statuses
@@ -26,7 +27,6 @@ _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 20.0  # beside a script's own grace: a worker has to notice first
 _POLLER_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 30.0
-_TRY_AGAIN = frozenset({408, 425, 429})
 
 
 @dataclass
@@ -166,8 +166,7 @@ class PoolLauncher(Launcher):
         except ModelyardError as error:
             self._finish(Finished(one.trial.number, error))
         except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            if status >= 500 or status in _TRY_AGAIN:
+            if is_retryable(error.response.status_code):
                 problems.append(error)
             else:
                 refused = _failed(f"Prefect refuses its run: {error}", "RunRefused")
