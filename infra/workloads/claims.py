@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from infra import storage
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.home import write_json
 from infra.storage import disk
@@ -92,40 +91,22 @@ class LocalClaims:
             BadInputError: ``ClaimInvalid``, or ``PlatformUnsupported`` for volumes that only a
                 cluster has.
             ConflictError: ``ClaimExists``, if another owner has made a claim of this name.
-            NotFoundError: ``ClaimMissing``, if it is to be a copy of one that is not there.
         """
         name = str(manifest["metadata"]["name"])
         place, about = self._place(name), self.folder / f".{name}.json"
-        source = self._source(name, manifest["spec"])
-        if place.exists():
-            if _owner(about) == owner:
-                return name
+        for source in ("volumeName", "dataSource"):
+            if manifest["spec"].get(source):
+                raise _unsupported(name, source)
+        if place.exists() and _owner(about) != owner:
             raise taken(name)
         with disk.told(str(place)):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             metadata = dict(manifest["metadata"])
             metadata["annotations"] = {**metadata.get("annotations", {}), OWNER: owner}
             write_json(about, {**manifest, "metadata": metadata})
-            new = self.folder / f".{name}.new"
-            shutil.rmtree(new, ignore_errors=True)  # of an attempt that was killed
-            if source is None:
-                new.mkdir()
-            else:
-                storage.copy_tree(source, new)
-            new.chmod(0o777)  # as a volume is, for every user
-            new.rename(place)
+            place.mkdir(exist_ok=True)
+            place.chmod(0o777)  # as a volume is, for every user
         return name
-
-    def _source(self, name: str, spec: Mapping[str, Any]) -> Path | None:
-        """What the claim is to be a copy of."""
-        if volume := spec.get("volumeName"):
-            raise _unsupported(f"The claim {name} wants the volume {volume}")
-        source = spec.get("dataSource")
-        if source is None:
-            return None
-        if source["kind"] != "PersistentVolumeClaim":
-            raise _unsupported(f"The claim {name} is to be made of a {source['kind']}")
-        return self.path(source["name"])
 
     def delete(self, name: str) -> None:
         """Remove a claim with all its files.
@@ -160,9 +141,9 @@ def taken(name: str) -> ConflictError:
     )
 
 
-def _unsupported(what: str) -> BadInputError:
+def _unsupported(name: str, source: str) -> BadInputError:
     return BadInputError(
-        f"{what}, which only a cluster has.",
+        f"The claim {name} has a {source}, which only a cluster can provide.",
         "Run it on a cluster, or let the claim begin empty.",
         code="PlatformUnsupported",
     )

@@ -232,7 +232,7 @@ def _volumes(mounts: Sequence[Mount]) -> Iterator[list[str]]:
                 source.mkdir()
                 for name, data in (one.files or {}).items():
                     (source / name).write_bytes(data)
-            options += ["--mount", _mount(source, one.path, readonly=one.readonly)]
+            options += ["--mount", _mount(source, one.path, readonly=one.files is not None)]
         yield options
 
 

@@ -2,9 +2,9 @@
 
 Used as ``python -I -S mounter.py SPEC -- COMMAND...``, or with ``--probe`` to find out whether
 this machine allows it. ``SPEC`` is a JSON file: ``mounts``, each with its ``path`` and either
-``source`` (a folder), ``files`` (their contents in base64, by name) or ``size`` (memory, in bytes;
-0 for as much as there is), and ``readonly``; and ``shared``, folders in which mount points are
-made for good, because what the command leaves beside them is wanted.
+``source`` (a folder), ``files`` (contents in base64, by name; read-only) or ``size`` (memory,
+in bytes; 0 for as much as there is); and ``shared``, folders in which mount points are made for
+good, because what the command leaves beside them is wanted.
 
 The process gets a mount namespace of its own, and a user namespace where it may not have one
 otherwise, in which it stays the user that it was. The mounts are gone when the last process in it
@@ -22,7 +22,6 @@ import contextlib
 import ctypes
 import json
 import os
-import platform
 import signal
 import stat
 import sys
@@ -32,12 +31,7 @@ _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 32, 4096, 16384
 _MS_UNBINDABLE, _MS_PRIVATE = 1 << 17, 1 << 18
-_MS_RELATIME = 1 << 21
-_MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
-_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-# What a remount has to keep: the flags of statvfs, and those of mount.
-_KEPT = {2: 2, 4: 4, 8: 8, 1024: 1024, 2048: 2048, 4096: _MS_RELATIME}
 _REFUSED = 125
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,11 +52,8 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "
 
 
 def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
+    with open(path, "w") as file:  # noqa: PTH123
+        file.write(text)
 
 
 def enter() -> None:
@@ -102,12 +93,7 @@ def _stand_in_for_root(place: str) -> None:
     # So that it is not in what is mounted into it.
     _mount("none", place, None, _MS_UNBINDABLE)
     _mirror("/", place)
-    os.chdir(place)
-    number = _PIVOT_ROOT.get(platform.machine())
-    if number is not None and _libc.syscall(number, b".", b".") == 0:
-        _call(_libc.umount2(b".", _MNT_DETACH), "the old root")
-    else:
-        os.chroot(".")
+    os.chroot(place)
     os.chdir("/")
     _mount("none", "/", None, _MS_PRIVATE)
 
@@ -168,16 +154,8 @@ def _put(mount: dict[str, Any]) -> None:
     mode = "0755" if "files" in mount else "0777"
     _mount("tmpfs", path, "tmpfs", 0, f"mode={mode}{limit}")
     for name, content in mount.get("files", {}).items():
-        file = os.open(f"{path}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        with os.fdopen(file, "wb") as stream:
-            stream.write(base64.b64decode(content))
-
-
-def _protect(path: str) -> None:
-    """Make a mount read-only."""
-    there = os.statvfs(path).f_flag
-    kept = sum(flag for seen, flag in _KEPT.items() if there & seen)
-    _mount("none", path, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | kept)
+        with open(f"{path}/{name}", "xb") as file:  # noqa: PTH123
+            file.write(base64.b64decode(content))
 
 
 def mount_all(mounts: list[dict[str, Any]], shared: list[str]) -> None:
@@ -196,8 +174,8 @@ def mount_all(mounts: list[dict[str, Any]], shared: list[str]) -> None:
         _put(one)
         places.add(one["path"])
     for one in mounts:
-        if one.get("readonly"):
-            _protect(one["path"])
+        if "files" in one:
+            _mount("none", one["path"], None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
     os.chdir(folder)
 
 

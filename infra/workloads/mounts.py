@@ -35,10 +35,9 @@ class Mount:
     Attributes:
         path: Mount point, absolute.
         source: Folder of this machine; None for files or memory.
-        files: Contents of files, by name.
+        files: Contents of files, by name, which may only be read.
         memory: Whether it is memory.
         size: Limit of memory in bytes; 0 for none.
-        readonly: Whether it may only be read.
     """
 
     path: str
@@ -46,7 +45,6 @@ class Mount:
     files: Mapping[str, bytes] | None = None
     memory: bool = False
     size: int = 0
-    readonly: bool = False
 
 
 def check(workload: Workload, paths: Sequence[str], needed: Sequence[Path]) -> None:
@@ -132,10 +130,10 @@ def mounted(
 
 
 def _plain(mount: Mount) -> dict[str, Any]:
-    plain: dict[str, Any] = {"path": mount.path, "readonly": mount.readonly}
     if mount.source is not None:
-        return {**plain, "source": str(mount.source)}
+        return {"path": mount.path, "source": str(mount.source)}
     if mount.files is not None:
         files = mount.files.items()
-        return {**plain, "files": {name: base64.b64encode(data).decode() for name, data in files}}
-    return {**plain, "size": mount.size}
+        held = {name: base64.b64encode(data).decode() for name, data in files}
+        return {"path": mount.path, "files": held}
+    return {"path": mount.path, "size": mount.size}

@@ -143,14 +143,13 @@ def shared_memory(workload: Workload) -> int:
 
 
 class _Resolver:
-    """The settings of one workload, with what they name. Each is read once."""
+    """The settings of one workload, with the secrets, config maps and claims that they name."""
 
     def __init__(self, workload: Workload, objects: LocalObjects) -> None:
         self.unused: list[str] = []
         self._workload = workload
         self._objects = objects
         self._secrets: dict[str, Mapping[str, str]] = {}
-        self._config_maps: dict[str, Mapping[str, bytes]] = {}
 
     def _secret(self, name: str) -> Mapping[str, str]:
         if name not in self._secrets:
@@ -160,11 +159,6 @@ class _Resolver:
     def secrets(self) -> frozenset[str]:
         """Every text of the secrets that have been read."""
         return frozenset(text for held in self._secrets.values() for text in held.values())
-
-    def _config_map(self, name: str) -> Mapping[str, bytes]:
-        if name not in self._config_maps:
-            self._config_maps[name] = self._objects.config_map(name)
-        return self._config_maps[name]
 
     def environment(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -186,7 +180,7 @@ class _Resolver:
             return key_of("secret", wanted["name"], wanted["key"], held)
         if wanted := source.get("configMapKeyRef"):
             texts = {key: _text(wanted["name"], key, data)
-                     for key, data in self._config_map(wanted["name"]).items()
+                     for key, data in self._objects.config_map(wanted["name"]).items()
                      if key == wanted["key"]}  # fmt: skip
             return key_of("config map", wanted["name"], wanted["key"], texts)
         return str(_fact(self._workload, source["fieldRef"]["fieldPath"], facts))
@@ -227,13 +221,13 @@ class _Resolver:
                 held = self._secret(source["secretName"])
                 files = {key: text.encode() for key, text in held.items() if _is_file(key)}
             else:
-                files = dict(self._config_map(source["name"]))
+                files = dict(self._objects.config_map(source["name"]))
         except NotFoundError:
             if not source.get("optional"):
                 raise
             # As on a cluster, the folder is there, and empty.
             files = {}
-        return Mount(path, files=files, readonly=True)
+        return Mount(path, files=files)
 
 
 def _in_place(uri: str) -> Path:

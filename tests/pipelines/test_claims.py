@@ -46,20 +46,12 @@ class TestCreate:
         with pytest.raises(ConflictError):
             kept.create(_manifest(), "run/task")
 
-    def test_a_copy(self, kept: LocalClaims) -> None:
-        kept.create(_manifest(), "run/a")
-        (kept.path("mine") / "x").write_text("word")
-        source = {"kind": "PersistentVolumeClaim", "name": "mine"}
-
-        kept.create(_manifest(pvc_name="other", data_source=source), "run/b")
-
-        assert (kept.path("other") / "x").read_text() == "word"
-
     @pytest.mark.parametrize(
         "asked",
         [
             {"volume_name": "v"},
             {"data_source": {"apiGroup": "g", "kind": "VolumeSnapshot", "name": "s"}},
+            {"data_source": {"kind": "PersistentVolumeClaim", "name": "other"}},
         ],
     )
     def test_what_only_a_cluster_has(self, kept: LocalClaims, asked: dict[str, Any]) -> None:
@@ -68,14 +60,16 @@ class TestCreate:
         assert caught.value.code == "PlatformUnsupported"
         assert not kept.folder.exists()
 
-    def test_what_a_kill_has_left_is_no_claim(self, kept: LocalClaims) -> None:
-        (kept.folder / ".mine.new").mkdir(parents=True)
-        (kept.folder / ".mine.new" / "half").touch()
+    def test_a_manifest_that_a_kill_has_left_is_no_claim(self, kept: LocalClaims) -> None:
+        kept.create(_manifest(), "run/killed")
+        kept.path("mine").rmdir()
 
         kept.create(_manifest(), "run/task")
 
         assert list(kept.path("mine").iterdir()) == []
-        assert sorted(one.name for one in kept.folder.iterdir()) == [".mine.json", "mine"]
+        assert kept.path("mine").stat().st_mode & 0o777 == 0o777
+        with pytest.raises(ConflictError):
+            kept.create(_manifest(), "run/killed")
 
 
 class TestDelete:
