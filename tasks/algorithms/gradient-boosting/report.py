@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay
 
 _MOST_NAMED_CLASSES = 30
 _MOST_BARS = 25
@@ -16,44 +17,34 @@ _MOST_BARS = 25
 
 def importance(importances: Mapping[str, float]) -> Figure:
     """How much worse the validation loss becomes without each column; the highest ones."""
-    highest = sorted(importances.items(), key=lambda pair: pair[1])[-_MOST_BARS:]
+    highest = pd.Series(importances).nlargest(_MOST_BARS).sort_values()
     figure = Figure(figsize=(8, 1.5 + 0.25 * len(highest)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh([name for name, _ in highest], [value for _, value in highest])
+    axes = highest.plot.barh(ax=figure.subplots())
     axes.set_xlabel("rise of the validation loss with the column's values shuffled")
     return figure
 
 
-def confusion(true: np.ndarray, predicted: np.ndarray, classes: Sequence[object]) -> Figure:
+def confusion(true: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> Figure:
     """How often each class (row) was taken for each (column)."""
-    counts = confusion_matrix(true, predicted, labels=np.asarray(classes, dtype=true.dtype))
+    named = len(classes) <= _MOST_NAMED_CLASSES
     side = 3 + 0.4 * min(len(classes), _MOST_NAMED_CLASSES)
     figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(classes) <= _MOST_NAMED_CLASSES:
-        labels = list(map(str, classes))
-        axes.set_xticks(range(len(labels)), labels, rotation=90)
-        axes.set_yticks(range(len(labels)), labels)
-        for (row, column), share in np.ndenumerate(shares):
-            colour = "white" if share > 0.5 else "black"
-            axes.text(
-                column, row, str(counts[row, column]), color=colour, ha="center", va="center"
-            )
+    shown = ConfusionMatrixDisplay.from_predictions(
+        true, predicted, labels=classes, include_values=named, xticks_rotation="vertical",
+        cmap="Blues", colorbar=False, ax=figure.subplots(),
+    )  # fmt: skip
+    if not named:
+        shown.ax_.set(xticks=[], yticks=[])
     return figure
 
 
 def residuals(true: np.ndarray, predicted: np.ndarray) -> Figure:
     """How far each prediction is from the truth."""
     figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.scatter(predicted, true - predicted, s=8, alpha=0.5)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true - predicted")
+    PredictionErrorDisplay.from_predictions(
+        true, predicted, subsample=None, ax=figure.subplots(),
+        scatter_kwargs={"s": 8, "alpha": 0.5},
+    )  # fmt: skip
     return figure
 
 

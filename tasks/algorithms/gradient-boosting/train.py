@@ -233,8 +233,8 @@ def plots(pipeline: Pipeline, validation: Table, importances: dict[str, float]) 
     predicted = pipeline.predict(validation.features)
     found = {"feature_importance": report.importance(importances)}
     if _classifies(validation):
-        classes = pipeline.classes_.tolist()
-        found["confusion_matrix"] = report.confusion(validation.target, predicted, classes)
+        true, classes = validation.target, pipeline.classes_
+        found["confusion_matrix"] = report.confusion(true, predicted, classes)
     else:
         found["residuals"] = report.residuals(validation.target, predicted)
     return found

@@ -26,22 +26,17 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """How often each class (row) was taken for each (column)."""
+    from sklearn.metrics import ConfusionMatrixDisplay  # noqa: PLC0415 (takes a second)
+
     named = len(classes) <= _MOST_NAMED_CLASSES
     side = 3 + 0.4 * min(len(classes), _MOST_NAMED_CLASSES)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if named:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-        for (row, column), share in np.ndenumerate(shares):
-            colour = "white" if share > 0.5 else "black"
-            axes.text(
-                column, row, str(counts[row, column]), color=colour, ha="center", va="center"
-            )
+    ConfusionMatrixDisplay(counts, display_labels=classes).plot(
+        include_values=named, xticks_rotation="vertical", cmap="Blues", colorbar=False, ax=axes
+    )
+    if not named:
+        axes.set(xticks=[], yticks=[])
     return figure
 
 
