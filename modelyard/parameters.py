@@ -7,29 +7,12 @@ import math
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 import yaml
 
 from infra.errors import BadInputError
 from modelyard import core_yaml
-
-File = Annotated[
-    Path | None,
-    typer.Option("--file", "-f", help="Parameters as a mapping in JSON or YAML 1.2."),
-]
-Pairs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--parameter",
-        "-p",
-        help="key=value; a dotted key goes inside: hyperparameters.epochs=5. true, false and "
-        "numbers as JSON writes them are such; all else is text as it is written, and so is "
-        "what is in quotes. But for hyperparameters, null or nothing leaves a parameter out, and "
-        "[...] and {...} are lists and mappings in JSON or YAML 1.2.",
-    ),
-]
 
 # Groups whose values a program is given: texts, numbers and truth values only.
 _PASSED_ON = ("hyperparameters.",)
@@ -50,8 +33,8 @@ def read(
 ) -> dict[str, Any]:
     """Parameters of ``file``, with ``pairs`` over them.
 
-    The help of :data:`Pairs` says how values are read. Macros are texts: what begins with two
-    braces, or as one of Kubeflow's.
+    The help of :data:`modelyard.options.Pairs` says how values are read. Macros are texts: what
+    begins with two braces, or as one of Kubeflow's.
 
     Args:
         file: A JSON or YAML file.

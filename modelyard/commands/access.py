@@ -15,7 +15,8 @@ from infra.door import credential
 from infra.errors import ConflictError, StackError
 from infra.stack import client
 from modelyard import login, output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 
 app = typer.Typer(add_completion=False)
 credentials = typer.Typer(add_completion=False, no_args_is_help=True)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from modelyard import output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 from tasks import provided
 from tasks.provided import ProvidedAlgorithm
 

@@ -10,7 +10,7 @@ import typer
 
 from flows import scheduling
 from modelyard import output, parameters
-from modelyard.output import Json
+from modelyard.options import Json
 
 app = typer.Typer(add_completion=False)
 

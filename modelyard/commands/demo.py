@@ -13,7 +13,8 @@ from infra import settings
 from infra.stack import client
 from modelyard import output, parameters
 from modelyard.commands import run as run_command
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 from registry.flow_kinds import TRAIN
 from registry.runs import statuses
 

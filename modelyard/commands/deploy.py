@@ -11,7 +11,7 @@ from flows import deploying
 from flows.connection import connected
 from infra.work_pools import Kind
 from modelyard import output
-from modelyard.output import Json
+from modelyard.options import Json
 
 app = typer.Typer(add_completion=False)
 

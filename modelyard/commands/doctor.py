@@ -20,7 +20,8 @@ from infra.kubernetes.checks import Check
 from infra.kubernetes.secret_checks import Secrets
 from infra.stack import client as stack
 from modelyard import output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 
 if TYPE_CHECKING:
     from infra.work_pools import Seen

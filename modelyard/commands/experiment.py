@@ -9,14 +9,12 @@ import typer
 from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output
-from modelyard.output import Json
+from modelyard.options import Description, Json, Limit, NewName
 from registry import deletion, experiments
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Experiments.")
 
 Experiment = Annotated[str, typer.Argument(help="The experiment's name.")]
-NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
-Description = Annotated[str | None, typer.Option(help="A description.")]
 
 
 @app.command()
@@ -37,7 +35,7 @@ def list_(json: Json = False) -> None:
 @app.command()
 def show(
     name: Experiment,
-    limit: Annotated[int, typer.Option("-n", min=1, help="How many runs, newest first.")] = 50,
+    limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """An experiment with its runs."""

@@ -11,7 +11,8 @@ import yaml
 
 from infra.errors import BadInputError
 from modelyard import output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 from tuning import katib as experiments
 
 app = typer.Typer(add_completion=False)

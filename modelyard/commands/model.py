@@ -11,7 +11,7 @@ from flows.connection import connected
 from infra import storage
 from infra.errors import BadInputError
 from modelyard import output, parameters
-from modelyard.output import Json
+from modelyard.options import Json, NewName
 from registry import deletion
 from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_creation, model_updates, models
@@ -100,7 +100,7 @@ def show(name: Name, json: Json = False) -> None:
 @app.command()
 def update(
     name: Name,
-    new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    new_name: NewName = None,
     description: Annotated[
         str | None, typer.Option(help="A new description: the model's, or the --version's.")
     ] = None,

@@ -17,8 +17,7 @@ from infra.errors import BadInputError, NotFoundError
 from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
-from modelyard.output import Json
-from modelyard.parameters import File, Pairs
+from modelyard.options import File, Json, Pairs
 from pipelines.arguments import arguments, form, texts
 from registry import deletion
 from registry.pipelines import pipeline_nodes

@@ -16,7 +16,8 @@ from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, NotFoundError
 from modelyard import output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 from pipelines import reading
 from pipelines.drawing import building, svg, tree
 from pipelines.drawing.model import Box

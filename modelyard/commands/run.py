@@ -12,8 +12,8 @@ import typer
 from flows import catalogue, run_context, submission
 from flows.connection import connected
 from modelyard import output, parameters
-from modelyard.output import Json, console
-from modelyard.parameters import File, Pairs
+from modelyard.options import File, Json, Pairs
+from modelyard.output import console
 from registry.runs import runs, statuses
 
 app = typer.Typer(add_completion=False)

@@ -11,8 +11,7 @@ from flows import submission
 from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
-from modelyard.output import Json
-from modelyard.parameters import File, Pairs
+from modelyard.options import File, Json, Limit, NewName, Pairs
 from registry import deletion
 from registry.runs import runs
 from schedules import views
@@ -30,7 +29,7 @@ def list_(
     schedule: Annotated[
         str | None, typer.Option(help="Only the last runs that this schedule has made.")
     ] = None,
-    limit: Annotated[int, typer.Option("-n", min=1, help="How many, newest first.")] = 50,
+    limit: Limit = 50,
     json: Json = False,
 ) -> None:
     """The newest runs."""
@@ -67,7 +66,7 @@ def show(run: Run, json: Json = False) -> None:
 @app.command()
 def update(
     run: Run,
-    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    name: NewName = None,
     description: Annotated[str | None, typer.Option(help="A new description.")] = None,
     parameter: Pairs = None,
     json: Json = False,

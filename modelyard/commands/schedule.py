@@ -13,8 +13,7 @@ from flows import scheduling
 from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
-from modelyard.output import Json
-from modelyard.parameters import File, Pairs
+from modelyard.options import Description, File, Json, NewName, Pairs
 from schedules import metrics as figures
 from schedules import verbs, views
 from schedules.trigger import Trigger, read_time
@@ -37,6 +36,7 @@ Interval = Annotated[
 Zone = Annotated[str | None, typer.Option(help="Whose clocks a cron expression is read by.")]
 Start = Annotated[str | None, typer.Option(help="Slots are after this: ISO 8601.")]
 End = Annotated[str | None, typer.Option(help="And not after this.")]
+Stopped = Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")]
 PolicyPairs = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,7 +44,6 @@ PolicyPairs = Annotated[
         "overlap, jitter, grace, pause_after_failures.",
     ),
 ]  # fmt: skip
-Description = Annotated[str | None, typer.Option(help="A description.")]
 Last = Annotated[int, typer.Option(min=0, max=_MOST, help="How many of the last slots.")]
 _SLOT_COLUMNS = ("slot", "kind", "fate", "reason", "run", "state", "decided")
 _DELETED_COLUMNS = ("id", "name", "deployment", "when", "timezone", "deleted")
@@ -97,7 +96,7 @@ def create(
     file: File = None,
     parameter: Pairs = None,
     description: Description = None,
-    stopped: Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")] = False,
+    stopped: Stopped = False,
     json: Json = False,
 ) -> None:
     """Have a deployment run at the slots of a cron expression or of an interval."""
@@ -169,7 +168,7 @@ def metrics() -> None:
 @app.command()
 def update(
     name: Schedule,
-    new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
+    new_name: NewName = None,
     deployment: Annotated[str | None, typer.Option(help="What it runs from now on.")] = None,
     cron: Cron = None,
     interval: Interval = None,
@@ -222,7 +221,7 @@ def copy(
     file: File = None,
     parameter: Pairs = None,
     description: Description = None,
-    stopped: Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")] = False,
+    stopped: Stopped = False,
     json: Json = False,
 ) -> None:
     """Make a schedule with everything of another but what is given; its slots count from now."""

@@ -18,7 +18,8 @@ from infra.home import Home
 from infra.stack import client
 from infra.stack.supervisor import Supervisor, supervise
 from modelyard import output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 
 app = typer.Typer(add_completion=False)
 

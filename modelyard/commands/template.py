@@ -9,8 +9,7 @@ import typer
 from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
-from modelyard.output import Json
-from modelyard.parameters import File, Pairs
+from modelyard.options import Description, File, Json, NewName, Pairs
 from registry import deletion
 from registry import training_templates as rows
 from tasks.training import training_templates
@@ -18,8 +17,6 @@ from tasks.training import training_templates
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Training templates.")
 
 Template = Annotated[str, typer.Argument(help="The template's name.")]
-NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
-Description = Annotated[str | None, typer.Option(help="A description.")]
 
 
 @app.command()

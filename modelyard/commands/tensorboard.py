@@ -25,7 +25,8 @@ from infra.home import Home
 from infra.leashed import Leashed
 from infra.stack import parts
 from modelyard import login, output
-from modelyard.output import Json, console
+from modelyard.options import Json
+from modelyard.output import console
 from registry import experiments
 from registry.runs import runs
 from registry.runs.tensorboard_logs import Fetched

@@ -1,0 +1,28 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
+Description = Annotated[str | None, typer.Option(help="A description.")]
+Limit = Annotated[int, typer.Option("-n", min=1, help="How many runs, newest first.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", help="Parameters as a mapping in JSON or YAML 1.2."),
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter",
+        "-p",
+        help="key=value; a dotted key goes inside: hyperparameters.epochs=5. true, false and "
+        "numbers as JSON writes them are such; all else is text as it is written, and so is "
+        "what is in quotes. But for hyperparameters, null or nothing leaves a parameter out, and "
+        "[...] and {...} are lists and mappings in JSON or YAML 1.2.",
+    ),
+]
