@@ -1,7 +1,7 @@
 """How an API server is reached: a kubeconfig, or the service account of the pod that this is.
 
-The files are looked over here before the client package reads them: its errors hold what the
-files say, and that may be a token.
+The client package reads it. What is wrong with a broken file is found here before: the client's
+errors hold what the file says, and that may be a token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from infra.kubernetes.refusals import no_kubeconfig
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _DEFAULT_NAMESPACE = "default"
-_FILES_OF_USERS = ("client-certificate", "client-key", "tokenFile")
+_NO_FILE = "File does not exist"  # of the client's errors, others of which may hold a token
+_MEND = "Fix it, or get it anew."
 
 
 class Access:
@@ -54,7 +55,7 @@ class Access:
                 token = self._configuration.get_api_key_with_prefix("authorization")
         except (OSError, ValueError, _config_error()):
             raise _unusable(self.origin) from None
-        return {"authorization": token} if token else {}
+        return {"authorization": token.strip()} if token else {}
 
 
 def _config_error() -> type[Exception]:
@@ -102,16 +103,27 @@ def _of_the_kubeconfig(context: str) -> Access:
 
     given = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
     paths = [Path(part).expanduser() for part in given.split(os.pathsep) if part]
-    found = _Kubeconfig([path for path in paths if path.exists()], paths)
-    name, namespace, user = found.context(context)
-    origin = f"the context {name} of {found.told}"
+    there = [path for path in paths if path.exists()]
+    told = " and ".join(map(str, there or paths))
+    if not there:
+        raise no_kubeconfig(
+            f"There is no kubeconfig: {told} does not exist.",
+            "Get one from whoever keeps the cluster, and name it in KUBECONFIG.",
+        )
+    name, namespace, user = _context(there, context, told)
+    origin = f"the context {name} of {told}"
     configuration = client.Configuration()
     try:
         config.load_kube_config(
-            os.pathsep.join(map(str, found.paths)), name, configuration, persist_config=False
+            os.pathsep.join(map(str, there)), name, configuration, persist_config=False
         )
         access = Access(configuration, namespace or _DEFAULT_NAMESPACE, origin)
-    except (OSError, ValueError, KeyError, TypeError, config.ConfigException):
+    except OSError as error:
+        raise _unusable(origin, str(error)) from None
+    except config.ConfigException as error:
+        missing = str(error) if str(error).startswith(_NO_FILE) else ""
+        raise _unusable(origin, missing) from None
+    except (ValueError, KeyError, TypeError):
         raise _unusable(origin) from None
     plugin = user.get("exec")
     if plugin and not (configuration.api_key or configuration.cert_file):
@@ -123,83 +135,49 @@ def _of_the_kubeconfig(context: str) -> Access:
     return access
 
 
-class _Kubeconfig:
-    """One or several files as one; of what has one name, the first counts, as for kubectl."""
+def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping[str, Any]]:
+    """A context's name, namespace and user; the current one for "".
 
-    def __init__(self, paths: list[Path], wanted: list[Path]) -> None:
-        self.told = " and ".join(map(str, paths or wanted))
-        self.paths = paths
-        if not paths:
-            raise no_kubeconfig(
-                f"There is no kubeconfig: {self.told} does not exist.",
-                "Get one from whoever keeps the cluster, and name it in KUBECONFIG.",
-            )
-        self._named: dict[str, dict[str, tuple[Path, Mapping[str, Any]]]] = {}
-        self._current = ""
-        for path in paths:
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
+    Of what has one name in several files, the first counts, as for kubectl.
+    """
+    named: dict[str, dict[str, Mapping[str, Any]]] = {"context": {}, "cluster": {}, "user": {}}
+    current = ""
+    for path in paths:
         found = _mapping(path)
-        self._current = self._current or str(found.get("current-context") or "")
-        for kind in ("context", "cluster", "user"):
-            named = self._named.setdefault(kind, {})
-            listed = found.get(f"{kind}s") or []
-            for one in listed if isinstance(listed, list) else [listed]:
-                inner = one.get(kind) if isinstance(one, dict) else None
-                name = one.get("name") if isinstance(one, dict) else None
-                if not isinstance(inner, dict) or not isinstance(name, str):
-                    raise no_kubeconfig(
-                        f"The kubeconfig {path} is broken: not all of {kind}s have a name and "
-                        f"a {kind}.",
-                        "Mend it, or get it anew.",
-                    )
-                named.setdefault(name, (path, inner))
-
-    def context(self, name: str) -> tuple[str, str, Mapping[str, Any]]:
-        """A context's name, namespace and user; the current one for ""."""
-        name = name or self._current
-        known = ", ".join(sorted(self._named["context"])) or "none"
-        if not name:
-            raise no_kubeconfig(
-                f"{self.told} has no current context.",
-                f"Name one as context in the cluster file; there are: {known}.",
-            )
-        if name not in self._named["context"]:
-            raise no_kubeconfig(f"{self.told} has no context {name}.", f"There are: {known}.")
-        _, context = self._named["context"][name]
-        cluster = self._part("cluster", context, name, ("certificate-authority",))
-        if not str(cluster.get("server")).startswith(("https://", "http://")):
-            raise no_kubeconfig(
-                f"The cluster of the context {name} in {self.told} has no server, which would be "
-                "an https:// address.",
-                "Mend the kubeconfig, or get it anew.",
-            )
-        user = self._part("user", context, name, _FILES_OF_USERS)
-        return name, str(context.get("namespace") or ""), user
-
-    def _part(
-        self, kind: str, context: Mapping[str, Any], name: str, files: tuple[str, ...]
-    ) -> Mapping[str, Any]:
+        current = current or str(found.get("current-context") or "")
+        for kind, known in named.items():
+            try:
+                listed = {one["name"]: dict(one[kind]) for one in found.get(f"{kind}s") or ()}
+            except (TypeError, KeyError, ValueError):
+                raise no_kubeconfig(
+                    f"The kubeconfig {path} is broken: not all of {kind}s have a name and a "
+                    f"{kind}.",
+                    _MEND,
+                ) from None
+            named[kind] = listed | known
+    name = name or current
+    if name not in named["context"]:
+        raise no_kubeconfig(
+            f"{told} has no context {name}." if name else f"{told} has no current context.",
+            "Name one as context in the cluster file; there are: "
+            f"{', '.join(sorted(named['context'])) or 'none'}.",
+        )
+    context = named["context"][name]
+    for kind in ("cluster", "user"):
         wanted = str(context.get(kind) or "")
-        if wanted not in self._named[kind]:
+        if wanted not in named[kind]:
             raise no_kubeconfig(
-                f"The context {name} in {self.told} names the {kind} {wanted!r}, which is not "
-                "there.",
-                "Mend the kubeconfig, or get it anew.",
+                f"The context {name} in {told} names the {kind} {wanted!r}, which is not there.",
+                _MEND,
             )
-        path, part = self._named[kind][wanted]
-        for field in files:
-            # What stands in the file itself counts before a file that it names.
-            if part.get(field) and not part.get(f"{field}-data"):
-                target = path.parent / str(part[field])
-                if not os.access(target, os.R_OK):
-                    raise no_kubeconfig(
-                        f"The {field} {target}, which the {kind} {wanted} of {path} names, "
-                        "cannot be read.",
-                        "Put it there, or mend the kubeconfig.",
-                    )
-        return part
+    server = named["cluster"][str(context["cluster"])].get("server")
+    if not str(server).startswith(("https://", "http://")):
+        raise no_kubeconfig(
+            f"The cluster of the context {name} in {told} has no server, which would be an "
+            "https:// address.",
+            _MEND,
+        )
+    return name, str(context.get("namespace") or ""), named["user"][str(context["user"])]
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:
@@ -213,16 +191,14 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     except (ValueError, yaml.YAMLError) as error:  # also of a day that no month has
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise no_kubeconfig(
-            f"The kubeconfig {path} is no YAML{where}.", "Mend it, or get it anew."
-        ) from None
+        raise no_kubeconfig(f"The kubeconfig {path} is no YAML{where}.", _MEND) from None
     if not isinstance(found, dict):
-        raise no_kubeconfig(f"The kubeconfig {path} holds no mapping.", "Mend it, or get it anew.")
+        raise no_kubeconfig(f"The kubeconfig {path} holds no mapping.", _MEND)
     return found
 
 
-def _unusable(origin: str) -> Exception:
+def _unusable(origin: str, why: str = "") -> Exception:
     return no_kubeconfig(
-        f"The credentials of {origin} cannot be used.",
+        f"The credentials of {origin} cannot be used{': ' if why else ''}{why}.",
         "Look whether kubectl can use them; get them anew if it cannot.",
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -26,8 +26,9 @@ from infra.kubernetes.access import Access
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.refusals import Asked, ClusterError, refusal, unreachable, untrusted
 
+T = TypeVar("T")
+
 Query = Mapping[str, str | int | None]
-_Fits = Callable[[bytes], bool]
 
 _LEAST = 1.0  # second of silence, which an attempt that is made at all may last
 
@@ -70,7 +71,6 @@ class Request:
     path: str
     query: Query | None = None
     body: Mapping[str, Any] | None = None
-    content_type: str = "application/json"
 
     def target(self) -> str:
         """The path with its query."""
@@ -78,13 +78,6 @@ class Request:
             name: value for name, value in (self.query or {}).items() if value not in (None, "")
         }
         return f"{self.path}?{urlencode(given)}" if given else self.path
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    body: bytes
-    retry_after: float
 
 
 class Transport:
@@ -103,13 +96,11 @@ class Transport:
 
     def json(self, request: Request) -> dict[str, Any]:
         """The object that the server answers."""
-        found: dict[str, Any] = json.loads(self._answer(request, self._patience, _is_object))
-        return found
+        return self._answer(request, self._patience, _object)
 
     def text(self, request: Request, patience: Patience | None = None) -> str:
         """The text that the server answers."""
-        body = self._answer(request, patience or self._patience, lambda _: True)
-        return body.decode(errors="replace")
+        return self._answer(request, patience or self._patience, _text)
 
     @contextmanager
     def stream(self, request: Request, silent_seconds: float) -> Iterator[Iterator[bytes]]:
@@ -125,30 +116,44 @@ class Transport:
             finally:
                 response.close()
 
-    def _answer(self, request: Request, patience: Patience, fits: _Fits) -> bytes:
-        """The body of a good answer, after as many attempts as it takes and may take."""
+    def _answer(
+        self, request: Request, patience: Patience, read: Callable[[bytes], T | None]
+    ) -> T:
+        """What ``read`` makes of a good answer, after as many attempts as it takes and may take.
+
+        ``read`` returns None for what no API server answers.
+        """
         ends = time.monotonic() + patience.seconds
         renewed = False
         attempt = 0
         while True:
             attempt += 1
             access = self._access
-            answer = None
+            retry_after = 0.0
+            left = max(_LEAST, ends - time.monotonic())
+            timeout = urllib3.Timeout(
+                connect=patience.connect_seconds, read=min(patience.silent_seconds, left)
+            )
             try:
-                left = max(_LEAST, ends - time.monotonic())
-                answer = self._once(access, request, patience, min(patience.silent_seconds, left))
-                problem = _problem(request.asked, access, answer, fits)
+                with self._told(request.asked, access):
+                    response = self._send(access, request, timeout, whole=True)
+                if response.status < 300:
+                    found = read(response.data)
+                    if found is not None:
+                        return found
+                    why = "what answers there is no Kubernetes API server"
+                    problem = unreachable(request.asked, access.server, why)
+                else:
+                    problem = refusal(request.asked, response.status, response.data)
+                    retry_after = _seconds(response)
             except ClusterError as error:
                 problem = error
-            if problem is None and answer is not None:
-                return answer.body
-            assert problem is not None
             if problem.code in ("Unauthorized", "CertificateInvalid") and not renewed:
                 # Tokens and certificates are replaced while this process goes on.
                 renewed = True
                 self._renew(access)
                 continue
-            wait = patience.wait(attempt, answer.retry_after if answer else 0.0)
+            wait = patience.wait(attempt, retry_after)
             late = time.monotonic() + wait >= ends
             if not problem.transient or attempt >= patience.attempts or late:
                 raise problem
@@ -159,27 +164,15 @@ class Transport:
             if self._access is used:
                 self._access = accesses.connect(self._cluster)
 
-    def _once(
-        self, access: Access, request: Request, patience: Patience, silent_seconds: float
-    ) -> _Answer:
-        timeout = urllib3.Timeout(connect=patience.connect_seconds, read=silent_seconds)
-        with self._told(request.asked, access):
-            response = self._send(access, request, timeout, whole=True)
-            return _Answer(response.status, response.data, _seconds(response))
-
     @staticmethod
     def _send(
         access: Access, request: Request, timeout: urllib3.Timeout, *, whole: bool
     ) -> urllib3.BaseHTTPResponse:
         headers = {"accept": "application/json, */*", "user-agent": "modelyard"}
-        body = None
-        if request.body is not None:
-            headers["content-type"] = request.content_type
-            body = json.dumps(request.body).encode()
         return access.pool.request(
             request.method,
             access.server + request.target(),
-            body=body,
+            json=request.body,
             headers={**headers, **access.headers()},
             timeout=timeout,
             retries=False,
@@ -210,19 +203,16 @@ def _why(error: HTTPError) -> str:
     return "it fell silent" if isinstance(error, ReadTimeoutError) else "it broke off"
 
 
-def _problem(asked: Asked, access: Access, answer: _Answer, fits: _Fits) -> ClusterError | None:
-    if answer.status >= 300:
-        return refusal(asked, answer.status, answer.body)
-    if not fits(answer.body):
-        return unreachable(asked, access.server, "what answers there is no Kubernetes API server")
-    return None
-
-
-def _is_object(body: bytes) -> bool:
+def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(body), dict)
+        found = json.loads(body)
     except ValueError:
-        return False
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text(body: bytes) -> str:
+    return body.decode(errors="replace")
 
 
 def _seconds(response: urllib3.BaseHTTPResponse) -> float:

@@ -157,6 +157,14 @@ def test_a_part_is_missing(
     assert told in _refused().message
 
 
+def test_a_token_s_file_may_end_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("word\n")
+    file = kubeconfig(tmp_path / "config", _SERVER, user={"tokenFile": "token"})
+    monkeypatch.setenv("KUBECONFIG", str(file))
+
+    assert access.connect(Cluster()).headers() == {"authorization": "Bearer word"}
+
+
 def test_no_such_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", _SERVER)))
 
