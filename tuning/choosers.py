@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from scipy.stats import qmc
 
 from tuning.axes import Cube
 from tuning.space import Grid, Parameter, Point
@@ -121,6 +120,8 @@ class Sobol(_Deaf):
         """The sequence's point with that number, then random ones."""
         block, place = divmod(number, _BLOCK)
         if block not in self._blocks:
+            from scipy.stats import qmc  # noqa: PLC0415 (most of scipy)
+
             sequence = qmc.Sobol(len(self._cube.axes), rng=np.random.default_rng(self._scramble))
             if block:
                 sequence.fast_forward(block * _BLOCK)

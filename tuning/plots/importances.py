@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import optuna
 from matplotlib.axes import Axes
 from optuna.distributions import BaseDistribution
-from optuna.importance import get_param_importances
 
 from tuning.plots import style
 from tuning.plots.seen import Seen, value
@@ -61,6 +60,8 @@ def compute(tuning: Seen, place: int = 0) -> Importances | None:
             for trial in trials
         ]
     )
+    from optuna.importance import get_param_importances  # noqa: PLC0415 (scikit-learn)
+
     found = get_param_importances(study)
     order = {name: number for number, name in enumerate(varied)}
     shares = sorted(found.items(), key=lambda pair: (-pair[1], order[pair[0]]))
