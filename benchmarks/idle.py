@@ -2,7 +2,8 @@
 
 Both sides idle at the same time, and processor time is counted, not time on a clock, so that a
 machine with other work measures nearly the same. Memory is private: what would be free without
-the process.
+the process. Forks share pages that are private to none of them; so there is a second figure, in
+which each process has its part of what it shares.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ def _seconds(processes: Iterable[psutil.Process]) -> float:
     return used
 
 
-def _mebibytes(processes: Iterable[psutil.Process]) -> float:
-    """Private memory of processes."""
+def _mebibytes(processes: Iterable[psutil.Process], kind: str) -> float:
+    """Memory of processes: private (``uss``), or with their parts of what is shared (``pss``)."""
     used = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            used += process.memory_full_info().uss / 2**20
+            used += getattr(process.memory_full_info(), kind) / 2**20
     return used
 
 
@@ -107,8 +108,9 @@ def measure(repetitions: int, calm: Calm) -> list[Comparison]:
                 name: (_seconds(group) - before[name]) / _SECONDS * 100
                 for name, group in groups.items()
             }
-            memory = {name: _mebibytes(group) for name, group in groups.items()}
-    peer, peer_memory = shares.pop(_PEERS), memory.pop(_PEERS)
+            memory = {name: _mebibytes(group, "uss") for name, group in groups.items()}
+            shared = {name: _mebibytes(group, "pss") for name, group in groups.items()}
+    peer, peer_memory, peer_shared = (one.pop(_PEERS) for one in (shares, memory, shared))
     return [
         Comparison("share of a core, all parts", "%", [sum(shares.values())], [peer], _PEERS,
                    "the peers + 1 %", peer + _ALLOWANCE_PERCENT),
@@ -116,4 +118,6 @@ def measure(repetitions: int, calm: Calm) -> list[Comparison]:
         Comparison("private memory, all parts", "MiB", [sum(memory.values())], [peer_memory],
                    _PEERS, "600 MiB", _MOST_MIB),
         *(Comparison(f"private memory, {name}", "MiB", [one]) for name, one in memory.items()),
+        Comparison("memory with parts of what is shared, all parts", "MiB",
+                   [sum(shared.values())], [peer_shared], _PEERS),
     ]  # fmt: skip
