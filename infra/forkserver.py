@@ -11,20 +11,17 @@ another one held would stay locked for ever.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +29,7 @@ from typing import NoReturn
 
 import prefect.context
 
-from infra import forked, run_lock, settings
+from infra import forked, main_module, run_lock, settings
 
 # Settings are the stack's, whatever shell a command is typed in: what its worker has, counts.
 # The home is the caller's choice of a stack, in the stack's own spelling.
@@ -227,7 +224,6 @@ def _become(job: Job) -> None:
         os.set_inheritable(lock, False)
         os.environ[run_lock.DESCRIPTOR_VARIABLE] = str(lock)
     os.chdir(job.cwd)
-    sys.argv = [job.module, *job.arguments]
     prefect.context.refresh_global_settings_context()
     job.connection.settimeout(None)
     threading.Thread(target=_obey, args=(job.connection,), daemon=True).start()
@@ -236,32 +232,10 @@ def _become(job: Job) -> None:
 def run(job: Job) -> NoReturn:
     """Run the job's module as ``__main__``, tell the client its status, and end."""
     _become(job)
-    code: object = 0
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
-    try:
-        runpy.run_module(job.module, run_name="__main__", alter_sys=True)
-    except SystemExit as exit_:
-        code = exit_.code
-    except BaseException:  # noqa: BLE001 (the edge of a process: shown, and told as a status)
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
-    status = int(code or 0) & 0xFF
-    _finish()
+    status = main_module.run(job.module, job.arguments)
     with contextlib.suppress(OSError):
         job.connection.sendall(str(status).encode())
     os._exit(status)
-
-
-def _finish() -> None:
-    """What an interpreter does at its end, but for taking all modules apart, which takes long."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
 
 
 def main(path: str, modules: list[str]) -> NoReturn:

@@ -1,6 +1,7 @@
 """Run a command whose whole process tree ends when its owner does.
 
-Used as ``python -I -S leash.py [--signal N] [--grace SECONDS] [--first tree|main] -- COMMAND...``
+Used as ``python -I -S leash.py [--signal N] [--grace SECONDS] [--first tree|main] [--main PID]
+[--told FD] -- COMMAND...``
 with standard input a pipe from the owner. The tree is ended as soon as the owner closes that pipe
 (on purpose or by dying), or when the leash is signalled itself: ``--signal`` goes to the whole
 tree, or to the command alone if that ends its own children in good order, and after the grace
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -29,7 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -85,9 +87,8 @@ def _execute(command: list[str]) -> NoReturn:
     os.execvp(command[0], command)  # noqa: S606
 
 
-def _spawn(
-    command: list[str], libc: ctypes.CDLL | None, become: Callable[[list[str]], NoReturn]
-) -> int:
+def spawn(command: list[str], become: Callable[[list[str]], NoReturn]) -> int:
+    """Fork the command's process, which ends with this one; its id."""
     owner = os.getpid()
     # Until the child has its own handlers a signal waits; ours would swallow it there.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -97,8 +98,8 @@ def _spawn(
         return pid
     try:
         os.setsid()
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != owner:  # the leash died between the fork and the line above
                 os._exit(137)
         for signum in (*_SIGNALS, signal.SIGCHLD, signal.SIGPIPE):
@@ -139,10 +140,12 @@ def run(
     *,
     main_first: bool,
     become: Callable[[list[str]], NoReturn] = _execute,
+    main: int = 0,
 ) -> int:
     """Run ``command`` to its end or its owner's; its wait status when nothing is left of it.
 
-    ``become`` is called in the process that is to be the command, and does not return.
+    ``become`` is called in the process that is to be the command, and does not return. If the
+    command runs already, as our child, ``main`` is its process id.
     """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -152,12 +155,11 @@ def run(
     for signum in _SIGNALS:
         signal.signal(signum, lambda number, _frame: asked.append(number))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is not None:
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    main = _spawn(command, libc, become)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    main = main or spawn(command, become)
 
-    status: int | None = None
+    status = _reap(main)
     deadline: float | None = None
     watched = [0, wake_read]
     while status is None:
@@ -184,10 +186,19 @@ def run(
     return status
 
 
-def _serve_one(
-    request: dict[str, object], streams: list[int], become: Callable[[list[str]], NoReturn]
-) -> NoReturn:
-    """Become the leash of a request: its end is told as a wait status, in four bytes."""
+def _keep_numbers(streams: list[int], numbers: list[int]) -> None:
+    """Give open files the numbers that they have in the owner, as ``pass_fds`` does."""
+    above = max(numbers, default=2) + 1
+    moved = [fcntl.fcntl(stream, fcntl.F_DUPFD, above) for stream in streams]
+    for stream in streams:
+        os.close(stream)
+    for stream, number in zip(moved, numbers, strict=True):
+        os.dup2(stream, number)
+        os.close(stream)
+
+
+def take_over(request: dict[str, Any], streams: list[int]) -> int:
+    """Take what came with a request, and tell our process id; where its end is to be told."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     owner, output, told, *kept = streams
@@ -195,48 +206,67 @@ def _serve_one(
         os.dup2(stream, target)
     for stream in (owner, output):
         os.close(stream)
-    os.set_inheritable(told, False)
-    for stream in kept:
-        os.set_inheritable(stream, True)
+    numbers = request["keep"]
+    moved = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, max(numbers, default=2) + 1)
+    os.close(told)
+    _keep_numbers(kept, numbers)
+    os.write(moved, os.getpid().to_bytes(4, "big"))
     os.environ.clear()
-    os.environ.update(request["env"])  # type: ignore[call-overload]
+    os.environ.update(request["env"])
+    return moved
+
+
+def _serve_one(
+    request: dict[str, Any], streams: list[int], become: Callable[[list[str]], NoReturn]
+) -> NoReturn:
+    """Become the leash of a request."""
+    told = take_over(request, streams)
     status = 127 << 8
     try:
-        os.chdir(request["cwd"])  # type: ignore[arg-type]
+        os.chdir(request["cwd"])
         status = run(
-            request["command"],  # type: ignore[arg-type]
-            signal.SIGTERM,
-            request["grace"],  # type: ignore[arg-type]
-            main_first=False,
-            become=become,
+            request["command"], signal.SIGTERM, request["grace"], main_first=False, become=become
         )
     except OSError as error:
         os.write(2, f"cannot run it: {error}\n".encode())
+    _tell(told, status)
+    os._exit(0)
+
+
+def _tell(told: int, status: int) -> None:
     with contextlib.suppress(OSError):  # nobody waits for it any more
         os.write(told, status.to_bytes(4, "big"))
-    os._exit(0)
+
+
+def receive(listener: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next request and its open files; None when the other end is closed.
+
+    A request is its length in four bytes and a JSON object with ``command``, ``env``, ``cwd``,
+    ``grace`` and ``keep``. With it come the owner's pipe, the output, where the leash tells its
+    process id and then the wait status, four bytes each, and the open files that the command
+    inherits, whose numbers are ``keep``.
+    """
+    header, streams, _, _ = socket.recv_fds(listener, 4, 64)
+    if not header:
+        return None
+    size = int.from_bytes(header, "big")
+    data = b""
+    while len(data) < size:
+        data += listener.recv(size - len(data))
+    return json.loads(data), list(streams)
 
 
 def serve(listener: socket.socket, become: Callable[[list[str]], NoReturn] = _execute) -> None:
     """Make leashes until the other end of ``listener`` is closed.
 
-    A request is its length in four bytes and a JSON object with ``command``, ``env``, ``cwd`` and
-    ``grace``; with it come the owner's pipe, the output, where the end is told, and what the
-    command inherits. The leashes outlive this process; each has its own pipe from the owner.
-    ``become`` is as in :func:`run`.
+    They outlive this process. ``become`` is as in :func:`run`.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # they are reaped by the kernel
-    while True:
-        header, streams, _, _ = socket.recv_fds(listener, 4, 64)
-        if not header:
-            return
-        size = int.from_bytes(header, "big")
-        data = b""
-        while len(data) < size:
-            data += listener.recv(size - len(data))
+    while (received := receive(listener)) is not None:
+        request, streams = received
         if os.fork() == 0:
             listener.close()
-            _serve_one(json.loads(data), list(streams), become)
+            _serve_one(request, streams, become)
         for stream in streams:
             os.close(stream)
 
@@ -254,7 +284,10 @@ def _main(arguments: list[str]) -> None:
         int(options.get("--signal", signal.SIGTERM)),
         float(options.get("--grace", "3")),
         main_first=options.get("--first") == "main",
+        main=int(options.get("--main", "0")),
     )
+    if "--told" in options:
+        _tell(int(options["--told"]), status)
     _end_like(status)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 LEASH = Path(__file__).with_name("leash.py")
+PID_BYTES = 4
 _PATIENCE_SECONDS = 10.0
 _KILLED = -int(signal.SIGKILL)
 
@@ -29,6 +30,28 @@ def leash_command(
     first = "main" if main_first else "tree"
     options = ["--signal", str(int(stop_signal)), "--grace", str(grace), "--first", first]
     return [sys.executable, "-I", "-S", str(LEASH), *options, "--", *command]
+
+
+def request(
+    server: socket.socket,
+    streams: Sequence[int],
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    grace: float,
+    keep: Sequence[int],
+    preload: Sequence[str] = (),
+) -> None:
+    """Ask a server of leashes for one; what it is and what ``streams`` are: ``leash.receive``.
+
+    Raises:
+        OSError: If the server is gone.
+    """
+    wanted = {"command": list(command), "env": dict(env), "cwd": str(cwd), "grace": grace}
+    data = json.dumps({**wanted, "keep": list(keep), "preload": list(preload)}).encode()
+    socket.send_fds(server, [len(data).to_bytes(4, "big")], [*streams, *keep])
+    server.sendall(data)
 
 
 class Leash(Protocol):
@@ -59,7 +82,7 @@ class Start(Protocol):
     ) -> Leash:
         """Start ``command``; on a stop it has ``grace`` seconds between SIGTERM and SIGKILL.
 
-        The tree inherits the open files ``keep``.
+        The tree inherits the open files ``keep``, with their numbers.
         """
 
 
@@ -131,7 +154,8 @@ class _Served:
         """Wait for the end."""
         if self._told is not None:
             with os.fdopen(self._told, "rb") as told:
-                status = told.read()  # to its end, when the leash holds nothing any more either
+                # To its end, when the leash holds nothing any more either.
+                status = told.read()[PID_BYTES:]
             self._told = None
             if status:
                 self._code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
@@ -192,16 +216,13 @@ class LeashServer:
         keep: Sequence[int] = (),
     ) -> Leash:
         """Start ``command``, as :class:`Start` says; by an interpreter if the server is gone."""
-        request = {"command": list(command), "env": dict(env), "cwd": str(cwd), "grace": grace}
-        data = json.dumps(request).encode()
         owner_read, owner = os.pipe()
         output, output_write = os.pipe()
         told, told_write = os.pipe()
         theirs = (owner_read, output_write, told_write)
         try:
             with self._lock:
-                socket.send_fds(self._socket, [len(data).to_bytes(4, "big")], [*theirs, *keep])
-                self._socket.sendall(data)
+                request(self._socket, theirs, command, env=env, cwd=cwd, grace=grace, keep=keep)
         except OSError:
             for descriptor in (owner, output, told):
                 os.close(descriptor)

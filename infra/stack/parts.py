@@ -8,7 +8,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from infra import forked
@@ -18,17 +18,25 @@ from infra.home import Home
 from infra.settings import Settings
 from infra.stack import postgres
 
-# What a flow run or a command needs imported: paid once, by the fork server.
-_PRELOADED = (
-    "prefect.engine", "prefect.flow_engine", "prefect.task_engine", "prefect.events.clients",
-    "prefect.utilities.visualization", "prefect.workers.process",
-    "mlflow", "mlflow.system_metrics.system_metrics_monitor",
-    "mlflow.tracking.request_header.registry", "flows.submission",
+# What is imported once and shared: by Prefect's server, by MLflow's server beside it, and by what
+# a flow run or a command needs, which is paid once, by the fork server.
+_OF_PREFECT = (
+    "infra.stack.served", "prefect.engine", "prefect.flow_engine", "prefect.task_engine",
+    "prefect.events.clients", "prefect.utilities.visualization", "prefect.workers.process",
+)  # fmt: skip
+_OF_MLFLOW = (
+    *_OF_PREFECT, "mlflow", "mlflow.system_metrics.system_metrics_monitor",
+    "mlflow.tracking.request_header.registry",
+)  # fmt: skip
+_OF_RUNS = (
+    *_OF_MLFLOW, "flows.submission",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
     "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
     "modelyard.commands.schedule", "modelyard.commands.pipeline",
     "modelyard.commands.tensorboard", "infra.storage.s3",
 )  # fmt: skip
+# Kubeflow's SDK then imports the pipelines' format alone.
+PRELOADER_ENV = {"_KFP_RUNTIME": "true"}
 # The database is on this machine, and silent only while that sleeps or is busy. Prefect's own
 # bounds of a few seconds would then answer with status 500, which its clients do not retry.
 _PATIENT_DATABASE = {
@@ -57,6 +65,8 @@ class Part:
         grace: Seconds between that signal and SIGKILL.
         alone: No second one may ever run: what is left of it is killed before it starts again.
         sockets: Listening sockets that it inherits, by number.
+        preload: The modules that the preloader imports before it forks the part's process, which
+            SIGTERM ends; none if that is a program, or a Python that imports little.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Part:
     grace: float = 5.0
     alone: bool = True
     sockets: tuple[int, ...] = ()
+    preload: tuple[str, ...] = ()
 
 
 def bind(port: int) -> socket.socket:
@@ -103,6 +114,11 @@ def answers(home: Home, url: str) -> bool:
 def _served(server: str, listener: socket.socket, application: str, *options: str) -> list[str]:
     python = [sys.executable, "-P", "-m", "infra.stack.served"]
     return [*python, server, str(listener.fileno()), application, *options]
+
+
+def preloaded(parts: Iterable[Part]) -> list[str]:
+    """The modules that the preloader imports for parts, each once, in order."""
+    return list(dict.fromkeys(module for part in parts for module in part.preload))
 
 
 def environment_of_parts(endpoints: Endpoints, home: Home) -> dict[str, str]:
@@ -149,6 +165,7 @@ def _prefect(
         },
         needs=("database",),
         sockets=(listener.fileno(),),
+        preload=_OF_PREFECT,
     )
 
 
@@ -175,6 +192,7 @@ def _mlflow(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
         },
         needs=("database",),
         sockets=(listener.fileno(),),
+        preload=_OF_MLFLOW,
     )
 
 
@@ -183,10 +201,11 @@ def _web(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
         "web",
         _served("web", listener, "modelyard.pages.application:create", "--factory"),
         functools.partial(answers, home, f"{endpoints.web_url}/ready"),
-        env={"_KFP_RUNTIME": "true"},  # the SDK then imports the pipelines' format alone
+        env=PRELOADER_ENV,
         needs=("prefect",),
         runs=True,
         sockets=(listener.fileno(),),
+        preload=_OF_RUNS,
     )
 
 
@@ -209,10 +228,12 @@ def build(
         _web(home, endpoints, listeners["web"]),
         Part(
             "forkserver",
-            [sys.executable, "-P", "-m", "infra.forkserver", str(fork), *_PRELOADED],
+            [sys.executable, "-P", "-m", "infra.forkserver", str(fork), *_OF_RUNS],
             functools.partial(forked.accepts, fork),
+            env=PRELOADER_ENV,
             runs=True,
             grace=15.0,
+            preload=_OF_RUNS,
         ),
         Part(
             "deploy",

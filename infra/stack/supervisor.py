@@ -43,6 +43,7 @@ from infra.settings import Settings
 from infra.stack import parts as parts_module
 from infra.stack import postgres, remains
 from infra.stack.parts import Part
+from infra.stack.preloaded import Forked, Preloader
 
 _POLL_SECONDS = 0.1
 _LONGEST_BACKOFF_SECONDS = 10.0
@@ -58,7 +59,7 @@ class Watched:
 
     part: Part
     state: str = "waiting"  # waiting, starting, ready, done, restarting, failing, stopped
-    process: asyncio.subprocess.Process | None = None
+    process: asyncio.subprocess.Process | Forked | None = None
     started: float = 0.0
     restarts: int = 0
     failures: int = 0
@@ -110,6 +111,7 @@ class Supervisor:
         self._came_up = False
         self._failure: StackError | None = None
         self._idle: asyncio.TimerHandle | None = None
+        self._preloader: Preloader | None = None
 
     # What others see and ask
 
@@ -227,6 +229,7 @@ class Supervisor:
         Raises:
             StackError: If a part cannot be brought up at the start; everything is ended first.
         """
+        self._preload()
         self._start_wanted()
         try:
             await asyncio.wait_for(
@@ -300,7 +303,7 @@ class Supervisor:
                 self._fail(watched.error)
 
     async def _until_ready_or_dead(
-        self, watched: Watched, process: asyncio.subprocess.Process
+        self, watched: Watched, process: asyncio.subprocess.Process | Forked
     ) -> None:
         while process.returncode is None:
             if await asyncio.to_thread(watched.part.ready) and process.returncode is None:
@@ -309,8 +312,26 @@ class Supervisor:
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _spawn(self, part: Part) -> asyncio.subprocess.Process:
-        with self._log(part) as log:
+    def _preload(self) -> None:
+        """Start the preloader, of which servers are forks where the kernel ends these with it."""
+        parts = [watched.part for watched in self._watched.values() if self._wanted(watched.part)]
+        modules = parts_module.preloaded(parts)
+        if modules and sys.platform == "linux":
+            env = {**self._env, **parts_module.PRELOADER_ENV}
+            env |= remains.mark(self._home, "preloader")
+            with self._log("preloader") as log:
+                self._preloader = Preloader(modules, env, log)
+
+    async def _spawn(self, part: Part) -> asyncio.subprocess.Process | Forked:
+        env = {**self._env, **part.env, **remains.mark(self._home, part.name)}
+        with self._log(part.name) as log:
+            if part.preload and self._preloader:
+                forked = await self._preloader.start(
+                    part.command, env=env, cwd=self._home.root, grace=part.grace,
+                    log=log.fileno(), keep=part.sockets, preload=part.preload,
+                )  # fmt: skip
+                if forked:
+                    return forked
             return await asyncio.create_subprocess_exec(
                 *leash_command(
                     part.command, grace=part.grace, stop_signal=part.stop_signal, main_first=True
@@ -318,14 +339,14 @@ class Supervisor:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**self._env, **part.env, **remains.mark(self._home, part.name)},
+                env=env,
                 cwd=self._home.root,
                 pass_fds=part.sockets,
                 start_new_session=True,
             )
 
-    def _log(self, part: Part) -> IO[bytes]:
-        path = self._home.logs / f"{part.name}.log"
+    def _log(self, name: str) -> IO[bytes]:
+        path = self._home.logs / f"{name}.log"
         if path.exists() and path.stat().st_size > _LARGEST_LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
         return path.open("ab")
@@ -355,6 +376,8 @@ class Supervisor:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._preloader:
+            await self._preloader.close()
 
 
 def _backoff_seconds(failures: int) -> float:

@@ -109,6 +109,19 @@ class Contract:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         leash.output.close()
 
+    def test_what_is_kept_has_its_numbers(self, start: Start, tmp_path: Path) -> None:
+        pipes = [os.pipe() for _ in range(3)]
+        numbers = [writing for _, writing in reversed(pipes)]
+        script = "import os, sys; [os.write(int(n), n.encode()) for n in sys.argv[1:]]"
+        command = [sys.executable, "-c", script, *map(str, numbers)]
+        leash = start(command, env={}, cwd=tmp_path, grace=1, keep=numbers)
+        assert (_read(leash), leash.wait()) == (b"", 0)
+        leash.output.close()
+        for reading, writing in pipes:
+            os.close(writing)
+            assert os.read(reading, 16) == str(writing).encode()
+            os.close(reading)
+
     def test_nothing_else_is_inherited(self, start: Start, tmp_path: Path) -> None:
         first = start(["sleep", "600"], env={}, cwd=tmp_path, grace=1)
         script = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from prefect.settings import Settings as PrefectSettings
@@ -60,6 +64,38 @@ def test_a_private_stack_needs_nothing_of_what_runs_flows(built: list[Part]) -> 
 
     assert private == {"database", "prefect", "mlflow"}
     assert all(set(part.needs) <= private for part in built if part.name in private)
+
+
+def test_servers_and_the_fork_server_are_forks_of_what_is_imported_once(
+    built: list[Part],
+) -> None:
+    forks = {part.name: part.preload for part in built if part.preload}
+    modules = parts.preloaded(built)
+
+    assert set(forks) == {*parts.SERVERS, "forkserver"}
+    assert list(forks["forkserver"]) == modules
+    for preload in forks.values():  # whoever needs less is forked earlier
+        assert list(preload) == modules[: len(preload)]
+    assert parts.preloaded([part for part in built if not part.runs]) == list(forks["mlflow"])
+
+
+@pytest.mark.integration
+def test_what_is_imported_once_starts_no_thread_and_leaves_out_what_few_runs_need(
+    built: list[Part],
+) -> None:
+    script = """
+import importlib, json, sys, threading
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+left_out = ["kfp.client", "kubernetes.client", "scipy.stats", "sklearn"]
+print(json.dumps([threading.active_count(), [one for one in left_out if one in sys.modules]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, *parts.preloaded(built)],
+        capture_output=True, text=True, env={**os.environ, **parts.PRELOADER_ENV},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [1, []]
 
 
 def test_each_server_has_its_own_socket(built: list[Part]) -> None:
