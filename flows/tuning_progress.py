@@ -79,7 +79,7 @@ class Progress:
         self._best: tuple[int, ...] = ()
         self._changed = threading.Event()
         self._lock = threading.Lock()
-        self._writer = MlflowWriter(self._logger.warning)
+        self._writer = MlflowWriter(self._logger.warning, flush_seconds=_REFRESH_SECONDS)
         self._writer.track(tracked)
         self._table: UUID | None = None
         self._bar: UUID | None = None

@@ -2,7 +2,8 @@
 
 One rule for everything that is written:
 
-- Writes of a run arrive in the order in which they were made. Metrics and parameters are batched.
+- Writes of a run arrive in the order in which they were made. Metrics and parameters are batched:
+  they wait for what follows, half a second at most.
 - A transient failure (no connection, a retryable status, an unreadable answer) is retried until
   :meth:`MlflowWriter.close` runs out of time.
 - A batch that MLflow refuses is sent again in its parts, so that one bad name costs nothing else.
@@ -12,6 +13,7 @@ One rule for everything that is written:
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -67,11 +69,19 @@ class MetricValue:
 
 @dataclass
 class _Batch:
-    """Metrics, parameters and tags of one run that are sent in one request."""
+    """Metrics, parameters and tags of one run that are sent in one request.
+
+    Attributes:
+        metrics: The metrics.
+        params: The parameters.
+        tags: The tags.
+        due: ``time.monotonic()`` at which it is sent, if nothing has sent it before.
+    """
 
     metrics: list[Metric] = field(default_factory=list)
     params: list[Param] = field(default_factory=list)
     tags: list[RunTag] = field(default_factory=list)
+    due: float = 0.0
 
     def parts(self) -> list[_Batch]:
         """Split by kind; empty if there is only one kind."""
@@ -95,6 +105,9 @@ class _Write:
     on_written: Callable[[], None] = lambda: None
 
 
+_WAKE = _Write("", lambda: None)  # something is pending, and due in a while
+
+
 class UnreadableAnswerError(Exception):
     """MLflow's answer is not one of MLflow's, such as a proxy's page."""
 
@@ -102,9 +115,18 @@ class UnreadableAnswerError(Exception):
 class MlflowWriter:
     """Writes to MLflow runs in a background thread; several threads may use one writer."""
 
-    def __init__(self, warn: Callable[[str], object]) -> None:
-        """Start the thread; ``warn`` receives what MLflow refuses or never accepts."""
+    def __init__(
+        self, warn: Callable[[str], object], *, flush_seconds: float | None = None
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            warn: Receives what MLflow refuses or never accepts.
+            flush_seconds: The longest that metrics and parameters wait for what they can be sent
+                with; half a second by default.
+        """
         self._warn = warn
+        self._flush_seconds = _FLUSH_SECONDS if flush_seconds is None else flush_seconds
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
         # MLflow's client reads a run before it ends it or uploads to it; the store does not.
         self._store = RestStore(lambda: get_default_host_creds(self._uri))
@@ -140,7 +162,7 @@ class MlflowWriter:
         """Queue parameters; sent with the metrics that follow."""
         entities = [Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in params.items()]
         with self._lock:
-            self._pending.setdefault(run_id, _Batch()).params += entities
+            self._batch(run_id).params += entities
 
     def log_metric(
         self,
@@ -163,13 +185,20 @@ class MlflowWriter:
             key = (run_id, name)
             step = self._steps.get(key, 0) if step is None else step
             self._steps[key] = max(step + 1, self._steps.get(key, 0))
-            metrics = self._pending.setdefault(run_id, _Batch()).metrics
+            metrics = self._batch(run_id).metrics
             metrics.append(
                 MetricValue(name, value, step, time.time() if at is None else at).entity()
             )
             full = len(metrics) == _METRICS_PER_BATCH
         if full:
             self._queue.put(self._flushing(run_id))
+
+    def _batch(self, run_id: str) -> _Batch:
+        """The pending batch of a run; a new one wakes the thread, which waits for nothing else."""
+        if run_id not in self._pending:
+            self._pending[run_id] = _Batch(due=time.monotonic() + self._flush_seconds)
+            self._queue.put(_WAKE)
+        return self._pending[run_id]
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Queue tags, sent after what was queued for the run before."""
@@ -261,7 +290,7 @@ class MlflowWriter:
         missing = [*self._missing, *([self._current] if self._thread.is_alive() else [])]
         while not self._queue.empty():
             write = self._queue.get()
-            missing += [write.name] if write is not None else []
+            missing += [write.name] if write is not None and write is not _WAKE else []
         missing = list(dict.fromkeys(missing))
         if missing:
             more = f" and {len(missing) - _MOST_REPORTED} more" if missing[_MOST_REPORTED:] else ""
@@ -270,24 +299,28 @@ class MlflowWriter:
         return missing
 
     def _work(self) -> None:
-        flushed = time.monotonic()
         while True:
             try:
-                write = self._queue.get(timeout=_FLUSH_SECONDS)
+                write = self._queue.get(timeout=self._seconds_until_due())
             except queue.Empty:
                 pass
             else:
                 if write is None:
-                    self._flush()
+                    self._flush(math.inf)
                     return
                 self._perform(write)
-            if time.monotonic() - flushed > _FLUSH_SECONDS:
-                self._flush()
-                flushed = time.monotonic()
+            self._flush(time.monotonic())
 
-    def _flush(self) -> None:
+    def _seconds_until_due(self) -> float | None:
+        """Seconds until a batch is due; None if there is none."""
         with self._lock:
-            runs = list(self._pending)
+            due = min((batch.due for batch in self._pending.values()), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _flush(self, now: float) -> None:
+        """Send what is due."""
+        with self._lock:
+            runs = [run_id for run_id, batch in self._pending.items() if batch.due <= now]
         for run_id in runs:
             self._perform(self._flushing(run_id))
 

@@ -73,12 +73,16 @@ def shown(monkeypatch):
     def client(**_):
         yield made
 
+    def writer(_, *, flush_seconds):
+        made.flush_seconds = flush_seconds
+        return made
+
     monkeypatch.setattr(tuning_progress, "get_client", client)
     monkeypatch.setattr(tuning_progress, "get_run_logger", lambda: logging.getLogger("tuning"))
     monkeypatch.setattr(tuning_progress.artifacts, "find", lambda _, key: made.earlier.get(key))
     monkeypatch.setattr(tuning_progress, "create_table_artifact", lambda **_: TABLE)
     monkeypatch.setattr(tuning_progress, "create_progress_artifact", lambda **_: BAR)
-    monkeypatch.setattr(tuning_progress, "MlflowWriter", lambda _: made)
+    monkeypatch.setattr(tuning_progress, "MlflowWriter", writer)
     monkeypatch.setattr(tuning_progress.tracking, "client", _no_mlflow)
     monkeypatch.setattr(
         tuning_progress.tunings, "mark_best", lambda _, numbers: made.best.append(tuple(numbers))
@@ -112,6 +116,11 @@ def progress(limits=LIMITS, runs=NOWHERE, **more):
     )
     tracked = SimpleNamespace(run_id="run")
     return Progress(context, request, tracked, lambda: limits)
+
+
+def test_metrics_are_sent_as_often_as_the_table_is_drawn(shown):
+    progress()
+    assert shown.flush_seconds == tuning_progress._REFRESH_SECONDS
 
 
 def test_the_best_is_on_top_and_who_has_no_value_below(shown):
