@@ -7,6 +7,7 @@ from infra.controllers.controller import (
     Subscription,
     ThreadedReconciler,
 )
+from infra.controllers.event_notifier import EventNotifier
 from infra.controllers.leader_election import (
     ALWAYS_LEADER,
     LeaderElection,
@@ -19,6 +20,7 @@ from infra.controllers.shared_subscription import SharedSubscription
 __all__ = [
     "ALWAYS_LEADER",
     "Controller",
+    "EventNotifier",
     "LeaderElection",
     "Leadership",
     "LeadershipLostError",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,8 +11,10 @@ import httpx
 from mlflow.exceptions import MlflowException
 
 from infra import run_lock
+from infra.controllers import EventNotifier
 from infra.errors import ModelyardError, RunFailedError
 from infra.http_status import is_retryable
+from infra.prefect_events import RUNS, EventSubscription
 from registry.flow_kinds import TRAIN
 from registry.mlflow_writer import MlflowWriter, is_permanent
 from registry.runs import run_requests, statuses
@@ -23,7 +24,8 @@ from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Settin
 from tasks.tuning.tuning_request import of_trial
 from tuning.trials import ACTIVE, Trial
 
-_POLL_SECONDS = 1.0
+_RESYNC_SECONDS = 30.0
+_POLL_SECONDS = 1.0  # without events, and of what has none
 _PATIENCE_SECONDS = 20.0  # beside a script's own grace: a worker has to notice first
 _POLLER_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 30.0
@@ -63,9 +65,11 @@ class _Running:
 
 
 class PoolLauncher(Launcher):
-    """Runs trials as runs of ``train``, and asks Prefect and MLflow what becomes of them.
+    """Runs trials as runs of ``train``, and reads from Prefect and MLflow what becomes of them.
 
-    Whoever cannot be asked is asked again; a trial ends only when all is known of it.
+    It reads from Prefect when an event says that a run has changed. What Prefect has no event for
+    is polled: that a begun run has its MLflow run, and metrics, which come from MLflow. A failed
+    read is repeated; a trial ends only when all is known of it.
     """
 
     def __init__(self, setting: Setting, emit: Callable[[Event], object]) -> None:
@@ -78,10 +82,15 @@ class PoolLauncher(Launcher):
         self._closed = threading.Event()
         self._woken = threading.Event()
         self._unreachable = False
+        self._polls = False
         self._unsettled = trial_runs.unsettled(trial_runs.parent(setting.parent.run_id))
         self._writer = MlflowWriter(setting.logger.warning)
         self._poller = threading.Thread(target=self._poll, daemon=True, name="trials in the pool")
         self._poller.start()
+        self._notifier = EventNotifier(
+            "trials", self._woken.set, [EventSubscription(RUNS)],
+            resync_seconds=_RESYNC_SECONDS, poll_seconds=_POLL_SECONDS,
+        )  # fmt: skip
 
     def launch(self, trial: Trial, *, again: bool = False) -> None:
         """Create the run of ``trial``, or find the one that an earlier attempt has created."""
@@ -123,6 +132,7 @@ class PoolLauncher(Launcher):
         while self._running and time.monotonic() < until:
             time.sleep(_POLL_SECONDS / 10)
         self._closed.set()
+        self._notifier.close()
         self._woken.set()
         for one in left:
             self._finish(Finished(one.trial.number, stopped=True))  # unless it has
@@ -131,48 +141,63 @@ class PoolLauncher(Launcher):
 
     def _poll(self) -> None:
         while not self._closed.is_set():
-            self._woken.wait(_POLL_SECONDS)
+            polls = self._polls or any(one.mlflow_run_id for one in self._current())
+            changed = self._woken.wait(_POLL_SECONDS if polls else None)
             self._woken.clear()
-            with self._lock:
-                running = list(self._running.values())
             try:
-                self._look(running)
+                if changed or self._polls:
+                    self._look(self._current())
+                else:
+                    self._each([one for one in self._current() if one.mlflow_run_id], self._tell)
             except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
                 if not self._unreachable:
                     self._setting.logger.warning("The trials' runs could not be read: %s", error)
-                self._unreachable = True
+                self._polls = self._unreachable = True
                 self._closed.wait(_POLL_SECONDS)
             else:
                 self._unreachable = False
 
+    def _current(self) -> list[_Running]:
+        with self._lock:
+            return list(self._running.values())
+
     def _look(self, running: list[_Running]) -> None:
-        """Do and tell what is to be; what is the matter with one trial holds up no other."""
+        """Do and tell what is to be, for each trial."""
+        self._polls = any(one.stop for one in running)
+        there: dict[str, TrialFlow] = {}
+
+        def follow(one: _Running) -> None:
+            self._follow(one, there.get(one.flow_run_id))
+
+        try:
+            self._each(running, self._ensure)
+        finally:
+            created = [one for one in running if one.flow_run_id]
+            there |= trial_flows.read([one.flow_run_id for one in created])
+            self._each(created, follow)
+
+    def _each(self, running: list[_Running], do: Callable[[_Running], None]) -> None:
+        """Do it for each trial; the problem of one holds up no other.
+
+        Raises:
+            Exception: The first problem that may pass.
+        """
         problems: list[Exception] = []
         for one in running:
-            self._one(one, self._ensure, problems)
-        there = [one for one in running if one.flow_run_id]
-        found = trial_flows.read([one.flow_run_id for one in there])
-        for one in there:
-            follow = functools.partial(self._follow, run=found.get(one.flow_run_id))
-            self._one(one, follow, problems)
+            try:
+                do(one)
+            except ModelyardError as error:
+                self._finish(Finished(one.trial.number, error))
+            except httpx.HTTPStatusError as error:
+                if is_retryable(error.response.status_code):
+                    problems.append(error)
+                else:
+                    refused = _failed(f"Prefect refuses its run: {error}", "RunRefused")
+                    self._finish(Finished(one.trial.number, refused))
+            except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                problems.append(error)
         if problems:
             raise problems[0]
-
-    def _one(
-        self, one: _Running, do: Callable[[_Running], None], problems: list[Exception]
-    ) -> None:
-        try:
-            do(one)
-        except ModelyardError as error:
-            self._finish(Finished(one.trial.number, error))
-        except httpx.HTTPStatusError as error:
-            if is_retryable(error.response.status_code):
-                problems.append(error)
-            else:
-                refused = _failed(f"Prefect refuses its run: {error}", "RunRefused")
-                self._finish(Finished(one.trial.number, refused))
-        except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
-            problems.append(error)
 
     def _ensure(self, one: _Running) -> None:
         """See that the trial has a run, and that one that is to end is told so."""
@@ -197,6 +222,7 @@ class PoolLauncher(Launcher):
         number = one.trial.number
         if run is None:
             if run_lock.held(self._setting.home, one.flow_run_id):
+                self._polls = True
                 return  # its process has yet to notice, and its script goes on until then
             self._finish(Finished(number, _failed("Its run was deleted.", "RunDeleted")))
             return
@@ -205,6 +231,7 @@ class PoolLauncher(Launcher):
         if run.begun and run.mlflow_run_id and run.attempts != one.attempts:
             one.mlflow_run_id, one.attempts = run.mlflow_run_id, run.attempts
             self._emit(Began(number, run.mlflow_run_id, one.flow_run_id, run.attempts))
+        self._polls |= run.begun and not run.mlflow_run_id and not run.final
         if one.mlflow_run_id:
             self._tell(one)
         if run.final:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -27,9 +30,84 @@ from tests.tasks.trials.scene import Scene, ended, trial
 @pytest.fixture(autouse=True)
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePool]:
     monkeypatch.setattr(pool, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(pool, "EventSubscription", Unreachable)
     fake = FakePool.installed(monkeypatch)
     yield fake
     fake.close()
+
+
+class Unreachable:
+    """Prefect's events, when nobody sends them: the launcher polls."""
+
+    def __init__(self, *_: str) -> None:
+        pass
+
+    async def listen(self, notify: Callable[[], None]) -> None:
+        raise OSError("no connection")
+
+
+class Events:
+    """Prefect's events, sent by the test."""
+
+    def __init__(self, *_: str) -> None:
+        Events.last = self
+        self.notify: Callable[[], None] | None = None
+
+    last: ClassVar[Events]
+
+    async def listen(self, notify: Callable[[], None]) -> None:
+        self.notify = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, notify)
+        await asyncio.Event().wait()
+
+
+class TestEvents:
+    @pytest.fixture
+    def launcher(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolLauncher]:
+        monkeypatch.setattr(pool, "EventSubscription", Events)
+        monkeypatch.setattr(pool, "_RESYNC_SECONDS", 1000.0)
+        launcher = PoolLauncher(scene.setting(), scene.events.append)
+        yield launcher
+        launcher.close()
+
+    def test_a_run_is_read_when_an_event_says_that_it_has_changed(
+        self, scene: Scene, launcher: PoolLauncher, prefect: FakePool
+    ) -> None:
+        prefect.idle = True
+        notify = eventually(lambda: Events.last.notify, "it listens")
+        notify()  # connected
+        launcher.launch(trial(0))
+        eventually(lambda: prefect.runs, "its run is created")
+        for _ in range(3):
+            asked = prefect.asked
+            notify()
+            eventually(lambda before=asked: prefect.asked > before, "it is read")
+        prefect.idle = False
+        eventually(lambda: prefect.only().state.type == StateType.COMPLETED, "it ends")
+        # For its launch, the launcher's start, the connection, and each of the three events.
+        assert prefect.asked <= 6
+        notify()
+
+        assert scene.end(0) == Finished(0)
+
+    def test_a_run_that_begins_is_read_until_it_has_its_mlflow_run(
+        self, scene: Scene, launcher: PoolLauncher, prefect: FakePool
+    ) -> None:
+        notify = eventually(lambda: Events.last.notify, "it listens")
+        notify()
+        launcher.launch(trial(0, until=str(scene.scratch / "until")))
+        run = prefect.only()
+        eventually(lambda: run.labels.get(tracking.MLFLOW_RUN_LABEL), "it has begun")
+        label = run.labels.pop(tracking.MLFLOW_RUN_LABEL)
+        asked = prefect.asked
+        notify()
+        eventually(lambda: prefect.asked > asked + 2, "it is read again")
+        run.labels[tracking.MLFLOW_RUN_LABEL] = label
+        eventually(lambda: scene.kinds(0) == ["Began"], "its beginning is reported")
+        (scene.scratch / "until").touch()
+        eventually(lambda: run.state.type == StateType.COMPLETED, "it ends")
+        notify()
+
+        assert scene.end(0) == Finished(0)
 
 
 class TestPool(Contract):
@@ -39,6 +117,8 @@ class TestPool(Contract):
     def kill(self, launcher: Launcher) -> None:
         assert isinstance(launcher, PoolLauncher)
         launcher._closed.set()
+        launcher._notifier.close()
+        launcher._woken.set()
         launcher._poller.join(10)
         launcher._writer.close(10)
 
