@@ -26,14 +26,16 @@ from infra import home as homes
 from infra.controllers import Controller, LeaderElection, Leadership, PeriodicTask
 from infra.errors import BadInputError, ModelyardError, StackError
 from infra.instance_types import DEFAULT
-from infra.kubernetes import capacity, capacity_published, cluster, health
+from infra.kubernetes import capacity, capacity_published, cluster, health, names
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
 from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciler import ClusterRunReconciler, Limits
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.wanted import Placement
+from infra.kubernetes.watch import WatchSubscription
 from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
+from infra.prefect_events import RUNS, EventSubscription
 from registry import leases, tracking
 from registry.runs import run_attempts, runs
 from tasks import placement
@@ -41,6 +43,9 @@ from tasks import placement
 _LEASE_SECONDS = 20.0
 _RENEW_SECONDS = 5.0
 _RUNS_SECONDS = 3.0
+# Events wake the controller of runs; this is for events that were lost.
+_RESYNC_SECONDS = 30.0
+_SETTLE_SECONDS = 1.0  # pods that start together change together
 _TIDY_SECONDS = 30.0
 _PUBLISH_SECONDS = 30.0
 _HEALTHY_SECONDS = 180.0
@@ -159,7 +164,9 @@ def _controllers(
         limits=_limits(served.cluster),
         nodes=lambda: capacity.survey(served.api),
         leadership=leadership,
+        active_seconds=_RUNS_SECONDS,
     )
+    watches = [WatchSubscription(served.api, kind, names.OURS) for kind in ("Job", "Pod")]
     executed = is_executed(reconciler)
 
     async def close_abandoned() -> None:
@@ -180,8 +187,9 @@ def _controllers(
 
     return [
         Controller(
-            "runs", reconciler, resync_seconds=_RUNS_SECONDS, retry_seconds=_RUNS_SECONDS,
-            leadership=leadership,
+            "runs", reconciler, resync_seconds=_RESYNC_SECONDS, poll_seconds=_RUNS_SECONDS,
+            settle_seconds=_SETTLE_SECONDS, retry_seconds=_RUNS_SECONDS, leadership=leadership,
+            subscriptions=[EventSubscription(RUNS), *watches],
         ),
         periodic("abandoned runs", close_abandoned, _TIDY_SECONDS),
         periodic("capacity", publish_capacity, _PUBLISH_SECONDS),

@@ -7,7 +7,9 @@ synchronous; in an event loop they belong in a thread. One ``Api`` serves many t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +23,7 @@ FIELD_MANAGER = "modelyard"
 Objects = list[dict[str, Any]]  # in the class, list is a method
 
 _PAGE = 500
+_WATCH_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,27 @@ class Api:
             # The pages had grown too old while they were read. Those of the cache do not.
             items = self._pages(asked, path, {**query, "limit": 0, "resourceVersion": "0"})
         return [{"apiVersion": KINDS[kind].api_version, "kind": kind, **item} for item in items]
+
+    @contextmanager
+    def watch(self, kind: str, labels: Mapping[str, str]) -> Iterator[Iterator[dict[str, Any]]]:
+        """Events of all objects of a kind that have the labels: first those that there are.
+
+        The context is entered once the server has answered. The events end after some minutes,
+        when the server closes the watch.
+
+        Raises:
+            ClusterError: Also if the connection breaks.
+        """
+        asked, path = self._one("watch", kind, "", None)
+        query: Query = {
+            "watch": "true",
+            "labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()),
+            "timeoutSeconds": _WATCH_SECONDS,
+        }
+        with self._transport.stream(
+            Request(asked, "GET", path, query), 2 * _WATCH_SECONDS
+        ) as parts:
+            yield map(json.loads, _lines(parts))
 
     def delete(
         self,

@@ -45,6 +45,7 @@ from infra.kubernetes.run_policy import Case, Decision, Outcome, decide
 from infra.state_details import CREATE_FAILED, annotate
 
 _NODES_SECONDS = 30.0
+_ACTIVE_SECONDS = 3.0
 _ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING, StateType.PAUSED]
 _PAGE = 200
 _SORT = FlowRunSort.ID_DESC
@@ -166,6 +167,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         limits: Limits,
         nodes: Callable[[], Sequence[Node] | None] = lambda: None,
         leadership: Leadership,
+        active_seconds: float = _ACTIVE_SECONDS,
     ) -> None:
         """Prepare the reconciler.
 
@@ -177,6 +179,8 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             limits: How long runs may wait.
             nodes: The cluster's nodes; None if they cannot be listed.
             leadership: Asked before each write.
+            active_seconds: The longest time to the next round while a run starts, waits or ends:
+                that depends on the time as well.
         """
         self._client = client
         self._jobs = jobs
@@ -187,6 +191,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         self._surveyed: tuple[float, Sequence[Node] | None] = (-_NODES_SECONDS, None)
         self._queued: dict[str, datetime] = {}
         self._leadership = leadership
+        self._active_seconds = active_seconds
         self._last_seen: dict[Key, Found] = {}
         self._recorded: dict[str, int] = {}
         self._active: frozenset[str] | None = None
@@ -204,7 +209,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         """Decide about each run; pure."""
         return plan_runs(observed, self._limits)
 
-    async def act(self, plan: RunsPlan) -> None:
+    async def act(self, plan: RunsPlan) -> float | None:
         """Carry out each decision; the trouble of one run does not stop the others."""
         observed = plan.observed
         queued = {case.flow_run_id: case.now for case, one in plan.decisions if one.queued}
@@ -221,6 +226,8 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             except Exception:  # tried again in the next round
                 _logger.exception("Run %s is left as it is for now", case.flow_run_id)
         await self._forget(observed)
+        settled = observed.found is not None and all(_is_settled(*one) for one in plan.decisions)
+        return None if settled else self._active_seconds
 
     async def observe(self) -> ObservedRuns:
         """Read the cluster, then Prefect."""
@@ -434,6 +441,12 @@ def _may_wait(found: Found) -> bool:
     if job is None or not found.going:
         return False
     return sum(map(objects.started, found.own_pods)) < objects.nodes_of(job)
+
+
+def _is_settled(case: Case, decision: Decision) -> bool:
+    """Whether a run only runs, so that nothing is decided before an event."""
+    going = case.found is not None and case.found.going and not _may_wait(case.found)
+    return case.state == "RUNNING" and going and decision == Decision(waiting="")
 
 
 def _forms(line: str) -> set[str]:

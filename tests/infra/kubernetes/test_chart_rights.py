@@ -24,8 +24,8 @@ def of(kind: str, found: list[Object]) -> list[Object]:
 
 
 WORKER = {
-    ("batch", "jobs"): {"create", "get", "list", "delete"},
-    ("", "pods"): {"get", "list", "delete"},
+    ("batch", "jobs"): {"create", "get", "list", "watch", "delete"},
+    ("", "pods"): {"get", "list", "watch", "delete"},
     ("", "pods/log"): {"get"},
     ("", "services"): {"create", "get", "list", "delete"},
     ("", "events"): {"get", "list"},
@@ -38,8 +38,8 @@ WORKER = {
 }
 DEPLOY = {("", "secrets"): {"get"}}
 PIPELINES = {
-    ("batch", "jobs"): {"create", "get", "list", "delete"},
-    ("", "pods"): {"get", "list", "delete"},
+    ("batch", "jobs"): {"create", "get", "list", "watch", "delete"},
+    ("", "pods"): {"get", "list", "watch", "delete"},
     ("", "pods/log"): {"get"},
     ("", "events"): {"get", "list"},
     ("", "persistentvolumeclaims"): {"create", "get", "list", "delete"},

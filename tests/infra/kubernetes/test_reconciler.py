@@ -50,6 +50,7 @@ class World:
         self.nodes: list[Node] | None = None
         self._jobs = Jobs(self.api, Cluster(image="flows:1"))  # type: ignore[arg-type]
         self.on_find: Callable[[], None] = lambda: None
+        self.next_round = 0.0
 
     def run(self, state: State[Any], attempt: int = 1, failures: int = 0) -> FlowRun:
         """A run in a state."""
@@ -93,7 +94,10 @@ class World:
         self.leads = False
 
     def turn(self, times: int = 1) -> int:
-        """Do so many rounds; in how many runs something was done in Prefect or the cluster."""
+        """Do so many rounds; in how many runs something was done in Prefect or the cluster.
+
+        ``next_round`` is then the longest time until the next one.
+        """
 
         async def rounds() -> int:
             async with get_client() as client:
@@ -102,7 +106,7 @@ class World:
                     limits=Limits(timedelta(minutes=10)), nodes=lambda: self.nodes,
                     leadership=self,
                 )  # fmt: skip
-                controller = Controller("runs", reconciler, resync_seconds=3.0, leadership=self)
+                controller = Controller("runs", reconciler, resync_seconds=30.0, leadership=self)
                 written = 0
                 set_state = client.set_flow_run_state
 
@@ -113,7 +117,7 @@ class World:
 
                 client.set_flow_run_state = counting  # type: ignore[method-assign]
                 for _ in range(times):
-                    await controller.reconcile()
+                    self.next_round = await controller.reconcile()
                     self.on_find()
                 return written + len(self.api.deleted)
 
@@ -156,6 +160,39 @@ def test_a_waiting_run_says_why_until_it_runs(world: World) -> None:
     world.turn()
     assert waiting_text(world, run) == ""
     assert world.api.deleted == []
+
+
+def test_the_next_round_takes_an_event_while_runs_only_run(world: World) -> None:
+    world.turn()
+    assert world.next_round == 30.0  # there is none
+
+    run = world.run(Pending())
+    world.job(run)
+    world.pod(run, "Pending", state=waiting("ContainerCreating"))
+    world.turn()
+    assert world.next_round == 3.0
+
+    prefect_server.set_state(run, Running())
+    world.pod(run)
+    world.turn()
+    assert world.next_round == 30.0
+
+    prefect_server.set_state(run, Cancelling())
+    world.turn()
+    assert world.next_round == 3.0
+
+    world.api.fails["*"] = silent()
+    world.turn()
+    assert world.next_round == 3.0
+
+
+def test_the_end_of_a_pod_that_may_be_reported_yet_is_looked_at_soon(world: World) -> None:
+    run = world.run(Running())
+    world.failed(run, terminated(1, since=seconds_ago(0)), since=0)
+    world.turn()
+
+    assert prefect_server.state_of(run)[0] == "RUNNING"
+    assert world.next_round == 3.0
 
 
 def test_runs_that_wait_for_the_same_know_their_places(world: World) -> None:

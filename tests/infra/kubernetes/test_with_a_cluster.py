@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster as Configuration
 from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.transport import Patience
+from infra.kubernetes.watch import WatchSubscription
 from infra.settings import Settings
 from tests.cluster.cluster import Cluster
 from tests.cluster.rights import Rule, User
@@ -132,6 +136,74 @@ def test_an_account_with_fewer_rights(connect: Callable[..., Api]) -> None:
     found = _refused(lambda: api.read("Secret", "any"))
     assert found.code == "Forbidden"
     assert "secrets" in found.message
+
+
+class TestWatch:
+    LABELS = MappingProxyType({"part": "watched"})
+
+    def listening(self, api: Api, made: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+        """Listen while ``made`` runs; its event is set by each notification."""
+
+        async def run() -> None:
+            told = asyncio.Event()
+            listening = asyncio.create_task(
+                WatchSubscription(api, "Job", self.LABELS).listen(told.set)
+            )
+            async with asyncio.timeout(60):
+                await asyncio.wait(
+                    [asyncio.create_task(made(told)), listening],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            if listening.done():
+                listening.result()
+            listening.cancel()
+
+        asyncio.run(run())
+
+    def test_each_change_notifies(self, api: Api) -> None:
+        async def made(told: asyncio.Event) -> None:
+            await told.wait()  # connected, with nothing there
+            told.clear()
+            await asyncio.to_thread(api.create, _job("other", part="other"))
+            assert not told.is_set()
+            await asyncio.to_thread(api.create, _job("watched", part="watched"))
+            await told.wait()
+
+        self.listening(api, made)
+
+    def test_a_watch_that_the_server_has_closed_is_opened_again(self, api: Api) -> None:
+        opened = 0
+        really = api.watch
+
+        @contextmanager
+        def closed_at_once(*of: Any) -> Iterator[Iterator[Any]]:
+            nonlocal opened
+            opened += 1
+            with really(*of) as events:
+                yield events if opened > 2 else iter(())
+
+        api.watch = closed_at_once  # type: ignore[method-assign]
+
+        async def made(told: asyncio.Event) -> None:
+            for _ in range(2):
+                await told.wait()
+                told.clear()
+            while opened < 3:
+                await told.wait()
+                told.clear()
+
+        self.listening(api, made)
+        assert opened == 3
+
+    def test_an_account_that_may_not_watch_is_told_so(self, connect: Callable[..., Api]) -> None:
+        api = connect(_WORKER)
+
+        async def never(told: asyncio.Event) -> None:
+            await told.wait()
+
+        found = _refused(lambda: self.listening(api, never))
+        assert found.code == "Forbidden"
+        assert "watch" in found.message
 
 
 class TestDoctor:
