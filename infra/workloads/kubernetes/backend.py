@@ -75,7 +75,8 @@ class KubernetesBackend(Backend):
             cluster: Its configuration.
             staging: The URI below which files are staged.
             attempt: The attempt of the run that they belong to.
-            poll_seconds: Interval at which the Jobs and pods are listed.
+            poll_seconds: Interval at which workloads are looked at, and at which Jobs and pods are
+                listed where they cannot be watched.
             outage_seconds: How long the API may fail before a workload is given up.
         """
         self.api = api
@@ -120,8 +121,13 @@ class KubernetesBackend(Backend):
                     code="PlatformUnsupported",
                 )
 
+    def close(self) -> None:
+        """Watch Jobs and pods no more."""
+        self._cache.close()
+
     def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
         """Run a workload to its end."""
+        self._cache.watch()
         runner = JobRunner(self.api, self._cache, self._limits, log, cancelled)
         known = runner.retry_transient(partial(references.check, workload, self.api))
         self._notify(known.notices, log)

@@ -1,4 +1,4 @@
-"""Jobs and pods of a run, listed once for all workloads that run at a time."""
+"""Jobs and pods of a run, listed for all workloads together when one of them has changed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra.controllers import EventNotifier
 from infra.kubernetes import objects
 from infra.kubernetes.api import Api
+from infra.kubernetes.watch import WatchSubscription
 from infra.workloads.kubernetes.job_manifest import JOB
+
+_RESYNC_SECONDS = 30.0
 
 Object = Mapping[str, Any]
 
@@ -29,16 +33,43 @@ class ObservedJob:
 
 
 class JobCache:
-    """Jobs with certain labels. Several threads may use it at once."""
+    """Jobs with certain labels. Several threads may use it at once.
+
+    Attributes:
+        seconds: Interval at which its users look, and at which it lists without a watch.
+    """
 
     def __init__(self, api: Api, labels: Mapping[str, str], seconds: float) -> None:
-        """Cache what has ``labels`` for ``seconds``."""
+        """Cache what has ``labels``; nothing is asked before it is used."""
         self.seconds = seconds
         self._api = api
         self._labels = labels
         self._lock = threading.Lock()
-        self._begun = -seconds
+        self._begun = self._changed = -seconds
         self._found: dict[str, ObservedJob] = {}
+        self._notifier: EventNotifier | None = None
+
+    def watch(self) -> None:
+        """List when something has changed, instead of at each interval."""
+        with self._lock:
+            if self._notifier is None:
+                self._notifier = EventNotifier(
+                    "jobs",
+                    self._on_change,
+                    [WatchSubscription(self._api, kind, self._labels) for kind in ("Job", "Pod")],
+                    resync_seconds=_RESYNC_SECONDS,
+                    poll_seconds=self.seconds,
+                )
+
+    def close(self) -> None:
+        """Watch no more."""
+        with self._lock:
+            notifier, self._notifier = self._notifier, None
+        if notifier is not None:
+            notifier.close()
+
+    def _on_change(self) -> None:
+        self._changed = time.monotonic()
 
     def of(self, name: str, *, after: float = 0.0) -> ObservedJob:
         """Job as it was at ``after`` (of the monotonic clock) or later.
@@ -56,7 +87,8 @@ class JobCache:
         """
         with self._lock:
             now = time.monotonic()
-            if self._begun < max(after, now - self.seconds):
+            changed = self._changed if self._notifier else now - self.seconds
+            if self._begun < max(after, changed):
                 jobs = self._api.list("Job", self._labels)
                 pods = self._api.list("Pod", self._labels)
                 self._found, self._begun = _sorted(jobs, pods), now

@@ -201,20 +201,20 @@ class JobRunner:
         Raises:
             ClusterError: If the cluster does not let it go.
         """
-        begun = time.monotonic()
+        begun = deleted = time.monotonic()
         forced = begun + self._limits.grace_seconds + _MARGIN_SECONDS
         asked: set[tuple[str, str, int | None]] = set()
         while True:
-            now = time.monotonic()
-            seen = self.retry_transient(partial(self._cache.of, name, after=now))
+            seen = self.retry_transient(partial(self._cache.of, name, after=deleted))
             if seen.job is None and not seen.pods:
                 return
-            grace = 0 if now > forced else None
+            grace = 0 if time.monotonic() > forced else None
             for kind, one in (("Job", seen.job), *(("Pod", pod) for pod in seen.pods)):
                 uid = str(objects.metadata_of(one or {}).get("uid", ""))
                 if one is not None and (kind, uid, grace) not in asked:
                     self._delete(kind, one, uid, grace if kind == "Pod" else None)
                     asked.add((kind, uid, grace))
+                    deleted = time.monotonic()
             time.sleep(self._cache.seconds / 2)
 
     def _delete(self, kind: str, one: Mapping[str, Any], uid: str, grace: int | None) -> None:

@@ -60,6 +60,24 @@ class TestKubernetesBackend(BackendContract):
     ) -> None:
         assert run(backend, shell(tmp_path / "job", script))[0] == ended
 
+    def test_jobs_and_pods_are_watched_until_it_is_closed(
+        self, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend, watched = running.backend(), []
+        really = backend.api.watch
+
+        def watch(kind: str, labels: Any) -> Any:
+            watched.append(kind)
+            return really(kind, labels)
+
+        monkeypatch.setattr(backend.api, "watch", watch)
+        run(backend, shell(tmp_path / "first", "true"))
+        run(backend, shell(tmp_path / "second", "true"))
+        assert sorted(watched) == ["Job", "Pod"]
+
+        backend.close()
+        assert run(backend, shell(tmp_path / "third", "true"))[0] == ExitStatus(0)
+
     def test_config_maps_of_the_cluster_are_variables(
         self, backend: Backend, tmp_path: Path
     ) -> None:
