@@ -232,7 +232,7 @@ def _concluded(context: RunContext, end: End, tracked: Tracked) -> RunResult:
             code="PipelineFailed",
         )  # fmt: skip
     result = pipeline_nodes.result(context.flow_run_id, tracked.run_id, over=True)
-    return RunResult(result, "The pipeline has run.")
+    return RunResult(result.to_json(), "The pipeline has run.")
 
 
 def _facts(pipeline: Pipeline, context: RunContext, place: Place, root: str) -> Facts:

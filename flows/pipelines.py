@@ -17,6 +17,7 @@ from pipelines import arguments, reading, validation
 from pipelines.pipeline import Pipeline
 from registry import names
 from registry.pipelines import pipeline_removal, pipelines
+from registry.pipelines.pipeline_views import PipelineView
 from registry.pipelines.pipelines import Version
 from schedules import macros
 
@@ -24,7 +25,7 @@ _MOST_NAMED = 5
 _LONGEST_REASON = 500
 
 
-def upload(file: Path, name: str = "", description: str = "", about: str = "") -> dict[str, Any]:
+def upload(file: Path, name: str = "", description: str = "", about: str = "") -> PipelineView:
     """Store a compiled pipeline as a new version, and register its deployment.
 
     A file that equals the newest version makes no new one.
@@ -56,7 +57,7 @@ def upload(file: Path, name: str = "", description: str = "", about: str = "") -
         raise ConflictError(
             f"There is a flow {name!r}.", "Choose another name: --name.", code="NameTaken"
         )
-    with pipelines.by_oneself(name):
+    with pipelines.upload_lock(name):
         _check_schedules(name, pipeline)
         version = pipelines.add(
             name, data, file.name, pipeline.digest, description=description, about=about

@@ -22,6 +22,7 @@ from registry.schedules.slots import Slot
 from schedules import applying, editing, macros, plain, verbs
 from schedules.instants import instant_at
 from schedules.subject import Subject
+from schedules.views import ScheduleDetailView
 from tasks import parameters
 
 
@@ -95,7 +96,7 @@ def create(
     parameters: Mapping[str, Any] | None = None,
     description: str = "",
     enabled: bool = True,
-) -> dict[str, Any]:
+) -> ScheduleDetailView:
     """Have a deployment run at the slots of a cron expression or of an interval.
 
     Args:
@@ -146,7 +147,7 @@ def update(
     trigger: Mapping[str, Any] | None = None,
     policy: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> ScheduleDetailView:
     """Change a schedule in place, as :func:`schedules.verbs.update` does.
 
     Args:
@@ -176,7 +177,7 @@ def copy(
     policy: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
     enabled: bool | None = None,
-) -> dict[str, Any]:
+) -> ScheduleDetailView:
     """Make a schedule with everything of another but for what is given.
 
     Args:

@@ -9,6 +9,7 @@ from infra import identity
 from infra.errors import BadInputError, ConflictError
 from registry import experiments
 from registry.runs import runs, statuses
+from registry.runs.run_views import RunStatusView
 from tasks import parameters
 
 
@@ -34,8 +35,8 @@ def start(flow: str, given: dict[str, Any]) -> str:
 
 def update(
     run: str, name: str | None, description: str | None, given: dict[str, Any]
-) -> dict[str, Any]:
-    """Rename or describe a run, or change parameters while it runs; its brief.
+) -> RunStatusView:
+    """Rename or describe a run, or change parameters while it runs.
 
     Raises:
         BadInputError: If the name cannot be used; with the code ``ParameterNotChangeable`` if a
@@ -45,21 +46,21 @@ def update(
     if not given:
         return runs.update(run, name, description)
     found = runs.show(run)
-    flow = catalogue.find(found["flow"])
+    flow = catalogue.find(found.flow)
     names = flow.spec.changeable
     fixed = sorted(set(given) - set(names))
     if fixed:
         raise BadInputError(
-            f"A run of {found['flow']} cannot be given another {fixed[0]}.",
+            f"A run of {found.flow} cannot be given another {fixed[0]}.",
             f"What can be changed: {', '.join(names) or 'nothing'}. Or run a copy: modelyard runs "
             "copy.",
             code="ParameterNotChangeable",
         )
-    if found["state"] == statuses.COMPLETE:
+    if found.state == statuses.COMPLETE:
         raise ConflictError(
-            f"The run {found['name']} is {found['state']}.", "Run a copy: modelyard runs copy."
+            f"The run {found.name} is {found.state}.", "Run a copy: modelyard runs copy."
         )
-    request = parameters.read(flow.model, {**found["parameters"], **given})
+    request = parameters.read(flow.model, {**found.parameters, **given})
     with placing.where_it_runs(flow):
         flow.spec.check_changed(request)
     dumped = request.model_dump(mode="json")
@@ -74,10 +75,10 @@ def copy(run: str, overrides: dict[str, Any]) -> str:
     template, whatever became of that.
     """
     found = runs.show(run)
-    copied = {**found["parameters"], "name": ""}
-    if copied.get("template") and runs.is_checked(found["id"]):
+    copied = {**found.parameters, "name": ""}
+    if copied.get("template") and runs.is_checked(found.id):
         copied["template"] = ""
-    experiment = experiments.name_now(copied, found["id"])
+    experiment = experiments.name_now(copied, found.id)
     if experiment and "experiment" in copied:
         copied["experiment"] = experiment
-    return start(found["flow"], parameters.merged(copied, overrides))
+    return start(found.flow, parameters.merged(copied, overrides))

@@ -256,13 +256,13 @@ def _conclude(
         _publish(context, request, place, run_id, request.name or context.name)
         place.mark_published()
     result = tracking.result(run_id)
-    if result["metrics"]:
+    if result.metrics:
         create_table_artifact(
             key="metrics",
             table=[{"metric": name, "last value": "not a number" if value is None else value}
-                   for name, value in result["metrics"].items()],
+                   for name, value in result.metrics.items()],
         )  # fmt: skip
-    return RunResult(result, f"Model: {result['model_uri'] or 'none'}")
+    return RunResult(result.to_json(), f"Model: {result.model_uri or 'none'}")
 
 
 @lifecycle_flow(

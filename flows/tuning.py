@@ -198,7 +198,8 @@ def _conclude(
         StopRequestedError: If it was stopped.
     """
     if ended is Interruption.STOPPED:
-        raise StopRequestedError(tunings.result(context.flow_run_id, tracked.run_id, over=True))
+        result = tunings.result(context.flow_run_id, tracked.run_id, over=True)
+        raise StopRequestedError(result.to_json())
     if ended is Interruption.TIMED_OUT:
         raise RunFailedError(
             f"The tuning ran for its {request.max_minutes:g} minutes.",
@@ -209,9 +210,9 @@ def _conclude(
     if ended is Ending.FAILED:
         raise _too_many_failures(context, tuner)
     result = tunings.result(context.flow_run_id, tracked.run_id)
-    best = result["best"]
-    named = f"trial {best['number']} with {best['value']:g}" if best else "none"
-    return RunResult(result, f"Best: {named}", ended.value)
+    best = result.best
+    named = f"trial {best.number} with {best.value:g}" if best else "none"
+    return RunResult(result.to_json(), f"Best: {named}", ended.value)
 
 
 def _too_many_failures(context: RunContext, tuner: Tuner) -> RunFailedError:

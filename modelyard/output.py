@@ -1,4 +1,4 @@
-"""How the command answers: a table or a sentence for people, one JSON value for programs."""
+"""Output of the command: a table or a sentence for people, one JSON value for programs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from infra.errors import ModelyardError
 from modelyard import login
+from registry.views import View
 
 console = Console(highlight=False, soft_wrap=True)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -22,23 +23,42 @@ _NARROWEST_TABLE = 140
 
 def as_json(value: Any) -> None:
     """Print ``value`` as the one JSON value of this command."""
-    sys.stdout.write(json.dumps(value, default=str, allow_nan=False) + "\n")
-    sys.stdout.flush()  # `up` goes on after it has answered
+    sys.stdout.write(json.dumps(value, default=_encode, allow_nan=False) + "\n")
+    sys.stdout.flush()  # `up` keeps running after it has answered
 
 
-def rows(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool) -> None:
+def _encode(value: object) -> object:
+    return value.to_json() if isinstance(value, View) else str(value)
+
+
+def rows(
+    found: Sequence[View | Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool
+) -> None:
     """Print a list: a table of ``columns``, or all of it as JSON."""
     if as_json_:
         as_json(found)
         return
     if found:
-        _print_table(found, columns)
+        _print_table([_mapping(one) for one in found], columns)
     else:
         console.print("None.")
 
 
+def _mapping(found: View | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a thing with all views in it as mappings."""
+    if isinstance(found, View):
+        return found.to_json()
+    return {name: _unwrapped(value) for name, value in found.items()}
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unwrapped(one) for one in value]
+    return _mapping(value) if isinstance(value, View | Mapping) else value
+
+
 def _print_table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print a table as wide as it needs to be: squeezed, it would be one of single letters."""
+    """Print a table as wide as it needs: a narrow terminal would break words into letters."""
     width = max(console.width, _NARROWEST_TABLE)
     wide = Console(highlight=False, soft_wrap=True, width=width, height=console.height)
     wide.print(_table(found, columns))
@@ -55,7 +75,7 @@ def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
 
 
 def address(url: str) -> str:
-    """A link as it is printed: on a terminal it logs its browser in."""
+    """Return a link for printing; on a terminal it logs the browser in."""
     return login.link(url) if console.is_terminal else url
 
 
@@ -67,12 +87,12 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
+def thing(found: View | Mapping[str, Any], *, as_json_: bool) -> None:
     """Print one thing: its fields line by line, or as JSON."""
     if as_json_:
         as_json(found)
         return
-    for name, value in found.items():
+    for name, value in _mapping(found).items():
         if value in (None, "", [], {}):
             continue
         if isinstance(value, Mapping):
@@ -99,20 +119,20 @@ def thing(found: Mapping[str, Any], *, as_json_: bool) -> None:
 
 
 def _are_rows(value: Any) -> bool:
-    """Whether it is shown as a table: a list of things that have the same parts."""
+    """Whether a value is a list of mappings, which is shown as a table."""
     return (
         isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
     )
 
 
 def _columns(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parts that at least one of the rows has."""
-    told = (name for row in found for name, value in row.items() if value not in (None, ""))
-    return list(dict.fromkeys(told))
+    """Return the keys for which at least one row has a value."""
+    names = (name for row in found for name, value in row.items() if value not in (None, ""))
+    return list(dict.fromkeys(names))
 
 
 def error(problem: ModelyardError, *, as_json_: bool) -> None:
-    """Say what went wrong: on standard error for people, as ``{"error"}`` for programs."""
+    """Print an error: on standard error for people, as ``{"error"}`` for programs."""
     if as_json_:
         as_json({"error": problem.as_dict()})
         return

@@ -1,7 +1,7 @@
-"""What may be deleted, and when: one table, and the one way to delete anything.
+"""Deletion of every noun, by one table of rules.
 
-Each noun tells how it is found, what stands against its removal, and how it is removed; only
-here do nouns meet. Whatever comes to depend on a noun later adds its guard to the noun's rule.
+A rule says how a noun is found, what blocks its deletion, and how it is removed. Nouns meet only
+here: what comes to depend on a noun later adds a guard to the noun's rule.
 """
 
 from __future__ import annotations
@@ -18,74 +18,84 @@ from registry.pipelines import pipeline_removal, pipelines
 from registry.runs import runs
 from registry.schedules import schedule_removal
 from registry.tunings import tuning_removal
+from registry.views import JsonObject
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Something that a thing's removal would break.
+    """A check that can block a deletion.
 
     Attributes:
         code: The error's code.
-        reasons: Why the thing may not go, as sentences; none if it may.
-        hint: How to mend it, with ``{key}`` for what the thing was called; or what tells it.
+        blockers: Returns why the thing may not be deleted, as sentences; none if it may.
+        hint: How to resolve it, with ``{key}`` for the thing's name; or a function for that.
     """
 
     code: str
-    reasons: Callable[..., list[str]]
+    blockers: Callable[..., list[str]]
     hint: str | Callable[..., str]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a noun is deleted. All but ``find`` are told what ``find`` returns.
+    """How a noun is deleted. The functions take what ``find`` returns.
 
     Attributes:
-        find: What the noun's functions call the thing, of what a person calls it: an id, and
-            more where the noun has parts. History knows the thing by the first.
-        guards: What is asked before.
-        remove: Removes it, whatever depends on it; what the answer says beside ``deleted``.
-        claim: Keeps new dependents away, so that the guards, asked again, have the last word.
-        release: Undoes ``claim`` where they refuse.
-        alone: Keeps others away from the first guard until it is removed.
+        find: Resolves a name to an id, and more where the noun has parts. The id is the subject
+            in the history.
+        guards: Checks before the removal.
+        remove: Removes the thing without any check, and returns what the answer has beside
+            ``deleted``.
+        claim: Keeps new dependents away, so that the second call of the guards is final.
+        release: Undoes ``claim`` where a guard refuses then.
+        lock: Held from the first guard until the thing is removed.
     """
 
     find: Callable[..., tuple[Any, ...]]
     guards: tuple[Guard, ...]
-    remove: Callable[..., dict[str, Any] | None]
+    remove: Callable[..., JsonObject | None]
     claim: Callable[..., None] | None = None
     release: Callable[..., None] | None = None
-    alone: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext()
+    lock: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext()
 
 
 _RULES = {
     "run": Rule(
         lambda key: (runs.find(key),),
         (
-            Guard("TrialOfTuning", tuning_removal.owned, tuning_removal.how_to_delete_owned),
-            Guard("RunGoesOn", runs.going_on, "Stop it first: modelyard runs stop {key}."),
+            Guard("TrialOfTuning", tuning_removal.owner_blockers, tuning_removal.owner_hint),
+            Guard("RunGoesOn", runs.active_blockers, "Stop it first: modelyard runs stop {key}."),
             Guard(
-                "TrialGoesOn", tuning_removal.going_on, "Stop it first: modelyard runs stop ID."
+                "TrialGoesOn",
+                tuning_removal.active_blockers,
+                "Stop it first: modelyard runs stop ID.",
             ),
-            Guard("HasModel", runs.models_of, "Delete the model first: modelyard model delete."),
             Guard(
                 "HasModel",
-                tuning_removal.models_of,
+                runs.model_blockers,
+                "Delete the model first: modelyard model delete.",
+            ),
+            Guard(
+                "HasModel",
+                tuning_removal.model_blockers,
                 "Delete the models first: modelyard model delete.",
             ),
         ),
         tuning_removal.remove,
-        alone=tuning_removal.alone,
+        lock=tuning_removal.model_lock,
     ),
     "experiment": Rule(
         lambda key: (experiments.find(key),),
         (
             Guard("DefaultExperiment", experiments.protected, "Delete its runs instead."),
             Guard(
-                "ExperimentInUse", experiments.users, "Stop them first: modelyard runs stop ID."
+                "ExperimentInUse",
+                experiments.active_blockers,
+                "Stop them first: modelyard runs stop ID.",
             ),
             Guard(
                 "HasSchedule",
-                experiments.schedules_of,
+                experiments.schedule_blockers,
                 "Delete the schedules first: modelyard schedule delete NAME.",
             ),
         ),
@@ -98,7 +108,7 @@ _RULES = {
         (
             Guard(
                 "HasSchedule",
-                training_templates.schedules_of,
+                training_templates.schedule_blockers,
                 "Delete the schedules first: modelyard schedule delete NAME.",
             ),
         ),
@@ -109,7 +119,7 @@ _RULES = {
         (
             Guard(
                 "RunGoesOn",
-                schedule_removal.going_on,
+                schedule_removal.active_blockers,
                 "Wait for them, or stop them: modelyard runs stop ID.",
             ),
         ),
@@ -122,70 +132,70 @@ _RULES = {
         (
             Guard(
                 "HasSchedule",
-                pipeline_removal.schedules_of,
+                pipeline_removal.schedule_blockers,
                 "Delete the schedules first: modelyard schedule delete NAME.",
             ),
             Guard(
                 "RunGoesOn",
-                pipeline_removal.runs_of,
+                pipeline_removal.active_blockers,
                 "Wait for them, or stop them: modelyard runs stop ID.",
             ),
         ),
         pipeline_removal.remove,
-        alone=lambda _, name, __: pipelines.by_oneself(name),
+        lock=lambda _, name, __: pipelines.upload_lock(name),
     ),
     "model": Rule(
         lambda name, version=None: (name, version),
         (
             Guard(
                 "ModelInUse",
-                model_removal.uses,
-                "Take the alias away first: modelyard model unalias.",
+                model_removal.alias_blockers,
+                "Remove the alias first: modelyard model unalias.",
             ),
         ),
         model_removal.remove,
         model_removal.claim,
         model_removal.release,
-        alone=lambda name, _: catalogue.advisory_lock(f"deletion of model:{name}"),
+        lock=lambda name, _: catalogue.advisory_lock(f"deletion of model:{name}"),
     ),
 }
 
 
-def delete(noun: str, key: str, **more: Any) -> dict[str, Any]:
+def delete(noun: str, key: str, **more: Any) -> JsonObject:
     """Delete a thing that nothing depends on.
 
     Args:
-        noun: Such as ``run``.
-        key: The thing's name, or its id where it has one that people see.
+        noun: The noun, such as ``run``.
+        key: The thing's name, or its id where users see one.
         more: Which part of it, where the noun has parts, such as a model's ``version``.
 
     Returns:
-        ``{"deleted": True}`` and what the noun tells of it.
+        ``{"deleted": True}`` and what the noun adds.
 
     Raises:
         NotFoundError: If there is no such thing.
-        ConflictError: If something stands against it; nothing is deleted then.
+        ConflictError: If a guard blocks it; nothing is deleted then.
     """
     rule = _RULES[noun]
     found = rule.find(key, **more)
-    with rule.alone(*found):
-        _ask(rule, found, key)
+    with rule.lock(*found):
+        _check_guards(rule, found, key)
         if rule.claim:
             rule.claim(*found)
             try:
-                _ask(rule, found, key)
-            except BaseException:  # Ctrl-C as well: nothing stays half-claimed
+                _check_guards(rule, found, key)
+            except BaseException:  # Ctrl-C too: a claim must not outlive a refusal
                 if rule.release:
                     rule.release(*found)
                 raise
-        told = rule.remove(*found) or {}
-    history.record(noun, str(found[0]), "delete", **{**more, **told})
-    return {**told, "deleted": True}
+        removed = rule.remove(*found) or {}
+    history.record(noun, str(found[0]), "delete", **{**more, **removed})
+    return {**removed, "deleted": True}
 
 
-def _ask(rule: Rule, found: tuple[Any, ...], key: str) -> None:
+def _check_guards(rule: Rule, found: tuple[Any, ...], key: str) -> None:
     for guard in rule.guards:
-        reasons = guard.reasons(*found)
-        if reasons:
+        blockers = guard.blockers(*found)
+        if blockers:
             hint = guard.hint(*found) if callable(guard.hint) else guard.hint.format(key=key)
-            raise ConflictError(" ".join(reasons), hint, code=guard.code)
+            raise ConflictError(" ".join(blockers), hint, code=guard.code)

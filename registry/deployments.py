@@ -68,8 +68,8 @@ def _pipeline(reference: str) -> str:
         return ""
 
 
-def going_on(path: str) -> list[str]:
-    """The names of the runs of a deployment that wait or go on; none if it is not there."""
+def active_runs(path: str) -> list[str]:
+    """Return names of a deployment's active or waiting runs; none if it does not exist."""
     flow, _, name = path.partition("/")
     ended = FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
     with get_client(sync_client=True) as client:

@@ -10,7 +10,6 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
@@ -19,9 +18,10 @@ from infra import connection
 from infra.errors import ConflictError, NotFoundError
 from registry import experiment_names, history, names, tracking, training_templates
 from registry.runs import runs, statuses
-from registry.runs.runs import Listed
+from registry.runs.run_views import RunView
 from registry.schedules import schedules
 from registry.tunings import trial_runs, trials
+from registry.views import Instant, JsonObject, View
 
 _NOUN = "experiment"
 
@@ -31,11 +31,47 @@ DELETE_IN_PROGRESS = "DELETE IN PROGRESS"
 _MOST_NAMED = 20
 
 
-def create(name: str, description: str = "") -> dict[str, Any]:
-    """Make an experiment; it as shown.
+class ExperimentView(View):
+    """An experiment, as lists show it.
+
+    Attributes:
+        id: Its id in MLflow; None before its first run has created it.
+        name: Its name.
+        state: The reference's word for its state.
+        description: Its description.
+        created: When it was created.
+        changed: When it was last changed.
+    """
+
+    id: str | None = None
+    name: str
+    state: str
+    description: str = ""
+    created: Instant | None = None
+    changed: Instant | None = None
+
+
+class ExperimentDetailView(ExperimentView):
+    """An experiment with its runs.
+
+    Attributes:
+        counts: How many of its runs are in which state.
+        runs: The newest of its runs, newest first.
+        links: Its pages, by the UI.
+        history: What users did to it.
+    """
+
+    counts: dict[str, int]
+    runs: list[RunView]
+    links: dict[str, str]
+    history: list[JsonObject]
+
+
+def create(name: str, description: str = "") -> ExperimentDetailView:
+    """Create an experiment.
 
     Raises:
-        BadInputError: If it cannot be called or described so.
+        BadInputError: If the name or the description is invalid.
         ConflictError: If the name is taken.
     """
     _check(name, description)
@@ -51,30 +87,30 @@ def _check(name: str | None, description: str | None) -> None:
         names.check_description(description)
 
 
-def list_all() -> list[dict[str, Any]]:
-    """Every experiment by name, with those that a waiting run will make."""
+def list_all() -> list[ExperimentView]:
+    """List every experiment by name, with those that a waiting run will create."""
     mlflow = tracking.client()
     found = tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
     rows = [_row(experiment) for experiment in found]
     rows += [_awaited(name, using) for name, using in _not_made(runs.not_complete(final=False))]
-    return sorted(rows, key=lambda row: str(row["name"]))
+    return sorted(rows, key=lambda row: row.name)
 
 
-def show(name: str, limit: int = 50) -> dict[str, Any]:
-    """Everything about an experiment.
+def show(name: str, limit: int = 50) -> ExperimentDetailView:
+    """Return an experiment with its runs.
 
     Args:
         name: The experiment.
-        limit: How many of its runs, newest first; they are counted whole. A tuning is one run,
-            whatever runs its trials have.
+        limit: How many of its runs, newest first; the counts are of all. A tuning counts as one
+            run, although its trials may have runs of their own.
 
     Raises:
-        NotFoundError: If there is none, and no run waits that will make it.
+        NotFoundError: If there is none, and no waiting run will create it.
     """
     experiment = _current(name)
     candidates = runs.not_complete()
     if experiment is None:
-        mine = dict(_not_made(run for run in candidates if not run.final)).get(name)
+        mine = dict(_not_made(run for run in candidates if not run.is_final)).get(name)
         if mine is None:
             raise _unknown(name)
         return _shown(_awaited(name, mine), mine, limit, links={}, past=[])
@@ -87,42 +123,39 @@ def show(name: str, limit: int = 50) -> dict[str, Any]:
 
 
 def _shown(
-    row: dict[str, Any], mine: list[Listed], limit: int, *, links: dict[str, str],
-    past: list[dict[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
-    newest = sorted(mine, key=lambda run: str(run.row["created"]), reverse=True)
-    return {
-        **row,
-        "counts": dict(collections.Counter(str(run.row["state"]) for run in mine)),
-        "runs": [run.row for run in newest[:limit]],
-        "links": links,
-        "history": past,
-    }
+    row: ExperimentView, mine: list[RunView], limit: int, *, links: dict[str, str],
+    past: list[JsonObject],
+) -> ExperimentDetailView:  # fmt: skip
+    newest = sorted(mine, key=lambda run: str(run.created), reverse=True)
+    return ExperimentDetailView(
+        **dict(row),
+        counts=dict(collections.Counter(run.state for run in mine)),
+        runs=newest[:limit],
+        links=links,
+        history=past,
+    )
 
 
-def _row(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "id": str(experiment.experiment_id),
-        "name": experiment.name,
-        "state": DELETE_IN_PROGRESS if experiment_names.is_deleting(experiment) else ACTIVE,
-        "description": experiment.tags.get(tracking.NOTE_TAG, ""),
-        "created": _time(experiment.creation_time),
-        "changed": _time(experiment.last_update_time),
-    }
+def _row(experiment: Experiment) -> ExperimentView:
+    return ExperimentView(
+        id=str(experiment.experiment_id),
+        name=experiment.name,
+        state=DELETE_IN_PROGRESS if experiment_names.is_deleting(experiment) else ACTIVE,
+        description=experiment.tags.get(tracking.NOTE_TAG, ""),
+        created=_time(experiment.creation_time),
+        changed=_time(experiment.last_update_time),
+    )
 
 
-def _awaited(name: str, using: list[Listed]) -> dict[str, Any]:
-    """An experiment that is not there yet: it is made when the first of these runs has begun."""
-    begun = any(run.row["state"] != statuses.CREATE_REQUESTED for run in using)
+def _awaited(name: str, using: list[RunView]) -> ExperimentView:
+    """Return an experiment that the first of these runs creates when it starts."""
+    begun = any(run.state != statuses.CREATE_REQUESTED for run in using)
     state = statuses.CREATE_IN_PROGRESS if begun else statuses.CREATE_REQUESTED
-    empty = {"id": None, "description": "", "created": None, "changed": None}
-    return {**empty, "name": name, "state": state}
+    return ExperimentView(name=name, state=state)
 
 
-def _time(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _link(experiment: Experiment) -> str:
@@ -144,14 +177,14 @@ def _current(name: str) -> Experiment | None:
     return left[-1] if left else None
 
 
-def _meanings() -> Callable[[Listed], Experiment | None]:
+def _meanings() -> Callable[[RunView], Experiment | None]:
     """Which experiment a run means that has not opened one yet; asks once for each name."""
     mlflow = tracking.client()
     holders = functools.cache(lambda name: experiment_names.holders(mlflow, name))
     return lambda run: holders(_named(run.parameters)).meant(run.created)
 
 
-def _named(parameters: Mapping[str, Any]) -> str:
+def _named(parameters: Mapping[str, object]) -> str:
     """The name that a run gives its experiment, itself or through its template."""
     named = parameters.get("experiment")
     template = parameters.get("template")
@@ -161,12 +194,12 @@ def _named(parameters: Mapping[str, Any]) -> str:
     return str(named or experiment_names.DEFAULT)
 
 
-def _not_made(going_on: Iterable[Listed]) -> list[tuple[str, list[Listed]]]:
-    """Names that mean no experiment yet to runs that go on, with those runs."""
+def _not_made(active: Iterable[RunView]) -> list[tuple[str, list[RunView]]]:
+    """Return names that mean no experiment yet to active runs, with those runs."""
     meaning = _meanings()
-    by_name: dict[str, list[Listed]] = {}
-    for run in going_on:
-        if not run.opened and meaning(run) is None:
+    by_name: dict[str, list[RunView]] = {}
+    for run in active:
+        if run.mlflow_run_id is None and meaning(run) is None:
             by_name.setdefault(_named(run.parameters), []).append(run)
     return list(by_name.items())
 
@@ -182,13 +215,13 @@ def _opened(experiment: Experiment) -> set[str]:
 
 
 def _belonging(
-    experiment: Experiment, opened: set[str], candidates: Iterable[Listed]
-) -> list[Listed]:
+    experiment: Experiment, opened: set[str], candidates: Iterable[RunView]
+) -> list[RunView]:
     """Those of the runs that have opened the experiment, or mean it and have opened none."""
     meaning = _meanings()
 
-    def belongs(run: Listed) -> bool:
-        if run.id in opened or run.opened:
+    def belongs(run: RunView) -> bool:
+        if run.id in opened or run.mlflow_run_id:
             return run.id in opened
         meant = meaning(run)
         return meant is not None and meant.experiment_id == experiment.experiment_id
@@ -196,7 +229,7 @@ def _belonging(
     return [run for run in {run.id: run for run in candidates}.values() if belongs(run)]
 
 
-def name_now(parameters: Mapping[str, Any], flow_run_id: str) -> str | None:
+def name_now(parameters: Mapping[str, object], flow_run_id: str) -> str | None:
     """What the experiment that a run names in its parameters is called now.
 
     None if there is no such experiment, or none any more.
@@ -208,10 +241,10 @@ def name_now(parameters: Mapping[str, Any], flow_run_id: str) -> str | None:
     return str(found.name)
 
 
-def update(name: str, new_name: str | None, description: str | None) -> dict[str, Any]:
-    """Rename or describe an experiment; it as shown. Interrupted, it can be repeated.
+def update(name: str, new_name: str | None, description: str | None) -> ExperimentDetailView:
+    """Rename or describe an experiment; can be repeated after an interruption.
 
-    Its runs stay its own, and so do runs that wait; templates and schedules that name it follow.
+    Its runs stay its own, waiting ones as well; templates and schedules that name it are changed.
 
     Raises:
         BadInputError: If the name or the description cannot be used.
@@ -287,21 +320,21 @@ def find(name: str) -> str:
 
 
 def protected(experiment_id: str) -> list[str]:
-    """Why the experiment may never be deleted: it is MLflow's own."""
+    """Return why the experiment may never be deleted: it is MLflow's default."""
     if experiment_id != experiment_names.DEFAULT_ID:
         return []
     return ["The experiment Default takes the runs that name none, so it cannot be deleted."]
 
 
-def users(experiment_id: str) -> list[str]:
-    """Why the experiment may not be deleted: runs of it that go on or wait."""
+def active_blockers(experiment_id: str) -> list[str]:
+    """Return why the experiment may not be deleted: active or waiting runs."""
     experiment = tracking.client().get_experiment(experiment_id)
-    going_on = runs.not_complete(final=False)
-    return _sentences(_belonging(experiment, _opened(experiment), going_on))
+    active = runs.not_complete(final=False)
+    return _sentences(_belonging(experiment, _opened(experiment), active))
 
 
-def schedules_of(experiment_id: str) -> list[str]:
-    """Why the experiment may not be deleted: schedules whose runs would make it anew."""
+def schedule_blockers(experiment_id: str) -> list[str]:
+    """Return why the experiment may not be deleted: schedules whose runs would recreate it."""
     name = experiment_names.own_name(tracking.client().get_experiment(experiment_id))
     told = schedules.names_and_parameters()
     return schedules.sentences(
@@ -311,8 +344,8 @@ def schedules_of(experiment_id: str) -> list[str]:
     )
 
 
-def _sentences(using: list[Listed]) -> list[str]:
-    named = [f"The run {run.row['name']} ({run.id}) is {run.row['state']}." for run in using]
+def _sentences(using: list[RunView]) -> list[str]:
+    named = [f"The run {run.name} ({run.id}) is {run.state}." for run in using]
     return [
         *named[:_MOST_NAMED],
         *([f"There are {len(named)} in all."] if named[_MOST_NAMED:] else []),
@@ -322,7 +355,7 @@ def _sentences(using: list[Listed]) -> list[str]:
 def claim(experiment_id: str) -> None:
     """Take the experiment's name off it: whoever names it from now on means another one.
 
-    So a look at :func:`users` afterwards sees every run that can ever belong to it.
+    So a look at :func:`active_blockers` afterwards sees every run that can ever belong to it.
     """
     mlflow = tracking.client()
     experiment_names.mark_deleting(mlflow, mlflow.get_experiment(experiment_id))
@@ -335,8 +368,8 @@ def release(experiment_id: str) -> None:
         experiment_names.unmark_deleting(mlflow, mlflow.get_experiment(experiment_id))
 
 
-def remove(experiment_id: str) -> dict[str, Any]:
-    """Delete a claimed experiment in MLflow; what :mod:`registry.deletion` calls."""
+def remove(experiment_id: str) -> JsonObject:
+    """Delete a claimed experiment in MLflow; called by :mod:`registry.deletion`."""
     mlflow = tracking.client()
     experiment = mlflow.get_experiment(experiment_id)
     mlflow.delete_experiment(experiment_id)

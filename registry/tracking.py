@@ -23,6 +23,7 @@ from infra import connection
 from infra.errors import ConflictError, StackError
 from registry import experiment_names
 from registry.runs import labels
+from registry.runs.run_views import RunResultView
 
 FLOW_RUN_TAG = "modelyard.flow_run_id"
 KIND_TAG = "modelyard.kind"
@@ -363,22 +364,18 @@ def log_file(run_id: str, file: Path, artifact_path: str) -> None:
     client().log_artifact(run_id, str(file), artifact_path)
 
 
-def result(run_id: str) -> dict[str, Any]:
-    """What a run has to show: its MLflow run, model (or None) and last metrics.
-
-    A metric that was last no finite number is None; MLflow keeps an infinity as the largest float.
-    """
+def result(run_id: str) -> RunResultView:
+    """Return the result of an MLflow run: its model and its last metrics."""
     run = client().get_run(run_id)
     metrics = {
-        name: value if abs(value) < sys.float_info.max else None  # not true of NaN either
+        # MLflow keeps an infinity as the largest float; NaN is not less either.
+        name: value if abs(value) < sys.float_info.max else None
         for name, value in sorted(run.data.metrics.items())
         if not name.startswith("system/")
     }
-    return {
-        "mlflow_run_id": run_id,
-        "model_uri": run.data.tags.get(MODEL_TAG),
-        "metrics": metrics,
-    }
+    return RunResultView(
+        mlflow_run_id=run_id, model_uri=run.data.tags.get(MODEL_TAG), metrics=metrics
+    )
 
 
 def run_url(run_id: str) -> str:

@@ -1,7 +1,6 @@
-"""Training templates: parameters of ``train`` kept under a name.
+"""Training templates: named parameters of ``train``, as rows of the catalogue.
 
-Rows of the catalogue and their verbs. What may be in a template, and how a run is filled from
-one, is ``tasks/training/training_templates.py``.
+What may be in a template, and how a run takes it, is ``tasks/training/training_templates.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from infra.errors import ConflictError, NotFoundError
 from registry import history
 from registry.catalogue import Base, session
 from registry.schedules import schedules
+from registry.views import Instant, JsonObject, View
 
 _NOUN = "template"
 _MOST_NEAR = 5
@@ -39,6 +39,31 @@ class TrainingTemplateModel(Base):
     created_by: Mapped[str] = mapped_column(Text)
     changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     changed_by: Mapped[str] = mapped_column(Text)
+
+
+class TrainingTemplateView(View):
+    """A template, as lists show it."""
+
+    name: str
+    description: str
+    created: Instant
+    created_by: str
+    changed: Instant
+    changed_by: str
+
+
+class TrainingTemplateDetailView(TrainingTemplateView):
+    """A template with its parameters.
+
+    Attributes:
+        hyperparameters: Names of its hyperparameters, sorted.
+        parameters: Its parameters.
+        history: What users did to it.
+    """
+
+    hyperparameters: list[str]
+    parameters: JsonObject
+    history: list[JsonObject]
 
 
 def _find(open_session: Session, name: str, *, lock: bool = False) -> TrainingTemplateModel:
@@ -65,19 +90,19 @@ def _taken(name: str) -> ConflictError:
     )
 
 
-def _shown(row: TrainingTemplateModel) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "description": row.description,
-        "created": row.created_at.isoformat(),
-        "created_by": row.created_by,
-        "changed": row.changed_at.isoformat(),
-        "changed_by": row.changed_by,
-    }
+def _view(row: TrainingTemplateModel) -> TrainingTemplateView:
+    return TrainingTemplateView(
+        name=row.name,
+        description=row.description,
+        created=row.created_at,
+        created_by=row.created_by,
+        changed=row.changed_at,
+        changed_by=row.changed_by,
+    )
 
 
-def create(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Keep ``parameters``, which have been checked, as the template ``name``; it as shown.
+def create(name: str, description: str, parameters: JsonObject) -> TrainingTemplateDetailView:
+    """Store ``parameters``, which are checked already, as the template ``name``.
 
     Raises:
         ConflictError: With the code ``NameTaken``.
@@ -103,33 +128,33 @@ def create(name: str, description: str, parameters: dict[str, Any]) -> dict[str,
     return show(name)
 
 
-def list_all() -> list[dict[str, Any]]:
-    """Every template, by name."""
+def list_all() -> list[TrainingTemplateView]:
+    """List every template, by name."""
     wanted = select(TrainingTemplateModel).order_by(TrainingTemplateModel.name)
     with session() as open_session:
-        return [_shown(row) for row in open_session.scalars(wanted)]
+        return [_view(row) for row in open_session.scalars(wanted)]
 
 
-def show(name: str) -> dict[str, Any]:
-    """Everything about a template.
+def show(name: str) -> TrainingTemplateDetailView:
+    """Return a template with its parameters.
 
     Raises:
         NotFoundError: With the code ``TemplateUnknown``.
     """
     with session() as open_session:
         row = _find(open_session, name)
-        shown = _shown(row)
+        found = _view(row)
         parameters, key = row.parameters, str(row.id)
-    return {
-        **shown,
-        "hyperparameters": sorted(parameters.get("hyperparameters", {})),
-        "parameters": parameters,
-        "history": history.of(_NOUN, key),
-    }
+    return TrainingTemplateDetailView(
+        **dict(found),
+        hyperparameters=sorted(parameters.get("hyperparameters", {})),
+        parameters=parameters,
+        history=history.of(_NOUN, key),
+    )
 
 
-def parameters(name: str) -> dict[str, Any]:
-    """The parameters that a template holds.
+def parameters(name: str) -> JsonObject:
+    """Return the parameters of a template.
 
     Raises:
         NotFoundError: With the code ``TemplateUnknown``.
@@ -142,17 +167,15 @@ def change(
     name: str,
     new_name: str | None,
     description: str | None,
-    revise: Callable[[dict[str, Any]], dict[str, Any]],
-) -> dict[str, Any]:
-    """Change a template, which nobody else changes meanwhile; it as shown.
-
-    Schedules whose runs take it follow its name.
+    revise: Callable[[JsonObject], JsonObject],
+) -> TrainingTemplateDetailView:
+    """Change a template under a lock; schedules that name it are changed as well.
 
     Args:
         name: The template.
         new_name: Another name, or None.
         description: Another description, or None.
-        revise: Makes the new parameters of the present ones; may raise, and nothing is changed.
+        revise: Returns the new parameters for the present ones. If it raises, nothing is changed.
 
     Raises:
         NotFoundError: With the code ``TemplateUnknown``.
@@ -172,13 +195,13 @@ def change(
     found = show(name if new_name is None else new_name)
     history.record(
         _NOUN, key, "update", name=new_name, description=description,
-        parameters=found["parameters"], schedules=followed,
+        parameters=found.parameters, schedules=followed,
     )  # fmt: skip
-    return show(found["name"])
+    return show(found.name)
 
 
 def rename_experiment(old: str, new: str) -> list[str]:
-    """Name the experiment ``new`` in the templates that name ``old``; those templates' names."""
+    """Rename an experiment in the templates that name it; return those templates' names."""
     changed = []
     with session() as open_session, open_session.begin():
         for row in open_session.scalars(select(TrainingTemplateModel).with_for_update()):
@@ -189,7 +212,7 @@ def rename_experiment(old: str, new: str) -> list[str]:
 
 
 def find(name: str) -> str:
-    """The id of the template ``name``.
+    """Return the id of the template ``name``.
 
     Raises:
         NotFoundError: With the code ``TemplateUnknown``.
@@ -198,16 +221,16 @@ def find(name: str) -> str:
         return str(_find(open_session, name).id)
 
 
-def schedules_of(template_id: str) -> list[str]:
-    """Why the template may not be deleted: schedules whose runs take it."""
+def schedule_blockers(template_id: str) -> list[str]:
+    """Return why the template may not be deleted: schedules whose runs take it."""
     with session() as open_session:
         row = open_session.get(TrainingTemplateModel, uuid.UUID(template_id))
         name = row.name if row else ""
     return schedules.references("template", name)
 
 
-def remove(template_id: str) -> dict[str, Any]:
-    """Remove a template; what :mod:`registry.deletion` calls."""
+def remove(template_id: str) -> JsonObject:
+    """Remove a template; called by :mod:`registry.deletion`."""
     wanted = TrainingTemplateModel.id == uuid.UUID(template_id)
     with session() as open_session, open_session.begin():
         gone = delete(TrainingTemplateModel).where(wanted).returning(TrainingTemplateModel.name)

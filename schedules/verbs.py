@@ -23,6 +23,7 @@ from schedules.instants import instant_at, second_of
 from schedules.policy import Policy
 from schedules.subject import Subject
 from schedules.trigger import Trigger, read_time
+from schedules.views import ScheduleDetailView, SlotView
 
 NOUN = "schedule"
 MOST_BACKFILLED = 10_000
@@ -31,7 +32,7 @@ MOST_BACKFILLED = 10_000
 Revise = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def create(written: Written, check: Check) -> dict[str, Any]:
+def create(written: Written, check: Check) -> ScheduleDetailView:
     """Make a schedule; it as shown.
 
     Args:
@@ -46,7 +47,7 @@ def create(written: Written, check: Check) -> dict[str, Any]:
     return _keep(written, check)
 
 
-def _keep(written: Written, check: Check, *, from_now: bool = False) -> dict[str, Any]:
+def _keep(written: Written, check: Check, *, from_now: bool = False) -> ScheduleDetailView:
     parameters = editing.check_parameters(written.deployment, written.parameters, check)
     row = editing.new_row(written, parameters, from_now=from_now)
     key = row.id
@@ -77,7 +78,7 @@ def update(
     trigger: Mapping[str, Any] | None = None,
     policy: Mapping[str, Any] | None = None,
     revise: Revise | None = None,
-) -> dict[str, Any]:
+) -> ScheduleDetailView:
     """Change a schedule in place; what is None stays. Its id, slots and history stay; it as shown.
 
     What the old trigger had until now is decided by it, or skipped as ``TriggerChanged`` if the
@@ -162,7 +163,7 @@ def _edit(open_session: Session, row: ScheduleModel, changes: Changes) -> None:
             editing.retrigger(open_session.connection(), row, new)
 
 
-def start(key: str) -> dict[str, Any]:
+def start(key: str) -> ScheduleDetailView:
     """Run a schedule's slots again; those that it has missed meanwhile as its catch-up says.
 
     One whose creation has failed is tried again.
@@ -174,7 +175,7 @@ def start(key: str) -> dict[str, Any]:
     return views.show(subject)
 
 
-def stop(key: str) -> dict[str, Any]:
+def stop(key: str) -> ScheduleDetailView:
     """Run none of a schedule's slots from now on; its runs go on."""
     with _changing(key, "stop") as (_, row):
         row.enabled = False
@@ -193,7 +194,7 @@ def copy(
     policy: Mapping[str, Any] | None = None,
     revise: Revise | None = None,
     enabled: bool | None = None,
-) -> dict[str, Any]:
+) -> ScheduleDetailView:
     """Make a schedule with everything of another, but for what is given; it as shown.
 
     Its slots count from now: those that lie between a start in the past and now were the other
@@ -234,7 +235,7 @@ def copy(
     return _keep(written, check, from_now=not (trigger or {}).get("start"))
 
 
-def trigger_now(key: str) -> dict[str, Any]:
+def trigger_now(key: str) -> SlotView:
     """Have a run created now, when the schedule has room; the slot as shown."""
     now = instants.present()
     second = int(now)
@@ -245,7 +246,7 @@ def trigger_now(key: str) -> dict[str, Any]:
             if slots.add_new(connection, slot):
                 break
             second += 1  # somebody has asked in this second already
-    return views.slot(slot)
+    return SlotView.from_slot(slot)
 
 
 def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""Schedules and slots as people are shown them."""
+"""Views of schedules and their slots."""
 
 from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
-from typing import Any
+from operator import not_
+from typing import Any, Self
+
+from pydantic import Field
 
 from infra.errors import BadInputError
 from registry import catalogue, history, leases
@@ -12,6 +15,7 @@ from registry.schedules import schedules as rows
 from registry.schedules import slots
 from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Fate, Slot
+from registry.views import Instant, JsonObject, View
 from schedules import editing
 from schedules.instants import instant_at
 from schedules.scheduler import LEASE
@@ -28,8 +32,127 @@ _NEXT = 5
 _LAST = 10
 
 
+class SlotView(View):
+    """A slot with its fate, or several that follow each other and share it.
+
+    Attributes:
+        slot: Its time, or the first one's, as all times in ISO 8601.
+        until: The last one's time; omitted for one slot.
+        count: How many slots; omitted for one.
+        kind: Why there is a slot.
+        fate: Its fate.
+        reason: Why it is skipped, or what it waits for.
+        run: Its flow run.
+        state: The state that its run has ended in.
+        decided: When its fate was decided.
+        decided_by: Which scheduler or user decided it.
+    """
+
+    slot: str
+    until: str = Field("", exclude_if=not_)
+    count: int = Field(1, exclude_if=lambda count: count == 1)
+    kind: str
+    fate: str
+    reason: str
+    run: str | None
+    state: str | None
+    decided: str
+    decided_by: str
+
+    @classmethod
+    def from_slot(cls, slot: Slot) -> Self:
+        """Return the view of a slot's row."""
+        return cls(
+            slot=_iso(instant_at(slot.slot)),
+            until=_iso(instant_at(slot.last)) if slot.count > 1 else "",
+            count=slot.count,
+            kind=str(slot.kind),
+            fate=str(slot.fate),
+            reason=slot.reason,
+            run=slot.flow_run_id,
+            state=slot.run_state,
+            decided=_iso(instant_at(int(slot.decided_at))),
+            decided_by=slot.decided_by,
+        )
+
+
+class ScheduleView(View):
+    """A schedule, as lists show it.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        state: The reference's word for its state.
+        detail: The reference's bracketed word, or why it is not enabled.
+        deployment: The deployment that it runs.
+        when: Its cron expression or interval.
+        timezone: The time zone of the cron expression.
+        next_slot: The next slot; None if it is not enabled or has expired.
+        deleted: When it was deleted.
+    """
+
+    id: str
+    name: str
+    state: str
+    detail: str
+    deployment: str
+    when: str
+    timezone: str
+    next_slot: str | None
+    deleted: str | None
+
+    @classmethod
+    def from_row(cls, row: ScheduleModel, **more: Any) -> Self:
+        """Return the view of a schedule's row, with further fields."""
+        word, detail = state(row)
+        slot = instant_at(row.next_slot) if row.next_slot and _is_active(row) else None
+        facts = {
+            "id": row.id, "name": row.name, "state": word, "detail": detail,
+            "deployment": row.deployment,
+            "when": row.trigger.get("cron") or f"every {row.trigger.get('interval_seconds')} s",
+            "timezone": Trigger(**row.trigger).timezone,
+            "next_slot": slot and _iso(slot),
+            "deleted": row.archived_at and _iso(row.archived_at.astimezone(UTC)),
+        }  # fmt: skip
+        return cls(**facts, **more)
+
+
+class ScheduleDetailView(ScheduleView):
+    """A schedule with its slots.
+
+    Attributes:
+        description: Its description.
+        trigger: The fields of its trigger.
+        policy: The fields of its policy.
+        parameters: The parameters of its runs.
+        notice: What a user should know about its trigger; empty otherwise.
+        next: Its next slots.
+        slots: Its last slots, newest first.
+        created: When it was created.
+        created_by: Who created it.
+        source: The file that it was applied from; empty without one.
+        fates: How many slots have which fate, by fate and reason.
+        scheduler: Which scheduler leads; None without one.
+        history: What users did to it.
+    """
+
+    description: str
+    trigger: JsonObject
+    policy: JsonObject
+    parameters: JsonObject
+    notice: str
+    next: list[str]
+    slots: list[SlotView]
+    created: Instant
+    created_by: str
+    source: str
+    fates: dict[str, int]
+    scheduler: Any
+    history: list[JsonObject]
+
+
 def state(row: ScheduleModel) -> tuple[str, str]:
-    """The reference's word for a schedule's state, and its bracketed one or ""."""
+    """Return the reference's word for a schedule's state, and its detail or ""."""
     for applies, word, detail in (
         (row.archived_at is not None, DELETED, ""),
         (bool(row.error), CREATE_FAILED, row.error),
@@ -43,56 +166,56 @@ def state(row: ScheduleModel) -> tuple[str, str]:
 
 
 def worded(word: str, detail: str) -> dict[str, str]:
-    """A state as people read it, and what is said of this schedule alone."""
+    """Return a state and its detail for people, who read EXPIRED beside the state."""
     if detail == EXPIRED:
         return {"state": f"{word} ({EXPIRED})", "detail": ""}
     return {"state": word, "detail": detail}
 
 
-def list_all(*, deleted: bool = False) -> list[dict[str, Any]]:
-    """Every schedule that is there, or every one that was deleted, by name."""
+def list_all(*, deleted: bool = False) -> list[ScheduleView]:
+    """List every schedule by name, or instead every deleted one."""
     with catalogue.session() as open_session:
         found = rows.archived(open_session) if deleted else rows.present(open_session)
-        return [_brief(row) for row in found]
+        return [ScheduleView.from_row(row) for row in found]
 
 
-def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> dict[str, Any]:
-    """Everything about a schedule.
+def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> ScheduleDetailView:
+    """Return a schedule with its slots.
 
     Args:
         key: Its name or id.
         following: How many of its next slots.
-        last: How many of its last slots, the newest first.
+        last: How many of its last slots, newest first.
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
     """
     with catalogue.session() as open_session:
         row = rows.find(open_session, key)
-        trigger = Trigger(**row.trigger)
-        shown = {
-            **_brief(row),
-            "description": row.description,
-            "trigger": editing.fields_of(row.trigger),
-            "policy": row.policy,
-            "parameters": row.parameters,
-            "notice": trigger.notice,
-            "next": preview(trigger, instant_at(row.decided_until), following * _comes(row)),
-            "slots": [slot(one) for one in slots.of(open_session.connection(), row.id, last)],
-            "created": row.created_at.isoformat(),
-            "created_by": row.created_by,
-            "source": row.source,
-        }
-        subject = row.id
-    fates = slots.fates(subject)
-    shown["fates"] = {f"{fate} {reason}".strip(): count for (fate, reason), count in fates.items()}
-    shown["scheduler"] = leases.held(LEASE)
-    shown["history"] = history.of("schedule", subject)
-    return shown
+        newest = slots.of(open_session.connection(), row.id, last)
+    trigger = Trigger(**row.trigger)
+    following = following if _is_active(row) else 0
+    fates = slots.fates(row.id)
+    return ScheduleDetailView.from_row(
+        row,
+        description=row.description,
+        trigger=editing.fields_of(row.trigger),
+        policy=row.policy,
+        parameters=row.parameters,
+        notice=trigger.notice,
+        next=preview(trigger, instant_at(row.decided_until), following),
+        slots=[SlotView.from_slot(one) for one in newest],
+        created=row.created_at,
+        created_by=row.created_by,
+        source=row.source,
+        fates={f"{fate} {reason}".strip(): count for (fate, reason), count in fates.items()},
+        scheduler=leases.held(LEASE),
+        history=history.of("schedule", row.id),
+    )
 
 
-def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[dict[str, Any]]:
-    """What became of a schedule's last slots, the newest first.
+def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[SlotView]:
+    """List a schedule's last slots, newest first.
 
     Args:
         key: Its name or id.
@@ -105,16 +228,16 @@ def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[di
     """
     if fate is not None and fate not in list(Fate):
         raise BadInputError(
-            f"No slot is {fate!r}.", f"Give one of {', '.join(Fate)}.", code="FateUnknown"
+            f"{fate!r} is not a fate.", f"Give one of {', '.join(Fate)}.", code="FateUnknown"
         )
     with catalogue.session() as open_session:
         row = rows.find(open_session, key)
         found = slots.of(open_session.connection(), row.id, last, fate=fate)
-    return [slot(one) for one in found]
+    return [SlotView.from_slot(one) for one in found]
 
 
 def runs_of(key: str, most: int) -> list[str]:
-    """The ids of the runs that a schedule has made last.
+    """Return ids of a schedule's newest runs.
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
@@ -125,45 +248,13 @@ def runs_of(key: str, most: int) -> list[str]:
 
 
 def preview(trigger: Trigger, after: datetime, count: int) -> list[str]:
-    """The next slots of a trigger after an instant, in ISO 8601."""
+    """Return the next slots of a trigger after an instant, in ISO 8601."""
     found = trigger.between(after, instant_at(2**37))
     return [_iso(at) for at in itertools.islice(found, count)]
 
 
-def slot(one: Slot) -> dict[str, Any]:
-    """A slot with its fate; several that share it have ``until`` and ``count``."""
-    several = {"until": _iso(instant_at(one.last)), "count": one.count} if one.count > 1 else {}
-    return {
-        "slot": _iso(instant_at(one.slot)),
-        **several,
-        "kind": str(one.kind),
-        "fate": str(one.fate),
-        "reason": one.reason,
-        "run": one.flow_run_id,
-        "state": one.run_state,
-        "decided": _iso(instant_at(int(one.decided_at))),
-        "decided_by": one.decided_by,
-    }
-
-
-def _brief(row: ScheduleModel) -> dict[str, Any]:
-    word, detail = state(row)
-    trigger = Trigger(**row.trigger)
-    return {
-        "id": row.id,
-        "name": row.name,
-        "state": word,
-        "detail": detail,
-        "deployment": row.deployment,
-        "when": row.trigger.get("cron") or f"every {row.trigger.get('interval_seconds')} s",
-        "timezone": trigger.timezone,
-        "next_slot": _iso(instant_at(row.next_slot)) if row.next_slot and _comes(row) else None,
-        "deleted": None if row.archived_at is None else _iso(row.archived_at.astimezone(UTC)),
-    }
-
-
-def _comes(row: ScheduleModel) -> bool:
-    """Whether slots of a schedule come; those of one that is stopped wait for what they become."""
+def _is_active(row: ScheduleModel) -> bool:
+    """Whether the scheduler creates runs for the schedule's slots."""
     return row.enabled and not row.error and row.archived_at is None
 
 

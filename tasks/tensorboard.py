@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from infra import run_lock
 from infra.home import Home
 from registry import flow_kinds
-from registry.runs import statuses
+from registry.runs.run_views import RunView
 from registry.runs.tensorboard_logs import Fetched
 from registry.tunings import trials
 from tasks.workplace import Workplace
@@ -23,7 +23,7 @@ _TRIALS = "trials"  # in a tuning's folder: a folder for each that runs beside i
 
 def link(
     view: Path,
-    runs: Iterable[Mapping[str, object]],
+    runs: Iterable[RunView],
     home: Home,
     *,
     alone: bool,
@@ -36,7 +36,7 @@ def link(
 
     Args:
         view: The folder; made if missing.
-        runs: Runs with their ``id``, ``name`` and ``flow``.
+        runs: The runs.
         home: Where their logs are.
         alone: Whether there is one run, so that a tuning's trials need not be told from others'.
         fetched: Logs of runs that have ended elsewhere.
@@ -47,9 +47,9 @@ def link(
     for run in runs:
         logs = {path: folder for path, folder in _logs(run, home, fetched) if folder.is_dir()}
         if logs:
-            name = _name(str(run["name"]), str(run["id"]), names)
+            name = _name(run.name, run.id, names)
             names.add(name)
-            top = PurePosixPath("" if alone and run["flow"] == flow_kinds.TUNE.name else name)
+            top = PurePosixPath("" if alone and run.flow == flow_kinds.TUNE.name else name)
             wanted |= {top / path: folder for path, folder in logs.items()}
     _unlink(view, wanted)
     for shown, folder in wanted.items():
@@ -64,19 +64,18 @@ def _name(name: str, run_id: str, taken: set[str]) -> str:
     return f"{name} {run_id[:8]}" if name in taken or name.startswith(".") else name
 
 
-def _logs(run: Mapping[str, object], home: Home, fetched: Fetched) -> Iterator[tuple[str, Path]]:
+def _logs(run: RunView, home: Home, fetched: Fetched) -> Iterator[tuple[str, Path]]:
     """Folders of a run's logs, each with its name below the run's own."""
-    run_id = str(run["id"])
-    own = home.runs / run_id
-    if run["flow"] != flow_kinds.TUNE.name:
-        elsewhere = statuses.is_over(str(run.get("state", ""))) and not own.exists()
-        yield "", fetched.folder(run_id) if elsewhere else Workplace(own).tensorboard
+    own = home.runs / run.id
+    if run.flow != flow_kinds.TUNE.name:
+        elsewhere = run.is_final and not own.exists()
+        yield "", fetched.folder(run.id) if elsewhere else Workplace(own).tensorboard
         return
-    for row in trials.outline(run_id):
+    for row in trials.outline(run.id):
         number, flow_run_id, tracked = row["number"], row["flow_run_id"], row["mlflow_run_id"]
         place = home.runs / flow_run_id if flow_run_id else own / _TRIALS / str(number)
         elsewhere = row["state"] not in trials.ACTIVE and tracked and not place.exists()
-        name = flow_run_id or f"{run_id}-{number}"
+        name = flow_run_id or f"{run.id}-{number}"
         yield (
             f"trial {number}",
             fetched.folder(name, tracked) if elsewhere else Workplace(place).tensorboard,

@@ -34,7 +34,7 @@ def demo(json: Json = False) -> None:
         asked["algorithm"]["uri"] = str(_EXAMPLE)
         found = run_command.watch(submission.start(TRAIN.name, asked), quiet=json)
     output.thing(found, as_json_=json)
-    if found["state"] != statuses.COMPLETE:
+    if found.state != statuses.COMPLETE:
         raise typer.Exit(1)
     if not json:
         console.print(

@@ -44,8 +44,8 @@ def show(
     if json:
         output.as_json(found)
         return
-    output.thing({key: value for key, value in found.items() if key != "runs"}, as_json_=False)
-    output.rows(found["runs"], ("id", "name", "flow", "state", "started"), as_json_=False)
+    output.thing(found.model_copy(update={"runs": []}), as_json_=False)
+    output.rows(found.runs, ("id", "name", "flow", "state", "started"), as_json_=False)
 
 
 @app.command()

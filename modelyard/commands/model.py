@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from modelyard.options import Json, NewName
 from registry import deletion
 from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_creation, model_updates, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models.")
 
@@ -37,8 +37,8 @@ Pairs = Annotated[
 ]
 
 
-def _making(framework: str, version: str, pairs: list[str] | None) -> Making:
-    return Making(framework, version, parameters.as_written(pairs))
+def _serving(framework: str, version: str, pairs: list[str] | None) -> ServingSpec:
+    return ServingSpec(framework, version, parameters.as_written(pairs))
 
 
 @app.command()
@@ -68,15 +68,15 @@ def create(
         raise BadInputError("A model is made of a run or of files.", "Give --run or --uri.")
     if not run and not name:
         raise BadInputError("The model has no name.", "Give its name.", code="NameInvalid")
-    making = _making(framework, framework_version, parameter)
+    serving = _serving(framework, framework_version, parameter)
     with connected():
         if run:
             made = model_creation.from_run(
-                run, making, name=name, description=description, trial=trial
+                run, serving, name=name, description=description, trial=trial
             )
         else:
             where = storage.absolute(uri)
-            made = models.create(name, making, description=description, uri=where)
+            made = models.create(name, serving, description=description, uri=where)
         output.thing(made, as_json_=json)
 
 
@@ -111,18 +111,18 @@ def update(
     json: Json = False,
 ) -> None:
     """Rename or describe a model, or say what a version is served as."""
-    serving = bool(framework or framework_version or parameter)
-    if new_name is None and description is None and not serving:
+    has_serving = bool(framework or framework_version or parameter)
+    if new_name is None and description is None and not has_serving:
         raise BadInputError(
             "There is nothing to change.",
             "Give --name or --description; or --version with --framework or -p.",
         )
-    if serving and version is None:
+    if has_serving and version is None:
         raise BadInputError("It is a version that is served.", "Give --version.")
     with connected():
-        making = _making(framework, framework_version, parameter) if serving else None
+        serving = _serving(framework, framework_version, parameter) if has_serving else None
         model_updates.update(
-            name, number=version, making=making, description=description, new=new_name
+            name, number=version, serving=serving, description=description, new=new_name
         )
         output.thing(models.show(new_name or name), as_json_=json)
 
@@ -161,8 +161,7 @@ def aliases(
             output.thing(model_aliases.at(name, alias, when), as_json_=json)
             return
         columns = ("at", "user", "alias", "from", "to", "why")
-        moves: list[dict[str, Any]] = model_aliases.moves(name, alias)
-        output.rows(moves, columns, as_json_=json)
+        output.rows(model_aliases.moves(name, alias), columns, as_json_=json)
 
 
 def _time(text: str) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,7 +22,9 @@ from pipelines.arguments import arguments, form, texts
 from registry import deletion
 from registry.pipelines import pipeline_nodes
 from registry.pipelines import pipelines as rows
+from registry.pipelines.pipeline_views import PipelineResultView
 from registry.runs import statuses
+from registry.views import JsonObject
 from tasks.pipelines import request
 
 Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
@@ -34,20 +36,18 @@ app.command()(pipeline_graph.graph)
 
 @app.callback()
 def pipeline() -> None:
-    """Pipelines that were compiled with the KFP SDK: uploaded, run, shown."""
+    """Pipelines that were compiled with the KFP SDK."""
 
 
 @app.command()
 def upload(
     file: Annotated[Path, typer.Argument(help="A compiled pipeline: YAML, or a zip.")],
-    name: Annotated[
-        str, typer.Option(help="What it is called; as it was compiled by default.")
-    ] = "",
-    description: Annotated[str, typer.Option(help="What is said of it.")] = "",
-    about: Annotated[str, typer.Option(help="What is said of this version.")] = "",
+    name: Annotated[str, typer.Option(help="Its name; by default the compiled one.")] = "",
+    description: Annotated[str, typer.Option(help="Its description.")] = "",
+    about: Annotated[str, typer.Option(help="Description of this version.")] = "",
     json: Json = False,
 ) -> None:
-    """Keep a pipeline, or another version of it, and have it started from anywhere."""
+    """Store a pipeline, or a new version of it, and register its deployment."""
     with connected():
         output.thing(pipelines.upload(file, name, description, about), as_json_=json)
 
@@ -64,15 +64,15 @@ def list_(json: Json = False) -> None:
 def show(name: Reference, json: Json = False) -> None:
     """Show everything about a pipeline."""
     with connected():
-        found = rows.show(name)
-        with contextlib.suppress(BadInputError):  # one that cannot be read has its error shown
+        found = rows.show(name).to_json()
+        with contextlib.suppress(BadInputError):  # an unreadable one shows its error
             fields = form(request.load(name))["properties"].values()
             found["inputs"] = [_input(field) for field in fields]
         output.thing(found, as_json_=json)
 
 
-def _input(field: dict[str, Any]) -> dict[str, Any]:
-    """What a person is told of one of a pipeline's own inputs."""
+def _input(field: JsonObject) -> JsonObject:
+    """Return one of a pipeline's inputs, from its field in the form."""
     return {
         "name": field["title"],
         "type": field.get("type") or "any",
@@ -84,7 +84,7 @@ def _input(field: dict[str, Any]) -> dict[str, Any]:
 
 @app.command()
 def versions(name: Name, json: Json = False) -> None:
-    """Show the versions of a pipeline, the newest first."""
+    """Show the versions of a pipeline, newest first."""
     with connected():
         columns = ("version", "state", "description", "file", "digest", "created", "created_by")
         output.rows(rows.versions(name), columns, as_json_=json)
@@ -93,10 +93,10 @@ def versions(name: Name, json: Json = False) -> None:
 @app.command()
 def update(
     name: Name,
-    description: Annotated[str, typer.Option(help="What is said of it from now on.")],
+    description: Annotated[str, typer.Option(help="The new description.")],
     json: Json = False,
 ) -> None:
-    """Describe a pipeline otherwise. Another version of it is uploaded."""
+    """Change the description. New versions are uploaded."""
     with connected():
         output.thing(rows.describe(name, description), as_json_=json)
 
@@ -123,7 +123,7 @@ def download(
 
 @app.command()
 def delete(name: Reference, json: Json = False) -> None:
-    """Delete a pipeline, or one version of it, that no schedule takes."""
+    """Delete a pipeline, or one version of it, that no schedule runs."""
     with connected():
         output.thing(deletion.delete("pipeline", name), as_json_=json)
 
@@ -136,7 +136,7 @@ def run(
     arguments_file: File = None,
     parameter: Pairs = None,
     name: Annotated[str, typer.Option(help="The run's name.")] = "",
-    description: Annotated[str, typer.Option(help="What is said of the run.")] = "",
+    description: Annotated[str, typer.Option(help="The run's description.")] = "",
     experiment: Annotated[str, typer.Option(help="Its experiment.")] = "Default",
     instance_type: Annotated[str, typer.Option(help="The shape of its machines.")] = "",
     mount: Annotated[
@@ -157,7 +157,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a pipeline to its end; -f and -p are its own arguments."""
-    asked: dict[str, Any] = {
+    asked: JsonObject = {
         "name": name, "description": description,
         "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
@@ -181,7 +181,7 @@ def run(
 
 
 def _meant(pipeline: str) -> str:
-    """What is no uploaded pipeline's name may be a file whatever it is called."""
+    """Return the uploaded pipeline's reference, or else the path of the file of this name."""
     if rows.is_file(pipeline):
         return pipeline
     try:
@@ -202,39 +202,38 @@ def _mount(text: str) -> dict[str, str]:
     return {"name": name, "uri": uri}
 
 
-def _seen_by_the_pool(pipeline: str) -> str:
-    """What the pool's machines know a pipeline as: a file is uploaded where they do not see it."""
+def _for_pool(pipeline: str) -> str:
+    """Return a reference that the pool's machines can read; a file is uploaded if necessary."""
     pool = pipeline_run.spec.pool
     if not rows.is_file(pipeline) or not work_pools.is_remote(pool):
         return pipeline
-    return rows.find(pipelines.upload(Path(pipeline))["name"]).reference
+    return rows.find(pipelines.upload(Path(pipeline)).name).reference
 
 
-def _in_pool(asked: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    asked["pipeline"] = _seen_by_the_pool(asked["pipeline"])
+def _in_pool(asked: JsonObject, *, quiet: bool) -> JsonObject:
+    asked["pipeline"] = _for_pool(asked["pipeline"])
     ended = watch(submission.start(pipeline_run.name, asked), quiet=quiet)
-    return {
-        **_told(ended["flow_run_id"], ended["state"], ended["message"], ended["result"]),
-        "links": ended["links"],
-    }
+    result = ended.result if isinstance(ended.result, PipelineResultView) else None
+    outcome = _outcome(ended.flow_run_id, ended.state, ended.message, result)
+    return {**outcome, "links": ended.links}
 
 
-def _in_process(asked: dict[str, Any]) -> dict[str, Any]:
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
+def _in_process(asked: JsonObject) -> JsonObject:
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result only
         state = pipeline_run.outcome(asked)
     run_id = str(state.state_details.flow_run_id)
     found = pipeline_nodes.result(run_id, "", over=True)
-    return _told(run_id, statuses.word(pipeline_run.name, state), statuses.message(state), found)
+    word = statuses.word(pipeline_run.name, state)
+    return _outcome(run_id, word, statuses.message(state), found)
 
 
-def _told(
-    run_id: str, state: str, message: str | None, found: dict[str, Any] | None
-) -> dict[str, Any]:
-    known = found or {"outputs": {}, "tasks": []}
+def _outcome(
+    run_id: str, state: str, message: str, result: PipelineResultView | None
+) -> JsonObject:
     return {
         "flow_run_id": run_id,
         "state": state,
-        "message": message or "",
-        "outputs": known["outputs"],
-        "tasks": known["tasks"],
+        "message": message,
+        "outputs": result.outputs if result else {},
+        "tasks": result.tasks if result else [],
     }

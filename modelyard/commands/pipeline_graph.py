@@ -112,23 +112,22 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
         BadInputError: If it is of another flow.
     """
     found = runs.show(key)
-    run = str(found["id"])
-    if found["flow"] != flow_kinds.PIPELINE_RUN.name:
+    if found.flow != flow_kinds.PIPELINE_RUN.name:
         raise BadInputError(
-            f"The run {found['name']} is one of {found['flow']}, which has no graph.",
+            f"The run {found.name} is one of {found.flow}, which has no graph.",
             "modelyard runs list shows the flow of each run.",
             code="NoPipelineRun",
         )
-    compiled = Place(homes.current().runs / run).compiled
+    compiled = Place(homes.current().runs / found.id).compiled
     if not compiled.is_file():
         raise NotFoundError(
-            f"The run {found['name']} has no graph: it is {found['state']} and has not begun.",
-            "Ask again when it has; modelyard runs show tells why it has not.",
+            f"The run {found.name} has no graph: it is {found.state} and has not begun.",
+            "Repeat once it has; modelyard runs show says why it has not.",
             code="GraphMissing",
         )
-    rows = pipeline_nodes.in_brief(run)
-    root = building.draw(reading.read(compiled), rows, over=runs.ended(run), whole=whole)
-    return _Drawn(root, run, str(found["state"]), connection.page(f"/runs/{run}"))
+    rows = pipeline_nodes.in_brief(found.id)
+    root = building.draw(reading.read(compiled), rows, over=found.is_final, whole=whole)
+    return _Drawn(root, found.id, found.state, connection.page(f"/runs/{found.id}"))
 
 
 def _check_writable(path: Path) -> None:

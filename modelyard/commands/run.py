@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,8 @@ from modelyard import output, parameters
 from modelyard.options import File, Json, Pairs
 from modelyard.output import console
 from registry.runs import runs, statuses
+from registry.runs.run_views import RunOutcomeView
+from registry.views import JsonObject, View
 
 app = typer.Typer(add_completion=False)
 
@@ -22,8 +24,8 @@ Flow = Annotated[str, typer.Argument(help="The flow's name, such as train.")]
 _FOLLOW_SECONDS = 0.5
 
 
-def watch(run: str, *, quiet: bool) -> dict[str, Any]:
-    """Wait for a run's end, showing its log meanwhile unless ``quiet``; what became of it."""
+def watch(run: str, *, quiet: bool) -> RunOutcomeView:
+    """Wait until a run has ended, printing its log unless ``quiet``; return its outcome."""
     shown = 0
     ended = False
     while True:
@@ -37,20 +39,12 @@ def watch(run: str, *, quiet: bool) -> dict[str, Any]:
         ended = runs.ended(run)
         # After the end as well: the last lines arrive just after the final state.
         time.sleep(_FOLLOW_SECONDS if not ended or quiet else 2 * _FOLLOW_SECONDS)
-    found = runs.show(run)
-    return {
-        "flow_run_id": found["id"],
-        "state": found["state"],
-        "detail": found["detail"],
-        "message": found["message"],
-        "result": found["result"],
-        "links": found["links"],
-    }
+    return RunOutcomeView.from_run(runs.show(run))
 
 
-def _conclude(found: dict[str, Any], *, json: bool) -> None:
+def _conclude(found: View | JsonObject, state: str, *, json: bool) -> None:
     output.thing(found, as_json_=json)
-    if found["state"] != statuses.COMPLETE:
+    if state != statuses.COMPLETE:
         raise typer.Exit(1)
 
 
@@ -59,14 +53,15 @@ def run(
     flow: Flow,
     file: File = None,
     parameter: Pairs = None,
-    watch_: Annotated[bool, typer.Option("--watch", "-w", help="Wait for its end.")] = False,
+    watch_: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it ends.")] = False,
     json: Json = False,
 ) -> None:
     """Start a flow in its pool, through Prefect."""
     with connected(to_workers=True):
         started = submission.start(flow, parameters.read(file, parameter))
         if watch_:
-            _conclude(watch(started, quiet=json), json=json)
+            ended = watch(started, quiet=json)
+            _conclude(ended, ended.state, json=json)
         else:
             output.thing(runs.brief(started), as_json_=json)
 
@@ -75,14 +70,15 @@ def run(
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
     declared = catalogue.find(flow)
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no answer
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result only
         state = declared.outcome(parameters.read(file, parameter))
-    found: dict[str, Any] = {
-        "state": statuses.word(flow, state),
+    word = statuses.word(flow, state)
+    found: JsonObject = {
+        "state": word,
         "detail": statuses.detail(state),
         "result": None if state.is_failed() or state.is_crashed() else run_context.data(state),
     }
     if not state.is_completed():
         problem = run_context.failure(state)
         found["error"] = problem.as_dict() if problem else {"message": statuses.message(state)}
-    _conclude(found, json=json)
+    _conclude(found, word, json=json)

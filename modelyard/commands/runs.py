@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +14,8 @@ from modelyard import output, parameters
 from modelyard.options import File, Json, Limit, NewName, Pairs
 from registry import deletion
 from registry.runs import runs
+from registry.runs.run_views import RunView
+from registry.views import JsonObject
 from schedules import views
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
@@ -27,38 +29,37 @@ Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
 def list_(
     flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Only the last runs that this schedule has made.")
+        str | None, typer.Option(help="Only the newest runs of this schedule.")
     ] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
-    """The newest runs."""
+    """List the newest runs."""
     with connected():
         ids = None if schedule is None else views.runs_of(schedule, limit)
         found = runs.list_all(flow, limit, ids)
-    tuned = any("trials" in row for row in found)
     columns = ("id", "name", "flow", "state", "started", "seconds")
-    trials = ("trials", "best") if tuned else ()
-    waits = ("waiting",) if any("waiting" in row for row in found) else ()
-    shown = found if json else list(map(_brief, found))
-    output.rows(shown, columns + trials + waits, as_json_=json)
+    trials = ("trials", "best") if any(run.tuning for run in found) else ()
+    waiting = ("waiting",) if any(run.waiting for run in found) else ()
+    shown = found if json else list(map(_for_people, found))
+    output.rows(shown, columns + trials + waiting, as_json_=json)
 
 
-def _brief(row: dict[str, Any]) -> dict[str, Any]:
-    """A run as people read it: its state as the reference writes it, its time to the minute."""
-    detail = f" ({row['detail']})" if row["detail"] else ""
-    started = (row["started"] or "")[:16].replace("T", " ")
-    counts = row.get("trials", {})
+def _for_people(run: RunView) -> JsonObject:
+    """Return a run with its state's detail in brackets, and times to the minute."""
+    state = f"{run.state} ({run.detail})" if run.detail else run.state
+    started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else ""
+    counts = run.tuning.trials.to_json() if run.tuning else {}
     trials = ", ".join(f"{count} {group}" for group, count in counts.items() if count)
-    # Whole it is in `runs show`; a paragraph in each row would hide the table.
-    waiting = textwrap.shorten(row.get("waiting", ""), _WAITING_CHARACTERS, placeholder=" ...")
-    state = row["state"] + detail
-    return {**row, "state": state, "started": started, "trials": trials, "waiting": waiting}
+    # `runs show` has the whole text; a paragraph in each row would hide the table.
+    waiting = textwrap.shorten(run.waiting, _WAITING_CHARACTERS, placeholder=" ...")
+    changed = {"state": state, "started": started, "trials": trials, "waiting": waiting}
+    return {**run.to_json(), **changed}
 
 
 @app.command()
 def show(run: Run, json: Json = False) -> None:
-    """Everything about a run."""
+    """Show everything about a run."""
     with connected():
         output.thing(runs.show(run), as_json_=json)
 
@@ -71,7 +72,7 @@ def update(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Rename or describe a run; with -p change what it heeds, such as a tuning's limits."""
+    """Rename or describe a run; with -p change parameters such as a tuning's limits."""
     given = parameters.read(None, parameter)
     if name is None and description is None and not given:
         raise BadInputError("There is nothing to change.", "Give --name, --description or -p.")
@@ -103,6 +104,6 @@ def copy(run: Run, file: File = None, parameter: Pairs = None, json: Json = Fals
 
 @app.command()
 def delete(run: Run, json: Json = False) -> None:
-    """Delete a run that has ended and made no model."""
+    """Delete a run that has ended, and that no model was made from."""
     with connected():
         output.thing(deletion.delete("run", run), as_json_=json)

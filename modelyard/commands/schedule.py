@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,11 @@ from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.options import Description, File, Json, NewName, Pairs
+from registry.views import JsonObject
 from schedules import metrics as figures
 from schedules import verbs, views
 from schedules.trigger import Trigger, read_time
+from schedules.views import ScheduleView, SlotView
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
 
@@ -31,11 +33,12 @@ Cron = Annotated[
     typer.Option(help="Six fields, seconds first; or five; or @daily and the like; @every 1h30m."),
 ]
 Interval = Annotated[
-    int | None, typer.Option("--interval", help="Instead: the seconds from slot to slot.")
+    int | None,
+    typer.Option("--interval", help="Instead of cron: the seconds between slots."),
 ]
-Zone = Annotated[str | None, typer.Option(help="Whose clocks a cron expression is read by.")]
+Zone = Annotated[str | None, typer.Option(help="Time zone of the cron expression (IANA name).")]
 Start = Annotated[str | None, typer.Option(help="Slots are after this: ISO 8601.")]
-End = Annotated[str | None, typer.Option(help="And not after this.")]
+End = Annotated[str | None, typer.Option(help="Slots are not after this.")]
 Stopped = Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")]
 PolicyPairs = Annotated[
     list[str] | None,
@@ -52,7 +55,7 @@ _COLUMNS = ("name", "state", "detail", "deployment", "when", "timezone", "next_s
 
 def _trigger(
     cron: str | None, interval: int | None, zone: str | None, start: str | None, end: str | None
-) -> dict[str, Any]:
+) -> JsonObject:
     given = {
         "cron": cron, "interval_seconds": interval, "timezone": zone, "start": start, "end": end,
     }  # fmt: skip
@@ -60,12 +63,12 @@ def _trigger(
 
 
 def _changes(
-    trigger: dict[str, Any],
+    trigger: JsonObject,
     policy: list[str] | None,
     file: Path | None,
     parameter: list[str] | None,
-) -> dict[str, Any]:
-    """What is given of a trigger, a policy and parameters; None where nothing is."""
+) -> JsonObject:
+    """Return the given fields of trigger, policy and parameters; None for none of them."""
     given = {
         "trigger": trigger,
         "policy": parameters.read(None, policy, option="--policy"),
@@ -74,13 +77,13 @@ def _changes(
     return {name: value or None for name, value in given.items()}
 
 
-def _worded(shown: dict[str, Any]) -> dict[str, Any]:
-    """A schedule as people read it: its state in one word, and the bracketed one with it."""
-    return {**shown, **views.worded(shown["state"], shown["detail"])}
+def _for_people(shown: ScheduleView) -> JsonObject:
+    """Return a schedule with its state's detail beside the state."""
+    return {**shown.to_json(), **views.worded(shown.state, shown.detail)}
 
 
-def _told(shown: dict[str, Any], *, as_json_: bool) -> None:
-    output.thing(shown if as_json_ else _worded(shown), as_json_=as_json_)
+def _print(shown: ScheduleView, *, as_json_: bool) -> None:
+    output.thing(shown if as_json_ else _for_people(shown), as_json_=as_json_)
 
 
 @app.command()
@@ -99,7 +102,7 @@ def create(
     stopped: Stopped = False,
     json: Json = False,
 ) -> None:
-    """Have a deployment run at the slots of a cron expression or of an interval."""
+    """Run a deployment at the slots of a cron expression or an interval."""
     made = scheduling.create(
         name, deployment,
         cron=cron, interval_seconds=interval, timezone=timezone, start=start, end=end,
@@ -107,19 +110,19 @@ def create(
         parameters=parameters.read(file, parameter),
         description=description or "", enabled=not stopped,
     )  # fmt: skip
-    _told(made, as_json_=json)
+    _print(made, as_json_=json)
 
 
 @app.command("list")
 def list_(
-    deleted: Annotated[bool, typer.Option("--deleted", help="Those that were deleted.")] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="List deleted schedules.")] = False,
     json: Json = False,
 ) -> None:
-    """Every schedule."""
+    """List every schedule."""
     with connected():
         found = views.list_all(deleted=deleted)
     columns = _DELETED_COLUMNS if deleted else _COLUMNS
-    output.rows(found if json else list(map(_worded, found)), columns, as_json_=json)
+    output.rows(found if json else list(map(_for_people, found)), columns, as_json_=json)
 
 
 @app.command()
@@ -131,10 +134,10 @@ def show(
     last: Last = 10,
     json: Json = False,
 ) -> None:
-    """A schedule with its next slots, and what became of the last ones."""
+    """Show a schedule with its next slots, and its last ones with their fates."""
     with connected():
         found = views.show(name, following=following, last=last)
-    _told(found, as_json_=json)
+    _print(found, as_json_=json)
 
 
 @app.command()
@@ -142,25 +145,25 @@ def slots(
     name: Schedule,
     last: Last = 20,
     fate: Annotated[
-        str | None, typer.Option(help="Only those of this fate: created, skipped, waiting.")
+        str | None, typer.Option(help="Only slots of this fate: created, skipped, waiting.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """What became of the last slots, the newest first, and why."""
+    """List the last slots with their fates, newest first."""
     with connected():
         found = views.slots_of(name, last=last, fate=fate)
-    output.rows(found if json else list(map(_brief, found)), _SLOT_COLUMNS, as_json_=json)
+    output.rows(found if json else list(map(_with_range, found)), _SLOT_COLUMNS, as_json_=json)
 
 
-def _brief(row: dict[str, Any]) -> dict[str, Any]:
-    """Slots as people read them: several that share their fate as a range."""
-    several = f" to {row['until']}, {row['count']} slots" if "until" in row else ""
-    return {**row, "slot": row["slot"] + several}
+def _with_range(row: SlotView) -> JsonObject:
+    """Return slots for people: several that share their fate as a range."""
+    several = f" to {row.until}, {row.count} slots" if row.until else ""
+    return {**row.to_json(), "slot": row.slot + several}
 
 
 @app.command()
 def metrics() -> None:
-    """What Prometheus is told: lateness, backlog, fates, who leads, next slots."""
+    """Print metrics for Prometheus: lateness, backlog, fates, leader, next slots."""
     with connected():
         sys.stdout.write(figures.text())
 
@@ -190,21 +193,21 @@ def update(
     changed = scheduling.update(
         name, new_name=new_name, description=description, deployment=deployment, **changes
     )
-    _told(changed, as_json_=json)
+    _print(changed, as_json_=json)
 
 
 @app.command("start")
 def start_(name: Schedule, json: Json = False) -> None:
-    """Run its slots again; those missed meanwhile as its catch-up says."""
+    """Enable a schedule; slots missed while it was stopped follow its catch-up policy."""
     with connected():
-        _told(verbs.start(name), as_json_=json)
+        _print(verbs.start(name), as_json_=json)
 
 
 @app.command()
 def stop(name: Schedule, json: Json = False) -> None:
-    """Run none of its slots from now on; its runs go on."""
+    """Disable a schedule; active runs continue."""
     with connected():
-        _told(verbs.stop(name), as_json_=json)
+        _print(verbs.stop(name), as_json_=json)
 
 
 @app.command()
@@ -224,18 +227,18 @@ def copy(
     stopped: Stopped = False,
     json: Json = False,
 ) -> None:
-    """Make a schedule with everything of another but what is given; its slots count from now."""
+    """Copy a schedule, with changes; the copy's slots count from now."""
     changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
     made = scheduling.copy(
         name, new_name, description=description, deployment=deployment,
         enabled=False if stopped else None, **changes,
     )  # fmt: skip
-    _told(made, as_json_=json)
+    _print(made, as_json_=json)
 
 
 @app.command()
 def trigger(name: Schedule, json: Json = False) -> None:
-    """Have it run once now, beside its slots."""
+    """Run it once now, beside its slots."""
     with connected():
         output.thing(verbs.trigger_now(name), as_json_=json)
 
@@ -244,7 +247,7 @@ def trigger(name: Schedule, json: Json = False) -> None:
 def backfill(
     name: Schedule,
     start: Annotated[str, typer.Option(help="Slots after this: ISO 8601.")],
-    end: Annotated[str, typer.Option(help="And not after this.")],
+    end: Annotated[str, typer.Option(help="Slots are not after this.")],
     json: Json = False,
 ) -> None:
     """Run the slots of a past range that have no run."""
@@ -254,7 +257,7 @@ def backfill(
 
 @app.command()
 def delete(name: Schedule, json: Json = False) -> None:
-    """Delete a schedule none of whose runs goes on; what became of its slots stays on record."""
+    """Delete a schedule without active runs; the record of its slots stays."""
     with connected():
         output.thing(verbs.delete(name), as_json_=json)
 
@@ -270,7 +273,7 @@ def preview(
     count: Annotated[int, typer.Option("-n", min=1, max=_MOST, help="How many.")] = 5,
     json: Json = False,
 ) -> None:
-    """The next slots, without making a schedule."""
+    """List the next slots, without creating a schedule."""
     now = datetime.now(UTC).replace(microsecond=0)
     given = _trigger(cron, interval, timezone, start, end)
     since = read_time(after, given.get("timezone", "UTC"), "after") if after else now

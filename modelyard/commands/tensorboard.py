@@ -42,7 +42,7 @@ _MOST_RUNS = 10_000
 def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
     """Show the runs of the experiment ``key``, or else the run ``key``; how many have logs."""
     try:
-        found = experiments.show(key, _MOST_RUNS)["runs"]
+        found = experiments.show(key, _MOST_RUNS).runs
         return views.link(view, found, home, alone=False, fetched=fetched)
     except NotFoundError:
         try:

@@ -24,10 +24,11 @@ from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from modelyard.pages import downloads, graphs, listing, servers
 from modelyard.pages.graphs import Sources
-from modelyard.pages.listing import Ref, Uploaded
+from modelyard.pages.listing import Ref, UploadedPipeline
 from pipelines.drawing import style, text
 from registry import flow_kinds
 from registry.pipelines import pipelines
+from registry.runs.run_views import RunView
 
 _LISTED = 50
 _SILENT = "The catalogue's database does not answer."
@@ -138,14 +139,14 @@ class _Pages:
             "index.html", runs=runs, notice=notice, uploaded=uploaded, silent=silent, most=_LISTED
         )
 
-    def _runs(self) -> tuple[list[tuple[servers.Run, Ref]], str]:
+    def _runs(self) -> tuple[list[tuple[RunView, Ref]], str]:
         try:
             found = self._sources.servers.runs(flow_kinds.PIPELINE_RUN.name, _LISTED)
         except StackError as error:
             return [], str(error)
-        return [(run, listing.ref(run.pipeline)) for run in found], ""
+        return [(run, listing.run_ref(run)) for run in found], ""
 
-    def _uploaded(self) -> tuple[list[Uploaded], str]:
+    def _uploaded(self) -> tuple[list[UploadedPipeline], str]:
         try:
             return listing.uploaded(self._sources.pipelines()), ""
         except (OperationalError, StackError) as error:

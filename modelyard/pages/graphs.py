@@ -1,4 +1,4 @@
-"""The graph of a run, and of an uploaded pipeline, with what is told of one node."""
+"""Graphs of runs and of uploaded pipelines, with the details of one node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from infra.errors import ModelyardError, NotFoundError, StackError
-from modelyard.pages import details, downloads, listing, servers
+from modelyard.pages import details, downloads, listing
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from pipelines import reading
@@ -27,15 +27,17 @@ from pipelines.place import Place
 from pipelines.states import TaskState
 from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
+from registry.pipelines.pipeline_views import PipelineSummaryView
+from registry.runs.run_views import RunView
 
 
 class Servers(Protocol):
-    """What is asked of Prefect and MLflow; ``servers.Servers`` answers it."""
+    """Prefect and MLflow, as the pages query them: see ``servers.Servers``."""
 
-    def runs(self, flow: str, limit: int) -> list[servers.Run]:
+    def runs(self, flow: str, limit: int) -> list[RunView]:
         """The newest runs of a flow."""
 
-    def run(self, run_id: str) -> servers.Run | None:
+    def run(self, run_id: str) -> RunView | None:
         """A run."""
 
     def task_run(self, run_id: str, path: str) -> str | None:
@@ -53,16 +55,16 @@ class Servers(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the pages have what they show from.
+    """Sources of the pages' data.
 
     Attributes:
-        runs: The folder that the folders of runs lie in.
+        runs: The folder of the runs' folders.
         servers: Prefect and MLflow.
-        compiled: The file of an uploaded pipeline and what it is called, by ``NAME`` or
-            ``NAME:VERSION``. Raises NotFoundError where there is none.
-        nodes: The nodes of a run, without what goes in and comes out.
-        node: One of them, with it.
-        pipelines: The uploaded pipelines, as ``modelyard pipeline list`` has them.
+        compiled: Returns the file of an uploaded pipeline and its name, for ``NAME`` or
+            ``NAME:VERSION``. Raises NotFoundError if there is none.
+        nodes: Returns the nodes of a run, without inputs and outputs.
+        node: Returns one of them, with inputs and outputs.
+        pipelines: Lists the uploaded pipelines.
     """
 
     runs: Path
@@ -70,25 +72,25 @@ class Sources:
     compiled: Callable[[str], tuple[bytes, str]]
     nodes: Callable[[str], Sequence[Row]] = pipeline_nodes.in_brief
     node: Callable[[str, str], FullRow | None] = pipeline_nodes.one
-    pipelines: Callable[[], Sequence[Mapping[str, Any]]] = pipelines.list_all
+    pipelines: Callable[[], Sequence[PipelineSummaryView]] = pipelines.list_all
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a page shows.
+class GraphView:
+    """A page with a graph.
 
     Attributes:
-        title: What the graph is of.
-        graph: The graph; empty where there is none yet.
-        details: What is told of the node that is chosen; of the whole if none is.
-        states: How many tasks stand how: state, word and number.
+        title: Name of the run or the pipeline.
+        graph: The graph as SVG; empty before there is one.
+        details: Details of the chosen node, or of the whole.
+        states: Number of tasks in each state: state, word and number.
         going: Whether it may still change.
-        tag: The same as long as nothing has changed.
-        run: The run, as far as Prefect tells.
-        notice: What a person should know of it.
-        arguments: What the run was given.
-        inputs: What the uploaded pipeline takes.
-        source: The pipeline that the run runs.
+        tag: The page's entity tag.
+        run: The run; None of a pipeline, or if Prefect does not answer.
+        notice: What a user should know about it.
+        arguments: The run's arguments.
+        inputs: The uploaded pipeline's inputs.
+        source: The run's pipeline.
     """
 
     title: str
@@ -97,24 +99,24 @@ class Shown:
     states: list[tuple[str, str, int]]
     going: bool
     tag: str
-    run: servers.Run | None = None
+    run: RunView | None = None
     notice: str = ""
     arguments: tuple[tuple[str, str], ...] = ()
     inputs: tuple[Input, ...] = ()
     source: Ref | None = None
 
 
-class _Known:
-    """What is known of a run when a page of it is asked for."""
+class _ObservedRun:
+    """State of a run when its page is requested."""
 
     def __init__(self, sources: Sources, run_id: str, chosen: str) -> None:
-        """Ask for it.
+        """Read it from Prefect and the catalogue.
 
         Raises:
             NotFoundError: If there is no pipeline run of this id.
         """
         self.notice = ""
-        self.run: servers.Run | None = None
+        self.run: RunView | None = None
         try:
             self.run = sources.servers.run(run_id)
         except StackError as error:
@@ -131,86 +133,88 @@ class _Known:
                 f"There is no pipeline run {run_id}.",
                 self.notice or "The first page lists those there are, and modelyard runs list.",
             )
-        self.over = self.run.over if self.run else None
+        self.over = self.run.is_final if self.run else None
         self.tag = self._tag(chosen)
 
     def _tag(self, chosen: str) -> str:
-        digest = hashlib.sha256(repr((chosen, self.run, self.notice)).encode())
+        # Its seconds increase while it runs, and no page of it shows them.
+        run = self.run and self.run.model_copy(update={"seconds": 0.0})
+        digest = hashlib.sha256(repr((chosen, run, self.notice)).encode())
         for row in self.rows:
-            told = (row.path, row.state, row.attempt, row.began, row.ended, row.reason)
-            digest.update(repr(told).encode("utf-8", "surrogatepass"))
+            shown = (row.path, row.state, row.attempt, row.began, row.ended, row.reason)
+            digest.update(repr(shown).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:24]
 
 
 def run_id(written: str) -> str:
-    """A run's id in its usual form.
+    """Return a run's id in its canonical form.
 
     Raises:
-        NotFoundError: If it is none, so there can be no such run.
+        NotFoundError: If it is not a UUID.
     """
     try:
         return str(uuid.UUID(written))
     except ValueError:
         raise NotFoundError(
-            f"{written!r} is no id of a run.",
+            f"{written!r} is not the id of a run.",
             "The first page lists the newest runs, and modelyard runs list all of them.",
         ) from None
 
 
 def tag(sources: Sources, run_id: str, chosen: str) -> str:
-    """What changes when the page of a run changes.
+    """Return the entity tag of a run's page.
 
     Raises:
         NotFoundError: If there is no such run.
     """
-    return _Known(sources, run_id, chosen).tag
+    return _ObservedRun(sources, run_id, chosen).tag
 
 
-def of_run(sources: Sources, run_id: str, chosen: str) -> Shown:
-    """The graph of a run.
+def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
+    """Return the graph of a run.
 
     Args:
-        sources: Where to have it from.
+        sources: The sources.
         run_id: The run.
-        chosen: The path of the node that is told of; empty for none.
+        chosen: Path of the node to show details of; empty for none.
 
     Raises:
         NotFoundError: If there is no such run.
     """
-    known = _Known(sources, run_id, chosen)
-    run = known.run
+    observed = _ObservedRun(sources, run_id, chosen)
+    run = observed.run
     title = run.name if run else run_id
-    given = (
-        tuple((name, details.shown(value)) for name, value in run.arguments.items()) if run else ()
-    )
-    pipeline = _pipeline_of(sources.runs / run_id) or _uploaded(sources, known)
+    arguments = run.parameters.get("arguments") if run else None
+    given = arguments.items() if isinstance(arguments, dict) else ()
+    shown = tuple((name, details.shown(value)) for name, value in given)
+    pipeline = _pipeline_of(sources.runs / run_id) or _uploaded(sources, observed)
     if pipeline is None:
-        notice = known.notice or (
-            "It has ended before it began." if known.over else "It has not begun yet."
+        notice = observed.notice or (
+            "It has ended before it began." if observed.over else "It has not begun yet."
         )
-        return Shown(
-            title, Markup(""), None, [], not known.over, known.tag, run, notice, given
+        return GraphView(
+            title, Markup(""), None, [], not observed.over, observed.tag, run, notice, shown
         )  # fmt: skip
-    root = building.draw(pipeline, known.rows, over=known.over, keep=chosen)
+    root = building.draw(pipeline, observed.rows, over=observed.over, keep=chosen)
     now = time.time()
     address = functools.partial(_address, f"/runs/{run_id}")
-    told = _told(sources, known, root, run_id, chosen, now)
-    return Shown(
+    node = _details(sources, observed, root, run_id, chosen, now)
+    return GraphView(
         title=title,
         graph=Markup(svg.write(root, now=now, link=address, chosen=chosen or None)),  # noqa: S704
-        details=told,
-        states=_states(known.rows, over=bool(known.over)),
-        going=not known.over,
-        tag=known.tag,
+        details=node,
+        states=_states(observed.rows, over=bool(observed.over)),
+        going=not observed.over,
+        tag=observed.tag,
         run=run,
-        notice=known.notice,
-        arguments=given,
-        source=listing.ref(run.pipeline) if run else None,
+        notice=observed.notice,
+        arguments=shown,
+        source=listing.run_ref(run) if run else None,
     )
 
 
-def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -> Shown:
-    """The graph of an uploaded pipeline.
+def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -> GraphView:
+    """Return the graph of an uploaded pipeline.
 
     Raises:
         NotFoundError: If there is none.
@@ -222,9 +226,9 @@ def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -
     more = {"version": version} if version is not None else {}
     base = listing.page(name)
     box = _find(root, chosen)
-    return Shown(
+    return GraphView(
         title=reference,
-        graph=Markup(  # noqa: S704 (all that is of others is escaped in it)
+        graph=Markup(  # noqa: S704 (svg.write escapes all values)
             svg.write(
                 root,
                 now=now,
@@ -246,7 +250,7 @@ def _address(base: str, path: str, **more: str) -> str:
 
 
 def _pipeline_of(folder: Path) -> Pipeline | None:
-    """The pipeline that a run began with; None if it has not."""
+    """Return the pipeline that a run started with; None if it has not started here."""
     compiled = Place(folder).compiled
     try:
         written = compiled.stat()
@@ -255,12 +259,13 @@ def _pipeline_of(folder: Path) -> Pipeline | None:
     return _read(compiled, written.st_mtime_ns, written.st_ino)
 
 
-def _uploaded(sources: Sources, known: _Known) -> Pipeline | None:
-    """The pipeline of a run that has begun on another machine; None if it was not uploaded."""
-    if not (known.rows and known.run and known.run.pipeline):
+def _uploaded(sources: Sources, observed: _ObservedRun) -> Pipeline | None:
+    """Return the pipeline of a run on another machine; None if it was not uploaded."""
+    reference = listing.reference(observed.run) if observed.run else ""
+    if not (observed.rows and reference):
         return None
     try:
-        return reading.read_bytes(*sources.compiled(known.run.pipeline))
+        return reading.read_bytes(*sources.compiled(reference))
     except ModelyardError:
         return None
 
@@ -275,7 +280,7 @@ def _find(root: Box, path: str) -> Box | None:
 
 
 def _states(rows: Sequence[Row], *, over: bool) -> list[tuple[str, str, int]]:
-    """How many tasks stand how."""
+    """Count tasks by state."""
     counts: dict[str, int] = {}
     for row in rows:
         if row.kind == model.TASK:
@@ -284,8 +289,8 @@ def _states(rows: Sequence[Row], *, over: bool) -> list[tuple[str, str, int]]:
     return [(state, words.state(state), counts[state]) for state in STATES if state in counts]
 
 
-def _told(
-    sources: Sources, known: _Known, root: Box, run_id: str, chosen: str, now: float
+def _details(
+    sources: Sources, observed: _ObservedRun, root: Box, run_id: str, chosen: str, now: float
 ) -> Details | None:
     box = _find(root, chosen)
     if box is None:
@@ -298,36 +303,38 @@ def _told(
         asked = {"node": box.path, "output": name, "number": number}
         return f"/runs/{run_id}/artifact?{urlencode(asked, errors='replace')}"
 
-    told = details.of(box, row, now, download)
+    found = details.of(box, row, now, download)
     if box.kind == model.LOOP:
-        listed = details.iterations(known.rows, box.path, over=bool(known.over))
+        listed = details.iterations(observed.rows, box.path, over=bool(observed.over))
         most = details.MOST_LISTED
-        told = replace(told, iterations=listed[:most], unlisted=max(0, len(listed) - most))
-    return replace(told, links=_links(sources, known, run_id, box))
+        found = replace(found, iterations=listed[:most], unlisted=max(0, len(listed) - most))
+    return replace(found, links=_links(sources, observed, run_id, box))
 
 
-def _links(sources: Sources, known: _Known, run_id: str, box: Box) -> list[tuple[str, str]]:
-    """Pages of other UIs, as far as their servers answer."""
+def _links(
+    sources: Sources, observed: _ObservedRun, run_id: str, box: Box
+) -> list[tuple[str, str]]:
+    """Return pages of other UIs whose servers answer."""
     links = []
     began = box.state not in {TaskState.WAITING, TaskState.SKIPPED, TaskState.OMITTED}
     if not box.path:
         links.append(("Run and log in Prefect", sources.servers.run_url(run_id)))
-    elif not box.group and began and known.run is not None:
+    elif not box.group and began and observed.run is not None:
         task_run = sources.servers.task_run(run_id, box.path)
         if task_run:
             links.append(("Task and log in Prefect", sources.servers.task_run_url(task_run)))
-    if known.run is not None and known.run.mlflow_run_id and not box.path:
-        url = sources.servers.mlflow_url(known.run.mlflow_run_id)
+    if observed.run is not None and observed.run.mlflow_run_id and not box.path:
+        url = sources.servers.mlflow_url(observed.run.mlflow_run_id)
         links += [("Metrics in MLflow", url)] if url else []
     return links
 
 
-def artifact(sources: Sources, run_id: str, asked: dict[str, Any]) -> tuple[Any, str]:
-    """The store of an artifact, and what its download is called.
+def artifact(sources: Sources, run_id: str, asked: Mapping[str, str]) -> tuple[Any, str]:
+    """Return the store of an artifact, and the file name of its download.
 
     Raises:
         NotFoundError: If there is no such artifact.
-        BadInputError: If it may not be handed out.
+        BadInputError: If it may not be downloaded.
     """
     row = sources.node(run_id, asked.get("node", ""))
     if row is None:

@@ -1,4 +1,4 @@
-"""What lists tell: the pipeline of a run, the uploaded pipelines, the inputs of one."""
+"""Rows of the pages' lists: pipelines of runs, uploaded pipelines, a pipeline's inputs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from pipelines import arguments
 from pipelines.drawing import text
 from pipelines.pipeline import Pipeline
 from registry.pipelines import pipelines
+from registry.pipelines.pipeline_views import PipelineSummaryView
+from registry.runs.run_views import RunView
 
 _LONGEST = 500
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A pipeline as a list shows it.
+    """A pipeline in a list.
 
     Attributes:
-        name: What it is called: its reference, or its file without the folders.
-        link: Its page; empty where it has none.
-        about: What stands beside the pointer: the whole path of a file.
+        name: Its reference, or its file's name.
+        link: Its page; empty without one.
+        about: Its tooltip: the whole path of a file.
     """
 
     name: str
@@ -33,16 +35,16 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Uploaded:
-    """The newest version of an uploaded pipeline.
+class UploadedPipeline:
+    """An uploaded pipeline in a list, with its newest version.
 
     Attributes:
-        name: What it is called.
-        link: The page of this version.
-        version: Its number.
-        state: How it stands.
-        description: What is said of the pipeline.
-        error: Why it is CREATE FAILED.
+        name: Its name.
+        link: The page of the version.
+        version: The version's number.
+        state: The version's state.
+        description: The pipeline's description, shortened.
+        error: Why the version is CREATE FAILED, shortened.
     """
 
     name: str
@@ -58,11 +60,11 @@ class Input:
     """An input of a pipeline.
 
     Attributes:
-        name: What it is called.
-        type: Its type, in a word.
-        default: What it is where it is not given, as text; None where there is nothing.
+        name: Its name.
+        type: Its type.
+        default: Its default as text; None without one.
         required: Whether it must be given.
-        description: What is said of it.
+        description: Its description.
     """
 
     name: str
@@ -73,35 +75,47 @@ class Input:
 
 
 def page(name: str, version: int | str | None = None) -> str:
-    """The address of a pipeline's page."""
+    """Return the path of a pipeline's page."""
     asked = f"?{urlencode({'version': version})}" if version is not None else ""
     return f"/pipelines/{quote(name, safe='')}{asked}"
 
 
-def ref(told: str) -> Ref:
-    """The pipeline that a run was told: one that was uploaded, or a file."""
-    if pipelines.is_file(told):
-        return Ref(text.plain(PurePosixPath(told).name or told), about=text.plain(told))
-    if not told:
+def reference(run: RunView) -> str:
+    """Return the ``pipeline`` parameter of a run: a reference or a file; empty without one."""
+    given = run.parameters.get("pipeline")
+    return given if isinstance(given, str) else ""
+
+
+def run_ref(run: RunView) -> Ref:
+    """Return the pipeline of a run."""
+    return ref(reference(run))
+
+
+def ref(reference: str) -> Ref:
+    """Return the pipeline of a reference or a file."""
+    if pipelines.is_file(reference):
+        name = PurePosixPath(reference).name or reference
+        return Ref(text.plain(name), about=text.plain(reference))
+    if not reference:
         return Ref("")
-    name, separator, version = told.rpartition(":")
-    link = page(name, version) if separator else page(told)
-    return Ref(text.plain(told), link)
+    name, separator, version = reference.rpartition(":")
+    link = page(name, version) if separator else page(reference)
+    return Ref(text.plain(reference), link)
 
 
-def uploaded(rows: Sequence[Mapping[str, Any]]) -> list[Uploaded]:
-    """Uploaded pipelines, from rows as ``modelyard pipeline list`` has them."""
+def uploaded(rows: Sequence[PipelineSummaryView]) -> list[UploadedPipeline]:
+    """Return uploaded pipelines for a list."""
     return [
-        Uploaded(
-            row["name"], page(row["name"], row["version"]), row["version"], row["state"],
-            _cut(row["description"]), _cut(row["error"]),
+        UploadedPipeline(
+            row.name, page(row.name, row.version), row.version, row.state,
+            _shortened(row.description), _shortened(row.error),
         )
         for row in rows
     ]  # fmt: skip
 
 
 def inputs(pipeline: Pipeline) -> list[Input]:
-    """The inputs of a pipeline: those that must be given first."""
+    """Return the inputs of a pipeline, required ones first."""
     form = arguments.form(pipeline)
     artifacts = pipeline.spec.root.input_definitions.artifacts
     return [
@@ -117,7 +131,7 @@ def _input(name: str, field: Mapping[str, Any], *, required: bool, artifact: boo
         _type(field, artifact=artifact),
         None if default is None else details.shown(default) if default != "" else '""',
         required,
-        _cut(field.get("description", "")),
+        _shortened(field.get("description", "")),
     )
 
 
@@ -128,9 +142,9 @@ def _type(field: Mapping[str, Any], *, artifact: bool) -> str:
         return "list of artifacts" if word == "array" else "artifact"
     named = {"array": "list", "object": "dictionary"}.get(word, word)
     choices = schema.get("enum")
-    return f"{named}: {_cut(', '.join(map(details.shown, choices)))}" if choices else named
+    return f"{named}: {_shortened(', '.join(map(details.shown, choices)))}" if choices else named
 
 
-def _cut(told: str) -> str:
-    line = text.plain(told[: 2 * _LONGEST])
+def _shortened(value: str) -> str:
+    line = text.plain(value[: 2 * _LONGEST])
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

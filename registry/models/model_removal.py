@@ -1,15 +1,14 @@
-"""The removal of models: MLflow's versions, and the bytes that Modelyard wrote for them.
+"""Removal of models: MLflow's versions, and the artifacts that Modelyard wrote for them.
 
-``registry.deletion`` asks the guards and calls what is here. A removal goes in steps that can be
-repeated: the version is marked, so that nobody uses it any more; its bytes go; the run that made
-it forgets it; MLflow's version goes; with the last version the model goes. What was killed in
-between is DELETE IN PROGRESS, what failed is DELETE FAILED, and a repeat ends either.
+Called by ``registry.deletion`` after its guards. The steps can be repeated: mark the version, so
+that it is no longer used; delete its artifacts; delete the tag of the run that made it; delete
+MLflow's version, and with the last version the model. After a kill in between the version is
+DELETE IN PROGRESS, after an error DELETE FAILED, and a repeat completes either.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -19,12 +18,13 @@ from registry import catalogue
 from registry.models import model_aliases, model_artifacts, model_versions
 from registry.models.model_versions import CLAIMED, DELETING_TAG, DELETION_ERROR_TAG, GOING
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
+from registry.views import JsonObject
 
 _LONGEST_REASON = 500
 
 
-def uses(name: str, number: int | None = None) -> list[str]:
-    """Why a version, or the whole model, may not be deleted: the aliases that point to it.
+def alias_blockers(name: str, number: int | None = None) -> list[str]:
+    """Return why a version, or the whole model, may not be deleted: aliases that point to it.
 
     Raises:
         NotFoundError: If there is no such model or version.
@@ -40,13 +40,13 @@ def uses(name: str, number: int | None = None) -> list[str]:
 
 
 def claim(name: str, number: int | None = None) -> None:
-    """Let nobody begin to use the version, or any of the model's, from now on."""
+    """Mark the version, or all of the model's, so that no new use of it begins."""
     with catalogue.advisory_lock(model_versions.lock(name)):
         _mark(_chosen(name, number), CLAIMED)
 
 
 def release(name: str, number: int | None = None) -> None:
-    """Undo :func:`claim`, but not where a removal has begun."""
+    """Undo :func:`claim`, unless a removal has begun."""
     mlflow = client()
     with catalogue.advisory_lock(model_versions.lock(name)):
         for version in _chosen(name, number):
@@ -54,13 +54,14 @@ def release(name: str, number: int | None = None) -> None:
                 mlflow.delete_model_version_tag(name, version.version, DELETING_TAG)
 
 
-def remove(name: str, number: int | None = None) -> dict[str, Any]:
-    """Remove a version, or the whole model, whatever depends on it; repeated, end what is left.
+def remove(name: str, number: int | None = None) -> JsonObject:
+    """Remove a version, or the whole model, without any further check; can be repeated.
 
-    Bytes that Modelyard wrote go, unless another version has the same; somebody's own stay.
+    Artifacts that Modelyard wrote are deleted, unless another version shares them; a user's own
+    files stay.
 
     Returns:
-        ``{"removed"}``: URIs of the versions that went.
+        ``{"removed"}``: URIs of the removed versions.
 
     Raises:
         StackError: With the code ``DeleteFailed``; the version then shows DELETE FAILED.
@@ -79,7 +80,7 @@ def remove(name: str, number: int | None = None) -> dict[str, Any]:
 
 
 def _chosen(name: str, number: int | None) -> list[ModelVersion]:
-    """The version, or all of the model's; none where they are gone already."""
+    """Return the version, or all of the model's; none if they are removed already."""
     if number is None:
         return model_versions.of_model(name)
     try:
@@ -98,7 +99,7 @@ def _mark(versions: list[ModelVersion], value: str) -> None:
 
 
 def _mark_model(name: str) -> None:
-    """Say that the model goes too: it shows where that stops before its end."""
+    """Mark the model as being removed, in case the removal is interrupted."""
     try:
         client().set_registered_model_tag(name, DELETING_TAG, GOING)
     except MlflowException as error:
@@ -108,12 +109,12 @@ def _mark_model(name: str) -> None:
 
 def _remove(version: ModelVersion) -> None:
     try:
-        _remove_bytes(version)
-        _forget(version)
+        _remove_artifacts(version)
+        _untag_run(version)
         _remove_version(version)
     except (MlflowException, OSError, ModelyardError) as error:  # OSError: requests' too
         reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-        with contextlib.suppress(MlflowException):  # which may be what does not answer
+        with contextlib.suppress(MlflowException):  # MLflow itself may be down
             client().set_model_version_tag(
                 version.name, version.version, DELETION_ERROR_TAG, reason
             )
@@ -124,8 +125,8 @@ def _remove(version: ModelVersion) -> None:
         ) from error
 
 
-def _remove_bytes(version: ModelVersion) -> None:
-    """Remove the bytes if they are of Modelyard's writing, and no living version's as well."""
+def _remove_artifacts(version: ModelVersion) -> None:
+    """Delete the artifacts that Modelyard wrote, unless another version shares them."""
     if FLOW_RUN_TAG not in version.tags or not version.run_id or not version.source:
         return
     with catalogue.advisory_lock(model_versions.lock_of_run(version.run_id)):
@@ -137,8 +138,8 @@ def _remove_bytes(version: ModelVersion) -> None:
             model_artifacts.delete(version.source)
 
 
-def _forget(version: ModelVersion) -> None:
-    """Let the run name another version that it made, or none."""
+def _untag_run(version: ModelVersion) -> None:
+    """Tag the run with another version that it made, or with none."""
     if not version.run_id:
         return
     mlflow = client()
@@ -171,7 +172,7 @@ def _remove_version(version: ModelVersion) -> None:
 
 
 def _remove_empty(name: str) -> None:
-    """Remove the model if it has no versions left; nobody can be making one meanwhile."""
+    """Remove the model if it has no versions left; called under the model's lock."""
     if model_versions.of_model(name):
         return
     try:

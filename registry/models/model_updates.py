@@ -1,4 +1,4 @@
-"""Changes of models: their names and descriptions, and what a version is served as."""
+"""Updates of models: names, descriptions, and how a version is served."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from infra.errors import ConflictError, NotFoundError
 from registry import catalogue, frameworks, history, names
 from registry.models import model_aliases, model_versions
 from registry.models.model_aliases import NOUN
-from registry.models.models import Making, check_files, set_tags
+from registry.models.models import ServingSpec, check_files, set_tags
 from registry.tracking import MODEL_TAG, client
 
 
 def update(
-    name: str, *, number: int | None = None, making: Making | None = None,
+    name: str, *, number: int | None = None, serving: ServingSpec | None = None,
     description: str | None = None, new: str | None = None,
 ) -> None:  # fmt: skip
-    """Change what is given of a model, or of one of its versions; all is checked before.
+    """Update a model, or one of its versions, once everything is checked.
 
-    A version is told what it is served as where that was not said yet, after a look at its files.
-    A model that gets another name keeps its versions' numbers and its aliases' history.
+    Serving can only be completed, not changed; a version's files must fit it. A renamed model
+    keeps its versions' numbers and its aliases' history.
 
     Args:
         name: The model's name.
-        number: The version that the making and the description are of; without it, the
-            description is the model's.
-        making: What the version is served as.
+        number: The version whose serving and description change; without it, the description
+            is the model's.
+        serving: How the version is served.
         description: Free text.
         new: The model's new name.
 
     Raises:
         NotFoundError: If there is no such model or version.
-        ConflictError: With the code ``AlreadySet``, for what the version has; ``NameTaken``;
-            ``ModelNotActive``.
-        BadInputError: If the name or a text cannot be used, or the files do not fit.
+        ConflictError: With the code ``AlreadySet``, if the version has other values;
+            ``NameTaken``; ``ModelNotActive``.
+        BadInputError: If the name or a text is invalid, or the files do not fit.
     """
     if new is not None:
         names.check(new)
     if description is not None:
         names.check_description(description)
     with contextlib.ExitStack() as locks:
-        for one in sorted({name, new or name}):  # in one order, whoever takes them
+        for one in sorted({name, new or name}):  # always in one order: no deadlock
             locks.enter_context(catalogue.advisory_lock(model_versions.lock(one)))
         if new not in {None, name} and _is_renamed(name, new or ""):
             name = new or ""
         steps = []
-        if making is not None and number is not None:
-            steps.append(_completion(name, number, making))
+        if serving is not None and number is not None:
+            steps.append(_completion(name, number, serving))
         if description is not None:
             steps.append(_description(name, number, description))
         if new is not None:
@@ -59,7 +59,7 @@ def update(
 
 
 def _is_renamed(name: str, new: str) -> bool:
-    """Whether the model has the new name already, from a renaming that was interrupted."""
+    """Whether an interrupted rename has given the model its new name already."""
     try:
         model = model_versions.find_model(new)
     except NotFoundError:
@@ -71,7 +71,7 @@ def _is_renamed(name: str, new: str) -> bool:
     return True
 
 
-# Each of these checks a change, and returns what makes it.
+# Each of these checks a change, and returns the step that makes it.
 
 
 def _description(name: str, number: int | None, description: str) -> Callable[[], None]:
@@ -90,10 +90,10 @@ def _description(name: str, number: int | None, description: str) -> Callable[[]
     return step
 
 
-def _completion(name: str, number: int, making: Making) -> Callable[[], None]:
+def _completion(name: str, number: int, serving: ServingSpec) -> Callable[[], None]:
     version = model_versions.find(name, number)
     model_versions.check_active(version)
-    has, tags = model_versions.making_of(version.tags), making.tags()
+    has, tags = model_versions.serving_of(version.tags), serving.tags()
     changed = sorted(key for key in tags if has.get(key, tags[key]) != tags[key])
     if changed:
         what = ", ".join(key.removeprefix("modelyard.").replace("_", " ") for key in changed)
@@ -130,19 +130,19 @@ def _renaming(name: str, new: str) -> Callable[[], None]:
         model_versions.check_active(version)
         if model_versions.framework(version) == frameworks.PYTORCH:
             source = model_versions.source_uri(version) or ""
-            tags = model_versions.making_of(version.tags)
+            tags = model_versions.serving_of(version.tags)
             check_files(new, tags, source, outside=model_versions.is_outside(version))
 
     def step() -> None:
         model_aliases.settle_rename(model)  # a former one
-        # Before the name, as only then a repeat would still find what is left to do.
+        # Before the name, so that a repeat still finds the versions under the old one.
         _retag_runs(name, name, new)
         model_aliases.announce_rename(name)
         try:
             client().rename_registered_model(name, new)
         except MlflowException as error:
             _retag_runs(name, new, name)
-            if error.error_code == "RESOURCE_ALREADY_EXISTS":  # by somebody outside Modelyard
+            if error.error_code == "RESOURCE_ALREADY_EXISTS":  # created outside Modelyard
                 raise _taken(new) from error
             raise
         model_aliases.settle_rename(model_versions.find_model(new))
@@ -157,7 +157,7 @@ def _taken(name: str) -> ConflictError:
 
 
 def _retag_runs(name: str, before: str, after: str) -> None:
-    """Let the runs that made versions of ``name`` call these by another model's name."""
+    """Change the model's name in the tags of the runs that made its versions."""
     mlflow = client()
     for version in model_versions.of_model(name):
         if not version.run_id:

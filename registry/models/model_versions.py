@@ -1,4 +1,4 @@
-"""Versions of models in MLflow's registry, and what Modelyard's tags on them mean."""
+"""Model versions in MLflow's registry, and the meaning of Modelyard's tags on them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DELETING_TAG = "modelyard.deleting"
 DELETION_ERROR_TAG = "modelyard.deletion_error"
 RENAMING_TAG = "modelyard.renaming"  # on a model: a token, and the name that it is to lose
 
-# Values of the tag of a deletion: a claim can be given back, what is going can not.
+# Values of the deletion tag: a claim can be released, a removal that has begun cannot.
 CLAIMED, GOING = "claimed", "going"
 
-# What MLflow has as the source of a version whose bytes are not in MLflow: it takes neither
-# paths nor every URI. The tag has the URI, if there is one.
+# MLflow's source of a version whose files are not in MLflow, because it takes neither paths nor
+# every URI. The tag has the URI, if there is one.
 OUTSIDE = "modelyard:/outside"
 
-_RUNS_AT_ONCE = 100  # their ids are part of an address, which a server takes up to some length
+_RUNS_AT_ONCE = 100  # their ids are part of a URL, whose length servers limit
 
 ACTIVE = "ACTIVE"
 DELETE_IN_PROGRESS = "DELETE IN PROGRESS"
@@ -41,12 +41,12 @@ _BY_STATUS = {
 
 
 def is_missing(error: MlflowException) -> bool:
-    """Whether the error says that a thing is not there."""
+    """Whether the error says that the resource does not exist."""
     return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
 def _cannot_be(error: MlflowException) -> bool:
-    """Whether it is not there, or has a name that no model can have, such as ``..a``."""
+    """Whether it does not exist, or has a name that MLflow refuses, such as ``..a``."""
     return is_missing(error) or error.error_code == "INVALID_PARAMETER_VALUE"
 
 
@@ -56,17 +56,17 @@ def uri(version: ModelVersion) -> str:
 
 
 def lock(name: str) -> str:
-    """What changes of the model ``name`` are made alone under: see ``catalogue.advisory_lock``."""
+    """Return the name of the advisory lock for changes of the model ``name``."""
     return f"model:{name}"
 
 
 def lock_of_run(run_id: str) -> str:
-    """The same for what becomes of the model that a run has left; taken after the other."""
+    """Return the name of the lock for models made of a run; taken after the model's own."""
     return f"model of run:{run_id}"
 
 
 def find_model(name: str) -> RegisteredModel:
-    """The model called ``name``.
+    """Return the model called ``name``.
 
     Raises:
         NotFoundError: If there is none.
@@ -82,7 +82,7 @@ def find_model(name: str) -> RegisteredModel:
 
 
 def find(name: str, number: int) -> ModelVersion:
-    """One version of a model.
+    """Return one version of a model.
 
     Raises:
         NotFoundError: If there is no such version.
@@ -99,17 +99,17 @@ def find(name: str, number: int) -> ModelVersion:
 
 
 def of_model(name: str) -> list[ModelVersion]:
-    """All versions of a model, newest first."""
+    """List all versions of a model, newest first."""
     return sorted(_search(f'name = "{name}"'), key=lambda version: -int(version.version))
 
 
 def of_run(run_id: str) -> list[ModelVersion]:
-    """Versions of every model that the MLflow run ``run_id`` made."""
+    """List the versions of every model that were made from an MLflow run."""
     return _search(f"run_id = '{run_id}'")
 
 
 def of_runs(run_ids: Iterable[str]) -> list[ModelVersion]:
-    """The same of any of the runs; it asks for many at once."""
+    """List the versions that were made from any of the runs, with few requests."""
     asked = list(run_ids)
     found: list[ModelVersion] = []
     for first in range(0, len(asked), _RUNS_AT_ONCE):
@@ -124,17 +124,17 @@ def _search(wanted: str) -> list[ModelVersion]:
 
 
 def is_deleting(version: ModelVersion) -> bool:
-    """Whether somebody deletes it, or is about to."""
+    """Whether it is claimed for deletion, or being deleted."""
     return DELETING_TAG in version.tags
 
 
 def is_going(version: ModelVersion) -> bool:
-    """Whether its deletion has begun, and can only be ended."""
+    """Whether its removal has begun, which cannot be undone."""
     return version.tags.get(DELETING_TAG) == GOING
 
 
 def state(version: ModelVersion) -> str:
-    """The reference's word for it, derived from MLflow's status and the tags of a deletion."""
+    """Return the reference's word for its state, from MLflow's status and the deletion tags."""
     if DELETION_ERROR_TAG in version.tags:
         return DELETE_FAILED
     if is_deleting(version):
@@ -143,14 +143,14 @@ def state(version: ModelVersion) -> str:
 
 
 def model_state(model: RegisteredModel, newest: ModelVersion | None) -> str:
-    """The word for a model: its newest version's; one without versions is only asked for."""
+    """Return the word for a model's state: its newest version's, if it has any."""
     if newest is not None:
         return state(newest)
     return DELETE_IN_PROGRESS if DELETING_TAG in model.tags else statuses.CREATE_REQUESTED
 
 
 def check_active(version: ModelVersion) -> None:
-    """Refuse a version that cannot be used.
+    """Refuse a version that is not ACTIVE.
 
     Raises:
         ConflictError: With the code ``ModelNotActive``.
@@ -165,18 +165,18 @@ def check_active(version: ModelVersion) -> None:
 
 
 def framework(version: ModelVersion) -> str | None:
-    """The key of its framework, or None where nobody has said it."""
+    """Return the key of its framework; None if it was not given."""
     return version.tags.get(FRAMEWORK_TAG) or None
 
 
 def parameters_of(tags: Mapping[str, str]) -> dict[str, Scalar]:
-    """The parameters, as they were written, that the tags of a version hold."""
+    """Return the parameters in a version's tags, as given."""
     found: dict[str, Scalar] = json.loads(tags.get(PARAMETERS_TAG) or "{}")
     return found
 
 
 def source_uri(version: ModelVersion) -> str | None:
-    """Where its bytes are; None where they are on a hub, by the id in its parameters."""
+    """Return the URI of its files; None if they are on a hub, by the id in its parameters."""
     if SOURCE_TAG in version.tags or version.source == OUTSIDE:
         return version.tags.get(SOURCE_TAG)
     source = version.source or ""
@@ -187,14 +187,14 @@ def source_uri(version: ModelVersion) -> str | None:
 
 
 def is_outside(version: ModelVersion) -> bool:
-    """Whether its bytes are somebody's own, and not MLflow's."""
+    """Whether its files are outside MLflow, and therefore never deleted."""
     return bool(version.source == OUTSIDE)
 
 
-def making_tags(
+def serving_tags(
     framework: str | None, framework_version: str, given: dict[str, Scalar]
 ) -> dict[str, str]:
-    """The tags that hold what a version is served as; what is not said has none."""
+    """Return the tags for how a version is served; what is not given has no tag."""
     tags = {
         FRAMEWORK_TAG: framework or "",
         FRAMEWORK_VERSION_TAG: framework_version,
@@ -203,7 +203,7 @@ def making_tags(
     return {key: value for key, value in tags.items() if value}
 
 
-def making_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Those tags among all of a version's."""
+def serving_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags for how a version is served among all of its tags."""
     kept = (FRAMEWORK_TAG, FRAMEWORK_VERSION_TAG, PARAMETERS_TAG)
     return {key: tags[key] for key in kept if tags.get(key)}

@@ -1,7 +1,7 @@
-"""Models: MLflow's registry, with the lineage of what Modelyard made.
+"""Models: MLflow's registry, with the lineage of models that runs made.
 
-MLflow owns models, versions and aliases; nothing of them is kept elsewhere. What it has no field
-for (framework, parameters, where somebody's own files are) is in tags of the version.
+MLflow owns models, versions and aliases; nothing of them is stored elsewhere. What it has no field
+for (framework, parameters, the URI of a user's own files) is in tags of the version.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -20,12 +19,12 @@ from registry import catalogue, frameworks, history, names
 from registry.frameworks import huggingface
 from registry.models import model_aliases, model_artifacts, model_parameters, model_versions
 from registry.models.model_parameters import Scalar
-from registry.models.model_views import list_all, show, shown
+from registry.models.model_views import ModelVersionView, list_all, show, view
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
 __all__ = [
-    "Making", "Origin", "Resolved", "check_files", "create", "fetch", "list_all", "made_by",
-    "made_by_any", "register", "resolve", "set_tags", "show",
+    "ResolvedVersion", "ServingSpec", "SourceRun", "check_files", "create", "fetch", "list_all",
+    "made_by", "made_by_any", "register", "resolve", "set_tags", "show",
 ]  # fmt: skip
 
 NOUN = model_aliases.NOUN
@@ -33,21 +32,21 @@ _LONGEST_FRAMEWORK_VERSION = 100
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """A version of a model, found by its URI.
+class ResolvedVersion:
+    """A model version as serving needs it.
 
     Attributes:
         name: The model's name.
         version: The version's number.
-        uri: ``models:/NAME/VERSION``, also where an alias was asked for.
-        source_uri: Where its bytes are; None where ``model_id`` among the parameters says it.
-        framework: Its key, or None where nobody has said it.
-        framework_version: As it was written, or "".
-        parameters: What serving passes on: see ``registry.models.model_parameters``.
+        uri: ``models:/NAME/VERSION``, also if it was found by an alias.
+        source_uri: Where its files are; None if ``model_id`` among the parameters names them.
+        framework: Its key; None if it was not given.
+        framework_version: As given, or "".
+        parameters: Passed on by serving: see ``registry.models.model_parameters``.
         description: Free text.
         mlflow_run_id: The MLflow run that made it, or None.
         flow_run_id: The flow run that made it, or None.
-        outside: Whether the bytes are somebody's own, and not MLflow's.
+        outside: Whether its files are a user's own, outside MLflow.
     """
 
     name: str
@@ -64,8 +63,14 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The run that a model is made from: its two ids, and where its artifacts are."""
+class SourceRun:
+    """The run that a model is made from.
+
+    Attributes:
+        run_id: Its MLflow run.
+        flow_run_id: Its flow run.
+        source: URI of the model's artifacts.
+    """
 
     run_id: str
     flow_run_id: str
@@ -73,13 +78,13 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Making:
-    """What a version is served as.
+class ServingSpec:
+    """How a version is served.
 
     Attributes:
-        framework: Its name, in any spelling; "" if it is not said yet.
+        framework: Name of its framework, in any spelling; "" if it is not known yet.
         framework_version: Free text.
-        parameters: Texts, numbers and truth values by name.
+        parameters: Strings, numbers and booleans by name.
     """
 
     framework: str = ""
@@ -87,35 +92,35 @@ class Making:
     parameters: Mapping[str, object] | None = None
 
     def tags(self) -> dict[str, str]:
-        """The version's tags that hold it.
+        """Return the version's tags for it.
 
         Raises:
-            BadInputError: If it is wrong.
+            BadInputError: If a field is invalid.
         """
         key = frameworks.find(self.framework).key if self.framework else None
         given = model_parameters.check(self.parameters or {})
         version = self.framework_version
         if len(version) > _LONGEST_FRAMEWORK_VERSION or not version.isprintable():
             raise BadInputError(
-                f"The framework's version {version[:60]!r} cannot be used.",
+                f"Invalid version of the framework: {version[:60]!r}.",
                 f"Give at most {_LONGEST_FRAMEWORK_VERSION} printable characters.",
                 code="FrameworkVersionInvalid",
             )
-        return model_versions.making_tags(key, version, given)
+        return model_versions.serving_tags(key, version, given)
 
 
 def register(
     name: str, run_id: str, source: str, flow_run_id: str, *,
     framework: str = "", framework_version: str = "",
 ) -> str:  # fmt: skip
-    """Make the artifacts at ``source`` the next version of the model ``name``; its URI.
+    """Register the artifacts at ``source`` as the next version of a model; return its URI.
 
-    A run makes one version of a model: registering again returns the one that is there, also
-    where the model was renamed meanwhile.
+    A run makes one version of a model: registering again returns the existing one, also after
+    the model was renamed.
     """
-    tags = Making(framework, framework_version).tags()
-    origin = Origin(run_id, flow_run_id, source)
-    with _alone(name, origin):
+    tags = ServingSpec(framework, framework_version).tags()
+    origin = SourceRun(run_id, flow_run_id, source)
+    with _locked(name, origin):
         mine = [found for found in _made_alive(run_id) if found.tags.get(FLOW_RUN_TAG)]
         version = mine[0] if mine else _next(name, tags, "", origin)
     client().set_tag(run_id, MODEL_TAG, model_versions.uri(version))
@@ -123,51 +128,51 @@ def register(
 
 
 def create(
-    name: str, making: Making, *, description: str = "", uri: str = "",
-    origin: Origin | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Make the next version of the model ``name``, after a look at its files; the version.
+    name: str, serving: ServingSpec, *, description: str = "", uri: str = "",
+    origin: SourceRun | None = None,
+) -> ModelVersionView:  # fmt: skip
+    """Create the next version of the model ``name``, once its files are checked.
 
-    From one run, the same model is made once: asked for again, it is the version that is there,
-    and a framework that this one lacks is added to it.
+    From one run, the same model is created once: a repeat returns the existing version, with a
+    missing framework added to it.
 
     Args:
-        name: The model's name, which may be there already.
-        making: What it is served as.
-        description: Of the version.
-        uri: Somebody's own files, which are read, and never copied or deleted.
+        name: The model's name; the model is created if missing.
+        serving: How it is served.
+        description: Description of the version.
+        uri: A user's own files, which are read, and never copied or deleted.
         origin: The run that it is made from.
 
     Raises:
-        BadInputError: With a code of its own for each fault; nothing was made then.
+        BadInputError: With a code of its own for each fault; nothing is created then.
     """
     names.check(name)
     names.check_description(description)
-    tags = making.tags()
+    tags = serving.tags()
     if model_versions.FRAMEWORK_TAG not in tags:
         raise BadInputError(
-            "There is no framework.",
+            "The framework is missing.",
             f"Give one of {', '.join(frameworks.FRAMEWORKS)}.",
             code="FrameworkMissing",
         )
     check_files(name, tags, origin.source if origin else uri, outside=origin is None)
     if origin is None and uri:
         tags[model_versions.SOURCE_TAG] = uri
-    with _alone(name, origin):
+    with _locked(name, origin):
         if origin is not None:
-            _check_there(origin)
-        version = _there_already(name, tags, description, origin) or _next(
+            _check_not_removed(origin)
+        version = _existing(name, tags, description, origin) or _next(
             name, tags, description, origin
         )
     if origin is not None:
         client().set_tag(origin.run_id, MODEL_TAG, model_versions.uri(version))
     aliases = model_aliases.actual(model_versions.find_model(name).aliases)
-    return shown(version, aliases)
+    return view(version, aliases)
 
 
 @contextlib.contextmanager
-def _alone(name: str, origin: Origin | None) -> Iterator[None]:
-    """Nobody else changes the model, or deletes what the run has left."""
+def _locked(name: str, origin: SourceRun | None) -> Iterator[None]:
+    """Hold the advisory locks of the model, and of the run's artifacts."""
     with contextlib.ExitStack() as locks:
         locks.enter_context(catalogue.advisory_lock(model_versions.lock(name)))
         if origin is not None:
@@ -176,8 +181,8 @@ def _alone(name: str, origin: Origin | None) -> Iterator[None]:
         yield
 
 
-def _check_there(origin: Origin) -> None:
-    """Refuse what somebody has deleted, or begun to, since its files were looked at.
+def _check_not_removed(origin: SourceRun) -> None:
+    """Refuse artifacts whose removal has begun since they were checked.
 
     Raises:
         ConflictError: With the code ``ModelNotActive``.
@@ -197,7 +202,7 @@ def _check_there(origin: Origin) -> None:
 
 
 def check_files(name: str, tags: Mapping[str, str], source: str, *, outside: bool) -> None:
-    """Refuse files that do not fit what the tags of a version say it is served as."""
+    """Refuse files that do not fit how a version is served, given by its tags."""
     framework = tags[model_versions.FRAMEWORK_TAG]
     by_id = False
     if framework == frameworks.HUGGINGFACE:
@@ -213,7 +218,7 @@ def check_files(name: str, tags: Mapping[str, str], source: str, *, outside: boo
         )
     if source and by_id:
         raise BadInputError(
-            "There are files, and a model_id as well.",
+            "Files and the parameter model_id exclude each other.",
             "Give one of the two.",
             code="SourceAmbiguous",
         )
@@ -226,14 +231,14 @@ def _made_alive(run_id: str) -> list[ModelVersion]:
     return [version for version in made if not model_versions.is_deleting(version)]
 
 
-def _there_already(
-    name: str, tags: Mapping[str, str], description: str, origin: Origin | None
+def _existing(
+    name: str, tags: Mapping[str, str], description: str, origin: SourceRun | None
 ) -> ModelVersion | None:
-    """The version that was made of the same run with the same facts, which are completed."""
+    """Return the version that was made of the same run, with missing facts added."""
     if origin is None:
         return None
     for version in _made_alive(origin.run_id):
-        has = model_versions.making_of(version.tags)
+        has = model_versions.serving_of(version.tags)
         same = version.name == name and version.source == origin.source
         if same and (has == tags or model_versions.FRAMEWORK_TAG not in has):
             set_tags(version, tags)
@@ -244,7 +249,7 @@ def _there_already(
 
 
 def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Set the making of a version; its framework last, which says that the rest is there."""
+    """Set the tags for serving; the framework last, which marks them as complete."""
     mlflow = client()
     for key in sorted(tags, key=lambda key: key == model_versions.FRAMEWORK_TAG):
         if version.tags.get(key) != tags[key]:
@@ -252,9 +257,9 @@ def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
 
 
 def _next(
-    name: str, tags: Mapping[str, str], description: str, origin: Origin | None
+    name: str, tags: Mapping[str, str], description: str, origin: SourceRun | None
 ) -> ModelVersion:
-    """A new version; the model is made where there is none."""
+    """Create a version, and the model if missing."""
     mlflow = client()
     try:
         model = mlflow.get_registered_model(name)
@@ -278,17 +283,17 @@ def _next(
 
 
 def made_by(run_id: str) -> list[str]:
-    """URIs of the model versions that the MLflow run ``run_id`` made."""
+    """Return URIs of the model versions that were made from an MLflow run."""
     return made_by_any([run_id])
 
 
 def made_by_any(run_ids: Iterable[str]) -> list[str]:
-    """URIs of the model versions that any of the MLflow runs made."""
+    """Return URIs of the model versions that were made from any of the MLflow runs."""
     return [model_versions.uri(version) for version in model_versions.of_runs(run_ids)]
 
 
-def resolve(model_uri: str) -> Resolved:
-    """The version that ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` means now.
+def resolve(model_uri: str) -> ResolvedVersion:
+    """Return the version that ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` means now.
 
     Raises:
         BadInputError: With the code ``ModelUriInvalid``.
@@ -297,7 +302,7 @@ def resolve(model_uri: str) -> Resolved:
     """
     version = _find_by_uri(model_uri)
     model_versions.check_active(version)
-    return Resolved(
+    return ResolvedVersion(
         name=version.name,
         version=int(version.version),
         uri=model_versions.uri(version),
@@ -327,18 +332,18 @@ def _find_by_uri(model_uri: str) -> ModelVersion:
             )
         return model_versions.find(name, aliases[alias])
     raise BadInputError(
-        f"{model_uri!r} names no version of a model.",
+        f"{model_uri!r} is not the URI of a model version.",
         "Write models:/NAME/VERSION or models:/NAME@ALIAS.",
         code="ModelUriInvalid",
     )
 
 
-def fetch(model: Resolved, destination: Path) -> None:
-    """Bring a version's files into the folder ``destination``, which must not exist.
+def fetch(model: ResolvedVersion, destination: Path) -> None:
+    """Download a version's files into the folder ``destination``, which must not exist.
 
     Raises:
         BadInputError: With the code ``NoFiles``, if they are on a hub; ``DestinationExists``.
-        ModelyardError: If they cannot be read, or do not fit; nothing is left then.
+        ModelyardError: If they cannot be read or do not fit; nothing is left behind then.
     """
     if model.source_uri is None:
         raise BadInputError(

@@ -2,4 +2,10 @@
 
 # Modules that other packages may import. Nothing is imported here, so that each
 # costs only what it uses.
-__all__ = ["pipeline_artifacts", "pipeline_nodes", "pipeline_removal", "pipelines"]
+__all__ = [
+    "pipeline_artifacts",
+    "pipeline_nodes",
+    "pipeline_removal",
+    "pipeline_views",
+    "pipelines",
+]

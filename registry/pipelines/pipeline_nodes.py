@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from registry.catalogue import Base, engine
+from registry.pipelines.pipeline_views import PipelineResultView, PipelineTaskView
 
 ROOT = ""  # the path of the pipeline itself
 _UNDONE = frozenset({"WAITING", "RUNNING"})
@@ -122,36 +123,31 @@ def one(flow_run_id: str, path: str) -> Node | None:
     return Node(**row._mapping) if row else None
 
 
-def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str, Any]:
-    """What a pipeline run has to show, also while it runs.
+def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> PipelineResultView:
+    """Return the result of a pipeline run, also while it runs.
 
     Args:
         flow_run_id: Its flow run.
         mlflow_run_id: Its MLflow run.
-        over: Whether it has ended. What ran when it was killed runs no more, whatever its row
-            says.
-
-    Returns:
-        ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and each node
-        with its ``name``, which is its path, the ``title`` that people gave it, its ``state`` and
-        the ``reason`` for it.
+        over: Whether it has ended. Nodes that ran when it was killed are then CANCELLED, although
+            their rows say that they run.
     """
     nodes = of(flow_run_id)
     root = next((node for node in nodes if node.path == ROOT), None)
-    return {
-        "mlflow_run_id": mlflow_run_id,
-        "outputs": root.outputs.get("parameters", {}) if root else {},
-        "tasks": [
-            {
-                "name": node.path,
-                "title": title(node.path, node.name, node.kind),
-                "state": "CANCELLED" if over and node.state in _UNDONE else node.state,
-                "reason": node.reason,
-            }
+    return PipelineResultView(
+        mlflow_run_id=mlflow_run_id,
+        outputs=root.outputs.get("parameters", {}) if root else {},
+        tasks=[
+            PipelineTaskView(
+                name=node.path,
+                title=title(node.path, node.name, node.kind),
+                state="CANCELLED" if over and node.state in _UNDONE else node.state,
+                reason=node.reason,
+            )
             for node in nodes
             if node.path != ROOT
         ],
-    }
+    )
 
 
 def title(path: str, name: str, kind: str) -> str:

@@ -10,12 +10,13 @@ from registry.flow_kinds import PIPELINE_RUN
 from registry.pipelines import pipelines
 from registry.pipelines.pipelines import NOUN
 from registry.schedules import schedules
+from registry.views import JsonObject
 
 _MOST_NAMED = 5
 
 
 def find(reference: str) -> tuple[str, str, int | None]:
-    """The id of a pipeline, its name, and the number of the version that is meant, if one is.
+    """Return a pipeline's id, its name, and the version's number if the reference has one.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
@@ -24,13 +25,13 @@ def find(reference: str) -> tuple[str, str, int | None]:
     return version.id, version.name, None if reference == version.name else version.number
 
 
-def followers(name: str) -> dict[str, dict[str, Any]]:
-    """The schedules whose runs take the newest version of a pipeline, and what they are told."""
-    return {schedule: told for schedule, (taken, told) in _taken().items() if taken == name}
+def followers(name: str) -> dict[str, JsonObject]:
+    """Return schedules that run the newest version of a pipeline, with their parameters."""
+    return {schedule: given for schedule, (taken, given) in _taken().items() if taken == name}
 
 
-def _taken() -> dict[str, tuple[Any, dict[str, Any]]]:
-    """What each schedule takes as its pipeline, if it does, and what its runs are told."""
+def _taken() -> dict[str, tuple[Any, JsonObject]]:
+    """Return the pipeline of each schedule that runs one, and the schedule's parameters."""
     with session() as open_session:
         rows = schedules.present(open_session)
         told = {
@@ -43,9 +44,9 @@ def _taken() -> dict[str, tuple[Any, dict[str, Any]]]:
     }
 
 
-def schedules_of(_: str, name: str, number: int | None) -> list[str]:
-    """Why a version, or the whole pipeline, may not be deleted: schedules that take it."""
-    versions = [one["version"] for one in pipelines.versions(name)]
+def schedule_blockers(_: str, name: str, number: int | None) -> list[str]:
+    """Return why a version, or the whole pipeline, may not be deleted: schedules that run it."""
+    versions = [one.version for one in pipelines.versions(name)]
     whole = number is None or versions == [number]
     meant = [f"{name}:{one}" for one in versions if whole or one == number]
     if whole or number == versions[0]:
@@ -58,20 +59,21 @@ def schedules_of(_: str, name: str, number: int | None) -> list[str]:
     return schedules.sentences(sorted(found))
 
 
-def runs_of(_: str, name: str, number: int | None) -> list[str]:
-    """Why they may not be deleted: runs that wait or go on, which Prefect would forget."""
-    going = [run for path in _deployments(name, number) for run in deployments.going_on(path)]
-    if not going:
+def active_blockers(_: str, name: str, number: int | None) -> list[str]:
+    """Return why they may not be deleted: waiting or active runs, which Prefect would drop."""
+    active = [run for path in _deployments(name, number) for run in deployments.active_runs(path)]
+    if not active:
         return []
-    return [f"{len(going)} of its runs go on or wait, such as {', '.join(going[:_MOST_NAMED])}."]
+    named = ", ".join(active[:_MOST_NAMED])
+    return [f"{len(active)} of its runs are active or waiting, such as {named}."]
 
 
 def _deployments(name: str, number: int | None) -> list[str]:
-    versions = [one["version"] for one in pipelines.versions(name)]
+    versions = [one.version for one in pipelines.versions(name)]
     return [f"{PIPELINE_RUN.name}/{name}:{one}" for one in versions if number in {None, one}]
 
 
-def remove(key: str, name: str, number: int | None) -> dict[str, Any]:
+def remove(key: str, name: str, number: int | None) -> JsonObject:
     """Remove a version, or the whole pipeline; its runs stay."""
     for path in _deployments(name, number):
         deployments.remove(path)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import Boolean, DateTime, ForeignKey, Integer, LargeBinary, Text, select
 from sqlalchemy.orm import Mapped, Session, defer, mapped_column
@@ -24,6 +23,11 @@ from infra.texts import is_storable
 from registry import history, names
 from registry.catalogue import Base, advisory_lock, session
 from registry.flow_kinds import PIPELINE_RUN
+from registry.pipelines.pipeline_views import (
+    PipelineSummaryView,
+    PipelineVersionView,
+    PipelineView,
+)
 
 NOUN = "pipeline"
 CREATE_REQUESTED = "CREATE REQUESTED"
@@ -43,7 +47,7 @@ class PipelineModel(Base):
     """One pipeline.
 
     Attributes:
-        numbered: The last number that was given to a version. None is given twice.
+        numbered: The last number of a version. Numbers are never reused.
     """
 
     __tablename__ = "pipelines"
@@ -62,11 +66,11 @@ class PipelineVersionModel(Base):
     """One version of a pipeline.
 
     Attributes:
-        file: What its file was called.
+        file: The file's name.
         compiled: The file.
-        digest: Of what is in it, whatever way it is written.
-        begun: Whether Prefect was asked for its deployment.
-        registered: Whether Prefect has it.
+        digest: Digest of its content, however it is written.
+        begun: Whether its registration in Prefect has begun.
+        registered: Whether Prefect has its deployment.
         error: Why Prefect does not have it; "" otherwise.
     """
 
@@ -93,9 +97,9 @@ class Version:
         id: The pipeline's id.
         name: The pipeline's name.
         number: Its number.
-        description: What was said of the version, or else of the pipeline.
-        file: What its file was called.
-        digest: Of what is in it.
+        description: Its description, or else the pipeline's.
+        file: Its file's name.
+        digest: Digest of its content.
         state: The reference's word for it.
         error: Why it is CREATE FAILED.
     """
@@ -111,7 +115,7 @@ class Version:
 
     @property
     def reference(self) -> str:
-        """What it is referred to as."""
+        """Its reference, ``NAME:NUMBER``."""
         return f"{self.name}{_SEPARATOR}{self.number}"
 
     @property
@@ -121,7 +125,7 @@ class Version:
 
 
 def check_name(name: str) -> None:
-    """Refuse what a pipeline cannot be called.
+    """Refuse an invalid name of a pipeline.
 
     Raises:
         BadInputError: With the code ``NameInvalid``.
@@ -143,7 +147,7 @@ def check_name(name: str) -> None:
 
 
 def is_file(reference: str) -> bool:
-    """Whether what a run is told as its pipeline is a path, and not a name."""
+    """Whether a run's ``pipeline`` is a path, and not a reference."""
     return "/" in reference or reference.lower().endswith(FILES)
 
 
@@ -217,7 +221,7 @@ def _read(row: PipelineModel, version: PipelineVersionModel) -> Version:
 
 
 def find(reference: str) -> Version:
-    """The version that is referred to; the newest one where only the pipeline's name is given.
+    """Return the version referred to; the newest one where the reference has no number.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
@@ -226,17 +230,17 @@ def find(reference: str) -> Version:
         return _read(*_version(open_session, reference))
 
 
-def deployment_of(told: str) -> str:
-    """The deployment that runs what a run is told as its pipeline: that of its version, if any.
+def deployment_of(reference: str) -> str:
+    """Return the deployment that runs a pipeline, given as a reference or a file.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
     """
-    return PIPELINE_RUN.name if is_file(told) else find(told).deployment
+    return PIPELINE_RUN.name if is_file(reference) else find(reference).deployment
 
 
 def compiled(reference: str) -> tuple[bytes, str]:
-    """The file of a version, and what it was called.
+    """Return the file of a version, and the file's name.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
@@ -247,7 +251,7 @@ def compiled(reference: str) -> tuple[bytes, str]:
 
 
 def every() -> list[Version]:
-    """Every version of every pipeline."""
+    """List every version of every pipeline."""
     wanted = select(PipelineModel, PipelineVersionModel).join(
         PipelineVersionModel, PipelineVersionModel.pipeline == PipelineModel.id
     )
@@ -258,8 +262,8 @@ def every() -> list[Version]:
 
 
 @contextmanager
-def by_oneself(name: str) -> Iterator[None]:
-    """Be the only one who uploads or deletes the pipeline of this name."""
+def upload_lock(name: str) -> Iterator[None]:
+    """Hold the lock under which the pipeline of this name is uploaded or deleted."""
     with advisory_lock(f"pipeline {name}"):
         yield
 
@@ -267,15 +271,15 @@ def by_oneself(name: str) -> Iterator[None]:
 def add(
     name: str, data: bytes, file: str, digest: str, *, description: str = "", about: str = ""
 ) -> Version:
-    """Keep a version, unless it is the newest one already; it.
+    """Store a version, unless the newest one has the same content; return it.
 
     Args:
-        name: The pipeline, which is made if there is none.
+        name: The pipeline, which is created if missing.
         data: The file.
-        file: What it is called.
-        digest: Of what is in it.
-        description: What is said of the pipeline, where it is new.
-        about: What is said of the version.
+        file: The file's name.
+        digest: Digest of its content, however it is written.
+        description: Description of the pipeline, if it is new.
+        about: Description of the version.
     """
     now, user = datetime.now(UTC), identity.caller()
     with session() as open_session, open_session.begin():
@@ -305,19 +309,19 @@ def add(
 
 
 def note(version: Version, *, registered: bool = False, error: str = "") -> None:
-    """Write down how the registration of a version goes: begun, over, or failed."""
+    """Record the registration of a version in Prefect: begun, done, or failed."""
     with session() as open_session, open_session.begin():
         row = open_session.get(PipelineVersionModel, (version.id, version.number))
         if row is not None:
             row.begun, row.registered, row.error = True, registered, error
 
 
-def describe(name: str, description: str) -> dict[str, Any]:
-    """Say something else of a pipeline; it as shown.
+def describe(name: str, description: str) -> PipelineView:
+    """Change the description of a pipeline.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
-        BadInputError: If it cannot be described so.
+        BadInputError: If the description is invalid.
     """
     names.check_description(description)
     with session() as open_session, open_session.begin():
@@ -329,69 +333,69 @@ def describe(name: str, description: str) -> dict[str, Any]:
     return show(name)
 
 
-def list_all() -> list[dict[str, Any]]:
-    """Every pipeline, by name."""
+def list_all() -> list[PipelineSummaryView]:
+    """List every pipeline by name, with the state of its newest version."""
     with session() as open_session:
         rows = open_session.scalars(select(PipelineModel).order_by(PipelineModel.name))
-        return [_shown(row, _versions(open_session, row)) for row in rows]
+        found = [(row, _versions(open_session, row)) for row in rows]
+        return [_summary(row, versions[0], len(versions)) for row, versions in found]
 
 
-def _shown(row: PipelineModel, versions: Sequence[PipelineVersionModel]) -> dict[str, Any]:
-    newest = versions[0]
-    return {
-        "name": row.name,
-        "state": _state(newest),
-        "version": newest.number,
-        "versions": len(versions),
-        "description": row.description,
-        "created": row.created_at.isoformat(),
-        "created_by": row.created_by,
-        "changed": row.changed_at.isoformat(),
-        "changed_by": row.changed_by,
-        "error": newest.error,
-    }
+def _summary(row: PipelineModel, version: PipelineVersionModel, count: int) -> PipelineSummaryView:
+    return PipelineSummaryView(
+        name=row.name,
+        state=_state(version),
+        version=version.number,
+        version_count=count,
+        description=row.description,
+        created=row.created_at,
+        created_by=row.created_by,
+        changed=row.changed_at,
+        changed_by=row.changed_by,
+        error=version.error,
+    )
 
 
-def show(reference: str) -> dict[str, Any]:
-    """Everything about a pipeline but what is in it; of a version, where one is referred to.
+def show(reference: str) -> PipelineView:
+    """Return a pipeline with its versions; its state is that of the version referred to.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
     """
     with session() as open_session:
         row, version = _version(open_session, reference)
-        found = {
-            **_shown(row, [version]),
-            "versions": [_told(one) for one in _versions(open_session, row)],
-            "deployment": _read(row, version).deployment,
-        }
-    return {**found, "history": history.of(NOUN, row.id)}
+        versions = [_version_view(one) for one in _versions(open_session, row)]
+        found = _summary(row, version, len(versions))
+        deployment = _read(row, version).deployment
+    return PipelineView(
+        **dict(found), versions=versions, deployment=deployment, history=history.of(NOUN, row.id)
+    )
 
 
-def versions(name: str) -> list[dict[str, Any]]:
-    """The versions of a pipeline, the newest first.
+def versions(name: str) -> list[PipelineVersionView]:
+    """List the versions of a pipeline, the newest first.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
     """
     with session() as open_session:
-        return [_told(one) for one in _versions(open_session, _row(open_session, name))]
+        return [_version_view(one) for one in _versions(open_session, _row(open_session, name))]
 
 
-def _told(version: PipelineVersionModel) -> dict[str, Any]:
-    return {
-        "version": version.number,
-        "state": _state(version),
-        "description": version.description,
-        "file": version.file,
-        "digest": version.digest[:12],
-        "created": version.created_at.isoformat(),
-        "created_by": version.created_by,
-    }
+def _version_view(version: PipelineVersionModel) -> PipelineVersionView:
+    return PipelineVersionView(
+        version=version.number,
+        state=_state(version),
+        description=version.description,
+        file=version.file,
+        digest=version.digest[:12],
+        created=version.created_at,
+        created_by=version.created_by,
+    )
 
 
 def remove(pipeline: str, number: int | None = None) -> None:
-    """Forget a version of the pipeline with this id, or all of it."""
+    """Remove a version of the pipeline with this id, or the whole pipeline."""
     with session() as open_session, open_session.begin():
         row = open_session.get(PipelineModel, pipeline)
         if row is None:

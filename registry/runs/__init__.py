@@ -9,6 +9,7 @@ __all__ = [
     "run_attempts",
     "run_nodes",
     "run_requests",
+    "run_views",
     "runs",
     "statuses",
     "tensorboard_logs",

@@ -1,3 +1,13 @@
-"""Labels of runs in Prefect, for those who ask Prefect without importing it or MLflow."""
+"""Labels of runs in Prefect, read without importing Prefect or MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 MLFLOW_RUN = "modelyard.mlflow_run_id"
+
+
+def mlflow_run_id(labels: Mapping[str, object]) -> str | None:
+    """Return the run's MLflow run; None if it has none yet."""
+    value = labels.get(MLFLOW_RUN)
+    return str(value) if value else None

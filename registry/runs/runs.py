@@ -1,4 +1,4 @@
-"""Runs of every flow: Prefect's, in the reference's words, with their MLflow side."""
+"""Runs of every flow: Prefect's flow runs, with their MLflow runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -30,14 +28,24 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
-from infra import work_pools
+from infra import connection, work_pools
 from infra.errors import ConflictError, NotFoundError
 from registry import catalogue, deployments, flow_kinds, history, names, tracking
 from registry.models import model_versions, models
 from registry.pipelines import pipeline_nodes
-from registry.runs import pool_queues, run_attempts, run_removal, run_requests, run_views, statuses
+from registry.runs import (
+    labels,
+    pending_reasons,
+    pool_queues,
+    run_attempts,
+    run_removal,
+    run_requests,
+    statuses,
+)
+from registry.runs.run_views import ResultView, RunDetailView, RunStatusView, RunView
 from registry.schedules import schedules
 from registry.tunings import tunings
+from registry.views import JsonObject
 
 USER_LABEL = "modelyard.user"
 CHECKED_LABEL = "modelyard.checked"  # its parameters are complete: whoever made it checked them
@@ -57,7 +65,7 @@ def _prefect() -> Iterator[SyncPrefectClient]:
 
 
 def _find(client: SyncPrefectClient, key: str) -> FlowRun:
-    """The run whose id, or whose only name, is ``key``."""
+    """Return the run by its id, or by its name where only one run has it."""
     with contextlib.suppress(ValueError, ObjectNotFound):
         return client.read_flow_run(UUID(key))
     named = FlowRunFilter(name=FlowRunFilterName(any_=[key]))
@@ -77,9 +85,17 @@ def _find(client: SyncPrefectClient, key: str) -> FlowRun:
 
 
 def _find_with_flow(client: SyncPrefectClient, key: str) -> tuple[FlowRun, str]:
-    """The run that ``key`` means, and its flow's name."""
+    """Return a run, and its flow's name."""
     run = _find(client, key)
     return run, client.read_flow(run.flow_id).name
+
+
+def _word(run: FlowRun, flow: str) -> str:
+    return RunView.from_flow_run(run, flow).state
+
+
+def _mlflow_run_id(run: FlowRun) -> str | None:
+    return labels.mlflow_run_id(run.labels or {})
 
 
 def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, str]:
@@ -87,7 +103,7 @@ def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, st
 
 
 def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> Iterator[FlowRun]:
-    """Runs that pass Prefect's ``filters``, newest first, fetched page by page."""
+    """Yield runs that pass Prefect's ``filters``, newest first, fetched page by page."""
     for offset in itertools.count(step=page):
         found = client.read_flow_runs(
             sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=page, offset=offset, **filters
@@ -99,10 +115,13 @@ def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> It
 
 def list_all(
     flow: str | None = None, limit: int = 50, ids: Iterable[str] | None = None
-) -> list[dict[str, Any]]:
-    """The newest runs, newest first; of one flow if it is named, and of these ids if they are.
+) -> list[RunView]:
+    """List the newest runs, newest first; tunings with a summary of their trials.
 
-    Tunings tell how many trials they have as well, and the best value.
+    Args:
+        flow: Only runs of this flow.
+        limit: How many at most.
+        ids: Only these.
     """
     wanted = FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None
     among = None if ids is None else FlowRunFilter(id=FlowRunFilterId(any_=list(map(UUID, ids))))
@@ -110,81 +129,50 @@ def list_all(
         found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted, flow_run_filter=among)
         runs = list(itertools.islice(found, limit))
         names = _flow_names(client, runs)
-    tuned = [run for run in runs if names[run.flow_id] == flow_kinds.TUNE.name]
-    over = {str(run.id) for run in tuned if run.state and run.state.is_final()}
-    more = tunings.summaries({str(run.id): run_views.mlflow_run_id(run) for run in tuned}, over)
-    waits = run_views.waits(runs)
+    views = _views(runs, names)
+    tuned = {run.id: run.mlflow_run_id for run in views if run.flow == flow_kinds.TUNE.name}
+    trials = tunings.summaries(tuned, {run.id for run in views if run.is_final})
+    return [run.model_copy(update={"tuning": trials.get(run.id)}) for run in views]
+
+
+def _views(runs: Iterable[FlowRun], flows: Mapping[UUID, str]) -> list[RunView]:
+    runs = list(runs)
+    waiting = pending_reasons.of({str(run.id): run.state.type.value for run in runs if run.state})
     return [
-        {
-            **run_views.row(run, names[run.flow_id], waits.get(str(run.id))),
-            **more.get(str(run.id), {}),
-        }
+        RunView.from_flow_run(run, flows[run.flow_id], waiting.get(str(run.id), ""))
         for run in runs
     ]
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A run among others.
-
-    Attributes:
-        id: Its id.
-        row: What a list shows of it.
-        created: When it was created.
-        parameters: What it was told.
-        final: Whether it has ended.
-        opened: Whether it has an MLflow run.
-    """
-
-    id: str
-    row: dict[str, Any]
-    created: datetime | None
-    parameters: dict[str, Any]
-    final: bool
-    opened: bool
-
-
-def not_complete(*, final: bool = True) -> list[Listed]:
-    """Every run that is not COMPLETE, newest first; without ``final``, those that go on."""
+def not_complete(*, final: bool = True) -> list[RunView]:
+    """List every run that is not COMPLETE, newest first; without ``final``, the active ones."""
     ended = [StateType.COMPLETED] if final else TERMINAL_STATES
     kind = FlowRunFilterStateType(not_any_=list(ended))
     with _prefect() as client:
-        return _listed(client, FlowRunFilter(state=FlowRunFilterState(type=kind)))
+        return _read(client, FlowRunFilter(state=FlowRunFilterState(type=kind)))
 
 
-def with_ids(ids: Iterable[str]) -> list[Listed]:
-    """The runs of these ids that Prefect has."""
+def with_ids(ids: Iterable[str]) -> list[RunView]:
+    """List the runs of these ids that Prefect has."""
     wanted = [UUID(run_id) for run_id in ids]
     with _prefect() as client:
         return [
             run
             for first in range(0, len(wanted), _PAGE)
-            for run in _listed(
+            for run in _read(
                 client, FlowRunFilter(id=FlowRunFilterId(any_=wanted[first : first + _PAGE]))
             )
         ]
 
 
-def _listed(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[Listed]:
-    # A run that begins or ends meanwhile can move from one page to the next.
+def _read(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[RunView]:
+    # A run that begins or ends during the scan can move from one page to the next.
     found = {run.id: run for run in _scan(client, flow_run_filter=wanted)}
-    flows = _flow_names(client, list(found.values()))
-    waits = run_views.waits(found.values())
-    return [
-        Listed(
-            str(run.id),
-            run_views.row(run, flows[run.flow_id], waits.get(str(run.id))),
-            run.created,
-            run.parameters,
-            bool(run.state and run.state.is_final()),
-            run_views.mlflow_run_id(run) is not None,
-        )
-        for run in found.values()
-    ]
+    return _views(found.values(), _flow_names(client, list(found.values())))
 
 
-def show(key: str) -> dict[str, Any]:
-    """Everything about a run.
+def show(key: str) -> RunDetailView:
+    """Return everything that is known of a run.
 
     Args:
         key: Its id, or its name where only one run has it.
@@ -195,53 +183,62 @@ def show(key: str) -> dict[str, Any]:
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
-        what = run_views.waits([run]).get(str(run.id)) or pool_queues.waits(client, run)
-    labels = run.labels or {}
-    scheduled = labels.get(SCHEDULE_LABEL)
-    retried = run_attempts.retried(str(run.id))
-    return {
-        **run_views.row(run, flow, what),
-        "message": statuses.message(run.state) or what,
-        "user": labels.get(USER_LABEL),
-        "schedule": schedules.name_of(str(scheduled)) if scheduled else None,
-        "slot": labels.get(SLOT_LABEL),
+        [view] = _views([run], {run.flow_id: flow})
+        waiting = view.waiting or pool_queues.waits(client, run)
+    own = run.labels or {}
+    scheduled = own.get(SCHEDULE_LABEL)
+    retried = run_attempts.retried(view.id)
+    return RunDetailView.from_flow_run(
+        run,
+        flow,
+        waiting,
+        message=view.message or waiting,
+        user=own.get(USER_LABEL),
+        schedule=schedules.name_of(str(scheduled)) if scheduled else None,
+        slot=own.get(SLOT_LABEL),
         # Prefect counts those that have begun.
-        "attempts": run.run_count + sum(not one.begun for one in retried),
-        **({"retried": [one.reason for one in retried]} if retried else {}),
-        "waiting": what,
-        "parameters": run.parameters,
-        "result": _result(run, flow),
-        "links": run_views.links(run, flow),
-        "history": history.of(_NOUN, str(run.id)),
-    }
+        attempts=run.run_count + sum(not one.begun for one in retried),
+        retried=[one.reason for one in retried],
+        result=_result(view),
+        links=_links(view),
+        history=history.of(_NOUN, view.id),
+    )
 
 
-def _result(run: FlowRun, flow: str) -> dict[str, Any] | None:
-    mlflow_run_id = run_views.mlflow_run_id(run)
-    if mlflow_run_id is None:
-        return None
-    try:
-        over = bool(run.state and run.state.is_final())
-        return _RESULTS.get(flow, _own_result)(str(run.id), mlflow_run_id, over)
-    except MlflowException:  # deleted in MLflow
-        return None
-
-
-def _own_result(_: str, mlflow_run_id: str, over: bool) -> dict[str, Any]:
-    return tracking.result(mlflow_run_id)
-
-
-# What runs of a flow have to show where that is not in their own MLflow run alone; told the flow
-# run, the MLflow run, and whether it is over.
-_RESULTS: dict[str, Callable[[str, str, bool], dict[str, Any]]] = {
+# Results of flows whose runs have more to show than their own MLflow run. They are given the flow
+# run, the MLflow run, and whether it has ended.
+_RESULTS: dict[str, Callable[[str, str, bool], ResultView]] = {
     flow_kinds.TUNE.name: tunings.result,
     flow_kinds.PIPELINE_RUN.name: pipeline_nodes.result,
 }
 
 
+def _result(run: RunView) -> ResultView:
+    if run.mlflow_run_id is None:
+        return None
+    read = _RESULTS.get(run.flow)
+    try:
+        if read is None:
+            return tracking.result(run.mlflow_run_id)
+        return read(run.id, run.mlflow_run_id, run.is_final)
+    except MlflowException:  # deleted in MLflow
+        return None
+
+
+def _links(run: RunView) -> dict[str, str]:
+    """Return the run's pages, by the UI that shows them."""
+    found = {"prefect": connection.prefect_page(f"/runs/flow-run/{run.id}")}
+    if run.flow == flow_kinds.PIPELINE_RUN.name and (graph := connection.page(f"/runs/{run.id}")):
+        found["graph"] = graph
+    if run.mlflow_run_id:
+        with contextlib.suppress(MlflowException):
+            found["mlflow"] = tracking.run_url(run.mlflow_run_id)
+    return found
+
+
 def submit(
     deployment: str,
-    parameters: dict[str, Any],
+    parameters: JsonObject,
     name: str | None,
     user: str,
     labels: Mapping[str, str] = MappingProxyType({}),
@@ -249,17 +246,17 @@ def submit(
     tags: Iterable[str] = (),
     checked: bool = True,
 ) -> str:
-    """Create a run of ``deployment``, to be started by its pool; its id.
+    """Create a run of ``deployment``, which its pool starts; return its id.
 
     Args:
         deployment: Its name, which is its flow's as well, or else ``flow/deployment``.
-        parameters: What the run is told.
-        name: What the run is called; given by Prefect if None.
+        parameters: Parameters of the run.
+        name: Name of the run; None for one of Prefect's.
         user: Who starts it.
         labels: Further labels of the run.
-        once: A key; the run that was created with it before is found again.
+        once: Idempotency key: a second call with it returns the first call's run.
         tags: Further tags of the run.
-        checked: Whether its parameters were checked and filled; else the run does that itself.
+        checked: Whether its parameters were checked and completed; else the run does that itself.
 
     Raises:
         NotFoundError: If the deployment is not registered.
@@ -283,26 +280,22 @@ def ended(key: str) -> bool:
     return bool(run.state and run.state.is_final())
 
 
-def brief(key: str) -> dict[str, Any]:
-    """``{"flow_run_id", "state", "links"}``: what one gets for having started a run."""
+def brief(key: str) -> RunStatusView:
+    """Return the run's state and pages, which its verbs answer with."""
     with _prefect() as client:
-        run, flow = _find_with_flow(client, key)
-    return {
-        "flow_run_id": str(run.id),
-        "state": run_views.word(run, flow),
-        "links": run_views.links(run, flow),
-    }
+        run = RunView.from_flow_run(*_find_with_flow(client, key))
+    return RunStatusView(flow_run_id=run.id, state=run.state, links=_links(run))
 
 
 def logs(key: str, after: int = 0) -> list[str]:
-    """Lines of the run's log in order, from the ``after``-th on."""
+    """Return lines of the run's log in order, without the first ``after``."""
     wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(key)]))
     with _prefect() as client:
         return [entry.message for entry in client.read_logs(wanted, limit=_PAGE, offset=after)]
 
 
 def wait(key: str, timeout: float | None = None) -> bool:
-    """Wait until the run has ended; whether it has, before ``timeout`` seconds were over."""
+    """Wait until the run has ended; return False if it has not within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout if timeout is not None else None
     while not ended(key):
         if deadline is not None and time.monotonic() > deadline:
@@ -311,19 +304,19 @@ def wait(key: str, timeout: float | None = None) -> bool:
     return True
 
 
-def stop(key: str) -> dict[str, Any]:
-    """Stop a run and wait until it has stopped; its brief.
+def stop(key: str) -> RunStatusView:
+    """Stop a run and wait until it has stopped.
 
     Raises:
-        ConflictError: If it has ended already, or does not stop in a minute; on a cluster, in
+        ConflictError: If it has ended already, or does not stop within a minute, on a cluster
             two.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
         if run.state and run.state.is_final():
             raise ConflictError(
-                f"The run {run.name} has ended: it is {run_views.word(run, flow)}.",
-                "Only a run that goes on can be stopped.",
+                f"The run {run.name} has ended: it is {_word(run, flow)}.",
+                "Only an active run can be stopped.",
             )
     run_requests.ask_to_stop(str(run.id))
     history.record(_NOUN, str(run.id), "stop")
@@ -337,17 +330,16 @@ def stop(key: str) -> dict[str, Any]:
     return brief(str(run.id))
 
 
-def retry(key: str) -> dict[str, Any]:
-    """Run a failed or stopped run again under its id; it resumes from its checkpoints. Its brief.
+def retry(key: str) -> RunStatusView:
+    """Run a failed or stopped run again under its id; it resumes from its checkpoints.
 
     Raises:
-        ConflictError: If it goes on, is complete, or was called in a process of its own; or if
-            its pipeline has been deleted, with the code ``DeploymentGone``, or its pool, with
-            ``PoolGone``.
+        ConflictError: If it is active or complete, or was called in a process of its own; if its
+            pipeline was deleted, with the code ``DeploymentGone``, or its pool, with ``PoolGone``.
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
-        word = run_views.word(run, flow)
+        word = _word(run, flow)
         if run.state is None or not run.state.is_final() or run.state.is_completed():
             raise ConflictError(
                 f"The run {run.name} is {word}.",
@@ -380,8 +372,8 @@ def update(
     name: str | None,
     description: str | None,
     parameters: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Rename or describe a run, in Prefect and in MLflow, or change parameters; its brief.
+) -> RunStatusView:
+    """Rename or describe a run, in Prefect and in MLflow, or change its parameters.
 
     Raises:
         BadInputError: If the name cannot be used.
@@ -390,7 +382,7 @@ def update(
     """
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
-        mlflow_run_id = run_views.mlflow_run_id(run)
+        mlflow_run_id = _mlflow_run_id(run)
         experiment = str(run.parameters.get("experiment", "Default"))
         if name is not None:
             names.check(name)
@@ -411,13 +403,13 @@ def update(
 
 
 def is_checked(key: str) -> bool:
-    """Whether the run's parameters were completed when it was made, or when it began."""
+    """Whether the run's parameters were completed when it was created, or when it began."""
     with _prefect() as client:
         return bool((_find(client, key).labels or {}).get(CHECKED_LABEL))
 
 
 def find(key: str) -> str:
-    """The id of the run whose id, or whose only name, is ``key``.
+    """Return the id of the run with this id, or with this name where only one has it.
 
     Raises:
         NotFoundError: If there is none.
@@ -427,52 +419,53 @@ def find(key: str) -> str:
         return str(_find(client, key).id)
 
 
-def going_on(run_id: str) -> list[str]:
-    """Why the run may not be deleted: it goes on."""
+def active_blockers(run_id: str) -> list[str]:
+    """Return why the run may not be deleted: it is active."""
     with _prefect() as client:
         run = _find(client, run_id)
     final = run.state and run.state.is_final()
-    return [] if final else [f"The run {run.name} goes on."]
+    return [] if final else [f"The run {run.name} is active."]
 
 
 def mlflow_run_id(run_id: str) -> str | None:
-    """The run's MLflow run, once it has one."""
+    """Return the run's MLflow run; None if it has none yet."""
     with _prefect() as client:
-        return run_views.mlflow_run_id(_find(client, run_id))
+        return _mlflow_run_id(_find(client, run_id))
 
 
-def models_of(run_id: str) -> list[str]:
-    """Why the run may not be deleted: the models that were made from it."""
+def model_blockers(run_id: str) -> list[str]:
+    """Return why the run may not be deleted: the models that were made from it."""
     with _prefect() as client:
         run = _find(client, run_id)
-    mlflow_run_id = run_views.mlflow_run_id(run)
+    mlflow_run_id = _mlflow_run_id(run)
     made = models.made_by(mlflow_run_id) if mlflow_run_id else []
     return [f"The run {run.name} made the model {', '.join(made)}."] if made else []
 
 
 @contextlib.contextmanager
-def alone(run_id: str) -> Iterator[None]:
-    """Let nobody make a model of what the run has left, until the end of the block."""
+def model_lock(run_id: str) -> Iterator[None]:
+    """Hold the advisory lock under which models are made of the run's artifacts."""
     with _prefect() as client:
-        mlflow_run_id = run_views.mlflow_run_id(_find(client, run_id))
+        mlflow_run_id = _mlflow_run_id(_find(client, run_id))
     lock = model_versions.lock_of_run(mlflow_run_id or run_id)
     with catalogue.advisory_lock(lock):
         yield
 
 
-def remove(run_id: str) -> dict[str, Any]:
-    """Remove a run, whatever depends on it: in MLflow with its artifacts, its files, in Prefect.
+def remove(run_id: str) -> JsonObject:
+    """Remove a run from MLflow, with its artifacts, and from Prefect, with its files.
 
-    What :mod:`registry.deletion` calls. One that was interrupted can be repeated.
+    Called by :mod:`registry.deletion`, without any further check. Can be repeated after an
+    interruption.
     """
     with _prefect() as client:
         run = _find(client, run_id)
-        run_removal.remove(client, run_id, run_views.mlflow_run_id(run))
+        run_removal.remove(client, run_id, _mlflow_run_id(run))
     return {"id": run_id, "name": run.name}
 
 
-def remove_there(run_ids: Iterable[str]) -> None:
-    """The same for many runs, where those that Prefect has no more leave only their files."""
+def remove_existing(run_ids: Iterable[str]) -> None:
+    """Remove many runs; of those that Prefect no longer has, only the files."""
     with _prefect() as client:
         for run_id in run_ids:
             try:
@@ -480,4 +473,4 @@ def remove_there(run_ids: Iterable[str]) -> None:
             except ObjectNotFound:
                 run_removal.remove_files(run_id)
             else:
-                run_removal.remove(client, run_id, run_views.mlflow_run_id(run))
+                run_removal.remove(client, run_id, _mlflow_run_id(run))

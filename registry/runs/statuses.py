@@ -36,6 +36,8 @@ _FAILED_ELSEWHERE = "FAIL"
 
 _FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}
 
+# Types of Prefect's states in which a run has ended.
+FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _FAILURES = {"FAILED", "CRASHED"}
 _BY_TYPE = {
     "SCHEDULED": CREATE_REQUESTED,  # Late, AwaitingRetry and Resuming too
@@ -56,7 +58,7 @@ _PLAIN = {
 
 
 class State(Protocol):
-    """What is asked of a state of Prefect's."""
+    """A state of Prefect's, as its client or its REST API has it."""
 
     @property
     def type(self) -> str:
@@ -135,6 +137,11 @@ def is_over(word: str) -> bool:
 def is_refused(state: State | None) -> bool:
     """Whether a run was refused before it began."""
     return bool(state and _own_detail(state) == CREATE_FAILED_DETAIL)
+
+
+def is_final(state: State | None) -> bool:
+    """Whether a run in ``state`` has ended."""
+    return state is not None and state.type in FINAL
 
 
 def detail(state: State | None) -> str:

@@ -1,9 +1,8 @@
-"""The removal of schedules, which leaves what became of their slots on record."""
+"""Removal of schedules, which keeps the record of their slots."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -14,13 +13,14 @@ from registry import catalogue
 from registry.schedules import scheduled_runs, schedules, slots
 from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Fate
+from registry.views import JsonObject
 
 DELETED = "Deleted"
 _AGAIN = "Queued"
 
 
 def find(key: str) -> str:
-    """The id of a schedule that was not deleted.
+    """Return the id of a schedule that was not deleted.
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
@@ -32,25 +32,25 @@ def find(key: str) -> str:
         return row.id
 
 
-def going_on(schedule: str) -> list[str]:
-    """Why the schedule may not be deleted: runs of it that go on, or are being made."""
+def active_blockers(schedule: str) -> list[str]:
+    """Return why the schedule may not be deleted: its runs that are active or being created."""
     with catalogue.engine().connect() as connection:
         active = slots.active(connection, [schedule])
     made = [one.flow_run_id for one in active if one.flow_run_id]
     left = sorted(set(made) - scheduled_runs.ended(made).keys()) if made else []
     begun = sum(one.flow_run_id is None for one in active)
     return [
-        *([f"{len(left)} of its runs go on, such as {left[0]}."] if left else []),
-        *([f"{begun} of its runs are being made."] if begun else []),
+        *([f"{len(left)} of its runs are active, such as {left[0]}."] if left else []),
+        *([f"{begun} of its runs are being created."] if begun else []),
     ]
 
 
 def archive(open_session: Session, row: ScheduleModel) -> None:
-    """Have nothing more come of a schedule; its runs go on, and what is known of it stays.
+    """Archive a schedule: it makes no more runs; active ones and its record stay.
 
     Args:
-        open_session: Where it is written.
-        row: The schedule, which nobody else changes meanwhile.
+        open_session: The session.
+        row: The schedule, locked.
     """
     connection = open_session.connection()
     slots.decide_waiting(connection, row.id, Fate.SKIPPED, DELETED)
@@ -60,7 +60,7 @@ def archive(open_session: Session, row: ScheduleModel) -> None:
 
 
 def claim(schedule: str) -> None:
-    """Have nothing more come of a schedule, so that no run of it begins any more."""
+    """Archive a schedule, so that it starts no more runs."""
     with schedules.changing(schedule) as (open_session, row):
         archive(open_session, row)
 
@@ -69,7 +69,7 @@ def release(schedule: str) -> None:
     """Undo :func:`claim`.
 
     Raises:
-        ConflictError: If another schedule has the name by now; this one stays deleted.
+        ConflictError: If another schedule has taken the name; this one stays deleted.
     """
     try:
         with catalogue.session() as open_session, open_session.begin():
@@ -80,14 +80,14 @@ def release(schedule: str) -> None:
             schedules.notify_changed(connection, row.id)
     except IntegrityError:
         raise ConflictError(
-            "A run of the schedule has begun meanwhile, and another schedule has its name.",
-            "It is deleted, and its run goes on.",
+            "A run of the schedule has started, and another schedule has taken its name.",
+            "The schedule is deleted, and its run continues.",
             code="NameTaken",
         ) from None
 
 
-def remove(schedule: str) -> dict[str, Any]:
-    """Say what was removed by :func:`claim`; what :mod:`registry.deletion` calls."""
+def remove(schedule: str) -> JsonObject:
+    """Return the schedule that :func:`claim` archived; called by :mod:`registry.deletion`."""
     with catalogue.session() as open_session:
         row = schedules.find(open_session, schedule)
         return {"id": row.id, "name": row.name}

@@ -2,4 +2,4 @@
 
 # Modules that other packages may import. Nothing is imported here, so that each
 # costs only what it uses.
-__all__ = ["trial_flows", "trial_runs", "trials", "tuning_removal", "tunings"]
+__all__ = ["trial_flows", "trial_runs", "trials", "tuning_removal", "tuning_views", "tunings"]

@@ -9,12 +9,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from mlflow.entities import ViewType
 
 from registry.tracking import BEST_TAG, OBJECTIVES_TAG, client, paged
 from registry.tunings import trials
+from registry.tunings.tuning_views import (
+    TrialCounts,
+    TrialView,
+    TuningResultView,
+    TuningSummaryView,
+    Value,
+)
+from registry.views import JsonObject
 
 _LONGEST_TAG = 5000  # MLflow cuts longer ones, perhaps within a number
 _IDS_AT_ONCE = 200
@@ -52,90 +59,79 @@ def _is_single(tags: Mapping[str, str]) -> bool:
     return len(json.loads(tags.get(OBJECTIVES_TAG, "[]"))) <= 1
 
 
-def _value(values: Sequence[float] | None, *, single: bool) -> Any:
-    """What is shown of a trial's values: a number, or a list of several; None is no number."""
+def _value(values: Sequence[float] | None, *, single: bool) -> Value:
+    """Return a trial's values as they are shown."""
     if values is None:
         return None
     finite = [value if math.isfinite(value) else None for value in values]
     return next(iter(finite), None) if single else finite
 
 
-def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> dict[str, Any]:
-    """What a tuning has to show, also while it runs.
+def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> TuningResultView:
+    """Return the result of a tuning, also while it runs.
 
     Args:
         flow_run_id: Its flow run.
         mlflow_run_id: Its MLflow run.
-        over: Whether it has ended. Trials beside one that was killed run no more, whatever their
-            rows say.
-
-    Returns:
-        ``{"mlflow_run_id", "best", "trials"}``; ``best`` is None while there is none. Of several
-        objectives none is the best: there is a ``front`` as well, the trials that no other beats.
+        over: Whether it has ended. Inline trials of a killed one are then shown as KILLED,
+            although their rows say that they run.
     """
     tags = client().get_run(mlflow_run_id).data.tags
     single = _is_single(tags)
     shown = [_trial(row, single=single, over=over) for row in trials.outline(flow_run_id)]
-    by_number = {trial["number"]: trial for trial in shown}
-    best = [_brief(by_number[number]) for number in _best(tags) if number in by_number]
-    return {
-        "mlflow_run_id": mlflow_run_id,
-        "best": next(iter(best), None) if single else None,
-        **({} if single else {"front": best}),
-        "trials": shown,
-    }
+    by_number = {trial.number: trial for trial in shown}
+    best = [by_number[number].as_best() for number in _best(tags) if number in by_number]
+    return TuningResultView(
+        mlflow_run_id=mlflow_run_id,
+        best=next(iter(best), None) if single else None,
+        front=None if single else best,
+        trials=shown,
+    )
 
 
-def _trial(row: Mapping[str, Any], *, single: bool, over: bool) -> dict[str, Any]:
+def _trial(row: JsonObject, *, single: bool, over: bool) -> TrialView:
     ended = over and row["state"] in trials.ACTIVE and not row["flow_run_id"]
-    return {
-        "number": row["number"],
-        "state": "KILLED" if ended else row["state"],
-        "parameters": row["parameters"],
-        "value": _value(row["values"], single=single),
-        "mlflow_run_id": row["mlflow_run_id"],
-        **{name: row[name] for name in ("flow_run_id", "reason") if row[name]},
-        "attempts": row["attempts"],
-    }
-
-
-def _brief(trial: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: trial[name] for name in ("number", "parameters", "value", "mlflow_run_id")}
+    return TrialView(
+        number=row["number"],
+        state=trials.KILLED if ended else row["state"],
+        parameters=row["parameters"],
+        value=_value(row["values"], single=single),
+        mlflow_run_id=row["mlflow_run_id"],
+        flow_run_id=row["flow_run_id"],
+        reason=row["reason"],
+        attempts=row["attempts"],
+    )
 
 
 def summaries(
     tunings: Mapping[str, str | None], over: Collection[str] = ()
-) -> dict[str, dict[str, Any]]:
-    """What a list shows of tunings: how many trials, and the best value where one is best.
-
-    It asks as often for many as for one.
+) -> dict[str, TuningSummaryView]:
+    """Return what a list shows of tunings, with as many queries for many as for one.
 
     Args:
         tunings: The MLflow run of each flow run, where it has one.
-        over: Those that have ended, of which nothing runs any more.
+        over: Those that have ended, so that none of their trials runs.
     """
     if not tunings:
         return {}
     counts = trials.counts(tunings)
     best = _best_values(tunings)
     return {
-        tuning: {
-            "trials": _grouped(counts.get(tuning, {}), over=tuning in over),
-            "best": best.get(tuning),
-        }
+        tuning: TuningSummaryView(
+            trials=_grouped(counts.get(tuning, {}), over=tuning in over), best=best.get(tuning)
+        )
         for tuning in tunings
     }
 
 
-def _grouped(counts: Mapping[str, int], *, over: bool) -> dict[str, int]:
-    """Trials by the reference's groups, and those that were stopped, if any were."""
+def _grouped(counts: Mapping[str, int], *, over: bool) -> TrialCounts:
     groups = {
         group: sum(counts.get(state, 0) for state in states) for group, states in _COUNTED.items()
     }
     stopped = counts.get(trials.KILLED, 0)
     if over:
         stopped, groups["running"] = stopped + groups["running"], 0
-    return {**groups, **({"stopped": stopped} if stopped else {})}
+    return TrialCounts(**groups, stopped=stopped)
 
 
 def _best_values(tunings: Mapping[str, str | None]) -> dict[str, float | None]:
@@ -146,7 +142,8 @@ def _best_values(tunings: Mapping[str, str | None]) -> dict[str, float | None]:
         if run_id in tags and _is_single(tags[run_id]) and _best(tags[run_id])
     }
     values = trials.values(single.items()) if single else {}
-    return {tuning: _value(found, single=True) for (tuning, _), found in values.items()}
+    shown = {tuning: _value(found, single=True) for (tuning, _), found in values.items()}
+    return {tuning: best for tuning, best in shown.items() if not isinstance(best, list)}
 
 
 def _tags(mlflow_run_ids: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from infra.errors import BadInputError
 from registry import names, training_templates
+from registry.training_templates import TrainingTemplateDetailView
 from tasks import parameters
 from tasks.training import training_request
 from tasks.training.training_request import Training
@@ -19,8 +20,8 @@ LeftOut = Callable[[str, Any], bool]
 _OF_A_RUN = ("name", "template")
 
 
-def create(name: str, description: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a template; it as shown.
+def create(name: str, description: str, given: Mapping[str, Any]) -> TrainingTemplateDetailView:
+    """Make a template.
 
     Args:
         name: Its name, which no other template has.
@@ -38,7 +39,7 @@ def create(name: str, description: str, given: Mapping[str, Any]) -> dict[str, A
 
 def update(
     name: str, new_name: str | None, description: str | None, given: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> TrainingTemplateDetailView:
     """Change a template: ``given`` is laid over its parameters, and null takes one out.
 
     Raises:
@@ -57,7 +58,7 @@ def update(
 
 def copy(
     name: str, new_name: str, description: str | None, given: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> TrainingTemplateDetailView:
     """Make a template of the parameters of another one, with ``given`` laid over them.
 
     Raises:
@@ -68,8 +69,8 @@ def copy(
     found = training_templates.show(name)
     return create(
         new_name,
-        found["description"] if description is None else description,
-        parameters.merged(found["parameters"], given),
+        found.description if description is None else description,
+        parameters.merged(found.parameters, given),
     )
 
 

@@ -53,14 +53,14 @@ def check(tuning: Tuning) -> None:
     if not tuning.warm_start:
         return
     found = runs.show(tuning.warm_start)
-    if found["flow"] != flow_kinds.TUNE.name:
+    if found.flow != flow_kinds.TUNE.name:
         raise BadInputError(
-            f"warm_start: {tuning.warm_start!r} is a run of {found['flow']}.",
+            f"warm_start: {tuning.warm_start!r} is a run of {found.flow}.",
             "Name a tuning: modelyard runs list --flow tune.",
             code="WarmStartNoTuning",
         )
     wanted = [(one.metric, one.direction, one.use) for one in tuning.objective]
-    given = found["parameters"].get("objective", [])
+    given = found.parameters.get("objective", [])
     sought = [
         (one.get("metric"), one.get("direction"), one.get("use", "best"))
         for one in (given if isinstance(given, list) else [given])

@@ -16,7 +16,7 @@ from modelyard import main
 from modelyard.commands import model as command
 from registry import deletion
 from registry.models import model_aliases, model_creation, model_updates, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 
 Do = Callable[..., tuple[int, Any]]
 
@@ -62,7 +62,7 @@ def do(
     return run
 
 
-NOTHING = Making("", "", {})
+NOTHING = ServingSpec("", "", {})
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ NOTHING = Making("", "", {})
             ["create", "m", "--run", "r", "--framework", "onnx", "--framework-version", "1.2",
              "--description", "d", "-p", "a=1", "-p", "b.c=x", "-p", "b=true"],
             [
-                ("from_run", "r", Making("onnx", "1.2", {"a": 1, "b.c": "x", "b": True}),
+                ("from_run", "r", ServingSpec("onnx", "1.2", {"a": 1, "b.c": "x", "b": True}),
                  "m", "d", None),
             ],
         ),
@@ -82,7 +82,7 @@ NOTHING = Making("", "", {})
         (["create", "m", "--uri", "s3://b/k"], [("create", "m", NOTHING, "", "s3://b/k")]),
         (
             ["create", "m", "--framework", "Hugging Face", "-p", "model_id=a/b"],
-            [("create", "m", Making("Hugging Face", "", {"model_id": "a/b"}), "", "")],
+            [("create", "m", ServingSpec("Hugging Face", "", {"model_id": "a/b"}), "", "")],
         ),
         (["list"], [("list_all",)]),
         (["show", "m"], [("show", "m")]),
@@ -94,7 +94,7 @@ NOTHING = Making("", "", {})
         (
             ["update", "m", "--version", "2", "--framework", "onnx", "--description", "d",
              "--name", "n"],
-            [("update", "m", 2, Making("onnx", "", {}), "d", "n"), ("show", "n")],
+            [("update", "m", 2, ServingSpec("onnx", "", {}), "d", "n"), ("show", "n")],
         ),
         (["alias", "m", "champion", "3"], [("point", "m", "champion", 3, "")]),
         (

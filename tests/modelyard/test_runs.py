@@ -14,28 +14,29 @@ from flows import submission
 from modelyard import main
 from modelyard.commands import runs as command
 from registry.runs import runs
+from registry.runs.run_views import RunView
 from schedules import views
 
 Do = Callable[..., tuple[int, str]]
 
 
-def _row(name: str, **more: Any) -> dict[str, Any]:
-    return {
-        "id": f"id-{name}", "name": name, "flow": "train", "state": "COMPLETE", "detail": "",
-        "created": None, "started": "2026-11-21T17:49:31+00:00", "ended": None, "seconds": 3.5,
-        **more,
+def _row(name: str, **more: Any) -> RunView:
+    given = {
+        "id": f"id-{name}", "name": name, "flow": "train", "state": "COMPLETE",
+        "started": "2026-11-21T17:49:31+00:00", "seconds": 3.5, **more,
     }  # fmt: skip
+    return RunView.model_validate(given)
 
 
 TUNED = _row(
-    "tuned", flow="tune", detail="GoalReached", best=0.123456789,
-    trials={"done": 12, "running": 0, "failed": 1},
+    "tuned", flow="tune", detail="GoalReached",
+    tuning={"best": 0.123456789, "trials": {"done": 12, "running": 0, "failed": 1}},
 )  # fmt: skip
 
 
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
+def found(monkeypatch: pytest.MonkeyPatch) -> list[RunView]:
+    kept: list[RunView] = []
     monkeypatch.setattr(runs, "list_all", lambda flow, limit, ids: kept)
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
     return kept
@@ -54,9 +55,7 @@ def do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> D
 
 
 class TestList:
-    def test_a_tuning_tells_of_its_trials_and_its_best(
-        self, do: Do, found: list[dict[str, Any]]
-    ) -> None:
+    def test_a_tuning_tells_of_its_trials_and_its_best(self, do: Do, found: list[RunView]) -> None:
         found += [TUNED, _row("plain")]
         code, out = do("list")
 
@@ -70,7 +69,7 @@ class TestList:
         assert plain == ["id-plain", "plain", "train", "COMPLETE", "2026-11-21", "17:49", "3.5"]
 
     def test_what_a_run_waits_for_has_a_column_where_any_does(
-        self, do: Do, found: list[dict[str, Any]]
+        self, do: Do, found: list[RunView]
     ) -> None:
         found += [_row("plain"), _row("queued", waiting="for 8 GPUs")]
         _, out = do("list")
@@ -80,9 +79,7 @@ class TestList:
         assert plain.split()[-1] == "3.5"
         assert queued.rstrip().endswith("for 8 GPUs")
 
-    def test_a_long_wait_is_cut_and_json_has_it_whole(
-        self, do: Do, found: list[dict[str, Any]]
-    ) -> None:
+    def test_a_long_wait_is_cut_and_json_has_it_whole(self, do: Do, found: list[RunView]) -> None:
         found.append(_row("queued", waiting="for " + "very " * 100 + "long"))
         _, shown = do("list")
         _, whole = do("list", "--json")
@@ -92,7 +89,7 @@ class TestList:
         assert "very long" in whole
 
     def test_without_a_tuning_there_are_no_such_columns(
-        self, do: Do, found: list[dict[str, Any]]
+        self, do: Do, found: list[RunView]
     ) -> None:
         found.append(_row("plain", started=None))
         _, out = do("list")
@@ -100,9 +97,9 @@ class TestList:
         assert out.split()[:6] == ["id", "name", "flow", "state", "started", "seconds"]
         assert "trials" not in out
 
-    def test_one_that_has_no_best_yet(self, do: Do, found: list[dict[str, Any]]) -> None:
+    def test_one_that_has_no_best_yet(self, do: Do, found: list[RunView]) -> None:
         none = {"done": 0, "running": 0, "failed": 0}
-        found.append({**TUNED, "best": None, "trials": none})
+        found.append(_row("tuned", flow="tune", tuning={"best": None, "trials": none}))
         _, out = do("list")
 
         assert "None" not in out
@@ -117,11 +114,23 @@ class TestList:
         do("list", "--flow", "train")
         assert asked == [(None, 7, ["nightly", "7"]), ("train", 50, None)]
 
-    def test_programs_get_the_rows_as_they_are(self, do: Do, found: list[dict[str, Any]]) -> None:
+    def test_programs_get_the_rows_as_they_are(self, do: Do, found: list[RunView]) -> None:
         found += [TUNED, _row("plain")]
         _, out = do("list", "--json")
 
-        assert json.loads(out) == found
+        assert json.loads(out) == [
+            {
+                "id": "id-tuned", "name": "tuned", "flow": "tune", "state": "COMPLETE",
+                "detail": "GoalReached", "created": None, "started": "2026-11-21T17:49:31+00:00",
+                "ended": None, "seconds": 3.5, "best": 0.123456789,
+                "trials": {"done": 12, "running": 0, "failed": 1},
+            },
+            {
+                "id": "id-plain", "name": "plain", "flow": "train", "state": "COMPLETE",
+                "detail": "", "created": None, "started": "2026-11-21T17:49:31+00:00",
+                "ended": None, "seconds": 3.5,
+            },
+        ]  # fmt: skip
 
 
 class TestUpdate:

@@ -16,7 +16,7 @@ from prefect.states import Completed
 
 from registry import experiment_names, tracking
 from registry.runs import run_attempts, runs
-from registry.runs.runs import Listed
+from registry.runs.run_views import RunView
 from registry.tracking import Opening
 from tests.registry.fake_attempts import FakeAttempts
 
@@ -34,7 +34,7 @@ class Prefect:
     """The runs that Prefect has."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, Listed] = {}
+        self.runs: dict[str, RunView] = {}
 
     @classmethod
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> Prefect:
@@ -52,23 +52,25 @@ class Prefect:
 
     def put(self, run_id: str, state: str, opened: bool = False, **parameters: Any) -> None:
         created = CREATED[run_id]
-        row = {
-            "id": run_id,
-            "name": f"run {len(self.runs)}",
-            "state": state,
-            "created": str(created),
-        }
-        final = state in {"COMPLETE", "STOPPED", "FAIL TRAIN", "CREATE FAILED"}
-        self.runs[run_id] = Listed(run_id, row, created, parameters, final, opened)
+        self.runs[run_id] = RunView(
+            id=run_id,
+            name=f"run {len(self.runs)}",
+            flow="train",
+            state=state,
+            created=created,
+            parameters=parameters,
+            is_final=state in {"COMPLETE", "STOPPED", "FAIL TRAIN", "CREATE FAILED"},
+            mlflow_run_id="m" if opened else None,
+        )
 
-    def not_complete(self, *, final: bool = True) -> list[Listed]:
+    def not_complete(self, *, final: bool = True) -> list[RunView]:
         return [
             run
             for run in self.runs.values()
-            if run.row["state"] != "COMPLETE" and (final or not run.final)
+            if run.state != "COMPLETE" and (final or not run.is_final)
         ]
 
-    def with_ids(self, ids: set[str]) -> list[Listed]:
+    def with_ids(self, ids: set[str]) -> list[RunView]:
         return [self.runs[run_id] for run_id in ids if run_id in self.runs]
 
 

@@ -15,7 +15,7 @@ from infra.errors import ConflictError, ModelyardError
 from registry import deletion, history, tracking
 from registry.deletion import Guard, Rule
 from registry.models import models
-from registry.models.models import Making, Origin
+from registry.models.models import ServingSpec, SourceRun
 from registry.runs import runs
 from tests.registry.trained import MakeRun
 
@@ -157,7 +157,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
     monkeypatch.setattr(runs, "_find", lambda *_: flow_run)
     really, told = models._check_there, list[str]()
 
-    def while_it_deletes(origin: Origin) -> None:
+    def while_it_deletes(origin: SourceRun) -> None:
         really(origin)
         thread.start()
         thread.join(1)  # longer than a deletion takes that does not wait
@@ -170,7 +170,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
 
     thread = threading.Thread(target=delete)
     monkeypatch.setattr(models, "_check_there", while_it_deletes)
-    models.create(name, Making("scikit-learn"), origin=left.origin)
+    models.create(name, ServingSpec("scikit-learn"), origin=left.origin)
     thread.join(30)
 
     assert told == ["HasModel"]

@@ -12,7 +12,7 @@ from prefect.states import Completed, Failed, Pending
 
 from registry import history
 from registry.models import model_aliases, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.pipelines.pipeline_nodes import ROOT, Node
 from registry.runs import run_attempts, runs
@@ -156,7 +156,9 @@ VERSION = {
 
 
 def test_models(name: str, capsys: Capsys) -> None:
-    made = models.create(name, Making("huggingface", "", {"model_id": "a/b"}), description="d")
+    made = models.create(
+        name, ServingSpec("huggingface", "", {"model_id": "a/b"}), description="d"
+    )
     assert shape(printed(capsys, made)) == {**VERSION, "aliases": []}
 
     model_aliases.point(name, "champion", 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from registry import tracking
-from registry.models.models import Origin
+from registry.models.models import SourceRun
 from registry.tracking import MODEL_TAG, Opening
 from tests.registry.model_files import Maker
 from tests.registry.server import MlflowServer
@@ -28,8 +28,8 @@ class Run:
         shutil.rmtree(scratch / self.id)
 
     @property
-    def origin(self) -> Origin:
-        return Origin(self.id, self.flow_run_id, self.source)
+    def origin(self) -> SourceRun:
+        return SourceRun(self.id, self.flow_run_id, self.source)
 
     @property
     def tag(self) -> str | None:

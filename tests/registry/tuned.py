@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from infra import home as homes
 from registry import tracking
-from registry.models.models import Origin
+from registry.models.models import SourceRun
 from registry.tracking import Opening, Tracked
 from registry.tunings import trial_runs, trials
 from registry.tunings.trial_runs import Parent
@@ -88,8 +88,8 @@ class Tuning:
             model_files.scikit_learn(folder / "model", self.name)
             tracking.log_files(run_id, folder / "model", "model")
 
-    def origin(self, run_id: str) -> Origin:
-        return Origin(run_id, self.id, f"{_artifacts(run_id)}/model")
+    def origin(self, run_id: str) -> SourceRun:
+        return SourceRun(run_id, self.id, f"{_artifacts(run_id)}/model")
 
 
 def _artifacts(run_id: str) -> str:

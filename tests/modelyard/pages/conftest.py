@@ -14,8 +14,9 @@ import pytest
 from infra.errors import NotFoundError, StackError
 from modelyard.pages.application import application
 from modelyard.pages.graphs import Sources
-from modelyard.pages.servers import Run
 from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_views import PipelineSummaryView
+from registry.runs.run_views import RunView
 from tests.pipelines import corpus
 
 with warnings.catch_warnings():
@@ -32,20 +33,20 @@ class World:
     """What the pages ask, as a test has it."""
 
     home: Path
-    known: dict[str, Run] = field(default_factory=dict)
+    known: dict[str, RunView] = field(default_factory=dict)
     rows: dict[str, list[Node]] = field(default_factory=dict)
     uploaded: dict[tuple[str, str | None], str] = field(default_factory=dict)
     silent: bool = False
-    listed: list[dict[str, object]] = field(default_factory=list)
+    listed: list[PipelineSummaryView] = field(default_factory=list)
     broken: Exception | None = None
 
     # Prefect and MLflow
 
-    def runs(self, flow: str, limit: int) -> list[Run]:
+    def runs(self, flow: str, limit: int) -> list[RunView]:
         self._answer()
         return [run for run in self.known.values() if run.flow == flow][:limit]
 
-    def run(self, run_id: str) -> Run | None:
+    def run(self, run_id: str) -> RunView | None:
         self._answer()
         return self.known.get(run_id)
 
@@ -74,7 +75,7 @@ class World:
     def node(self, run_id: str, path: str) -> Node | None:
         return next((row for row in self.rows.get(run_id, []) if row.path == path), None)
 
-    def pipelines(self) -> list[dict[str, object]]:
+    def pipelines(self) -> list[PipelineSummaryView]:
         if self.broken is not None:
             raise self.broken
         return self.listed
@@ -101,8 +102,8 @@ class World:
         self.exist(*rows)
 
     def exist(self, *rows: Node, run: str = RUN, **told: object) -> None:
-        given = {"name": "a run", "flow": "pipeline-run", "state": "RUNNING", "began": BEGAN}
-        self.known[run] = Run(id=run, **{**given, **told})  # type: ignore[arg-type]
+        given = {"name": "a run", "flow": "pipeline-run", "state": "RUNNING", "started": BEGAN}
+        self.known[run] = RunView(id=run, **{**given, **told})  # type: ignore[arg-type]
         self.rows[run] = list(rows)
 
     def file(self, written: str, content: str = "content", run: str = RUN) -> Path:

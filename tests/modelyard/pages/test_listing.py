@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
@@ -8,16 +10,20 @@ from infra.errors import StackError
 from modelyard.pages import listing
 from modelyard.pages.listing import Ref
 from pipelines import reading
+from registry.pipelines.pipeline_views import PipelineSummaryView
 from tests.modelyard.pages.conftest import RUN, World
 from tests.pipelines import corpus
 
 HOSTILE = '"><script>alert(1)</script>\n'
 
 
-def row(name: str, version: int = 1, state: str = "ACTIVE", **told: str) -> dict[str, object]:
-    return {
-        "name": name, "version": version, "state": state, "description": "", "error": "", **told,
-    }  # fmt: skip
+def row(name: str, version: int = 1, state: str = "ACTIVE", **told: str) -> PipelineSummaryView:
+    then = datetime(2026, 1, 2, tzinfo=UTC)
+    given = {"description": "", "error": "", **told}
+    return PipelineSummaryView(
+        name=name, version=version, state=state, version_count=version,
+        created=then, created_by="me", changed=then, changed_by="me", **given,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -37,8 +43,8 @@ def test_a_runs_pipeline_is_a_link_to_its_version_or_a_file(told: str, ref: Ref)
 
 
 def test_the_first_page_tells_what_each_run_runs(world: World, client: TestClient) -> None:
-    world.exist(pipeline="squares:2")
-    world.exist(pipeline=f"/deep/{HOSTILE}.yaml", run="x")
+    world.exist(parameters={"pipeline": "squares:2"})
+    world.exist(parameters={"pipeline": f"/deep/{HOSTILE}.yaml"}, run="x")
     page = client.get("/").text
 
     assert '<td><a href="/pipelines/squares?version=2">squares:2</a></td>' in page
@@ -133,7 +139,7 @@ def test_the_page_of_a_pipeline_has_its_inputs(world: World, client: TestClient)
 
 
 def test_the_page_of_a_run_leads_to_its_pipeline(world: World, client: TestClient) -> None:
-    world.begin("adding", pipeline="squares:2")
+    world.begin("adding", parameters={"pipeline": "squares:2"})
 
     assert (
         '<a href="/pipelines/squares?version=2">squares:2</a>' in client.get(f"/runs/{RUN}").text

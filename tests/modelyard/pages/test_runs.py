@@ -64,8 +64,9 @@ def test_the_whole_tells_arguments_outputs_and_the_run_in_mlflow(
     root = Node(RUN, "", "adding", "pipeline", "SUCCEEDED",
                 outputs={"parameters": {"Output": 42}, "artifacts": {}})  # fmt: skip
     world.begin(
-        "adding", root, ran("add"), state="COMPLETE", over=True, mlflow_run_id="m1",
-        arguments={"a": 20, HOSTILE: [HOSTILE]}, ended=BEGAN + timedelta(seconds=9),
+        "adding", root, ran("add"), state="COMPLETE", is_final=True, mlflow_run_id="m1",
+        parameters={"arguments": {"a": 20, HOSTILE: [HOSTILE]}},
+        ended=BEGAN + timedelta(seconds=9),
     )  # fmt: skip
     page = client.get(f"/runs/{RUN}").text
 
@@ -113,13 +114,24 @@ def test_a_node_that_is_not_there_is_told(world: World, client: TestClient) -> N
 
 
 def test_a_run_that_has_not_begun_has_no_graph_yet(world: World, client: TestClient) -> None:
-    world.exist(state="CREATE REQUESTED", began=None, arguments={"a": 1})
+    world.exist(state="CREATE REQUESTED", started=None, parameters={"arguments": {"a": 1}})
     page = client.get(f"/runs/{RUN}").text
 
     assert "It has not begun yet." in page
     assert 'data-going="yes"' in page
-    world.exist(state="CREATE FAILED", over=True)
+    world.exist(state="CREATE FAILED", is_final=True)
     assert "It has ended before it began." in client.get(f"/runs/{RUN}").text
+
+
+def test_a_page_stays_the_same_while_a_run_only_takes_longer(
+    world: World, client: TestClient
+) -> None:
+    world.begin("adding", ran("add"), seconds=1.0)
+    first = client.get(f"/runs/{RUN}")
+    world.exist(ran("add"), seconds=2.0)
+    held = {"if-none-match": first.headers["etag"]}
+
+    assert client.get(f"/runs/{RUN}", headers=held).status_code == 304
 
 
 def test_nothing_is_sent_where_nothing_has_changed(world: World, client: TestClient) -> None:
@@ -200,10 +212,10 @@ def test_a_run_on_another_machine_is_drawn_as_it_was_uploaded(
     world: World, client: TestClient
 ) -> None:
     world.uploaded = {"plain:1": corpus.compiled("adding")}
-    world.exist(ran("add"), pipeline="plain:1")
+    world.exist(ran("add"), parameters={"pipeline": "plain:1"})
     page = client.get(f"/runs/{RUN}").text
 
     assert 'data-path="add"' in page
     assert "It has not begun yet." not in page
-    world.exist(ran("add"), pipeline="/data/deleted.yaml")
+    world.exist(ran("add"), parameters={"pipeline": "/data/deleted.yaml"})
     assert "It has not begun yet." in client.get(f"/runs/{RUN}").text

@@ -66,8 +66,8 @@ def test_a_run_is_told_in_the_references_words() -> None:
 
     assert found is not None
     assert (found.flow, found.state, found.detail) == ("pipeline-run", "FAIL PIPELINE RUN", "Odd")
-    assert (found.over, found.message, found.mlflow_run_id) == (True, "no luck", "m1")
-    assert found.arguments == {"a": 1}
+    assert (found.is_final, found.message, found.mlflow_run_id) == (True, "no luck", "m1")
+    assert found.parameters == {"pipeline": "x", "arguments": {"a": 1}}
     assert found.seconds == 7.5  # without the time between two attempts, as in a list of runs
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_has_not_begun_is_no_error(state: dict[str, str] | None) -> N
     run = servers(Network(**{RUN: found, "f1": {"name": "pipeline-run"}})).run(RUN)
 
     assert run is not None
-    assert (run.state, run.over, run.seconds, run.arguments) == (
+    assert (run.state, run.is_final, run.started, run.parameters) == (
         "CREATE REQUESTED",
         False,
         None,

@@ -12,11 +12,11 @@ from infra import identity
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from registry import catalogue, deletion, history, tracking
 from registry.models import model_aliases, model_removal, model_updates, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 
 pytestmark = pytest.mark.usefixtures("mlflow")
 
-HUB = Making("huggingface", "", {"model_id": "a/b"})
+HUB = ServingSpec("huggingface", "", {"model_id": "a/b"})
 
 
 def now() -> datetime:

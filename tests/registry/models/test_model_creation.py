@@ -11,7 +11,7 @@ from prefect.states import Crashed, Running
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
 from registry import deletion, tracking
 from registry.models import model_creation, models
-from registry.models.models import Making, Origin
+from registry.models.models import ServingSpec, SourceRun
 from registry.runs import runs
 from registry.tracking import Opening
 from registry.tunings import trials, tunings
@@ -39,14 +39,14 @@ def prefect(monkeypatch: pytest.MonkeyPatch, run: MakeRun) -> dict[str, Any]:
 
 
 def test_the_model_is_called_as_the_run(name: str, prefect: dict[str, Any]) -> None:
-    made = model_creation.from_run("key", Making("scikit-learn"))
+    made = model_creation.from_run("key", ServingSpec("scikit-learn"))
 
     assert made["uri"] == f"models:/{name}/1"
     assert made["flow_run_id"] == prefect["id"]
 
 
 def test_or_otherwise(name: str, prefect: dict[str, Any]) -> None:
-    made = model_creation.from_run("key", Making("scikit-learn"), name=f"{name}-x")
+    made = model_creation.from_run("key", ServingSpec("scikit-learn"), name=f"{name}-x")
 
     assert made["uri"] == f"models:/{name}-x/1"
 
@@ -55,7 +55,7 @@ def test_or_otherwise(name: str, prefect: dict[str, Any]) -> None:
 def test_only_a_complete_run(state: str, prefect: dict[str, Any]) -> None:
     prefect["state"] = state
     with pytest.raises(ConflictError) as raised:
-        model_creation.from_run("key", Making("scikit-learn"))
+        model_creation.from_run("key", ServingSpec("scikit-learn"))
 
     assert code(raised) == "RunNotComplete"
 
@@ -63,7 +63,7 @@ def test_only_a_complete_run(state: str, prefect: dict[str, Any]) -> None:
 def test_only_a_training(prefect: dict[str, Any]) -> None:
     prefect["flow"] = "batch-inference"
     with pytest.raises(NotFoundError) as raised:
-        model_creation.from_run("key", Making("scikit-learn"))
+        model_creation.from_run("key", ServingSpec("scikit-learn"))
 
     assert code(raised) == "RunHasNoModel"
 
@@ -74,13 +74,13 @@ def test_only_one_that_left_a_model(prefect: dict[str, Any]) -> None:
     for result in ({"mlflow_run_id": empty}, None):
         prefect["result"] = result
         with pytest.raises(NotFoundError) as raised:
-            model_creation.from_run("key", Making("scikit-learn"))
+            model_creation.from_run("key", ServingSpec("scikit-learn"))
         assert code(raised) == "RunHasNoModel"
 
 
 def test_a_training_has_no_trials(prefect: dict[str, Any]) -> None:
     with pytest.raises(BadInputError) as raised:
-        model_creation.from_run("key", Making("scikit-learn"), trial=0)
+        model_creation.from_run("key", ServingSpec("scikit-learn"), trial=0)
 
     assert code(raised) == "TrialUnused"
 
@@ -93,7 +93,7 @@ class TestTuning:
         return made
 
     def made(self, tuning: Tuning, **more: Any) -> dict[str, Any]:
-        return model_creation.from_run(tuning.id, Making("scikit-learn"), **more)
+        return model_creation.from_run(tuning.id, ServingSpec("scikit-learn"), **more)
 
     def refused(self, tuning: Tuning, **more: Any) -> ModelyardError:
         with pytest.raises(ModelyardError) as raised:
@@ -130,7 +130,7 @@ class TestTuning:
         in_pool, _ = going.pool_trial(0, model=True)
 
         with pytest.raises(ConflictError) as raised:
-            model_creation.from_run(in_pool, Making("scikit-learn"), name=name)
+            model_creation.from_run(in_pool, ServingSpec("scikit-learn"), name=name)
         assert code(raised) == "RunNotComplete"
         assert going.name in raised.value.message
 
@@ -210,7 +210,7 @@ class TestTuning:
         tunings.mark_best(tuning.run_id, [0])
         really, told = models._check_there, list[str]()
 
-        def while_it_deletes(origin: Origin) -> None:
+        def while_it_deletes(origin: SourceRun) -> None:
             really(origin)
             thread.start()
             thread.join(1)  # longer than a deletion takes that does not wait
@@ -224,7 +224,7 @@ class TestTuning:
         thread = threading.Thread(target=delete)
         monkeypatch.setattr(models, "_check_there", while_it_deletes)
         key = in_pool if by_its_own_run else tuning.id
-        model_creation.from_run(key, Making("scikit-learn"), name=name)
+        model_creation.from_run(key, ServingSpec("scikit-learn"), name=name)
         thread.join(30)
 
         assert told == ["HasModel"]

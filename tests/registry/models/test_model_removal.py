@@ -18,15 +18,15 @@ from mlflow.exceptions import MlflowException
 from infra.errors import ConflictError, NotFoundError, StackError
 from registry import deletion, history, tracking
 from registry.models import model_aliases, model_artifacts, model_removal, model_updates, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 from tests.registry import model_files
 from tests.registry.server import MlflowServer
 from tests.registry.trained import MakeRun, Run, killed
 
 pytestmark = pytest.mark.usefixtures("mlflow")
 
-SKLEARN = Making("scikit-learn")
-HUB = Making("huggingface", "", {"model_id": "a/b"})
+SKLEARN = ServingSpec("scikit-learn")
+HUB = ServingSpec("huggingface", "", {"model_id": "a/b"})
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ class TestBytes:
         self, left: Run, name: str, mlflow: MlflowServer
     ) -> None:
         models.create(name, SKLEARN, origin=left.origin)
-        models.create(name, Making("scikit-learn", "", {"a": 1}), origin=left.origin)
+        models.create(name, ServingSpec("scikit-learn", "", {"a": 1}), origin=left.origin)
         assert len(models.show(name)["versions"]) == 2
 
         deletion.delete("model", name)

@@ -13,7 +13,7 @@ import pytest
 from infra.errors import BadInputError
 from registry import deletion
 from registry.models import models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 from tests.infra.storage.server import Server
 from tests.registry.model_files import MAKERS
 from tests.registry.trained import content
@@ -71,7 +71,7 @@ def test_from_a_bucket(scheme: str, kind: str, bucket: Bucket, name: str, tmp_pa
     place = f"{bucket.host}/{bucket.name}" if scheme == "obs" else bucket.name
     uri = f"{scheme}://{place}/tmp/a model"
 
-    made = models.create(name, Making(framework), uri=uri)
+    made = models.create(name, ServingSpec(framework), uri=uri)
     found = models.resolve(made["uri"])
     models.fetch(found, tmp_path / "fetched")
 
@@ -87,7 +87,7 @@ def test_one_object(bucket: Bucket, name: str, tmp_path: Path) -> None:
     bucket.put(tmp_path / "own", "m")
     uri = f"s3://{bucket.name}/m/model.joblib"
 
-    made = models.create(name, Making("scikit-learn"), uri=uri)
+    made = models.create(name, ServingSpec("scikit-learn"), uri=uri)
     models.fetch(models.resolve(made["uri"]), tmp_path / "fetched")
 
     assert content(tmp_path / "fetched") == content(tmp_path / "own")
@@ -97,7 +97,7 @@ def test_from_a_nas(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     MAKERS["onnx"][1](tmp_path / "mount" / "m", name)
     monkeypatch.setenv("MODELYARD_NAS", f'{{"n1": "{tmp_path}/mount"}}')
 
-    made = models.create(name, Making("onnx"), uri="nas://n1:/m")
+    made = models.create(name, ServingSpec("onnx"), uri="nas://n1:/m")
     models.fetch(models.resolve(made["uri"]), tmp_path / "fetched")
 
     assert content(tmp_path / "fetched") == content(tmp_path / "mount" / "m")
@@ -105,14 +105,14 @@ def test_from_a_nas(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_not_in_the_bucket(bucket: Bucket, name: str) -> None:
     with pytest.raises(BadInputError) as raised:
-        models.create(name, Making("onnx"), uri=f"s3://{bucket.name}/nothing")
+        models.create(name, ServingSpec("onnx"), uri=f"s3://{bucket.name}/nothing")
 
     assert raised.value.code == "ArtifactMissing"
 
 
 def test_a_password_in_a_uri_is_refused_and_not_told(name: str) -> None:
     with pytest.raises(BadInputError) as raised:
-        models.create(name, Making("onnx"), uri="obs://key:canary@host/c/p")
+        models.create(name, ServingSpec("onnx"), uri="obs://key:canary@host/c/p")
 
     assert raised.value.code == "SecretInUri"
     assert "canary" not in str(raised.value)

@@ -8,7 +8,7 @@ import pytest
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
 from registry import catalogue, history, tracking
 from registry.models import model_aliases, model_removal, model_updates, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 from tests.registry import model_files
 from tests.registry.trained import MakeRun, Run, killed
 
@@ -53,22 +53,22 @@ def test_what_is_not_there_cannot_be_described(name: str, registered: str) -> No
 
 
 def test_a_version_is_completed_once(name: str, registered: str) -> None:
-    model_updates.update(name, number=1, making=Making("", "", {"a": 1}))
-    model_updates.update(name, number=1, making=Making("scikit-learn", "1.9"))
-    model_updates.update(name, number=1, making=Making("scikit-learn", "1.9", {"a": 1}))
+    model_updates.update(name, number=1, serving=ServingSpec("", "", {"a": 1}))
+    model_updates.update(name, number=1, serving=ServingSpec("scikit-learn", "1.9"))
+    model_updates.update(name, number=1, serving=ServingSpec("scikit-learn", "1.9", {"a": 1}))
 
     found = models.resolve(registered)
     assert (found.framework, found.framework_version) == ("scikit-learn", "1.9")
-    for making in (Making("onnx"), Making("", "2"), Making("", "", {"a": 2})):
+    for serving in (ServingSpec("onnx"), ServingSpec("", "2"), ServingSpec("", "", {"a": 2})):
         with pytest.raises(ConflictError) as raised:
-            model_updates.update(name, number=1, making=making)
+            model_updates.update(name, number=1, serving=serving)
         assert code(raised) == "AlreadySet"
     assert models.resolve(registered) == found
 
 
 def test_its_files_must_fit(name: str, registered: str) -> None:
     with pytest.raises(BadInputError) as raised:
-        model_updates.update(name, number=1, making=Making("onnx"))
+        model_updates.update(name, number=1, serving=ServingSpec("onnx"))
 
     assert code(raised) == "OnnxMissing"
     assert models.resolve(registered).framework is None
@@ -77,7 +77,7 @@ def test_its_files_must_fit(name: str, registered: str) -> None:
 def test_killed_between_its_steps_it_has_no_framework_and_a_repeat_mends(
     name: str, registered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    making = Making("scikit-learn", "1.9", {"a": 1})
+    serving = ServingSpec("scikit-learn", "1.9", {"a": 1})
     steps = []
     really = tracking.client().set_model_version_tag
 
@@ -90,10 +90,10 @@ def test_killed_between_its_steps_it_has_no_framework_and_a_repeat_mends(
     with monkeypatch.context() as patch:
         patch.setattr("mlflow.MlflowClient.set_model_version_tag", second_kills)
         with pytest.raises(KeyboardInterrupt):
-            model_updates.update(name, number=1, making=making)
+            model_updates.update(name, number=1, serving=serving)
     assert models.resolve(registered).framework is None
 
-    model_updates.update(name, number=1, making=making)
+    model_updates.update(name, number=1, serving=serving)
 
     assert models.resolve(registered).parameters == {"a": 1}
     assert models.resolve(registered).framework == "scikit-learn"
@@ -143,7 +143,7 @@ def test_killed_before_the_name_changes_a_repeat_mends(
 
 def test_an_archive_keeps_the_name_that_it_was_packed_under(name: str, run: MakeRun) -> None:
     left = run(model_files.pytorch_archive)
-    models.create(name, Making("pytorch"), origin=left.origin)
+    models.create(name, ServingSpec("pytorch"), origin=left.origin)
 
     with pytest.raises(BadInputError) as raised:
         model_updates.update(name, new=f"{name}-new")
@@ -223,7 +223,7 @@ def test_of_two_who_complete_it_at_once_one_is_told(name: str, registered: str) 
     def complete(version: str) -> None:
         both.wait(30)
         try:
-            model_updates.update(name, number=1, making=Making("scikit-learn", version))
+            model_updates.update(name, number=1, serving=ServingSpec("scikit-learn", version))
             told.append("done")
         except ConflictError as error:
             told.append(error.code)
@@ -239,11 +239,11 @@ def test_of_two_who_complete_it_at_once_one_is_told(name: str, registered: str) 
 
 def test_what_it_lacked_must_fit_what_it_has(name: str, run: MakeRun) -> None:
     origin = run(model_files.huggingface).origin
-    models.create(name, Making("huggingface"), origin=origin)
+    models.create(name, ServingSpec("huggingface"), origin=origin)
 
     with pytest.raises(BadInputError) as raised:
         model_updates.update(
-            name, number=1, making=Making("", "", {"task": "image_classification"})
+            name, number=1, serving=ServingSpec("", "", {"task": "image_classification"})
         )
 
     assert code(raised) == "TaskUnsupported"
@@ -255,8 +255,8 @@ def test_what_it_lacked_must_fit_what_it_has(name: str, run: MakeRun) -> None:
     [
         ({"new": "bad/name"}, "NameInvalid"),
         ({"new": "TAKEN"}, "NameTaken"),
-        ({"making": Making("onnx")}, "OnnxMissing"),
-        ({"making": Making("", "", {"password": "x"})}, "SecretInPlainText"),
+        ({"serving": ServingSpec("onnx")}, "OnnxMissing"),
+        ({"serving": ServingSpec("", "", {"password": "x"})}, "SecretInPlainText"),
     ],
 )
 def test_nothing_changes_where_one_thing_is_refused(
@@ -265,7 +265,7 @@ def test_nothing_changes_where_one_thing_is_refused(
     if change.get("new") == "TAKEN":
         change = {"new": f"{name}-taken"}
         tracking.client().create_registered_model(change["new"])
-    given = {"description": "new", "making": Making("scikit-learn"), **change}
+    given = {"description": "new", "serving": ServingSpec("scikit-learn"), **change}
     with pytest.raises(ModelyardError) as raised:
         model_updates.update(name, number=1, **given)
 

@@ -16,7 +16,7 @@ from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundE
 from infra.storage import store
 from registry import deletion, tracking
 from registry.models import model_aliases, model_artifacts, model_updates, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 from tests.registry import model_files
 from tests.registry.model_files import MAKERS
 from tests.registry.server import MlflowServer
@@ -45,8 +45,8 @@ def test_every_framework_from_files_of_one_s_own(kind: str, name: str, tmp_path:
     make(folder, name)
     before = content(folder)
 
-    making = Making(framework.upper(), "1.2", {"modelFormat": "x", "n": 1})
-    made = models.create(name, making, description="Mine.", uri=str(folder))
+    serving = ServingSpec(framework.upper(), "1.2", {"modelFormat": "x", "n": 1})
+    made = models.create(name, serving, description="Mine.", uri=str(folder))
     listed = next(model for model in models.list_all() if model["name"] == name)
     found = models.resolve(made["uri"])
     models.fetch(found, tmp_path / "fetched")
@@ -79,7 +79,7 @@ def test_every_framework_from_a_training(
     left = run(make)
     make(tmp_path / "same", name)
 
-    made = models.create(name, Making(framework), origin=left.origin)
+    made = models.create(name, ServingSpec(framework), origin=left.origin)
     found = models.resolve(made["uri"])
     models.fetch(found, tmp_path / "fetched")
     shown = models.show(name)["versions"][0]
@@ -97,9 +97,11 @@ def test_every_framework_from_a_training(
 
 
 def test_a_model_of_a_hub_needs_only_its_id(name: str, tmp_path: Path) -> None:
-    making = Making("Hugging Face", "", {"model_id": "owner/model", "hf_token": "secret:hub"})
+    serving = ServingSpec(
+        "Hugging Face", "", {"model_id": "owner/model", "hf_token": "secret:hub"}
+    )
 
-    made = models.create(name, making)
+    made = models.create(name, serving)
     found = models.resolve(made["uri"])
 
     assert found.source_uri is None
@@ -120,7 +122,7 @@ class TestCreate:
 
     def test_a_name_that_is_there_gets_its_next_version(self, name: str, folder: Path) -> None:
         for number in (1, 2):
-            made = models.create(name, Making("scikit-learn"), uri=str(folder))
+            made = models.create(name, ServingSpec("scikit-learn"), uri=str(folder))
             assert made["version"] == number
 
         shown = models.show(name)
@@ -129,32 +131,32 @@ class TestCreate:
         assert [deed["verb"] for deed in shown["history"]] == ["create", "create"]
 
     @pytest.mark.parametrize(
-        ("making", "uri", "expected"),
+        ("serving", "uri", "expected"),
         [
-            (Making(), "/x", "FrameworkMissing"),
-            (Making("caffe"), "/x", "FrameworkUnknown"),
-            (Making("onnx"), "", "SourceMissing"),
-            (Making("huggingface"), "", "SourceMissing"),
-            (Making("huggingface", "", {"modelId": "a/b"}), "/x", "SourceAmbiguous"),
-            (Making("huggingface", "", {"model_id": "https://x/y/z"}), "", "ModelIdInvalid"),
+            (ServingSpec(), "/x", "FrameworkMissing"),
+            (ServingSpec("caffe"), "/x", "FrameworkUnknown"),
+            (ServingSpec("onnx"), "", "SourceMissing"),
+            (ServingSpec("huggingface"), "", "SourceMissing"),
+            (ServingSpec("huggingface", "", {"modelId": "a/b"}), "/x", "SourceAmbiguous"),
+            (ServingSpec("huggingface", "", {"model_id": "https://x/y/z"}), "", "ModelIdInvalid"),
             (
-                Making("huggingface", "", {"model_id": "a/b", "task": "image"}),
+                ServingSpec("huggingface", "", {"model_id": "a/b", "task": "image"}),
                 "",
                 "TaskUnsupported",
             ),
-            (Making("onnx", "1\n"), "/x", "FrameworkVersionInvalid"),
-            (Making("onnx", "1" * 101), "/x", "FrameworkVersionInvalid"),
-            (Making("onnx", "", {"token": "plain"}), "/x", "SecretInPlainText"),
-            (Making("onnx"), "/nowhere/at/all", "ArtifactMissing"),
-            (Making("onnx"), "gopher://x/y", "UnknownScheme"),
-            (Making("onnx"), "/a/../b", "PathClimbs"),
+            (ServingSpec("onnx", "1\n"), "/x", "FrameworkVersionInvalid"),
+            (ServingSpec("onnx", "1" * 101), "/x", "FrameworkVersionInvalid"),
+            (ServingSpec("onnx", "", {"token": "plain"}), "/x", "SecretInPlainText"),
+            (ServingSpec("onnx"), "/nowhere/at/all", "ArtifactMissing"),
+            (ServingSpec("onnx"), "gopher://x/y", "UnknownScheme"),
+            (ServingSpec("onnx"), "/a/../b", "PathClimbs"),
         ],
     )
     def test_what_cannot_work_makes_nothing(
-        self, name: str, making: Making, uri: str, expected: str
+        self, name: str, serving: ServingSpec, uri: str, expected: str
     ) -> None:
         with pytest.raises(BadInputError) as raised:
-            models.create(name, making, uri=uri)
+            models.create(name, serving, uri=uri)
 
         assert code(raised) == expected
         assert raised.value.hint
@@ -164,7 +166,7 @@ class TestCreate:
     @pytest.mark.parametrize("bad", ["", " ", "a/b", "a:b", 'a"b', ".", "..", "..a", "x" * 251])
     def test_names_that_mlflow_does_not_take(self, bad: str, folder: Path) -> None:
         with pytest.raises(BadInputError) as raised:
-            models.create(bad, Making("scikit-learn"), uri=str(folder))
+            models.create(bad, ServingSpec("scikit-learn"), uri=str(folder))
 
         assert code(raised) == "NameInvalid"
 
@@ -173,7 +175,7 @@ class TestCreate:
         self, called: str, name: str, folder: Path, tmp_path: Path
     ) -> None:
         called = called.format(name)
-        made = models.create(called, Making("scikit-learn"), uri=str(folder))
+        made = models.create(called, ServingSpec("scikit-learn"), uri=str(folder))
         model_aliases.point(called, "best", 1)
 
         assert models.resolve(made["uri"]).name == called
@@ -188,15 +190,15 @@ class TestCreate:
             (folder / "model.onnx").rename(folder / "a b%20c#d?é.onnx")
 
         make(tmp_path / "own", name)
-        assert models.create(name, Making("onnx"), uri=str(tmp_path / "own"))["version"] == 1
+        assert models.create(name, ServingSpec("onnx"), uri=str(tmp_path / "own"))["version"] == 1
         store(str(tmp_path / "own" / "a b%20c#d?é.onnx")).read("")
 
     def test_the_same_run_makes_the_same_model_once(self, name: str, run: MakeRun) -> None:
         origin = run().origin
 
-        first = models.create(name, Making("scikit-learn", "1", {"a": 1}), origin=origin)
-        again = models.create(name, Making("sklearn", "1", {"a": 1}), origin=origin)
-        other = models.create(name, Making("scikit-learn", "1", {"a": 2}), origin=origin)
+        first = models.create(name, ServingSpec("scikit-learn", "1", {"a": 1}), origin=origin)
+        again = models.create(name, ServingSpec("sklearn", "1", {"a": 1}), origin=origin)
+        other = models.create(name, ServingSpec("scikit-learn", "1", {"a": 2}), origin=origin)
 
         assert (first["version"], again["version"], other["version"]) == (1, 1, 2)
 
@@ -206,7 +208,7 @@ class TestCreate:
         assert models.resolve(uri).framework is None
 
         made = models.create(
-            name, Making("scikit-learn", "1.9", {"a": 1}), description="D", origin=left.origin
+            name, ServingSpec("scikit-learn", "1.9", {"a": 1}), description="D", origin=left.origin
         )
 
         assert (made["version"], made["framework"], made["description"]) == (
@@ -216,7 +218,7 @@ class TestCreate:
 
     def test_a_run_s_files_are_checked_too(self, name: str, run: MakeRun) -> None:
         with pytest.raises(BadInputError) as raised:
-            models.create(name, Making("onnx"), origin=run().origin)
+            models.create(name, ServingSpec("onnx"), origin=run().origin)
 
         assert code(raised) == "OnnxMissing"
         with pytest.raises(NotFoundError):
@@ -228,7 +230,7 @@ class TestCreate:
         tracking.client().create_registered_model(name)
         assert models.show(name)["state"] == "CREATE REQUESTED"
 
-        models.create(name, Making("scikit-learn"), uri=str(folder))
+        models.create(name, ServingSpec("scikit-learn"), uri=str(folder))
 
         assert models.show(name)["state"] == "ACTIVE"
 
@@ -238,11 +240,11 @@ class TestCreate:
         with monkeypatch.context() as patch:
             patch.setattr("mlflow.MlflowClient.create_model_version", killed)
             with pytest.raises(KeyboardInterrupt):
-                models.create(name, Making("scikit-learn"), uri=str(folder))
+                models.create(name, ServingSpec("scikit-learn"), uri=str(folder))
         listed = next(model for model in models.list_all() if model["name"] == name)
         assert (listed["state"], listed["newest_version"]) == ("CREATE REQUESTED", None)
 
-        assert models.create(name, Making("scikit-learn"), uri=str(folder))["version"] == 1
+        assert models.create(name, ServingSpec("scikit-learn"), uri=str(folder))["version"] == 1
 
     def test_killed_before_the_run_knows_it_a_repeat_tells_it(
         self, name: str, run: MakeRun, monkeypatch: pytest.MonkeyPatch
@@ -251,10 +253,10 @@ class TestCreate:
         with monkeypatch.context() as patch:
             patch.setattr("mlflow.MlflowClient.set_tag", killed)
             with pytest.raises(KeyboardInterrupt):
-                models.create(name, Making("scikit-learn"), origin=left.origin)
+                models.create(name, ServingSpec("scikit-learn"), origin=left.origin)
         assert left.tag is None
 
-        assert models.create(name, Making("scikit-learn"), origin=left.origin)["version"] == 1
+        assert models.create(name, ServingSpec("scikit-learn"), origin=left.origin)["version"] == 1
         assert left.tag == f"models:/{name}/1"
 
 
@@ -312,7 +314,7 @@ class TestResolve:
             with pytest.raises(NotFoundError):
                 models.resolve(uri)
         model_files.scikit_learn(tmp_path, name)
-        models.create(name, Making("scikit-learn"), uri=str(tmp_path))
+        models.create(name, ServingSpec("scikit-learn"), uri=str(tmp_path))
         for uri in (f"models:/{name}/2", f"models:/{name}@champion"):
             with pytest.raises(NotFoundError):
                 models.resolve(uri)
@@ -351,7 +353,7 @@ class TestFetch:
     def test_one_file_comes_into_a_folder(self, name: str, tmp_path: Path) -> None:
         model_files.scikit_learn(tmp_path / "own", name)
         uri = str(tmp_path / "own" / "model.joblib")
-        made = models.create(name, Making("scikit-learn"), uri=uri)
+        made = models.create(name, ServingSpec("scikit-learn"), uri=uri)
 
         models.fetch(models.resolve(made["uri"]), tmp_path / "deep" / "fetched")
 
@@ -360,7 +362,7 @@ class TestFetch:
 
     def test_a_destination_that_is_there_is_left_alone(self, name: str, run: MakeRun,
                                                        tmp_path: Path) -> None:  # fmt: skip
-        made = models.create(name, Making("scikit-learn"), origin=run().origin)
+        made = models.create(name, ServingSpec("scikit-learn"), origin=run().origin)
         (tmp_path / "mine").mkdir()
 
         with pytest.raises(BadInputError) as raised:
@@ -373,7 +375,7 @@ class TestFetch:
         self, name: str, run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         found = models.resolve(
-            models.create(name, Making("scikit-learn"), origin=run().origin)["uri"]
+            models.create(name, ServingSpec("scikit-learn"), origin=run().origin)["uri"]
         )
         whole = model_artifacts.Artifacts(found.source_uri or "").entries
 
@@ -391,7 +393,7 @@ class TestFetch:
         self, name: str, run: MakeRun, tmp_path: Path, mlflow: MlflowServer
     ) -> None:
         left = run()
-        made = models.create(name, Making("scikit-learn"), origin=left.origin)
+        made = models.create(name, ServingSpec("scikit-learn"), origin=left.origin)
         shutil.rmtree(mlflow.artifacts / left.source.split("mlflow-artifacts:/")[1])
 
         with pytest.raises(NotFoundError):
@@ -400,8 +402,8 @@ class TestFetch:
 
 
 def test_secrets_stay_names_everywhere(name: str) -> None:
-    making = Making("huggingface", "", {"model_id": "a/b", "api_key": "secret:hub"})
-    models.create(name, making)
+    serving = ServingSpec("huggingface", "", {"model_id": "a/b", "api_key": "secret:hub"})
+    models.create(name, serving)
 
     kept = tracking.client().get_model_version(name, "1").tags
 

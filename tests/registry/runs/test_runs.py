@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_tells_for_how_long(prefect: PrefectClient) -> None:
     run = prefect.add("tune", "slow", state=state)
     prefect.runs[next(iter(prefect.runs))].estimated_run_time = timedelta(seconds=90)
 
-    assert runs.with_ids([run])[0].row["seconds"] == 90.0
+    assert runs.with_ids([run])[0].seconds == 90.0
 
 
 def test_what_came_from_something_deleted_is_not_retried(
@@ -152,4 +152,4 @@ class TestWaiting:
         run = self._add(prefect, state, what)
 
         assert runs.show(run)["waiting"] == ""
-        assert "waiting" not in runs.list_all()[0]
+        assert "waiting" not in runs.list_all()[0].to_json()

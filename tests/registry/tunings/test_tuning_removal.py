@@ -14,7 +14,7 @@ from infra import home as homes
 from infra.errors import ConflictError
 from registry import deletion, history, tracking
 from registry.models import model_versions, models
-from registry.models.models import Making
+from registry.models.models import ServingSpec
 from registry.runs import run_removal
 from registry.tunings import trials
 from tests.registry.fake_runs import PrefectClient, killed
@@ -116,7 +116,7 @@ def test_it_stays_while_a_model_is_there_that_a_trial_made(
     tuning.trial(0)
     made = getattr(tuning, where)(1, model=True)
     run_id = made if isinstance(made, str) else made[1]
-    models.create(name, Making("scikit-learn"), origin=tuning.origin(run_id))
+    models.create(name, ServingSpec("scikit-learn"), origin=tuning.origin(run_id))
 
     error = refused(tuning.id)
 
@@ -135,7 +135,7 @@ def test_models_of_any_number_of_trials_are_found(
     left = [tuning.trial(number, model=number in {0, 4}) for number in range(5)]
     for number, suffix in ((0, "a"), (4, "b")):
         models.create(
-            f"{name}-{suffix}", Making("scikit-learn"), origin=tuning.origin(left[number])
+            f"{name}-{suffix}", ServingSpec("scikit-learn"), origin=tuning.origin(left[number])
         )
     asked: list[str] = []
     search = model_versions._search

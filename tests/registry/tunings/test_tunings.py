@@ -33,7 +33,7 @@ def tuning(prefect: PrefectClient, name: str, tmp_path: Path) -> Tuning:
 
 
 def result(tuning: Tuning) -> dict[str, Any]:
-    found: dict[str, Any] = runs.show(tuning.id)["result"]
+    found: dict[str, Any] = runs.show(tuning.id).to_json()["result"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found
 
@@ -72,9 +72,9 @@ class TestResult:
 
         for over, state, running in ((False, "RUNNING", 2), (True, "KILLED", 0)):
             found = tunings.result(tuning.id, tuning.run_id, over)
-            assert [each["state"] for each in found["trials"]] == [state, "RUNNING"]
+            assert [each.state for each in found.trials] == [state, "RUNNING"]
             told = tunings.summaries({tuning.id: tuning.run_id}, {tuning.id} if over else ())
-            assert told[tuning.id]["trials"]["running"] == running
+            assert told[tuning.id].trials.running == running
 
     def test_the_best_is_what_the_tuning_says(self, tuning: Tuning) -> None:
         trials.save(tuning.id, row(0, values=(0.0,)), row(1, values=(9.0,)))
@@ -124,7 +124,7 @@ class TestResult:
     def test_a_training_shows_what_its_own_run_has(self, tuning: Tuning) -> None:
         flow_run_id, run_id = tuning.pool_trial(0)
 
-        assert runs.show(flow_run_id)["result"] == tracking.result(run_id)
+        assert runs.show(flow_run_id).result == tracking.result(run_id)
 
     def test_a_front_longer_than_a_tag_is_cut_between_numbers(self, tuning: Tuning) -> None:
         tunings.mark_best(tuning.run_id, range(100000, 102000))
@@ -158,7 +158,7 @@ class TestList:
         for run_id in (other.id, waits):
             assert found[run_id]["trials"] == {"done": 0, "running": 0, "failed": 0}
             assert found[run_id]["best"] is None
-        assert {"trials", "best"}.isdisjoint(found[training])
+        assert {"trials", "best"}.isdisjoint(found[training].to_json())
 
     def test_of_one_that_was_stopped_what_it_tried_is_shown(
         self, tuning: Tuning, prefect: PrefectClient
