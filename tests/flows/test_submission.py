@@ -11,6 +11,7 @@ from flows import submission
 from infra import work_pools
 from infra.errors import BadInputError, ConflictError
 from registry.runs import runs
+from registry.runs.run_views import RunDetailView
 from registry.tunings import trial_flows
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
@@ -25,7 +26,7 @@ class TestUpdate:
         }  # fmt: skip
         self.remote = False
         self.changed: list[tuple[Any, ...]] = []
-        monkeypatch.setattr(runs, "show", lambda _: self.found)
+        monkeypatch.setattr(runs, "show", lambda _: RunDetailView.model_construct(**self.found))
         monkeypatch.setattr(runs, "update", lambda *given: self.changed.append(given) or {})
         monkeypatch.setattr(trial_flows, "pool_type", lambda: None)
         monkeypatch.setattr(work_pools, "is_remote", lambda _: self.remote)

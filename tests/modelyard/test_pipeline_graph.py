@@ -16,6 +16,7 @@ from infra.home import Home
 from modelyard import main
 from modelyard.commands import pipeline_graph as command
 from registry.pipelines.pipeline_nodes import Node
+from registry.runs.run_views import RunDetailView
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
 
@@ -42,10 +43,10 @@ def ran(home: Home, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     rows: list[Node] = [node("add", began=1.0, ended=2.0), node("add-2", "FAILED")]
     found = {"id": RUN, "name": "mine", "flow": "pipeline-run", "state": "FAIL PIPELINE RUN"}
 
-    def show(key: str) -> dict[str, Any]:
+    def show(key: str) -> RunDetailView:
         if key not in {RUN, "mine"}:
             raise NotFoundError(f"There is no run {key!r}.", "modelyard runs list.")
-        return found
+        return RunDetailView.model_construct(is_final=True, **found)
 
     folder = home.runs / RUN
     folder.mkdir()
@@ -57,7 +58,6 @@ def ran(home: Home, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(command, "connected", contextlib.nullcontext)
     monkeypatch.setattr(command.pipelines, "find", find)
     monkeypatch.setattr(command.runs, "show", show)
-    monkeypatch.setattr(command.runs, "ended", lambda _: True)
     monkeypatch.setattr(command.pipeline_nodes, "in_brief", lambda _: rows)
     monkeypatch.setenv("MODELYARD_WEB_URL", "http://127.0.0.1:4300")
     return found

@@ -137,7 +137,9 @@ def test_a_file_is_uploaded_where_the_pools_machines_do_not_see_it(
     uploaded: list[Path] = []
     monkeypatch.setattr(command.work_pools, "is_remote", lambda _: True)
     monkeypatch.setattr(
-        command.pipelines, "upload", lambda file: uploaded.append(file) or {"name": "adding"}
+        command.pipelines,
+        "upload",
+        lambda file: uploaded.append(file) or SimpleNamespace(name="adding"),
     )
     found = SimpleNamespace(reference="adding:3")
     monkeypatch.setattr(command.rows, "find", lambda name: found)

@@ -15,6 +15,7 @@ from flows import scheduling
 from modelyard import main
 from modelyard.commands import schedule as command
 from schedules import metrics, verbs, views
+from schedules.views import ScheduleView, SlotView
 
 Do = Callable[..., tuple[int, str]]
 NOTHING = {"trigger": None, "policy": None, "parameters": None}
@@ -179,8 +180,9 @@ EXPIRED = {"name": "s", "state": "ENABLED", "detail": "EXPIRED"}
 def test_people_read_a_state_in_one_place(
     verb: str, do: Do, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "list_all", lambda **_: [EXPIRED])
-    monkeypatch.setattr(views, "show", lambda *_, **__: EXPIRED)
+    expired = ScheduleView.model_construct(**EXPIRED)
+    monkeypatch.setattr(views, "list_all", lambda **_: [expired])
+    monkeypatch.setattr(views, "show", lambda *_, **__: expired)
     words = [verb] if verb == "list" else [verb, "s"]
 
     _, out = do("schedule", *words)
@@ -195,8 +197,9 @@ class TestSlots:
     @pytest.fixture(autouse=True)
     def _kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         many = {**SLOT, "until": "2027-01-15T10:00:00Z", "count": 61, "reason": "OutsideWindow"}
+        both = [SlotView.model_validate(one) for one in (SLOT, many)]
         monkeypatch.setattr(
-            views, "slots_of", lambda name, last, fate: [SLOT, many][:last] if name == "s" else []
+            views, "slots_of", lambda name, last, fate: both[:last] if name == "s" else []
         )
 
     def test_people_get_a_table(self, do: Do) -> None:

@@ -42,7 +42,7 @@ class TestCreate:
         assert made["links"]["mlflow"].endswith(f"/#/experiments/{made['id']}")
         assert [deed["verb"] for deed in made["history"]] == ["create"]
         [row] = [row for row in experiments.list_all() if row["name"] == name]
-        assert row == {key: made[key] for key in row}
+        assert row.to_json() == {key: made[key] for key in row.to_json()}
 
     def test_a_name_is_given_once(self, name: str) -> None:
         experiments.create(name, "first")

@@ -38,7 +38,7 @@ def test_one_is_created_listed_and_shown(name: str) -> None:
     assert made["created_by"] == made["changed_by"] == identity.caller()
     assert made["created"] == made["changed"]
     [row] = [row for row in training_templates.list_all() if row["name"] == name]
-    assert row == {key: made[key] for key in row}
+    assert row.to_json() == {key: made[key] for key in row.to_json()}
     assert training_templates.show(name) == made
     assert training_templates.parameters(name) == kept
 

@@ -12,6 +12,7 @@ from registry.schedules import slots
 from registry.schedules.slots import Slot
 from schedules import verbs, views
 from schedules.verbs import Written
+from schedules.views import ScheduleDetailView
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import World
 
@@ -27,7 +28,7 @@ def checked(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-def create(name: str = "s", deployment: str = "train", **given: Any) -> dict[str, Any]:
+def create(name: str = "s", deployment: str = "train", **given: Any) -> ScheduleDetailView:
     """A schedule of every hour, if no trigger is given."""
     written = {"trigger": {"interval_seconds": HOUR}, **given}
     return verbs.create(Written(name=name, deployment=deployment, **written), checked)

@@ -43,7 +43,7 @@ class TestDelete:
 
         run = next(iter(world.runs))
         assert raised.value.code == "RunGoesOn"
-        assert raised.value.message == f"1 of its runs go on, such as {run}."
+        assert raised.value.message == f"1 of its runs are active, such as {run}."
         assert state(key) == ("ENABLED", "")
         assert fates(key)[-1] == (2, "waiting", "MaxConcurrency")
 
@@ -76,7 +76,7 @@ class TestDelete:
         world.losses = 1.0
         world.scheduler().step()  # Prefect does not answer, so the run may be there
         world.losses = 0.0
-        with pytest.raises(ConflictError, match="1 of its runs are being made") as raised:
+        with pytest.raises(ConflictError, match="1 of its runs are being created") as raised:
             verbs.delete("s")
 
         assert raised.value.code == "RunGoesOn"
@@ -110,7 +110,7 @@ class TestDelete:
         deleting.join(30)
 
         assert fates(key) == [(0, "waiting", "Queued")]
-        assert schedule_removal.going_on(key) == ["1 of its runs are being made."]
+        assert schedule_removal.active_blockers(key) == ["1 of its runs are being created."]
         world.scheduler().step()
         assert fates(key) == [(0, "created", "")]
 

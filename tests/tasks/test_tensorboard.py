@@ -9,6 +9,7 @@ import pytest
 
 from infra import run_lock
 from infra.home import Home
+from registry.runs.run_views import RunView
 from registry.runs.tensorboard_logs import Fetched
 from registry.tunings import trials
 from tasks import tensorboard
@@ -29,8 +30,9 @@ def _logs(home: Home, run: str, age_days: float = 0) -> Path:
     return folder
 
 
-def _run(run: str, name: str, flow: str = "train") -> dict[str, Any]:
-    return {"id": run, "name": name, "flow": flow}
+def _run(run: str, name: str, flow: str = "train", *, final: bool = False) -> RunView:
+    state = "COMPLETE" if final else "RUNNING"
+    return RunView(id=run, name=name, flow=flow, state=state, is_final=final)
 
 
 def _trial(number: int, run: str | None, **more: Any) -> dict[str, Any]:
@@ -111,12 +113,9 @@ class TestElsewhere:
         (home.runs / "id-3").mkdir()  # it was run here, and its logs were forgotten
         fetched = _Elsewhere(tmp_path / "fetched", "id-1")
         runs = [
-            {**_run(run, run), "state": state}
-            for run, state in (
-                ("id-1", "FAIL TRAIN"), ("id-2", "COMPLETE"), ("id-3", "COMPLETE"),
-                ("id-4", "RUNNING"), ("id-5", "STOPPED"),
-            )
-        ]  # fmt: skip
+            *(_run(run, run, final=True) for run in ("id-1", "id-2", "id-3", "id-5")),
+            _run("id-4", "id-4"),
+        ]
 
         assert tensorboard.link(tmp_path / "v", runs, home, alone=False, fetched=fetched) == 2
         assert _shown(tmp_path / "v") == {"id-1": tmp_path / "fetched" / "id-1", "id-2": here}

@@ -11,8 +11,10 @@ from prefect.states import Crashed, Running
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
 from registry import deletion, tracking
 from registry.models import model_creation, models
+from registry.models.model_views import ModelVersionView
 from registry.models.models import ServingSpec, SourceRun
 from registry.runs import runs
+from registry.runs.run_views import RunDetailView, RunResultView
 from registry.tracking import Opening
 from registry.tunings import trials, tunings
 from tests.registry.fake_runs import PrefectClient
@@ -26,15 +28,19 @@ def code(raised: pytest.ExceptionInfo[ModelyardError]) -> str:
     return raised.value.code
 
 
+def _result(mlflow_run_id: str) -> RunResultView:
+    return RunResultView(mlflow_run_id=mlflow_run_id, model_uri=None, metrics={})
+
+
 @pytest.fixture
 def prefect(monkeypatch: pytest.MonkeyPatch, run: MakeRun) -> dict[str, Any]:
     """What Prefect and MLflow tell of the run; the test may change it."""
     left = run()
     told = {
         "id": left.flow_run_id, "name": left.name, "flow": "train", "state": "COMPLETE",
-        "result": {"mlflow_run_id": left.id},
+        "mlflow_run_id": left.id, "result": _result(left.id),
     }  # fmt: skip
-    monkeypatch.setattr(runs, "show", lambda key: told)
+    monkeypatch.setattr(runs, "show", lambda key: RunDetailView.model_construct(**told))
     return told
 
 
@@ -71,7 +77,7 @@ def test_only_a_training(prefect: dict[str, Any]) -> None:
 def test_only_one_that_left_a_model(prefect: dict[str, Any]) -> None:
     opening = Opening(str(uuid.uuid4()), "train", "empty", "Default", "", "me", {})
     empty = tracking.open_run(opening, retried=False).run_id
-    for result in ({"mlflow_run_id": empty}, None):
+    for result in (_result(empty), None):
         prefect["result"] = result
         with pytest.raises(NotFoundError) as raised:
             model_creation.from_run("key", ServingSpec("scikit-learn"))
@@ -92,7 +98,7 @@ class TestTuning:
         tunings.mark_objectives(made.run_id, ["loss"])
         return made
 
-    def made(self, tuning: Tuning, **more: Any) -> dict[str, Any]:
+    def made(self, tuning: Tuning, **more: Any) -> ModelVersionView:
         return model_creation.from_run(tuning.id, ServingSpec("scikit-learn"), **more)
 
     def refused(self, tuning: Tuning, **more: Any) -> ModelyardError:
@@ -222,7 +228,7 @@ class TestTuning:
                 told.append(error.code)
 
         thread = threading.Thread(target=delete)
-        monkeypatch.setattr(models, "_check_there", while_it_deletes)
+        monkeypatch.setattr(models, "_check_not_removed", while_it_deletes)
         key = in_pool if by_its_own_run else tuning.id
         model_creation.from_run(key, ServingSpec("scikit-learn"), name=name)
         thread.join(30)
@@ -237,7 +243,7 @@ class TestTuning:
         tunings.mark_best(tuning.run_id, [0])
         show = runs.show
 
-        def showing(key: str) -> dict[str, Any]:
+        def showing(key: str) -> RunDetailView:
             shown = show(key)
             tracking.delete_run(run_id)
             return shown

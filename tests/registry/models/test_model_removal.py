@@ -82,7 +82,7 @@ class TestGuards:
     def test_an_alias_that_comes_while_it_is_asked_wins(
         self, left: Run, name: str, monkeypatch: pytest.MonkeyPatch, mlflow: MlflowServer
     ) -> None:
-        really = model_removal.uses
+        really = model_removal.alias_blockers
         asked = []
 
         def alias_comes(*args: Any) -> list[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from registry import training_templates as rows
+from registry.training_templates import TrainingTemplateDetailView
 from tasks.training import training_templates
 from tasks.training.training_request import Training
 from tests.tasks.test_parameters import GROUPS, leaves
@@ -25,29 +26,31 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
     """The templates that there are; their rows are kept in memory."""
     found: Kept = {}
 
-    def show(name: str) -> dict[str, Any]:
+    def show(name: str) -> TrainingTemplateDetailView:
         if name not in found:
             raise NotFoundError(f"no {name}", code="TemplateUnknown")
-        return found[name]
+        return TrainingTemplateDetailView.model_construct(**found[name])
 
-    def create(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    def create(
+        name: str, description: str, parameters: dict[str, Any]
+    ) -> TrainingTemplateDetailView:
         if name in found:
             raise ConflictError("taken", code="NameTaken")
         found[name] = {"name": name, "description": description, "parameters": parameters}
-        return found[name]
+        return show(name)
 
     def change(
         name: str, new_name: str | None, description: str | None, revise: Callable[..., Any]
-    ) -> dict[str, Any]:
+    ) -> TrainingTemplateDetailView:
         row = show(name)
-        revised = revise(row["parameters"])
+        revised = revise(row.parameters)
         del found[name]
-        return create(new_name or name, description or row["description"], revised)
+        return create(new_name or name, description or row.description, revised)
 
     monkeypatch.setattr(rows, "show", show)
     monkeypatch.setattr(rows, "create", create)
     monkeypatch.setattr(rows, "change", change)
-    monkeypatch.setattr(rows, "parameters", lambda name: show(name)["parameters"])
+    monkeypatch.setattr(rows, "parameters", lambda name: show(name).parameters)
     return found
 
 

@@ -16,6 +16,7 @@ from infra.home import Home
 from infra.settings import Settings
 from registry import training_templates
 from registry.runs import runs
+from registry.runs.run_views import RunDetailView
 from registry.tunings import trial_flows, trials
 from tasks import parameters
 from tasks.training.training_templates import default_of
@@ -436,7 +437,7 @@ class TestWarmStart:
     @pytest.fixture(autouse=True)
     def _earlier(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: dict[str, Any] = {"flow": "tune", "parameters": {"objective": [LOSS]}}
-        monkeypatch.setattr(runs, "show", lambda _: self.found)
+        monkeypatch.setattr(runs, "show", lambda _: RunDetailView.model_construct(**self.found))
         monkeypatch.setattr(runs, "find", {"earlier": "id-1"}.__getitem__)
 
     def test_one_that_sought_the_same(self, tuning: Given) -> None:
