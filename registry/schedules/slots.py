@@ -1,8 +1,8 @@
-"""Slots of schedules, each with its fate: rows of the catalogue.
+"""Slots of schedules with their fates, as rows of the catalogue.
 
-A slot is decided about once. Its row is written in the transaction that moves its schedule past
-it, and only by who holds the lease; a run is created for it under a key that is the slot's own.
-So whatever dies when, a slot has one fate and at most one run.
+A slot is decided once: its row is written in the transaction that moves its schedule past it, by
+the holder of the lease. Its run is created under an idempotency key of the slot. So a slot has one
+fate and at most one run, whichever process is killed at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from registry.catalogue import Base, engine
 
 
 class Fate(StrEnum):
-    """What became of a slot."""
+    """Fate of a slot."""
 
     WAITING = "waiting"
     CREATED = "created"
@@ -42,7 +42,7 @@ class Fate(StrEnum):
 
 
 class Kind(StrEnum):
-    """Why there is a slot."""
+    """Origin of a slot."""
 
     SCHEDULED = "scheduled"
     BACKFILL = "backfill"
@@ -50,11 +50,11 @@ class Kind(StrEnum):
 
 
 _WAITS = sqlalchemy.text("fate = 'waiting'")
-_GOES_ON = sqlalchemy.text("fate = 'created' AND run_state IS NULL")
+_IS_ACTIVE = sqlalchemy.text("fate = 'created' AND run_state IS NULL")
 
 
 class SlotModel(Base):
-    """One slot, or several that follow each other and share their fate."""
+    """A slot, or several that follow each other and share their fate."""
 
     __tablename__ = "schedule_slots"
     __table_args__ = (
@@ -64,7 +64,7 @@ class SlotModel(Base):
         ),
         Index(
             "schedule_slots_active", "schedule",
-            postgresql_where=_GOES_ON,
+            postgresql_where=_IS_ACTIVE,
         ),
         Index("schedule_slots_run", "flow_run_id"),
     )  # fmt: skip
@@ -87,23 +87,23 @@ class SlotModel(Base):
 
 @dataclass(frozen=True)
 class Slot:
-    """One slot, or several that follow each other and share their fate.
+    """A slot, or several that follow each other and share their fate.
 
     Attributes:
         schedule: The schedule's id.
-        slot: When it is, or the first of them; in seconds since 1970, as all times here.
-        kind: Why there is a slot.
-        last: When the last of them is.
-        count: How many there are.
-        fate: What became of it.
+        slot: Time of the slot, or of the first one; in seconds since 1970, as all times here.
+        kind: Its origin.
+        last: Time of the last one.
+        count: How many slots.
+        fate: Its fate.
         reason: Why it is skipped, or what it waits for.
-        not_before: When its run is created at the earliest.
-        begun: Whether its run's creation has begun, so that it may exist.
+        not_before: The earliest time at which its run is created.
+        begun: Whether the creation of its run has begun, so that the run may exist.
         flow_run_id: Its run.
-        run_at: When that was created.
-        run_state: What its run has ended as; None while it goes on.
+        run_at: When its run was created.
+        run_state: State in which its run ended; None while it is active.
         decided_at: When its fate was decided.
-        decided_by: Who decided it.
+        decided_by: The scheduler or user that decided it.
     """
 
     schedule: str
@@ -123,7 +123,7 @@ class Slot:
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What names it."""
+        """Its primary key."""
         return self.schedule, self.slot, self.kind
 
 
@@ -157,20 +157,20 @@ def _read(
 
 
 def add(connection: Connection, slots: Iterable[Slot]) -> None:
-    """Write slots that were decided; those that are there stay."""
+    """Insert decided slots; existing ones stay as they are."""
     rows = [asdict(slot) for slot in slots]
     if rows:
         connection.execute(insert(SlotModel).on_conflict_do_nothing(), rows)
 
 
 def add_new(connection: Connection, slot: Slot) -> bool:
-    """Write a slot unless it is there; whether it was not."""
+    """Insert a slot unless it exists; return whether it was inserted."""
     made = insert(SlotModel).values(**asdict(slot)).on_conflict_do_nothing()
     return connection.scalar(made.returning(SlotModel.slot)) is not None
 
 
 def waiting(connection: Connection) -> dict[str, float]:
-    """Each schedule of which slots wait, and when the first of those may go on."""
+    """Return schedules with waiting slots, and the earliest ``not_before`` of each."""
     soonest = func.min(SlotModel.not_before).label("soonest")
     wanted = select(SlotModel.schedule, soonest).where(SlotModel.fate == Fate.WAITING)
     found = connection.execute(wanted.group_by(SlotModel.schedule))
@@ -180,15 +180,15 @@ def waiting(connection: Connection) -> dict[str, float]:
 def queue(
     connection: Connection, schedule: str, now: float, most: int, *, own: bool = True
 ) -> list[Slot]:
-    """A schedule's slots that wait and need not wait longer, the oldest first.
+    """Return a schedule's waiting slots that are due, oldest first, and lock their rows.
 
     Args:
-        connection: Where they are read; nobody else changes them until its transaction ends.
+        connection: The transaction, which holds the locks.
         schedule: The schedule's id.
         now: The present.
-        most: How many.
-        own: Whether the schedule's own are among them; those that somebody has asked for are, and
-            those whose run's creation has begun.
+        most: How many at most.
+        own: Whether to include scheduled slots; requested ones (backfill, manual) and those whose
+            run's creation has begun always are.
     """
     wanted = [] if own else [or_(SlotModel.kind != Kind.SCHEDULED, SlotModel.begun)]
     return _read(
@@ -206,15 +206,15 @@ def decide_waiting(
     was: str = "",
     own: bool = False,
 ) -> None:
-    """Give a fate to all slots of a schedule at once that wait, and whose runs do not exist.
+    """Set the fate of all waiting slots of a schedule that have no run.
 
     Args:
-        connection: Where it is written.
+        connection: The transaction.
         schedule: The schedule's id.
-        fate: ``waiting`` says what they wait for; ``skipped`` skips them.
+        fate: ``waiting`` changes what they wait for; ``skipped`` skips them.
         reason: Why.
-        was: Instead of those that wait: those that were skipped for this reason.
-        own: Only the schedule's own, and none that somebody has asked for.
+        was: Instead of the waiting slots: those that were skipped for this reason.
+        own: Only scheduled slots, not requested ones.
     """
     before = SlotModel.reason == was if was else SlotModel.reason != reason
     these = [
@@ -227,10 +227,10 @@ def decide_waiting(
 
 
 def skip_all_but_newest(connection: Connection, schedule: str, reason: str) -> None:
-    """Skip a schedule's own slots that wait, and whose runs do not exist, but for the newest.
+    """Skip all but the newest of a schedule's waiting scheduled slots that have no run.
 
     Args:
-        connection: Where it is written.
+        connection: The transaction.
         schedule: The schedule's id.
         reason: Why.
     """
@@ -244,7 +244,7 @@ def skip_all_but_newest(connection: Connection, schedule: str, reason: str) -> N
 
 
 def active(connection: Connection, schedules: Collection[str] | None = None) -> list[Slot]:
-    """Slots of these schedules, or of all, whose runs go on, or may."""
+    """Return slots of these schedules, or of all, whose runs are active or may exist."""
     own = () if schedules is None else (SlotModel.schedule.in_(schedules),)
     return _read(connection, *own, _ACTIVE)
 
@@ -257,13 +257,13 @@ def of(
     fate: str | None = None,
     kind: str | None = None,
 ) -> list[Slot]:
-    """A schedule's slots, the oldest first; or the newest ones, the newest first.
+    """Return a schedule's slots, oldest first; or its newest ones, newest first.
 
     Args:
-        connection: Where they are read.
+        connection: The connection.
         schedule: The schedule's id.
         newest: How many of the newest.
-        fate: Only those of this fate.
+        fate: Only slots of this fate.
         kind: Only those of this kind.
     """
     only = {SlotModel.fate: fate, SlotModel.kind: kind}
@@ -272,7 +272,7 @@ def of(
 
 
 def newest_runs(schedule: str, most: int) -> list[str]:
-    """The ids of the runs that a schedule has made last."""
+    """Return ids of a schedule's newest runs."""
     own = (SlotModel.schedule == schedule, SlotModel.flow_run_id.is_not(None))
     wanted = select(SlotModel.flow_run_id).where(*own).order_by(SlotModel.run_at.desc())
     with engine().connect() as connection:
@@ -280,21 +280,21 @@ def newest_runs(schedule: str, most: int) -> list[str]:
 
 
 def change(connection: Connection, slots: Iterable[Slot]) -> None:
-    """Write what has changed of slots that are there."""
+    """Update existing slots."""
     rows = [{f"new_{name}": value for name, value in asdict(slot).items()} for slot in slots]
     if rows:
         connection.execute(_CHANGE, rows)
 
 
 def mark_resumed(run_id: str) -> None:
-    """Count a run that had ended among the active ones of its schedule: it is retried."""
+    """Count a retried run among its schedule's active runs again."""
     ended = (SlotModel.flow_run_id == run_id, SlotModel.run_state.is_not(None))
     with engine().begin() as connection:
         connection.execute(update(SlotModel).where(*ended).values(run_state=None))
 
 
 def with_runs(connection: Connection, schedule: str, after: int, until: int) -> set[int]:
-    """A schedule's slots after one instant and not after another that have a run, or wait."""
+    """Return a schedule's slots within ``(after, until]`` that have a run or wait for one."""
     wanted = select(SlotModel.slot).where(
         SlotModel.schedule == schedule, SlotModel.kind != Kind.MANUAL,
         SlotModel.fate != Fate.SKIPPED, SlotModel.slot > after, SlotModel.slot <= until,
@@ -303,7 +303,7 @@ def with_runs(connection: Connection, schedule: str, after: int, until: int) -> 
 
 
 def number(schedule: str, slot: int) -> int:
-    """Which of the schedule's runs that of a slot is, from 1 on in the order of the slots."""
+    """Return the number of a slot's run among its schedule's, from 1 on in slot order."""
     earlier = sqlalchemy.select(sqlalchemy.func.count()).where(
         SlotModel.schedule == schedule, SlotModel.slot < slot, SlotModel.fate == Fate.CREATED
     )
@@ -312,11 +312,11 @@ def number(schedule: str, slot: int) -> int:
 
 
 def backfilled(connection: Connection, decided: Mapping[str, int]) -> dict[str, set[int]]:
-    """Slots that somebody has asked for before they were decided, by their schedule.
+    """Return backfilled slots that are not decided yet, by schedule.
 
     Args:
-        connection: Where they are read.
-        decided: Until when each schedule was decided.
+        connection: The connection.
+        decided: The time until which each schedule was decided.
     """
     found: dict[str, set[int]] = {schedule: set() for schedule in decided}
     if decided:
@@ -330,7 +330,7 @@ def backfilled(connection: Connection, decided: Mapping[str, int]) -> dict[str, 
 
 
 def last_ended(connection: Connection, schedule: str, since: int, count: int) -> Sequence[str]:
-    """What the runs that were made last have ended as, from ``since`` on, the newest first."""
+    """Return the states in which runs created from ``since`` on ended, newest first."""
     own = (SlotModel.schedule == schedule, SlotModel.run_at >= since)
     wanted = select(SlotModel.run_state).where(*own, SlotModel.run_state.is_not(None))
     wanted = wanted.order_by(SlotModel.run_at.desc(), SlotModel.slot.desc()).limit(count)
@@ -338,7 +338,7 @@ def last_ended(connection: Connection, schedule: str, since: int, count: int) ->
 
 
 def fates(schedule: str) -> dict[tuple[str, str], int]:
-    """How many slots of a schedule have which fate for which reason."""
+    """Count a schedule's slots by fate and reason."""
     wanted = select(SlotModel.fate, SlotModel.reason, func.sum(SlotModel.count))
     wanted = wanted.where(SlotModel.schedule == schedule)
     with engine().connect() as connection:

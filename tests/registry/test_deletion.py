@@ -136,7 +136,7 @@ def test_a_noun_is_kept_alone_from_the_first_guard_to_its_end(
         events.append(("not alone",))
 
     rule([[]])
-    made = dataclasses.replace(deletion._RULES["thing"], alone=alone)
+    made = dataclasses.replace(deletion._RULES["thing"], lock=alone)
     monkeypatch.setitem(deletion._RULES, "thing", made)
 
     deletion.delete("thing", "k")
@@ -155,7 +155,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
     )  # fmt: skip
     monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(None))
     monkeypatch.setattr(runs, "_find", lambda *_: flow_run)
-    really, told = models._check_there, list[str]()
+    really, told = models._check_not_removed, list[str]()
 
     def while_it_deletes(origin: SourceRun) -> None:
         really(origin)
@@ -169,7 +169,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
             told.append(error.code)
 
     thread = threading.Thread(target=delete)
-    monkeypatch.setattr(models, "_check_there", while_it_deletes)
+    monkeypatch.setattr(models, "_check_not_removed", while_it_deletes)
     models.create(name, ServingSpec("scikit-learn"), origin=left.origin)
     thread.join(30)
 

@@ -214,7 +214,7 @@ class TestTuning:
     ) -> None:
         in_pool, run_id = tuning.pool_trial(0, model=True)
         tunings.mark_best(tuning.run_id, [0])
-        really, told = models._check_there, list[str]()
+        really, told = models._check_not_removed, list[str]()
 
         def while_it_deletes(origin: SourceRun) -> None:
             really(origin)
