@@ -195,7 +195,7 @@ def test_a_schedule_keeps_what_it_takes(
     refused = set()
     for reference in ("{}", "{}:1", "{}:2"):
         found = deletion._RULES["pipeline"].find(reference.format(name))
-        reasons = deletion._RULES["pipeline"].guards[0].reasons(*found)
+        reasons = deletion._RULES["pipeline"].guards[0].blockers(*found)
         if reasons:
             assert f"s {name}" in reasons[0]
             refused.add(reference)
