@@ -246,7 +246,7 @@ class FlowRuns:
 
     def stop(self, run_id: str) -> None:
         """Ask for the end of a run."""
-        run_requests.ask_to_stop(run_id)
+        run_requests.request_stop(run_id)
 
     def refusal(self, deployment: str) -> str:
         """Why there can be no runs of a deployment; "" if there can."""

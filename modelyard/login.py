@@ -1,4 +1,4 @@
-"""Links that log a browser in, for people; programs are given bare addresses."""
+"""Links that log a browser in, for people; programs get plain URLs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>Modelyard</title>
 
 
 def link(url: str) -> str:
-    """A page's address with a token that logs one browser in, once.
+    """Return a page's URL with a token that logs one browser in, once.
 
     Args:
         url: The address; it stays as it is where it is no page of this home's stack.
@@ -35,7 +35,7 @@ def _is_own(url: str) -> bool:
 
 
 def _servers() -> list[str]:
-    """The addresses of the servers that this process's credential opens, for a browser."""
+    """Return the URLs of the servers that this process's credential opens in a browser."""
     endpoints = connection.from_environment()
     if credential.VARIABLE in os.environ and endpoints is not None:
         return [*connection.browser_urls(endpoints).values()]
@@ -51,7 +51,7 @@ def _is_below(url: str, server: str) -> bool:
 
 
 def with_token(url: str) -> str:
-    """An address of a server behind this home's door, with such a token."""
+    """Return the URL of a server behind this home's door, with such a token."""
     home = homes.current()
     held = credential.read(home)
     if held is None or not _has_door(home):
@@ -69,7 +69,7 @@ def _has_door(home: Home) -> bool:
 
 
 def open_browser(url: str) -> bool:
-    """Show a page of this home's stack in the person's browser, logged in; whether one opened.
+    """Open a page of this home's stack in the browser, logged in; return whether one opened.
 
     The browser is given a file that only its user can read: a command line is everybody's.
     """

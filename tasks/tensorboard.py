@@ -74,7 +74,8 @@ def _logs(run: RunView, home: Home, fetched: Fetched) -> Iterator[tuple[str, Pat
     for row in trials.outline(run.id):
         number, flow_run_id, tracked = row["number"], row["flow_run_id"], row["mlflow_run_id"]
         place = home.runs / flow_run_id if flow_run_id else own / _TRIALS / str(number)
-        elsewhere = row["state"] not in trials.ACTIVE and tracked and not place.exists()
+        over = row["state"] not in trials.ACTIVE
+        elsewhere = bool(over and tracked and not place.exists())
         name = flow_run_id or f"{run.id}-{number}"
         yield (
             f"trial {number}",

@@ -1,4 +1,4 @@
-"""``modelyard env``, ``open`` and ``credential``: how the owner gets in."""
+"""``modelyard env``, ``open`` and ``credential``: access for the owner."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app.add_typer(credentials, name="credential", help="The credential that opens th
 
 
 class Page(StrEnum):
-    """What can be opened."""
+    """A page to open."""
 
     PREFECT = "prefect"
     MLFLOW = "mlflow"
@@ -40,7 +40,7 @@ def _endpoints() -> Endpoints:
 
 @app.command()
 def env(json: Json = False) -> None:
-    """Print what Prefect's and MLflow's own clients need, for: eval "$(modelyard env)"."""
+    """Print the environment of Prefect's and MLflow's clients, for: eval "$(modelyard env)"."""
     variables = connection.client_environment(_endpoints(), homes.current())
     if json:
         output.as_json(variables)
@@ -66,7 +66,7 @@ def open_(
 
 @credentials.command()
 def rotate(json: Json = False) -> None:
-    """Replace the credential; browsers are logged out, and what `env` printed is void."""
+    """Replace the credential; browsers are logged out, and the output of `env` is void."""
     home = homes.current()
     if client.status(home) is not None:
         raise ConflictError(

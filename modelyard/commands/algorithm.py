@@ -31,7 +31,7 @@ def _described(algorithm: ProvidedAlgorithm) -> dict[str, Any]:
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """Every algorithm that Modelyard provides."""
+    """List every provided algorithm."""
     found = [_described(provided.load(name)) for name in provided.names()]
     columns = ("name", "title", "framework", "distributed")
     output.rows(found, columns, as_json_=json)
@@ -41,7 +41,7 @@ def list_(json: Json = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="The algorithm's name.")], json: Json = False
 ) -> None:
-    """An algorithm's data sets, hyperparameters and metrics."""
+    """Show an algorithm's data sets, hyperparameters and metrics."""
     algorithm = provided.load(name)
     found = _described(algorithm)
     if json:

@@ -20,11 +20,11 @@ def apply(
     file: Annotated[Path, typer.Argument(help="A YAML or JSON file with schedules.")],
     adopt: Annotated[
         bool,
-        typer.Option("--adopt", help="Take over schedules that the file has not made."),
+        typer.Option("--adopt", help="Take over schedules that were not created from the file."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Make schedules what a file says; those that are gone from it are archived.
+    """Create, change and archive schedules, so that they are as in a file.
 
     Relative paths in it are relative to it.
     """

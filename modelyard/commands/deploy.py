@@ -21,12 +21,12 @@ def deploy(
     pools: Annotated[
         Kind | None,
         typer.Option(
-            help="Where runs of the pools gpu and cpu go: processes of this machine, or a "
+            help="Where the pools gpu and cpu run: processes of this machine, or a "
             "Kubernetes cluster. Without, where they go now."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Bring the catalogue's database, the work pools and the deployments up to date."""
+    """Update the catalogue's database, the work pools and the deployments."""
     with connected():
         output.thing(asyncio.run(deploying.deploy(pools)), as_json_=json)

@@ -33,7 +33,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "unseen": "
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Check a cluster that runs shall go to; status 0 only if all was seen and nothing failed."""
+    """Check the cluster for runs; status 0 only if all checks were made and none failed."""
     given = settings.load()
     types = instance_types.table(given)
     pools, published = _asked_of_prefect()
@@ -89,7 +89,7 @@ async def _published() -> Secrets:
 
 
 def pool(seen: Seen) -> Check:
-    """Whether runs of a pool go to a cluster, and a worker takes them."""
+    """Check that a pool's runs go to a cluster, and that a worker takes them."""
     name = f"pool {seen.name}"
     deploy = "Register it: modelyard deploy --pools kubernetes."
     if not seen.type:
@@ -106,7 +106,7 @@ def pool(seen: Seen) -> Check:
 
 
 def _show(checks: Sequence[Check]) -> None:
-    """A line for each check, with its remedy below."""
+    """Print a line for each check, with its remedy below."""
     table = Table("check", "", "what was seen", box=None, header_style="bold")
     for check in checks:
         told = Text(check.message, overflow="fold")

@@ -19,14 +19,14 @@ Experiment = Annotated[str, typer.Argument(help="The experiment's name.")]
 
 @app.command()
 def create(name: Experiment, description: Description = None, json: Json = False) -> None:
-    """Make an experiment. A run that names one that is not there makes it as well."""
+    """Create an experiment. A run that names a missing one creates it as well."""
     with connected():
         output.thing(experiments.create(name, description or ""), as_json_=json)
 
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """Every experiment."""
+    """List every experiment."""
     with connected():
         columns = ("name", "state", "description", "created")
         output.rows(experiments.list_all(), columns, as_json_=json)
@@ -38,7 +38,7 @@ def show(
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
-    """An experiment with its runs."""
+    """Show an experiment with its runs."""
     with connected():
         found = experiments.show(name, limit)
     if json:
@@ -55,7 +55,7 @@ def update(
     description: Description = None,
     json: Json = False,
 ) -> None:
-    """Rename or describe an experiment; its runs, also those that wait, stay its own."""
+    """Rename or describe an experiment; its runs stay in it, waiting ones as well."""
     if new_name is None and description is None:
         raise BadInputError("There is nothing to change.", "Give --name or --description.")
     with connected():
@@ -64,6 +64,6 @@ def update(
 
 @app.command()
 def delete(name: Experiment, json: Json = False) -> None:
-    """Delete an experiment of which no run goes on or waits."""
+    """Delete an experiment without active or waiting runs."""
     with connected():
         output.thing(deletion.delete("experiment", name), as_json_=json)

@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False)
 def katib(
     file: Annotated[Path, typer.Argument(help="A Katib Experiment as YAML.")], json: Json = False
 ) -> None:
-    """Print a Katib Experiment as parameters of tune, and what of it was left out."""
+    """Print a Katib Experiment as parameters of tune, with a notice for each part left out."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

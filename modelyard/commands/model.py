@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="The model's name.")]
 Alias = Annotated[str, typer.Argument(help="The alias, such as champion.")]
 Number = Annotated[int, typer.Argument(min=1, help="The version's number.")]
 Version = Annotated[int | None, typer.Option(min=1, help="A version, by its number.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+Reason = Annotated[str, typer.Option(help="Reason, for the history.")]
 Framework = Annotated[str, typer.Option(help=f"One of {', '.join(FRAMEWORKS)}.")]
 FrameworkVersion = Annotated[str, typer.Option(help="The framework's version.")]
 Pairs = Annotated[
@@ -47,25 +47,25 @@ def create(
         str, typer.Argument(help="The model's name; with --run, the run's if left out.")
     ] = "",
     run: Annotated[
-        str, typer.Option(help="The training or tuning that left the model, by id or name.")
+        str, typer.Option(help="The training or tuning to create it from, by id or name.")
     ] = "",
     trial: Annotated[
         int | None, typer.Option(min=0, help="With a tuning: another trial than its best.")
     ] = None,
-    uri: Annotated[str, typer.Option(help="Where the model's files are.")] = "",
+    uri: Annotated[str, typer.Option(help="URI of the model's files.")] = "",
     framework: Framework = "",
     framework_version: FrameworkVersion = "",
-    description: Annotated[str, typer.Option(help="Of this version.")] = "",
+    description: Annotated[str, typer.Option(help="Description of this version.")] = "",
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
     """Create a model, or its next version, from a training, a tuning or files of your own."""
     if trial is not None and not run:
         raise BadInputError(
-            "A trial is one of a tuning.", "Give --run as well.", code="TrialUnused"
+            "A trial belongs to a tuning.", "Give --run as well.", code="TrialUnused"
         )
     if run and uri:
-        raise BadInputError("A model is made of a run or of files.", "Give --run or --uri.")
+        raise BadInputError("A model is created from a run or from files.", "Give --run or --uri.")
     if not run and not name:
         raise BadInputError("The model has no name.", "Give its name.", code="NameInvalid")
     serving = _serving(framework, framework_version, parameter)
@@ -82,7 +82,7 @@ def create(
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """Every model, with its newest version."""
+    """List every model, with its newest version."""
     with connected():
         columns = (
             "name", "state", "newest_version", "framework", "aliases", "source_uri", "description",
@@ -92,7 +92,7 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, json: Json = False) -> None:
-    """A model with its versions, what made them, and what was done to it."""
+    """Show a model with its versions, the runs that made them, and its history."""
     with connected():
         output.thing(models.show(name), as_json_=json)
 
@@ -110,7 +110,7 @@ def update(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Rename or describe a model, or say what a version is served as."""
+    """Rename or describe a model, or set how a version is served."""
     has_serving = bool(framework or framework_version or parameter)
     if new_name is None and description is None and not has_serving:
         raise BadInputError(
@@ -118,7 +118,7 @@ def update(
             "Give --name or --description; or --version with --framework or -p.",
         )
     if has_serving and version is None:
-        raise BadInputError("It is a version that is served.", "Give --version.")
+        raise BadInputError("Serving is set for a version.", "Give --version.")
     with connected():
         serving = _serving(framework, framework_version, parameter) if has_serving else None
         model_updates.update(
@@ -131,7 +131,7 @@ def update(
 def alias(
     name: Name, alias: Alias, version: Number, reason: Reason = "", json: Json = False
 ) -> None:
-    """Point an alias at a version, from wherever it pointed."""
+    """Point an alias at a version."""
     with connected():
         output.thing(model_aliases.point(name, alias, version, reason), as_json_=json)
 
@@ -152,7 +152,7 @@ def aliases(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Every move of a model's aliases, or where one pointed at a time."""
+    """List moves of a model's aliases, or show where one pointed at a time."""
     if at is not None and alias is None:
         raise BadInputError("--at asks for one alias.", "Give --alias.")
     when = _time(at) if at is not None else None
@@ -165,12 +165,12 @@ def aliases(
 
 
 def _time(text: str) -> datetime:
-    """A moment; without an offset it is this machine's own time."""
+    """Return a point in time; without an offset in the local time zone."""
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError) as error:
         raise BadInputError(
-            f"{text[:60]!r} is no time.", "Write it as 2026-01-31T12:00:00+00:00.",
+            f"{text[:60]!r} is not a time.", "Write it as 2026-01-31T12:00:00+00:00.",
             code="TimeInvalid",
         ) from error  # fmt: skip
 

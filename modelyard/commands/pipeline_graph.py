@@ -32,13 +32,13 @@ _FILES = frozenset({".yaml", ".yml", ".json", ".zip"})
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A graph, and what it is of.
+    """A graph of a pipeline or a run.
 
     Attributes:
         root: The graph.
-        run: The run's id; empty where it is of a pipeline.
-        state: How the run stands, in the reference's words.
-        page: The address of its page; empty if it has none.
+        run: The run's id; empty for a pipeline.
+        state: The reference's word for the run's state.
+        page: The URL of its page; empty without one.
     """
 
     root: Box
@@ -59,10 +59,10 @@ def graph(
     ] = None,
     json: Json = False,
 ) -> None:
-    """The graph of a pipeline or of a run: as text, as SVG, or where its page is."""
+    """Show the graph of a pipeline or a run: as text, as SVG, and where its page is."""
     if svg_file is not None:
         _check_writable(svg_file)
-    drawn = _of_file(thing) if _is_file(thing) else _kept(thing, whole=json and not svg_file)
+    drawn = _of_file(thing) if _is_file(thing) else _stored(thing, whole=json and not svg_file)
     now = time.time()
     if svg_file is not None:
         _write(svg_file, svg.write(drawn.root, now=now))
@@ -92,8 +92,8 @@ def _of_file(path: str) -> _Drawn:
     return _Drawn(building.draw(request.load(path)))
 
 
-def _kept(thing: str, *, whole: bool) -> _Drawn:
-    """The graph of an uploaded pipeline, or else of a run."""
+def _stored(thing: str, *, whole: bool) -> _Drawn:
+    """Return the graph of an uploaded pipeline, or else of a run."""
     with connected():
         try:
             version = pipelines.find(thing)
@@ -105,7 +105,7 @@ def _kept(thing: str, *, whole: bool) -> _Drawn:
 
 
 def _of_run(key: str, *, whole: bool) -> _Drawn:
-    """The graph of the run whose id, or whose only name, is ``key``.
+    """Return the graph of a run, by its id, or by its name where only one run has it.
 
     Raises:
         NotFoundError: If there is none, or it has not begun.
@@ -131,7 +131,7 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a place that no file can be written to, before anything is done.
+    """Refuse a path that cannot be written, before anything is done.
 
     Raises:
         BadInputError: With the code ``NotWritable``.

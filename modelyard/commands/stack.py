@@ -91,7 +91,7 @@ async def _foreground(home: Home, *, as_json: bool) -> None:
 
 
 async def _attached(home: Home, *, as_json: bool) -> None:
-    """Be the foreground of a stack that another process supervises."""
+    """Wait in the foreground for a stack that another process supervises."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -121,7 +121,7 @@ def _announce_ready(status: dict[str, Any], *, as_json: bool) -> None:
 
 
 async def _follow(home: Home) -> None:
-    """Show what the parts write to their logs from now on."""
+    """Follow the logs of the parts from now on."""
     positions = {path: path.stat().st_size for path in home.logs.glob("*.log")}
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
@@ -144,7 +144,7 @@ def _new_text(path: Path, position: int) -> tuple[str, int]:
 
 @app.command()
 def down(json: Json = False) -> None:
-    """End the local stack and wait until it has ended; runs that go on can be retried later."""
+    """Stop the local stack and wait for its end; interrupted runs can be retried later."""
     was_up = client.down(homes.current())
     if json:
         output.as_json({"running": False, "was_running": was_up})
@@ -158,7 +158,7 @@ def status(
     lines: Annotated[int, typer.Option("-n", min=1, help="How many lines of it.")] = 50,
     json: Json = False,
 ) -> None:
-    """What of the local stack runs, and where; exit status 1 if it is not up."""
+    """Show the parts of the local stack with their URLs; exit status 1 if it is not up."""
     home = homes.current()
     if logs:
         path = home.logs / f"{logs}.log"

@@ -27,7 +27,7 @@ def create(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Keep parameters of train, given by -f and -p, under a name."""
+    """Store parameters of train, given by -f and -p, under a name."""
     given = parameters.read(file, parameter)
     with connected():
         made = training_templates.create(name, description or "", given)
@@ -36,7 +36,7 @@ def create(
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """Every template."""
+    """List every template."""
     with connected():
         columns = ("name", "description", "changed", "changed_by")
         output.rows(rows.list_all(), columns, as_json_=json)
@@ -44,7 +44,7 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def show(name: Template, json: Json = False) -> None:
-    """A template with its parameters and what was done to it."""
+    """Show a template with its parameters and its history."""
     with connected():
         output.thing(rows.show(name), as_json_=json)
 
@@ -58,7 +58,7 @@ def update(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Rename or describe a template, or change its parameters; -p key= takes one out."""
+    """Rename or describe a template, or change its parameters; -p key= removes one."""
     given = parameters.read(file, parameter)
     if new_name is None and description is None and not given:
         raise BadInputError("There is nothing to change.", "Give --name, --description, -f or -p.")
@@ -76,7 +76,7 @@ def copy(
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:
-    """Make a template of another one's parameters, changed by -f and -p."""
+    """Copy a template, with parameters changed by -f and -p."""
     given = parameters.read(file, parameter)
     with connected():
         made = training_templates.copy(name, new_name, description, given)
@@ -85,6 +85,6 @@ def copy(
 
 @app.command()
 def delete(name: Template, json: Json = False) -> None:
-    """Delete a template; runs that were filled from it stay as they are."""
+    """Delete a template; runs that took it stay as they are."""
     with connected():
         output.thing(deletion.delete("template", name), as_json_=json)

@@ -40,7 +40,7 @@ _MOST_RUNS = 10_000
 
 
 def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
-    """Show the runs of the experiment ``key``, or else the run ``key``; how many have logs."""
+    """Link the logs of an experiment's runs, or of a run; return how many have any."""
     try:
         found = experiments.show(key, _MOST_RUNS).runs
         return views.link(view, found, home, alone=False, fetched=fetched)
@@ -56,7 +56,7 @@ def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
 
 @contextlib.contextmanager
 def _refreshed(link: Callable[[], int]) -> Iterator[None]:
-    """Show runs that begin meanwhile as well."""
+    """Keep adding new runs."""
     done = threading.Event()
 
     def refresh() -> None:
@@ -79,7 +79,7 @@ def _wait(home: Home, url: str, process: Leashed) -> None:
         if parts.answers(home, url):
             return
         time.sleep(0.1)
-    raise StackError("TensorBoard did not start.", "Its own words are above.")
+    raise StackError("TensorBoard did not start.", "Its output is above.")
 
 
 def _start(view: Path, listener: socket.socket) -> Leashed:
@@ -99,7 +99,7 @@ def tensorboard(
         str,
         typer.Argument(metavar="EXPERIMENT|RUN", help="An experiment, or a run by id or name."),
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Another if it is taken.")] = 6006,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port, if it is free.")] = 6006,
     browser: Annotated[bool, typer.Option("--browser", help="Open the page as well.")] = False,
     json: Json = False,
 ) -> None:
@@ -138,7 +138,7 @@ def tensorboard(
 
 
 def _drain(process: Leashed) -> None:
-    """Pass on what TensorBoard says, away from the answer of this command."""
+    """Copy TensorBoard's output to stderr; stdout is for the result only."""
     while data := os.read(process.output.fileno(), 4096):
         sys.stderr.buffer.write(data)
         sys.stderr.flush()

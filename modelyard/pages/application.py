@@ -1,4 +1,4 @@
-"""The web process: Modelyard's own pages. Who may see them is its door's to say."""
+"""The web process: Modelyard's own pages, behind its door."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _STATUSES: dict[type[ModelyardError], int] = {
 
 
 def create() -> ASGIApp:
-    """The application of the running stack, which the environment names.
+    """Return the application of the running stack, given by the environment.
 
     Raises:
         StackError: If it names none.
@@ -67,7 +67,7 @@ def create() -> ASGIApp:
 
 
 def application(sources: Sources) -> ASGIApp:
-    """The pages over some sources of facts."""
+    """The pages."""
     pages = _Pages(sources)
     static = Path(__file__).with_name("static")
     inner = Starlette(
@@ -91,7 +91,7 @@ def application(sources: Sources) -> ASGIApp:
 
 
 class _Guarded:
-    """Sets the headers of every answer."""
+    """Middleware that sets the headers of every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -131,7 +131,7 @@ class _Pages:
         return HTMLResponse(page.encode("utf-8", "replace"), status)
 
     async def index(self, _: Request) -> Response:
-        """The newest runs, and the uploaded pipelines; each whether or not the other is known."""
+        """List the newest runs and the uploaded pipelines, even if only one source answers."""
         (runs, notice), (uploaded, silent) = await asyncio.gather(
             run_in_threadpool(self._runs), run_in_threadpool(self._uploaded)
         )
@@ -154,7 +154,7 @@ class _Pages:
             return [], f"{_SILENT} The uploaded pipelines are not shown."
 
     async def run(self, request: Request) -> Response:
-        """The graph of a run; nothing, where the caller has what there is."""
+        """Show the graph of a run; 304 if it has not changed."""
         run, chosen = request.path_params["run"], request.query_params.get("node", "")
         return await run_in_threadpool(
             self._run, run, chosen, request.headers.get("if-none-match", "")
@@ -170,14 +170,14 @@ class _Pages:
         return page
 
     async def pipeline(self, request: Request) -> Response:
-        """The graph of an uploaded pipeline."""
+        """Show the graph of an uploaded pipeline."""
         name, chosen = request.path_params["name"], request.query_params.get("node", "")
         version = request.query_params.get("version")
         shown = await run_in_threadpool(graphs.of_pipeline, self._sources, name, version, chosen)
         return self._page("graph.html", shown=shown, base=listing.page(name), chosen=chosen)
 
     async def artifact(self, request: Request) -> Response:
-        """An artifact of a run, as a download."""
+        """Download an artifact of a run."""
         run, asked = request.path_params["run"], dict(request.query_params)
         return await run_in_threadpool(self._artifact, run, asked)
 
@@ -188,13 +188,13 @@ class _Pages:
     # What goes wrong
 
     async def refused(self, _: Request, error: Exception) -> Response:
-        """What a person can mend."""
+        """Answer an error that the user can fix."""
         assert isinstance(error, ModelyardError)
         status = next((to for kind, to in _STATUSES.items() if isinstance(error, kind)), 500)
         return self._page("error.html", status, message=error.message, hint=error.hint)
 
     async def missing(self, _: Request, error: Exception) -> Response:
-        """No page, or not this way."""
+        """Answer an HTTP error, such as 404."""
         assert isinstance(error, HTTPException)
         known = {404: "There is no such page.", 405: "Pages are only read."}
         message = known.get(error.status_code, str(error.detail))
@@ -202,7 +202,7 @@ class _Pages:
         return self._page("error.html", error.status_code, message=message, hint=hint)
 
     async def silent(self, _: Request, error: Exception) -> Response:
-        """The catalogue cannot be reached."""
+        """Answer that the catalogue cannot be reached."""
         _logger.warning("The catalogue's database does not answer: %s", error)
         return self._page(
             "error.html", 503, message=_SILENT,
@@ -210,7 +210,7 @@ class _Pages:
         )  # fmt: skip
 
     async def broken(self, request: Request, error: Exception) -> Response:
-        """What should not have happened; the process's log has all of it."""
+        """Answer an unexpected error; the log has the traceback."""
         _logger.error("%s cannot be shown", request.url.path, exc_info=error)
         return self._page(
             "error.html", 500, message=f"The page cannot be shown ({type(error).__name__}).",

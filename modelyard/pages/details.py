@@ -1,4 +1,4 @@
-"""What a page tells of one node beside the graph, as plain data for its template."""
+"""Details of one node beside the graph, for the page's template."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MOST_LISTED = 300  # of a loop's iterations
 
 
 class FullRow(Row, Protocol):
-    """A row with what went in and what came out."""
+    """A node's row with its inputs and outputs."""
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What it was given."""
+        """Its inputs."""
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """What it has handed on."""
+        """Its outputs."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Value:
     """An input or an output.
 
     Attributes:
-        name: What it is called.
-        text: What it is: a value, or where an artifact is.
-        about: Where it comes from, or its type.
+        name: Its name.
+        text: Its value, or an artifact's URI.
+        about: Its source, or its type.
         artifact: Whether it is an artifact.
-        link: Where it can be downloaded; empty where it cannot.
-        metadata: What is known of an artifact.
+        link: URL of its download; empty without one.
+        metadata: An artifact's metadata.
     """
 
     name: str
@@ -51,24 +51,24 @@ class Value:
 
 @dataclass(frozen=True)
 class Details:
-    """What is told of one node.
+    """Details of one node.
 
     Attributes:
-        path: Where it is.
-        name: What it is called.
-        kind: What it is, in a word.
-        state: How it stands; empty where nothing runs.
-        word: The same as people read it.
-        reason: Why it failed or was left out.
-        facts: Further lines: what, and the words for it.
-        began: When it began.
+        path: Its path.
+        name: Its name.
+        kind: Its kind, in a word.
+        state: Its state; empty without a run.
+        word: Its state for people.
+        reason: Why it failed or was skipped.
+        facts: Further lines: label and text.
+        began: When it started.
         ended: When it ended.
-        seconds: How long it took; None if it has not ended.
-        inputs: What goes in.
-        outputs: What comes out.
-        iterations: Of a loop: the path, the name and the state of each.
+        seconds: Its duration so far; empty before its start.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        iterations: A loop's iterations: path, name and state.
         unlisted: How many more iterations it has.
-        links: Further pages: what, and the address.
+        links: Further pages: label and URL.
     """
 
     path: str
@@ -88,18 +88,18 @@ class Details:
     links: list[tuple[str, str]] = field(default_factory=list)
 
 
-# The address of a download, by an output's name and a number; empty where there is none.
+# From an output's name, a number and a URI to the URL of the download; empty without one.
 Download = Callable[[str, int, str], str]
 
 
 def of(box: Box, row: FullRow | None, now: float, download: Download = lambda *_: "") -> Details:
-    """What is told of a box.
+    """Return the details of a box.
 
     Args:
         box: The box.
-        row: What is known of it in a run.
+        row: Its row in a run.
         now: Seconds since 1970.
-        download: Tells an artifact's link, by its output, its number and its URI.
+        download: Returns the link of an artifact.
     """
     seconds = box.seconds(now)
     return Details(
@@ -137,7 +137,7 @@ def _instant(seconds: float) -> datetime | None:
 def _values(
     declared: Mapping[str, str], known: Mapping[str, Any], download: Download
 ) -> list[Value]:
-    """Values with what is declared of them; those without a value as well."""
+    """Return values with their declarations, including declared ones without a value."""
     parameters, artifacts = known.get("parameters", {}), known.get("artifacts", {})
     about = {text.channel(name): told for name, told in declared.items()}
     found = []
@@ -168,13 +168,13 @@ def _artifact(
 
 
 def shown(value: Any) -> str:
-    """A value as it is shown: text as it is, all else as JSON."""
+    """Return a value for display: strings as they are, all else as JSON."""
     told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
     return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}… ({len(told)} letters)"
 
 
 def iterations(rows: Iterable[Row], loop: str, *, over: bool) -> list[tuple[str, str, str]]:
-    """The iterations of a loop: path, name and state of each, in their order."""
+    """Return the iterations of a loop in order: path, name and state."""
     found = []
     for row in rows:
         around, _, number = row.path.rpartition("/")

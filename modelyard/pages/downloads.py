@@ -1,4 +1,4 @@
-"""Artifacts of runs as downloads: what lies in a run's folder, or in a store."""
+"""Downloads of runs' artifacts, from a run's folder or an object store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BINARY = "application/octet-stream"
 
 
 def one(outputs: dict[str, Any], name: str, number: int) -> dict[str, Any]:
-    """An artifact that a node has handed on.
+    """Return an artifact among a node's outputs.
 
     Args:
         outputs: Of the node, as its row has them.
@@ -45,7 +45,7 @@ def one(outputs: dict[str, Any], name: str, number: int) -> dict[str, Any]:
 
 
 def place(uri: str, runs: Path) -> Store:
-    """Where an artifact's bytes are, if they may be handed out.
+    """Return the store of an artifact's files, if they may be downloaded.
 
     Of this machine only what lies in the folders of runs is: a component can write any path as
     its artifact's, and links as artifacts.
@@ -84,7 +84,7 @@ def place(uri: str, runs: Path) -> Store:
 
 
 def _inside(path: Path, runs: Path) -> Path | None:
-    """Where a path leads to, if that is what a task of a run has written."""
+    """Return the target of a path, if a task of a run has written it."""
     try:
         found, root = path.resolve(), runs.resolve()
         run = Place(root / found.relative_to(root).parts[0])
@@ -97,7 +97,7 @@ def _inside(path: Path, runs: Path) -> Path | None:
 
 
 def offered(uri: str, runs: Path) -> bool:
-    """Whether a download of an artifact is worth a link; stores are not asked."""
+    """Whether a download can be offered for an artifact, without asking its store."""
     try:
         return uri.startswith(_STORES) or place(uri, runs).exists()
     except (BadInputError, NotFoundError):
@@ -106,7 +106,7 @@ def offered(uri: str, runs: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """A file of a download: what it is called, and its bytes in the store."""
+    """A file of a download: its name, and its object in the store."""
 
     name: str
     entry: str
@@ -114,7 +114,7 @@ class _Part:
 
 
 def response(store: Store, name: str) -> Response:
-    """A download: a file as it is, a folder as a zip.
+    """Return a download: a file as it is, a folder as a zip.
 
     Raises:
         ModelyardError: If there is nothing, or a link leads out of a folder.
@@ -133,7 +133,7 @@ def response(store: Store, name: str) -> Response:
 
 
 def _named(name: str) -> dict[str, str]:
-    """The headers of a download. Nothing of what others wrote is ever shown as a page."""
+    """Return the headers of a download, which never lets a browser render it."""
     safe = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name)
     plain = safe.encode("ascii", "replace").decode().replace("?", "_").strip(" .") or "artifact"
     told = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(safe, safe='')}"
@@ -141,7 +141,7 @@ def _named(name: str) -> dict[str, str]:
 
 
 def _read(store: Store, part: _Part) -> Iterator[bytes]:
-    """A file's bytes: as many as it had, even if it grows."""
+    """Yield a file's bytes up to its initial size, even if it grows."""
     done = 0
     while done < part.size:
         data = store.read(part.entry, offset=done, length=min(_CHUNK, part.size - done))
@@ -152,7 +152,7 @@ def _read(store: Store, part: _Part) -> Iterator[bytes]:
 
 
 class _Sink:
-    """What a zip is written to: bytes that wait to be sent."""
+    """Write target of a zip: a buffer of bytes to send."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()
@@ -162,10 +162,10 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing: it is taken whenever there is some."""
+        """Do nothing: the buffer is taken whenever it has bytes."""
 
     def close(self) -> None:
-        """Nothing: it holds nothing open."""
+        """Do nothing: no file is open."""
 
     def taken(self) -> bytes:
         data, self._waiting = bytes(self._waiting), bytearray()

@@ -9,6 +9,5 @@ __all__ = [
     "model_removal",
     "model_updates",
     "model_versions",
-    "model_views",
     "models",
 ]

@@ -1,4 +1,4 @@
-"""What is asked of a run in passing, without waiting for what comes of it."""
+"""Requests to stop or resume a run, without waiting for their effect."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 
-def ask_to_stop(run_id: str) -> None:
-    """Ask for the end of a run, which may take a while; one that has ended or is gone stays so."""
+def request_stop(run_id: str) -> None:
+    """Request the end of a run; no effect on one that has ended or was deleted."""
     found = UUID(run_id)
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
         run = client.read_flow_run(found)
@@ -23,19 +23,19 @@ def ask_to_stop(run_id: str) -> None:
             client.set_flow_run_state(found, Cancelled(message="Stopped."))
             if not _claimed(client, found):
                 return
-        # It has begun, perhaps just now, so that somebody has to end its process.
+        # It may have just started, so its worker has to stop the process.
         client.set_flow_run_state(found, Cancelling(message="Stopping."), force=True)
 
 
 def _claimed(client: SyncPrefectClient, run: UUID) -> bool:
-    """Whether a worker had taken a run before it was cancelled, and so may run it all the same."""
+    """Whether a worker had claimed a run before it was cancelled, and so may still run it."""
     types = [state.type for state in client.read_flow_run_states(run)]  # in their order
     before = types[: -1 - types[::-1].index(StateType.CANCELLED)]
     return bool(before) and before[-1] != StateType.SCHEDULED
 
 
-def go_on(run_id: str) -> None:
-    """Run again a run that failed or was stopped; it resumes from its checkpoints."""
+def resume(run_id: str) -> None:
+    """Run a failed or stopped run again; it resumes from its checkpoints."""
     found = UUID(run_id)
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
         state = client.read_flow_run(found).state

@@ -318,7 +318,7 @@ def stop(key: str) -> RunStatusView:
                 f"The run {run.name} has ended: it is {_word(run, flow)}.",
                 "Only an active run can be stopped.",
             )
-    run_requests.ask_to_stop(str(run.id))
+    run_requests.request_stop(str(run.id))
     history.record(_NOUN, str(run.id), "stop")
     remote = work_pools.is_remote(run.work_pool_name)
     patience = _STOP_SECONDS_ON_A_CLUSTER if remote else _STOP_SECONDS

@@ -1,6 +1,6 @@
-"""The reference's words for the state of a run, derived from Prefect's, never stored.
+"""The reference's words for run states, derived from Prefect's and never stored.
 
-Prefect itself, whose import takes long, is not needed for that.
+Prefect, which is slow to import, is not imported.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _BY_TYPE = {
     "COMPLETED": COMPLETE,
 }
 
-# Details that tell a person nothing beyond the word.
+# Details that add nothing to the word.
 _PLAIN = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
     "Submitting", "InfrastructurePending", CREATE_FAILED_DETAIL, TIMED_OUT_DETAIL,
@@ -79,13 +79,13 @@ def word(
     labels: Mapping[str, object] = MappingProxyType({}),
     attempt: int = 0,
 ) -> str:
-    """The reference's word for ``state`` of a run of ``flow``.
+    """Return the reference's word for ``state`` of a run of ``flow``.
 
     Args:
         flow: The flow's name.
-        state: The run's state; None of one that was just made.
-        labels: The run's labels, which tell whether it still works or clears away.
-        attempt: Its number of attempts that have begun, Prefect's ``run_count``.
+        state: The run's state; None of a new one.
+        labels: The run's labels, which say whether its work has ended and it publishes.
+        attempt: How many attempts have started: Prefect's ``run_count``.
     """
     if state is None:
         return CREATE_REQUESTED
@@ -100,9 +100,9 @@ def word(
 
 
 def concluding(attempt: int, *, failed: bool) -> dict[str, str]:
-    """Labels of a run whose own work has ended, while it publishes and clears away.
+    """Return labels of a run whose work has ended, while it publishes and cleans up.
 
-    Until it ends, or another attempt begins, its word is the end's with ``IN PROGRESS``.
+    Until it ends, or another attempt starts, its word is the final one with ``IN PROGRESS``.
     """
     return {CONCLUDING_LABEL: _concluding(attempt, _NOT_DONE if failed else _DONE)}
 
@@ -112,12 +112,12 @@ def _concluding(attempt: int, how: str) -> str:
 
 
 def error_label(attempt: int, code: str) -> dict[str, str]:
-    """Label of a run whose attempt failed with an error of this code."""
+    """Return the label of a run whose attempt failed with an error of this code."""
     return {ERROR_LABEL: f"{attempt} {code}"}
 
 
 def error_code(labels: Mapping[str, object], attempt: int) -> str:
-    """Code of the error that an attempt failed with; "" if its labels have none."""
+    """Return the code of the error that an attempt failed with; "" if its labels have none."""
     failed, _, code = str(labels.get(ERROR_LABEL, "")).partition(" ")
     return code if failed == str(attempt) else ""
 
@@ -129,13 +129,8 @@ def is_failure(word: str) -> bool:
     return word.startswith("FAIL") or word in {TIMED_OUT, CREATE_FAILED}
 
 
-def is_over(word: str) -> bool:
-    """Whether a run with this word has ended."""
-    return is_failure(word) or word in {STOPPED, COMPLETE}
-
-
 def is_refused(state: State | None) -> bool:
-    """Whether a run was refused before it began."""
+    """Whether a run was refused before it started."""
     return bool(state and _own_detail(state) == CREATE_FAILED_DETAIL)
 
 
@@ -145,13 +140,13 @@ def is_final(state: State | None) -> bool:
 
 
 def detail(state: State | None) -> str:
-    """The reference's bracketed word, such as ``GoalReached``; empty where there is none."""
+    """Return the reference's bracketed word, such as ``GoalReached``; empty without one."""
     found = _own_detail(state) if state else ""
     return "" if found in _PLAIN else found
 
 
 def message(state: State | None) -> str:
-    """The message of a state, as people read it."""
+    """Return the message of a state, without its detail."""
     return text_of(state.message) if state else ""
 
 

@@ -1,6 +1,6 @@
-"""Trials of tunings: rows of the catalogue, one for each.
+"""Trials of tunings, as rows of the catalogue.
 
-They are the truth about a tuning: after a restart its search is rebuilt from them. Only the
+They are the source of truth of a tuning: after a restart its search is rebuilt from them. Only the
 process that executes a tuning writes its rows.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from sqlalchemy import (
     ARRAY,
@@ -29,9 +29,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from registry import catalogue
 from registry.catalogue import Base, engine
+from registry.views import JsonObject
 
-# States whose trials have ended well, those that go on, and those that failed. A trial that the
-# tuning itself stopped (KILLED) is none of them.
+# States of trials with a value, of active ones, and of failed ones. A trial that the tuning itself
+# stopped (KILLED) is none of them.
 EARLY_STOPPED = "EARLY_STOPPED"
 KILLED = "KILLED"
 OBSERVED = frozenset({"SUCCEEDED", EARLY_STOPPED})
@@ -40,6 +41,30 @@ FAILURES = frozenset({"FAILED", "METRICS_UNAVAILABLE"})
 
 # PostgreSQL's JSON takes no NaN; its arrays keep every number to the bit.
 _Numbers = ARRAY(Double)
+
+
+class TrialOutline(TypedDict):
+    """A trial without its reports; times are in seconds since 1970."""
+
+    number: int
+    parameters: JsonObject
+    state: str
+    values: tuple[float, ...] | None
+    reason: str
+    mlflow_run_id: str | None
+    flow_run_id: str | None
+    attempts: int
+    losses: int
+    created: float
+    started: float | None
+    ended: float | None
+
+
+class TrialRow(TrialOutline):
+    """A trial with its reports and violations of constraints."""
+
+    reports: tuple[float, ...]
+    violations: tuple[float, ...]
 
 
 class TrialModel(Base):
@@ -82,13 +107,11 @@ _UPSERT = _GIVEN.on_conflict_do_update(
 
 
 def save(tuning: str, *rows: Mapping[str, Any]) -> None:
-    """Write trials, new ones or what became of others: all of them, or none.
-
-    A database that is started anew is waited for: what is written here would else be lost.
+    """Insert or update trials in one transaction; waits for a restarting database.
 
     Args:
         tuning: The tuning's flow run.
-        rows: The trials; each has every field of a trial.
+        rows: The trials; each has every field of :class:`TrialRow`.
     """
     if not rows:
         return
@@ -108,24 +131,24 @@ def _plain(name: str, value: Any) -> Any:
     return list(value) if name in _NUMBERS and value is not None else value
 
 
-def of(tuning: str) -> list[dict[str, Any]]:
-    """Every trial of a tuning with all its fields, by number."""
+def of(tuning: str) -> list[TrialRow]:
+    """Return every trial of a tuning, by number."""
     return _read(tuning, _FIELDS)
 
 
-def outline(tuning: str) -> list[dict[str, Any]]:
-    """The same without what was reported in between, which can be long."""
+def outline(tuning: str) -> list[TrialOutline]:
+    """Return every trial of a tuning without its reports, which can be long."""
     return _read(tuning, tuple(name for name in _FIELDS if name not in _LONG))
 
 
-def _read(tuning: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+def _read(tuning: str, fields: tuple[str, ...]) -> list[Any]:
     columns = [_TABLE.c[name] for name in fields]
     wanted = select(*columns).where(_TABLE.c.tuning == tuning).order_by(_TABLE.c.number)
     with engine().connect() as connection:
         return [_trial(row) for row in connection.execute(wanted)]
 
 
-def _trial(row: Row[Any]) -> dict[str, Any]:
+def _trial(row: Row[Any]) -> JsonObject:
     return {
         name: tuple(value) if name in _NUMBERS and value is not None else value
         for name, value in row._mapping.items()
@@ -133,7 +156,7 @@ def _trial(row: Row[Any]) -> dict[str, Any]:
 
 
 def values(trials: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[float, ...] | None]:
-    """The values of trials, each named by its tuning and its number."""
+    """Return the values of trials, by tuning and number."""
     key = tuple_(_TABLE.c.tuning, _TABLE.c.number)
     wanted = select(*(_TABLE.c[name] for name in (*_KEY, "values"))).where(key.in_(list(trials)))
     with engine().connect() as connection:
@@ -144,7 +167,7 @@ def values(trials: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[flo
 
 
 def counts(tunings: Iterable[str]) -> dict[str, dict[str, int]]:
-    """How many trials in which state each of the tunings has that has any."""
+    """Count the tunings' trials by state; without tunings that have none."""
     kind = (_TABLE.c.tuning, _TABLE.c.state)
     wanted = select(*kind, func.count()).where(_TABLE.c.tuning.in_(list(tunings))).group_by(*kind)
     found: dict[str, dict[str, int]] = collections.defaultdict(dict)
@@ -155,12 +178,12 @@ def counts(tunings: Iterable[str]) -> dict[str, dict[str, int]]:
 
 
 def owner(flow_run_id: str) -> tuple[str, int] | None:
-    """The tuning, and the number in it, of the trial that a flow run is; None if it is none."""
+    """Return the tuning and the number of the trial that a flow run is; None if it is not one."""
     return owners([flow_run_id]).get(flow_run_id)
 
 
 def owners(flow_run_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """The same of those among the flow runs that are trials."""
+    """Return the tuning and the number of each flow run that is a trial."""
     own = _TABLE.c.flow_run_id
     wanted = select(own, _TABLE.c.tuning, _TABLE.c.number).where(own.in_(list(flow_run_ids)))
     with engine().connect() as connection:

@@ -14,6 +14,7 @@ from mlflow.entities import ViewType
 
 from registry.tracking import BEST_TAG, OBJECTIVES_TAG, client, paged
 from registry.tunings import trials
+from registry.tunings.trials import TrialOutline
 from registry.tunings.tuning_views import (
     TrialCounts,
     TrialView,
@@ -21,7 +22,6 @@ from registry.tunings.tuning_views import (
     TuningSummaryView,
     Value,
 )
-from registry.views import JsonObject
 
 _LONGEST_TAG = 5000  # MLflow cuts longer ones, perhaps within a number
 _IDS_AT_ONCE = 200
@@ -89,7 +89,7 @@ def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> TuningRe
     )
 
 
-def _trial(row: JsonObject, *, single: bool, over: bool) -> TrialView:
+def _trial(row: TrialOutline, *, single: bool, over: bool) -> TrialView:
     ended = over and row["state"] in trials.ACTIVE and not row["flow_run_id"]
     return TrialView(
         number=row["number"],

@@ -204,7 +204,7 @@ class PoolLauncher(Launcher):
         if not one.flow_run_id:
             one.flow_run_id = self._submit(one.trial)
         if one.stop:
-            run_requests.ask_to_stop(one.flow_run_id)
+            run_requests.request_stop(one.flow_run_id)
 
     def _submit(self, trial: Trial) -> str:
         setting = self._setting
@@ -245,7 +245,7 @@ class PoolLauncher(Launcher):
         goes_on = not one.stop and (lost or stopped)
         if goes_on:
             self._setting.logger.info("The run of trial %d goes on.", one.trial.number)
-            run_requests.go_on(one.flow_run_id)
+            run_requests.resume(one.flow_run_id)
             one.lost = one.lost or lost
         if run.word != statuses.STOP_IN_PROGRESS:
             one.again = False  # from now on, somebody else has stopped it

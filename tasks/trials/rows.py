@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from registry.tunings import trials
+from registry.tunings.trials import TrialRow
 from tuning.trials import Trial, TrialState
-
-_SEQUENCES = ("values", "reports", "violations")
 
 
 def of(tuning: str) -> list[Trial]:
@@ -27,6 +25,6 @@ def save(tuning: str, *changed: Trial) -> None:
     trials.save(tuning, *map(dataclasses.asdict, changed))
 
 
-def _trial(row: Mapping[str, Any]) -> Trial:
-    sequences = {name: None if row[name] is None else tuple(row[name]) for name in _SEQUENCES}
-    return Trial(**{**row, **sequences, "state": TrialState(row["state"])})
+def _trial(row: TrialRow) -> Trial:
+    fields: dict[str, Any] = {**row, "state": TrialState(row["state"])}
+    return Trial(**fields)

@@ -99,7 +99,7 @@ def test_stopped_it_is_stopped_when_its_pod_is_gone(world: World) -> None:
     run = world.run("slow")
     world.becomes(run, "RUNNING")
 
-    run_requests.ask_to_stop(str(run.id))
+    run_requests.request_stop(str(run.id))
 
     assert world.becomes(run, "CANCELLED") == ("Cancelled", "Stopped.")
     assert world.pods(run) == []
@@ -136,7 +136,7 @@ def test_an_image_that_is_not_there_is_waited_for_with_the_reason(world: World) 
         return newest is not None and newest.waiting.startswith("ImagePull: The image")
 
     eventually(told, "it is told", PATIENCE)
-    run_requests.ask_to_stop(str(run.id))
+    run_requests.request_stop(str(run.id))
 
     assert world.becomes(run, "CANCELLED") == ("Cancelled", "Stopped.")
     assert world.pods(run) == []

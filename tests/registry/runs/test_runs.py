@@ -94,7 +94,7 @@ class TestStop:
     @pytest.fixture(autouse=True)
     def _quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.patience: list[float] = []
-        monkeypatch.setattr(run_requests, "ask_to_stop", lambda _: None)
+        monkeypatch.setattr(run_requests, "request_stop", lambda _: None)
         monkeypatch.setattr(history, "record", lambda *_, **__: None)
         monkeypatch.setattr(work_pools, "is_remote", lambda pool: pool == "cluster")
 

@@ -81,7 +81,6 @@ def test_a_run_whose_work_has_ended_has_the_word_of_its_end(
 
     assert statuses.word(flow, states.Running(), labels, attempt=2) == word
     assert not statuses.is_failure(word)
-    assert not statuses.is_over(word)
     assert statuses.word(flow, states.Cancelling(), labels, attempt=2) == "STOP IN PROGRESS"
     assert statuses.word(flow, states.Completed(), labels, attempt=2) == "COMPLETE"
 

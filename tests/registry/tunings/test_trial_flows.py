@@ -107,14 +107,14 @@ class TestStop:
     def test_one_that_goes_on_is_asked_to(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
-        run_requests.ask_to_stop(run_id)
+        run_requests.request_stop(run_id)
 
         assert trial_flows.read([run_id])[run_id].word == "STOP IN PROGRESS"
 
     def test_one_that_waits_has_ended(self, prefect: Client) -> None:
         run_id = prefect.add("train", "t", Scheduled())
 
-        run_requests.ask_to_stop(run_id)
+        run_requests.request_stop(run_id)
 
         assert trial_flows.read([run_id])[run_id].word == "STOPPED"
 
@@ -122,13 +122,13 @@ class TestStop:
     def test_one_that_has_ended_or_ends_stays_so(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
-        run_requests.ask_to_stop(run_id)
+        run_requests.request_stop(run_id)
 
         assert prefect.runs[UUID(run_id)].state == state
 
     def test_one_that_is_gone_is_no_matter(self, prefect: Client) -> None:
-        run_requests.ask_to_stop(str(uuid4()))
-        run_requests.go_on(str(uuid4()))
+        run_requests.request_stop(str(uuid4()))
+        run_requests.resume(str(uuid4()))
 
 
 class TestGoOn:
@@ -138,7 +138,7 @@ class TestGoOn:
     ) -> None:
         run_id = prefect.add("train", "t", state)
 
-        run_requests.go_on(run_id)
+        run_requests.resume(run_id)
 
         assert prefect.runs[UUID(run_id)].state.name == AwaitingRetry().name  # type: ignore[union-attr]
 
@@ -146,7 +146,7 @@ class TestGoOn:
     def test_any_other_is_left_alone(self, prefect: Client, state: State[Any]) -> None:
         run_id = prefect.add("train", "t", state)
 
-        run_requests.go_on(run_id)
+        run_requests.resume(run_id)
 
         assert prefect.runs[UUID(run_id)].state == state
 

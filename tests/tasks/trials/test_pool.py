@@ -230,7 +230,7 @@ class TestPool(Contract):
         launcher.launch(trial(0, until=str(scene.scratch / "never")))
         run = prefect.only()
         eventually(lambda: scene.kinds(0), "it begins")
-        pool.run_requests.ask_to_stop(str(run.id))
+        pool.run_requests.request_stop(str(run.id))
 
         assert scene.end(0) == Finished(0, stopped=True)
 
@@ -243,7 +243,7 @@ class TestPool(Contract):
         again = self.make(scene)
         again.launch(row, again=True)
         eventually(lambda: scene.kinds(0), "it is found")
-        pool.run_requests.ask_to_stop(str(prefect.only().id))
+        pool.run_requests.request_stop(str(prefect.only().id))
 
         assert scene.end(0) == Finished(0, stopped=True)
         again.close()
@@ -354,7 +354,7 @@ class TestPool(Contract):
             really(run_id, state, force=force)
 
         prefect.set_flow_run_state = taken  # type: ignore[method-assign]
-        pool.run_requests.ask_to_stop(submitted)
+        pool.run_requests.request_stop(submitted)
 
         assert prefect.states[run.id] == ["Pending", "Cancelled", "Cancelling"]
 

@@ -15,8 +15,7 @@ from infra.errors import BadInputError, StackError
 from infra.home import Home
 from infra.settings import Settings
 from registry import training_templates
-from registry.runs import runs
-from registry.runs.run_views import RunDetailView
+from registry.runs import run_views, runs
 from registry.tunings import trial_flows, trials
 from tasks import parameters
 from tasks.training.training_templates import default_of
@@ -437,7 +436,8 @@ class TestWarmStart:
     @pytest.fixture(autouse=True)
     def _earlier(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found: dict[str, Any] = {"flow": "tune", "parameters": {"objective": [LOSS]}}
-        monkeypatch.setattr(runs, "show", lambda _: RunDetailView.model_construct(**self.found))
+        show = run_views.RunDetailView.model_construct
+        monkeypatch.setattr(runs, "show", lambda _: show(**self.found))
         monkeypatch.setattr(runs, "find", {"earlier": "id-1"}.__getitem__)
 
     def test_one_that_sought_the_same(self, tuning: Given) -> None:
@@ -474,9 +474,8 @@ class TestWarmStart:
         assert "to minimize the best loss" in raised.value.message
 
     def test_its_name_becomes_its_id(self) -> None:
-        given = {"warm_start": "earlier", "name": "n"}
-
-        assert tuning_warm_start.pin(given) == {"warm_start": "id-1", "name": "n"}
+        found = tuning_warm_start.pin({"warm_start": "earlier", "name": "n"})
+        assert found == {"warm_start": "id-1", "name": "n"}
         for nothing in ({}, {"warm_start": ""}, {"warm_start": None}):
             assert tuning_warm_start.pin(nothing) == nothing
 
