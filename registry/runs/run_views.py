@@ -162,6 +162,14 @@ class RunDetailView(RunView):
     links: dict[str, str]
     history: list[JsonObject]
 
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
+        shown: JsonObject = handler(self)
+        # Inherited parameters would precede the short fields, which people read first.
+        for name in ("parameters", "result", "links", "history"):
+            shown[name] = shown.pop(name)
+        return shown
+
 
 class RunStatusView(View):
     """A run's state and pages, which its verbs answer with."""

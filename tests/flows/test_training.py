@@ -15,6 +15,7 @@ from infra import settings, site
 from infra.errors import RunFailedError
 from infra.home import Home
 from infra.script import Ended, Ending
+from registry.runs.run_views import RunResultView
 from tasks.training.training_request import Training
 from tasks.workplace import Workplace
 from tests.flows.contexts import run_context_of
@@ -86,9 +87,9 @@ def test_a_script_that_has_ended_well_is_not_run_again_whenever_its_run_is_kille
         _conclude(place, context)
     assert place.finished.exists()
 
-    found = {"mlflow_run_id": "m", "model_uri": "models:/n/1", "metrics": {}}
+    found = RunResultView(mlflow_run_id="m", model_uri="models:/n/1", metrics={})
     monkeypatch.setattr(training.tracking, "result", lambda _: found)
-    assert _conclude(place, context) == RunResult(found, "Model: models:/n/1")
+    assert _conclude(place, context) == RunResult(found.to_json(), "Model: models:/n/1")
     assert published == [place.model]  # once
     assert place.finished.exists()
     assert not place.model.exists()
@@ -125,7 +126,7 @@ def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
         raise Interrupted
 
     monkeypatch.setattr(training, "_prepare", prepare)
-    found = {"mlflow_run_id": "m", "model_uri": None, "metrics": {}}
+    found = RunResultView(mlflow_run_id="m", model_uri=None, metrics={})
     monkeypatch.setattr(training.tracking, "result", lambda _: found)
     monkeypatch.setattr(training.training_request, "resolved", lambda request: request)
     monkeypatch.setattr(run_context, "get_run_logger", lambda: logging.getLogger("training"))

@@ -20,6 +20,7 @@ from registry import flow_kinds, training_templates
 from registry.runs import runs, statuses
 from registry.tracking import Tracked
 from registry.tunings import trial_flows
+from registry.tunings.tuning_views import BestTrialView, TuningResultView
 from tasks.trials import inputs
 from tasks.tuning.tuning_loop import Interruption
 from tasks.tuning.tuning_request import Tuning
@@ -183,6 +184,10 @@ def _raising(problem: BaseException) -> Callable[..., Any]:
     return do
 
 
+def _best(number: int) -> BestTrialView:
+    return BestTrialView(number=number, parameters={}, value=0.25, mlflow_run_id=None)
+
+
 class TestConclude:
     def _concluded(
         self, ended: Any, context: RunContext, request_: Tuning, **trials: Any
@@ -192,7 +197,7 @@ class TestConclude:
 
     @pytest.mark.parametrize(
         ("best", "told"),
-        [({"number": 7, "value": 0.25}, "Best: trial 7 with 0.25"), (None, "Best: none")],
+        [(_best(7), "Best: trial 7 with 0.25"), (None, "Best: none")],
     )
     @pytest.mark.parametrize(
         "ending",
@@ -202,24 +207,24 @@ class TestConclude:
         self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
         ending: Ending, best: Any, told: str,
     ) -> None:  # fmt: skip
-        result = {"best": best, "trials": []}
+        result = TuningResultView(mlflow_run_id="m", best=best, trials=[])
         monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
 
         found = self._concluded(ending, context, request_)
 
-        assert (found.value, found.detail) == (result, ending.value)
+        assert (found.value, found.detail) == (result.to_json(), ending.value)
         assert found.message.startswith(told)
 
     def test_stopped_it_has_its_trials_and_the_best_of_them(
         self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        result = {"best": {"number": 1}, "trials": []}
+        result = TuningResultView(mlflow_run_id="m", best=_best(1), trials=[])
         monkeypatch.setattr(tuning.tunings, "result", lambda *_, over: result)
 
         with pytest.raises(StopRequestedError) as raised:
             self._concluded(Interruption.STOPPED, context, request_)
 
-        assert raised.value.result == result
+        assert raised.value.result == result.to_json()
 
     def test_out_of_time(self, context: RunContext, request_: Tuning) -> None:
         late = request_.model_copy(update={"max_minutes": 5.0})
@@ -353,7 +358,8 @@ class TestConduct:
         monkeypatch.setattr(tuning, "Progress", Progress)
         monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
         monkeypatch.setattr(tuning.rows, "save", lambda *_: None)
-        monkeypatch.setattr(tuning.tunings, "result", lambda *_: {"best": None})
+        result = TuningResultView(mlflow_run_id="m", best=None, trials=[])
+        monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
         monkeypatch.setattr(tuning.LiveLimits, "followed", lambda _: contextlib.nullcontext())
 
         @contextlib.contextmanager
