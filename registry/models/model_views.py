@@ -47,7 +47,7 @@ class ModelVersionView(View):
     run_name: str | None
     flow_run_id: str | None
     mlflow_run_id: str | None
-    created: int
+    created: int | None
     deletion_error: str | None
 
 
@@ -67,7 +67,7 @@ class ModelSummaryView(View):
     aliases: dict[str, int]
     source_uri: str | None
     flow_run_id: str | None
-    updated: int
+    updated: int | None
 
 
 class ModelView(View):
