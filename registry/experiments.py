@@ -336,12 +336,9 @@ def active_blockers(experiment_id: str) -> list[str]:
 def schedule_blockers(experiment_id: str) -> list[str]:
     """Return why the experiment may not be deleted: schedules whose runs would recreate it."""
     name = experiment_names.own_name(tracking.client().get_experiment(experiment_id))
-    told = schedules.names_and_parameters()
-    return schedules.sentences(
-        sorted(
-            each for each, parameters in told.items() if schedules.may_be(_named(parameters), name)
-        )
-    )
+    given = schedules.names_and_parameters()
+    found = [each for each, own in given.items() if schedules.may_be(_named(own), name)]
+    return schedules.sentences(sorted(found))
 
 
 def _sentences(using: list[RunView]) -> list[str]:

@@ -60,8 +60,8 @@ def open_(
     if json:
         output.as_json({"url": url, "opened": opened})
     else:
-        told = "If no page appears, open" if opened else "No browser was found. Open"
-        console.print(f"{told}: {login.link(url)}", markup=False)
+        lead = "If no page appears, open" if opened else "No browser was found. Open"
+        console.print(f"{lead}: {login.link(url)}", markup=False)
 
 
 @credentials.command()

@@ -109,8 +109,8 @@ def _show(checks: Sequence[Check]) -> None:
     """Print a line for each check, with its remedy below."""
     table = Table("check", "", "what was seen", box=None, header_style="bold")
     for check in checks:
-        told = Text(check.message, overflow="fold")
+        message = Text(check.message, overflow="fold")
         if check.remedy:
-            told.append(f"\n{check.remedy}", style="dim")
-        table.add_row(Text(check.name), Text(check.result, style=_STYLES[check.result]), told)
+            message.append(f"\n{check.remedy}", style="dim")
+        table.add_row(Text(check.name), Text(check.result, style=_STYLES[check.result]), message)
     console.print(table, soft_wrap=False)

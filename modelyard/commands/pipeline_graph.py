@@ -66,22 +66,22 @@ def graph(
     now = time.time()
     if svg_file is not None:
         _write(svg_file, svg.write(drawn.root, now=now))
-    told: dict[str, object] = {
+    shown: dict[str, object] = {
         **building.as_data(drawn.root, now),
         **({"flow_run_id": drawn.run, "state": drawn.state} if drawn.run else {}),
         "page": drawn.page,
         "file": str(svg_file) if svg_file is not None else "",
     }
     if json:
-        output.as_json(told)
+        output.as_json(shown)
         return
     if svg_file is None:
         for line in tree.lines(drawn.root, now):
             console.print(line, markup=False)
     else:
         console.print(f"Written: {svg_file}", markup=False)
-    if told["page"]:
-        console.print(output.address(str(told["page"])), markup=False)
+    if shown["page"]:
+        console.print(output.address(str(shown["page"])), markup=False)
 
 
 def _is_file(thing: str) -> bool:

@@ -126,8 +126,8 @@ def tensorboard(
                 output.as_json({"url": url, "runs": shown})
             else:
                 page = login.with_token(url) if console.is_terminal else url
-                told = f"TensorBoard shows {shown} runs: {page}  (Ctrl-C ends it)"
-                console.print(told, markup=False)
+                line = f"TensorBoard shows {shown} runs: {page}  (Ctrl-C ends it)"
+                console.print(line, markup=False)
             if browser:
                 login.open_browser(url)
             with _refreshed(link):

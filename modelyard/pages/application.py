@@ -34,7 +34,7 @@ _LISTED = 50
 _SILENT = "The catalogue's database does not answer."
 _logger = logging.getLogger(__name__)
 
-# Whatever a page holds of others' text, nothing in it runs, and nobody else's page reads it.
+# Foreign text in a page must not run, and other sites must not read the page.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -125,8 +125,8 @@ class _Pages:
         )  # fmt: skip
         self._templates.filters["duration"] = text.duration
 
-    def _page(self, template: str, status: int = 200, **told: Any) -> HTMLResponse:
-        page = self._templates.get_template(template).render(**told)
+    def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        page = self._templates.get_template(template).render(**values)
         # Halves of surrogate pairs, which names may hold, have no place in UTF-8.
         return HTMLResponse(page.encode("utf-8", "replace"), status)
 
@@ -206,7 +206,7 @@ class _Pages:
         _logger.warning("The catalogue's database does not answer: %s", error)
         return self._page(
             "error.html", 503, message=_SILENT,
-            hint="modelyard status tells what is up.",
+            hint="modelyard status shows the parts.",
         )  # fmt: skip
 
     async def broken(self, request: Request, error: Exception) -> Response:
@@ -214,5 +214,5 @@ class _Pages:
         _logger.error("%s cannot be shown", request.url.path, exc_info=error)
         return self._page(
             "error.html", 500, message=f"The page cannot be shown ({type(error).__name__}).",
-            hint="modelyard status --logs web tells why.",
+            hint="modelyard status --logs web says why.",
         )  # fmt: skip

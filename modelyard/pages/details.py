@@ -120,14 +120,14 @@ def of(box: Box, row: FullRow | None, now: float, download: Download = lambda *_
 
 def _facts(box: Box) -> list[tuple[str, str]]:
     runs = "Imports" if box.kind == model.IMPORTER else "Image"
-    told = [
+    lines = [
         (_NOTES.get(box.kind, "Note"), words.noted(box)),
         ("Attempt", str(box.attempt) if box.attempt > 1 else ""),
         ("Component", box.component if box.kind != model.PIPELINE else ""),
         (runs, box.runs),
         ("Packages", ", ".join(box.requirements)),
     ]
-    return [(name, value) for name, value in told if value]
+    return [(name, value) for name, value in lines if value]
 
 
 def _instant(seconds: float) -> datetime | None:
@@ -139,17 +139,18 @@ def _values(
 ) -> list[Value]:
     """Return values with their declarations, including declared ones without a value."""
     parameters, artifacts = known.get("parameters", {}), known.get("artifacts", {})
-    about = {text.channel(name): told for name, told in declared.items()}
+    about = {text.channel(name): one for name, one in declared.items()}
     found = []
     for name, value in parameters.items():
-        told = about.get(text.channel(name), "")
-        constant = told == json.dumps(value, ensure_ascii=False)  # it need not be said twice
-        found.append(Value(text.plain(text.channel(name)), shown(value), "" if constant else told))
+        declaration = about.get(text.channel(name), "")
+        constant = declaration == json.dumps(value, ensure_ascii=False)  # shown as the value
+        source = "" if constant else declaration
+        found.append(Value(text.plain(text.channel(name)), shown(value), source))
     for name, value in artifacts.items():
         for number, one in enumerate(value if isinstance(value, list) else [value]):
             found.append(_artifact(name, number, one, isinstance(value, list), download))
     met = {text.plain(text.channel(name)) for name in (*parameters, *artifacts)}
-    found += [Value(name, "", told) for name, told in about.items() if name not in met]
+    found += [Value(name, "", one) for name, one in about.items() if name not in met]
     return sorted(found, key=lambda value: value.name)
 
 
@@ -169,8 +170,9 @@ def _artifact(
 
 def shown(value: Any) -> str:
     """Return a value for display: strings as they are, all else as JSON."""
-    told = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
-    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}… ({len(told)} letters)"
+    rendered = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    cut = f"{rendered[:_LONGEST]}… ({len(rendered)} letters)"
+    return rendered if len(rendered) <= _LONGEST else cut
 
 
 def iterations(rows: Iterable[Row], loop: str, *, over: bool) -> list[tuple[str, str, str]]:

@@ -136,8 +136,8 @@ def _named(name: str) -> dict[str, str]:
     """Return the headers of a download, which never lets a browser render it."""
     safe = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name)
     plain = safe.encode("ascii", "replace").decode().replace("?", "_").strip(" .") or "artifact"
-    told = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(safe, safe='')}"
-    return {"Content-Disposition": told, "Cache-Control": "no-store"}
+    disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(safe, safe='')}"
+    return {"Content-Disposition": disposition, "Cache-Control": "no-store"}
 
 
 def _read(store: Store, part: _Part) -> Iterator[bytes]:
@@ -176,10 +176,10 @@ def _zipped(store: Store, parts: list[_Part]) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for part in parts:
-            told = zipfile.ZipInfo(part.name)
-            told.compress_type = zipfile.ZIP_DEFLATED
-            told.external_attr = 0o644 << 16
-            with archive.open(told, "w", force_zip64=part.size > 2**31) as file:
+            entry = zipfile.ZipInfo(part.name)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=part.size > 2**31) as file:
                 for data in _read(store, part):
                     file.write(data)
                     yield sink.taken()

@@ -151,7 +151,7 @@ def _story(name: str, until: datetime | None = None) -> list[tuple[str, dict[str
         unread |= {was for deed in read[subject] if (was := _former(deed)) and was not in read}
     deeds = sorted(
         ((subject, deed) for subject, found in read.items() for deed in found),
-        key=lambda told: _at(told[1]),
+        key=lambda entry: _at(entry[1]),
         reverse=True,
     )
     story, mine = [], {name}

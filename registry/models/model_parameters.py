@@ -143,12 +143,12 @@ def _check_value(name: str, value: object) -> Scalar:
 def _check_secret(name: str, value: Scalar) -> None:
     if isinstance(value, str) and secrets.name_of(value) is not None:
         return
-    told = "by its name" if _sounds_secret(name) else ""
+    how = "by its name" if _sounds_secret(name) else ""
     if isinstance(value, str) and _SECRET_VALUE.search(value):
-        told = "by its value"
-    if told and not isinstance(value, bool):
+        how = "by its value"
+    if how and not isinstance(value, bool):
         raise BadInputError(
-            f"The parameter {name!r} is a secret {told}, and its value would be readable by "
+            f"The parameter {name!r} is a secret {how}, and its value would be readable by "
             "everybody.",
             f"Make a secret of it, and write {name}=secret:NAME.",
             code="SecretInPlainText",
