@@ -137,6 +137,19 @@ def test_bytecode_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("variant", ["cpu", "cuda"])
+def test_the_standard_library_has_bytecode(variant: str) -> None:
+    (python,) = [stage for stage in BASE.stages if stage.name == "python"]
+    (run,) = python.all("RUN")
+    whole = [line for stage in BASE.stages for line in stage.all("COPY")]
+
+    assert "compileall" in run
+    assert "unchecked-hash" in run
+    assert "stdlib" in run
+    based = any(stage.name == "python" for stage in BASE.below({"VARIANT": variant}))
+    assert based or "--from=python /usr/local/lib /usr/local/lib" in whole
+
+
+@pytest.mark.parametrize("variant", ["cpu", "cuda"])
 def test_tini_is_the_first_process(variant: str) -> None:
     stages = BASE.below({"VARIANT": variant})
 
