@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import httpx
 import prefect.context
-from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from infra import connection, settings
 from infra import home as homes
 from infra.connection import Endpoints
 from infra.errors import StackError
+from infra.mlflow import MlflowException
 from infra.stack import client as stack
 from registry import catalogue
 
@@ -108,7 +108,7 @@ def _unreachable(error: Exception, *, from_environment: bool) -> StackError:
 def _unauthorized(error: httpx.HTTPStatusError | MlflowException) -> StackError | None:
     """The error of a server that refuses the credential; None for another answer."""
     if isinstance(error, MlflowException):
-        status, part = error.get_http_status_code(), "MLflow"  # type: ignore[no-untyped-call]
+        status, part = error.status_code, "MLflow"
         hint = "Check MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     else:
         status, part = error.response.status_code, "Prefect"

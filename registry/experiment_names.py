@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, ViewType
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+
+from infra.mlflow import Experiment, MlflowClient, ViewType
 
 DEFAULT = "Default"
 DEFAULT_ID = "0"

@@ -11,11 +11,9 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from mlflow.entities import Experiment
-from mlflow.exceptions import MlflowException
-
 from infra import connection
 from infra.errors import ConflictError, NotFoundError
+from infra.mlflow import Experiment, MlflowException
 from registry import experiment_names, history, names, tracking, training_templates
 from registry.runs import runs, statuses
 from registry.runs.run_views import RunView

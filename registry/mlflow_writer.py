@@ -23,13 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities import Metric, Param, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.tracking.rest_store import RestStore
-from mlflow.utils.credentials import get_default_host_creds
-
 from infra.http_status import is_retryable
+from infra.mlflow import Metric, MlflowClient, MlflowException, artifacts
 from registry.tracking import Tracked, reopen_run
 
 T = TypeVar("T")
@@ -79,8 +74,8 @@ class _Batch:
     """
 
     metrics: list[Metric] = field(default_factory=list)
-    params: list[Param] = field(default_factory=list)
-    tags: list[RunTag] = field(default_factory=list)
+    params: list[tuple[str, str]] = field(default_factory=list)
+    tags: list[tuple[str, str]] = field(default_factory=list)
     due: float = 0.0
 
     def parts(self) -> list[_Batch]:
@@ -108,10 +103,6 @@ class _Write:
 _WAKE = _Write("", lambda: None)  # something is pending, and due in a while
 
 
-class UnreadableAnswerError(Exception):
-    """MLflow's answer is not one of MLflow's, such as a proxy's page."""
-
-
 class MlflowWriter:
     """Writes to MLflow runs in a background thread; several threads may use one writer."""
 
@@ -128,8 +119,7 @@ class MlflowWriter:
         self._warn = warn
         self._flush_seconds = _FLUSH_SECONDS if flush_seconds is None else flush_seconds
         self._uri = os.environ["MLFLOW_TRACKING_URI"]
-        # MLflow's client reads a run before it ends it or uploads to it; the store does not.
-        self._store = RestStore(lambda: get_default_host_creds(self._uri))
+        self._client = MlflowClient(self._uri)
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending: dict[str, _Batch] = {}
@@ -160,7 +150,7 @@ class MlflowWriter:
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Queue parameters; sent with the metrics that follow."""
-        entities = [Param(key, str(value)[:_LONGEST_PARAMETER]) for key, value in params.items()]
+        entities = [(key, str(value)[:_LONGEST_PARAMETER]) for key, value in params.items()]
         with self._lock:
             self._batch(run_id).params += entities
 
@@ -216,12 +206,11 @@ class MlflowWriter:
             log: A file to upload to its folder ``logs``, if it exists.
         """
         ended_at = int(time.time() * 1000)
-        status_code = RunStatus.from_string(status)
 
         def end() -> None:
             self._send(run_id, tags)
             if run_id not in self._deleted:
-                info = self._store.update_run_info(run_id, status_code, ended_at, None)
+                info = self._client.update_run(run_id, status, end_time=ended_at)
                 self._artifact_uris[run_id] = info.artifact_uri
 
         def upload() -> None:
@@ -251,11 +240,11 @@ class MlflowWriter:
         """Send values of metrics now; for use in a submitted write."""
         for at in range(0, len(values), _METRICS_PER_BATCH):
             batch = [value.entity() for value in values[at : at + _METRICS_PER_BATCH]]
-            self._store.log_batch(run_id, batch, [], [])
+            self._client.log_batch(run_id, batch)
 
     def write_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Send tags now; for use in a submitted write."""
-        self._store.log_batch(run_id, [], [], _tags(tags))
+        self._client.log_batch(run_id, tags=tags.items())
 
     def upload(self, run_id: str, path: Path, folder: str) -> None:
         """Upload a file, or a folder's content, now; for use in a submitted write.
@@ -266,8 +255,8 @@ class MlflowWriter:
             folder: The folder among the run's artifacts; "" for the top.
         """
         if run_id not in self._artifact_uris:
-            self._artifact_uris[run_id] = self._store.get_run(run_id).info.artifact_uri
-        repository = get_artifact_repository(self._artifact_uris[run_id], self._uri)
+            self._artifact_uris[run_id] = self._client.get_run(run_id).info.artifact_uri
+        repository = artifacts.repository(self._artifact_uris[run_id], self._uri)
         if path.is_dir():
             repository.log_artifacts(str(path), folder or None)
         else:
@@ -356,22 +345,17 @@ class MlflowWriter:
         """Send what is pending for a run; on a failure it is pending again, in its order."""
         with self._lock:
             pending = self._pending.pop(run_id, None) or _Batch()
-        batches = _cut(pending, _tags(tags))
+        batches = _cut(pending, list(tags.items()))
         while batches and run_id not in self._deleted:
             try:
-                self._log_batch(run_id, batches[0])
+                batch = batches[0]
+                self._client.log_batch(run_id, batch.metrics, batch.params, batch.tags)
             except BaseException as error:
                 if not is_permanent(error):
                     self._put_back(run_id, batches)
                     raise
                 batches[1:1] = self._parts_of_refused(run_id, batches[0], error)
             del batches[0]
-
-    def _log_batch(self, run_id: str, batch: _Batch) -> None:
-        try:
-            self._store.log_batch(run_id, batch.metrics, batch.params, batch.tags)
-        except (ValueError, KeyError) as error:
-            raise UnreadableAnswerError(str(error)) from error
 
     def _parts_of_refused(self, run_id: str, batch: _Batch, error: BaseException) -> list[_Batch]:
         """Batches to send instead of one that MLflow refuses."""
@@ -394,7 +378,7 @@ class MlflowWriter:
 def is_permanent(error: BaseException) -> bool:
     """Whether a retry would fail as well: a refusal, or a local file that cannot be read."""
     if isinstance(error, MlflowException):
-        return _is_refusal(error.get_http_status_code())
+        return _is_refusal(error.status_code)
     response = getattr(error, "response", None)  # of requests, where MLflow does not wrap it
     if response is not None:
         return _is_refusal(response.status_code)
@@ -410,11 +394,7 @@ def _is_refusal(status: int) -> bool:
     return status >= 400 and not is_retryable(status)
 
 
-def _tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(key, value) for key, value in tags.items()]
-
-
-def _cut(pending: _Batch, tags: list[RunTag]) -> list[_Batch]:
+def _cut(pending: _Batch, tags: list[tuple[str, str]]) -> list[_Batch]:
     """Cut into requests that MLflow accepts; tags come last, when all else has arrived."""
     batches = [_Batch(metrics=one) for one in _chunks(pending.metrics, _METRICS_PER_BATCH)]
     batches += [_Batch(params=one) for one in _chunks(pending.params, _OTHERS_PER_BATCH)]

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Param, Run, RunStatus, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.entities import PagedList
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
 from infra import connection
 from infra.errors import ConflictError, StackError
+from infra.mlflow import (
+    Experiment,
+    Metric,
+    MlflowClient,
+    MlflowException,
+    Page,
+    Run,
+    ViewType,
+    artifacts,
+)
+from infra.mlflow.artifacts import ArtifactRepository
+from infra.system_metrics import SystemSampler
 from registry import experiment_names
 from registry.runs import labels
 from registry.runs.run_views import RunResultView
@@ -45,12 +52,14 @@ _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
 # Often at first, so that a short run has something to show; then seldom enough for days.
 _SYSTEM_METRICS_SECONDS = (1.0, 10.0)
 _SYSTEM_METRICS_OFTEN_SECONDS = 60.0
+# A run does not wait longer for its last sample.
+_SYSTEM_METRICS_LAST_SECONDS = 10.0
+_logger = logging.getLogger(__name__)
 
 
 def client() -> MlflowClient:
     """A client of the MLflow that the environment names, whatever the caller's code has set."""
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Opening:
     trial: int | None = None
 
 
-def paged(search: Callable[[str | None], PagedList[T]]) -> Iterator[T]:
+def paged(search: Callable[[str | None], Page[T]]) -> Iterator[T]:
     """Everything that a search of MLflow's finds, page by page; told the page's token."""
     token: str | None = None
     while True:
@@ -230,16 +239,15 @@ def open_run(opening: Opening, *, retried: bool) -> Tracked:
     except MlflowException:
         _refuse_deleted(mlflow.get_experiment(experiment_id), opening.experiment)
         raise
-    parameters = [Param(key, str(value)) for key, value in opening.parameters.items()]
-    if parameters:
-        mlflow.log_batch(run.info.run_id, params=parameters)
+    if opening.parameters:
+        mlflow.log_batch(run.info.run_id, params=opening.parameters.items())
     return _tracked(run)
 
 
 def reopen_run(run_id: str) -> Tracked:
     """Open a run that an earlier attempt has made."""
     mlflow = client()
-    mlflow.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    mlflow.update_run(run_id, status="RUNNING")
     return _tracked(mlflow.get_run(run_id))
 
 
@@ -259,7 +267,7 @@ def _own(mlflow: MlflowClient, opening: Opening) -> Run | None:
 
 
 def _tracked(run: Run) -> Tracked:
-    steps = {metric.key: metric.step + 1 for metric in run.data._metric_objs}
+    steps = {metric.key: metric.step + 1 for metric in run.data.last_metrics}
     return Tracked(run.info.run_id, _url(run), steps, str(run.info.experiment_id))
 
 
@@ -312,7 +320,7 @@ def delete_run(run_id: str, artifact_uri: str | None = None) -> None:
     mlflow = client()
     try:
         uri = artifact_uri or mlflow.get_run(run_id).info.artifact_uri
-        get_artifact_repository(uri, tracking_uri=mlflow.tracking_uri).delete_artifacts()
+        artifacts.repository(uri, mlflow.tracking_uri).delete_artifacts()
         mlflow.delete_run(run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
@@ -329,7 +337,7 @@ def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
     """
     mlflow = client()
     uri = f"{mlflow.get_run(run_id).info.artifact_uri}/{artifact_path}"
-    repository = get_artifact_repository(uri, tracking_uri=mlflow.tracking_uri)
+    repository = artifacts.repository(uri, mlflow.tracking_uri)
     repository.delete_artifacts()
     mlflow.log_artifacts(run_id, str(folder), artifact_path)
     wanted = {
@@ -391,25 +399,32 @@ def system_metrics(tracked: Tracked, node: str = "") -> Iterator[None]:
         tracked: The run.
         node: What this machine is called in the metrics' names, where the run has several.
     """
-    often, seldom = _SYSTEM_METRICS_SECONDS
-    monitor = SystemMetricsMonitor(
-        tracked.run_id,
-        sampling_interval=often,
-        samples_before_logging=1,
-        node_id=node or None,
-        resume_logging=bool(tracked.steps),
-        tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
-    )
-    slow_down = threading.Timer(
-        _SYSTEM_METRICS_OFTEN_SECONDS, setattr, (monitor, "sampling_interval", seldom)
-    )
-    monitor.start()
-    slow_down.start()
+    sampler, ended = SystemSampler(), threading.Event()
+    prefix = f"system/{node}/" if node else "system/"
+    earlier = [step for name, step in tracked.steps.items() if name.startswith("system/")]
+
+    def record() -> None:
+        began, mlflow = time.monotonic(), client()
+        for step in itertools.count(max(earlier, default=0)):
+            recent = time.monotonic() - began < _SYSTEM_METRICS_OFTEN_SECONDS
+            is_last = ended.wait(_SYSTEM_METRICS_SECONDS[0 if recent else 1])
+            at = int(time.time() * 1000)
+            values = sampler.sample().items()
+            try:
+                mlflow.log_batch(
+                    tracked.run_id,
+                    [Metric(prefix + name, value, at, step) for name, value in values],
+                )
+            except MlflowException as error:
+                _logger.warning("The machine's load is not recorded any more: %s", error)
+                return
+            if is_last:
+                return
+
+    thread = threading.Thread(target=record, daemon=True, name="system-metrics")
+    thread.start()
     try:
         yield
     finally:
-        slow_down.cancel()
-        monitor.finish()
-        with contextlib.suppress(MlflowException):  # a run may be shorter than an interval
-            monitor.publish_metrics(monitor.aggregate_metrics())
-            monitor.mlflow_logger.flush()
+        ended.set()
+        thread.join(_SYSTEM_METRICS_LAST_SECONDS)

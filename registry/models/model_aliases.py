@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from mlflow.entities.model_registry import RegisteredModel
-
 from infra.errors import BadInputError, NotFoundError
+from infra.mlflow import RegisteredModel
 from registry import catalogue, history
 from registry.models import model_versions
 from registry.tracking import client

@@ -7,17 +7,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import quote
 
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
+import httpx
 
 from infra import storage
 from infra.errors import BadInputError, DiskFullError, NotFoundError, StackError
+from infra.mlflow import MlflowException, transport
+from infra.mlflow import artifacts as mlflow_artifacts
 from infra.storage import Entry, Store
 from registry.tracking import client, files_of
 
@@ -30,7 +27,7 @@ class Artifacts:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._repository = get_artifact_repository(uri, tracking_uri=client().tracking_uri)
+        self._repository = mlflow_artifacts.repository(uri, client().tracking_uri)
 
     def is_directory(self) -> bool:
         """Always: a version's source is a folder of artifacts."""
@@ -56,22 +53,21 @@ class Artifacts:
         """
         last = "" if length is None else offset + length - 1
         try:
-            answer = http_request(
-                get_default_host_creds(self._repository.artifact_uri),
-                f"/{quote(name)}",
-                "GET",
-                stream=True,
-                extra_headers={"Range": f"bytes={offset}-{last}"},
-            )
-            with contextlib.closing(answer):
-                if answer.status_code == _RANGE_BEYOND_END:
-                    return b""
-                if answer.status_code == _NOT_FOUND:
-                    raise NotFoundError(f"There is no {name} at {self.uri}.", "It was deleted.")
-                answer.raise_for_status()
+            address = f"{self._repository.artifact_uri}/{quote(name)}"
+            piece = {"Range": f"bytes={offset}-{last}"}
+            with contextlib.closing(
+                transport.send("GET", address, stream=True, headers=piece)
+            ) as answer:
                 skipped = offset if answer.status_code == _WHOLE else 0
                 return _piece(answer, skipped, length)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, httpx.HTTPError) as error:
+            status = getattr(error, "status_code", None)
+            if status == _RANGE_BEYOND_END:
+                return b""
+            if status == _NOT_FOUND:
+                raise NotFoundError(
+                    f"There is no {name} at {self.uri}.", "It was deleted."
+                ) from error
             raise StackError(
                 f"MLflow does not give {name} at {self.uri}: {type(error).__name__}.",
                 "Repeat it; modelyard status --logs mlflow may tell why.",
@@ -109,10 +105,10 @@ class Artifacts:
         )
 
 
-def _piece(answer: Any, skipped: int, length: int | None) -> bytes:
+def _piece(answer: httpx.Response, skipped: int, length: int | None) -> bytes:
     """``length`` bytes of an HTTP answer after the first ``skipped`` of them."""
     piece = bytearray()
-    for chunk in answer.iter_content(_CHUNK):
+    for chunk in answer.iter_bytes(_CHUNK):
         piece += chunk[skipped:]
         skipped = max(0, skipped - len(chunk))
         if length is not None and len(piece) >= length:
@@ -134,7 +130,8 @@ def _staged(destination: Path) -> Iterator[Path]:
 def artifacts(uri: str) -> Artifacts | Store:
     """What MLflow keeps at ``uri``: through its server, or where that points clients to."""
     if uri.startswith("runs:/"):
-        uri = RunsArtifactRepository.get_underlying_uri(uri, client().tracking_uri)
+        run_id, _, folder = uri.removeprefix("runs:/").partition("/")
+        uri = f"{client().get_run(run_id).info.artifact_uri}/{folder}".rstrip("/")
     if uri.startswith(("mlflow-artifacts:", "http:", "https:")):
         return Artifacts(uri)
     return storage.store(uri)
@@ -171,7 +168,7 @@ def delete(uri: str) -> None:
     Raises:
         StackError: If something is left.
     """
-    get_artifact_repository(uri, tracking_uri=client().tracking_uri).delete_artifacts()
+    mlflow_artifacts.repository(uri, client().tracking_uri).delete_artifacts()
     try:
         left = next(artifacts(uri).entries(), None)
     except NotFoundError:

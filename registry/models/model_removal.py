@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
 from infra.errors import ModelyardError, NotFoundError, StackError
+from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue
 from registry.models import model_aliases, model_artifacts, model_versions
 from registry.models.model_versions import CLAIMED, DELETING_TAG, DELETION_ERROR_TAG, GOING

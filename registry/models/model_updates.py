@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from mlflow.exceptions import MlflowException
-
 from infra.errors import ConflictError, NotFoundError
+from infra.mlflow import MlflowException
 from registry import catalogue, frameworks, history, names
 from registry.models import model_aliases, model_versions
 from registry.models.model_aliases import NOUN

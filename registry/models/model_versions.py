@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-from mlflow.exceptions import MlflowException
-
 from infra.errors import ConflictError, NotFoundError
+from infra.mlflow import MlflowException, ModelVersion, RegisteredModel
 from registry.models.model_parameters import Scalar
 from registry.runs import statuses
 from registry.tracking import client, paged

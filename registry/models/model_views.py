@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
+from infra.mlflow import MlflowException, ModelVersion
 from registry import history
 from registry.models import model_aliases, model_versions
 from registry.models.model_aliases import NOUN

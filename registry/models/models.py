@@ -11,10 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-
 from infra.errors import BadInputError, ConflictError, NotFoundError
+from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue, frameworks, history, names
 from registry.frameworks import huggingface
 from registry.models import model_aliases, model_artifacts, model_parameters, model_versions
@@ -275,7 +273,6 @@ def _next(
         run_id=origin.run_id if origin else None,
         tags={**tags, **({FLOW_RUN_TAG: origin.flow_run_id} if origin else {})},
         description=description or None,
-        await_creation_for=0,  # until then it is CREATE IN PROGRESS
     )
     run = origin.flow_run_id if origin else None
     history.record(NOUN, name, "create", version=int(version.version), run=run)

@@ -13,8 +13,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -29,6 +27,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from sqlalchemy import Text, cast, select, update
 
+from infra.mlflow import MlflowException, artifacts
 from registry import tracking
 from registry.catalogue import engine
 from registry.flow_kinds import PIPELINE_RUN
@@ -171,7 +170,4 @@ def _repositories(mlflow_run_id: str, folders: Sequence[str]) -> list[tuple[str,
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return []
-    return [
-        (name, get_artifact_repository(f"{uri}/{name}", tracking_uri=mlflow.tracking_uri))
-        for name in folders
-    ]
+    return [(name, artifacts.repository(f"{uri}/{name}", mlflow.tracking_uri)) for name in folders]

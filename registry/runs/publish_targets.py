@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow.entities import ViewType
-
+from infra.mlflow import ViewType
 from registry.tracking import client, paged
 
 TAG = "modelyard.output_uri"

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from mlflow.exceptions import MlflowException
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -30,6 +29,7 @@ from prefect.states import AwaitingRetry
 
 from infra import connection, work_pools
 from infra.errors import ConflictError, NotFoundError
+from infra.mlflow import MlflowException
 from registry import catalogue, deployments, flow_kinds, history, names, tracking
 from registry.models import model_versions, models
 from registry.pipelines import pipeline_nodes

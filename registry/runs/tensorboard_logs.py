@@ -6,8 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
+from infra.mlflow import MlflowException
 from registry import tracking
 from registry.runs import runs
 

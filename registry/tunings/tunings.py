@@ -10,8 +10,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from mlflow.entities import ViewType
-
+from infra.mlflow import ViewType
 from registry.tracking import BEST_TAG, OBJECTIVES_TAG, client, paged
 from registry.tunings import trials
 from registry.tunings.trials import TrialOutline
@@ -146,7 +145,7 @@ def _best_values(tunings: Mapping[str, str | None]) -> dict[str, float | None]:
     return {tuning: best for tuning, best in shown.items() if not isinstance(best, list)}
 
 
-def _tags(mlflow_run_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+def _tags(mlflow_run_ids: Iterable[str]) -> dict[str, Mapping[str, str]]:
     """The tags of MLflow runs, wherever they are."""
     wanted = list(mlflow_run_ids)
     if not wanted:
@@ -156,7 +155,7 @@ def _tags(mlflow_run_ids: Iterable[str]) -> dict[str, dict[str, str]]:
         str(found.experiment_id)
         for found in paged(lambda token: mlflow.search_experiments(ViewType.ALL, page_token=token))
     ]
-    tags: dict[str, dict[str, str]] = {}
+    tags: dict[str, Mapping[str, str]] = {}
     for first in range(0, len(wanted), _IDS_AT_ONCE):
         some = ", ".join(f"'{run_id}'" for run_id in wanted[first : first + _IDS_AT_ONCE])
         found = mlflow.search_runs(

@@ -12,10 +12,9 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from mlflow.exceptions import MlflowException
-
 from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
+from infra.mlflow import MlflowException
 from infra.script import Ended, Ending, Forwarder
 from infra.workloads.environments import EnvironmentCache
 from infra.workloads.installer import InstallCancelledError

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import httpx
-from mlflow.exceptions import MlflowException
 
 from infra import run_lock
 from infra.controllers import EventNotifier
 from infra.errors import ModelyardError, RunFailedError
 from infra.http_status import is_retryable
+from infra.mlflow import MlflowException
 from infra.prefect_events import RUNS, EventSubscription
 from registry.flow_kinds import TRAIN
 from registry.mlflow_writer import MlflowWriter, is_permanent

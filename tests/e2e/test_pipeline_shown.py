@@ -57,10 +57,9 @@ def in_mlflow(stack, mlflow_run_id):
 import json
 from flows.connection import connected
 from registry.tracking import client, files_of
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 with connected():
     run = client().get_run("{mlflow_run_id}")
-    files = dict(files_of(get_artifact_repository(run.info.artifact_uri)))
+    files = dict(files_of(client().repository(run.info.run_id)))
     steps = sorted(one.step for one in client().get_metric_history(run.info.run_id, "fit/loss"))
     print(json.dumps([run.data.metrics, run.data.tags, files, steps]))
 """)

@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 from sqlalchemy.exc import OperationalError
 
 from flows import connection as flows_connection
@@ -19,6 +17,7 @@ from infra import connection
 from infra.connection import Endpoints
 from infra.errors import StackError
 from infra.home import Home
+from infra.mlflow import MlflowException
 
 _ENDPOINTS = Endpoints("http://127.0.0.1:1/api", "http://127.0.0.1:2", "sqlite://")
 
@@ -92,11 +91,10 @@ class TestConnected:
         for name, value in connection.environment(_ENDPOINTS, home).items():
             monkeypatch.setenv(name, value)
         response = httpx.Response(status, request=httpx.Request("GET", "http://prefect/api"))
-        code = {401: UNAUTHENTICATED, 403: PERMISSION_DENIED}[status]
         for problem, part, variable in (
             (httpx.HTTPStatusError("no", request=response.request, response=response),
              "Prefect", "PREFECT_API_AUTH_STRING"),
-            (MlflowException("no", error_code=code), "MLflow", "MLFLOW_TRACKING_URI"),
+            (MlflowException("no", status_code=status), "MLflow", "MLFLOW_TRACKING_URI"),
         ):  # fmt: skip
             with pytest.raises(StackError, match=part) as raised, flows_connection.connected():
                 raise problem

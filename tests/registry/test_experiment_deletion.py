@@ -213,7 +213,7 @@ class TestDelete:
     ) -> None:
         made = experiments.create(name)
         with monkeypatch.context() as patch:
-            patch.setattr(f"mlflow.MlflowClient.{step}", killed)
+            patch.setattr(f"infra.mlflow.MlflowClient.{step}", killed)
             with pytest.raises(KeyboardInterrupt):
                 deletion.delete("experiment", name)
 

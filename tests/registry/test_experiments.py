@@ -6,10 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
+from infra.mlflow import MlflowClient, MlflowException
 from registry import deletion, experiment_names, experiments, tracking, training_templates
 from registry.tracking import Opening
 from registry.tunings import trial_runs, trials
@@ -318,7 +317,7 @@ class TestRename:
         run = new_id()
         with monkeypatch.context() as patch:
             if step == "rename_experiment":
-                patch.setattr("mlflow.MlflowClient.rename_experiment", killed)
+                patch.setattr("infra.mlflow.MlflowClient.rename_experiment", killed)
             else:
                 patch.setattr(training_templates, "rename_experiment", killed)
             with pytest.raises(KeyboardInterrupt):

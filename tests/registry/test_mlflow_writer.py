@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException, RestException
 from requests import ConnectionError as NoConnectionError
 from requests import HTTPError, Response
 
+from infra.mlflow import MlflowException
 from registry import mlflow_writer, tracking
 from registry.mlflow_writer import MetricValue, MlflowWriter, is_deleted
 from registry.tunings import trial_runs
@@ -70,21 +70,21 @@ class Server:
         self.problems = list(problems)
         self.taken: list[tuple[list[float], list[str], list[str]]] = []
         self.asked = 0
-        self._really = writer._store.log_batch
-        writer._store.log_batch = self.log_batch  # type: ignore[method-assign]
+        self._really = writer._client.log_batch
+        writer._client.log_batch = self.log_batch  # type: ignore[method-assign]
 
-    def log_batch(self, run_id: str, metrics: Any, params: Any, tags: Any) -> None:
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
         self.asked += 1
         problem = self.problems.pop(0) if self.problems else None
         if problem is not None:
             raise problem
         self._really(run_id, metrics, params, tags)
         values = [one.value for one in metrics]
-        self.taken.append((values, [one.key for one in params], [one.value for one in tags]))
+        self.taken.append((values, [key for key, _ in params], [value for _, value in tags]))
 
 
-def refused(code: str = "INVALID_PARAMETER_VALUE") -> RestException:
-    return RestException({"error_code": code, "message": "no"})
+def refused(code: str = "INVALID_PARAMETER_VALUE") -> MlflowException:
+    return MlflowException("no", code, 400)
 
 
 def broken() -> MlflowException:
@@ -224,14 +224,14 @@ class TestBrokenServer:
         self, writer: MlflowWriter, run_id: str
     ) -> None:
         server = Server(writer)
-        really = writer._store.log_batch
+        really = writer._client.log_batch
 
         def fails(*_: Any) -> None:
             writer.log_metric(run_id, "loss", 2.0, None, None)
-            writer._store.log_batch = really  # type: ignore[method-assign]
+            writer._client.log_batch = really  # type: ignore[method-assign]
             raise broken()
 
-        writer._store.log_batch = fails  # type: ignore[method-assign]
+        writer._client.log_batch = fails  # type: ignore[method-assign]
         writer.log_metric(run_id, "loss", 1.0, None, None)
         eventually(lambda: server.taken, "it is taken")
 
@@ -279,11 +279,11 @@ class TestBrokenServer:
         assert writer.close(30) == []
         assert said == [f"The MLflow run {run_id} is deleted: nothing more is written to it."]
 
-    @pytest.mark.parametrize("code", ["REQUEST_LIMIT_EXCEEDED", "TEMPORARILY_UNAVAILABLE"])
+    @pytest.mark.parametrize("status", [429, 503])
     def test_one_that_has_too_much_to_do_is_asked_again(
-        self, writer: MlflowWriter, said: list[str], run_id: str, code: str
+        self, writer: MlflowWriter, said: list[str], run_id: str, status: int
     ) -> None:
-        Server(writer, refused(code), refused(code))
+        Server(writer, *2 * [MlflowException("no", "INTERNAL_ERROR", status)])
         writer.log_metric(run_id, "loss", 1.0, None, None)
         eventually(lambda: history(run_id), "it is taken")
 
@@ -292,7 +292,7 @@ class TestBrokenServer:
     def test_one_that_answers_nonsense_is_asked_again(
         self, writer: MlflowWriter, said: list[str], run_id: str
     ) -> None:
-        Server(writer, ValueError("<html>"), KeyError("run_info"))
+        Server(writer, MlflowException("<html>"), KeyError("run_info"))
         writer.log_metric(run_id, "loss", 1.0, None, None)
         eventually(lambda: history(run_id), "it is taken")
 
@@ -317,7 +317,7 @@ class TestBrokenServer:
         self, writer: MlflowWriter, said: list[str], run_id: str
     ) -> None:
         answers = threading.Event()
-        writer._store.log_batch = lambda *_: answers.wait(60)  # type: ignore[method-assign]
+        writer._client.log_batch = lambda *_: answers.wait(60)  # type: ignore[method-assign]
         writer.log_metric(run_id, "loss", 1.0, None, None)
 
         assert writer.close(0.2) == [f"metrics and parameters of run {run_id}"]
@@ -398,7 +398,7 @@ def http_error(status: int) -> HTTPError:
 @pytest.mark.parametrize(
     "error",
     [
-        RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}),
+        refused(),
         http_error(413),
         FileNotFoundError("gone"),
     ],

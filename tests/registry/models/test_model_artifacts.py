@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from infra.errors import DiskFullError, NotFoundError, StackError
+from infra.mlflow import MlflowException, transport
 from registry.models import model_artifacts
 from registry.models.model_artifacts import Artifacts
 from tests.registry.trained import MakeRun
@@ -40,12 +41,12 @@ def test_files_and_pieces_of_them(files: Artifacts) -> None:
 
 
 def test_a_server_that_knows_no_ranges(files: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = model_artifacts.http_request
+    ask = transport.send
 
-    def without_range(*args: Any, extra_headers: Any, **kwargs: Any) -> Any:
+    def without_range(*args: Any, headers: Any = None, **kwargs: Any) -> Any:
         return ask(*args, **kwargs)
 
-    monkeypatch.setattr(model_artifacts, "http_request", without_range)
+    monkeypatch.setattr(transport, "send", without_range)
     monkeypatch.setattr(model_artifacts, "_CHUNK", 7)
 
     assert files.read(ODD, offset=20, length=50) == CONTENT[20:70]
@@ -54,9 +55,9 @@ def test_a_server_that_knows_no_ranges(files: Artifacts, monkeypatch: pytest.Mon
 
 def test_a_server_that_does_not_answer(files: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
-        raise ConnectionResetError("reset")
+        raise MlflowException("reset")
 
-    monkeypatch.setattr(model_artifacts, "http_request", broken)
+    monkeypatch.setattr(transport, "send", broken)
     with pytest.raises(StackError) as raised:
         files.read(ODD)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 
 from infra.errors import ConflictError, NotFoundError, StackError
+from infra.mlflow import MlflowException
 from registry import deletion, history, tracking
 from registry.models import model_aliases, model_artifacts, model_removal, model_updates, models
 from registry.models.models import ServingSpec
@@ -277,9 +277,9 @@ class TestSeveralAtOnce:
 # The calls that remove a version, in their order.
 STEPS: list[Callable[[pytest.MonkeyPatch, Callable[..., Any]], None]] = [
     lambda patch, fault: patch.setattr(model_artifacts, "delete", fault),
-    lambda patch, fault: patch.setattr("mlflow.MlflowClient.delete_tag", fault),
-    lambda patch, fault: patch.setattr("mlflow.MlflowClient.delete_model_version", fault),
-    lambda patch, fault: patch.setattr("mlflow.MlflowClient.delete_registered_model", fault),
+    lambda patch, fault: patch.setattr("infra.mlflow.MlflowClient.delete_tag", fault),
+    lambda patch, fault: patch.setattr("infra.mlflow.MlflowClient.delete_model_version", fault),
+    lambda patch, fault: patch.setattr("infra.mlflow.MlflowClient.delete_registered_model", fault),
 ]
 
 
@@ -364,7 +364,7 @@ class TestFaults:
             raise MlflowException("canary")
 
         def deaf(_: str) -> None:
-            monkeypatch.setattr("mlflow.MlflowClient.set_model_version_tag", fails)
+            monkeypatch.setattr("infra.mlflow.MlflowClient.set_model_version_tag", fails)
             raise ConnectionResetError("first")
 
         monkeypatch.setattr(model_artifacts, "delete", deaf)
@@ -376,7 +376,7 @@ class TestFaults:
     def test_bytes_that_do_not_go_are_a_failure(
         self, left: Run, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        repository = "mlflow.store.artifact.http_artifact_repo.HttpArtifactRepository"
+        repository = "infra.mlflow.artifacts.ServedRepository"
         with monkeypatch.context() as patch:
             patch.setattr(f"{repository}.delete_artifacts", lambda self: None)
             with pytest.raises(StackError, match=r"has not deleted model\.joblib"):

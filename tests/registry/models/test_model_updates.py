@@ -88,7 +88,7 @@ def test_killed_between_its_steps_it_has_no_framework_and_a_repeat_mends(
         really(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlflow.MlflowClient.set_model_version_tag", second_kills)
+        patch.setattr("infra.mlflow.MlflowClient.set_model_version_tag", second_kills)
         with pytest.raises(KeyboardInterrupt):
             model_updates.update(name, number=1, serving=serving)
     assert models.resolve(registered).framework is None
@@ -132,7 +132,7 @@ def test_killed_before_the_name_changes_a_repeat_mends(
     name: str, registered: str, left: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("mlflow.MlflowClient.rename_registered_model", killed)
+        patch.setattr("infra.mlflow.MlflowClient.rename_registered_model", killed)
         with pytest.raises(KeyboardInterrupt):
             model_updates.update(name, new=f"{name}-new")
 

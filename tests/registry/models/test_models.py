@@ -238,7 +238,7 @@ class TestCreate:
         self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("mlflow.MlflowClient.create_model_version", killed)
+            patch.setattr("infra.mlflow.MlflowClient.create_model_version", killed)
             with pytest.raises(KeyboardInterrupt):
                 models.create(name, ServingSpec("scikit-learn"), uri=str(folder))
         listed = next(model for model in models.list_all() if model["name"] == name)
@@ -251,7 +251,7 @@ class TestCreate:
     ) -> None:
         left = run()
         with monkeypatch.context() as patch:
-            patch.setattr("mlflow.MlflowClient.set_tag", killed)
+            patch.setattr("infra.mlflow.MlflowClient.set_tag", killed)
             with pytest.raises(KeyboardInterrupt):
                 models.create(name, ServingSpec("scikit-learn"), origin=left.origin)
         assert left.tag is None

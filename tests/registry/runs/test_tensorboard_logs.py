@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 
+from infra.mlflow import MlflowException
 from registry import tracking
 from registry.runs import runs, tensorboard_logs
 from registry.runs.tensorboard_logs import Fetched

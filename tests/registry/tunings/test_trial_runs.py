@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Metric
 
 from infra.errors import ConflictError
+from infra.mlflow import Metric
 from registry import tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.tracking import FLOW_RUN_TAG, KIND_TAG, PARENT_TAG

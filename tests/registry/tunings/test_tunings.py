@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 from prefect.states import Cancelled, Completed, Running
 
+from infra.mlflow import MlflowClient
 from registry import tracking
 from registry.runs import runs
 from registry.tunings import trials, tunings

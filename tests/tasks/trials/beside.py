@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlflow.entities import ViewType
-
+from infra.mlflow import ViewType
 from registry import tracking
 from registry.tracking import PARENT_TAG
 from tasks.trials.inline import InlineLauncher

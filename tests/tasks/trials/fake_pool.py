@@ -14,11 +14,11 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from mlflow.entities import Metric, Param
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
+from infra.mlflow import Metric
 from registry import tracking
 from registry.runs import run_requests, runs, statuses
 from registry.tunings import trial_flows
@@ -157,7 +157,7 @@ class FakePool:
         )  # fmt: skip
         mlflow = tracking.client()
         tracked = tracking.open_run(opened, retried=run.run_count > 1)
-        mlflow.log_batch(tracked.run_id, params=[Param("x", str(asked["x"]))])
+        mlflow.log_batch(tracked.run_id, params=[("x", str(asked["x"]))])
         run.labels[tracking.MLFLOW_RUN_LABEL] = tracked.run_id
         reports = json.loads(asked.get("reports", "[]"))
         for step in range(self._done[run.id], len(reports)):

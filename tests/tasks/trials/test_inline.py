@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 from tensorboard.summary import Writer
 
 from infra import gpus
 from infra.errors import BadInputError
+from infra.mlflow import Metric, MlflowException
 from registry import tracking
 from registry.tunings import trial_runs
 from tasks.training import training_steps
@@ -77,7 +77,7 @@ class TestInline(Contract):
         assert not place.model.exists()
         launcher.close()
 
-        repository = tracking.get_artifact_repository(scene.run_of(0).info.artifact_uri)
+        repository = tracking.client().repository(scene.run_of(0).info.run_id)
         names = {name for name, _ in tracking.files_of(repository)}
         assert names == {"model/a.bin", "model/b.bin", "logs/train.log"}
 
@@ -359,7 +359,7 @@ class TestMetrics:
         eventually(lambda: scene.values(0), "it is printed")
         run_id = scene.run_of(0).info.run_id
         for step in range(5):
-            tracking.client().log_metric(run_id, "loss", 0.5, step=step)
+            tracking.client().log_batch(run_id, [Metric("loss", 0.5, 1000, step)])
         looked = _looks(launcher)
         eventually(lambda: looked() > 2, "somebody looks for more")
         (scene.scratch / "until").touch()
@@ -447,7 +447,7 @@ def test_closing_takes_a_bounded_time_though_mlflow_is_dead(
     launcher.patience = 0.1
     monkeypatch.setattr(inline, "_LAST_WORDS_SECONDS", 0.2)
     dead = threading.Event()
-    launcher._writer._store.log_batch = lambda *_: dead.wait(60)  # type: ignore[method-assign]
+    launcher._writer._client.log_batch = lambda *_: dead.wait(60)  # type: ignore[method-assign]
     monkeypatch.setattr(trial_runs, "open_trial", lambda *_: dead.wait(60) and "")
     launcher.expect(0)
     launcher.launch(trial(0))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 from tensorboard.summary import Writer
 
+from infra.mlflow import MlflowException
 from registry import tracking
 from tasks.training import checkpoints
 from tasks.trials import inline
@@ -201,7 +201,7 @@ class TestAfterAKill:
         assert lines(scene.scratch / "ledger") == ["begins 0.0 after 0", "ends 0.0"]
         assert scene.values(0) == [0.5, 0.25]
         assert [one.attempts for one in scene.of(0) if isinstance(one, Began)] == [1]
-        repository = tracking.get_artifact_repository(scene.run_of(0).info.artifact_uri)
+        repository = tracking.client().repository(scene.run_of(0).info.run_id)
         assert "model/a" in {name for name, _ in tracking.files_of(repository)}
         assert not scene.setting().place(0).finished.exists()
         assert not scene.setting().place(0).model.exists()

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import httpx
 import pytest
-from mlflow.exceptions import RestException
 from prefect.client.schemas.objects import StateType
 from prefect.states import Pending
 
 from infra import run_lock
+from infra.mlflow import MlflowException
 from registry import tracking
 from registry.tunings import trial_runs
 from registry.tunings.trial_flows import TRIAL_LABEL, TUNING_LABEL
@@ -301,7 +301,7 @@ class TestPool(Contract):
         self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def gone(*_: object) -> list[float]:
-            raise RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"})
+            raise MlflowException("gone", "RESOURCE_DOES_NOT_EXIST", 404)
 
         until = scene.scratch / "until"
         launcher.launch(trial(0, reports="[0.5]", until=str(until)))
