@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -9,37 +10,40 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient
 
 from flows.lifecycle import LifecycleFlow
-from flows.pipeline_cleanup import pipeline_artifacts_cleanup
-from flows.pipeline_run import pipeline_run
-from flows.training import train
-from flows.tuning import tune
 from infra.errors import NotFoundError
+from registry import flow_kinds
 from schedules.editing import Written
 
-FLOWS: tuple[LifecycleFlow[..., Any], ...] = (
-    train,
-    tune,
-    pipeline_run,
-    pipeline_artifacts_cleanup,
-)
+# Each is imported when it is asked for: what one of them needs takes seconds, and a command or
+# a pod has to do with one at most.
+FLOWS = {
+    flow_kinds.TRAIN.name: "flows.training:train",
+    flow_kinds.TUNE.name: "flows.tuning:tune",
+    flow_kinds.PIPELINE_RUN.name: "flows.pipeline_run:pipeline_run",
+    flow_kinds.PIPELINE_CLEANUP.name: "flows.pipeline_cleanup:pipeline_artifacts_cleanup",
+}
 
 # The schedules that every stack has, unless a user stops them.
 SCHEDULES = (
     Written(
-        name=pipeline_artifacts_cleanup.name,
-        deployment=pipeline_artifacts_cleanup.name,
+        name=flow_kinds.PIPELINE_CLEANUP.name,
+        deployment=flow_kinds.PIPELINE_CLEANUP.name,
         description="Artifacts of pipeline runs are removed when they are old: "
         "MODELYARD_PIPELINE_ARTIFACT_DAYS, or the parameter days.",
         trigger={"cron": "0 30 3 * * *"},
         policy={"catchup": "latest"},
     ),
 )
-_BY_NAME = {flow.name: flow for flow in FLOWS}
 
 
 def names() -> list[str]:
     """The names of all flows."""
-    return list(_BY_NAME)
+    return list(FLOWS)
+
+
+def load_all() -> list[LifecycleFlow[..., Any]]:
+    """Every flow."""
+    return [find(name) for name in FLOWS]
 
 
 def find(name: str) -> LifecycleFlow[..., Any]:
@@ -48,12 +52,12 @@ def find(name: str) -> LifecycleFlow[..., Any]:
     Raises:
         NotFoundError: If there is none.
     """
-    try:
-        return _BY_NAME[name]
-    except KeyError:
+    if name not in FLOWS:
         raise NotFoundError(
-            f"There is no flow {name!r}.", f"There are: {', '.join(sorted(_BY_NAME))}."
-        ) from None
+            f"There is no flow {name!r}.", f"There are: {', '.join(sorted(FLOWS))}."
+        )
+    flow: LifecycleFlow[..., Any] = pkgutil.resolve_name(FLOWS[name])
+    return flow
 
 
 async def register(

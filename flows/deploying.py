@@ -39,7 +39,7 @@ async def deploy(kind: Kind | None = None) -> dict[str, list[str]]:
         pools = await work_pools.register(client, homes.current(), kind)
         deployments = [
             await catalogue.register(client, flow, flow.name, forms.schema(flow.fn))
-            for flow in catalogue.FLOWS
+            for flow in catalogue.load_all()
         ]
         deployments += await pipelines.register_all(client)
         await _publish_secrets(client)

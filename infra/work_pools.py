@@ -20,7 +20,6 @@ from prefect.client.schemas.objects import TERMINAL_STATES, WorkerStatus, WorkPo
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
 
 from infra import forked
 from infra.errors import ConflictError
@@ -30,7 +29,7 @@ from infra.stack import parts
 
 Kind = Literal["local", "kubernetes"]
 
-PROCESS_TYPE = ProcessWorker.type
+PROCESS_TYPE = "process"
 CLUSTER_TYPE = pool_template.TYPE
 
 _TYPES: dict[Kind, str] = {"local": PROCESS_TYPE, "kubernetes": CLUSTER_TYPE}
@@ -70,6 +69,8 @@ def local_template(home: Home) -> dict[str, Any]:
 
     The command is no variable, or whoever may create a run could run any program.
     """
+    from prefect.workers.process import ProcessWorker  # noqa: PLC0415 (takes long to import)
+
     template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
     del template["variables"]["properties"]["command"]
     command = shlex.join(forked.command(home, "infra.run_process"))

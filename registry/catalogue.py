@@ -13,17 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psycopg.errors
 import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from infra.errors import DiskFullError, StackError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _LOCK = 7_302_114_553_001  # any number that nobody else locks
@@ -112,6 +111,8 @@ def session() -> Session:
 
 def configuration() -> Config:
     """Alembic's configuration."""
+    from alembic.config import Config  # noqa: PLC0415 (who reads and writes rows needs none)
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     return config
@@ -119,6 +120,10 @@ def configuration() -> Config:
 
 def migrate() -> None:
     """Bring the schema up to date; safe from several processes at once."""
+    from alembic import command  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     config = configuration()
     head = ScriptDirectory.from_config(config).get_current_head()
     with engine().begin() as connection:

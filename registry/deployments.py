@@ -21,7 +21,6 @@ from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.utilities.schema_tools.validation import validate
 
 from infra.errors import BadInputError, NotFoundError
 from registry.pipelines import pipelines
@@ -116,6 +115,8 @@ def check_parameters(deployment: str, given: Mapping[str, Any]) -> None:
     if not found.enforce_parameter_schema or not found.parameter_openapi_schema:
         return
     complete = {**found.parameters, **given}
+    from prefect.utilities.schema_tools.validation import validate  # noqa: PLC0415 (takes long)
+
     errors = validate(complete, found.parameter_openapi_schema, allow_none_with_default=True)
     if errors:
         # Of a field only what is wrong with it, and never its value, which may be a secret.

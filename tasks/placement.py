@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -15,12 +16,12 @@ from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.wanted import EVERY_MOUNT, Placement
 from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
 from tasks import parameters, resources
-from tasks.pipelines.request import PipelineRun
-from tasks.resources import Resources
-from tasks.training import training_templates
-from tasks.training.training_request import Training
-from tasks.tuning import tuning_request
-from tasks.tuning.tuning_request import Tuning
+
+if TYPE_CHECKING:
+    from tasks.pipelines.request import PipelineRun
+    from tasks.resources import Resources
+    from tasks.training.training_request import Training
+    from tasks.tuning.tuning_request import Tuning
 
 
 def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
@@ -39,7 +40,7 @@ def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placemen
         NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
     """
     if not checked and flow in _FROM_TEMPLATE:
-        given = _FROM_TEMPLATE[flow](given, True)
+        given = pkgutil.resolve_name(_FROM_TEMPLATE[flow])(given, True)
     return asked(flow, given)[0].placement
 
 
@@ -70,8 +71,8 @@ def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
     """
     if flow not in _MACHINES:
         return [Asked(flow, Placement(_small()))]
-    model, machines = _MACHINES[flow]
-    return machines(parameters.read(model, dict(given)))
+    request, machines = _MACHINES[flow]
+    return machines(parameters.read(pkgutil.resolve_name(request), dict(given)))
 
 
 def _of_training(training: Training) -> list[Asked]:
@@ -192,15 +193,16 @@ def _uris(value: Any, field: str = "") -> Iterator[str]:
 
 # Of each flow that asks for more than one small machine: its request, and the machines of one.
 # They are here, below the flows, because the worker of a cluster places runs without importing
-# the flows, whose libraries (scikit-learn, matplotlib, boto3) it has no use for.
-_MACHINES: dict[str, tuple[type[BaseModel], Callable[[Any], list[Asked]]]] = {
-    TRAIN.name: (Training, _of_training),
-    TUNE.name: (Tuning, _of_tuning),
-    PIPELINE_RUN.name: (PipelineRun, _of_pipeline),
+# the flows, whose libraries (scikit-learn, matplotlib, boto3) it has no use for. A request is
+# imported when it is read: those of tunings and pipelines bring Optuna, SciPy and KFP along.
+_MACHINES: dict[str, tuple[str, Callable[[Any], list[Asked]]]] = {
+    TRAIN.name: ("tasks.training.training_request:Training", _of_training),
+    TUNE.name: ("tasks.tuning.tuning_request:Tuning", _of_tuning),
+    PIPELINE_RUN.name: ("tasks.pipelines.request:PipelineRun", _of_pipeline),
 }
 
 # Of each flow with templates: what completes the parameters of a run from its template.
 _FROM_TEMPLATE = {
-    TRAIN.name: training_templates.from_template,
-    TUNE.name: tuning_request.from_template,
+    TRAIN.name: "tasks.training.training_templates:from_template",
+    TUNE.name: "tasks.tuning.tuning_request:from_template",
 }

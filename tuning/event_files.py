@@ -9,17 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import numpy
-from google.protobuf.message import DecodeError
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.util import tensor_util
+from typing import TYPE_CHECKING
 
 from tuning.metrics import Observation
 
+if TYPE_CHECKING:
+    from tuning.event_loader import EventLoader
+
 FILES = "events.out.tfevents.*"
-_SCALARS = "scalars"
 _FORBIDDEN = re.compile(r"[^\w.:/ -]")  # in a metric's name, for MLflow
 
 
@@ -30,7 +27,7 @@ class EventFiles:
         """Read below ``folder``; ``warn`` is told of a file that is given up."""
         self._folder = folder
         self._warn = warn
-        self._loaders: dict[Path, EventFileLoader] = {}
+        self._loaders: dict[Path, EventLoader] = {}
         self._given_up: set[Path] = set()
 
     def poll(self) -> Iterator[Observation]:
@@ -43,22 +40,19 @@ class EventFiles:
         folder = path.parent.relative_to(self._folder)
         try:
             if path not in self._loaders:
-                self._loaders[path] = EventFileLoader(str(path))
-            for event in self._loaders[path].Load():
-                yield from _scalars(event, folder)
-        except (OSError, DecodeError, ValueError) as error:
+                self._loaders[path] = _loader(path)
+            for scalar in self._loaders[path].load():
+                name = metric_name(str(folder / scalar.tag))
+                yield Observation(name, scalar.value, scalar.step, scalar.at)
+        except (OSError, ValueError) as error:
             self._given_up.add(path)
             self._warn(f"{path.name} is no event file of TensorBoard's ({error}); it is given up.")
 
 
-def _scalars(event: Event, folder: Path) -> Iterator[Observation]:
-    for summary in event.summary.value:
-        if summary.metadata.plugin_data.plugin_name != _SCALARS:
-            continue
-        array = tensor_util.make_ndarray(summary.tensor)
-        if array.size == 1 and numpy.issubdtype(array.dtype, numpy.number):
-            name = metric_name(str(folder / summary.tag))
-            yield Observation(name, float(array.item()), int(event.step), event.wall_time)
+def _loader(path: Path) -> EventLoader:
+    from tuning.event_loader import EventLoader  # noqa: PLC0415 (few runs have event files)
+
+    return EventLoader(path)
 
 
 def metric_name(tag: str) -> str:

@@ -24,12 +24,10 @@ _OF_PREFECT = (
     "infra.stack.served", "prefect.engine", "prefect.flow_engine", "prefect.task_engine",
     "prefect.events.clients", "prefect.utilities.visualization", "prefect.workers.process",
 )  # fmt: skip
-_OF_MLFLOW = (
-    *_OF_PREFECT, "mlflow", "mlflow.system_metrics.system_metrics_monitor",
-    "mlflow.tracking.request_header.registry",
-)  # fmt: skip
+_OF_MLFLOW = (*_OF_PREFECT, "mlflow")
 _OF_RUNS = (
-    *_OF_MLFLOW, "flows.submission",
+    *_OF_MLFLOW, "flows.submission", "flows.training", "flows.tuning", "flows.pipeline_run",
+    "flows.pipeline_cleanup", "tuning.event_loader",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
     "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
     "modelyard.commands.schedule", "modelyard.commands.pipeline",

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.stack import ALGORITHMS, MODELYARD, flags, kill, wait_for
 from tests.infra.workloads import packages
 from tests.processes import pid_in
+from tests.test_light_imports import HEAVY
 
 pytestmark = pytest.mark.e2e
 
@@ -464,3 +465,18 @@ def test_a_metric_that_is_no_number_ends_no_training(stack):
     assert answer["state"] == "COMPLETE"
     assert answer["result"]["metrics"] == {"gain": None, "loss": None}
     assert answer["result"]["model_uri"] is None
+
+
+def test_a_run_imports_no_package_that_takes_long(stack):
+    """From its start to its end, in an interpreter of its own, as in a pod."""
+    heavy = HEAVY - {"alembic", "fastapi"}  # a call brings the schema up to date, makes the run
+    algorithm = {"uri": str(ALGORITHMS), "entry_point": "steps.py"}
+    told = stack.python(f"""
+import json, sys
+import modelyard.run_pod
+from flows.training import train
+train(name="light", algorithm={algorithm!r}, hyperparameters={{"steps": 1}})
+print(json.dumps(sorted({heavy!r} & set(sys.modules))))
+""")
+
+    assert json.loads(told.splitlines()[-1]) == []

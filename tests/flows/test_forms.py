@@ -20,7 +20,7 @@ from tasks.tuning.tuning_request import Tuning
 GOLDEN = Path(__file__).parent / "forms"
 
 
-@pytest.fixture(params=catalogue.FLOWS, ids=lambda flow: str(flow.name))
+@pytest.fixture(params=catalogue.load_all(), ids=lambda flow: str(flow.name))
 def flow(request: pytest.FixtureRequest) -> LifecycleFlow[..., Any]:
     found: LifecycleFlow[..., Any] = request.param
     return found

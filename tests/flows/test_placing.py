@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pkgutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -216,7 +217,8 @@ def test_a_tunings_own_pod_does_not_judge_its_trials(monkeypatch: pytest.MonkeyP
 
 
 def test_the_machines_of_a_flow_are_read_from_its_own_request() -> None:
-    for name, (model, _) in placement._MACHINES.items():
-        assert model is catalogue.find(name).model
-    for flow in catalogue.FLOWS:
-        assert placement._FROM_TEMPLATE.get(flow.name) is flow.spec.from_template
+    for name, (request, _) in placement._MACHINES.items():
+        assert pkgutil.resolve_name(request) is catalogue.find(name).model
+    for flow in catalogue.load_all():
+        reader = placement._FROM_TEMPLATE.get(flow.name)
+        assert (pkgutil.resolve_name(reader) if reader else None) is flow.spec.from_template

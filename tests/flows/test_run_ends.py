@@ -44,7 +44,7 @@ WORK: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=catalogue.FLOWS, ids=lambda flow: str(flow.name))
+@pytest.fixture(params=catalogue.load_all(), ids=lambda flow: str(flow.name))
 def flow(request: pytest.FixtureRequest) -> LifecycleFlow[..., Any]:
     found: LifecycleFlow[..., Any] = request.param
     return found
