@@ -17,8 +17,9 @@ from flows.steps import StopRequestedError, step
 from infra import home as homes
 from infra import settings, site
 from infra.errors import ModelyardError
-from infra.script import Ended, Ending, Forwarder
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
+from infra.workloads.process_group import RateLimitedLog
 from registry import flow_kinds, tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.models import models
@@ -103,7 +104,7 @@ def _run_script(
     place: Workplace,
     tracked: Tracked,
     others: Joining | None,
-) -> Ended:
+) -> ExitStatus:
     """Run the script, and record its lines, its metrics and the machine's load."""
     under = Conditions(
         home=context.home,
@@ -135,7 +136,7 @@ def _recording(
     logger = context.logger
     writer = MlflowWriter(logger.warning)
     writer.track(tracked)
-    forward = Forwarder(logger.info, context.settings.log_lines_per_second)
+    forward = RateLimitedLog(logger.info, context.settings.log_lines_per_second)
     try:
         with (
             tracking.system_metrics(tracked),
@@ -235,7 +236,7 @@ def _kept_model_named(context: RunContext, place: Workplace) -> Iterator[None]:
 
 
 def _conclude(
-    context: RunContext, request: Training, place: Workplace, ended: Ended, run_id: str
+    context: RunContext, request: Training, place: Workplace, ended: ExitStatus, run_id: str
 ) -> RunResult:
     """Publish the model of a script that has ended; the run's result.
 
@@ -243,9 +244,9 @@ def _conclude(
         ModelyardError: If the script failed, or the model cannot be published.
         StopRequestedError: If it was stopped.
     """
-    if ended.ending is Ending.STOPPED:
+    if ended.cause is ExitCause.STOPPED:
         raise StopRequestedError
-    if ended.ending is Ending.TIMED_OUT:
+    if ended.cause is ExitCause.TIMED_OUT:
         raise training_steps.timed_out(request, "ran")
     log = training_steps.log_for_people(place, lasts=context.settings.home_lasts)
     failure = training_steps.failure(ended, log)
@@ -303,5 +304,5 @@ def train(context: RunContext, request: Training) -> RunResult:
             context.logger.info("The script ended well before the retry; it is not run again.")
             if not place.published:
                 checkpoints.copy(place.checkpoints, training_steps.mirror_uri(request))
-            ended = Ended(Ending.EXITED, 0, ())
+            ended = ExitStatus(0)
         return _conclude(context, request, place, ended, tracked.run_id)

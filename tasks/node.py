@@ -31,9 +31,10 @@ from infra import home as homes
 from infra import prefect_outage
 from infra import settings as settings_module
 from infra.errors import ModelyardError
-from infra.script import Ended, Forwarder
 from infra.settings import Settings
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.installer import InstallCancelledError
+from infra.workloads.process_group import RateLimitedLog
 from registry import tracking
 from tasks import parameters
 from tasks.training import remote_nodes, script_execution, training_request, training_steps
@@ -59,7 +60,7 @@ def _recording(
     names: Sequence[str],
 ) -> Iterator[Callable[[int, str], None]]:
     """Show the script's lines, and record this machine's load beside that of the others."""
-    forward = Forwarder(logger.info, settings.log_lines_per_second)
+    forward = RateLimitedLog(logger.info, settings.log_lines_per_second)
 
     def on_line(number: int, line: str) -> None:
         text = f"[{names[number]}] {line}"
@@ -75,7 +76,7 @@ def _recording(
         forward.close()
 
 
-def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> Ended | None:
+def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> ExitStatus | None:
     """Do this node's part of the run; how the script ended here, None if it did not begin.
 
     Args:

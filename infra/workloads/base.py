@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from infra.script import Ending
 from infra.workloads.environment_spec import EnvironmentSpec
+from infra.workloads.exit_status import ExitStatus
 
 # A line of output, without its end.
 Log = Callable[[str], object]
@@ -81,21 +81,6 @@ class Workload:
     sent: Mapping[Path, str] = field(default_factory=dict)
     python: EnvironmentSpec | None = None
     ports: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExitStatus:
-    """How a workload ended.
-
-    Attributes:
-        code: Exit status; negative: the signal that killed it.
-        reason: Why it failed, for people; "" if it did not.
-        cause: Whether by itself, on request or at its time limit.
-    """
-
-    code: int
-    reason: str = ""
-    cause: Ending = Ending.EXITED
 
 
 class Backend(ABC):

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import psutil
 
-from infra import home, script
+from infra import home
 from infra.errors import BadInputError, ModelyardError, StackError
-from infra.workloads import exit_status, machine_capacity, pod_settings, redaction
-from infra.workloads.base import Backend, ExitStatus, Log, NoticeLog, Workload
+from infra.workloads import exit_status, machine_capacity, pod_settings, process_group, redaction
+from infra.workloads.base import Backend, Log, NoticeLog, Workload
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.mounts import Mount
 from infra.workloads.paths import topmost
@@ -126,8 +127,8 @@ class DockerBackend(Backend):
             command = [self._program, "run", "--name", name, *variables, *volumes,
                        *_options(workload), *_words(workload)]  # fmt: skip
             try:
-                ended = script.run(
-                    [script.Process(command, env)],
+                ended = process_group.run(
+                    [process_group.ProcessSpec(command, env)],
                     cwd=workload.folder,
                     log=None,
                     on_line=lambda _, line: log(hide(line)),
@@ -138,9 +139,9 @@ class DockerBackend(Backend):
             finally:
                 self._call("rm", "-f", "-v", name)
         code = exit_status.from_shell(ended.code)
-        if ended.ending is script.Ending.EXITED:
+        if ended.cause is ExitCause.EXITED:
             _raise_unstarted(workload, ended)
-        return exit_status.from_script(replace(ended, code=code), pod.seconds or 0, hide)
+        return exit_status.explain(replace(ended, code=code), pod.seconds or 0, hide)
 
     def _call(self, *arguments: str) -> str:
         """Call Docker; its output, empty if it fails."""
@@ -317,7 +318,7 @@ def _unavailable(why: str) -> ModelyardError:
     )
 
 
-def _raise_unstarted(workload: Workload, ended: script.Ended) -> None:
+def _raise_unstarted(workload: Workload, ended: ExitStatus) -> None:
     """Raise the error of a container that could not be started, if that is how it ended."""
     said = "\n".join(ended.tail)
     program = next(iter(workload.command), "its own program")

@@ -1,51 +1,80 @@
-"""Exit statuses in words."""
+"""Exit status of a workload: its code, its cause and the reason in words."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
-
-from infra.script import Ended, Ending
-from infra.workloads.base import ExitStatus
+from dataclasses import dataclass
+from enum import Enum
 
 _MOST_CHARACTERS = 500
 _SIGNALS = {128 + one: -one for one in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV,
                                         signal.SIGABRT, signal.SIGINT)}  # fmt: skip
 
 
-def from_script(ended: Ended, limit: float, redact: Callable[[str], str]) -> ExitStatus:
-    """Exit status of a workload that ran as a script.
+class ExitCause(Enum):
+    """Why processes ended."""
+
+    EXITED = "exited"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed out"
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a workload, or a group of processes, ended.
+
+    Attributes:
+        code: Exit status; negative: the signal that killed it. In a group, that of the process
+            whose failure ended the others.
+        reason: Why it failed, for people; "" if it did not, or if no reason was derived.
+        cause: Whether it exited, was stopped, or reached its time limit.
+        tail: The last lines of that process's output, of a group only.
+        process: The name of that process, of a group only.
+        silent: Names of the group's processes that printed nothing.
+    """
+
+    code: int
+    reason: str = ""
+    cause: ExitCause = ExitCause.EXITED
+    tail: tuple[str, ...] = ()
+    process: str = ""
+    silent: tuple[str, ...] = ()
+
+
+def explain(status: ExitStatus, limit: float, redact: Callable[[str], str]) -> ExitStatus:
+    """Derive a workload's exit status, with a reason, from that of its process.
 
     Args:
-        ended: How its process ended.
-        limit: Its time limit in seconds.
+        status: The process's exit status.
+        limit: The workload's time limit in seconds.
         redact: Hides secrets in a line of its output.
     """
-    if ended.ending is Ending.STOPPED:
-        return stopped(ended.code)
-    if ended.ending is Ending.TIMED_OUT:
-        return timed_out(ended.code, limit)
-    return ExitStatus(ended.code, reason(ended.code, [*map(redact, ended.tail)]))
+    if status.cause is ExitCause.STOPPED:
+        return stopped(status.code)
+    if status.cause is ExitCause.TIMED_OUT:
+        return timed_out(status.code, limit)
+    return ExitStatus(status.code, reason(status.code, [*map(redact, status.tail)]))
 
 
 def from_shell(code: int) -> int:
-    """Exit code as of a process: what containers report as 128 + N is the signal N."""
+    """Convert a shell's or container's exit code: 128 + N is the signal N."""
     return _SIGNALS.get(code, code)
 
 
 def stopped(code: int | None = None) -> ExitStatus:
-    """Exit status of a workload that was stopped."""
-    return ExitStatus(code or -signal.SIGTERM, "It was stopped.", Ending.STOPPED)
+    """Exit status of a stopped workload."""
+    return ExitStatus(code or -signal.SIGTERM, "It was stopped.", ExitCause.STOPPED)
 
 
 def timed_out(code: int | None, limit: float) -> ExitStatus:
-    """Exit status of a workload that was ended at its time limit."""
+    """Exit status of a workload that reached its time limit."""
     why = f"It did not end within its {limit:g} seconds."
-    return ExitStatus(code or -signal.SIGTERM, why, Ending.TIMED_OUT)
+    return ExitStatus(code or -signal.SIGTERM, why, ExitCause.TIMED_OUT)
 
 
 def reason(code: int, tail: Sequence[str]) -> str:
-    """Why a workload failed: its status, and the last line of its output; "" if it did not."""
+    """Describe a failure: the code and the last line of output; "" for exit code 0."""
     if code == 0:
         return ""
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from infra import script
 from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError
 from infra.masking import mask
+from infra.workloads import process_group
 from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.exit_status import ExitCause
 from infra.workloads.requirements_file import flatten
 
 _GRACE_SECONDS = 3.0
@@ -71,8 +72,8 @@ def install(
         if _PROGRESS.match(line.lstrip()):
             log(tail[-1].strip())
 
-    ended = script.run(
-        [script.Process(command(folder, spec.base, one), _pip_environment())],
+    ended = process_group.run(
+        [process_group.ProcessSpec(command(folder, spec.base, one), _pip_environment())],
         cwd=one.file.parent if one.file else folder,
         log=None,
         on_line=on_line,
@@ -80,7 +81,7 @@ def install(
         stop_requested=stop_requested,
         grace=_GRACE_SECONDS,
     )
-    if ended.ending is not script.Ending.EXITED:
+    if ended.cause is not ExitCause.EXITED:
         raise InstallCancelledError
     if ended.code == 0:
         return

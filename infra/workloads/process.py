@@ -21,26 +21,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra import gpus, script
+from infra import gpus
 from infra.connection import user_environment
 from infra.errors import BadInputError
 from infra.leashed import Leashed, LeashServer, Start
-from infra.script import Ended, Ending, Process
 from infra.settings import Settings
-from infra.workloads import exit_status, machine_capacity, mounts, pod_settings, redaction
-from infra.workloads.base import (
-    Backend,
-    ExitStatus,
-    Log,
-    NoticeLog,
-    ResourceRequest,
-    Workload,
+from infra.workloads import (
+    exit_status,
+    machine_capacity,
+    mounts,
+    pod_settings,
+    process_group,
+    redaction,
 )
+from infra.workloads.base import Backend, Log, NoticeLog, ResourceRequest, Workload
 from infra.workloads.environment_spec import EnvironmentSpec
 from infra.workloads.environments import Environment, EnvironmentCache
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.pod_settings import LocalPodSettings
+from infra.workloads.process_group import ProcessSpec
 
 _OWN_PROGRAMS = {"python", "python3", f"python3.{sys.version_info.minor}", "pip", "pip3"}
 _SHELLS_AND_PYTHONS = re.compile(r"(?:.*/)?(?:python[\d.]*|sh|bash|dash|node|Rscript|perl)")
@@ -218,7 +219,7 @@ class ProcessBackend(Backend):
                 self.launch(workload, allocation, _environment(workload, allocation)) as launch,
             ):
                 ended = self.execute(
-                    [Process(launch.command, launch.env)],
+                    [ProcessSpec(launch.command, launch.env)],
                     folder=workload.folder,
                     on_line=lambda _, line: log(redact(line)),
                     deadline=deadline,
@@ -230,8 +231,8 @@ class ProcessBackend(Backend):
             if pod.seconds is not None and not cancelled.is_set():
                 return exit_status.timed_out(None, pod.seconds)
             why = "It was stopped before it began."
-            return ExitStatus(-signal.SIGTERM, why, Ending.STOPPED)
-        return exit_status.from_script(ended, pod.seconds or 0, redact)
+            return ExitStatus(-signal.SIGTERM, why, ExitCause.STOPPED)
+        return exit_status.explain(ended, pod.seconds or 0, redact)
 
     @contextlib.contextmanager
     def _allocated(
@@ -314,7 +315,7 @@ class ProcessBackend(Backend):
 
     def execute(
         self,
-        processes: Sequence[Process],
+        processes: Sequence[ProcessSpec],
         *,
         folder: Path,
         on_line: Callable[[int, str], object],
@@ -323,7 +324,7 @@ class ProcessBackend(Backend):
         keep: Sequence[int],
         log_file: Path | None = None,
         start: Start | None = None,
-    ) -> Ended:
+    ) -> ExitStatus:
         """Run the processes of a workload to their end; the first that fails ends the others.
 
         Args:
@@ -336,7 +337,7 @@ class ProcessBackend(Backend):
             log_file: A file that their output is appended to.
             start: What starts them; :meth:`leash` if None.
         """
-        return script.run(
+        return process_group.run(
             processes,
             cwd=folder,
             log=log_file,

@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 from packaging.version import Version
 
 from infra.settings import Settings
-from infra.workloads.base import ExitStatus, Log, Workload
+from infra.workloads.base import Log, Workload
 from infra.workloads.environment_spec import EnvironmentSpec, PipInstall
 from infra.workloads.environments import Environment, EnvironmentCache
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.process import (
     Allocation,

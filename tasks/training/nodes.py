@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from infra.connection import user_environment
 from infra.errors import BadInputError
-from infra.script import Process
+from infra.workloads.process_group import ProcessSpec
 from tasks.resources import Resources
 
 _HOST = "127.0.0.1"
@@ -94,7 +94,7 @@ def processes(
     *,
     gpus: Sequence[str],
     join_seconds: int,
-) -> list[Process]:
+) -> list[ProcessSpec]:
     """The processes to start on this machine; the first of the first node is the chief.
 
     Args:
@@ -112,7 +112,7 @@ def processes(
     if resources.torchrun:
         return _torchrun(command, pinned, resources, meeting, join_seconds)
     if resources.processes == 1:
-        return [Process(command, pinned[0])]
+        return [ProcessSpec(command, pinned[0])]
     return _plain(command, pinned, resources, meeting)
 
 
@@ -122,10 +122,10 @@ def _torchrun(
     resources: Resources,
     meeting: Meeting,
     join_seconds: int,
-) -> list[Process]:
+) -> list[ProcessSpec]:
     python, *script = command
     return [
-        Process(
+        ProcessSpec(
             [
                 python, "-m", "torch.distributed.run",
                 f"--nnodes={resources.nodes}",
@@ -149,7 +149,7 @@ def _plain(
     pinned: Mapping[int, dict[str, str]],
     resources: Resources,
     meeting: Meeting,
-) -> list[Process]:
+) -> list[ProcessSpec]:
     each = resources.processes_per_node
     cluster = {"worker": list(meeting.workers)}
     found = []
@@ -169,5 +169,5 @@ def _plain(
                 ),
             }
             told = {name: str(value) for name, value in variables.items()}
-            found.append(Process(command, {**env, **told}, _name(node, local_rank, resources)))
+            found.append(ProcessSpec(command, {**env, **told}, _name(node, local_rank, resources)))
     return found

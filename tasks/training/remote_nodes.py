@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from infra.errors import ModelyardError, RunFailedError
-from infra.script import Ended, Ending
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from registry.flow_kinds import TRAIN
 from registry.runs import run_nodes
 from registry.runs.run_nodes import Node, Seat
@@ -76,7 +76,7 @@ class OtherNodes(ABC):
         """Begin to say that this node lives, and to look at the others."""
         self._thread.start()
 
-    def close(self, ended: Ended | None = None, error: ModelyardError | None = None) -> None:
+    def close(self, ended: ExitStatus | None = None, error: ModelyardError | None = None) -> None:
         """Say how this node ended, and nothing more.
 
         Args:
@@ -87,8 +87,8 @@ class OtherNodes(ABC):
         self._thread.join(_INTERVAL_SECONDS + 5)
         self._say_ended(ended, error)
 
-    def _say_ended(self, ended: Ended | None, error: ModelyardError | None = None) -> None:
-        exited = ended if ended and ended.ending is Ending.EXITED else None
+    def _say_ended(self, ended: ExitStatus | None, error: ModelyardError | None = None) -> None:
+        exited = ended if ended and ended.cause is ExitCause.EXITED else None
         self.seat.end(
             code=exited.code if exited else None,
             tail=exited.tail if exited else (),
@@ -96,7 +96,7 @@ class OtherNodes(ABC):
         )
 
     @abstractmethod
-    def trouble(self) -> RunFailedError | Ended | None:
+    def trouble(self) -> RunFailedError | ExitStatus | None:
         """Why this node must not go on: another one's end, or an error; None if it may."""
 
     @abstractmethod
@@ -108,7 +108,7 @@ class OtherNodes(ABC):
         """
 
     @abstractmethod
-    def conclude(self, ended: Ended, give_up: Callable[[], bool]) -> Ended:
+    def conclude(self, ended: ExitStatus, give_up: Callable[[], bool]) -> ExitStatus:
         """How the script ended on all nodes that this one answers for.
 
         Args:
@@ -179,7 +179,7 @@ class Joining(OtherNodes):
     def _others(self) -> list[Node]:
         return [self.nodes[number] for number in range(1, self._count) if number in self.nodes]
 
-    def trouble(self) -> RunFailedError | Ended | None:
+    def trouble(self) -> RunFailedError | ExitStatus | None:
         """The first failure of another node: of several, that of one that was killed."""
         if failed := self._first_failed():
             return _ended(failed)
@@ -216,7 +216,7 @@ class Joining(OtherNodes):
 
     def meet(self, resources: Resources, give_up: Callable[[], bool]) -> Meeting | None:
         """Wait for the others, and tell them where all meet."""
-        problem: RunFailedError | Ended | None = None
+        problem: RunFailedError | ExitStatus | None = None
         gave_up = False
 
         def decided() -> bool:
@@ -247,9 +247,9 @@ class Joining(OtherNodes):
         self._told.update(told)
         self.seat.tell(self._told)
 
-    def conclude(self, ended: Ended, give_up: Callable[[], bool]) -> Ended:
+    def conclude(self, ended: ExitStatus, give_up: Callable[[], bool]) -> ExitStatus:
         """How the script ended on all nodes; waits for the others where it ended well here."""
-        if ended.ending is not Ending.EXITED:
+        if ended.cause is not ExitCause.EXITED:
             return self._told_by_another(ended) if not give_up() else ended
         if ended.code:
             return self._first_of_all(ended)
@@ -259,13 +259,13 @@ class Joining(OtherNodes):
     def _all_ended(self) -> bool:
         return sum(one.ended is not None for one in self._others()) == self._count - 1
 
-    def _told_by_another(self, ended: Ended) -> Ended:
+    def _told_by_another(self, ended: ExitStatus) -> ExitStatus:
         problem = self.trouble()
         if isinstance(problem, RunFailedError):
             raise problem
         return problem or ended
 
-    def _first_of_all(self, ended: Ended) -> Ended:
+    def _first_of_all(self, ended: ExitStatus) -> ExitStatus:
         """Whose failure ended the others, where it failed here."""
         failed_at, settled = run_nodes.now(), time.monotonic() + _SETTLE_SECONDS
         self.wait(lambda: self.trouble() is not None or time.monotonic() > settled)
@@ -283,13 +283,13 @@ class Joined(OtherNodes):
         """What is known of the first node."""
         return self.nodes.get(0)
 
-    def trouble(self) -> RunFailedError | Ended | None:
+    def trouble(self) -> RunFailedError | ExitStatus | None:
         """Whether the first node has ended or is gone; how it ended is told there."""
         first = self.first()
         gone = first is not None and (
             first.ended is not None or self.silence(first) > _FIRST_LOST_SECONDS
         )
-        return Ended(Ending.STOPPED, 0, ()) if gone else None
+        return ExitStatus(0, cause=ExitCause.STOPPED) if gone else None
 
     def told(self, what: str, give_up: Callable[[], bool]) -> Any:
         """Wait for something that the first node tells; None if the run is over before."""
@@ -308,18 +308,18 @@ class Joined(OtherNodes):
         meeting = self.told("meeting", give_up)
         return None if meeting is None else _meeting(meeting, self.seat)
 
-    def conclude(self, ended: Ended, give_up: Callable[[], bool]) -> Ended:
+    def conclude(self, ended: ExitStatus, give_up: Callable[[], bool]) -> ExitStatus:
         """How the script ended here: whatever it was, the first node decides.
 
         It is told at once: the first node may be about to fail of it.
         """
-        if ended.ending is Ending.EXITED:
+        if ended.cause is ExitCause.EXITED:
             self._say_ended(ended)
         return ended
 
 
-def _ended(node: Node) -> Ended:
-    return Ended(Ending.EXITED, node.code or 0, node.tail, f"node {node.number}")
+def _ended(node: Node) -> ExitStatus:
+    return ExitStatus(node.code or 0, tail=node.tail, process=f"node {node.number}")
 
 
 def _meeting(told: Mapping[str, Any], seat: Seat) -> Meeting:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from infra import gpus
 from infra.home import Home
-from infra.script import Ended, Ending
 from infra.settings import Settings
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.process import ProcessBackend
 from tasks import resources
 from tasks.training import checkpoints, nodes, training_steps
@@ -68,7 +68,7 @@ def run(
     place: Workplace,
     under: Conditions,
     recording: Recording,
-) -> Ended:
+) -> ExitStatus:
     """Run a prepared script to its end; STOPPED as well if it is stopped while it waits.
 
     Raises:
@@ -78,7 +78,7 @@ def run(
     with prepared.held, _backend(under) as backend, _gpus(request, under, backend) as lease:
         meeting = None if lease is None else _meet(request, under)
         if lease is None or meeting is None:
-            return Ended(Ending.STOPPED, 0, ())
+            return ExitStatus(0, cause=ExitCause.STOPPED)
         processes = nodes.processes(
             prepared.command,
             training_steps.script_environment(
@@ -113,7 +113,7 @@ def run(
             )
             if under.others:
                 ended = under.others.conclude(ended, under.over)
-            if ended.ending is Ending.EXITED and ended.code == 0:
+            if ended.cause is ExitCause.EXITED and ended.code == 0:
                 place.finished.touch()
     return ended
 

@@ -23,10 +23,10 @@ from infra.connection import user_environment
 from infra.door import run_scope
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
-from infra.script import Ended, Ending
 from infra.settings import Settings
 from infra.stack import remains
 from infra.storage import store
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from registry.flow_kinds import TRAIN
 from registry.runs import statuses
@@ -328,17 +328,17 @@ def script_environment(
     }  # fmt: skip
 
 
-def failure(ended: Ended, log: str) -> RunFailedError | None:
+def failure(ended: ExitStatus, log: str) -> RunFailedError | None:
     """Why the training failed, or None if the script ended well.
 
     Args:
         ended: How the script ended.
         log: Where the whole log is, for the hint.
     """
-    if ended.ending is Ending.EXITED and ended.code == 0:
+    if ended.cause is ExitCause.EXITED and ended.code == 0:
         return None
     tail = "\n".join(ended.tail) or "(it printed nothing)"
-    where = f" on {ended.name}" if ended.name else ""
+    where = f" on {ended.process}" if ended.process else ""
     starved = ended.code in _OUT_OF_MEMORY_CODES or any(
         map(_OUT_OF_MEMORY_LINE.search, ended.tail)
     )

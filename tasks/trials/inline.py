@@ -15,10 +15,11 @@ from functools import partial
 from infra import storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.mlflow import MlflowException
-from infra.script import Ended, Ending, Forwarder
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process import ProcessBackend
+from infra.workloads.process_group import RateLimitedLog
 from registry import tracking
 from registry.mlflow_writer import MlflowWriter, is_deleted
 from registry.runs import publish_targets, tensorboard_logs
@@ -95,7 +96,7 @@ class InlineLauncher(Launcher):
         self._closed = threading.Event()
         self._backend = ProcessBackend(EnvironmentCache(setting.home.overlays), setting.settings)
         self._writer = MlflowWriter(setting.logger.warning)
-        self._forward = Forwarder(setting.logger.info, setting.settings.log_lines_per_second)
+        self._forward = RateLimitedLog(setting.logger.info, setting.settings.log_lines_per_second)
         self._poller = threading.Thread(target=self._poll, daemon=True, name="pushed metrics")
         self._poller.start()
 
@@ -309,7 +310,7 @@ class InlineLauncher(Launcher):
 
     def _execute(
         self, request: Training, running_: _Running, reports: Reports, *, retried: bool
-    ) -> Ended:
+    ) -> ExitStatus:
         """Run the script to its end; one that is stopped before it begins has ended as well."""
         setting, trial, place = self._setting, running_.trial, running_.place
         minutes = request.max_minutes
@@ -320,11 +321,11 @@ class InlineLauncher(Launcher):
                 say=setting.logger.info, deadline=deadline, stop_requested=running_.stop.is_set,
             )  # fmt: skip
         except InstallCancelledError:
-            return Ended(Ending.STOPPED, 0, ())
+            return ExitStatus(0, cause=ExitCause.STOPPED)
         cores = share_of_cores(setting.parallel, request.resources.processes)
         prepared = replace(prepared, env={**cores, **prepared.env})
         if running_.stop.is_set():
-            return Ended(Ending.STOPPED, 0, ())
+            return ExitStatus(0, cause=ExitCause.STOPPED)
         under = script_execution.Conditions(
             home=setting.home,
             settings=setting.settings,
@@ -363,7 +364,7 @@ class InlineLauncher(Launcher):
         if told:
             self._writer.log_metric(run_id, told.name, told.value, told.step, told.at)
 
-    def _ended_before(self, request: Training, running_: _Running, reports: Reports) -> Ended:
+    def _ended_before(self, request: Training, running_: _Running, reports: Reports) -> ExitStatus:
         """Take up a trial whose script has ended well, before its tuning was killed."""
         trial, place = running_.trial, running_.place
         self._setting.logger.info("The script of trial %d has ended well before.", trial.number)
@@ -378,15 +379,15 @@ class InlineLauncher(Launcher):
                 self._record(running_.run_id, reports, found)
         if not place.published:
             checkpoints.copy(place.checkpoints, training_steps.mirror_uri(request))
-        return Ended(Ending.EXITED, 0, ())
+        return ExitStatus(0)
 
     def _conclude(
-        self, ended: Ended, request: Training, running_: _Running, reports: Reports
+        self, ended: ExitStatus, request: Training, running_: _Running, reports: Reports
     ) -> bool:
         place = running_.place
-        if ended.ending is Ending.STOPPED:
+        if ended.cause is ExitCause.STOPPED:
             return True
-        if ended.ending is Ending.TIMED_OUT:
+        if ended.cause is ExitCause.TIMED_OUT:
             raise training_steps.timed_out(request, "ran")
         lasts = self._setting.settings.home_lasts
         failure = training_steps.failure(ended, training_steps.log_for_people(place, lasts=lasts))

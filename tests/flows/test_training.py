@@ -14,13 +14,13 @@ from flows.run_context import RunContext, RunResult
 from infra import settings, site
 from infra.errors import RunFailedError
 from infra.home import Home
-from infra.script import Ended, Ending
+from infra.workloads.exit_status import ExitStatus
 from registry.runs.run_views import RunResultView
 from tasks.training.training_request import Training
 from tasks.workplace import Workplace
 from tests.flows.contexts import run_context_of
 
-WELL = Ended(Ending.EXITED, 0, ())
+WELL = ExitStatus(0)
 
 
 class Interrupted(BaseException):
@@ -198,7 +198,7 @@ class TestAHomeThatDoesNotLast:
         assert ("mine:1 is not used" in said.text) is not in_pod
 
     def test_a_hint_names_the_log_that_is_left(self, pod: RunContext, place: Workplace) -> None:
-        ended = Ended(Ending.EXITED, 1, ("boom",))
+        ended = ExitStatus(1, tail=("boom",))
         with pytest.raises(RunFailedError) as raised:
             training._conclude(pod, Training(), place, ended, "m")
 

@@ -8,7 +8,7 @@ from prefect.logging import get_logger
 import flows.lifecycle  # noqa: F401 (it masks what Prefect's engine logs)
 from infra.errors import BadInputError, RunFailedError
 from infra.masking import mask
-from infra.script import Forwarder
+from infra.workloads.process_group import RateLimitedLog
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_errors_and_the_lines_of_scripts_are_masked() -> None:
     error = BadInputError(secret, secret)
     failed = RunFailedError(secret, secret, state="FAIL TRAIN")
 
-    Forwarder(lines.append, 10)(secret)
+    RateLimitedLog(lines.append, 10)(secret)
 
     assert "canary" not in f"{error} {error.args} {error.as_dict()} {failed} {lines}"
 

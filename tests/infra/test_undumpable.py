@@ -24,12 +24,13 @@ _PR_CAPBSET_DROP = 24
 _OWNER = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-from infra import script, undumpable
+from infra import undumpable
+from infra.workloads import process_group
 if sys.argv[3] == "protected":
     undumpable.protect()
 env = {"EM_HP_WORDS": sys.argv[4], "EM_HP_FOLDERS": ""}
-ended = script.run(
-    [script.Process([sys.executable, "-I", "-S", sys.argv[2]], env)],
+ended = process_group.run(
+    [process_group.ProcessSpec([sys.executable, "-I", "-S", sys.argv[2]], env)],
     cwd=pathlib.Path("/"), log=None, on_line=lambda _, line: print(line, flush=True),
     deadline=None, stop_requested=lambda: False, grace=1,
 )

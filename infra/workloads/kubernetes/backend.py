@@ -16,7 +16,8 @@ from infra.kubernetes import names, objects
 from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import Cluster
 from infra.workloads import redaction
-from infra.workloads.base import Backend, ExitStatus, Log, NoticeLog, Workload
+from infra.workloads.base import Backend, Log, NoticeLog, Workload
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.kubernetes import job_manifest, references
 from infra.workloads.kubernetes.claims import ClusterClaims
 from infra.workloads.kubernetes.job_cache import JobCache

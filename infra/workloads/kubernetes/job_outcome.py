@@ -12,7 +12,8 @@ from infra.errors import BadInputError, ModelyardError, StackError
 from infra.kubernetes import diagnosis, objects, termination
 from infra.kubernetes.diagnosis import Diagnosis
 from infra.workloads import exit_status as statuses
-from infra.workloads.base import ExitStatus, Workload
+from infra.workloads.base import Workload
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.kubernetes.job_cache import ObservedJob
 from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
 from infra.workloads.kubernetes.stage import UNREADABLE

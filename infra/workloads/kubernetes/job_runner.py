@@ -15,7 +15,8 @@ from infra.kubernetes import objects, pending
 from infra.kubernetes.api import Api
 from infra.kubernetes.refusals import ClusterError
 from infra.workloads import exit_status
-from infra.workloads.base import ExitStatus, Log, Workload
+from infra.workloads.base import Log, Workload
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.kubernetes import job_outcome
 from infra.workloads.kubernetes.job_cache import JobCache, ObservedJob
 from infra.workloads.kubernetes.job_manifest import COMPONENT, TOKEN

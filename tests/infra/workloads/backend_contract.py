@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from infra.errors import BadInputError, ModelyardError, NotFoundError
-from infra.script import Ending
-from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
+from infra.workloads.base import Backend, ResourceRequest, Workload
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.local_objects import LocalObjects
 from tests.infra.workloads.shell import run, shell
 from tests.processes import eventually
@@ -126,7 +126,7 @@ class BackendContract:
             ended = ending.result()
 
         assert ended.code in self.stop_codes
-        assert (ended.reason, ended.cause) == ("It was stopped.", Ending.STOPPED)
+        assert (ended.reason, ended.cause) == ("It was stopped.", ExitCause.STOPPED)
         assert not alive(token)
 
     def test_nothing_runs_after_its_time(
@@ -137,7 +137,7 @@ class BackendContract:
 
         assert ended.code in self.stop_codes
         assert ended.reason == "It did not end within its 1.5 seconds."
-        assert ended.cause is Ending.TIMED_OUT
+        assert ended.cause is ExitCause.TIMED_OUT
         assert not alive(token)
 
     def test_what_it_leaves_running_is_ended(
@@ -234,7 +234,7 @@ class BackendContract:
 
         handle.stop()
         ended = handle.wait()
-        assert (ended.reason, ended.cause) == ("It was stopped.", Ending.STOPPED)
+        assert (ended.reason, ended.cause) == ("It was stopped.", ExitCause.STOPPED)
         assert not handle.is_running()
         assert handle.wait() == ended
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, DiskFullError
-from infra.script import Ended, Ending
 from infra.workloads import installer
 from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from tests.infra.workloads import packages
 from tests.processes import eventually, pid_in, runs
@@ -223,11 +223,11 @@ class EnvironmentContract:
     def test_a_full_disk_is_named_and_leaves_nothing(
         self, cache: EnvironmentCache, monkeypatch: pytest.MonkeyPatch, seen_by: str
     ) -> None:
-        def run(*_: Any, on_line: Callable[[int, str], None], **__: Any) -> Ended:
+        def run(*_: Any, on_line: Callable[[int, str], None], **__: Any) -> ExitStatus:
             if seen_by == "the system":
                 raise OSError(28, "No space left on device")
             on_line(0, "OSError: [Errno 28] No space left on device")
-            return Ended(Ending.EXITED, 1, ())
+            return ExitStatus(1)
 
         monkeypatch.setattr(installer.script, "run", run)
         with pytest.raises(DiskFullError) as caught:

@@ -6,7 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from infra.workloads.base import Backend, ExitStatus, Workload
+from infra.workloads.base import Backend, Workload
+from infra.workloads.exit_status import ExitStatus
 
 
 def shell(folder: Path, script: str, *arguments: str, **others: Any) -> Workload:

@@ -19,8 +19,9 @@ import pytest
 from infra.errors import BadInputError
 from infra.settings import Settings
 from infra.workloads import mounts as mounting
-from infra.workloads.base import Backend, ExitStatus
+from infra.workloads.base import Backend
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.process import ProcessBackend
 from tests.infra.workloads.backend_contract import DETACHED, mounts, secret

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError
-from infra.script import Ending
 from infra.settings import Settings
-from infra.workloads.base import Backend, ExitStatus, ResourceRequest
+from infra.workloads.base import Backend, ResourceRequest
 from infra.workloads.environment_spec import EnvironmentSpec, PipInstall
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.process import ProcessBackend
 from tests.infra.workloads import packages
@@ -79,9 +79,9 @@ class TestProcessBackend(LocalBackendContract):
         if stopped:
             pid = pid_in(tmp_path / "pid")
             handle.stop()
-            assert handle.wait().cause is Ending.STOPPED
+            assert handle.wait().cause is ExitCause.STOPPED
             assert not runs(pid)
-        assert handle.wait().cause is (Ending.STOPPED if stopped else Ending.TIMED_OUT)
+        assert handle.wait().cause is (ExitCause.STOPPED if stopped else ExitCause.TIMED_OUT)
         assert not (tmp_path / "job" / "begun").exists()
 
     def test_a_program_of_an_environment_needs_one(

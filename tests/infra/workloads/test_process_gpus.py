@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError
-from infra.script import Ending
 from infra.settings import Settings
-from infra.workloads.base import Backend, ExitStatus, ResourceRequest
+from infra.workloads.base import Backend, ResourceRequest
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.process import ProcessBackend
 from tests.infra.workloads.shell import shell
 from tests.processes import eventually
@@ -87,5 +87,5 @@ class TestGpus:
         assert seen == [f"test-{os.getpid()}"]
         assert waited == [f"Waiting for a GPU: test-{os.getpid()} by the-task"]
         assert stopped == ExitStatus(
-            -signal.SIGTERM, "It was stopped before it began.", Ending.STOPPED
+            -signal.SIGTERM, "It was stopped before it began.", ExitCause.STOPPED
         )

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from infra.settings import Settings
-from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
+from infra.workloads.base import Backend, ResourceRequest, Workload
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitStatus
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.mounts import impossible
 from pipelines.backends.process import ComponentProcessBackend

@@ -13,8 +13,9 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.settings import Settings
-from infra.workloads.base import Backend, ExitStatus
+from infra.workloads.base import Backend
 from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitStatus
 from pipelines.backends.process import ComponentProcessBackend
 from tests.infra.workloads.shell import run, shell
 from tests.pipelines.backends.jobs import python

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import script
 from infra.errors import BadInputError
-from infra.script import Process
+from infra.workloads import process_group
+from infra.workloads.process_group import ProcessSpec
 from tasks.resources import Resources
 from tasks.training import nodes, training_steps
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 _COMMAND = ["/python", "train.py", "--a", "1"]
 
 
-def _processes(*gpus: str, **asked: object) -> list[Process]:
+def _processes(*gpus: str, **asked: object) -> list[ProcessSpec]:
     resources = Resources(**asked)
     meeting = nodes.on_this_machine(resources)
     return nodes.processes(_COMMAND, {"MINE": "1"}, resources, meeting, gpus=gpus, join_seconds=7)
@@ -28,7 +28,7 @@ def _processes(*gpus: str, **asked: object) -> list[Process]:
 def test_one_process_is_told_of_nobody() -> None:
     (process,) = _processes()
 
-    assert process == Process(
+    assert process == ProcessSpec(
         _COMMAND, {"MINE": "1", "CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     )
 
@@ -128,7 +128,7 @@ def test_a_node_that_never_joins_is_named(tmp_path: Path) -> None:
         command, dict(os.environ), asked, nodes.on_this_machine(asked), gpus=(), join_seconds=2
     )
 
-    ended = script.run(
+    ended = process_group.run(
         [first, dataclasses.replace(second, command=["sleep", "600"])],
         cwd=tmp_path, log=tmp_path / "log", on_line=lambda *_: None, deadline=None,
         stop_requested=lambda: False, grace=0.3,

@@ -16,8 +16,8 @@ import pytest
 from infra import site
 from infra.errors import BadInputError, RunFailedError
 from infra.home import Home
-from infra.script import Ended, Ending
 from infra.settings import Settings
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from registry import catalogue
 from registry.runs import run_nodes
 from registry.runs.run_nodes import Node, Seat
@@ -75,7 +75,7 @@ class Machine:
         self.stopped = threading.Event()
         self.deadline: float | None = None
 
-    def run(self, request: Training) -> Ended:
+    def run(self, request: Training) -> ExitStatus:
         settings = Settings(home=self.home.root, min_free_mib=1, stop_grace_seconds=0.3)
         place = Workplace(self.home.runs / "run")
         prepared = training_steps.prepare(
@@ -86,7 +86,7 @@ class Machine:
             holder="the test", logger=logging.getLogger("tests"), deadline=self.deadline,
             stop_requested=self.stopped.is_set, others=self.others,
         )  # fmt: skip
-        ended: Ended | None = None
+        ended: ExitStatus | None = None
         try:
             ended = script_execution.run(
                 request, prepared, place, under, lambda names: _told(self.lines, names)
@@ -142,7 +142,7 @@ def test_they_meet_and_each_runs_its_own_processes(
 ) -> None:
     ended = _both(first, second, asked(_RANKS, processes_per_node=2))
 
-    assert [(one.ending, one.code) for one in ended] == [(Ending.EXITED, 0)] * 2
+    assert [(one.cause, one.code) for one in ended] == [(ExitCause.EXITED, 0)] * 2
     (port,) = {line.split()[-2] for line in first.lines + second.lines}
     assert sorted(first.lines) == [
         f"[node 0 process {rank}] {rank} 4 {port} 4" for rank in range(2)
@@ -171,7 +171,7 @@ def test_one_nodes_death_ends_all_with_its_reason(
 ) -> None:
     zero, _ = _both(first, second, asked(_DIES.format(how=how)))
 
-    assert (zero.ending, zero.code, zero.name) == (Ending.EXITED, code, "node 1")
+    assert (zero.cause, zero.code, zero.process) == (ExitCause.EXITED, code, "node 1")
     assert "not I" in zero.tail
 
 
@@ -182,8 +182,8 @@ def test_the_first_to_fail_is_the_reason_wherever_it_was(
 
     zero, one = _both(first, second, asked(text))
 
-    assert (zero.code, zero.name) == (3, "node 0")
-    assert one.ending is Ending.STOPPED
+    assert (zero.code, zero.process) == (3, "node 0")
+    assert one.cause is ExitCause.STOPPED
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_of_two_that_fail_the_first_is_the_reason_however_late_it_is_seen(
     codes: tuple[int, int], other_first: bool, reason: int,
 ) -> None:  # fmt: skip
     joining, joined = first.others, second.others
-    own, other = (Ended(Ending.EXITED, code, (f"of {n}",)) for n, code in enumerate(codes))
+    own, other = (ExitStatus(code, tail=(f"of {n}",)) for n, code in enumerate(codes))
     now = run_nodes.now
 
     def failed_between() -> float:
@@ -217,10 +217,10 @@ def test_what_took_long_after_a_failure_does_not_make_it_later(
     second: Machine, run_id: str
 ) -> None:
     joined = second.others
-    joined.conclude(Ended(Ending.EXITED, 5, ()), lambda: False)
+    joined.conclude(ExitStatus(5), lambda: False)
     told = run_nodes.look(run_id, 1)[1]
 
-    joined.close(Ended(Ending.EXITED, 5, ()))
+    joined.close(ExitStatus(5))
 
     assert run_nodes.look(run_id, 1)[1].ended == told.ended
     assert told.code == 5
@@ -233,7 +233,7 @@ def test_a_stop_at_the_first_node_ends_all(
 
     zero, one = _both(first, second, asked("import time; time.sleep(600)"))
 
-    assert (zero.ending, one.ending) == (Ending.STOPPED, Ending.STOPPED)
+    assert (zero.cause, one.cause) == (ExitCause.STOPPED, ExitCause.STOPPED)
 
 
 def test_a_node_that_cannot_do_its_part_tells_why(

@@ -15,8 +15,8 @@ import pytest
 from infra import gpus
 from infra.errors import RunFailedError
 from infra.home import Home
-from infra.script import Ended, Ending
 from infra.settings import Settings
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from tasks.training import checkpoints, overlay, script_execution, training_steps
 from tasks.training.overlay import Interpreter
 from tasks.training.script_execution import Conditions
@@ -66,10 +66,10 @@ def told() -> Told:
 @pytest.fixture
 def run(
     given: Callable[..., Training], place: Workplace, home: Home, settings: Settings, told: Told
-) -> Callable[..., Ended]:
+) -> Callable[..., ExitStatus]:
     """Runs a script to its end."""
 
-    def ran(text: str, *, settings: Settings = settings, **more: Any) -> Ended:
+    def ran(text: str, *, settings: Settings = settings, **more: Any) -> ExitStatus:
         conditions = {
             "deadline": None, "stop_requested": lambda: False,
             **{name: more.pop(name) for name in ("deadline", "stop_requested") if name in more},
@@ -89,11 +89,11 @@ def run(
 
 
 def test_what_it_prints_is_recorded_and_that_it_ended_well_is_kept(
-    run: Callable[..., Ended], place: Workplace, told: Told
+    run: Callable[..., ExitStatus], place: Workplace, told: Told
 ) -> None:
     ended = run("import os; print(os.environ['MLFLOW_RUN_ID'], os.getcwd())")
 
-    assert (ended.ending, ended.code) == (Ending.EXITED, 0)
+    assert (ended.cause, ended.code) == (ExitCause.EXITED, 0)
     assert told.lines == [f"mlflow {place.source}"]
     assert (told.names, told.open) == ([""], False)
     assert place.finished.exists()
@@ -102,24 +102,24 @@ def test_what_it_prints_is_recorded_and_that_it_ended_well_is_kept(
 @pytest.mark.parametrize(
     ("more", "ending"),
     [
-        ({}, Ending.EXITED),
-        ({"stop_requested": lambda: True}, Ending.STOPPED),
-        ({"deadline": 0.001}, Ending.TIMED_OUT),
+        ({}, ExitCause.EXITED),
+        ({"stop_requested": lambda: True}, ExitCause.STOPPED),
+        ({"deadline": 0.001}, ExitCause.TIMED_OUT),
     ],
     ids=["fails", "stopped", "late"],
 )
 def test_after_any_other_end_it_has_not(
-    run: Callable[..., Ended], place: Workplace, more: dict[str, Any], ending: Ending
+    run: Callable[..., ExitStatus], place: Workplace, more: dict[str, Any], ending: ExitCause
 ) -> None:
     seconds = 600 if more else 0
     ended = run(f"import sys, time; time.sleep({seconds}); sys.exit(3)", **more)
 
-    assert ended.ending is ending
+    assert ended.cause is ending
     assert not place.finished.exists()
 
 
 def test_its_environment_is_released_at_its_end(
-    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ExitStatus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
 
@@ -146,7 +146,7 @@ def _noting(lease: Callable[..., Any], order: list[str]) -> Callable[..., Any]:
 
 
 def test_its_last_checkpoints_are_there_when_it_has_ended(
-    run: Callable[..., Ended], place: Workplace, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ExitStatus], place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
 
@@ -164,7 +164,7 @@ def test_its_last_checkpoints_are_there_when_it_has_ended(
 
 class TestGpus:
     def test_it_sees_its_own(
-        self, run: Callable[..., Ended], one_gpu: Settings, told: Told
+        self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told
     ) -> None:
         see = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
         run(see, settings=one_gpu, **_GPU)
@@ -174,7 +174,7 @@ class TestGpus:
         assert gpus._free(gpus.folder() / "a.lock")
 
     def test_without_any_it_runs_on_the_cpu_and_says_so(
-        self, run: Callable[..., Ended], one_gpu: Settings, told: Told,
+        self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told,
         caplog: pytest.LogCaptureFixture,
     ) -> None:  # fmt: skip
         none = one_gpu.model_copy(update={"gpus": "none"})
@@ -185,17 +185,17 @@ class TestGpus:
         assert "It runs on the CPU" in caplog.text
 
     def test_one_that_is_stopped_while_it_waits_never_begins(
-        self, run: Callable[..., Ended], one_gpu: Settings, told: Told
+        self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told
     ) -> None:
         waits = iter([False, False, False])
         with _held(one_gpu):
             ended = run("", settings=one_gpu, stop_requested=lambda: next(waits, True), **_GPU)
 
-        assert ended == Ended(Ending.STOPPED, 0, ())
+        assert ended == ExitStatus(0, cause=ExitCause.STOPPED)
         assert told.names == []
 
     def test_one_that_waits_too_long_has_failed_and_says_for_whom(
-        self, run: Callable[..., Ended], one_gpu: Settings, told: Told
+        self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told
     ) -> None:
         with _held(one_gpu), pytest.raises(RunFailedError) as raised:
             run("", settings=one_gpu, deadline=time.monotonic() + 0.05, max_minutes=2, **_GPU)
@@ -205,7 +205,7 @@ class TestGpus:
         assert told.names == []
 
     def test_one_that_waits_begins_when_it_is_free(
-        self, run: Callable[..., Ended], one_gpu: Settings, told: Told,
+        self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told,
         caplog: pytest.LogCaptureFixture,
     ) -> None:  # fmt: skip
         held = contextlib.ExitStack()

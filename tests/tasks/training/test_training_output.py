@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, DiskFullError, ModelyardError
-from infra.script import Ended, Ending
 from infra.storage import copying as file_storage
+from infra.workloads.exit_status import ExitStatus
 from tasks.training import training_steps
 from tasks.training.training_request import Training
 from tasks.workplace import Workplace
@@ -33,7 +33,7 @@ class TestFailure:
         ],
     )
     def test_kinds(self, code: int, tail: tuple[str, ...], expected: str) -> None:
-        found = training_steps.failure(Ended(Ending.EXITED, code, tail), "/log")
+        found = training_steps.failure(ExitStatus(code, tail=tail), "/log")
 
         assert found is not None
         assert (found.code, found.state) == (expected, "FAIL TRAIN")
@@ -41,20 +41,20 @@ class TestFailure:
         assert found.hint
 
     def test_a_good_end_is_none(self) -> None:
-        assert training_steps.failure(Ended(Ending.EXITED, 0, ("exitcode : -9",)), "/log") is None
+        assert training_steps.failure(ExitStatus(0, tail=("exitcode : -9",)), "/log") is None
 
     @pytest.mark.parametrize(
         ("code", "told"), [(3, "exit code 3"), (-15, "signal 15"), (-9, "exit code -9")]
     )
     def test_how_it_ended_is_told(self, code: int, told: str) -> None:
-        found = training_steps.failure(Ended(Ending.EXITED, code, ()), "/the/log")
+        found = training_steps.failure(ExitStatus(code), "/the/log")
 
         assert found is not None
         assert told in found.message
         assert "(it printed nothing)" in found.message
 
     def test_where_the_log_is_is_told(self) -> None:
-        found = training_steps.failure(Ended(Ending.EXITED, 1, ()), "/the/log")
+        found = training_steps.failure(ExitStatus(1), "/the/log")
 
         assert found is not None
         assert "/the/log" in found.hint

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
-from infra.workloads.base import Backend, ExitStatus, ResourceRequest, Workload
+from infra.workloads.base import Backend, ResourceRequest, Workload
+from infra.workloads.exit_status import ExitStatus
 from tests.cluster.faults import Fault
 from tests.infra.workloads.backend_contract import (
     BackendContract,

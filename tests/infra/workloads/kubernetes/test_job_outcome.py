@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
-from infra.script import Ending
-from infra.workloads.base import ExitStatus
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.kubernetes import job_outcome
 from infra.workloads.kubernetes.job_cache import ObservedJob
 from tests.infra.workloads.kubernetes.shapes import job
@@ -97,7 +96,9 @@ def test_what_befalls_it_is_named(pod: dict[str, Any], begins: str) -> None:
 def test_the_cluster_s_own_time_limit() -> None:
     pod = _pod(reason="DeadlineExceeded", spec={"activeDeadlineSeconds": 5})
 
-    assert _judged(pod) == ExitStatus(-9, "It did not end within its 5 seconds.", Ending.TIMED_OUT)
+    assert _judged(pod) == ExitStatus(
+        -9, "It did not end within its 5 seconds.", ExitCause.TIMED_OUT
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from infra import script
-from infra.script import Ended, Ending, Forwarder, Lines
+from infra.workloads import process_group
+from infra.workloads.exit_status import ExitCause, ExitStatus
+from infra.workloads.process_group import LineSplitter, RateLimitedLog
 from tests.processes import eventually, pid_in, runs
 
-Run = Callable[..., Ended]
+Run = Callable[..., ExitStatus]
 
 
 @pytest.fixture
@@ -29,11 +30,11 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, lines: list[str]) -> Run:
-    def started(text: str, *, shell: bool = True, **options: Any) -> Ended:
+    def started(text: str, *, shell: bool = True, **options: Any) -> ExitStatus:
         command = ["sh", "-c", text] if shell else [sys.executable, "-u", "-c", text]
         env = options.pop("env", {"PATH": os.environ["PATH"]})
-        return script.run(
-            [script.Process(command, env)],
+        return process_group.run(
+            [process_group.ProcessSpec(command, env)],
             **{
                 "cwd": tmp_path,
                 "log": tmp_path / "train.log",
@@ -68,7 +69,7 @@ class TestLines:
         ],
     )
     def test_lines_are_cut(self, chunks: list[bytes], lines: list[str]) -> None:
-        cutter = Lines()
+        cutter = LineSplitter()
 
         found = [line for chunk in chunks for line in cutter.feed(chunk)]
 
@@ -76,14 +77,14 @@ class TestLines:
         assert cutter.close() == []
 
     def test_a_line_comes_when_its_end_does(self) -> None:
-        cutter = Lines()
+        cutter = LineSplitter()
 
         assert cutter.feed(b"one") == []
         assert cutter.feed(b"\n") == ["one"]
 
     @pytest.mark.parametrize("end", [b"", b"\n"])
     def test_a_huge_line_is_cut(self, end: bytes) -> None:
-        cutter = Lines()
+        cutter = LineSplitter()
         huge = b"x" * 300_000
 
         found = cutter.feed(huge + end) + cutter.close()
@@ -99,7 +100,7 @@ class TestLines:
     @hypothesis_settings(database=None, deadline=None)
     def test_however_it_comes(self, text: list[str], size: int) -> None:
         data = "\n".join(text).encode()
-        cutter = Lines()
+        cutter = LineSplitter()
 
         found = [
             line
@@ -114,7 +115,7 @@ class TestRun:
     def test_a_script_that_ends_well(self, run: Run, lines: list[str], tmp_path: Path) -> None:
         ended = run("echo one; echo two >&2; printf three")
 
-        assert ended == Ended(Ending.EXITED, 0, ("one", "two", "three"))
+        assert ended == ExitStatus(0, tail=("one", "two", "three"))
         assert lines == ["one", "two", "three"]
         assert (tmp_path / "train.log").read_bytes() == b"one\ntwo\nthree"
 
@@ -124,7 +125,7 @@ class TestRun:
     def test_a_script_that_fails(self, run: Run, text: str, code: int) -> None:
         ended = run(text)
 
-        assert (ended.ending, ended.code) == (Ending.EXITED, code)
+        assert (ended.cause, ended.code) == (ExitCause.EXITED, code)
 
     def test_the_log_goes_on_where_it_was(self, run: Run, tmp_path: Path) -> None:
         run("echo first")
@@ -172,8 +173,9 @@ class TestRun:
         assert lines == ["blue", str(tmp_path)]
 
     def test_a_command_that_is_missing(self, tmp_path: Path, lines: list[str]) -> None:
-        ended = script.run(
-            [script.Process(["/nowhere/python"], {})], cwd=tmp_path, log=tmp_path / "log",
+        ended = process_group.run(
+            [process_group.ProcessSpec(["/nowhere/python"], {})],
+            cwd=tmp_path, log=tmp_path / "log",
             on_line=lambda _, line: lines.append(line),
             deadline=None, stop_requested=lambda: False, grace=1,
         )  # fmt: skip
@@ -188,7 +190,7 @@ class TestRun:
             grace=30,
         )
 
-        assert (ended.ending, ended.code) == (Ending.STOPPED, 4)
+        assert (ended.cause, ended.code) == (ExitCause.STOPPED, 4)
         assert lines[-1] == "tidy"
 
     def test_a_script_that_ignores_the_stop_is_killed_with_all_it_started(
@@ -201,23 +203,23 @@ class TestRun:
             stop_requested=lambda: "ready" in lines,
         )
 
-        assert (ended.ending, ended.code) == (Ending.STOPPED, -signal.SIGKILL)
+        assert (ended.cause, ended.code) == (ExitCause.STOPPED, -signal.SIGKILL)
         assert not runs(pid_in(tmp_path / "near"))
         assert not runs(pid_in(tmp_path / "far"))
 
     def test_the_deadline_ends_it(self, run: Run) -> None:
         ended = run("echo busy; sleep 600", deadline=time.monotonic() + 0.2)
 
-        assert (ended.ending, ended.code) == (Ending.TIMED_OUT, -signal.SIGTERM)
+        assert (ended.cause, ended.code) == (ExitCause.TIMED_OUT, -signal.SIGTERM)
         assert ended.tail in {("busy",), ()}
 
     def test_a_script_that_ends_before_its_deadline(self, run: Run) -> None:
-        assert run("exit 0", deadline=time.monotonic() + 600).ending is Ending.EXITED
+        assert run("exit 0", deadline=time.monotonic() + 600).cause is ExitCause.EXITED
 
     def test_what_it_leaves_running_ends_with_it(self, run: Run, tmp_path: Path) -> None:
         ended = run("setsid sleep 600 & echo $! > left; echo done")
 
-        assert ended == Ended(Ending.EXITED, 0, ("done",))
+        assert ended == ExitStatus(0, tail=("done",))
         assert not runs(pid_in(tmp_path / "left"))
 
     def test_an_exception_ends_it_first(self, run: Run, tmp_path: Path) -> None:
@@ -262,16 +264,16 @@ class TestRun:
         assert lines == ["one"]
 
 
-class TestForwarder:
+class TestRateLimitedLog:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         clock = SimpleNamespace(now=1000.0)
-        monkeypatch.setattr(script, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr(process_group, "time", SimpleNamespace(monotonic=lambda: clock.now))
         return clock
 
     def test_a_few_lines_pass(self, clock: SimpleNamespace) -> None:
         passed: list[str] = []
-        forward = Forwarder(passed.append, 3)
+        forward = RateLimitedLog(passed.append, 3)
         for line in "abc":
             forward(line)
         forward.close()
@@ -280,7 +282,7 @@ class TestForwarder:
 
     def test_what_is_too_much_is_counted(self, clock: SimpleNamespace) -> None:
         passed: list[str] = []
-        forward = Forwarder(passed.append, 2)
+        forward = RateLimitedLog(passed.append, 2)
         for line in "abcde":
             forward(line)
         clock.now += 1
@@ -296,7 +298,7 @@ class TestForwarder:
 
     def test_each_second_counts_anew(self, clock: SimpleNamespace) -> None:
         passed: list[str] = []
-        forward = Forwarder(passed.append, 1)
+        forward = RateLimitedLog(passed.append, 1)
         for line in "abc":
             forward(line)
             clock.now += 1
@@ -307,11 +309,13 @@ class TestForwarder:
 class TestSeveral:
     @pytest.fixture
     def several(self, tmp_path: Path) -> Run:
-        def started(*texts: str, **options: Any) -> Ended:
+        def started(*texts: str, **options: Any) -> ExitStatus:
             seen: list[tuple[int, str]] = options.pop("seen", [])
-            return script.run(
+            return process_group.run(
                 [
-                    script.Process(["sh", "-c", text], {"PATH": os.environ["PATH"]}, f"node {n}")
+                    process_group.ProcessSpec(
+                        ["sh", "-c", text], {"PATH": os.environ["PATH"]}, f"node {n}"
+                    )
                     for n, text in enumerate(texts)
                 ],
                 **{
@@ -332,7 +336,7 @@ class TestSeveral:
 
         ended = several("echo a", "echo b", seen=seen)
 
-        assert (ended.ending, ended.code) == (Ending.EXITED, 0)
+        assert (ended.cause, ended.code) == (ExitCause.EXITED, 0)
         assert sorted(seen) == [(0, "a"), (1, "b")]
         log = (tmp_path / "train.log").read_text().splitlines()
         assert sorted(log) == ["[node 0] a", "[node 1] b"]
@@ -345,13 +349,13 @@ class TestSeveral:
     def test_the_first_that_fails_ends_all(self, several: Run, tmp_path: Path) -> None:
         ended = several("echo $$ > pid; echo x; exec sleep 600", "echo broken; exit 3")
 
-        assert ended == Ended(Ending.EXITED, 3, ("broken",), "node 1")
+        assert ended == ExitStatus(3, tail=("broken",), process="node 1")
         assert not runs(pid_in(tmp_path / "pid"))
 
     def test_who_was_killed_is_the_reason(
         self, several: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(script, "_SETTLE_SECONDS", 30.0)
+        monkeypatch.setattr(process_group, "_SETTLE_SECONDS", 30.0)
 
         ended = several("exit 1", "sleep 0.2; echo killed; kill -9 $$")
 
@@ -371,17 +375,17 @@ class TestSeveral:
             stop_requested=lambda: (tmp_path / "pid0").exists() and (tmp_path / "pid1").exists(),
         )  # fmt: skip
 
-        assert ended.ending is Ending.STOPPED
+        assert ended.cause is ExitCause.STOPPED
         assert not runs(pid_in(tmp_path / "pid0"))
         assert not runs(pid_in(tmp_path / "pid1"))
 
     def test_one_that_cannot_start_ends_all(self, several: Run, tmp_path: Path) -> None:
         processes = [
-            script.Process(["sleep", "600"], {"PATH": os.environ["PATH"]}, "node 0"),
-            script.Process(["/nowhere"], {}, "node 1"),
+            process_group.ProcessSpec(["sleep", "600"], {"PATH": os.environ["PATH"]}, "node 0"),
+            process_group.ProcessSpec(["/nowhere"], {}, "node 1"),
         ]
 
-        ended = script.run(
+        ended = process_group.run(
             processes, cwd=tmp_path, log=tmp_path / "log", on_line=lambda *_: None,
             deadline=None, stop_requested=lambda: False, grace=0.3,
         )  # fmt: skip
