@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.connection import clean_environment
-from infra.leashed import leash_command
+from infra.leash_client import leash_command
 
 QUIET = {
     "DO_NOT_TRACK": "true",

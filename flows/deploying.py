@@ -12,13 +12,13 @@ from infra import home as homes
 from infra import settings, work_pools
 from infra.kubernetes import cluster, secret_checks, secrets_published
 from infra.kubernetes.api import Api
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.transport import RetryPolicy
 from infra.work_pools import Kind
 from registry import catalogue as database
 from schedules import builtin
 
-_PATIENCE = Patience(attempts=2, seconds=10.0)
+_PATIENCE = RetryPolicy(attempts=2, seconds=10.0)
 _logger = logging.getLogger(__name__)
 
 

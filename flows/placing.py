@@ -14,7 +14,7 @@ from flows.lifecycle import LifecycleFlow
 from infra import settings, site, work_pools
 from infra.errors import BadInputError
 from infra.kubernetes import capacity_published, cluster
-from infra.kubernetes.wanted import EVERY_MOUNT
+from infra.kubernetes.attempt_spec import EVERY_MOUNT
 from tasks import placement
 
 

@@ -9,7 +9,7 @@ SIGKILL goes to all. When the command ends by itself, whatever it left running i
 The leash ends as the command ended: with the same status, or by the same signal.
 
 ``python -I -S leash.py --serve`` with standard input a Unix socket makes a leash for each request
-that comes there, by a fork: a millisecond instead of the start of an interpreter.
+that it receives, by a fork: a millisecond instead of the start of an interpreter.
 
 On Linux the leash is a subreaper, so that a process which detaches itself is still its
 descendant, and the command is killed by the kernel should the leash itself be killed. This
@@ -116,7 +116,7 @@ def spawn(command: list[str], become: Callable[[list[str]], NoReturn]) -> int:
 
 
 def _childless() -> bool:
-    """Whether nothing is left below: who has no child has no descendant."""
+    """Whether no descendant is left: a subreaper without children has none."""
     try:
         os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

@@ -22,7 +22,7 @@ from prefect.states import Cancelled, Scheduled
 from infra import active_runs, run_ends, run_lock
 from infra.controllers import Reconciler
 from infra.home import Home
-from infra.stack import remains
+from infra.stack import orphans
 
 _ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
@@ -130,7 +130,7 @@ class LocalRunReconciler(Reconciler[Sequence[ObservedRun], LocalRunsPlan]):
         for flow_run, state in plan.states:
             await self._set_state(flow_run, state)
         executed = functools.partial(run_lock.held, self._home)
-        await asyncio.to_thread(remains.end_runs, self._home, lambda run: executed(run) is True)
+        await asyncio.to_thread(orphans.end_runs, self._home, lambda run: executed(run) is True)
         await asyncio.to_thread(self._tidy, executed)
         return self._active_seconds if plan.active else None
 

@@ -28,11 +28,11 @@ from infra.errors import BadInputError, ModelyardError, StackError
 from infra.instance_types import DEFAULT
 from infra.kubernetes import capacity, capacity_published, cluster, health, names
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.reconciler import ClusterRunReconciler, Limits
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.reconciler import ClusterRunReconciler, RunWaitLimits
 from infra.kubernetes.watch import WatchSubscription
 from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
 from infra.prefect_events import RUNS, EventSubscription
@@ -89,7 +89,7 @@ class _ServedPools:
     """The pools that this process serves, and their cluster."""
 
     pools: tuple[str, ...]
-    cluster: Cluster
+    cluster: ClusterConfig
     api: Api
     health_port: int = 0
 
@@ -143,10 +143,10 @@ def _health_port() -> int:
     return int(port)
 
 
-def _limits(configured: Cluster) -> Limits:
+def _limits(configured: ClusterConfig) -> RunWaitLimits:
     """How long runs may wait, as the cluster's file says."""
     most = configured.queue_minutes
-    return Limits(
+    return RunWaitLimits(
         timedelta(minutes=configured.pending_minutes),
         None if most is None else timedelta(minutes=most),
     )
@@ -162,7 +162,7 @@ def _controllers(
         served.pools,
         run_attempts,
         limits=_limits(served.cluster),
-        nodes=lambda: capacity.survey(served.api),
+        nodes=lambda: capacity.list_nodes(served.api),
         leadership=leadership,
         active_seconds=_RUNS_SECONDS,
     )

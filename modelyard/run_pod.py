@@ -45,7 +45,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra import prefect_outage
-from infra.kubernetes.attempts import REFUSED, Attempt
+from infra.kubernetes.attempts import REFUSED, AttemptRecord
 from registry.runs import run_attempts
 
 _FIRST = "0"
@@ -90,7 +90,7 @@ def main() -> int:
     attempt = int(os.environ["MODELYARD_ATTEMPT"])
     first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST
     run = prefect_outage.wait_out(lambda: _read(run_id), lambda line: print(line, flush=True))
-    newest = run_attempts.newest([run_id]).get(run_id, Attempt()).number
+    newest = run_attempts.newest([run_id]).get(run_id, AttemptRecord()).number
     refused = refusal(run, newest, attempt, first=first)
     holder = os.environ["MODELYARD_POD_UID"]
     if not refused and first and not run_attempts.claim(run_id, attempt, holder):

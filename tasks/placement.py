@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from infra import instance_types, settings, site
 from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
+from infra.kubernetes.attempt_spec import EVERY_MOUNT, Placement
 from infra.kubernetes.capacity import Capacity
-from infra.kubernetes.wanted import EVERY_MOUNT, Placement
 from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
 from tasks import parameters, resources
 
@@ -116,10 +116,10 @@ def settled(wanted: Asked, there: Capacity) -> Placement:
         ClusterError: If the cluster can never give it, with the numbers.
     """
     placed = wanted.placement
-    found = capacity.refusal(placed, wanted.type_name, there)
+    found = capacity.find_shortage(placed, wanted.type_name, there)
     if found and found.code == "NodesLackGpu" and placed.allow_cpu:
         placed = replace(placed, shape=capacity.without_gpus(placed.shape))
-        found = capacity.refusal(placed, wanted.type_name, there)
+        found = capacity.find_shortage(placed, wanted.type_name, there)
     if found:
         raise found
     return placed

@@ -1,1 +1,1 @@
-"""Runs on a Kubernetes cluster: what is asked of it, what it answers, and what that means."""
+"""Runs on a Kubernetes cluster: API client, manifests, diagnosis, worker and reconciler."""

@@ -15,8 +15,8 @@ from typing import Any
 import urllib3
 import yaml
 
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import no_kubeconfig
+from infra.kubernetes.api_errors import no_kubeconfig
+from infra.kubernetes.cluster import ClusterConfig
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _DEFAULT_NAMESPACE = "default"
@@ -24,7 +24,7 @@ _NO_FILE = "File does not exist"  # of the client's errors, others of which may 
 _MEND = "Fix it, or get it anew."
 
 
-class Access:
+class ClusterAccess:
     """An API server's address, and what one needs to talk to it. Safe in threads.
 
     Attributes:
@@ -65,7 +65,7 @@ def _config_error() -> type[Exception]:
     return found
 
 
-def connect(cluster: Cluster) -> Access:
+def connect(cluster: ClusterConfig) -> ClusterAccess:
     """Read how the cluster is reached.
 
     A context that the cluster file names, or a ``KUBECONFIG``, is taken; else, in a pod, its
@@ -81,7 +81,7 @@ def connect(cluster: Cluster) -> Access:
     return _of_the_kubeconfig(cluster.context)
 
 
-def _of_the_pod() -> Access:
+def _of_the_pod() -> ClusterAccess:
     from kubernetes import client, config  # noqa: PLC0415
 
     configuration = client.Configuration()
@@ -95,10 +95,10 @@ def _of_the_pod() -> Access:
             "Give its pod a serviceAccountName, and do not switch off "
             "automountServiceAccountToken.",
         ) from None
-    return Access(configuration, namespace, origin)
+    return ClusterAccess(configuration, namespace, origin)
 
 
-def _of_the_kubeconfig(context: str) -> Access:
+def _of_the_kubeconfig(context: str) -> ClusterAccess:
     from kubernetes import client, config  # noqa: PLC0415
 
     given = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
@@ -117,7 +117,7 @@ def _of_the_kubeconfig(context: str) -> Access:
         config.load_kube_config(
             os.pathsep.join(map(str, there)), name, configuration, persist_config=False
         )
-        access = Access(configuration, namespace or _DEFAULT_NAMESPACE, origin)
+        access = ClusterAccess(configuration, namespace or _DEFAULT_NAMESPACE, origin)
     except OSError as error:
         raise _unusable(origin, str(error)) from None
     except config.ConfigException as error:

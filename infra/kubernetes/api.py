@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import Asked, ClusterError
-from infra.kubernetes.transport import Patience, Query, Request, Transport
+from infra.kubernetes.api_errors import ApiOperation, ClusterError
+from infra.kubernetes.cluster import ClusterConfig
+from infra.kubernetes.transport import ApiRequest, Query, RetryPolicy, Transport
 
 FIELD_MANAGER = "modelyard"
 
@@ -27,7 +27,7 @@ _WATCH_SECONDS = 240
 
 
 @dataclass(frozen=True)
-class Kind:
+class ResourceKind:
     """Where the API server keeps objects of a kind."""
 
     api_version: str
@@ -46,20 +46,20 @@ class Kind:
         return f"{root}{inside}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
-KINDS: Mapping[str, Kind] = {
-    "Job": Kind("batch/v1", "jobs"),
-    "Pod": Kind("v1", "pods"),
-    "Service": Kind("v1", "services"),
-    "Secret": Kind("v1", "secrets"),
-    "ConfigMap": Kind("v1", "configmaps"),
-    "PersistentVolumeClaim": Kind("v1", "persistentvolumeclaims"),
-    "Event": Kind("v1", "events"),
-    "ResourceQuota": Kind("v1", "resourcequotas"),
-    "LimitRange": Kind("v1", "limitranges"),
-    "ServiceAccount": Kind("v1", "serviceaccounts"),
-    "Node": Kind("v1", "nodes", namespaced=False),
-    "Namespace": Kind("v1", "namespaces", namespaced=False),
-    "StorageClass": Kind("storage.k8s.io/v1", "storageclasses", namespaced=False),
+KINDS: Mapping[str, ResourceKind] = {
+    "Job": ResourceKind("batch/v1", "jobs"),
+    "Pod": ResourceKind("v1", "pods"),
+    "Service": ResourceKind("v1", "services"),
+    "Secret": ResourceKind("v1", "secrets"),
+    "ConfigMap": ResourceKind("v1", "configmaps"),
+    "PersistentVolumeClaim": ResourceKind("v1", "persistentvolumeclaims"),
+    "Event": ResourceKind("v1", "events"),
+    "ResourceQuota": ResourceKind("v1", "resourcequotas"),
+    "LimitRange": ResourceKind("v1", "limitranges"),
+    "ServiceAccount": ResourceKind("v1", "serviceaccounts"),
+    "Node": ResourceKind("v1", "nodes", namespaced=False),
+    "Namespace": ResourceKind("v1", "namespaces", namespaced=False),
+    "StorageClass": ResourceKind("storage.k8s.io/v1", "storageclasses", namespaced=False),
 }
 _REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -67,25 +67,25 @@ _REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _WRITTEN: Mapping[str, str] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 # What a kubelet writes instead, with status 200, once it has removed the container.
 _NO_LOG = "unable to retrieve container logs for "
-_BRIEF = Patience(attempts=2, seconds=8.0)  # for a log, which may well not be to be had
+_BRIEF = RetryPolicy(attempts=2, seconds=8.0)  # for a log, which may well not be to be had
 
 
 class Api:
     """A namespace of a cluster.
 
-    All methods raise ``ClusterError``; its codes are told in ``infra/kubernetes/refusals.py``.
+    All methods raise ``ClusterError``; its codes are told in ``infra/kubernetes/api_errors.py``.
     What may succeed a little later is tried again first.
 
     Attributes:
         namespace: Where objects are looked for and made unless something else is said.
     """
 
-    def __init__(self, cluster: Cluster, patience: Patience | None = None) -> None:
-        self._transport = Transport(cluster, patience or Patience())
+    def __init__(self, cluster: ClusterConfig, patience: RetryPolicy | None = None) -> None:
+        self._transport = Transport(cluster, patience or RetryPolicy())
         self.namespace = cluster.namespace or self._transport.access.namespace
 
     @classmethod
-    def connect(cls, cluster: Cluster, *, patience: Patience | None = None) -> Api:
+    def connect(cls, cluster: ClusterConfig, *, patience: RetryPolicy | None = None) -> Api:
         """Read how the cluster is reached; nothing is asked of it yet.
 
         Raises:
@@ -110,15 +110,15 @@ class Api:
         object is the caller's own: its labels say so.
         """
         kind, namespace, name = self._of(manifest)
-        asked = Asked("create", kind.plural, name, namespace if kind.namespaced else "")
+        operation = ApiOperation("create", kind.plural, name, namespace if kind.namespaced else "")
         return self._transport.json(
-            Request(asked, "POST", kind.path(namespace), _WRITTEN, manifest)
+            ApiRequest(operation, "POST", kind.path(namespace), _WRITTEN, manifest)
         )
 
     def read(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
         """An object, or None if there is none."""
-        asked, path = self._one("get", kind, name, namespace)
-        return self._found(Request(asked, "GET", path))
+        operation, path = self._one("get", kind, name, namespace)
+        return self._found(ApiRequest(operation, "GET", path))
 
     def list(
         self,
@@ -129,17 +129,17 @@ class Api:
         namespace: str | None = None,
     ) -> Objects:
         """All objects of a kind that have the labels and fields, of all pages of the answer."""
-        asked, path = self._one("list", kind, "", namespace)
+        operation, path = self._one("list", kind, "", namespace)
         if not isinstance(labels, str):
             labels = ",".join(f"{key}={value}" for key, value in labels.items())
         query: Query = {"labelSelector": labels, "fieldSelector": fields, "limit": _PAGE}
         try:
-            items = self._pages(asked, path, query)
+            items = self._pages(operation, path, query)
         except ClusterError as error:
             if error.code != "Gone":
                 raise
             # The pages had grown too old while they were read. Those of the cache do not.
-            items = self._pages(asked, path, {**query, "limit": 0, "resourceVersion": "0"})
+            items = self._pages(operation, path, {**query, "limit": 0, "resourceVersion": "0"})
         return [{"apiVersion": KINDS[kind].api_version, "kind": kind, **item} for item in items]
 
     @contextmanager
@@ -181,7 +181,7 @@ class Api:
             propagation: What becomes of the objects that it owns.
             uid: Only the object that has it: another of the same name counts as none.
         """
-        asked, path = self._one("delete", kind, name, None)
+        operation, path = self._one("delete", kind, name, None)
         options: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -192,7 +192,7 @@ class Api:
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            return self._found(Request(asked, "DELETE", path, None, options)) is not None
+            return self._found(ApiRequest(operation, "DELETE", path, None, options)) is not None
         except ClusterError as error:
             if uid and error.code == "Conflict":
                 return False
@@ -283,16 +283,18 @@ class Api:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        asked = Asked("create", "selfsubjectaccessreviews")
-        found = self._transport.json(Request(asked, "POST", _REVIEW, None, review))
+        operation = ApiOperation("create", "selfsubjectaccessreviews")
+        found = self._transport.json(ApiRequest(operation, "POST", _REVIEW, None, review))
         return bool(found.get("status", {}).get("allowed"))
 
     def version(self) -> str:
         """The server's version, such as v1.36.0."""
-        asked = Asked("get", "the version")
-        return str(self._transport.json(Request(asked, "GET", "/version")).get("gitVersion", ""))
+        operation = ApiOperation("get", "the version")
+        return str(
+            self._transport.json(ApiRequest(operation, "GET", "/version")).get("gitVersion", "")
+        )
 
-    def _of(self, manifest: Mapping[str, Any]) -> tuple[Kind, str, str]:
+    def _of(self, manifest: Mapping[str, Any]) -> tuple[ResourceKind, str, str]:
         name = str(manifest.get("metadata", {}).get("name") or "")
         told = f"{manifest.get('kind')} of {manifest.get('apiVersion')}"
         kind = KINDS.get(str(manifest.get("kind")))
@@ -304,27 +306,31 @@ class Api:
             )
         return kind, manifest["metadata"].get("namespace") or self.namespace, name
 
-    def _one(self, verb: str, kind: str, name: str, namespace: str | None) -> tuple[Asked, str]:
+    def _one(
+        self, verb: str, kind: str, name: str, namespace: str | None
+    ) -> tuple[ApiOperation, str]:
         found = KINDS[kind]
         namespace = namespace or self.namespace
-        asked = Asked(verb, found.plural, name, namespace if found.namespaced else "")
-        return asked, found.path(namespace, name)
+        operation = ApiOperation(verb, found.plural, name, namespace if found.namespaced else "")
+        return operation, found.path(namespace, name)
 
-    def _log_request(self, pod: str, query: Query) -> Request:
+    def _log_request(self, pod: str, query: Query) -> ApiRequest:
         path = f"{KINDS['Pod'].path(self.namespace, pod)}/log"
-        return Request(Asked("get", "pods/log", pod, self.namespace), "GET", path, query)
+        return ApiRequest(ApiOperation("get", "pods/log", pod, self.namespace), "GET", path, query)
 
-    def _pages(self, asked: Asked, path: str, query: Query) -> Objects:
+    def _pages(self, operation: ApiOperation, path: str, query: Query) -> Objects:
         items: list[dict[str, Any]] = []
         more = ""
         while True:
-            page = self._transport.json(Request(asked, "GET", path, {**query, "continue": more}))
+            page = self._transport.json(
+                ApiRequest(operation, "GET", path, {**query, "continue": more})
+            )
             items += page.get("items") or []
             more = (page.get("metadata") or {}).get("continue") or ""
             if not more:
                 return items
 
-    def _found(self, request: Request) -> dict[str, Any] | None:
+    def _found(self, request: ApiRequest) -> dict[str, Any] | None:
         try:
             return self._transport.json(request)
         except ClusterError as error:

@@ -1,7 +1,7 @@
-"""A run's attempts, as the worker and the reconciler ask and tell of them.
+"""Records of runs' attempts, which the worker and the reconciler share.
 
-Neither is kept in the run's labels in Prefect: a label is written by reading all of them and
-writing all of them, so that of two who write at a time one is lost.
+They are not labels of the run in Prefect: writing one label rewrites all of them, so of two
+concurrent writes one is lost.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-# The exit status of a pod that refuses its run for a reason that another attempt would meet, too.
+# Exit status of a pod that refuses its run for a reason that a retry would meet, too.
 REFUSED = 78  # EX_CONFIG
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A run's newest attempt.
+class AttemptRecord:
+    """Record of a run's newest attempt.
 
     Attributes:
         number: Its number, from 1; 0 before the first.
-        waiting: What it waits for, in words; "" if for nothing.
-        state_id: The state of the run for which it was begun; "" before the first.
-        failures: How many attempts before it, in a row, failed to start and were tried again.
-        queued_at: When the first of the attempts was begun of which each was tried again by
-            itself; a queue's time counts from there.
+        waiting: Why it waits, for people; "" if it does not.
+        state_id: The id of the run's state for which it was begun; "" before the first.
+        failures: The number of attempts directly before it that failed to start and were
+            retried.
+        queued_at: When the first of those attempts was begun; the time in a queue counts from
+            there.
     """
 
     number: int = 0
@@ -36,29 +37,29 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Retry:
-    """That an attempt is given up for another one.
+class AttemptRetry:
+    """Decision to replace an attempt by another one.
 
     Attributes:
-        reason: Why, in words.
-        failures: How many attempts in a row failed to start, with this one.
+        reason: Why, for people.
+        failures: The number of attempts in a row that failed to start, with this one.
     """
 
     reason: str
     failures: int
 
 
-class Attempts(Protocol):
-    """Where attempts are kept; its answers hold for all processes."""
+class AttemptStore(Protocol):
+    """Store of attempts, consistent across processes."""
 
     def begin(self, flow_run_id: str, state_id: str) -> int:
-        """Begin the next attempt, of a run in a state, that waits for nothing yet; its number."""
+        """Begin the next attempt of a run, which waits for nothing yet; return its number."""
 
-    def newest(self, flow_run_ids: Iterable[str]) -> Mapping[str, Attempt]:
-        """The newest attempts of runs, by run; without those that have none."""
+    def newest(self, flow_run_ids: Iterable[str]) -> Mapping[str, AttemptRecord]:
+        """Return the newest attempts by run, of the runs that have any."""
 
-    def retry(self, flow_run_id: str, attempt: int, retry: Retry) -> None:
-        """Record that an attempt is given up for another one, which is yet to begin."""
+    def retry(self, flow_run_id: str, attempt: int, retry: AttemptRetry) -> None:
+        """Record that an attempt is to be replaced by another one."""
 
-    def tell_waiting(self, flow_run_id: str, attempt: int, waiting: str) -> None:
-        """Tell what an attempt waits for, in words; "" if for nothing."""
+    def record_waiting(self, flow_run_id: str, attempt: int, waiting: str) -> None:
+        """Record why an attempt waits, for people; "" if it does not."""

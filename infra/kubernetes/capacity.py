@@ -1,7 +1,7 @@
-"""What a cluster can give, and whether what a run asks for is within it.
+"""Capacity of a cluster, and checks of placements against it.
 
-It is looked up where the cluster can be reached and may be kept as plain data. The checks are
-pure: they refuse only what can never be, with the numbers, and tell what a run will wait for.
+:func:`read` observes it; it can be stored as plain data. The checks are pure. They refuse only
+what can never be scheduled, with the numbers, and describe what a run will wait for.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.instance_types import InstanceType
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.manifests import devices, disk_gib
 from infra.kubernetes.quantities import GIB, cores, number
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
 
 PRODUCT = "nvidia.com/gpu.product"
 
@@ -36,7 +36,7 @@ class _Model(BaseModel):
 
 
 class Quota(_Model):
-    """A quota of the namespace: what it allows and what is used, by resource."""
+    """A ResourceQuota of the namespace: hard limits and usage, by resource."""
 
     name: str
     hard: dict[str, float]
@@ -44,15 +44,15 @@ class Quota(_Model):
 
 
 class Taint(_Model):
-    """A taint of a node that keeps pods away which do not tolerate it."""
+    """A taint of a node."""
 
     key: str
     value: str = ""
     effect: str
 
 
-class Node(_Model):
-    """A kind of node: labels that instance types ask for, taints, and what pods may have."""
+class NodeCapacity(_Model):
+    """A kind of node: labels that instance types select, taints, allocatable resources."""
 
     labels: dict[str, str] = {}
     taints: tuple[Taint, ...] = ()
@@ -60,7 +60,7 @@ class Node(_Model):
 
 
 class Capacity(_Model):
-    """What a cluster can give.
+    """Capacity of a cluster.
 
     ``model_dump(mode="json")`` makes plain data of it, ``Capacity(**data)`` the same again.
 
@@ -77,7 +77,7 @@ class Capacity(_Model):
     """
 
     quotas: tuple[Quota, ...] | None = None
-    nodes: tuple[Node, ...] | None = None
+    nodes: tuple[NodeCapacity, ...] | None = None
     labels: tuple[str, ...] = ()
     most_gpus: int | None = None
     nodes_may_come: bool = False
@@ -86,8 +86,8 @@ class Capacity(_Model):
     tolerations: tuple[dict[str, Any], ...] = ()
 
 
-def read(api: Api, cluster: Cluster, types: Mapping[str, InstanceType]) -> Capacity:
-    """Ask the cluster what it can give.
+def read(api: Api, cluster: ClusterConfig, types: Mapping[str, InstanceType]) -> Capacity:
+    """Read the cluster's capacity.
 
     Args:
         api: The cluster's API.
@@ -124,7 +124,7 @@ def _allowed(api: Api, kind: str) -> list[dict[str, Any]] | None:
 
 
 def _holds(quota: Mapping[str, Any]) -> bool:
-    """Whether a quota surely counts the pods of runs; the API server judges of all others."""
+    """Whether a quota surely counts the pods of runs; the API server enforces all others."""
     spec = quota.get("spec", {})
     return "scopeSelector" not in spec and _SCOPES.issuperset(spec.get("scopes") or ())
 
@@ -137,8 +137,8 @@ def _quota(quota: Mapping[str, Any]) -> Quota:
     )
 
 
-def survey(api: Api) -> tuple[Node, ...] | None:
-    """Each node of the cluster with all of its labels; None if the account may not list nodes.
+def list_nodes(api: Api) -> tuple[NodeCapacity, ...] | None:
+    """List the nodes with all of their labels; None if the account may not list nodes.
 
     Raises:
         ClusterError: If the cluster cannot be asked.
@@ -147,8 +147,8 @@ def survey(api: Api) -> tuple[Node, ...] | None:
     return None if nodes is None else tuple(_node(one) for one in nodes)
 
 
-def could_hold(pod: Mapping[str, Any], count: int, nodes: Sequence[Node]) -> bool:
-    """Whether so many pods fit on the nodes at a time, if nothing else ran there.
+def can_hold(pod: Mapping[str, Any], count: int, nodes: Sequence[NodeCapacity]) -> bool:
+    """Whether ``count`` pods would fit on the nodes if nothing else ran there.
 
     Args:
         pod: The pods' spec.
@@ -159,14 +159,16 @@ def could_hold(pod: Mapping[str, Any], count: int, nodes: Sequence[Node]) -> boo
     asked = _requests(pod)
     room = 0.0
     for node in nodes:
-        if selector.items() <= node.labels.items() and _bears(node, pod.get("tolerations") or ()):
+        if selector.items() <= node.labels.items() and _tolerates_taints(
+            node, pod.get("tolerations") or ()
+        ):
             fits = (node.allocatable.get(name, 0) // n for name, n in asked.items())
             room += min(fits, default=math.inf)
     return room >= count
 
 
 def _requests(pod: Mapping[str, Any]) -> dict[str, float]:
-    """What a node must have free for a pod: its containers' sum, or more for the first ones."""
+    """Effective requests of a pod: its containers' sum, or more for init containers."""
     total: dict[str, float] = {}
     for part, combine in (("containers", float.__add__), ("initContainers", max)):
         for container in pod.get(part) or ():
@@ -176,10 +178,10 @@ def _requests(pod: Mapping[str, Any]) -> dict[str, float]:
     return {name: amount for name, amount in total.items() if amount}
 
 
-def _node(node: Mapping[str, Any], matter: set[str] | None = None) -> Node:
+def _node(node: Mapping[str, Any], matter: set[str] | None = None) -> NodeCapacity:
     labels = node["metadata"].get("labels") or {}
     taints = node.get("spec", {}).get("taints") or ()
-    return Node(
+    return NodeCapacity(
         labels={key: value for key, value in labels.items() if matter is None or key in matter},
         taints=tuple(
             Taint(key=one["key"], value=one.get("value", ""), effect=one["effect"])
@@ -199,16 +201,16 @@ def _numbers(quantities: Mapping[str, str] | None) -> dict[str, float]:
     return {name: number(quantity) for name, quantity in (quantities or {}).items()}
 
 
-def _kinds(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Of alike nodes only those that no other is as large as: many are as few to look through."""
-    kept: list[Node] = []
+def _kinds(nodes: Iterable[NodeCapacity]) -> tuple[NodeCapacity, ...]:
+    """Drop nodes that another alike node covers, so that few are left to compare."""
+    kept: list[NodeCapacity] = []
     for node in nodes:
         if not any(_covers(other, node) for other in kept):
             kept = [other for other in kept if not _covers(node, other)] + [node]
     return tuple(kept)
 
 
-def _covers(larger: Node, smaller: Node) -> bool:
+def _covers(larger: NodeCapacity, smaller: NodeCapacity) -> bool:
     return (
         larger.labels == smaller.labels
         and larger.taints == smaller.taints
@@ -216,8 +218,8 @@ def _covers(larger: Node, smaller: Node) -> bool:
     )
 
 
-def refusal(placement: Placement, type_name: str, capacity: Capacity) -> ClusterError | None:
-    """Why the cluster can never give what is asked for; None if it can, as far as is known.
+def find_shortage(placement: Placement, type_name: str, capacity: Capacity) -> ClusterError | None:
+    """Return the error of a placement that the cluster can never satisfy, else None.
 
     Codes: ``PoolLimitExceeded``, ``QuotaExceeded``, ``NodesLackGpu``, ``NodesLackLabels`` and
     ``NodesTooSmall``. After ``NodesLackGpu`` a run that says ``allow_cpu`` may be tried again
@@ -230,10 +232,10 @@ def refusal(placement: Placement, type_name: str, capacity: Capacity) -> Cluster
     )
 
 
-def waits(placement: Placement, capacity: Capacity) -> str:
-    """What of the quotas the run waits for, with the numbers; "" if for nothing.
+def describe_quota_wait(placement: Placement, capacity: Capacity) -> str:
+    """Describe which quotas the run waits for, with the numbers; "" if for none.
 
-    What is used includes what the run itself has, if its pods are there already.
+    The usage includes the run's own pods, if they exist already.
     """
     sentences = []
     for quota, resource, asked in _quota_demands(placement, capacity):
@@ -249,7 +251,7 @@ def waits(placement: Placement, capacity: Capacity) -> str:
 
 
 def without_gpus(shape: InstanceType) -> InstanceType:
-    """The same shape with no GPUs, on any node that is large enough."""
+    """Return the same shape without GPUs, on any node that is large enough."""
     return shape.model_copy(
         update={"gpus": 0, "gpu_kind": "", "node_selector": {}, "tolerations": []}
     )
@@ -291,7 +293,7 @@ def _quota_demands(placement: Placement, capacity: Capacity) -> Iterable[tuple[Q
 
 
 def _plain_name(resource: str) -> str:
-    """A quota's resource as pods name it: there is one of requests, limits, or both alike."""
+    """Convert a quota's resource name to that of pods, which have requests and limits."""
     return resource.removeprefix("requests.").removeprefix("limits.").removeprefix("count/")
 
 
@@ -339,13 +341,15 @@ def _selector(shape: InstanceType, capacity: Capacity) -> dict[str, str]:
     return {**capacity.node_selector, **shape.node_selector}
 
 
-def _admits(node: Node, shape: InstanceType, capacity: Capacity) -> bool:
+def _admits(node: NodeCapacity, shape: InstanceType, capacity: Capacity) -> bool:
     tolerations = (*capacity.tolerations, *shape.tolerations)
-    return _selector(shape, capacity).items() <= node.labels.items() and _bears(node, tolerations)
+    return _selector(shape, capacity).items() <= node.labels.items() and _tolerates_taints(
+        node, tolerations
+    )
 
 
-def _bears(node: Node, tolerations: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether pods with these tolerations bear all taints of a node."""
+def _tolerates_taints(node: NodeCapacity, tolerations: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether pods with these tolerations tolerate all taints of a node."""
     return all(any(_tolerates(one, taint) for one in tolerations) for taint in node.taints)
 
 
@@ -360,7 +364,7 @@ def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
     return key == taint.key and (exists or str(toleration.get("value", "")) == taint.value)
 
 
-def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[Node]) -> ClusterError:
+def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[NodeCapacity]) -> ClusterError:
     there = sorted(
         {
             node.labels.get(PRODUCT, shape.gpu_resource)
@@ -373,7 +377,7 @@ def _no_gpu(shape: InstanceType, type_name: str, nodes: Iterable[Node]) -> Clust
         f"No node of the cluster has the GPU of {type_name}, {wanted}, for runs. There are: "
         f"{', '.join(there) or 'none'}.",
         "Choose an instance type whose GPUs are there, or say allow_cpu. If such nodes are "
-        "there, mend the type's node_selector and tolerations, and see modelyard doctor; if "
+        "there, fix the type's node_selector and tolerations, and see modelyard doctor; if "
         "they are made as pods ask for them, set nodes_may_come in the cluster's configuration.",
         code="NodesLackGpu",
     )
@@ -390,20 +394,23 @@ def _no_label(shape: InstanceType, type_name: str, capacity: Capacity) -> Cluste
     )
 
 
-def _too_small(asked: Mapping[str, float], type_name: str, nodes: Iterable[Node]) -> ClusterError:
+def _too_small(
+    asked: Mapping[str, float], type_name: str, nodes: Iterable[NodeCapacity]
+) -> ClusterError:
     largest = {name: max(node.allocatable.get(name, 0) for node in nodes) for name in asked}
     short = {name for name in asked if asked[name] > largest[name]}
     # Else each amount is to be had, but no node has all of them.
-    told = sorted(short or asked)
+    named = sorted(short or asked)
     return ClusterError(
         f"No node of the cluster is as large as {type_name}: a node of the run asks for "
-        f"{_told(told, asked)}; the most that nodes have is {_told(told, largest)}.",
+        f"{_format_amounts(named, asked)}; the most that nodes have is "
+        f"{_format_amounts(named, largest)}.",
         "Choose or define a smaller instance type, ask for less storage, or add larger nodes.",
         code="NodesTooSmall",
     )
 
 
-def _told(names: Iterable[str], amounts: Mapping[str, float]) -> str:
+def _format_amounts(names: Iterable[str], amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{_amount(name, amounts[name])} {name}" for name in names)
 
 

@@ -1,6 +1,6 @@
-"""What a cluster can give, as its workers tell those who have no way to the cluster themselves.
+"""Capacity of a cluster in a Prefect variable per pool.
 
-It is a variable of Prefect's for each pool.
+The pool's workers publish it for processes that cannot reach the cluster.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _logger = logging.getLogger(__name__)
 
 
 def variable(pool: str) -> str:
-    """The name of a pool's variable."""
+    """Return the name of a pool's variable."""
     return f"modelyard_capacity_{re.sub('[^a-z0-9_-]', '_', pool.lower())}"
 
 
 async def publish(client: PrefectClient, pool: str, capacity: Capacity) -> None:
-    """Tell what a pool's cluster can give; once more without change is no request to write.
+    """Publish the capacity of a pool's cluster, if it has changed.
 
     Where there are more kinds of nodes than a variable holds, they are left out: the cluster
     itself then judges what no node is large enough for.
@@ -42,7 +42,7 @@ async def publish(client: PrefectClient, pool: str, capacity: Capacity) -> None:
 
 
 def read(client: SyncPrefectClient, pool: str) -> Capacity | None:
-    """What a pool's cluster can give; None if no worker has said so."""
+    """Read the capacity of a pool's cluster; None if no worker has published it."""
     found = client.read_variable_by_name(variable(pool))
     if found is None:
         return None

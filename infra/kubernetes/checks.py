@@ -1,4 +1,4 @@
-"""One thing that was looked at in a cluster, and what came of it."""
+"""Result of one check of a cluster."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Result = Literal["ok", "warning", "failed", "unseen"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: What it is about.
-        result: Whether runs can do with it; ``unseen`` if the account may not look at it.
-        message: What was seen.
+        name: The subject.
+        result: Whether it passed; ``unseen`` if the account may not read the subject.
+        message: What was observed.
         remedy: How to fix it; "" if there is nothing to fix.
     """
 
@@ -25,8 +25,8 @@ class Check:
     remedy: str = ""
 
 
-def unseen(name: str, what: str = "") -> Check:
-    """The check of what the account may not see."""
+def not_visible(name: str, what: str = "") -> Check:
+    """Result of a check whose subject the account may not read."""
     return Check(
         name,
         "unseen",

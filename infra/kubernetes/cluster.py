@@ -1,8 +1,8 @@
 """The configuration of a cluster: the YAML file that ``MODELYARD_CLUSTER`` names.
 
-It says where runs go and what their pods have in common. What a single run asks for is among its
-parameters. The rules of names are those of Kubernetes: "Object Names and IDs" and "Labels and
-Selectors" of its documentation.
+It configures what the pods of all runs have in common. What a single run requests is among its
+parameters. Names follow "Object Names and IDs" and "Labels and Selectors" of Kubernetes'
+documentation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
 def secrets_among(env: Mapping[str, str]) -> list[str]:
-    """The names of variables that look like secrets, by their names or as passwords in URLs."""
+    """List the variables that look like secrets, by name or by a password in a URL."""
     return [
         name
         for name, value in env.items()
@@ -96,7 +96,7 @@ class SecretKey(_Model):
 
 
 class NasVolume(_Model):
-    """A file system that pods mount: an export of an NFS server, or a volume claim."""
+    """Shared file system that pods mount: an NFS export or a PersistentVolumeClaim."""
 
     server: str = ""
     path: str = ""
@@ -113,7 +113,7 @@ class NasVolume(_Model):
 
 
 class Toleration(_Model):
-    """A taint of nodes that pods bear."""
+    """Toleration of a taint by pods."""
 
     key: _LabelKey | Literal[""] = ""
     operator: Literal["Exists", "Equal"] = "Equal"
@@ -137,8 +137,8 @@ def _as_kubernetes_takes_it(toleration: dict[str, Any]) -> dict[str, Any]:
     return toleration
 
 
-class Cluster(_Model):
-    """Where runs go, and what their pods have in common."""
+class ClusterConfig(_Model):
+    """Configuration of a cluster for all runs."""
 
     context: str = Field("", description="Of the kubeconfig; the current one without it.")
     namespace: _Label = Field("", description="That of the context or the account without it.")
@@ -198,7 +198,7 @@ class Cluster(_Model):
 
     @property
     def platform_secrets(self) -> frozenset[str]:
-        """The names of the Secrets that hold the platform's credentials."""
+        """Names of the Secrets that hold the platform's credentials."""
         named = {
             key.name
             for variable, key in self.secret_env.items()
@@ -207,7 +207,7 @@ class Cluster(_Model):
         return frozenset({*named, *filter(None, [self.secret])})
 
     @model_validator(mode="after")
-    def _nothing_secret(self) -> Cluster:
+    def _nothing_secret(self) -> ClusterConfig:
         if found := secrets_among(self.env):
             raise ValueError(
                 f"env.{found[0]} looks like a secret; keep it in a Secret of the cluster and "
@@ -218,28 +218,28 @@ class Cluster(_Model):
         return self
 
 
-def _read_told(told: str) -> Cluster:
+def _parse_settings(document: str) -> ClusterConfig:
     try:
-        return Cluster.model_validate_json(told)
-    except ValidationError:  # whose text would tell values
+        return ClusterConfig.model_validate_json(document)
+    except ValidationError:  # its message would show values
         raise BadInputError(
-            "MODELYARD_CLUSTER_SETTINGS does not say what a cluster's file may say.",
-            "The worker tells its pods; for your own settings name a file: MODELYARD_CLUSTER.",
+            "MODELYARD_CLUSTER_SETTINGS is not a valid cluster configuration.",
+            "The worker sets it in its pods; for your own configuration set MODELYARD_CLUSTER.",
             code="ClusterInvalid",
         ) from None
 
 
-def load(settings: Settings) -> Cluster:
-    """What the settings' file says of the cluster; all defaults if the settings name none.
+def load(settings: Settings) -> ClusterConfig:
+    """Load the configuration from the settings' file; all defaults if they name none.
 
     Raises:
         BadInputError: With the code ``ClusterInvalid``: the file cannot be read, or a field of it
-            is unknown or no good. Values are not told, for one could be a secret.
+            is unknown or invalid. Values are not shown, because one could be a secret.
     """
     if settings.cluster_settings:
-        return _read_told(settings.cluster_settings)
+        return _parse_settings(settings.cluster_settings)
     if settings.cluster is None:
-        return Cluster()
+        return ClusterConfig()
     path = settings.cluster.expanduser()
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -251,13 +251,13 @@ def load(settings: Settings) -> Cluster:
     except (yaml.YAMLError, ValueError) as error:  # the latter of a day that no month has
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise _invalid(path, f"it is no YAML{where}", "Mend it there.") from None
+        raise _invalid(path, f"it is not valid YAML{where}", "Fix it there.") from None
     if found is None:
         found = {}
     if not isinstance(found, dict):
         raise _invalid(path, "it holds no mapping", "Write lines such as namespace: training.")
     try:
-        return Cluster.model_validate(found)
+        return ClusterConfig.model_validate(found)
     except ValidationError as error:
         raise _invalid(path, _faults(error), _remedy(error)) from None
 
@@ -280,11 +280,11 @@ def _said(fault: Any) -> str:
 def _remedy(error: ValidationError) -> str:
     unknown = [fault["loc"] for fault in error.errors() if fault["type"] == "extra_forbidden"]
     if any(len(where) == 1 for where in unknown):
-        return f"The fields are: {', '.join(Cluster.model_fields)}."
-    return "Mend these fields of the file."
+        return f"The fields are: {', '.join(ClusterConfig.model_fields)}."
+    return "Fix these fields of the file."
 
 
 def _invalid(path: Path, reason: str, hint: str) -> BadInputError:
     return BadInputError(
-        f"The cluster file {path} is no good: {reason}.", hint, code="ClusterInvalid"
+        f"The cluster file {path} is invalid: {reason}.", hint, code="ClusterInvalid"
     )

@@ -45,17 +45,17 @@ HINTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why a run waits, or what it died of.
+    """Why a run waits, or why it ended.
 
     Attributes:
-        category: A stable word; empty for a wait that is none of the known ones.
-        message: What is the matter, in a sentence.
-        hint: How to mend it; may be empty.
-        container: The container that it is about, if it is about one.
-        pod: The pod that it is about, if it is about one.
-        at: When it happened, if that is told.
-        slow: Whether it is a wait that is in good order, and only takes long: an image's pull.
-        queued: Whether it waits for what others have at present: a node's resources, or a quota.
+        category: A stable word; empty for a wait of no known category.
+        message: The cause, in a sentence.
+        hint: How to fix it; may be empty.
+        container: The container that it is about, if any.
+        pod: The pod that it is about, if any.
+        at: When it happened, if known.
+        slow: Whether it is a healthy wait that may take long: an image's pull.
+        queued: Whether it waits for resources that others occupy: a node's resources, or a quota.
         lasting: Whether the same would happen to another attempt for sure.
     """
 
@@ -74,8 +74,8 @@ class Diagnosis:
         return f"{said} {self.hint}".strip()
 
 
-def made(category: str, message: str, **more: Any) -> Diagnosis:
-    """A diagnosis with its category's hint."""
+def diagnose(category: str, message: str, **more: Any) -> Diagnosis:
+    """Build a diagnosis with its category's hint."""
     return Diagnosis(category, _sentence(message), HINTS.get(category, ""), **more)
 
 
@@ -84,20 +84,20 @@ def _sentence(text: str) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
-def about(thing: Object, events: Iterable[Object]) -> list[Object]:
-    """An object's events, in their order in time."""
+def events_of(thing: Object, events: Iterable[Object]) -> list[Object]:
+    """Select an object's events, the oldest first."""
     uid, name = objects.metadata_of(thing).get("uid"), objects.name_of(thing)
     found = [
         event
         for event in events
-        if (about := event.get("involvedObject") or {}).get("name") == name
-        and about.get("uid") in {uid, None, ""}
+        if (events_of := event.get("involvedObject") or {}).get("name") == name
+        and events_of.get("uid") in {uid, None, ""}
     ]
     return sorted(found, key=lambda event: str(time_of_event(event) or ""))
 
 
 def time_of_event(event: Object) -> datetime | None:
-    """When an event was last observed."""
+    """Time at which an event was last observed."""
     series = event.get("series") or {}
     for text in (
         series.get("lastObservedTime"),

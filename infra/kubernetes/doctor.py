@@ -1,7 +1,7 @@
-"""Whether a cluster has what runs need, told check by check with a remedy each.
+"""Checks of a cluster against the requirements of runs, each with a remedy.
 
-What was seen is judged by pure functions; :func:`examine` does the looking. Of Secrets and
-ConfigMaps only the names of keys are looked at.
+:func:`examine` observes the cluster, pure functions judge the observations. Of Secrets and
+ConfigMaps only the names of keys are read.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from infra.instance_types import DEFAULT, InstanceType
 from infra.kubernetes import capacity as capacities
 from infra.kubernetes import secret_checks
 from infra.kubernetes.api import Api, Objects
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
 from infra.kubernetes.capacity import Capacity
-from infra.kubernetes.checks import Check, unseen
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.checks import Check, not_visible
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.quantities import number
-from infra.kubernetes.refusals import ClusterError
 from infra.kubernetes.secret_checks import Secrets
-from infra.kubernetes.transport import Patience
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.transport import RetryPolicy
 
 _OLDEST = (1, 33)  # the first whose Jobs have successPolicy without a feature gate
-_PATIENCE = Patience(attempts=3, seconds=10.0)
-# With these every further question would be answered alike.
+_PATIENCE = RetryPolicy(attempts=3, seconds=10.0)
+# With these every further request would fail alike.
 _FATAL = {"KubeconfigMissing", "Unauthorized", "ApiUnreachable", "CertificateInvalid"}
 
 _GPU = "nvidia.com/"
@@ -37,8 +37,8 @@ _SHARED = {"ReadWriteMany", "ReadOnlyMany"}
 
 
 @dataclass(frozen=True)
-class Right:
-    """What the worker asks of one kind of object."""
+class Permission:
+    """Verbs that the worker needs on one kind of object."""
 
     resource: str
     verbs: tuple[str, ...]
@@ -47,20 +47,20 @@ class Right:
     lost: str = ""  # what is lost without; "" where nothing goes without
 
     @property
-    def told(self) -> str:
-        """The resource as roles name it."""
+    def role_name(self) -> str:
+        """Name of the resource in roles."""
         whole = f"{self.resource}/{self.subresource}" if self.subresource else self.resource
         return f"{whole}.{self.group}" if self.group else whole
 
 
 RIGHTS = (
-    Right("jobs", ("create", "get", "list", "delete"), "batch"),
-    Right("pods", ("get", "list", "delete")),
-    Right("pods", ("get",), subresource="log"),
-    Right("services", ("create", "get", "delete")),
-    Right("events", ("list",)),
-    Right("resourcequotas", ("list",)),
-    Right(
+    Permission("jobs", ("create", "get", "list", "delete"), "batch"),
+    Permission("pods", ("get", "list", "delete")),
+    Permission("pods", ("get",), subresource="log"),
+    Permission("services", ("create", "get", "delete")),
+    Permission("events", ("list",)),
+    Permission("resourcequotas", ("list",)),
+    Permission(
         "nodes",
         ("list",),
         lost="A run that no node is large enough for waits in vain until it is given up.",
@@ -69,15 +69,15 @@ RIGHTS = (
 
 
 def examine(
-    cluster: Cluster, types: Mapping[str, InstanceType], published: Secrets | None = None
+    cluster: ClusterConfig, types: Mapping[str, InstanceType], published: Secrets | None = None
 ) -> list[Check]:
-    """Look at a cluster; what cannot be looked at is told as a check of its own.
+    """Check a cluster; what cannot be read becomes a check of its own.
 
     Args:
         cluster: Its configuration.
         types: The instance types by name.
-        published: What was seen of Secrets at the last deployment, where this account may not
-            look at them.
+        published: Facts about Secrets from the last deployment, for accounts that may not read
+            them.
     """
     try:
         api = Api.connect(cluster, patience=_PATIENCE)
@@ -87,7 +87,7 @@ def examine(
     where = f"{api.server}, namespace {api.namespace}, by {api.origin}."
     checks = [Check("access", "ok", where), version(release), image(cluster)]
 
-    def look_at_secrets(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+    def look_at_secrets(api: Api, cluster: ClusterConfig, _: _Types) -> Iterator[Check]:
         return _look_at_secrets(api, cluster, published or {})
 
     for name, look in {**_SECTIONS, "secrets": look_at_secrets}.items():
@@ -99,16 +99,18 @@ def examine(
                 if error.code in _FATAL:
                     break
             else:
-                checks.append(unseen(name))
+                checks.append(not_visible(name))
     return checks
 
 
 def version(release: str) -> Check:
-    """Whether the server is new enough."""
+    """Check that the server is new enough."""
     match = re.match(r"v?(\d+)\.(\d+)", release)
     oldest = ".".join(map(str, _OLDEST))
     if match is None:
-        return Check("version", "warning", f"{release!r} is no version.", f"It must be {oldest}.")
+        return Check(
+            "version", "warning", f"{release!r} is not a version.", f"It must be {oldest}."
+        )
     if (int(match[1]), int(match[2])) < _OLDEST:
         return Check(
             "version",
@@ -120,16 +122,16 @@ def version(release: str) -> Check:
     return Check("version", "ok", f"Kubernetes {release}.")
 
 
-def image(cluster: Cluster) -> Check:
-    """Whether runs have an image."""
+def image(cluster: ClusterConfig) -> Check:
+    """Check that runs have an image."""
     if cluster.image:
         return Check("image", "ok", f"{cluster.image}.")
     remedy = "Set image in the cluster file."
     return Check("image", "warning", "Runs that name no image cannot start.", remedy)
 
 
-def namespace(cluster: Cluster, name: str, found: Mapping[str, Any] | None) -> Check:
-    """Whether the namespace is there and admits the pods of runs."""
+def namespace(cluster: ClusterConfig, name: str, found: Mapping[str, Any] | None) -> Check:
+    """Check that the namespace exists and admits the pods of runs."""
     if found is None:
         remedy = f"Make it (kubectl create namespace {name}), or name another."
         return Check("namespace", "failed", f"There is no namespace {name}.", remedy)
@@ -158,20 +160,20 @@ def namespace(cluster: Cluster, name: str, found: Mapping[str, Any] | None) -> C
     return Check("namespace", "ok", f"{name} is there{f' ({level} pods)' if level else ''}.")
 
 
-def right(wanted: Right, missing: Iterable[str]) -> Check:
-    """Whether the account may do what the worker does."""
-    name = f"may: {wanted.told}"
+def right(wanted: Permission, missing: Iterable[str]) -> Check:
+    """Check that the account has the permissions of the worker."""
+    name = f"may: {wanted.role_name}"
     lacking = ", ".join(missing)
     if not lacking:
         return Check(name, "ok", f"{', '.join(wanted.verbs)}.")
-    remedy = f"Let a role of the account allow {lacking} of {wanted.told}."
+    remedy = f"Let a role of the account allow {lacking} of {wanted.role_name}."
     if wanted.lost:
         return Check(name, "warning", f"Not allowed: {lacking}. {wanted.lost}", remedy)
     return Check(name, "failed", f"Not allowed: {lacking}.", remedy)
 
 
-def nodes(cluster: Cluster, found: Objects) -> Iterator[Check]:
-    """Whether nodes are ready, and those with GPUs tell of them."""
+def nodes(cluster: ClusterConfig, found: Objects) -> Iterator[Check]:
+    """Check that nodes are ready, and that GPU nodes have GPU labels."""
     unready = [_name(node) for node in found if not _is_ready(node)]
     if unready:
         remedy = "See kubectl describe node; runs go to the others meanwhile."
@@ -180,7 +182,9 @@ def nodes(cluster: Cluster, found: Objects) -> Iterator[Check]:
     if ready or cluster.nodes_may_come:
         yield Check("nodes", "ok", f"{ready} ready.")
     else:
-        yield Check("nodes", "failed", "No node is ready.", "Add one, or mend those there.")
+        yield Check(
+            "nodes", "failed", "No node is ready.", "Add a node, or fix the existing ones."
+        )
     mute = [_name(node) for node in found if _has_gpu_labels(node) and not _gpus(node)]
     if mute:
         yield Check(
@@ -207,10 +211,11 @@ _LACKING: Mapping[str, str] = {
 
 
 def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Iterator[Check]:
-    """Which instance types the cluster can give: one run of one node of each."""
+    """Check which instance types the cluster can satisfy, with one node of each."""
     name = "instance types"
     problems = {
-        one: capacities.refusal(Placement(shape), one, capacity) for one, shape in types.items()
+        one: capacities.find_shortage(Placement(shape), one, capacity)
+        for one, shape in types.items()
     }
     given = [one for one, problem in problems.items() if problem is None]
     if given:
@@ -223,7 +228,7 @@ def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Ite
         told = "; ".join(
             f"{', '.join(names)} ({_LACKING.get(code, code)})" for code, names in lacking.items()
         )
-        # That there is no T4 is no fault of a cluster that has other GPUs.
+        # A cluster with other GPUs need not have a T4.
         fine = lacking.keys() == {"NodesLackGpu"} and any(types[one].gpus for one in given)
         yield Check(
             name,
@@ -237,8 +242,8 @@ def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Ite
         yield Check(f"type {DEFAULT}", "failed", problem.message, problem.hint)
 
 
-def storage_class(cluster: Cluster, found: Objects) -> Check:
-    """Whether the class of data storage is there."""
+def storage_class(cluster: ClusterConfig, found: Objects) -> Check:
+    """Check that the storage class of data storage exists."""
     name = "storage class"
     by_name = {_name(one): one for one in found}
     default = [
@@ -257,7 +262,7 @@ def storage_class(cluster: Cluster, found: Objects) -> Check:
 
 
 def claim(id_: str, name: str, found: Mapping[str, Any] | None) -> Check:
-    """Whether a volume that runs mount is there, and can be mounted by many."""
+    """Check that a claim exists and can be mounted by several pods."""
     check = f"nas {id_}"
     if found is None:
         remedy = "Make it, or correct nas in the cluster file."
@@ -282,7 +287,7 @@ def claim(id_: str, name: str, found: Mapping[str, Any] | None) -> Check:
 
 
 def quota(found: Mapping[str, Any]) -> Check:
-    """What a quota of the namespace leaves."""
+    """Report what a quota of the namespace leaves."""
     status = found.get("status", {})
     hard = status.get("hard") or found.get("spec", {}).get("hard") or {}
     used = status.get("used") or {}
@@ -296,7 +301,7 @@ def quota(found: Mapping[str, Any]) -> Check:
 
 
 def limit_range(found: Mapping[str, Any]) -> Check:
-    """What a LimitRange of the namespace allows."""
+    """Report what a LimitRange of the namespace allows."""
     told = [
         f"{one.get('type')} {bound} {resource} {amount}"
         for one in found.get("spec", {}).get("limits") or []
@@ -329,7 +334,7 @@ def _has_gpu_labels(node: Mapping[str, Any]) -> bool:
 
 
 def _gpus(node: Mapping[str, Any]) -> dict[str, float]:
-    """The GPUs that a node has to give, whole ones and parts."""
+    """Allocatable GPUs of a node, whole ones and MIG slices."""
     allocatable = node.get("status", {}).get("allocatable") or {}
     found = {name: number(amount) for name, amount in allocatable.items() if _GPU in name}
     return {name: amount for name, amount in found.items() if amount}
@@ -338,11 +343,11 @@ def _gpus(node: Mapping[str, Any]) -> dict[str, float]:
 _Types = Mapping[str, InstanceType]
 
 
-def _look_at_namespace(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+def _look_at_namespace(api: Api, cluster: ClusterConfig, _: _Types) -> Iterator[Check]:
     yield namespace(cluster, api.namespace, api.read("Namespace", api.namespace))
 
 
-def _look_at_rights(api: Api, _: Cluster, __: _Types) -> Iterator[Check]:
+def _look_at_rights(api: Api, _: ClusterConfig, __: _Types) -> Iterator[Check]:
     for wanted in RIGHTS:
         refused = [
             verb
@@ -352,32 +357,32 @@ def _look_at_rights(api: Api, _: Cluster, __: _Types) -> Iterator[Check]:
         yield right(wanted, refused)
 
 
-def _look_at_nodes(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+def _look_at_nodes(api: Api, cluster: ClusterConfig, _: _Types) -> Iterator[Check]:
     yield from nodes(cluster, api.list("Node"))
 
 
-def _look_at_types(api: Api, cluster: Cluster, types: _Types) -> Iterator[Check]:
+def _look_at_types(api: Api, cluster: ClusterConfig, types: _Types) -> Iterator[Check]:
     yield from instance_types(types, capacities.read(api, cluster, types))
 
 
-def _look_at_storage(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+def _look_at_storage(api: Api, cluster: ClusterConfig, _: _Types) -> Iterator[Check]:
     yield storage_class(cluster, api.list("StorageClass"))
 
 
-def _look_at_claims(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+def _look_at_claims(api: Api, cluster: ClusterConfig, _: _Types) -> Iterator[Check]:
     for id_, volume in cluster.nas.items():
         if volume.claim:
             yield claim(id_, volume.claim, api.read("PersistentVolumeClaim", volume.claim))
 
 
-def _look_at_account(api: Api, cluster: Cluster, _: _Types) -> Iterator[Check]:
+def _look_at_account(api: Api, cluster: ClusterConfig, _: _Types) -> Iterator[Check]:
     wanted = cluster.service_account
     if wanted and api.read("ServiceAccount", wanted) is None:
         remedy = "Make it, or correct service_account in the cluster file."
         yield Check("service account", "failed", f"There is no {wanted}.", remedy)
 
 
-def _look_at_secrets(api: Api, cluster: Cluster, published: Secrets) -> Iterator[Check]:
+def _look_at_secrets(api: Api, cluster: ClusterConfig, published: Secrets) -> Iterator[Check]:
     config_map: frozenset[str] | None = None
     if cluster.config_map:
         try:
@@ -395,12 +400,12 @@ def _look_at_secrets(api: Api, cluster: Cluster, published: Secrets) -> Iterator
     yield from secret_checks.check(cluster, secrets, config_map)
 
 
-def _look_at_quotas(api: Api, _: Cluster, __: _Types) -> Iterator[Check]:
+def _look_at_quotas(api: Api, _: ClusterConfig, __: _Types) -> Iterator[Check]:
     yield from map(quota, api.list("ResourceQuota"))
     yield from map(limit_range, api.list("LimitRange"))
 
 
-_SECTIONS: Mapping[str, Callable[[Api, Cluster, _Types], Iterator[Check]]] = {
+_SECTIONS: Mapping[str, Callable[[Api, ClusterConfig, _Types], Iterator[Check]]] = {
     "namespace": _look_at_namespace,
     "rights": _look_at_rights,
     "nodes": _look_at_nodes,

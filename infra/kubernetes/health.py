@@ -1,4 +1,4 @@
-"""A small HTTP answer to whether a process is well: ``GET /healthz`` for probes."""
+"""Health endpoint for probes: ``GET /healthz``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ANSWERS = {
 }
 
 
-async def serve(host: str, port: int, well: Callable[[], bool]) -> asyncio.Server:
-    """Answer at ``/healthz`` with 200 while ``well()`` says so, else with 503.
+async def serve(host: str, port: int, is_healthy: Callable[[], bool]) -> asyncio.Server:
+    """Serve ``/healthz``: 200 while ``is_healthy()``, else 503.
 
     Args:
-        host: The address to listen at.
-        port: The port; 0 for any that is free.
-        well: Asked for every answer; must not block.
+        host: The address to listen on.
+        port: The port; 0 for any free one.
+        is_healthy: Called for every request; must not block.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -29,7 +29,7 @@ async def serve(host: str, port: int, well: Callable[[], bool]) -> asyncio.Serve
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 words = (await reader.readline()).split()
                 path = words[1].decode(errors="replace") if len(words) > 1 else ""
-                status, reason, text = _ANSWERS[well() if path == _PATH else None]
+                status, reason, text = _ANSWERS[is_healthy() if path == _PATH else None]
                 head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\n"
                 head += f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
                 writer.write((head + text).encode())

@@ -1,7 +1,7 @@
-"""The Job of an attempt of a run, and the Service by which its nodes find each other.
+"""Manifests of an attempt: its Job, and the headless Service of its nodes.
 
-Both are plain data, in the API's own form, and made of nothing but their arguments: the same
-arguments give the same manifest. No value of a secret is in them.
+Both are pure functions of their arguments, as plain data of the API. No secret's value is in
+them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Any
 
 from infra.instance_types import InstanceType
 from infra.kubernetes import names, pods
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.pods import Mounted, Plain
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import AttemptSpec, Placement
+from infra.kubernetes.cluster import ClusterConfig
+from infra.kubernetes.pods import MountedVolume, Plain
 from infra.kubernetes.quantities import GIB
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement, Wanted
 
 CONTAINER = "run"
 INDEX = "batch.kubernetes.io/job-completion-index"
 
-# A run keeps its own time and says so at its end. The Job's limit is for one that no longer can,
-# so it lies beyond what starting, tidying up and handing over results may take.
+# A run enforces its own time limit. The Job's deadline is for one that hangs, so it is beyond
+# what starting, cleaning up and publishing results may take.
 _ROOM_SECONDS = 600
 # After all pods have started: the imports of a flow, and what each fetches first.
 _JOINING_SECONDS = 300
 
 
-def job(wanted: Wanted, cluster: Cluster) -> Plain:
-    """The Job of an attempt.
+def job(wanted: AttemptSpec, cluster: ClusterConfig) -> Plain:
+    """Build the Job of an attempt.
 
     Raises:
         ClusterError: With the code ``ImageMissing``, if neither the run nor the cluster names an
@@ -45,12 +45,12 @@ def job(wanted: Wanted, cluster: Cluster) -> Plain:
     )
 
 
-def service(wanted: Wanted, owner: Mapping[str, Any] | None = None) -> Plain | None:
-    """The headless Service of an attempt; None for one of a single node, which needs none.
+def service(wanted: AttemptSpec, owner: Mapping[str, Any] | None = None) -> Plain | None:
+    """Build the headless Service of an attempt; None for a single node.
 
     Args:
         wanted: The attempt.
-        owner: Its Job as the API gave it, with which the Service then goes.
+        owner: Its Job as the API returned it, which becomes the Service's owner.
     """
     if wanted.placement.nodes == 1:
         return None
@@ -70,13 +70,13 @@ def service(wanted: Wanted, owner: Mapping[str, Any] | None = None) -> Plain | N
     }
 
 
-def _name(wanted: Wanted) -> str:
-    return names.job(wanted.flow_run_id, wanted.attempt)
+def _name(wanted: AttemptSpec) -> str:
+    return names.job_name(wanted.flow_run_id, wanted.attempt)
 
 
-def _described(wanted: Wanted) -> Plain:
+def _described(wanted: AttemptSpec) -> Plain:
     described: Plain = {"labels": names.labels(wanted)}
-    if annotations := names.whole_names(wanted):
+    if annotations := names.build_annotations(wanted):
         described["annotations"] = annotations
     return described
 
@@ -93,17 +93,17 @@ def _nodes_together(placement: Placement) -> Plain:
     }
 
 
-def _deadline(seconds: float, cluster: Cluster) -> int:
+def _deadline(seconds: float, cluster: ClusterConfig) -> int:
     room = cluster.pending_minutes * 60 + cluster.grace_seconds + _ROOM_SECONDS
     return math.ceil(seconds + room)
 
 
-def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
+def _pod(wanted: AttemptSpec, cluster: ClusterConfig) -> Plain:
     placement = wanted.placement
     shape = placement.shape
     mounted = _mounted(wanted, cluster)
     spec: Plain = {
-        **pods.identity(cluster, makes_jobs=placement.makes_jobs),
+        **pods.service_account(cluster, makes_jobs=placement.makes_jobs),
         **pods.nodes(cluster, shape.node_selector, shape.tolerations),
         "containers": [_container(wanted, cluster, mounted)],
         "volumes": [one.volume for one in mounted],
@@ -120,13 +120,13 @@ def _pod(wanted: Wanted, cluster: Cluster) -> Plain:
     return spec
 
 
-def _container(wanted: Wanted, cluster: Cluster, mounted: list[Mounted]) -> Plain:
+def _container(wanted: AttemptSpec, cluster: ClusterConfig, mounted: list[MountedVolume]) -> Plain:
     return {
         "name": CONTAINER,
         "image": _image(wanted.placement, cluster),
         # Arguments, not a command: the image's own entry point stays the first process, which
         # passes signals on and buries what a script's children leave.
-        "args": pods.literal(wanted.command),
+        "args": pods.escape_command(wanted.command),
         "env": _env(wanted, cluster),
         "resources": _resources(wanted.placement, cluster),
         "securityContext": pods.container_security(),
@@ -135,7 +135,7 @@ def _container(wanted: Wanted, cluster: Cluster, mounted: list[Mounted]) -> Plai
     }
 
 
-def _image(placement: Placement, cluster: Cluster) -> str:
+def _image(placement: Placement, cluster: ClusterConfig) -> str:
     if image := placement.image or cluster.image:
         return image
     raise ClusterError(
@@ -145,8 +145,8 @@ def _image(placement: Placement, cluster: Cluster) -> str:
     )
 
 
-def _resources(placement: Placement, cluster: Cluster) -> Plain:
-    """What the shape says, as limits and as requests.
+def _resources(placement: Placement, cluster: ClusterConfig) -> Plain:
+    """Build the resources of a shape, as limits and as requests.
 
     Both are equal, so that the pod is of the class "Guaranteed": a run has what its type says
     whatever its neighbours do, and is the last to be evicted. A limit on the node's disk would
@@ -164,81 +164,81 @@ def _resources(placement: Placement, cluster: Cluster) -> Plain:
 
 
 def devices(shape: InstanceType) -> dict[str, int]:
-    """The devices of one node by the cluster's name for them."""
+    """Devices of one node by resource name."""
     return {shape.gpu_resource: shape.gpus} if shape.gpus else {}
 
 
 def disk_gib(placement: Placement, *, local_data: bool) -> float:
-    """What a pod asks for of its node's own disk, in GiB; data storage if that is there too."""
+    """Ephemeral storage that a pod requests, in GiB; with its data storage if local."""
     return placement.boot_storage_gib + (placement.data_storage_gib if local_data else 0)
 
 
-def _mounted(wanted: Wanted, cluster: Cluster) -> list[Mounted]:
+def _mounted(wanted: AttemptSpec, cluster: ClusterConfig) -> list[MountedVolume]:
     placement = wanted.placement
     return [
         _home(wanted, cluster),
-        pods.temporary(),
+        pods.tmp_volume(),
         *pods.shared_memory(placement.shape.dev_shm_gib * GIB),
         *pods.nas(cluster, pods.nas_ids(cluster, placement.mounts)),
     ]
 
 
-def _home(wanted: Wanted, cluster: Cluster) -> Mounted:
+def _home(wanted: AttemptSpec, cluster: ClusterConfig) -> MountedVolume:
     octets = wanted.placement.data_storage_gib * GIB
     if octets and cluster.storage_class:
         labels = names.labels(wanted)
         return pods.storage("home", pods.HOME, octets, cluster.storage_class, labels)
-    return pods.room("home", pods.HOME, octets)
+    return pods.empty_dir("home", pods.HOME, octets)
 
 
-def _env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
-    """The variables of the container: the cluster's, the run's, and those that are fixed.
+def _env(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
+    """Build the container's variables: the cluster's, the run's, and the fixed ones.
 
-    One that the cluster takes from a Secret stays that, whatever the run says.
+    A run cannot override a variable that the cluster takes from a Secret.
     """
     given = [
-        pods.value(name, text)
+        pods.env_value(name, text)
         for name, text in sorted(wanted.env.items())
         if name not in cluster.secret_env
     ]
     # The image's user may be another one, with no name: caches want a folder to write to, and one.
-    home = [pods.value("HOME", pods.HOME), pods.value("USER", pods.USER)]
+    home = [pods.env_value("HOME", pods.HOME), pods.env_value("USER", pods.USER)]
     usual = [*home, *_no_devices(wanted)]
     usual += [*_patience(wanted, cluster), *_way_to_jobs(wanted, cluster)]
     return pods.merged_env(usual, pods.cluster_env(cluster), given, _fixed_env(wanted, cluster))
 
 
-def _no_devices(wanted: Wanted) -> list[Plain]:
-    """Images with CUDA ask for all GPUs of a node whose usual runtime is NVIDIA's."""
+def _no_devices(wanted: AttemptSpec) -> list[Plain]:
+    """Hide GPUs, which CUDA images request where NVIDIA's runtime is the node's default."""
     if wanted.placement.gpus:
         return []
-    return [pods.value("NVIDIA_VISIBLE_DEVICES", "void")]
+    return [pods.env_value("NVIDIA_VISIBLE_DEVICES", "void")]
 
 
-def _patience(wanted: Wanted, cluster: Cluster) -> list[Plain]:
-    """How long the first node waits for the others: longer than their pods may be Pending.
+def _patience(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
+    """Time that the first node waits for the others: longer than pods may be Pending.
 
-    Why a pod does not start is told by whoever gives the run up then, and not by that node.
+    The reconciler then ends the run first, with the reason why a pod does not start.
     """
     if wanted.placement.nodes == 1:
         return []
     # A run lets go of its nodes after twice the minutes at most; see run_policy.py.
     seconds = math.ceil(2 * cluster.pending_minutes * 60) + _JOINING_SECONDS
-    return [pods.value("MODELYARD_JOIN_SECONDS", str(seconds))]
+    return [pods.env_value("MODELYARD_JOIN_SECONDS", str(seconds))]
 
 
-def _way_to_jobs(wanted: Wanted, cluster: Cluster) -> list[Plain]:
-    """What a run that makes Jobs itself must know: how, and what all pods have in common."""
+def _way_to_jobs(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
+    """Variables of a run that creates Jobs itself: the cluster's configuration."""
     if not wanted.placement.makes_jobs:
         return []
     told = cluster.model_dump_json(exclude_defaults=True, exclude={"context"})
     return [
-        pods.value("MODELYARD_PIPELINE_LAUNCHER", "kubernetes"),
-        pods.value("MODELYARD_CLUSTER_SETTINGS", told),
+        pods.env_value("MODELYARD_PIPELINE_LAUNCHER", "kubernetes"),
+        pods.env_value("MODELYARD_CLUSTER_SETTINGS", told),
     ]
 
 
-def _fixed_env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
+def _fixed_env(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
     nodes = wanted.placement.nodes
     name = _name(wanted)
     index = f"metadata.annotations['{INDEX}']"
@@ -252,8 +252,10 @@ def _fixed_env(wanted: Wanted, cluster: Cluster) -> list[Plain]:
         "MODELYARD_MASTER": f"{name}-0.{name}" if nodes > 1 else "localhost",
     }
     return [
-        *(pods.value(name, text) for name, text in fixed.items()),
-        pods.field("MODELYARD_POD_UID", "metadata.uid"),
-        pods.field("MODELYARD_POD_IP", "status.podIP"),
-        pods.field("MODELYARD_NODE", index) if nodes > 1 else pods.value("MODELYARD_NODE", "0"),
+        *(pods.env_value(name, text) for name, text in fixed.items()),
+        pods.env_field("MODELYARD_POD_UID", "metadata.uid"),
+        pods.env_field("MODELYARD_POD_IP", "status.podIP"),
+        pods.env_field("MODELYARD_NODE", index)
+        if nodes > 1
+        else pods.env_value("MODELYARD_NODE", "0"),
     ]

@@ -1,7 +1,7 @@
-"""The names and labels of what Modelyard makes on a cluster.
+"""Names and labels of Modelyard's objects on a cluster.
 
-A label's value may have 63 characters, of a small alphabet [1]. What people call their runs and
-experiments is free, so a label holds a cleaned form of it and an annotation the whole.
+A label's value may have 63 characters, of a small alphabet [1]. Names of runs and experiments
+are free text, so a label holds a sanitized form and an annotation the whole.
 
 [1] https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from infra.kubernetes.wanted import Wanted
+from infra.kubernetes.attempt_spec import AttemptSpec
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MODELYARD = "modelyard"
@@ -34,11 +34,11 @@ _VALID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LONGEST_ANNOTATION = 64 * 1024
 
 
-def cleaned(value: str) -> str:
-    """What stands for ``value`` in a label.
+def label_value(value: str) -> str:
+    """Convert a string to a valid label value.
 
-    A value that is allowed stands for itself, and an empty one stays empty. Any other loses what
-    is not allowed and gets a digest of the whole instead, so that two names never share a label.
+    A valid value stays as it is. Any other loses its invalid characters and gets a digest of the
+    whole, so that two strings never share a label value.
     """
     if not value or _VALID.fullmatch(value):
         return value
@@ -47,8 +47,8 @@ def cleaned(value: str) -> str:
     return f"{kept}-{digest}" if kept else digest
 
 
-def job(flow_run_id: str, attempt: int) -> str:
-    """The name of an attempt's Job, and of its Service if it has several nodes.
+def job_name(flow_run_id: str, attempt: int) -> str:
+    """Build the name of an attempt's Job, and of its Service if it has several nodes.
 
     A flow run's id has 36 characters: room is left for what an Indexed Job adds for the names of
     its pods' hosts, which may have 63 as well.
@@ -56,8 +56,8 @@ def job(flow_run_id: str, attempt: int) -> str:
     return f"my-{flow_run_id}-{attempt}"
 
 
-def labels(wanted: Wanted) -> dict[str, str]:
-    """The labels of everything that belongs to an attempt of a run; none of them is empty."""
+def labels(wanted: AttemptSpec) -> dict[str, str]:
+    """Build the labels of all objects of an attempt, without empty ones."""
     values = {
         FLOW_RUN: wanted.flow_run_id,
         ATTEMPT: str(wanted.attempt),
@@ -68,21 +68,21 @@ def labels(wanted: Wanted) -> dict[str, str]:
         SLOT: wanted.slot,
         PART: wanted.part,
     }
-    return OURS | {label: cleaned(value) for label, value in values.items() if value}
+    return OURS | {label: label_value(value) for label, value in values.items() if value}
 
 
-def selector(wanted: Wanted) -> dict[str, str]:
-    """The labels that single out the pods of an attempt."""
+def selector(wanted: AttemptSpec) -> dict[str, str]:
+    """Build the label selector of an attempt's pods."""
     return {FLOW_RUN: wanted.flow_run_id, ATTEMPT: str(wanted.attempt), PART: wanted.part}
 
 
-def whole_names(wanted: Wanted) -> dict[str, str]:
-    """What people call the run, its experiment and its slot, whole."""
+def build_annotations(wanted: AttemptSpec) -> dict[str, str]:
+    """Build annotations with the whole names of the run, its experiment and its slot."""
     values = {RUN: wanted.run_name, EXPERIMENT: wanted.experiment, SLOT: wanted.slot}
     return {name: _whole(value) for name, value in values.items() if value}
 
 
 def _whole(value: str) -> str:
-    """The value in UTF-8's terms, and whole unless it is absurdly long."""
+    """Make a string valid UTF-8, and cut it if it is absurdly long."""
     cut = value.encode(errors="replace")[:_LONGEST_ANNOTATION]
     return cut.decode(errors="ignore")

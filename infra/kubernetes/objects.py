@@ -1,4 +1,4 @@
-"""What is asked of Kubernetes' objects, which are plain dicts as the API server gives them."""
+"""Accessors of Kubernetes objects, which are plain dicts as the API server returns them."""
 
 from __future__ import annotations
 
@@ -8,86 +8,86 @@ from typing import Any
 
 Object = Mapping[str, Any]
 
-# A deleted pod that is still there so long after its grace is stuck, or its node is lost.
+# A deleted pod that exists so long after its grace period is stuck, or its node is lost.
 OVERDUE = timedelta(seconds=5)
 
 
 def time_of(text: object) -> datetime | None:
-    """A time as Kubernetes writes it."""
+    """Parse a time of the API."""
     return datetime.fromisoformat(str(text)) if text else None
 
 
 def status_of(thing: Object) -> Object:
-    """What the cluster tells of an object; empty before it has told anything."""
+    """Status of an object; empty before the cluster has set it."""
     return thing.get("status") or {}
 
 
 def metadata_of(thing: Object) -> Object:
-    """An object's name, labels and so on."""
+    """Metadata of an object."""
     return thing.get("metadata") or {}
 
 
 def name_of(thing: Object) -> str:
-    """An object's name."""
+    """Name of an object."""
     return str(metadata_of(thing).get("name", ""))
 
 
 def condition(thing: Object, kind: str) -> Object | None:
-    """The object's condition of this kind, where it is true."""
+    """Return the object's condition of this type if its status is True."""
     found = (c for c in status_of(thing).get("conditions") or () if c.get("type") == kind)
     return next((c for c in found if c.get("status") == "True"), None)
 
 
-def finished(job: Object) -> bool:
-    """Whether the Job is over, well or not."""
+def is_finished(job: Object) -> bool:
+    """Whether the Job is Complete or Failed."""
     return bool(condition(job, "Complete") or condition(job, "Failed"))
 
 
-def concluding(job: Object) -> bool:
-    """Whether the Job's end is decided, by which its controller ends the pods that go on."""
+def is_concluding(job: Object) -> bool:
+    """Whether the Job's outcome is decided, so that its controller ends its active pods."""
     kinds = ("SuccessCriteriaMet", "FailureTarget")
-    return finished(job) or any(condition(job, kind) for kind in kinds)
+    return is_finished(job) or any(condition(job, kind) for kind in kinds)
 
 
-def ended(pod: Object) -> bool:
+def is_ended(pod: Object) -> bool:
     """Whether all of the pod's containers have ended for good."""
     return status_of(pod).get("phase") in {"Succeeded", "Failed"}
 
 
-def started(pod: Object) -> bool:
-    """Whether one of the pod's own containers has been started."""
+def is_started(pod: Object) -> bool:
+    """Whether any of the pod's containers, init containers excluded, has started."""
     return status_of(pod).get("phase") in {"Running", "Succeeded", "Failed"}
 
 
 def created_at(thing: Object) -> datetime | None:
-    """When the API server has made the object."""
+    """Time at which the object was created."""
     return time_of(metadata_of(thing).get("creationTimestamp"))
 
 
 def node_of(pod: Object) -> str:
-    """The node that the pod was given; empty before."""
+    """Name of the pod's node; empty before it is scheduled."""
     return str((pod.get("spec") or {}).get("nodeName") or "")
 
 
 def scheduled_at(pod: Object) -> datetime | None:
-    """When the pod was given a node; None if it has none, or that is not said."""
+    """Time at which the pod was scheduled; None if it was not, or if unknown."""
     found = condition(pod, "PodScheduled")
     return time_of(found.get("lastTransitionTime")) if found else None
 
 
 def template_of(job: Object) -> Object:
-    """The spec of the pods that a Job makes."""
+    """Pod spec of a Job's template."""
     spec = job.get("spec") or {}
     return (spec.get("template") or {}).get("spec") or {}
 
 
 def is_deleted(thing: Object) -> bool:
-    """Whether somebody has asked for the object's end."""
+    """Whether the object's deletion has been requested."""
     return bool(metadata_of(thing).get("deletionTimestamp"))
 
 
-def overdue(pod: Object, now: datetime) -> bool:
-    """Whether a deleted pod should have been gone by now.
+def is_overdue(pod: Object, now: datetime) -> bool:
+    """Whether a deleted pod has outlived its grace period.
 
     The API server sets ``deletionTimestamp`` to the time at which the pod's grace is over.
     """
@@ -96,7 +96,7 @@ def overdue(pod: Object, now: datetime) -> bool:
 
 
 def index_of(pod: Object) -> int:
-    """Which node of its run the pod is; 0 where there is one."""
+    """Completion index of the pod, the number of its node; 0 for a single node."""
     metadata = metadata_of(pod)
     key = "batch.kubernetes.io/job-completion-index"
     told = (metadata.get("annotations") or {}).get(key, (metadata.get("labels") or {}).get(key))
@@ -104,16 +104,16 @@ def index_of(pod: Object) -> int:
 
 
 def nodes_of(job: Object) -> int:
-    """How many nodes the Job asks for."""
+    """Number of nodes, the Job's completions."""
     return int((job.get("spec") or {}).get("completions") or 1)
 
 
 def containers_of(pod: Object) -> Iterator[Object]:
-    """What is told of the pod's containers, in their order, those that prepare it first."""
+    """Statuses of the pod's containers in their order, init containers first."""
     for key in ("initContainerStatuses", "containerStatuses"):
         yield from status_of(pod).get(key) or ()
 
 
 def label(thing: Object, name: str) -> str:
-    """The value of one of an object's labels; empty if it has no such label."""
+    """Value of an object's label; empty if it has no such label."""
     return str((metadata_of(thing).get("labels") or {}).get(name, ""))

@@ -1,4 +1,4 @@
-"""Why a run's pods have not started: read from the Job, its pods and their events.
+"""Diagnosis of pods that have not started, from the Job, its pods and their events.
 
 Everything here is a pure function. The reasons are those of the scheduler, the kubelet and the
 Job controller.
@@ -20,8 +20,8 @@ from infra.kubernetes.diagnosis import (
     START_FAILED,
     UNSCHEDULABLE,
     Diagnosis,
-    about,
-    made,
+    diagnose,
+    events_of,
     time_of_event,
 )
 from infra.kubernetes.objects import Object
@@ -59,10 +59,10 @@ _HINDERED: Mapping[str, tuple[str, str]] = {
 }
 
 
-def waits(
+def diagnose_pending(
     job: Object, pods: Sequence[Object], events: Iterable[Object], now: datetime
 ) -> Diagnosis | None:
-    """Why not all of the Job's pods have started; None if they have.
+    """Diagnose why not all of the Job's pods have started; None if they have.
 
     Args:
         job: The Job.
@@ -72,12 +72,16 @@ def waits(
     """
     events = list(events)
     nodes = objects.nodes_of(job)
-    there = sum(objects.started(pod) for pod in pods)
+    there = sum(objects.is_started(pod) for pod in pods)
     if there >= nodes:
         return None
-    found = [pod_waits(pod, about(pod, events), now) for pod in pods if not objects.started(pod)]
+    found = [
+        diagnose_pending_pod(pod, events_of(pod, events), now)
+        for pod in pods
+        if not objects.is_started(pod)
+    ]
     if len(pods) < nodes:
-        found.append(job_waits(job, about(job, events)))
+        found.append(diagnose_pending_job(job, events_of(job, events)))
     # The first that is in trouble; a queue is none.
     told = max(found, key=lambda one: (bool(one.category) and not one.queued, bool(one.category)))
     if nodes == 1:
@@ -85,16 +89,16 @@ def waits(
     return replace(told, message=f"{there} of {nodes} nodes have started. {told.message}")
 
 
-def job_waits(job: Object, events: Sequence[Object]) -> Diagnosis:
-    """Why a Job has not all of its pods, by the Job's own events."""
+def diagnose_pending_job(job: Object, events: Sequence[Object]) -> Diagnosis:
+    """Diagnose why a Job lacks pods, by the Job's own events."""
     refused = [event for event in events if event.get("reason") == "FailedCreate"]
     if not refused:
         return Diagnosis("", "Its pods are being made.")
     message = str(refused[-1].get("message", ""))
     if "exceeded quota" in message:
         said = f"The namespace's quota is used up: {message}"
-        return made(UNSCHEDULABLE, said, queued=_within_the_quota(message))
-    found = made(CONFIG_INVALID, f"The cluster refuses its pods: {message}")
+        return diagnose(UNSCHEDULABLE, said, queued=_within_the_quota(message))
+    found = diagnose(CONFIG_INVALID, f"The cluster refuses its pods: {message}")
     return replace(found, hint=_POD_SECURITY_HINT) if POD_SECURITY in message else found
 
 
@@ -102,7 +106,7 @@ _QUOTA = re.compile(r"exceeded quota: \S+, requested: (\S+), used: \S+, limited:
 
 
 def _within_the_quota(message: str) -> bool:
-    """Whether a quota that is used up allows what is requested once others have ended."""
+    """Whether the quota would allow the request once other pods have ended."""
     found = _QUOTA.search(message)
     if found is None:
         return True
@@ -112,7 +116,7 @@ def _within_the_quota(message: str) -> bool:
 
 
 def _amounts(text: str) -> dict[str, str]:
-    """``requests.cpu=4,pods=1`` as a mapping."""
+    """Parse ``requests.cpu=4,pods=1``."""
     return dict(one.split("=", 1) for one in text.split(",") if "=" in one)
 
 
@@ -123,8 +127,8 @@ _BUSY = re.compile(
 )
 
 
-def pod_waits(pod: Object, events: Sequence[Object], now: datetime) -> Diagnosis:
-    """Why a pod has not started, by its status and its own events."""
+def diagnose_pending_pod(pod: Object, events: Sequence[Object], now: datetime) -> Diagnosis:
+    """Diagnose why a pod has not started, by its status and its own events."""
     name = objects.name_of(pod)
     if not objects.node_of(pod):
         return _scheduling(pod, events)
@@ -135,7 +139,7 @@ def pod_waits(pod: Object, events: Sequence[Object], now: datetime) -> Diagnosis
             category, said = known
             said = said.format(image=container.get("image", ""))
             message = f"{said}: {waiting.get('message') or waiting.get('reason')}"
-            return made(category, message, container=str(container.get("name", "")), pod=name)
+            return diagnose(category, message, container=str(container.get("name", "")), pod=name)
     return _creating(events, now, name)
 
 
@@ -149,17 +153,17 @@ def _scheduling(pod: Object, events: Sequence[Object]) -> Diagnosis:
                 return Diagnosis("", "It is held back by a scheduling gate.", pod=name)
             said = f"No node can take it now: {why or 'the scheduler gives no reason'}"
             queued = bool(_BUSY.search(str(why)))
-            return made(UNSCHEDULABLE, said, pod=name, queued=queued)
+            return diagnose(UNSCHEDULABLE, said, pod=name, queued=queued)
     return Diagnosis("", "It waits for the scheduler.", pod=name)
 
 
 def _creating(events: Sequence[Object], now: datetime, name: str) -> Diagnosis:
-    """Why a pod that has a node has no container: by the newest event that tells."""
+    """Diagnose why a scheduled pod has no container, by the newest event with a reason."""
     for event in reversed(events):
         reason = str(event.get("reason"))
         if reason in _HINDERED:
             category, said = _HINDERED[reason]
-            return made(category, f"{said}: {event.get('message', '')}", pod=name)
+            return diagnose(category, f"{said}: {event.get('message', '')}", pod=name)
         if reason == "Pulling":
             at = time_of_event(event) or now
             seconds = max(0, int((now - at).total_seconds()))
@@ -170,8 +174,8 @@ def _creating(events: Sequence[Object], now: datetime, name: str) -> Diagnosis:
     return Diagnosis("", "Its container is being created.", pod=name)
 
 
-def gives_up(waiting: Diagnosis, minutes: float, *, nodes: int = 1) -> Diagnosis:
-    """Diagnosis of a run that is given up after waiting for so many minutes."""
+def diagnose_start_timeout(waiting: Diagnosis, minutes: float, *, nodes: int = 1) -> Diagnosis:
+    """Diagnose a run that did not start within so many minutes."""
     where = " in the queue" if waiting.queued else ""
     message = f"{waiting.message} It was given up after {minutes:g} minutes{where}."
     if waiting.slow:

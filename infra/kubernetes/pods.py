@@ -1,7 +1,7 @@
-"""Builders of a Job's and a pod's parts. All of them are plain data, in the API's own form.
+"""Builders of parts of Jobs and pods, as plain data of the API.
 
-They serve the Job of a run (``infra.kubernetes.manifests``) and that of a workload
-(``infra.workloads.kubernetes.job_manifest``), which differ in what they ask for.
+``infra.kubernetes.manifests`` (a run's Job) and ``infra.workloads.kubernetes.job_manifest`` (a
+workload's Job) use them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from infra.errors import BadInputError
-from infra.kubernetes.cluster import Cluster, NasVolume
+from infra.kubernetes.attempt_spec import EVERY_MOUNT
+from infra.kubernetes.cluster import ClusterConfig, NasVolume
 from infra.kubernetes.quantities import cores, size
-from infra.kubernetes.wanted import EVERY_MOUNT
 
 Plain = dict[str, Any]
 
@@ -25,8 +25,8 @@ _TMP = "/tmp"  # noqa: S108 (a mount point: every pod has its own)
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (likewise)
 
 
-class Mounted(NamedTuple):
-    """A volume of a pod, and where its container has it."""
+class MountedVolume(NamedTuple):
+    """A pod's volume and its container's volume mount."""
 
     volume: Plain
     mount: Plain
@@ -36,10 +36,10 @@ def job(
     metadata: Plain,
     described: Plain,
     pod: Plain,
-    cluster: Cluster,
+    cluster: ClusterConfig,
     completion: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plain:
-    """A Job whose pods are not repeated by Kubernetes.
+    """Build a Job whose pods Kubernetes does not retry.
 
     Args:
         metadata: Metadata of the Job.
@@ -53,9 +53,9 @@ def job(
         "kind": "Job",
         "metadata": metadata,
         "spec": {
-            # A failed attempt is the platform's to repeat, which knows whether that is wanted.
+            # The platform retries a failed attempt: only it knows whether that is wanted.
             "backoffLimit": 0,
-            # One attempt has one executor: no pod takes over from one that still tidies up.
+            # One attempt has one executor: no pod replaces one that is still cleaning up.
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": cluster.finished_seconds,
             **completion,
@@ -65,15 +65,15 @@ def job(
 
 
 def owner_reference(job: Mapping[str, Any]) -> Plain:
-    """Reference to a Job, as the API gave it, for objects that are deleted with it."""
+    """Build the owner reference to a Job, for objects that are deleted with it."""
     metadata = job["metadata"]
     return {
         "apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]
     }  # fmt: skip
 
 
-def pod(cluster: Cluster, *, security: Plain, token: bool = False) -> Plain:
-    """The part of a pod's spec that all pods have in common.
+def pod(cluster: ClusterConfig, *, security: Plain, token: bool = False) -> Plain:
+    """Build the part of a pod's spec that all pods have in common.
 
     Args:
         cluster: Configuration of all pods.
@@ -99,7 +99,7 @@ def resources(
     memory_request: float = 0,
     disk_request: float = 0,
 ) -> Plain:
-    """The limits and requests of a container; what is 0 is left out.
+    """Build the limits and requests of a container; 0 is left out.
 
     Args:
         cpu: Cores at most, and at least where no request is given.
@@ -128,8 +128,8 @@ def _amounts(cpu: float, memory: float, disk: float) -> dict[str, str]:
     return found
 
 
-def pod_security(cluster: Cluster) -> Plain:
-    """The security context of a pod.
+def pod_security(cluster: ClusterConfig) -> Plain:
+    """Build the security context of a pod.
 
     With that of its container it meets the "restricted" Pod Security Standard.
     """
@@ -138,21 +138,21 @@ def pod_security(cluster: Cluster) -> Plain:
         "runAsUser": cluster.run_as_user,
         "runAsGroup": cluster.run_as_group,
         "fsGroup": cluster.fs_group,
-        # Else each start would walk through all files of a large volume.
+        # Otherwise each start would change the group of all files of a large volume.
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
 def container_security() -> Plain:
-    """The security context of a container."""
+    """Build the security context of a container."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def of_our_image(cluster: Cluster) -> Plain:
-    """The part of a container's spec that all containers of our own image have in common."""
+def of_our_image(cluster: ClusterConfig) -> Plain:
+    """Build the part of a container's spec common to containers of Modelyard's image."""
     spec: Plain = {
-        # So that the pod itself tells the last lines of a container that died early.
+        # The pod's status then has the last lines of a container that failed early.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if cluster.image_pull_policy:
@@ -162,10 +162,10 @@ def of_our_image(cluster: Cluster) -> Plain:
     return spec
 
 
-def identity(cluster: Cluster, *, makes_jobs: bool = False) -> Plain:
-    """A run's pod, with what it acts as in the cluster's API.
+def service_account(cluster: ClusterConfig, *, makes_jobs: bool = False) -> Plain:
+    """Build the service account of a run's pod.
 
-    That is nobody, unless it makes Jobs: then it has the token of the account for that.
+    Only a pod that creates Jobs has an account's token.
     """
     account = cluster.service_account
     if makes_jobs:
@@ -180,8 +180,8 @@ def identity(cluster: Cluster, *, makes_jobs: bool = False) -> Plain:
     return spec
 
 
-# Of a node that has fallen silent, which Kubernetes sees after 50 seconds, pods are given up so
-# soon. Without these they stay for 300 seconds more, and so does their run.
+# Kubernetes marks a silent node after 50 seconds, and evicts its pods so long after that.
+# Without these tolerations it waits for 300 seconds, and so does the run.
 _LOST_NODE = tuple(
     {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute",
      "tolerationSeconds": 10}
@@ -190,16 +190,16 @@ _LOST_NODE = tuple(
 
 
 def nodes(
-    cluster: Cluster,
+    cluster: ClusterConfig,
     selector: Mapping[str, str] | None = None,
     tolerations: Iterable[Mapping[str, Any]] = (),
 ) -> Plain:
-    """The part of a pod's spec that says which nodes it may be on.
+    """Build the node selector and the tolerations of a pod.
 
     Args:
-        cluster: What it says holds for every pod.
-        selector: Labels of the nodes beside those; they win where both name a label.
-        tolerations: Taints of the nodes beside those.
+        cluster: The configuration of all pods.
+        selector: Further node labels; they override the cluster's.
+        tolerations: Further tolerations.
     """
     spec: Plain = {}
     if chosen := {**cluster.node_selector, **(selector or {})}:
@@ -213,30 +213,30 @@ def nodes(
     return {**spec, "tolerations": borne}
 
 
-def room(name: str, path: str, octets: float = 0) -> Mounted:
-    """An empty folder on the node's own disk, of so many bytes at most; 0 sets no bound."""
+def empty_dir(name: str, path: str, octets: float = 0) -> MountedVolume:
+    """Build an emptyDir volume on the node's disk, limited in bytes; 0 sets no limit."""
     limit = {"sizeLimit": size(octets)} if octets else {}
-    return Mounted({"name": name, "emptyDir": limit}, {"name": name, "mountPath": path})
+    return MountedVolume({"name": name, "emptyDir": limit}, {"name": name, "mountPath": path})
 
 
-def temporary() -> Mounted:
-    """The pod's own /tmp."""
-    return room("tmp", _TMP)
+def tmp_volume() -> MountedVolume:
+    """Build the volume of the pod's /tmp."""
+    return empty_dir("tmp", _TMP)
 
 
-def shared_memory(octets: float) -> list[Mounted]:
-    """A /dev/shm of so many bytes, which count as the container's memory; 0 leaves the usual."""
+def shared_memory(octets: float) -> list[MountedVolume]:
+    """Build a /dev/shm of so many bytes, which count as memory; 0 for the default."""
     if not octets:
         return []
     source = {"medium": "Memory", "sizeLimit": size(octets)}
     mount = {"name": "shm", "mountPath": _SHARED_MEMORY}
-    return [Mounted({"name": "shm", "emptyDir": source}, mount)]
+    return [MountedVolume({"name": "shm", "emptyDir": source}, mount)]
 
 
 def storage(
     name: str, path: str, octets: float, storage_class: str, labels: Mapping[str, str]
-) -> Mounted:
-    """A volume of a storage class, which lives as long as the pod."""
+) -> MountedVolume:
+    """Build a generic ephemeral volume of a storage class."""
     claim = {
         "metadata": {"labels": dict(labels)},
         "spec": {
@@ -245,14 +245,14 @@ def storage(
             "resources": {"requests": {"storage": size(octets)}},
         },
     }
-    return Mounted(
+    return MountedVolume(
         {"name": name, "ephemeral": {"volumeClaimTemplate": claim}},
         {"name": name, "mountPath": path},
     )
 
 
-def nas_ids(cluster: Cluster, wanted: Iterable[str]) -> list[str]:
-    """The ids of the network folders that are wanted, in order; "*" is all of the cluster's.
+def nas_ids(cluster: ClusterConfig, wanted: Iterable[str]) -> list[str]:
+    """Resolve ids of network folders, in order; "*" is all of the cluster's.
 
     Raises:
         BadInputError: With the code ``NasUnknown``, if the cluster has none of that id.
@@ -270,10 +270,10 @@ def nas_ids(cluster: Cluster, wanted: Iterable[str]) -> list[str]:
     return sorted(asked)
 
 
-def nas(cluster: Cluster, ids: Iterable[str]) -> list[Mounted]:
-    """Network folders at /nas/ID, for reading and writing."""
+def nas(cluster: ClusterConfig, ids: Iterable[str]) -> list[MountedVolume]:
+    """Build volumes of network folders, mounted at /nas/ID for reading and writing."""
     return [
-        Mounted(
+        MountedVolume(
             # An id may have characters that a volume's name may not.
             {"name": f"nas-{number}", **_nas_source(cluster.nas[one])},
             {"name": f"nas-{number}", "mountPath": f"{NAS}/{one}"},
@@ -289,29 +289,29 @@ def _nas_source(volume: NasVolume) -> Plain:
 
 
 def nas_setting(ids: Iterable[str]) -> str:
-    """What ``MODELYARD_NAS`` says in a pod that has these network folders."""
+    """Value of ``MODELYARD_NAS`` in a pod with these network folders."""
     return json.dumps({one: f"{NAS}/{one}" for one in ids})
 
 
-def value(name: str, text: str) -> Plain:
-    """A variable whose value is exactly ``text``: Kubernetes expands $(NAME), unless $ is $$."""
+def env_value(name: str, text: str) -> Plain:
+    """Build a variable with exactly this value: $ is escaped, or $(NAME) would be expanded."""
     return {"name": name, "value": text.replace("$", "$$")}
 
 
-def literal(words: Iterable[str]) -> list[str]:
-    """A command whose words stay as they are: Kubernetes expands $(NAME) in them too."""
+def escape_command(words: Iterable[str]) -> list[str]:
+    """Escape $ in a command, in which Kubernetes would expand $(NAME)."""
     return [word.replace("$", "$$") for word in words]
 
 
-def field(name: str, path: str) -> Plain:
-    """A variable whose value is a field of the pod."""
+def env_field(name: str, path: str) -> Plain:
+    """Build a variable from a field of the pod."""
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-def cluster_env(cluster: Cluster) -> list[Plain]:
-    """The variables that the cluster's configuration names, secrets only by reference.
+def cluster_env(cluster: ClusterConfig) -> list[Plain]:
+    """Build the variables of the cluster's configuration, secrets by reference.
 
-    Secrets come first: a later value may then use one as $(NAME), which the kubelet fills in.
+    Secrets come first, so that later values may refer to them as $(NAME).
     """
     secret = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
@@ -320,8 +320,8 @@ def cluster_env(cluster: Cluster) -> list[Plain]:
     return secret + [{"name": name, "value": text} for name, text in sorted(cluster.env.items())]
 
 
-def env_from(cluster: Cluster) -> list[Plain]:
-    """The config map and the Secret whose keys all become variables."""
+def env_from(cluster: ClusterConfig) -> list[Plain]:
+    """Build envFrom: the ConfigMap and the Secret whose keys all become variables."""
     found: list[Plain] = []
     if cluster.config_map:
         found.append({"configMapRef": {"name": cluster.config_map}})
@@ -331,7 +331,7 @@ def env_from(cluster: Cluster) -> list[Plain]:
 
 
 def merged_env(*parts: Iterable[Plain]) -> list[Plain]:
-    """Variables in one list, in which each name stands once: a later part wins."""
+    """Merge lists of variables; of equal names the last one counts."""
     found: dict[str, Plain] = {}
     for part in parts:
         for one in part:

@@ -1,7 +1,7 @@
-"""The base job template of a cluster's pools: what a deployment or a run may set of its Job.
+"""Base job template of a cluster's pools: the job variables of a deployment or a run.
 
-How large a run's pods are, which image they have and what they mount is not here: that is in the
-run's own parameters, ``resources``. What all runs have in common is the cluster's configuration.
+Resources, image and mounts are not job variables but the run's parameter ``resources``. What all
+runs have in common is the cluster's configuration.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VARIABLES: dict[str, dict[str, Any]] = {
 
 
 def template() -> dict[str, Any]:
-    """The template, as Prefect takes it."""
+    """Build the template, as Prefect takes it."""
     return {
         "job_configuration": {name: f"{{{{ {name} }}}}" for name in _VARIABLES},
         "variables": {"type": "object", "properties": dict(_VARIABLES)},

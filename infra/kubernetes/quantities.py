@@ -1,4 +1,4 @@
-"""Amounts as Kubernetes writes them, such as ``500m`` of a core and ``2Gi`` of memory."""
+"""Kubernetes quantities, such as ``500m`` of a core and ``2Gi`` of memory."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([numkMG
 
 
 def cores(cpu: float) -> str:
-    """A number of cores as Kubernetes writes it; a thousandth of one is the least."""
+    """Format a number of cores; the least is a thousandth."""
     thousandths = max(1, round(cpu * 1000))
     return f"{thousandths}m" if thousandths % 1000 else str(thousandths // 1000)
 
 
 def size(octets: float) -> str:
-    """A number of bytes as Kubernetes writes it, rounded up to a whole one."""
+    """Format a number of bytes, rounded up."""
     whole = math.ceil(octets)
     for suffix, unit in _BINARY.items():
         if whole and whole % unit == 0:
@@ -42,14 +42,14 @@ def size(octets: float) -> str:
 
 
 def number(quantity: str | float) -> float:
-    """What a quantity of Kubernetes comes to, in cores, bytes or pieces.
+    """Parse a quantity into cores, bytes or pieces.
 
     The grammar is that of ``resource.Quantity`` in ``k8s.io/apimachinery``.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a quantity.
     """
     match = _QUANTITY.fullmatch(str(quantity).strip())
     if match is None:
-        raise ValueError(f"{quantity!r} is no quantity of Kubernetes.")
+        raise ValueError(f"{quantity!r} is not a Kubernetes quantity.")
     return float(Fraction(match[1]) * _UNITS[match[2]])

@@ -1,4 +1,4 @@
-"""The queue of runs that wait for what others have: who competes with whom, and who is next."""
+"""Queue positions of runs that wait for resources which other runs occupy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from infra.kubernetes import objects
-from infra.kubernetes.jobs import Found
+from infra.kubernetes.jobs import AttemptStatus
 
 
 @dataclass(frozen=True)
-class Place:
-    """A run's place in its queue, from 1, and the queue's length."""
+class QueuePosition:
+    """A run's position in its queue, from 1, and the queue's length."""
 
     number: int
     length: int
@@ -20,12 +20,12 @@ class Place:
         return f"Place {self.number} of {self.length} in the queue."
 
 
-def places(queued: Iterable[Found]) -> Mapping[str, Place]:
-    """Each waiting run's place among those that compete with it, by the run's id.
+def rank_runs(queued: Iterable[AttemptStatus]) -> Mapping[str, QueuePosition]:
+    """Compute each waiting run's position among those that compete with it, by run id.
 
-    Runs compete that ask for the same devices on nodes of the same labels. The order is that of
-    Kubernetes' scheduler: by priority, then by age. A smaller run may still be placed first,
-    where the next one does not fit.
+    Runs compete that request the same devices on nodes of the same labels. The order is that of
+    Kubernetes' scheduler: by priority, then by age. The scheduler may still place a smaller run
+    first, where the next one does not fit.
     """
     queues: dict[object, list[tuple[int, str, str]]] = {}
     for one in queued:
@@ -34,7 +34,7 @@ def places(queued: Iterable[Found]) -> Mapping[str, Place]:
         entry = (-_priority(one), created, one.flow_run_id)
         queues.setdefault(_key(objects.template_of(job)), []).append(entry)
     return {
-        run_id: Place(number, len(queue))
+        run_id: QueuePosition(number, len(queue))
         for queue in queues.values()
         for number, (_, _, run_id) in enumerate(sorted(queue), 1)
     }
@@ -51,7 +51,7 @@ def _key(template: objects.Object) -> object:
     return frozenset(selector.items()), frozenset(devices)
 
 
-def _priority(found: Found) -> int:
-    """The priority that the cluster has given the run's pods; 0 before there is one."""
+def _priority(found: AttemptStatus) -> int:
+    """Priority of the run's pods; 0 before the cluster has assigned one."""
     told = ((pod.get("spec") or {}).get("priority") for pod in found.own_pods)
     return max((int(one) for one in told if one), default=0)

@@ -35,13 +35,13 @@ from prefect.states import Scheduled
 from infra import active_runs
 from infra.controllers import Leadership, LeadershipLostError, Reconciler
 from infra.kubernetes import names, objects, queue
-from infra.kubernetes.attempts import Attempt, Attempts
-from infra.kubernetes.capacity import Node, could_hold
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempts import AttemptRecord, AttemptStore
+from infra.kubernetes.capacity import NodeCapacity, can_hold
 from infra.kubernetes.diagnosis import Diagnosis
-from infra.kubernetes.jobs import Found, Jobs, Key
+from infra.kubernetes.jobs import AttemptStatus, Jobs, Key
 from infra.kubernetes.objects import Object
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.run_policy import Case, Decision, Outcome, decide
+from infra.kubernetes.run_policy import NextState, RunCase, RunDecision, decide
 from infra.state_details import CREATE_FAILED, annotate
 
 _NODES_SECONDS = 30.0
@@ -53,7 +53,7 @@ _KNOWN_PAGES = 5
 _LONGEST_LINE = 10_000
 _IN_MESSAGE = 10
 _INFO = 20
-_NONE = Attempt()
+_NONE = AttemptRecord()
 
 _logger = get_logger("modelyard.reconciler")
 
@@ -73,14 +73,14 @@ class ObservedRuns:
         nodes: The cluster's nodes, where a run may wait and they may be listed.
     """
 
-    found: Mapping[Key, Found] | None
+    found: Mapping[Key, AttemptStatus] | None
     runs: Mapping[str, FlowRun | None]
-    attempts: Mapping[str, Attempt]
-    last_seen: Mapping[Key, Found]
+    attempts: Mapping[str, AttemptRecord]
+    last_seen: Mapping[Key, AttemptStatus]
     queued: Mapping[str, datetime]
     now: datetime
     events: tuple[Object, ...] = ()
-    nodes: Sequence[Node] | None = None
+    nodes: Sequence[NodeCapacity] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class RunsPlan:
     """What to do about each run that was observed."""
 
     observed: ObservedRuns
-    decisions: Sequence[tuple[Case, Decision]]
+    decisions: Sequence[tuple[RunCase, RunDecision]]
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunWaitLimits:
     """How long runs may wait.
 
     Attributes:
@@ -104,12 +104,12 @@ class Limits:
     queue: timedelta | None = None
 
 
-def plan_runs(observed: ObservedRuns, limits: Limits) -> RunsPlan:
+def plan_runs(observed: ObservedRuns, limits: RunWaitLimits) -> RunsPlan:
     """Decide about each run; those in a queue get their places. Pure."""
     cases = [case for run_id in observed.runs if (case := build_case(run_id, observed, limits))]
     decided = [(case, decide(case)) for case in cases]
     waiting = {case.flow_run_id for case, decision in decided if decision.queued}
-    places = queue.places(
+    places = queue.rank_runs(
         case.found for case in cases if case.flow_run_id in waiting and case.found
     )
     return RunsPlan(
@@ -123,7 +123,7 @@ def plan_runs(observed: ObservedRuns, limits: Limits) -> RunsPlan:
     )
 
 
-def build_case(run_id: str, observed: ObservedRuns, limits: Limits) -> Case | None:
+def build_case(run_id: str, observed: ObservedRuns, limits: RunWaitLimits) -> RunCase | None:
     """The case of a run, to be decided; None if its state is not known. Pure."""
     run = observed.runs[run_id]
     state = run.state if run else None
@@ -134,8 +134,8 @@ def build_case(run_id: str, observed: ObservedRuns, limits: Limits) -> Case | No
     of_run = [one for one in (observed.found or {}).values() if one.flow_run_id == run_id]
     found = next((one for one in of_run if one.attempt == attempt), None)
     if found is None and (before := observed.last_seen.get((run_id, attempt))):
-        found = Found(run_id, attempt).remembering(before)
-    return Case(
+        found = AttemptStatus(run_id, attempt).with_gone_pods(before)
+    return RunCase(
         flow_run_id=run_id,
         state=state.type.value if state else None,
         since=state.timestamp if state else observed.now,
@@ -162,10 +162,10 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         client: PrefectClient,
         jobs: Jobs,
         pools: Sequence[str],
-        attempts: Attempts,
+        attempts: AttemptStore,
         *,
-        limits: Limits,
-        nodes: Callable[[], Sequence[Node] | None] = lambda: None,
+        limits: RunWaitLimits,
+        nodes: Callable[[], Sequence[NodeCapacity] | None] = lambda: None,
         leadership: Leadership,
         active_seconds: float = _ACTIVE_SECONDS,
     ) -> None:
@@ -188,11 +188,11 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         self._attempts = attempts
         self._limits = limits
         self._nodes = nodes
-        self._surveyed: tuple[float, Sequence[Node] | None] = (-_NODES_SECONDS, None)
+        self._surveyed: tuple[float, Sequence[NodeCapacity] | None] = (-_NODES_SECONDS, None)
         self._queued: dict[str, datetime] = {}
         self._leadership = leadership
         self._active_seconds = active_seconds
-        self._last_seen: dict[Key, Found] = {}
+        self._last_seen: dict[Key, AttemptStatus] = {}
         self._recorded: dict[str, int] = {}
         self._active: frozenset[str] | None = None
 
@@ -231,7 +231,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
 
     async def observe(self) -> ObservedRuns:
         """Read the cluster, then Prefect."""
-        found: Mapping[Key, Found] | None
+        found: Mapping[Key, AttemptStatus] | None
         try:
             found = self._of_pools(await asyncio.to_thread(self._jobs.find))
         except ClusterError as error:
@@ -241,7 +241,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         runs: dict[str, FlowRun | None] = {str(run.id): run for run in active}
         if found is None:
             return await self._observed(None, runs)
-        self._active = frozenset(one.flow_run_id for one in found.values() if one.going)
+        self._active = frozenset(one.flow_run_id for one in found.values() if one.is_active)
         runs |= await self._read(self._active - runs.keys())
         waiting = any(_may_wait(one) for one in found.values())
         events = await asyncio.to_thread(self._jobs.events) if waiting else []
@@ -250,10 +250,10 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
 
     async def _observed(
         self,
-        found: Mapping[Key, Found] | None,
+        found: Mapping[Key, AttemptStatus] | None,
         runs: Mapping[str, FlowRun | None],
         events: Sequence[Object] = (),
-        nodes: Sequence[Node] | None = None,
+        nodes: Sequence[NodeCapacity] | None = None,
     ) -> ObservedRuns:
         attempts = await asyncio.to_thread(self._attempts.newest, list(runs))
         seen, now = dict(self._last_seen), datetime.now(UTC)
@@ -261,7 +261,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             found, runs, attempts, seen, dict(self._queued), now, tuple(events), nodes
         )
 
-    async def _survey(self) -> Sequence[Node] | None:
+    async def _survey(self) -> Sequence[NodeCapacity] | None:
         """The cluster's nodes as they were a little while ago."""
         at, nodes = self._surveyed
         if time.monotonic() - at >= _NODES_SECONDS:
@@ -273,11 +273,11 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             self._surveyed = (time.monotonic(), nodes)
         return nodes
 
-    def _of_pools(self, found: Mapping[Key, Found]) -> Mapping[Key, Found]:
+    def _of_pools(self, found: Mapping[Key, AttemptStatus]) -> Mapping[Key, AttemptStatus]:
         """The attempts of these pools; the cluster may have others, with another worker."""
-        pools = {names.cleaned(pool) for pool in self._pools}
+        pools = {names.label_value(pool) for pool in self._pools}
         return {
-            key: one.remembering(self._last_seen.get(key))
+            key: one.with_gone_pods(self._last_seen.get(key))
             for key, one in found.items()
             if any(objects.label(thing, names.POOL) in pools for thing in (*one.jobs, *one.pods))
         }
@@ -296,7 +296,9 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             runs |= {str(run.id): run for run in page}
         return runs
 
-    async def _carry_out(self, case: Case, decision: Decision, observed: ObservedRuns) -> None:
+    async def _carry_out(
+        self, case: RunCase, decision: RunDecision, observed: ObservedRuns
+    ) -> None:
         if case.found:
             self._last_seen[case.found.key] = case.found
         run = observed.runs[case.flow_run_id]
@@ -309,18 +311,18 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         for one in decision.stop:
             await self._stop(one)
 
-    async def _stop(self, found: Found) -> None:
+    async def _stop(self, found: AttemptStatus) -> None:
         self._leadership.confirm()
         await asyncio.to_thread(self._jobs.stop, found, datetime.now(UTC))
 
-    async def _record_waiting(self, run_id: str, before: Attempt, waiting: str) -> None:
+    async def _record_waiting(self, run_id: str, before: AttemptRecord, waiting: str) -> None:
         if waiting:
             self._recorded[run_id] = before.number
         if waiting != before.waiting:
             self._leadership.confirm()
-            await asyncio.to_thread(self._attempts.tell_waiting, run_id, before.number, waiting)
+            await asyncio.to_thread(self._attempts.record_waiting, run_id, before.number, waiting)
 
-    async def _transition(self, run: FlowRun, decision: Decision) -> None:
+    async def _transition(self, run: FlowRun, decision: RunDecision) -> None:
         """Set a run's state, if a fresh observation leads to it too: it may have ended since."""
         run_id = str(run.id)
         found = self._of_pools(await asyncio.to_thread(self._jobs.find, run_id))
@@ -331,7 +333,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             return
         observed = await self._observed(found, {run_id: current}, events, self._surveyed[1])
         case = build_case(run_id, observed, self._limits)
-        decision = decide(case) if case else Decision()
+        decision = decide(case) if case else RunDecision()
         if decision.becomes is None:
             return
         self._leadership.confirm()
@@ -350,7 +352,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         _logger.warning("Run %s becomes %s: %s", run_id, outcome.detail, outcome.message)
         await self._set(current, outcome)
 
-    async def _set(self, run: FlowRun, outcome: Outcome) -> None:
+    async def _set(self, run: FlowRun, outcome: NextState) -> None:
         name, message = annotate(outcome.type, outcome.detail, outcome.message)
         state: State[Any] = State(type=StateType(outcome.type), name=name, message=message)
         if state.type == StateType.SCHEDULED:
@@ -362,7 +364,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
             if run.state and current.state and current.state.id == run.state.id:
                 await self._client.set_flow_run_state(run.id, state, force=True)
 
-    async def _keep_lines(self, run: FlowRun, found: Found, died: Diagnosis) -> list[str]:
+    async def _keep_lines(self, run: FlowRun, found: AttemptStatus, died: Diagnosis) -> list[str]:
         """The container's last lines; those that the run's log lacks are added to it."""
         try:
             lines = await asyncio.to_thread(
@@ -412,11 +414,11 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         for run_id in self._recorded.keys() - observed.runs.keys():
             number = self._recorded[run_id]
             self._leadership.confirm()
-            await asyncio.to_thread(self._attempts.tell_waiting, run_id, number, "")
+            await asyncio.to_thread(self._attempts.record_waiting, run_id, number, "")
             del self._recorded[run_id]
 
 
-def _attempt(state: State[Any] | None, newest: Attempt) -> int:
+def _attempt(state: State[Any] | None, newest: AttemptRecord) -> int:
     """The number of the attempt that a run's state is about; 0 if there is none.
 
     A run that is tried again is Pending before its worker has begun the attempt. What died then
@@ -428,25 +430,25 @@ def _attempt(state: State[Any] | None, newest: Attempt) -> int:
     return 0 if begins else newest.number
 
 
-def _could_hold(found: Found | None, nodes: Sequence[Node] | None) -> bool | None:
+def _could_hold(found: AttemptStatus | None, nodes: Sequence[NodeCapacity] | None) -> bool | None:
     """Whether the nodes could have an attempt's pods if nothing else ran there."""
     if nodes is None or found is None or found.job is None:
         return None
-    return could_hold(objects.template_of(found.job), objects.nodes_of(found.job), nodes)
+    return can_hold(objects.template_of(found.job), objects.nodes_of(found.job), nodes)
 
 
-def _may_wait(found: Found) -> bool:
+def _may_wait(found: AttemptStatus) -> bool:
     """Whether not all of an attempt's pods have started, so that events say why."""
     job = found.job
-    if job is None or not found.going:
+    if job is None or not found.is_active:
         return False
-    return sum(map(objects.started, found.own_pods)) < objects.nodes_of(job)
+    return sum(map(objects.is_started, found.own_pods)) < objects.nodes_of(job)
 
 
-def _is_settled(case: Case, decision: Decision) -> bool:
+def _is_settled(case: RunCase, decision: RunDecision) -> bool:
     """Whether a run only runs, so that nothing is decided before an event."""
-    going = case.found is not None and case.found.going and not _may_wait(case.found)
-    return case.state == "RUNNING" and going and decision == Decision(waiting="")
+    going = case.found is not None and case.found.is_active and not _may_wait(case.found)
+    return case.state == "RUNNING" and going and decision == RunDecision(waiting="")
 
 
 def _forms(line: str) -> set[str]:
@@ -454,7 +456,7 @@ def _forms(line: str) -> set[str]:
     return {line.strip(), line.partition(" - ")[2].strip()} - {""}
 
 
-def _with_lines(outcome: Outcome, lines: Sequence[str]) -> Outcome:
+def _with_lines(outcome: NextState, lines: Sequence[str]) -> NextState:
     """Add the container's lines to the state of a run that never began, and has no log."""
     if outcome.detail != CREATE_FAILED or not lines:
         return outcome

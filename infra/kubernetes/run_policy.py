@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from infra.kubernetes import diagnosis, objects, pending, termination
-from infra.kubernetes.attempts import Retry
+from infra.kubernetes.attempts import AttemptRetry
 from infra.kubernetes.diagnosis import Diagnosis
-from infra.kubernetes.jobs import Found
+from infra.kubernetes.jobs import AttemptStatus
 from infra.kubernetes.objects import Object
 from infra.state_details import CREATE_FAILED, TIMED_OUT
 
@@ -45,7 +45,7 @@ _RESUMED = {diagnosis.EVICTED, diagnosis.NODE_LOST, diagnosis.GONE, diagnosis.TI
 
 
 @dataclass(frozen=True)
-class Case:
+class RunCase:
     """The observed status of a run in Prefect and of its attempts on the cluster.
 
     Attributes:
@@ -77,8 +77,8 @@ class Case:
     queue: timedelta | None = None
     could_hold: bool | None = None
     queued_at: datetime | None = None
-    found: Found | None = None
-    others: tuple[Found, ...] = ()
+    found: AttemptStatus | None = None
+    others: tuple[AttemptStatus, ...] = ()
     events: tuple[Object, ...] = ()
     looked: bool = True
 
@@ -88,13 +88,13 @@ class Case:
         return self.now - self.since
 
     @property
-    def going(self) -> bool:
+    def is_active(self) -> bool:
         """Whether the newest attempt has active objects."""
-        return self.found is not None and self.found.going
+        return self.found is not None and self.found.is_active
 
 
 @dataclass(frozen=True)
-class Outcome:
+class NextState:
     """The state that a run gets: its type in Prefect, its detail or Prefect's name, a message.
 
     One of the type SCHEDULED is due after ``delay``.
@@ -107,7 +107,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RunDecision:
     """What to do about a run.
 
     Attributes:
@@ -119,52 +119,55 @@ class Decision:
         retry: Its attempt is replaced by another one.
     """
 
-    stop: tuple[Found, ...] = ()
-    becomes: Outcome | None = None
+    stop: tuple[AttemptStatus, ...] = ()
+    becomes: NextState | None = None
     waiting: str | None = None
     died: Diagnosis | None = None
     queued: bool = False
-    retry: Retry | None = None
+    retry: AttemptRetry | None = None
 
 
-def decide(case: Case) -> Decision:
+def decide(case: RunCase) -> RunDecision:
     """Decide what to do about a run. Pure."""
     if not case.looked:
-        return Decision(waiting=SILENT) if case.state == "PENDING" else Decision()
+        return RunDecision(waiting=SILENT) if case.state == "PENDING" else RunDecision()
     decision = _RULES.get(case.state or "", _over)(case)
-    stale = tuple(one for one in case.others if one.going)
+    stale = tuple(one for one in case.others if one.is_active)
     return replace(decision, stop=(*stale, *decision.stop))
 
 
-def _over(case: Case) -> Decision:
+def _over(case: RunCase) -> RunDecision:
     """Delete what is active of a run that has ended or was deleted."""
     found = case.found
-    if found is None or not found.going:
-        return Decision()
+    if found is None or not found.is_active:
+        return RunDecision()
     asked = any(map(objects.is_deleted, found.jobs)) or (
         # Else the Job's controller deletes them, and the Job is to be seen for a while.
-        any(map(objects.is_deleted, found.pods)) and not all(map(objects.concluding, found.jobs))
+        any(map(objects.is_deleted, found.pods))
+        and not all(map(objects.is_concluding, found.jobs))
     )
     if asked or case.state in {None, "CANCELLED"} or case.age > ENDING:
-        return Decision(stop=(found,))
-    return Decision()
+        return RunDecision(stop=(found,))
+    return RunDecision()
 
 
-def _scheduled(case: Case) -> Decision:
+def _scheduled(case: RunCase) -> RunDecision:
     """Delete what is active of an earlier attempt: no worker has claimed the run."""
-    return Decision(stop=(case.found,)) if case.found and case.going else Decision()
+    return RunDecision(stop=(case.found,)) if case.found and case.is_active else RunDecision()
 
 
-def _pending(case: Case) -> Decision:
+def _pending(case: RunCase) -> RunDecision:
     found = case.found
     if found is None:
         return _submitting(case)
     if found.job is None:
-        return Decision(stop=(found,)) if found.going else _gone(case, found, _not_created)
-    dead = termination.died(found.job, found.own_pods, case.events, now=case.now, ran=False)
+        return RunDecision(stop=(found,)) if found.is_active else _gone(case, found, _not_created)
+    dead = termination.diagnose_termination(
+        found.job, found.own_pods, case.events, now=case.now, ran=False
+    )
     if dead:
-        return _not_begun(case, found, dead) if _settled(case, dead) else Decision()
-    waits = pending.waits(found.job, found.own_pods, case.events, case.now)
+        return _not_begun(case, found, dead) if _settled(case, dead) else RunDecision()
+    waits = pending.diagnose_pending(found.job, found.own_pods, case.events, case.now)
     if waits:
         return _waiting(case, found, waits, _not_created)
     # It runs, and has not reported to Prefect: the imports of a flow take their time.
@@ -172,18 +175,18 @@ def _pending(case: Case) -> Decision:
     return _starting(case, found, imports, 2 * case.pending, _not_created)
 
 
-def _submitting(case: Case) -> Decision:
+def _submitting(case: RunCase) -> RunDecision:
     """Decide about a run that a worker has claimed and that has no Job yet."""
     if case.age <= SUBMITTING:
-        return Decision()
-    dead = diagnosis.made(diagnosis.START_FAILED, "Its worker died before it made its Job")
+        return RunDecision()
+    dead = diagnosis.diagnose(diagnosis.START_FAILED, "Its worker died before it made its Job")
     if case.attempt == 0:  # a worker that has not even begun an attempt says nothing of the run
         again = "Its worker died before it began; it is queued again."
-        return Decision(becomes=Outcome("SCHEDULED", "Scheduled", again), waiting="")
-    return _not_begun(case, Found(case.flow_run_id, case.attempt), dead)
+        return RunDecision(becomes=NextState("SCHEDULED", "Scheduled", again), waiting="")
+    return _not_begun(case, AttemptStatus(case.flow_run_id, case.attempt), dead)
 
 
-def _not_begun(case: Case, found: Found, dead: Diagnosis) -> Decision:
+def _not_begun(case: RunCase, found: AttemptStatus, dead: Diagnosis) -> RunDecision:
     """Retry an attempt that ended before the run began, a few times.
 
     That is safe: Prefect has the run as Pending, so no user code has been executed.
@@ -199,42 +202,42 @@ def _not_begun(case: Case, found: Found, dead: Diagnosis) -> Decision:
         f"{dead.category}: {dead.message} The run had not begun. It is tried again "
         f"({failures} of {MOST_RETRIES}) in {delay.seconds} s."
     )
-    return Decision(
-        stop=(found,) if found.going else (),
-        becomes=Outcome("SCHEDULED", "Scheduled", said, delay),
+    return RunDecision(
+        stop=(found,) if found.is_active else (),
+        becomes=NextState("SCHEDULED", "Scheduled", said, delay),
         waiting="",
         died=dead,
-        retry=Retry(f"{dead.category}: {dead.message}", failures),
+        retry=AttemptRetry(f"{dead.category}: {dead.message}", failures),
     )
 
 
-def _running(case: Case) -> Decision:
+def _running(case: RunCase) -> RunDecision:
     found = case.found
     if found is None or found.job is None:
-        if found and found.going:
-            return Decision(stop=(found,))
+        if found and found.is_active:
+            return RunDecision(stop=(found,))
         if case.attempt == 0 or case.age <= SETTLING:
-            return Decision()  # without an attempt it was not ours to start
+            return RunDecision()  # without an attempt it was not ours to start
         return _gone(case, found, _crashed)
-    dead = termination.died(found.job, found.own_pods, case.events, now=case.now)
+    dead = termination.diagnose_termination(found.job, found.own_pods, case.events, now=case.now)
     if dead:
-        return _dead(case, found, dead, _crashed) if _settled(case, dead) else Decision()
-    waits = pending.waits(found.job, found.own_pods, case.events, case.now)
+        return _dead(case, found, dead, _crashed) if _settled(case, dead) else RunDecision()
+    waits = pending.diagnose_pending(found.job, found.own_pods, case.events, case.now)
     if waits is None:
-        return Decision(waiting="")
+        return RunDecision(waiting="")
     return _waiting(case, found, waits, _crashed)
 
 
-def _cancelling(case: Case) -> Decision:
+def _cancelling(case: RunCase) -> RunDecision:
     """Set the run to Cancelled once nothing of it is active."""
-    if case.going or any(one.going for one in case.others):
-        return Decision(stop=(case.found,) if case.found and case.going else ())
+    if case.is_active or any(one.is_active for one in case.others):
+        return RunDecision(stop=(case.found,) if case.found and case.is_active else ())
     if case.found is None and case.age <= STARTING:
-        return Decision()
-    return Decision(becomes=Outcome("CANCELLED", "Cancelled", "Stopped."), waiting="")
+        return RunDecision()
+    return RunDecision(becomes=NextState("CANCELLED", "Cancelled", "Stopped."), waiting="")
 
 
-_RULES: Mapping[str, Callable[[Case], Decision]] = {
+_RULES: Mapping[str, Callable[[RunCase], RunDecision]] = {
     "SCHEDULED": _scheduled,
     "PENDING": _pending,
     "RUNNING": _running,
@@ -243,33 +246,38 @@ _RULES: Mapping[str, Callable[[Case], Decision]] = {
 }
 
 
-def _settled(case: Case, dead: Diagnosis) -> bool:
+def _settled(case: RunCase, dead: Diagnosis) -> bool:
     # A pod that is gone before the end of its grace tells a time that is yet to come.
     return dead.at is None or abs(case.now - dead.at) > SETTLING
 
 
 def _gone(
-    case: Case, found: Found | None, end_state: Callable[[Case, Diagnosis], Outcome]
-) -> Decision:
+    case: RunCase,
+    found: AttemptStatus | None,
+    end_state: Callable[[RunCase, Diagnosis], NextState],
+) -> RunDecision:
     """End a run whose Job has been deleted."""
-    died = termination.died(None, found.own_pods, now=case.now) if found else None
-    gone = died or diagnosis.made(diagnosis.GONE, "Its Job is gone: somebody deleted it")
-    return Decision(becomes=end_state(case, gone), waiting="", died=gone)
+    died = termination.diagnose_termination(None, found.own_pods, now=case.now) if found else None
+    gone = died or diagnosis.diagnose(diagnosis.GONE, "Its Job was deleted")
+    return RunDecision(becomes=end_state(case, gone), waiting="", died=gone)
 
 
 def _dead(
-    case: Case, found: Found, dead: Diagnosis, end_state: Callable[[Case, Diagnosis], Outcome]
-) -> Decision:
-    stop = (found,) if found.going else ()
-    return Decision(stop=stop, becomes=end_state(case, dead), waiting="", died=dead)
+    case: RunCase,
+    found: AttemptStatus,
+    dead: Diagnosis,
+    end_state: Callable[[RunCase, Diagnosis], NextState],
+) -> RunDecision:
+    stop = (found,) if found.is_active else ()
+    return RunDecision(stop=stop, becomes=end_state(case, dead), waiting="", died=dead)
 
 
 def _waiting(
-    case: Case,
-    found: Found,
+    case: RunCase,
+    found: AttemptStatus,
     waits: Diagnosis,
-    end_state: Callable[[Case, Diagnosis], Outcome],
-) -> Decision:
+    end_state: Callable[[RunCase, Diagnosis], NextState],
+) -> RunDecision:
     """Keep a run in the queue until it has a part of its resources."""
     if not waits.queued or case.could_hold is False:
         return _starting(case, found, replace(waits, queued=False), case.pending, end_state)
@@ -280,10 +288,10 @@ def _waiting(
         if case.could_hold is None:  # perhaps there never are as many nodes
             return _starting(case, found, replace(waits, queued=False), case.pending, end_state)
         return _holding(case, found, waits)
-    return Decision(waiting=str(waits)[:_LONGEST_WAITING], queued=True)
+    return RunDecision(waiting=str(waits)[:_LONGEST_WAITING], queued=True)
 
 
-def _holding(case: Case, found: Found, waits: Diagnosis) -> Decision:
+def _holding(case: RunCase, found: AttemptStatus, waits: Diagnosis) -> RunDecision:
     """Let a training hold a part of its nodes for a while, then release them.
 
     Two that have half of their nodes each would wait for each other. So each releases them after
@@ -295,25 +303,25 @@ def _holding(case: Case, found: Found, waits: Diagnosis) -> Decision:
         default=_made(case, found),
     )
     if case.now - since <= patience:
-        return Decision(waiting=str(waits)[:_LONGEST_WAITING])
+        return RunDecision(waiting=str(waits)[:_LONGEST_WAITING])
     minutes = round((case.now - since).total_seconds() / 60, 1)
     said = f"{waits.message} It lets go of the nodes that it had for {minutes:g} minutes"
     name = "Scheduled" if case.state == "PENDING" else "AwaitingRetry"
-    return Decision(
+    return RunDecision(
         stop=(found,),
-        becomes=Outcome("SCHEDULED", name, f"{said}, and is queued again.", _LETTING_GO),
+        becomes=NextState("SCHEDULED", name, f"{said}, and is queued again.", _LETTING_GO),
         waiting="",
-        retry=Retry(f"{waits.category}: {said}.", case.failures),
+        retry=AttemptRetry(f"{waits.category}: {said}.", case.failures),
     )
 
 
 def _starting(
-    case: Case,
-    found: Found,
+    case: RunCase,
+    found: AttemptStatus,
     waits: Diagnosis,
     patience: timedelta,
-    end_state: Callable[[Case, Diagnosis], Outcome],
-) -> Decision:
+    end_state: Callable[[RunCase, Diagnosis], NextState],
+) -> RunDecision:
     """Limit the time that pods take to start, from when they left the queue."""
     times = (
         _made(case, found),
@@ -321,34 +329,34 @@ def _starting(
         *map(objects.scheduled_at, found.own_pods),
     )
     if case.now - max(at for at in times if at) <= patience:
-        return Decision(waiting=str(waits)[:_LONGEST_WAITING])
+        return RunDecision(waiting=str(waits)[:_LONGEST_WAITING])
     return _given_up(case, found, waits, patience, end_state)
 
 
-def _made(case: Case, found: Found) -> datetime:
+def _made(case: RunCase, found: AttemptStatus) -> datetime:
     return objects.created_at(found.job or {}) or case.since
 
 
 def _given_up(
-    case: Case,
-    found: Found,
+    case: RunCase,
+    found: AttemptStatus,
     waits: Diagnosis,
     waited: timedelta,
-    end_state: Callable[[Case, Diagnosis], Outcome],
-) -> Decision:
+    end_state: Callable[[RunCase, Diagnosis], NextState],
+) -> RunDecision:
     minutes = round(waited.total_seconds() / 60, 1)
-    dead = pending.gives_up(waits, minutes, nodes=objects.nodes_of(found.job or {}))
+    dead = pending.diagnose_start_timeout(waits, minutes, nodes=objects.nodes_of(found.job or {}))
     return _dead(case, found, dead, end_state)
 
 
-def _not_created(_: Case, dead: Diagnosis) -> Outcome:
-    return Outcome("FAILED", CREATE_FAILED, str(dead))
+def _not_created(_: RunCase, dead: Diagnosis) -> NextState:
+    return NextState("FAILED", CREATE_FAILED, str(dead))
 
 
-def _crashed(case: Case, dead: Diagnosis) -> Outcome:
+def _crashed(case: RunCase, dead: Diagnosis) -> NextState:
     """The final state of a run that had begun; its detail is the diagnosis's category."""
     command = f" modelyard runs retry {case.flow_run_id}" if dead.category in _RESUMED else ""
     if dead.category == diagnosis.TIMEOUT:
-        return Outcome("FAILED", TIMED_OUT, f"{dead}{command}")
+        return NextState("FAILED", TIMED_OUT, f"{dead}{command}")
     text = f"{dead.message} {dead.hint}".strip()
-    return Outcome("CRASHED", dead.category, f"{text}{command}")
+    return NextState("CRASHED", dead.category, f"{text}{command}")

@@ -1,7 +1,7 @@
-"""Whether the Secrets and variables that the cluster's file names are there.
+"""Checks of the Secrets and variables that the cluster's file names.
 
-Of Secrets and ConfigMaps only the names of keys are looked at. The account of the workers reads no
-Secret; the Job that deploys does, and what it saw may be given instead.
+Of Secrets and ConfigMaps only the names of keys are read. The workers' account reads no Secret;
+the Job that deploys does, and publishes the facts that these checks need.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.connection import VARIABLES
 from infra.kubernetes.api import Api
-from infra.kubernetes.checks import Check, unseen
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.checks import Check, not_visible
+from infra.kubernetes.cluster import ClusterConfig
 
 _PULL_SECRET = "kubernetes.io/dockerconfigjson"  # noqa: S105 (a type)
 
 
 class SecretFacts(BaseModel):
-    """What may be said of a Secret: its type, and the names of its keys."""
+    """Facts about a Secret that may be published: its type and the names of its keys."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,19 +28,19 @@ class SecretFacts(BaseModel):
     keys: frozenset[str] = frozenset()
 
 
-# By name; None for one that is not there. Those that could not be looked at are missing.
+# By name; None for one that does not exist. Those that could not be read are missing.
 Secrets = Mapping[str, SecretFacts | None]
 
 
-def named(cluster: Cluster) -> list[str]:
-    """The names of all Secrets that the cluster's file names."""
+def named(cluster: ClusterConfig) -> list[str]:
+    """List the Secrets that the cluster's file names."""
     whole = [cluster.secret] if cluster.secret else []
     keys = [one.name for one in cluster.secret_env.values()]
     return sorted({*cluster.image_pull_secrets, *whole, *keys})
 
 
-def inspect(api: Api, cluster: Cluster) -> dict[str, SecretFacts | None]:
-    """Look at the Secrets that the cluster's file names, as far as the account may.
+def inspect(api: Api, cluster: ClusterConfig) -> dict[str, SecretFacts | None]:
+    """Read facts about the Secrets that the cluster's file names, as far as permitted.
 
     Raises:
         ClusterError: If the cluster cannot be asked.
@@ -60,25 +60,25 @@ def inspect(api: Api, cluster: Cluster) -> dict[str, SecretFacts | None]:
 
 
 def check(
-    cluster: Cluster, secrets: Secrets, config_map: frozenset[str] | None
+    cluster: ClusterConfig, secrets: Secrets, config_map: frozenset[str] | None
 ) -> Iterator[Check]:
-    """Judge what was seen of the Secrets and of the config map.
+    """Check the Secrets and the config map.
 
     Args:
         cluster: The cluster's configuration.
-        secrets: What was seen.
-        config_map: The keys of the config map that it names; None if it was not looked at.
+        secrets: Facts about the Secrets.
+        config_map: The keys of the config map that it names; None if it was not read.
     """
     for name in cluster.image_pull_secrets:
         if name in secrets:
             yield pull_secret(name, secrets[name])
     yield from variables(cluster, secrets, config_map)
     if hidden := [name for name in named(cluster) if name not in secrets]:
-        yield unseen("secrets", f"the Secrets {', '.join(hidden)}")
+        yield not_visible("secrets", f"the Secrets {', '.join(hidden)}")
 
 
 def pull_secret(name: str, found: SecretFacts | None) -> Check:
-    """Whether a secret of a registry is there, and is one."""
+    """Check that an image pull secret exists and has the right type."""
     about = f"pull secret {name}"
     if found is None:
         remedy = f"Make it: kubectl create secret docker-registry {name}."
@@ -90,9 +90,9 @@ def pull_secret(name: str, found: SecretFacts | None) -> Check:
 
 
 def variables(
-    cluster: Cluster, secrets: Secrets, config_map: frozenset[str] | None
+    cluster: ClusterConfig, secrets: Secrets, config_map: frozenset[str] | None
 ) -> Iterator[Check]:
-    """Whether pods get the variables that a run cannot do without."""
+    """Check that pods get the variables that a run requires."""
     wanted = {*([cluster.secret] if cluster.secret else []),
               *(one.name for one in cluster.secret_env.values())}  # fmt: skip
     for name in sorted(wanted):
@@ -119,7 +119,7 @@ def variables(
     if not missing:
         yield Check("variables", "ok", f"Pods of runs have {', '.join(VARIABLES)}.")
     elif hidden:
-        yield unseen("variables", f"where {', '.join(missing)} would come from")
+        yield not_visible("variables", f"where {', '.join(missing)} would come from")
     else:
         yield Check(
             "variables",

@@ -1,6 +1,6 @@
-"""What the Job that deploys saw of the Secrets of runs, for those who may not look at them.
+"""Facts about Secrets in a Prefect variable: their names and the names of their keys.
 
-It is a variable of Prefect's, with the names of Secrets and of their keys.
+The Job that deploys publishes them for accounts that may not read Secrets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FACTS = TypeAdapter(dict[str, SecretFacts | None])
 
 
 async def publish(client: PrefectClient, secrets: Secrets) -> None:
-    """Say what was seen, instead of what was said before."""
+    """Publish facts about Secrets, replacing earlier ones."""
     value = _FACTS.dump_python(dict(secrets), mode="json")
     if await client.read_variable_by_name(VARIABLE) is None:
         await client.create_variable(VariableCreate(name=VARIABLE, value=value))
@@ -25,7 +25,7 @@ async def publish(client: PrefectClient, secrets: Secrets) -> None:
 
 
 async def read(client: PrefectClient) -> Secrets:
-    """What was seen at the last deployment; empty if nothing was said."""
+    """Read the facts of the last deployment; empty if none were published."""
     found = await client.read_variable_by_name(VARIABLE)
     try:
         return _FACTS.validate_python(found.value) if found else {}

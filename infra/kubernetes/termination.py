@@ -1,4 +1,4 @@
-"""What a run's pods died of: read from the Job, its pods and their events.
+"""Diagnosis of pods that ended, from the Job, its pods and their events.
 
 Everything here is a pure function. The reasons are those of the kubelet, the Job controller, and
 of the condition ``DisruptionTarget``.
@@ -25,8 +25,8 @@ from infra.kubernetes.diagnosis import (
     TIMEOUT,
     UNSCHEDULABLE,
     Diagnosis,
-    about,
-    made,
+    diagnose,
+    events_of,
     time_of_event,
 )
 from infra.kubernetes.objects import Object
@@ -51,10 +51,10 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "NodeAffinity": (UNSCHEDULABLE, "Its node did not admit its pod"),
 }
 
-_KILLED_BY_SOMEBODY = "Killed"  # by a signal that nobody says to have sent: no reason of theirs
+_KILLED_UNEXPECTEDLY = "Killed"  # by a signal without a reported sender
 _ENDS: Mapping[str, tuple[str, str]] = {
     "OOMKilled": (OOM_KILLED, "Its container {name} used more memory than its limit{limit}"),
-    _KILLED_BY_SOMEBODY: (
+    _KILLED_UNEXPECTEDLY: (
         OOM_KILLED,
         "Its container {name} was killed, and its node did not say why: most likely it used its "
         "limit{limit} of memory, or the node had none left",
@@ -84,7 +84,7 @@ _TELLING = (NODE_LOST, EVICTED, OOM_KILLED, TIMEOUT, UNSCHEDULABLE, IMAGE_PULL, 
 _KILLED = 137
 
 
-def died(
+def diagnose_termination(
     job: Object | None,
     pods: Sequence[Object],
     events: Iterable[Object] = (),
@@ -92,9 +92,9 @@ def died(
     now: datetime,
     ran: bool = True,
 ) -> Diagnosis | None:
-    """What the Job or one of its pods died of; None while nothing is over.
+    """Diagnose why the Job or one of its pods ended; None while nothing has failed.
 
-    A node of several that ended well before the first one has is no death.
+    A node that exited with 0 before the first node did is not a failure.
 
     Args:
         job: The Job; None if it is gone.
@@ -108,9 +108,11 @@ def died(
     failed = over[0] or over[1]
     known = _JOB_REASONS.get(str(failed.get("reason"))) if failed else None
     if known and failed:
-        return made(*known, at=objects.time_of(failed.get("lastTransitionTime")))
+        return diagnose(*known, at=objects.time_of(failed.get("lastTransitionTime")))
     found = [
-        one for pod in pods if (one := _pod_died(pod, about(pod, events), now, ran)) is not None
+        one
+        for pod in pods
+        if (one := _pod_died(pod, events_of(pod, events), now, ran)) is not None
     ]
     if found:
         return min(found, key=lambda one: _TELLING.index(one.category))
@@ -123,8 +125,8 @@ def died(
         return replace(lost, at=at)
     if failed:
         why = failed.get("message") or failed.get("reason") or ""
-        return made(GONE, f"Its pod is gone: {why}", at=at)
-    return made(START_FAILED if not ran else GONE, _SILENT, at=at)
+        return diagnose(GONE, f"Its pod is gone: {why}", at=at)
+    return diagnose(START_FAILED if not ran else GONE, _SILENT, at=at)
 
 
 _SILENT = "It ended without telling Prefect how"
@@ -156,7 +158,7 @@ def _lost(job: Object, events: Iterable[Object], end: datetime) -> Diagnosis | N
             found = None
         elif reason in _EVENTS and found is None:
             category, said = _EVENTS[reason]
-            found = made(category, f"{said}: {message}", pod=_subject(event))
+            found = diagnose(category, f"{said}: {message}", pod=_subject(event))
     return found
 
 
@@ -175,8 +177,8 @@ def _subject(event: Object) -> str:
 
 def _pod_died(pod: Object, events: Sequence[Object], now: datetime, ran: bool) -> Diagnosis | None:
     if any(map(_hopeless, objects.containers_of(pod))):
-        return replace(pending.pod_waits(pod, events, now), at=now)
-    if not objects.ended(pod) and not objects.overdue(pod, now):
+        return replace(pending.diagnose_pending_pod(pod, events, now), at=now)
+    if not objects.is_ended(pod) and not objects.is_overdue(pod, now):
         return None
     looks = (_disrupted, _reasoned, _contained, _deleted, _failed, _silent)
     found = next((one for look in looks if (one := look(pod, ran))), None)
@@ -195,7 +197,7 @@ def _disrupted(pod: Object, _: bool) -> Diagnosis | None:
         return None
     category, said = known
     why = objects.status_of(pod).get("message") or found.get("message")
-    return made(category, f"{said}: {why}" if why else said)
+    return diagnose(category, f"{said}: {why}" if why else said)
 
 
 def _reasoned(pod: Object, _: bool) -> Diagnosis | None:
@@ -207,7 +209,7 @@ def _reasoned(pod: Object, _: bool) -> Diagnosis | None:
         return None
     category, said = known
     why = objects.status_of(pod).get("message")
-    return made(category, f"{said}: {why}" if why else said)
+    return diagnose(category, f"{said}: {why}" if why else said)
 
 
 # What a runtime reports of an image that does not have the program.
@@ -215,7 +217,7 @@ _LASTING = re.compile(r"not found|no such file|permission denied|exec format", r
 
 
 def _contained(pod: Object, ran: bool) -> Diagnosis | None:
-    """What a container that ended badly died of; of several, the first."""
+    """Diagnose the first container that failed."""
     for container in objects.containers_of(pod):
         over = (container.get("state") or {}).get("terminated") or {}
         code = int(over.get("exitCode") or 0)
@@ -225,7 +227,7 @@ def _contained(pod: Object, ran: bool) -> Diagnosis | None:
         name = str(container.get("name", ""))
         limit = _memory_limit(pod, name)
         if reason not in _ENDS and code == _KILLED and limit and not objects.is_deleted(pod):
-            reason = _KILLED_BY_SOMEBODY
+            reason = _KILLED_UNEXPECTEDLY
         if known := _ENDS.get(reason):
             category, said = known
             said = said.format(name=name, limit=f" of {limit}" if limit else "")
@@ -233,37 +235,37 @@ def _contained(pod: Object, ran: bool) -> Diagnosis | None:
             why = str(over.get("message") or "") if category == START_FAILED else ""
             lasting = bool(_LASTING.search(why))
             said = f"{said}: {why}" if why else said
-            return made(category, said, container=name, lasting=lasting)
+            return diagnose(category, said, container=name, lasting=lasting)
         if objects.is_deleted(pod):
-            return made(GONE, "Somebody deleted its pod", container=name)
+            return diagnose(GONE, "Its pod was deleted", container=name)
         category = SCRIPT_FAILED if ran else START_FAILED
         when = "" if ran else ", before the run began"
         said = f"Its container {name} ended with status {code}{when}"
-        return made(category, said, container=name, lasting=not ran and code == REFUSED)
+        return diagnose(category, said, container=name, lasting=not ran and code == REFUSED)
     return None
 
 
 def _deleted(pod: Object, _: bool) -> Diagnosis | None:
     if not objects.is_deleted(pod):
         return None
-    if objects.ended(pod):
-        return made(GONE, "Somebody deleted its pod")
-    return made(NODE_LOST, "Its pod was deleted and does not end: its node does not answer")
+    if objects.is_ended(pod):
+        return diagnose(GONE, "Its pod was deleted")
+    return diagnose(NODE_LOST, "Its pod was deleted and does not end: its node does not answer")
 
 
 def _failed(pod: Object, ran: bool) -> Diagnosis | None:
     status = objects.status_of(pod)
     if status.get("phase") != "Failed":
         return None
-    why = status.get("message") or status.get("reason") or "no reason told"
-    return made(SCRIPT_FAILED if ran else START_FAILED, f"Its pod failed: {why}")
+    why = status.get("message") or status.get("reason") or "no reason reported"
+    return diagnose(SCRIPT_FAILED if ran else START_FAILED, f"Its pod failed: {why}")
 
 
 def _silent(pod: Object, ran: bool) -> Diagnosis | None:
-    """The first node has ended well, and the run goes on in Prefect; the others may end so."""
+    """Diagnose a first node that exited with 0 while its run is active in Prefect."""
     if objects.index_of(pod):
         return None
-    return made(GONE if ran else START_FAILED, _SILENT)
+    return diagnose(GONE if ran else START_FAILED, _SILENT)
 
 
 def _memory_limit(pod: Object, container: str) -> str:
@@ -276,7 +278,7 @@ def _memory_limit(pod: Object, container: str) -> str:
 
 
 def _ended_at(pod: Object) -> datetime | None:
-    """When the last of the pod's containers ended, or else when the pod was to be gone."""
+    """Time at which the last container ended, else at which the pod was to be deleted."""
     states = [container.get("state") or {} for container in objects.containers_of(pod)]
     told = [(state.get("terminated") or {}).get("finishedAt") for state in states]
     times = [at for at in map(objects.time_of, told) if at]
@@ -286,14 +288,14 @@ def _ended_at(pod: Object) -> datetime | None:
 def _refused_for_good(
     job: Object, pods: Sequence[Object], events: Iterable[Object]
 ) -> Diagnosis | None:
-    """A refusal of the Job's pods that no waiting changes.
+    """Diagnose a permanent refusal of the Job's pods.
 
     Pod Security is judged by the pod's manifest and the namespace's labels alone; the Job
     controller would try again until the end of time.
     """
     if len(pods) >= objects.nodes_of(job):
         return None
-    refused = [event for event in about(job, events) if event.get("reason") == "FailedCreate"]
+    refused = [event for event in events_of(job, events) if event.get("reason") == "FailedCreate"]
     if not refused or pending.POD_SECURITY not in str(refused[-1].get("message", "")):
         return None
-    return pending.job_waits(job, refused)
+    return pending.diagnose_pending_job(job, refused)

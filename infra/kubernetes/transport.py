@@ -22,9 +22,15 @@ from urllib3.exceptions import (
 )
 
 from infra.kubernetes import access as accesses
-from infra.kubernetes.access import Access
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import Asked, ClusterError, refusal, unreachable, untrusted
+from infra.kubernetes.access import ClusterAccess
+from infra.kubernetes.api_errors import (
+    ApiOperation,
+    ClusterError,
+    from_response,
+    unreachable,
+    untrusted,
+)
+from infra.kubernetes.cluster import ClusterConfig
 
 T = TypeVar("T")
 
@@ -37,7 +43,7 @@ _BROKEN_OFF = ("EOF", "timed out", "reset by peer")
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long an API server is given, in seconds but for ``attempts``.
 
     Attributes:
@@ -63,10 +69,10 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Request:
+class ApiRequest:
     """One request; values of the query that are None or "" are left out."""
 
-    asked: Asked
+    operation: ApiOperation
     method: str
     path: str
     query: Query | None = None
@@ -83,41 +89,41 @@ class Request:
 class Transport:
     """The way to one API server. Safe in threads."""
 
-    def __init__(self, cluster: Cluster, patience: Patience) -> None:
+    def __init__(self, cluster: ClusterConfig, patience: RetryPolicy) -> None:
         self._cluster = cluster
         self._patience = patience
         self._lock = threading.Lock()
         self._access = accesses.connect(cluster)
 
     @property
-    def access(self) -> Access:
+    def access(self) -> ClusterAccess:
         """The server's address and credentials, as they are now."""
         return self._access
 
-    def json(self, request: Request) -> dict[str, Any]:
+    def json(self, request: ApiRequest) -> dict[str, Any]:
         """The object that the server answers."""
         return self._answer(request, self._patience, _object)
 
-    def text(self, request: Request, patience: Patience | None = None) -> str:
+    def text(self, request: ApiRequest, patience: RetryPolicy | None = None) -> str:
         """The text that the server answers."""
         return self._answer(request, patience or self._patience, _text)
 
     @contextmanager
-    def stream(self, request: Request, silent_seconds: float) -> Iterator[Iterator[bytes]]:
+    def stream(self, request: ApiRequest, silent_seconds: float) -> Iterator[Iterator[bytes]]:
         """The parts of an answer as they come; asked for once."""
         access = self._access
         timeout = urllib3.Timeout(connect=self._patience.connect_seconds, read=silent_seconds)
-        with self._told(request.asked, access):
+        with self._told(request.operation, access):
             response = self._send(access, request, timeout, whole=False)
             try:
                 if response.status >= 300:
-                    raise refusal(request.asked, response.status, response.read())
+                    raise from_response(request.operation, response.status, response.read())
                 yield response.stream(2**16)
             finally:
                 response.close()
 
     def _answer(
-        self, request: Request, patience: Patience, read: Callable[[bytes], T | None]
+        self, request: ApiRequest, patience: RetryPolicy, read: Callable[[bytes], T | None]
     ) -> T:
         """What ``read`` makes of a good answer, after as many attempts as it takes and may take.
 
@@ -135,16 +141,16 @@ class Transport:
                 connect=patience.connect_seconds, read=min(patience.silent_seconds, left)
             )
             try:
-                with self._told(request.asked, access):
+                with self._told(request.operation, access):
                     response = self._send(access, request, timeout, whole=True)
                 if response.status < 300:
                     found = read(response.data)
                     if found is not None:
                         return found
-                    why = "what answers there is no Kubernetes API server"
-                    problem = unreachable(request.asked, access.server, why)
+                    why = "what answers there is not a Kubernetes API server"
+                    problem = unreachable(request.operation, access.server, why)
                 else:
-                    problem = refusal(request.asked, response.status, response.data)
+                    problem = from_response(request.operation, response.status, response.data)
                     retry_after = _seconds(response)
             except ClusterError as error:
                 problem = error
@@ -159,14 +165,14 @@ class Transport:
                 raise problem
             time.sleep(wait)
 
-    def _renew(self, used: Access) -> None:
+    def _renew(self, used: ClusterAccess) -> None:
         with self._lock:
             if self._access is used:
                 self._access = accesses.connect(self._cluster)
 
     @staticmethod
     def _send(
-        access: Access, request: Request, timeout: urllib3.Timeout, *, whole: bool
+        access: ClusterAccess, request: ApiRequest, timeout: urllib3.Timeout, *, whole: bool
     ) -> urllib3.BaseHTTPResponse:
         headers = {"accept": "application/json, */*", "user-agent": "modelyard"}
         return access.pool.request(
@@ -182,17 +188,17 @@ class Transport:
 
     @staticmethod
     @contextmanager
-    def _told(asked: Asked, access: Access) -> Iterator[None]:
+    def _told(operation: ApiOperation, access: ClusterAccess) -> Iterator[None]:
         """Tell failures of the connection in words of ours."""
         try:
             yield
         except SSLError as error:
             reason = str(error)
             if any(word in reason for word in _BROKEN_OFF):
-                raise unreachable(asked, access.server, "it broke off") from None
-            raise untrusted(asked, access.server, reason) from None
+                raise unreachable(operation, access.server, "it broke off") from None
+            raise untrusted(operation, access.server, reason) from None
         except HTTPError as error:
-            raise unreachable(asked, access.server, _why(error)) from None
+            raise unreachable(operation, access.server, _why(error)) from None
 
 
 def _why(error: HTTPError) -> str:

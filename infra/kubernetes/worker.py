@@ -29,11 +29,11 @@ from sqlalchemy.exc import OperationalError
 from infra.errors import BadInputError, ModelyardError
 from infra.event_driven_worker import EventDrivenWorker
 from infra.kubernetes import pool_template
-from infra.kubernetes.attempts import Attempts
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import AttemptSpec, Placement
+from infra.kubernetes.attempts import AttemptStore
 from infra.kubernetes.cluster import secrets_among
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement, Wanted
 from infra.state_details import CREATE_FAILED, annotate
 
 TYPE = pool_template.TYPE
@@ -45,7 +45,7 @@ _LONGEST_WAIT = 60.0
 Place = Callable[[str, FlowRun], Placement]
 
 
-class Variables(BaseVariables):
+class ClusterJobVariables(BaseVariables):
     """Job variables that a pool or a deployment may set."""
 
     image: str = Field(
@@ -57,7 +57,7 @@ class Variables(BaseVariables):
     )
 
 
-class Configuration(BaseJobConfiguration):
+class ClusterJobConfiguration(BaseJobConfiguration):
     """Configuration of one run. Of Prefect's fields only the environment is used."""
 
     image: str = ""
@@ -74,7 +74,7 @@ class Configuration(BaseJobConfiguration):
         self.env = {**env}
 
 
-class Result(BaseWorkerResult):
+class ClusterWorkerResult(BaseWorkerResult):
     """A run was started, queued again or refused: the worker is done with it."""
 
 
@@ -90,15 +90,18 @@ class WorkerDependencies:
 
     jobs: Jobs
     place: Place
-    attempts: Attempts
+    attempts: AttemptStore
 
 
-class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, Result]):
+class KubernetesWorker(
+    EventDrivenWorker,
+    BaseWorker[ClusterJobConfiguration, ClusterJobVariables, ClusterWorkerResult],
+):
     """The worker of one pool."""
 
     type = TYPE
-    job_configuration = Configuration
-    job_configuration_variables = Variables
+    job_configuration = ClusterJobConfiguration
+    job_configuration_variables = ClusterJobVariables
     _description = "Runs flows as Jobs of a Kubernetes cluster, sized by their own resources."
 
     def __init__(
@@ -118,9 +121,9 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: Configuration,
+        configuration: ClusterJobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
-    ) -> Result:
+    ) -> ClusterWorkerResult:
         """Start a run that Prefect has granted this worker, and return at once.
 
         A run that the cluster refuses ends Failed with the reason and is not tried again. While
@@ -147,9 +150,11 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
             await self._end(now, Scheduled(scheduled_time=at, message=away))
         if task_status:
             task_status.started(name)
-        return Result(identifier=name, status_code=0)
+        return ClusterWorkerResult(identifier=name, status_code=0)
 
-    def _start(self, run: FlowRun, flow: Flow, attempt: int, configuration: Configuration) -> str:
+    def _start(
+        self, run: FlowRun, flow: Flow, attempt: int, configuration: ClusterJobConfiguration
+    ) -> str:
         env = {name: value for name, value in configuration.env.items() if value is not None}
         if secrets := secrets_among(env):
             raise BadInputError(
@@ -161,7 +166,7 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
         placement = self._dependencies.place(flow.name, run)
         self._end_others(str(run.id), attempt)
         known = run.labels or {}
-        wanted = Wanted(
+        wanted = AttemptSpec(
             flow_run_id=str(run.id),
             attempt=attempt,
             pool=self._work_pool_name,
@@ -194,7 +199,7 @@ class KubernetesWorker(EventDrivenWorker, BaseWorker[Configuration, Variables, R
         seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries)
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         await self._end(run, Scheduled(scheduled_time=at, message=f"{error}"))
-        tell = self._dependencies.attempts.tell_waiting
+        tell = self._dependencies.attempts.record_waiting
         await asyncio.to_thread(tell, str(run.id), attempt, str(error))
 
     async def _end(self, run: FlowRun, state: State[Any]) -> None:

@@ -38,10 +38,10 @@ from infra.connection import Endpoints
 from infra.door import credential
 from infra.errors import ConflictError, StackError
 from infra.home import Home
-from infra.leashed import leash_command
+from infra.leash_client import leash_command
 from infra.settings import Settings
+from infra.stack import orphans, postgres
 from infra.stack import parts as parts_module
-from infra.stack import postgres, remains
 from infra.stack.parts import Part
 from infra.stack.preloaded import Forked, Preloader
 
@@ -54,7 +54,7 @@ _IDLE_SECONDS = 2.0
 
 
 @dataclass
-class Watched:
+class SupervisedPart:
     """A part and how it is doing."""
 
     part: Part
@@ -103,7 +103,7 @@ class Supervisor:
         self._settings = settings
         self._endpoints = endpoints
         self._env = parts_module.environment_of_parts(endpoints, home)
-        self._watched = {part.name: Watched(part) for part in parts}
+        self._watched = {part.name: SupervisedPart(part) for part in parts}
         self._lasting = lasting
         self._holds = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -194,7 +194,7 @@ class Supervisor:
         if self._holds == 0 and not self._lasting:
             self.stop()
 
-    def _needed(self, *, servers_only: bool = False) -> list[Watched]:
+    def _needed(self, *, servers_only: bool = False) -> list[SupervisedPart]:
         return [
             watched
             for watched in self._watched.values()
@@ -254,7 +254,7 @@ class Supervisor:
         if self._failure:
             raise self._failure
 
-    async def _keep_alive(self, watched: Watched) -> None:
+    async def _keep_alive(self, watched: SupervisedPart) -> None:
         part = watched.part
         for needed in part.needs:
             await self._watched[needed].ready.wait()
@@ -286,12 +286,12 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if part.alone:
-                await asyncio.to_thread(remains.end_part, self._home, part.name)
+                await asyncio.to_thread(orphans.end_part, self._home, part.name)
             self._count_failure(watched)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _backoff_seconds(watched.failures))
 
-    def _count_failure(self, watched: Watched) -> None:
+    def _count_failure(self, watched: SupervisedPart) -> None:
         watched.failures = 0 if watched.is_steady() else watched.failures + 1
         watched.restarts += 1
         watched.state = "restarting"
@@ -303,7 +303,7 @@ class Supervisor:
                 self._fail(watched.error)
 
     async def _until_ready_or_dead(
-        self, watched: Watched, process: asyncio.subprocess.Process | Forked
+        self, watched: SupervisedPart, process: asyncio.subprocess.Process | Forked
     ) -> None:
         while process.returncode is None:
             if await asyncio.to_thread(watched.part.ready) and process.returncode is None:
@@ -431,7 +431,7 @@ async def supervise(
     """
     home.make()
     with _locked(home):
-        await asyncio.to_thread(remains.end, home)
+        await asyncio.to_thread(orphans.end, home)
         listeners = {
             name: parts_module.bind(_preferred_port(home, settings, name))
             for name in parts_module.SERVERS
@@ -460,7 +460,7 @@ async def supervise(
             await supervisor.run()
         finally:
             home.record.unlink(missing_ok=True)
-            await asyncio.to_thread(remains.end, home)
+            await asyncio.to_thread(orphans.end, home)
             server.close()
 
 

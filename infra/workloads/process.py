@@ -24,7 +24,7 @@ from typing import IO
 from infra import gpus
 from infra.connection import user_environment
 from infra.errors import BadInputError
-from infra.leashed import Leashed, LeashServer, Start
+from infra.leash_client import LeashServer, LeashStarter, SpawnedLeash
 from infra.settings import Settings
 from infra.workloads import (
     exit_status,
@@ -88,7 +88,7 @@ class Launch:
 
     command: Sequence[str]
     env: Mapping[str, str]
-    start: Start
+    start: LeashStarter
 
 
 class ProcessBackend(Backend):
@@ -277,10 +277,10 @@ class ProcessBackend(Backend):
         with mounts.mounted(command, allocation.pod.mounts, shared) as words:
             yield words
 
-    def leash(self) -> Start:
+    def leash(self) -> LeashStarter:
         """What starts a process on its leash."""
         if self._single:
-            return Leashed
+            return SpawnedLeash
         with self._lock:
             if self._leashes is None:
                 self._leashes = LeashServer()
@@ -323,7 +323,7 @@ class ProcessBackend(Backend):
         stop_requested: Callable[[], bool],
         keep: Sequence[int],
         log_file: Path | None = None,
-        start: Start | None = None,
+        start: LeashStarter | None = None,
     ) -> ExitStatus:
         """Run the processes of a workload to their end; the first that fails ends the others.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from infra.leashed import Leash, Leashed, Start
+from infra.leash_client import Leash, LeashStarter, SpawnedLeash
 from infra.masking import mask
 from infra.workloads.exit_status import ExitCause, ExitStatus
 
@@ -123,7 +123,7 @@ def run(
     stop_requested: Callable[[], bool],
     grace: float,
     keep: Sequence[int] = (),
-    start: Start = Leashed,
+    start: LeashStarter = SpawnedLeash,
 ) -> ExitStatus:
     """Run processes to their end, reporting their output as it appears.
 

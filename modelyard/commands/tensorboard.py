@@ -22,7 +22,7 @@ from infra import settings
 from infra.connection import clean_environment
 from infra.errors import NotFoundError, StackError
 from infra.home import Home
-from infra.leashed import Leashed
+from infra.leash_client import SpawnedLeash
 from infra.stack import parts
 from modelyard import login, output
 from modelyard.options import Json
@@ -73,7 +73,7 @@ def _refreshed(link: Callable[[], int]) -> Iterator[None]:
         thread.join(_REFRESH_SECONDS)
 
 
-def _wait(home: Home, url: str, process: Leashed) -> None:
+def _wait(home: Home, url: str, process: SpawnedLeash) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.runs():
         if parts.answers(home, url):
@@ -82,9 +82,9 @@ def _wait(home: Home, url: str, process: Leashed) -> None:
     raise StackError("TensorBoard did not start.", "Its output is above.")
 
 
-def _start(view: Path, listener: socket.socket) -> Leashed:
+def _start(view: Path, listener: socket.socket) -> SpawnedLeash:
     command = [sys.executable, "-P", "-m", "modelyard.tensorboard_server"]
-    return Leashed(
+    return SpawnedLeash(
         [*command, str(listener.fileno()), str(view)],
         env={**clean_environment(), "MODELYARD_HOME": str(homes.current().root)},
         cwd=view.parent,
@@ -137,7 +137,7 @@ def tensorboard(
             process.wait()
 
 
-def _drain(process: Leashed) -> None:
+def _drain(process: SpawnedLeash) -> None:
     """Copy TensorBoard's output to stderr; stdout is for the result only."""
     while data := os.read(process.output.fileno(), 4096):
         sys.stderr.buffer.write(data)

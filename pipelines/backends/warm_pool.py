@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.leashed import LEASH, LeashServer
+from infra.leash_client import LEASH, LeashServer
 from infra.workloads.environments import Environment
 
 IDLE_SECONDS = 60.0

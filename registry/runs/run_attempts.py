@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from infra.kubernetes.attempts import Attempt, Retry
+from infra.kubernetes.attempts import AttemptRecord, AttemptRetry
 from registry.catalogue import Base, engine, retry_transient
 
 
@@ -96,7 +96,7 @@ def _continued(flow_run_id: str, column: Any, otherwise: Any) -> Any:
     return of_run.order_by(_OWN.c.attempt.desc()).limit(1).scalar_subquery()
 
 
-def retry(flow_run_id: str, attempt: int, retry: Retry) -> None:
+def retry(flow_run_id: str, attempt: int, retry: AttemptRetry) -> None:
     """Record that an attempt is given up for another one, which is yet to begin."""
     values = {"reason": retry.reason, "failures_after": retry.failures}
     told = update(RunAttemptModel).where(*_one(flow_run_id, attempt)).values(**values)
@@ -139,18 +139,18 @@ def retried(flow_run_id: str) -> list[RetriedAttempt]:
     return retry_transient(read)
 
 
-def newest(flow_run_ids: Iterable[str]) -> dict[str, Attempt]:
+def newest(flow_run_ids: Iterable[str]) -> dict[str, AttemptRecord]:
     """The newest attempts of runs, by run; without those that have none."""
     wanted = list(flow_run_ids)
     if not wanted:
         return {}
     of_runs = select(RunAttemptModel).where(RunAttemptModel.flow_run_id.in_(wanted), _IS_NEWEST)
 
-    def read() -> dict[str, Attempt]:
+    def read() -> dict[str, AttemptRecord]:
         with engine().connect() as connection:
             rows = connection.execute(of_runs).all()
         return {
-            row.flow_run_id: Attempt(
+            row.flow_run_id: AttemptRecord(
                 row.attempt, row.waiting, row.state_id, row.failures, row.queued_at
             )
             for row in rows
@@ -172,7 +172,7 @@ def is_given_up(flow_run_id: str, attempt: int) -> bool:
         return connection.scalar(newer) is not None
 
 
-def tell_waiting(flow_run_id: str, attempt: int, waiting: str) -> None:
+def record_waiting(flow_run_id: str, attempt: int, waiting: str) -> None:
     """Tell what an attempt waits for, in words; "" if for nothing."""
     told = update(RunAttemptModel).where(*_one(flow_run_id, attempt)).values(waiting=waiting)
 

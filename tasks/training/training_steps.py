@@ -24,7 +24,7 @@ from infra.door import run_scope
 from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.settings import Settings
-from infra.stack import remains
+from infra.stack import orphans
 from infra.storage import store
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
@@ -312,8 +312,8 @@ def script_environment(
     return {
         **inherited,
         **prepared.env,
-        **remains.inherited_mark(),
-        **remains.run_mark(home, flow_run_id),
+        **orphans.inherited_mark(),
+        **orphans.run_mark(home, flow_run_id),
         "MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"],
         **run_scope.from_environment(os.environ, mlflow_run_id),
         "MLFLOW_RUN_ID": mlflow_run_id,

@@ -14,8 +14,8 @@ from flows import catalogue, placing, submission
 from infra import work_pools
 from infra.errors import BadInputError, ModelyardError
 from infra.kubernetes import capacity_published
+from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.capacity import Capacity, Quota
-from infra.kubernetes.refusals import ClusterError
 from infra.settings import Settings
 from registry import tracking
 from registry.runs import runs

@@ -13,7 +13,7 @@ import pytest
 
 from infra import gpus
 from infra.errors import BadInputError, StackError
-from infra.leashed import Leashed
+from infra.leash_client import SpawnedLeash
 from infra.settings import Settings
 from tests.processes import eventually
 
@@ -185,7 +185,7 @@ class TestLease:
     def test_it_is_held_until_the_script_is_gone_too(self, folder: Path, tmp_path: Path) -> None:
         with _lease(1) as lease:
             assert lease is not None
-            script = Leashed(
+            script = SpawnedLeash(
                 ["sh", "-c", "trap '' TERM; echo up; exec 1>&-; while :; do sleep 0.05; done"],
                 env={"PATH": os.environ["PATH"]},
                 cwd=tmp_path,

@@ -20,9 +20,9 @@ from prefect.states import Completed, Running
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
 from infra.kubernetes import names
-from infra.kubernetes.capacity import Capacity, Node
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.capacity import Capacity, NodeCapacity
 from infra.stack import parts
 from modelyard import kubernetes_worker
 from registry import leases
@@ -94,7 +94,7 @@ def test_it_makes_jobs_follows_them_and_leaves_them(cluster: Cluster, tmp_path: 
     prefect_server.set_state(orphan, Running())
     made = Process(tmp_path, cluster.kubeconfig(ADMIN), pool.name, nodes_may_come=True)
     try:
-        job = names.job(str(run.id), 1)
+        job = names.job_name(str(run.id), 1)
         eventually(lambda: names_of_jobs(cluster) == [job], "it is a Job", patience=45)
         eventually(
             lambda: run_attempts.newest([str(run.id)])[str(run.id)].waiting,
@@ -155,7 +155,7 @@ class TestPlace:
 
     def nodes(self) -> Capacity:
         room = {"cpu": 64.0, "memory": 2.0**40, "ephemeral-storage": 2.0**40}
-        return Capacity(nodes=(Node(allocatable=room),))
+        return Capacity(nodes=(NodeCapacity(allocatable=room),))
 
     @pytest.fixture(autouse=True)
     def _placed(self, monkeypatch: pytest.MonkeyPatch) -> None:

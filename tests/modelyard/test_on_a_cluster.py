@@ -115,7 +115,7 @@ def test_it_is_told_what_it_died_of(world: World) -> None:
     trouble = world.trouble()
     world.cluster.call(trouble.out_of_memory, "default", names_of[str(killed.id)])
     world.cluster.call(trouble.evict, "default", names_of[str(evicted.id)])
-    job = names.job(str(deleted.id), 1)
+    job = names.job_name(str(deleted.id), 1)
     world.cluster.call(world.cluster.store.delete, "Job", "default", job)
 
     assert world.becomes(killed, "CRASHED")[0] == "OOMKilled"

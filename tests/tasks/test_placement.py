@@ -11,9 +11,9 @@ from infra import instance_types
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
-from infra.kubernetes.capacity import Capacity, Node, Quota
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.capacity import Capacity, NodeCapacity, Quota
 from infra.settings import Settings
 from registry import training_templates
 from tasks import placement
@@ -179,7 +179,9 @@ class TestAsked:
 
 
 class TestRefusal:
-    NODE = Node(allocatable={"cpu": 96, "memory": 900 * GIB, "ephemeral-storage": 999 * GIB})
+    NODE = NodeCapacity(
+        allocatable={"cpu": 96, "memory": 900 * GIB, "ephemeral-storage": 999 * GIB}
+    )
 
     def _asked(self, **resources: Any) -> placement.Asked:
         (found,) = placement.asked("train", {"resources": resources})

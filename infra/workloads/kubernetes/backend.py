@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from infra.errors import BadInputError, ModelyardError
 from infra.kubernetes import names, objects
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.cluster import ClusterConfig
 from infra.workloads import redaction
 from infra.workloads.base import Backend, Log, NoticeLog, Workload
 from infra.workloads.exit_status import ExitStatus
@@ -62,7 +62,7 @@ class KubernetesBackend(Backend):
     def __init__(
         self,
         api: Api,
-        cluster: Cluster,
+        cluster: ClusterConfig,
         staging: str,
         attempt: RunAttempt,
         *,
@@ -152,14 +152,14 @@ class KubernetesBackend(Backend):
     def _named(self, workload: Workload) -> JobIdentity:
         attempt = self._attempt
         digest = hashlib.sha256(workload.name.encode()).hexdigest()[:8]
-        name = f"{names.job(attempt.flow_run_id, attempt.number)}-{digest}"
+        name = f"{names.job_name(attempt.flow_run_id, attempt.number)}-{digest}"
         return JobIdentity(name, uuid.uuid4().hex[:8], self._labels, self._owner)
 
     @cached_property
     def _owner(self) -> Mapping[str, Any] | None:
         """The run's own Job, which owns its workloads' Jobs; None if the run is elsewhere."""
         attempt = self._attempt
-        return self.api.read("Job", names.job(attempt.flow_run_id, attempt.number))
+        return self.api.read("Job", names.job_name(attempt.flow_run_id, attempt.number))
 
     def _sweep(self, log: Log, cancelled: threading.Event) -> None:
         """Delete, once, what earlier attempts have left when they were killed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.errors import NotFoundError
 from infra.kubernetes.api import Api
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 from infra.workloads.claims import OWNER, check_name, taken
 
 _KIND = "PersistentVolumeClaim"

@@ -16,9 +16,9 @@ from typing import Any
 
 from infra.errors import BadInputError
 from infra.kubernetes import names, pods
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.pods import Plain
-from infra.kubernetes.refusals import ClusterError
 from infra.workloads.base import Workload
 from infra.workloads.kubernetes.stage import VOLUME
 from infra.workloads.kubernetes.staging_plan import StagingPlan
@@ -57,7 +57,7 @@ class JobIdentity:
 
 
 def build_job(
-    workload: Workload, cluster: Cluster, named: JobIdentity, plan: StagingPlan, base: str
+    workload: Workload, cluster: ClusterConfig, named: JobIdentity, plan: StagingPlan, base: str
 ) -> Plain:
     """Build the Job of a workload.
 
@@ -86,7 +86,7 @@ def build_job(
     return pods.job(metadata, described, _pod(workload, cluster, plan, base), cluster)
 
 
-def _check_secrets(workload: Workload, cluster: Cluster) -> None:
+def _check_secrets(workload: Workload, cluster: ClusterConfig) -> None:
     """Refuse a component that names a Secret with credentials of the platform."""
     variables = (one.get("valueFrom", {}) for one in workload.kubernetes.get("env", ()))
     named = {one["secretKeyRef"]["name"] for one in variables if "secretKeyRef" in one}
@@ -101,7 +101,7 @@ def _check_secrets(workload: Workload, cluster: Cluster) -> None:
         )
 
 
-def _pod(workload: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> Plain:
+def _pod(workload: Workload, cluster: ClusterConfig, plan: StagingPlan, base: str) -> Plain:
     asked = workload.kubernetes
     ids = _nas_ids(workload, cluster, plan, base)
     nas = pods.nas(cluster, ids)
@@ -140,7 +140,10 @@ def _pod(workload: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> 
 
 
 def _component(
-    workload: Workload, cluster: Cluster, plan: StagingPlan, nas: Mapping[str, pods.Mounted]
+    workload: Workload,
+    cluster: ClusterConfig,
+    plan: StagingPlan,
+    nas: Mapping[str, pods.MountedVolume],
 ) -> Plain:
     asked = workload.kubernetes
     mounts = [
@@ -156,16 +159,16 @@ def _component(
         "env": pods.merged_env(
             _home(asked.get("securityContext", {}), cluster),
             asked.get("env", ()),
-            (pods.value(*one) for one in workload.environment.items()),
+            (pods.env_value(*one) for one in workload.environment.items()),
         ),
         "resources": _resources(workload),
         "securityContext": _security(asked.get("securityContext", {}), cluster),
         "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
     }
     if workload.command:
-        found["command"] = pods.literal(workload.command)
+        found["command"] = pods.escape_command(workload.command)
     if workload.arguments:
-        found["args"] = pods.literal(workload.arguments)
+        found["args"] = pods.escape_command(workload.arguments)
     if workload.ports:
         found["ports"] = [{"containerPort": port} for port in workload.ports]
     if asked.get("imagePullPolicy"):
@@ -173,10 +176,10 @@ def _component(
     return found
 
 
-def _home(asked: Mapping[str, Any], cluster: Cluster) -> list[Plain]:
+def _home(asked: Mapping[str, Any], cluster: ClusterConfig) -> list[Plain]:
     """A home for a user that the image does not know: pip, which the SDK starts, needs one."""
     chosen = cluster.component_user is not None and "runAsUser" not in asked
-    return [pods.value("HOME", _HOME)] if chosen else []
+    return [pods.env_value("HOME", _HOME)] if chosen else []
 
 
 def _writes(top: str, plan: StagingPlan) -> bool:
@@ -192,7 +195,7 @@ _RESTRICTED: Plain = {
 }
 
 
-def _user(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+def _user(asked: Mapping[str, Any], cluster: ClusterConfig) -> Plain:
     """The user and group of a component: the pipeline's, else the cluster's; empty: its image's.
 
     With runAsNonRoot alone it stays the image's user, which is unknown here.
@@ -203,7 +206,7 @@ def _user(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
     return {"runAsUser": cluster.component_user, "runAsGroup": cluster.run_as_group, **said}
 
 
-def _security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+def _security(asked: Mapping[str, Any], cluster: ClusterConfig) -> Plain:
     """Security context of a component, which runs as its image's user by default."""
     found = {**asked, **_user(asked, cluster), "allowPrivilegeEscalation": False}
     if found.get("runAsUser") or asked.get("runAsNonRoot"):
@@ -245,7 +248,7 @@ def device(workload: Workload) -> str:
 
 
 def _stage(
-    name: str, step: str, workload: Workload, cluster: Cluster, ids: Iterable[str], base: str
+    name: str, step: str, workload: Workload, cluster: ClusterConfig, ids: Iterable[str], base: str
 ) -> Plain:
     if not cluster.image:
         raise ClusterError(
@@ -257,12 +260,12 @@ def _stage(
     return {
         "name": name,
         "image": cluster.image,
-        "command": pods.literal(["python", "-P", "-m", _MODULE, step, base]),
+        "command": pods.escape_command(["python", "-P", "-m", _MODULE, step, base]),
         "workingDir": "/",  # the image's is its own user's alone
         "env": pods.merged_env(
-            [pods.value("HOME", VOLUME)],
+            [pods.env_value("HOME", VOLUME)],
             pods.cluster_env(cluster),
-            [pods.value("MODELYARD_NAS", pods.nas_setting(ids))],
+            [pods.env_value("MODELYARD_NAS", pods.nas_setting(ids))],
         ),
         "resources": pods.resources(memory=_STAGE_MEMORY, cpu_request=_STAGE_CPU),
         "securityContext": _stage_security(
@@ -276,7 +279,7 @@ def _stage(
     }
 
 
-def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
+def _stage_security(asked: Mapping[str, Any], cluster: ClusterConfig) -> Plain:
     """Whom our containers run as: the component's user if that is known, and never root.
 
     Where the component's image decides, they are another user than the component, most often.
@@ -289,14 +292,16 @@ def _stage_security(asked: Mapping[str, Any], cluster: Cluster) -> Plain:
     return {"runAsUser": cluster.run_as_user, "runAsGroup": cluster.run_as_group, **_RESTRICTED}
 
 
-def _nas_ids(workload: Workload, cluster: Cluster, plan: StagingPlan, base: str) -> list[str]:
+def _nas_ids(
+    workload: Workload, cluster: ClusterConfig, plan: StagingPlan, base: str
+) -> list[str]:
     """The network folders that the pod needs."""
     uris = [base, *workload.folders.values()]
     uris += [uri for pairs in (plan.fetched, plan.sent) for _, uri in pairs]
     return pods.nas_ids(cluster, {found[1] for uri in uris if (found := _NAS.fullmatch(uri))})
 
 
-def _folder(path: str, uri: str, nas: Mapping[str, pods.Mounted]) -> Plain:
+def _folder(path: str, uri: str, nas: Mapping[str, pods.MountedVolume]) -> Plain:
     """A folder of a network storage, mounted where the workload finds it."""
     found = _NAS.fullmatch(uri)
     if found is None:
@@ -314,7 +319,7 @@ def labels(flow_run_id: str, attempt: int) -> dict[str, str]:
     """The labels of all components of an attempt of a run."""
     return {
         **names.OURS,
-        names.FLOW_RUN: names.cleaned(flow_run_id),
+        names.FLOW_RUN: names.label_value(flow_run_id),
         names.ATTEMPT: str(attempt),
         names.PART: "component",
     }

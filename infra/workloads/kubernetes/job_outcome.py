@@ -77,9 +77,9 @@ def decide(
     """
     if seen.pods and objects.status_of(seen.pods[-1]).get("phase") == "Succeeded":
         return ExitStatus(0)
-    found = termination.died(seen.job, seen.pods, events, now=now)
+    found = termination.diagnose_termination(seen.job, seen.pods, events, now=now)
     if found is None and seen.job is None and not seen.pods:
-        found = diagnosis.made(diagnosis.GONE, "Somebody deleted its Job")
+        found = diagnosis.diagnose(diagnosis.GONE, "Somebody deleted its Job")
     if found is None:
         return None
     code = exit_status(seen.pods[-1]) if seen.pods else None

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from infra.kubernetes import objects, pending
 from infra.kubernetes.api import Api
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 from infra.workloads import exit_status
 from infra.workloads.base import Log, Workload
 from infra.workloads.exit_status import ExitStatus
@@ -138,7 +138,7 @@ class JobRunner:
         self._log(redacted)
 
     def _judged(self, workload: Workload, seen: ObservedJob) -> ExitStatus | None:
-        over = not seen.pods or any(map(objects.ended, seen.pods))
+        over = not seen.pods or any(map(objects.is_ended, seen.pods))
         if over and self._lines is not None:
             self._lines.end()
         events = self._events_of(seen) if over or self._lines is None else []
@@ -172,7 +172,9 @@ class JobRunner:
             self._progress = (states, now)
         if seen.job is None:
             return
-        found = pending.waits(seen.job, seen.pods, self._events_of(seen), datetime.now(UTC))
+        found = pending.diagnose_pending(
+            seen.job, seen.pods, self._events_of(seen), datetime.now(UTC)
+        )
         if found is None:
             return
         if found.category and found.category != self._waited:
@@ -186,7 +188,9 @@ class JobRunner:
             since, self._queued_since = self._progress[1], None
             seconds = self._limits.pending_seconds
         if seconds is not None and now - since > seconds:
-            raise job_outcome.never_ran(workload, pending.gives_up(found, seconds / 60))
+            raise job_outcome.never_ran(
+                workload, pending.diagnose_start_timeout(found, seconds / 60)
+            )
 
     def _end(self, name: str) -> int | None:
         """End a component that still runs, and log what it prints until then; its exit code."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from infra.kubernetes.api import Api
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 
 _PAUSE_SECONDS = 0.5
 _LAST_SECONDS = 30.0  # for lines that are unread when the container has ended

@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.errors import BadInputError, NotFoundError
 from infra.kubernetes.api import Api
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 from infra.workloads.base import Workload
 from infra.workloads.claims import check_name
 

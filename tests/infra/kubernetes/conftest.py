@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.cluster import ClusterConfig
+from infra.kubernetes.transport import RetryPolicy
 from tests.infra.kubernetes.scripted import QUICK, Answer, ScriptedServer, kubeconfig
 
 
@@ -27,8 +27,8 @@ def connect(
     file = kubeconfig(tmp_path / "config", server.url)
     monkeypatch.setenv("KUBECONFIG", str(file))
 
-    def made(patience: Patience = QUICK, **cluster: Any) -> Api:
-        return Api.connect(Cluster(**cluster), patience=patience)
+    def made(patience: RetryPolicy = QUICK, **cluster: Any) -> Api:
+        return Api.connect(ClusterConfig(**cluster), patience=patience)
 
     return made
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 from tests.infra.kubernetes.objects import ago
 
 

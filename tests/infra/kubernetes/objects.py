@@ -39,7 +39,7 @@ def job(
     since: float = 30,
     part: str = "run",
 ) -> dict[str, Any]:
-    name = names.job(run, attempt) if part == "run" else f"component-of-{attempt}"
+    name = names.job_name(run, attempt) if part == "run" else f"component-of-{attempt}"
     conditions = [
         {
             "type": condition,
@@ -78,7 +78,7 @@ def pod(
     **status: Any,
 ) -> dict[str, Any]:
     """A pod; ``deleted`` is for how many seconds it should have been gone."""
-    name = f"{names.job(run, attempt)}-{index}-abcde"
+    name = f"{names.job_name(run, attempt)}-{index}-abcde"
     metadata: dict[str, Any] = {
         "name": name,
         "uid": f"uid of {name}",

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.transport import RetryPolicy
 
-QUICK = Patience(
+QUICK = RetryPolicy(
     attempts=3,
     seconds=20.0,
     connect_seconds=5.0,

@@ -14,8 +14,8 @@ import yaml
 from infra import instance_types
 from infra.instance_types import InstanceType
 from infra.kubernetes import manifests
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.wanted import Placement, Wanted
+from infra.kubernetes.attempt_spec import AttemptSpec, Placement
+from infra.kubernetes.cluster import ClusterConfig
 from infra.settings import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,10 +28,10 @@ def shape(name: str) -> InstanceType:
     return instance_types.find(name, Settings(instance_types=None))
 
 
-def wanted(placement: Placement | None = None, **changes: Any) -> Wanted:
+def wanted(placement: Placement | None = None, **changes: Any) -> AttemptSpec:
     """An attempt like many."""
     return replace(
-        Wanted(
+        AttemptSpec(
             flow_run_id=RUN,
             attempt=1,
             pool="gpu",
@@ -44,16 +44,16 @@ def wanted(placement: Placement | None = None, **changes: Any) -> Wanted:
     )
 
 
-_PLAIN = Cluster(image="registry.example/modelyard:1")
+_PLAIN = ClusterConfig(image="registry.example/modelyard:1")
 _STORED = _PLAIN.model_copy(update={"storage_class": "fast"})
-_SHARED = Cluster(
+_SHARED = ClusterConfig(
     image="registry.example/modelyard:1",
     nas={
         "data": {"server": "10.0.0.5", "path": "/exports/data"},
         "Team_A.models": {"claim": "models"},
     },
 )
-_PRIVATE = Cluster(
+_PRIVATE = ClusterConfig(
     image="registry.example/modelyard:1",
     image_pull_secrets=["registry-account"],
     image_pull_policy="Always",
@@ -73,7 +73,7 @@ _PRIVATE = Cluster(
     grace_seconds=45,
 )
 
-CASES: dict[str, tuple[Wanted, Cluster]] = {
+CASES: dict[str, tuple[AttemptSpec, ClusterConfig]] = {
     "cpu-small": (wanted(pool="cpu"), _PLAIN),
     "gpu": (wanted(Placement(shape("gpu.t4"))), _PLAIN),
     "eight-gpus": (wanted(Placement(shape("gpu.h100x8"), boot_storage_gib=200)), _PLAIN),

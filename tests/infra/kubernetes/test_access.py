@@ -10,8 +10,8 @@ import yaml
 from kubernetes.config import incluster_config
 
 from infra.kubernetes import access
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.cluster import ClusterConfig
 from tests.infra.kubernetes.scripted import kubeconfig
 
 _SERVER = "http://127.0.0.1:1"
@@ -24,9 +24,9 @@ def _nothing_of_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         monkeypatch.delenv(name, raising=False)
 
 
-def _refused(cluster: Cluster | None = None) -> ClusterError:
+def _refused(cluster: ClusterConfig | None = None) -> ClusterError:
     with pytest.raises(ClusterError) as caught:
-        access.connect(cluster or Cluster())
+        access.connect(cluster or ClusterConfig())
     assert caught.value.code == "KubeconfigMissing"
     assert caught.value.hint
     assert not caught.value.transient
@@ -44,7 +44,7 @@ def test_the_kubeconfig_of_the_home_folder(tmp_path: Path) -> None:
     (tmp_path / ".kube").mkdir()
     kubeconfig(tmp_path / ".kube/config", _SERVER)
 
-    found = access.connect(Cluster())
+    found = access.connect(ClusterConfig())
 
     assert (found.server, found.namespace) == (_SERVER, "runs")
     assert found.headers() == {"authorization": "Bearer canary-token"}
@@ -64,8 +64,8 @@ def test_several_files_are_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     _changed(second, rename)
     monkeypatch.setenv("KUBECONFIG", f"{first}:{tmp_path / 'none'}:{second}")
 
-    assert access.connect(Cluster()).server == _SERVER
-    other = access.connect(Cluster(context="other"))
+    assert access.connect(ClusterConfig()).server == _SERVER
+    other = access.connect(ClusterConfig(context="other"))
     assert (other.server, other.namespace) == ("http://127.0.0.1:2", "default")
 
 
@@ -168,7 +168,7 @@ def test_a_token_s_file_may_end_its_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_no_such_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", _SERVER)))
 
-    refused = _refused(Cluster(context="lab"))
+    refused = _refused(ClusterConfig(context="lab"))
 
     assert "no context lab" in refused.message
     assert "test" in refused.hint
@@ -201,7 +201,7 @@ echo '"status": {{"token": "t'$n'", "expirationTimestamp": "2020-01-01T00:00:00Z
     file = kubeconfig(tmp_path / "config", _SERVER, user=user)
     monkeypatch.setenv("KUBECONFIG", str(file))
 
-    found = access.connect(Cluster())
+    found = access.connect(ClusterConfig())
     first, second = found.headers()["authorization"], found.headers()["authorization"]
 
     assert first.startswith("Bearer t")
@@ -234,7 +234,7 @@ def test_a_pod_with_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
 
-    found = access.connect(Cluster())
+    found = access.connect(ClusterConfig())
 
     assert (found.server, found.namespace) == ("https://10.0.0.1:443", "training")
     assert found.headers() == {"authorization": "bearer first"}

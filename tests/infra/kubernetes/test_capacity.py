@@ -11,10 +11,10 @@ import pytest
 from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.api import Api
-from infra.kubernetes.capacity import Capacity, Node, Quota, Taint
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.capacity import Capacity, NodeCapacity, Quota, Taint
+from infra.kubernetes.cluster import ClusterConfig
 from tests.infra.kubernetes.scripted import Answer, Asked, ScriptedServer, kubeconfig, status
 from tests.infra.kubernetes.shapes import shape
 
@@ -27,21 +27,21 @@ _GPU_TAINT = Taint(key="nvidia.com/gpu", value="present", effect="NoSchedule")
 
 def _node(
     cpu: float, memory_gib: float, gpus: int = 0, disk_gib: float = 100, **rest: Any
-) -> Node:
+) -> NodeCapacity:
     amounts = {"cpu": cpu, "memory": memory_gib * _GIB, "ephemeral-storage": 100 * _GIB}
-    return Node(allocatable=amounts | ({"nvidia.com/gpu": gpus} if gpus else {}), **rest)
+    return NodeCapacity(allocatable=amounts | ({"nvidia.com/gpu": gpus} if gpus else {}), **rest)
 
 
 def _quota(name: str, resource: str, hard: float, used: float = 0) -> Capacity:
     return Capacity(quotas=(Quota(name=name, hard={resource: hard}, used={resource: used}),))
 
 
-def _nodes(*nodes: Node, **rest: Any) -> Capacity:
+def _nodes(*nodes: NodeCapacity, **rest: Any) -> Capacity:
     return Capacity(nodes=nodes, labels=_LABELS, **rest)
 
 
 def _refused(placement: Placement, found: Capacity, type_name: str = "mine") -> ClusterError:
-    refused = capacity.refusal(placement, type_name, found)
+    refused = capacity.find_shortage(placement, type_name, found)
     assert refused is not None
     assert refused.hint
     return refused
@@ -51,8 +51,8 @@ def _refused(placement: Placement, found: Capacity, type_name: str = "mine") -> 
 
 
 def test_of_a_cluster_of_which_nothing_is_known_nothing_is_refused() -> None:
-    assert capacity.refusal(Placement(shape("gpu.h200x8"), nodes=9), "x", Capacity()) is None
-    assert capacity.waits(Placement(shape("gpu.h200x8"), nodes=9), Capacity()) == ""
+    assert capacity.find_shortage(Placement(shape("gpu.h200x8"), nodes=9), "x", Capacity()) is None
+    assert capacity.describe_quota_wait(Placement(shape("gpu.h200x8"), nodes=9), Capacity()) == ""
 
 
 def test_a_capacity_is_plain_data_and_back() -> None:
@@ -79,7 +79,7 @@ def test_more_gpus_than_one_run_may_have_are_refused_with_the_numbers() -> None:
 def test_as_many_as_one_run_may_have_are_not_refused() -> None:
     found = Capacity(most_gpus=8)
 
-    assert capacity.refusal(Placement(shape("gpu.h100"), nodes=8), "x", found) is None
+    assert capacity.find_shortage(Placement(shape("gpu.h100"), nodes=8), "x", found) is None
 
 
 # Quotas
@@ -137,15 +137,15 @@ def test_what_a_quota_just_allows_or_does_not_speak_of_is_not_refused(
     placement = Placement(shape("gpu.t4"), nodes=2, data_storage_gib=10)
     found = _quota("q", resource, hard, used=hard)
 
-    assert capacity.refusal(placement, "x", found) is None
+    assert capacity.find_shortage(placement, "x", found) is None
 
 
 def test_what_others_use_is_waited_for_with_the_numbers() -> None:
     placement = Placement(shape("gpu.h100x8"))
     found = _quota("gpus", "requests.nvidia.com/gpu", 8, used=6)
 
-    assert capacity.refusal(placement, "x", found) is None
-    assert capacity.waits(placement, found) == (
+    assert capacity.find_shortage(placement, "x", found) is None
+    assert capacity.describe_quota_wait(placement, found) == (
         "Waits for room in the quota gpus: 8 nvidia.com/gpu are asked for, 2 of 8 are free."
     )
 
@@ -153,11 +153,16 @@ def test_what_others_use_is_waited_for_with_the_numbers() -> None:
 def test_a_quota_that_is_overdrawn_has_nothing_free() -> None:
     found = _quota("q", "cpu", 4, used=6)
 
-    assert capacity.waits(Placement(shape("cpu.small")), found).endswith("0 of 4 are free.")
+    assert capacity.describe_quota_wait(Placement(shape("cpu.small")), found).endswith(
+        "0 of 4 are free."
+    )
 
 
 def test_nothing_is_waited_for_where_there_is_room() -> None:
-    assert capacity.waits(Placement(shape("cpu.small")), _quota("q", "cpu", 4, used=2)) == ""
+    assert (
+        capacity.describe_quota_wait(Placement(shape("cpu.small")), _quota("q", "cpu", 4, used=2))
+        == ""
+    )
 
 
 # Nodes
@@ -173,7 +178,7 @@ def test_a_gpu_that_no_node_has_is_refused_with_those_there_are() -> None:
 
 
 @pytest.mark.parametrize("nodes", [(), (_node(64, 512),)])
-def test_no_gpu_at_all_is_said(nodes: tuple[Node, ...]) -> None:
+def test_no_gpu_at_all_is_said(nodes: tuple[NodeCapacity, ...]) -> None:
     refused = _refused(Placement(shape("gpu.t4")), _nodes(*nodes))
 
     assert refused.code == "NodesLackGpu"
@@ -199,7 +204,7 @@ def test_a_run_that_may_do_without_gpus_fits_without() -> None:
     assert _refused(placement, found).code == "NodesLackGpu"
     without = capacity.without_gpus(placement.shape)
     assert (without.gpus, without.cpu, without.memory_gib) == (0, 4, 16)
-    assert capacity.refusal(Placement(without), "gpu.t4", found) is None
+    assert capacity.find_shortage(Placement(without), "gpu.t4", found) is None
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_a_label_that_no_node_has_is_refused() -> None:
 def test_of_a_label_that_was_not_looked_at_nothing_is_refused() -> None:
     mine = InstanceType(cpu=1, memory_gib=1, node_selector={"unheard-of": "a"})
 
-    assert capacity.refusal(Placement(mine), "x", _nodes(_node(8, 32))) is None
+    assert capacity.find_shortage(Placement(mine), "x", _nodes(_node(8, 32))) is None
 
 
 def test_the_clusters_own_labels_count_too() -> None:
@@ -258,14 +263,14 @@ def test_the_clusters_own_labels_count_too() -> None:
     mine = found.model_copy(update={"node_selector": {"tenant": "b"}})
     others = found.model_copy(update={"node_selector": {"tenant": "c"}})
 
-    assert capacity.refusal(Placement(shape("cpu.xlarge")), "x", mine) is None
+    assert capacity.find_shortage(Placement(shape("cpu.xlarge")), "x", mine) is None
     assert _refused(Placement(shape("cpu.small")), others).code == "NodesLackLabels"
 
 
 def _tainted(*tolerations: dict[str, Any]) -> ClusterError | None:
     taint = Taint(key="tenant", value="vision", effect="NoSchedule")
     found = _nodes(_node(8, 32, taints=(taint,)), tolerations=tolerations)
-    return capacity.refusal(Placement(shape("cpu.small")), "x", found)
+    return capacity.find_shortage(Placement(shape("cpu.small")), "x", found)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +306,7 @@ def test_a_taint_that_runs_do_not_tolerate_does(toleration: dict[str, Any]) -> N
 def test_nodes_that_may_come_set_no_bound() -> None:
     found = _nodes(_node(1, 1), nodes_may_come=True)
 
-    assert capacity.refusal(Placement(shape("gpu.h200x8")), "x", found) is None
+    assert capacity.find_shortage(Placement(shape("gpu.h200x8")), "x", found) is None
 
 
 # What the cluster says
@@ -330,7 +335,7 @@ def _reading(
 ) -> Iterator[Api]:
     with ScriptedServer(_answers(**kinds)) as server:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", server.url)))
-        yield Api.connect(Cluster())
+        yield Api.connect(ClusterConfig())
 
 
 def test_nodes_are_read_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +352,7 @@ def test_nodes_are_read_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         tainted,
         _of_the_api("e", {"zone": "x", "unasked": "y"}, "4"),
     ]
-    cluster = Cluster(most_gpus=3, node_selector={"zone": "x"}, storage_class="fast")
+    cluster = ClusterConfig(most_gpus=3, node_selector={"zone": "x"}, storage_class="fast")
 
     with _reading(tmp_path, monkeypatch, nodes=nodes, resourcequotas=[]) as api:
         found = capacity.read(api, cluster, {"gpu.t4": shape("gpu.t4")})
@@ -356,13 +361,13 @@ def test_nodes_are_read_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found == Capacity(
         quotas=(),
         nodes=(
-            Node(labels=_T4, allocatable={"cpu": 8, "nvidia.com/gpu": 1} | plain),
-            Node(allocatable={"cpu": 7.91} | plain),
-            Node(
+            NodeCapacity(labels=_T4, allocatable={"cpu": 8, "nvidia.com/gpu": 1} | plain),
+            NodeCapacity(allocatable={"cpu": 7.91} | plain),
+            NodeCapacity(
                 taints=(Taint(key="control", effect="NoSchedule"),),
                 allocatable={"cpu": 32} | plain,
             ),
-            Node(labels={"zone": "x"}, allocatable={"cpu": 4} | plain),
+            NodeCapacity(labels={"zone": "x"}, allocatable={"cpu": 4} | plain),
         ),
         labels=("nvidia.com/gpu.product", "zone"),
         most_gpus=3,
@@ -388,7 +393,7 @@ def test_quotas_are_read_but_those_that_are_not_surely_of_runs(
     ]
 
     with _reading(tmp_path, monkeypatch, nodes=[], resourcequotas=quotas) as api:
-        found = capacity.read(api, Cluster(), {})
+        found = capacity.read(api, ClusterConfig(), {})
 
     cpu = {"hard": {"requests.cpu": 10.0}, "used": {"requests.cpu": 2.5}}
     assert found.quotas == (
@@ -406,7 +411,7 @@ def test_what_the_account_may_not_list_is_not_known(
 
     refused = {kind: forbidden(kind) for kind in ("nodes", "resourcequotas")}
     with _reading(tmp_path, monkeypatch, **refused) as api:
-        found = capacity.read(api, Cluster(most_gpus=1), {})
+        found = capacity.read(api, ClusterConfig(most_gpus=1), {})
 
     assert found == Capacity(most_gpus=1, labels=("nvidia.com/gpu.product",))
 
@@ -420,7 +425,7 @@ def test_a_cluster_that_cannot_be_asked_is_an_error(
         _reading(tmp_path, monkeypatch, nodes=[], resourcequotas=missing) as api,
         pytest.raises(ClusterError),
     ):
-        capacity.read(api, Cluster(), {})
+        capacity.read(api, ClusterConfig(), {})
 
 
 class TestCouldHold:
@@ -432,12 +437,12 @@ class TestCouldHold:
         "containers": [{"resources": {"requests": {"cpu": "2", "nvidia.com/gpu": "1"}}}],
     }  # fmt: skip
 
-    def _node(self, **more: Any) -> Node:
+    def _node(self, **more: Any) -> NodeCapacity:
         usual: dict[str, Any] = {
             "labels": {"zone": "x", "other": "y"},
             "allocatable": {"cpu": 8, "nvidia.com/gpu": 2},
         }
-        return Node(**(usual | more))
+        return NodeCapacity(**(usual | more))
 
     @pytest.mark.parametrize(
         ("more", "count", "holds"),
@@ -453,13 +458,13 @@ class TestCouldHold:
         ],
     )
     def test_one_node(self, more: dict[str, Any], count: int, holds: bool) -> None:
-        assert capacity.could_hold(self.POD, count, [self._node(**more)]) is holds
+        assert capacity.can_hold(self.POD, count, [self._node(**more)]) is holds
 
     def test_several_nodes_together(self) -> None:
-        assert capacity.could_hold(self.POD, 3, [self._node(), self._node()])
-        assert not capacity.could_hold(self.POD, 1, [])
+        assert capacity.can_hold(self.POD, 3, [self._node(), self._node()])
+        assert not capacity.can_hold(self.POD, 1, [])
 
     def test_the_largest_of_the_first_containers_counts(self) -> None:
         large = {"resources": {"requests": {"cpu": "9"}}}
 
-        assert not capacity.could_hold({**self.POD, "initContainers": [large]}, 1, [self._node()])
+        assert not capacity.can_hold({**self.POD, "initContainers": [large]}, 1, [self._node()])

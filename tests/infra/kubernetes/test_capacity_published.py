@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from infra.kubernetes import capacity_published
-from infra.kubernetes.capacity import Capacity, Node, Quota
+from infra.kubernetes.capacity import Capacity, NodeCapacity, Quota
 
 FULL = Capacity(
     quotas=(Quota(name="q", hard={"requests.nvidia.com/gpu": 2.0}, used={"pods": 1.0}),),
-    nodes=(Node(labels={"nvidia.com/gpu.product": "A"}, allocatable={"cpu": 8.0}),),
+    nodes=(NodeCapacity(labels={"nvidia.com/gpu.product": "A"}, allocatable={"cpu": 8.0}),),
     most_gpus=4,
     local_data=False,
     tolerations=({"key": "gpu", "operator": "Exists"},),
@@ -81,7 +81,9 @@ def test_each_pool_has_its_own() -> None:
 
 def test_more_kinds_of_nodes_than_a_variable_holds_are_left_to_the_cluster() -> None:
     prefect = Prefect()
-    nodes = tuple(Node(labels={"kind": f"{n:050}"}, allocatable={"cpu": n}) for n in range(100))
+    nodes = tuple(
+        NodeCapacity(labels={"kind": f"{n:050}"}, allocatable={"cpu": n}) for n in range(100)
+    )
     _publish(prefect, FULL.model_copy(update={"nodes": nodes}))
 
     assert _read(prefect) == FULL.model_copy(update={"nodes": None})

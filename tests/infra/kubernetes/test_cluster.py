@@ -6,7 +6,7 @@ import pytest
 
 from infra.errors import BadInputError
 from infra.kubernetes import cluster as clusters
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.cluster import ClusterConfig
 from infra.settings import Settings
 
 _WHOLE = """
@@ -37,18 +37,18 @@ grace_seconds: 60
 """
 
 
-def _load(tmp_path: Path, text: str | bytes) -> Cluster:
+def _load(tmp_path: Path, text: str | bytes) -> ClusterConfig:
     file = tmp_path / "cluster.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return clusters.load(Settings(cluster=file))
 
 
 def test_without_a_file_all_is_default() -> None:
-    assert clusters.load(Settings()) == Cluster()
+    assert clusters.load(Settings()) == ClusterConfig()
 
 
 def test_an_empty_file_is_one_of_defaults(tmp_path: Path) -> None:
-    assert _load(tmp_path, "# later\n") == Cluster()
+    assert _load(tmp_path, "# later\n") == ClusterConfig()
 
 
 def test_every_field(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_every_field(tmp_path: Path) -> None:
         ("finished_seconds: -1", "finished_seconds"),
         ("grace_seconds: 0", "grace_seconds"),
         ("- namespace", "it holds no mapping"),
-        ("namespace: [", "it is no YAML in line 1"),
-        ("namespace: 2026-99-99", "it is no YAML"),
+        ("namespace: [", "it is not valid YAML in line 1"),
+        ("namespace: 2026-99-99", "it is not valid YAML"),
         (b"namespace: \xff", "it is not UTF-8"),
     ],
 )
@@ -157,7 +157,9 @@ def test_no_secret_is_kept_or_told(tmp_path: Path, text: str) -> None:
 
 
 def test_a_runs_pod_is_told_what_the_file_says(tmp_path: Path) -> None:
-    given = Cluster(image="registry.example/i:1", nas={"data": {"claim": "data"}}, most_gpus=8)
+    given = ClusterConfig(
+        image="registry.example/i:1", nas={"data": {"claim": "data"}}, most_gpus=8
+    )
     told = given.model_dump_json(exclude_defaults=True)
 
     assert clusters.load(Settings(cluster=tmp_path / "none", cluster_settings=told)) == given
@@ -173,12 +175,12 @@ def test_what_a_pod_is_told_wrongly_is_refused(told: str) -> None:
 
 
 def test_every_field_is_described() -> None:
-    assert all(field.description for field in Cluster.model_fields.values())
+    assert all(field.description for field in ClusterConfig.model_fields.values())
 
 
 def test_the_docs_tell_every_field_and_give_a_good_example(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs/cluster-settings.md").read_text()
 
-    assert [name for name in Cluster.model_fields if f"`{name}`" not in text] == []
+    assert [name for name in ClusterConfig.model_fields if f"`{name}`" not in text] == []
     example = text.split("```yaml\n")[1].split("```")[0]
     assert _load(tmp_path, example).nas["datasets"].claim == "datasets"

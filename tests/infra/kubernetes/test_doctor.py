@@ -8,11 +8,11 @@ import pytest
 
 from infra import instance_types
 from infra.kubernetes import doctor
-from infra.kubernetes.capacity import Capacity, Node
+from infra.kubernetes.capacity import Capacity, NodeCapacity
 from infra.kubernetes.checks import Check
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.secret_checks import SecretFacts
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.transport import RetryPolicy
 from infra.settings import Settings
 from tests.infra.kubernetes.scripted import Answer, Asked, ScriptedServer, kubeconfig, status
 
@@ -62,10 +62,10 @@ def test_the_version(release: str, result: str) -> None:
 
 class TestNamespace:
     def test_it_is_there(self) -> None:
-        assert doctor.namespace(Cluster(), "runs", _thing("runs")).result == "ok"
+        assert doctor.namespace(ClusterConfig(), "runs", _thing("runs")).result == "ok"
 
     def test_it_is_not(self) -> None:
-        found = doctor.namespace(Cluster(), "runs", None)
+        found = doctor.namespace(ClusterConfig(), "runs", None)
 
         assert found.result == "failed"
         assert "kubectl create namespace runs" in found.remedy
@@ -73,7 +73,7 @@ class TestNamespace:
     def test_it_is_being_deleted(self) -> None:
         going = _thing("runs", status={"phase": "Terminating"})
 
-        assert doctor.namespace(Cluster(), "runs", going).result == "failed"
+        assert doctor.namespace(ClusterConfig(), "runs", going).result == "failed"
 
     @pytest.mark.parametrize(
         ("volume", "level", "result"),
@@ -86,7 +86,7 @@ class TestNamespace:
     def test_restricted_pods_mount_no_server(
         self, volume: dict[str, str], level: str, result: str
     ) -> None:
-        cluster = Cluster.model_validate({"nas": {"shared": volume}})
+        cluster = ClusterConfig.model_validate({"nas": {"shared": volume}})
         labels = {"pod-security.kubernetes.io/enforce": level}
 
         assert doctor.namespace(cluster, "runs", _thing("runs", labels=labels)).result == result
@@ -113,7 +113,7 @@ class TestRights:
 
 class TestNodes:
     def _checks(self, *nodes: dict[str, Any], **cluster: Any) -> dict[str, Check]:
-        return {one.name: one for one in doctor.nodes(Cluster(**cluster), list(nodes))}
+        return {one.name: one for one in doctor.nodes(ClusterConfig(**cluster), list(nodes))}
 
     def test_with_gpus(self) -> None:
         found = self._checks(_node("a", 8, product="NVIDIA-H200"), _node("b"))
@@ -141,7 +141,7 @@ class TestNodes:
         assert "gpus" not in self._checks(_node("a"), nodes_may_come=True)
 
     def test_one_that_is_not_ready(self) -> None:
-        found = list(doctor.nodes(Cluster(), [_node("a", ready=False), _node("b")]))
+        found = list(doctor.nodes(ClusterConfig(), [_node("a", ready=False), _node("b")]))
 
         assert [one.result for one in found[:2]] == ["warning", "ok"]
         assert "Not ready: a." in found[0].message
@@ -154,9 +154,9 @@ class TestNodes:
 class TestInstanceTypes:
     def _capacity(self, *products: str) -> Capacity:
         amounts = {"cpu": 128.0, "memory": 2.0**41, "ephemeral-storage": 2.0**41, "pods": 110.0}
-        nodes = [Node(allocatable=amounts)]
+        nodes = [NodeCapacity(allocatable=amounts)]
         nodes += [
-            Node(
+            NodeCapacity(
                 labels={"nvidia.com/gpu.product": product},
                 allocatable={**amounts, "nvidia.com/gpu": 4.0},
             )
@@ -187,7 +187,7 @@ class TestInstanceTypes:
         assert [one.result for one in found] == ["ok", "warning"]
 
     def test_no_room_for_the_default(self) -> None:
-        tiny = Capacity(nodes=(Node(allocatable={"cpu": 1.0, "memory": 2.0**30}),))
+        tiny = Capacity(nodes=(NodeCapacity(allocatable={"cpu": 1.0, "memory": 2.0**30}),))
         found = {one.name: one for one in doctor.instance_types(_TYPES, tiny)}
 
         assert found["type cpu.small"].result == "failed"
@@ -197,16 +197,16 @@ class TestInstanceTypes:
 
 class TestStorage:
     def test_nodes_own_disks(self) -> None:
-        assert doctor.storage_class(Cluster(), []).result == "ok"
+        assert doctor.storage_class(ClusterConfig(), []).result == "ok"
 
     def test_the_class(self) -> None:
         annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
         there = [_thing("slow", annotations=annotations), _thing("fast")]
 
-        found = doctor.storage_class(Cluster(storage_class="fast"), there)
+        found = doctor.storage_class(ClusterConfig(storage_class="fast"), there)
         assert found.result == "ok"
         assert "default class is slow" in found.message
-        missing = doctor.storage_class(Cluster(storage_class="other"), there)
+        missing = doctor.storage_class(ClusterConfig(storage_class="other"), there)
         assert missing.result == "failed"
         assert "fast, slow" in missing.remedy
 
@@ -251,8 +251,8 @@ class TestQuota:
 
 
 def test_runs_have_an_image() -> None:
-    assert doctor.image(Cluster(image="i")).result == "ok"
-    assert doctor.image(Cluster()).result == "warning"
+    assert doctor.image(ClusterConfig(image="i")).result == "ok"
+    assert doctor.image(ClusterConfig()).result == "warning"
 
 
 _FORBIDDEN = 'is forbidden: User "a" cannot get resource "x" in API group ""'
@@ -283,7 +283,7 @@ def _whole(asked: Asked) -> Answer:
     return status(404, "NotFound", f'"{asked.path}" not found')
 
 
-_CLUSTER = Cluster.model_validate(
+_CLUSTER = ClusterConfig.model_validate(
     {
         "image": "i",
         "image_pull_secrets": ["registry"],
@@ -298,7 +298,7 @@ _CLUSTER = Cluster.model_validate(
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    monkeypatch.setattr(doctor, "_PATIENCE", Patience(attempts=2, first_wait=0.001))
+    monkeypatch.setattr(doctor, "_PATIENCE", RetryPolicy(attempts=2, first_wait=0.001))
     with ScriptedServer(_whole) as made:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", made.url)))
         yield made

@@ -7,27 +7,27 @@ import pytest
 
 from infra.instance_types import InstanceType
 from infra.kubernetes import names
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.jobs import Found, Jobs
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement, Wanted
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import AttemptSpec, Placement
+from infra.kubernetes.cluster import ClusterConfig
+from infra.kubernetes.jobs import AttemptStatus, Jobs
 from tests.infra.kubernetes.fake_api import FakeApi, silent
 from tests.infra.kubernetes.objects import IMAGE, NOW, RUN, event, job, pod, terminated
 
-NAME = names.job(RUN, 1)
+NAME = names.job_name(RUN, 1)
 OTHER_RUN = "0b5e7a44-2b1c-4c53-9b0e-111111111111"
 
 
-def wanted(nodes: int = 1, attempt: int = 1) -> Wanted:
+def wanted(nodes: int = 1, attempt: int = 1) -> AttemptSpec:
     shape = InstanceType(cpu=1, memory_gib=1)
-    return Wanted(
+    return AttemptSpec(
         flow_run_id=RUN, attempt=attempt, pool="gpu", flow="train", run_name="mine",
         placement=Placement(shape, nodes=nodes),
     )  # fmt: skip
 
 
 def jobs(api: FakeApi) -> Jobs:
-    return Jobs(api, Cluster(image=IMAGE))  # type: ignore[arg-type]
+    return Jobs(api, ClusterConfig(image=IMAGE))  # type: ignore[arg-type]
 
 
 def kinds(api: FakeApi) -> list[str]:
@@ -100,13 +100,13 @@ class TestFind:
         (found,) = jobs(api).find().values()
 
         assert found.job is not None
-        assert found.going
+        assert found.is_active
 
     def test_pods_whose_job_is_gone_are_without(self) -> None:
         (found,) = jobs(FakeApi(pod())).find().values()
 
         assert found.job is None
-        assert found.going
+        assert found.is_active
 
     def test_attempts_are_told_apart(self) -> None:
         api = FakeApi(
@@ -156,31 +156,31 @@ class TestFound:
     @pytest.mark.parametrize(
         ("found", "going"),
         [
-            (Found(RUN, 1, (job(),), (pod(),)), True),
-            (Found(RUN, 1, (job(),)), True),
-            (Found(RUN, 1, (), (pod(),)), True),
-            (Found(RUN, 1, (job(condition="Failed"),), (pod(deleted=1),)), True),
-            (Found(RUN, 1, (job(condition="Complete"), job(part="component"))), True),
-            (Found(RUN, 1, (job(condition="Complete"),), (pod("Succeeded"),)), False),
-            (Found(RUN, 1), False),
+            (AttemptStatus(RUN, 1, (job(),), (pod(),)), True),
+            (AttemptStatus(RUN, 1, (job(),)), True),
+            (AttemptStatus(RUN, 1, (), (pod(),)), True),
+            (AttemptStatus(RUN, 1, (job(condition="Failed"),), (pod(deleted=1),)), True),
+            (AttemptStatus(RUN, 1, (job(condition="Complete"), job(part="component"))), True),
+            (AttemptStatus(RUN, 1, (job(condition="Complete"),), (pod("Succeeded"),)), False),
+            (AttemptStatus(RUN, 1), False),
         ],
     )
-    def test_going(self, found: Found, going: bool) -> None:
-        assert found.going is going
+    def test_going(self, found: AttemptStatus, going: bool) -> None:
+        assert found.is_active is going
 
     def test_pods_that_are_gone_are_remembered_as_ended(self) -> None:
-        before = Found(RUN, 1, (job(),), (pod(), pod(index=1)))
+        before = AttemptStatus(RUN, 1, (job(),), (pod(), pod(index=1)))
 
-        now = Found(RUN, 1, (job(),), (pod(),)).remembering(before)
-        later = Found(RUN, 1, (job(),)).remembering(now)
+        now = AttemptStatus(RUN, 1, (job(),), (pod(),)).with_gone_pods(before)
+        later = AttemptStatus(RUN, 1, (job(),)).with_gone_pods(now)
 
         assert [one["status"]["phase"] for one in now.own_pods] == ["Running", "Failed"]
         assert [one["status"]["phase"] for one in later.own_pods] == ["Failed", "Failed"]
         assert all("deletionTimestamp" in one["metadata"] for one in later.own_pods)
-        assert Found(RUN, 1).remembering(None) == Found(RUN, 1)
+        assert AttemptStatus(RUN, 1).with_gone_pods(None) == AttemptStatus(RUN, 1)
 
     def test_pods_of_components_are_not_its_own(self) -> None:
-        found = Found(RUN, 1, (job(part="component"),), (pod(part="component"),))
+        found = AttemptStatus(RUN, 1, (job(part="component"),), (pod(part="component"),))
 
         assert found.job is None
         assert found.own_pods == ()
@@ -231,7 +231,7 @@ class TestStop:
 
 class TestLastLines:
     def lines(self, api: FakeApi, *pods: Any, **which: Any) -> list[str]:
-        return jobs(api).last_lines(Found(RUN, 1, (job(),), pods), **which)
+        return jobs(api).last_lines(AttemptStatus(RUN, 1, (job(),), pods), **which)
 
     def test_of_the_container_that_died(self) -> None:
         api = FakeApi()

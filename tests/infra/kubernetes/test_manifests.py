@@ -10,17 +10,19 @@ import yaml
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
 from infra.kubernetes import manifests, names
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.cluster import ClusterConfig
 from tests.infra.kubernetes.shapes import CASES, GOLDEN, OWNER, RUN, shape, wanted, written
 
 _KUBERNETES = "1.36"
-_CLUSTER = Cluster(image="registry.example/modelyard:1")
+_CLUSTER = ClusterConfig(image="registry.example/modelyard:1")
 _CANARY = "canary-3f9c"
 
 
-def _job(placement: Placement | None = None, cluster: Cluster = _CLUSTER, **changes: Any) -> Any:
+def _job(
+    placement: Placement | None = None, cluster: ClusterConfig = _CLUSTER, **changes: Any
+) -> Any:
     return manifests.job(wanted(placement, **changes), cluster)
 
 
@@ -215,7 +217,9 @@ def test_data_on_the_nodes_disk_is_asked_of_it() -> None:
 def test_network_folders_are_mounted_by_their_ids(
     mounts: tuple[str, ...], paths: list[str]
 ) -> None:
-    cluster = Cluster(image="i", nas={"b": {"claim": "c"}, "a": {"server": "s", "path": "/p"}})
+    cluster = ClusterConfig(
+        image="i", nas={"b": {"claim": "c"}, "a": {"server": "s", "path": "/p"}}
+    )
     placement = Placement(shape("cpu.small"), mounts=mounts)
 
     container = _container(placement, cluster)
@@ -229,7 +233,7 @@ def test_network_folders_are_mounted_by_their_ids(
 
 
 def test_a_network_folder_that_the_cluster_lacks_is_refused() -> None:
-    cluster = Cluster(image="i", nas={"data": {"claim": "c"}})
+    cluster = ClusterConfig(image="i", nas={"data": {"claim": "c"}})
 
     with pytest.raises(BadInputError, match=r"no NAS with the id other\. It has: data") as caught:
         _job(Placement(shape("cpu.small"), mounts=("data", "other")), cluster)
@@ -244,7 +248,7 @@ def test_the_runs_image_goes_before_the_clusters() -> None:
 
 def test_no_image_at_all_is_refused() -> None:
     with pytest.raises(ClusterError, match="No image is named") as caught:
-        _job(cluster=Cluster())
+        _job(cluster=ClusterConfig())
 
     assert caught.value.code == "ImageMissing"
 
@@ -259,7 +263,7 @@ def test_a_command_and_its_variables_stay_as_they_are() -> None:
 
 
 def test_the_run_may_change_the_clusters_variables_but_not_those_that_are_fixed() -> None:
-    cluster = Cluster(image="i", env={"A": "cluster", "B": "cluster", "HOME": "/cache"})
+    cluster = ClusterConfig(image="i", env={"A": "cluster", "B": "cluster", "HOME": "/cache"})
 
     env = _env(cluster=cluster, env={"B": "run", "MODELYARD_ATTEMPT": "7"}, attempt=2)
 
@@ -270,7 +274,7 @@ def test_the_run_may_change_the_clusters_variables_but_not_those_that_are_fixed(
 def test_no_secrets_value_is_in_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MODELYARD_DATABASE_URL", "MODELYARD_S3_SECRET_ACCESS_KEY", "WANDB_API_KEY"):
         monkeypatch.setenv(name, _CANARY)
-    cluster = Cluster(
+    cluster = ClusterConfig(
         image="i",
         secret="all-of-it",
         secret_env={"WANDB_API_KEY": {"name": "wandb", "key": "token"}},

@@ -25,16 +25,16 @@ _ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
 @example("good\n")
 @example("\ud800")
 def test_any_text_becomes_a_valid_label(text: str) -> None:
-    cleaned = names.cleaned(text)
+    cleaned = names.label_value(text)
 
     assert _VALUE.fullmatch(cleaned)
     assert bool(cleaned) == bool(text)
-    assert names.cleaned(cleaned) == cleaned
+    assert names.label_value(cleaned) == cleaned
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,61}[A-Za-z0-9]", fullmatch=True))
 def test_a_valid_label_stays_as_it_is(text: str) -> None:
-    assert names.cleaned(text) == text
+    assert names.label_value(text) == text
 
 
 @given(_ANY_TEXT, _ANY_TEXT)
@@ -42,17 +42,17 @@ def test_a_valid_label_stays_as_it_is(text: str) -> None:
 @example("x" * 70, "x" * 71)
 @example("실험", "시험")
 def test_two_names_share_no_label(one: str, other: str) -> None:
-    assert (names.cleaned(one) == names.cleaned(other)) == (one == other)
+    assert (names.label_value(one) == names.label_value(other)) == (one == other)
 
 
 def test_a_label_keeps_what_can_be_read_of_a_name() -> None:
-    assert re.fullmatch(r"my-first-run-[0-9a-f]{8}", names.cleaned("my first/run!"))
-    assert re.fullmatch(r"[0-9a-f]{8}", names.cleaned("실험"))
+    assert re.fullmatch(r"my-first-run-[0-9a-f]{8}", names.label_value("my first/run!"))
+    assert re.fullmatch(r"[0-9a-f]{8}", names.label_value("실험"))
 
 
 @given(st.uuids(), st.integers(1, 10**9))
 def test_a_jobs_name_leaves_room_for_the_hosts_of_its_pods(run: UUID, attempt: int) -> None:
-    name = names.job(str(run), attempt)
+    name = names.job_name(str(run), attempt)
 
     assert _DNS_LABEL.fullmatch(f"{name}-{_MOST_NODES - 1}")
 
@@ -63,7 +63,7 @@ def test_any_names_give_valid_labels_and_stand_whole_in_annotations(
 ) -> None:
     attempt = wanted(run_name=run, experiment=experiment, slot=slot, flow=flow, pool=pool)
 
-    labels, annotations = names.labels(attempt), names.whole_names(attempt)
+    labels, annotations = names.labels(attempt), names.build_annotations(attempt)
 
     assert all(value and _VALUE.fullmatch(value) for value in labels.values())
     for name, text in {names.RUN: run, names.EXPERIMENT: experiment, names.SLOT: slot}.items():
@@ -72,7 +72,9 @@ def test_any_names_give_valid_labels_and_stand_whole_in_annotations(
 
 
 def test_an_absurdly_long_name_still_makes_an_object_that_is_taken() -> None:
-    annotations = names.whole_names(wanted(run_name="가" * 100_000, experiment="나" * 100_000))
+    annotations = names.build_annotations(
+        wanted(run_name="가" * 100_000, experiment="나" * 100_000)
+    )
 
     assert sum(len(value.encode()) for value in annotations.values()) < 256 * 1024
     assert set(annotations[names.RUN]) == {"가"}

@@ -28,7 +28,7 @@ UNPLACED = pod("Pending", node="")
 def waits(
     pods: list[Any], events: Sequence[Any] = (), the_job: Any = None
 ) -> diagnosis.Diagnosis | None:
-    return pending.waits(the_job or job(), pods, events, NOW)
+    return pending.diagnose_pending(the_job or job(), pods, events, NOW)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_gang_tells_its_numbers_and_who_is_in_trouble() -> None:
     [("Unschedulable", 2, "Unschedulable"), ("", 2, "NodeNeverJoined"), ("", 1, "StartFailed")],
 )
 def test_given_up_with_what_it_waited_for(category: str, nodes: int, expected: str) -> None:
-    found = pending.gives_up(diagnosis.Diagnosis(category, "Why."), 10, nodes=nodes)
+    found = pending.diagnose_start_timeout(diagnosis.Diagnosis(category, "Why."), 10, nodes=nodes)
 
     assert found.category == expected
     assert str(found).startswith(f"{expected}: Why. It was given up after 10 minutes.")
@@ -156,7 +156,7 @@ def test_given_up_with_what_it_waited_for(category: str, nodes: int, expected: s
 def test_a_pull_that_takes_too_long_is_no_fault_of_the_image() -> None:
     pulling = diagnosis.Diagnosis("", "Pulling.", slow=True)
 
-    found = pending.gives_up(pulling, 10)
+    found = pending.diagnose_start_timeout(pulling, 10)
 
     assert found.category == "ImagePull"
     assert "pending_minutes" in found.hint

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from infra.kubernetes import pods
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.cluster import ClusterConfig
 
 _GIB = 2**30
 
@@ -34,7 +34,7 @@ def test_no_resources_are_none() -> None:
 
 
 def test_a_pod_of_a_plain_cluster_may_be_on_any_node_and_leaves_a_lost_one_soon() -> None:
-    spec = pods.nodes(Cluster())
+    spec = pods.nodes(ClusterConfig())
 
     assert set(spec) == {"tolerations"}
     assert [(one["key"], one["tolerationSeconds"]) for one in spec["tolerations"]] == [
@@ -45,21 +45,21 @@ def test_a_pod_of_a_plain_cluster_may_be_on_any_node_and_leaves_a_lost_one_soon(
 def test_how_long_a_lost_node_is_waited_for_is_the_clusters_to_say() -> None:
     own = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute",
            "tolerationSeconds": 600}  # fmt: skip
-    spec = pods.nodes(Cluster(tolerations=[own]))
+    spec = pods.nodes(ClusterConfig(tolerations=[own]))
 
     assert [one["tolerationSeconds"] for one in spec["tolerations"]] == [600, 10]
 
 
 def test_a_later_variable_wins_and_stands_last() -> None:
     merged = pods.merged_env(
-        [pods.value("A", "1"), pods.value("B", "1")], [pods.value("A", "2")], []
+        [pods.env_value("A", "1"), pods.env_value("B", "1")], [pods.env_value("A", "2")], []
     )
 
     assert merged == [{"name": "B", "value": "1"}, {"name": "A", "value": "2"}]
 
 
 def test_a_variable_of_the_cluster_may_use_a_secret() -> None:
-    cluster = Cluster(
+    cluster = ClusterConfig(
         env={"CREDENTIALS": "me:$(PGPASS)"},
         secret_env={"PGPASS": {"name": "db", "key": "password"}},
     )

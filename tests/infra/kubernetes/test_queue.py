@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from infra.kubernetes.jobs import Found
-from infra.kubernetes.queue import places
+from infra.kubernetes.jobs import AttemptStatus
+from infra.kubernetes.queue import rank_runs
 from tests.infra.kubernetes.objects import job, pod
 
 
 def waiting(
     run: str, age: float, *, gpus: int = 1, product: str = "A100", priority: int = 0
-) -> Found:
+) -> AttemptStatus:
     made = job(run=run, age=age)
     requests = {"cpu": "1"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     made["spec"]["template"] = {"spec": {
@@ -16,11 +16,11 @@ def waiting(
     }}  # fmt: skip
     one = pod("Pending", run=run, node="")
     one["spec"]["priority"] = priority
-    return Found(run, 1, (made,), (one,) if priority else ())
+    return AttemptStatus(run, 1, (made,), (one,) if priority else ())
 
 
-def told(*queued: Found) -> dict[str, str]:
-    return {run: str(place) for run, place in places(queued).items()}
+def told(*queued: AttemptStatus) -> dict[str, str]:
+    return {run: str(place) for run, place in rank_runs(queued).items()}
 
 
 def test_the_oldest_is_first() -> None:

@@ -14,11 +14,11 @@ from prefect.states import AwaitingRetry, Cancelling, Completed, Pending, Runnin
 
 from infra.controllers import Controller, LeadershipLostError
 from infra.kubernetes import names, run_policy
-from infra.kubernetes.attempts import Attempt
-from infra.kubernetes.capacity import Node
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.attempts import AttemptRecord
+from infra.kubernetes.capacity import NodeCapacity
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.reconciler import ClusterRunReconciler, Limits
+from infra.kubernetes.reconciler import ClusterRunReconciler, RunWaitLimits
 from infra.kubernetes.run_policy import MOST_RETRIES
 from tests import prefect_server
 from tests.infra.kubernetes import objects
@@ -47,8 +47,8 @@ class World:
         self.api = FakeApi()
         self.attempts = FakeAttempts()
         self.leads = True
-        self.nodes: list[Node] | None = None
-        self._jobs = Jobs(self.api, Cluster(image="flows:1"))  # type: ignore[arg-type]
+        self.nodes: list[NodeCapacity] | None = None
+        self._jobs = Jobs(self.api, ClusterConfig(image="flows:1"))  # type: ignore[arg-type]
         self.on_find: Callable[[], None] = lambda: None
         self.next_round = 0.0
 
@@ -63,7 +63,9 @@ class World:
     def begun(self, run: FlowRun, attempt: int, failures: int = 0) -> None:
         """Its worker has begun an attempt."""
         state_id = str(prefect_server.read(run).state_id)
-        self.attempts.of[str(run.id)] = Attempt(attempt, state_id=state_id, failures=failures)
+        self.attempts.of[str(run.id)] = AttemptRecord(
+            attempt, state_id=state_id, failures=failures
+        )
 
     def job(self, run: FlowRun, age: float = 60, **more: Any) -> dict[str, Any]:
         since = more.pop("since", 30)
@@ -103,7 +105,7 @@ class World:
             async with get_client() as client:
                 reconciler = ClusterRunReconciler(
                     client, self._jobs, [self.pool.name], self.attempts,
-                    limits=Limits(timedelta(minutes=10)), nodes=lambda: self.nodes,
+                    limits=RunWaitLimits(timedelta(minutes=10)), nodes=lambda: self.nodes,
                     leadership=self,
                 )  # fmt: skip
                 controller = Controller("runs", reconciler, resync_seconds=30.0, leadership=self)
@@ -204,7 +206,7 @@ def test_runs_that_wait_for_the_same_know_their_places(world: World) -> None:
         made["spec"]["template"] = {"spec": template}
         world.api.put(made)
         world.pod(run, "Pending", node="", conditions=full)
-    world.nodes = [Node(allocatable={"nvidia.com/gpu": 2})]
+    world.nodes = [NodeCapacity(allocatable={"nvidia.com/gpu": 2})]
 
     world.turn()
 
@@ -235,7 +237,7 @@ def test_a_run_that_ends_while_it_waits_waits_no_longer(world: World) -> None:
 def test_a_pod_that_died_before_prefect_leaves_its_last_lines(world: World) -> None:
     run = world.run(Pending(name="InfrastructurePending"), failures=MOST_RETRIES)
     world.failed(run, terminated(1, since=seconds_ago(30)))
-    pod = names.job(str(run.id), 1) + "-0-abcde"
+    pod = names.job_name(str(run.id), 1) + "-0-abcde"
     world.api.logs[pod, "run"] = "Traceback:\nImportError: no module flows"
 
     world.turn()
@@ -270,7 +272,7 @@ def test_an_attempt_that_never_began_is_tried_again_by_itself(world: World) -> N
 def test_lines_that_the_log_has_are_not_written_again(world: World) -> None:
     run = world.run(Running())
     world.failed(run, terminated(137, "OOMKilled", since=seconds_ago(30)))
-    pod = names.job(str(run.id), 1) + "-0-abcde"
+    pod = names.job_name(str(run.id), 1) + "-0-abcde"
     world.api.logs[pod, "run"] = "12:00:01.000 | INFO | Flow run 'x' - epoch 1\nepoch 2\nKilled"
 
     async def told() -> None:
@@ -356,7 +358,7 @@ def test_an_older_attempt_is_ended(world: World) -> None:
 
     world.turn()
 
-    assert world.api.deleted == [("Job", names.job(str(run.id), 1), None)]
+    assert world.api.deleted == [("Job", names.job_name(str(run.id), 1), None)]
     assert prefect_server.state_of(run)[0] == "RUNNING"
 
 

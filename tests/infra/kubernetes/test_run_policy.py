@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.kubernetes.attempts import Retry
-from infra.kubernetes.jobs import Found
-from infra.kubernetes.run_policy import MOST_RETRIES, SILENT, Case, Decision, decide
+from infra.kubernetes.attempts import AttemptRetry
+from infra.kubernetes.jobs import AttemptStatus
+from infra.kubernetes.run_policy import MOST_RETRIES, SILENT, RunCase, RunDecision, decide
 from tests.infra.kubernetes.objects import (
     NOW,
     RUN,
@@ -28,9 +28,9 @@ FINAL = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
 STATES = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", *FINAL, None]
 
 
-def found(*pods: Any, the_job: Any = None, attempt: int = 1, past: Any = ()) -> Found:
+def found(*pods: Any, the_job: Any = None, attempt: int = 1, past: Any = ()) -> AttemptStatus:
     jobs = (the_job,) if the_job else ()
-    return Found(RUN, attempt, jobs, pods, tuple(past))
+    return AttemptStatus(RUN, attempt, jobs, pods, tuple(past))
 
 
 GOING = found(pod(), the_job=job())
@@ -67,25 +67,25 @@ LATE_GANG = found(
 )  # fmt: skip
 GANG = found(pod(), pod("Pending", index=1, node=""), the_job=job(nodes=2))
 VANISHED = found(
-    past=[pod("Failed", deleted=20, conditions=disrupted("EvictionByEvictionAPI"))],
+    gone_pods=[pod("Failed", deleted=20, conditions=disrupted("EvictionByEvictionAPI"))],
     the_job=FAILED_JOB,
 )
-VANISHED_WITH_JOB = found(past=VANISHED.past)
-DELETED = Found(RUN, 1)  # it was seen, and nothing of it is there
+VANISHED_WITH_JOB = found(gone_pods=VANISHED.gone_pods)
+DELETED = AttemptStatus(RUN, 1)  # it was seen, and nothing of it is there
 TIMED_OUT = found(the_job=job(condition="Failed", reason="DeadlineExceeded"))
 SILENT_START = found(pod(), the_job=job(age=1201))
 
 
 def case(
     state: str | None,
-    of: Found | None,
-    *others: Found,
+    of: AttemptStatus | None,
+    *others: AttemptStatus,
     age: float = 120,
     attempt: int = 1,
     looked: bool = True,
     **more: Any,
-) -> Case:
-    return Case(
+) -> RunCase:
+    return RunCase(
         flow_run_id=RUN,
         state=state,
         since=NOW - timedelta(seconds=age),
@@ -99,16 +99,16 @@ def case(
     )
 
 
-def becomes(decision: Decision) -> tuple[str, str] | None:
+def becomes(decision: RunDecision) -> tuple[str, str] | None:
     return (decision.becomes.type, decision.becomes.detail) if decision.becomes else None
 
 
-def message(decision: Decision) -> str:
+def message(decision: RunDecision) -> str:
     assert decision.becomes is not None
     return decision.becomes.message
 
 
-NOTHING = Decision()
+NOTHING = RunDecision()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ NOTHING = Decision()
     ],
 )
 def test_decisions(
-    state: str | None, of: Found | None, age: float, stops: bool, becoming: Any
+    state: str | None, of: AttemptStatus | None, age: float, stops: bool, becoming: Any
 ) -> None:
     decision = decide(case(state, of, age=age))
 
@@ -205,7 +205,7 @@ def test_a_run_that_we_never_started_is_left_alone() -> None:
 def test_where_the_cluster_does_not_answer_nothing_is_decided(state: str | None) -> None:
     decision = decide(case(state, None, age=3600, looked=False))
 
-    assert decision == (Decision(waiting=SILENT) if state == "PENDING" else NOTHING)
+    assert decision == (RunDecision(waiting=SILENT) if state == "PENDING" else NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_where_the_cluster_does_not_answer_nothing_is_decided(state: str | None)
         ("RUNNING", GANG, "1 of 2 nodes have started."),
     ],
 )
-def test_it_is_told_what_a_run_waits_for(state: str, of: Found, words: str) -> None:
+def test_it_is_told_what_a_run_waits_for(state: str, of: AttemptStatus, words: str) -> None:
     assert words in (decide(case(state, of)).waiting or "")
 
 
@@ -288,7 +288,7 @@ class TestQueue:
             assert "given up after 8640 minutes in the queue" in decision.becomes.message
 
     def test_after_the_queue_it_has_all_of_its_time_to_start(self) -> None:
-        def starting(since: float) -> Found:
+        def starting(since: float) -> AttemptStatus:
             creating = waiting("ContainerCreating")
             one = pod("Pending", state=creating, conditions=scheduled(since))
             return found(one, the_job=job(age=7 * 24 * 3600))
@@ -302,7 +302,7 @@ class TestQueue:
         assert decide(case("PENDING", LATE, queued_at=left)).becomes is None
 
     def test_a_training_that_has_some_of_its_nodes_keeps_them_for_a_while_only(self) -> None:
-        def after(seconds: float) -> Decision:
+        def after(seconds: float) -> RunDecision:
             holding = found(
                 pod(conditions=scheduled(seconds)),
                 pod("Pending", index=1, node="", conditions=unschedulable(BUSY)),
@@ -348,7 +348,7 @@ class TestTriedAgain:
     CANCELED = terminated(128, "StartError", "failed to create containerd task: context canceled")
     NO_PROGRAM = terminated(128, "StartError", 'exec: "python": executable file not found')
 
-    def _ended(self, state: Any) -> Found:
+    def _ended(self, state: Any) -> AttemptStatus:
         return found(pod("Failed", state=state), the_job=FAILED_JOB)
 
     def test_it_is_counted_and_takes_longer_each_time(self) -> None:
@@ -360,7 +360,7 @@ class TestTriedAgain:
         *again, last = decisions
         assert [one.retry.failures for one in again if one.retry] == [1, 2, 3]
         assert [one.becomes.delay.seconds for one in again if one.becomes] == [5, 10, 20]
-        assert "context canceled" in (again[0].retry or Retry("", 0)).reason
+        assert "context canceled" in (again[0].retry or AttemptRetry("", 0)).reason
         assert "It is tried again (1 of 3) in 5 s." in message(again[0])
         assert again[0].died is not None  # its last lines are kept
         assert becomes(last) == ("FAILED", "CreateFailed")
@@ -369,7 +369,7 @@ class TestTriedAgain:
 
     @pytest.mark.parametrize("of", [OVER, OOM, WELL, VANISHED, TIMED_OUT])
     @pytest.mark.parametrize("state", ["RUNNING", "PAUSED"])
-    def test_never_once_the_run_had_begun(self, state: str, of: Found) -> None:
+    def test_never_once_the_run_had_begun(self, state: str, of: AttemptStatus) -> None:
         decision = decide(case(state, of))
 
         assert decision.retry is None
@@ -387,7 +387,7 @@ class TestTriedAgain:
         assert decide(case("PENDING", SILENT_START)).retry is None
 
     def test_a_worker_that_dies_with_it_time_and_again_ends_it(self) -> None:
-        assert decide(case("PENDING", None, failures=2)).retry == Retry(
+        assert decide(case("PENDING", None, failures=2)).retry == AttemptRetry(
             "StartFailed: Its worker died before it made its Job.", 3
         )
         assert becomes(decide(case("PENDING", None, failures=3))) == ("FAILED", "CreateFailed")
@@ -409,8 +409,8 @@ _FOUND = st.sampled_from(
     looked=st.booleans(),
 )
 def test_what_never_happens(
-    state: str | None, of: Found | None, other: Found | None, age: float, attempt: int,
-    looked: bool,
+    state: str | None, of: AttemptStatus | None, other: AttemptStatus | None, age: float,
+    attempt: int, looked: bool,
 ) -> None:  # fmt: skip
     others = (other,) if other else ()
     decision = decide(case(state, of, *others, age=age, attempt=attempt, looked=looked))
@@ -422,10 +422,10 @@ def test_what_never_happens(
         # Nothing of a user's has run: it has not begun, or waits for its other nodes.
         assert state == "PENDING" or decision.died is None
     if becoming and becoming[0] == "CANCELLED":
-        assert not any(one.going for one in (of, other) if one)
-    if becoming and of and of.going:
+        assert not any(one.is_active for one in (of, other) if one)
+    if becoming and of and of.is_active:
         assert of in decision.stop  # what has ended in Prefect is not kept on the cluster
-    assert all(one.going for one in decision.stop)
+    assert all(one.is_active for one in decision.stop)
     if not looked:
         assert not decision.stop
         assert becoming is None

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from infra.kubernetes import secret_checks
+from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.checks import Check
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.secret_checks import SecretFacts, Secrets
 
-WHOLE = Cluster.model_validate({
+WHOLE = ClusterConfig.model_validate({
     "image_pull_secrets": ["registry"],
     "secret": "keys",
     "secret_env": {"TOKEN": {"name": "hub", "key": "token"}},
@@ -37,7 +37,7 @@ class TestVariables:
     def _checks(
         self, secrets: Secrets, seen: frozenset[str] | None = None, **cluster: Any
     ) -> list[Check]:
-        described = Cluster.model_validate(cluster)
+        described = ClusterConfig.model_validate(cluster)
         return list(secret_checks.variables(described, secrets, seen))
 
     def test_from_all_places(self) -> None:

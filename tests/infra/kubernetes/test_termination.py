@@ -22,7 +22,7 @@ from tests.infra.kubernetes.objects import (
 def died(
     pods: list[Any], the_job: Any = None, events: Sequence[Any] = (), *, ran: bool = True
 ) -> diagnosis.Diagnosis | None:
-    return termination.died(the_job or job(), pods, events, now=NOW, ran=ran)
+    return termination.diagnose_termination(the_job or job(), pods, events, now=NOW, ran=ran)
 
 
 FAILED = job(condition="Failed", reason="BackoffLimitExceeded", message="it has failed")

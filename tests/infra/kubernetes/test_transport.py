@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.cluster import ClusterConfig
+from infra.kubernetes.transport import RetryPolicy
 from tests.infra.kubernetes.scripted import (
     QUICK,
     Answer,
@@ -23,7 +23,7 @@ from tests.infra.kubernetes.scripted import (
     status,
 )
 
-_SILENT = Patience(attempts=2, seconds=20.0, silent_seconds=0.05, first_wait=0.001)
+_SILENT = RetryPolicy(attempts=2, seconds=20.0, silent_seconds=0.05, first_wait=0.001)
 _JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "my-run"}, "spec": {}}
 _OVERLOADED = status(500, "InternalError", "etcdserver: request timed out")
 
@@ -83,7 +83,7 @@ class TestTrouble:
             url = gone.url
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", url)))
 
-        found = refused(Api.connect(Cluster(), patience=QUICK).version)
+        found = refused(Api.connect(ClusterConfig(), patience=QUICK).version)
 
         assert found.code == "ApiUnreachable"
         assert "refused" in found.message
@@ -103,7 +103,7 @@ class TestTrouble:
 
 class TestPatience:
     def test_waits_grow_to_a_limit_and_differ(self) -> None:
-        patience = Patience(first_wait=1.0, longest_wait=4.0)
+        patience = RetryPolicy(first_wait=1.0, longest_wait=4.0)
 
         waits = [[patience.wait(attempt, 0.0) for _ in range(50)] for attempt in range(1, 6)]
 
@@ -113,7 +113,7 @@ class TestPatience:
 
     @pytest.mark.parametrize(("said", "waited"), [(3.0, 3.0), (60.0, 4.0)])
     def test_the_server_says_when(self, said: float, waited: float) -> None:
-        assert Patience(first_wait=1.0, longest_wait=4.0).wait(1, said) == waited
+        assert RetryPolicy(first_wait=1.0, longest_wait=4.0).wait(1, said) == waited
 
     def test_retry_after_is_heeded(
         self, server: ScriptedServer, connect: Callable[..., Api]
@@ -122,7 +122,7 @@ class TestPatience:
         busy.headers["retry-after"] = "7"
         server.answers = [busy]
         # 7 s would end after the 5 s that there are: it is not asked again.
-        patience = Patience(seconds=5.0, first_wait=0.001)
+        patience = RetryPolicy(seconds=5.0, first_wait=0.001)
 
         assert refused(connect(patience).version).transient
         assert len(server.asked) == 1
@@ -153,7 +153,7 @@ class TestCredentials:
         file = kubeconfig(tmp_path / "config", server.url, user={"tokenFile": "token"})
         monkeypatch.setenv("KUBECONFIG", str(file))
         server.answers = [_guarded("canary-second")]
-        api = Api.connect(Cluster(), patience=QUICK)
+        api = Api.connect(ClusterConfig(), patience=QUICK)
 
         assert refused(api.version).code == "Unauthorized"
         token.write_text("canary-second")
@@ -197,7 +197,7 @@ class TestTls:
         (tmp_path / "no.crt").write_text("canary")
         file = kubeconfig(tmp_path / "config", secured.url, **{"certificate-authority": authority})
         monkeypatch.setenv("KUBECONFIG", str(file))
-        api = Api.connect(Cluster(), patience=QUICK)
+        api = Api.connect(ClusterConfig(), patience=QUICK)
 
         if code:
             found = refused(api.version)
@@ -217,7 +217,7 @@ class TestTls:
             tmp_path / "config", secured.url, **{"certificate-authority": str(authority)}
         )
         monkeypatch.setenv("KUBECONFIG", str(file))
-        api = Api.connect(Cluster(), patience=QUICK)
+        api = Api.connect(ClusterConfig(), patience=QUICK)
         authority.write_bytes((tmp_path / "server.crt").read_bytes())
 
         assert api.version() == "v1"
@@ -228,4 +228,4 @@ class TestTls:
         url = server.url.replace("http://", "https://")
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", url)))
 
-        assert refused(Api.connect(Cluster(), patience=QUICK).version).message
+        assert refused(Api.connect(ClusterConfig(), patience=QUICK).version).message

@@ -13,9 +13,9 @@ import pytest
 from infra import instance_types
 from infra.kubernetes import doctor
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster as Configuration
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.cluster import ClusterConfig
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.transport import RetryPolicy
 from infra.kubernetes.watch import WatchSubscription
 from infra.settings import Settings
 from tests.cluster.cluster import Cluster
@@ -69,8 +69,8 @@ def connect(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def made(user: User | None = None, **configuration: Any) -> Api:
         file = cluster.kubeconfig(user) if user else cluster.folder / "kubeconfig-admin"
         monkeypatch.setenv("KUBECONFIG", str(file))
-        patience = Patience(attempts=3, first_wait=0.001)
-        return Api.connect(Configuration(**configuration), patience=patience)
+        patience = RetryPolicy(attempts=3, first_wait=0.001)
+        return Api.connect(ClusterConfig(**configuration), patience=patience)
 
     return made
 
@@ -209,7 +209,7 @@ class TestWatch:
 class TestDoctor:
     def _checks(self, connect: Callable[..., Api], user: User | None = None, **given: Any) -> Any:
         connect(user)
-        configuration = Configuration.model_validate(given)
+        configuration = ClusterConfig.model_validate(given)
         types = instance_types.table(Settings())
         return {one.name: one for one in doctor.examine(configuration, types)}
 

@@ -15,11 +15,11 @@ from sqlalchemy.exc import OperationalError
 from infra.errors import BadInputError
 from infra.instance_types import InstanceType
 from infra.kubernetes import names
-from infra.kubernetes.attempts import Attempt
-from infra.kubernetes.cluster import Cluster
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.attempt_spec import Placement
+from infra.kubernetes.attempts import AttemptRecord
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.jobs import Jobs
-from infra.kubernetes.refusals import ClusterError
-from infra.kubernetes.wanted import Placement
 from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
 from tests import prefect_server
 from tests.infra.kubernetes.fake_api import FakeApi, silent
@@ -47,7 +47,7 @@ def poll(
     attempts: FakeAttempts | None = None,
 ) -> None:
     """Let a worker look once for runs, and see to those that it finds."""
-    jobs = Jobs(api, Cluster(image="flows:1"))  # type: ignore[arg-type]
+    jobs = Jobs(api, ClusterConfig(image="flows:1"))  # type: ignore[arg-type]
     means = WorkerDependencies(jobs, place, attempts or FakeAttempts())
 
     async def once() -> None:
@@ -69,14 +69,14 @@ def test_a_run_becomes_a_job_and_is_left_to_it(pool: prefect_server.Pool) -> Non
     poll(pool, api, attempts=attempts)
 
     made = only_job(api)
-    assert made["metadata"]["name"] == names.job(str(run.id), 1)
+    assert made["metadata"]["name"] == names.job_name(str(run.id), 1)
     assert made["metadata"]["labels"][names.SCHEDULE] == "s-1"
     assert made["metadata"]["labels"][names.POOL] == pool.name
     assert made["metadata"]["annotations"][names.SLOT] == "2026-03-04T12:00:00Z"
     now = prefect_server.read(run)
     assert now.state is not None
     assert now.state.type == StateType.PENDING
-    assert attempts.of == {str(run.id): Attempt(1, state_id=str(now.state_id))}
+    assert attempts.of == {str(run.id): AttemptRecord(1, state_id=str(now.state_id))}
     assert now.infrastructure_pid == made["metadata"]["name"]
 
 
@@ -96,11 +96,11 @@ def test_the_workers_own_settings_stay_out_of_the_manifest(
 def test_each_start_is_an_attempt(pool: prefect_server.Pool) -> None:
     run = pool.run()
     api, attempts = FakeApi(), FakeAttempts()
-    attempts.of[str(run.id)] = Attempt(4)
+    attempts.of[str(run.id)] = AttemptRecord(4)
 
     poll(pool, api, attempts=attempts)
 
-    assert only_job(api)["metadata"]["name"] == names.job(str(run.id), 5)
+    assert only_job(api)["metadata"]["name"] == names.job_name(str(run.id), 5)
 
 
 def test_what_is_refused_ends_with_the_reason_and_is_not_tried_again(
@@ -201,7 +201,7 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one(pool: prefect_server.Poo
 
     assert prefect_server.state_of(run)[0] == "SCHEDULED"
     assert [(kind, grace) for kind, _, grace in api.deleted] == [("Job", None), ("Pod", None)]
-    assert ("Job", names.job(old, 2)) not in api.objects
+    assert ("Job", names.job_name(old, 2)) not in api.objects
 
 
 def test_a_run_that_is_stopped_meanwhile_keeps_that(pool: prefect_server.Pool) -> None:

@@ -74,7 +74,7 @@ def test_a_part_that_has_run_for_a_while_is_no_longer_crash_looping(
             assert (await caller.ask("wait"))["ready"]
 
     run(test())
-    watched = supervisor.Watched(part("server"), failures=3, started=time.monotonic())
+    watched = supervisor.SupervisedPart(part("server"), failures=3, started=time.monotonic())
     assert watched.is_crash_looping()
     assert watched.is_settled()
     watched.ready.set()

@@ -359,12 +359,12 @@ class TestSeveral:
 
         ended = several("exit 1", "sleep 0.2; echo killed; kill -9 $$")
 
-        assert (ended.name, ended.code, ended.tail) == ("node 1", -9, ("killed",))
+        assert (ended.process, ended.code, ended.tail) == ("node 1", -9, ("killed",))
 
     def test_who_is_ended_with_the_others_is_not(self, several: Run) -> None:
         ended = several("trap 'exit 7' TERM; while :; do sleep 0.02; done", "exit 1")
 
-        assert (ended.name, ended.code) == ("node 1", 1)
+        assert (ended.process, ended.code) == ("node 1", 1)
 
     def test_who_printed_nothing_is_named(self, several: Run) -> None:
         assert several("echo a", "exit 1").silent == ("node 1",)
@@ -390,4 +390,4 @@ class TestSeveral:
             deadline=None, stop_requested=lambda: False, grace=0.3,
         )  # fmt: skip
 
-        assert (ended.name, ended.code) == ("node 1", 127)
+        assert (ended.process, ended.code) == ("node 1", 127)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from infra.kubernetes.attempts import Attempt, Attempts, Retry
+from infra.kubernetes.attempts import AttemptRecord, AttemptRetry, AttemptStore
 from registry import catalogue
 from registry.runs import pending_reasons, run_attempts
 
@@ -28,12 +28,12 @@ def run() -> str:
 
 def test_they_are_counted_by_run(run: str) -> None:
     other = str(uuid.uuid4())
-    kept: Attempts = run_attempts
+    kept: AttemptStore = run_attempts
 
     assert [kept.begin(run, STATE), kept.begin(run, STATE), kept.begin(other, STATE)] == [1, 2, 1]
     assert kept.newest([run, other, str(uuid.uuid4())]) == {
-        run: Attempt(2, "", STATE),
-        other: Attempt(1, "", STATE),
+        run: AttemptRecord(2, "", STATE),
+        other: AttemptRecord(1, "", STATE),
     }
     assert kept.newest([]) == {}
 
@@ -47,19 +47,19 @@ def test_of_many_that_begin_at_once_each_is_one_of_its_own(run: str) -> None:
 
 def test_what_an_attempt_waits_for_ends_with_it(run: str) -> None:
     run_attempts.begin(run, STATE)
-    run_attempts.tell_waiting(run, 1, "for 8 GPUs")
-    assert run_attempts.newest([run]) == {run: Attempt(1, "for 8 GPUs", STATE)}
+    run_attempts.record_waiting(run, 1, "for 8 GPUs")
+    assert run_attempts.newest([run]) == {run: AttemptRecord(1, "for 8 GPUs", STATE)}
 
     run_attempts.begin(run, STATE)
-    run_attempts.tell_waiting(run, 1, "too late")
-    assert run_attempts.newest([run]) == {run: Attempt(2, "", STATE)}
+    run_attempts.record_waiting(run, 1, "too late")
+    assert run_attempts.newest([run]) == {run: AttemptRecord(2, "", STATE)}
 
 
 def test_who_tells_what_a_run_waits_for_does_not_undo_another_attempt(run: str) -> None:
     run_attempts.begin(run, STATE)
 
     def tell(number: int) -> None:
-        run_attempts.tell_waiting(run, 1, f"for {number}")
+        run_attempts.record_waiting(run, 1, f"for {number}")
 
     with ThreadPoolExecutor(8) as threads:
         told = [threads.submit(tell, number) for number in range(40)]
@@ -67,7 +67,7 @@ def test_who_tells_what_a_run_waits_for_does_not_undo_another_attempt(run: str) 
         for one in (*told, *begun):
             one.result()
 
-    assert run_attempts.newest([run])[run] == Attempt(21, "", STATE)
+    assert run_attempts.newest([run])[run] == AttemptRecord(21, "", STATE)
 
 
 class TestWaiting:
@@ -76,13 +76,13 @@ class TestWaiting:
         run_attempts.begin(run, STATE)
         assert pending_reasons.of({run: state}) == {}
 
-        run_attempts.tell_waiting(run, 1, "for 8 GPUs")
+        run_attempts.record_waiting(run, 1, "for 8 GPUs")
         assert pending_reasons.of({run: state, str(uuid.uuid4()): state}) == {run: "for 8 GPUs"}
 
     @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"])
     def test_no_other_waits(self, run: str, state: str) -> None:
         run_attempts.begin(run, STATE)
-        run_attempts.tell_waiting(run, 1, "for 8 GPUs")
+        run_attempts.record_waiting(run, 1, "for 8 GPUs")
 
         assert pending_reasons.of({run: state}) == {}
 
@@ -144,7 +144,7 @@ class TestRetries:
         run_attempts.begin(run, STATE)
         first = run_attempts.newest([run])[run].queued_at
         for number in (1, 2):
-            retry = Retry(f"StartFailed: {number}.", number)
+            retry = AttemptRetry(f"StartFailed: {number}.", number)
             run_attempts.retry(run, number, retry)
             run_attempts.retry(run, number, retry)  # once more is no other one
             run_attempts.begin(run, STATE)
@@ -160,7 +160,10 @@ class TestRetries:
         assert newest.queued_at > first
 
     def test_the_reasons_are_kept(self, run: str) -> None:
-        for number, retry in ((1, Retry("StartFailed: once.", 1)), (2, Retry("A queue.", 0))):
+        for number, retry in (
+            (1, AttemptRetry("StartFailed: once.", 1)),
+            (2, AttemptRetry("A queue.", 0)),
+        ):
             run_attempts.begin(run, STATE)
             run_attempts.retry(run, number, retry)
         run_attempts.begin(run, STATE)

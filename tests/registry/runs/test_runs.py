@@ -125,7 +125,7 @@ class TestWaiting:
         run = prefect.add("train", "r", state=state)
         if what is not None:
             prefect.attempts.begin(run, "")
-            prefect.attempts.tell_waiting(run, 1, what)
+            prefect.attempts.record_waiting(run, 1, what)
         return run
 
     @pytest.mark.parametrize("state", [Pending(), Cancelling(), State(type=StateType.SCHEDULED)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 
 
 class Asked:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from infra.kubernetes.cluster import Cluster, NasVolume, SecretKey
+from infra.kubernetes.cluster import ClusterConfig, NasVolume, SecretKey
 from infra.workloads.base import ResourceRequest, Workload
 from infra.workloads.kubernetes import job_manifest
 from infra.workloads.kubernetes.job_manifest import JobIdentity
@@ -21,7 +21,7 @@ from pipelines import platform
 GOLDEN = Path(__file__).with_name("golden")
 RUN = "0193b0c2-7d1e-7c53-9a43-5d1f1a2b3c4d"
 BASE = "s3://bucket/staging/runs/x/jobs/y"
-CLUSTER = Cluster(image="registry.example/modelyard:1")
+CLUSTER = ClusterConfig(image="registry.example/modelyard:1")
 ROOT = Path(f"/modelyard/home/runs/{RUN}")
 OWNER = {"metadata": {"name": f"my-{RUN}-1", "uid": "5c2f3a52-0000-4000-8000-000000000000"}}
 
@@ -46,7 +46,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     return platform.resolve(platform.read(config), {})
 
 
-def built(job: Workload, cluster: Cluster = CLUSTER, base: str = BASE, **named: Any) -> Any:
+def built(job: Workload, cluster: ClusterConfig = CLUSTER, base: str = BASE, **named: Any) -> Any:
     """A component's Job."""
     labels = job_manifest.labels(RUN, 1)
     called = JobIdentity(f"my-{RUN}-1-0a1b2c3d", "89abcdef", labels, **named)
@@ -92,7 +92,7 @@ _EVERYTHING = {
     "securityContext": {"runAsUser": 1234, "runAsGroup": 99, "runAsNonRoot": True},
     "podResourceClaims": [{"resourceClaimTemplateName": "one-gpu"}],
 }  # fmt: skip
-_DRESSED = Cluster(
+_DRESSED = ClusterConfig(
     image="registry.example/modelyard:1",
     image_pull_policy="IfNotPresent",
     image_pull_secrets=["ours"],
@@ -105,7 +105,7 @@ _DRESSED = Cluster(
     priority_class="low",
     grace_seconds=10,
 )
-_NAS = Cluster(
+_NAS = ClusterConfig(
     image="registry.example/modelyard:1",
     nas={"team": NasVolume(server="nas.example", path="/export"), "own": NasVolume(claim="own")},
 )

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import Cluster as Configuration
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.cluster import NasVolume
-from infra.kubernetes.transport import Patience
+from infra.kubernetes.transport import RetryPolicy
 from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import Image, Images
@@ -29,7 +29,7 @@ _OURS = Image(
     env={"PATH": f"{Path(sys.executable).parent}:{_PATH}", "PYTHONPATH": str(_REPOSITORY)},
     holds=(str(_REPOSITORY), sys.prefix),
 )
-CONFIGURATION = Configuration(
+CONFIGURATION = ClusterConfig(
     image="modelyard:1",
     nas={"own": NasVolume(server="nas.test", path="/export")},
     grace_seconds=1,
@@ -71,7 +71,7 @@ class Running:
         """A backend of a run of its own, unless one is named."""
         configuration = CONFIGURATION.model_copy(update=changes)
         return KubernetesBackend(
-            Api.connect(configuration, patience=Patience(attempts=1)), configuration, "nas://own:/staging",
+            Api.connect(configuration, patience=RetryPolicy(attempts=1)), configuration, "nas://own:/staging",
             RunAttempt(run or str(uuid.uuid4()), attempt), poll_seconds=0.1, outage_seconds=20,
         )  # fmt: skip
 

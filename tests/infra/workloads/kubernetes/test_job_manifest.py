@@ -7,8 +7,8 @@ import kubernetes_validate
 import pytest
 
 from infra.errors import BadInputError
-from infra.kubernetes.cluster import Cluster, NasVolume, SecretKey
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.cluster import ClusterConfig, NasVolume, SecretKey
 from infra.workloads.base import ResourceRequest
 from infra.workloads.kubernetes.job_manifest import COMPONENT, STAGE_IN, STAGE_OUT
 from tests.cluster import pod_security
@@ -143,7 +143,7 @@ def test_our_containers_are_the_components_user_and_never_root(
     assert containers[COMPONENT]["securityContext"].items() >= asked.items()
 
 
-RESTRICTED = Cluster(image="registry.example/modelyard:1", component_user=1234)
+RESTRICTED = ClusterConfig(image="registry.example/modelyard:1", component_user=1234)
 
 
 def test_with_a_user_of_components_a_restricted_namespace_takes_them() -> None:
@@ -186,7 +186,7 @@ def test_devices_have_the_names_of_the_nodes(kind: str, device: str) -> None:
 
 @pytest.mark.parametrize(("gpus", "runtime"), [(1, "nvidia"), (0, None)])
 def test_components_with_gpus_have_their_runtime_class(gpus: int, runtime: str | None) -> None:
-    cluster = Cluster(image="registry.example/modelyard:1", gpu_runtime_class="nvidia")
+    cluster = ClusterConfig(image="registry.example/modelyard:1", gpu_runtime_class="nvidia")
     made = built(
         job(resources=ResourceRequest(accelerator="nvidia.com/gpu", accelerators=gpus)), cluster
     )
@@ -202,7 +202,7 @@ def test_a_device_that_no_node_has() -> None:
 
 def test_a_cluster_without_an_image_of_ours() -> None:
     with pytest.raises(ClusterError, match="names no image") as caught:
-        built(job(), Cluster())
+        built(job(), ClusterConfig())
     assert caught.value.code == "ImageMissing"
 
 
@@ -214,7 +214,7 @@ def test_a_nas_that_the_cluster_does_not_have() -> None:
 
 @pytest.mark.parametrize("field", ["fetched", "sent"])
 def test_a_nas_that_files_are_staged_through_is_mounted(field: str) -> None:
-    share = Cluster(image="i", nas={"team": NasVolume(server="nas.example", path="/export")})
+    share = ClusterConfig(image="i", nas={"team": NasVolume(server="nas.example", path="/export")})
     made = built(job(**{field: {ROOT / "model": "nas://team:/models/1"}}), share)
 
     volumes = made["spec"]["template"]["spec"]["volumes"]
@@ -240,7 +240,7 @@ def test_a_component_that_asks_for_a_credential_of_the_platform(asked: dict[str,
         "MODELYARD_S3_SECRET_ACCESS_KEY": SecretKey(name="s3", key="secret"),
         "HF_TOKEN": SecretKey(name="hub", key="token"),
     }
-    cluster = Cluster(image="ours:1", secret="keys", secret_env=secret_env)
+    cluster = ClusterConfig(image="ours:1", secret="keys", secret_env=secret_env)
     with pytest.raises(BadInputError, match="the platform's credentials") as caught:
         built(job(kubernetes=asked), cluster)
     assert caught.value.code == "SecretReserved"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.kubernetes.refusals import ClusterError
+from infra.kubernetes.api_errors import ClusterError
 from infra.workloads.kubernetes.log_follower import LogFollower
 from tests.infra.workloads.kubernetes.asked import Asked
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from infra.kubernetes.refusals import Asked, ClusterError, refusal
+from infra.kubernetes.api_errors import ApiOperation, ClusterError, from_response
 
-_CREATE = Asked("create", "jobs", "my-run", "training")
+_CREATE = ApiOperation("create", "jobs", "my-run", "training")
 
 
 def _refusal(
-    status: int, reason: str, message: str, asked: Asked = _CREATE, **details: Any
+    status: int, reason: str, message: str, asked: ApiOperation = _CREATE, **details: Any
 ) -> ClusterError:
     body = {
         "kind": "Status",
@@ -22,7 +22,7 @@ def _refusal(
         "reason": reason,
         "details": details,
     }
-    return refusal(asked, status, json.dumps(body).encode())
+    return from_response(asked, status, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_sentence_without_end_is_cut() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>sign in</html>", b"[]", b'{"a": 1}', b"\xff"])
 def test_an_answer_of_somebody_else(body: bytes) -> None:
-    found = refusal(_CREATE, 502, body)
+    found = from_response(_CREATE, 502, body)
 
     assert found.code == "ApiUnreachable"
     assert "HTTP 502" in found.message

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.leashed import Leash, Leashed, LeashServer, Start
+from infra.leash_client import Leash, LeashServer, LeashStarter, SpawnedLeash
 from tests.processes import eventually, pid_in, runs
 
 _ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ class Contract:
     """What every way to start a command on a leash keeps."""
 
     @pytest.fixture
-    def start(self) -> Start:
+    def start(self) -> LeashStarter:
         raise NotImplementedError
 
     @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ class Contract:
         [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", -15), ("kill -KILL $$", -9)],
     )
     def test_it_ends_as_the_command_ended(
-        self, start: Start, tmp_path: Path, script: str, code: int
+        self, start: LeashStarter, tmp_path: Path, script: str, code: int
     ) -> None:
         leash = start(["sh", "-c", script], env={}, cwd=tmp_path, grace=1)
         assert _read(leash) == b""
@@ -57,7 +57,7 @@ class Contract:
         leash.output.close()
 
     def test_what_it_runs_has_this_environment_folder_and_no_input(
-        self, start: Start, tmp_path: Path
+        self, start: LeashStarter, tmp_path: Path
     ) -> None:
         script = "import os, sys; print(dict(os.environ), os.getcwd(), repr(sys.stdin.read()))"
         env = {"WORD": "with spaces and ü", "LC_ALL": "C.UTF-8"}
@@ -67,19 +67,19 @@ class Contract:
         assert said == f"{env} {tmp_path} ''\n"
         leash.output.close()
 
-    def test_both_outputs_are_one(self, start: Start, tmp_path: Path) -> None:
+    def test_both_outputs_are_one(self, start: LeashStarter, tmp_path: Path) -> None:
         leash = start(["sh", "-c", "echo a; echo b >&2; echo c"], env={}, cwd=tmp_path, grace=1)
         assert _read(leash) == b"a\nb\nc\n"
         assert leash.wait() == 0
         leash.output.close()
 
-    def test_a_command_that_is_not_there(self, start: Start, tmp_path: Path) -> None:
+    def test_a_command_that_is_not_there(self, start: LeashStarter, tmp_path: Path) -> None:
         leash = start(["/nowhere/at/all"], env={}, cwd=tmp_path, grace=1)
         assert b"cannot run /nowhere/at/all: No such file" in _read(leash)
         assert leash.wait() == 127
         leash.output.close()
 
-    def test_a_stop_ends_the_whole_tree(self, start: Start, tmp_path: Path) -> None:
+    def test_a_stop_ends_the_whole_tree(self, start: LeashStarter, tmp_path: Path) -> None:
         pid = tmp_path / "pid"
         command = [sys.executable, "-c", _DETACHED, str(pid)]
         leash = start(command, env={}, cwd=tmp_path, grace=0.2)
@@ -92,7 +92,7 @@ class Contract:
         leash.output.close()
 
     def test_what_is_kept_is_held_until_the_tree_is_gone(
-        self, start: Start, tmp_path: Path
+        self, start: LeashStarter, tmp_path: Path
     ) -> None:
         with (tmp_path / "lock").open("w") as mine:
             fcntl.flock(mine, fcntl.LOCK_EX)
@@ -109,7 +109,7 @@ class Contract:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         leash.output.close()
 
-    def test_what_is_kept_has_its_numbers(self, start: Start, tmp_path: Path) -> None:
+    def test_what_is_kept_has_its_numbers(self, start: LeashStarter, tmp_path: Path) -> None:
         pipes = [os.pipe() for _ in range(3)]
         numbers = [writing for _, writing in reversed(pipes)]
         script = "import os, sys; [os.write(int(n), n.encode()) for n in sys.argv[1:]]"
@@ -122,7 +122,7 @@ class Contract:
             assert os.read(reading, 16) == str(writing).encode()
             os.close(reading)
 
-    def test_nothing_else_is_inherited(self, start: Start, tmp_path: Path) -> None:
+    def test_nothing_else_is_inherited(self, start: LeashStarter, tmp_path: Path) -> None:
         first = start(["sleep", "600"], env={}, cwd=tmp_path, grace=1)
         script = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
         second = start([sys.executable, "-c", script], env={}, cwd=tmp_path, grace=1)
@@ -135,8 +135,8 @@ class Contract:
 
 class TestLeashed(Contract):
     @pytest.fixture
-    def start(self) -> Start:
-        return Leashed
+    def start(self) -> LeashStarter:
+        return SpawnedLeash
 
 
 class TestLeashServer(Contract):
@@ -147,7 +147,7 @@ class TestLeashServer(Contract):
         server.close()
 
     @pytest.fixture
-    def start(self, server: LeashServer) -> Start:
+    def start(self, server: LeashServer) -> LeashStarter:
         return server.start
 
     def test_a_hundred_from_many_threads(self, server: LeashServer, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ class TestLeashServer(Contract):
 import os, signal, sys
 sys.path.insert(0, {str(_ROOT)!r})
 from pathlib import Path
-from infra.leashed import LeashServer
+from infra.leash_client import LeashServer
 server = LeashServer()
 command = [sys.executable, "-c", {_DETACHED!r}, {str(pid)!r}]
 leash = server.start(command, env={{}}, cwd=Path({str(tmp_path)!r}), grace=0.2)

@@ -1,4 +1,4 @@
-"""What is wanted of a cluster: the place of a run, and one attempt of it, whole."""
+"""Specification of a run's attempt on a cluster, and of its placement."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ EVERY_MOUNT = "*"
 
 @dataclass(frozen=True)
 class Placement:
-    """What a run's parameters ask of a cluster.
+    """Resources and placement that a run requests of a cluster.
 
     Attributes:
         shape: The shape of one node.
         nodes: How many pods run it together, 1 or more.
         image: The container image; the cluster's where it is empty.
-        boot_storage_gib: Room on the node's disk for what the container writes and logs, in GiB;
-            0 asks for nothing.
+        boot_storage_gib: Ephemeral storage of the container, in GiB; 0 requests none.
         data_storage_gib: Size of the volume that holds the run's home, in GiB; 0 sets no bound.
-        mounts: Ids of the network folders to have; all that the cluster has if it is ``("*",)``.
-        seconds: The run's own limit; none if it is None.
-        allow_cpu: Whether it may do without GPUs where the cluster has none such.
-        makes_jobs: Whether it makes Jobs itself, as a pipeline does for its components.
+        mounts: Ids of the network folders to mount; ``("*",)`` is all of the cluster's.
+        seconds: The run's own time limit; None for none.
+        allow_cpu: Whether it may run without GPUs where the cluster has none of the kind.
+        makes_jobs: Whether it creates Jobs itself, as a pipeline does for its components.
     """
 
     shape: InstanceType
@@ -41,26 +40,26 @@ class Placement:
 
     @property
     def gpus(self) -> int:
-        """How many GPUs the run has in all its nodes."""
+        """Number of GPUs of all the run's nodes."""
         return self.shape.gpus * self.nodes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """One attempt of one run.
+class AttemptSpec:
+    """Specification of one attempt of one run.
 
     Attributes:
         flow_run_id: Prefect's id of the run.
         attempt: The attempt's number, from 1.
         pool: The work pool that the run came through.
         flow: The flow's name.
-        run_name: What the run is called; any text.
-        experiment: The experiment's name, if the run has one; any text.
-        schedule: The id of the schedule that started it, if one did.
-        slot: The schedule's slot, if a schedule started it; any text.
-        placement: What is asked of the cluster.
-        priority_class: Of its pods; the cluster's where it is empty.
-        command: What the container runs.
+        run_name: The run's name; any string.
+        experiment: The experiment's name; any string, empty for none.
+        schedule: The id of the schedule that started it; empty for none.
+        slot: The schedule's slot; any string, empty without a schedule.
+        placement: Its resources and placement.
+        priority_class: Priority class of its pods; the cluster's where it is empty.
+        command: The container's command.
         env: Environment variables beside those that the manifest sets; no secrets.
         part: Whether it is a run, or one component of a pipeline's run.
     """

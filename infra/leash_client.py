@@ -26,7 +26,7 @@ def leash_command(
     stop_signal: signal.Signals = signal.SIGTERM,
     main_first: bool = False,
 ) -> list[str]:
-    """The command line that runs ``command`` on a leash; its standard input must be a pipe."""
+    """Build the command line that runs ``command`` on a leash; its standard input is a pipe."""
     first = "main" if main_first else "tree"
     options = ["--signal", str(int(stop_signal)), "--grace", str(grace), "--first", first]
     return [sys.executable, "-I", "-S", str(LEASH), *options, "--", *command]
@@ -59,17 +59,17 @@ class Leash(Protocol):
 
     @property
     def output(self) -> IO[bytes]:
-        """The reading end of the tree's merged output, unbuffered; at its end nobody writes."""
+        """Reading end of the tree's merged output, unbuffered; it ends with the last writer."""
 
     def stop(self) -> None:
-        """Ask for the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
+        """Request the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
 
     def wait(self) -> int:
-        """Wait for the end: the exit status, or minus the signal that ended the command."""
+        """Wait for the end; the exit status, or minus the signal that ended the command."""
 
 
-class Start(Protocol):
-    """What starts a command on a leash."""
+class LeashStarter(Protocol):
+    """Callable that starts a command on a leash."""
 
     def __call__(
         self,
@@ -86,8 +86,8 @@ class Start(Protocol):
         """
 
 
-class Leashed:
-    """A command on a leash of its own, which is an interpreter that starts first."""
+class SpawnedLeash:
+    """Leash in an interpreter of its own."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Leashed:
         grace: float,
         keep: Sequence[int] = (),
     ) -> None:
-        """Start ``command``, as :class:`Start` says."""
+        """Start ``command``, as :class:`LeashStarter` says."""
         self._process = subprocess.Popen(
             leash_command(command, grace=grace),
             stdin=subprocess.PIPE,
@@ -113,38 +113,38 @@ class Leashed:
 
     @property
     def output(self) -> IO[bytes]:
-        """The reading end of the tree's merged output; at its end every writer is gone."""
+        """Reading end of the tree's merged output; it ends with the last writer."""
         assert self._process.stdout is not None
         return self._process.stdout
 
     def stop(self) -> None:
-        """Ask for the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
+        """Request the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
 
     def runs(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the command has not ended."""
         return self._process.poll() is None
 
     def wait(self) -> int:
-        """Wait for the end: the exit status, or minus the signal that ended the command."""
+        """Wait for the end; the exit status, or minus the signal that ended the command."""
         code = self._process.wait()
         self.stop()
         return code
 
 
-class _Served:
-    """A command on a leash that a :class:`LeashServer` has made."""
+class _ForkedLeash:
+    """Leash forked by a :class:`LeashServer`."""
 
-    def __init__(self, output: IO[bytes], owner: int, told: int) -> None:
+    def __init__(self, output: IO[bytes], owner: int, status_read: int) -> None:
         self.output = output
         self._owner: int | None = owner
-        self._told: int | None = told
-        self._code = _KILLED  # so it stays if the leash could not tell
+        self._status: int | None = status_read
+        self._code = _KILLED  # if the leash could not report
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """Ask for the end of the tree."""
+        """Request the end of the tree."""
         with self._lock:
             owner, self._owner = self._owner, None
         if owner is not None:
@@ -152,11 +152,11 @@ class _Served:
 
     def wait(self) -> int:
         """Wait for the end."""
-        if self._told is not None:
-            with os.fdopen(self._told, "rb") as told:
+        if self._status is not None:
+            with os.fdopen(self._status, "rb") as status_read:
                 # To its end, when the leash holds nothing any more either.
-                status = told.read()[PID_BYTES:]
-            self._told = None
+                status = status_read.read()[PID_BYTES:]
+            self._status = None
             if status:
                 self._code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
         self.stop()
@@ -164,10 +164,9 @@ class _Served:
 
 
 class LeashServer:
-    """Starts commands on leashes in a millisecond or two each; for who starts many.
+    """Server that forks leashes, in a millisecond or two each.
 
-    The leashes are those of :class:`Leashed`, and as independent: they outlive this server, and
-    end with this process.
+    The leashes outlive this server and end with this process, like a :class:`SpawnedLeash`.
     """
 
     def __init__(
@@ -176,8 +175,8 @@ class LeashServer:
         """Start the server's process.
 
         Args:
-            command: What serves in the place of ``leash.py --serve``: it calls its ``serve`` with
-                a ``become`` of its own, and writes a byte to its standard input beforehand.
+            command: Command that serves instead of ``leash.py --serve``: it calls its ``serve``
+                with a ``become`` of its own, after writing a byte to its standard input.
             env: The server's environment.
         """
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -193,7 +192,7 @@ class LeashServer:
             )
 
     def ready(self, patience: float) -> bool:
-        """Wait until a server with a command of its own serves; False if it never does."""
+        """Wait until a server with a command of its own is ready; False if it never is."""
         self._socket.settimeout(patience)
         try:
             return self._socket.recv(1) != b""
@@ -215,28 +214,28 @@ class LeashServer:
         grace: float,
         keep: Sequence[int] = (),
     ) -> Leash:
-        """Start ``command``, as :class:`Start` says; by an interpreter if the server is gone."""
+        """Start ``command``, as :class:`LeashStarter` says; by an interpreter if the server is gone."""
         owner_read, owner = os.pipe()
         output, output_write = os.pipe()
-        told, told_write = os.pipe()
-        theirs = (owner_read, output_write, told_write)
+        status_read, status_write = os.pipe()
+        theirs = (owner_read, output_write, status_write)
         try:
             with self._lock:
                 request(self._socket, theirs, command, env=env, cwd=cwd, grace=grace, keep=keep)
         except OSError:
-            for descriptor in (owner, output, told):
+            for descriptor in (owner, output, status_read):
                 os.close(descriptor)
-            return Leashed(command, env=env, cwd=cwd, grace=grace, keep=keep)
+            return SpawnedLeash(command, env=env, cwd=cwd, grace=grace, keep=keep)
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        return _Served(os.fdopen(output, "rb", buffering=0), owner, told)
+        return _ForkedLeash(os.fdopen(output, "rb", buffering=0), owner, status_read)
 
     def close(self) -> None:
-        """End the server; the leashes that it has made go on."""
+        """End the server; its leashes stay."""
         self._socket.close()
         try:
             self._process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:  # it has not come to serving
+        except subprocess.TimeoutExpired:  # it does not serve yet
             self._process.kill()
             self._process.wait()

@@ -1,9 +1,9 @@
-"""What an API server's refusals mean.
+"""Errors of a Kubernetes API server.
 
-An API server refuses with a ``Status`` object: a word for the reason, a sentence, details. They
-are told here in words of ours, with what was asked, where, and how to mend it. The reasons are
-those of the package ``k8s.io/apimachinery/pkg/api/errors``; admission plugins tell themselves
-apart only by their sentences.
+An API server refuses with a ``Status`` object: a reason, a message, details. This module maps
+it to a :class:`ClusterError` with the operation, a code and a hint. The reasons are those of
+the package ``k8s.io/apimachinery/pkg/api/errors``; admission plugins can be distinguished only
+by their messages.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from infra.errors import ModelyardError
 _LONGEST_MESSAGE = 2000
 _MOST_CAUSES = 10
 
-# Reasons and statuses for which the same request may well be taken a little later.
+# Statuses for which a repeated request may succeed.
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
 
 class ClusterError(ModelyardError):
-    """A cluster cannot be reached, or refuses what was asked of it.
+    """A cluster cannot be reached, or refuses a request.
 
     Attributes:
-        transient: Whether the same may succeed in a moment with nothing mended.
-        later: Whether it will when others have ended.
+        transient: Whether a repeat may succeed in a moment with nothing fixed.
+        later: Whether it will succeed once other runs have ended.
         status: The HTTP status of the answer; 0 if there was none.
     """
 
@@ -51,8 +51,8 @@ class ClusterError(ModelyardError):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked of an API server, for sentences about it."""
+class ApiOperation:
+    """An operation on an API server, for messages."""
 
     verb: str
     resource: str
@@ -66,54 +66,58 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class _Meaning:
+class _ErrorKind:
     code: str
     hint: str
 
 
-_FORBIDDEN = _Meaning(
+_FORBIDDEN = _ErrorKind(
     "Forbidden",
     "Let a role of the account allow {verb} of {resource}; modelyard doctor shows all that is "
     "needed.",
 )
-_UNAUTHORIZED = _Meaning(
+_UNAUTHORIZED = _ErrorKind(
     "Unauthorized",
     "The credentials are missing, expired or of another cluster: log in again, or name another "
     "context in the cluster file.",
 )
-_NAMESPACE_MISSING = _Meaning(
+_NAMESPACE_MISSING = _ErrorKind(
     "NamespaceMissing",
-    "Make it (kubectl create namespace {namespace}), or name another in the cluster file.",
+    "Create it (kubectl create namespace {namespace}), or name another in the cluster file.",
 )
-_QUOTA = _Meaning(
+_QUOTA = _ErrorKind(
     "QuotaExceeded", "Ask for less, wait until other runs have ended, or raise the quota."
 )
-_LIMITS = _Meaning(
+_LIMITS = _ErrorKind(
     "QuotaExceeded", "Ask for what the namespace's LimitRange allows, or change that."
 )
-_MANIFEST = _Meaning("ManifestRefused", "Mend what the message names in the cluster file or run.")
-_ADMISSION = _Meaning(
+_MANIFEST = _ErrorKind(
+    "ManifestRefused", "Fix the fields that the message names in the cluster file or the run."
+)
+_ADMISSION = _ErrorKind(
     "ManifestRefused",
-    "A rule of this cluster does not admit it: mend what the message names, or ask whoever keeps "
-    "the cluster.",
+    "An admission rule of this cluster refuses it: fix what the message names, or ask the "
+    "cluster's administrator.",
 )
-_CONFLICT = _Meaning("Conflict", "Somebody else made or changed it in between: look again.")
-_GONE = _Meaning("Gone", "What was referred to is no longer kept: read it anew.")
-_UNREACHABLE = _Meaning(
-    "ApiUnreachable", "Try again later; if it lasts, look after the cluster's control plane."
+_CONFLICT = _ErrorKind(
+    "Conflict", "Another client created or changed it in between: repeat the command."
 )
-_KIND_UNKNOWN = _Meaning(
+_GONE = _ErrorKind("Gone", "The server no longer has that version of it: repeat the command.")
+_UNREACHABLE = _ErrorKind(
+    "ApiUnreachable", "Try again later; if it persists, check the cluster's control plane."
+)
+_KIND_UNKNOWN = _ErrorKind(
     "KindUnknown",
     "Either the address in the kubeconfig is not that of an API server, or the server is too old "
     "for it or has it switched off.",
 )
-_OTHER = _Meaning("Cluster", "")
+_OTHER = _ErrorKind("Cluster", "")
 
-# (status, what the sentence says, meaning): the first that fits. Admission plugins answer 403 like
-# the authorizer does; the authorizer's sentences alone have: User "..." cannot.
-_MEANINGS: tuple[tuple[int, re.Pattern[str], _Meaning], ...] = tuple(
-    (status, re.compile(pattern), meaning)
-    for status, pattern, meaning in (
+# (status, pattern of the message, kind): the first match counts. Admission plugins answer 403, as
+# the authorizer does; only the authorizer's messages have: User "..." cannot.
+_ERROR_KINDS: tuple[tuple[int, re.Pattern[str], _ErrorKind], ...] = tuple(
+    (status, re.compile(pattern), kind)
+    for status, pattern, kind in (
         (401, "", _UNAUTHORIZED),
         (403, r"system:anonymous", _UNAUTHORIZED),
         (403, r"exceeded quota", _QUOTA),
@@ -137,7 +141,7 @@ _MEANINGS: tuple[tuple[int, re.Pattern[str], _Meaning], ...] = tuple(
 
 
 def status_of(body: bytes) -> dict[str, Any]:
-    """The ``Status`` object in an answer's body; empty if there is none."""
+    """Parse the ``Status`` object in a response's body; empty if there is none."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -145,41 +149,44 @@ def status_of(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
 
 
-def refusal(asked: Asked, http_status: int, body: bytes) -> ClusterError:
-    """The error for an answer that is a refusal.
+def from_response(operation: ApiOperation, http_status: int, body: bytes) -> ClusterError:
+    """Build the error for a response with an error status.
 
     Args:
-        asked: What was asked.
-        http_status: The answer's status, 300 or more.
-        body: The answer's body; a ``Status`` object, or whatever a proxy wrote.
+        operation: The operation that was requested.
+        http_status: The response's status, 300 or more.
+        body: The response's body; a ``Status`` object, or a proxy's page.
     """
     status = status_of(body)
     said = str(status.get("message") or "").strip()
-    meaning = _meaning(http_status, said)
+    kind = _classify(http_status, said)
     if http_status == 404 and not status:  # a path that the server does not serve
-        meaning = _KIND_UNKNOWN
-    sentence = f"The cluster did not {asked}: {_told(said, status) or f'HTTP {http_status}'}"
+        kind = _KIND_UNKNOWN
+    causes = _describe_causes(said, status) or f"HTTP {http_status}"
+    sentence = f"The cluster did not {operation}: {causes}"
     return ClusterError(
         sentence if sentence.endswith(".") else f"{sentence}.",
-        meaning.hint.format(
-            verb=asked.verb, resource=asked.resource, namespace=asked.namespace or "NAME"
+        kind.hint.format(
+            verb=operation.verb,
+            resource=operation.resource,
+            namespace=operation.namespace or "NAME",
         ),
-        code=meaning.code,
-        transient=meaning is _UNREACHABLE,
-        later=meaning is _QUOTA,
+        code=kind.code,
+        transient=kind is _UNREACHABLE,
+        later=kind is _QUOTA,
         status=http_status,
     )
 
 
-def _meaning(http_status: int, said: str) -> _Meaning:
-    for wanted, pattern, meaning in _MEANINGS:
-        if wanted == http_status and pattern.search(said):
-            return meaning
+def _classify(http_status: int, said: str) -> _ErrorKind:
+    for code, pattern, kind in _ERROR_KINDS:
+        if code == http_status and pattern.search(said):
+            return kind
     return _OTHER
 
 
-def _told(said: str, status: Mapping[str, Any]) -> str:
-    """The server's sentence; the causes of it that it does not tell itself follow."""
+def _describe_causes(said: str, status: Mapping[str, Any]) -> str:
+    """Return the server's message, and the causes that it does not mention itself."""
     causes = (status.get("details") or {}).get("causes") or []
     missing = [
         f"{cause.get('field')}: {cause.get('message')}"
@@ -190,25 +197,25 @@ def _told(said: str, status: Mapping[str, Any]) -> str:
     return told if len(told) <= _LONGEST_MESSAGE else f"{told[:_LONGEST_MESSAGE]}..."
 
 
-def unreachable(asked: Asked, server: str, reason: str) -> ClusterError:
-    """The error for a server that gave no answer, or none that makes sense."""
+def unreachable(operation: ApiOperation, server: str, reason: str) -> ClusterError:
+    """Build the error for a server that gave no response, or no meaningful one."""
     return ClusterError(
-        f"The API server {server} gave no answer to: {asked} ({reason}).",
-        "Look whether the address in the kubeconfig is right and the cluster runs.",
+        f"The API server {server} gave no answer to: {operation} ({reason}).",
+        "Check that the address in the kubeconfig is right and that the cluster is running.",
         code="ApiUnreachable",
         transient=True,
     )
 
 
-def untrusted(asked: Asked, server: str, reason: str) -> ClusterError:
-    """The error for a server that this machine does not trust, or that does not trust it."""
+def untrusted(operation: ApiOperation, server: str, reason: str) -> ClusterError:
+    """Build the error for a failed TLS handshake, on either side."""
     return ClusterError(
-        f"There is no trusted connection to the API server {server} to {asked}: {reason}.",
-        "Look after certificate-authority, client-certificate and client-key in the kubeconfig.",
+        f"There is no trusted connection to the API server {server} to {operation}: {reason}.",
+        "Check certificate-authority, client-certificate and client-key in the kubeconfig.",
         code="CertificateInvalid",
     )
 
 
 def no_kubeconfig(message: str, hint: str) -> ClusterError:
-    """The error for a kubeconfig that is not there or cannot be used."""
+    """Build the error for a missing or unusable kubeconfig."""
     return ClusterError(message, hint, code="KubeconfigMissing")
