@@ -30,7 +30,7 @@ from tasks.tuning import tuning_dispatch, tuning_request, tuning_warm_start
 from tasks.tuning.tuning_loop import Interruption, Plan, Tuner
 from tasks.tuning.tuning_request import Tuning
 from tuning import space
-from tuning.endings import Ending
+from tuning.completion import TuningOutcome
 from tuning.search import Search
 from tuning.trials import FAILURES, Trial
 
@@ -177,7 +177,7 @@ def _conduct(
                 launcher, deadline=context.deadline, stop_requested=context.stop.is_set
             )
             if ended is not Interruption.STOPPED:
-                context.conclude(failed=ended in {Interruption.TIMED_OUT, Ending.FAILED})
+                context.conclude(failed=ended in {Interruption.TIMED_OUT, TuningOutcome.FAILED})
             progress.ended(ended)
     finally:
         progress.close()
@@ -189,7 +189,7 @@ def _conclude(
     request: Tuning,
     tracked: Tracked,
     tuner: Tuner,
-    ended: Ending | Interruption,
+    ended: TuningOutcome | Interruption,
 ) -> RunResult:
     """The result of a tuning that has ended.
 
@@ -207,7 +207,7 @@ def _conclude(
             state=statuses.TIMED_OUT,
             code="Timeout",
         )
-    if ended is Ending.FAILED:
+    if ended is TuningOutcome.FAILED:
         raise _too_many_failures(context, tuner)
     result = tunings.result(context.flow_run_id, tracked.run_id)
     best = result.best

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from tasks.tuning import tuning_request
 from tasks.tuning.tuning_request import Tuning
-from tuning.endings import Limits
+from tuning.completion import TuningLimits
 
 _POLL_SECONDS = 2.0
 
@@ -25,7 +25,7 @@ class LiveLimits:
         self._now = request.limits
         self._id = UUID(flow_run_id)
 
-    def __call__(self) -> Limits:
+    def __call__(self) -> TuningLimits:
         """The limits as they are now."""
         return self._now
 

@@ -28,7 +28,7 @@ from registry.tracking import Tracked
 from registry.tunings import tunings
 from tasks.tuning.tuning_request import Tuning
 from tuning import objectives, space
-from tuning.endings import Ending, Limits
+from tuning.completion import TuningLimits, TuningOutcome
 from tuning.objectives import Objective
 from tuning.plots import plots
 from tuning.space import Value
@@ -57,7 +57,7 @@ class Progress:
         context: RunContext,
         request: Tuning,
         tracked: Tracked,
-        limits: Callable[[], Limits],
+        limits: Callable[[], TuningLimits],
     ) -> None:
         """Show a tuning.
 
@@ -71,7 +71,7 @@ class Progress:
         self._context = context
         self._tracked = tracked
         self._limits = limits
-        self._ended: Ending | None = None
+        self._ended: TuningOutcome | None = None
         self._logger = get_run_logger()
         self._trials: dict[int, Trial] = {}
         self._counts: Counter[TrialState] = Counter()
@@ -109,7 +109,7 @@ class Progress:
 
     def ended(self, ending: object) -> None:
         """Show the tuning's end; an interruption leaves the bar as it is."""
-        self._ended = ending if isinstance(ending, Ending) else None
+        self._ended = ending if isinstance(ending, TuningOutcome) else None
 
     def _record(self, ended: Trial) -> None:
         """Log the counts and the best value so far; say what is worth a line."""
@@ -249,7 +249,7 @@ class Progress:
         return min(known, default=None)
 
     def _percent(self, trials: list[Trial]) -> float:
-        if self._ended is not None and self._ended is not Ending.FAILED:
+        if self._ended is not None and self._ended is not TuningOutcome.FAILED:
             return 100.0
         most = self._most()
         done = sum(trial.state not in ACTIVE for trial in trials)

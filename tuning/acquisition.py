@@ -43,8 +43,8 @@ class Dimension:
     """A dimension of the unit cube.
 
     Attributes:
-        levels: The places that its values have; None if they are too many to list.
-        unordered: Whether its values have no order; they are listed then.
+        levels: The coordinates of its values; None if they are too many to list.
+        unordered: Whether its values have no order; they have levels then.
     """
 
     levels: Array | None = None
@@ -52,14 +52,14 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is known.
+class Observations:
+    """Observed and pending points.
 
     Attributes:
-        points: Where something was observed: n by dimensions.
-        values: The objective there, to be made small; finite.
-        violations: Of each constraint there: n by constraints; infinite where it is not known.
-        pending: Points that are being tried.
+        points: The observed points: n by dimensions.
+        values: The objective at each, to be minimized; finite.
+        violations: Of each constraint at each: n by constraints; infinite where unknown.
+        pending: The points of running trials.
     """
 
     points: Array
@@ -70,11 +70,11 @@ class Seen:
 
 def propose(
     dimensions: Sequence[Dimension],
-    seen: Seen,
+    seen: Observations,
     rng: np.random.Generator,
     among: Array | None = None,
 ) -> Array:
-    """Points to try next, the most promising first; none if nothing can be learned.
+    """Propose points to try next, the best first; none if nothing can be learned.
 
     Args:
         dimensions: The unit cube's.
@@ -85,7 +85,7 @@ def propose(
     Raises:
         AlikeError: If the model cannot be computed.
     """
-    seen = _most_telling(seen)
+    seen = _select_informative(seen)
     unordered = np.array([dimension.unordered for dimension in dimensions])
     values = normal(seen.values)
     if values is None:
@@ -108,7 +108,7 @@ def propose(
         least: float | None = float(means[feasible].min() if feasible.any() else means.min())
     else:
         least = None  # first of all, find a point that keeps the constraints
-    promise = _Promise(objective, least, constraints)
+    promise = _AcquisitionFunction(objective, least, constraints)
     order = np.argsort(np.where(feasible, means, means + 1e3), kind="stable")
     best = np.concatenate([seen.points, seen.pending])[order[:_NEAREST]]
     if among is None:
@@ -120,8 +120,8 @@ def propose(
     return ranked
 
 
-def _most_telling(seen: Seen) -> Seen:
-    """The best third and the newest of many points."""
+def _select_informative(seen: Observations) -> Observations:
+    """Select the best third and the newest of many points."""
     count = len(seen.values)
     if count <= _MOST_POINTS:
         return seen
@@ -129,7 +129,7 @@ def _most_telling(seen: Seen) -> Seen:
     kept[np.argsort(seen.values, kind="stable")[: _MOST_POINTS // 3]] = True
     others = np.flatnonzero(~kept)
     kept[others[len(others) - (_MOST_POINTS - _MOST_POINTS // 3) :]] = True
-    return Seen(seen.points[kept], seen.values[kept], seen.violations[kept], seen.pending)
+    return Observations(seen.points[kept], seen.values[kept], seen.violations[kept], seen.pending)
 
 
 def normal(values: Array) -> Array | None:
@@ -166,15 +166,15 @@ def normal(values: Array) -> Array | None:
 
 
 @dataclass(frozen=True)
-class _Constraint:
-    """A process of a constraint's violation, and what it must not exceed."""
+class _ConstraintModel:
+    """Gaussian process of a constraint's violation, and its upper bound."""
 
     process: GaussianProcess
     threshold: float
 
 
-def _constraint(points: Array, violations: Array, unordered: Mask) -> _Constraint | None:
-    """The model of one constraint; None if it is always violated, or kept, to the same extent."""
+def _constraint(points: Array, violations: Array, unordered: Mask) -> _ConstraintModel | None:
+    """Model one constraint; None if its violation is constant."""
     known = np.isfinite(violations)
     told = violations[known]
     if not len(told) or told.min() == told.max():
@@ -186,25 +186,25 @@ def _constraint(points: Array, violations: Array, unordered: Mask) -> _Constrain
         return None
     middle, spread = float(curved.mean()), float(curved.std())
     process = GaussianProcess(points[known], (curved - middle) / spread, unordered)
-    return _Constraint(process, -middle / spread)
+    return _ConstraintModel(process, -middle / spread)
 
 
-class _Promise:
-    """What points promise, as a logarithm: more is better."""
+class _AcquisitionFunction:
+    """Logarithmic acquisition function of points; larger is better."""
 
     def __init__(
         self,
         objective: GaussianProcess,
         least: float | None,
-        constraints: Sequence[_Constraint],
+        constraints: Sequence[_ConstraintModel],
     ) -> None:
-        """Improve on ``least``, unless it is None, where the constraints hold."""
+        """Improve on ``least``, unless it is None, within the constraints."""
         self.objective = objective
         self._least = least
         self._constraints = constraints
 
     def __call__(self, points: Array) -> Array:
-        """By point."""
+        """Evaluate points."""
         total = np.zeros(len(points))
         if self._least is not None:
             mean, variance = self.objective.predict(points)
@@ -216,22 +216,24 @@ class _Promise:
         return total
 
     def gradient(self, points: Array) -> tuple[Array, Array]:
-        """By point, with the gradient there."""
+        """Evaluate points, with gradients."""
         total, gradient = np.zeros(len(points)), np.zeros_like(points)
         if self._least is not None:
-            z, by_z, deviation, by_deviation = _margin(self.objective, points, self._least)
+            z, by_z, deviation, by_deviation = _standardized_margin(
+                self.objective, points, self._least
+            )
             value, slope = log_improvement(z)
             total += value + np.log(deviation)
             gradient += slope[:, None] * by_z + by_deviation / deviation[:, None]
         for each in self._constraints:
-            z, by_z, _, _ = _margin(each.process, points, each.threshold)
+            z, by_z, _, _ = _standardized_margin(each.process, points, each.threshold)
             value = special.log_ndtr(z)
             total += value
             gradient += _hazard(z)[:, None] * by_z
         return total, gradient
 
 
-def _margin(
+def _standardized_margin(
     process: GaussianProcess, points: Array, level: float
 ) -> tuple[Array, Array, Array, Array]:
     """By how many deviations the mean is below ``level``, and the deviation; with gradients."""
@@ -268,9 +270,12 @@ def log_improvement(z: Array) -> tuple[Array, Array]:
 
 
 def _search(
-    promise: _Promise, dimensions: Sequence[Dimension], best: Array, rng: np.random.Generator
+    promise: _AcquisitionFunction,
+    dimensions: Sequence[Dimension],
+    best: Array,
+    rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """Points that promise much, and what they promise."""
+    """Search points with large values of the acquisition function, and return both."""
     candidates = _candidates(dimensions, best, rng)
     promised = promise(candidates)
     order = np.argsort(-promised, kind="stable")
@@ -278,7 +283,7 @@ def _search(
     starts = np.concatenate(
         [candidates[anywhere[:_CLIMBERS]], candidates[near[:_NEAR_CLIMBERS]], best[:1]]
     )
-    found, found_promised = _climb(promise, dimensions, starts, rng)
+    found, found_promised = _maximize(promise, dimensions, starts, rng)
     rest = order[:_OFFERED]
     return (
         np.concatenate([found, candidates[rest]]),
@@ -287,7 +292,7 @@ def _search(
 
 
 def _candidates(dimensions: Sequence[Dimension], best: Array, rng: np.random.Generator) -> Array:
-    """Points from anywhere, and then some near to the best ones."""
+    """Generate points of the whole space, then some near the best ones."""
     near = np.repeat(best, _NEAR * len(_DISTANCES), axis=0)
     distances = np.tile(np.repeat(_DISTANCES, _NEAR), len(best))
     moved = near + rng.normal(size=near.shape) * distances[:, None]
@@ -303,16 +308,19 @@ def _candidates(dimensions: Sequence[Dimension], best: Array, rng: np.random.Gen
     return points
 
 
-def _climb(
-    promise: _Promise, dimensions: Sequence[Dimension], starts: Array, rng: np.random.Generator
+def _maximize(
+    promise: _AcquisitionFunction,
+    dimensions: Sequence[Dimension],
+    starts: Array,
+    rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """The tops above ``starts``, by turns along gradients and from level to level."""
+    """Maximize from ``starts``, alternating between gradients and levels."""
     continuous = np.array([dimension.levels is None for dimension in dimensions])
     points, promised = starts.copy(), promise(starts)
     for _ in range(_CLIMB_ROUNDS):
         before = promised.copy()
         if continuous.any():
-            _keep_better(points, promised, *_uphill(promise, points, continuous))
+            _keep_better(points, promised, *_ascend(promise, points, continuous))
         for place, dimension in enumerate(dimensions):
             levels = dimension.levels
             if levels is None:
@@ -335,8 +343,8 @@ def _keep_better(points: Array, promised: Array, tried: Array, found: Array) -> 
     points[better], promised[better] = tried[better], found[better]
 
 
-def _uphill(promise: _Promise, points: Array, continuous: Mask) -> tuple[Array, Array]:
-    """Where gradients lead from ``points``: one search for the sum of what all promise."""
+def _ascend(promise: _AcquisitionFunction, points: Array, continuous: Mask) -> tuple[Array, Array]:
+    """Follow the gradients from ``points``: one search for the sum of all values."""
     # In units of its length scale every dimension is about as steep.
     lengths = np.minimum(1.0, promise.objective.weights[continuous] ** -0.5)
 

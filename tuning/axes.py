@@ -19,11 +19,11 @@ Key = tuple[Hashable, ...]
 
 
 class Axis(ABC):
-    """One parameter.
+    """Axis of one parameter.
 
     Attributes:
-        size: How many values it has; None if they are not countable.
-        ordered: Whether near values are alike.
+        size: The number of its values; None if they are not countable.
+        ordered: Whether its values have an order.
     """
 
     size: int | None
@@ -31,23 +31,23 @@ class Axis(ABC):
 
     @abstractmethod
     def value(self, place: float) -> Value:
-        """The value at ``place``, which is between 0 and 1."""
+        """Return the value at ``place``, which is between 0 and 1."""
 
     @abstractmethod
     def place(self, value: Value) -> float:
-        """Where ``value`` lies, between 0 and 1."""
+        """Return the coordinate of ``value``, between 0 and 1."""
 
     def levels(self, most: int) -> list[float] | None:
-        """Where its values lie; None if that is more than ``most``, and they have an order."""
+        """Return its values' coordinates; None if ordered and more than ``most``."""
         return None
 
     @abstractmethod
     def find(self, value: object) -> Value | None:
-        """What of its values equals ``value``; None if none does."""
+        """Find the value of its own that equals ``value``; None if none does."""
 
 
-class _Range(Axis):
-    """Of numbers, from ``low`` to ``high``; ``_low`` and ``_high`` on the scale that is used."""
+class _RangeAxis(Axis):
+    """Axis of numbers from ``low`` to ``high``; ``_low`` and ``_high`` are on its scale."""
 
     def __init__(self, low: float, high: float, *, log: bool) -> None:
         # Logarithms of neighbours can be the same number: then the scale is left as it is.
@@ -65,8 +65,8 @@ class _Range(Axis):
         return min(1.0, max(0.0, (scaled - self._low) / (self._high - self._low)))
 
 
-class Doubles(_Range):
-    """Real numbers."""
+class DoubleAxis(_RangeAxis):
+    """Axis of real numbers."""
 
     def __init__(self, parameter: Parameter) -> None:
         """The axis of a double."""
@@ -77,22 +77,22 @@ class Doubles(_Range):
         super().__init__(self._min, self._max, log=parameter.log)
 
     def value(self, place: float) -> Value:
-        """The value at ``place``."""
+        """Return the value at ``place``."""
         return min(self._max, max(self._min, self._number(place)))
 
     def place(self, value: Value) -> float:
-        """Where ``value`` lies."""
+        """Return the coordinate of ``value``."""
         return self._place(float(value))
 
     def find(self, value: object) -> Value | None:
-        """The same number, if it lies between the bounds."""
+        """Return the same number if it is within the bounds."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         return float(value) if self._min <= value <= self._max else None
 
 
-class Integers(_Range):
-    """Whole numbers; each has the part of the axis from a half below it to a half above."""
+class IntegerAxis(_RangeAxis):
+    """Axis of integers; each has the part from a half below it to a half above."""
 
     def __init__(self, parameter: Parameter) -> None:
         """The axis of an int."""
@@ -103,28 +103,28 @@ class Integers(_Range):
         super().__init__(self._min - 0.5, self._max + 0.5, log=parameter.log)
 
     def value(self, place: float) -> Value:
-        """The value at ``place``."""
+        """Return the value at ``place``."""
         return min(self._max, max(self._min, math.floor(self._number(place) + 0.5)))
 
     def place(self, value: Value) -> float:
-        """Where ``value`` lies."""
+        """Return the coordinate of ``value``."""
         return self._place(int(value))
 
     def find(self, value: object) -> Value | None:
-        """The same number, if it is whole and lies between the bounds."""
+        """Return the same number if it is an integer within the bounds."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         return int(value) if self._min <= value <= self._max and value == int(value) else None
 
     def levels(self, most: int) -> list[float] | None:
-        """Where its values lie."""
+        """Return its values' coordinates."""
         if self._max - self._min >= most:
             return None
         return [self.place(value) for value in range(self._min, self._max + 1)]
 
 
-class Listed(Axis):
-    """Given values."""
+class ListedAxis(Axis):
+    """Axis of a categorical or discrete parameter's values."""
 
     def __init__(self, parameter: Parameter) -> None:
         """The axis of a categorical or a discrete parameter."""
@@ -134,67 +134,67 @@ class Listed(Axis):
         self.size: int = len(self._values)
 
     def value(self, place: float) -> Value:
-        """The value at ``place``."""
+        """Return the value at ``place``."""
         return self._values[min(self.size - 1, int(place * self.size))]
 
     def place(self, value: Value) -> float:
-        """Where ``value`` lies."""
+        """Return the coordinate of ``value``."""
         return (self._indices[_distinct(value)] + 0.5) / self.size
 
     def find(self, value: object) -> Value | None:
-        """The same value, if it is listed."""
+        """Return the same value if it is listed."""
         if not isinstance(value, bool | int | float | str):
             return None
         index = self._indices.get(_distinct(value))
         return None if index is None else self._values[index]
 
     def levels(self, most: int) -> list[float] | None:
-        """Where its values lie."""
+        """Return its values' coordinates."""
         if self.ordered and self.size > most:
             return None
         return [(index + 0.5) / self.size for index in range(self.size)]
 
 
 def _distinct(value: Value) -> tuple[bool, Value]:
-    """What tells true from 1."""
+    """Make a key that distinguishes true from 1."""
     return isinstance(value, bool), value
 
 
-_AXES: dict[str, type[Doubles] | type[Integers] | type[Listed]] = {
-    "double": Doubles,
-    "int": Integers,
-    "categorical": Listed,
-    "discrete": Listed,
+_AXES: dict[str, type[DoubleAxis] | type[IntegerAxis] | type[ListedAxis]] = {
+    "double": DoubleAxis,
+    "int": IntegerAxis,
+    "categorical": ListedAxis,
+    "discrete": ListedAxis,
 }
 
 
-class Cube:
-    """The space as a whole.
+class UnitCube:
+    """Search space as a unit cube.
 
     Attributes:
-        axes: By parameter, in the order of the space.
-        size: How many points there are; None if they are not countable.
+        axes: The axes by parameter, in the order of the space.
+        size: The number of points; None if they are not countable.
     """
 
     def __init__(self, parameters: Sequence[Parameter], *, grid: bool) -> None:
-        """The cube of ``parameters``, which are checked; of their grid alone if ``grid``."""
+        """Map ``parameters``, which are valid, to a cube; only their grid if ``grid``."""
         self.axes: dict[str, Axis] = {each.name: _AXES[each.type](each) for each in parameters}
         self.size = space.size(parameters)
         self._grids = {each.name: each.grid() for each in parameters if grid and not each.values}
 
     def point(self, places: Sequence[float]) -> Point:
-        """The point that has ``places`` on the axes, in their order."""
+        """Return the point with these coordinates, in the axes' order."""
         return {
             name: axis.value(place)
             for (name, axis), place in zip(self.axes.items(), places, strict=True)
         }
 
     def places(self, point: Mapping[str, Value]) -> list[float]:
-        """Where ``point`` lies on the axes."""
+        """Return the coordinates of ``point``."""
         return [axis.place(point[name]) for name, axis in self.axes.items()]
 
     def find(self, point: Mapping[str, object]) -> Point | None:
-        """What of its points equals ``point``, with values of its own types; None if none does."""
+        """Find the point of its own that equals ``point``; None if none does."""
         if point.keys() != self.axes.keys():
             return None
         found: Point = {}
@@ -214,5 +214,5 @@ class Cube:
 
 
 def key(point: Mapping[str, Value]) -> Key:
-    """What two points share that are the same; both are of one space, and in its order."""
+    """Make a key that equal points of a space share."""
     return tuple(point.values())

@@ -1,4 +1,4 @@
-"""Strategies that learn: a Gaussian process, Parzen estimators, and the choice between them."""
+"""Bayesian samplers: a Gaussian process, TPE, and the choice between them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tuning.acquisition import Dimension, Seen, propose
-from tuning.choosers import Setting, Sobol, chance, observed
-from tuning.gaussian_process import AlikeError, Array
+from tuning.acquisition import Dimension, Observations, propose
+from tuning.gaussian_process import Array, IndistinguishableError
 from tuning.parzen import ParzenEstimators
+from tuning.samplers import SamplerContext, SobolSampler, is_observed, seeded_random
 from tuning.space import Point, point_at
 from tuning.trials import Trial
 
@@ -28,12 +28,12 @@ _MOST_RANKED = 2048
 _logger = logging.getLogger(__name__)
 
 
-class Gaussian:
-    """A Gaussian process of one objective, after some points of Sobol's sequence."""
+class GaussianProcessSampler:
+    """Gaussian process of one objective, after some points of Sobol's sequence."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: SamplerContext) -> None:
         self._setting = setting
-        self._startup = Sobol(setting)
+        self._startup = SobolSampler(setting)
         self._sign = 1.0 if setting.directions[0] == "minimize" else -1.0
         self._learned: list[Trial] = []
         self._ended: dict[int, Trial] = {}
@@ -48,7 +48,7 @@ class Gaussian:
         ]
 
     def points(self, number: int) -> Iterator[Point]:
-        """What the model ranks first; while there is no model, points from all over the space."""
+        """Propose the points that the model ranks first; without a model, points of the space."""
         known = len(self._learned) + len(self._ended)
         if known >= _LEAST_OBSERVED and known + len(self._running) >= _STARTUP:
             for places in self._ranked(number):
@@ -58,34 +58,36 @@ class Gaussian:
         yield from self._startup.points(number)
 
     def begin(self, number: int, point: Point) -> None:
-        """Know that ``point`` is being tried."""
+        """Report a started trial."""
         self._running[number] = point
 
     def end(self, trial: Trial) -> None:
-        """Know how a trial has ended."""
+        """Report an ended trial."""
         self._running.pop(trial.number, None)
-        if observed(trial):
+        if is_observed(trial):
             self._ended[trial.number] = trial
 
     def learn(self, trial: Trial) -> None:
-        """Know of a trial of another tuning."""
+        """Report a trial of another tuning."""
         self._learned.append(trial)
 
     def _ranked(self, number: int) -> Array:
         if not self._dimensions:
             return np.empty((0, 0))
-        rng = np.random.default_rng(chance(self._setting.seed, number, "model").getrandbits(64))
+        rng = np.random.default_rng(
+            seeded_random(self._setting.seed, number, "model").getrandbits(64)
+        )
         try:
             # One thread, so that the sums are the same on every machine; more would not help.
             with _threads().limit(limits=1), np.errstate(all="ignore"):
                 return propose(self._dimensions, self._seen(), rng, self._every_point)
-        except AlikeError:
+        except IndistinguishableError:
             _logger.warning("Trial %d gets a point by chance: no model fits the others.", number)
             return np.empty((0, len(self._dimensions)))
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> Observations:
         trials = [*self._learned, *(self._ended[number] for number in sorted(self._ended))]
-        return Seen(
+        return Observations(
             points=self._places([trial.parameters for trial in trials]),
             values=self._sign * np.array([(trial.values or (0.0,))[0] for trial in trials]),
             violations=np.array([trial.violations for trial in trials], dtype=np.float64),
@@ -98,60 +100,60 @@ class Gaussian:
 
     @functools.cached_property
     def _every_point(self) -> Array | None:
-        """Every point of a small space."""
+        """List every point of a small space."""
         size = self._setting.cube.size
         if size is None or size > _MOST_RANKED:
             return None
         return self._places([point_at(self._setting.parameters, index) for index in range(size)])
 
 
-class Parzen:
-    """Optuna's tree-structured Parzen estimators."""
+class TpeSampler:
+    """Optuna's tree-structured Parzen estimator (TPE)."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: SamplerContext) -> None:
         self._seed = setting.seed
         self._estimators = ParzenEstimators(setting.parameters, setting.directions)
 
     def points(self, number: int) -> Iterator[Point]:
-        """A few draws."""
-        seed = chance(self._seed, number, "parzen").getrandbits(32)
+        """Propose a few draws."""
+        seed = seeded_random(self._seed, number, "parzen").getrandbits(32)
         return itertools.islice(self._estimators.points(seed), _DRAWS)
 
     def begin(self, number: int, point: Point) -> None:
-        """Know that ``point`` is being tried."""
+        """Report a started trial."""
         self._estimators.begin(number, point)
 
     def end(self, trial: Trial) -> None:
-        """Know how a trial has ended."""
+        """Report an ended trial."""
         self._estimators.end(trial)
 
     def learn(self, trial: Trial) -> None:
-        """Know of a trial of another tuning."""
+        """Report a trial of another tuning."""
         self._estimators.learn(trial)
 
 
-class Automatic:
-    """A Gaussian process while few trials are known, Parzen estimators from then on."""
+class AutoSampler:
+    """Gaussian process while few trials are known, TPE from then on."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: SamplerContext) -> None:
         self._setting = setting
-        self._gaussian = Gaussian(setting)
-        self._parzen: Parzen | None = None
+        self._gaussian = GaussianProcessSampler(setting)
+        self._parzen: TpeSampler | None = None
         self._learned: list[Trial] = []
         self._trials: dict[int, Trial | Point] = {}  # those that run have a point only
         self._observed = 0
 
     def points(self, number: int) -> Iterator[Point]:
-        """What the one proposes that is asked now."""
+        """Propose the points of the current sampler."""
         if self._observed < LARGEST_MODEL:
             return self._gaussian.points(number)
         if self._parzen is None:
             self._parzen = self._told()
         return self._parzen.points(number)
 
-    def _told(self) -> Parzen:
-        """Estimators that know everything so far."""
-        parzen = Parzen(self._setting)
+    def _told(self) -> TpeSampler:
+        """Create a TPE sampler that knows all trials so far."""
+        parzen = TpeSampler(self._setting)
         for trial in self._learned:
             parzen.learn(trial)
         for number, known in sorted(self._trials.items(), key=lambda item: item[0]):
@@ -162,26 +164,26 @@ class Automatic:
         return parzen
 
     def begin(self, number: int, point: Point) -> None:
-        """Know that ``point`` is being tried."""
+        """Report a started trial."""
         self._trials[number] = point
         for each in self._both():
             each.begin(number, point)
 
     def end(self, trial: Trial) -> None:
-        """Know how a trial has ended."""
+        """Report an ended trial."""
         self._trials[trial.number] = trial
-        self._observed += observed(trial)
+        self._observed += is_observed(trial)
         for each in self._both():
             each.end(trial)
 
     def learn(self, trial: Trial) -> None:
-        """Know of a trial of another tuning."""
+        """Report a trial of another tuning."""
         self._learned.append(trial)
         self._observed += 1
         for each in self._both():
             each.learn(trial)
 
-    def _both(self) -> list[Gaussian | Parzen]:
+    def _both(self) -> list[GaussianProcessSampler | TpeSampler]:
         return [self._gaussian, *([self._parzen] if self._parzen else [])]
 
 

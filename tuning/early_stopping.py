@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuning.forms import Form
+from tuning.forms import FieldGroup
 from tuning.objectives import Direction
 from tuning.trials import TrialState
 
@@ -27,16 +27,16 @@ _BRACKETS = 3
 
 
 @dataclass(frozen=True)
-class _Progress:
-    """How far a running trial was judged: ``count`` of ``reports``, with their least loss."""
+class _TrialProgress:
+    """The judged ``count`` of a running trial's ``reports``, with their least loss."""
 
     reports: Sequence[float]
     count: int
     best: float
 
 
-class Rule(ABC):
-    """Judges the reports of running trials against those of others.
+class StoppingRule(ABC):
+    """Rule that compares reports of running trials with those of others.
 
     The contract:
 
@@ -53,21 +53,21 @@ class Rule(ABC):
     """
 
     def __init__(self, direction: Direction, min_trials: int = 3, start_step: int = 4) -> None:
-        """Make a rule that knows of no trials.
+        """Create a rule without trials.
 
         Args:
             direction: Which values are the better ones.
-            min_trials: How many trials there must be to judge against.
-            start_step: At which report, counted from 1, a trial is judged first.
+            min_trials: The minimum number of trials to compare with.
+            start_step: The first report, counted from 1, at which a trial is judged.
         """
         self.direction = direction
         self.min_trials = min_trials
         self.start_step = start_step
         self._told: set[int] = set()
-        self._running: dict[int, _Progress] = {}
+        self._running: dict[int, _TrialProgress] = {}
 
     def ended(self, number: int, state: TrialState, reports: Sequence[float]) -> None:
-        """Tell of a trial that has ended, in whichever state; a second time does nothing.
+        """Report an ended trial, in any state; a second report does nothing.
 
         Args:
             number: Its number.
@@ -87,7 +87,7 @@ class Rule(ABC):
         return self.first_stop(number, values, len(values) - 1) is not None
 
     def first_stop(self, number: int, reports: Sequence[float], seen: int = 0) -> int | None:
-        """At which report a trial is first stopped whose latest reports came together.
+        """Find the report at which a trial is stopped whose latest reports came together.
 
         It is as if each had been judged when it was made. What comes after the stop counts for
         nothing and is to be left out of the trial's reports.
@@ -102,18 +102,18 @@ class Rule(ABC):
         """
         known = self._running.pop(number, None)
         if known is None or known.reports is not reports or known.count > seen:
-            known = _Progress(reports, 0, math.inf)
+            known = _TrialProgress(reports, 0, math.inf)
         best = known.best
         new = self.bests(reports[known.count :], known.best)
         for step, best in enumerate(new, known.count + 1):
             self.note(number, step, best)
             if step > seen and self.judge(number, step, best):
                 return step
-        self._running[number] = _Progress(reports, len(reports), best)
+        self._running[number] = _TrialProgress(reports, len(reports), best)
         return None
 
     def bests(self, values: Iterable[float], before: float = math.inf) -> Iterator[float]:
-        """The least loss by each of ``values``; infinity while there is no finite one.
+        """Compute the least loss up to each of ``values``; infinity before a finite one.
 
         Args:
             values: What was reported, in order.
@@ -126,17 +126,17 @@ class Rule(ABC):
 
     @abstractmethod
     def _ended(self, number: int, state: TrialState, reports: Sequence[float]) -> None:
-        """Take what is of use of a trial that has ended."""
+        """Keep what the rule needs of an ended trial."""
 
     def note(self, number: int, step: int, best: float) -> None:  # noqa: B027 (may do nothing)
-        """Take what is of use for others of a report: a trial's least loss by its ``step``-th."""
+        """Keep what the rule needs of a report: the trial's least loss by its ``step``-th."""
 
     @abstractmethod
     def judge(self, number: int, step: int, best: float) -> bool:
-        """Whether to stop a trial at its ``step``-th report, which was noted already."""
+        """Whether to stop a trial at its ``step``-th report, which was noted before."""
 
 
-class MedianRule(Rule):
+class MedianRule(StoppingRule):
     """Stop a trial that does worse than half of the completed ones did by then.
 
     The rule is that of Google Vizier, as Kubeflow documents it: a running trial is stopped at its
@@ -148,7 +148,7 @@ class MedianRule(Rule):
     """
 
     def __init__(self, direction: Direction, min_trials: int = 3, start_step: int = 4) -> None:
-        """Make a rule that knows of no trials."""
+        """Create a rule without trials."""
         super().__init__(direction, min_trials, start_step)
         self._averages: list[array[float]] = []
         self._medians: dict[int, float | None] = {}
@@ -197,7 +197,7 @@ def _averages(values: Iterable[float]) -> Iterator[float]:
         yield total / (count << bits) if count else math.nan
 
 
-class SuccessiveHalving(Rule):
+class SuccessiveHalving(StoppingRule):
     """Stop a trial at a rung unless it is among the best third of those that have reached it.
 
     The rungs are at ``start_step``, 3 ``start_step``, 9 ``start_step``, ... reports. Whoever has
@@ -208,7 +208,7 @@ class SuccessiveHalving(Rule):
     """
 
     def __init__(self, direction: Direction, min_trials: int = 3, start_step: int = 4) -> None:
-        """Make a rule that knows of no trials."""
+        """Create a rule without trials."""
         super().__init__(direction, min_trials, start_step)
         self._rungs: dict[int, dict[int, float]] = defaultdict(dict)
 
@@ -217,7 +217,7 @@ class SuccessiveHalving(Rule):
             self.note(number, step, best)
 
     def note(self, number: int, step: int, best: float) -> None:
-        """Take the trial among those that have reached a rung."""
+        """Add the trial to those that have reached a rung."""
         if self._is_rung(step):
             self._rungs[step][number] = best
 
@@ -236,7 +236,7 @@ class SuccessiveHalving(Rule):
         return times == 1 and rest == 0
 
 
-class Hyperband(Rule):
+class Hyperband(StoppingRule):
     """Several brackets of successive halving, of which each spares trials longer than the last.
 
     That hedges against curves that cross late: the first rung of bracket B, counted from 0, is at
@@ -246,7 +246,7 @@ class Hyperband(Rule):
     """
 
     def __init__(self, direction: Direction, min_trials: int = 3, start_step: int = 4) -> None:
-        """Make a rule that knows of no trials."""
+        """Create a rule without trials."""
         super().__init__(direction, min_trials, start_step)
         self._brackets = [
             SuccessiveHalving(direction, min_trials, start_step * _REDUCTION**bracket)
@@ -257,7 +257,7 @@ class Hyperband(Rule):
         self._brackets[bracket_of(number)].ended(number, state, reports)
 
     def note(self, number: int, step: int, best: float) -> None:
-        """Take the trial among those of its bracket."""
+        """Add the trial to those of its bracket."""
         self._brackets[bracket_of(number)].note(number, step, best)
 
     def judge(self, number: int, step: int, best: float) -> bool:
@@ -266,7 +266,7 @@ class Hyperband(Rule):
 
 
 def _shares() -> list[int]:
-    """How many trials of a round each bracket gets, as Hyperband gives them out."""
+    """Compute how many trials of a round each bracket gets, as in Hyperband."""
     last = _BRACKETS - 1
     return [
         math.ceil(_BRACKETS * _REDUCTION ** (last - bracket) / (last - bracket + 1))
@@ -275,7 +275,7 @@ def _shares() -> list[int]:
 
 
 def _round() -> list[int]:
-    """The brackets of a round's trials, with those of each bracket spread evenly over it."""
+    """Assign the trials of a round to brackets, each bracket's spread evenly over it."""
     places = [
         ((2 * nth + 1) / (2 * share), bracket)
         for bracket, share in enumerate(_shares())
@@ -288,19 +288,19 @@ _ROUND = _round()
 
 
 def bracket_of(number: int) -> int:
-    """The bracket of Hyperband's that the trial of that number is in."""
+    """Return the Hyperband bracket of the trial of that number."""
     return _ROUND[number % len(_ROUND)]
 
 
-_RULES: dict[str, type[Rule]] = {
+_RULES: dict[str, type[StoppingRule]] = {
     "median": MedianRule,
     "successive_halving": SuccessiveHalving,
     "hyperband": Hyperband,
 }
 
 
-class EarlyStopping(Form):
-    """Whether and how trials that do badly are stopped before their end."""
+class EarlyStopping(FieldGroup):
+    """Whether and how trials without promise are stopped early."""
 
     rule: Literal["median", "successive_halving", "hyperband"] = Field(
         "median",
@@ -318,6 +318,6 @@ class EarlyStopping(Form):
         description="At which report of the objective, counted from 1, a trial is judged first.",
     )
 
-    def make(self, direction: Direction) -> Rule:
-        """The rule, for an objective of that direction; it knows of no trials."""
+    def make(self, direction: Direction) -> StoppingRule:
+        """Create the rule for an objective of that direction."""
         return _RULES[self.rule](direction, self.min_trials, self.start_step)

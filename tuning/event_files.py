@@ -20,18 +20,18 @@ FILES = "events.out.tfevents.*"
 _FORBIDDEN = re.compile(r"[^\w.:/ -]")  # in a metric's name, for MLflow
 
 
-class EventFiles:
-    """Reads what is new in the event files below a folder, each time that it is asked."""
+class EventFileReader:
+    """Incremental reader of the event files below a folder."""
 
     def __init__(self, folder: Path, warn: Callable[[str], object] = lambda _: None) -> None:
-        """Read below ``folder``; ``warn`` is told of a file that is given up."""
+        """Read below ``folder``; ``warn`` is called for a file that is given up."""
         self._folder = folder
         self._warn = warn
         self._loaders: dict[Path, EventLoader] = {}
         self._given_up: set[Path] = set()
 
     def poll(self) -> Iterator[Observation]:
-        """Every scalar that was written since the last time, file by file."""
+        """Read every scalar written since the last call, file by file."""
         for path in sorted(self._folder.rglob(FILES)):
             if path not in self._given_up:
                 yield from self._new(path)
@@ -56,6 +56,6 @@ def _loader(path: Path) -> EventLoader:
 
 
 def metric_name(tag: str) -> str:
-    """``tag`` as MLflow takes it for a metric's name."""
+    """Convert ``tag`` to a valid metric name of MLflow."""
     parts = [part for part in _FORBIDDEN.sub("_", tag).split("/") if part not in {"", ".", ".."}]
     return "/".join(parts)[:250] or "metric"

@@ -1,4 +1,4 @@
-"""What the groups of fields have in common that people fill in to describe a tuning."""
+"""Base of the groups of fields that describe a tuning."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ OptionalNumber = Annotated[
 ]
 
 
-class Form(BaseModel):
-    """A group of fields. One that is null is left out, also where the group stands in a list."""
+class FieldGroup(BaseModel):
+    """Group of fields of a request. Null fields count as absent, also within lists."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""A Gaussian process: what is known of a function from its noisy values at some points.
+"""Gaussian process regression of a function from noisy values at some points.
 
 On numpy and scipy alone. The kernel is Matern 5/2 with a length scale for each dimension; two
 values of an unordered dimension are at distance 1, or 0 where they are the same. Length scales,
@@ -38,8 +38,8 @@ _SCALE_PRIOR = (2.0, 1.0)  # a gamma density's shape and rate
 _NOISE_PRIOR = (1.1, 30.0)
 
 
-class AlikeError(ArithmeticError):
-    """The points are too much alike to be told from one another."""
+class IndistinguishableError(ArithmeticError):
+    """The points are too similar to be distinguished."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class GaussianProcess:
         self._dual = inverse @ self._values
 
     def believe(self, points: Array) -> None:
-        """Take the mean at ``points``, whose values are not known yet, for what is seen there."""
+        """Condition on the mean at ``points``, whose values are pending."""
         means, _ = self.predict(points)
         self._points = np.concatenate([self._points, points])
         self._values = np.concatenate([self._values, means])
         self._condition()
 
     def means(self) -> Array:
-        """The mean at each point that it was told, and believed in."""
+        """Mean at each observed and each believed point."""
         return self.predict(self._points)[0]
 
     def predict(self, points: Array) -> tuple[Array, Array]:
@@ -176,10 +176,10 @@ def _inverse(covariance: Array) -> tuple[Array, Array]:
     """The lower Cholesky factor, and the inverse."""
     factor, failed = lapack.dpotrf(covariance, lower=1, clean=1)
     if failed:
-        raise AlikeError
+        raise IndistinguishableError
     inverse, failed = lapack.dpotri(factor, lower=1)
     if failed:
-        raise AlikeError
+        raise IndistinguishableError
     return factor, inverse + np.tril(inverse, -1).T
 
 

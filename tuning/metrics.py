@@ -23,7 +23,7 @@ NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|(?i:nan|inf
 _LONGEST_LINE = 4096
 _LONGEST_JSON = 65536
 
-# What a line of JSON calls the step of its values, in the order in which they are looked for.
+# Keys of the step in a JSON line, the first match counts.
 _STEPS = ("step", "global_step", "iteration", "epoch")
 _LARGEST_STEP = 2**63
 
@@ -33,7 +33,7 @@ _LONGEST_SEARCH_SECONDS = 0.2
 
 
 class MetricPattern(BaseModel):
-    """A metric, and how to find its values in the log."""
+    """A metric and the pattern of its values in the log."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,19 +87,19 @@ class Observation:
     at: float | None = None
 
 
-class Collector:
-    """Finds metrics in the lines of one log, in order."""
+class MetricCollector:
+    """Collector of metrics from the lines of one log, in order."""
 
     def __init__(
         self, metrics: Sequence[MetricPattern], warn: Callable[[str], object] = lambda _: None
     ) -> None:
-        """Collect ``metrics``; ``warn`` is told of a pattern that is given up."""
+        """Collect ``metrics``; ``warn`` is called for a pattern that is given up."""
         self._patterns = {metric.name: metric.expression() for metric in metrics}
         self._plain = {metric.name for metric in metrics if metric.pattern is None}
         self._warn = warn
 
     def collect(self, line: str) -> Iterator[Observation]:
-        """What is observed in ``line``.
+        """Find the observations in ``line``.
 
         A pattern that needs longer than a moment for a line is not tried on any further one.
         """
@@ -125,7 +125,7 @@ class Collector:
 
 
 def _members(line: str) -> dict[str, object] | None:
-    """The members of a line that is a JSON object; None if it is none."""
+    """Parse a line that is a JSON object; None if it is not."""
     text = line.strip()
     if not (text.startswith("{") and text.endswith("}")) or len(text) > _LONGEST_JSON:
         return None
@@ -152,7 +152,7 @@ def _value(name: str, match: regex.Match[str]) -> float | None:
 
 
 def _number(found: object) -> float | None:
-    """What was found as a number; None if it is none, and for true and false."""
+    """Convert to a number; None if it is not one, and for true and false."""
     if isinstance(found, bool) or not isinstance(found, int | float | str):
         return None
     try:

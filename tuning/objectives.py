@@ -1,4 +1,4 @@
-"""What a tuning is to make better: its objectives and constraints, and which trials are best.
+"""Objectives and constraints of a tuning, and the trials that are best by them.
 
 A trial's value of an objective is the best of its finite reports, or the last of them where the
 objective says so. What is NaN or infinite counts as not reported.
@@ -13,18 +13,18 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from infra.errors import BadInputError
-from tuning.forms import LARGEST_NUMBER, Form, OptionalNumber, is_finite, is_number
+from tuning.forms import LARGEST_NUMBER, FieldGroup, OptionalNumber, is_finite, is_number
 from tuning.trials import OBSERVED, Trial
 
 Direction = Literal["minimize", "maximize"]
 
 
-class _OfMetric(Form):
+class _MetricField(FieldGroup):
     metric: str = Field(description="The metric's name.")
 
 
-class Objective(_OfMetric):
-    """A metric that is to become as small or as large as possible."""
+class Objective(_MetricField):
+    """Metric to minimize or maximize."""
 
     direction: Direction = Field(description="Whether smaller or larger values are better.")
     goal: OptionalNumber = Field(
@@ -46,8 +46,8 @@ class Objective(_OfMetric):
         return value < than if self.direction == "minimize" else value > than
 
 
-class Constraint(_OfMetric):
-    """A metric that has to stay within bounds at the end of a trial."""
+class Constraint(_MetricField):
+    """Metric that must be within bounds at the end of a trial."""
 
     min: OptionalNumber = Field(None, description="The smallest last value that is allowed.")
     max: OptionalNumber = Field(None, description="The largest last value that is allowed.")
@@ -60,7 +60,7 @@ class Constraint(_OfMetric):
         return value
 
     def violation(self, value: float) -> float:
-        """How far ``value`` is out of bounds; at most 0 if it is within."""
+        """Distance of ``value`` beyond the bounds; at most 0 within them."""
         over = -math.inf if self.max is None else value - self.max
         under = -math.inf if self.min is None else self.min - value
         return max(over, under)
@@ -74,8 +74,8 @@ def check(
     """Refuse objectives and constraints that cannot be judged.
 
     Args:
-        objectives: What is to become better.
-        constraints: What has to stay within bounds.
+        objectives: The objectives.
+        constraints: The constraints.
         metric_names: The names of the metrics that are collected.
 
     Raises:
@@ -168,7 +168,7 @@ def _bound_invalid(metric: object, word: object) -> BadInputError:
 
 
 def value(reports: Iterable[float], objective: Objective) -> float | None:
-    """A trial's value of an objective that was reported so; None without a finite report."""
+    """Compute a trial's value of an objective; None without a finite report."""
     finite = [report for report in reports if math.isfinite(report)]
     if not finite:
         return None
@@ -180,7 +180,7 @@ def value(reports: Iterable[float], objective: Objective) -> float | None:
 def values(
     observed: Mapping[str, Sequence[float]], objectives: Sequence[Objective]
 ) -> tuple[float, ...] | None:
-    """A trial's value of each objective; None unless each has a finite one.
+    """Compute a trial's value of each objective; None unless each has a finite one.
 
     Args:
         observed: What was reported of each metric, in order.
@@ -194,7 +194,7 @@ def values(
 def violations(
     observed: Mapping[str, Sequence[float]], constraints: Sequence[Constraint]
 ) -> tuple[float, ...] | None:
-    """How far a trial is out of each constraint's bounds, by the last finite report of its metric.
+    """Compute each constraint's violation by the last finite report of its metric.
 
     Args:
         observed: What was reported of each metric, in order.
@@ -227,7 +227,7 @@ def reached(trial: Trial, objectives: Sequence[Objective]) -> bool:
 
 
 def best(trials: Iterable[Trial], objectives: Sequence[Objective]) -> Trial | None:
-    """The best trial by the one objective, of equally good ones the first by number.
+    """Find the best trial by a single objective, of equally good ones the first.
 
     None if no trial counts, and where there are several objectives: then there is a front.
     """
@@ -238,7 +238,7 @@ def best(trials: Iterable[Trial], objectives: Sequence[Objective]) -> Trial | No
 
 
 def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """The trials that no other is better than: as good in every objective and better in one.
+    """Find the Pareto front: the trials that no other one dominates.
 
     They come in the order of their numbers. Equally good ones are all among them.
     """
@@ -255,7 +255,7 @@ def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Tria
 
 
 def _losses(trial: Trial, objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """The trial's values with their signs such that smaller is better."""
+    """Values of the trial, negated where larger is better."""
     return tuple(
         found if objective.direction == "minimize" else -found
         for objective, found in zip(objectives, trial.values or (), strict=True)

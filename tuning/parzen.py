@@ -1,4 +1,4 @@
-"""Optuna's tree-structured Parzen estimators (TPE), fed with our trials.
+"""Optuna's tree-structured Parzen estimator (TPE), fed with Modelyard's trials.
 
 The study is in memory. Its trials stand in the order of ours, whatever the order in which they
 end, and every point comes from a sampler with a seed of its own, so that a study that is built
@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuning.choosers import Direction
+from tuning.samplers import Direction
 from tuning.space import Parameter, Point, Value
 from tuning.trials import OBSERVED, Trial, TrialState
 
@@ -27,11 +27,11 @@ _STATE = optuna.trial.TrialState
 
 
 class ParzenEstimators:
-    """A study of Optuna's, whose sampler is TPE."""
+    """In-memory Optuna study with a TPE sampler."""
 
     def __init__(self, parameters: Sequence[Parameter], directions: Sequence[Direction]) -> None:
         """Search the space of ``parameters``."""
-        self._axes = {parameter.name: _Codes(parameter) for parameter in parameters}
+        self._axes = {parameter.name: _ValueCodec(parameter) for parameter in parameters}
         self._distributions = {name: axis.distribution for name, axis in self._axes.items()}
         self._varied = {
             name: each for name, each in self._distributions.items() if not each.single()
@@ -47,9 +47,9 @@ class ParzenEstimators:
         self._asked: tuple[Point, optuna.trial.Trial] | None = None
 
     def points(self, seed: int) -> Iterator[Point]:
-        """Points to try next, each without those before it; how many depends on who asks."""
+        """Generate points to try next, without repeating any, as many as the caller takes."""
         while True:
-            self._study.sampler = _Sampler(self._varied, seed, together=not self._several)
+            self._study.sampler = _SeededTpeSampler(self._varied, seed, together=not self._several)
             try:
                 with np.errstate(all="ignore"):
                     trial = self._study.ask(self._distributions)
@@ -62,13 +62,13 @@ class ParzenEstimators:
             seed = (seed + 1) % 2**32
 
     def refuse(self) -> None:
-        """Forget the point that was given last."""
+        """Discard the last point."""
         if self._asked is not None:
             self._study.tell(self._asked[1], state=_STATE.FAIL)
             self._asked = None
 
     def begin(self, number: int, point: Point) -> None:
-        """Know that the trial ``number`` tries ``point`` now."""
+        """Report that the trial ``number`` has started with ``point``."""
         if self._asked is not None and self._asked[0] is point:
             self._running[number] = self._asked[1]
             self._asked = None
@@ -79,7 +79,7 @@ class ParzenEstimators:
         self._running[number] = self._study.ask(self._distributions)
 
     def end(self, trial: Trial) -> None:
-        """Know how a trial has ended; where it was begun, its point is known already."""
+        """Report an ended trial; if it was started here, its point is known already."""
         state, values, reports, violations = self._lesson(trial)
         running = self._running.pop(trial.number, None)
         if running is None:
@@ -92,7 +92,7 @@ class ParzenEstimators:
         self._study.tell(running, values, state)
 
     def learn(self, trial: Trial) -> None:
-        """Know of a trial that was never begun here."""
+        """Report a trial that was never started here."""
         state, values, reports, violations = self._lesson(trial)
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -111,7 +111,7 @@ class ParzenEstimators:
     def _lesson(
         self, trial: Trial
     ) -> tuple[optuna.trial.TrialState, list[float] | None, dict[int, float], dict[str, float]]:
-        """A trial's state, values, reports and violations, as Optuna is told them."""
+        """Convert a trial to Optuna's state, values, reports and violations."""
         if trial.state not in OBSERVED or trial.values is None:
             return _STATE.FAIL, None, {}, {}
         violations = {
@@ -125,8 +125,8 @@ class ParzenEstimators:
         return _STATE.COMPLETE, list(trial.values), {}, violations
 
 
-class _Sampler(optuna.samplers.TPESampler):
-    """TPE that need not find out from all trials what the space is."""
+class _SeededTpeSampler(optuna.samplers.TPESampler):
+    """TPE sampler that knows the space without inferring it from the trials."""
 
     def __init__(self, varied: dict[str, BaseDistribution], seed: int, *, together: bool) -> None:
         super().__init__(seed=seed)
@@ -135,12 +135,12 @@ class _Sampler(optuna.samplers.TPESampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Which parameters are drawn together: with one objective all, otherwise none."""
+        """Return the parameters that are sampled jointly: all with one objective, else none."""
         return self._varied
 
 
-class _Codes:
-    """A parameter's values as Optuna is to know them: those of a list by their places."""
+class _ValueCodec:
+    """Encoding of a parameter's values for Optuna: listed values as their indexes."""
 
     def __init__(self, parameter: Parameter) -> None:
         listed = parameter.values

@@ -1,4 +1,4 @@
-"""Search strategies: which point of a space is to be tried next.
+"""Search strategies: which point of a space to try next.
 
 The point of a trial is a pure function of the seed, the trial's number, and what the search was
 told of other trials before: whatever is drawn, is drawn with a seed of its own. So a search that
@@ -16,9 +16,18 @@ from typing import Literal
 
 from infra.errors import BadInputError
 from tuning import axes
-from tuning.axes import Cube, Key
-from tuning.bayesian import LARGEST_MODEL, Automatic, Gaussian, Parzen
-from tuning.choosers import Chooser, Direction, InOrder, Random, Setting, Sobol, chance, observed
+from tuning.axes import Key, UnitCube
+from tuning.bayesian import LARGEST_MODEL, AutoSampler, GaussianProcessSampler, TpeSampler
+from tuning.samplers import (
+    Direction,
+    GridSampler,
+    RandomSampler,
+    Sampler,
+    SamplerContext,
+    SobolSampler,
+    is_observed,
+    seeded_random,
+)
 from tuning.space import Grid, Parameter, Point, point_at
 from tuning.trials import Trial
 
@@ -27,27 +36,34 @@ Strategy = Literal["grid", "random", "bayesian", "gp", "tpe", "sobol"]
 _MOST_DRAWS = 1000
 
 # Strategy: what chooses, and its name and reason; for one objective, and for several.
-_Choice = tuple[type[Random] | type[Sobol] | type[Parzen] | type[Gaussian] | type[Automatic], str]
+_Choice = tuple[
+    type[RandomSampler]
+    | type[SobolSampler]
+    | type[TpeSampler]
+    | type[GaussianProcessSampler]
+    | type[AutoSampler],
+    str,
+]
 _ONE: dict[str, _Choice] = {
-    "random": (Random, "random points: as asked for"),
-    "sobol": (Sobol, "Sobol's sequence: as asked for"),
-    "tpe": (Parzen, "Parzen estimators (TPE): as asked for"),
-    "gp": (Gaussian, "Gaussian process: as asked for"),
+    "random": (RandomSampler, "random points: as asked for"),
+    "sobol": (SobolSampler, "Sobol's sequence: as asked for"),
+    "tpe": (TpeSampler, "Parzen estimators (TPE): as asked for"),
+    "gp": (GaussianProcessSampler, "Gaussian process: as asked for"),
     "bayesian": (
-        Automatic,
+        AutoSampler,
         f"Gaussian process: one objective; Parzen estimators (TPE) from {LARGEST_MODEL} observed "
         "trials on",
     ),
 }
 _SEVERAL: dict[str, _Choice] = {
     **_ONE,
-    "bayesian": (Parzen, "Parzen estimators (TPE): several objectives"),
+    "bayesian": (TpeSampler, "Parzen estimators (TPE): several objectives"),
 }
 del _SEVERAL["gp"]
 
 
 class Search:
-    """Gives points, and learns from what became of them.
+    """Search of a space by ask and tell.
 
     Attributes:
         sampler: What chooses the points, and why, in words.
@@ -78,24 +94,24 @@ class Search:
         self._parameters = parameters
         self._seed = seed
         self._constraints = constraints
-        self._cube = Cube(parameters, grid=strategy == "grid")
+        self._cube = UnitCube(parameters, grid=strategy == "grid")
         self._taken: set[Key] = set()
         self._asked: dict[int, Point] = {}
-        self._chooser: Chooser
+        self._chooser: Sampler
         if strategy == "grid":
             grid = Grid(parameters)
-            self._chooser, self.sampler = InOrder(grid), "grid: every point, in its order"
+            self._chooser, self.sampler = GridSampler(grid), "grid: every point, in its order"
             self._points: int | None = len(grid)
         else:
             kind, self.sampler = _choice(strategy, len(directions))
-            self._chooser = kind(Setting(self._cube, parameters, directions, seed))
+            self._chooser = kind(SamplerContext(self._cube, parameters, directions, seed))
             self._points = self._cube.size
         self.size = self._points
 
     def ask(self, number: int) -> Point | None:
-        """The point of the trial ``number``; None if every point was tried.
+        """Return the point of the trial ``number``; None if every point was tried.
 
-        Asked again for the same trial, it gives the same point.
+        A repeated call for the same trial returns the same point.
         """
         if number not in self._asked:
             point = self._new(number)
@@ -105,13 +121,13 @@ class Search:
         return dict(self._asked[number])
 
     def pending(self, trial: Trial) -> None:
-        """Know of a trial of an earlier attempt that goes on."""
+        """Report a running trial of an earlier attempt."""
         point = self._cube.find(trial.parameters)
         if point is not None:
             self._begin(trial.number, point)
 
     def tell(self, trial: Trial) -> None:
-        """Learn from a trial that has ended, in whatever state."""
+        """Learn from an ended trial, in any state."""
         point = self._cube.find(trial.parameters)
         if point is not None:
             self._asked.setdefault(trial.number, point)
@@ -126,7 +142,7 @@ class Search:
         learned = 0
         for trial in trials:
             point = self._cube.find(trial.parameters)
-            if point is None or not observed(trial):
+            if point is None or not is_observed(trial):
                 continue
             learned += 1
             self._chooser.learn(self._known(trial, point))
@@ -137,7 +153,7 @@ class Search:
         return learned
 
     def _known(self, trial: Trial, point: Point) -> Trial:
-        """``trial`` as choosers know it: what is not known to hold, is violated."""
+        """Convert ``trial`` for samplers: an unknown constraint counts as violated."""
         violations = (*trial.violations, *[math.nan] * self._constraints)[: self._constraints]
         return replace(
             trial,
@@ -156,17 +172,17 @@ class Search:
         for point in self._chooser.points(number):
             if axes.key(point) not in self._taken:
                 return point
-        return self._any(chance(self._seed, number, "any"))
+        return self._any(seeded_random(self._seed, number, "any"))
 
     def _any(self, drawn: random.Random) -> Point | None:
-        """A point that was not tried, whichever."""
+        """Return any point that was not tried."""
         for point in self._some(drawn):
             if axes.key(point) not in self._taken:
                 return point
         return None
 
     def _some(self, drawn: random.Random) -> Iterator[Point]:
-        """Points by chance; every one of them where many were tried."""
+        """Generate random points; every point where many were tried."""
         if self._points is None:  # not countable; still, doubles can have a few values only
             for _ in range(_MOST_DRAWS):
                 yield self._cube.point([drawn.random() for _ in self._cube.axes])
@@ -179,7 +195,7 @@ class Search:
 
 
 def check(strategy: Strategy, objectives: int) -> None:
-    """Refuse a strategy that cannot seek so many objectives.
+    """Refuse a strategy that does not support so many objectives.
 
     Raises:
         BadInputError: With the code ``StrategyUnsuited``.

@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from infra.errors import BadInputError
-from tuning.forms import BOUNDS, LARGEST_NUMBER, Form, OptionalNumber, is_finite, is_number
+from tuning.forms import BOUNDS, LARGEST_NUMBER, FieldGroup, OptionalNumber, is_finite, is_number
 
 LARGEST_GRID = 1_000_000
 MOST_PARAMETERS = 100
@@ -50,8 +50,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,249}")  # MLflow keeps no longer 
 _RANGES = ("int", "double")
 
 
-class Parameter(Form):
-    """A hyperparameter that is varied."""
+class Parameter(FieldGroup):
+    """Hyperparameter of a search space."""
 
     name: str = Field(description="The hyperparameter's name.")
     type: Literal["int", "double", "categorical", "discrete"] = Field(
@@ -104,7 +104,7 @@ class Parameter(Form):
         return values
 
     def check(self, *, grid: bool) -> None:
-        """Refuse a parameter that cannot be varied.
+        """Refuse a parameter that cannot be searched.
 
         Args:
             grid: Whether it is to be an axis of a grid, for which a double needs a step.
@@ -228,11 +228,11 @@ class Parameter(Form):
         return BadInputError(f"The parameter {self.name!r} {what}.", hint, code=code)
 
     def grid(self) -> Sequence[Value]:
-        """Its values in a grid: of a range min, min + step, ... up to max, or the values."""
+        """Values in a grid: of a range min, min + step, ... up to max, or the listed values."""
         return _Steps(self) if self.type in _RANGES else self.values
 
     def grid_size(self) -> int:
-        """How many values it has in a grid; there may be more than a sequence can have."""
+        """Number of values in a grid; it may exceed the length of a sequence."""
         if self.type not in _RANGES:
             return len(self.values)
         low, high, step = self._steps()
@@ -245,7 +245,7 @@ class Parameter(Form):
         return _exact(self.min), _exact(self.max), _exact(step)
 
     def size(self) -> int | None:
-        """How many values it can have, whatever its step; None if they are not countable."""
+        """Number of values regardless of its step; None if they are not countable."""
         if self.type not in _RANGES:
             return len(self.values)
         assert self.min is not None
@@ -269,7 +269,7 @@ class Parameter(Form):
         return int(self.min) + index if self.type == "int" else float(self.min)
 
     def distribution(self) -> BaseDistribution:
-        """What Optuna samples it from."""
+        """Distribution of Optuna."""
         if self.type not in _RANGES:
             return CategoricalDistribution(list(self.values))
         assert self.min is not None
@@ -280,12 +280,12 @@ class Parameter(Form):
 
 
 def _exact(number: float) -> Fraction:
-    """The number that people mean who write it: 0.1 is a tenth."""
+    """Fraction of a number as it is written: 0.1 is a tenth."""
     return Fraction(str(number))
 
 
 class _Steps(Sequence[Value]):
-    """The values of a range in a grid, computed when they are asked for."""
+    """Values of a range in a grid, computed on access."""
 
     def __init__(self, parameter: Parameter) -> None:
         low, _, step = parameter._steps()
@@ -306,10 +306,10 @@ class _Steps(Sequence[Value]):
 
 
 class Grid(Sequence[Point]):
-    """Every point of a space's grid, in its order; a point is computed when it is asked for."""
+    """Sequence of all points of a space's grid, computed on access."""
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        """Make the grid of ``parameters``, which are checked."""
+        """Create the grid of ``parameters``, which are valid."""
         self._axes = {parameter.name: parameter.grid() for parameter in parameters}
         self._sizes = [len(axis) for axis in self._axes.values()]
         self._size = math.prod(self._sizes)
@@ -337,7 +337,7 @@ def _places(index: int, sizes: Sequence[int]) -> Iterable[int]:
 
 
 def size(parameters: Sequence[Parameter]) -> int | None:
-    """How many points a space has in all, whatever its steps; None if they are not countable."""
+    """Number of points of a space regardless of steps; None if they are not countable."""
     total = 1
     for parameter in parameters:
         count = parameter.size()
@@ -348,7 +348,7 @@ def size(parameters: Sequence[Parameter]) -> int | None:
 
 
 def point_at(parameters: Sequence[Parameter], index: int) -> Point:
-    """The point with that index, from 0, of a space that has a size; the last varies fastest.
+    """Return the point with an index, from 0; the last parameter varies fastest.
 
     Raises:
         IndexError: If the space has no such point, or no size.

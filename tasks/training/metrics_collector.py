@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tuning.event_files import EventFiles
-from tuning.metrics import Collector, MetricPattern, Observation
+from tuning.event_files import EventFileReader
+from tuning.metrics import MetricCollector, MetricPattern, Observation
 
 _POLL_SECONDS = 2.0
 _LAST_POLL_SECONDS = 30.0
@@ -37,8 +37,8 @@ def following(
         record: Gets every observation, from two threads.
         warn: Told what is given up.
     """
-    collector = Collector(metrics, warn)
-    events = EventFiles(event_files, warn)
+    collector = MetricCollector(metrics, warn)
+    events = EventFileReader(event_files, warn)
     sources: dict[str, object] = {}
 
     def take(source: object, found: Iterable[Observation]) -> None:

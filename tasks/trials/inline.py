@@ -34,7 +34,7 @@ from tasks.trials.base import Began, Event, Finished, Launcher, Observed, Settin
 from tasks.trials.reports import Report, Reports, Source
 from tasks.tuning.tuning_request import of_trial
 from tasks.workplace import Workplace
-from tuning.event_files import EventFiles
+from tuning.event_files import EventFileReader
 from tuning.metrics import Observation
 from tuning.trials import ACTIVE, Trial, TrialState
 
@@ -372,7 +372,7 @@ class InlineLauncher(Launcher):
         reports.let()
         known = Counter(one.metric for one in reports.earlier if one.source is Source.EVENTS)
         others = {one.metric for one in reports.earlier} - known.keys()
-        for found in EventFiles(place.tensorboard, self._setting.logger.warning).poll():
+        for found in EventFileReader(place.tensorboard, self._setting.logger.warning).poll():
             if known[found.name]:
                 known[found.name] -= 1
             elif found.name not in others:

@@ -23,8 +23,8 @@ from typing import Protocol
 from infra.errors import ModelyardError
 from tasks.trials.base import Began, Event, Finished, Launcher, Observed
 from tuning import objectives
-from tuning.early_stopping import Rule
-from tuning.endings import Ending, Limits, judge
+from tuning.completion import TuningLimits, TuningOutcome, decide
+from tuning.early_stopping import StoppingRule
 from tuning.objectives import Constraint, Objective
 from tuning.space import Point
 from tuning.trials import ACTIVE, Trial, TrialState
@@ -69,8 +69,8 @@ class Plan:
 
     objectives: Sequence[Objective]
     constraints: Sequence[Constraint]
-    limits: Callable[[], Limits]
-    rule: Rule | None = None
+    limits: Callable[[], TuningLimits]
+    rule: StoppingRule | None = None
     stop_running: bool = True
 
 
@@ -161,7 +161,7 @@ class Tuner:
 
     def run(
         self, launcher: Launcher, *, deadline: float | None, stop_requested: Callable[[], bool]
-    ) -> Ending | Interruption:
+    ) -> TuningOutcome | Interruption:
         """Try points until the tuning ends, and say how.
 
         Whatever ends this call, an exception in this thread too, stops every trial first.
@@ -174,7 +174,7 @@ class Tuner:
         try:
             launcher.settle(self.trials.values())
             ended = self._until_decided(launcher, deadline, stop_requested)
-            if isinstance(ended, Ending):
+            if isinstance(ended, TuningOutcome):
                 if self._plan.stop_running:
                     self._stop_all(launcher)
                 cut = self._until_idle(launcher, deadline, stop_requested)
@@ -185,18 +185,18 @@ class Tuner:
 
     def _until_decided(
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
-    ) -> Ending | Interruption:
+    ) -> TuningOutcome | Interruption:
         while True:
             halt = _halt(deadline, stop_requested)
             if halt is not None:
                 return halt
             limits = self._plan.limits()
-            verdict = judge(
+            decision = decide(
                 self._counts, limits, goal_reached=self._goal_reached, exhausted=self._exhausted
             )
-            if verdict.ending is not None:
-                return verdict.ending
-            begun = self._begin_one(launcher, limits, verdict.start)
+            if decision.outcome is not None:
+                return decision.outcome
+            begun = self._begin_one(launcher, limits, decision.start)
             # The search can take its time: what has happened meanwhile comes before a next point.
             self._handle(launcher, wait=0 if begun else _TICK_SECONDS)
 
@@ -231,7 +231,7 @@ class Tuner:
                 killed = replace(self.trials[number], state=TrialState.KILLED, ended=self._now())
                 self._put(killed)
 
-    def _begin_one(self, launcher: Launcher, limits: Limits, count: int) -> bool:
+    def _begin_one(self, launcher: Launcher, limits: TuningLimits, count: int) -> bool:
         """Begin a trial, one of an earlier attempt first; whether anything has changed."""
         if self._again:
             if len(self._watched) >= limits.parallel_trials:

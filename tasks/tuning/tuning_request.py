@@ -20,8 +20,8 @@ from tasks.training import training_request, training_templates
 from tasks.training.training_request import Algorithm, Minutes, Training, variable_name
 from tasks.training.training_templates import LeftOut
 from tuning import objectives, search, space
+from tuning.completion import TuningLimits
 from tuning.early_stopping import EarlyStopping
-from tuning.endings import Limits
 from tuning.metrics import MetricPattern
 from tuning.objectives import Constraint, Objective
 from tuning.search import Strategy
@@ -153,9 +153,9 @@ class Tuning(Training):
     )
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> TuningLimits:
         """What the tuning may use."""
-        return Limits(self.max_trials, self.max_failed_trials, self.parallel_trials)
+        return TuningLimits(self.max_trials, self.max_failed_trials, self.parallel_trials)
 
     def training(self, point: Point) -> Training:
         """The training that tries ``point``."""
@@ -217,7 +217,7 @@ def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
     return fill(given, _LEFT_OUT if form else None)
 
 
-def limits(parameters: Mapping[str, Any]) -> Limits:
+def limits(parameters: Mapping[str, Any]) -> TuningLimits:
     """What the run's parameters allow now: they can be changed while it runs.
 
     Raises:
@@ -227,7 +227,7 @@ def limits(parameters: Mapping[str, Any]) -> Limits:
     return read(Tuning, given).limits
 
 
-def describe_limits(limits: Limits) -> str:
+def describe_limits(limits: TuningLimits) -> str:
     """The limits in words, for people."""
     words = {name: getattr(limits, name) for name in CHANGEABLE}
     return ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)

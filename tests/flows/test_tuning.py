@@ -25,7 +25,7 @@ from tasks.trials import inputs
 from tasks.tuning.tuning_loop import Interruption
 from tasks.tuning.tuning_request import Tuning
 from tests.flows.contexts import run_context_of
-from tuning.endings import Ending
+from tuning.completion import TuningOutcome
 from tuning.space import Parameter
 from tuning.trials import Trial, TrialState
 
@@ -201,11 +201,15 @@ class TestConclude:
     )
     @pytest.mark.parametrize(
         "ending",
-        [Ending.GOAL_REACHED, Ending.MAX_TRIALS_REACHED, Ending.SUGGESTION_END_REACHED],
+        [
+            TuningOutcome.GOAL_REACHED,
+            TuningOutcome.MAX_TRIALS_REACHED,
+            TuningOutcome.SUGGESTION_END_REACHED,
+        ],
     )
     def test_a_good_end_has_a_result(
         self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
-        ending: Ending, best: Any, told: str,
+        ending: TuningOutcome, best: Any, told: str,
     ) -> None:  # fmt: skip
         result = TuningResultView(mlflow_run_id="m", best=best, trials=[])
         monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
@@ -247,7 +251,7 @@ class TestConclude:
         }
 
         with pytest.raises(RunFailedError) as raised:
-            self._concluded(Ending.FAILED, context, request_, **trials)
+            self._concluded(TuningOutcome.FAILED, context, request_, **trials)
 
         assert raised.value.state == "FAIL HYPERPARAMETER TUNING"
         assert "2 trials failed." in raised.value.message
@@ -386,7 +390,7 @@ class TestConduct:
         assert found.detail == "MaxTrialsReached"
         assert progress.restored == before
         assert [(one.number, one.state) for one in progress.changed] == [(2, "FAILED")]
-        assert progress.ended == [Ending.MAX_TRIALS_REACHED]
+        assert progress.ended == [TuningOutcome.MAX_TRIALS_REACHED]
         assert progress.closed == 1
 
     def test_what_fails_is_closed_as_well(

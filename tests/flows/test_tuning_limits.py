@@ -15,7 +15,7 @@ from flows import tuning_limits
 from flows.tuning_limits import LiveLimits
 from tasks.tuning.tuning_request import Tuning
 from tests.processes import eventually
-from tuning.endings import Limits
+from tuning.completion import TuningLimits
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
 LOSS = {"metric": "loss", "direction": "minimize"}
@@ -55,10 +55,10 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_changes_are_noticed(request_: Tuning, prefect: SimpleNamespace, said: list[str]) -> None:
     limits = LiveLimits(request_, str(uuid4()))
-    assert limits() == Limits(3, None, 1)
+    assert limits() == TuningLimits(3, None, 1)
     with limits.followed():
         prefect.parameters = {"max_trials": 9, "parallel_trials": 4, "name": "n"}
-        eventually(lambda: limits() == Limits(9, None, 4), "the change is noticed")
+        eventually(lambda: limits() == TuningLimits(9, None, 4), "the change is noticed")
 
     assert said == ["The limits are now max_trials 9, parallel_trials 4."]
     assert "limits" not in {one.name for one in threading.enumerate()}
@@ -76,7 +76,7 @@ def test_what_cannot_be_read_changes_nothing(
     prefect.parameters = wrong
     with limits.followed():
         eventually(lambda: prefect.asked > 2, "it is asked again")
-        assert limits() == Limits(3, None, 1)
+        assert limits() == TuningLimits(3, None, 1)
         prefect.parameters = {"max_trials": 4}
         eventually(lambda: limits().max_trials == 4, "it is noticed afterwards")
 

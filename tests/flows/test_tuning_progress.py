@@ -14,7 +14,7 @@ import pytest
 from flows import tuning_progress
 from flows.tuning_progress import Progress
 from tasks.tuning.tuning_request import Tuning
-from tuning.endings import Ending, Limits
+from tuning.completion import TuningLimits, TuningOutcome
 from tuning.trials import Trial, TrialState
 
 TABLE, BAR = UUID(int=1), UUID(int=2)
@@ -94,7 +94,7 @@ def _no_mlflow():
     raise OSError("there is no MLflow")
 
 
-LIMITS = Limits(4, None, 2)
+LIMITS = TuningLimits(4, None, 2)
 
 
 NOWHERE = Path(os.devnull)
@@ -160,7 +160,7 @@ def test_a_parameter_that_is_called_as_the_metric_hides_nothing(shown):
 
 def test_it_says_what_there_is_and_what_is_left(shown, caplog):
     caplog.set_level(logging.INFO, "tuning")
-    made = progress(Limits(9, None, 2))
+    made = progress(TuningLimits(9, None, 2))
     with made.shown():
         made.changed(trial(0, value=0.5))
         made.changed(trial(1, TrialState.EARLY_STOPPED, value=0.25))
@@ -183,12 +183,12 @@ def test_it_says_what_there_is_and_what_is_left(shown, caplog):
 
 
 def test_limits_that_are_changed_meanwhile_count(shown):
-    limits = [Limits(2, None, 1)]
+    limits = [TuningLimits(2, None, 1)]
     made = progress()
     made._limits = lambda: limits[0]
     with made.shown():
         made.changed(trial(0, value=0.5))
-        limits[0] = Limits(10, None, 1)
+        limits[0] = TuningLimits(10, None, 1)
 
     assert shown.said.startswith("1 of 10 trials done")
     assert shown.percent == 10
@@ -197,8 +197,8 @@ def test_limits_that_are_changed_meanwhile_count(shown):
 @pytest.mark.parametrize(
     ("ending", "percent", "last"),
     [
-        (Ending.GOAL_REACHED, 100, "Ended: GoalReached."),
-        (Ending.FAILED, 25, "Ended: FailHyperparameterTuning."),
+        (TuningOutcome.GOAL_REACHED, 100, "Ended: GoalReached."),
+        (TuningOutcome.FAILED, 25, "Ended: FailHyperparameterTuning."),
         ("Stopped", 25, "(rate=0.123457, kind=a)."),
     ],
 )

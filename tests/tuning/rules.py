@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from tuning.early_stopping import Rule, bracket_of
+from tuning.early_stopping import StoppingRule, bracket_of
 from tuning.trials import ACTIVE, TrialState
 
 ENDED = sorted(set(TrialState) - ACTIVE)
@@ -21,7 +21,7 @@ REPORTS = st.lists(
 )
 
 
-def live(rule: Rule, number: int, reports: Sequence[float]) -> int | None:
+def live(rule: StoppingRule, number: int, reports: Sequence[float]) -> int | None:
     """At which report a trial is stopped that is judged at each one."""
     for count in range(1, len(reports) + 1):
         if rule.stops(number, tuple(reports[:count])):
@@ -29,7 +29,7 @@ def live(rule: Rule, number: int, reports: Sequence[float]) -> int | None:
     return None
 
 
-def tell(rule: Rule, trials: Iterable[Sequence[float]], first: int = 100) -> None:
+def tell(rule: StoppingRule, trials: Iterable[Sequence[float]], first: int = 100) -> None:
     """Tell of trials that have succeeded."""
     for number, reports in enumerate(trials, first):
         rule.ended(number, TrialState.SUCCEEDED, reports)

@@ -9,16 +9,16 @@ import pytest
 from scipy import integrate, stats
 
 from tuning import acquisition
-from tuning.acquisition import Dimension, Seen, log_improvement, normal, propose
+from tuning.acquisition import Dimension, Observations, log_improvement, normal, propose
 from tuning.gaussian_process import Array, GaussianProcess
 
 _PLANE = [Dimension(), Dimension()]
 _NOTHING = np.empty((0, 2))
 
 
-def _seen(points: Array, values: Array, **others: Array) -> Seen:
+def _seen(points: Array, values: Array, **others: Array) -> Observations:
     violations = others.get("violations", np.empty((len(points), 0)))
-    return Seen(points, values, violations, others.get("pending", _NOTHING))
+    return Observations(points, values, violations, others.get("pending", _NOTHING))
 
 
 def _bowl(points: Array) -> Array:
@@ -30,7 +30,7 @@ def _points(count: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).random((count, 2))
 
 
-def _proposed(seen: Seen, dimensions: list[Dimension] = _PLANE, seed: int = 1) -> Array:
+def _proposed(seen: Observations, dimensions: list[Dimension] = _PLANE, seed: int = 1) -> Array:
     return propose(dimensions, seen, np.random.default_rng(seed))
 
 
@@ -126,7 +126,7 @@ class TestPropose:
         points = np.column_stack([rng.random(50), rng.choice(levels, 50), rng.choice(levels, 50)])
         lost = (points[:, 0] - 0.3) ** 2 + (points[:, 1] - 0.7) ** 2
         lost += points[:, 2] != levels[1]
-        seen = Seen(points, lost, np.empty((50, 0)), np.empty((0, 3)))
+        seen = Observations(points, lost, np.empty((50, 0)), np.empty((0, 3)))
 
         found = propose(dimensions, seen, rng)
 
@@ -162,7 +162,7 @@ class TestPropose:
         monkeypatch.setattr(acquisition, "_MOST_POINTS", 6)
         values = np.array([1.0, 9, 9, 0.5, 9, 9, 8, 7, 6, 5])
 
-        kept = acquisition._most_telling(_seen(_points(10), values))
+        kept = acquisition._select_informative(_seen(_points(10), values))
 
         assert kept.values.tolist() == [1.0, 0.5, 8, 7, 6, 5]
         assert len(kept.points) == len(kept.violations) == 6
@@ -175,7 +175,7 @@ class TestPropose:
         values = normal(_bowl(points))
         assert values is not None
         process = GaussianProcess(points, values, ordered)
-        promise = acquisition._Promise(process, float(values.min()), [constraint])
+        promise = acquisition._AcquisitionFunction(process, float(values.min()), [constraint])
 
         value, gradient = promise.gradient(asked)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tuning.spaces import choice, double, integer
-from tuning.axes import Cube, Doubles, Integers, key
+from tuning.axes import DoubleAxis, IntegerAxis, UnitCube, key
 from tuning.space import Parameter
 
 _WHOLE = st.integers(-(10**6), 10**6)
@@ -18,7 +18,7 @@ _PLACE = st.floats(0, 1)
 
 @given(low=_WHOLE, width=st.integers(0, 10**6), place=_PLACE)
 def test_a_whole_number_lies_where_it_is_found(low: int, width: int, place: float) -> None:
-    axis = Integers(integer(low, low + width))
+    axis = IntegerAxis(integer(low, low + width))
 
     value = axis.value(place)
 
@@ -29,7 +29,7 @@ def test_a_whole_number_lies_where_it_is_found(low: int, width: int, place: floa
 
 @given(low=st.integers(1, 10**6), width=st.integers(0, 10**6), place=_PLACE)
 def test_so_does_one_on_a_logarithmic_scale(low: int, width: int, place: float) -> None:
-    axis = Integers(integer(low, low + width, log=True))
+    axis = IntegerAxis(integer(low, low + width, log=True))
 
     value = axis.value(place)
 
@@ -39,7 +39,7 @@ def test_so_does_one_on_a_logarithmic_scale(low: int, width: int, place: float) 
 
 @given(low=st.floats(-1e9, 1e9), width=st.floats(0, 1e9), place=_PLACE)
 def test_a_double_lies_where_it_is_found(low: float, width: float, place: float) -> None:
-    axis = Doubles(double(low, low + width))
+    axis = DoubleAxis(double(low, low + width))
 
     value = axis.value(place)
 
@@ -52,14 +52,14 @@ def test_a_range_with_one_logarithm_still_has_two_ends() -> None:
     low = 1e-9
     high = math.nextafter(math.nextafter(low, 1), 1)
     assert math.log(low) == math.log(high)
-    axis = Doubles(double(low, high, log=True))
+    axis = DoubleAxis(double(low, high, log=True))
 
     assert (axis.value(0), axis.value(1)) == (low, high)
     assert axis.place(low) < axis.place(high)
 
 
 def test_levels_are_where_the_values_lie() -> None:
-    cube = Cube(
+    cube = UnitCube(
         [
             integer(1, 4),
             integer(1, 1000, name="m"),
@@ -82,7 +82,7 @@ def test_levels_are_where_the_values_lie() -> None:
 
 
 def test_the_same_point_has_the_same_key_whatever_its_order_and_types() -> None:
-    cube = Cube([double(0.0, 9.0), integer(1, 9), choice(True, "a")], grid=False)
+    cube = UnitCube([double(0.0, 9.0), integer(1, 9), choice(True, "a")], grid=False)
     points = [{"x": 3, "n": 4.0, "c": True}, {"c": True, "n": 4, "x": 3.0}]
 
     keys = {key(found) for point in points if (found := cube.find(point))}

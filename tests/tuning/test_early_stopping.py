@@ -19,7 +19,7 @@ from tuning.early_stopping import (
     EarlyStopping,
     Hyperband,
     MedianRule,
-    Rule,
+    StoppingRule,
     SuccessiveHalving,
     bracket_of,
 )
@@ -318,7 +318,7 @@ class TestForm:
             ("hyperband", Hyperband),
         ],
     )
-    def test_makes_its_rule(self, word: Any, kind: type[Rule]) -> None:
+    def test_makes_its_rule(self, word: Any, kind: type[StoppingRule]) -> None:
         rule = EarlyStopping(rule=word, min_trials=7, start_step=2).make("maximize")
 
         assert type(rule) is kind

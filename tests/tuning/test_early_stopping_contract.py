@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tuning.rules import DIRECTIONS, ENDED, OF_BRACKET, REPORTS, live, tell
-from tuning.early_stopping import Hyperband, MedianRule, Rule, SuccessiveHalving
+from tuning.early_stopping import Hyperband, MedianRule, StoppingRule, SuccessiveHalving
 from tuning.objectives import Direction
 from tuning.trials import TrialState
 
 _PROPERTY = settings(database=None, deadline=None)
-_RULES: list[type[Rule]] = [MedianRule, SuccessiveHalving, Hyperband]
+_RULES: list[type[StoppingRule]] = [MedianRule, SuccessiveHalving, Hyperband]
 _NAN, _INF = math.nan, math.inf
 _STOPPED = TrialState.EARLY_STOPPED
 
@@ -24,7 +24,7 @@ _STOPPED = TrialState.EARLY_STOPPED
 class TestContract:
     """What every rule keeps to."""
 
-    def test_nobody_is_stopped_before_the_start_step(self, kind: type[Rule]) -> None:
+    def test_nobody_is_stopped_before_the_start_step(self, kind: type[StoppingRule]) -> None:
         rule = kind("minimize", 1, 5)
         tell(rule, [[1.0] * 60] * 51)
 
@@ -32,13 +32,13 @@ class TestContract:
 
         assert min(stop or 0 for stop in stops) == 5
 
-    def test_nobody_is_stopped_without_enough_trials(self, kind: type[Rule]) -> None:
+    def test_nobody_is_stopped_without_enough_trials(self, kind: type[StoppingRule]) -> None:
         rule = kind("minimize", 6, 1)
         tell(rule, [[1.0] * 60] * 4)
 
         assert live(rule, 0, [9.0] * 60) is None
 
-    def test_a_hopeless_trial_is_stopped(self, kind: type[Rule]) -> None:
+    def test_a_hopeless_trial_is_stopped(self, kind: type[StoppingRule]) -> None:
         for direction, good, bad in (("minimize", 1.0, 9.0), ("maximize", 9.0, 1.0)):
             rule = kind(direction, 3, 4)  # type: ignore[arg-type]
             tell(rule, [[good] * 60] * 51)
@@ -48,7 +48,7 @@ class TestContract:
     @pytest.mark.parametrize("nothing", [_NAN, _INF, -_INF])
     @pytest.mark.parametrize("direction", ["minimize", "maximize"])
     def test_what_is_not_finite_is_worse_than_anything(
-        self, kind: type[Rule], nothing: float, direction: Direction
+        self, kind: type[StoppingRule], nothing: float, direction: Direction
     ) -> None:
         for others in ([1.0] * 60, [1e308] * 60, [-1e308] * 60):
             rule = kind(direction, 3, 4)
@@ -57,7 +57,7 @@ class TestContract:
             assert live(rule, 0, [nothing] * 60) == 4
 
     def test_not_even_the_best_of_those_that_report_nothing_is_kept(
-        self, kind: type[Rule]
+        self, kind: type[StoppingRule]
     ) -> None:
         rule = kind("minimize", 3, 1)
         tell(rule, [[1.0] * 9] * 3)
@@ -67,7 +67,7 @@ class TestContract:
         assert stops[3:] == [1] * 6
 
     @pytest.mark.parametrize("value", [0.0, 0.1, 1.1, -0.7, 1e-320, 1e300])
-    def test_equally_good_trials_are_kept(self, kind: type[Rule], value: float) -> None:
+    def test_equally_good_trials_are_kept(self, kind: type[StoppingRule], value: float) -> None:
         for direction in ("minimize", "maximize"):
             rule = kind(direction, 1, 1)
             tell(rule, [[value] * 50] * 51)
@@ -77,7 +77,7 @@ class TestContract:
     @given(trials=st.lists(REPORTS, max_size=8), own=REPORTS, number=st.integers(0, 50))
     @_PROPERTY
     def test_the_direction_is_a_sign(
-        self, kind: type[Rule], trials: list[list[float]], own: list[float], number: int
+        self, kind: type[StoppingRule], trials: list[list[float]], own: list[float], number: int
     ) -> None:
         down, up = kind("minimize", 2, 2), kind("maximize", 2, 2)
         tell(down, trials)
@@ -88,7 +88,7 @@ class TestContract:
     @given(trials=st.lists(REPORTS, max_size=8), own=REPORTS, number=st.integers(0, 50))
     @_PROPERTY
     def test_to_ask_or_tell_again_changes_nothing(
-        self, kind: type[Rule], trials: list[list[float]], own: list[float], number: int
+        self, kind: type[StoppingRule], trials: list[list[float]], own: list[float], number: int
     ) -> None:
         once, often = kind("minimize", 2, 2), kind("minimize", 2, 2)
         tell(once, trials)
@@ -107,7 +107,7 @@ class TestContract:
     @_PROPERTY
     def test_reports_that_come_late_are_judged_as_if_they_had_not(
         self,
-        kind: type[Rule],
+        kind: type[StoppingRule],
         trials: list[list[float]],
         own: list[float],
         number: int,
@@ -132,13 +132,13 @@ class TestContract:
     @given(trials=st.lists(REPORTS, min_size=1, max_size=8), data=st.data())
     @_PROPERTY
     def test_a_new_rule_that_is_told_everything_answers_the_same(
-        self, kind: type[Rule], trials: list[list[float]], data: st.DataObject
+        self, kind: type[StoppingRule], trials: list[list[float]], data: st.DataObject
     ) -> None:
         rule = kind("minimize", 2, 1)
         reported: dict[int, list[float]] = {number: [] for number in range(len(trials))}
         ended: dict[int, TrialState] = {}
 
-        def rebuilt() -> Rule:
+        def rebuilt() -> StoppingRule:
             new = kind("minimize", 2, 1)
             for number in data.draw(st.permutations(sorted(ended))):
                 new.ended(number, ended[number], reported[number])
@@ -166,7 +166,7 @@ class TestContract:
             if number in ended:
                 rule.ended(number, ended[number], reported[number])
 
-    def test_a_list_that_begins_anew_is_another(self, kind: type[Rule]) -> None:
+    def test_a_list_that_begins_anew_is_another(self, kind: type[StoppingRule]) -> None:
         """A trial that is begun again under its number is judged by what it reports now."""
         rule = kind("minimize", 1, 3)
         tell(rule, [[5.0] * 60] * 51)
@@ -188,7 +188,7 @@ class TestContract:
     @_PROPERTY
     def test_nobody_is_stopped_too_early(
         self,
-        kind: type[Rule],
+        kind: type[StoppingRule],
         trials: list[list[float]],
         own: list[float],
         number: int,
@@ -205,7 +205,7 @@ class TestContract:
         assert stop is None or len(trials) + 1 >= min_trials
 
     def test_a_trial_that_is_begun_again_is_judged_by_its_new_reports(
-        self, kind: type[Rule]
+        self, kind: type[StoppingRule]
     ) -> None:
         rule = kind("minimize", 1, 3)
         tell(rule, [[5.0] * 60] * 51)
@@ -213,7 +213,7 @@ class TestContract:
 
         assert rule.stops(0, [9.0, 9.0, 9.0])
 
-    def test_keeps_nothing_of_a_trial_that_has_ended(self, kind: type[Rule]) -> None:
+    def test_keeps_nothing_of_a_trial_that_has_ended(self, kind: type[StoppingRule]) -> None:
         class Reports(list[float]):
             """A list that can be asked for."""
 

@@ -11,21 +11,21 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary import Writer
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from tuning.event_files import EventFiles, metric_name
+from tuning.event_files import EventFileReader, metric_name
 from tuning.metrics import Observation
 
 
-def _found(files: EventFiles) -> list[tuple[str, float, int | None]]:
+def _found(files: EventFileReader) -> list[tuple[str, float, int | None]]:
     return [(one.name, one.value, one.step) for one in files.poll()]
 
 
 def test_an_empty_folder_and_a_missing_one(tmp_path: Path) -> None:
-    assert _found(EventFiles(tmp_path)) == []
-    assert _found(EventFiles(tmp_path / "none")) == []
+    assert _found(EventFileReader(tmp_path)) == []
+    assert _found(EventFileReader(tmp_path / "none")) == []
 
 
 def test_scalars_come_once_and_as_they_are_written(tmp_path: Path) -> None:
-    files = EventFiles(tmp_path)
+    files = EventFileReader(tmp_path)
     writer = Writer(str(tmp_path))
     writer.add_scalar("loss", 0.5, 3)
     writer.flush()
@@ -45,7 +45,7 @@ def test_the_time_is_the_writers(tmp_path: Path) -> None:
     writer.add_event(Event(wall_time=123.5, step=7, summary=_simple("loss", 0.5)))
     writer.close()
 
-    assert list(EventFiles(tmp_path).poll()) == [Observation("loss", 0.5, 7, 123.5)]
+    assert list(EventFileReader(tmp_path).poll()) == [Observation("loss", 0.5, 7, 123.5)]
 
 
 def test_folders_are_part_of_the_name(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_folders_are_part_of_the_name(tmp_path: Path) -> None:
         writer.add_scalar("epoch_loss", 0.5, 1)
         writer.close()
 
-    assert [name for name, _, _ in _found(EventFiles(tmp_path))] == [
+    assert [name for name, _, _ in _found(EventFileReader(tmp_path))] == [
         "train/epoch_loss",
         "validation/epoch_loss",
     ]
@@ -67,7 +67,7 @@ def test_what_is_no_scalar_is_left_alone(tmp_path: Path) -> None:
     writer.add_event(Event(step=1, summary=_simple("loss", 0.5)))
     writer.close()
 
-    assert _found(EventFiles(tmp_path)) == [("loss", 0.5, 1)]
+    assert _found(EventFileReader(tmp_path)) == [("loss", 0.5, 1)]
 
 
 def test_half_a_record_is_read_when_it_is_whole(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_half_a_record_is_read_when_it_is_whole(tmp_path: Path) -> None:
     data = written.read_bytes()
     growing = tmp_path / "growing" / written.name
     growing.parent.mkdir()
-    files = EventFiles(growing.parent)
+    files = EventFileReader(growing.parent)
 
     growing.write_bytes(data[:-7])
     assert _found(files) == []
@@ -95,7 +95,7 @@ def test_a_file_that_is_none_is_given_up_once(tmp_path: Path) -> None:
     good.add_scalar("loss", 0.5, 1)
     good.close()
     warnings: list[str] = []
-    files = EventFiles(tmp_path, warnings.append)
+    files = EventFileReader(tmp_path, warnings.append)
 
     assert _found(files) == [("good/loss", 0.5, 1)]
     assert _found(files) == []

@@ -130,5 +130,5 @@ def test_points_that_are_alike_are_no_trouble(points: Array) -> None:
 
 
 def test_what_cannot_be_computed_is_told() -> None:
-    with pytest.raises(gaussian_process.AlikeError):
+    with pytest.raises(gaussian_process.IndistinguishableError):
         gaussian_process._inverse(np.array([[1.0, 2.0], [2.0, 1.0]]))

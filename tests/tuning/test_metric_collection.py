@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.tuning import facts
-from tuning.metrics import Collector, MetricPattern
+from tuning.metrics import MetricCollector, MetricPattern
 
 _CASES = facts.load("metric_collection")["cases"]
 
@@ -31,7 +31,9 @@ _OURS: dict[str, list[tuple[str, float]]] = {
 
 def _collect(case: dict[str, Any]) -> list[tuple[str, float]]:
     (pattern,) = case["filters"] or [None]
-    collector = Collector([MetricPattern(name=name, pattern=pattern) for name in case["metrics"]])
+    collector = MetricCollector(
+        [MetricPattern(name=name, pattern=pattern) for name in case["metrics"]]
+    )
     lines = case["log"].splitlines()
     return [(one.name, one.value) for line in lines for one in collector.collect(line)]
 

@@ -8,11 +8,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from infra.errors import BadInputError
-from tuning.metrics import Collector, MetricPattern, Observation
+from tuning.metrics import MetricCollector, MetricPattern, Observation
 
 
 def _collect(log: str, *metrics: MetricPattern) -> list[tuple[str, float]]:
-    collector = Collector(metrics)
+    collector = MetricCollector(metrics)
     found = [one for line in log.splitlines() for one in collector.collect(line)]
     return [(one.name, one.value) for one in found]
 
@@ -144,7 +144,7 @@ def test_a_value_that_a_long_line_cuts_is_not_taken_for_another(length: int) -> 
 def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
     told: list[str] = []
     metrics = [MetricPattern(name="bad", pattern="(a|aa)+$"), MetricPattern(name="loss")]
-    collector = Collector(metrics, told.append)
+    collector = MetricCollector(metrics, told.append)
 
     found = list(collector.collect("a" * 60 + "b loss=1"))
     found += list(collector.collect("loss=2"))
@@ -178,7 +178,7 @@ def test_a_pattern_that_takes_for_ever_is_given_up() -> None:
     ],
 )
 def test_lines_of_json(line: str, observed: list[tuple[str, float, int | None]]) -> None:
-    collector = Collector([MetricPattern(name="loss"), MetricPattern(name="val/acc")])
+    collector = MetricCollector([MetricPattern(name="loss"), MetricPattern(name="val/acc")])
 
     assert list(collector.collect(line)) == [Observation(*one) for one in observed]
 
@@ -186,4 +186,6 @@ def test_lines_of_json(line: str, observed: list[tuple[str, float, int | None]])
 def test_a_pattern_is_a_pattern_also_in_json() -> None:
     metric = MetricPattern(name="loss", pattern=r'"l": ([\d.]+)')
 
-    assert list(Collector([metric]).collect('{"l": 0.5, "loss": 9}')) == [Observation("loss", 0.5)]
+    assert list(MetricCollector([metric]).collect('{"l": 0.5, "loss": 9}')) == [
+        Observation("loss", 0.5)
+    ]

@@ -1,5 +1,5 @@
-"""Katib: an Experiment as the parameters of the flow ``tune``, and what of it is left out."""
+"""Conversion of Katib Experiments to parameters of the flow ``tune``."""
 
-from tuning.katib.experiment import Reading, read
+from tuning.katib.experiment import ConvertedExperiment, read
 
-__all__ = ["Reading", "read"]
+__all__ = ["ConvertedExperiment", "read"]

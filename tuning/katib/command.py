@@ -1,4 +1,4 @@
-"""A container's command line: which script it starts, and with which options."""
+"""Parser of a container's command line: its script and options."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _OPERATOR = re.compile(r"[;&|()<>]+")
 
 
 @dataclass
-class Command:
-    """What a command line says.
+class ParsedCommand:
+    """Parsed command line.
 
     Attributes:
         script: The path of the script that it starts; "" if none is seen.
@@ -43,15 +43,15 @@ class Command:
     others: int = 0
 
 
-def parse(words: Sequence[str], mark: str) -> Command:
-    """What the command line ``words`` says.
+def parse(words: Sequence[str], mark: str) -> ParsedCommand:
+    """Parse a command line.
 
     Args:
         words: The command and its arguments.
         mark: What the arguments of interest hold; it chooses among a shell script's commands.
     """
     words, others = _without_shell(list(words), mark)
-    command = Command(others=others)
+    command = ParsedCommand(others=others)
     start = _start(words, command)
     before = words[: start + 1] if start < len(words) else []
     names = [PurePosixPath(word).name for word in before]
@@ -99,7 +99,7 @@ def _commands(script: str) -> list[list[str]]:
     return [one for one in commands if one]
 
 
-def _start(words: list[str], command: Command) -> int:
+def _start(words: list[str], command: ParsedCommand) -> int:
     """Where the script or the module stands; before the first option if there is none."""
     for number, word in enumerate(words):
         following = words[number + 1] if number + 1 < len(words) else ""
@@ -121,7 +121,7 @@ def _processes(words: list[str]) -> int | None:
     return None
 
 
-def _options(words: list[str], command: Command) -> None:
+def _options(words: list[str], command: ParsedCommand) -> None:
     left = iter(enumerate(words))
     for number, word in left:
         name, equals, value = word.removeprefix("--").partition("=")

@@ -1,4 +1,4 @@
-"""A YAML document as plain text, lists and mappings, and the reading of its fields.
+"""YAML document as plain strings, lists and mappings, and the reading of its fields.
 
 Every scalar stays the text that was written: Katib's numbers are texts anyway, ``on`` is a value
 of a categorical parameter, and nothing that a tag could construct is ever made.
@@ -42,18 +42,18 @@ _TAGS = frozenset(
 
 
 def invalid(where: str, what: str, hint: str) -> BadInputError:
-    """The refusal of a field that holds what it cannot."""
+    """Build the error for an invalid field."""
     return BadInputError(f"{where} {what}.", hint, code="KatibFieldInvalid")
 
 
 def finite(text: str) -> float | None:
-    """The finite number that ``text`` writes; None if it writes none."""
+    """Parse a finite number; None if ``text`` is not one."""
     value = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
     return value if math.isfinite(value) else None
 
 
 class Section:
-    """A mapping of the document, whose fields are asked for by name."""
+    """Mapping of the document that records which fields were read."""
 
     def __init__(self, fields: Mapping[str, Tree], where: str = "") -> None:
         """Read ``fields``, which stand at ``where``."""
@@ -72,11 +72,11 @@ class Section:
         return self._fields.get(name)
 
     def ignore(self, *names: str) -> None:
-        """Count these fields as read: what they say has no meaning here."""
+        """Count these fields as read, because they have no meaning for a tuning."""
         self._asked.update(names)
 
     def unread(self) -> list[str]:
-        """Where the fields stand that nobody has asked for, and that say something."""
+        """List the places of non-empty fields that were not read."""
         left = [
             self.place(name)
             for name, value in self._fields.items()
@@ -214,7 +214,7 @@ def parse(text: str) -> Section:
             "Give a file with one Experiment, and nothing else.",
             code="KatibDocuments",
         )
-    tree = _Reader().tree(documents[0], 0)
+    tree = _TreeBuilder().tree(documents[0], 0)
     if not isinstance(tree, dict):
         raise BadInputError(
             "The file holds no mapping, and so no Experiment.",
@@ -231,7 +231,7 @@ def _too_deep() -> BadInputError:
     )  # fmt: skip
 
 
-class _Reader:
+class _TreeBuilder:
     """Makes a tree of a document's nodes, and counts what aliases repeat."""
 
     def __init__(self) -> None:

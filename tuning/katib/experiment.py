@@ -1,7 +1,7 @@
 """A Katib Experiment as the parameters of the flow ``tune``.
 
-What the flow cannot do is told, field by field, and nothing is dropped in silence. The parameters
-lack only the algorithm: its files lie in a container's image.
+Each field that the flow does not support is reported. The parameters lack only the algorithm,
+whose files are in a container image.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from tuning import space as spaces
 from tuning.katib import document, metrics, space, strategy, template
 from tuning.katib.document import Section
 from tuning.katib.metrics import Say
-from tuning.katib.strategy import Strategy
-from tuning.katib.template import Template
+from tuning.katib.strategy import SearchStrategy
+from tuning.katib.template import TrialTemplate
 from tuning.space import Grid, Parameter
 
 _KIND = "Experiment"
 _VERSION = "kubeflow.org/v1beta1"
 
-# What Kubernetes itself keeps in an object.
+# Fields that Kubernetes sets.
 _KEPT_BY_KUBERNETES = (
     "creationTimestamp", "finalizers", "generation", "managedFields", "resourceVersion",
     "selfLink", "uid",
@@ -29,19 +29,19 @@ _KEPT_BY_KUBERNETES = (
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What an Experiment says.
+class ConvertedExperiment:
+    """Converted Experiment.
 
     Attributes:
         parameters: The parameters of the flow ``tune``, without ``algorithm``.
-        left_out: What was not carried over as it was, and why; a sentence each.
+        left_out: The fields that were not converted, and why; a sentence each.
     """
 
     parameters: dict[str, Any]
     left_out: list[str]
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> ConvertedExperiment:
     """Read the YAML of one Experiment.
 
     Raises:
@@ -56,7 +56,7 @@ def read(text: str) -> Reading:
         told.setdefault(line)
 
     parameters = _parameters(root, say)
-    return Reading(parameters, list(told))
+    return ConvertedExperiment(parameters, list(told))
 
 
 def _check_kind(root: Section) -> None:
@@ -98,9 +98,9 @@ def _parameters(root: Section, say: Say) -> dict[str, Any]:
 
 
 def _named(
-    varied: list[dict[str, Any]], search: Strategy, trial: Template, say: Say
+    varied: list[dict[str, Any]], search: SearchStrategy, trial: TrialTemplate, say: Say
 ) -> list[dict[str, Any]]:
-    """The parameters as the script calls them; Hyperband's resource among those that are fixed."""
+    """Rename the parameters as the script does; Hyperband's resource becomes fixed."""
     found = []
     for parameter in varied:
         name = trial.names.get(parameter["name"], parameter["name"])
@@ -118,7 +118,7 @@ def _named(
 
 
 def _check(varied: list[dict[str, Any]], limits: dict[str, int], say: Say, *, grid: bool) -> None:
-    """Refuse a space that cannot be searched, in our own words."""
+    """Refuse a space that cannot be searched."""
     parameters = [Parameter(**parameter) for parameter in varied]
     spaces.check(parameters, grid=grid)
     most = limits.get("max_trials")

@@ -1,4 +1,4 @@
-"""What an Experiment optimises, and how its metrics are found."""
+"""Objective and metrics of an Experiment."""
 
 from __future__ import annotations
 

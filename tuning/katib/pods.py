@@ -1,4 +1,4 @@
-"""The machines of a trial: its containers, how many nodes, and what they are given."""
+"""Resources of a trial: its containers and the number of nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SILENT = frozenset(
 
 
 @dataclass(frozen=True)
-class Container:
+class TrialContainer:
     """A container, and the pod that it stands in."""
 
     fields: Mapping[str, Tree]
@@ -52,10 +52,10 @@ class Container:
         return any(MARK in word for word in self.words)
 
 
-def containers(tree: Tree, around: Mapping[str, Tree] | None = None) -> Iterator[Container]:
+def containers(tree: Tree, around: Mapping[str, Tree] | None = None) -> Iterator[TrialContainer]:
     """Every container of a trial, whatever its kind, in the document's order."""
     if isinstance(tree, dict):
-        one = Container(tree, around or {})
+        one = TrialContainer(tree, around or {})
         if isinstance(tree.get("image"), str) or one.varied:
             yield one
         for inner in tree.values():
@@ -65,7 +65,7 @@ def containers(tree: Tree, around: Mapping[str, Tree] | None = None) -> Iterator
             yield from containers(inner, around)
 
 
-def choose(found: Sequence[Container], primary: str) -> Container | None:
+def choose(found: Sequence[TrialContainer], primary: str) -> TrialContainer | None:
     """The container that trains: one that takes parameters, the primary one rather than others."""
     fitness = {id(one): (one.varied, one.name == primary) for one in found}
     best = max(found, key=lambda one: fitness[id(one)], default=None)
@@ -74,7 +74,7 @@ def choose(found: Sequence[Container], primary: str) -> Container | None:
     return best
 
 
-def resources(trial: Mapping[str, Tree], container: Container, say: Say) -> dict[str, Any]:
+def resources(trial: Mapping[str, Tree], container: TrialContainer, say: Say) -> dict[str, Any]:
     """The flow's ``resources``."""
     spec = _mapping(trial.get("spec"))
     found: dict[str, Any] = {}
@@ -101,8 +101,8 @@ def resources(trial: Mapping[str, Tree], container: Container, say: Say) -> dict
     return found
 
 
-def deadline_minutes(trial: Mapping[str, Tree], container: Container) -> float | None:
-    """How long a trial may take at most; None for as long as it likes."""
+def deadline_minutes(trial: Mapping[str, Tree], container: TrialContainer) -> float | None:
+    """Time limit of a trial in minutes; None for none."""
     spec = _mapping(trial.get("spec"))
     places = (spec, _mapping(spec.get("runPolicy")), container.pod)
     seconds = [_number(place.get("activeDeadlineSeconds")) for place in places]
@@ -111,7 +111,7 @@ def deadline_minutes(trial: Mapping[str, Tree], container: Container) -> float |
 
 
 def retries(trial: Mapping[str, Tree]) -> float:
-    """How often Kubernetes would start a failed trial again."""
+    """Number of times that Kubernetes would retry a failed trial."""
     spec = _mapping(trial.get("spec"))
     places = (spec, _mapping(spec.get("runPolicy")))
     return max(_number(place.get("backoffLimit")) or 0 for place in places)

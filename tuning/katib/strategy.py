@@ -48,11 +48,11 @@ _RESUME["FromVolume"] = _RESUME["LongRunning"]
 
 
 @dataclass
-class Strategy:
-    """How it searches.
+class SearchStrategy:
+    """Search strategy of an Experiment.
 
     Attributes:
-        parameters: The flow's parameters that say so.
+        parameters: The flow's parameters for it.
         resource: Hyperband's resource, by Katib's name of the parameter; "" if there is none.
         most: How much of the resource a trial gets at most; "" if that is not said.
     """
@@ -77,7 +77,7 @@ def refuse_nas(spec: Section) -> None:
         )
 
 
-def read(spec: Section, say: Say) -> Strategy:
+def read(spec: Section, say: Say) -> SearchStrategy:
     """How it searches.
 
     Raises:
@@ -88,7 +88,7 @@ def read(spec: Section, say: Say) -> Strategy:
     strategy, told = _ALGORITHMS.get(name, _UNKNOWN)
     if told:
         say(f"{section.place('algorithmName')} {name!r}: {told}.")
-    found = Strategy({"strategy": strategy})
+    found = SearchStrategy({"strategy": strategy})
     settings = _settings(section)
     if "random_state" in settings and settings["random_state"].text("value"):
         found.parameters["seed"] = settings.pop("random_state").whole("value", 0)
@@ -113,7 +113,7 @@ def _value(setting: Section | None) -> str:
     return setting.text("value") if setting else ""
 
 
-def _early_stopping(spec: Section, found: Strategy, say: Say) -> None:
+def _early_stopping(spec: Section, found: SearchStrategy, say: Say) -> None:
     section = spec.section("earlyStopping")
     name = section.text("algorithmName")
     if not name:

@@ -1,4 +1,4 @@
-"""What a trial is: which script it starts, and what the script calls its hyperparameters."""
+"""Trial template of an Experiment: its script and the names of hyperparameters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from infra.errors import BadInputError
 from tuning.katib import command as commands
 from tuning.katib import pods
-from tuning.katib.command import Command
+from tuning.katib.command import ParsedCommand
 from tuning.katib.document import Section, Tree, finite
 from tuning.katib.metrics import Say
-from tuning.katib.pods import MARK, Container
+from tuning.katib.pods import MARK, TrialContainer
 from tuning.space import Value
 
 _PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^}]+)\}")
@@ -28,12 +28,12 @@ _SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@")
 
 
 @dataclass
-class Template:
-    """What a trial is given.
+class TrialTemplate:
+    """Converted trial template.
 
     Attributes:
-        names: What the script calls each parameter, by its name in Katib, where it is known.
-        hyperparameters: Those that every trial is given alike.
+        names: The script's name of each parameter, by its name in Katib, where it is known.
+        hyperparameters: The fixed hyperparameters of every trial.
         parameters: The flow's other parameters.
     """
 
@@ -42,13 +42,13 @@ class Template:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def read(spec: Section, names: Sequence[str], say: Say) -> Template:
-    """What a trial is given.
+def read(spec: Section, names: Sequence[str], say: Say) -> TrialTemplate:
+    """Convert a trial template.
 
     Args:
-        spec: The Experiment's.
-        names: What its parameters are called.
-        say: Told what is not carried over.
+        spec: The Experiment's spec.
+        names: The names of its parameters.
+        say: Called with each sentence about what was not converted.
 
     Raises:
         BadInputError: If there is no template, or a field is not what it must be.
@@ -64,7 +64,7 @@ def read(spec: Section, names: Sequence[str], say: Say) -> Template:
     primary = section.text("primaryContainerName")
     trial = section.tree("trialSpec")
     if isinstance(trial, dict):
-        return _read(trial, primary, _References(references, names), say)
+        return _read(trial, primary, _TrialParameters(references, names), say)
     configuration = section.section("configMap")
     if not configuration.text("configMapName"):
         raise BadInputError(
@@ -77,11 +77,11 @@ def read(spec: Section, names: Sequence[str], say: Say) -> Template:
         f"{configuration.text('configMapName')!r}: give algorithm.uri, algorithm.entry_point and "
         "resources, and call the parameters as the script's options are called."
     )
-    return Template()
+    return TrialTemplate()
 
 
 @dataclass(frozen=True)
-class _References:
+class _TrialParameters:
     """Which parameter each of the template's is.
 
     Attributes:
@@ -99,7 +99,9 @@ class _References:
         return reference if reference in self.names else None
 
 
-def _read(trial: Mapping[str, Tree], primary: str, references: _References, say: Say) -> Template:
+def _read(
+    trial: Mapping[str, Tree], primary: str, references: _TrialParameters, say: Say
+) -> TrialTemplate:
     found = list(pods.containers(dict(trial)))
     container = pods.choose(found, primary)
     if container is None:
@@ -107,11 +109,11 @@ def _read(trial: Mapping[str, Tree], primary: str, references: _References, say:
             f"spec.trialTemplate.trialSpec: no container of this {trial.get('kind')} is seen to "
             "take the parameters: give algorithm.uri, algorithm.entry_point and resources."
         )
-        return Template()
+        return TrialTemplate()
     others = dict.fromkeys(one.name for one in found if one.name != container.name)
     if others:
         say(f"The containers {', '.join(others)}: they are not started.")
-    template = Template()
+    template = TrialTemplate()
     resources = pods.resources(trial, container, say)
     command = commands.parse(container.words, MARK)
     _say_algorithm(command, container.image, say)
@@ -134,7 +136,7 @@ def _read(trial: Mapping[str, Tree], primary: str, references: _References, say:
     return template
 
 
-def _say_algorithm(command: Command, image: str, say: Say) -> None:
+def _say_algorithm(command: ParsedCommand, image: str, say: Say) -> None:
     where = f"in the image {image}" if image else "in an image"
     path = PurePosixPath(command.script)
     if command.script:
@@ -152,7 +154,9 @@ def _say_algorithm(command: Command, image: str, say: Say) -> None:
         say(f"The shell's other commands, {command.others} of them: only the script is run.")
 
 
-def _options(command: Command, references: _References, template: Template, say: Say) -> None:
+def _options(
+    command: ParsedCommand, references: _TrialParameters, template: TrialTemplate, say: Say
+) -> None:
     """Sort the script's options into names of parameters and fixed hyperparameters."""
     for name, value in command.options.items():
         reference = references.whole(value)
@@ -171,7 +175,7 @@ def _options(command: Command, references: _References, template: Template, say:
         say(f"The argument {shown}: a script here is given --NAME VALUE alone.")
 
 
-def _name(references: _References, template: Template, say: Say) -> None:
+def _name(references: _TrialParameters, template: TrialTemplate, say: Say) -> None:
     """Keep names apart, and tell of those that are new or not known."""
     for name in references.names:
         called = template.names.get(name)
@@ -198,7 +202,7 @@ def _variable(name: str) -> str:
 
 
 def _say_environment(
-    container: Container, references: _References, template: Template, say: Say
+    container: TrialContainer, references: _TrialParameters, template: TrialTemplate, say: Say
 ) -> None:
     for variable, value in _environment(container):
         reference = references.whole(value)
@@ -209,7 +213,7 @@ def _say_environment(
             say(f"The environment variable {variable}: it is not set; give a hyperparameter.")
 
 
-def _environment(container: Container) -> Iterator[tuple[str, str]]:
+def _environment(container: TrialContainer) -> Iterator[tuple[str, str]]:
     variables = container.fields.get("env")
     for one in variables if isinstance(variables, list) else ():
         if isinstance(one, dict) and isinstance(one.get("name"), str):

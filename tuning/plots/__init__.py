@@ -1,4 +1,4 @@
-"""What a tuning's trials look like: plots, each from the trials alone."""
+"""Plots of a tuning's trials."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tuning.plots import (
     pareto_front,
     slices,
 )
-from tuning.plots.seen import Seen, seen
+from tuning.plots.tuning_data import TuningData, prepare
 from tuning.space import Parameter
 from tuning.trials import Trial
 
 __all__ = ["FILES", "plots"]
 
-_PLOTS: Mapping[str, Callable[[Seen], bytes | None]] = {
+_PLOTS: Mapping[str, Callable[[TuningData], bytes | None]] = {
     "history.png": history.draw,
     "parallel-coordinates.png": parallel_coordinates.draw,
     "importances.png": importances.draw,
@@ -37,14 +37,14 @@ def plots(
     metric_names: Sequence[str],
     directions: Sequence[Direction],
 ) -> dict[str, bytes]:
-    """The plots that have something to show, as PNGs of 1600 by 900 by the names of their files.
+    """Draw the plots that have data, as PNGs of 1600 by 900 by file name.
 
     Args:
         trials: The tuning's trials.
-        parameters: What it varies.
+        parameters: Its search space.
         metric_names: The objectives' metrics.
         directions: For each whether smaller or larger values are better.
     """
-    tuning = seen(trials, parameters, metric_names, directions)
+    tuning = prepare(trials, parameters, metric_names, directions)
     drawn = {name: draw(tuning) for name, draw in _PLOTS.items()}
     return {name: png for name, png in drawn.items() if png is not None}

@@ -1,4 +1,4 @@
-"""A parameter as an axis: where its values lie, and what stands beside it."""
+"""Axis of a parameter: the coordinates and the tick labels of its values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tuning.plots import scales
 from tuning.plots.scales import Scale, drawable
-from tuning.plots.seen import Seen
+from tuning.plots.tuning_data import TuningData
 from tuning.space import Parameter, Value
 
 _MOST_LABELS = 12
@@ -46,7 +46,7 @@ class ParameterAxis:
         ]
 
 
-def compute(parameter: Parameter, tuning: Seen) -> ParameterAxis | None:
+def compute(parameter: Parameter, tuning: TuningData) -> ParameterAxis | None:
     """The axis of a parameter with the observed trials' values; None if none has one."""
     taken = [trial.parameters.get(parameter.name) for trial in tuning.observed]
     numbers = [_number(one) for one in taken]

@@ -1,4 +1,4 @@
-"""How the trials went, report by report, and where some were stopped."""
+"""Plot of the trials' reports, and of where trials were stopped early."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from tuning.plots import scales, style
 from tuning.plots.scales import Scale, drawable
-from tuning.plots.seen import Seen
+from tuning.plots.tuning_data import TuningData
 from tuning.trials import Trial, TrialState
 
 _MOST_POINTS = 400  # of a curve: more could not be told apart
@@ -22,7 +22,7 @@ _MOST_POINTS = 400  # of a curve: more could not be told apart
 
 @dataclass(frozen=True)
 class Curve:
-    """A trial's reports that can be drawn: at which step, counted from 1, and what."""
+    """Drawable reports of a trial: steps, counted from 1, and values."""
 
     number: int
     state: TrialState
@@ -51,8 +51,8 @@ class Curves:
     longest: int
 
 
-def compute(tuning: Seen) -> Curves | None:
-    """What is to be seen; None if no trial reported twice."""
+def compute(tuning: TuningData) -> Curves | None:
+    """Compute the plot's data; None if no trial reported twice."""
     reporting = [trial for trial in tuning.trials if any(map(drawable, trial.reports))]
     longest = max((len(trial.reports) for trial in reporting), default=0)
     if longest < 2:
@@ -113,7 +113,7 @@ def _averages(reports: Sequence[float]) -> list[float]:
     ]
 
 
-def draw(tuning: Seen) -> bytes | None:
+def draw(tuning: TuningData) -> bytes | None:
     """The plot; None if there is nothing to show."""
     found = compute(tuning)
     if found is None:

@@ -1,4 +1,4 @@
-"""How good the trials were, one after the other."""
+"""Plot of the objectives' history."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from tuning.plots import scales, style
 from tuning.plots.scales import Scale
-from tuning.plots.seen import Seen, counted, told, value
+from tuning.plots.tuning_data import TuningData, count_trials, summarize, value
 from tuning.trials import Trial, TrialState
 
 _MOST = 4  # objectives, each in a panel of its own
 
 
 @dataclass(frozen=True)
-class Point:
+class HistoryPoint:
     """A trial with a value."""
 
     number: int
@@ -40,15 +40,15 @@ class History:
     """
 
     metric: str
-    points: tuple[Point, ...]
+    points: tuple[HistoryPoint, ...]
     without: tuple[tuple[int, TrialState], ...]
     best: tuple[tuple[int, float], ...]
     scale: Scale
     last: int
 
 
-def compute(tuning: Seen, place: int = 0) -> History | None:
-    """What is to be seen of one objective; None if no trial has a value."""
+def compute(tuning: TuningData, place: int = 0) -> History | None:
+    """Compute the data of one objective; None if no trial has a value."""
     observed = tuning.observed
     if not observed:
         return None
@@ -62,7 +62,7 @@ def compute(tuning: Seen, place: int = 0) -> History | None:
     return History(
         objective.metric,
         tuple(
-            Point(trial.number, value(trial, place), trial.state, trial.feasible)
+            HistoryPoint(trial.number, value(trial, place), trial.state, trial.feasible)
             for trial in observed
         ),
         tuple((one.number, one.state) for one in tuning.trials if one.number not in numbers),
@@ -72,7 +72,7 @@ def compute(tuning: Seen, place: int = 0) -> History | None:
     )
 
 
-def draw(tuning: Seen) -> bytes | None:
+def draw(tuning: TuningData) -> bytes | None:
     """The plot; None if there is nothing to show."""
     found = [compute(tuning, place) for place in range(len(tuning.objectives))[:_MOST]]
     panels = [one for one in found if one]
@@ -82,7 +82,9 @@ def draw(tuning: Seen) -> bytes | None:
     title = f"{name} by trial" if len(panels) == 1 else "Objectives by trial"
     beyond = sum(panel.scale.beyond for panel in panels)
     more = f"; {beyond} values lie beyond the axis" if beyond else ""
-    made = style.figure(title, (told(tuning) if len(panels) == 1 else counted(tuning)) + more)
+    made = style.figure(
+        title, (summarize(tuning) if len(panels) == 1 else count_trials(tuning)) + more
+    )
     grid = made.subplots(
         len(panels), 1, sharex=True, squeeze=False,
         gridspec_kw={"left": 0.085, "right": 0.975, "top": 0.82, "bottom": 0.1, "hspace": 0.16},

@@ -1,4 +1,4 @@
-"""Which hyperparameters matter, by PED-ANOVA."""
+"""Plot of hyperparameter importances, by PED-ANOVA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from optuna.distributions import BaseDistribution
 
 from tuning.plots import style
-from tuning.plots.seen import Seen, value
+from tuning.plots.tuning_data import TuningData, value
 from tuning.space import Value
 
 FEWEST = 10
@@ -23,7 +23,7 @@ logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 
 @dataclass(frozen=True)
 class Importances:
-    """How much each parameter matters for one objective.
+    """Importances of the parameters for one objective.
 
     Attributes:
         metric: The objective's metric.
@@ -34,8 +34,8 @@ class Importances:
     shares: tuple[tuple[str, float], ...]
 
 
-def compute(tuning: Seen, place: int = 0) -> Importances | None:
-    """What matters for one objective; None where too little is known to say.
+def compute(tuning: TuningData, place: int = 0) -> Importances | None:
+    """Compute the importances for one objective; None with too little data.
 
     There must be ten observed trials, with more than one value, and two parameters that varied.
     """
@@ -76,7 +76,7 @@ def _contained(given: Value | None, distribution: BaseDistribution) -> bool:
         return False
 
 
-def draw(tuning: Seen) -> bytes | None:
+def draw(tuning: TuningData) -> bytes | None:
     """The plot; None if there is nothing to show."""
     found = [compute(tuning, place) for place in range(len(tuning.objectives))[:_MOST]]
     panels = [one for one in found if one]

@@ -1,4 +1,4 @@
-"""Which values of all parameters went together with good ones of the objective."""
+"""Parallel coordinates plot of the parameters and the first objective."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tuning.plots import axis, scales, style
 from tuning.plots.axis import ParameterAxis
 from tuning.plots.scales import Scale
-from tuning.plots.seen import Seen, told, value
+from tuning.plots.tuning_data import TuningData, summarize, value
 
 _MOST_AXES = 15
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.07, 0.9, 0.78, 0.05
@@ -23,7 +23,7 @@ _LONGEST_LAST = 15  # of the first and the last name, which the edges cut
 
 
 @dataclass(frozen=True)
-class Lines:
+class ParallelLines:
     """One line for each observed trial.
 
     Attributes:
@@ -47,8 +47,8 @@ class Lines:
     scale: Scale
 
 
-def compute(tuning: Seen) -> Lines | None:
-    """What is to be seen; None for fewer than two trials with a value, or no parameter."""
+def compute(tuning: TuningData) -> ParallelLines | None:
+    """Compute the plot's data; None for fewer than two values, or no parameter."""
     observed = tuning.observed
     varied = {one.name for one in tuning.varied}
     chosen = sorted(tuning.parameters, key=lambda one: one.name not in varied)[:_MOST_AXES]
@@ -69,7 +69,7 @@ def compute(tuning: Seen) -> Lines | None:
                          sign * value(observed[row])),
     )  # fmt: skip
     heights = [[column[row] for column in columns] for row in order]
-    return Lines(
+    return ParallelLines(
         objective.metric,
         axes,
         len(tuning.parameters) - len(axes),
@@ -81,14 +81,14 @@ def compute(tuning: Seen) -> Lines | None:
     )
 
 
-def draw(tuning: Seen) -> bytes | None:
+def draw(tuning: TuningData) -> bytes | None:
     """The plot; None if there is nothing to show."""
     found = compute(tuning)
     if found is None:
         return None
     name = style.shown(found.metric, 50)
     more = f"; {found.left_out} more parameters are not shown" if found.left_out else ""
-    made = style.figure(f"Hyperparameters and {name}", told(tuning) + more)
+    made = style.figure(f"Hyperparameters and {name}", summarize(tuning) + more)
     axes = made.add_axes((_LEFT, _BOTTOM, _RIGHT - _LEFT, _TOP - _BOTTOM))
     axes.set_xlim(0, len(found.axes))
     axes.set_ylim(0, 1)
@@ -100,7 +100,7 @@ def draw(tuning: Seen) -> bytes | None:
     return style.png(made)
 
 
-def _lines(axes: Axes, found: Lines, *, highlight: bool) -> None:
+def _lines(axes: Axes, found: ParallelLines, *, highlight: bool) -> None:
     count = len(found.numbers)
     points = numpy.array(found.heights)
     xs = numpy.broadcast_to(numpy.arange(points.shape[1], dtype=float), points.shape)
@@ -147,7 +147,7 @@ def _lift(place: int, rows: int) -> float:
     return 0.02 + 0.055 * (place % rows)
 
 
-def _bar(made: Figure, found: Lines, *, rising: bool) -> None:
+def _bar(made: Figure, found: ParallelLines, *, rising: bool) -> None:
     """The values' axis, at which the lines end, as a bar of their colours."""
     bar = made.add_axes((_RIGHT, _BOTTOM, 0.016, _TOP - _BOTTOM))
     ramp = numpy.linspace(0, 1, 256)[:, None]

@@ -1,4 +1,4 @@
-"""What several objectives cost each other."""
+"""Plot of the Pareto front of several objectives."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from tuning import objectives
 from tuning.plots import scales, style
 from tuning.plots.scales import Scale
-from tuning.plots.seen import Seen, value
+from tuning.plots.tuning_data import TuningData, value
 
 _MOST_PANELS = 6
 
 
 @dataclass(frozen=True)
-class Pair:
+class ObjectivePair:
     """Two of the objectives.
 
     Attributes:
@@ -41,7 +41,7 @@ class Pair:
     rises: tuple[bool, bool]
 
 
-def compute(tuning: Seen) -> tuple[Pair, ...]:
+def compute(tuning: TuningData) -> tuple[ObjectivePair, ...]:
     """Every pair of objectives; none for one objective, or fewer than two trials with values."""
     observed = tuning.observed
     if len(tuning.objectives) < 2 or len(observed) < 2:
@@ -51,7 +51,7 @@ def compute(tuning: Seen) -> tuple[Pair, ...]:
     return tuple(_pair(tuning, first, second, best) for first, second in pairs)[:_MOST_PANELS]
 
 
-def _pair(tuning: Seen, first: int, second: int, best: set[int]) -> Pair:
+def _pair(tuning: TuningData, first: int, second: int, best: set[int]) -> ObjectivePair:
     both = (tuning.objectives[first], tuning.objectives[second])
     points = {
         trial.number: (value(trial, first), value(trial, second)) for trial in tuning.observed
@@ -61,7 +61,7 @@ def _pair(tuning: Seen, first: int, second: int, best: set[int]) -> Pair:
         scales.of_values((point[side] for point in points.values()), both[side].direction)
         for side in (0, 1)
     )
-    return Pair(
+    return ObjectivePair(
         (both[0].metric, both[1].metric),
         tuple(point for number, point in points.items() if number in allowed - best),
         tuple(point for number, point in points.items() if number not in allowed),
@@ -72,7 +72,7 @@ def _pair(tuning: Seen, first: int, second: int, best: set[int]) -> Pair:
     )
 
 
-def draw(tuning: Seen) -> bytes | None:
+def draw(tuning: TuningData) -> bytes | None:
     """The plot; None if there is nothing to show."""
     pairs = compute(tuning)
     if not pairs:
@@ -104,7 +104,7 @@ def draw(tuning: Seen) -> bytes | None:
     return style.png(made)
 
 
-def _panel(axes: Axes, pair: Pair, longest: int) -> None:
+def _panel(axes: Axes, pair: ObjectivePair, longest: int) -> None:
     style.quiet(axes)
     for which, scale, name, rises in zip("xy", pair.scales, pair.names, pair.rises, strict=True):
         style.scaled(axes, which, scale)
@@ -133,7 +133,7 @@ def _panel(axes: Axes, pair: Pair, longest: int) -> None:
     scatter(pair.front, s=95, color=style.ACCENT, edgecolors="white", linewidths=0.9, zorder=5)
 
 
-def _legend(made: Figure, pairs: tuple[Pair, ...]) -> None:
+def _legend(made: Figure, pairs: tuple[ObjectivePair, ...]) -> None:
     entries = [style.mark("on the front", style.ACCENT, "o", markersize=11)]
     if pairs[0].dominated:
         entries.append(style.mark("others", style.PLAIN, "o", markersize=9))

@@ -1,4 +1,4 @@
-"""Where values lie on an axis: a range that shows what matters, and whether it is logarithmic."""
+"""Scales of axes: the range that matters, and whether it is logarithmic."""
 
 from __future__ import annotations
 

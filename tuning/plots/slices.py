@@ -1,4 +1,4 @@
-"""The objective over each parameter by itself."""
+"""Slice plot: the objective over each parameter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tuning.plots import axis, scales, style
 from tuning.plots.axis import ParameterAxis
 from tuning.plots.scales import Scale
-from tuning.plots.seen import Seen, told, value
+from tuning.plots.tuning_data import TuningData, summarize, value
 from tuning.trials import TrialState
 
 _MOST = 12
@@ -43,8 +43,8 @@ class Slices:
     scale: Scale
 
 
-def compute(tuning: Seen) -> Slices | None:
-    """What is to be seen; None for fewer than two trials with a value, or no varied parameter."""
+def compute(tuning: TuningData) -> Slices | None:
+    """Compute the plot's data; None for fewer than two values, or no varied parameter."""
     observed = tuning.observed
     made = (axis.compute(one, tuning) for one in tuning.varied)
     axes = [one for one in made if one is not None]
@@ -64,7 +64,7 @@ def compute(tuning: Seen) -> Slices | None:
     )
 
 
-def draw(tuning: Seen) -> bytes | None:
+def draw(tuning: TuningData) -> bytes | None:
     """The plot; None if there is nothing to show."""
     found = compute(tuning)
     if found is None:
@@ -73,7 +73,7 @@ def draw(tuning: Seen) -> bytes | None:
     more = f"; {found.left_out} more parameters are not shown" if found.left_out else ""
     count = len(found.axes)
     what = "each hyperparameter" if count > 1 else style.shown(found.axes[0].name, 20)
-    made = style.figure(f"{name} over {what}", told(tuning) + more)
+    made = style.figure(f"{name} over {what}", summarize(tuning) + more)
     columns = _COLUMNS[count]
     rows = math.ceil(count / columns)
     grid = made.subplots(

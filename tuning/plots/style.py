@@ -1,4 +1,4 @@
-"""How plots look: white ground, light grid, one accent, colours that the colour-blind tell apart.
+"""Style of plots: white background, light grid, colours safe for colour blindness.
 
 Nothing here is global but what is constant, and pyplot is not used: plots are drawn in threads.
 """

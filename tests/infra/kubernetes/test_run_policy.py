@@ -28,9 +28,9 @@ FINAL = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
 STATES = ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", *FINAL, None]
 
 
-def found(*pods: Any, the_job: Any = None, attempt: int = 1, past: Any = ()) -> AttemptStatus:
+def found(*pods: Any, the_job: Any = None, attempt: int = 1, gone_pods: Any = ()) -> AttemptStatus:
     jobs = (the_job,) if the_job else ()
-    return AttemptStatus(RUN, attempt, jobs, pods, tuple(past))
+    return AttemptStatus(RUN, attempt, jobs, pods, tuple(gone_pods))
 
 
 GOING = found(pod(), the_job=job())

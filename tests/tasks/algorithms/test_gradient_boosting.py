@@ -18,8 +18,8 @@ from infra.storage import store
 from registry import frameworks
 from tasks import provided
 from tests.tasks.algorithms.conftest import Board, Done, Load, Trainer
-from tuning.event_files import EventFiles
-from tuning.metrics import Collector
+from tuning.event_files import EventFileReader
+from tuning.metrics import MetricCollector
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +82,7 @@ class TestTraining:
 
     def test_every_declared_metric_of_its_task_is_found(self, trained: Done) -> None:
         algorithm = provided.load(NAME)
-        collector = Collector(algorithm.metric_patterns())
+        collector = MetricCollector(algorithm.metric_patterns())
         found = Counter(one.name for line in trained.lines for one in collector.collect(line))
 
         every_time = ("train_loss", "validation_loss", "accuracy", "f1")
@@ -91,7 +91,7 @@ class TestTraining:
     def test_the_curves_are_in_tensorboard(self, trained: Done, trainer: Trainer) -> None:
         found = [
             (one.step, one.value)
-            for one in EventFiles(trainer.place.tensorboard).poll()
+            for one in EventFileReader(trainer.place.tensorboard).poll()
             if one.name == "f1"
         ]
 

@@ -19,8 +19,8 @@ from registry import frameworks
 from tasks import provided
 from tests.tasks.algorithms.conftest import Board, Done, Load, Trainer
 from tests.tasks.algorithms.shapes import COLOURS, draw_all, drawn
-from tuning.event_files import EventFiles
-from tuning.metrics import Collector
+from tuning.event_files import EventFileReader
+from tuning.metrics import MetricCollector
 
 pytestmark = pytest.mark.integration
 
@@ -105,7 +105,7 @@ class TestTraining:
 
     def test_every_declared_metric_is_found_in_its_lines(self, trained: Done) -> None:
         algorithm = provided.load(NAME)
-        collector = Collector(algorithm.metric_patterns())
+        collector = MetricCollector(algorithm.metric_patterns())
         found = Counter(name for line in trained.lines for name, _ in _pairs(collector, line))
 
         every_epoch = {"loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"}
@@ -116,7 +116,7 @@ class TestTraining:
     def test_the_curves_are_in_tensorboard(self, trained: Done, trainer: Trainer) -> None:
         found = [
             (one.step, one.value)
-            for one in EventFiles(trainer.place.tensorboard).poll()
+            for one in EventFileReader(trainer.place.tensorboard).poll()
             if one.name == "val_loss"
         ]
 
@@ -185,7 +185,7 @@ class TestTraining:
         )
 
 
-def _pairs(collector: Collector, line: str) -> list[tuple[str, float]]:
+def _pairs(collector: MetricCollector, line: str) -> list[tuple[str, float]]:
     return [(one.name, one.value) for one in collector.collect(line)]
 
 

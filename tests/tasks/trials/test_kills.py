@@ -23,7 +23,7 @@ from tasks.tuning.tuning_loop import Plan, Tuner
 from tests.processes import eventually, with_variable
 from tests.tasks.trials.contract import lines
 from tests.tasks.trials.scene import Scene
-from tuning.endings import Ending, Limits
+from tuning.completion import TuningLimits, TuningOutcome
 from tuning.objectives import Objective
 from tuning.search import Search
 from tuning.space import Parameter
@@ -32,7 +32,7 @@ from tuning.trials import ACTIVE, Trial, TrialState
 pytestmark = pytest.mark.integration
 
 _SPACE = [Parameter(name="x", type="double", min=0, max=1)]
-_LIMITS = Limits(40, None, 3)
+_LIMITS = TuningLimits(40, None, 3)
 _KILLS = 12
 _SECONDS = (0.3, 2.0)
 _REPORTS = [0.9, 0.8, 0.7, 0.6]
@@ -42,7 +42,7 @@ def _search() -> Search:
     return Search(_SPACE, ["minimize"], strategy="random", seed=7)
 
 
-def _tune(scene: Scene, ledger: Path) -> Ending | Any:
+def _tune(scene: Scene, ledger: Path) -> TuningOutcome | Any:
     """An attempt of the tuning, as its flow makes it."""
     fixed = {
         "reports": str(_REPORTS), "seconds": 0.05, "leaves": "model",
@@ -66,7 +66,7 @@ def _forked(scene: Scene, ledger: Path) -> int:
     try:
         catalogue._engine.cache_clear()  # its connections are the parent's
         ended = _tune(scene, ledger)
-        os._exit(0 if ended is Ending.MAX_TRIALS_REACHED else 3)
+        os._exit(0 if ended is TuningOutcome.MAX_TRIALS_REACHED else 3)
     finally:
         os._exit(4)
 

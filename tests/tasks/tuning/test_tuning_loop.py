@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from infra.errors import RunFailedError
 from tasks.trials.base import Began, Finished, Launcher, Observed
 from tasks.tuning.tuning_loop import Interruption, Plan, Tuner
+from tuning.completion import TuningLimits, TuningOutcome
 from tuning.early_stopping import EarlyStopping
-from tuning.endings import Ending, Limits
 from tuning.objectives import Constraint, Objective
 from tuning.trials import ACTIVE, Trial, TrialState
 
 LOSS = Objective(metric="loss", direction="minimize")
-_FOUR = Limits(4, None, 2)
+_FOUR = TuningLimits(4, None, 2)
 FAILED = RunFailedError("It broke.", state="FAIL TRAIN", code="ScriptFailed")
 
 
@@ -129,7 +129,7 @@ def scene():
 
 
 def test_as_many_trials_as_the_maximum(scene):
-    assert scene.run(Limits(5, None, 2)) is Ending.MAX_TRIALS_REACHED
+    assert scene.run(TuningLimits(5, None, 2)) is TuningOutcome.MAX_TRIALS_REACHED
     assert scene.states() == ["SUCCEEDED"] * 5
     assert [trial.parameters for trial in scene.rows.values()] == [{"x": n} for n in range(5)]
     assert scene.launcher.closed
@@ -137,7 +137,7 @@ def test_as_many_trials_as_the_maximum(scene):
 
 
 def test_a_trial_goes_through_its_states_and_keeps_what_it_reported(scene):
-    scene.run(Limits(1, None, 1), reports=lambda _: [0.5, math.nan, 0.25, math.inf])
+    scene.run(TuningLimits(1, None, 1), reports=lambda _: [0.5, math.nan, 0.25, math.inf])
     created, running, succeeded = scene.rows.states[0]
     assert (created, running, succeeded) == ("CREATED", "RUNNING", "SUCCEEDED")
     trial = scene.rows[0]
@@ -151,23 +151,23 @@ def test_a_trial_goes_through_its_states_and_keeps_what_it_reported(scene):
 
 def test_the_space_ends_before_the_maximum(scene):
     scene.points = Points(3)
-    assert scene.run(Limits(9, None, 2)) is Ending.SUGGESTION_END_REACHED
+    assert scene.run(TuningLimits(9, None, 2)) is TuningOutcome.SUGGESTION_END_REACHED
     assert scene.states() == ["SUCCEEDED"] * 3
 
 
 def test_the_goal_ends_it_and_stops_what_runs(scene):
     goal = Objective(metric="loss", direction="minimize", goal=0.1)
     ended = scene.run(
-        Limits(9, None, 2), objectives=(goal,), runs={0},
+        TuningLimits(9, None, 2), objectives=(goal,), runs={0},
         reports=lambda trial: [0.1 if trial.number == 2 else 0.5],
     )  # fmt: skip
-    assert ended is Ending.GOAL_REACHED
+    assert ended is TuningOutcome.GOAL_REACHED
     assert scene.states() == ["KILLED", "SUCCEEDED", "SUCCEEDED"]
 
 
 def test_what_runs_at_the_goal_may_go_on(scene):
     goal = Objective(metric="loss", direction="maximize", goal=0.4)
-    tuner = scene.tuner(Limits(9, None, 2), objectives=(goal,), stop_running=False)
+    tuner = scene.tuner(TuningLimits(9, None, 2), objectives=(goal,), stop_running=False)
     launcher = Scripted(tuner, runs={0})
     later = iter([False] * 3)
 
@@ -176,14 +176,14 @@ def test_what_runs_at_the_goal_may_go_on(scene):
             launcher.release(0)
         return False
 
-    assert tuner.run(launcher, deadline=None, stop_requested=stop) is Ending.GOAL_REACHED
+    assert tuner.run(launcher, deadline=None, stop_requested=stop) is TuningOutcome.GOAL_REACHED
     assert scene.states() == ["SUCCEEDED", "SUCCEEDED"]
 
 
 @pytest.mark.parametrize("halt", [Interruption.STOPPED, Interruption.TIMED_OUT])
 def test_who_ends_it_while_the_last_ones_go_on_has_ended_it(scene, halt):
     goal = Objective(metric="loss", direction="maximize", goal=0.4)
-    tuner = scene.tuner(Limits(9, None, 2), objectives=(goal,), stop_running=False)
+    tuner = scene.tuner(TuningLimits(9, None, 2), objectives=(goal,), stop_running=False)
     launcher = Scripted(tuner, runs={0})
     asked = iter([False] * 3)
 
@@ -196,25 +196,28 @@ def test_who_ends_it_while_the_last_ones_go_on_has_ended_it(scene, halt):
 
 
 def test_the_nth_failure_fails_it(scene):
-    ended = scene.run(Limits(9, 2, 1), end=lambda trial: FAILED if trial.number else None)
-    assert ended is Ending.FAILED
+    ended = scene.run(TuningLimits(9, 2, 1), end=lambda trial: FAILED if trial.number else None)
+    assert ended is TuningOutcome.FAILED
     assert scene.states() == ["SUCCEEDED", "FAILED", "FAILED"]
     assert scene.rows[1].reason == "ScriptFailed: It broke."
 
 
 def test_failures_without_a_limit_end_at_the_maximum(scene):
-    assert scene.run(Limits(3, None, 1), end=lambda _: FAILED) is Ending.MAX_TRIALS_REACHED
+    assert (
+        scene.run(TuningLimits(3, None, 1), end=lambda _: FAILED)
+        is TuningOutcome.MAX_TRIALS_REACHED
+    )
     assert scene.states() == ["FAILED"] * 3
 
 
 def test_a_trial_that_reports_nothing_has_no_metrics(scene):
-    scene.run(Limits(1, None, 1), reports=lambda _: [("other", 1.0)])
+    scene.run(TuningLimits(1, None, 1), reports=lambda _: [("other", 1.0)])
     assert scene.states() == ["METRICS_UNAVAILABLE"]
     assert scene.rows[0].reason == "It reported no loss."
 
 
 def test_a_trial_that_reports_no_finite_number_has_no_value(scene):
-    scene.run(Limits(1, None, 1), reports=lambda _: [math.nan, -math.inf])
+    scene.run(TuningLimits(1, None, 1), reports=lambda _: [math.nan, -math.inf])
     assert scene.states() == ["SUCCEEDED"]
     assert scene.rows[0].values is None
 
@@ -223,7 +226,7 @@ def test_a_constraint_whose_metric_is_missing(scene):
     constraint = Constraint(metric="size", max=10)
     sizes = ((), (12,), (math.nan,))
     scene.run(
-        Limits(3, None, 1), constraints=(constraint,),
+        TuningLimits(3, None, 1), constraints=(constraint,),
         reports=lambda trial: [0.5, *[("size", value) for value in sizes[trial.number]]],
     )  # fmt: skip
     assert scene.states() == ["METRICS_UNAVAILABLE", "SUCCEEDED", "METRICS_UNAVAILABLE"]
@@ -235,10 +238,10 @@ def test_a_hopeless_trial_is_stopped_and_what_it_reports_later_counts_for_nothin
     rule = EarlyStopping(min_trials=2, start_step=2).make("minimize")
     bad = [0.9, 0.9, 0.0, 0.0]
     ended = scene.run(
-        Limits(4, 1, 1), rule=rule, runs={2},
+        TuningLimits(4, 1, 1), rule=rule, runs={2},
         reports=lambda trial: bad if trial.number == 2 else [0.5, 0.4, 0.3, 0.2],
     )  # fmt: skip
-    assert ended is Ending.MAX_TRIALS_REACHED
+    assert ended is TuningOutcome.MAX_TRIALS_REACHED
     assert scene.states() == ["SUCCEEDED", "SUCCEEDED", "EARLY_STOPPED", "SUCCEEDED"]
     assert scene.rows[2].reports == (0.9, 0.9)
     assert scene.rows[2].values == (0.9,)
@@ -247,7 +250,8 @@ def test_a_hopeless_trial_is_stopped_and_what_it_reports_later_counts_for_nothin
 def test_a_hopeless_trial_that_was_too_quick_to_be_stopped_is_stopped_all_the_same(scene):
     rule = EarlyStopping(min_trials=2, start_step=2).make("minimize")
     scene.run(
-        Limits(3, None, 1), rule=rule, end=lambda trial: FAILED if trial.number == 2 else None,
+        TuningLimits(3, None, 1), rule=rule,
+        end=lambda trial: FAILED if trial.number == 2 else None,
         reports=lambda trial: [0.9, 0.9, 0.0] if trial.number == 2 else [0.5, 0.4, 0.3],
     )  # fmt: skip
     assert scene.states()[2] == "EARLY_STOPPED"
@@ -256,7 +260,7 @@ def test_a_hopeless_trial_that_was_too_quick_to_be_stopped_is_stopped_all_the_sa
 
 def test_stopped_from_outside(scene):
     answers = iter([False, False, False])
-    ended = scene.run(Limits(9, None, 2), runs={1, 2}, stop=lambda: next(answers, True))
+    ended = scene.run(TuningLimits(9, None, 2), runs={1, 2}, stop=lambda: next(answers, True))
     assert ended is Interruption.STOPPED
     assert set(scene.states()[1:]) == {"KILLED"}
     assert scene.launcher.closed
@@ -264,7 +268,7 @@ def test_stopped_from_outside(scene):
 
 
 def test_out_of_time(scene):
-    tuner = scene.tuner(Limits(9, None, 2))
+    tuner = scene.tuner(TuningLimits(9, None, 2))
     launcher = Scripted(tuner, runs={0, 1})
     assert (
         tuner.run(launcher, deadline=0.0, stop_requested=lambda: False) is Interruption.TIMED_OUT
@@ -278,14 +282,14 @@ def test_an_exception_stops_everything_first(scene):
         return False
 
     with pytest.raises(KeyboardInterrupt):
-        scene.run(Limits(9, None, 2), runs={0, 1}, stop=stop)
+        scene.run(TuningLimits(9, None, 2), runs={0, 1}, stop=stop)
     assert scene.states() == ["KILLED", "KILLED"]
     assert scene.launcher.closed
 
 
 def test_parallelism_follows_its_limit(scene):
     parallel = [3]
-    tuner = scene.tuner(lambda: Limits(9, None, parallel[0]))
+    tuner = scene.tuner(lambda: TuningLimits(9, None, parallel[0]))
     launcher = Scripted(tuner, runs=range(9))
     seen = []
 
@@ -297,7 +301,9 @@ def test_parallelism_follows_its_limit(scene):
             launcher.release(min(launcher.active))
         return False
 
-    assert tuner.run(launcher, deadline=None, stop_requested=stop) is Ending.MAX_TRIALS_REACHED
+    assert (
+        tuner.run(launcher, deadline=None, stop_requested=stop) is TuningOutcome.MAX_TRIALS_REACHED
+    )
     assert seen[:4] == [0, 1, 2, 3]
     assert all(count <= 1 for count in seen[6:])
     assert scene.states() == ["SUCCEEDED"] * 9
@@ -315,7 +321,7 @@ def test_a_restart_goes_on_where_it_was(scene):
         _row(3, "CREATED"),
         _row(4, "FAILED", reason="ScriptFailed: It broke."),
     ]
-    tuner = scene.tuner(Limits(6, None, 2))
+    tuner = scene.tuner(TuningLimits(6, None, 2))
     tuner.restore(kept)
     known = list(tuner.trials.values())
     launcher = Scripted(tuner)
@@ -332,16 +338,16 @@ def test_a_restart_goes_on_where_it_was(scene):
 
 
 def test_a_trial_that_died_twice_with_its_tuning_has_failed(scene):
-    tuner = scene.tuner(Limits(1, 1, 1))
+    tuner = scene.tuner(TuningLimits(1, 1, 1))
     tuner.restore([_row(0, "RUNNING", started=1.0, attempts=2, losses=1)])
     launcher = Scripted(tuner)
-    assert tuner.run(launcher, deadline=None, stop_requested=lambda: False) is Ending.FAILED
+    assert tuner.run(launcher, deadline=None, stop_requested=lambda: False) is TuningOutcome.FAILED
     assert launcher.launched == []
     assert scene.rows[0].reason == "What ran it was killed, twice."
 
 
 def test_a_trial_with_a_run_of_its_own_is_found_again(scene):
-    tuner = scene.tuner(Limits(1, 1, 1))
+    tuner = scene.tuner(TuningLimits(1, 1, 1))
     tuner.restore([_row(0, "RUNNING", started=1.0, attempts=5, flow_run_id="flow 0")])
     launcher = Scripted(tuner)
     assert tuner.run(launcher, deadline=None, stop_requested=lambda: False)
@@ -350,11 +356,11 @@ def test_a_trial_with_a_run_of_its_own_is_found_again(scene):
 
 def test_the_goal_counts_again_after_a_restart(scene):
     goal = Objective(metric="loss", direction="minimize", goal=0.5)
-    tuner = scene.tuner(Limits(9, None, 1), objectives=(goal,))
+    tuner = scene.tuner(TuningLimits(9, None, 1), objectives=(goal,))
     tuner.restore([_row(0, "SUCCEEDED", values=(0.5,)), _row(1, "RUNNING", started=1.0)])
     launcher = Scripted(tuner)
     ended = tuner.run(launcher, deadline=None, stop_requested=lambda: False)
-    assert ended is Ending.GOAL_REACHED
+    assert ended is TuningOutcome.GOAL_REACHED
     assert launcher.launched == []
     assert scene.states() == ["KILLED"]
 
@@ -368,7 +374,7 @@ class _KilledError(BaseException):
 def test_killed_at_any_save_a_restart_loses_and_repeats_nothing(data):
     """Every save is a moment at which the process may die, before or after the row is there."""
     scene = Scene(points=Points(data.draw(st.integers(1, 8))))
-    limits = Limits(data.draw(st.integers(1, 8)), None, data.draw(st.integers(1, 3)))
+    limits = TuningLimits(data.draw(st.integers(1, 8)), None, data.draw(st.integers(1, 3)))
     finished: list[int] = []
     late_ = st.booleans()
     for attempt in range(20):

@@ -22,7 +22,7 @@ from tasks.training.training_templates import default_of
 from tasks.tuning import tuning_dispatch, tuning_request, tuning_warm_start
 from tasks.tuning.tuning_request import Tuning
 from tests.registry.tuned import row
-from tuning.endings import Limits
+from tuning.completion import TuningLimits
 from tuning.trials import Trial, TrialState
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
@@ -362,9 +362,9 @@ class TestLimits:
     def test_they_are_read_of_a_runs_parameters(self) -> None:
         asked = {"max_trials": 3, "parallel_trials": 2, "objective": "nonsense", "name": None}
 
-        assert tuning_request.limits(asked) == Limits(3, None, 2)
-        assert tuning_request.limits({}) == Limits(None, None, 1)
-        assert tuning_request.limits({"max_trials": None}) == Limits(None, None, 1)
+        assert tuning_request.limits(asked) == TuningLimits(3, None, 2)
+        assert tuning_request.limits({}) == TuningLimits(None, None, 1)
+        assert tuning_request.limits({"max_trials": None}) == TuningLimits(None, None, 1)
 
     @pytest.mark.parametrize("asked", [{"max_trials": "many"}, {"parallel_trials": 0}], ids=str)
     def test_what_makes_no_sense_is_refused(self, asked: dict[str, Any]) -> None:
@@ -373,10 +373,11 @@ class TestLimits:
 
     def test_in_words(self) -> None:
         assert (
-            tuning_request.describe_limits(Limits(3, None, 2)) == "max_trials 3, parallel_trials 2"
+            tuning_request.describe_limits(TuningLimits(3, None, 2))
+            == "max_trials 3, parallel_trials 2"
         )
         assert (
-            tuning_request.describe_limits(Limits(None, 0, 1))
+            tuning_request.describe_limits(TuningLimits(None, 0, 1))
             == "max_failed_trials 0, parallel_trials 1"
         )
 

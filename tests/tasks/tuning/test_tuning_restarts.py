@@ -9,8 +9,8 @@ import pytest
 from tasks.trials.base import Began, Finished, Observed
 from tasks.tuning.tuning_loop import Interruption, Tuner
 from tests.tasks.tuning.test_tuning_loop import FAILED, LOSS, Points, Scene, Scripted, _row
+from tuning.completion import TuningLimits, TuningOutcome
 from tuning.early_stopping import EarlyStopping
-from tuning.endings import Ending, Limits
 from tuning.objectives import Objective
 
 
@@ -30,7 +30,7 @@ def _run(tuner, launcher, stop=lambda: False):
 class TestAttempts:
     """How often a trial was begun, and which one is given up."""
 
-    def _restored(self, scene, *rows, limits=Limits(9, None, 1)):  # noqa: B008
+    def _restored(self, scene, *rows, limits=TuningLimits(9, None, 1)):  # noqa: B008
         tuner = scene.tuner(limits)
         tuner.restore(rows)
         return tuner
@@ -44,7 +44,7 @@ class TestAttempts:
 
         scene.points = Points(0)
         tuner = self._restored(scene, *rows)
-        assert _run(tuner, Scripted(tuner)) is Ending.SUGGESTION_END_REACHED
+        assert _run(tuner, Scripted(tuner)) is TuningOutcome.SUGGESTION_END_REACHED
         assert scene.rows[0].attempts == 2
 
     def test_a_stop_before_it_begins_again_does_not_count(self, scene):
@@ -54,7 +54,7 @@ class TestAttempts:
 
     def test_what_is_stopped_may_be_begun_any_number_of_times(self, scene):
         tuner = self._restored(
-            scene, _row(0, "KILLED", started=1.0, attempts=9), limits=Limits(1, None, 1)
+            scene, _row(0, "KILLED", started=1.0, attempts=9), limits=TuningLimits(1, None, 1)
         )
         _run(tuner, Scripted(tuner))
         assert (scene.rows[0].state, scene.rows[0].attempts) == ("SUCCEEDED", 10)
@@ -69,7 +69,9 @@ class TestAttempts:
                 self._end(Finished(trial.number))
 
         tuner = self._restored(
-            scene, _row(0, "RUNNING", started=1.0, flow_run_id="f"), limits=Limits(1, None, 1)
+            scene,
+            _row(0, "RUNNING", started=1.0, flow_run_id="f"),
+            limits=TuningLimits(1, None, 1),
         )
         _run(tuner, Knows(tuner))
         assert (scene.rows[0].attempts, scene.rows[0].flow_run_id) == (2, "f")
@@ -112,7 +114,7 @@ class TestInterrupted:
             fire("saved", trial)
 
         tuner = Tuner(
-            scene.tuner(Limits(4, None, 1))._plan, Told(), save=save,
+            scene.tuner(TuningLimits(4, None, 1))._plan, Told(), save=save,
             on_change=lambda trial: fire("on_change", trial),
         )  # fmt: skip
         launcher = Concludes(tuner, end=lambda _: end)
@@ -133,7 +135,7 @@ class TestInterrupted:
                 if len(self.concluded) == 1:
                     raise Interrupt
 
-        tuner = scene.tuner(Limits(9, None, 3))
+        tuner = scene.tuner(TuningLimits(9, None, 3))
         launcher = Concludes(tuner, runs={0, 1})
         with pytest.raises(Interrupt):
             _run(tuner, launcher)
@@ -151,8 +153,8 @@ class TestLateLaunchers:
                 self.tuner.emit(Began(finished.number, "another"))
                 self.tuner.emit(Finished(finished.number, FAILED))
 
-        tuner = scene.tuner(Limits(3, None, 1))
-        assert _run(tuner, Chatty(tuner)) is Ending.MAX_TRIALS_REACHED
+        tuner = scene.tuner(TuningLimits(3, None, 1))
+        assert _run(tuner, Chatty(tuner)) is TuningOutcome.MAX_TRIALS_REACHED
         assert scene.states() == ["SUCCEEDED"] * 3
         assert scene.rows[0].values == (0.5,)
         assert scene.rows[0].mlflow_run_id == "mlflow 0"
@@ -170,7 +172,7 @@ class TestLateLaunchers:
             def conclude(self, trial):
                 self.concluded.append(trial)
 
-        tuner = scene.tuner(Limits(3, None, 2))
+        tuner = scene.tuner(TuningLimits(3, None, 2))
         launcher = Stuck(tuner, runs={0, 1})
         launcher.patience = 0.0
         begun = iter([False] * 4)
@@ -186,10 +188,10 @@ class TestLateLaunchers:
                 self.stopped.append(number)
                 threading.Timer(0.1, self._end, [Finished(number)]).start()
 
-        tuner = scene.tuner(Limits(9, None, 2), objectives=(goal,))
+        tuner = scene.tuner(TuningLimits(9, None, 2), objectives=(goal,))
         launcher = Slow(tuner, runs={0}, reports=lambda trial: [0.1 if trial.number == 1 else 0.5])
         launcher.patience = 0.0
-        assert _run(tuner, launcher) is Ending.GOAL_REACHED
+        assert _run(tuner, launcher) is TuningOutcome.GOAL_REACHED
         assert launcher.stopped == [0]
         assert scene.states() == ["SUCCEEDED", "SUCCEEDED"]
 
@@ -204,7 +206,7 @@ class TestLateLaunchers:
         asked = []
         scene.points = Asks()
         rule = EarlyStopping(min_trials=1, start_step=1).make("minimize")
-        tuner = scene.tuner(Limits(4, None, 2), rule=rule)
+        tuner = scene.tuner(TuningLimits(4, None, 2), rule=rule)
         launcher = Scripted(
             tuner, runs={1}, reports=lambda trial: [0.9 if trial.number == 1 else 0.5]
         )
@@ -213,13 +215,13 @@ class TestLateLaunchers:
 
 
 def test_a_point_at_a_time_follows_a_limit_that_sinks(scene):
-    limits = [Limits(9, None, 5)]
+    limits = [TuningLimits(9, None, 5)]
     tuner = scene.tuner(lambda: limits[0])
 
     class Sinks(Scripted):
         def launch(self, trial, *, again=False):
             super().launch(trial, again=again)
-            limits[0] = Limits(9, None, 2)
+            limits[0] = TuningLimits(9, None, 2)
 
     launcher = Sinks(tuner, runs=range(9))
     begun = iter([False] * 5)
@@ -228,17 +230,17 @@ def test_a_point_at_a_time_follows_a_limit_that_sinks(scene):
 
 
 def test_no_trial_more_than_the_maximum_though_several_were_killed(scene):
-    tuner = scene.tuner(Limits(3, None, 3))
+    tuner = scene.tuner(TuningLimits(3, None, 3))
     tuner.restore([_row(number, "KILLED", started=1.0) for number in range(5)])
     launcher = Scripted(tuner)
-    assert _run(tuner, launcher) is Ending.MAX_TRIALS_REACHED
+    assert _run(tuner, launcher) is TuningOutcome.MAX_TRIALS_REACHED
     assert max(one.number for one in launcher.launched) < 5
     assert all(trial.state != "CREATED" for trial in tuner.trials.values())
 
 
 def test_the_reports_of_an_earlier_attempt_are_judged_once(scene):
     rule = EarlyStopping(min_trials=1, start_step=2).make("minimize")
-    tuner = scene.tuner(Limits(2, None, 1), objectives=(LOSS,), rule=rule)
+    tuner = scene.tuner(TuningLimits(2, None, 1), objectives=(LOSS,), rule=rule)
     tuner.restore([
         _row(0, "SUCCEEDED", values=(0.5,), reports=(0.5, 0.5)),
         _row(1, "RUNNING", started=1.0),

@@ -5,7 +5,7 @@ import yaml
 
 from tests.tuning.katib.written import NAMES, changed, read, text
 from tuning import katib, space
-from tuning.metrics import Collector, MetricPattern
+from tuning.metrics import MetricCollector, MetricPattern
 from tuning.objectives import Objective
 from tuning.space import Parameter
 
@@ -153,7 +153,7 @@ def test_tpe_with_a_file_and_filters() -> None:
 
 def test_filters_find_what_they_found() -> None:
     found, _ = read("tpe-file")
-    collector = Collector([MetricPattern(**one) for one in found["metrics"]])
+    collector = MetricCollector([MetricPattern(**one) for one in found["metrics"]])
     log = [
         "{metricName: wer, metricValue: 0.5};{metricName: loss, metricValue: -2}",
         "WER is 0.1",

@@ -27,7 +27,7 @@ from tuning.plots import (
     pareto_front,
     slices,
 )
-from tuning.plots.seen import told
+from tuning.plots.tuning_data import summarize
 from tuning.space import Parameter
 from tuning.trials import Trial
 
@@ -74,7 +74,7 @@ class TestHistory:
 
         assert found is not None
         assert found.best == ()
-        assert "none is allowed" in told(tuning_of([trial(0, 1.0, violations=(1.0,))]))
+        assert "none is allowed" in summarize(tuning_of([trial(0, 1.0, violations=(1.0,))]))
 
 
 class TestParallelCoordinates:

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from tuning.plots import plots
-from tuning.plots.seen import Seen, seen
+from tuning.plots.tuning_data import TuningData, prepare
 from tuning.space import Parameter
 from tuning.trials import Trial, TrialState
 
@@ -50,10 +50,12 @@ def many(count: int, objectives_: int = 1) -> list[Trial]:
     return trials
 
 
-def tuning_of(trials: list[Trial], *directions: str, space: list[Parameter] | None = None) -> Seen:
+def tuning_of(
+    trials: list[Trial], *directions: str, space: list[Parameter] | None = None
+) -> TuningData:
     directions = directions or ("minimize",)
     names = [f"metric{place}" for place in range(len(directions))]
-    return seen(trials, SPACE if space is None else space, names, directions)
+    return prepare(trials, SPACE if space is None else space, names, directions)
 
 
 def drawn(trials: list[Trial], *directions: str, space: list[Parameter] | None = None) -> set[str]:

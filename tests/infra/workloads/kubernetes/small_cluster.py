@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import ClusterConfig
-from infra.kubernetes.cluster import NasVolume
+from infra.kubernetes.cluster import ClusterConfig, NasVolume
 from infra.kubernetes.transport import RetryPolicy
 from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
 from tests.cluster.cluster import Cluster

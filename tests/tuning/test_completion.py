@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.tuning import facts
-from tuning.endings import Ending, Limits, Verdict, judge
+from tuning.completion import TuningDecision, TuningLimits, TuningOutcome, decide
 from tuning.trials import ACTIVE, TrialState
 
 _CASES = facts.load("tuning_status")["cases"]
@@ -23,9 +23,9 @@ _STATES = {
 }
 _ENDINGS = {
     "Running/ExperimentRunning": None,
-    "Succeeded/ExperimentGoalReached": Ending.GOAL_REACHED,
-    "Succeeded/ExperimentMaxTrialsReached": Ending.MAX_TRIALS_REACHED,
-    "Failed/ExperimentFailed": Ending.FAILED,
+    "Succeeded/ExperimentGoalReached": TuningOutcome.GOAL_REACHED,
+    "Succeeded/ExperimentMaxTrialsReached": TuningOutcome.MAX_TRIALS_REACHED,
+    "Failed/ExperimentFailed": TuningOutcome.FAILED,
 }
 
 # Of 10 trials 9 are there already, three of them without a metric. Katib does not count those when
@@ -34,7 +34,7 @@ _OVERSHOOT = "metricsUnavailable overshoot: controller starts trials beyond maxT
 
 COUNTS = st.dictionaries(st.sampled_from(TrialState), st.integers(0, 30))
 LIMITS = st.builds(
-    Limits,
+    TuningLimits,
     max_trials=st.none() | st.integers(1, 40),
     max_failed_trials=st.none() | st.integers(0, 10),
     parallel_trials=st.integers(1, 10),
@@ -48,16 +48,16 @@ def _judge(
     parallel_trials: int = 3,
     goal_reached: bool = False,
     exhausted: bool = False,
-) -> Verdict:
-    limits = Limits(max_trials, max_failed_trials, parallel_trials)
-    return judge(counts, limits, goal_reached=goal_reached, exhausted=exhausted)
+) -> TuningDecision:
+    limits = TuningLimits(max_trials, max_failed_trials, parallel_trials)
+    return decide(counts, limits, goal_reached=goal_reached, exhausted=exhausted)
 
 
 @pytest.mark.parametrize("case", _CASES, ids=lambda case: str(case["note"]))
 def test_katibs_cases(case: dict[str, Any]) -> None:
     given = case["input"]
 
-    verdict = _judge(
+    decision = _judge(
         {state: given.get(word, 0) for word, state in _STATES.items()},
         given["maxt"],
         given.get("maxf"),
@@ -66,7 +66,7 @@ def test_katibs_cases(case: dict[str, Any]) -> None:
     )
 
     started = 1 if case["note"] == _OVERSHOOT else case["create_trials"]
-    assert verdict == Verdict(_ENDINGS[case["condition"]], started)
+    assert decision == TuningDecision(_ENDINGS[case["condition"]], started)
 
 
 def test_the_case_that_differs_is_one_of_the_cases() -> None:
@@ -93,23 +93,23 @@ class TestFailures:
     def test_the_nth_fails_the_tuning(
         self, limit: int | None, failures: int, fails: bool, state: TrialState
     ) -> None:
-        verdict = _judge({state: failures}, max_failed_trials=limit)
+        decision = _judge({state: failures}, max_failed_trials=limit)
 
-        assert (verdict.ending is Ending.FAILED) == fails
+        assert (decision.outcome is TuningOutcome.FAILED) == fails
 
     def test_both_kinds_count_together(self) -> None:
         counts = {TrialState.FAILED: 1, TrialState.METRICS_UNAVAILABLE: 1}
 
-        assert _judge(counts, max_failed_trials=2).ending is Ending.FAILED
+        assert _judge(counts, max_failed_trials=2).outcome is TuningOutcome.FAILED
 
     @pytest.mark.parametrize("state", [TrialState.KILLED, TrialState.EARLY_STOPPED])
     def test_what_was_stopped_is_no_failure(self, state: TrialState) -> None:
-        assert _judge({state: 11}, max_failed_trials=1) == Verdict(None, 1)
+        assert _judge({state: 11}, max_failed_trials=1) == TuningDecision(None, 1)
 
     def test_without_a_limit_a_tuning_of_failures_reaches_its_maximum(self) -> None:
-        verdict = _judge({TrialState.FAILED: 12}, max_failed_trials=None)
+        decision = _judge({TrialState.FAILED: 12}, max_failed_trials=None)
 
-        assert verdict.ending is Ending.MAX_TRIALS_REACHED
+        assert decision.outcome is TuningOutcome.MAX_TRIALS_REACHED
 
 
 class TestOrder:
@@ -118,78 +118,84 @@ class TestOrder:
     @pytest.mark.parametrize(
         ("counts", "goal", "ending"),
         [
-            ({TrialState.FAILED: 3, TrialState.SUCCEEDED: 9}, True, Ending.GOAL_REACHED),
-            ({TrialState.FAILED: 3, TrialState.SUCCEEDED: 9}, False, Ending.FAILED),
-            ({TrialState.FAILED: 2, TrialState.SUCCEEDED: 10}, False, Ending.MAX_TRIALS_REACHED),
-            ({TrialState.SUCCEEDED: 11}, False, Ending.SUGGESTION_END_REACHED),
+            ({TrialState.FAILED: 3, TrialState.SUCCEEDED: 9}, True, TuningOutcome.GOAL_REACHED),
+            ({TrialState.FAILED: 3, TrialState.SUCCEEDED: 9}, False, TuningOutcome.FAILED),
+            (
+                {TrialState.FAILED: 2, TrialState.SUCCEEDED: 10},
+                False,
+                TuningOutcome.MAX_TRIALS_REACHED,
+            ),
+            ({TrialState.SUCCEEDED: 11}, False, TuningOutcome.SUGGESTION_END_REACHED),
         ],
     )
     def test_of_the_endings(
-        self, counts: dict[TrialState, int], goal: bool, ending: Ending
+        self, counts: dict[TrialState, int], goal: bool, ending: TuningOutcome
     ) -> None:
-        assert _judge(counts, goal_reached=goal, exhausted=True) == Verdict(ending, 0)
+        assert _judge(counts, goal_reached=goal, exhausted=True) == TuningDecision(ending, 0)
 
 
 class TestEndOfThePoints:
     def test_waits_for_the_trials_that_go_on(self) -> None:
         counts = {TrialState.SUCCEEDED: 4, TrialState.RUNNING: 1}
 
-        assert _judge(counts, exhausted=True) == Verdict(None, 0)
+        assert _judge(counts, exhausted=True) == TuningDecision(None, 0)
 
     def test_ends_a_tuning_without_a_maximum(self) -> None:
-        verdict = _judge({TrialState.KILLED: 4}, max_trials=None, exhausted=True)
+        decision = _judge({TrialState.KILLED: 4}, max_trials=None, exhausted=True)
 
-        assert verdict.ending is Ending.SUGGESTION_END_REACHED
+        assert decision.outcome is TuningOutcome.SUGGESTION_END_REACHED
 
 
 class TestStarting:
     def test_a_created_trial_takes_a_place(self) -> None:
         counts = {TrialState.CREATED: 1, TrialState.RUNNING: 1}
 
-        assert _judge(counts) == Verdict(None, 1)
+        assert _judge(counts) == TuningDecision(None, 1)
 
     def test_fewer_in_parallel_than_go_on_starts_none_and_ends_none(self) -> None:
         counts = {TrialState.RUNNING: 5}
 
-        assert _judge(counts, parallel_trials=2) == Verdict(None, 0)
+        assert _judge(counts, parallel_trials=2) == TuningDecision(None, 0)
 
     def test_a_maximum_below_what_was_started_waits_for_the_running_ones(self) -> None:
         running = {TrialState.SUCCEEDED: 4, TrialState.RUNNING: 2}
         ended = {TrialState.SUCCEEDED: 5, TrialState.RUNNING: 1}
 
-        assert _judge(running, max_trials=5) == Verdict(None, 0)
-        assert _judge(ended, max_trials=5) == Verdict(Ending.MAX_TRIALS_REACHED, 0)
+        assert _judge(running, max_trials=5) == TuningDecision(None, 0)
+        assert _judge(ended, max_trials=5) == TuningDecision(TuningOutcome.MAX_TRIALS_REACHED, 0)
 
     def test_without_a_maximum_there_is_always_room(self) -> None:
-        assert _judge({TrialState.SUCCEEDED: 10**6}, max_trials=None) == Verdict(None, 3)
+        assert _judge({TrialState.SUCCEEDED: 10**6}, max_trials=None) == TuningDecision(None, 3)
 
 
 @given(counts=COUNTS, limits=LIMITS, goal=st.booleans(), exhausted=st.booleans())
 @settings(database=None, deadline=None)
 def test_never_more_than_allowed(
-    counts: dict[TrialState, int], limits: Limits, goal: bool, exhausted: bool
+    counts: dict[TrialState, int], limits: TuningLimits, goal: bool, exhausted: bool
 ) -> None:
-    verdict = judge(counts, limits, goal_reached=goal, exhausted=exhausted)
+    decision = decide(counts, limits, goal_reached=goal, exhausted=exhausted)
 
     active = sum(counts.get(state, 0) for state in ACTIVE)
-    assert verdict.start >= 0
-    if verdict.start:
-        assert verdict.ending is None
+    assert decision.start >= 0
+    if decision.start:
+        assert decision.outcome is None
         assert not exhausted
-        assert active + verdict.start <= limits.parallel_trials
+        assert active + decision.start <= limits.parallel_trials
         assert limits.max_trials is None or (
-            sum(counts.values()) + verdict.start <= limits.max_trials
+            sum(counts.values()) + decision.start <= limits.max_trials
         )
 
 
 @given(counts=COUNTS, limits=LIMITS)
 @settings(database=None, deadline=None)
-def test_a_tuning_never_waits_for_nothing(counts: dict[TrialState, int], limits: Limits) -> None:
+def test_a_tuning_never_waits_for_nothing(
+    counts: dict[TrialState, int], limits: TuningLimits
+) -> None:
     assume(not any(counts.get(state) for state in ACTIVE))
 
-    verdict = judge(counts, limits, goal_reached=False, exhausted=False)
+    decision = decide(counts, limits, goal_reached=False, exhausted=False)
 
-    assert verdict.ending is not None or verdict.start > 0
+    assert decision.outcome is not None or decision.start > 0
 
 
 _ENDED = sorted(set(TrialState) - ACTIVE)
@@ -197,26 +203,26 @@ _ENDED = sorted(set(TrialState) - ACTIVE)
 
 @given(data=st.data(), limits=LIMITS, points=st.integers(0, 60))
 @settings(database=None, deadline=None)
-def test_histories(data: st.DataObject, limits: Limits, points: int) -> None:
+def test_histories(data: st.DataObject, limits: TuningLimits, points: int) -> None:
     """Start, end and change the parallelism at random until the end, which always comes."""
     counts: Counter[TrialState] = Counter()
     for _ in range(1000):
         exhausted = counts.total() >= points
-        verdict = judge(counts, limits, goal_reached=False, exhausted=exhausted)
-        if verdict.ending is not None:
+        decision = decide(counts, limits, goal_reached=False, exhausted=exhausted)
+        if decision.outcome is not None:
             break
         before = counts[TrialState.RUNNING]
-        started = min(verdict.start, points - counts.total())
+        started = min(decision.start, points - counts.total())
         counts[TrialState.RUNNING] += started
         assert counts[TrialState.RUNNING] <= max(before, limits.parallel_trials)
         assert counts[TrialState.RUNNING] > 0
         counts[TrialState.RUNNING] -= 1
         counts[data.draw(st.sampled_from(_ENDED))] += 1
         parallel = data.draw(st.integers(1, 10))
-        limits = Limits(limits.max_trials, limits.max_failed_trials, parallel)
+        limits = TuningLimits(limits.max_trials, limits.max_failed_trials, parallel)
     else:
         pytest.fail("there is no end")
     assert limits.max_trials is None or counts.total() <= limits.max_trials
     assert counts.total() <= points
-    if verdict.ending is not Ending.FAILED:
+    if decision.outcome is not TuningOutcome.FAILED:
         assert counts.total() == min(points, limits.max_trials or points)

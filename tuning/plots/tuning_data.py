@@ -1,4 +1,4 @@
-"""What of a tuning's trials plots show."""
+"""Drawable data of a tuning's trials."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tuning.trials import OBSERVED, Trial
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A tuning, as plots take it.
+class TuningData:
+    """Drawable data of a tuning.
 
     Attributes:
         trials: Its trials by number; values that cannot be drawn are None.
-        parameters: What it varies.
-        objectives: What it is to make better.
+        parameters: Its search space.
+        objectives: Its objectives.
     """
 
     trials: tuple[Trial, ...]
@@ -51,13 +51,13 @@ class Seen:
         ]
 
 
-def seen(
+def prepare(
     trials: Sequence[Trial],
     parameters: Sequence[Parameter],
     metric_names: Sequence[str],
     directions: Sequence[Direction],
-) -> Seen:
-    """A tuning's trials without what cannot be drawn."""
+) -> TuningData:
+    """Drop values that cannot be drawn, and order the trials."""
     count = len(metric_names)
 
     def plain(trial: Trial) -> Trial:
@@ -66,7 +66,7 @@ def seen(
             return trial
         return dataclasses.replace(trial, values=None)
 
-    return Seen(
+    return TuningData(
         tuple(sorted(map(plain, trials), key=lambda trial: trial.number)),
         tuple(parameters),
         tuple(
@@ -82,15 +82,15 @@ def value(trial: Trial, place: int = 0) -> float:
     return trial.values[place]
 
 
-def counted(tuning: Seen) -> str:
-    """How many trials there are."""
+def count_trials(tuning: TuningData) -> str:
+    """Describe the number of trials."""
     count = len(tuning.trials)
     return f"{count} trial{'s' if count != 1 else ''}, {len(tuning.observed)} with values"
 
 
-def told(tuning: Seen) -> str:
-    """How many trials there are, and which is best by the first objective."""
+def summarize(tuning: TuningData) -> str:
+    """Describe the number of trials, and the best by the first objective."""
     if tuning.best is None:
-        return f"{counted(tuning)}, of which none is allowed"
+        return f"{count_trials(tuning)}, of which none is allowed"
     first = tuning.best
-    return f"{counted(tuning)}; the best is trial {first.number} with {value(first):.6g}"
+    return f"{count_trials(tuning)}; the best is trial {first.number} with {value(first):.6g}"
