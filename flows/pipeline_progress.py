@@ -27,7 +27,7 @@ from infra.errors import ModelyardError
 from infra.storage import store
 from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.execution import Seen
+from pipelines.execution import NodeStatus
 from pipelines.states import TaskState
 from registry.pipelines import pipeline_nodes
 from tasks.pipelines.publishing import Ended
@@ -81,7 +81,7 @@ class Progress:
         self._rows = rows
         self._logger = get_run_logger()
         self._lock = threading.Lock()
-        self._nodes: dict[str, Seen] = {}
+        self._nodes: dict[str, NodeStatus] = {}
         self._changed = threading.Event()
         self._changed.set()
         self._outputs: queue.SimpleQueue[Ended] = queue.SimpleQueue()
@@ -89,7 +89,7 @@ class Progress:
         self._made: dict[str, UUID] = {}
         self._result = Bundle()
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         """Take notice of a node."""
         with self._lock:
             self._nodes[node.path] = node
@@ -193,18 +193,18 @@ class Progress:
         client.request("POST", "/artifacts/", json=told)
 
 
-def _tasks(nodes: list[Seen]) -> list[Seen]:
+def _tasks(nodes: list[NodeStatus]) -> list[NodeStatus]:
     """The tasks, and the groups that stand for theirs because they were left out whole."""
     return [node for node in nodes if node.kind == "task" or node.state in _LEFT_OUT]
 
 
-def percent(nodes: list[Seen]) -> float:
+def percent(nodes: list[NodeStatus]) -> float:
     """How much is done of what is known by now; a loop's tasks are known when it begins."""
     tasks = _tasks(nodes)
     return 100.0 * sum(node.state not in _UNDONE for node in tasks) / len(tasks) if tasks else 0.0
 
 
-def description(nodes: list[Seen]) -> str:
+def description(nodes: list[NodeStatus]) -> str:
     """Counts, in a few words."""
     tasks = _tasks(nodes)
     done = sum(node.state not in _UNDONE for node in tasks)
@@ -217,13 +217,13 @@ def description(nodes: list[Seen]) -> str:
     return f"{done} of {len(tasks)} tasks done: {states}.{retried}{more}" if tasks else "No tasks."
 
 
-def table(nodes: list[Seen]) -> list[dict[str, Any]]:
+def table(nodes: list[NodeStatus]) -> list[dict[str, Any]]:
     """The tasks: those that failed first, then those that run, then by their beginnings."""
     tasks = sorted(_tasks(nodes), key=lambda node: (_ORDER[node.state], node.began, node.path))
     return [_row(node) for node in tasks[:_SHOWN_TASKS]]
 
 
-def _row(node: Seen) -> dict[str, Any]:
+def _row(node: NodeStatus) -> dict[str, Any]:
     began = node.began and node.state not in {TaskState.SKIPPED, TaskState.OMITTED}
     seconds = round((node.ended or time.time()) - node.began, 1) if began else None
     title = pipeline_nodes.title(node.path, node.name, node.kind)

@@ -19,16 +19,16 @@ from infra import connection, settings
 from infra import home as homes
 from infra.errors import ModelyardError
 from infra.workloads.kubernetes.backend import RunAttempt
-from pipelines import caching, execution, reading, remotes
+from pipelines import caching, execution, reading, remote_artifacts
 from pipelines.arguments import arguments as arguments_of
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.backends import choice
 from pipelines.components import Components, time_text
-from pipelines.execution import Leaf, Seen
+from pipelines.execution import Leaf, NodeStatus
 from pipelines.pipeline import Pipeline
-from pipelines.place import Place
-from pipelines.placeholders import Facts
-from pipelines.states import End, TaskState
+from pipelines.placeholders import RunFacts
+from pipelines.run_directory import PipelineRunDirectory
+from pipelines.states import TaskResult, TaskState
 from registry import flow_kinds, tracking
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.runs import runs
@@ -48,7 +48,7 @@ def check(request: PipelineRun, flow_run_id: str) -> None:
         ModelyardError: With a code of its own for each fault.
     """
     home = homes.current()
-    kept = Place(home.runs / flow_run_id).compiled if flow_run_id else None
+    kept = PipelineRunDirectory(home.runs / flow_run_id).compiled if flow_run_id else None
     requests.check(request, kept, home, settings.load())
 
 
@@ -65,20 +65,20 @@ class _Work:
         self._view = view
         self._cache = cache
 
-    def submit(self, leaf: Leaf) -> Future[End]:
+    def submit(self, leaf: Leaf) -> Future[TaskResult]:
         """Begin a leaf."""
         return self._view.submit(lambda: self.run(leaf))
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         """Take notice of a node."""
-        self._recorder.seen(node)
-        self._view.seen(node)
+        self._recorder.on_node_changed(node)
+        self._view.on_node_changed(node)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         """A constant of a task with its placeholders filled."""
         return self._components.fill(path, value, parameters)
 
-    def run(self, leaf: Leaf) -> End:
+    def run(self, leaf: Leaf) -> TaskResult:
         """Run a leaf, unless what it hands on is known."""
         options = leaf.task.caching_options
         fingerprint = caching.fingerprint(
@@ -94,7 +94,7 @@ class _Work:
             if outputs is not None:
                 say("It had ended well before the retry; it is not run again.")
                 self._view.ended(leaf.path, outputs, kept=True)
-                return End(state, outputs)
+                return TaskResult(state, outputs)
             if self._cache and options.enable_cache and not anew:
                 outputs = self._recorder.cached(fingerprint)
                 state = TaskState.SUCCEEDED if outputs is None else TaskState.CACHED
@@ -102,10 +102,10 @@ class _Work:
                 outputs = self._components.run(leaf)
             self._recorder.done(leaf, fingerprint, outputs, state)
             self._view.ended(leaf.path, outputs, kept=False)
-        return End(state, outputs)
+        return TaskResult(state, outputs)
 
 
-def _begun(request: PipelineRun, place: Place) -> Pipeline:
+def _begun(request: PipelineRun, place: PipelineRunDirectory) -> Pipeline:
     """The pipeline of the first attempt, which a retry runs even if the file has changed."""
     compiled = place.compiled
     if not compiled.exists():
@@ -143,9 +143,9 @@ def _executed(
     request: PipelineRun,
     pipeline: Pipeline,
     given: Mapping[str, Any],
-    place: Place,
+    place: PipelineRunDirectory,
     tracked: Tracked,
-) -> End:
+) -> TaskResult:
     """Run the pipeline to its end."""
     view = PipelineView(
         context, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
@@ -174,14 +174,22 @@ def _executed(
             end = engine.run(_bundle(pipeline, given))
             if late.is_set() and end.state != TaskState.SUCCEEDED:
                 reason = f"It took longer than the {allowed} s that its pipeline allows."
-                end = End(TaskState.FAILED, reason=reason)
+                end = TaskResult(TaskState.FAILED, reason=reason)
             elif context.stop.is_set() and not late.is_set():
-                end = End(TaskState.CANCELLED, reason="Stopped.")
+                end = TaskResult(TaskState.CANCELLED, reason="Stopped.")
             if end.state != TaskState.CANCELLED:
                 context.conclude(failed=end.state != TaskState.SUCCEEDED)
             view.over(end)
-            recorder.seen(Seen(pipeline_nodes.ROOT, pipeline.name, "pipeline", end.state,
-                               end.reason, outputs=end.outputs))  # fmt: skip
+            recorder.on_node_changed(
+                NodeStatus(
+                    pipeline_nodes.ROOT,
+                    pipeline.name,
+                    "pipeline",
+                    end.state,
+                    end.reason,
+                    outputs=end.outputs,
+                )
+            )
             return end
     finally:
         publish_log(place.log, request.logs, context.flow_run_id, context.logger.warning)
@@ -195,7 +203,7 @@ def _attempt(context: RunContext) -> int:
 def _root(pipeline: Pipeline, context: RunContext) -> str:
     """The URI below which the run's artifacts go; "" if they stay with the run."""
     roots = (pipeline.spec.default_pipeline_root, choice.artifacts(context.settings))
-    found = (remotes.root(root, pipeline.name, context.flow_run_id) for root in roots)
+    found = (remote_artifacts.root(root, pipeline.name, context.flow_run_id) for root in roots)
     return next(filter(None, found), "")
 
 
@@ -217,7 +225,7 @@ def _deadline(seconds: int, cancelled: threading.Event) -> Iterator[threading.Ev
         timer.cancel()
 
 
-def _concluded(context: RunContext, end: End, tracked: Tracked) -> RunResult:
+def _concluded(context: RunContext, end: TaskResult, tracked: Tracked) -> RunResult:
     """The result of a pipeline that has ended.
 
     Raises:
@@ -235,9 +243,11 @@ def _concluded(context: RunContext, end: End, tracked: Tracked) -> RunResult:
     return RunResult(result.to_json(), "The pipeline has run.")
 
 
-def _facts(pipeline: Pipeline, context: RunContext, place: Place, root: str) -> Facts:
+def _facts(
+    pipeline: Pipeline, context: RunContext, place: PipelineRunDirectory, root: str
+) -> RunFacts:
     created = time_text(context.created)
-    return Facts(
+    return RunFacts(
         job_name=context.name,
         job_resource_name=f"{pipeline.name}-{context.flow_run_id}",
         job_id=context.flow_run_id,
@@ -280,7 +290,7 @@ def pipeline_run(context: RunContext, request: PipelineRun) -> RunResult:
         ``{"mlflow_run_id", "outputs", "tasks"}``: the pipeline's output parameters, and how each
         of its tasks ended.
     """
-    place = Place(context.home.runs / context.flow_run_id)
+    place = PipelineRunDirectory(context.home.runs / context.flow_run_id)
     pipeline = _begun(request, place)
     given = arguments_of(pipeline, _filled(request.arguments, context))
     tracked = _open(context, request, given)

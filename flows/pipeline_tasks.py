@@ -27,9 +27,9 @@ from prefect.utilities.engine import emit_task_run_state_change_event
 
 from infra.texts import storable
 from pipelines.artifacts import Bundle
-from pipelines.execution import Seen
-from pipelines.places import Places
-from pipelines.states import End, TaskState
+from pipelines.execution import NodeStatus
+from pipelines.node_positions import NodePositions
+from pipelines.states import TaskResult, TaskState
 from registry.pipelines.pipeline_nodes import task_run_id
 
 _LAST_SECONDS = 30.0
@@ -48,7 +48,7 @@ _FINAL: dict[TaskState, Callable[[str], State[Any]]] = {
 }
 
 
-def state_of(node: Seen) -> State[Any] | None:
+def state_of(node: NodeStatus) -> State[Any] | None:
     """A node's state in Prefect's words; None while it has not begun."""
     if node.state == TaskState.RUNNING:
         return Retrying() if node.attempt > 1 else Running()
@@ -76,7 +76,7 @@ def _text(value: Any) -> str:
 class TaskRuns:
     """Runs leaves in threads, and tells Prefect of every node."""
 
-    def __init__(self, flow_run_id: str, places: Places, parallel: int) -> None:
+    def __init__(self, flow_run_id: str, places: NodePositions, parallel: int) -> None:
         """Be ready; to be made in the thread of the flow.
 
         Args:
@@ -87,7 +87,7 @@ class TaskRuns:
         self._flow_run_id = flow_run_id
         self._places = places
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="component")
-        self._queue: queue.SimpleQueue[tuple[Seen, State[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[NodeStatus, State[Any]] | None] = queue.SimpleQueue()
         self._open: dict[str, tuple[TaskRun, State[Any], Event | None]] = {}
         # Events are those of the flow run that the context knows.
         telling = threading.Thread(
@@ -96,7 +96,7 @@ class TaskRuns:
         telling.start()
         self._telling = telling
 
-    def submit(self, do: Callable[[], End]) -> Future[End]:
+    def submit(self, do: Callable[[], TaskResult]) -> Future[TaskResult]:
         """Run a leaf."""
         return self._threads.submit(copy_context().run, do)
 
@@ -104,7 +104,7 @@ class TaskRuns:
         """A logger whose lines are those of a node's task run."""
         return task_run_logger(self._made(path, "task"))
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         """Take notice of a node's state; Prefect is told soon."""
         if not node.path:  # the pipeline itself, which is the flow run
             return
@@ -128,7 +128,7 @@ class TaskRuns:
             run, _, _ = self._open[path]
             self._change(path, run, Cancelled(message="The run was stopped."))
 
-    def _tell(self, node: Seen, state: State[Any]) -> None:
+    def _tell(self, node: NodeStatus, state: State[Any]) -> None:
         spot = self._places.of(node.path) if node.kind == "iteration" else None
         if spot is not None and spot.only:
             return

@@ -12,11 +12,11 @@ from flows.pipeline_progress import Progress
 from flows.pipeline_tasks import TaskRuns
 from flows.run_context import RunContext
 from pipelines.artifacts import Bundle
-from pipelines.execution import Seen
+from pipelines.execution import NodeStatus
+from pipelines.node_positions import NodePositions
 from pipelines.pipeline import Pipeline
-from pipelines.place import Place
-from pipelines.places import Places
-from pipelines.states import End
+from pipelines.run_directory import PipelineRunDirectory
+from pipelines.states import TaskResult
 from registry.tracking import Tracked
 from tasks.pipelines.logs import RunLog
 from tasks.pipelines.publishing import Ended, Publisher
@@ -32,7 +32,7 @@ class PipelineView:
         context: RunContext,
         pipeline: Pipeline,
         tracked: Tracked,
-        place: Place,
+        place: PipelineRunDirectory,
         *,
         parallel: int,
         stream: bool = True,
@@ -49,7 +49,7 @@ class PipelineView:
             stream: Whether the output of components is shown in Prefect as well.
             root: The URI of the folder of its artifacts, if the platform keeps them in a storage.
         """
-        places = Places(pipeline)
+        places = NodePositions(pipeline)
         self._stream = stream
         self._outputs = Bundle()
         self._task_runs = TaskRuns(context.flow_run_id, places, parallel)
@@ -69,7 +69,7 @@ class PipelineView:
             again=context.attempt > 1,
         )
 
-    def submit(self, do: Callable[[], End]) -> Future[End]:
+    def submit(self, do: Callable[[], TaskResult]) -> Future[TaskResult]:
         """Run a leaf in a thread."""
         return self._task_runs.submit(do)
 
@@ -88,10 +88,10 @@ class PipelineView:
         """Log a line of a leaf's output."""
         self._log.write(path, line)
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         """Show the state of a node."""
-        self._task_runs.seen(node)
-        self._progress.seen(node)
+        self._task_runs.on_node_changed(node)
+        self._progress.on_node_changed(node)
 
     def ended(self, path: str, outputs: Bundle, *, kept: bool) -> None:
         """Show the outputs of a leaf, of this attempt or an earlier one."""
@@ -99,7 +99,7 @@ class PipelineView:
         self._publisher.ended(leaf)
         self._progress.ended(leaf)
 
-    def over(self, end: End) -> None:
+    def over(self, end: TaskResult) -> None:
         """Show the end of the pipeline."""
         self._outputs = end.outputs
         self._progress.over(end.outputs)

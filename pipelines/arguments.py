@@ -1,4 +1,4 @@
-"""What a pipeline is started with: checked, completed by its defaults, and as a form."""
+"""Arguments of a pipeline: validation, defaults, and the form's JSON schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import BadInputError
 from infra.texts import is_storable
 from pipelines import values
-from pipelines.faults import Faults, known
+from pipelines.faults import FaultCollector, known
 from pipelines.pipeline import Pipeline
 from pipelines.validation import definitions
 from pipelines.values import ParameterType
@@ -19,7 +19,7 @@ _Parameter: TypeAlias = ir.ComponentInputsSpec.ParameterSpec
 _Artifact: TypeAlias = ir.ComponentInputsSpec.ArtifactSpec
 
 _CODE = "ArgumentsInvalid"
-# What only a task within a pipeline is given.
+# Types that only a task within a pipeline can have.
 _INNER = {ParameterType.TASK_FINAL_STATUS, ParameterType.TASK_CONFIG}
 _SCHEMAS: dict[ParameterType, dict[str, Any]] = {
     ParameterType.NUMBER_INTEGER: {"type": "integer"},
@@ -48,7 +48,7 @@ def arguments(
     Raises:
         PipelineInvalidError: With the code ``ArgumentsInvalid``, and all that is wrong.
     """
-    faults = Faults()
+    faults = FaultCollector()
     inputs = pipeline.spec.root.input_definitions
     parameters = _givable(inputs)
     for name in sorted(set(given) - set(parameters) - set(inputs.artifacts)):
@@ -74,7 +74,7 @@ def arguments(
 
 
 def texts(pipeline: Pipeline) -> set[str]:
-    """The names of the inputs that are texts, or addresses of artifacts."""
+    """Names of the inputs that are strings, or URIs of artifacts."""
     inputs = pipeline.spec.root.input_definitions
     found = {
         name for name, one in _givable(inputs).items()
@@ -84,7 +84,7 @@ def texts(pipeline: Pipeline) -> set[str]:
 
 
 def form(pipeline: Pipeline) -> dict[str, Any]:
-    """The JSON schema of the arguments: those that must be given first, each with its position."""
+    """JSON schema of the arguments: required ones first, each with its position."""
     inputs = pipeline.spec.root.input_definitions
     fields = {name: _field(one) for name, one in _givable(inputs).items()}
     fields |= {name: _artifact_field(one) for name, one in inputs.artifacts.items()}
@@ -111,7 +111,7 @@ def _givable(inputs: ir.ComponentInputsSpec) -> dict[str, _Parameter]:
     }
 
 
-def _default(parameter: _Parameter, name: str, faults: Faults) -> Any:
+def _default(parameter: _Parameter, name: str, faults: FaultCollector) -> Any:
     if parameter.HasField("default_value"):
         return values.from_proto(parameter.default_value)
     if not parameter.is_optional:
@@ -120,7 +120,7 @@ def _default(parameter: _Parameter, name: str, faults: Faults) -> Any:
     return None
 
 
-def _checked(value: Any, parameter: _Parameter, name: str, faults: Faults) -> Any:
+def _checked(value: Any, parameter: _Parameter, name: str, faults: FaultCollector) -> Any:
     problem = definitions.mismatch(value, parameter)
     if problem:
         faults.add(name, problem)
@@ -131,7 +131,7 @@ def _checked(value: Any, parameter: _Parameter, name: str, faults: Faults) -> An
     return values.checked(value, wanted, name)
 
 
-def _is_storable(value: Any, name: str, faults: Faults) -> bool:
+def _is_storable(value: Any, name: str, faults: FaultCollector) -> bool:
     if is_storable(value):
         return True
     problem = "It has a NUL character, or half of a surrogate pair, which no database takes."
@@ -139,8 +139,8 @@ def _is_storable(value: Any, name: str, faults: Faults) -> bool:
     return False
 
 
-def _read(text: str, parameter: _Parameter, name: str, faults: Faults) -> Any:
-    """A text of a command line as the value that it stands for."""
+def _read(text: str, parameter: _Parameter, name: str, faults: FaultCollector) -> Any:
+    """Parse an argument of the command line."""
     wanted = definitions.parameter_type(parameter)
     try:
         value = values.from_output_file(text, wanted)
@@ -159,7 +159,7 @@ def _example(wanted: ParameterType) -> str:
     return "Give true or false." if wanted == ParameterType.BOOLEAN else ""
 
 
-def _address(value: Any, artifact: _Artifact, name: str, faults: Faults) -> Any:
+def _address(value: Any, artifact: _Artifact, name: str, faults: FaultCollector) -> Any:
     if value is None:
         if not artifact.is_optional:
             faults.add(name, "The artifact is missing.", "Give its address.")

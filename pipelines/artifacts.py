@@ -1,4 +1,4 @@
-"""Artifacts: what tasks hand on that is not a parameter."""
+"""Artifacts, and bundles of parameters and artifacts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METADATA_ONLY = frozenset(
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact: where it is, and what is known of it.
+    """An artifact: its URI, type and metadata.
 
     Attributes:
         name: Which one it is, unique in its run: ``TASK-PATH/OUTPUT``.
@@ -34,13 +34,13 @@ class Artifact:
 
     @property
     def called(self) -> str:
-        """What components call it: its output, a name that files can have."""
+        """The name that components see: its output's, as a valid file name."""
         return self.name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Parameters and artifacts by their names: what a task is given, or what it hands on.
+    """Parameters and artifacts by name: a task's inputs or outputs.
 
     Attributes:
         parameters: Plain JSON values.

@@ -1,4 +1,4 @@
-"""What the KFP compiler writes before a Python component: installing packages, then running it.
+"""Parser of the bootstrap script that the KFP compiler writes around a Python component.
 
 A lightweight component's command begins with a shell script that has pip install the packages
 that the component names, and KFP itself, into whatever ``python3`` there is. Where a component
@@ -41,8 +41,8 @@ _EPHEMERAL = (
 
 
 @dataclass(frozen=True)
-class Component:
-    """A component's command line, taken apart.
+class ParsedCommand:
+    """Parsed command line of a component.
 
     Attributes:
         installs: What it has pip install first, in order.
@@ -57,8 +57,8 @@ class Component:
     arguments: tuple[str, ...] = ()
 
 
-def component(words: Sequence[str]) -> Component:
-    """Take a command line apart; of one that is none of the compiler's, nothing is taken."""
+def component(words: Sequence[str]) -> ParsedCommand:
+    """Parse a command line; one that the compiler did not write stays whole."""
     installs: tuple[PipInstall, ...] = ()
     rest = tuple(words)
     if len(rest) > 3 and rest[:2] == ("sh", "-c"):
@@ -66,12 +66,12 @@ def component(words: Sequence[str]) -> Component:
         if found is not None:
             installs, rest = found, rest[3:]
     if len(rest) > 3 and rest[:2] == ("sh", "-ec") and " ".join(rest[2].split()) == _EPHEMERAL:
-        return Component(installs, rest, rest[3], rest[4:])
-    return Component(installs, rest)
+        return ParsedCommand(installs, rest, rest[3], rest[4:])
+    return ParsedCommand(installs, rest)
 
 
-def with_more(command: Sequence[str], arguments: Sequence[str], code: str) -> tuple[str, ...]:
-    """The command of a lightweight component with more code after its own; others' as it is.
+def append_code(command: Sequence[str], arguments: Sequence[str], code: str) -> tuple[str, ...]:
+    """Append code to the source of a lightweight component; other commands stay as they are.
 
     Args:
         command: The container's command.
@@ -87,12 +87,12 @@ def with_more(command: Sequence[str], arguments: Sequence[str], code: str) -> tu
 
 
 def is_in_image(words: Sequence[str]) -> bool:
-    """Whether it is a Python component whose code is in its image, and nowhere else."""
+    """Whether it is a Python component whose code exists only in its image."""
     return EXECUTOR in words and _LOCATION not in words
 
 
 def _installs(script: str) -> tuple[PipInstall, ...] | None:
-    """What a script has pip install before it hands on; None if that is not all it does."""
+    """Parse what a script installs with pip; None if it does anything else."""
     script = _OWN_VENV.sub(" ", _ENSURE_PIP.sub("\n", script, count=1), count=1)
     if "\n" in script.strip() or "$(" in script or "`" in script:
         return None

@@ -1,4 +1,4 @@
-"""Fingerprints of tasks: the same means that running it again would hand on the same."""
+"""Cache keys of tasks: equal fingerprints mean equal outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.pipeline import Pipeline
 def fingerprint(
     pipeline: Pipeline, component: str, inputs: Bundle, *, key: str = "", settings: Any = None
 ) -> str:
-    """SHA-256 of what a task runs and is given, hexadecimal.
+    """Compute the SHA-256 of a task's executor and inputs, hexadecimal.
 
     That is its executor with its image, its inputs, the outputs that it declares, and where
     it runs on a cluster its settings there. Which pipeline it is in makes no difference.
@@ -49,7 +49,7 @@ def _digest(data: Mapping[str, Any]) -> str:
 
 
 def as_data(bundle: Bundle) -> dict[str, Any]:
-    """A bundle as plain data; :func:`from_data` is the way back."""
+    """Convert a bundle to plain data; the inverse of :func:`from_data`."""
     return {
         "parameters": dict(bundle.parameters),
         "artifacts": {
@@ -60,7 +60,7 @@ def as_data(bundle: Bundle) -> dict[str, Any]:
 
 
 def from_data(data: Mapping[str, Any]) -> Bundle:
-    """The bundle that :func:`as_data` was told of."""
+    """Convert plain data of :func:`as_data` to a bundle."""
     return Bundle(
         data.get("parameters", {}),
         {

@@ -1,7 +1,6 @@
-"""Claims of volumes that a pipeline creates and deletes by components without a container.
+"""Volume claims that a pipeline creates and deletes with the SDK's two components.
 
-The SDK has two components for them, whose images do not exist: who runs a pipeline does what they
-stand for.
+The images of these components do not exist: the engine carries out the actions itself.
 """
 
 from __future__ import annotations
@@ -13,22 +12,22 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from infra.errors import BadInputError
-from pipelines.platform_forms import AccessMode, Amount, Form
+from pipelines.platform_forms import AccessMode, Amount, SettingsModel
 
 CREATE = "argostub/createpvc"
 DELETE = "argostub/deletepvc"
 
 
-class DataSource(Form):
-    """What a claim's volume is a copy of."""
+class DataSource(SettingsModel):
+    """Data source of a claim's volume."""
 
     api_group: str = ""
     kind: str
     name: str
 
 
-class _Asked(Form):
-    """The parameters of the component, as the SDK declares it."""
+class _CreateClaimParameters(SettingsModel):
+    """Parameters of the SDK's CreatePVC component."""
 
     model_config = {"alias_generator": None}
 
@@ -42,24 +41,24 @@ class _Asked(Form):
     data_source: DataSource | None = None
 
     @model_validator(mode="after")
-    def _one_name(self) -> _Asked:
+    def _one_name(self) -> _CreateClaimParameters:
         if self.pvc_name and self.pvc_name_suffix:
             raise ValueError("it is pvc_name or pvc_name_suffix, not both")
         return self
 
 
 def is_claim(image: str) -> bool:
-    """Whether an image stands for an action on a claim, and is not to be run."""
+    """Whether an image represents an action on a claim instead of a container."""
     return action(image) in {CREATE, DELETE}
 
 
 def action(image: str) -> str:
-    """An image without its tag."""
+    """Remove an image's tag."""
     return image.split(":", maxsplit=1)[0]
 
 
 def unique_prefix(run_name: str, task_id: str) -> str:
-    """What the name of a claim begins with that has none of its own.
+    """Build the name prefix of a claim without a name.
 
     Args:
         run_name: The run's name, for people.
@@ -69,8 +68,8 @@ def unique_prefix(run_name: str, task_id: str) -> str:
     return f"{plain or 'run'}-{task_id[:8]}"
 
 
-def created(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
-    """The manifest of the claim that a task creates.
+def build_claim(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
+    """Build the manifest of the claim that a task creates.
 
     Args:
         parameters: The task's parameters.
@@ -80,7 +79,7 @@ def created(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
         BadInputError: With the code ``ClaimInvalid``.
     """
     try:
-        asked = _Asked.model_validate(dict(parameters))
+        asked = _CreateClaimParameters.model_validate(dict(parameters))
     except ValidationError as error:
         told = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or 'its name'}: "
@@ -92,7 +91,7 @@ def created(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
         "accessModes": list(asked.access_modes),
         "resources": {"requests": {"storage": asked.size}},
     }
-    if asked.storage_class_name is not None:  # "" is no class: for a volume that is there
+    if asked.storage_class_name is not None:  # "" is not a class: for a volume that is there
         spec["storageClassName"] = asked.storage_class_name
     if asked.volume_name:
         spec["volumeName"] = asked.volume_name

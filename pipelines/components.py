@@ -1,4 +1,4 @@
-"""Runs the leaves of a pipeline: containers through a backend, importers by itself."""
+"""Execution of a pipeline's leaves: containers on a backend, importers in process."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from pipelines import (
     graph,
     placeholders,
     platform,
-    remotes,
+    remote_artifacts,
     task_config,
     values,
 )
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Leaf
 from pipelines.pipeline import Pipeline
-from pipelines.place import Place
-from pipelines.placeholders import Context, Facts
-from pipelines.remotes import Remotes
+from pipelines.placeholders import PlaceholderContext, RunFacts
+from pipelines.remote_artifacts import RemoteArtifacts
+from pipelines.run_directory import PipelineRunDirectory
 
 _PATHS = """
 def _paths_of_artifacts(paths):
@@ -57,20 +57,20 @@ Log = Callable[[str, str], None]
 
 
 class ComponentFailedError(ModelyardError):
-    """A component has ended badly."""
+    """A component has failed."""
 
     code = "ComponentFailed"
 
 
 class Components:
-    """Runs the leaves of one run. Several threads may use it at once."""
+    """Executor of the leaves of one run. Several threads may use it at once."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         backend: Backend,
-        place: Place,
-        facts: Facts,
+        place: PipelineRunDirectory,
+        facts: RunFacts,
         log: Log,
         cancelled: threading.Event,
         *,
@@ -78,14 +78,14 @@ class Components:
         root: str = "",
         folders: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Be ready.
+        """Prepare to run leaves.
 
         Args:
             pipeline: The pipeline.
             backend: Runs its containers.
-            place: Where the run has its files.
-            facts: What placeholders tell of the run.
-            log: Told each line that a component prints.
+            place: The run's directory.
+            facts: The facts that placeholders refer to.
+            log: Receives each line that a component prints.
             cancelled: When set, what runs is ended.
             claims: Where claims of volumes are created and deleted.
             root: The URI below which artifacts are sent; "" if they stay with the run.
@@ -99,10 +99,12 @@ class Components:
         self._cancelled = cancelled
         self._claims = claims
         self._folders = folders
-        self._remotes = Remotes(place.brought, cancelled, root=root, fetches=not backend.stages)
+        self._remotes = RemoteArtifacts(
+            place.fetched, cancelled, root=root, fetches=not backend.stages
+        )
 
     def check(self) -> None:
-        """Refuse what would only be found out when tasks have run.
+        """Refuse early what would otherwise fail after tasks have run.
 
         Raises:
             ModelyardError: If what tasks make cannot be sent where it belongs, or a task that
@@ -122,12 +124,12 @@ class Components:
             spec = self._pipeline.executor(component.executor_label).container
             unset = component.executor_label not in self._pipeline.kubernetes
             if unset and spec.image and not claims.is_claim(spec.image):
-                workload = container.foreseen(spec, name=path, folder=self._place.task(path))
+                workload = container.preview(spec, name=path, folder=self._place.task(path))
                 if workload is not None:
                     self._backend.check(task_config.own(component, workload))
 
     def settings(self, leaf: Leaf) -> dict[str, Any]:
-        """The parts of a pod that a task's settings of Kubernetes ask for, with their values.
+        """Resolve the parts of a pod that a task's Kubernetes settings specify.
 
         Raises:
             PipelineInvalidError: With all values that are missing, or of the wrong kind.
@@ -139,12 +141,12 @@ class Components:
         return platform.resolve(platform.read(settings), leaf.given, leaf.beside)
 
     def is_action(self, leaf: Leaf) -> bool:
-        """Whether a task does something outside its run, so that it is done in every attempt."""
+        """Whether a task has an effect outside its run, so every attempt executes it."""
         executor = self._executor(leaf)
         return claims.is_claim(executor.container.image)
 
     def is_anew(self, leaf: Leaf) -> bool:
-        """Whether a task is done in every run, though another has done the same."""
+        """Whether every run executes a task, so that it is never cached."""
         importer = self._executor(leaf).importer
         return self.is_action(leaf) or importer.reimport or importer.download_to_workspace
 
@@ -153,23 +155,23 @@ class Components:
         return self._pipeline.executor(component.executor_label)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
-        """A constant of a task with its placeholders filled."""
-        context = Context(
+        """Fill the placeholders in a constant of a task."""
+        context = PlaceholderContext(
             parameters=parameters, declared=frozenset(parameters), facts=self._told(path)
         )
         return placeholders.fill_constant(value, context)
 
-    def _told(self, path: str) -> Facts:
+    def _told(self, path: str) -> RunFacts:
         name = next(part for part in reversed(path.split("/")) if not part.isdigit())
         task_id = hashlib.sha256(f"{self._facts.job_id}/{path}".encode()).hexdigest()[:32]
         return replace(self._facts, task_name=name, task_id=task_id)
 
     def run(self, leaf: Leaf) -> Bundle:
-        """Run a leaf to its end; what it hands on.
+        """Run a leaf to its end; return its outputs.
 
         Raises:
             BadInputError: If it could never run so, or has written malformed outputs.
-            ComponentFailedError: If it ended badly.
+            ComponentFailedError: If it failed.
         """
         component = self._pipeline.component(leaf.component)
         executor = self._executor(leaf)
@@ -203,11 +205,11 @@ class Components:
         volumes = (Path(one["mountPath"]) for one in settings.get("volumeMounts", ()))
         outputs = replace(outputs, volumes=tuple(volumes))
         executor_io.prepare(outputs)
-        inputs = self._remotes.brought(leaf.path, leaf.inputs)
-        away = remotes.out_of_reach(inputs)
+        inputs = self._remotes.fetch_inputs(leaf.path, leaf.inputs)
+        away = remote_artifacts.out_of_reach(inputs)
         _check_reach(leaf.path, spec, away)
         context = self._context(leaf, component, inputs, outputs)
-        config = task_config.told(component, spec, settings, context)
+        config = task_config.config_inputs(component, spec, settings, context)
         inputs = replace(inputs, parameters={**inputs.parameters, **config})
         workload = container.workload(
             spec,
@@ -221,25 +223,25 @@ class Components:
         workload = replace(task_config.own(component, workload), folders=self._folders)
         if self._backend.stages:
             workload = self._staged(workload, inputs, outputs)
-        paths = remotes.places([inputs.artifacts, outputs.artifacts])
+        paths = remote_artifacts.places([inputs.artifacts, outputs.artifacts])
         if paths:
             more = _PATHS.replace("{paths}", json.dumps(paths))
             workload = replace(
-                workload, command=bootstrap.with_more(workload.command, workload.arguments, more)
+                workload, command=bootstrap.append_code(workload.command, workload.arguments, more)
             )
         self._backend.check(workload)
         self._run(workload, away)
-        return self._remotes.sent(outputs, executor_io.read(outputs, component))
+        return self._remotes.publish_outputs(outputs, executor_io.read(outputs, component))
 
     def _staged(
-        self, workload: Workload, inputs: Bundle, outputs: executor_io.Outputs
+        self, workload: Workload, inputs: Bundle, outputs: executor_io.OutputPlan
     ) -> Workload:
-        """The workload with the artifacts that its backend stages itself."""
-        places = remotes.places([inputs.artifacts])
+        """Add the artifacts that the backend stages itself to the workload."""
+        places = remote_artifacts.places([inputs.artifacts])
         fetched = {Path(path): uri for uri, path in places.items() if not Path(path).exists()}
         if not self._remotes.root:
             return replace(workload, fetched=fetched)
-        root = executor_io.sent_to(outputs.root, outputs.run, self._remotes.root)
+        root = executor_io.remote_uri_of(outputs.root, outputs.run, self._remotes.root)
         return replace(
             workload,
             outputs=(outputs.file, *outputs.parameters.values()),
@@ -265,14 +267,14 @@ class Components:
             )
 
     def _claim(self, leaf: Leaf, image: str) -> Bundle:
-        """Create or delete a claim of a volume."""
+        """Create or delete a volume claim."""
         given = leaf.inputs.parameters
         if claims.action(image) == claims.DELETE:
             self._claims.delete(str(given.get("pvc_name") or ""))
             return Bundle()
         facts = self._told(leaf.path)
         unique = claims.unique_prefix(facts.job_name or "", facts.task_id or "")
-        manifest = claims.created(given, unique)
+        manifest = claims.build_claim(given, unique)
         name = self._claims.create(manifest, f"{facts.job_id}/{leaf.path}")
         self._log(leaf.path, f"The claim {name} is there.")
         return Bundle({"name": name})
@@ -282,10 +284,10 @@ class Components:
         leaf: Leaf,
         component: ir.ComponentSpec,
         inputs: Bundle,
-        outputs: executor_io.Outputs,
-    ) -> Context:
+        outputs: executor_io.OutputPlan,
+    ) -> PlaceholderContext:
         declared = component.input_definitions
-        return Context(
+        return PlaceholderContext(
             parameters=inputs.parameters,
             artifacts=inputs.artifacts,
             declared=frozenset((*declared.parameters, *declared.artifacts)),
@@ -302,12 +304,12 @@ class Components:
         component: ir.ComponentSpec,
         importer: ir.PipelineDeploymentConfig.ImporterSpec,
     ) -> Bundle:
-        """Take what lies at an address as an artifact; it is fetched when a task reads it."""
+        """Create the artifact of a URI; it is fetched when a task reads it."""
         given = leaf.inputs.parameters
         uri = self.fill(leaf.path, _of(importer.artifact_uri, given), given)
         if not isinstance(uri, str) or not uri:
             raise BadInputError(
-                f"The task {leaf.path} imports from {uri!r}, which is no address.",
+                f"The task {leaf.path} imports from {uri!r}, which is not an address.",
                 "Give it the path or the URI of what is to be imported.",
                 code="ImportInvalid",
             )
@@ -324,7 +326,7 @@ class Components:
         if importer.download_to_workspace:
             path = str(self._remotes.to_workspace(leaf.path, uri, self._place.workspace))
         artifact = Artifact(
-            # What is imported anew is another artifact: tasks that read it are not cached.
+            # A reimported artifact is a new one: tasks that read it are not cached.
             name=(f"{self._facts.job_id}/" if importer.reimport else "") + f"{leaf.path}/{output}",
             uri=uri,
             schema=schema.schema_title or "system.Artifact",
@@ -340,15 +342,15 @@ def _check_reach(
     spec: ir.PipelineDeploymentConfig.PipelineContainerSpec,
     away: Mapping[str, str],
 ) -> None:
-    """Refuse a command that names the path of an artifact which nothing here can fetch."""
+    """Refuse a command that names the path of an artifact that no store can fetch."""
     for word in (*spec.command, *spec.args) if away else ():
         for one in placeholders.check(word):
             if (one.kind, one.field) == ("inputs.artifacts", "path") and one.name in away:
-                raise remotes.unreachable(task, away[one.name])
+                raise remote_artifacts.unreachable(task, away[one.name])
 
 
 def _of(spec: ir.ValueOrRuntimeParameter, given: Mapping[str, Any]) -> Any:
-    """The value that an importer's field has."""
+    """Resolve the value of an importer's field."""
     kind = spec.WhichOneof("value")
     if kind == "runtime_parameter":
         return given.get(spec.runtime_parameter)
@@ -359,7 +361,7 @@ def _of(spec: ir.ValueOrRuntimeParameter, given: Mapping[str, Any]) -> Any:
 
 
 def time_text(at: datetime) -> str:
-    """An instant as placeholders tell it: ISO 8601, in UTC, to the second."""
+    """Format a time for placeholders: ISO 8601, in UTC, to the second."""
     return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 

@@ -36,7 +36,7 @@ def check(expression: str) -> None:
 
 
 def names(expression: str) -> frozenset[str]:
-    """The parameters that a condition names.
+    """List the parameters that a condition names.
 
     Raises:
         BadInputError: ``ConditionInvalid``.
@@ -54,7 +54,7 @@ def holds(
     parameters: Mapping[str, Any],
     artifacts: Mapping[str, Artifact | list[Artifact]] | None = None,
 ) -> bool:
-    """Whether a condition holds.
+    """Evaluate a condition.
 
     Args:
         expression: The condition.
@@ -69,7 +69,7 @@ def holds(
     condition = _parsed(expression)
     try:
         found = condition.value({"inputs": _inputs(parameters, artifacts or {})})
-    except (expressions.UndecidedError, OverflowError) as error:
+    except (expressions.ExpressionUndecidedError, OverflowError) as error:
         raise _undecided(expression, str(error)) from None
     if not isinstance(found, bool):
         raise _undecided(expression, "it is neither true nor false")
@@ -79,7 +79,7 @@ def holds(
 def _parsed(expression: str) -> expressions.Expression:
     try:
         return expressions.parsed(expression, _NAMES)
-    except expressions.MistakeError as error:
+    except expressions.ExpressionInvalidError as error:
         raise BadInputError(
             f"The condition {_shown(expression)} cannot be read: {error}.",
             "KFP's compiler writes such a condition where it compares a text that has a quote, "
@@ -113,7 +113,7 @@ def _inputs(
 
 
 def _old(value: Any) -> dict[str, Any]:
-    """A value in the fields that older compilers name."""
+    """Convert a value to the fields that older compilers name."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return {"string_value": values.as_text(value)}
     fields: dict[str, Any] = {"double_value": float(value)}

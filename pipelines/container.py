@@ -1,4 +1,4 @@
-"""A container of the IR as a workload: its words filled, its resources as numbers."""
+"""Conversion of the IR's containers to workloads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_ACCELERATORS = 4096
 
 def workload(
     container: Container,
-    context: placeholders.Context,
+    context: placeholders.PlaceholderContext,
     *,
     name: str,
     folder: Path,
@@ -43,7 +43,7 @@ def workload(
     kubernetes: Mapping[str, Any] | None = None,
     seconds: float | None = None,
 ) -> Workload:
-    """Workload of a container, with every placeholder in it filled.
+    """Build the workload of a container, with every placeholder filled.
 
     Args:
         container: The executor's container.
@@ -77,8 +77,8 @@ def workload(
     )
 
 
-def foreseen(container: Container, *, name: str, folder: Path) -> Workload | None:
-    """Workload of a container as it is known before its run, its arguments not yet filled.
+def preview(container: Container, *, name: str, folder: Path) -> Workload | None:
+    """Build the workload of a container before the run, without filling its arguments.
 
     Args:
         container: The executor's container.
@@ -125,7 +125,7 @@ def _resources(name: str, asked: ResourceSpec, filled: Any) -> ResourceRequest:
 
 
 def quantity(text: str, place: str = "the quantity") -> float:
-    """A quantity as Kubernetes writes it: ``500m``, ``1.5``, ``2Gi``, ``1e3``.
+    """Parse a Kubernetes quantity: ``500m``, ``1.5``, ``2Gi``, ``1e3``.
 
     Raises:
         BadInputError: With the code ``QuantityInvalid``.

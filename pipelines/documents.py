@@ -1,4 +1,4 @@
-"""YAML and JSON as plain data, within bounds: a small file may ask for unbounded work.
+"""Bounded parser of YAML and JSON: a small file could cause unbounded work.
 
 The parser is C where there is one; the values are built here from its events, so that depth,
 number, aliases and doubled keys are seen before anything is built of them. Scalars mean what they
@@ -37,11 +37,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parsed(data: bytes, name: str) -> list[Any]:
-    """The documents of a file, at least one; empty ones are left out.
+    """Parse the documents of a file, at least one; empty ones are left out.
 
     Args:
         data: The file.
-        name: What it is called, for errors.
+        name: Its name, for errors.
 
     Raises:
         BadInputError: With the code ``PipelineTooLarge``, ``PipelineEmpty``,
@@ -52,7 +52,7 @@ def parsed(data: bytes, name: str) -> list[Any]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _unreadable(name, f"byte {error.start} is no UTF-8") from None
+        raise _unreadable(name, f"byte {error.start} is not UTF-8") from None
     if text.lstrip().startswith("{"):
         try:
             return [_json(text, name)]
@@ -69,7 +69,7 @@ def parsed(data: bytes, name: str) -> list[Any]:
 
 
 def too_large(name: str) -> BadInputError:
-    """The refusal of a file that is too large."""
+    """Build the error for a file that is too large."""
     return BadInputError(
         f"{name} is larger than {LARGEST // 1024**2} MiB.",
         "A compiled pipeline has no data in it; let its components fetch theirs.",
@@ -108,7 +108,7 @@ def _json(text: str, name: str) -> Any:
         return found
 
     def constant(word: str) -> Any:
-        raise _unreadable(name, f"{word} is no number of JSON")
+        raise _unreadable(name, f"{word} is not a number of JSON")
 
     try:
         value = json.loads(text, object_pairs_hook=mapping, parse_constant=constant)
@@ -164,8 +164,8 @@ def _is_number(value: int | float) -> bool:
 
 
 @dataclass
-class _Open:
-    """A collection whose end has not come yet.
+class _OpenCollection:
+    """A collection whose end event is still to come.
 
     Attributes:
         value: The collection.
@@ -182,7 +182,7 @@ class _Open:
 
 @dataclass
 class _Builder:
-    """Builds one document from its events.
+    """Builder of one document from its events.
 
     Attributes:
         loader: What the events come from, which knows what plain words mean.
@@ -197,7 +197,7 @@ class _Builder:
     values: int = 0
     characters: int = 0
     aliases: int = 0
-    _open: list[_Open] = field(default_factory=list)
+    _open: list[_OpenCollection] = field(default_factory=list)
     _anchors: dict[str, tuple[Any, int, int]] = field(default_factory=dict)
     _result: Any = None
 
@@ -247,7 +247,9 @@ class _Builder:
         except (ValueError, IndexError):
             raise _unreadable(self.name, f"{_where(event)}there is no such number") from None
         if not _is_number(number):
-            raise _unreadable(self.name, f"{_where(event)}{event.value[:20]} is no number of JSON")
+            raise _unreadable(
+                self.name, f"{_where(event)}{event.value[:20]} is not a number of JSON"
+            )
         return number
 
     def _start(self, event: Any) -> None:
@@ -262,7 +264,7 @@ class _Builder:
         self._count(1, 1, event)
         value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
         self._place(value, event)
-        self._open.append(_Open(value, event.anchor, before))
+        self._open.append(_OpenCollection(value, event.anchor, before))
 
     def _end(self) -> None:
         ended = self._open.pop()
@@ -278,7 +280,7 @@ class _Builder:
         value, values, characters = self._anchors[event.anchor]
         self._count(values, characters, event)
         if self._wants_key() and not isinstance(value, str):
-            raise _unreadable(self.name, f"{_where(event)}a key is no text")
+            raise _unreadable(self.name, f"{_where(event)}a key is not a string")
         self._place(value, event)
 
     def _refuse_tag(self, tag: str | None, event: Any) -> None:

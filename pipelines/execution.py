@@ -1,8 +1,8 @@
-"""The engine: it walks a pipeline's graph, and has its leaves run as soon as they can be.
+"""Engine that schedules the tasks of a pipeline's graph.
 
-One thread decides. Whatever takes time (a component, an importer) is a leaf, handed to ``submit``;
-its end comes back as an event. Nested DAGs, branches and loops are scopes: they take no thread,
-so their depth and their number cost memory alone.
+One thread decides. A task that takes time (a component, an importer) is a leaf and is submitted to
+the handler; its result comes back as an event. Nested DAGs, branches and loops are scopes without
+a thread, so their depth and number cost only memory.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ from infra.errors import BadInputError, ModelyardError
 from pipelines import conditions, graph, naming, resolution, selection
 from pipelines.artifacts import Bundle
 from pipelines.pipeline import ROOT, Pipeline
-from pipelines.states import BROKEN, End, TaskState
+from pipelines.states import BROKEN, TaskResult, TaskState
 
 _REGARDLESS = ir.PipelineTaskSpec.TriggerPolicy.TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED
 _POLL_SECONDS = 0.5
-_STOPPED = End(TaskState.CANCELLED, reason="The run was stopped.")
+_STOPPED = TaskResult(TaskState.CANCELLED, reason="The run was stopped.")
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A task that takes time.
+    """An executable task: a component or an importer.
 
     Attributes:
-        path: Where it is in the run: the names of the tasks around it, and the numbers of the
-            iterations, then its own; joined by ``/``.
+        path: Its path in the run: the names of the enclosing tasks and the numbers of the
+            iterations, then its own name; joined by ``/``.
         task: The task.
-        component: The name of the component that it runs.
-        inputs: What it is given.
-        given: The parameters that its DAG is given.
-        beside: What the tasks of its DAG that it waits for have handed on, by their names and
-            those of their outputs.
-        attempt: 1 at first, more when it is retried.
+        component: The name of its component.
+        inputs: Its inputs.
+        given: The input parameters of its DAG.
+        beside: Outputs of the upstream tasks of its DAG, by task and output name.
+        attempt: Its attempt, from 1.
     """
 
     path: str
@@ -58,18 +57,18 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is told of a node whenever it changes.
+class NodeStatus:
+    """Status of a node, reported at every change.
 
     Attributes:
-        path: Where it is in the run.
-        name: What people call it: the name that they gave it, or its key in the pipeline.
+        path: Its path in the run.
+        name: Its display name, or its key in the pipeline.
         kind: ``task``, ``dag``, ``loop`` or ``iteration``.
-        state: How it stands.
-        reason: Why it failed or was left out.
-        attempt: Which attempt of it.
-        inputs: What it was given, as far as is known.
-        outputs: What it has handed on.
+        state: Its state.
+        reason: Why it failed or was omitted.
+        attempt: Its attempt, from 1.
+        inputs: Its inputs, as far as they are resolved.
+        outputs: Its outputs.
         began: When it began, in seconds since 1970; 0 if it has not.
         ended: When it ended; 0 if it has not.
     """
@@ -86,22 +85,22 @@ class Seen:
     ended: float = 0.0
 
 
-class Work(Protocol):
-    """What the engine has done for it."""
+class ExecutionHandler(Protocol):
+    """Handler of an execution: runs leaves and receives node statuses."""
 
-    def submit(self, leaf: Leaf) -> Future[End]:
-        """Begin a leaf; its end, which is an error only where it could not be run at all."""
+    def submit(self, leaf: Leaf) -> Future[TaskResult]:
+        """Start a leaf; the future holds an error only if it could not run at all."""
 
-    def seen(self, node: Seen) -> None:
-        """A node has changed. Called by the deciding thread: quick, and raises nothing."""
+    def on_node_changed(self, node: NodeStatus) -> None:
+        """Handle a node's change. Called in the engine's thread: must be quick, and not raise."""
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
-        """A constant of a task with its placeholders filled."""
+        """Fill the placeholders in a constant of a task."""
 
 
 @dataclass
 class _Task:
-    """A task of a scope, and how it stands."""
+    """A task of a scope, and its progress."""
 
     name: str
     spec: ir.PipelineTaskSpec
@@ -117,32 +116,32 @@ class _Task:
 
 @dataclass
 class _Scope:
-    """A DAG that runs."""
+    """A running DAG."""
 
     path: str
     dag: ir.DagSpec
     given: Bundle
     tasks: dict[str, _Task]
     after: Mapping[str, Sequence[str]]
-    ended: Callable[[End], None]
-    ends: dict[str, End] = field(default_factory=dict)
+    ended: Callable[[TaskResult], None]
+    ends: dict[str, TaskResult] = field(default_factory=dict)
 
 
 @dataclass
 class _Loop:
-    """An iterator task that runs."""
+    """A running loop."""
 
     path: str
     component: str
     task: _Task
     each: list[Bundle]
     limit: int
-    ended: Callable[[End], None]
+    ended: Callable[[TaskResult], None]
     begun: int = 0
-    ends: dict[int, End] = field(default_factory=dict)
+    ends: dict[int, TaskResult] = field(default_factory=dict)
 
 
-# The tasks that each task of a DAG waits for, and those that wait for each.
+# Upstream tasks and downstream tasks of each task of a DAG.
 _Waits: TypeAlias = tuple[Mapping[str, frozenset[str]], Mapping[str, Sequence[str]]]
 
 
@@ -152,39 +151,39 @@ class Execution:
     def __init__(
         self,
         pipeline: Pipeline,
-        work: Work,
+        handler: ExecutionHandler,
         *,
         parallel: int,
         cancelled: threading.Event | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Be ready.
+        """Prepare the execution.
 
         Args:
             pipeline: A valid pipeline.
-            work: Runs leaves, and is told what happens.
-            parallel: How many leaves run at once at most.
-            cancelled: When set, no leaf begins any more.
-            now: The present, in seconds since 1970.
+            handler: Runs leaves and receives statuses.
+            parallel: The maximum number of concurrent leaves.
+            cancelled: When set, no further leaf starts.
+            now: Returns the present, in seconds since 1970.
         """
         self._pipeline = pipeline
-        self._work = work
+        self._handler = handler
         self._parallel = parallel
         self._cancelled = cancelled or threading.Event()
         self._now = now
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._ready: deque[tuple[_Task, Leaf, Callable[[End], None]]] = deque()
+        self._ready: deque[tuple[_Task, Leaf, Callable[[TaskResult], None]]] = deque()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._running = 0
         self._known: dict[str, _Waits] = {}
 
-    def run(self, arguments: Bundle) -> End:
-        """Run it to its end, with the arguments that are given and complete.
+    def run(self, arguments: Bundle) -> TaskResult:
+        """Run the pipeline to its end, with complete arguments.
 
-        Where this thread is interrupted, what runs is ended before that goes on.
+        If this thread is interrupted, the active leaves are ended before the exception propagates.
         """
-        final: list[End] = []
+        final: list[TaskResult] = []
         self._soon(lambda: self._open("", ROOT, arguments, final.append))
         try:
             self._until(lambda: bool(final))
@@ -201,15 +200,15 @@ class Execution:
                 self._events.get(timeout=self._seconds())()
 
     def _soon(self, event: Callable[[], None]) -> None:
-        """Have something done next. What happens in turn is not done within, but after it."""
+        """Enqueue an event; events that it causes run after it."""
         self._events.put(event)
 
     def _after(self, seconds: float, event: Callable[[], None]) -> None:
-        """Have something done after so many seconds, or as soon as the run is stopped."""
+        """Enqueue an event after a delay, or as soon as the run is stopped."""
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), event))
 
     def _seconds(self) -> float:
-        """How long nothing may happen before there is something to be looked at."""
+        """Seconds until the next delayed event or poll."""
         if not self._later:
             return _POLL_SECONDS
         return min(_POLL_SECONDS, max(0.0, self._later[0][0] - time.monotonic()))
@@ -217,9 +216,9 @@ class Execution:
     # Scopes
 
     def _open(
-        self, path: str, component: str, given: Bundle, ended: Callable[[End], None]
+        self, path: str, component: str, given: Bundle, ended: Callable[[TaskResult], None]
     ) -> None:
-        """Begin a DAG."""
+        """Start a DAG."""
         dag = self._pipeline.component(component).dag
         before, after = self._waits(component)
         tasks = {
@@ -230,7 +229,7 @@ class Execution:
         }
         scope = _Scope(path, dag, given, tasks, after, ended)
         for task in tasks.values():
-            self._tell(task, TaskState.WAITING)
+            self._report(task, TaskState.WAITING)
         if not tasks:
             self._close(scope)
         for task in tasks.values():
@@ -238,7 +237,7 @@ class Execution:
                 self._soon(lambda task=task: self._reach(scope, task))  # type: ignore[misc]
 
     def _waits(self, component: str) -> _Waits:
-        """Which tasks of a DAG wait for which, in the order of their names, either way round."""
+        """Compute upstream and downstream tasks of a DAG, in the order of their names."""
         if component not in self._known:
             dag = self._pipeline.component(component).dag
             upstream = graph.upstream(dag, self._pipeline)
@@ -259,17 +258,17 @@ class Execution:
                 f"{name}: {end.reason}" for name, end in scope.ends.items()
                 if end.state == TaskState.FAILED
             ]  # fmt: skip
-            scope.ended(End(state, reason="; ".join(sorted(reasons))))
+            scope.ended(TaskResult(state, reason="; ".join(sorted(reasons))))
             return
         try:
-            scope.ended(End(TaskState.SUCCEEDED, resolution.outputs(scope.dag, scope.ends)))
+            scope.ended(TaskResult(TaskState.SUCCEEDED, resolution.outputs(scope.dag, scope.ends)))
         except ModelyardError as error:
-            scope.ended(End(TaskState.FAILED, reason=str(error)))
+            scope.ended(TaskResult(TaskState.FAILED, reason=str(error)))
 
-    def _finish(self, scope: _Scope, task: _Task, end: End) -> None:
-        """Write down how a task has ended, and go on with those that wait for it."""
+    def _finish(self, scope: _Scope, task: _Task, end: TaskResult) -> None:
+        """Record a task's result, and start the tasks that waited for it."""
         scope.ends[task.name] = end
-        self._tell(task, end.state, end)
+        self._report(task, end.state, end)
         for name in scope.after.get(task.name, ()):
             other = scope.tasks[name]
             other.left.discard(task.name)
@@ -281,7 +280,7 @@ class Execution:
     # Tasks
 
     def _reach(self, scope: _Scope, task: _Task) -> None:
-        """Everything that a task waits for has ended: run it, or leave it out."""
+        """Run or omit a task whose upstream tasks have ended."""
         ends = {name: scope.ends[name] for name in task.before}
         if self._cancelled.is_set():
             self._finish(scope, task, _STOPPED)
@@ -290,39 +289,41 @@ class Execution:
             broken = sorted(name for name, end in ends.items() if end.state in BROKEN)
             if broken:
                 reason = f"{', '.join(broken)} did not succeed."
-                self._finish(scope, task, End(TaskState.OMITTED, reason=reason))
+                self._finish(scope, task, TaskResult(TaskState.OMITTED, reason=reason))
                 return
         component = self._pipeline.component(task.spec.component_ref.name)
         try:
             task.inputs = resolution.inputs(
                 task.name, task.spec, component, scope.given, ends,
-                lambda value, parameters: self._work.fill(task.path, value, parameters),
+                lambda value, parameters: self._handler.fill(task.path, value, parameters),
             )  # fmt: skip
             condition = task.spec.trigger_policy.condition
             if condition and not conditions.holds(
                 condition, task.inputs.parameters, task.inputs.artifacts
             ):
-                self._finish(scope, task, End(TaskState.SKIPPED, reason="Its condition is false."))
+                self._finish(
+                    scope, task, TaskResult(TaskState.SKIPPED, reason="Its condition is false.")
+                )
                 return
             settings = graph.of_settings(self._pipeline, task.spec)
             resolution.check_settings(task.name, settings, ends)
         except resolution.InputMissingError as error:
             skipped = any(end.state == TaskState.SKIPPED for end in ends.values())
             state = TaskState.SKIPPED if skipped else TaskState.FAILED
-            self._finish(scope, task, End(state, reason=str(error)))
+            self._finish(scope, task, TaskResult(state, reason=str(error)))
             return
         except ModelyardError as error:
-            self._finish(scope, task, End(TaskState.FAILED, reason=str(error)))
+            self._finish(scope, task, TaskResult(TaskState.FAILED, reason=str(error)))
             return
         self._expand(scope, task)
 
     def _expand(self, scope: _Scope, task: _Task) -> None:
-        """Run a task that has all that it needs."""
+        """Run a task whose inputs are resolved."""
         task.began = task.began or self._now()
         policy = task.spec.retry_policy  # of a leaf, which sees to it itself, or of a DAG
         retries = policy.max_retry_count if self._is_dag(task.spec.component_ref.name) else 0
 
-        def ended(end: End) -> None:
+        def ended(end: TaskResult) -> None:
             if end.state == TaskState.FAILED and task.attempt <= retries:
                 task.attempt += 1
                 self._after(backoff(policy, task.attempt - 1), lambda: self._expand(scope, task))
@@ -337,22 +338,22 @@ class Execution:
         }
         name = task.spec.component_ref.name
         if self._kind(task) == "loop":
-            self._tell(task, TaskState.RUNNING)
+            self._report(task, TaskState.RUNNING)
             try:
                 self._iterate(task, name, ended)
             except ModelyardError as error:
-                self._finish(scope, task, End(TaskState.FAILED, reason=str(error)))
+                self._finish(scope, task, TaskResult(TaskState.FAILED, reason=str(error)))
         else:
             self._run(task, task.path, name, task.inputs, ended)
 
     def _run(
         self, task: _Task, path: str, component: str, inputs: Bundle,
-        ended: Callable[[End], None],
+        ended: Callable[[TaskResult], None],
     ) -> None:  # fmt: skip
-        """Run a component once: a DAG as a scope, anything else as a leaf."""
+        """Run a component once: a DAG as a scope, others as a leaf."""
         if self._is_dag(component):
             if path == task.path:
-                self._tell(task, TaskState.RUNNING)
+                self._report(task, TaskState.RUNNING)
             self._open(path, component, inputs, ended)
         else:
             leaf = Leaf(path, task.spec, component, inputs, task.given, task.beside)
@@ -368,11 +369,11 @@ class Execution:
 
     # Loops
 
-    def _iterate(self, task: _Task, component: str, ended: Callable[[End], None]) -> None:
-        """Begin a loop.
+    def _iterate(self, task: _Task, component: str, ended: Callable[[TaskResult], None]) -> None:
+        """Start a loop.
 
         Raises:
-            ModelyardError: If what it is over is no list.
+            ModelyardError: If its items are not a list.
         """
         each = selection.iterations(task.spec, task.inputs, self._pipeline.component(component))
         limit = task.spec.iterator_policy.parallelism_limit or len(each)
@@ -388,24 +389,24 @@ class Execution:
         path, began = f"{loop.path}/{number}", self._now()
         name = f"{loop.task.name}[{number}]"
 
-        def tell(state: TaskState, end: End | None = None) -> None:
+        def report(state: TaskState, end: TaskResult | None = None) -> None:
             outputs, reason = (end.outputs, end.reason) if end else (Bundle(), "")
-            self._work.seen(
-                Seen(
+            self._handler.on_node_changed(
+                NodeStatus(
                     path, name, "iteration", state, reason, 1, loop.each[number], outputs, began,
                     self._now() if end else 0.0,
                 )
             )  # fmt: skip
 
-        def ended(end: End) -> None:
-            tell(end.state, end)
+        def ended(end: TaskResult) -> None:
+            report(end.state, end)
             loop.ends[number] = end
             if loop.begun < len(loop.each):
                 self._next_iteration(loop)
             elif len(loop.ends) == len(loop.each):
                 self._end_loop(loop)
 
-        tell(TaskState.RUNNING)
+        report(TaskState.RUNNING)
         self._soon(lambda: self._run(loop.task, path, loop.component, loop.each[number], ended))
 
     def _end_loop(self, loop: _Loop) -> None:
@@ -416,16 +417,16 @@ class Execution:
             state = TaskState.CANCELLED if cancelled else TaskState.FAILED
             told = "; ".join(f"[{number}] {ends[number].reason}" for number in broken[:5])
             reason = f"{len(broken)} of {len(ends)} iterations did not succeed: {told}"
-            loop.ended(End(state, reason=reason))
+            loop.ended(TaskResult(state, reason=reason))
             return
         definitions = self._pipeline.component(loop.component).output_definitions
         outputs = [end.outputs for end in ends]
-        loop.ended(End(TaskState.SUCCEEDED, selection.collected(definitions, outputs)))
+        loop.ended(TaskResult(TaskState.SUCCEEDED, selection.collected(definitions, outputs)))
 
     # Leaves
 
     def _begin_ready(self) -> None:
-        """Begin as many leaves as may run at once."""
+        """Start ready leaves up to the limit."""
         stopped = self._cancelled.is_set()
         while self._later and (stopped or self._later[0][0] <= time.monotonic()):
             heapq.heappop(self._later)[2]()
@@ -435,60 +436,64 @@ class Execution:
             self._begin(*self._ready.popleft())
 
     def _drop(self) -> None:
-        """Leave out what has not begun."""
+        """Drop the leaves that have not started."""
         left, self._ready = self._ready, deque()
         for _, _, ended in left:
             self._soon(lambda ended=ended: ended(_STOPPED))  # type: ignore[misc]
 
-    def _begin(self, task: _Task, leaf: Leaf, ended: Callable[[End], None]) -> None:
+    def _begin(self, task: _Task, leaf: Leaf, ended: Callable[[TaskResult], None]) -> None:
         self._running += 1
-        self._tell_leaf(task, leaf, TaskState.RUNNING)
-        future = self._work.submit(leaf)
+        self._report_leaf(task, leaf, TaskState.RUNNING)
+        future = self._handler.submit(leaf)
         future.add_done_callback(
             lambda done: self._soon(lambda: self._leaf_ended(task, leaf, ended, done))
         )
 
     def _leaf_ended(
-        self, task: _Task, leaf: Leaf, ended: Callable[[End], None], done: Future[End]
+        self,
+        task: _Task,
+        leaf: Leaf,
+        ended: Callable[[TaskResult], None],
+        done: Future[TaskResult],
     ) -> None:
         self._running -= 1
         final = False
         try:
             end = done.result()
-        except Exception as error:  # noqa: BLE001 (the edge of a leaf: its run goes on)
+        except Exception as error:  # noqa: BLE001 (the edge of a leaf: its run continues)
             final = isinstance(error, BadInputError)  # another attempt would be refused as well
             state = TaskState.CANCELLED if self._cancelled.is_set() else TaskState.FAILED
             reason = str(error) if isinstance(error, ModelyardError) else repr(error)
-            end = End(state, reason=reason)
+            end = TaskResult(state, reason=reason)
         policy = leaf.task.retry_policy
         if end.state == TaskState.FAILED and not final and leaf.attempt <= policy.max_retry_count:
             again = replace(leaf, attempt=leaf.attempt + 1)
-            self._tell_leaf(task, again, TaskState.WAITING)
+            self._report_leaf(task, again, TaskState.WAITING)
             wait = backoff(policy, leaf.attempt)
             self._after(wait, lambda: self._ready.append((task, again, ended)))
             return
         ended(end)
 
-    # What is told
+    # Statuses
 
-    def _tell(self, task: _Task, state: TaskState, end: End | None = None) -> None:
+    def _report(self, task: _Task, state: TaskState, end: TaskResult | None = None) -> None:
         outputs, reason = (end.outputs, end.reason) if end else (Bundle(), "")
         name = naming.given(task.name, task.spec) or task.name
-        self._work.seen(
-            Seen(
+        self._handler.on_node_changed(
+            NodeStatus(
                 task.path, name, self._kind(task), state, reason, task.attempt, task.inputs,
                 outputs, task.began, self._now() if end else 0.0,
             )
         )  # fmt: skip
 
-    def _tell_leaf(self, task: _Task, leaf: Leaf, state: TaskState) -> None:
-        if leaf.path == task.path:  # else it is an iteration, which is told of by its loop
+    def _report_leaf(self, task: _Task, leaf: Leaf, state: TaskState) -> None:
+        if leaf.path == task.path:  # else it is an iteration, which its loop reports
             task.attempt = leaf.attempt
-            self._tell(task, state)
+            self._report(task, state)
 
 
 def backoff(policy: ir.PipelineTaskSpec.RetryPolicy, attempt: int) -> float:
-    """Seconds to wait after an attempt: the policy's duration, times its factor each time."""
+    """Compute the delay after an attempt in seconds, by exponential backoff."""
     first = policy.backoff_duration.ToTimedelta().total_seconds()
     factor = policy.backoff_factor or 2.0
     most = policy.backoff_max_duration.ToTimedelta().total_seconds() or 3600.0

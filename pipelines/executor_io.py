@@ -1,8 +1,8 @@
-"""What a component is told, and what it has to say: ExecutorInput and ExecutorOutput.
+"""ExecutorInput and ExecutorOutput of components.
 
-Both are JSON in protobuf's spelling. A component reads the one as its argument and may write the
-other as a file; parameters may come as files of their own instead, and artifacts are simply
-there.
+Both are JSON in protobuf's spelling. A component reads the input as its argument and may write the
+output as a file. Parameters may be files of their own instead; artifacts are the files at their
+paths.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _DEFAULT_VERSION = "0.0.1"
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where a task writes.
+class OutputPlan:
+    """Paths to which a task writes.
 
     Attributes:
         task: The task's path in its run.
@@ -58,15 +58,15 @@ class Outputs:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every local path that the task writes."""
+        """All local paths that the task writes."""
         places = [place_of(artifact) for artifact in self.artifacts.values()]
         return (self.file, *self.parameters.values(), *(place for place in places if place))
 
 
 def plan(
     task: str, component: ir.ComponentSpec, *, folder: Path, artifacts: Path, remote: str = ""
-) -> Outputs:
-    """Where a task is to write; nothing is made yet.
+) -> OutputPlan:
+    """Plan a task's output paths without creating anything.
 
     Args:
         task: The task's path in its run, such as ``loop/3/train``; part of its artifacts' names.
@@ -78,7 +78,7 @@ def plan(
     """
     root = artifacts.joinpath(*(_segment(part) for part in task.split("/")))
     declared = component.output_definitions
-    return Outputs(
+    return OutputPlan(
         task=task,
         folder=folder,
         root=root,
@@ -87,7 +87,7 @@ def plan(
         artifacts={
             name: Artifact(
                 name=f"{task}/{name}",
-                uri=sent_to(root / _segment(name), artifacts, remote),
+                uri=remote_uri_of(root / _segment(name), artifacts, remote),
                 custom_path=str(root / _segment(name)) if remote else None,
                 schema=spec.artifact_type.schema_title or _DEFAULT_SCHEMA,
                 version=spec.artifact_type.schema_version or _DEFAULT_VERSION,
@@ -99,8 +99,8 @@ def plan(
     )
 
 
-def sent_to(place: Path, artifacts: Path, remote: str) -> str:
-    """The URI of a place in the folder of a run's artifacts, which is sent to ``remote``."""
+def remote_uri_of(place: Path, artifacts: Path, remote: str) -> str:
+    """Return the URI below ``remote`` of a path in the run's folder of artifacts."""
     return f"{remote}/{place.relative_to(artifacts).as_posix()}" if remote else str(place)
 
 
@@ -109,13 +109,13 @@ def _plain(metadata: Any) -> dict[str, Any]:
 
 
 def _segment(name: str) -> str:
-    """A name as one segment of a path; names of the IR may hold anything."""
+    """Escape a name of the IR as one segment of a path."""
     quoted = quote(name, safe=" @+=,")[:200]
     return quoted.replace(".", "%2E") if set(quoted) <= {"."} else quoted
 
 
-def prepare(outputs: Outputs) -> None:
-    """Make the folders that a task writes to, without what an earlier attempt has left there."""
+def prepare(outputs: OutputPlan) -> None:
+    """Create the folders that a task writes to, and remove leftovers of earlier attempts."""
     for path in outputs.paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -124,8 +124,8 @@ def prepare(outputs: Outputs) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def executor_input(inputs: Bundle, outputs: Outputs) -> str:
-    """The ExecutorInput as JSON.
+def executor_input(inputs: Bundle, outputs: OutputPlan) -> str:
+    """Build the ExecutorInput as JSON.
 
     What has no value is left out: the SDK's own executor falls back to the function's default
     then, and would take ``null`` for a value in some of its versions.
@@ -180,19 +180,19 @@ def _runtime(artifact: Artifact) -> dict[str, Any]:
 
 
 def place_of(artifact: Artifact) -> Path | None:
-    """Where an artifact is on this machine; None if it is not."""
+    """Local path of an artifact; None if it is not on this machine."""
     return Path(artifact.custom_path) if artifact.custom_path else local_path(artifact.uri)
 
 
 def local_path(uri: str) -> Path | None:
-    """The path that a URI means on this machine; None if it means none."""
+    """Local path of a URI; None if it has none."""
     if uri.startswith("file://"):
         return Path(unquote(uri.removeprefix("file://")))
     return None if "://" in uri or not uri else Path(uri)
 
 
-def read(outputs: Outputs, component: ir.ComponentSpec) -> Bundle:
-    """What a task that has ended well hands on.
+def read(outputs: OutputPlan, component: ir.ComponentSpec) -> Bundle:
+    """Read the outputs of a succeeded task.
 
     Parameters are those of the output file, then those of their own files; one that the task has
     not written is absent. What it has put at a custom path is copied to the artifact's own place,
@@ -226,17 +226,17 @@ def read(outputs: Outputs, component: ir.ComponentSpec) -> Bundle:
     return Bundle(parameters, artifacts)
 
 
-def _malformed(outputs: Outputs, file: Path, mistake: str) -> BadInputError:
+def _malformed(outputs: OutputPlan, file: Path, mistake: str) -> BadInputError:
     return BadInputError(
         f"The task {outputs.task} has written a malformed output, {file.name}: {mistake}",
-        "Mend the component: what it writes must be of the type that it declares.",
+        "Fix the component: its outputs must have the types that it declares.",
         code="OutputMalformed",
     )
 
 
-def _text(path: Path, outputs: Outputs) -> str:
+def _text(path: Path, outputs: OutputPlan) -> str:
     if not path.is_file():
-        raise _malformed(outputs, path, "it is no file.")
+        raise _malformed(outputs, path, "it is not a file.")
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
@@ -248,30 +248,30 @@ def _text(path: Path, outputs: Outputs) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _malformed(outputs, path, f"it is no UTF-8: byte {error.start}.") from None
+        raise _malformed(outputs, path, f"it is not UTF-8: byte {error.start}.") from None
 
 
-def _said(outputs: Outputs) -> dict[str, Any]:
+def _said(outputs: OutputPlan) -> dict[str, Any]:
     if not outputs.file.exists():
         return {}
     text = _text(outputs.file, outputs)
     try:
         said = json.loads(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise _malformed(outputs, outputs.file, f"it is no JSON: {error}.") from None
+        raise _malformed(outputs, outputs.file, f"it is not JSON: {error}.") from None
     if not isinstance(said, dict):
         raise _malformed(outputs, outputs.file, f"it holds no object but {_kind(said)}.")
     return said
 
 
-def _mapping(said: Mapping[str, Any], key: str, outputs: Outputs) -> Mapping[str, Any]:
+def _mapping(said: Mapping[str, Any], key: str, outputs: OutputPlan) -> Mapping[str, Any]:
     found = said.get(key)
     if found is None:
         found = said.get("parameter_values") if key == "parameterValues" else None
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise _malformed(outputs, outputs.file, f"{key} is no object but {_kind(found)}.")
+        raise _malformed(outputs, outputs.file, f"{key} is not an object but {_kind(found)}.")
     return found
 
 
@@ -280,7 +280,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), "null" if value is None else "a number")
 
 
-def _parameter(path: Path, parameter_type: int, outputs: Outputs) -> Any:
+def _parameter(path: Path, parameter_type: int, outputs: OutputPlan) -> Any:
     text = _text(path, outputs)
     try:
         return values.from_output_file(text, parameter_type)
@@ -288,19 +288,19 @@ def _parameter(path: Path, parameter_type: int, outputs: Outputs) -> Any:
         raise _malformed(outputs, path, error.message) from None
 
 
-def _artifacts(name: str, own: Artifact, written: Any, outputs: Outputs) -> list[Artifact]:
-    """The artifacts of an output: as they were planned, with what the task has changed."""
+def _artifacts(name: str, own: Artifact, written: Any, outputs: OutputPlan) -> list[Artifact]:
+    """Build the artifacts of an output: the planned ones with the task's changes."""
     listed = written.get("artifacts") if isinstance(written, dict) else written
     if not listed:
         return [own]
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise _malformed(
-            outputs, outputs.file, f"artifacts.{name}.artifacts is no list of objects."
+            outputs, outputs.file, f"artifacts.{name}.artifacts is not a list of objects."
         )
     return [_changed(name, own, one, outputs) for one in listed]
 
 
-def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: Outputs) -> Artifact:
+def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: OutputPlan) -> Artifact:
     def member(key: str, of: type, *names: str) -> Any:
         found = next((said[one] for one in (key, *names) if said.get(one) is not None), None)
         if found is not None and not isinstance(found, of):
@@ -348,13 +348,13 @@ def _finite(value: Any, deep: int = values.MOST_LEVELS) -> Any:
 
 
 def _written(own: Artifact) -> str | None:
-    """What a task has written at the place that was planned; None if it has not."""
+    """Path that a task has written as planned; None if it has not."""
     place = place_of(own)
     return str(place) if place is not None and place.exists() else None
 
 
-def _custom(name: str, custom: str, outputs: Outputs) -> Path | None:
-    """What is at a custom path; None if nothing is."""
+def _custom(name: str, custom: str, outputs: OutputPlan) -> Path | None:
+    """Path of a custom path's content; None if there is none."""
     source = outputs.folder / custom
     if not source.exists():
         return None
@@ -365,7 +365,7 @@ def _custom(name: str, custom: str, outputs: Outputs) -> Path | None:
     return source
 
 
-def _refuse_outside(name: str, place: Path, outputs: Outputs) -> None:
+def _refuse_outside(name: str, place: Path, outputs: OutputPlan) -> None:
     found = (outputs.folder / place).resolve()
     if any((outputs.folder / place).is_relative_to(volume) for volume in outputs.volumes):
         return
@@ -380,7 +380,7 @@ def _refuse_outside(name: str, place: Path, outputs: Outputs) -> None:
 
 
 def _carry(source: Path, place: Path) -> None:
-    """Copy what is at a custom path to the artifact's own place, unless it is there already."""
+    """Copy a custom path's content to the artifact's own path, unless it is there."""
     if source.resolve() == place.resolve() or place.resolve().is_relative_to(source.resolve()):
         return
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -69,17 +69,17 @@ logging.getLogger("cel").addFilter(
 )
 
 
-class MistakeError(Exception):
-    """An expression cannot be parsed, or asks for too much; its text says why."""
+class ExpressionInvalidError(Exception):
+    """An expression cannot be parsed, or exceeds the bounds; the message says why."""
 
 
-class UndecidedError(Exception):
-    """An expression has no value; its text says why."""
+class ExpressionUndecidedError(Exception):
+    """An expression has no value; the message says why."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word of an expression.
+    """A token of an expression.
 
     Attributes:
         kind: ``text``, ``number``, ``name`` or ``operator``.
@@ -92,7 +92,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression that can be evaluated.
+    """A parsed expression.
 
     Attributes:
         tokens: Its words.
@@ -103,7 +103,7 @@ class Expression:
     program: cel.Program
 
     def value(self, variables: Mapping[str, Any]) -> Any:
-        """Its value.
+        """Evaluate the expression.
 
         Raises:
             UndecidedError: If it has none.
@@ -112,12 +112,12 @@ class Expression:
         try:
             return self.program.execute(context)
         except Exception as error:  # noqa: BLE001 - the evaluator raises whatever fits
-            raise UndecidedError(_told(error)) from None
+            raise ExpressionUndecidedError(_told(error)) from None
 
 
 @functools.lru_cache(maxsize=1024)
 def parsed(text: str, names: frozenset[str]) -> Expression:
-    """An expression.
+    """Parse an expression.
 
     Args:
         text: It, as it was written.
@@ -134,20 +134,20 @@ def parsed(text: str, names: frozenset[str]) -> Expression:
         plain = cel.compile(text)
         program = cel.compile(strict)
     except Exception as error:  # noqa: BLE001 - whatever the parser raises, it did not parse
-        raise MistakeError(_told(error)) from None
+        raise ExpressionInvalidError(_told(error)) from None
     used = plain.references()
     functions = {name for name in used["functions"] if re.fullmatch(r"\w+", name)}
     functions = {name for name in functions if not name.startswith("_")}
     if unknown := functions - _FUNCTIONS:
-        raise MistakeError(f"the function {min(unknown)} is not known")
+        raise ExpressionInvalidError(f"the function {min(unknown)} is not known")
     bound = _bound(tokens)
     if unknown := set(used["variables"]) - names - bound - _FUNCTIONS:
-        raise MistakeError(f"the name {min(unknown)} is not known")
+        raise ExpressionInvalidError(f"the name {min(unknown)} is not known")
     return Expression(tuple(tokens), program)
 
 
 def indexed(tokens: Sequence[Token], path: tuple[str, ...]) -> Iterator[str]:
-    """The texts that a name is indexed with, such as NAME in ``inputs.parameters['NAME']``."""
+    """List the keys that index a name, such as NAME in ``inputs.parameters['NAME']``."""
     start = [word for name in path for word in (name, ".")][:-1]
     length = len(start)
     for place in range(len(tokens) - length - 2):
@@ -159,23 +159,23 @@ def indexed(tokens: Sequence[Token], path: tuple[str, ...]) -> Iterator[str]:
 
 def _tokens(text: str, most: int = MOST_CHARACTERS) -> list[Token]:
     if len(text) > most:
-        raise MistakeError(f"it is longer than {most} characters")
+        raise ExpressionInvalidError(f"it is longer than {most} characters")
     found = []
     place = 0
     while place < len(text):
         match = _TOKEN.match(text, place)
         if match is None:
-            raise MistakeError(f"it cannot be read from character {place + 1} on")
+            raise ExpressionInvalidError(f"it cannot be read from character {place + 1} on")
         if match.lastgroup != "space":
             found.append(Token(str(match.lastgroup), match[0]))
         place = match.end()
     if not found:
-        raise MistakeError("it is empty")
+        raise ExpressionInvalidError("it is empty")
     return found
 
 
 def _check_bounds(tokens: Sequence[Token]) -> None:
-    """Refuse what would take the evaluator too deep, or too long."""
+    """Refuse expressions that would take the evaluator too deep, or too long."""
     _check_levels(tokens)
     macros = sum(
         1
@@ -183,20 +183,22 @@ def _check_bounds(tokens: Sequence[Token]) -> None:
         if before.text == "." and token.text in _MACROS and after.text == "("
     )
     if macros > 1:
-        raise MistakeError("it has more than one of all, exists, exists_one, map and filter")
+        raise ExpressionInvalidError(
+            "it has more than one of all, exists, exists_one, map and filter"
+        )
 
 
 def _check_levels(tokens: Sequence[Token]) -> None:
-    """Bound how deep the evaluator calls itself: by brackets, and by operations in a chain."""
+    """Bound the evaluator's recursion: by brackets, and by operations in a chain."""
     levels = [_Level("")]
     for token in tokens:
         if token.text in _CLOSING:
             levels.append(_Level(_CLOSING[token.text]))
             if len(levels) > MOST_LEVELS:
-                raise MistakeError(f"it nests deeper than {MOST_LEVELS} levels")
+                raise ExpressionInvalidError(f"it nests deeper than {MOST_LEVELS} levels")
         elif token.text in _CLOSING.values():
             if levels[-1].closing != token.text:
-                raise MistakeError(f"{token.text} closes nothing")
+                raise ExpressionInvalidError(f"{token.text} closes nothing")
             levels[-2].chained += max(levels[-1].longest, levels.pop().chained) + 1
         elif token.text in {",", "&&", "||"}:
             levels[-1].longest = max(levels[-1].longest, levels[-1].chained)
@@ -204,9 +206,9 @@ def _check_levels(tokens: Sequence[Token]) -> None:
         elif token.kind == "operator" or token.text == "in":
             levels[-1].chained += 1
         if levels[-1].chained > MOST_CHAINED:
-            raise MistakeError(f"it chains more than {MOST_CHAINED} operations")
+            raise ExpressionInvalidError(f"it chains more than {MOST_CHAINED} operations")
     if len(levels) > 1:
-        raise MistakeError(f"{levels[-1].closing} is missing")
+        raise ExpressionInvalidError(f"{levels[-1].closing} is missing")
 
 
 @dataclass
@@ -332,7 +334,7 @@ _SAID: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 
 def _told(error: Exception) -> str:
-    """What the evaluator says, without its advice and its copy of the expression."""
+    """The evaluator's message, without its advice and its copy of the expression."""
     if isinstance(error, KeyError):
         return f"there is no {str(error.args[0])[:200]!r}"
     said = str(error)

@@ -1,4 +1,4 @@
-"""What is wrong with a pipeline: every fault with its place, told all at once."""
+"""Faults of a pipeline, each with its place, reported all at once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LONGEST = 300
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Something that is wrong.
+class PipelineFault:
+    """A fault of a pipeline.
 
     Attributes:
-        place: Where, such as ``root.dag.tasks.train.inputs.parameters.rate``.
-        problem: What, in one sentence.
-        remedy: How to mend it, in one sentence; may be empty.
+        place: Its path, such as ``root.dag.tasks.train.inputs.parameters.rate``.
+        problem: The problem, in one sentence.
+        remedy: How to fix it, in one sentence; may be empty.
     """
 
     place: str
@@ -33,21 +33,21 @@ class Fault:
 
 
 class PipelineInvalidError(BadInputError):
-    """A pipeline, or what it is given, has faults; nothing was started.
+    """A pipeline, or its arguments, have faults; nothing was started.
 
     Attributes:
-        faults: All of them, also those that the message leaves out.
+        faults: All faults, including those that the message leaves out.
     """
 
     code = "PipelineInvalid"
 
-    def __init__(self, what: str, found: list[Fault], *, code: str | None = None) -> None:
-        """Tell of faults.
+    def __init__(self, what: str, found: list[PipelineFault], *, code: str | None = None) -> None:
+        """Report faults.
 
         Args:
-            what: What has them, such as ``The pipeline digits``.
+            what: The faulty object, such as ``The pipeline digits``.
             found: The faults; at least one.
-            code: Another code than ``PipelineInvalid``.
+            code: A code instead of ``PipelineInvalid``.
         """
         number = "a fault" if len(found) == 1 else f"{len(found)} faults"
         lines = [str(fault) for fault in found[:MOST_TOLD]]
@@ -57,26 +57,26 @@ class PipelineInvalidError(BadInputError):
         self.faults = found
 
 
-class Faults:
-    """Collects faults, so that checking goes on after the first one.
+class FaultCollector:
+    """Collector of faults, so that checking continues after the first one.
 
     Attributes:
-        found: What was wrong until now.
+        found: The faults so far.
     """
 
     def __init__(self) -> None:
-        self.found: list[Fault] = []
+        self.found: list[PipelineFault] = []
 
     def add(self, place: str, problem: str, remedy: str = "") -> None:
-        """Note a fault."""
-        self.found.append(Fault(place, problem, remedy))
+        """Add a fault."""
+        self.found.append(PipelineFault(place, problem, remedy))
 
     def add_error(self, place: str, error: BadInputError) -> None:
-        """Note as a fault what another part has refused."""
+        """Add the error of another check as a fault."""
         self.add(place, error.message, error.hint)
 
     def raise_any(self, what: str, *, code: str | None = None) -> None:
-        """Refuse ``what`` if there was a fault.
+        """Raise if there was a fault.
 
         Raises:
             PipelineInvalidError: With all of them.
@@ -86,7 +86,7 @@ class Faults:
 
 
 def known(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:
-    """A hint that names what there is, those first that look like ``wanted``."""
+    """Build a hint that lists existing names, those similar to ``wanted`` first."""
     names = sorted(names)
     if not names:
         return none
@@ -96,6 +96,6 @@ def known(names: Iterable[str], wanted: str, none: str = "There are none.") -> s
 
 
 def shortened(value: object) -> str:
-    """A value as a fault may quote it: on one line, and no longer than people read."""
+    """Format a value for a message: on one line, and not too long."""
     told = repr(value)
     return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"

@@ -1,4 +1,4 @@
-"""Which tasks of a DAG wait for which."""
+"""Dependencies between the tasks of a DAG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OUTPUT = "taskOutputParameter"
 
 
 def upstream(dag: ir.DagSpec, pipeline: Pipeline | None = None) -> dict[str, frozenset[str]]:
-    """The tasks that each task of a DAG waits for.
+    """Compute the upstream tasks of each task of a DAG.
 
     Those are the tasks that it names, those that it has inputs from, and those whose outputs are
     values of its settings of Kubernetes. The compiler does not name all of the latter two.
@@ -31,7 +31,7 @@ def upstream(dag: ir.DagSpec, pipeline: Pipeline | None = None) -> dict[str, fro
 
 
 def certain(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
-    """The tasks that every run comes to, whatever it is given, and what they run.
+    """Generate the tasks that every run reaches, whatever its arguments.
 
     Those are the ones without a condition that are in no loop, whose list may be empty.
 
@@ -52,7 +52,7 @@ def certain(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
 
 
 def producers(task: ir.PipelineTaskSpec) -> set[str]:
-    """The tasks whose outputs, or whose end, a task has as inputs."""
+    """List the tasks whose outputs, or whose final status, are inputs of a task."""
     found = set()
     for parameter in task.inputs.parameters.values():
         kind = parameter.WhichOneof("kind")
@@ -65,7 +65,7 @@ def producers(task: ir.PipelineTaskSpec) -> set[str]:
 
 
 def of_settings(pipeline: Pipeline, task: ir.PipelineTaskSpec) -> set[tuple[str, str]]:
-    """The outputs that a task's settings of Kubernetes have as values: their tasks and names."""
+    """List the outputs that a task's Kubernetes settings refer to, as (task, name)."""
     name = task.component_ref.name
     if name not in pipeline.spec.components:
         return set()
@@ -74,7 +74,7 @@ def of_settings(pipeline: Pipeline, task: ir.PipelineTaskSpec) -> set[tuple[str,
 
 
 def _outputs(config: Any) -> Iterator[tuple[str, str]]:
-    """The outputs that settings name, which need not be sound."""
+    """Find the outputs that settings name; the settings may be invalid."""
     if isinstance(config, Mapping):
         for key, value in config.items():
             if key == _OUTPUT and isinstance(value, Mapping):

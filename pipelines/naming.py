@@ -1,4 +1,4 @@
-"""The names that people give to tasks, loops and branches, beside the keys that identify them."""
+"""Display names of tasks, loops and branches, beside the keys that identify them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUMBERED = re.compile(r"-[0-9]+\Z")
 
 
 def given(key: str, task: ir.PipelineTaskSpec) -> str:
-    """The name that people gave to a task, on one line; empty where a compiler made it.
+    """Return a task's display name, on one line; empty where a compiler made it.
 
     Compilers write the task's key where no name is given, or the name of its component.
 
@@ -32,17 +32,17 @@ def given(key: str, task: ir.PipelineTaskSpec) -> str:
 
 
 def called(key: str, task: ir.PipelineTaskSpec) -> str:
-    """What people call a task: the name that they gave it, or else its key."""
+    """Return a task's display name, or else its key."""
     return given(key, task) or text.plain(key)
 
 
 def labels(dag: ir.DagSpec) -> dict[str, str]:
-    """What tells the tasks of a DAG apart: what they are called, and by which key where shared."""
+    """Build unique labels of a DAG's tasks: display names, with keys where shared."""
     return apart({key: called(key, task) for key, task in dag.tasks.items()})
 
 
 def apart(names: Mapping[str, str]) -> dict[str, str]:
-    """Names by keys, each with its key where another is called the same."""
+    """Make names unique by adding the key to equal ones."""
     many = Counter(names.values())
     return {
         key: name if many[name] == 1 or name == key else f"{name} ({text.plain(key)})"

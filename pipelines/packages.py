@@ -1,4 +1,4 @@
-"""Zipped pipelines: the one file that matters is taken out, and nothing is ever unpacked."""
+"""Zipped pipelines: only the pipeline's file is read, and nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _GZIP = b"\x1f\x8b"
 
 
 def is_zip(data: bytes, name: str) -> bool:
-    """Whether a file is, or is meant to be, a zip."""
+    """Whether a file is a zip, or is named like one."""
     return data.startswith(_MAGIC) or name.lower().endswith(".zip")
 
 
-def taken_out(data: bytes, name: str) -> tuple[bytes, str]:
-    """The pipeline's file within a zip, and what it is called there.
+def extract_pipeline(data: bytes, name: str) -> tuple[bytes, str]:
+    """Read the pipeline's file of a zip; return its content and its name.
 
     Raises:
         BadInputError: With the code ``PackageInvalid``, or ``PipelineTooLarge``.
@@ -40,14 +40,14 @@ def taken_out(data: bytes, name: str) -> tuple[bytes, str]:
             with archive.open(chosen) as file:
                 content = file.read(LARGEST + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise _refused(name, f"is no zip that can be read ({error})") from None
+        raise _refused(name, f"is not a zip that can be read ({error})") from None
     if len(content) > LARGEST:
         raise too_large(f"{chosen} in {name}")
     return content, f"{chosen} in {name}"
 
 
 def refuse_other_archives(data: bytes, name: str) -> None:
-    """Refuse what is packed otherwise.
+    """Refuse other archive formats.
 
     Raises:
         BadInputError: With the code ``PackageInvalid``.
@@ -85,7 +85,7 @@ def _climbs(path: str) -> bool:
 
 
 def _chosen(paths: list[str], name: str) -> str:
-    """The pipeline's file: the one that has its usual name, or else the only one it may be."""
+    """Choose the pipeline's file: the one with the usual name, else the only candidate."""
     visible = [path for path in paths if not any(
         part.startswith((".", "__MACOSX")) for part in PurePosixPath(path).parts
     )]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A compiled pipeline, as it was read: the two protocol buffers of its file."""
+"""A compiled pipeline: the IR and the platform spec of its file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pipeline:
         return str(self.spec.pipeline_info.name)
 
     def component(self, name: str) -> ir.ComponentSpec:
-        """A component; ``root`` is the pipeline itself.
+        """Return a component; ``root`` is the pipeline itself.
 
         Raises:
             KeyError: If there is none. A validated pipeline refers to none such.
@@ -48,7 +48,7 @@ class Pipeline:
         return self.spec.components[name]
 
     def executor(self, label: str) -> ir.PipelineDeploymentConfig.ExecutorSpec:
-        """What runs a component.
+        """Return the executor of a label.
 
         Raises:
             KeyError: If there is none. A validated pipeline refers to none such.

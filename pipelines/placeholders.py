@@ -38,8 +38,8 @@ _MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What placeholders tell of a run and of a task in it. None is what has no value.
+class RunFacts:
+    """Facts about a run and a task that placeholders refer to; None has no value.
 
     Attributes:
         job_name: The run's name, as people gave it.
@@ -64,7 +64,7 @@ class Facts:
     task_id: str | None = None
 
 
-_FACTS: Mapping[str, Callable[[Facts], str | None]] = {
+_FACTS: Mapping[str, Callable[[RunFacts], str | None]] = {
     "pipeline_job_name": lambda facts: facts.job_name,
     "pipeline_job_resource_name": lambda facts: facts.job_resource_name,
     "pipeline_job_uuid": lambda facts: facts.job_id,
@@ -86,8 +86,8 @@ def _no_executor_input() -> str:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What placeholders stand for.
+class PlaceholderContext:
+    """Values of placeholders.
 
     Attributes:
         parameters: What the task is given.
@@ -106,13 +106,13 @@ class Context:
     output_file: str | None = None
     output_parameters: Mapping[str, str] = field(default_factory=dict)
     output_artifacts: Mapping[str, Artifact | list[Artifact]] = field(default_factory=dict)
-    facts: Facts = field(default_factory=Facts)
+    facts: RunFacts = field(default_factory=RunFacts)
     executor_input: Callable[[], str] = _no_executor_input
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A placeholder that was read.
+class Placeholder:
+    """A parsed placeholder.
 
     Attributes:
         text: As it was written, braces and all.
@@ -135,8 +135,8 @@ class Reference:
     escapes: int = 0
 
 
-def check(text: str) -> list[Reference]:
-    """The placeholders of a word, in their order; those within structures too.
+def check(text: str) -> list[Placeholder]:
+    """Parse the placeholders of a word, in order; those within structures included.
 
     Raises:
         BadInputError: ``PlaceholderUnknown``, or ``PlaceholderInvalid`` for a malformed
@@ -147,8 +147,8 @@ def check(text: str) -> list[Reference]:
     return _structure_references(_structure(text))
 
 
-def check_constant(text: str) -> list[Reference]:
-    """The placeholders in a text of a constant parameter, in their order.
+def check_constant(text: str) -> list[Placeholder]:
+    """Parse the placeholders in a string of a constant parameter, in order.
 
     Raises:
         BadInputError: ``PlaceholderUnknown``, as ``fill_constant`` does.
@@ -157,8 +157,8 @@ def check_constant(text: str) -> list[Reference]:
     return [_reference(match[0], match[1]) for match in matches if _is_of_constant(match[1])]
 
 
-def fill(words: Sequence[str], context: Context) -> list[str]:
-    """The words of a command with every placeholder filled.
+def fill(words: Sequence[str], context: PlaceholderContext) -> list[str]:
+    """Fill every placeholder in the words of a command.
 
     An ``IfPresent`` may become several words, or none.
 
@@ -182,8 +182,8 @@ def fill(words: Sequence[str], context: Context) -> list[str]:
     return done
 
 
-def fill_constant(value: Any, context: Context) -> Any:
-    """A constant parameter with its placeholders filled, in its texts and in its keys.
+def fill_constant(value: Any, context: PlaceholderContext) -> Any:
+    """Fill the placeholders in the strings and keys of a constant parameter.
 
     ``{{$}}`` stays, because a constant is part of it; so does what is in the braces of another
     language, such as ``{{$.Values.name}}``.
@@ -202,7 +202,7 @@ def fill_constant(value: Any, context: Context) -> Any:
 
 
 def path_of(artifact: Artifact) -> str | None:
-    """The local path of an artifact, as the SDK in a component has it; None if it has none."""
+    """Local path of an artifact, as the SDK computes it; None if it has none."""
     if artifact.custom_path:
         return artifact.custom_path
     uri = artifact.uri
@@ -217,12 +217,12 @@ def path_of(artifact: Artifact) -> str | None:
 # Reading
 
 
-def _references(text: str) -> list[Reference]:
+def _references(text: str) -> list[Placeholder]:
     return [_reference(match[0], match[1]) for match in _PLACEHOLDER.finditer(text)]
 
 
-def _reference(text: str, inside: str | None) -> Reference:
-    """What a placeholder names; ``inside`` is what stands between ``{{$`` and ``}}``."""
+def _reference(text: str, inside: str | None) -> Placeholder:
+    """Parse the inside of a placeholder, between ``{{$`` and ``}}``."""
     escapes = 0
     inside = inside or ""
     if escaped := _ESCAPE.search(inside):
@@ -232,16 +232,16 @@ def _reference(text: str, inside: str | None) -> Reference:
     if escapes > _MOST_ESCAPES:
         raise _unknown(text, f"it is escaped more than {_MOST_ESCAPES} times")
     if not path:
-        return Reference(text, "executor_input", escapes=escapes)
+        return Placeholder(text, "executor_input", escapes=escapes)
     if path in _OUTPUT_FILE:
-        return Reference(text, "output_file", escapes=escapes)
+        return Placeholder(text, "output_file", escapes=escapes)
     if path in _FACTS:
-        return Reference(text, "fact", path, escapes=escapes)
+        return Placeholder(text, "fact", path, escapes=escapes)
     found = _PARAMETER.fullmatch(path)
     if found and (found["side"] == "outputs") == bool(found["output"]):
-        return Reference(text, f"{found['side']}.parameters", found["name"], escapes=escapes)
+        return Placeholder(text, f"{found['side']}.parameters", found["name"], escapes=escapes)
     if found := _ARTIFACT.fullmatch(path):
-        return Reference(
+        return Placeholder(
             text,
             f"{found['side']}.artifacts",
             found["name"],
@@ -257,11 +257,11 @@ def _structure(text: str) -> Any:
     try:
         structure = json.loads(text)
     except (ValueError, RecursionError):
-        raise _invalid("it is no JSON") from None
+        raise _invalid("it is not JSON") from None
     return structure
 
 
-def _structure_references(structure: Any, level: int = 0) -> list[Reference]:
+def _structure_references(structure: Any, level: int = 0) -> list[Placeholder]:
     if isinstance(structure, str):
         return _references(structure)
     if isinstance(structure, list):
@@ -271,7 +271,7 @@ def _structure_references(structure: Any, level: int = 0) -> list[Reference]:
         return _structure_references(inner, level + 1)
     name = inner["InputName"]
     return [
-        Reference(json.dumps(structure)[:200], "present", name),
+        Placeholder(json.dumps(structure)[:200], "present", name),
         *_structure_references(inner["Then"], level + 1),
         *_structure_references(inner.get("Else") or [], level + 1),
     ]
@@ -298,9 +298,9 @@ def _opened(structure: Any, level: int) -> tuple[str, Any]:
 
 
 def _resolved(
-    structure: Any, context: Context, filled: Callable[[str], str], level: int = 0
+    structure: Any, context: PlaceholderContext, filled: Callable[[str], str], level: int = 0
 ) -> list[str]:
-    """The words that a structure stands for."""
+    """Resolve the words of a structure."""
     if isinstance(structure, str):
         return [filled(structure)]
     if isinstance(structure, list):
@@ -312,7 +312,7 @@ def _resolved(
     return [] if chosen is None else _resolved(chosen, context, filled, level + 1)
 
 
-def _present(name: str, context: Context) -> bool:
+def _present(name: str, context: PlaceholderContext) -> bool:
     return (
         context.parameters.get(name) is not None
         or context.artifacts.get(name) is not None
@@ -321,26 +321,30 @@ def _present(name: str, context: Context) -> bool:
     )
 
 
-def _of_constant(match: re.Match[str], context: Context) -> str:
+def _of_constant(match: re.Match[str], context: PlaceholderContext) -> str:
     if not _is_of_constant(match[1]):
         return match[0]
     return _text(_reference(match[0], match[1]), context, context.executor_input)
 
 
 def _is_of_constant(inside: str | None) -> bool:
-    """Whether what stands between ``{{$`` and ``}}`` of a constant is for KFP to fill."""
+    """Whether KFP fills this inside of a placeholder in a constant."""
     name = _FIRST.match(inside or "")
     return name is not None and (name[1] in _ROOTS or name[1].startswith("pipeline_"))
 
 
-def _text(reference: Reference, context: Context, executor_input: Callable[[], str]) -> str:
+def _text(
+    reference: Placeholder, context: PlaceholderContext, executor_input: Callable[[], str]
+) -> str:
     text = _value(reference, context, executor_input)
     for _ in range(reference.escapes):
         text = json.dumps(text, ensure_ascii=False)[1:-1]
     return text
 
 
-def _value(reference: Reference, context: Context, executor_input: Callable[[], str]) -> str:
+def _value(
+    reference: Placeholder, context: PlaceholderContext, executor_input: Callable[[], str]
+) -> str:
     name = reference.name
     if reference.kind == "executor_input":
         return executor_input()
@@ -364,7 +368,7 @@ def _value(reference: Reference, context: Context, executor_input: Callable[[], 
     return values.as_text(found)
 
 
-def _of_artifact(reference: Reference, found: Artifact | list[Artifact]) -> str:
+def _of_artifact(reference: Placeholder, found: Artifact | list[Artifact]) -> str:
     if reference.index is None and not reference.field:
         data = [_data(one) for one in found] if isinstance(found, list) else _data(found)
         return values.as_text(data)
@@ -391,7 +395,7 @@ def _of_artifact(reference: Reference, found: Artifact | list[Artifact]) -> str:
 
 
 def _data(artifact: Artifact) -> dict[str, Any]:
-    """An artifact as the executor input has it."""
+    """Convert an artifact to its form in the executor input."""
     return {
         "name": artifact.called,
         "uri": artifact.uri,

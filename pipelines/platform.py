@@ -1,4 +1,4 @@
-"""The settings of Kubernetes of an executor: read, checked, and made into parts of a pod.
+"""Kubernetes settings of an executor: parsed, checked, and resolved to parts of a pod.
 
 A value of theirs may be an input of the DAG that the task is in, or an output of another task in
 it. An optional one that is null switches its setting off.
@@ -12,36 +12,36 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines import platform_forms as forms
-from pipelines.faults import Fault, Faults, PipelineInvalidError, shortened
-from pipelines.platform_forms import Settings, Value
+from pipelines.faults import FaultCollector, PipelineFault, PipelineInvalidError, shortened
+from pipelines.platform_forms import KubernetesSettings, ValueSource
 
-# Outputs of tasks, by the task's name and the output's.
+# Outputs of tasks, by the names of the task and the output.
 Outputs = Mapping[tuple[str, str], Any]
 
 
-def read(config: Mapping[str, Any]) -> Settings:
-    """The settings of an executor, from their plain form.
+def read(config: Mapping[str, Any]) -> KubernetesSettings:
+    """Parse the settings of an executor.
 
     Raises:
         PipelineInvalidError: With all that is wrong.
     """
     try:
-        return Settings.model_validate(config)
+        return KubernetesSettings.model_validate(config)
     except ValidationError as error:
         found = list(_faults(error, "kubernetes"))
         raise PipelineInvalidError("The settings of Kubernetes", found) from None
 
 
-def faults(config: Mapping[str, Any], place: str) -> list[Fault]:
-    """What is wrong with the settings of an executor, which stand at ``place``."""
+def faults(config: Mapping[str, Any], place: str) -> list[PipelineFault]:
+    """List the faults of an executor's settings at ``place``."""
     try:
-        Settings.model_validate(config)
+        KubernetesSettings.model_validate(config)
     except ValidationError as error:
         return list(_faults(error, place))
     return []
 
 
-def _faults(error: ValidationError, place: str) -> Iterator[Fault]:
+def _faults(error: ValidationError, place: str) -> Iterator[PipelineFault]:
     for one in error.errors():
         there = place
         for part in one["loc"]:
@@ -51,11 +51,11 @@ def _faults(error: ValidationError, place: str) -> Iterator[Fault]:
             problem = "there is no such setting"
         elif one["type"] not in {"value_error", "missing"}:
             problem += f", not {shortened(one['input'])}"
-        yield Fault(there, f"{problem[:1].upper()}{problem[1:]}.")
+        yield PipelineFault(there, f"{problem[:1].upper()}{problem[1:]}.")
 
 
-def values(settings: Settings) -> Iterator[Value]:
-    """Every value that is not necessarily fixed."""
+def values(settings: KubernetesSettings) -> Iterator[ValueSource]:
+    """List the values that may refer to inputs or outputs."""
     for one in (
         *settings.secret_as_env,
         *settings.secret_as_volume,
@@ -75,9 +75,9 @@ def values(settings: Settings) -> Iterator[Value]:
 
 
 def resolve(
-    settings: Settings, parameters: Mapping[str, Any], outputs: Outputs | None = None
+    settings: KubernetesSettings, parameters: Mapping[str, Any], outputs: Outputs | None = None
 ) -> dict[str, Any]:
-    """The parts of a pod that the settings ask for.
+    """Resolve the parts of a pod that the settings specify.
 
     Args:
         settings: The settings.
@@ -93,7 +93,7 @@ def resolve(
     Raises:
         PipelineInvalidError: With all values that are missing, or of the wrong kind.
     """
-    pod = _Pod(parameters, outputs or {})
+    pod = _PodBuilder(parameters, outputs or {})
     made = {
         "env": pod.env(settings),
         **pod.mounted(settings),
@@ -111,15 +111,15 @@ def resolve(
     return {key: value for key, value in made.items() if value}
 
 
-class _Pod:
-    """Makes the parts of a pod, and goes on where something is wrong."""
+class _PodBuilder:
+    """Builder of a pod's parts that collects faults."""
 
     def __init__(self, parameters: Mapping[str, Any], outputs: Outputs) -> None:
-        self.faults = Faults()
+        self.faults = FaultCollector()
         self._parameters = parameters
         self._outputs = outputs
 
-    def _value(self, value: Value, place: str) -> Any:
+    def _value(self, value: ValueSource, place: str) -> Any:
         if value.component_input_parameter is not None:
             return self._parameters.get(value.component_input_parameter)
         if value.task_output_parameter is not None:
@@ -131,17 +131,17 @@ class _Pod:
             return self._outputs[key]
         return value.runtime_value.constant if value.runtime_value else None
 
-    def _name(self, value: Value, place: str) -> str | None:
-        """A name; None switches off what it is the name of."""
+    def _name(self, value: ValueSource, place: str) -> str | None:
+        """Resolve a name; None disables its setting."""
         found = self._value(value, place)
         if found is None:
             return None
         if not isinstance(found, str) or not found:
-            self.faults.add(place, f"{shortened(found)} is no name.", "Give a text.")
+            self.faults.add(place, f"{shortened(found)} is not a name.", "Give a string.")
             return None
         return found
 
-    def env(self, settings: Settings) -> list[dict[str, Any]]:
+    def env(self, settings: KubernetesSettings) -> list[dict[str, Any]]:
         found = []
         for number, secret in enumerate(settings.secret_as_env):
             name = self._name(secret.name, f"secretAsEnv[{number}]")
@@ -164,8 +164,8 @@ class _Pod:
             found.append({"name": fact.name, "valueFrom": source})
         return found
 
-    def mounted(self, settings: Settings) -> dict[str, list[dict[str, Any]]]:
-        """Volumes and their mounts. The names of volumes are made up, as secrets' may not do."""
+    def mounted(self, settings: KubernetesSettings) -> dict[str, list[dict[str, Any]]]:
+        """Build volumes and mounts. Volume names are generated: a Secret's may be invalid."""
         volumes: list[dict[str, Any]] = []
         mounts: list[dict[str, Any]] = []
 
@@ -208,14 +208,14 @@ class _Pod:
             add(shared.volume_name, source, "/dev/shm")  # noqa: S108 - that is where it is
         return {"volumes": volumes, "volumeMounts": mounts}
 
-    def pull_secrets(self, settings: Settings) -> list[str]:
+    def pull_secrets(self, settings: KubernetesSettings) -> list[str]:
         names = (
             self._name(one.name, f"imagePullSecret[{number}]")
             for number, one in enumerate(settings.image_pull_secret)
         )
         return [name for name in names if name]
 
-    def node_selector(self, settings: Settings) -> dict[str, str]:
+    def node_selector(self, settings: KubernetesSettings) -> dict[str, str]:
         source = settings.node_selector.node_selector_json
         if source is None:
             return dict(settings.node_selector.labels)
@@ -223,21 +223,21 @@ class _Pod:
         if found is None:
             return {}
         if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
-            self.faults.add("nodeSelector", f"{shortened(found)} is no mapping of texts.")
+            self.faults.add("nodeSelector", f"{shortened(found)} is not a mapping of strings.")
             return {}
         return dict(found)
 
-    def tolerations(self, settings: Settings) -> list[dict[str, Any]]:
+    def tolerations(self, settings: KubernetesSettings) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for number, one in enumerate(settings.tolerations):
             place = f"tolerations[{number}]"
             if one.toleration_json is None:
                 found.append(one.fixed().plain())
             else:
-                found += self._given(forms.Toleration, one.toleration_json, place)
+                found += self._given(forms.TolerationSettings, one.toleration_json, place)
         return found
 
-    def resource_claims(self, settings: Settings) -> list[dict[str, Any]]:
+    def resource_claims(self, settings: KubernetesSettings) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for number, one in enumerate(settings.pod_resource_claims):
             place = f"podResourceClaims[{number}]"
@@ -247,8 +247,10 @@ class _Pod:
                 found += self._given(forms.ResourceClaim, one.resource_claim_json, place)
         return found
 
-    def _given(self, form: type[forms.Form], value: Value, place: str) -> list[dict[str, Any]]:
-        """What a value holds: one of a form, a list of them, or nothing."""
+    def _given(
+        self, form: type[forms.SettingsModel], value: ValueSource, place: str
+    ) -> list[dict[str, Any]]:
+        """Resolve a value to a list of settings: one, several, or none."""
         given = self._value(value, place)
         found: list[dict[str, Any]] = []
         for made in given if isinstance(given, list) else [given]:
@@ -256,14 +258,16 @@ class _Pod:
                 found += self._formed(form, made, place)
         return found
 
-    def _formed(self, form: type[forms.Form], given: Any, place: str) -> list[dict[str, Any]]:
+    def _formed(
+        self, form: type[forms.SettingsModel], given: Any, place: str
+    ) -> list[dict[str, Any]]:
         try:
             return [form.model_validate(given).plain()]
         except ValidationError as error:
             self.faults.found += _faults(error, place)
             return []
 
-    def affinity(self, settings: Settings) -> dict[str, Any]:
+    def affinity(self, settings: KubernetesSettings) -> dict[str, Any]:
         near: list[forms.PodAffinityTerm] = []
         away: list[forms.PodAffinityTerm] = []
         for term in settings.pod_affinity:
@@ -275,7 +279,7 @@ class _Pod:
             podAntiAffinity=_pod_affinity(away),
         )
 
-    def _node_affinity(self, settings: Settings) -> dict[str, Any]:
+    def _node_affinity(self, settings: KubernetesSettings) -> dict[str, Any]:
         required: list[dict[str, Any]] = []
         preferred: list[dict[str, Any]] = []
         for number, term in enumerate(settings.node_affinity):
@@ -301,17 +305,17 @@ class _Pod:
     def _add_affinity(
         self, given: Any, place: str, required: list[Any], preferred: list[Any]
     ) -> None:
-        """Add what is given as Kubernetes itself has it."""
+        """Add an affinity in Kubernetes' own form."""
         if not given:
             return
         if not isinstance(given, dict):
-            self.faults.add(place, f"{shortened(given)} is no affinity.", "Give a mapping.")
+            self.faults.add(place, f"{shortened(given)} is not an affinity.", "Give a mapping.")
             return
         must = given.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
         should = given.get("preferredDuringSchedulingIgnoredDuringExecution") or []
         terms = must.get("nodeSelectorTerms") if isinstance(must, dict) else None
         if (must and not isinstance(terms, list)) or not isinstance(should, list):
-            self.faults.add(place, f"{shortened(given)} is no affinity of nodes.")
+            self.faults.add(place, f"{shortened(given)} is not a node affinity.")
             return
         required += terms or []
         preferred += should

@@ -1,4 +1,4 @@
-"""What a pipeline may say of Kubernetes, as the SDK's extension for it writes it.
+"""Models of a pipeline's Kubernetes settings, as the SDK's extension writes them.
 
 The names are those of its ``KubernetesExecutorConfig``. Whole numbers may come as texts, as the
 JSON of protocol buffers has them.
@@ -21,19 +21,19 @@ _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 
 def _absolute(path: str) -> str:
     if not path.startswith("/") or ".." in path.split("/") or ":" in path:
-        raise ValueError(f"{path!r} is no absolute path")
+        raise ValueError(f"{path!r} is not an absolute path")
     return path
 
 
 def _label(name: str) -> str:
     if not _LABEL.match(name):
-        raise ValueError(f"{name!r} is no name: small letters, digits and hyphens, 63 at most")
+        raise ValueError(f"{name!r} is not a name: small letters, digits and hyphens, 63 at most")
     return name
 
 
 def _variable(name: str) -> str:
     if not _VARIABLE.match(name):
-        raise ValueError(f"{name!r} is no name of an environment variable")
+        raise ValueError(f"{name!r} is not a name of an environment variable")
     return name
 
 
@@ -41,13 +41,13 @@ def _amount(text: str) -> str:
     try:
         quantity(text)
     except BadInputError as error:
-        raise ValueError(f"{text!r} is no quantity; write it like 5Gi") from error
+        raise ValueError(f"{text!r} is not a quantity; write it like 5Gi") from error
     return text
 
 
 def _inside(path: str) -> str:
     if path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"{path!r} is no path within a volume")
+        raise ValueError(f"{path!r} is not a path within a volume")
     return path
 
 
@@ -63,37 +63,37 @@ Weight = Annotated[int, Field(ge=1, le=100)]
 Identity = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Form(BaseModel):
-    """A group of settings, in the names of JSON; unknown ones are refused."""
+class SettingsModel(BaseModel):
+    """Base model of settings, in JSON names; unknown fields are refused."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
     )
 
     def plain(self) -> dict[str, Any]:
-        """What is set, as Kubernetes names it."""
+        """Return the set fields, in Kubernetes' names."""
         return self.model_dump(by_alias=True, exclude_defaults=True)
 
 
-class Output(Form):
-    """An output of another task of the same DAG."""
+class TaskOutputSource(SettingsModel):
+    """Reference to an output of another task of the same DAG."""
 
     producer_task: Name
     output_parameter_key: Name
 
 
-class Constant(Form):
-    """A value that is fixed."""
+class Constant(SettingsModel):
+    """A fixed value."""
 
     constant: Any = None
 
 
-class Value(Form):
-    """Where a value comes from: a constant, an input of the DAG, or an output of a task in it."""
+class ValueSource(SettingsModel):
+    """Source of a value: a constant, an input of the DAG, or an output of a task."""
 
     runtime_value: Constant | None = None
     component_input_parameter: str | None = None
-    task_output_parameter: Output | None = None
+    task_output_parameter: TaskOutputSource | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -104,24 +104,24 @@ class Value(Form):
         return self
 
 
-class Named(Form):
-    """Something whose name is fixed, or is a value; the SDK writes both for a fixed one."""
+class NamedResource(SettingsModel):
+    """Object with a fixed or a resolved name; the SDK writes both for a fixed one."""
 
     @property
-    def name(self) -> Value:
-        """Where the name comes from."""
+    def name(self) -> ValueSource:
+        """Source of the name."""
         raise NotImplementedError
 
-    def source(self, fixed: str, parameter: Value | None) -> Value:
-        """Where the name comes from."""
+    def source(self, fixed: str, parameter: ValueSource | None) -> ValueSource:
+        """Source of the name."""
         if parameter is not None:
             return parameter
-        return Value(runtime_value=Constant(constant=fixed))
+        return ValueSource(runtime_value=Constant(constant=fixed))
 
 
-class _Secret(Named):
+class _Secret(NamedResource):
     secret_name: str = ""
-    secret_name_parameter: Value | None = None
+    secret_name_parameter: ValueSource | None = None
 
     @model_validator(mode="after")
     def _has_name(self) -> Self:
@@ -130,14 +130,14 @@ class _Secret(Named):
         return self
 
     @property
-    def name(self) -> Value:
-        """Where the secret's name comes from."""
+    def name(self) -> ValueSource:
+        """Source of the Secret's name."""
         return self.source(self.secret_name, self.secret_name_parameter)
 
 
-class _ConfigMap(Named):
+class _ConfigMap(NamedResource):
     config_map_name: str = ""
-    config_map_name_parameter: Value | None = None
+    config_map_name_parameter: ValueSource | None = None
 
     @model_validator(mode="after")
     def _has_name(self) -> Self:
@@ -146,66 +146,66 @@ class _ConfigMap(Named):
         return self
 
     @property
-    def name(self) -> Value:
-        """Where the config map's name comes from."""
+    def name(self) -> ValueSource:
+        """Source of the ConfigMap's name."""
         return self.source(self.config_map_name, self.config_map_name_parameter)
 
 
-class SecretVariable(Form):
-    """Which key of a secret becomes which variable."""
+class SecretVariable(SettingsModel):
+    """Variable from a key of a Secret."""
 
     secret_key: Name
     env_var: Variable
 
 
-class ConfigMapVariable(Form):
-    """Which key of a config map becomes which variable."""
+class ConfigMapVariable(SettingsModel):
+    """Variable from a key of a ConfigMap."""
 
     config_map_key: Name
     env_var: Variable
 
 
 class SecretAsEnv(_Secret):
-    """A secret, as environment variables."""
+    """Secret as environment variables."""
 
     key_to_env: list[SecretVariable] = []
     optional: bool | None = None
 
 
 class SecretAsVolume(_Secret):
-    """A secret, as files."""
+    """Secret as a volume."""
 
     mount_path: Path
     optional: bool = False
 
 
 class ImagePullSecret(_Secret):
-    """A secret that images are pulled with."""
+    """Image pull secret."""
 
 
 class ConfigMapAsEnv(_ConfigMap):
-    """A config map, as environment variables."""
+    """ConfigMap as environment variables."""
 
     key_to_env: list[ConfigMapVariable] = []
     optional: bool | None = None
 
 
 class ConfigMapAsVolume(_ConfigMap):
-    """A config map, as files."""
+    """ConfigMap as a volume."""
 
     mount_path: Path
     optional: bool = False
 
 
-class PvcMount(Named):
-    """A claim that is mounted."""
+class PvcMount(NamedResource):
+    """Mount of a persistent volume claim."""
 
     mount_path: Path
     sub_path: Annotated[str, AfterValidator(_inside)] = ""
-    pvc_name_parameter: Value | None = None
+    pvc_name_parameter: ValueSource | None = None
     constant: str | None = None
     component_input_parameter: str | None = None
-    task_output_parameter: Output | None = None
+    task_output_parameter: TaskOutputSource | None = None
 
     @model_validator(mode="after")
     def _has_name(self) -> Self:
@@ -213,24 +213,24 @@ class PvcMount(Named):
             raise ValueError("it has no pvcNameParameter, which names the claim")
         return self
 
-    def _old(self) -> Value | None:
+    def _old(self) -> ValueSource | None:
         if self.constant:
-            return Value(runtime_value=Constant(constant=self.constant))
+            return ValueSource(runtime_value=Constant(constant=self.constant))
         if self.component_input_parameter:
-            return Value(component_input_parameter=self.component_input_parameter)
+            return ValueSource(component_input_parameter=self.component_input_parameter)
         if self.task_output_parameter is not None:
-            return Value(task_output_parameter=self.task_output_parameter)
+            return ValueSource(task_output_parameter=self.task_output_parameter)
         return None
 
     @property
-    def name(self) -> Value:
-        """Where the claim's name comes from."""
+    def name(self) -> ValueSource:
+        """Source of the claim's name."""
         old = self._old()
         return self.source("", self.pvc_name_parameter or old)
 
 
-class Toleration(Form):
-    """A taint of nodes that is put up with."""
+class TolerationSettings(SettingsModel):
+    """Toleration of a taint."""
 
     key: str = ""
     operator: Literal["", "Equal", "Exists"] = ""
@@ -247,15 +247,15 @@ class Toleration(Form):
         return self
 
 
-class TolerationSetting(Form):
-    """A toleration, or where one or a list of them comes from."""
+class TolerationSetting(SettingsModel):
+    """A toleration, or the source of one or several."""
 
     key: str = ""
     operator: str = ""
     value: str = ""
     effect: str = ""
     toleration_seconds: int | None = None
-    toleration_json: Value | None = None
+    toleration_json: ValueSource | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -263,37 +263,37 @@ class TolerationSetting(Form):
             self.fixed()
         return self
 
-    def fixed(self) -> Toleration:
-        """The toleration itself."""
-        return Toleration.model_validate(self.model_dump(exclude={"toleration_json"}))
+    def fixed(self) -> TolerationSettings:
+        """The fixed toleration."""
+        return TolerationSettings.model_validate(self.model_dump(exclude={"toleration_json"}))
 
 
-class NodeSelector(Form):
-    """Labels that nodes must have."""
+class NodeSelector(SettingsModel):
+    """Node selector."""
 
     labels: dict[str, str] = {}
-    node_selector_json: Value | None = None
+    node_selector_json: ValueSource | None = None
 
 
-class Requirement(Form):
-    """What a label or a field must be."""
+class Requirement(SettingsModel):
+    """Match expression of a label or a field."""
 
     key: Name
     operator: Operator
     values: list[str] = []
 
 
-class NodeAffinityTerm(Form):
-    """What nodes must be like; or should be, with a weight."""
+class NodeAffinityTerm(SettingsModel):
+    """Node affinity term: required, or preferred with a weight."""
 
     match_expressions: list[Requirement] = []
     match_fields: list[Requirement] = []
     weight: Weight | None = None
-    node_affinity_json: Value | None = None
+    node_affinity_json: ValueSource | None = None
 
 
-class PodAffinityTerm(Form):
-    """Which pods to be near to, or away from."""
+class PodAffinityTerm(SettingsModel):
+    """Pod affinity or anti-affinity term."""
 
     match_pod_expressions: list[Requirement] = []
     match_pod_labels: dict[str, str] = {}
@@ -305,22 +305,22 @@ class PodAffinityTerm(Form):
     anti: bool = False
 
 
-class PodMetadata(Form):
+class PodMetadata(SettingsModel):
     """Labels and annotations."""
 
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
 
-class FieldPathAsEnv(Form):
-    """A fact of the pod, as an environment variable."""
+class FieldPathAsEnv(SettingsModel):
+    """Variable from a field of the pod."""
 
     name: Variable
     field_path: Name
 
 
-class EmptyDirMount(Form):
-    """An empty folder of the pod's own."""
+class EmptyDirMount(SettingsModel):
+    """emptyDir volume."""
 
     volume_name: Label
     mount_path: Path
@@ -328,8 +328,8 @@ class EmptyDirMount(Form):
     size_limit: Amount | None = None
 
 
-class GenericEphemeralVolume(Form):
-    """A volume that lives as long as the pod."""
+class GenericEphemeralVolume(SettingsModel):
+    """Generic ephemeral volume."""
 
     volume_name: Label
     mount_path: Path
@@ -340,23 +340,23 @@ class GenericEphemeralVolume(Form):
     metadata: PodMetadata = PodMetadata()
 
 
-class SharedMemory(Form):
-    """Memory that processes of the pod share."""
+class SharedMemory(SettingsModel):
+    """Shared memory of the pod."""
 
     volume_name: Label = "shared-memory"
     size: Amount | None = None
 
 
-class SecurityContext(Form):
-    """Whom the container runs as."""
+class SecurityContext(SettingsModel):
+    """Security context of the container."""
 
     run_as_user: Identity | None = None
     run_as_group: Identity | None = None
     run_as_non_root: bool | None = None
 
 
-class ResourceClaim(Form):
-    """Devices that a pod is given by a claim of Kubernetes."""
+class ResourceClaim(SettingsModel):
+    """Resource claim of devices."""
 
     name: str = ""
     resource_claim_name: str = ""
@@ -369,16 +369,16 @@ class ResourceClaim(Form):
         return self
 
     def plain(self) -> dict[str, Any]:
-        """It with a name of its own, which a pod must have."""
+        """Return the fields with a name, which a pod requires."""
         of = self.resource_claim_name or self.resource_claim_template_name
         return {"name": self.name or of, **super().plain()}
 
 
-class ResourceClaimSetting(Form):
-    """A resource claim, or where one or a list of them comes from."""
+class ResourceClaimSetting(SettingsModel):
+    """A resource claim, or the source of one or several."""
 
     resource_claim_template_name: str = ""
-    resource_claim_json: Value | None = None
+    resource_claim_json: ValueSource | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -387,12 +387,12 @@ class ResourceClaimSetting(Form):
         return self
 
     def fixed(self) -> ResourceClaim:
-        """The claim itself."""
+        """The fixed claim."""
         return ResourceClaim(resource_claim_template_name=self.resource_claim_template_name)
 
 
-class Settings(Form):
-    """All that is said of one executor."""
+class KubernetesSettings(SettingsModel):
+    """Kubernetes settings of one executor."""
 
     secret_as_volume: list[SecretAsVolume] = []
     secret_as_env: list[SecretAsEnv] = []

@@ -1,6 +1,6 @@
-"""Reading compiled pipelines: YAML of one document or two, JSON, or a zip with one of these.
+"""Reader of compiled pipelines: YAML of one or two documents, JSON, or a zip of these.
 
-What is read has the form of a pipeline; whether it makes sense is asked of ``validation``.
+The reader checks the form of a pipeline, ``validation`` its meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
 from pipelines import documents, packages, shape
-from pipelines.faults import Faults
+from pipelines.faults import FaultCollector
 from pipelines.pipeline import Pipeline
 
 _SCHEMA = re.compile(r"2\.(0\.0|1\.\d+)\Z")
@@ -38,7 +38,7 @@ def read(path: Path) -> Pipeline:
 
 
 def contents(path: Path) -> bytes:
-    """What is in a file, or of a larger one as much as is needed to refuse it.
+    """Read a file, of a too large one only as much as is needed to refuse it.
 
     Raises:
         BadInputError: If it is not there, with the code ``PipelineFileMissing``.
@@ -61,7 +61,7 @@ def read_bytes(data: bytes, name: str) -> Pipeline:
 
     Args:
         data: The file.
-        name: What it is called: for errors, and to tell a zip.
+        name: Its name, for errors and to recognize a zip.
 
     Raises:
         BadInputError: With the code ``PipelineTooLarge``, ``PipelineEmpty``, ``PackageInvalid``,
@@ -72,7 +72,7 @@ def read_bytes(data: bytes, name: str) -> Pipeline:
     if len(data) > documents.LARGEST:
         raise documents.too_large(name)
     if data and packages.is_zip(data, name):
-        data, name = packages.taken_out(data, name)
+        data, name = packages.extract_pipeline(data, name)
     packages.refuse_other_archives(data, name)
     found = documents.parsed(data, name)
     if len(found) > _MOST_DOCUMENTS:
@@ -92,19 +92,19 @@ def _format(name: str, why: str, hint: str) -> BadInputError:
 def _mapping(document: Any, name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _format(
-            name, "is no pipeline: it has no name: value lines",
+            name, "is not a pipeline: it has no name: value lines",
             "Give the file that the KFP SDK's compiler has written.",
         )  # fmt: skip
     return document
 
 
 def _either(document: Mapping[str, Any], *names: str) -> Any:
-    """A field, whose name may be written in two ways."""
+    """Return a field whose name may be in camel or snake case."""
     return next((document[name] for name in names if name in document), None)
 
 
 def _unwrapped(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """The pipeline within a job, with the job's parameters as its defaults."""
+    """Extract the pipeline of a job, with the job's parameters as defaults."""
     spec = _either(document, "pipelineSpec", "pipeline_spec")
     if spec is None or "root" in document:
         return document
@@ -128,7 +128,7 @@ def _unwrapped(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _check_kind(main: Mapping[str, Any], platform: Mapping[str, Any], name: str) -> None:
-    """Refuse what is another kind of file, and say what it is."""
+    """Refuse other kinds of files, naming their kind."""
     again = "Compile it with the KFP SDK, version 2."
     kind = main.get("kind")
     if kind == "Workflow":
@@ -150,7 +150,7 @@ def _check_kind(main: Mapping[str, Any], platform: Mapping[str, Any], name: str)
         raise _format(name, f"is {what}", again)
     if platform and "platforms" not in platform:
         raise _format(
-            name, "has a second document that is no platform's settings",
+            name, "has a second document that is not a platform's settings",
             "It has platforms: at its top, or is left out.",
         )  # fmt: skip
 
@@ -176,7 +176,7 @@ def _check_head(main: Mapping[str, Any], name: str) -> None:
 
 def _built(main: dict[str, Any], platform: dict[str, Any], name: str) -> Pipeline:
     deployment = _either(main, "deploymentSpec", "deployment_spec") or {}
-    faults = Faults()
+    faults = FaultCollector()
     shape.check(main, ir.PipelineSpec.DESCRIPTOR, "", faults)
     if isinstance(deployment, dict):
         described = ir.PipelineDeploymentConfig.DESCRIPTOR
@@ -186,7 +186,7 @@ def _built(main: dict[str, Any], platform: dict[str, Any], name: str) -> Pipelin
     spec = _parsed(main, ir.PipelineSpec(), name)
     platforms = _parsed(platform, ir.PlatformSpec(), name).platforms
     for other in sorted(set(platforms) - {_KUBERNETES}):
-        faults.add(f"platforms.{other}", "This platform is none of ours.", "Drop it.")
+        faults.add(f"platforms.{other}", "This platform is not supported.", "Drop it.")
     faults.raise_any(name)
     own = platforms[_KUBERNETES] if _KUBERNETES in platforms else ir.SinglePlatformSpec()
     executors = {
@@ -216,6 +216,6 @@ def _parsed(data: dict[str, Any], message: _M, name: str) -> _M:
 
 
 def _digest(parts: list[Any]) -> str:
-    """The same for files that differ in order, in style, or in how they name their fields."""
+    """Compute a digest that ignores order, style and the spelling of field names."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

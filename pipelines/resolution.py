@@ -1,4 +1,4 @@
-"""What a task is given, and what a DAG hands on: references replaced by values."""
+"""Resolution of a task's inputs and a DAG's outputs: references replaced by values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import ModelyardError
 from pipelines import selection, values
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.states import DONE, End
+from pipelines.states import DONE, TaskResult
 
 _ABSENT = object()
 _JOB = "{{$.pipeline_job_resource_name}}"
 _FIELD_OF_ITEM = re.compile(r"-subvar-(\w+)$")
 
-# A constant, with the other parameters of its task, to the constant with its placeholders filled.
+# Fills the placeholders in a constant, with the other parameters of its task.
 Fill = Callable[[Any, Mapping[str, Any]], Any]
 
 
 class InputMissingError(ModelyardError):
-    """A task needs what nobody has handed on."""
+    """A required input of a task has no value."""
 
     code = "InputMissing"
 
@@ -32,10 +32,10 @@ def inputs(
     task: ir.PipelineTaskSpec,
     component: ir.ComponentSpec,
     given: Bundle,
-    ends: Mapping[str, End],
+    ends: Mapping[str, TaskResult],
     fill: Fill,
 ) -> Bundle:
-    """What a task is given.
+    """Resolve the inputs of a task.
 
     Args:
         name: The task's name in its DAG.
@@ -64,9 +64,9 @@ def inputs(
 
 
 def check_settings(
-    name: str, settings: Iterable[tuple[str, str]], ends: Mapping[str, End]
+    name: str, settings: Iterable[tuple[str, str]], ends: Mapping[str, TaskResult]
 ) -> None:
-    """Find out whether the values of a task's settings of Kubernetes have come about.
+    """Check that the outputs to which a task's Kubernetes settings refer exist.
 
     Args:
         name: The task's name in its DAG.
@@ -85,7 +85,10 @@ def check_settings(
 
 
 def _parameter(
-    spec: ir.TaskInputsSpec.InputParameterSpec, given: Bundle, ends: Mapping[str, End], fill: Fill
+    spec: ir.TaskInputsSpec.InputParameterSpec,
+    given: Bundle,
+    ends: Mapping[str, TaskResult],
+    fill: Fill,
 ) -> Any:
     kind = spec.WhichOneof("kind")
     if kind == "component_input_parameter":
@@ -106,7 +109,7 @@ def _parameter(
 
 
 def _selected_before(spec: ir.TaskInputsSpec.InputParameterSpec) -> bool:
-    """Whether a selector only repeats what the DAG was given.
+    """Whether a selector repeats one that was applied to the DAG's input.
 
     Within a branch of a loop some compilers ask once more for the field ``b`` of an input that is
     this field already, as the suffix says that they have given its name.
@@ -117,7 +120,7 @@ def _selected_before(spec: ir.TaskInputsSpec.InputParameterSpec) -> bool:
     )
 
 
-def _status(task: str, ends: Mapping[str, End], fill: Fill) -> dict[str, Any]:
+def _status(task: str, ends: Mapping[str, TaskResult], fill: Fill) -> dict[str, Any]:
     end = ends[task]
     return {
         "state": end.final_status,
@@ -134,7 +137,7 @@ def _completed(
     task: ir.PipelineTaskSpec,
     fill: Fill,
 ) -> dict[str, Any]:
-    """The parameters with the component's defaults, each of its type.
+    """Add the component's defaults to the parameters, each of its type.
 
     A default is the pipeline's own text, so its placeholders are filled; what is handed on stays.
     """
@@ -161,7 +164,7 @@ def _artifacts(
     task: ir.PipelineTaskSpec,
     component: ir.ComponentSpec,
     given: Bundle,
-    ends: Mapping[str, End],
+    ends: Mapping[str, TaskResult],
 ) -> dict[str, Artifact | list[Artifact]]:
     found: dict[str, Artifact | list[Artifact]] = {}
     for key, spec in sorted(task.inputs.artifacts.items()):
@@ -182,11 +185,11 @@ def _artifacts(
     return found
 
 
-def outputs(dag: ir.DagSpec, ends: Mapping[str, End]) -> Bundle:
-    """What a DAG hands on. What comes of a task that was skipped is absent.
+def outputs(dag: ir.DagSpec, ends: Mapping[str, TaskResult]) -> Bundle:
+    """Resolve the outputs of a DAG, without those of skipped tasks.
 
     Raises:
-        ModelyardError: If none of several alternatives has come about.
+        ModelyardError: If none of several alternatives exists.
     """
     parameters: dict[str, Any] = {}
     for key, spec in sorted(dag.outputs.parameters.items()):
@@ -208,10 +211,10 @@ def _put(
     found: dict[str, Any],
     key: str,
     selectors: list[tuple[str, str]],
-    ends: Mapping[str, End],
+    ends: Mapping[str, TaskResult],
     of: Callable[[str], Mapping[str, Any]],
 ) -> None:
-    """The output of the only task that a DAG output names, or of the one that came about."""
+    """Add the output of the only task that a DAG output names, or of the one that ran."""
     if len(selectors) > 1:
         states = {task: ends[task].state for task, _ in selectors}
         found[key] = selection.one_of(selectors, states, of)

@@ -1,4 +1,4 @@
-"""What is chosen from what: fields of values, items of loops, outputs of iterations, branches."""
+"""Selection of fields of values, loop items, and outputs of iterations and branches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Value = TypeVar("_Value")
 
 
 class SelectionFailedError(ModelyardError):
-    """A selector does not find what it asks for, or nothing was there to choose from."""
+    """A selector matches nothing, or no alternative exists."""
 
     code = "SelectionFailed"
 
@@ -37,7 +37,7 @@ class SelectionFailedError(ModelyardError):
 
 
 def check(expression: str) -> None:
-    """Refuse a ``parameterExpressionSelector`` that can never be followed.
+    """Refuse a ``parameterExpressionSelector`` that can never be evaluated.
 
     Raises:
         BadInputError: ``SelectorInvalid``.
@@ -47,7 +47,7 @@ def check(expression: str) -> None:
 
 
 def select(value: Any, expression: str) -> Any:
-    """What a ``parameterExpressionSelector`` finds in a value.
+    """Evaluate a ``parameterExpressionSelector`` on a value.
 
     ``string_value`` is the value as text, whatever it is, so that ``parseJson(string_value)["A"]``
     finds a field of a mapping and of a text that holds one alike. Anything that CEL can say is
@@ -62,7 +62,7 @@ def select(value: Any, expression: str) -> Any:
     fields = _fields(value, expressions.doubled(value))
     try:
         return values.protojson(_parsed(expression).value(fields))
-    except (expressions.UndecidedError, OverflowError) as error:
+    except (expressions.ExpressionUndecidedError, OverflowError) as error:
         raise _failed(expression, str(error)) from None
 
 
@@ -73,7 +73,7 @@ def _path(expression: str) -> re.Match[str] | None:
 def _parsed(expression: str) -> expressions.Expression:
     try:
         return expressions.parsed(expression, _NAMES)
-    except expressions.MistakeError as error:
+    except expressions.ExpressionInvalidError as error:
         raise BadInputError(
             f"The selector {expression[:200]} cannot be read: {error}.",
             'Write it as KFP does, such as parseJson(string_value)["field"].',
@@ -122,7 +122,7 @@ def _json(value: Any, fields: Mapping[str, Any], expression: str) -> Any:
     try:
         return values.from_json(fields["string_value"])
     except ValueError:
-        raise _failed(expression, "the value is no JSON") from None
+        raise _failed(expression, "the value is not JSON") from None
 
 
 def _failed(expression: str, why: str) -> SelectionFailedError:
@@ -136,7 +136,7 @@ def _failed(expression: str, why: str) -> SelectionFailedError:
 
 
 def items(iterator: ir.ParameterIteratorSpec, parameters: Mapping[str, Any]) -> list[Any]:
-    """What a loop over parameters is over; it may be empty.
+    """Resolve the items of a loop over parameters; they may be empty.
 
     Args:
         iterator: The loop's iterator: JSON of its own, or the name of an input.
@@ -157,7 +157,7 @@ def items(iterator: ir.ParameterIteratorSpec, parameters: Mapping[str, Any]) -> 
 def artifact_items(
     iterator: ir.ArtifactIteratorSpec, artifacts: Mapping[str, Artifact | list[Artifact]]
 ) -> list[Artifact]:
-    """What a loop over artifacts is over; it may be empty.
+    """Resolve the items of a loop over artifacts; they may be empty.
 
     Raises:
         BadInputError: ``ItemsNotAList``.
@@ -173,7 +173,7 @@ def artifact_items(
 def iterations(
     task: ir.PipelineTaskSpec, inputs: Bundle, component: ir.ComponentSpec
 ) -> list[Bundle]:
-    """What each iteration of a loop's task is given: all that the task is, and one item.
+    """Build the inputs of each iteration: those of the loop's task, and one item.
 
     The whole list is given to those loops alone whose tasks ask for it, or else a loop would keep
     as many lists as it has items.
@@ -201,7 +201,7 @@ def iterations(
 
 
 def _is_asked_for(name: str, component: ir.ComponentSpec) -> bool:
-    """Whether an input of a component is one that what it runs is told of."""
+    """Whether anything within a component uses an input of it."""
     if component.WhichOneof("implementation") != "dag":
         return True
     return any(
@@ -220,7 +220,7 @@ def _list_of(found: Any, place: str) -> list[Any]:
         try:
             found = values.from_json(found)
         except ValueError:
-            raise _no_list(place, "it is a text that is no JSON") from None
+            raise _no_list(place, "it is a text that is not JSON") from None
     if not isinstance(found, list):
         raise _no_list(place, "it is something else")
     return list(found)
@@ -240,7 +240,7 @@ def _no_list(place: str, why: str) -> BadInputError:
 def collected(
     definitions: ir.ComponentOutputsSpec, iterations_outputs: Sequence[Bundle]
 ) -> Bundle:
-    """What a loop hands on: of each output the list over its iterations, in their order.
+    """Collect a loop's outputs: of each the list over its iterations, in their order.
 
     An iteration that has no such output, because what makes it was skipped, is left out. Loops
     within loops make lists of lists of parameters, whose components take ``List[List[...]]``;
@@ -275,7 +275,7 @@ def one_of(
     states: Mapping[str, TaskState],
     outputs: Callable[[str], Mapping[str, _Value]],
 ) -> _Value:
-    """The output of the one of several tasks that has come about.
+    """Return the output of the one of several tasks that ran.
 
     A task that was skipped is passed over even if an output of it is known, and so is one that
     has come about without the output.
@@ -293,7 +293,7 @@ def one_of(
             return handed[name]
     tasks = ", ".join(dict.fromkeys(task for task, _ in selectors))
     raise SelectionFailedError(
-        f"None of {tasks} has come about, so that there is nothing to choose.",
+        f"None of {tasks} has run, so there is no output to choose.",
         "One branch of an alternative must run: add a branch for what is left.",
         code="NothingSelected",
     )

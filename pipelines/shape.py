@@ -1,4 +1,4 @@
-"""Whether plain data has the form of a protocol buffer: all that is wrong, each with its place.
+"""Check of plain data against a protocol buffer's descriptor: all faults with their places.
 
 The parser of protocol buffers stops at the first fault and names only part of its place.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from pipelines.faults import Faults, known, shortened
+from pipelines.faults import FaultCollector, known, shortened
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: 31,
@@ -21,7 +21,7 @@ _FLOATS = {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}
 _DURATION = re.compile(r"-?\d{1,12}(\.\d{1,9})?s\Z")
 _WHOLE = re.compile(r"-?\d{1,19}\Z")
 
-# What other releases of the SDK write, and ours does not know: it means nothing here.
+# Fields that other releases of the SDK write, without a meaning for the engine.
 _ELSEWHERE = {
     "ml_pipelines.PipelineTaskInfo": {"taskName"},
     "ml_pipelines.PipelineConfig": {
@@ -34,8 +34,8 @@ _ELSEWHERE = {
 }  # fmt: skip
 
 
-def check(data: Any, descriptor: Descriptor, place: str, faults: Faults) -> None:
-    """Note what keeps ``data`` from being parsed as the message that ``descriptor`` describes."""
+def check(data: Any, descriptor: Descriptor, place: str, faults: FaultCollector) -> None:
+    """Collect the faults that keep ``data`` from being parsed as ``descriptor``'s message."""
     wellknown = _WELL_KNOWN.get(descriptor.full_name)
     if wellknown is not None:
         wellknown(data, place, faults)
@@ -46,11 +46,13 @@ def check(data: Any, descriptor: Descriptor, place: str, faults: Faults) -> None
 
 
 def at(place: str, key: object) -> str:
-    """The place of something in a mapping."""
+    """Build the place of a key in a mapping."""
     return f"{place}.{key}" if place else str(key)
 
 
-def _message(data: dict[str, Any], descriptor: Descriptor, place: str, faults: Faults) -> None:
+def _message(
+    data: dict[str, Any], descriptor: Descriptor, place: str, faults: FaultCollector
+) -> None:
     fields = {**descriptor.fields_by_name, **descriptor.fields_by_camelcase_name}
     seen: dict[str, str] = {}
     for key, value in data.items():
@@ -71,7 +73,7 @@ def _message(data: dict[str, Any], descriptor: Descriptor, place: str, faults: F
         _field(value, described, there, faults)
 
 
-def _field(value: Any, described: FieldDescriptor, place: str, faults: Faults) -> None:
+def _field(value: Any, described: FieldDescriptor, place: str, faults: FaultCollector) -> None:
     if value is None:
         return
     message = described.message_type
@@ -92,7 +94,7 @@ def _field(value: Any, described: FieldDescriptor, place: str, faults: Faults) -
         _one(value, described, place, faults)
 
 
-def _one(value: Any, described: FieldDescriptor, place: str, faults: Faults) -> None:
+def _one(value: Any, described: FieldDescriptor, place: str, faults: FaultCollector) -> None:
     if described.message_type is not None:
         check(value, described.message_type, place, faults)
     elif described.enum_type is not None:
@@ -109,7 +111,7 @@ def _one(value: Any, described: FieldDescriptor, place: str, faults: Faults) -> 
 
 
 def _expect(
-    holds: bool, value: Any, wanted: str, place: str, faults: Faults, remedy: str = ""
+    holds: bool, value: Any, wanted: str, place: str, faults: FaultCollector, remedy: str = ""
 ) -> None:
     if not holds:
         faults.add(place, f"It is {shortened(value)}, not {wanted}.", remedy)
@@ -127,7 +129,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _enum(value: Any, described: EnumDescriptor, place: str, faults: Faults) -> None:
+def _enum(value: Any, described: EnumDescriptor, place: str, faults: FaultCollector) -> None:
     if isinstance(value, str):
         right = value in described.values_by_name or value in _ELSEWHERE.get(
             described.full_name, ()
@@ -150,22 +152,22 @@ def _kind(value: Any) -> str:
 # Well-known messages, which are plain values in JSON
 
 
-def _struct(data: Any, place: str, faults: Faults) -> None:
+def _struct(data: Any, place: str, faults: FaultCollector) -> None:
     if not isinstance(data, dict):
         faults.add(place, f"It is {_kind(data)}, no mapping.", "Write name: value lines.")
     else:
         _value(data, place, faults)
 
 
-def _list(data: Any, place: str, faults: Faults) -> None:
+def _list(data: Any, place: str, faults: FaultCollector) -> None:
     if not isinstance(data, list):
         faults.add(place, f"It is {_kind(data)}, no list.", "Write - value lines.")
     else:
         _value(data, place, faults)
 
 
-def _value(data: Any, place: str, faults: Faults) -> None:
-    """A value of JSON. Its numbers are doubles: one that would become another is refused."""
+def _value(data: Any, place: str, faults: FaultCollector) -> None:
+    """Check a JSON value; refuse a number that a double does not hold exactly."""
     inside: Iterable[tuple[str, Any]] = ()
     if isinstance(data, dict):
         inside = ((at(place, key), value) for key, value in data.items())
@@ -179,12 +181,12 @@ def _value(data: Any, place: str, faults: Faults) -> None:
         _value(value, there, faults)
 
 
-def _duration(data: Any, place: str, faults: Faults) -> None:
+def _duration(data: Any, place: str, faults: FaultCollector) -> None:
     right = isinstance(data, str) and bool(_DURATION.match(data))
     _expect(right, data, "a duration", place, faults, "Write seconds, such as 30s.")
 
 
-_WELL_KNOWN: dict[str, Callable[[Any, str, Faults], None]] = {
+_WELL_KNOWN: dict[str, Callable[[Any, str, FaultCollector], None]] = {
     "google.protobuf.Struct": _struct,
     "google.protobuf.ListValue": _list,
     "google.protobuf.Value": _value,

@@ -1,4 +1,4 @@
-"""How a task of a pipeline stands, and how it ended."""
+"""State and result of a pipeline's task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.artifacts import Bundle
 
 
 class TaskState(StrEnum):
-    """How a task stands."""
+    """State of a task."""
 
     WAITING = "WAITING"
     RUNNING = "RUNNING"
@@ -25,19 +25,19 @@ class TaskState(StrEnum):
 DONE = frozenset({TaskState.SUCCEEDED, TaskState.CACHED})
 BROKEN = frozenset({TaskState.FAILED, TaskState.OMITTED, TaskState.CANCELLED})
 
-# What a task that looks at another's end is told of it, in the words of KFP's backend.
+# Final statuses as KFP's backend reports them to exit handlers.
 _FINAL = {TaskState.SUCCEEDED: "COMPLETE", TaskState.CACHED: "COMPLETE"}
 
 
 @dataclass(frozen=True)
-class End:
-    """How a task ended.
+class TaskResult:
+    """Result of a task.
 
     Attributes:
-        state: Its state.
-        outputs: What it hands on.
-        reason: Why it failed or was left out, for people; it may have a component's last line in
-            it, and is made a text that can be stored.
+        state: Its final state.
+        outputs: Its outputs.
+        reason: Why it failed or was omitted, for people. It may contain a component's last
+            line, and is made storable.
     """
 
     state: TaskState
@@ -45,7 +45,7 @@ class End:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        """Take care that one node's reason cannot hinder what is stored of the others."""
+        """Make the reason storable: an unstorable one would block writing other nodes."""
         object.__setattr__(self, "reason", storable(self.reason))
 
     @property

@@ -1,4 +1,4 @@
-"""What a component is told of its own configuration, and what of it holds for its own task.
+"""Task configuration passed to a component as an input.
 
 A component that starts a workload elsewhere may ask for its resources, its variables and its
 settings of Kubernetes, to hand them on. What it asks for holds for its task itself only if it
@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.workloads.base import ResourceRequest, Workload
 from pipelines import placeholders
 from pipelines.container import Container, ResourceSpec
-from pipelines.placeholders import Context
+from pipelines.placeholders import PlaceholderContext
 
 _Field = ir.TaskConfigPassthroughType
 # What each of them is in the settings of Kubernetes.
@@ -29,13 +29,13 @@ _PARTS = {
 }
 
 
-def told(
+def config_inputs(
     component: ir.ComponentSpec,
     container: Container,
     settings: Mapping[str, Any],
-    context: Context,
+    context: PlaceholderContext,
 ) -> dict[str, Any]:
-    """The inputs that are the task's configuration, in the form that the SDK's executor reads.
+    """Build the inputs of type TaskConfig, in the form that the SDK's executor reads.
 
     Args:
         component: The component.
@@ -74,7 +74,7 @@ def told(
 
 
 def own(component: ir.ComponentSpec, workload: Workload) -> Workload:
-    """A task's workload without what its component only hands on."""
+    """Drop the settings from a workload that its component only passes on."""
     applies = {one.field: one.apply_to_task for one in component.task_config_passthroughs}
     away = {field for field, applied in applies.items() if not applied}
     parts = {part for field in away for part in _PARTS.get(field, ())}
@@ -87,7 +87,7 @@ def own(component: ir.ComponentSpec, workload: Workload) -> Workload:
 
 
 def _resources(asked: ResourceSpec, filled: Callable[[str], str]) -> dict[str, dict[str, str]]:
-    """Limits and requests as a container of Kubernetes has them; the older fields count in GB."""
+    """Convert resources to a Kubernetes container's limits and requests."""
     limits = {
         "cpu": filled(asked.resource_cpu_limit) or _number(asked.cpu_limit),
         "memory": filled(asked.resource_memory_limit) or _number(asked.memory_limit, "G"),

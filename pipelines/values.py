@@ -1,4 +1,4 @@
-"""Values of parameters: what may stand in one, and how it is written for whom.
+"""Values of parameters: types, conversion and formatting.
 
 A value is plain JSON data. Protocol buffers know no whole numbers in their ``Value``, so that 3
 and 3.0 are the same there; here a whole number stays one wherever it is read.
@@ -28,7 +28,7 @@ _Enum = ir.ParameterType.ParameterTypeEnum
 
 
 class ParameterType(IntEnum):
-    """The types of parameters, with the numbers that the IR has for them."""
+    """Types of parameters, with their numbers in the IR."""
 
     UNSPECIFIED = _Enum.PARAMETER_TYPE_ENUM_UNSPECIFIED
     NUMBER_DOUBLE = _Enum.NUMBER_DOUBLE
@@ -55,7 +55,7 @@ _NAMES = {
 
 
 def from_proto(value: struct_pb2.Value) -> Any:
-    """What a protobuf value holds. Integral numbers become ints, also inside lists and structs."""
+    """Convert a protobuf value; integral numbers become ints, also in lists and structs."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         return _whole(value.number_value)
@@ -68,7 +68,7 @@ def from_proto(value: struct_pb2.Value) -> Any:
 
 
 def protojson(value: Any) -> Any:
-    """A value as protobuf's JSON has it: integral numbers as ints, keys in order."""
+    """Format a value as protobuf's JSON: integral numbers as ints, keys in order."""
     if isinstance(value, float):
         return _whole(value)
     if isinstance(value, Mapping):
@@ -79,7 +79,7 @@ def protojson(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A value as it stands in a command line or within a text, as KFP's launcher writes it.
+    """Format a value for a command line or a string, as KFP's launcher does.
 
     A text is left as it is, None is nothing, a number has no exponent, and lists and mappings
     are compact JSON with their keys in order.
@@ -98,7 +98,7 @@ def as_text(value: Any) -> str:
 
 
 def checked(value: Any, parameter_type: int, place: str, literals: Sequence[Any] = ()) -> Any:
-    """A value of a type, as a component wrote it or a caller gave it.
+    """Check a value of a component or a caller against a type.
 
     Args:
         value: The value; None is of no type.
@@ -128,7 +128,7 @@ def checked(value: Any, parameter_type: int, place: str, literals: Sequence[Any]
 
 
 def fitted(value: Any, parameter_type: int, place: str, literals: Sequence[Any] = ()) -> Any:
-    """A value on its way from one task into another, made to fit the type there.
+    """Convert a task's output to the type of another task's input.
 
     KFP's compiler declares the items of a loop and their fields as texts where it does not know
     better, and its backend then makes texts of them: what is handed to a STRING becomes its text,
@@ -154,7 +154,7 @@ def fitted(value: Any, parameter_type: int, place: str, literals: Sequence[Any] 
 
 
 def from_output_file(text: str, parameter_type: int) -> Any:
-    """What a component wrote into a parameter's own file: a text as it is, anything else as JSON.
+    """Parse a parameter's output file: a string as it is, other types as JSON.
 
     Raises:
         BadInputError: ``OutputMalformed``.
@@ -178,7 +178,7 @@ def from_output_file(text: str, parameter_type: int) -> Any:
 
 
 def from_json(text: str) -> Any:
-    """What a text holds as JSON, strictly.
+    """Parse JSON strictly.
 
     Raises:
         ValueError: If it is none, if it has NaN or Infinity, which JSON has not, or if it nests
@@ -234,7 +234,7 @@ def _refuse(value: Any, wanted: ParameterType, place: str) -> NoReturn:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in words. Values themselves are told to nobody: they may be secret."""
+    """Name the type of a value. Values themselves are never shown: they may be secret."""
     if value is None:
         return "null"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
@@ -257,7 +257,7 @@ def _check_plain(value: Any, place: str) -> None:
             elif isinstance(item, float) and not math.isfinite(item):
                 _refuse_plain(f"{place} has a number that is not finite.")
             elif not (item is None or isinstance(item, bool | int | float | str)):
-                _refuse_plain(f"{place} has {_kind(item)}, which is no JSON.")
+                _refuse_plain(f"{place} has {_kind(item)}, which is not JSON.")
         if not inner:
             return
         level = inner
@@ -269,7 +269,7 @@ def _refuse_plain(message: str) -> NoReturn:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are equal as JSON has it, where true is not 1."""
+    """Whether two values are equal in JSON, where true is not 1."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     return bool(one == other)
@@ -282,7 +282,7 @@ def _whole(number: float) -> int | float:
 
 
 def _digits(number: float) -> str:
-    """The fewest digits that say a number, without an exponent."""
+    """Shortest exact digits of a number, without an exponent."""
     if not math.isfinite(number):
         return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"
     return f"{Decimal(repr(number)):f}".removesuffix(".0")

@@ -83,7 +83,7 @@ def propose(
         among: The points to choose from; None for all that the dimensions allow.
 
     Raises:
-        AlikeError: If the model cannot be computed.
+        IndistinguishableError: If the model cannot be computed.
     """
     seen = _select_informative(seen)
     unordered = np.array([dimension.unordered for dimension in dimensions])

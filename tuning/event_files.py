@@ -46,7 +46,9 @@ class EventFileReader:
                 yield Observation(name, scalar.value, scalar.step, scalar.at)
         except (OSError, ValueError) as error:
             self._given_up.add(path)
-            self._warn(f"{path.name} is no event file of TensorBoard's ({error}); it is given up.")
+            self._warn(
+                f"{path.name} is not an event file of TensorBoard's ({error}); it is given up."
+            )
 
 
 def _loader(path: Path) -> EventLoader:

@@ -70,7 +70,7 @@ class GaussianProcess:
             unordered: Which dimensions have values without an order.
 
         Raises:
-            AlikeError: If that cannot be computed.
+            IndistinguishableError: If that cannot be computed.
         """
         self._unordered = unordered
         self._points, self._values = points, values

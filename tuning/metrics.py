@@ -58,7 +58,7 @@ class MetricPattern(BaseModel):
         except regex.error as error:
             raise BadInputError(
                 f"The pattern of metric {self.name!r} does not compile: {error}.",
-                "Mend the regular expression.",
+                "Fix the regular expression.",
                 code="MetricPatternInvalid",
             ) from error
         if expression.groups == 0:

@@ -79,7 +79,8 @@ class Parameter(FieldGroup):
             return value
         if not is_number(value):
             raise BadInputError(
-                f"The {info.field_name} of the parameter {info.data.get('name')!r} is no number.",
+                f"The {info.field_name} of the parameter {info.data.get('name')!r} is not a "
+                "number.",
                 "Give a number, without quotes.",
                 code="ParameterBoundInvalid",
             )
@@ -210,7 +211,7 @@ class Parameter(FieldGroup):
         if not is_number(value):
             if self.type == "discrete":
                 raise self._wrong(
-                    f"is discrete, and its value {place} is no number",
+                    f"is discrete, and its value {place} is not a number",
                     "Give numbers, or make it categorical.", "ParameterValueInvalid",
                 )  # fmt: skip
         elif not is_finite(value):

@@ -21,7 +21,7 @@ from modelyard.output import console
 from pipelines import reading
 from pipelines.drawing import building, svg, tree
 from pipelines.drawing.model import Box
-from pipelines.place import Place
+from pipelines.run_directory import PipelineRunDirectory
 from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.runs import runs
@@ -118,7 +118,7 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
             "modelyard runs list shows the flow of each run.",
             code="NoPipelineRun",
         )
-    compiled = Place(homes.current().runs / found.id).compiled
+    compiled = PipelineRunDirectory(homes.current().runs / found.id).compiled
     if not compiled.is_file():
         raise NotFoundError(
             f"The run {found.name} has no graph: it is {found.state} and has not begun.",

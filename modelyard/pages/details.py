@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from pipelines.drawing import building, model, text, words
-from pipelines.drawing.model import Box, Row
+from pipelines.drawing.model import Box, NodeRow
 
 _LONGEST = 2000
 _NOTES = {model.PIPELINE: "About", model.CONDITION: "Condition", model.LOOP: "Loop"}
 MOST_LISTED = 300  # of a loop's iterations
 
 
-class FullRow(Row, Protocol):
+class FullRow(NodeRow, Protocol):
     """A node's row with its inputs and outputs."""
 
     @property
@@ -175,7 +175,7 @@ def shown(value: Any) -> str:
     return rendered if len(rendered) <= _LONGEST else cut
 
 
-def iterations(rows: Iterable[Row], loop: str, *, over: bool) -> list[tuple[str, str, str]]:
+def iterations(rows: Iterable[NodeRow], loop: str, *, over: bool) -> list[tuple[str, str, str]]:
     """Return the iterations of a loop in order: path, name and state."""
     found = []
     for row in rows:

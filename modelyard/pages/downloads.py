@@ -15,7 +15,7 @@ from infra import storage
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import Store
 from pipelines.executor_io import local_path
-from pipelines.place import Place
+from pipelines.run_directory import PipelineRunDirectory
 
 _CHUNK = 4 * 2**20
 _STORES = ("s3://", "obs://", "nas://")
@@ -87,7 +87,7 @@ def _inside(path: Path, runs: Path) -> Path | None:
     """Return the target of a path, if a task of a run has written it."""
     try:
         found, root = path.resolve(), runs.resolve()
-        run = Place(root / found.relative_to(root).parts[0])
+        run = PipelineRunDirectory(root / found.relative_to(root).parts[0])
     except (OSError, RuntimeError, ValueError, IndexError):
         return None
     written = any(

@@ -20,10 +20,10 @@ from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from pipelines import reading
 from pipelines.drawing import building, model, svg, words
-from pipelines.drawing.model import Box, Row
+from pipelines.drawing.model import Box, NodeRow
 from pipelines.drawing.style import STATES
 from pipelines.pipeline import Pipeline
-from pipelines.place import Place
+from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskState
 from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
@@ -70,7 +70,7 @@ class Sources:
     runs: Path
     servers: Servers
     compiled: Callable[[str], tuple[bytes, str]]
-    nodes: Callable[[str], Sequence[Row]] = pipeline_nodes.in_brief
+    nodes: Callable[[str], Sequence[NodeRow]] = pipeline_nodes.in_brief
     node: Callable[[str, str], FullRow | None] = pipeline_nodes.one
     pipelines: Callable[[], Sequence[PipelineSummaryView]] = pipelines.list_all
 
@@ -251,7 +251,7 @@ def _address(base: str, path: str, **more: str) -> str:
 
 def _pipeline_of(folder: Path) -> Pipeline | None:
     """Return the pipeline that a run started with; None if it has not started here."""
-    compiled = Place(folder).compiled
+    compiled = PipelineRunDirectory(folder).compiled
     try:
         written = compiled.stat()
     except OSError:
@@ -279,7 +279,7 @@ def _find(root: Box, path: str) -> Box | None:
     return next((box for box in root.walk() if box.path == path), None)
 
 
-def _states(rows: Sequence[Row], *, over: bool) -> list[tuple[str, str, int]]:
+def _states(rows: Sequence[NodeRow], *, over: bool) -> list[tuple[str, str, int]]:
     """Count tasks by state."""
     counts: dict[str, int] = {}
     for row in rows:

@@ -1,1 +1,1 @@
-"""Backends of components: processes with what is KFP's, and the choice among all."""
+"""Backends of components: KFP components as processes, and the choice of a backend."""

@@ -1,4 +1,4 @@
-"""The backend of a pipeline's components, as the settings choose it."""
+"""Choice of the backend of a pipeline's components, by the settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.backends.process import ComponentProcessBackend
 
 
 def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False) -> Backend:
-    """The backend that ``MODELYARD_PIPELINE_LAUNCHER`` names.
+    """Create the backend that ``MODELYARD_PIPELINE_LAUNCHER`` names.
 
     Args:
         settings: The settings.
@@ -43,17 +43,17 @@ def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False)
 
 
 def claims(backend: Backend, home: Home) -> ClaimStore:
-    """Claims of volumes that components on a backend may mount."""
+    """Return the store of volume claims that components on a backend mount."""
     if isinstance(backend, KubernetesBackend):
         return backend.claims
     return LocalClaims(home.root / "claims")
 
 
 def artifacts(settings: Settings) -> str:
-    """The URI below which artifacts go of pipelines that name none; "" for the run's folder.
+    """Return the default pipeline root; "" for the run's folder.
 
-    Where components run elsewhere, or the home goes with the run, they are kept where files are
-    staged.
+    Where components run on other machines, or the home is deleted with the run, it is below the
+    URI at which files are staged.
     """
     away = settings.pipeline_launcher == "kubernetes" or not settings.home_lasts
     if not away or not settings.pipeline_staging_uri:

@@ -33,7 +33,7 @@ from infra.workloads.process import (
 )
 from pipelines import bootstrap
 from pipelines.backends.warm_pool import IDLE_SECONDS, WarmPool
-from pipelines.bootstrap import Component
+from pipelines.bootstrap import ParsedCommand
 
 _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
@@ -75,13 +75,13 @@ class ComponentProcessBackend(ProcessBackend):
         self._warm_pool = WarmPool(idle_seconds) if warm else None
 
     def close(self) -> None:
-        """Release what is kept between components."""
+        """Release the warm interpreters."""
         if self._warm_pool is not None:
             self._warm_pool.close()
         super().close()
 
     def python(self, workload: Workload) -> EnvironmentSpec:
-        """Packages that a component has installed before it runs."""
+        """Environment with the packages that a component installs."""
         return EnvironmentSpec(
             tuple(_installs(_component(workload))),
             label="The packages of the component",
@@ -90,7 +90,7 @@ class ComponentProcessBackend(ProcessBackend):
         )
 
     def check_program(self, workload: Workload) -> None:
-        """Refuse a component whose program is only in its image."""
+        """Refuse a component whose program exists only in its image."""
         component = _component(workload)
         if component.source is not None:
             return
@@ -136,19 +136,19 @@ class ComponentProcessBackend(ProcessBackend):
             self._warm_pool.give_back(shared)
 
 
-def _component(workload: Workload) -> Component:
+def _component(workload: Workload) -> ParsedCommand:
     return bootstrap.component([*workload.command, *workload.arguments])
 
 
 def _give_shell(workload: Workload, private: Environment) -> None:
-    """Let ``sh`` be bash for a component whose image has a shell of that kind."""
+    """Make ``sh`` bash for a component whose image has such a shell."""
     bash = shutil.which("bash", path=host_path())
     if bash is not None and _RICH_SHELL.search(workload.image):
         (private.programs / "sh").symlink_to(bash)
 
 
 def _notices(workload: Workload) -> list[str]:
-    """Differences between a component's image and this machine, for people."""
+    """Describe differences between a component's image and this machine."""
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     image = _PYTHON_IMAGE.search(workload.image)
     if image is None or image[1] == ours:
@@ -157,7 +157,7 @@ def _notices(workload: Workload) -> list[str]:
 
 
 def _explained(status: ExitStatus, workload: Workload) -> ExitStatus:
-    """Exit status with a remedy, if the component lacks what its image may have."""
+    """Add a remedy to the exit status if the component may lack a program of its image."""
     missing = _MODULE_MISSING.search(status.reason) and _component(workload).source is not None
     if not missing or _PYTHON_IMAGE.search(workload.image):
         return status
@@ -168,8 +168,8 @@ def _explained(status: ExitStatus, workload: Workload) -> ExitStatus:
     )
 
 
-def _installs(component: Component) -> Sequence[PipInstall]:
-    """Packages of a component; of the SDK's executor, our version where it is pinned older.
+def _installs(component: ParsedCommand) -> Sequence[PipInstall]:
+    """List the packages of a component; with Modelyard's kfp where an older one is pinned.
 
     The first executors find no artifacts at local paths, and one for all is made once. What
     a component itself has asked for stays: the compiler's own pin is installed alone.

@@ -1,4 +1,4 @@
-"""A Python with KFP's executor imported, which forks for each component.
+"""Python interpreter with KFP's executor imported, which forks for each component.
 
 ``python -P warm_interpreter.py LEASH`` with standard input a Unix socket, in the components'
 environment. Importing KFP takes most of the time of a small component, and a fork takes
@@ -35,7 +35,7 @@ _IMPORTED = ("kfp", "kfp.dsl", "kfp.dsl.executor", "kfp.dsl.executor_main")
 
 
 def _module(path: str) -> ModuleType:
-    """Our leash, by its file: its folder must not be searched for a component's imports."""
+    """Load the leash by path: its folder must not be on a component's import path."""
     spec = importlib.util.spec_from_file_location("_modelyard_leash", path)
     assert spec is not None
     assert spec.loader is not None
@@ -45,14 +45,14 @@ def _module(path: str) -> ModuleType:
 
 
 def _stream(descriptor: int) -> io.TextIOWrapper:
-    """What an unbuffered interpreter has as its standard output or error."""
+    """Open a standard stream as an unbuffered interpreter does."""
     raw = io.FileIO(descriptor, "w", closefd=False)
     errors = "strict" if descriptor == 1 else "backslashreplace"
     return io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
 
 
 def _dress(command: list[str]) -> str:
-    """Look like ``PYTHON -m MODULE ARGUMENT...``; the module's name."""
+    """Set ``sys.argv`` as for ``PYTHON -m MODULE ARGUMENT...``; return the module's name."""
     python, _, module, *arguments = command
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -68,12 +68,12 @@ def _dress(command: list[str]) -> str:
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
-    """Whether a line is the component's own or an error: KFP's executor logs a page itself."""
+    """Whether a record is the component's own or an error: KFP's executor logs a page."""
     return record.levelno > logging.INFO or _EXECUTOR not in record.pathname
 
 
 def _status(module: str) -> int:
-    """Run the module as ``__main__``; its exit status."""
+    """Run the module as ``__main__``; return its exit status."""
     code: object = 0
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
     try:
@@ -90,11 +90,11 @@ def _status(module: str) -> int:
 
 
 def become(command: list[str]) -> NoReturn:
-    """Be the component's process, to its end."""
+    """Run the component in this process, to its end."""
     status = 1
     try:
         status = _status(_dress(command))
-        # What an interpreter does at its end, but for taking all modules apart.
+        # An interpreter's finalization without the destruction of modules.
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         with contextlib.suppress(OSError, ValueError):
@@ -105,7 +105,7 @@ def become(command: list[str]) -> NoReturn:
 
 
 def main(leash: str) -> None:
-    """Import, say that it is done, and serve."""
+    """Import the executor, report readiness, and serve."""
     gc.disable()
     for name in _IMPORTED:
         importlib.import_module(name)

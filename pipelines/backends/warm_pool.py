@@ -1,4 +1,4 @@
-"""A pool of warm interpreters: one per environment, ended when idle."""
+"""Pool of warm interpreters: one per environment, ended when idle."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _INHERITED = ("HOME", "LD_LIBRARY_PATH", "TZ")
 
 
 @dataclass
-class _Server:
-    """An interpreter, which holds its environment.
+class _WarmInterpreter:
+    """An interpreter that holds its environment.
 
     Attributes:
-        environment: What holds the environment, an open file.
-        lock: Held while it is being started.
-        server: It; None until it is ready, and where there can be none.
-        refused: Whether there can be none.
-        users: How many jobs use it.
-        used: When one last did.
+        environment: The environment's lock, an open file.
+        lock: Held while the interpreter starts.
+        server: Its leash server; None until it is ready, and where none can start.
+        refused: Whether none can start.
+        users: The number of components that use it.
+        used: The time of the last use.
     """
 
     environment: int
@@ -39,20 +39,20 @@ class _Server:
     used: float = 0.0
 
     def end(self) -> None:
-        """End the interpreter and let go of the environment."""
+        """End the interpreter and release the environment."""
         if self.server is not None:
             self.server.close()
         os.close(self.environment)
 
 
 class WarmPool:
-    """Starts interpreters on demand, and ends those that are idle."""
+    """Pool that starts interpreters on demand and ends idle ones."""
 
     def __init__(self, idle_seconds: float = IDLE_SECONDS) -> None:
         """End an interpreter that was unused for ``idle_seconds``."""
         self._idle = idle_seconds
         self._lock = threading.Lock()
-        self._servers: dict[Path, _Server] = {}
+        self._servers: dict[Path, _WarmInterpreter] = {}
         self._timer: threading.Timer | None = None
 
     def take(self, environment: Environment) -> LeashServer | None:
@@ -63,7 +63,7 @@ class WarmPool:
         with self._lock:
             one = self._servers.get(environment.folder)
             if one is None:
-                one = _Server(os.dup(environment.lock.fileno()))
+                one = _WarmInterpreter(os.dup(environment.lock.fileno()))
                 self._servers[environment.folder] = one
             one.users += 1
         with one.lock:
@@ -100,7 +100,7 @@ class WarmPool:
             self._look_again()
 
     def _end_idle(self) -> None:
-        """End those that are idle, and the longest unused of too many."""
+        """End idle interpreters, and the least recently used of too many."""
         with self._lock:
             free = sorted(
                 (one.used, folder) for folder, one in self._servers.items() if one.users == 0
@@ -115,7 +115,7 @@ class WarmPool:
             one.end()
 
     def close(self) -> None:
-        """End all of them; components that they have started continue."""
+        """End all interpreters; started components continue."""
         with self._lock:
             timer, self._timer = self._timer, None
             ended = list(self._servers.values())

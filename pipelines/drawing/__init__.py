@@ -1,1 +1,1 @@
-"""The graph of a pipeline, or of a run of it: what it shows, where it stands, and as what."""
+"""Graph of a pipeline or of a run: model, layout, and rendering."""

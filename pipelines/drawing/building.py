@@ -1,4 +1,4 @@
-"""Makes a graph of a pipeline, and of what is known of a run of it."""
+"""Builder of the graph of a pipeline, or of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from pipelines import graph, naming
 from pipelines.drawing import describing, model, text
-from pipelines.drawing.model import Box, Edge, Row
+from pipelines.drawing.model import Box, Edge, NodeRow
 from pipelines.pipeline import ROOT, Pipeline
 from pipelines.states import BROKEN, DONE, TaskState
 
@@ -26,13 +26,13 @@ _DIGITS = re.compile(r"(\d+)")
 
 def draw(
     pipeline: Pipeline,
-    rows: Iterable[Row] | None = None,
+    rows: Iterable[NodeRow] | None = None,
     *,
     over: bool | None = None,
     keep: str = "",
     whole: bool = False,
 ) -> Box:
-    """The graph of a pipeline, or of a run.
+    """Build the graph of a pipeline, or of a run.
 
     A group is closed where everything within would be more than ``MOST_BOXES``, and of a loop
     with many iterations those are shown that failed, those that run, and the first ones.
@@ -49,13 +49,13 @@ def draw(
     return _Drawing(pipeline, known, over, keep, whole).whole()
 
 
-def standing(row: Row, *, over: bool) -> str:
-    """How a node of a run stands: what ran when the run was killed runs no more."""
+def standing(row: NodeRow, *, over: bool) -> str:
+    """State of a node in a run; a running node of an ended run was killed with it."""
     return str(TaskState.CANCELLED) if over and row.state in _UNDONE else row.state
 
 
 def ordered(pipeline: Pipeline, dag: ir.DagSpec) -> list[str]:
-    """The tasks of a DAG, each after those that it waits for, else as people would sort them."""
+    """Sort the tasks of a DAG topologically, else in natural order."""
     above = graph.upstream(dag, pipeline)
     waits = {name: set(before) & set(dag.tasks) for name, before in above.items()}
     after: defaultdict[str, list[str]] = defaultdict(list)
@@ -94,7 +94,7 @@ def _edges(pipeline: Pipeline, path: str, dag: ir.DagSpec, order: list[str]) -> 
 
 
 def _carried(task: ir.PipelineTaskSpec, producer: str) -> tuple[str, tuple[str, ...]]:
-    """What a task takes from another."""
+    """List the names of what a task takes from another."""
     artifacts, parameters = set(), set()
     for artifact in task.inputs.artifacts.values():
         made = artifact.task_output_artifact
@@ -115,12 +115,12 @@ def _joined(path: str, name: str) -> str:
 
 
 class _Drawing:
-    """One graph that is being made."""
+    """Builder of one graph."""
 
     def __init__(
         self,
         pipeline: Pipeline,
-        rows: list[Row] | None,
+        rows: list[NodeRow] | None,
         over: bool | None,
         keep: str,
         whole: bool,
@@ -141,7 +141,7 @@ class _Drawing:
         self._depth = self._affordable()
 
     def whole(self) -> Box:
-        """The pipeline's box, with all that it holds."""
+        """Build the pipeline's box with its content."""
         spec = self._pipeline.spec.root
         outputs, artifacts = describing.outputs(spec)
         box = Box(
@@ -167,7 +167,7 @@ class _Drawing:
     # How much of it is shown
 
     def _affordable(self) -> int:
-        """To which depth all groups can be open."""
+        """Depth to which all groups can be open."""
         depth = 1
         while depth < _DEEPEST and self._within(ROOT, depth + 1) <= MOST_BOXES:
             depth += 1
@@ -189,7 +189,7 @@ class _Drawing:
         return self._sizes[key]
 
     def _shown(self, loop: str) -> list[int]:
-        """The numbers of the iterations of a loop that are shown."""
+        """Numbers of a loop's iterations that are shown."""
         numbers = sorted(self._iterations[loop])
         if self._all or len(numbers) <= MOST_ITERATIONS + 2:
             return numbers
@@ -208,7 +208,7 @@ class _Drawing:
     # Boxes
 
     def _filled(self, box: Box, component: str, depth: int) -> Box:
-        """A group with what its DAG holds, or closed."""
+        """Fill a group with its DAG's boxes, or close it."""
         if depth > self._depth:
             return replace(box, hidden=self._within(component, 1))
         dag = self._pipeline.component(component).dag
@@ -299,7 +299,7 @@ class _Drawing:
         )  # fmt: skip
 
     def _state(self, path: str, around: str) -> str:
-        """How a node stands; one that nothing is known of stands as the group around it."""
+        """State of a node; an unknown one has the state of its group."""
         row = (self._rows or {}).get(path)
         if row is not None:
             return standing(row, over=self._over)
@@ -309,7 +309,7 @@ class _Drawing:
 
 
 def as_data(root: Box, now: float) -> dict[str, object]:
-    """A graph as plain JSON values: what ``modelyard pipeline graph --json`` prints."""
+    """Convert a graph to plain JSON values, for ``modelyard pipeline graph --json``."""
     nodes: list[object] = []
     edges: list[object] = []
     for box in root.walk():

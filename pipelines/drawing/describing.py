@@ -1,4 +1,4 @@
-"""What a graph says of a task: what it runs, where its inputs come from, what it hands on."""
+"""Descriptions of a task in a graph: executor, sources of its inputs, outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARSED = "parseJson(string_value)"  # before a selector; what it selects from i
 
 
 def kind(task: ir.PipelineTaskSpec, pipeline: Pipeline) -> str:
-    """What kind of box a task is."""
+    """Kind of a task's box."""
     if task.WhichOneof("iterator"):
         return model.LOOP
     if is_exit(task):
@@ -31,7 +31,7 @@ def kind(task: ir.PipelineTaskSpec, pipeline: Pipeline) -> str:
 
 
 def is_exit(task: ir.PipelineTaskSpec) -> bool:
-    """Whether a task runs however those before it have ended, and is there for that."""
+    """Whether a task is an exit task, which runs however others ended."""
     if task.trigger_policy.strategy != _REGARDLESS:
         return False
     asks = (one.WhichOneof("kind") for one in task.inputs.parameters.values())
@@ -41,7 +41,7 @@ def is_exit(task: ir.PipelineTaskSpec) -> bool:
 
 
 def note(task: ir.PipelineTaskSpec) -> str:
-    """What a task depends on, or goes through."""
+    """Describe a task's condition or loop items."""
     which = task.WhichOneof("iterator")
     if which == "parameter_iterator":
         items = task.parameter_iterator.items
@@ -75,7 +75,7 @@ def _limit(task: ir.PipelineTaskSpec) -> str:
 
 
 def runs(component: ir.ComponentSpec, pipeline: Pipeline) -> tuple[str, tuple[str, ...]]:
-    """What a component runs, and the packages that it has installed."""
+    """Describe a component's executor, and list the packages that it installs."""
     if component.WhichOneof("implementation") != "executor_label":
         return "", ()
     executor = pipeline.executor(component.executor_label)
@@ -91,7 +91,7 @@ def runs(component: ir.ComponentSpec, pipeline: Pipeline) -> tuple[str, tuple[st
 
 
 def inputs(task: ir.PipelineTaskSpec, calls: Mapping[str, str]) -> dict[str, str]:
-    """Where each input of a task comes from.
+    """Describe the source of each input of a task.
 
     Args:
         task: The task.
@@ -136,7 +136,7 @@ def _outer(name: str) -> str:
 
 
 def outputs(component: ir.ComponentSpec) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The type of each output of a component, and which are artifacts."""
+    """List the type of each output of a component, and which are artifacts."""
     declared = component.output_definitions
     kinds = ir.ParameterType.ParameterTypeEnum
     found = {

@@ -1,4 +1,4 @@
-"""Places boxes in layers, so that what depends on something is below it. Pure, deterministic.
+"""Layered layout of boxes, dependents below their dependencies. Pure, deterministic.
 
 The steps are those of Sugiyama, Tagawa and Toda (1981): a layer for each box, an order within each
 layer by barycentres, then places (``spreading``). An edge that passes layers has a lane there,
@@ -28,8 +28,8 @@ Point = tuple[float, float]
 
 
 @dataclass
-class Arranged(Generic[K]):
-    """Where boxes are.
+class Arrangement(Generic[K]):
+    """Coordinates of boxes and edges.
 
     Attributes:
         places: The left upper corner of each.
@@ -46,7 +46,7 @@ class Arranged(Generic[K]):
 
 
 def layers(names: Sequence[K], edges: Iterable[tuple[K, K]]) -> dict[K, int]:
-    """The layer of each, from 0 on: below all that it depends on, and no lower than it must be.
+    """Compute each box's layer, from 0: just below the lowest that it depends on.
 
     What depends on nothing is just above the first that depends on it.
 
@@ -75,8 +75,10 @@ def layers(names: Sequence[K], edges: Iterable[tuple[K, K]]) -> dict[K, int]:
     return found
 
 
-def arrange(sizes: Mapping[K, tuple[float, float]], edges: Sequence[tuple[K, K]]) -> Arranged[K]:
-    """Place boxes of these sizes.
+def arrange(
+    sizes: Mapping[K, tuple[float, float]], edges: Sequence[tuple[K, K]]
+) -> Arrangement[K]:
+    """Arrange boxes of these sizes.
 
     Args:
         sizes: Width and height of each, in the order in which equals are to stand.
@@ -86,7 +88,7 @@ def arrange(sizes: Mapping[K, tuple[float, float]], edges: Sequence[tuple[K, K]]
         ValueError: If there is a cycle.
     """
     if not sizes:
-        return Arranged()
+        return Arrangement()
     grid = _Grid(sizes, edges)
     grid.order()
     return grid.placed()
@@ -205,7 +207,7 @@ class _Grid(Generic[K]):
 
     # Places
 
-    def placed(self) -> Arranged[K]:
+    def placed(self) -> Arrangement[K]:
         """Give each box a place and each edge a route."""
         lanes = [one >= len(self._names) for one in range(len(self._layer))]
 
@@ -222,7 +224,7 @@ class _Grid(Generic[K]):
             tallest = max(self._heights[one] for one in row)
             bands.append((y, y + tallest))
             y += tallest + ROW_GAP
-        return Arranged(
+        return Arrangement(
             places={
                 name: (centres[one] - self._widths[one] / 2, bands[self._layer[one]][0])
                 for one, name in enumerate(self._names)

@@ -1,4 +1,4 @@
-"""Where everything of a graph stands: groups within groups, each arranged by itself."""
+"""Layout of a graph of nested groups, each arranged by itself."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Rect:
 
 
 @dataclass
-class Layout:
-    """Where everything stands.
+class GraphLayout:
+    """Coordinates of all boxes and edges.
 
     Attributes:
         rects: The place of each box, by its path. The whole has none.
@@ -54,7 +54,7 @@ class Layout:
 
 
 def head(box: Box) -> float:
-    """The height of a group's head."""
+    """Height of a group's head."""
     return TITLE_ROOM + (NOTE_ROOM if has_note(box) else 0.0)
 
 
@@ -63,16 +63,16 @@ def has_note(box: Box) -> bool:
     return bool(box.note or box.counts or box.hidden)
 
 
-def layout(root: Box) -> Layout:
-    """Place all that a graph holds."""
+def layout(root: Box) -> GraphLayout:
+    """Lay out a graph."""
     inner = _inside(root)
-    found = Layout(width=inner.width, height=inner.height)
+    found = GraphLayout(width=inner.width, height=inner.height)
     _move(inner, 0.0, 0.0, found)
     return found
 
 
 @dataclass
-class _Inside:
+class _GroupLayout:
     """The arrangement of what a group holds, from its own left upper corner on."""
 
     width: float
@@ -80,10 +80,10 @@ class _Inside:
     rects: dict[str, Rect] = field(default_factory=dict)
     routes: list[tuple[Edge, list[Point]]] = field(default_factory=list)
     blocks: list[Rect] = field(default_factory=list)
-    groups: dict[str, _Inside] = field(default_factory=dict)
+    groups: dict[str, _GroupLayout] = field(default_factory=dict)
 
 
-def _inside(group: Box) -> _Inside:
+def _inside(group: Box) -> _GroupLayout:
     groups = {child.path: _inside(child) for child in group.children if child.group}
     sizes = {
         child.path: _framed(child, groups[child.path]) if child.group else (WIDTH, HEIGHT)
@@ -94,7 +94,7 @@ def _inside(group: Box) -> _Inside:
     return inner
 
 
-def _framed(box: Box, inner: _Inside) -> tuple[float, float]:
+def _framed(box: Box, inner: _GroupLayout) -> tuple[float, float]:
     """The size of a group with its frame."""
     said = text.width(box.name, TITLE) + _BESIDE
     if box.note:
@@ -104,7 +104,7 @@ def _framed(box: Box, inner: _Inside) -> tuple[float, float]:
     return max(inner.width + 2 * _PADDING, least), head(box) + room - 4
 
 
-def _arranged(sizes: dict[str, tuple[float, float]], edges: Sequence[Edge]) -> _Inside:
+def _arranged(sizes: dict[str, tuple[float, float]], edges: Sequence[Edge]) -> _GroupLayout:
     """Arrange what has nothing to do with each other by itself, and put that side by side."""
     apart = _apart(list(sizes), edges)
     if len(apart) <= 1:
@@ -115,7 +115,7 @@ def _arranged(sizes: dict[str, tuple[float, float]], edges: Sequence[Edge]) -> _
         own = [edge for edge in edges if edge.source in among]
         each.append(_connected({one: sizes[one] for one in members}, own))
     packed = _packed([(one.width, one.height) for one in each], 0.0)
-    found = _Inside(*packed.size)
+    found = _GroupLayout(*packed.size)
     for one, (x, y) in zip(each, packed.corners, strict=True):
         _copy(one, x, y, found)
     return found
@@ -139,7 +139,7 @@ def _apart(names: list[str], edges: Sequence[Edge]) -> list[list[str]]:
     return sorted(parts.values(), key=lambda part: len(part) == 1)
 
 
-def _connected(sizes: dict[str, tuple[float, float]], edges: Sequence[Edge]) -> _Inside:
+def _connected(sizes: dict[str, tuple[float, float]], edges: Sequence[Edge]) -> _GroupLayout:
     blocks = _twins(list(sizes), edges)
     packed = {
         members[0]: _packed([sizes[one] for one in members], _BLOCK_PADDING) for members in blocks
@@ -157,7 +157,7 @@ def _connected(sizes: dict[str, tuple[float, float]], edges: Sequence[Edge]) -> 
         )  # fmt: skip
         merged.setdefault(ends, edge)
     placed = layers.arrange(outer, list(merged))
-    found = _Inside(placed.width, placed.height)
+    found = _GroupLayout(placed.width, placed.height)
     found.routes = [(merged[ends], points) for ends, points in placed.routes.items()]
     members_of = {members[0]: members for members in blocks}
     for name, (x, y) in placed.places.items():
@@ -184,14 +184,14 @@ def _twins(names: list[str], edges: Sequence[Edge]) -> list[list[str]]:
 
 
 @dataclass
-class _Packed:
+class _Packing:
     """Boxes side by side, in lines."""
 
     corners: list[Point]
     size: tuple[float, float]
 
 
-def _packed(sizes: list[tuple[float, float]], padding: float) -> _Packed:
+def _packed(sizes: list[tuple[float, float]], padding: float) -> _Packing:
     """Put boxes in lines, so that all of it has a pleasant shape, with room around it."""
     gap = layers.GAP
     area = sum((width + gap) * (height + gap) for width, height in sizes)
@@ -212,7 +212,7 @@ def _packed(sizes: list[tuple[float, float]], padding: float) -> _Packed:
             x += width + gap
         right = max(right, x - gap)
         y += max(height for _, height in line) + gap
-    return _Packed(corners, (right + 2 * padding, y - gap + 2 * padding))
+    return _Packing(corners, (right + 2 * padding, y - gap + 2 * padding))
 
 
 @dataclass
@@ -236,7 +236,9 @@ def _in_lines(sizes: list[tuple[float, float]], room: float, gap: float) -> _Lin
     return _Lines(lines, widest)
 
 
-def _copy(held: _Inside | Layout, x: float, y: float, found: _Inside | Layout) -> None:
+def _copy(
+    held: _GroupLayout | GraphLayout, x: float, y: float, found: _GroupLayout | GraphLayout
+) -> None:
     for edge, points in held.routes:
         found.routes.append((edge, [(x + px, y + py) for px, py in points]))
     for block in held.blocks:
@@ -245,7 +247,7 @@ def _copy(held: _Inside | Layout, x: float, y: float, found: _Inside | Layout) -
         found.rects[path] = Rect(x + rect.x, y + rect.y, rect.width, rect.height)
 
 
-def _move(inner: _Inside, x: float, y: float, found: Layout) -> None:
+def _move(inner: _GroupLayout, x: float, y: float, found: GraphLayout) -> None:
     """Add what a group holds, whose own corner is at a place, and all within."""
     _copy(inner, x, y, found)
     for path, group in inner.groups.items():

@@ -1,4 +1,4 @@
-"""What a graph shows of a pipeline or of a run of it, as plain data."""
+"""Model of a graph of a pipeline or of a run, as plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipelines.drawing import text
 
-# What a box may be.
+# Kinds of boxes.
 PIPELINE = "pipeline"
 TASK = "task"
 IMPORTER = "importer"
@@ -20,12 +20,12 @@ EXIT = "exit"
 MORE = "more"  # stands for iterations that are not shown
 
 
-class Row(Protocol):
-    """What is known of a node of a run; ``registry.pipelines.pipeline_nodes.Node`` is one."""
+class NodeRow(Protocol):
+    """Record of a node of a run; ``registry.pipelines.pipeline_nodes.Node`` is one."""
 
     @property
     def path(self) -> str:
-        """Where it is in the run."""
+        """Its path in the run."""
 
     @property
     def kind(self) -> str:
@@ -33,15 +33,15 @@ class Row(Protocol):
 
     @property
     def state(self) -> str:
-        """How it stands."""
+        """Its state."""
 
     @property
     def reason(self) -> str:
-        """Why it failed or was left out."""
+        """Why it failed or was omitted."""
 
     @property
     def attempt(self) -> int:
-        """Which attempt of it."""
+        """Its attempt, from 1."""
 
     @property
     def began(self) -> float:
@@ -54,7 +54,7 @@ class Row(Protocol):
 
 @dataclass(frozen=True)
 class Edge:
-    """What one box has to do with another of the same group.
+    """Dependency between two boxes of a group.
 
     Attributes:
         source: The path of the box that comes first.
@@ -128,13 +128,13 @@ class Box:
         return own if own != self.name else ""
 
     def seconds(self, now: float) -> float | None:
-        """How long it took, or has taken until now; None if it has not begun."""
+        """Its duration until its end or now; None if it has not begun."""
         if not self.began:
             return None
         return max(0.0, (self.ended or now) - self.began)
 
     def walk(self) -> Iterator[Box]:
-        """It, and all that it holds, from the outside inwards."""
+        """Iterate over the box and its descendants, the outermost first."""
         yield self
         for child in self.children:
             yield from child.walk()

@@ -1,4 +1,4 @@
-"""Where the boxes of each layer stand from left to right, once their order is known.
+"""Horizontal coordinates of the boxes of each layer, given their order.
 
 Each layer in turn is drawn to its neighbours. What is found for it is exact: of all places that
 keep the distances, those with the least sum of squared ways from where the boxes would like to be.
@@ -19,7 +19,7 @@ Distance = Callable[[int, int], float]
 def spread(
     desired: Sequence[float], weights: Sequence[float], distances: Sequence[float]
 ) -> list[float]:
-    """Places near those that are desired, in the same order, that keep their distances.
+    """Find positions near the desired ones, in the same order, that keep their distances.
 
     Minimizes the weighted sum of squared differences by pooling adjacent violators (Ayer et al.,
     1955), in linear time.
@@ -51,7 +51,7 @@ def centres(
     distance: Distance,
     lanes: Sequence[bool],
 ) -> list[float]:
-    """The middle of each box and lane; their numbers are those of ``rows``.
+    """Compute the centre of each box and lane, by the numbers of ``rows``.
 
     Args:
         rows: The layers, each in its order.

@@ -1,4 +1,4 @@
-"""How a graph looks: colours that are told apart by an icon and a word as well, light and dark."""
+"""Style of a graph: colours, icons and words of states, in a light and a dark scheme."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pipelines.states import TaskState
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a state looks.
+class StateStyle:
+    """Style of a state.
 
     Attributes:
-        word: As people read it.
-        symbol: As a terminal shows it.
+        word: Its display name.
+        symbol: Its symbol in a terminal.
         light: Its colour on white.
         dark: Its colour on black.
         icon: A path in a square of 16, which is drawn in a circle of the colour.
@@ -30,25 +30,25 @@ class Look:
 
 
 STATES = {
-    str(TaskState.WAITING): Look(
+    str(TaskState.WAITING): StateStyle(
         "Waiting", "◌", "#6e7781", "#8b949e", "M4.6 8h.01M8 8h.01M11.4 8h.01"
     ),
-    str(TaskState.RUNNING): Look(
+    str(TaskState.RUNNING): StateStyle(
         "Running", "▶", "#0969da", "#4c9aff", "M6.2 4.7v6.6L11.4 8z", filled=True
     ),
-    str(TaskState.SUCCEEDED): Look(
+    str(TaskState.SUCCEEDED): StateStyle(
         "Succeeded", "✓", "#1a7f37", "#3fb950", "M4.6 8.4l2.3 2.4 4.5-5.3"
     ),
-    str(TaskState.CACHED): Look(
+    str(TaskState.CACHED): StateStyle(
         "Cached", "↯", "#0e7490", "#22b8cf", "M9.2 3.2L4.8 8.9h2.6l-.7 3.9 4.5-5.9H8.5z",
         filled=True,
     ),
-    str(TaskState.SKIPPED): Look("Skipped", "-", "#6e7781", "#8b949e", "M4.8 8h6.4"),
-    str(TaskState.FAILED): Look(
+    str(TaskState.SKIPPED): StateStyle("Skipped", "-", "#6e7781", "#8b949e", "M4.8 8h6.4"),
+    str(TaskState.FAILED): StateStyle(
         "Failed", "✗", "#cf222e", "#f85149", "M5.2 5.2l5.6 5.6M10.8 5.2l-5.6 5.6"
     ),
-    str(TaskState.OMITTED): Look("Omitted", "⊘", "#9a6700", "#d29922", "M5.2 10.8l5.6-5.6"),
-    str(TaskState.CANCELLED): Look(
+    str(TaskState.OMITTED): StateStyle("Omitted", "⊘", "#9a6700", "#d29922", "M5.2 10.8l5.6-5.6"),
+    str(TaskState.CANCELLED): StateStyle(
         "Cancelled", "■", "#8250df", "#a371f7", "M5.4 5.4h5.2v5.2H5.4z", filled=True
     ),
 }  # fmt: skip
@@ -79,7 +79,7 @@ _COLOURS = {
 
 
 def _rules(at: int) -> str:
-    """The rules that differ between light and dark."""
+    """CSS rules that differ between light and dark."""
     found = {name: both[at] for name, both in _COLOURS.items()}
     rules = [
         f".graph text{{fill:{found['text']}}}",

@@ -1,4 +1,4 @@
-"""A graph as SVG: for a page, or as a file that stands for itself."""
+"""SVG renderer of a graph: for a page, or as a standalone file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 from pipelines.drawing import layout, model, style, text, words
 from pipelines.drawing.layers import Point
-from pipelines.drawing.layout import Layout, Rect
+from pipelines.drawing.layout import GraphLayout, Rect
 from pipelines.drawing.model import Box, Edge
 
 _MARGIN = 20.0
@@ -26,7 +26,7 @@ def write(
     link: Callable[[str], str] | None = None,
     chosen: str | None = None,
 ) -> str:
-    """A graph as the text of an ``svg`` element.
+    """Render a graph as an ``svg`` element.
 
     Args:
         root: The graph.
@@ -42,7 +42,7 @@ class _Writer:
     def __init__(
         self,
         root: Box,
-        placed: Layout,
+        placed: GraphLayout,
         now: float,
         link: Callable[[str], str] | None,
         chosen: str | None,
@@ -117,7 +117,7 @@ class _Writer:
         self._parts.append(f'<g class="{" ".join(named)}">')
 
     def _linked(self, box: Box) -> str:
-        """Open a link to a node, and say what closes it."""
+        """Open a link to a node, and return its closing tag."""
         if self._link is None:
             return ""
         path = box.path.removesuffix("/*") if box.kind == model.MORE else box.path
@@ -232,7 +232,7 @@ def _curve(points: list[Point]) -> str:
 
 
 def _bar(rect: Rect) -> str:
-    """The coloured left side of a card."""
+    """Coloured left side of a card."""
     x, y, radius, width = rect.x, rect.y, _RADIUS, 5.0
     inner = rect.height - 2 * radius
     return (

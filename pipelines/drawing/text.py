@@ -1,4 +1,4 @@
-"""Text of others as a graph shows it: on one line, no longer than its place, and harmless."""
+"""Untrusted text for a graph: on one line, no longer than its space, and harmless."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ORDINARY, _FULL = 0.61, 1.05
 
 
 def plain(text: str) -> str:
-    """A text on one line, without what would steer a terminal, a page or its direction."""
+    """Put text on one line, without control characters or direction marks."""
     kept = []
     for letter in " ".join(text.split()):
         category = unicodedata.category(letter)
@@ -39,7 +39,7 @@ def plain(text: str) -> str:
 
 
 def width(text: str, size: float) -> float:
-    """About how wide a text is in a proportional typeface of a size, in the size's unit."""
+    """Estimate the width of text in a proportional typeface, in the unit of ``size``."""
     return size * sum(map(_width, text))
 
 
@@ -52,7 +52,7 @@ def _width(letter: str) -> float:
 
 
 def shortened(text: str, size: float, room: float) -> str:
-    """As much of a text as there is room for, with an ellipsis in its middle if that is less.
+    """Shorten text to fit, with an ellipsis in its middle.
 
     The end of a name often tells more than its middle: ``train-2``, ``train-3``.
     """
@@ -72,7 +72,7 @@ def _fitting(text: str, size: float, room: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in the two units that matter, such as ``3 min 5 s`` or ``2 d 4 h``."""
+    """Format a time span in its two largest units, such as ``3 min 5 s`` or ``2 d 4 h``."""
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f} s"
     whole = round(seconds)
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 def channel(name: str) -> str:
-    """The name of a nested input without what the compiler has made of it.
+    """Format the name of a nested input, without the compiler's additions.
 
     ``rows[]`` is an item of ``rows`` and ``rows[].kind`` a field of it; a loop over items that
     stand in the pipeline itself has an ``item``.
@@ -98,5 +98,5 @@ def channel(name: str) -> str:
 
 
 def condition(expression: str) -> str:
-    """A condition as people would write it."""
+    """Format a condition for people."""
     return _INPUT.sub(lambda found: channel(found[1]), plain(expression))

@@ -1,4 +1,4 @@
-"""A graph as lines of text: what holds what, how it stands, and what it waits for."""
+"""Text renderer of a graph: nesting, states and dependencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_REASON = 100
 
 
 def lines(root: Box, now: float) -> Iterator[str]:
-    """A graph as lines for a terminal.
+    """Render a graph as lines for a terminal.
 
     Args:
         root: The graph.

@@ -1,4 +1,4 @@
-"""A graph in words: kinds, states, counts and boxes, as people read them."""
+"""Words for kinds, states, counts and boxes of a graph."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ KINDS = {
 
 
 def labels(group: Box) -> dict[str, str]:
-    """What tells the boxes within a group apart, by their paths."""
+    """Build unique labels of a group's boxes, by path."""
     keys = {child.path.rpartition("/")[2]: child for child in group.children}
     named = naming.apart({key: child.name for key, child in keys.items()})
     return {child.path: named[key] for key, child in keys.items()}
 
 
 def state(known: str) -> str:
-    """A state as people read it."""
+    """Display name of a state."""
     return STATES[known].word if known in STATES else known.capitalize()
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """How many stand how, such as ``94 succeeded, 2 failed``."""
+    """Format counts by state, such as ``94 succeeded, 2 failed``."""
     known = [one for one in STATES if one in counts]
     others = sorted(set(counts) - set(known))
     return ", ".join(f"{counts[one]} {state(one).lower()}" for one in (*known, *others))
 
 
 def noted(box: Box) -> str:
-    """The second line of a group's head."""
+    """Second line of a group's head."""
     told = [box.note] if box.note else []
     if box.counts:
         total = sum(box.counts.values())
@@ -53,7 +53,7 @@ def noted(box: Box) -> str:
 
 
 def described(box: Box, now: float) -> str:
-    """A box in one line, as is read out or shown beside the pointer."""
+    """Describe a box in one line, for screen readers and tooltips."""
     named = f"{box.name} ({box.key})" if box.key else box.name
     told = f"{named}, {KINDS[box.kind].lower()}"
     if box.state:

@@ -1,4 +1,4 @@
-"""Whether a pipeline that was read can run: all that is wrong with it, each with its place."""
+"""Validation of a pipeline: all faults, each with its place."""
 
 from pipelines.validation.checking import check, faults
 

@@ -1,8 +1,8 @@
-"""The whole check, from the root down to every executor that is reached."""
+"""Validation of a whole pipeline, from the root to every reachable executor."""
 
 from __future__ import annotations
 
-from pipelines.faults import Fault, Faults
+from pipelines.faults import FaultCollector, PipelineFault
 from pipelines.pipeline import Pipeline
 from pipelines.validation import dags, definitions, executors, tasks
 from pipelines.validation.survey import Survey
@@ -14,14 +14,14 @@ def check(pipeline: Pipeline) -> None:
     Raises:
         PipelineInvalidError: With all faults.
     """
-    found = Faults()
+    found = FaultCollector()
     found.found = faults(pipeline)
     found.raise_any(f"The pipeline {pipeline.name}")
 
 
-def faults(pipeline: Pipeline) -> list[Fault]:
-    """All that keeps a pipeline from running. What no task reaches is not looked at."""
-    found = Faults()
+def faults(pipeline: Pipeline) -> list[PipelineFault]:
+    """List all faults of a pipeline. Unreachable components are not checked."""
+    found = FaultCollector()
     survey = Survey(pipeline)
     dags.check_root(survey, found)
     for name in survey.reached:

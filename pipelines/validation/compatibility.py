@@ -1,4 +1,4 @@
-"""Which outputs may become which inputs: the rules of the SDK."""
+"""Type compatibility of outputs and inputs, by the SDK's rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAPPINGS = {ParameterType.STRUCT, ParameterType.TASK_FINAL_STATUS, ParameterTyp
 
 
 def parameters_fit(given: ParameterType, wanted: ParameterType) -> bool:
-    """Whether a parameter of one type may become one of another.
+    """Whether a parameter of one type can be passed to an input of another.
 
     A number may be given for a whole number: its value decides, when it is there.
     """
@@ -22,7 +22,7 @@ def parameters_fit(given: ParameterType, wanted: ParameterType) -> bool:
 
 
 def artifacts_fit(given: ir.ArtifactTypeSchema, wanted: ir.ArtifactTypeSchema) -> bool:
-    """Whether an artifact of one type may become one of another: ``system.Artifact`` takes all."""
+    """Whether an artifact of one type can be passed to an input of another."""
     titles = {given.schema_title, wanted.schema_title}
     if "" in titles or _ANY in titles:
         return True

@@ -1,4 +1,4 @@
-"""A DAG: who waits for whom, and what it hands on."""
+"""Validation of DAGs: dependencies and outputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from pipelines import graph
-from pipelines.faults import Faults, known
+from pipelines.faults import FaultCollector, known
 from pipelines.pipeline import ROOT
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit
@@ -17,11 +17,11 @@ from pipelines.values import ParameterType
 MOST_TASKS = 100_000
 
 
-def check_root(survey: Survey, faults: Faults) -> None:
-    """Note what is wrong with the pipeline as a whole."""
+def check_root(survey: Survey, faults: FaultCollector) -> None:
+    """Collect faults of the pipeline as a whole."""
     root = survey.pipeline.spec.root
     if root.WhichOneof("implementation") == "executor_label":
-        faults.add(ROOT, "It is no DAG.", "Compile a function with @dsl.pipeline.")
+        faults.add(ROOT, "It is not a DAG.", "Compile a function with @dsl.pipeline.")
     elif root.WhichOneof("implementation") == "dag" and not root.dag.tasks:
         faults.add("root.dag", "It has no tasks.", "Give the pipeline one.")
     _check_recursion(survey, faults)
@@ -32,8 +32,8 @@ def check_root(survey: Survey, faults: Faults) -> None:
         faults.add(ROOT, f"Its DAGs are nested more than {DEEPEST} levels deep.", "Flatten them.")
 
 
-def _check_recursion(survey: Survey, faults: Faults) -> None:
-    """Note components that run themselves, through others or not."""
+def _check_recursion(survey: Survey, faults: FaultCollector) -> None:
+    """Collect components that run themselves, directly or through others."""
     done: set[str] = set()
     for start in survey.reached:
         above: list[str] = []
@@ -56,28 +56,28 @@ def _check_recursion(survey: Survey, faults: Faults) -> None:
             ahead += [one for one in sorted(used) if survey.known(one) is not None]
 
 
-def check(survey: Survey, name: str, faults: Faults) -> None:
-    """Note what is wrong with a component's DAG."""
+def check(survey: Survey, name: str, faults: FaultCollector) -> None:
+    """Collect faults of a component's DAG."""
     component = survey.pipeline.component(name)
     place = f"{survey.place(name)}.dag"
     _check_cycles(survey, component.dag, place, faults)
     _Outputs(survey, component, f"{place}.outputs", faults).check()
 
 
-def _check_cycles(survey: Survey, dag: ir.DagSpec, place: str, faults: Faults) -> None:
+def _check_cycles(survey: Survey, dag: ir.DagSpec, place: str, faults: FaultCollector) -> None:
     waits = {
         task: {one for one in above if one in dag.tasks}
         for task, above in graph.upstream(dag, survey.pipeline).items()
     }
     while cycle := _cycle(waits):
         told = " → ".join([*cycle, cycle[0]])
-        faults.add(f"{place}.tasks", f"They wait for each other: {told}.", "Break the circle.")
+        faults.add(f"{place}.tasks", f"They wait for each other: {told}.", "Break the cycle.")
         for one in cycle:
             del waits[one]
 
 
 def _cycle(waits: Mapping[str, set[str]]) -> list[str]:
-    """Tasks that wait for each other, each for the next one; none if there are none."""
+    """Find a dependency cycle, each task waiting for the next; empty if there is none."""
     left = {task: {one for one in above if one in waits} for task, above in waits.items()}
     waited: dict[str, set[str]] = {}
     for task, above in left.items():
@@ -100,10 +100,10 @@ def _cycle(waits: Mapping[str, set[str]]) -> list[str]:
 
 
 class _Outputs:
-    """What a DAG hands on, and where its faults are noted."""
+    """Check of a DAG's outputs."""
 
     def __init__(
-        self, survey: Survey, component: ir.ComponentSpec, place: str, faults: Faults
+        self, survey: Survey, component: ir.ComponentSpec, place: str, faults: FaultCollector
     ) -> None:
         self._survey = survey
         self._component = component

@@ -1,4 +1,4 @@
-"""The inputs and outputs that a component declares: their names, and their defaults."""
+"""Validation of a component's declared inputs and outputs: names and defaults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
 from pipelines import values
-from pipelines.faults import Faults
+from pipelines.faults import FaultCollector
 
 _LONGEST = 200
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f]")
@@ -32,14 +32,14 @@ WORDS = {
 
 
 def parameter_type(spec: Parameter) -> values.ParameterType:
-    """A parameter's type, also where it is written as the first versions of the IR did."""
+    """Return a parameter's type, also in the spelling of the IR's first versions."""
     if spec.parameter_type:
         return values.ParameterType(spec.parameter_type)
     return _OLD_TYPES.get(spec.type, values.ParameterType.UNSPECIFIED)
 
 
-def check(component: ir.ComponentSpec, place: str, faults: Faults) -> None:
-    """Note what is wrong with what a component declares."""
+def check(component: ir.ComponentSpec, place: str, faults: FaultCollector) -> None:
+    """Collect faults of a component's declarations."""
     inputs, outputs = component.input_definitions, component.output_definitions
     for part, spec in (("inputDefinitions", inputs), ("outputDefinitions", outputs)):
         for kind in ("parameters", "artifacts"):
@@ -53,8 +53,8 @@ def check(component: ir.ComponentSpec, place: str, faults: Faults) -> None:
         _check_default(parameter, f"{place}.inputDefinitions.parameters.{name}", faults)
 
 
-def check_names(names: Iterable[str], place: str, faults: Faults) -> None:
-    """Note names that could not be those of files: tasks and outputs become folders and files."""
+def check_names(names: Iterable[str], place: str, faults: FaultCollector) -> None:
+    """Collect names that are invalid as file names: tasks and outputs become files."""
     for name in sorted(names):
         if not name.strip() or name in {".", ".."} or _UNSAFE.search(name):
             problem = f"The name {name!r} has a character that names of files cannot have."
@@ -64,7 +64,9 @@ def check_names(names: Iterable[str], place: str, faults: Faults) -> None:
             faults.add(f"{place}.{name[:30]}…", problem, "Shorten it.")
 
 
-def _check_default(spec: ir.ComponentInputsSpec.ParameterSpec, place: str, faults: Faults) -> None:
+def _check_default(
+    spec: ir.ComponentInputsSpec.ParameterSpec, place: str, faults: FaultCollector
+) -> None:
     if not spec.HasField("default_value"):
         return
     default = values.from_proto(spec.default_value)
@@ -76,7 +78,7 @@ def _check_default(spec: ir.ComponentInputsSpec.ParameterSpec, place: str, fault
 
 
 def mismatch(value: Any, spec: ir.ComponentInputsSpec.ParameterSpec) -> str:
-    """Why a value cannot be that of a parameter, without the value itself; "" if it can."""
+    """Describe why a value does not fit a parameter, without showing it; "" if it fits."""
     wanted = parameter_type(spec)
     if wanted == values.ParameterType.UNSPECIFIED:
         return ""
@@ -91,7 +93,7 @@ def mismatch(value: Any, spec: ir.ComponentInputsSpec.ParameterSpec) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in a word."""
+    """Name the type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):

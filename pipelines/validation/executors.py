@@ -1,4 +1,4 @@
-"""What runs a component: its container or importer, its resources, and the platform's settings."""
+"""Validation of executors: containers, importers, resources, Kubernetes settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import BadInputError
 from pipelines import claims, placeholders, platform
 from pipelines.container import quantity
-from pipelines.faults import Faults, known
-from pipelines.platform_forms import Value
+from pipelines.faults import FaultCollector, known
+from pipelines.platform_forms import ValueSource
 from pipelines.validation.survey import Survey
 from pipelines.validation.tasks import MEND_WORKSPACE, NO_WORKSPACE, WORKSPACE
 
@@ -27,8 +27,8 @@ _UNSUPPORTED = {
 }
 
 
-def check(survey: Survey, name: str, faults: Faults) -> None:
-    """Note what is wrong with what runs a component."""
+def check(survey: Survey, name: str, faults: FaultCollector) -> None:
+    """Collect faults of a component's executor."""
     component = survey.pipeline.component(name)
     label = component.executor_label
     executors = survey.pipeline.deployment.executors
@@ -40,7 +40,7 @@ def check(survey: Survey, name: str, faults: Faults) -> None:
     place = f"deploymentSpec.executors.{label}"
     kind = executor.WhichOneof("spec")
     if kind == "container":
-        _Check(survey, name, executor.container, f"{place}.container", faults).check()
+        _ExecutorCheck(survey, name, executor.container, f"{place}.container", faults).check()
     elif kind == "importer":
         _check_importer(survey, component, executor.importer, f"{place}.importer", faults)
     elif kind is None:
@@ -50,8 +50,8 @@ def check(survey: Survey, name: str, faults: Faults) -> None:
         faults.add(there, _UNSUPPORTED[kind], "Use a component with a container instead.")
 
 
-class _Check:
-    """A container, and where its faults are noted."""
+class _ExecutorCheck:
+    """Check of a container."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class _Check:
         name: str,
         container: _Container,
         place: str,
-        faults: Faults,
+        faults: FaultCollector,
     ) -> None:
         self._survey = survey
         self._container = container
@@ -85,7 +85,7 @@ class _Check:
         for number, variable in enumerate(self._container.env):
             if not _VARIABLE.match(variable.name):
                 there = f"{self._place}.env[{number}].name"
-                self._faults.add(there, f"{variable.name!r} is no name of a variable.")
+                self._faults.add(there, f"{variable.name!r} is not a name of a variable.")
         if self._container.HasField("lifecycle"):
             there = f"{self._place}.lifecycle"
             self._faults.add(there, "Hooks of containers are not run.", "Drop them.")
@@ -101,7 +101,7 @@ class _Check:
 
 
 def _texts(container: _Container) -> Iterator[tuple[str, str]]:
-    """The texts of a container that may have placeholders, each with its place."""
+    """Strings of a container that may contain placeholders, each with its place."""
     yield "image", container.image
     for part in ("command", "args"):
         for number, word in enumerate(getattr(container, part)):
@@ -124,9 +124,9 @@ def _quantities(
 
 
 def _placeholders(
-    survey: Survey, text: str, place: str, faults: Faults
-) -> list[placeholders.Reference]:
-    """The placeholders of a text, which have been checked."""
+    survey: Survey, text: str, place: str, faults: FaultCollector
+) -> list[placeholders.Placeholder]:
+    """Parse and check the placeholders of a string."""
     if WORKSPACE in text and not survey.has_workspace:
         faults.add(place, NO_WORKSPACE, MEND_WORKSPACE)
     try:
@@ -139,7 +139,7 @@ def _placeholders(
 def _check_resources(
     resources: ir.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec,
     place: str,
-    faults: Faults,
+    faults: FaultCollector,
 ) -> None:
     for name, text in _quantities(resources):
         if not text or _MARK in text:
@@ -148,10 +148,10 @@ def _check_resources(
         try:
             amount = quantity(text)
         except BadInputError:
-            faults.add(there, f"{text[:50]!r} is no quantity.", "Write it like 500m, 2 or 2Gi.")
+            faults.add(there, f"{text[:50]!r} is not a quantity.", "Write it like 500m, 2 or 2Gi.")
             continue
         if name.startswith("accelerator") and amount != int(amount):
-            faults.add(there, f"{text!r} is no whole number.", "Give whole accelerators.")
+            faults.add(there, f"{text!r} is not a whole number.", "Give whole accelerators.")
     old = {
         "cpuLimit": resources.cpu_limit, "cpuRequest": resources.cpu_request,
         "memoryLimit": resources.memory_limit, "memoryRequest": resources.memory_request,
@@ -167,13 +167,13 @@ def _check_importer(
     component: ir.ComponentSpec,
     importer: ir.PipelineDeploymentConfig.ImporterSpec,
     place: str,
-    faults: Faults,
+    faults: FaultCollector,
 ) -> None:
     there = f"{place}.artifactUri"
     kind = importer.artifact_uri.WhichOneof("value")
     inputs = component.input_definitions.parameters
     if kind is None or (kind == "constant" and not importer.artifact_uri.constant.string_value):
-        faults.add(there, "There is no address to import from.", "Give artifact_uri a text.")
+        faults.add(there, "There is no address to import from.", "Give artifact_uri a string.")
     elif kind == "runtime_parameter" and importer.artifact_uri.runtime_parameter not in inputs:
         name = importer.artifact_uri.runtime_parameter
         faults.add(there, f"The component has no input {name!r}.", known(inputs, name))
@@ -189,8 +189,8 @@ def _check_importer(
 # The platform
 
 
-def check_platform(survey: Survey, faults: Faults) -> None:
-    """Note what is wrong with the settings of Kubernetes."""
+def check_platform(survey: Survey, faults: FaultCollector) -> None:
+    """Collect faults of the Kubernetes settings."""
     executors = survey.pipeline.deployment.executors
     for label, config in sorted(survey.pipeline.kubernetes.items()):
         place = f"{_PLATFORM}.deploymentSpec.executors.{label}"
@@ -206,9 +206,9 @@ def check_platform(survey: Survey, faults: Faults) -> None:
 
 
 def _check_values(
-    survey: Survey, label: str, values: list[Value], place: str, faults: Faults
+    survey: Survey, label: str, values: list[ValueSource], place: str, faults: FaultCollector
 ) -> None:
-    """Note references that lead nowhere, from any task that the settings are for."""
+    """Collect dangling references, of any task that has the settings."""
     for inside, name, task in survey.uses():
         component = survey.known(task.component_ref.name)
         if component is None or component.executor_label != label:
@@ -235,7 +235,7 @@ def _check_values(
                 faults.add(place, problem, known(made.output_definitions.parameters, key))
 
 
-def _check_config(config: Any, place: str, faults: Faults) -> None:
+def _check_config(config: Any, place: str, faults: FaultCollector) -> None:
     for key, value in sorted(config.items()):
         if key != "workspace" and not 0 <= value <= _LATEST:
             faults.add(f"{place}.{key}", f"It is {value}, no number of seconds.")
@@ -247,4 +247,4 @@ def _check_config(config: Any, place: str, faults: Faults) -> None:
         quantity(size)
     except BadInputError:
         remedy = "Write it like 10Gi."
-        faults.add(f"{place}.workspace.size", f"{size[:50]!r} is no quantity.", remedy)
+        faults.add(f"{place}.workspace.size", f"{size[:50]!r} is not a quantity.", remedy)

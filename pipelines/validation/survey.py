@@ -1,4 +1,4 @@
-"""What the checks want to know of a pipeline as a whole."""
+"""Facts about a pipeline as a whole, for the checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEEPEST = 100
 
 
 def bare(name: str) -> str:
-    """The name of an input without what the compiler puts before those that it adds."""
+    """Remove the prefix that the compiler gives to the inputs that it adds."""
     return name.removeprefix(_CHANNEL)
 
 
@@ -25,13 +25,13 @@ def is_added(name: str) -> bool:
 
 
 def item_input(task: ir.PipelineTaskSpec) -> str:
-    """The input that a loop's item becomes; "" if the task is no loop."""
+    """Return the input of a loop's item; "" if the task is not a loop."""
     kind = task.WhichOneof("iterator")
     return str(getattr(task, kind).item_input) if kind else ""
 
 
 class Survey:
-    """A pipeline, and what follows from it as a whole.
+    """A pipeline and facts derived from it.
 
     Attributes:
         pipeline: The pipeline.
@@ -43,11 +43,11 @@ class Survey:
         self.reached = self._reach()
 
     def place(self, component: str) -> str:
-        """Where a component stands in the file."""
+        """Place of a component in the file."""
         return ROOT if component == ROOT else f"components.{component}"
 
     def known(self, component: str) -> ir.ComponentSpec | None:
-        """The component of a name; None if there is none."""
+        """Return the component of a name; None if there is none."""
         if component and component in self.pipeline.spec.components:
             return self.pipeline.component(component)
         return None
@@ -68,7 +68,7 @@ class Survey:
         return found
 
     def uses(self) -> Iterator[tuple[str, str, ir.PipelineTaskSpec]]:
-        """Every task: the component that it is in, its name, and itself."""
+        """All tasks as (enclosing component, name, task)."""
         for component in self.reached:
             for name, task in self.tasks(component):
                 yield component, name, task
@@ -97,13 +97,13 @@ class Survey:
 
     @cached_property
     def has_workspace(self) -> bool:
-        """Whether the pipeline has a folder that its tasks share."""
+        """Whether the pipeline has a workspace."""
         workspace = self.pipeline.config.get("workspace")
         return isinstance(workspace, dict) and bool(workspace.get("size"))
 
     @cached_property
     def added(self) -> dict[str, set[str]]:
-        """What tasks hand to each component, declared or not."""
+        """Inputs that tasks pass to each component, declared or not."""
         found: dict[str, set[str]] = {name: set() for name in self.reached}
         for _, _, task in self.uses():
             if task.component_ref.name in found:

@@ -1,4 +1,4 @@
-"""A task: what it is given, and when and how often it runs."""
+"""Validation of tasks: inputs, conditions, loops and policies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
 from pipelines import conditions, placeholders, selection, values
-from pipelines.faults import Faults, known
+from pipelines.faults import FaultCollector, known
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit
 from pipelines.validation.survey import Survey, bare, is_added, item_input
@@ -37,9 +37,9 @@ _ELSEWHERE = "A task of another DAG is reached through an input of this one."
 
 
 def check(
-    survey: Survey, inside: str, name: str, task: ir.PipelineTaskSpec, faults: Faults
+    survey: Survey, inside: str, name: str, task: ir.PipelineTaskSpec, faults: FaultCollector
 ) -> None:
-    """Note what is wrong with a task of the component ``inside``."""
+    """Collect faults of a task of the component ``inside``."""
     place = f"{survey.place(inside)}.dag.tasks.{name}"
     runs = task.component_ref.name
     component = survey.known(runs)
@@ -61,7 +61,7 @@ def check(
     _check_policies(task, place, faults)
 
 
-def _check_policies(task: ir.PipelineTaskSpec, place: str, faults: Faults) -> None:
+def _check_policies(task: ir.PipelineTaskSpec, place: str, faults: FaultCollector) -> None:
     retry = task.retry_policy
     wrong = {
         "maxRetryCount": retry.max_retry_count < 0,
@@ -79,7 +79,7 @@ def _check_policies(task: ir.PipelineTaskSpec, place: str, faults: Faults) -> No
 
 @dataclass(frozen=True)
 class _Task:
-    """A task whose component is there, and where its faults are noted."""
+    """Check of a task whose component exists."""
 
     survey: Survey
     inside: str
@@ -87,7 +87,7 @@ class _Task:
     task: ir.PipelineTaskSpec
     component: ir.ComponentSpec
     place: str
-    faults: Faults
+    faults: FaultCollector
 
     @property
     def _above(self) -> ir.ComponentInputsSpec:
@@ -135,7 +135,7 @@ class _Task:
             self._check_placeholder(placeholder, place)
 
     def _is_extra(self, key: str) -> bool:
-        """Whether an input that the component does not declare is meant for placeholders."""
+        """Whether an undeclared input is meant for placeholders."""
         if is_added(key) or key in _SETTINGS:
             return True
         mark = f"inputs.parameters['{key}']"
@@ -162,7 +162,7 @@ class _Task:
         wanted: ir.ComponentInputsSpec.ParameterSpec | None,
         place: str,
     ) -> ParameterType | None:
-        """The type of what is given; None where it is not known, or there is a fault already."""
+        """Return the source's type; None where unknown, or where a fault was collected."""
         kind = spec.WhichOneof("kind")
         if kind == "component_input_parameter":
             return self._from_above(spec.component_input_parameter, place)
@@ -231,7 +231,7 @@ class _Task:
     ) -> None:
         self._producer(producer, place)
         if self.task.trigger_policy.strategy != _COMPLETED:
-            problem = "Only a task that runs however others end is told how."
+            problem = "Only an exit task can have the final status of other tasks as its input."
             remedy = "Use it as the exit task of dsl.ExitHandler."
             self.faults.add(f"{place}.taskFinalStatus", problem, remedy)
         allowed = {
@@ -335,7 +335,7 @@ class _Task:
             self.faults.add(place, f"It is given {words[0]}, where {words[1]} is wanted.")
 
     def _is_plain(self, producer: str) -> bool:
-        """Whether a task is no loop and no DAG, so that its outputs are just what they seem."""
+        """Whether a task is neither a loop nor a DAG, so its outputs have their declared types."""
         task = self._siblings[producer]
         component = self.survey.known(task.component_ref.name)
         return bool(component and component.executor_label and not item_input(task))
@@ -402,7 +402,9 @@ class _Task:
             except ValueError:
                 given = None
             if not isinstance(given, list):
-                self.faults.add(f"{place}.raw", "It is no list in JSON.", 'Write it like "[1]".')
+                self.faults.add(
+                    f"{place}.raw", "It is not a list in JSON.", 'Write it like "[1]".'
+                )
         else:
             declared = self.component.input_definitions.parameters
             name = items.input_parameter
@@ -432,7 +434,7 @@ class _Task:
 
 
 def _placeholders(value: Any) -> list[str]:
-    """What a value has that is for KFP to fill, in its order."""
+    """List the placeholders of a value that KFP fills, in order."""
     return [match[0] for text in _texts(value) for match in _OURS.finditer(text)]
 
 

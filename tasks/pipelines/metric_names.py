@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.places import Places, Spot
+from pipelines.node_positions import NodePosition, NodePositions
 
 MOST = 1000  # of one artifact
 _LONGEST = 140  # with a key, and a slash between them, it is what MLflow takes
@@ -36,7 +36,9 @@ def allowed(name: str, longest: int = _LONGEST) -> str:
     return f"{plain[: longest - 9].rstrip('/ ')}-{digest}"
 
 
-def prefix(places: Places, spot: Spot | None, path: str, output: str) -> tuple[str, int]:
+def prefix(
+    places: NodePositions, spot: NodePosition | None, path: str, output: str
+) -> tuple[str, int]:
     """What the names of an output's metrics begin with, and their step.
 
     Args:

@@ -22,7 +22,7 @@ from infra.storage import store
 from infra.texts import storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.executor_io import local_path
-from pipelines.places import Places, Spot
+from pipelines.node_positions import NodePosition, NodePositions
 from registry.mlflow_writer import MetricValue, MlflowWriter
 from tasks.pipelines import classification, metric_names
 
@@ -64,7 +64,7 @@ class Publisher:
     def __init__(
         self,
         run_id: str,
-        places: Places,
+        places: NodePositions,
         folder: Path,
         *,
         largest: int,
@@ -179,7 +179,12 @@ class Publisher:
         }  # fmt: skip
 
     def _metrics(
-        self, spot: Spot | None, path: str, name: str, metadata: Mapping[str, Any], at: float
+        self,
+        spot: NodePosition | None,
+        path: str,
+        name: str,
+        metadata: Mapping[str, Any],
+        at: float,
     ) -> None:
         prefix, step = metric_names.prefix(self._places, spot, path, name)
         values = [

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError
 from infra.errors import BadInputError
 from pipelines import caching
 from pipelines.artifacts import METADATA_ONLY, Bundle
-from pipelines.execution import Leaf, Seen
+from pipelines.execution import Leaf, NodeStatus
 from pipelines.executor_io import local_path
 from pipelines.states import DONE, TaskState
 from registry import catalogue
@@ -95,7 +95,7 @@ class Recorder:
             self._flush()
         written.result()
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         """Take notice of a node's state, to be written soon.
 
         Of a task that has ended well in an earlier attempt nothing is written until it is known

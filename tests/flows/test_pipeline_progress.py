@@ -16,7 +16,7 @@ import pytest
 from flows import pipeline_progress
 from flows.pipeline_progress import Progress
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.execution import Seen
+from pipelines.execution import NodeStatus
 from pipelines.states import TaskState
 from registry.pipelines.pipeline_nodes import task_run_id
 from tasks.pipelines.publishing import Ended
@@ -84,14 +84,14 @@ def progress(prefect: Prefect, rows: list[dict[str, Any]]) -> Progress:
     return Progress(RUN, URL, lambda: rows)
 
 
-def seen(path: str, state: TaskState, kind: str = "task", **more: Any) -> Seen:
-    return Seen(path, path.rpartition("/")[2], kind, state, **more)
+def seen(path: str, state: TaskState, kind: str = "task", **more: Any) -> NodeStatus:
+    return NodeStatus(path, path.rpartition("/")[2], kind, state, **more)
 
 
-def show(progress: Progress, *nodes: Seen) -> None:
+def show(progress: Progress, *nodes: NodeStatus) -> None:
     with progress.shown():
         for node in nodes:
-            progress.seen(node)
+            progress.on_node_changed(node)
 
 
 def test_tasks_are_a_table_with_what_matters_most_on_top(
@@ -124,8 +124,8 @@ def test_tasks_are_a_table_with_what_matters_most_on_top(
 def test_the_table_has_the_names_that_people_gave(progress: Progress, prefect: Prefect) -> None:
     show(
         progress,
-        Seen("for-loop-1/0/say-3", "greet", "task", TaskState.SUCCEEDED),
-        Seen("for-loop-1/0", "for-loop-1[0]", "iteration", TaskState.SUCCEEDED),
+        NodeStatus("for-loop-1/0/say-3", "greet", "task", TaskState.SUCCEEDED),
+        NodeStatus("for-loop-1/0", "for-loop-1[0]", "iteration", TaskState.SUCCEEDED),
     )
     (row,) = json.loads(prefect.of("tasks")["data"])
     assert row["task"] == "for-loop-1/0/say-3 (greet)"

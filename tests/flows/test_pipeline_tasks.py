@@ -14,14 +14,14 @@ from flows import pipeline_tasks
 from flows.pipeline_tasks import TaskRuns, outputs_told, state_of, told_whole
 from pipelines import reading
 from pipelines.artifacts import Bundle
-from pipelines.execution import Seen
-from pipelines.places import Places
-from pipelines.states import End, TaskState
+from pipelines.execution import NodeStatus
+from pipelines.node_positions import NodePositions
+from pipelines.states import TaskResult, TaskState
 from registry.pipelines.pipeline_nodes import task_run_id
 from tests.pipelines import corpus
 
 RUN = str(uuid4())
-PLACES = Places(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
+PLACES = NodePositions(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
 
 
 class Prefect:
@@ -62,14 +62,14 @@ def runs(prefect: Prefect) -> Iterator[TaskRuns]:
     made.close()
 
 
-def seen(path: str, state: TaskState, kind: str = "task", **more: Any) -> Seen:
-    return Seen(path, path.rpartition("/")[2], kind, state, **more)
+def seen(path: str, state: TaskState, kind: str = "task", **more: Any) -> NodeStatus:
+    return NodeStatus(path, path.rpartition("/")[2], kind, state, **more)
 
 
 def test_a_task_begins_and_ends(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("measure", TaskState.WAITING))
-    runs.seen(seen("measure", TaskState.RUNNING))
-    runs.seen(seen("measure", TaskState.SUCCEEDED, outputs=Bundle({"Output": 0.5})))
+    runs.on_node_changed(seen("measure", TaskState.WAITING))
+    runs.on_node_changed(seen("measure", TaskState.RUNNING))
+    runs.on_node_changed(seen("measure", TaskState.SUCCEEDED, outputs=Bundle({"Output": 0.5})))
     runs.close()
     assert prefect.states("measure") == ["Running", "Completed"]
     run, state = prefect.last("measure"), prefect.events[-1]["validated_state"]
@@ -95,7 +95,7 @@ def test_a_task_begins_and_ends(runs: TaskRuns, prefect: Prefect) -> None:
 def test_each_end_has_its_word(
     runs: TaskRuns, prefect: Prefect, state: TaskState, name: str, kind: str
 ) -> None:
-    runs.seen(seen("measure", state, reason="for a reason"))
+    runs.on_node_changed(seen("measure", state, reason="for a reason"))
     runs.close()
     (event,) = prefect.events
     found = event["validated_state"]
@@ -111,10 +111,10 @@ def test_every_state_of_a_task_has_a_word() -> None:
 
 
 def test_what_is_tried_again_is_one_task_run(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("measure", TaskState.RUNNING))
-    runs.seen(seen("measure", TaskState.WAITING, attempt=2))
-    runs.seen(seen("measure", TaskState.RUNNING, attempt=2))
-    runs.seen(seen("measure", TaskState.SUCCEEDED, attempt=2))
+    runs.on_node_changed(seen("measure", TaskState.RUNNING))
+    runs.on_node_changed(seen("measure", TaskState.WAITING, attempt=2))
+    runs.on_node_changed(seen("measure", TaskState.RUNNING, attempt=2))
+    runs.on_node_changed(seen("measure", TaskState.SUCCEEDED, attempt=2))
     runs.close()
     assert prefect.states("measure") == ["Running", "AwaitingRetry", "Retrying", "Completed"]
     assert prefect.last("measure").run_count == 2
@@ -128,15 +128,15 @@ def test_states_of_one_instant_stay_in_their_order(
     instant = Running().timestamp
     real = pipeline_tasks.state_of
 
-    def at_once(node: Seen) -> Any:
+    def at_once(node: NodeStatus) -> Any:
         state = real(node)
         assert state is not None
         state.timestamp = instant
         return state
 
     monkeypatch.setattr(pipeline_tasks, "state_of", at_once)
-    runs.seen(seen("measure", TaskState.RUNNING))
-    runs.seen(seen("measure", TaskState.SUCCEEDED))
+    runs.on_node_changed(seen("measure", TaskState.RUNNING))
+    runs.on_node_changed(seen("measure", TaskState.SUCCEEDED))
     runs.close()
     first, last = (event["validated_state"].timestamp for event in prefect.events)
     assert first < last  # Prefect drops what is not newer than what it has
@@ -145,10 +145,10 @@ def test_states_of_one_instant_stay_in_their_order(
 def test_a_retry_of_the_run_goes_on_with_the_same_task_run(
     runs: TaskRuns, prefect: Prefect
 ) -> None:
-    runs.seen(seen("measure", TaskState.FAILED))
+    runs.on_node_changed(seen("measure", TaskState.FAILED))
     runs.close()
     again = TaskRuns(RUN, PLACES, 4)
-    again.seen(seen("measure", TaskState.RUNNING))
+    again.on_node_changed(seen("measure", TaskState.RUNNING))
     again.close()
     assert len({event["task_run"].id for event in prefect.events}) == 1
 
@@ -158,15 +158,15 @@ def inputs(run: Any) -> dict[str, list[Any]]:
 
 
 def test_edges_lead_to_what_a_task_waits_for(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("report", TaskState.RUNNING))
+    runs.on_node_changed(seen("report", TaskState.RUNNING))
     runs.close()
     assert inputs(prefect.last("report")) == {"after": [task_run_id(RUN, "measure")]}
 
 
 def test_groups_are_parents_and_say_what_they_are(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("inner", TaskState.RUNNING, "dag"))
-    runs.seen(seen("inner/read", TaskState.RUNNING))
-    runs.seen(seen("inner", TaskState.SUCCEEDED, "dag"))
+    runs.on_node_changed(seen("inner", TaskState.RUNNING, "dag"))
+    runs.on_node_changed(seen("inner/read", TaskState.RUNNING))
+    runs.on_node_changed(seen("inner", TaskState.SUCCEEDED, "dag"))
     runs.close()
     assert prefect.states("inner") == ["Running", "Completed"]
     assert prefect.last("inner").tags == ["dag"]
@@ -177,7 +177,7 @@ def test_groups_are_parents_and_say_what_they_are(runs: TaskRuns, prefect: Prefe
 
 
 def test_a_task_run_is_called_by_its_path_and_the_name_that_people_gave(prefect: Prefect) -> None:
-    places = Places(reading.read_bytes(corpus.compiled("given_names"), "pipeline.yaml"))
+    places = NodePositions(reading.read_bytes(corpus.compiled("given_names"), "pipeline.yaml"))
     runs = TaskRuns(RUN, places, 4)
     paths = {
         "exit-handler-1": "exit-handler-1 (guard)",
@@ -186,7 +186,7 @@ def test_a_task_run_is_called_by_its_path_and_the_name_that_people_gave(prefect:
         "exit-handler-1/for-loop-3/1/add-3": "exit-handler-1/for-loop-3/1/add-3",
     }
     for path in paths:
-        runs.seen(seen(path, TaskState.RUNNING))
+        runs.on_node_changed(seen(path, TaskState.RUNNING))
     runs.close()
     told = {event["task_run"].dynamic_key: event["task_run"] for event in prefect.events}
     assert {path: run.name for path, run in told.items()} == paths
@@ -196,8 +196,8 @@ def test_a_task_run_is_called_by_its_path_and_the_name_that_people_gave(prefect:
 
 
 def test_an_iteration_of_one_task_is_no_group(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("for-loop-1/0", TaskState.RUNNING, "iteration"))
-    runs.seen(seen("for-loop-1/0/fit", TaskState.RUNNING))
+    runs.on_node_changed(seen("for-loop-1/0", TaskState.RUNNING, "iteration"))
+    runs.on_node_changed(seen("for-loop-1/0/fit", TaskState.RUNNING))
     runs.close()
     assert prefect.states("for-loop-1/0") == []
     parent = task_run_id(RUN, "for-loop-1")
@@ -205,21 +205,21 @@ def test_an_iteration_of_one_task_is_no_group(runs: TaskRuns, prefect: Prefect) 
 
 
 def test_the_pipeline_itself_is_the_flow_run(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("", TaskState.SUCCEEDED, "pipeline"))
+    runs.on_node_changed(seen("", TaskState.SUCCEEDED, "pipeline"))
     runs.close()
     assert prefect.events == []
 
 
 def test_what_an_interrupted_run_leaves_is_cancelled(runs: TaskRuns, prefect: Prefect) -> None:
-    runs.seen(seen("inner", TaskState.RUNNING, "dag"))
+    runs.on_node_changed(seen("inner", TaskState.RUNNING, "dag"))
     runs.close()
     assert prefect.states("inner") == ["Running", "Cancelled"]
 
 
 def test_a_prefect_that_is_away_ends_nothing(runs: TaskRuns, prefect: Prefect) -> None:
     prefect.broken = True
-    runs.seen(seen("measure", TaskState.RUNNING))
-    future = runs.submit(lambda: End(TaskState.SUCCEEDED))
+    runs.on_node_changed(seen("measure", TaskState.RUNNING))
+    future = runs.submit(lambda: TaskResult(TaskState.SUCCEEDED))
     assert future.result(30).state == TaskState.SUCCEEDED
     runs.close()
 
@@ -227,9 +227,9 @@ def test_a_prefect_that_is_away_ends_nothing(runs: TaskRuns, prefect: Prefect) -
 def test_leaves_run_at_once(runs: TaskRuns) -> None:
     both = threading.Barrier(2, timeout=30)
 
-    def wait() -> End:
+    def wait() -> TaskResult:
         both.wait()
-        return End(TaskState.SUCCEEDED)
+        return TaskResult(TaskState.SUCCEEDED)
 
     futures = [runs.submit(wait) for _ in range(2)]
     assert [future.result(30).state for future in futures] == [TaskState.SUCCEEDED] * 2

@@ -18,7 +18,7 @@ from flows.run_context import RunContext
 from flows.steps import StopRequestedError
 from infra.errors import BadInputError, DiskFullError, RunFailedError
 from infra.home import Home
-from pipelines.states import End, TaskState
+from pipelines.states import TaskResult, TaskState
 from registry.runs import statuses
 from registry.tracking import Tracked
 from tasks.parameters import Request
@@ -166,7 +166,7 @@ class TestPipeline:
         }.items():  # fmt: skip
             monkeypatch.setattr(module.choice, name, value)
 
-        def run(ended: End, *, stopped: bool = False, seconds: float = 0) -> State[Any]:
+        def run(ended: TaskResult, *, stopped: bool = False, seconds: float = 0) -> State[Any]:
             context = run_context_of(home, module.pipeline_run.spec.kind)
             config = {"activeDeadlineSeconds": seconds}
             pipeline = SimpleNamespace(config=config, name="p")
@@ -176,7 +176,7 @@ class TestPipeline:
                 def __init__(self, *_: Any, **__: Any) -> None:
                     pass
 
-                def run(self, _: Any) -> End:
+                def run(self, _: Any) -> TaskResult:
                     if stopped:
                         context.stop.set()
                     if seconds:
@@ -193,14 +193,14 @@ class TestPipeline:
     def test_a_task_that_fails(
         self, execute: Callable[..., State[Any]], closed: list[str]
     ) -> None:
-        state = execute(End(TaskState.FAILED, reason="a failed"))
+        state = execute(TaskResult(TaskState.FAILED, reason="a failed"))
 
         assert statuses.word("pipeline-run", state) == "FAIL PIPELINE RUN"
         assert statuses.message(state).startswith("PipelineFailed: a failed")
         assert closed == ["FAILED"]
 
     def test_a_stop(self, execute: Callable[..., State[Any]], closed: list[str]) -> None:
-        state = execute(End(TaskState.CANCELLED), stopped=True)
+        state = execute(TaskResult(TaskState.CANCELLED), stopped=True)
 
         assert statuses.word("pipeline-run", state) == "STOPPED"
         assert closed == ["KILLED"]
@@ -208,7 +208,7 @@ class TestPipeline:
     def test_the_time_limit_that_it_was_compiled_with(
         self, execute: Callable[..., State[Any]], closed: list[str]
     ) -> None:
-        state = execute(End(TaskState.CANCELLED), seconds=1)
+        state = execute(TaskResult(TaskState.CANCELLED), seconds=1)
 
         assert statuses.word("pipeline-run", state) == "FAIL PIPELINE RUN"
         assert statuses.message(state).startswith("PipelineFailed: It took longer than the 1 s")

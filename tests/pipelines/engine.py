@@ -15,9 +15,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import ModelyardError
 from pipelines import validation
 from pipelines.artifacts import Bundle
-from pipelines.execution import Execution, Leaf, Seen
+from pipelines.execution import Execution, Leaf, NodeStatus
 from pipelines.pipeline import Pipeline
-from pipelines.states import End, TaskState
+from pipelines.states import TaskResult, TaskState
 
 ITEM = "item"
 YES, NO = "1 == 1", "1 == 2"  # conditions
@@ -185,28 +185,28 @@ class Work:
     def __init__(self, does: Does = says) -> None:
         self._does = does
         self.began: list[str] = []
-        self.told: list[Seen] = []
+        self.told: list[NodeStatus] = []
 
-    def submit(self, leaf: Leaf) -> Future[End]:
+    def submit(self, leaf: Leaf) -> Future[TaskResult]:
         self.began.append(leaf.path)
-        future: Future[End] = Future()
+        future: Future[TaskResult] = Future()
         try:
             future.set_result(self._end(leaf))
         except Exception as error:  # noqa: BLE001 (whatever a leaf does)
             future.set_exception(error)
         return future
 
-    def _end(self, leaf: Leaf) -> End:
-        return End(TaskState.SUCCEEDED, Bundle({OUT: self._does(leaf)}))
+    def _end(self, leaf: Leaf) -> TaskResult:
+        return TaskResult(TaskState.SUCCEEDED, Bundle({OUT: self._does(leaf)}))
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         self.told.append(node)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         return value
 
     @property
-    def nodes(self) -> dict[str, Seen]:
+    def nodes(self) -> dict[str, NodeStatus]:
         """Each node as it was last seen."""
         return {node.path: node for node in self.told}
 
@@ -230,11 +230,11 @@ class Threads(Work):
         self._running = 0
         self.most = 0
 
-    def submit(self, leaf: Leaf) -> Future[End]:
+    def submit(self, leaf: Leaf) -> Future[TaskResult]:
         self.began.append(leaf.path)
         return self._pool.submit(self._counted, leaf)
 
-    def _counted(self, leaf: Leaf) -> End:
+    def _counted(self, leaf: Leaf) -> TaskResult:
         with self._lock:
             self._running += 1
             self.most = max(self.most, self._running)
@@ -247,7 +247,7 @@ class Threads(Work):
 
 def execute(
     dag: Dag, work: Work, *, parallel: int = 1000, cancelled: threading.Event | None = None
-) -> End:
+) -> TaskResult:
     """Run a pipeline to its end."""
     return Execution(pipeline(dag), work, parallel=parallel, cancelled=cancelled).run(Bundle())
 
@@ -263,7 +263,7 @@ def failing(*paths: str) -> Does:
     return does
 
 
-def run(dag: Dag, does: Does = says, **options: Any) -> tuple[End, Work]:
+def run(dag: Dag, does: Does = says, **options: Any) -> tuple[TaskResult, Work]:
     """Run a pipeline in this thread; how it ended, and what was seen."""
     work = Work(does)
     end = execute(dag, work, **options)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from pipelines import reading, validation
-from pipelines.faults import Fault
+from pipelines.faults import PipelineFault
 from pipelines.pipeline import Pipeline
 from tests.pipelines import corpus
 
@@ -47,7 +47,9 @@ def drop(path: str) -> Callable[[dict], None]:
     return change
 
 
-def faults_of(name: str, *changes: Callable[[dict], None], platform: bool = False) -> list[Fault]:
+def faults_of(
+    name: str, *changes: Callable[[dict], None], platform: bool = False
+) -> list[PipelineFault]:
     documents = copy.deepcopy(loaded(name))
     for change in changes:
         change(documents[1 if platform else 0])

@@ -17,11 +17,11 @@ from infra.workloads.local_objects import LocalObjects
 from pipelines.artifacts import Bundle
 from pipelines.backends.process import ComponentProcessBackend
 from pipelines.components import Components
-from pipelines.execution import Execution, Leaf, Seen
+from pipelines.execution import Execution, Leaf, NodeStatus
 from pipelines.pipeline import Pipeline
-from pipelines.place import Place
-from pipelines.placeholders import Facts
-from pipelines.states import End, TaskState
+from pipelines.placeholders import RunFacts
+from pipelines.run_directory import PipelineRunDirectory
+from pipelines.states import TaskResult, TaskState
 
 
 @dataclass
@@ -34,8 +34,8 @@ class Ran:
         lines: What its components have printed.
     """
 
-    end: End
-    nodes: dict[str, Seen] = field(default_factory=dict)
+    end: TaskResult
+    nodes: dict[str, NodeStatus] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -50,12 +50,14 @@ class Threads:
     def __init__(self, components: Components, parallel: int) -> None:
         self._components = components
         self._pool = ThreadPoolExecutor(parallel)
-        self.nodes: dict[str, Seen] = {}
+        self.nodes: dict[str, NodeStatus] = {}
 
-    def submit(self, leaf: Leaf) -> Future[End]:
-        return self._pool.submit(lambda: End(TaskState.SUCCEEDED, self._components.run(leaf)))
+    def submit(self, leaf: Leaf) -> Future[TaskResult]:
+        return self._pool.submit(
+            lambda: TaskResult(TaskState.SUCCEEDED, self._components.run(leaf))
+        )
 
-    def seen(self, node: Seen) -> None:
+    def on_node_changed(self, node: NodeStatus) -> None:
         self.nodes[node.path] = node
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
@@ -84,13 +86,14 @@ def run(
         EnvironmentCache(environments), Settings(home=folder), objects=LocalObjects(folder, secret)
     )
     lines: list[tuple[str, str]] = []
-    facts = Facts(
+    facts = RunFacts(
         job_name="a run", job_resource_name=f"{pipeline.name}-1", job_id="1", root=str(folder),
         created="2026-01-01T00:00:00Z",
         scheduled="2026-01-01T00:00:00Z", workspace=str(folder / "workspace"),
     )  # fmt: skip
     components = Components(
-        pipeline, launcher, Place(folder), facts, lambda *line: lines.append(line), cancelled,
+        pipeline, launcher, PipelineRunDirectory(folder), facts,
+        lambda *line: lines.append(line), cancelled,
         claims=LocalClaims(folder / "claims"), root=root,
     )  # fmt: skip
     components.check()

@@ -6,7 +6,7 @@ import yaml
 
 from infra.workloads.environment_spec import PipInstall
 from pipelines import bootstrap
-from pipelines.bootstrap import Component
+from pipelines.bootstrap import ParsedCommand
 from tests.pipelines.backends.jobs import BOOTSTRAP, EPHEMERAL
 from tests.pipelines.corpus import compile_function
 
@@ -96,7 +96,7 @@ def test_what_the_sdk_compiles(options: dict[str, Any], installs: tuple[PipInsta
 def test_what_other_versions_of_the_sdk_compile(script: str) -> None:
     found = bootstrap.component(["sh", "-c", script, "echo", "hello"])
 
-    assert found == Component((PipInstall(("kfp==2.0.1",)),), ("echo", "hello"))
+    assert found == ParsedCommand((PipInstall(("kfp==2.0.1",)),), ("echo", "hello"))
 
 
 @pytest.mark.parametrize(
@@ -128,19 +128,19 @@ def test_what_other_versions_of_the_sdk_compile(script: str) -> None:
 def test_what_is_not_certain_runs_as_it_is(script: str) -> None:
     words = ("sh", "-c", script, "sh", "-ec", EPHEMERAL, "source", "--more")
 
-    assert bootstrap.component(words) == Component((), words)
+    assert bootstrap.component(words) == ParsedCommand((), words)
 
 
 def test_another_second_script_runs_as_it_is() -> None:
     words = ("sh", "-ec", EPHEMERAL + "rm -r x\n", "source", "--more")
 
-    assert bootstrap.component(words) == Component((), words)
+    assert bootstrap.component(words) == ParsedCommand((), words)
     assert bootstrap.component(("sh", "-ec", EPHEMERAL)).source is None
 
 
 def test_words_that_only_look_alike() -> None:
     for words in ((), ("sh",), ("sh", "-c"), ("sh", "-c", BOOTSTRAP % "numpy"), ("echo", "$0")):
-        assert bootstrap.component(words) == Component((), words)
+        assert bootstrap.component(words) == ParsedCommand((), words)
 
 
 def test_whose_code_is_in_the_image() -> None:
@@ -157,7 +157,7 @@ class TestMore:
         at = words.index("--executor_input")
         command, arguments = words[:at], words[at:]
 
-        changed = bootstrap.with_more(command, arguments, "more()")
+        changed = bootstrap.append_code(command, arguments, "more()")
 
         found = bootstrap.component([*changed, *arguments])
         before = bootstrap.component(words)
@@ -166,4 +166,4 @@ class TestMore:
         assert found.arguments == before.arguments
 
     def test_other_commands_stay(self) -> None:
-        assert bootstrap.with_more(["sh", "-c", "x"], ["y"], "more()") == ("sh", "-c", "x")
+        assert bootstrap.append_code(["sh", "-c", "x"], ["y"], "more()") == ("sh", "-c", "x")

@@ -14,7 +14,7 @@ _ASKED = {"access_modes": ["ReadWriteMany"], "size": "5Gi", "pvc_name": "mine"}
 
 
 def _manifest(**asked: Any) -> dict[str, Any]:
-    return claims.created({**_ASKED, **asked}, "run-1")
+    return claims.build_claim({**_ASKED, **asked}, "run-1")
 
 
 @pytest.fixture

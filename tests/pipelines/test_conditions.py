@@ -227,7 +227,9 @@ class TestCheck:
                 for text in hardest:
                     try:
                         expressions.parsed(text, frozenset({"inputs"})).value({"inputs": {}})
-                    except (expressions.MistakeError, expressions.UndecidedError):
+                    except (
+                        expressions.ExpressionInvalidError, expressions.ExpressionUndecidedError
+                    ):
                         pass
                 print("done")
             threading.stack_size(512 * 1024)

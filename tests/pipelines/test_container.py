@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from infra.errors import BadInputError
 from infra.workloads.base import ResourceRequest, Workload
 from pipelines import container
-from pipelines.placeholders import Context
+from pipelines.placeholders import PlaceholderContext
 
 
 def _job(spec: dict[str, Any], **parameters: Any) -> Workload:
     return container.workload(
         json_format.ParseDict(spec, container.Container()),
-        Context(parameters=parameters, executor_input=lambda: "{told}"),
+        PlaceholderContext(parameters=parameters, executor_input=lambda: "{told}"),
         name="loop/3/train",
         folder=Path("/folder"),
         inputs=[Path("/in")],

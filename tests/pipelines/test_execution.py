@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.artifacts import Bundle
 from pipelines.execution import Execution
-from pipelines.states import End, TaskState
+from pipelines.states import TaskResult, TaskState
 from tests.pipelines import engine
 from tests.pipelines.engine import (
     NO,
@@ -109,8 +109,8 @@ class TestLimits:
                 self.most = max(self.most, self.running)
                 return super().submit(leaf)
 
-            def seen(self, node):
-                super().seen(node)
+            def on_node_changed(self, node):
+                super().on_node_changed(node)
                 self.running -= node.kind == "task" and node.state == TaskState.SUCCEEDED
 
         work = Counted()
@@ -147,7 +147,7 @@ class TestLimits:
                 held.append(Future())
                 if len(held) % 2 == 0 or len(held) == 5:
                     for future in held[-2 if len(held) % 2 == 0 else -1 :]:
-                        future.set_result(End(TaskState.SUCCEEDED))
+                        future.set_result(TaskResult(TaskState.SUCCEEDED))
                 return held[-1]
 
         held = []

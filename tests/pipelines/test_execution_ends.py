@@ -229,8 +229,8 @@ class TestCancelled:
             began_after = []
 
             class Stops(Work):
-                def seen(self, node, cancelled=cancelled, moment=moment):
-                    super().seen(node)
+                def on_node_changed(self, node, cancelled=cancelled, moment=moment):
+                    super().on_node_changed(node)
                     if len(self.told) > moment:
                         cancelled.set()
 
@@ -309,8 +309,8 @@ class TestCancelled:
             return
 
         class Interrupted(Threads):
-            def seen(self, node):
-                super().seen(node)
+            def on_node_changed(self, node):
+                super().on_node_changed(node)
                 if node.path == "quick" and node.state == TaskState.SUCCEEDED:
                     threading.Timer(0.05, released.set).start()
                     raise KeyboardInterrupt

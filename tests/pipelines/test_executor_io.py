@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import BadInputError
 from pipelines import executor_io
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.executor_io import Outputs
+from pipelines.executor_io import OutputPlan
 
 _COMPONENT = {
     "outputDefinitions": {
@@ -55,7 +55,7 @@ def _component(spec: dict[str, Any] = _COMPONENT) -> ir.ComponentSpec:
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outputs:
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OutputPlan:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     found = executor_io.plan(
@@ -68,15 +68,15 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outputs:
     return found
 
 
-def _say(outputs: Outputs, said: object) -> None:
+def _say(outputs: OutputPlan, said: object) -> None:
     outputs.file.write_text(said if isinstance(said, str) else json.dumps(said))
 
 
-def _read(outputs: Outputs) -> Bundle:
+def _read(outputs: OutputPlan) -> Bundle:
     return executor_io.read(outputs, _component())
 
 
-def _model(outputs: Outputs, **said: object) -> Artifact:
+def _model(outputs: OutputPlan, **said: object) -> Artifact:
     _say(outputs, {"artifacts": {"model": {"artifacts": [said]}}})
     found = _read(outputs).artifacts["model"]
     assert isinstance(found, Artifact)
@@ -84,7 +84,9 @@ def _model(outputs: Outputs, **said: object) -> Artifact:
 
 
 class TestPlan:
-    def test_the_task_is_in_every_artifact_s_place(self, outputs: Outputs, tmp_path: Path) -> None:
+    def test_the_task_is_in_every_artifact_s_place(
+        self, outputs: OutputPlan, tmp_path: Path
+    ) -> None:
         model = outputs.artifacts["model"]
 
         assert model.name == "loop/3/train/model"
@@ -114,7 +116,7 @@ class TestPlan:
             path.write_text("")
 
     def test_what_an_earlier_attempt_has_left_is_gone(
-        self, outputs: Outputs, tmp_path: Path
+        self, outputs: OutputPlan, tmp_path: Path
     ) -> None:
         _say(outputs, "{}")
         outputs.parameters["text"].write_text("old")
@@ -131,7 +133,7 @@ class TestPlan:
 
 
 class TestExecutorInput:
-    def test_what_a_component_is_told(self, outputs: Outputs) -> None:
+    def test_what_a_component_is_told(self, outputs: OutputPlan) -> None:
         inputs = Bundle(
             parameters={
                 "whole": 6.0,
@@ -181,7 +183,7 @@ class TestExecutorInput:
         assert model["type"]["schemaTitle"] == "system.Model"
         json_format.Parse(text, ir.ExecutorInput())
 
-    def test_half_a_surrogate_pair(self, outputs: Outputs) -> None:
+    def test_half_a_surrogate_pair(self, outputs: OutputPlan) -> None:
         inputs = Bundle(parameters={"text": "\ud800 é"})
 
         text = executor_io.executor_input(inputs, outputs)
@@ -200,7 +202,7 @@ class TestExecutorInput:
 
 
 class TestParameters:
-    def test_nothing_written_is_nothing_handed_on(self, outputs: Outputs) -> None:
+    def test_nothing_written_is_nothing_handed_on(self, outputs: OutputPlan) -> None:
         found = _read(outputs)
 
         assert found.parameters == {}
@@ -209,7 +211,7 @@ class TestParameters:
             "several": [outputs.artifacts["several"]],
         }
 
-    def test_from_the_output_file(self, outputs: Outputs) -> None:
+    def test_from_the_output_file(self, outputs: OutputPlan) -> None:
         said = {"text": "1", "whole": 3, "real": 2, "truth": True, "list": [1, 2.5],
                 "struct": {"a": 1}}  # fmt: skip
         _say(outputs, {"parameterValues": said})
@@ -219,7 +221,7 @@ class TestParameters:
         assert found == said
         assert type(found["list"][0]) is int
 
-    def test_from_their_own_files(self, outputs: Outputs) -> None:
+    def test_from_their_own_files(self, outputs: OutputPlan) -> None:
         said = {"text": " 1\n", "whole": "3\n", "real": "2.5", "truth": "True", "list": "[1]",
                 "struct": '{"a": 1}'}  # fmt: skip
         for name, text in said.items():
@@ -230,14 +232,14 @@ class TestParameters:
             "struct": {"a": 1},
         }  # fmt: skip
 
-    def test_the_output_file_comes_first(self, outputs: Outputs) -> None:
+    def test_the_output_file_comes_first(self, outputs: OutputPlan) -> None:
         _say(outputs, {"parameterValues": {"whole": 1, "real": None}})
         outputs.parameters["whole"].write_text("no number")
         outputs.parameters["real"].write_text("2.5")
 
         assert _read(outputs).parameters == {"whole": 1, "real": 2.5}
 
-    def test_what_is_not_declared_is_left_out(self, outputs: Outputs) -> None:
+    def test_what_is_not_declared_is_left_out(self, outputs: OutputPlan) -> None:
         _say(outputs, {"parameterValues": {"other": 1}, "artifacts": {"other": {}}, "more": 1})
 
         assert _read(outputs).parameters == {}
@@ -245,17 +247,17 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("said", "mistake"),
         [
-            ("{", "it is no JSON"),
-            ("[" * 100_000, "it is no JSON"),
+            ("{", "it is not JSON"),
+            ("[" * 100_000, "it is not JSON"),
             ("[]", "it holds no object but a list"),
             ("null", "it holds no object but null"),
-            ({"parameterValues": []}, "parameterValues is no object but a list"),
+            ({"parameterValues": []}, "parameterValues is not an object but a list"),
             ({"parameterValues": {"whole": 1.5}}, "whole"),
             ({"parameterValues": {"text": 1}}, "text"),
             ({"parameterValues": {"list": {}}}, "list"),
             ({"parameterValues": {"truth": "true"}}, "truth"),
-            ({"artifacts": "x"}, "artifacts is no object but a text"),
-            ({"artifacts": {"model": "x"}}, "artifacts.model.artifacts is no list of objects"),
+            ({"artifacts": "x"}, "artifacts is not an object but a text"),
+            ({"artifacts": {"model": "x"}}, "artifacts.model.artifacts is not a list of objects"),
             ({"artifacts": {"model": {"artifacts": ["x"]}}}, "no list of objects"),
             ({"artifacts": {"model": {"artifacts": [{"uri": 1}]}}}, "uri is a number"),
             ({"artifacts": {"model": {"artifacts": [{"metadata": []}]}}}, "metadata is a list"),
@@ -265,7 +267,9 @@ class TestParameters:
             ),
         ],
     )
-    def test_a_malformed_output_file(self, outputs: Outputs, said: object, mistake: str) -> None:
+    def test_a_malformed_output_file(
+        self, outputs: OutputPlan, said: object, mistake: str
+    ) -> None:
         _say(outputs, said)
         with pytest.raises(BadInputError) as caught:
             _read(outputs)
@@ -280,11 +284,11 @@ class TestParameters:
             ("whole", b"one", "JSON"),
             ("whole", b"", "JSON"),
             ("struct", b"[1]", "JSON"),
-            ("text", b"\xff", "it is no UTF-8: byte 0"),
+            ("text", b"\xff", "it is not UTF-8: byte 0"),
         ],
     )
     def test_a_malformed_file_of_a_parameter(
-        self, outputs: Outputs, name: str, data: bytes, mistake: str
+        self, outputs: OutputPlan, name: str, data: bytes, mistake: str
     ) -> None:
         outputs.parameters[name].write_bytes(data)
         with pytest.raises(BadInputError) as caught:
@@ -294,7 +298,7 @@ class TestParameters:
         assert mistake in caught.value.message
 
     def test_a_file_that_is_too_large_is_not_read(
-        self, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+        self, outputs: OutputPlan, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(executor_io, "MOST_BYTES", 2**20)
         for path in (outputs.file, outputs.parameters["text"]):
@@ -304,9 +308,9 @@ class TestParameters:
                 _read(outputs)
             path.unlink()
 
-    def test_an_output_file_that_is_a_folder(self, outputs: Outputs) -> None:
+    def test_an_output_file_that_is_a_folder(self, outputs: OutputPlan) -> None:
         outputs.file.mkdir()
-        with pytest.raises(BadInputError, match="it is no file"):
+        with pytest.raises(BadInputError, match="it is not a file"):
             _read(outputs)
 
     @settings(max_examples=200, deadline=None)
@@ -341,7 +345,7 @@ class TestParameters:
 
 
 class TestArtifacts:
-    def test_numbers_that_json_has_not_are_texts_in_metadata(self, outputs: Outputs) -> None:
+    def test_numbers_that_json_has_not_are_texts_in_metadata(self, outputs: OutputPlan) -> None:
         odd = {"loss": math.nan, "all": [math.inf, {"least": -math.inf}], "fine": 0.5}
         found = _model(outputs, name="ignored", metadata=odd)
 
@@ -349,7 +353,7 @@ class TestArtifacts:
         assert found.metadata["all"] == ["Infinity", {"least": "-Infinity"}]
         assert found.metadata["fine"] == 0.5
 
-    def test_metadata_is_added_to_what_is_declared(self, outputs: Outputs) -> None:
+    def test_metadata_is_added_to_what_is_declared(self, outputs: OutputPlan) -> None:
         found = _model(outputs, name="ignored", metadata={"kind": "real", "score": [1, 2.5]})
 
         assert found.metadata == {"kind": "real", "size": 3, "score": [1, 2.5]}
@@ -357,11 +361,11 @@ class TestArtifacts:
         assert found.uri == outputs.artifacts["model"].uri
 
     @pytest.mark.parametrize("uri", ["gs://bucket/x", "s3://b/../x", "hf://model"])
-    def test_another_address(self, outputs: Outputs, uri: str) -> None:
+    def test_another_address(self, outputs: OutputPlan, uri: str) -> None:
         assert _model(outputs, uri=uri).uri == uri
 
     def test_an_address_in_the_run_the_task_s_folder_or_the_temporary_one(
-        self, outputs: Outputs, tmp_path: Path
+        self, outputs: OutputPlan, tmp_path: Path
     ) -> None:
         for place in ("artifacts/other/x", "job/x", "temporary/x"):
             uri = str(tmp_path / place)
@@ -374,14 +378,14 @@ class TestArtifacts:
          "file://TMP/job/%2E%2E/other", "TMP/job/link/x"],
     )  # fmt: skip
     def test_an_address_outside_is_refused(
-        self, outputs: Outputs, tmp_path: Path, uri: str
+        self, outputs: OutputPlan, tmp_path: Path, uri: str
     ) -> None:
         (tmp_path / "job" / "link").symlink_to(tmp_path)
         with pytest.raises(BadInputError, match="outside the folders of its run") as caught:
             _model(outputs, uri=uri.replace("TMP", str(tmp_path)))
         assert caught.value.code == "OutputMalformed"
 
-    def test_several(self, outputs: Outputs) -> None:
+    def test_several(self, outputs: OutputPlan) -> None:
         uris = [f"{outputs.root}/{number}" for number in range(3)]
         listed = [{"uri": uri, "metadata": {"uri": uri}} for uri in uris]
         _say(outputs, {"artifacts": {"several": {"artifacts": listed}}})
@@ -394,7 +398,7 @@ class TestArtifacts:
 
     @pytest.mark.parametrize("key", ["custom_path", "customPath"])
     def test_a_file_at_a_custom_path_is_carried_to_the_artifact_s_place(
-        self, outputs: Outputs, tmp_path: Path, key: str
+        self, outputs: OutputPlan, tmp_path: Path, key: str
     ) -> None:
         custom = tmp_path / "temporary" / "custom"
         custom.write_text("content")
@@ -405,7 +409,7 @@ class TestArtifacts:
         assert found.custom_path is None
         assert Path(found.uri).read_text() == "content"
 
-    def test_a_folder_at_a_custom_path(self, outputs: Outputs, tmp_path: Path) -> None:
+    def test_a_folder_at_a_custom_path(self, outputs: OutputPlan, tmp_path: Path) -> None:
         (tmp_path / "job" / "made" / "deep").mkdir(parents=True)
         (tmp_path / "job" / "made" / "deep" / "file").write_text("content")
 
@@ -413,17 +417,17 @@ class TestArtifacts:
 
         assert (Path(found.uri) / "deep" / "file").read_text() == "content"
 
-    def test_a_custom_path_that_is_the_artifact_s_own(self, outputs: Outputs) -> None:
+    def test_a_custom_path_that_is_the_artifact_s_own(self, outputs: OutputPlan) -> None:
         own = Path(outputs.artifacts["model"].uri)
         own.write_text("content")
         assert _model(outputs, custom_path=str(own)).custom_path is None
         assert own.read_text() == "content"
 
-    def test_a_custom_path_around_the_artifact_s_own(self, outputs: Outputs) -> None:
+    def test_a_custom_path_around_the_artifact_s_own(self, outputs: OutputPlan) -> None:
         assert _model(outputs, custom_path=str(outputs.root)).uri == outputs.artifacts["model"].uri
 
     def test_a_custom_path_of_an_artifact_elsewhere(
-        self, outputs: Outputs, tmp_path: Path
+        self, outputs: OutputPlan, tmp_path: Path
     ) -> None:
         custom = tmp_path / "temporary" / "custom"
         custom.write_text("content")
@@ -432,12 +436,12 @@ class TestArtifacts:
 
         assert (found.uri, found.custom_path) == ("gs://bucket/x", str(custom))
 
-    def test_a_custom_path_where_nothing_is(self, outputs: Outputs) -> None:
+    def test_a_custom_path_where_nothing_is(self, outputs: OutputPlan) -> None:
         found = _model(outputs, custom_path="/nowhere/at/all")
 
         assert found == outputs.artifacts["model"]
 
-    def test_a_custom_path_outside_is_refused(self, outputs: Outputs, tmp_path: Path) -> None:
+    def test_a_custom_path_outside_is_refused(self, outputs: OutputPlan, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("theirs")
         for custom in (str(tmp_path / "secret"), "../secret"):
             with pytest.raises(BadInputError, match="outside the folders of its run"):
@@ -454,7 +458,9 @@ class TestArtifacts:
             ("custom_path", "TMP/job/pipe"),
         ],
     )
-    def test_what_is_no_path(self, outputs: Outputs, tmp_path: Path, key: str, path: str) -> None:
+    def test_what_is_no_path(
+        self, outputs: OutputPlan, tmp_path: Path, key: str, path: str
+    ) -> None:
         (tmp_path / "job" / "loop").symlink_to(tmp_path / "job" / "loop")
         os.mkfifo(tmp_path / "job" / "pipe")
         with pytest.raises(BadInputError) as caught:

@@ -1,4 +1,4 @@
-from pipelines.faults import Fault, Faults, PipelineInvalidError, known, shortened
+from pipelines.faults import FaultCollector, PipelineFault, PipelineInvalidError, known, shortened
 
 
 def test_what_looks_like_what_was_wanted_is_named() -> None:
@@ -14,9 +14,9 @@ def test_values_are_shortened() -> None:
 
 
 def test_nothing_is_refused_without_a_fault() -> None:
-    Faults().raise_any("It")
+    FaultCollector().raise_any("It")
 
 
 def test_a_fault_without_a_place_or_a_remedy() -> None:
-    assert str(Fault("", "It is wrong.")) == "It is wrong."
-    assert "a fault" in PipelineInvalidError("It", [Fault("a", "b")]).message
+    assert str(PipelineFault("", "It is wrong.")) == "It is wrong."
+    assert "a fault" in PipelineInvalidError("It", [PipelineFault("a", "b")]).message

@@ -8,7 +8,7 @@ from kfp import dsl
 from infra.errors import BadInputError
 from pipelines import placeholders
 from pipelines.artifacts import Artifact
-from pipelines.placeholders import Context, Facts
+from pipelines.placeholders import PlaceholderContext, RunFacts
 from tests.pipelines import compiling
 
 DATA = Artifact(
@@ -16,7 +16,7 @@ DATA = Artifact(
 )
 OTHER = Artifact("load/other", "gs://bucket/other")
 MODEL = Artifact("train/model", "/runs/1/train/model", "system.Model")
-CONTEXT = Context(
+CONTEXT = PlaceholderContext(
     parameters={
         "text": "it's {{$.inputs.parameters['number']}} \"q\"",
         "number": 3,
@@ -32,7 +32,7 @@ CONTEXT = Context(
     output_file="/runs/1/out.json",
     output_parameters={"said": "/runs/1/said"},
     output_artifacts={"model": MODEL},
-    facts=Facts(
+    facts=RunFacts(
         "my run", "p-1", "id-1", "2026-01-02T03:04:05Z", "2026-01-02T03:00:00Z", "/root", "/w",
         "train", "id-2",
     ),
@@ -98,7 +98,7 @@ class TestFill:
 
     @given(st.text(max_size=30))
     def test_any_value_comes_through_as_it_is(self, value):
-        context = Context({"x": value, "y": "Y"}, executor_input=lambda: "E")
+        context = PlaceholderContext({"x": value, "y": "Y"}, executor_input=lambda: "E")
         words = placeholders.fill(
             ["<{{$.inputs.parameters['x']}}{{$.inputs.parameters['y']}}>",
              '{"Concat": ["<", "{{$.inputs.parameters[\'x\']}}", ">"]}'],
@@ -129,7 +129,7 @@ class TestFill:
 
     def test_the_executor_input_is_made_once_and_only_where_it_is_wanted(self):
         made = []
-        context = Context(executor_input=lambda: made.append(1) or "E")
+        context = PlaceholderContext(executor_input=lambda: made.append(1) or "E")
         assert placeholders.fill(["a"], context) == ["a"]
         assert made == []
         assert placeholders.fill(["{{$}}", "x{{$}}{{$}}"], context) == ["E", "xEE"]
@@ -163,7 +163,7 @@ class TestFill:
     def test_what_has_no_value_in_a_run_is_refused(self):
         for text in ("{{$.workspace_path}}", "{{$.outputs.output_file}}", "{{$}}"):
             with pytest.raises(BadInputError) as caught:
-                filled(text, Context())
+                filled(text, PlaceholderContext())
             assert caught.value.code == "PlaceholderUnknown"
 
 
@@ -354,7 +354,7 @@ class TestPathOf:
         assert placeholders.path_of(Artifact("x", "gs://a/b", custom_path="/c")) == "/c"
 
     def test_an_artifact_without_a_path_is_refused_where_it_is_wanted(self):
-        context = Context(artifacts={"x": Artifact("x", "https://a/b")})
+        context = PlaceholderContext(artifacts={"x": Artifact("x", "https://a/b")})
         assert filled("{{$.inputs.artifacts['x'].uri}}", context) == ["https://a/b"]
         with pytest.raises(BadInputError):
             filled("{{$.inputs.artifacts['x'].path}}", context)
@@ -366,7 +366,7 @@ class TestWhatKfpCompiles:
         return executors["exec-program"]["container"][part]
 
     def context(self, **more):
-        return Context(
+        return PlaceholderContext(
             {"text": "T{{$}}", "number": 4, "maybe": "d"} | more,
             {"data": DATA},
             frozenset({"none"}),
@@ -398,8 +398,8 @@ class TestWhatKfpCompiles:
         def constant(task, name):
             value = tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
             others = {"pipelinechannel--count-Output": 5, "pipelinechannel--a": 2}
-            facts = Facts(job_name="j", task_name=task)
-            return placeholders.fill_constant(value, Context(others, facts=facts))
+            facts = RunFacts(job_name="j", task_name=task)
+            return placeholders.fill_constant(value, PlaceholderContext(others, facts=facts))
 
         assert constant("say", "text") == "5 and 2"
         assert constant("say-2", "text") == "j/say-2"

@@ -413,7 +413,7 @@ class TestClaims:
             "data_source": {"apiGroup": "g", "kind": "VolumeSnapshot", "name": "s"},
         }
 
-        assert claims.created(asked, "run-1") == {
+        assert claims.build_claim(asked, "run-1") == {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": "run-1-shared", "annotations": {"a": "b"}},
@@ -427,14 +427,14 @@ class TestClaims:
         }
 
     def test_names(self) -> None:
-        assert claims.created(self._ASKED, "run-1")["metadata"]["name"] == "run-1"
+        assert claims.build_claim(self._ASKED, "run-1")["metadata"]["name"] == "run-1"
         named = {**self._ASKED, "pvc_name": "mine"}
-        assert claims.created(named, "run-1")["metadata"]["name"] == "mine"
+        assert claims.build_claim(named, "run-1")["metadata"]["name"] == "mine"
 
     def test_no_class_is_another_thing_than_the_default_class(self) -> None:
-        none = claims.created({**self._ASKED, "storage_class_name": ""}, "x")
+        none = claims.build_claim({**self._ASKED, "storage_class_name": ""}, "x")
         assert none["spec"]["storageClassName"] == ""
-        assert "storageClassName" not in claims.created(self._ASKED, "x")["spec"]
+        assert "storageClassName" not in claims.build_claim(self._ASKED, "x")["spec"]
 
     @pytest.mark.parametrize(
         "asked",
@@ -450,6 +450,6 @@ class TestClaims:
     )
     def test_what_cannot_be_created(self, asked: dict[str, Any]) -> None:
         with pytest.raises(BadInputError) as caught:
-            claims.created(asked, "x")
+            claims.build_claim(asked, "x")
 
         assert caught.value.code == "ClaimInvalid"

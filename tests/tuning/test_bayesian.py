@@ -139,7 +139,7 @@ def test_a_model_without_a_result_gives_way_to_chance(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*_: object) -> None:
-        raise bayesian.AlikeError
+        raise bayesian.IndistinguishableError
 
     monkeypatch.setattr(bayesian, "propose", failing)
 

@@ -96,7 +96,7 @@ class TestForm:
             Parameter.model_validate(given)
 
         assert raised.value.code == "ParameterBoundInvalid"
-        assert raised.value.message == f"The {field} of the parameter 'x' is no number."
+        assert raised.value.message == f"The {field} of the parameter 'x' is not a number."
 
     @pytest.mark.parametrize("value", [None, [1], {"a": 1}])
     def test_a_value_that_is_not_plain_is_refused(self, value: object) -> None:

@@ -115,7 +115,7 @@ class Section:
             return None
         value = finite(text)
         if value is None:
-            raise invalid(self.place(name), f"is {text[:60]!r}, no finite number", "Mend it.")
+            raise invalid(self.place(name), f"is {text[:60]!r}, not a finite number", "Fix it.")
         return value
 
     def whole(self, name: str, least: int | None = None) -> int | None:
@@ -129,7 +129,7 @@ class Section:
             return None
         if not value.is_integer() or (least is not None and value < least):
             above = "" if least is None else f" from {least} on"
-            raise invalid(self.place(name), f"is {value:g}, no whole number{above}", "Mend it.")
+            raise invalid(self.place(name), f"is {value:g}, not a whole number{above}", "Fix it.")
         return int(value)
 
     def section(self, name: str) -> Section:
@@ -202,7 +202,7 @@ def parse(text: str) -> Section:
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise BadInputError(
-            f"The file is no YAML: {' '.join(str(error).split())[:300]}.", "Mend it.",
+            f"The file is not YAML: {' '.join(str(error).split())[:300]}.", "Fix it.",
             code="KatibNotYaml",
         ) from error  # fmt: skip
     except RecursionError:
@@ -268,11 +268,11 @@ class _TreeBuilder:
                 found = self.tree(value, depth + 1)
                 for one in found if isinstance(found, list) else [found]:
                     if not isinstance(one, dict):
-                        raise invalid(f"Line {line}", "merges what is no mapping", "Mend it.")
+                        raise invalid(f"Line {line}", "merges what is not a mapping", "Fix it.")
                     merged = {**one, **merged}
                 continue
             if not isinstance(key, ScalarNode):
-                raise invalid(f"Line {line}", "has a key that is no text", "Mend it.")
+                raise invalid(f"Line {line}", "has a key that is not a string", "Fix it.")
             if key.value in own:
                 raise BadInputError(
                     f"Line {line} gives {key.value[:60]!r} again.", "Give each field once.",

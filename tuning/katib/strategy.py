@@ -24,7 +24,7 @@ _ALGORITHMS: Mapping[str, tuple[str, str]] = {
     "cmaes": ("bayesian", "there is no CMA-ES; the strategy bayesian searches instead"),
     "pbt": (
         "bayesian",
-        "no trial goes on from another's checkpoint; the strategy bayesian searches instead",
+        "no trial continues from another's checkpoint; the strategy bayesian searches instead",
     ),
 }
 _UNKNOWN = ("bayesian", "it is none of Katib's own; the strategy bayesian searches instead")
@@ -41,7 +41,7 @@ _LIMITS = {
 _RESUME = {
     "": "",
     "Never": "",
-    "LongRunning": "a retry goes on with a tuning that was interrupted, and warm_start begins "
+    "LongRunning": "a retry continues a tuning that was interrupted, and warm_start begins "
     "from one that has ended",
 }
 _RESUME["FromVolume"] = _RESUME["LongRunning"]

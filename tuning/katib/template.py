@@ -132,7 +132,7 @@ def _read(
     _say_environment(container, references, template, say)
     for name, reference in references.by_name.items():
         if reference not in references.names:
-            say(f"The template's {name!r}: its {reference!r} is no parameter.")
+            say(f"The template's {name!r}: its {reference!r} is not a parameter.")
     return template
 
 
@@ -169,7 +169,7 @@ def _options(
         else:
             template.hyperparameters[name] = _constant(value)
             if value.startswith("/"):
-                say(f"The option --{name} {value}: this is a path in the image; mend it.")
+                say(f"The option --{name} {value}: this is a path in the image; fix it.")
     for word in command.rest:
         shown = "a secret" if _SECRET_VALUE.search(word) else word
         say(f"The argument {shown}: a script here is given --NAME VALUE alone.")

@@ -37,7 +37,7 @@ def test_quantities_are_read(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "Gi", "1 Gi", "1mi", "1K", "1/2", "nan", "1e", "0x10"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="no quantity"):
+    with pytest.raises(ValueError, match="not a Kubernetes quantity"):
         quantities.number(text)
 
 

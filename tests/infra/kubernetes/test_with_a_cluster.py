@@ -13,8 +13,8 @@ import pytest
 from infra import instance_types
 from infra.kubernetes import doctor
 from infra.kubernetes.api import Api
-from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.api_errors import ClusterError
+from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.transport import RetryPolicy
 from infra.kubernetes.watch import WatchSubscription
 from infra.settings import Settings

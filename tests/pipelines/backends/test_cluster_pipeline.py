@@ -10,14 +10,14 @@ from infra.errors import BadInputError
 from infra.home import Home
 from infra.settings import Settings
 from infra.workloads.kubernetes.backend import RunAttempt
-from pipelines import reading, remotes
+from pipelines import reading, remote_artifacts
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.backends import choice
 from pipelines.components import Components
 from pipelines.execution import Execution
 from pipelines.pipeline import Pipeline
-from pipelines.place import Place
-from pipelines.placeholders import Facts
+from pipelines.placeholders import RunFacts
+from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskState
 from tests.infra.workloads.kubernetes.small_cluster import Running
 from tests.pipelines.corpus import compile_function
@@ -61,10 +61,10 @@ def _components(
         pipeline_staging_uri="nas://own:/staging",
     )  # fmt: skip
     backend = choice.backend(settings, RunAttempt("a-run"))
-    root = remotes.root(choice.artifacts(settings), pipeline.name, "a-run")
+    root = remote_artifacts.root(choice.artifacts(settings), pipeline.name, "a-run")
     return Components(
-        pipeline, backend, Place(folder / "home" / "runs" / "a-run"),
-        Facts(job_name="a run", job_id="a-run", root=root),
+        pipeline, backend, PipelineRunDirectory(folder / "home" / "runs" / "a-run"),
+        RunFacts(job_name="a run", job_id="a-run", root=root),
         lambda *line: lines.append(line), threading.Event(),
         claims=choice.claims(backend, Home(folder / "home")), root=root,
     )  # fmt: skip

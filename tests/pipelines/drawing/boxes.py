@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from pipelines import reading
-from pipelines.drawing.layout import Layout, Rect
+from pipelines.drawing.layout import GraphLayout, Rect
 from pipelines.drawing.model import Box, Edge
 from pipelines.pipeline import Pipeline
 from registry.pipelines.pipeline_nodes import Node
@@ -105,7 +105,7 @@ def random_tree(seed: int, tasks: int) -> Box:
     return Box("", "all", "pipeline", group=True, children=children, edges=edges)
 
 
-def check(root: Box, placed: Layout) -> None:
+def check(root: Box, placed: GraphLayout) -> None:
     """What holds for every layout."""
     rects = placed.rects
     assert set(rects) == {box.path for box in root.walk() if box.path}

@@ -29,7 +29,7 @@ def test_nothing_takes_no_room() -> None:
     assert (placed.places, placed.width, placed.height) == ({}, 0, 0)
 
 
-def crossings(placed: layers.Arranged[str], edges: list[tuple[str, str]]) -> int:
+def crossings(placed: layers.Arrangement[str], edges: list[tuple[str, str]]) -> int:
     at = {name: x for name, (x, _) in placed.places.items()}
     return sum(
         (at[a] - at[c]) * (at[b] - at[d]) < 0

@@ -8,44 +8,46 @@ import pytest
 from mlflow.utils import validation
 
 from pipelines import reading
-from pipelines.places import Places, Spot
+from pipelines.node_positions import NodePosition, NodePositions
 from tasks.pipelines import metric_names
 from tests.pipelines import corpus
 
 
 @pytest.fixture
-def places() -> Places:
-    return Places(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
+def places() -> NodePositions:
+    return NodePositions(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
 
 
-def named(places: Places, path: str, output: str) -> tuple[str, int]:
+def named(places: NodePositions, path: str, output: str) -> tuple[str, int]:
     return metric_names.prefix(places, places.of(path), path, output)
 
 
-def test_iterations_are_steps_of_one_metric(places: Places) -> None:
+def test_iterations_are_steps_of_one_metric(places: NodePositions) -> None:
     assert named(places, "for-loop-1/2/fit", "scores") == ("fit", 2)
 
 
-def test_the_output_is_named_where_there_are_several_with_metrics(places: Places) -> None:
+def test_the_output_is_named_where_there_are_several_with_metrics(places: NodePositions) -> None:
     assert named(places, "measure", "scores") == ("measure/scores", 0)
     assert named(places, "measure", "more") == ("measure/more", 0)
 
 
 def test_the_groups_are_named_where_the_task_alone_is_not_clear(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: NodePositions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Places, "times", lambda *_: 2)
+    monkeypatch.setattr(NodePositions, "times", lambda *_: 2)
     assert named(places, "for-loop-1/2/fit", "scores") == ("for-loop-1/fit", 2)
 
 
-def test_the_numbers_of_outer_loops_are_in_the_name(places: Places) -> None:
+def test_the_numbers_of_outer_loops_are_in_the_name(places: NodePositions) -> None:
     fit = places.of("for-loop-1/0/fit")
     assert fit is not None
-    deep = Spot("", False, (), ("outer", "inner", "fit"), (4, 7), fit.component)
+    deep = NodePosition("", False, (), ("outer", "inner", "fit"), (4, 7), fit.component)
     assert metric_names.prefix(places, deep, "", "scores") == ("fit/4", 7)
 
 
-def test_a_task_that_is_not_in_the_pipeline_has_its_path_as_the_name(places: Places) -> None:
+def test_a_task_that_is_not_in_the_pipeline_has_its_path_as_the_name(
+    places: NodePositions,
+) -> None:
     assert metric_names.prefix(places, None, "a/3/b", "out") == ("a/3/b/out", 0)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import reading
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.places import Places
+from pipelines.node_positions import NodePositions
 from registry.mlflow_writer import MetricValue
 from tasks.pipelines import publishing
 from tasks.pipelines.publishing import Ended, Publisher
@@ -75,7 +75,7 @@ class World:
     def begun(self, **more: Any) -> Publisher:
         """A publisher of the run, as each attempt has its own."""
         self._patch.setattr(publishing, "MlflowWriter", lambda *_: self.writer)
-        places = Places(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
+        places = NodePositions(reading.read_bytes(corpus.compiled("shown"), "pipeline.yaml"))
         asked = {"largest": 1000, "warn": self.warned.append, "drawn": draw, **more}
         self.publisher = Publisher("run", places, self.folder, **asked)
         return self.publisher

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError
 from infra.errors import BadInputError
 from infra.home import Home
 from pipelines.artifacts import Bundle
-from pipelines.execution import Leaf, Seen
+from pipelines.execution import Leaf, NodeStatus
 from pipelines.states import TaskState
 from registry import catalogue
 from registry.pipelines import pipeline_nodes
@@ -37,8 +37,8 @@ def _leaf(path: str = "a") -> Leaf:
     return Leaf(path, ir.PipelineTaskSpec(), "comp", Bundle({"x": 1}))
 
 
-def _seen(state: TaskState, path: str = "a") -> Seen:
-    return Seen(path, path, "task", state)
+def _seen(state: TaskState, path: str = "a") -> NodeStatus:
+    return NodeStatus(path, path, "task", state)
 
 
 def _states() -> dict[str, str]:
@@ -64,9 +64,9 @@ def test_a_task_that_counts_as_done_is_in_the_catalogue() -> None:
 def test_what_is_seen_is_written_soon_and_at_the_end() -> None:
     recorder = Recorder(RUN)
     with recorder.writing():
-        recorder.seen(_seen(TaskState.RUNNING))
+        recorder.on_node_changed(_seen(TaskState.RUNNING))
         eventually(lambda: _states() == {"a": "RUNNING"}, "the node is written")
-        recorder.seen(_seen(TaskState.FAILED))
+        recorder.on_node_changed(_seen(TaskState.FAILED))
     assert _states() == {"a": "FAILED"}
 
 
@@ -75,12 +75,12 @@ def test_what_ended_well_stays_so_until_it_must_run_again() -> None:
     recorder = Recorder(RUN)
     with recorder.writing():
         for path in ("a", "b", "c"):
-            recorder.seen(_seen(TaskState.WAITING, path))
-        recorder.seen(_seen(TaskState.RUNNING, "a"))
+            recorder.on_node_changed(_seen(TaskState.WAITING, path))
+        recorder.on_node_changed(_seen(TaskState.RUNNING, "a"))
         assert recorder.kept(_leaf("a"), "print of a") == Bundle({"y": "a"})
-        recorder.seen(_seen(TaskState.RUNNING, "b"))
+        recorder.on_node_changed(_seen(TaskState.RUNNING, "b"))
         assert recorder.kept(_leaf("b"), "another print") is None
-        recorder.seen(_seen(TaskState.CANCELLED, "c"))
+        recorder.on_node_changed(_seen(TaskState.CANCELLED, "c"))
     assert _states() == {"a": "SUCCEEDED", "b": "RUNNING", "c": "SUCCEEDED"}
 
 
@@ -156,7 +156,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, Node]:
 
 def test_what_cannot_be_stored_hinders_no_other(rows: dict[str, Node]) -> None:
     recorder = Recorder(RUN)
-    recorder.seen(_seen(TaskState.RUNNING, "running"))
+    recorder.on_node_changed(_seen(TaskState.RUNNING, "running"))
 
     with ThreadPoolExecutor(2) as pool, recorder.writing():
         odd = pool.submit(
@@ -179,7 +179,9 @@ def test_what_cannot_be_stored_hinders_no_other(rows: dict[str, Node]) -> None:
 
 def test_of_several_written_at_once(rows: dict[str, Node]) -> None:
     recorder = Recorder(RUN)
-    recorder.seen(Seen("told", "told", "task", TaskState.SUCCEEDED, outputs=Bundle({"odd": 1})))
+    recorder.on_node_changed(
+        NodeStatus("told", "told", "task", TaskState.SUCCEEDED, outputs=Bundle({"odd": 1}))
+    )
 
     recorder.done(_leaf("fine"), "f", Bundle(), TaskState.SUCCEEDED)
 

@@ -28,7 +28,7 @@ def _manifest(name: str = "mine") -> dict[str, Any]:
         "access_modes": ["ReadWriteMany"], "size": "5Gi", "pvc_name": name,
         "storage_class_name": "fast", "annotations": {"a": "b"},
     }  # fmt: skip
-    return claims.created(asked, "unused")
+    return claims.build_claim(asked, "unused")
 
 
 def test_a_claim_is_the_cluster_s_own(api: Asked, here: ClusterClaims) -> None:

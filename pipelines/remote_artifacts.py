@@ -1,7 +1,7 @@
-"""Artifacts that lie elsewhere: brought here where a task reads them, and sent where they belong.
+"""Remote artifacts: fetched for the tasks that read them, published to the pipeline root.
 
-What is brought is kept below the run's folder, once for all tasks of the run. What no store knows
-the scheme of (``gs://``, ``https://``) stays an address that a task may use by itself.
+A fetched artifact is kept below the run's folder, once for all tasks of the run. A URI whose
+scheme no store supports (``gs://``, ``https://``) stays a URI that a task may use itself.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.storage import Store, store
 from infra.workloads.sending import TransferStoppedError, send
 from pipelines.artifacts import METADATA_ONLY, Artifact, Bundle
-from pipelines.executor_io import Outputs, local_path, place_of, sent_to
+from pipelines.executor_io import OutputPlan, local_path, place_of, remote_uri_of
 
 _HOW = "Copy it to an s3://, obs:// or nas:// URI or to a path, and give that."
 _READ_ONLY = 0o444
 
 
 class TransferFailedError(ModelyardError):
-    """An artifact could not be brought or sent."""
+    """An artifact could not be fetched or published."""
 
     code = "TransferFailed"
 
 
-class Remotes:
-    """The artifacts of one run that lie elsewhere. Several threads may use it at once."""
+class RemoteArtifacts:
+    """Remote artifacts of one run. Several threads may use it at once."""
 
     def __init__(
         self, folder: Path, cancelled: threading.Event, *, root: str = "", fetches: bool = True
     ) -> None:
-        """Be ready.
+        """Prepare transfers of a run.
 
         Args:
-            folder: A folder of the run's own, for what is brought.
+            folder: The run's folder for fetched artifacts.
             cancelled: When set, transfers are given up.
-            root: The URI below which the run's artifacts go; "" if they stay where they are.
-            fetches: Whether what tasks read is brought here; else it is only given the place
-                that it has where the task runs.
+            root: The pipeline root, a URI; "" if artifacts stay local.
+            fetches: Whether inputs are fetched to this machine; else they only get the path that
+                they have where the task runs.
         """
         self.root = root.rstrip("/")
         self._folder = folder
@@ -51,13 +51,13 @@ class Remotes:
         self._fetches = fetches
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        # What this run has sent, by its URI: nobody has to bring it back.
+        # Local paths of artifacts that this run has published, by URI: they need no fetch.
         self._sent: dict[str, Path] = {}
-        # What was found to be there, though not fetched.
+        # URIs that were found to exist, without a fetch.
         self._there: set[str] = set()
 
     def check(self) -> None:
-        """Refuse a root that cannot be written to, before anything is run.
+        """Refuse a root that cannot be written to, before anything runs.
 
         Raises:
             ModelyardError: As the root's store says it.
@@ -65,26 +65,26 @@ class Remotes:
         if self.root:
             store(self.root).check_writable()
 
-    # What a task reads
+    # Inputs
 
-    def brought(self, task: str, bundle: Bundle) -> Bundle:
-        """What a task is given, each artifact with its place on this machine, where it has one.
+    def fetch_inputs(self, task: str, bundle: Bundle) -> Bundle:
+        """Fetch a task's input artifacts, and set their local paths.
 
         Raises:
             NotFoundError: ``ArtifactMissing``, if there is nothing under an artifact's URI.
-            ModelyardError: If it cannot be brought; the task and the URI are named.
+            ModelyardError: If it cannot be fetched; the message names the task and the URI.
         """
         return Bundle(
             bundle.parameters,
             {
-                name: [self._brought(task, one) for one in value]
+                name: [self._fetch_input(task, one) for one in value]
                 if isinstance(value, list)
-                else self._brought(task, value)
+                else self._fetch_input(task, value)
                 for name, value in bundle.artifacts.items()
             },
         )
 
-    def _brought(self, task: str, artifact: Artifact) -> Artifact:
+    def _fetch_input(self, task: str, artifact: Artifact) -> Artifact:
         if artifact.custom_path or not _is_elsewhere(artifact.uri):
             return artifact
         path = local_path(artifact.uri)
@@ -107,7 +107,7 @@ class Remotes:
         return path
 
     def _fetched(self, found: Store) -> Path:
-        """Where a store's bytes are, after the first who wants them has fetched them."""
+        """Fetch a store's bytes once, and return their local path."""
         uri = found.uri
         with self._one_at_a_time(uri):
             sent = self._sent.get(uri)
@@ -126,11 +126,11 @@ class Remotes:
             return place
 
     def to_workspace(self, task: str, uri: str, workspace: Path) -> Path:
-        """Where in the workspace a copy of an artifact is, which is made if it is not there.
+        """Copy an artifact to the workspace once, and return the copy's path.
 
         Raises:
             BadInputError: ``ArtifactUnreachable``, if no store knows its scheme.
-            ModelyardError: As for :meth:`brought`.
+            ModelyardError: As for :meth:`fetch_inputs`.
         """
         scheme, _, rest = uri.partition("://") if "://" in uri else ("file", "", uri)
         parts = [part for part in rest.split("/") if part not in {"", "."}]
@@ -144,34 +144,34 @@ class Remotes:
                 found.fetch(place, self._progress)
         return place
 
-    # What a task has made
+    # Outputs
 
-    def sent(self, outputs: Outputs, bundle: Bundle) -> Bundle:
-        """What a task hands on, after all that belongs elsewhere is there.
+    def publish_outputs(self, outputs: OutputPlan, bundle: Bundle) -> Bundle:
+        """Publish a task's output artifacts, and return its outputs with their URIs.
 
-        Where a task has written nothing, nothing is sent, as with KFP.
+        Outputs that a task has not written are not published, as in KFP.
 
         Raises:
-            ModelyardError: If it cannot be sent; the task and the URI are named.
+            ModelyardError: If it cannot be published; the message names the task and the URI.
         """
         return Bundle(
             bundle.parameters,
             {
-                name: [self._sent_on(outputs, one) for one in value]
+                name: [self._publish_output(outputs, one) for one in value]
                 if isinstance(value, list)
-                else self._sent_on(outputs, value)
+                else self._publish_output(outputs, value)
                 for name, value in bundle.artifacts.items()
             },
         )
 
-    def _sent_on(self, outputs: Outputs, artifact: Artifact) -> Artifact:
+    def _publish_output(self, outputs: OutputPlan, artifact: Artifact) -> Artifact:
         source = place_of(artifact)
         uri = artifact.uri
         if source is not None and not artifact.custom_path:
             source = outputs.folder / source
             if not self.root or not source.is_relative_to(outputs.run):
                 return artifact
-            uri = sent_to(source, outputs.run, self.root)
+            uri = remote_uri_of(source, outputs.run, self.root)
         with _named(outputs.task, uri):
             found = _store(uri)
             if found is None:
@@ -201,7 +201,7 @@ class Remotes:
 
 
 def root(asked: str, *below: str) -> str:
-    """The URI below which a run's artifacts go; "" if no store can take them.
+    """Return the pipeline root; "" if no store supports its scheme.
 
     Args:
         asked: The root that the pipeline, or the run, names.
@@ -214,7 +214,7 @@ def root(asked: str, *below: str) -> str:
 
 
 def places(bundles: Iterable[Mapping[str, Artifact | list[Artifact]]]) -> dict[str, str]:
-    """The local paths of artifacts whose URIs are none, by their URIs."""
+    """Map URIs of remote artifacts to their local paths."""
     return {
         one.uri: one.custom_path
         for artifacts in bundles
@@ -225,7 +225,7 @@ def places(bundles: Iterable[Mapping[str, Artifact | list[Artifact]]]) -> dict[s
 
 
 def out_of_reach(bundle: Bundle) -> dict[str, str]:
-    """The inputs that have an address alone: their names, and their URIs."""
+    """List the input artifacts without a local path, as (name, URI)."""
     return {
         name: shown(one.uri)
         for name, value in bundle.artifacts.items()
@@ -235,14 +235,14 @@ def out_of_reach(bundle: Bundle) -> dict[str, str]:
 
 
 def shown(uri: str) -> str:
-    """A URI for people: without what may be a password."""
+    """Format a URI for people, without a password."""
     scheme, separator, rest = uri.partition("://")
     host = rest.partition("/")[0]
     return f"{scheme}://…" if separator and "@" in host else uri
 
 
 def unreachable(task: str, uri: str) -> BadInputError:
-    """The error for an artifact that is wanted as a file."""
+    """Build the error for an artifact that a task needs as a file but cannot be fetched."""
     return BadInputError(
         f"The task {task} wants {shown(uri)} as a file, and nothing here can fetch it.",
         _HOW,
@@ -255,7 +255,7 @@ def _is_elsewhere(uri: str) -> bool:
 
 
 def _store(uri: str) -> Store | None:
-    """The store of a URI; None if its scheme has none."""
+    """Return the store of a URI; None if its scheme has none."""
     try:
         return store(uri)
     except BadInputError as error:
@@ -269,7 +269,7 @@ def _basename(uri: str) -> str:
 
 
 def _protect(place: Path) -> None:
-    """Make files read-only: tasks share them."""
+    """Make files read-only, because tasks share them."""
     files = [place] if place.is_file() else [one for one in place.rglob("*") if one.is_file()]
     for file in files:
         if not file.is_symlink():
@@ -278,7 +278,7 @@ def _protect(place: Path) -> None:
 
 @contextmanager
 def _named(task: str, uri: str) -> Iterator[None]:
-    """Tell of errors within with the task and the URI."""
+    """Add the task and the URI to errors raised within."""
     try:
         yield
     except ModelyardError as error:

@@ -1,4 +1,4 @@
-"""Where a run of a pipeline has its files."""
+"""Directory of a pipeline run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run has its files.
+class PipelineRunDirectory:
+    """Paths in the directory of a pipeline run.
 
     Attributes:
         root: The run's folder.
@@ -20,36 +20,36 @@ class Place:
 
     @property
     def artifacts(self) -> Path:
-        """What its tasks hand on."""
+        """Folder of the tasks' artifacts."""
         return self.root / "artifacts"
 
     @property
     def log(self) -> Path:
-        """What its tasks print."""
+        """Log of the tasks' output."""
         return self.root / "pipeline.log"
 
     @property
-    def brought(self) -> Path:
-        """What its tasks read, and lies elsewhere."""
+    def fetched(self) -> Path:
+        """Folder of fetched remote artifacts."""
         return self.root / "brought"
 
     @property
     def workspace(self) -> Path:
-        """What its tasks share."""
+        """Folder that the tasks share."""
         return self.root / "workspace"
 
     @property
     def compiled(self) -> Path:
-        """The pipeline that it began with."""
+        """The compiled pipeline of the first attempt."""
         return self.root / "pipeline.yaml"
 
     @property
     def tasks(self) -> Path:
-        """The folders of its tasks."""
+        """Folder of the tasks' folders."""
         return self.root / "tasks"
 
     def task(self, path: str) -> Path:
-        """The folder of a task."""
+        """Folder of a task."""
         named = quote(path, safe=" @+=,-_")
         if len(named) > 150:  # most file systems take 255 bytes
             named = f"{named[:100]}-{hashlib.sha256(path.encode()).hexdigest()[:32]}"

@@ -14,9 +14,9 @@ import yaml
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.storage.base import Progress
 from infra.storage.file import FileStore
-from pipelines import executor_io, reading, remotes
+from pipelines import executor_io, reading, remote_artifacts
 from pipelines.artifacts import Artifact, Bundle
-from pipelines.remotes import Remotes
+from pipelines.remote_artifacts import RemoteArtifacts
 from tests.infra.storage.conftest import Bucket
 from tests.infra.storage.server import Server
 from tests.pipelines import corpus
@@ -251,21 +251,21 @@ class TestBrought:
         return threading.Event()
 
     @pytest.fixture
-    def made(self, tmp_path: Path, cancelled: threading.Event) -> Remotes:
-        return Remotes(tmp_path / "brought", cancelled)
+    def made(self, tmp_path: Path, cancelled: threading.Event) -> RemoteArtifacts:
+        return RemoteArtifacts(tmp_path / "brought", cancelled)
 
     def test_those_who_come_at_once_share_one_download(
         self,
         bucket: Bucket,
         server: Server,
-        made: Remotes,
+        made: RemoteArtifacts,
     ) -> None:
         bucket.put("folder/a.bin", b"x" * 1000)
         bucket.put("folder/b/c", b"y")
         with ThreadPoolExecutor(8) as pool:
             found = list(
                 pool.map(
-                    lambda _: _path(made.brought("t", _data(f"s3://{bucket.name}/folder"))),
+                    lambda _: _path(made.fetch_inputs("t", _data(f"s3://{bucket.name}/folder"))),
                     range(8),
                 )
             )
@@ -281,48 +281,48 @@ class TestBrought:
         self,
         bucket: Bucket,
         server: Server,
-        made: Remotes,
+        made: RemoteArtifacts,
         tmp_path: Path,
     ) -> None:
         bucket.put("x", b"1")
-        first = _path(made.brought("t", _data(f"s3://{bucket.name}/x")))
-        again = Remotes(tmp_path / "brought", threading.Event())
-        assert _path(again.brought("t", _data(f"s3://{bucket.name}/x"))) == first
+        first = _path(made.fetch_inputs("t", _data(f"s3://{bucket.name}/x")))
+        again = RemoteArtifacts(tmp_path / "brought", threading.Event())
+        assert _path(again.fetch_inputs("t", _data(f"s3://{bucket.name}/x"))) == first
         assert gets(server, "x") == 1
 
     def test_a_stop_leaves_nothing_half(
         self,
         bucket: Bucket,
-        made: Remotes,
+        made: RemoteArtifacts,
         cancelled: threading.Event,
         tmp_path: Path,
     ) -> None:
         bucket.write("large", [5 * 2**20, 5 * 2**20, 100])
         cancelled.set()
         with pytest.raises(ModelyardError) as caught:
-            made.brought("t", _data(f"s3://{bucket.name}/large"))
+            made.fetch_inputs("t", _data(f"s3://{bucket.name}/large"))
 
         assert caught.value.code == "Stopped"
         assert not [one for one in (tmp_path / "brought").rglob("*") if one.is_file()]
 
     @pytest.mark.parametrize("uri", ["/a/path", "relative", "gs://b/x", "https://h/x", ""])
-    def test_others_are_as_they_were(self, made: Remotes, uri: str) -> None:
-        assert made.brought("t", _data(uri)) == _data(uri)
+    def test_others_are_as_they_were(self, made: RemoteArtifacts, uri: str) -> None:
+        assert made.fetch_inputs("t", _data(uri)) == _data(uri)
 
-    def test_a_file_uri_is_a_path(self, made: Remotes) -> None:
-        assert _path(made.brought("t", _data("file:///a/b%20c"))) == "/a/b c"
+    def test_a_file_uri_is_a_path(self, made: RemoteArtifacts) -> None:
+        assert _path(made.fetch_inputs("t", _data("file:///a/b%20c"))) == "/a/b c"
 
-    def test_metrics_need_no_file(self, bucket: Bucket, made: Remotes) -> None:
+    def test_metrics_need_no_file(self, bucket: Bucket, made: RemoteArtifacts) -> None:
         given = _data(f"s3://{bucket.name}/none", "system.Metrics")
-        assert made.brought("t", given) == given
+        assert made.fetch_inputs("t", given) == given
         with pytest.raises(NotFoundError) as caught:
-            made.brought("t", _data(f"s3://{bucket.name}/none"))
+            made.fetch_inputs("t", _data(f"s3://{bucket.name}/none"))
         assert caught.value.code == "ArtifactMissing"
 
-    def test_lists(self, bucket: Bucket, made: Remotes) -> None:
+    def test_lists(self, bucket: Bucket, made: RemoteArtifacts) -> None:
         bucket.put("x", b"1")
         several = [Artifact("0", f"s3://{bucket.name}/x"), Artifact("1", "/local")]
-        found = made.brought("t", Bundle(artifacts={"data": several})).artifacts["data"]
+        found = made.fetch_inputs("t", Bundle(artifacts={"data": several})).artifacts["data"]
         assert isinstance(found, list)
         assert [one.custom_path is None for one in found] == [False, True]
 
@@ -330,28 +330,34 @@ class TestBrought:
         ("uri", "code"),
         [("nas://gone:/x", "NasUnknown"), ("s3:///x", "BucketNameWrong")],
     )
-    def test_what_cannot_be_understood_is_named(self, made: Remotes, uri: str, code: str) -> None:
+    def test_what_cannot_be_understood_is_named(
+        self, made: RemoteArtifacts, uri: str, code: str
+    ) -> None:
         with pytest.raises(BadInputError) as caught:
-            made.brought("the-task", _data(uri))
+            made.fetch_inputs("the-task", _data(uri))
         assert caught.value.code == code
         assert caught.value.message.startswith(f"The task the-task and {uri}: ")
 
-    def test_a_password_is_not_told(self, made: Remotes) -> None:
+    def test_a_password_is_not_told(self, made: RemoteArtifacts) -> None:
         with pytest.raises(BadInputError) as caught:
-            made.brought("t", _data("s3://user:hidden@bucket/x"))
+            made.fetch_inputs("t", _data("s3://user:hidden@bucket/x"))
         assert caught.value.code == "SecretInUri"
         assert "hidden" not in str(caught.value)
-        assert "hidden" not in str(remotes.unreachable("t", "https://user:hidden@host/x"))
-        assert remotes.out_of_reach(_data("https://u:hidden@host/x")) == {"data": "https://…"}
+        assert "hidden" not in str(remote_artifacts.unreachable("t", "https://user:hidden@host/x"))
+        assert remote_artifacts.out_of_reach(_data("https://u:hidden@host/x")) == {
+            "data": "https://…"
+        }
 
     def test_a_missing_part_of_a_nas(
-        self, made: Remotes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, made: RemoteArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MODELYARD_NAS", f'{{"one": "{tmp_path}"}}')
         with pytest.raises(NotFoundError, match="needs nas://one:/gone, and there is nothing"):
-            made.brought("t", _data("nas://one:/gone"))
+            made.fetch_inputs("t", _data("nas://one:/gone"))
 
-    def test_a_workspace_wants_what_can_be_fetched(self, made: Remotes, tmp_path: Path) -> None:
+    def test_a_workspace_wants_what_can_be_fetched(
+        self, made: RemoteArtifacts, tmp_path: Path
+    ) -> None:
         with pytest.raises(BadInputError) as caught:
             made.to_workspace("t", "gs://b/x", tmp_path)
         assert caught.value.code == "ArtifactUnreachable"
@@ -362,7 +368,7 @@ class TestBrought:
 
 class TestSent:
     @pytest.fixture
-    def outputs(self, tmp_path: Path) -> executor_io.Outputs:
+    def outputs(self, tmp_path: Path) -> executor_io.OutputPlan:
         pipeline = reading.read_bytes(corpus.compiled("elsewhere"), "p.yaml")
         return executor_io.plan(
             "loop/0/make", pipeline.component("comp-make"), folder=tmp_path / "task",
@@ -370,7 +376,7 @@ class TestSent:
         )  # fmt: skip
 
     def test_the_places_that_are_planned(
-        self, outputs: executor_io.Outputs, tmp_path: Path
+        self, outputs: executor_io.OutputPlan, tmp_path: Path
     ) -> None:
         model = outputs.artifacts["model"]
         assert model.uri == f"file://{tmp_path}/away/loop/0/make/model"
@@ -379,7 +385,7 @@ class TestSent:
 
     def test_a_failure_names_the_task_and_the_address(
         self,
-        outputs: executor_io.Outputs,
+        outputs: executor_io.OutputPlan,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -390,19 +396,23 @@ class TestSent:
         executor_io.prepare(outputs)
         model = outputs.artifacts["model"]
         Path(str(model.custom_path)).write_text("weights")
-        made = Remotes(tmp_path / "brought", threading.Event(), root=f"file://{tmp_path}/away")
+        made = RemoteArtifacts(
+            tmp_path / "brought", threading.Event(), root=f"file://{tmp_path}/away"
+        )
         with pytest.raises(ModelyardError) as caught:
-            made.sent(outputs, Bundle(artifacts={"model": model}))
+            made.publish_outputs(outputs, Bundle(artifacts={"model": model}))
         assert caught.value.code == "DiskFull"
         assert str(caught.value) == (
             f"The task loop/0/make and {model.uri}: It is full. Make room."
         )
         assert not list((tmp_path / "brought" / "sending").iterdir())
 
-    def test_what_stays_with_the_run(self, outputs: executor_io.Outputs, tmp_path: Path) -> None:
-        made = Remotes(tmp_path / "brought", threading.Event())
+    def test_what_stays_with_the_run(
+        self, outputs: executor_io.OutputPlan, tmp_path: Path
+    ) -> None:
+        made = RemoteArtifacts(tmp_path / "brought", threading.Event())
         local = Bundle(artifacts={"model": Artifact("m", f"{tmp_path}/artifacts/m")})
-        assert made.sent(outputs, local) == local
+        assert made.publish_outputs(outputs, local) == local
 
     @pytest.mark.parametrize(
         ("asked", "found"),
@@ -414,7 +424,7 @@ class TestSent:
         ],
     )
     def test_a_pipeline_s_root(self, asked: str, found: str) -> None:
-        assert remotes.root(asked, "a/b", "", "..", "run") == found
+        assert remote_artifacts.root(asked, "a/b", "", "..", "run") == found
 
 
 def test_a_component_of_an_old_sdk_finds_its_paths(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a node of a run is in its pipeline, told from its path."""
+"""Position of a run's node in its pipeline, derived from its path."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pipelines.pipeline import ROOT, Pipeline
 
 
 @dataclass(frozen=True)
-class Spot:
-    """Where a node is.
+class NodePosition:
+    """Position of a node.
 
     Attributes:
-        group: The path of the node around it: a nested DAG, a loop or an iteration; "" for none.
-            An iteration that has one task only is that task to whoever looks: it is no group.
+        group: The path of the enclosing nested DAG, loop or iteration; "" for none. An
+            iteration of a single task is shown as that task, so it is not a group.
         only: Whether it is such an iteration.
-        after: The paths of the nodes beside it that it waits for.
+        after: The paths of its upstream nodes.
         names: The names of the tasks around it, the outermost first, and its own.
         iterations: The numbers of the iterations around it, the outermost first.
         component: What it runs.
-        title: The name that people gave it; "" where a compiler made it, and for an iteration.
+        title: The display name; "" where a compiler made it, and for an iteration.
     """
 
     group: str
@@ -36,17 +36,17 @@ class Spot:
     title: str = ""
 
 
-class Places:
-    """The nodes of a pipeline's runs."""
+class NodePositions:
+    """Positions of the nodes of a pipeline's runs."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        """Look at a valid pipeline."""
+        """Read a valid pipeline."""
         self._pipeline = pipeline
         self._waits = functools.cache(self._upstream)
         self._counted = functools.cache(self._count)
 
-    def of(self, path: str) -> Spot | None:
-        """Where the node of this path is; None if the pipeline has no such node."""
+    def of(self, path: str) -> NodePosition | None:
+        """Return the position of a path; None if the pipeline has no such node."""
         parts = path.split("/")
         scope, group, component = "", "", ROOT
         names: list[str] = []
@@ -74,17 +74,17 @@ class Places:
                 iterations.append(int(parts[at]))
                 only = len(self._pipeline.component(component).dag.tasks) == 1
                 at += 1
-        return Spot(group, only, after, tuple(names), tuple(iterations), component, title)
+        return NodePosition(group, only, after, tuple(names), tuple(iterations), component, title)
 
     def times(self, name: str) -> int:
-        """How many tasks of the pipeline are called so and are no nested DAG.
+        """Count the pipeline's tasks of a name, nested DAGs excluded.
 
         Iterations of a loop count as one.
         """
         return self._counted(ROOT)[name]
 
     def outputs(self, component: str, schema: str) -> list[str]:
-        """The output artifacts of a component that are of a type."""
+        """List the output artifacts of a component that have a type."""
         declared = self._pipeline.component(component).output_definitions.artifacts
         return [name for name, one in declared.items() if one.artifact_type.schema_title == schema]
 
@@ -98,7 +98,7 @@ class Places:
         return graph.upstream(self._pipeline.component(component).dag)
 
     def _count(self, component: str) -> Counter[str]:
-        """Names below a DAG. Counted once for each component: one may be in many places."""
+        """Count names below a DAG, once for each component, which may be used repeatedly."""
         found: Counter[str] = Counter()
         for name, task in self._pipeline.component(component).dag.tasks.items():
             inner = task.component_ref.name
