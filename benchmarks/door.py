@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 from infra.door.credential import Credential
-from infra.door.door import Door, Policy
+from infra.door.door import AccessPolicy, Door
 from infra.door.sessions import Sessions
 
 REPETITIONS = 5
@@ -71,7 +71,7 @@ def measure(repetitions: int, calm: Calm) -> list[Comparison]:
         socket.create_connection(listener.getsockname()) as caller,
     ):
         sessions = Sessions(credential, Path(spent))
-        door = Door(_answer, credential, sessions, Policy("prefect"))
+        door = Door(_answer, credential, sessions, AccessPolicy("prefect"))
         ends = (caller.getsockname(), listener.getsockname())
         users = door.peers.user(*ends)
         cookies = "; ".join(one.partition(";")[0] for one in sessions.cookies(users))

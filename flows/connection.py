@@ -128,7 +128,7 @@ def _environment_set() -> Iterator[Endpoints]:
         yield endpoints
         return
     home = homes.current()
-    with stack.held(home, settings.load()) as endpoints:
+    with stack.temporary_stack(home, settings.load()) as endpoints:
         ours = connection.environment(endpoints, home)
         before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)

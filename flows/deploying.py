@@ -14,7 +14,7 @@ from infra.kubernetes import cluster, secret_checks, secrets_published
 from infra.kubernetes.api import Api
 from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.transport import RetryPolicy
-from infra.work_pools import Kind
+from infra.work_pools import PoolKind
 from registry import catalogue as database
 from schedules import builtin
 
@@ -22,7 +22,7 @@ _PATIENCE = RetryPolicy(attempts=2, seconds=10.0)
 _logger = logging.getLogger(__name__)
 
 
-async def deploy(kind: Kind | None = None) -> dict[str, list[str]]:
+async def deploy(kind: PoolKind | None = None) -> dict[str, list[str]]:
     """Migrate the catalogue's database, and register the pools and the deployments.
 
     Args:

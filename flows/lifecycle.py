@@ -212,7 +212,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
         for logger in ("prefect.flow_runs", "prefect.engine"):
             logging.getLogger(logger).addFilter(_reported_errors)
         try:
-            run_lock.take(context.home, context.flow_run_id)
+            run_lock.acquire(context.home, context.flow_run_id)
         except run_lock.AlreadyExecutedError as error:
             raise Abort(f"Another process executes the run {context.flow_run_id}.") from error
         with context.watching_for_stop():

@@ -29,14 +29,14 @@ def checked(flow: LifecycleFlow[..., Any], given: Mapping[str, Any]) -> dict[str
     """
     with where_it_runs(flow):
         complete = flow.checked(given)
-        if site.is_elsewhere():
+        if site.is_validating_for_remote():
             check(flow.name, complete)
     return complete
 
 
 def where_it_runs(flow: LifecycleFlow[..., Any]) -> AbstractContextManager[None]:
     """Validate for the site of the flow's pool: this machine, or a cluster."""
-    return site.elsewhere() if work_pools.is_remote(flow.spec.pool) else nullcontext()
+    return site.validating_for_remote() if work_pools.is_remote(flow.spec.pool) else nullcontext()
 
 
 def check(flow: str, given: Mapping[str, Any]) -> None:

@@ -196,7 +196,7 @@ def _other_nodes(context: RunContext, request: Training) -> Iterator[Joining | N
     Raises:
         Abort: If another process is its first node.
     """
-    if request.resources.nodes == 1 or not site.nodes_apart():
+    if request.resources.nodes == 1 or not site.has_several_pods():
         yield None
         return
     try:

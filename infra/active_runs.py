@@ -1,4 +1,4 @@
-"""The runs that go on, as Prefect has them: what reconcilers follow."""
+"""Active flow runs in Prefect, which reconcilers follow."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PAGE = 200
 async def read(
     client: PrefectClient, states: Sequence[StateType], pools: Sequence[str] | None = None
 ) -> list[FlowRun]:
-    """Every run whose state is of one of these types, each once.
+    """Read every run whose state has one of these types, each once.
 
     Args:
         client: Prefect's.
         states: The types.
-        pools: The names of work pools; None for runs of all, and of none.
+        pools: The names of work pools; None for all runs, also without a pool.
     """
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states)))

@@ -1,4 +1,4 @@
-"""Which Prefect, MLflow and catalogue this process talks to.
+"""Endpoints of Prefect, MLflow and the catalogue for this process.
 
 The environment says so where it does (``PREFECT_API_URL``, ``MLFLOW_TRACKING_URI``,
 ``MODELYARD_DATABASE_URL``: a cluster, a worker's child); else the local stack that is running.
@@ -16,9 +16,9 @@ from infra.home import Home
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Addresses of the three services that everything of ours talks to, and of our own pages.
+    """Addresses of the three services, and of Modelyard's own pages.
 
-    The pages, which not everybody has, are only pointed to.
+    The pages, which may be absent, are only linked to.
     """
 
     prefect_api_url: str
@@ -28,11 +28,11 @@ class Endpoints:
 
     @property
     def prefect_ui_url(self) -> str:
-        """The Prefect UI's address."""
+        """Address of the Prefect UI."""
         return _ui_beside(self.prefect_api_url)
 
     def as_dict(self) -> dict[str, str]:
-        """The addresses by name."""
+        """Return the addresses by name."""
         return asdict(self)
 
 
@@ -43,7 +43,7 @@ _VARIABLES = {
 }
 VARIABLES = tuple(_VARIABLES.values())
 _NO_AUTHORITY = Path(__file__).with_name("no_authority.pem")
-# Where a browser finds them, which is not where a cluster's own processes do.
+# Addresses for browsers, which differ from those for a cluster's own processes.
 _PREFECT_UI = "PREFECT_UI_URL"
 _MLFLOW_UI = "MODELYARD_MLFLOW_URL"
 _WEB = "MODELYARD_WEB_URL"
@@ -54,7 +54,7 @@ def _ui_beside(prefect_api_url: str) -> str:
 
 
 def from_environment() -> Endpoints | None:
-    """The endpoints that the environment names; None unless it names them all."""
+    """Read the endpoints from the environment; None unless it names all of them."""
     values = {field: os.environ.get(name) for field, name in _VARIABLES.items()}
     if all(values.values()):
         web = os.environ.get(_WEB, "")
@@ -63,35 +63,35 @@ def from_environment() -> Endpoints | None:
 
 
 def prefect_page(path: str) -> str:
-    """The address of a page of Prefect's UI, for a browser."""
+    """Build the address of a page of Prefect's UI, for a browser."""
     ui = os.environ.get(_PREFECT_UI) or _ui_beside(os.environ["PREFECT_API_URL"])
     return f"{ui}{path}"
 
 
 def mlflow_page(path: str) -> str:
-    """The address of a page of MLflow's UI, such as ``experiments/0``, for a browser."""
+    """Build the address of a page of MLflow's UI, such as ``experiments/0``, for a browser."""
     return f"{os.environ.get(_MLFLOW_UI) or os.environ['MLFLOW_TRACKING_URI']}/#/{path}"
 
 
 def mlflow_run_page(experiment_id: str, run_id: str) -> str:
-    """The address of a run's page in MLflow's UI, for a browser."""
+    """Build the address of a run's page in MLflow's UI, for a browser."""
     # Without the type a first visit sees the pages for prompts.
     run = f"experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
     return mlflow_page(run)
 
 
 def page(path: str) -> str:
-    """The address of one of Modelyard's own pages; "" where nobody serves them."""
+    """Build the address of one of Modelyard's own pages; "" where they are not served."""
     web = os.environ.get(_WEB, "")
     return f"{web}{path}" if web else ""
 
 
 def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
-    """The variables that point a process at ``endpoints``, let it in, and keep it quiet."""
+    """Build the variables that connect a process to ``endpoints``, with the credential."""
     held = credential.read(home)
     return {
         **{name: getattr(endpoints, field) for field, name in _VARIABLES.items()},
-        # Said, or those of another server, in a caller's own environment, would be taken.
+        # Set explicitly, or the values of another server in the caller's environment would apply.
         _PREFECT_UI: endpoints.prefect_ui_url,
         _MLFLOW_UI: endpoints.mlflow_tracking_uri,
         _WEB: endpoints.web_url,
@@ -121,9 +121,9 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
 
 
 def browser_urls(endpoints: Endpoints) -> dict[str, str]:
-    """Where a browser finds each server, by its name.
+    """Return the address of each server for a browser, by the server's name.
 
-    A cluster's processes are told so in their environment: they know the servers by other names.
+    On a cluster these are set in the environment: processes use internal names.
     """
     told = os.environ if from_environment() else {}
     return {
@@ -134,7 +134,7 @@ def browser_urls(endpoints: Endpoints) -> dict[str, str]:
 
 
 def user_environment() -> dict[str, str]:
-    """This process's environment without the platform's settings and credentials: user code's."""
+    """Build the environment of user code: without the platform's settings and credentials."""
     return {
         name: value
         for name, value in clean_environment().items()
@@ -143,7 +143,7 @@ def user_environment() -> dict[str, str]:
 
 
 def client_environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
-    """What Prefect's and MLflow's own clients and commands need to reach ``endpoints``.
+    """Build the variables with which Prefect's and MLflow's clients reach ``endpoints``.
 
     Where the environment names the endpoints it has the credential as well; else it is the home's.
     """
@@ -158,7 +158,7 @@ def client_environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what a caller's own Prefect or MLflow has set in it."""
+    """Build this process's environment without the caller's own Prefect and MLflow settings."""
     return {
         name: value
         for name, value in os.environ.items()

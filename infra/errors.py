@@ -1,4 +1,4 @@
-"""The one error root: what is wrong, where, and how to mend it."""
+"""Root of all errors for users: code, message and hint."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from infra.masking import mask
 
 
 class ModelyardError(Exception):
-    """Root of every error that a person is meant to read.
+    """Root of every error for users.
 
     Attributes:
         code: A stable word for programs, such as ``HyperparametersTooMany``.
-        message: What is wrong and where, in one sentence. Secrets in URLs are masked.
-        hint: How to mend it, in one sentence; may be empty.
+        message: What happened, to what and why, in one sentence. Secrets in URLs are masked.
+        hint: How to fix it, in one sentence; may be empty.
     """
 
     code = "Error"
@@ -27,39 +27,39 @@ class ModelyardError(Exception):
         return f"{self.message} {self.hint}".strip()
 
     def as_dict(self) -> dict[str, str]:
-        """The error as the command's ``--json`` and HTTP answers give it."""
+        """Return the error as in ``--json`` output and HTTP responses."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
 class BadInputError(ModelyardError):
-    """What the caller asked for cannot be done as written; nothing was started."""
+    """The request is invalid; nothing was started."""
 
     code = "BadInput"
 
 
 class NotFoundError(ModelyardError):
-    """The thing named does not exist."""
+    """The named object does not exist."""
 
     code = "NotFound"
 
 
 class ConflictError(ModelyardError):
-    """The thing's present state forbids what was asked."""
+    """The object's present state forbids the request."""
 
     code = "Conflict"
 
 
 class DiskFullError(ModelyardError):
-    """There is not enough room on a disk that the action writes to."""
+    """A disk that the action writes to is full."""
 
     code = "DiskFull"
 
 
 class RunFailedError(ModelyardError):
-    """A run ended in a state other than its good one.
+    """A run failed.
 
     Attributes:
-        state: The reference's word for how it ended, such as ``FAIL TRAIN``.
+        state: The reference's status word, such as ``FAIL TRAIN``.
     """
 
     code = "RunFailed"
@@ -72,6 +72,6 @@ class RunFailedError(ModelyardError):
 
 
 class StackError(ModelyardError):
-    """The local stack or one of its parts could not be brought up or reached."""
+    """The local stack or one of its parts could not be started or reached."""
 
     code = "Stack"

@@ -1,8 +1,8 @@
-"""The GPUs of this machine, and who uses which.
+"""Allocation of this machine's GPUs by file locks.
 
-A run holds a file lock for each GPU that it is pinned to. The kernel lets go of it when the last
-process that has the lock open is gone: the lock is handed to the script's leash as well, so a GPU
-is not free while a script whose run was killed still ends.
+A run holds a file lock for each of its GPUs. The kernel releases it when the last process that
+has the lock open is gone. The script's leash inherits the lock, so a GPU is not free before the
+script of a killed run has ended.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _POLL_SECONDS = 0.5
 
 
 def devices(settings: Settings, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Names of the GPUs that runs here may use, as ``CUDA_VISIBLE_DEVICES`` takes them.
+    """List the GPUs that runs on this machine may use, as in ``CUDA_VISIBLE_DEVICES``.
 
-    They are what ``MODELYARD_GPUS`` lists, else what this process's own ``CUDA_VISIBLE_DEVICES``
-    lists, else all that NVIDIA's driver knows.
+    They are those of ``MODELYARD_GPUS``, else of this process's own ``CUDA_VISIBLE_DEVICES``, else
+    all that NVIDIA's driver reports.
     """
     listed = settings.gpus or environment.get(_VISIBLE)
     if listed is not None:
@@ -48,7 +48,7 @@ def devices(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
 
 
 def check(count: int, settings: Settings, *, allow_cpu: bool) -> None:
-    """Refuse a run that needs more GPUs than there are, whoever uses them now.
+    """Refuse a run that needs more GPUs than there are, whether or not they are in use.
 
     Raises:
         BadInputError: With the code ``GpuMissing``.
@@ -64,12 +64,12 @@ def check(count: int, settings: Settings, *, allow_cpu: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Lease:
-    """GPUs that are a run's own for the while.
+class GpuLease:
+    """GPUs that a run holds.
 
     Attributes:
-        names: As ``CUDA_VISIBLE_DEVICES`` takes them.
-        locks: Open files that hold them; whoever inherits them holds them too.
+        names: Their names, as in ``CUDA_VISIBLE_DEVICES``.
+        locks: Locked open files; processes that inherit them hold the GPUs, too.
     """
 
     names: tuple[str, ...]
@@ -77,15 +77,15 @@ class Lease:
 
 
 def folder() -> Path:
-    """Where this user's locks are: one place for all stacks of the machine.
+    """Return the folder of this user's locks, common to all stacks of the machine.
 
     Raises:
-        StackError: If somebody else has made it.
+        StackError: If it belongs to another user.
     """
     path = Path(tempfile.gettempdir()) / f"modelyard-{os.getuid()}-gpus"
     path.mkdir(mode=0o700, exist_ok=True)
     if path.lstat().st_uid != os.getuid():
-        raise StackError(f"{path} belongs to somebody else.", "Remove it.")
+        raise StackError(f"{path} belongs to another user.", "Remove it.")
     return path
 
 
@@ -98,22 +98,22 @@ def lease(
     shared: bool,
     waiting: Callable[[list[str]], object],
     give_up: Callable[[], bool],
-) -> Iterator[Lease | None]:
+) -> Iterator[GpuLease | None]:
     """Hold ``count`` of the ``available`` GPUs, waiting in a queue until they are free.
 
-    All are taken at once or none, and whoever waits first is served first, so neither can two
-    runs wait for each other nor does a run that needs many wait for ever.
+    All are taken at once or none, in the order of arrival. So two runs cannot deadlock, and a
+    run that needs many does not starve.
 
     Args:
         available: Names of the GPUs; at least ``count``.
-        count: How many are needed.
-        holder: Who holds them, for whoever waits.
-        shared: Whether other runs that also ask for it may use the same GPUs meanwhile.
-        waiting: Told who holds what is waited for, as often as that changes.
-        give_up: Asked a few times a second whether to stop waiting; the lease is None then.
+        count: The number of GPUs needed.
+        holder: Description of the holder, shown to waiting runs.
+        shared: Whether other runs that also share may use the same GPUs at the same time.
+        waiting: Called with the holders of the GPUs, whenever they change.
+        give_up: Polled a few times a second; true stops waiting, and the lease is None.
     """
     if count == 0:
-        yield Lease((), ())
+        yield GpuLease((), ())
         return
     with contextlib.ExitStack() as held:
         with (folder() / "queue.lock").open("w") as queue:
@@ -127,7 +127,7 @@ def lease(
             file.truncate()
             file.write(holder)
             file.flush()
-        yield Lease(tuple(found), tuple(found.values()))
+        yield GpuLease(tuple(found), tuple(found.values()))
 
 
 def _wait(
@@ -144,7 +144,7 @@ def _wait(
     while not give_up():
         first_in_queue = first_in_queue or _try_lock(queue, fcntl.LOCK_EX)
         if first_in_queue:
-            found = _try(available, count, kind)
+            found = _try_lease(available, count, kind)
             if found:
                 return found
         holders = _holders(available)
@@ -167,7 +167,7 @@ def _try_lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def _try(available: tuple[str, ...], count: int, kind: int) -> dict[str, IO[str]] | None:
+def _try_lease(available: tuple[str, ...], count: int, kind: int) -> dict[str, IO[str]] | None:
     found: dict[str, IO[str]] = {}
     for name in available:
         file: IO[str] = _path(name).open("a+")
@@ -183,14 +183,14 @@ def _try(available: tuple[str, ...], count: int, kind: int) -> dict[str, IO[str]
 
 
 def _holders(available: tuple[str, ...]) -> list[str]:
-    """Who holds which of the GPUs, as sentences for people."""
+    """Describe who holds which GPU."""
     return [
-        f"{name} by {path.read_text() or 'somebody'}"
+        f"{name} by {path.read_text() or 'an unknown run'}"
         for name in available
-        if (path := _path(name)).exists() and not _free(path)
+        if (path := _path(name)).exists() and not _is_free(path)
     ]
 
 
-def _free(path: Path) -> bool:
+def _is_free(path: Path) -> bool:
     with path.open() as file:
         return _try_lock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Where things lie in the home folder of the local stack."""
+"""Layout of the local stack's home folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Home:
 
     @property
     def artifacts(self) -> Path:
-        """Where the MLflow server keeps artifacts."""
+        """Artifact store of the MLflow server."""
         return self.root / "artifacts"
 
     @property
@@ -42,7 +42,7 @@ class Home:
 
     @property
     def overlays(self) -> Path:
-        """Environments made from scripts' requirements, by content."""
+        """Environments of scripts' requirements, by content."""
         return self.root / "overlays"
 
     @property
@@ -52,32 +52,32 @@ class Home:
 
     @property
     def prefect(self) -> Path:
-        """``PREFECT_HOME`` of everything that the stack starts."""
+        """``PREFECT_HOME`` of all processes of the stack."""
         return self.root / "prefect"
 
     @property
     def runner(self) -> Path:
-        """Storage of the workers' runners, which Prefect keeps in one folder of all users."""
+        """Storage of the workers' runners, which Prefect keeps in a folder shared by all users."""
         return self.root / "runner"
 
     @property
     def lock(self) -> Path:
-        """Locked by the supervisor for as long as it lives."""
+        """Lock file that the supervisor holds while it is running."""
         return self.root / "stack.lock"
 
     @property
     def credential(self) -> Path:
-        """The secret that opens the stack's servers; see ``infra/door/credential.py``."""
+        """Credential of the stack's servers; see ``infra/door/credential.py``."""
         return self.root / "credential"
 
     @property
     def logins(self) -> Path:
-        """Which login tokens browsers have used; see ``infra/door/sessions.py``."""
+        """Used login tokens of browsers; see ``infra/door/sessions.py``."""
         return self.root / "logins"
 
     @property
     def record(self) -> Path:
-        """What the running supervisor says of itself."""
+        """Record of the running supervisor."""
         return self.root / "stack.json"
 
     @property
@@ -90,15 +90,15 @@ class Home:
         return Path(tempfile.gettempdir()) / f"modelyard-{os.getuid()}-{digest}"
 
     def free_bytes(self) -> int:
-        """Room that is left on the home's disk; the home itself need not exist yet."""
+        """Free bytes on the home's disk; the home itself need not exist yet."""
         existing = next(path for path in (self.root, *self.root.parents) if path.exists())
         return shutil.disk_usage(existing).free
 
     def make(self) -> None:
-        """Make the folders, open to their owner only.
+        """Create the folders, accessible by their owner only.
 
         Raises:
-            StackError: If the home cannot be made, or a folder belongs to somebody else.
+            StackError: If the home cannot be created, or a folder belongs to another user.
         """
         try:
             for folder in (self.root, self.sockets, self.artifacts, self.runs, self.overlays,
@@ -112,14 +112,14 @@ class Home:
         found = self.sockets.lstat()
         if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
             raise StackError(
-                f"{self.sockets} belongs to somebody else.",
+                f"{self.sockets} belongs to another user.",
                 "Set MODELYARD_HOME to another folder.",
             )
         self.sockets.chmod(0o700)
 
 
 def current() -> Home:
-    """The home that the settings name."""
+    """Return the home that the settings name."""
     return Home(settings.load().resolved_home())
 
 

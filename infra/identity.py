@@ -1,4 +1,4 @@
-"""Who is calling."""
+"""Identity of the caller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def caller() -> str:
-    """The name of the operating system's user, or its number where it has no name."""
+    """Return the operating system's user name, or the user id where there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,7 +1,7 @@
-"""Instance types: named shapes of a machine, as configuration.
+"""Instance types: named machine shapes, as configuration.
 
-On a cluster a type sizes the pod. Locally every type means this machine, and of a type only the
-number of GPUs counts: a run is pinned to that many.
+On a cluster a type sizes the pod. Locally every type is this machine, and only its GPU count
+applies: a run is pinned to that many.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT = "cpu.small"
 
 
 class InstanceType(BaseModel):
-    """The shape of one node."""
+    """Shape of one node."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +38,7 @@ class InstanceType(BaseModel):
 
     @property
     def dev_shm_gib(self) -> float:
-        """The size of /dev/shm in GiB; 0 for the node's usual.
+        """Size of /dev/shm in GiB; 0 for the node's default.
 
         That is 64 MiB, which are too few for the workers of a data loader.
         """
@@ -74,10 +74,10 @@ _BUILT_IN: Mapping[str, InstanceType] = {
 
 
 def table(settings: Settings) -> dict[str, InstanceType]:
-    """Every instance type by name: the built-in ones, then those that the settings tell.
+    """Load every instance type by name: the built-in ones, then those of the settings.
 
     Raises:
-        BadInputError: With the code ``InstanceTypesInvalid``, if these cannot be read as that.
+        BadInputError: With the code ``InstanceTypesInvalid``, if the latter are invalid.
     """
     told, file = settings.instance_types_settings, settings.instance_types
     given = _read("MODELYARD_INSTANCE_TYPES_SETTINGS", lambda: told)
@@ -101,7 +101,7 @@ def _read(where: str, text: Callable[[], str]) -> dict[str, InstanceType]:
 
 
 def find(name: str, settings: Settings) -> InstanceType:
-    """The instance type called ``name``; the default one if it is empty.
+    """Find the instance type ``name``; the default one if it is empty.
 
     Raises:
         BadInputError: With the code ``InstanceTypeUnknown``.

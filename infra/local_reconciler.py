@@ -68,7 +68,7 @@ def decide_state(observed: ObservedRun, pools: Sequence[str]) -> State[Any] | No
     if state.type == StateType.CANCELLING:
         return Cancelled(message="Stopped; its process is gone.")
     if state.type == StateType.RUNNING:
-        return run_ends.crashed(flow_run.id, "Its process or worker was killed.")
+        return run_ends.crashed_state(flow_run.id, "Its process or worker was killed.")
     return None
 
 
@@ -114,7 +114,7 @@ class LocalRunReconciler(Reconciler[Sequence[ObservedRun], LocalRunsPlan]):
     async def observe(self) -> Sequence[ObservedRun]:
         """Read the active runs, then look for their processes."""
         return [
-            ObservedRun(run, run_lock.held(self._home, str(run.id)), self._starts(run.id))
+            ObservedRun(run, run_lock.is_held(self._home, str(run.id)), self._starts(run.id))
             for run in await active_runs.read(self._client, _ACTIVE)
         ]
 
@@ -129,7 +129,7 @@ class LocalRunReconciler(Reconciler[Sequence[ObservedRun], LocalRunsPlan]):
         """Set states, kill the scripts of ended runs, and tidy."""
         for flow_run, state in plan.states:
             await self._set_state(flow_run, state)
-        executed = functools.partial(run_lock.held, self._home)
+        executed = functools.partial(run_lock.is_held, self._home)
         await asyncio.to_thread(orphans.end_runs, self._home, lambda run: executed(run) is True)
         await asyncio.to_thread(self._tidy, executed)
         return self._active_seconds if plan.active else None

@@ -214,7 +214,7 @@ class LocalWorker(
     async def _conclude(self, flow_run: FlowRun, reason: str) -> None:
         """Give the run the state that follows from the end of its process, if it has none."""
         run_id = str(flow_run.id)
-        while await asyncio.to_thread(run_lock.held, self._home, run_id):
+        while await asyncio.to_thread(run_lock.is_held, self._home, run_id):
             await asyncio.sleep(_LOCK_POLL_SECONDS)  # it is ending, and may have a last word
         now = await self.client.read_flow_run(flow_run.id)
         state = now.state
@@ -222,14 +222,14 @@ class LocalWorker(
         if state is None or state.is_final():
             return
         if state.type == StateType.RUNNING:
-            becomes = run_ends.crashed(flow_run.id, reason)
+            becomes = run_ends.crashed_state(flow_run.id, reason)
         elif state.type == StateType.CANCELLING:
             becomes = Cancelled(message="Stopped.")
         elif state.type == StateType.PENDING and now.run_count == flow_run.run_count:
             # Of another count it is a retry's, which has a process of its own.
             history = await self.client.read_flow_run_states(flow_run.id)
             reason = " ".join([reason, await asyncio.to_thread(self._error, run_id)]).strip()
-            becomes = run_ends.starts_again(history, reason, datetime.now(UTC))
+            becomes = run_ends.retry_state(history, reason, datetime.now(UTC))
         if becomes is not None:
             self.get_flow_run_logger(flow_run).warning("%s", becomes.message)
             force = becomes.type == StateType.SCHEDULED

@@ -1,4 +1,4 @@
-"""Passwords and tokens in URLs, which no log, message or error shows."""
+"""Masking of passwords and tokens in URLs, for logs and messages."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _VALUE = re.compile(
 
 
 def mask(text: str) -> str:
-    """``text`` with users, passwords and secret values of the URLs in it replaced."""
+    """Replace users, passwords and secret values in the URLs of ``text``."""
     if "://" not in text:
         return text
     return _VALUE.sub(rf"\1{MASK}", _USER.sub(f"{MASK}@", text))
 
 
 class MaskingFilter(logging.Filter):
-    """Masks what a logger is given, with the traceback: libraries quote URLs in their errors."""
+    """Logging filter that masks messages and tracebacks: libraries quote URLs in errors."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record; none is dropped."""
+        """Mask the record; never drop it."""
         record.msg, record.args = mask(record.getMessage()), ()
         if record.exc_info:
             record.exc_text = mask(logging.Formatter().formatException(record.exc_info))

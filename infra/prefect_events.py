@@ -1,4 +1,4 @@
-"""Prefect's events, as a subscription of a controller."""
+"""Subscription of a controller to Prefect's events."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ENDED_RUNS = tuple(
 
 
 class EventSubscription:
-    """Events whose names have one of some prefixes, through Prefect's websocket."""
+    """Subscription to events by name prefix, through Prefect's websocket."""
 
     def __init__(self, *prefixes: str, pool: UUID | None = None) -> None:
         """Subscribe when a controller listens.
 
         Args:
-            prefixes: Beginnings of the names of events.
-            pool: Only events that are related to this work pool.
+            prefixes: Prefixes of the events' names.
+            pool: Restrict to events related to this work pool.
         """
         self._prefixes = list(prefixes)
         self._pool = pool

@@ -1,4 +1,4 @@
-"""Waiting for a Prefect server that is started anew."""
+"""Retries during a restart of the Prefect server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNREACHABLE = "Failed to reach API"
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether an error of Prefect's client says that its server is away, which passes."""
+    """Whether an error of Prefect's client means that its server is temporarily away."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= _SERVER_ERROR
     if isinstance(error, RuntimeError):
@@ -27,18 +27,18 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-def wait_out(
+def retry_during_outage(
     ask: Callable[[], T],
     report: Callable[[str], None],
     *,
     seconds: float = SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Ask Prefect, again while its server is away.
+    """Call Prefect, retrying while its server is away.
 
     Args:
-        ask: What may be asked twice.
-        report: Takes a line for each wait.
+        ask: The call, which may be repeated.
+        report: Receives a line for each wait.
         seconds: After so long of waiting the last error is raised.
         sleep: Waits for so many seconds.
     """

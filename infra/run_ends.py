@@ -17,7 +17,7 @@ _FIRST_WAIT = timedelta(seconds=1)
 _QUEUED_AGAIN = "Queued again: its process ended before the run began."
 
 
-def crashed(flow_run_id: UUID, reason: str) -> State[Any]:
+def crashed_state(flow_run_id: UUID, reason: str) -> State[Any]:
     """The end of a run whose process ended after it had begun."""
     return Crashed(
         message=f"{reason} A retry resumes from the newest checkpoint: "
@@ -25,7 +25,7 @@ def crashed(flow_run_id: UUID, reason: str) -> State[Any]:
     )
 
 
-def starts_again(history: list[State[Any]], reason: str, now: datetime) -> State[Any]:
+def retry_state(history: list[State[Any]], reason: str, now: datetime) -> State[Any]:
     """The state of a run whose process ended before the run began.
 
     Args:
@@ -35,9 +35,9 @@ def starts_again(history: list[State[Any]], reason: str, now: datetime) -> State
     """
     tries = 1
     for state in reversed(history):
-        if state.type == StateType.SCHEDULED and not _is_queued_again(state):
+        if state.type == StateType.SCHEDULED and not _is_retry(state):
             break
-        tries += _is_queued_again(state)
+        tries += _is_retry(state)
     if tries < STARTS:
         at = now + _FIRST_WAIT * 4 ** (tries - 1)
         return Scheduled(scheduled_time=at, message=f"{_QUEUED_AGAIN} {reason}")
@@ -49,5 +49,5 @@ def starts_again(history: list[State[Any]], reason: str, now: datetime) -> State
     return Failed(name=name, message=message)
 
 
-def _is_queued_again(state: State[Any]) -> bool:
+def _is_retry(state: State[Any]) -> bool:
     return (state.message or "").startswith(_QUEUED_AGAIN)

@@ -48,7 +48,7 @@ def inherit(home: Home, flow_run_id: str) -> None:
     """
     descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, "")
     if not descriptor:
-        take(home, flow_run_id)
+        acquire(home, flow_run_id)
         return
     os.set_inheritable(int(descriptor), False)
     _kept.append(os.fdopen(int(descriptor), "w"))
@@ -68,7 +68,7 @@ def scope() -> Iterator[None]:
             file.close()
 
 
-def take(home: Home, flow_run_id: str) -> None:
+def acquire(home: Home, flow_run_id: str) -> None:
     """Become the run's one executor, until the scope or else the process ends.
 
     It is kept beyond the flow's own function because Prefect learns of the run's end only
@@ -115,7 +115,7 @@ def _locked(file: IO[str]) -> IO[str] | None:
     return file
 
 
-def held(home: Home, flow_run_id: str) -> bool | None:
+def is_held(home: Home, flow_run_id: str) -> bool | None:
     """Whether somebody executes the run now; None if nobody on this machine ever did."""
     try:
         with path(home, flow_run_id).open("r") as file:

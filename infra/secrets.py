@@ -1,7 +1,7 @@
 """Secrets by name: ``secret:NAME`` stands for the value of the Prefect Secret block ``NAME``.
 
-The text ``secret:NAME`` is what parameters, settings and records hold; the value is read where
-it is used and goes nowhere else.
+Parameters, settings and records hold the reference ``secret:NAME``; the value is read where it is
+used, and is stored nowhere else.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _HOW = "Make it in the Prefect UI: Blocks, +, Secret."
 
 
 def resolve(text: str) -> str:
-    """The secret that ``text`` names, or ``text`` itself where it names none.
+    """Resolve a reference to its secret; return ``text`` itself if it is not a reference.
 
     Raises:
         NotFoundError: With the code ``SecretMissing``.
-        BadInputError: If the name or the value is none that Prefect's blocks hold.
-        StackError: If Prefect cannot be asked.
+        BadInputError: If the name or the value is not valid in Prefect's blocks.
+        StackError: If Prefect cannot be reached.
     """
     name = name_of(text)
     if name is None:
         return text
-    value = held(name)
+    value = read_block(name)
     if not isinstance(value, str):
         raise BadInputError(
             f"The secret {name} is not a text.",
@@ -36,18 +36,18 @@ def resolve(text: str) -> str:
     return value
 
 
-def held(name: str) -> object:
-    """What the Prefect Secret block ``name`` holds: a text, or other plain JSON data.
+def read_block(name: str) -> object:
+    """Read the Prefect Secret block ``name``: a string, or other plain JSON data.
 
     Raises:
         NotFoundError: With the code ``SecretMissing``.
-        StackError: If Prefect cannot be asked.
+        StackError: If Prefect cannot be reached.
     """
     return _read(name)
 
 
 def name_of(text: str) -> str | None:
-    """The name in ``secret:NAME``, or None where ``text`` names no secret.
+    """Parse the name in ``secret:NAME``; None if ``text`` is not a reference.
 
     Raises:
         BadInputError: With the code ``SecretNameWrong``.
@@ -65,7 +65,7 @@ def name_of(text: str) -> str | None:
 
 
 def _read(name: str) -> object:
-    """The value of a block, by a client of this thread alone."""
+    """Read a block with a client of this thread alone."""
     # Prefect takes seconds to import, and most who import this module have no secret to read.
     import httpx  # noqa: PLC0415
     from prefect.client.orchestration import get_client  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What service processes have in common: a liveness socket, and an end by signal."""
+"""Common parts of service processes: liveness socket, signals, logging."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from infra.home import Home
 
 
 def unique_name() -> str:
-    """A name for this process that no other process of any machine has."""
+    """Build a name that is unique among the processes of all machines."""
     return f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}"
 
 
 @contextlib.asynccontextmanager
 async def liveness_socket(home: Home, name: str) -> AsyncIterator[None]:
-    """Accept connections at a Unix socket, by which a supervisor knows that the service lives.
+    """Accept connections at a Unix socket, as a liveness check for the supervisor.
 
     Args:
-        home: Where sockets are; made if it is missing, as in a pod.
-        name: The socket's file name. What a killed process left there is replaced.
+        home: The home with the folder of sockets; created if missing, as in a pod.
+        name: The socket's file name. A killed process's socket is replaced.
     """
     home.make()
     path = home.sockets / name

@@ -14,7 +14,7 @@ _CALLERS: JsonDict = {"of": "caller"}
 
 
 class Settings(BaseSettings):
-    """What a person may set through ``MODELYARD_*`` environment variables."""
+    """Settings from ``MODELYARD_*`` environment variables."""
 
     model_config = SettingsConfigDict(
         env_prefix="MODELYARD_", env_ignore_empty=True, extra="ignore"
@@ -166,14 +166,14 @@ class Settings(BaseSettings):
 
 
 def variable(field: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return f"MODELYARD_{field.upper()}"
 
 
 def of_the_stack() -> frozenset[str]:
-    """Variables of the settings that are a running stack's, whatever a caller's shell says.
+    """List the variables of settings that a running stack overrides in a caller's shell.
 
-    Not the database's: the stack names its own to what it starts.
+    The database's is not among them: the stack sets its own for its processes.
     """
     return frozenset(
         variable(name)

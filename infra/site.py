@@ -1,8 +1,8 @@
-"""On which machine a run will be: what this one can tell of it beforehand, and what it cannot.
+"""Validation of a request for the machine on which its run will be.
 
-Whoever submits a run to a cluster checks it first, and the cluster's machines are others: what
-this one has of GPUs, room and folders says nothing of them. A check asks here what it may know.
-In the run's own process everything is checked again, where it is.
+A run for a cluster is validated by its submitter first. GPUs, disk space and folders of the
+submitter's machine say nothing about the cluster's machines, so checks of these are skipped. The
+run's own process repeats the whole validation.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ NODES_VARIABLE = "MODELYARD_NODES"  # in a pod: how many of them its run has
 MOUNTS = PurePosixPath("/nas")  # where a cluster's machines have the folder of a NAS, by its id
 _NAS = re.compile(r"nas://([^/:@]+)(?::(/.*)?)?", re.DOTALL | re.IGNORECASE)
 
-# What tells of this machine and its way to object storage, not of what was asked for.
+# Errors that are about this machine and its access to object storage, not about the request.
 _OF_THIS_MACHINE = frozenset(
     {"StoreUnreachable", "TransferBroken", "CertificateWrong", "ClockWrong", "CredentialsMissing",
      "CredentialsWrong", "AccessDenied", "NasUnknown", "NasNotMounted"}
 )  # fmt: skip
 
-_elsewhere: ContextVar[bool] = ContextVar("the run is for other machines", default=False)
+_for_remote: ContextVar[bool] = ContextVar("the run is for other machines", default=False)
 
 
 @contextmanager
-def elsewhere() -> Iterator[None]:
-    """Check, for the while, what runs on machines that this one is not."""
-    token = _elsewhere.set(True)
+def validating_for_remote() -> Iterator[None]:
+    """Validate for another machine within the context."""
+    token = _for_remote.set(True)
     try:
         yield
     finally:
-        _elsewhere.reset(token)
+        _for_remote.reset(token)
 
 
-def is_elsewhere() -> bool:
-    """Whether what is checked now runs on other machines."""
-    return _elsewhere.get()
+def is_validating_for_remote() -> bool:
+    """Whether the current validation is for another machine."""
+    return _for_remote.get()
 
 
 def in_pod(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is a cluster's pod, so that its image is the one that was asked for."""
+    """Whether this process is in a pod of a cluster, whose image is the requested one."""
     return bool(environment.get(POD_VARIABLE))
 
 
-def nodes_apart(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the nodes of the run of this process are machines of their own, and this is one."""
+def has_several_pods(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one of several pods, the nodes of its run."""
     found = environment.get(NODES_VARIABLE, "")
     return found.isdecimal() and int(found) > 1
 
 
 def nas_id(uri: str) -> str:
-    """The id of the NAS that a URI, or a path as a cluster's machines have it, is on; else ""."""
+    """Return the id of the NAS of a URI, or of a path in a pod; else ""."""
     match = _NAS.fullmatch(uri)
     if match:
         return match[1]
@@ -72,15 +72,15 @@ def nas_id(uri: str) -> str:
     return next(iter(path.relative_to(MOUNTS).parts), "")
 
 
-def ask(uri: str, question: Callable[[Store], T]) -> T | None:
-    """The answer to a question about what is at ``uri``; None if only the run's machine has it.
+def inspect_store(uri: str, question: Callable[[Store], T]) -> T | None:
+    """Inspect the store of ``uri``; None if only the run's machine can access it.
 
     Raises:
-        BadInputError: With the code ``PathNotShared`` if no machine of the run can see it; and
-            if the URI is wrong.
-        ModelyardError: What the question raises.
+        BadInputError: With the code ``PathNotShared`` if no machine of the run can access it;
+            and if the URI is invalid.
+        ModelyardError: An error of the inspection.
     """
-    if not is_elsewhere():
+    if not is_validating_for_remote():
         return question(storage.store(uri))
     path = storage.local_path(uri)
     if path is not None:
@@ -96,18 +96,18 @@ def ask(uri: str, question: Callable[[Store], T]) -> T | None:
 
 
 def not_shared(uri: str, path: Path) -> BadInputError:
-    """The refusal of a path of this machine."""
+    """Build the error for a path of this machine in a run on a cluster."""
     for known, folder in settings.load().nas.items():
         mount = folder.expanduser().absolute()
         if path.is_relative_to(mount):
             below = path.relative_to(mount)
             return BadInputError(
-                f"{uri} is a path of this machine: the cluster's machines do not see it.",
+                f"{uri} is a path of this machine: the cluster's machines cannot access it.",
                 f"It lies on the NAS {known}: write nas://{known}:/{below}.",
                 code="PathNotShared",
             )
     return BadInputError(
-        f"{uri} is a path of this machine: the cluster's machines do not see it.",
-        "Put it where they do: s3://bucket/key, obs://endpoint/container/path or nas://ID:/path.",
+        f"{uri} is a path of this machine: the cluster's machines cannot access it.",
+        "Put it where they can: s3://bucket/key, obs://endpoint/container/path or nas://ID:/path.",
         code="PathNotShared",
     )

@@ -23,12 +23,12 @@ _ANNOTATED = re.compile(r"\[([A-Z][A-Za-z0-9]*)\] ?")
 
 
 def annotate(kind: str, detail: str, message: str) -> tuple[str, str]:
-    """Name and message of a state.
+    """Build the name and message of a state.
 
     Args:
         kind: Prefect's type of the state, in capitals.
         detail: The state's detail; empty for none, or one of Prefect's own names.
-        message: What people read.
+        message: The message for people.
     """
     if not detail or detail in PREFECT_NAMES:
         return detail or kind.capitalize(), message
@@ -36,7 +36,7 @@ def annotate(kind: str, detail: str, message: str) -> tuple[str, str]:
 
 
 def detail_of(name: str | None, message: str | None) -> str:
-    """The detail of a state; empty if there is none beyond Prefect's own name."""
+    """Return the detail of a state; empty if it has only one of Prefect's names."""
     if name and name not in PREFECT_NAMES:
         return name
     found = _ANNOTATED.match(message or "")
@@ -44,7 +44,7 @@ def detail_of(name: str | None, message: str | None) -> str:
 
 
 def text_of(message: str | None) -> str:
-    """A state's message without its detail."""
+    """Remove the detail from a state's message."""
     text = message or ""
     found = _ANNOTATED.match(text)
     return text[found.end() :] if found else text

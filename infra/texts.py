@@ -1,22 +1,22 @@
-"""Texts of others that are to be stored and sent."""
+"""Untrusted text for databases and protocols."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-# PostgreSQL's texts hold no NUL, and UTF-8 has no halves of surrogate pairs.
+# PostgreSQL's strings hold no NUL, and UTF-8 no lone surrogates.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def storable(text: str) -> str:
-    """A text with what no database takes replaced."""
+    """Replace characters that no database stores."""
     return _UNSTORABLE.sub(_REPLACEMENT, text)
 
 
 def is_storable(value: Any) -> bool:
-    """Whether a database takes all texts of a value of JSON."""
+    """Whether a database stores all strings of a JSON value."""
     if isinstance(value, str):
         return not _UNSTORABLE.search(value)
     if isinstance(value, dict):

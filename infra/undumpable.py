@@ -1,4 +1,4 @@
-"""Close this process to other processes of the same user.
+"""Protection of this process's memory from other processes of the same user.
 
 A script runs as the user of the process that started it, whose environment, memory and open files
 hold the platform's credentials. Linux closes all of them (``/proc/PID/environ``, ``mem``, ``fd``,
@@ -18,7 +18,7 @@ _ROOT = 0
 
 
 def protect() -> None:
-    """Close this process; no effect on systems other than Linux.
+    """Mark this process as not dumpable; no effect on systems other than Linux.
 
     Raises:
         OSError: If the kernel refuses.
@@ -28,7 +28,7 @@ def protect() -> None:
 
 
 def is_init_exposed(variable: str) -> bool:
-    """Whether the container's first process shows its environment to this process's user.
+    """Whether this process's user can read the environment of the container's first process.
 
     Args:
         variable: One of the container's variables, by which that process is known to have them.

@@ -1,4 +1,4 @@
-"""The work pools: made or brought up to date, never lost."""
+"""Registration and status of the work pools."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from infra.home import Home
 from infra.kubernetes import pool_template
 from infra.stack import parts
 
-Kind = Literal["local", "kubernetes"]
+PoolKind = Literal["local", "kubernetes"]
 
 PROCESS_TYPE = "process"
 CLUSTER_TYPE = pool_template.TYPE
 
-_TYPES: dict[Kind, str] = {"local": PROCESS_TYPE, "kubernetes": CLUSTER_TYPE}
+_TYPES: dict[PoolKind, str] = {"local": PROCESS_TYPE, "kubernetes": CLUSTER_TYPE}
 _MOST_NAMED = 5
 _PAGE = 200
 
 _DESCRIPTIONS = {
-    "gpu": "Trainings and whatever else may want a GPU.",
-    "cpu": "Everything that wants none.",
+    "gpu": "Trainings and other runs that may use a GPU.",
+    "cpu": "Runs that use no GPU.",
 }
 
 
 def is_remote_type(kind: str | None) -> bool:
-    """Whether runs of a pool of this type are on other machines than those who submit them."""
+    """Whether runs of a pool of this type run on other machines than their submitter."""
     return kind == CLUSTER_TYPE
 
 
 def is_remote(pool: str | None) -> bool:
-    """Whether runs of a pool are on a cluster; not if there is no such pool."""
+    """Whether runs of a pool run on a cluster; False if there is no such pool."""
     if not pool:
         return False
     with get_client(sync_client=True) as client:
@@ -58,16 +58,16 @@ def is_remote(pool: str | None) -> bool:
             return False
 
 
-async def local_ones(client: PrefectClient, pools: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the pools whose runs are processes of this machine."""
+async def list_local(client: PrefectClient, pools: tuple[str, ...]) -> tuple[str, ...]:
+    """List the pools whose runs are processes of this machine."""
     found = [await _find(client, pool) for pool in pools]
     return tuple(pool.name for pool in found if pool and pool.type == PROCESS_TYPE)
 
 
 def local_template(home: Home) -> dict[str, Any]:
-    """The base job template of a local pool: Prefect's own, started through the fork server.
+    """Build the base job template of a local pool: Prefect's, with the fork server.
 
-    The command is no variable, or whoever may create a run could run any program.
+    The command is not a job variable, or anyone who may create a run could run any program.
     """
     from prefect.workers.process import ProcessWorker  # noqa: PLC0415 (takes long to import)
 
@@ -79,14 +79,14 @@ def local_template(home: Home) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What Prefect knows of a pool.
+class PoolStatus:
+    """Status of a work pool in Prefect.
 
     Attributes:
         name: The pool's name.
         type: Its type; "" if there is no such pool.
-        paused: Whether somebody has paused it.
-        workers: How many workers of it have been heard lately.
+        paused: Whether it is paused.
+        workers: The number of its workers that are online.
     """
 
     name: str
@@ -95,43 +95,42 @@ class Seen:
     workers: int = 0
 
 
-async def look() -> list[Seen]:
-    """What Prefect knows of each pool of ours."""
+async def read_statuses() -> list[PoolStatus]:
+    """Read the status of each of Modelyard's pools."""
     async with get_client() as client:
-        return [await _look(client, name) for name in parts.POOLS]
+        return [await _read_status(client, name) for name in parts.POOLS]
 
 
-async def _look(client: PrefectClient, name: str) -> Seen:
+async def _read_status(client: PrefectClient, name: str) -> PoolStatus:
     pool = await _find(client, name)
     if pool is None:
-        return Seen(name)
+        return PoolStatus(name)
     workers = await client.read_workers_for_work_pool(name)
     heard = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
-    return Seen(name, pool.type, pool.is_paused, heard)
+    return PoolStatus(name, pool.type, pool.is_paused, heard)
 
 
-async def register(client: PrefectClient, home: Home, kind: Kind | None = None) -> list[str]:
-    """Make the pools, or bring them up to date; their names. Twice is no change.
+async def register(client: PrefectClient, home: Home, kind: PoolKind | None = None) -> list[str]:
+    """Create or update the pools; return their names. Idempotent.
 
     Args:
-        client: Prefect's.
-        home: Of the local pools.
-        kind: Where their runs are; without, those that are there stay as they are, and new ones
-            are local.
+        client: Prefect's client.
+        home: The home of local runs.
+        kind: Where runs run; by default existing pools keep their kind, and new ones are local.
 
     Raises:
-        ConflictError: With the code ``PoolBusy``, if a pool is to become of another kind and a
-            run waits or goes on in it; then none is changed.
+        ConflictError: With the code ``PoolBusy``, if a pool would change its kind while it has
+            an active run; then none is changed.
     """
     templates = {PROCESS_TYPE: local_template(home), CLUSTER_TYPE: pool_template.template()}
     found = {name: await _find(client, name) for name in parts.POOLS}
-    wanted = {name: _TYPES[kind] if kind else _present(pool) for name, pool in found.items()}
+    wanted = {name: _TYPES[kind] if kind else _current_type(pool) for name, pool in found.items()}
     changed = [pool for pool in found.values() if pool and pool.type != wanted[pool.name]]
     for one in changed:
         await _check_idle(client, one, wanted[one.name])
     for name, pool in found.items():
         template = templates.get(wanted[name])
-        if template is None:  # somebody else's, whose template is theirs
+        if template is None:  # of another type, whose template is its owner's
             continue
         if pool is None:
             await _create(client, name, wanted[name], template)
@@ -143,7 +142,7 @@ async def register(client: PrefectClient, home: Home, kind: Kind | None = None) 
     return list(parts.POOLS)
 
 
-def _present(pool: WorkPool | None) -> str:
+def _current_type(pool: WorkPool | None) -> str:
     return pool.type if pool else PROCESS_TYPE
 
 
@@ -155,7 +154,7 @@ async def _find(client: PrefectClient, name: str) -> WorkPool | None:
 
 
 def _with_defaults(template: dict[str, Any], pool: WorkPool) -> dict[str, Any]:
-    """The template with what somebody has set in the pool: the defaults of its variables."""
+    """Copy the defaults of variables that users have set in the pool to the template."""
     made = copy.deepcopy(template)
     held = (pool.base_job_template.get("variables") or {}).get("properties") or {}
     for name, variable in made["variables"]["properties"].items():
@@ -183,7 +182,7 @@ async def _create(
 
 
 async def _check_idle(client: PrefectClient, pool: WorkPool, kind: str) -> None:
-    """Refuse to replace a pool whose runs would be lost with it."""
+    """Refuse to replace a pool with active runs, which would be lost with it."""
     going = FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
     runs = await client.read_flow_runs(
         work_pool_filter=_only(pool.name),
@@ -195,8 +194,8 @@ async def _check_idle(client: PrefectClient, pool: WorkPool, kind: str) -> None:
         named = ", ".join(run.name for run in runs[:_MOST_NAMED])
         raise ConflictError(
             f"The pool {pool.name} is of the type {pool.type}, and cannot become {kind} while "
-            f"runs wait or go on in it: {named}{', ...' if len(runs) > _MOST_NAMED else ''}.",
-            "Wait for their end, or stop them: modelyard runs stop.",
+            f"it has active runs: {named}{', ...' if len(runs) > _MOST_NAMED else ''}.",
+            "Wait until they have ended, or stop them: modelyard runs stop.",
             code="PoolBusy",
         )
 
@@ -204,7 +203,7 @@ async def _check_idle(client: PrefectClient, pool: WorkPool, kind: str) -> None:
 async def _replace(
     client: PrefectClient, pool: WorkPool, kind: str, template: dict[str, Any]
 ) -> None:
-    """Make a pool anew with another type, which Prefect cannot change; its deployments keep it."""
+    """Recreate a pool with another type, which Prefect cannot change; keep its deployments."""
     deployments = await _deployments(client, pool.name)
     await client.delete_work_pool(pool.name)
     await _create(client, pool.name, kind, template, pool.concurrency_limit)

@@ -39,7 +39,7 @@ async def until_pools_change(
     changed = asyncio.Event()
 
     async def check() -> None:
-        if await work_pools.local_ones(client, pools) != served:
+        if await work_pools.list_local(client, pools) != served:
             changed.set()
 
     controller = Controller(
@@ -67,7 +67,7 @@ async def work(pools: tuple[str, ...], tidy: Callable[[IsExecuted], object]) -> 
     home = homes.current()
     shutil.rmtree(home.runner, ignore_errors=True)  # left by a killed worker
     async with get_client() as client, asyncio.TaskGroup() as group:
-        served = await work_pools.local_ones(client, pools)
+        served = await work_pools.list_local(client, pools)
         events = SharedSubscription(EventSubscription(RUNS, POOLS))
         workers = [
             LocalWorker(work_pool_name=pool, name=f"{pool}@{socket.gethostname()}",

@@ -89,7 +89,9 @@ def main() -> int:
     run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     attempt = int(os.environ["MODELYARD_ATTEMPT"])
     first = os.environ.get("MODELYARD_NODE", _FIRST) == _FIRST
-    run = prefect_outage.wait_out(lambda: _read(run_id), lambda line: print(line, flush=True))
+    run = prefect_outage.retry_during_outage(
+        lambda: _read(run_id), lambda line: print(line, flush=True)
+    )
     newest = run_attempts.newest([run_id]).get(run_id, AttemptRecord()).number
     refused = refusal(run, newest, attempt, first=first)
     holder = os.environ["MODELYARD_POD_UID"]

@@ -93,7 +93,7 @@ def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> Exi
         return None
     settings, home = settings_module.load(), homes.current()
     # By now with what it takes from a template.
-    run = prefect_outage.wait_out(lambda: _read(flow_run_id), print)
+    run = prefect_outage.retry_during_outage(lambda: _read(flow_run_id), print)
     logger: _Logger = flow_run_logger(run)
     request = training_request.resolved(parameters.read(Training, run.parameters or {}))
     place = Workplace(home.runs / flow_run_id)

@@ -27,7 +27,7 @@ def place(uri: str) -> str:
 
 def _real(uri: str) -> str:
     """The same, of a mounted network folder its path here."""
-    path = site.ask(uri, lambda there: there.in_place())
+    path = site.inspect_store(uri, lambda there: there.in_place())
     return os.path.realpath(path) if path is not None else place(uri)
 
 
@@ -48,7 +48,7 @@ def check(field: str, uri: str, sources: Iterable[tuple[str, str]], home: Home) 
         BadInputError: With the code ``OutputInHome``, ``OutputInSystem`` or ``OutputInSource``.
     """
     found = _real(uri)
-    if not site.is_elsewhere():
+    if not site.is_validating_for_remote():
         homes = os.path.realpath(home.root)
         if _lies_in(found, homes) or _lies_in(homes, found):
             raise _refused(field, uri, "Modelyard's own home", "OutputInHome")
@@ -83,7 +83,7 @@ def check_unused(uri: str, is_known: Callable[[str], bool], *, overwrite: bool) 
     Raises:
         ConflictError: With the code ``OutputNotEmpty``.
     """
-    if overwrite or not uri or not site.ask(uri, _holds_files) or is_known(place(uri)):
+    if overwrite or not uri or not site.inspect_store(uri, _holds_files) or is_known(place(uri)):
         return
     raise ConflictError(
         f"output_uri: there are files in {uri} that no run has published.",

@@ -118,7 +118,7 @@ def gpu_count(resources: Resources, configured: Settings) -> int:
     Raises:
         BadInputError: If there is no such instance type.
     """
-    nodes = 1 if site.nodes_apart() else resources.nodes
+    nodes = 1 if site.has_several_pods() else resources.nodes
     return nodes * instance_types.find(resources.instance_type, configured).gpus
 
 
@@ -149,7 +149,7 @@ def most_processes() -> int:
 def check(resources: Resources, entry_point: str, home: Home, configured: Settings) -> None:
     """Refuse what the run's machines do not have, as far as this one can tell.
 
-    Of a run that is for other machines (:func:`infra.site.elsewhere`) it can tell little: they
+    Of a run that is for other machines (:func:`infra.site.validating_for_remote`) it can tell little: they
     have GPUs, processors and disks of their own.
 
     Raises:
@@ -165,7 +165,7 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
         )
     mounts = mount_ids(resources.mounts)
     wanted = gpu_count(resources, configured)
-    if site.is_elsewhere():
+    if site.is_validating_for_remote():
         return
     for mount in mounts:
         store(f"nas://{mount}:/")
@@ -177,7 +177,7 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
 
 def _check_processes(resources: Resources) -> None:
     most = most_processes()
-    nodes = 1 if site.nodes_apart() else resources.nodes
+    nodes = 1 if site.has_several_pods() else resources.nodes
     if nodes * resources.processes_per_node > most:
         raise BadInputError(
             f"The run wants {nodes} nodes with {resources.processes_per_node} processes "

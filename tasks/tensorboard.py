@@ -123,10 +123,10 @@ def _executed(
     home: Home, flow_run_id: str, owner: Callable[[str], tuple[str, int] | None]
 ) -> bool:
     """Whether somebody executes the run now, or the tuning that it is a trial of."""
-    if run_lock.held(home, flow_run_id):
+    if run_lock.is_held(home, flow_run_id):
         return True
     tuning, _ = owner(flow_run_id) or ("", 0)
-    return bool(tuning and run_lock.held(home, tuning))
+    return bool(tuning and run_lock.is_held(home, tuning))
 
 
 def _newest(folder: Path) -> float:

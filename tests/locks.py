@@ -12,5 +12,5 @@ from infra.home import Home
 @contextlib.contextmanager
 def holding(home: Home, run: str) -> Iterator[None]:
     with run_lock.scope():
-        run_lock.take(home, run)
+        run_lock.acquire(home, run)
         yield

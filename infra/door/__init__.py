@@ -1,4 +1,4 @@
-"""The door of a stack's servers: who may reach them, and how they prove it.
+"""Access control of a stack's servers.
 
 ``credential`` is the owner's secret, ``sessions`` the cookies and one-time login tokens derived
 from it, ``origin`` the rules for Host, Origin and Sec-Fetch headers, ``peer`` the user at the

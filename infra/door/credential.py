@@ -33,7 +33,7 @@ _BYTES = 32
 
 @dataclass(frozen=True)
 class Credential:
-    """The secret that opens every server of one stack.
+    """Secret that grants access to every server of one stack.
 
     Attributes:
         secret: Random text without a colon or white space.
@@ -48,15 +48,15 @@ class Credential:
 
     @property
     def basic(self) -> str:
-        """The value of an ``Authorization`` header."""
+        """Value of an ``Authorization`` header."""
         return f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"
 
     def key(self, purpose: str) -> bytes:
-        """A key of 32 bytes for one purpose, from which the secret cannot be computed."""
+        """Derive a key of 32 bytes for one purpose, which does not reveal the secret."""
         return hmac.digest(self.secret.encode(), purpose.encode(), hashlib.sha256)
 
     def environment(self) -> dict[str, str]:
-        """What Prefect's and MLflow's own clients read."""
+        """Build the variables that Prefect's and MLflow's clients read."""
         return {
             PREFECT: self.auth_string,
             MLFLOW_USER: USER,
@@ -65,7 +65,7 @@ class Credential:
 
 
 def read(home: Home) -> Credential | None:
-    """The home's credential; None if it has none yet. A cluster's parts have it in a variable.
+    """Read the home's credential; None if it has none. On a cluster it is in a variable.
 
     Raises:
         StackError: With the code ``CredentialExposed``, if other users may read or change it, or
@@ -96,7 +96,7 @@ def read(home: Home) -> Credential | None:
 
 
 def _check_folder(home: Home) -> None:
-    """Refuse a home in which other users may replace the credential, or what runs as its owner."""
+    """Refuse a home in which other users may replace the credential or executed files."""
     try:
         found = home.root.stat()
     except OSError:
@@ -117,7 +117,7 @@ def _check_folder(home: Home) -> None:
 
 
 def ensure(home: Home) -> Credential:
-    """The home's credential; a new one is made if it has none.
+    """Return the home's credential; create one if it has none.
 
     Raises:
         StackError: If other users may read the present one.
@@ -138,7 +138,7 @@ def ensure(home: Home) -> Credential:
 
 
 def rotate(home: Home) -> Credential:
-    """Replace the home's credential; all that was derived from the old one is void.
+    """Replace the home's credential, which revokes everything derived from the old one.
 
     Raises:
         StackError: With the code ``HomeExposed``, if other users may replace it.
@@ -151,7 +151,7 @@ def rotate(home: Home) -> Credential:
 
 
 def _written(path: Path) -> Path:
-    """A file beside ``path`` with a new secret."""
+    """Write a new secret to a file beside ``path``."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
     with os.fdopen(descriptor, "w") as file:

@@ -32,8 +32,8 @@ _SECRET_HEADERS = frozenset({b"authorization", b"cookie"})
 _TOKEN = TOKEN_PARAMETER.encode()
 
 
-class Access(enum.Enum):
-    """How a request came in; what is behind the door finds it in the scope as ``ACCESS``."""
+class AccessMethod(enum.Enum):
+    """How a request was authenticated; the server finds it in the scope as ``ACCESS``."""
 
     OWNER = "owner"  # the credential
     SESSION = "session"  # a browser's cookie
@@ -43,7 +43,7 @@ class Access(enum.Enum):
 
 
 class RefusedError(Exception):
-    """A request that a credential of less scope does not open."""
+    """A scoped credential does not allow the request."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -51,7 +51,7 @@ class RefusedError(Exception):
 
 
 class ScopedCredentials(Protocol):
-    """Credentials that open some requests of a server and no others."""
+    """Credentials that allow only some requests of a server."""
 
     async def admit(
         self, user: str, password: str, scope: Scope, receive: Receive
@@ -73,8 +73,8 @@ class ScopedCredentials(Protocol):
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What is particular to a server.
+class AccessPolicy:
+    """Access policy of a server.
 
     Attributes:
         server: The server's name, one of ``sessions.SERVERS``.
@@ -93,14 +93,14 @@ class Policy:
 
 
 class Door:
-    """Lets requests through to a server; see the module."""
+    """ASGI middleware that admits requests to a server; see the module."""
 
     def __init__(
         self,
         app: ASGIApp,
         credential: Credential,
         sessions: Sessions,
-        policy: Policy,
+        policy: AccessPolicy,
         peers: PeerUsers | None = None,
     ) -> None:
         """Guard ``app``.
@@ -122,7 +122,7 @@ class Door:
         self.peers = peers or PeerUsers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on to the server."""
+        """Answer a refused request, or pass it on to the server."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -132,7 +132,7 @@ class Door:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in self._policy.probes and scope["method"] == "GET":
-            await self._app(_passed(scope, {}, Access.PROBE), receive, send)
+            await self._app(_passed(scope, {}, AccessMethod.PROBE), receive, send)
             return
         headers = origin.collect(scope["headers"])
         refusal = self._place_refusal(scope["method"], headers)
@@ -151,7 +151,7 @@ class Door:
                 await refusals.refuse(send, error.refusal)
                 return
             if admitted is not None:
-                receive, access = admitted, Access.SCOPED
+                receive, access = admitted, AccessMethod.SCOPED
                 passed[ACCESS] = access
         if access is None:
             page = _wants_page(scope["method"], headers)
@@ -166,16 +166,16 @@ class Door:
             return
         access = None
         if self._is_owner(headers.get(b"authorization", b"")):
-            access = Access.OWNER
+            access = AccessMethod.OWNER
         elif b"origin" not in headers and self._policy.is_handshake(scope):
-            access = Access.HANDSHAKE
+            access = AccessMethod.HANDSHAKE
         if access is None:  # no page of Prefect's, MLflow's or ours opens one
             await refusals.reject(send)
             return
         await self._app(_passed(scope, headers, access), receive, send)
 
     def _place_refusal(self, method: str, headers: origin.Headers | None) -> Refusal | None:
-        """Why a request is refused whoever sends it."""
+        """Check a request's headers, regardless of its credential."""
         if headers is None:
             return refusals.AMBIGUOUS
         if not self._hosts.allows(headers.get(b"host", b"")):
@@ -184,11 +184,11 @@ class Door:
             return refusals.FOREIGN_ORIGIN
         return None
 
-    def _access(self, scope: Scope, headers: origin.Headers) -> Access | None:
+    def _access(self, scope: Scope, headers: origin.Headers) -> AccessMethod | None:
         if self._is_owner(headers.get(b"authorization", b"")):
-            return Access.OWNER
+            return AccessMethod.OWNER
         if b"cookie" in headers and self._is_session(scope, headers):
-            return Access.SESSION
+            return AccessMethod.SESSION
         return None
 
     def _is_owner(self, authorization: bytes) -> bool:
@@ -217,7 +217,7 @@ class Door:
         return await scoped.admit(user, password, passed, receive)
 
     async def _log_in(self, scope: Scope, headers: origin.Headers, send: Send) -> None:
-        """Turn a one-time token into cookies, and the address into the same without it."""
+        """Exchange a one-time token for cookies, and redirect to the address without it."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         token = next((value for name, value in query if name == TOKEN_PARAMETER), "")
         cookies: list[str] = []
@@ -232,7 +232,7 @@ class Door:
 
 
 def _given(authorization: bytes) -> bytes | None:
-    """``user:password`` of an ``Authorization`` header; the user is empty with a Bearer token."""
+    """Parse user and password of an ``Authorization`` header; a Bearer token has no user."""
     scheme, _, rest = authorization.partition(b" ")
     if scheme.lower() == b"bearer":
         return b":" + rest.strip()
@@ -244,8 +244,8 @@ def _given(authorization: bytes) -> bytes | None:
         return None
 
 
-def _passed(scope: Scope, headers: origin.Headers, access: Access | None) -> Scope:
-    """The scope as the server sees it: without what opens the door."""
+def _passed(scope: Scope, headers: origin.Headers, access: AccessMethod | None) -> Scope:
+    """Build the scope for the server: without credentials."""
     kept = [(name, value) for name, value in scope["headers"] if name not in _SECRET_HEADERS]
     if b"cookie" in headers:
         cookies = without_sessions(headers[b"cookie"].decode("latin-1"))
@@ -259,7 +259,7 @@ def _passed(scope: Scope, headers: origin.Headers, access: Access | None) -> Sco
 
 
 def _path(scope: Scope) -> str:
-    """The path as it was sent, which names no other host."""
+    """Return the path as it was sent, so that it cannot name another host."""
     raw = scope.get("raw_path") or scope["path"].encode()
     return "/" + str(raw.decode("latin-1")).partition("?")[0].lstrip("/\\")
 
@@ -269,7 +269,7 @@ def _wants_page(method: str, headers: origin.Headers) -> bool:
 
 
 def _without_cors(send: Send) -> Send:
-    """Drop what a server allows other origins."""
+    """Remove a server's CORS headers."""
 
     async def filtered(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""The door of a part of the local stack, made from its home and settings."""
+"""Construction of a server's door from the home and the settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from starlette.types import ASGIApp
 
 from infra.door import credential, prefect, sessions
 from infra.door.credential import Credential
-from infra.door.door import Door, Policy, ScopedCredentials
-from infra.door.questions import Readiness
+from infra.door.door import AccessPolicy, Door, ScopedCredentials
+from infra.door.internal_requests import ReadinessProbe
 from infra.door.run_scope_guard import RunScopes
 from infra.home import Home
 from infra.settings import Settings
@@ -19,18 +19,18 @@ _HANDSHAKES = {"prefect": prefect.is_handshake}
 _SCOPED: dict[str, Callable[[ASGIApp, Credential], ScopedCredentials]] = {"mlflow": RunScopes}
 
 
-# What the probes of a cluster ask, without a credential: paths that tell nothing but a status.
+# Paths of a cluster's probes, which have no credential; they reveal nothing but a status.
 _PROBES = {
     "prefect": frozenset({"/api/health", "/api/ready"}),
-    "mlflow": frozenset({"/health", Readiness.PATH}),
-    "web": frozenset({Readiness.PATH}),
+    "mlflow": frozenset({"/health", ReadinessProbe.PATH}),
+    "web": frozenset({ReadinessProbe.PATH}),
 }
 
 
 def guarded(
     app: ASGIApp, server: str, home: Home, settings: Settings, *, probed: bool = False
 ) -> ASGIApp:
-    """A server behind its door; the bare server where the settings have switched doors off.
+    """Wrap a server in its door; return the bare server where the settings disable doors.
 
     Args:
         app: The server.
@@ -41,12 +41,12 @@ def guarded(
     """
     if probed and server == "mlflow":
         question = ("/api/2.0/mlflow/experiments/search", {"max_results": "1"})
-        app = Readiness(app, *question)
+        app = ReadinessProbe(app, *question)
     if not settings.door:
         return app
     held = credential.ensure(home)
     behind, scoped = _BEHIND.get(server), _SCOPED.get(server)
-    policy = Policy(
+    policy = AccessPolicy(
         server,
         hosts=settings.web_hosts.split(","),
         probes=_PROBES.get(server, frozenset()) if probed else frozenset(),

@@ -1,4 +1,4 @@
-"""Where a request comes from: its Host, Origin and Sec-Fetch headers. Pure rules.
+"""Checks of a request's Host, Origin and Sec-Fetch headers. Pure.
 
 The host's name is checked against DNS rebinding. Its port is not: a browser puts there what it
 connected to, which behind a forwarded port is another than ours.
@@ -20,7 +20,7 @@ Headers = Mapping[bytes, bytes]
 
 
 class AllowedHosts:
-    """The names under which a server may be asked for."""
+    """Allowed host names of a server."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         """Allow the loopback names, and ``names`` beside them."""
@@ -36,7 +36,7 @@ class AllowedHosts:
 
 
 def collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
-    """The headers by name; None if one that the rules depend on occurs twice."""
+    """Collect the headers by name; None if one that the checks depend on occurs twice."""
     pairs = list(headers)
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -60,7 +60,7 @@ def is_foreign(headers: Headers) -> bool:
 
 
 def is_navigation(method: str, headers: Headers) -> bool:
-    """Whether a browser opens this as a page of its own, in a tab or a window."""
+    """Whether a browser opens this as a top-level page."""
     return (
         method == "GET"
         and headers.get(b"sec-fetch-mode") == b"navigate"
@@ -69,7 +69,7 @@ def is_navigation(method: str, headers: Headers) -> bool:
 
 
 def is_cross_origin(method: str, headers: Headers) -> bool:
-    """Whether a page of another origin sends this in a way that it could profit from.
+    """Whether a page of another origin sends this in a way that it could exploit.
 
     A link that is followed from elsewhere opens a page, which the other origin cannot read.
     """

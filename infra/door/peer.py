@@ -1,4 +1,4 @@
-"""The operating system's user at the other end of a loopback connection."""
+"""Lookup of the operating system's user at the other end of a loopback connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CACHED = 512
 
 
 class PeerUsers:
-    """Looks up the user of a connection once, while both ends hold it open.
+    """Lookup of connections' users, once each while both ends are open.
 
     A closed socket, which the kernel lists with user 0, names no user. What was found belongs to
     the connection and not to its addresses, which the next connection may have: the server gives
@@ -64,6 +64,6 @@ class PeerUsers:
 
 
 def _written(address: Address) -> bytes:
-    """An address as the table has it: the host in the machine's byte order."""
+    """Format an address as in the table: the host in the machine's byte order."""
     host = int.from_bytes(socket.inet_aton(address[0]), sys.byteorder)
     return b"%08X:%04X" % (host, address[1])

@@ -1,4 +1,4 @@
-"""Prefect's server behind the door.
+"""Middleware of Prefect's server behind the door.
 
 It has authentication of its own (``PREFECT_SERVER_API_AUTH_STRING``), which is on as well: its
 clients authenticate websockets by the first message, which only it can read. Its pages ask for a
@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.door.credential import Credential
-from infra.door.door import ACCESS, Access
+from infra.door.door import ACCESS, AccessMethod
 from infra.door.origin import LOOPBACK
 
 _SUBPROTOCOL = "prefect"
@@ -29,7 +29,7 @@ def is_handshake(scope: Scope) -> bool:
 
 
 class PrefectSessions:
-    """Gives those who are let in what Prefect's server and pages need."""
+    """Middleware that gives admitted requests what Prefect's server and pages need."""
 
     def __init__(self, app: ASGIApp, credential: Credential) -> None:
         self._app = app
@@ -38,9 +38,9 @@ class PrefectSessions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on to Prefect's server."""
         access = scope.get(ACCESS)
-        if access is Access.HANDSHAKE:
+        if access is AccessMethod.HANDSHAKE:
             receive = _first_in_time(receive)
-        elif access in (Access.OWNER, Access.SESSION):
+        elif access in (AccessMethod.OWNER, AccessMethod.SESSION):
             scope = {**scope, "headers": [*scope["headers"], self._authorization]}
         if scope["type"] == "http" and scope["path"].endswith(_SETTINGS):
             kept = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
@@ -72,7 +72,7 @@ def _first_in_time(receive: Receive) -> Receive:
 
 
 class _PageSettings:
-    """Rewrites what Prefect's pages are told of their server."""
+    """Rewriter of the settings that Prefect's pages load."""
 
     def __init__(self, host: str, send: Send) -> None:
         self._host = host

@@ -1,4 +1,4 @@
-"""What the door answers instead of the server: JSON for programs, a page for browsers."""
+"""Responses of the door to refused requests: JSON for programs, a page for browsers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Send
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request is not let in.
+    """Reason why a request is refused.
 
     Attributes:
         status: The HTTP status.
@@ -91,7 +91,7 @@ async def refuse(send: Send, refusal: Refusal, *, as_page: bool = False) -> None
 
 
 async def redirect(send: Send, location: str, cookies: list[str]) -> None:
-    """Send a browser on, with cookies."""
+    """Redirect a browser, and set cookies."""
     headers = [*_HEADERS, (b"location", location.encode("latin-1")), (b"content-length", b"0")]
     headers += [(b"set-cookie", cookie.encode()) for cookie in cookies]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
@@ -99,5 +99,5 @@ async def redirect(send: Send, location: str, cookies: list[str]) -> None:
 
 
 async def reject(send: Send) -> None:
-    """Turn a websocket away before it is accepted; its client sees the status 403."""
+    """Reject a websocket before it is accepted, with the status 403."""
     await send({"type": "websocket.close", "code": 1008})

@@ -1,4 +1,4 @@
-"""What the credential of a script opens: the script's own MLflow run.
+"""Scope of a script's credential: the script's own MLflow run.
 
 A script is given a credential that is derived from the owner's and from the run's id, so nothing
 has to be stored. With it MLflow's client may read and write that run, the runs nested in it, the
@@ -29,16 +29,16 @@ _ARTIFACT = re.compile(
     r"(?P<experiment>\d+)/(?:(?P<run>[0-9a-f]{32})|models/(?P<model>m-[0-9a-f]{32}))/artifacts"
     r"(?:/.*)?"
 )
-# Tags by which the platform finds what belongs together. The owner alone sets them.
+# Tags by which the platform relates runs. Only the owner may set them.
 _PLATFORM_TAGS = ("modelyard.", PARENT_TAG)
 
 
 class NotInScopeError(Exception):
-    """The request is about something that a script's credential does not open."""
+    """The request is outside the scope of a script's credential."""
 
 
-class Kind(Enum):
-    """What a claim is about."""
+class ClaimKind(Enum):
+    """Kind of object of a claim."""
 
     RUN = "run"
     PARENT = "parent"  # a run that is to have a nested one
@@ -48,14 +48,14 @@ class Kind(Enum):
 
 
 class Claim(NamedTuple):
-    """An object of MLflow that a request is about, and that has to belong to the run."""
+    """MLflow object that a request accesses, and that must belong to the run."""
 
-    kind: Kind
+    kind: ClaimKind
     id: str
 
 
 @dataclass(frozen=True)
-class Request:
+class MlflowRequest:
     """A request to MLflow's server.
 
     Attributes:
@@ -72,18 +72,18 @@ class Request:
 
 
 def issue(credential: Credential, run_id: str) -> dict[str, str]:
-    """The variables that give MLflow's client a run's credential."""
+    """Build the variables that give MLflow's client a run's credential."""
     return {MLFLOW_USER: f"run-{run_id}", MLFLOW_PASSWORD: _password(credential, run_id)}
 
 
 def from_environment(environment: Mapping[str, str], run_id: str) -> dict[str, str]:
-    """The variables of a script: derived from this process's own; none where it has none."""
+    """Derive a script's variables from this process's credential; none without one."""
     secret = environment.get(MLFLOW_PASSWORD, "")
     return issue(Credential(secret), run_id) if secret else {}
 
 
 def verify(credential: Credential, user: str, password: str) -> str | None:
-    """The id of the run whose credential this is; None if it is no run's."""
+    """Return the id of the run that a credential belongs to; None for others."""
     match = _USER.fullmatch(user)
     if match is None:
         return None
@@ -97,7 +97,7 @@ def _password(credential: Credential, run_id: str) -> str:
 
 
 class _Rule(NamedTuple):
-    """What a request to an endpoint has to name; fields are those of MLflow's REST API.
+    """Fields that a request to an endpoint must name, of MLflow's REST API.
 
     Attributes:
         runs: Fields of which one or more hold the run's id.
@@ -151,13 +151,13 @@ _MODEL_PATH = re.compile(r"(mlflow/logged-models/)(m-[0-9a-f]{32})((?:/.*)?)")
 
 
 def takes_content(method: str, path: str) -> bool:
-    """Whether the body is an artifact's content, of any size, on which nothing depends."""
+    """Whether the body is an artifact's content, which is not inspected."""
     match = _API.fullmatch(path)
     return method == "PUT" and match is not None and match[1].startswith("mlflow-artifacts/")
 
 
-def narrow(request: Request, run_id: str) -> bytes | None:
-    """The body of a search for models, so that it finds those of the run; None for all else.
+def narrow(request: MlflowRequest, run_id: str) -> bytes | None:
+    """Restrict a search for models to those of the run; None for other requests.
 
     The conditions of MLflow's filters are joined by AND alone, so none can widen it again.
     """
@@ -170,8 +170,8 @@ def narrow(request: Request, run_id: str) -> bytes | None:
     return json.dumps({**body, "filter": f"{own} AND {given}" if given else own}).encode()
 
 
-def claims(request: Request) -> list[Claim]:
-    """What a request is about.
+def claims(request: MlflowRequest) -> list[Claim]:
+    """List the objects that a request accesses.
 
     Raises:
         NotInScopeError: If no script's credential opens this endpoint, or the request does not
@@ -188,22 +188,22 @@ def claims(request: Request) -> list[Claim]:
     found: list[Claim] = []
     if model := _MODEL_PATH.fullmatch(route):
         route = f"{model[1]}{{model}}{model[3]}"
-        found.append(Claim(Kind.MODEL, model[2]))
+        found.append(Claim(ClaimKind.MODEL, model[2]))
     rule = _ENDPOINTS.get((request.method, route))
     if rule is None:
         raise NotInScopeError
     values = _Values(request)
     if rule.runs:
-        found += [Claim(Kind.RUN, one) for one in values.required(*rule.runs)]
+        found += [Claim(ClaimKind.RUN, one) for one in values.required(*rule.runs)]
     if rule.experiment:
-        found += [Claim(Kind.EXPERIMENT, one) for one in values.required(rule.experiment)]
+        found += [Claim(ClaimKind.EXPERIMENT, one) for one in values.required(rule.experiment)]
     for field in rule.fields:
         found += _FIELDS[field](values)
     return found
 
 
-def _of_artifacts(request: Request, route: str) -> list[Claim]:
-    """What a request to the artifacts' proxy is about: paths of a run or of a model."""
+def _of_artifacts(request: MlflowRequest, route: str) -> list[Claim]:
+    """List the claims of a request to the artifact proxy: paths of a run or a model."""
     if (request.method, route) == ("GET", "artifacts"):
         paths = _Values(request).required("path")
     else:
@@ -226,18 +226,22 @@ def _of_path(path: str) -> list[Claim]:
     plain = path.isprintable() and not set(path) & {"\\", "%"}
     if match is None or not plain or {".", ".."} & set(path.split("/")):
         raise NotInScopeError
-    owner = Claim(Kind.RUN, match["run"]) if match["run"] else Claim(Kind.MODEL, match["model"])
-    return [Claim(Kind.EXPERIMENT, match["experiment"]), owner]
+    owner = (
+        Claim(ClaimKind.RUN, match["run"])
+        if match["run"]
+        else Claim(ClaimKind.MODEL, match["model"])
+    )
+    return [Claim(ClaimKind.EXPERIMENT, match["experiment"]), owner]
 
 
 class _Values:
-    """The parameters of a request, as MLflow's server will find them.
+    """Parameters of a request, as MLflow's server reads them.
 
     It takes a field by its name and by its name in JSON (``runId``), from the query of a GET or
     else from the body.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: MlflowRequest) -> None:
         if request.method == "GET":
             self._pairs: list[tuple[str, Any]] = [*request.query]
         else:
@@ -291,7 +295,7 @@ def _field(name: str) -> str:
 
 def _named(objects: Iterable[Mapping[str, Any]]) -> list[Claim]:
     """The models and runs that metrics and outputs name."""
-    kinds = {"model_id": Kind.MODEL, "run_id": Kind.RUN}
+    kinds = {"model_id": ClaimKind.MODEL, "run_id": ClaimKind.RUN}
     return [
         Claim(kind, str(one[field]))
         for one in objects
@@ -318,7 +322,7 @@ def _nested(values: _Values) -> list[Claim]:
     if not parents:
         raise NotInScopeError
     _own_tags(one.get("key") for one in tags if one.get("key") != PARENT_TAG)
-    return [Claim(Kind.PARENT, str(one)) for one in parents]
+    return [Claim(ClaimKind.PARENT, str(one)) for one in parents]
 
 
 # Fields that may hold objects, and how they are found there.
@@ -330,9 +334,11 @@ _FIELDS: Mapping[str, Callable[[_Values], list[Claim]]] = {
     "models": lambda values: _named(values.objects("models")),
     "model_id": lambda values: _named({"model_id": one} for one in values.all("model_id")),
     "experiment_ids": lambda values: [
-        Claim(Kind.EXPERIMENT, str(one)) for each in values.all("experiment_ids") for one in each
+        Claim(ClaimKind.EXPERIMENT, str(one))
+        for each in values.all("experiment_ids")
+        for one in each
     ],
     "experiment_name": lambda values: [
-        Claim(Kind.EXPERIMENT_NAME, one) for one in values.required("experiment_name")
+        Claim(ClaimKind.EXPERIMENT_NAME, one) for one in values.required("experiment_name")
     ],
 }

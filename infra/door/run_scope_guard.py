@@ -1,4 +1,4 @@
-"""Checks the requests of scripts: each claim of ``run_scope`` against what MLflow knows.
+"""Checks of scripts' requests: each claim of ``run_scope`` against MLflow's records.
 
 What MLflow knows is asked of the server behind the door itself. Which experiment and parent a run
 has, and which run has made a model, never changes, so the answers are kept.
@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope
 from infra.door import run_scope
 from infra.door.credential import Credential
 from infra.door.door import RefusedError
-from infra.door.questions import ask, replay
+from infra.door.internal_requests import get, replay
 from infra.door.refusals import Refusal
-from infra.door.run_scope import Claim, Kind, NotInScopeError, Request
+from infra.door.run_scope import Claim, ClaimKind, MlflowRequest, NotInScopeError
 
 _API = "/api/2.0/mlflow"
 _LARGEST_BODY = 16 << 20  # MLflow's own limit for a batch is 1 MB; a model's signature is larger
@@ -34,18 +34,18 @@ _UNAVAILABLE = Refusal(
 
 
 class _Run(NamedTuple):
-    """What never changes of a run."""
+    """Immutable facts about a run."""
 
     experiment: str
     parent: str
 
 
 class _UnavailableError(Exception):
-    """The server behind the door could not answer a question."""
+    """The server behind the door could not answer a request."""
 
 
 class RunScopes:
-    """The credentials of all runs; see :class:`infra.door.door.ScopedCredentials`."""
+    """Scoped credentials of all runs; see :class:`infra.door.door.ScopedCredentials`."""
 
     def __init__(self, app: ASGIApp, credential: Credential) -> None:
         """Check requests to MLflow's server.
@@ -70,10 +70,10 @@ class RunScopes:
         if run_id is None:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        request = Request(scope["method"], scope["path"], query)
+        request = MlflowRequest(scope["method"], scope["path"], query)
         if not run_scope.takes_content(scope["method"], scope["path"]):
             body = await _read(receive)
-            request = Request(scope["method"], scope["path"], query, body)
+            request = MlflowRequest(scope["method"], scope["path"], query, body)
             # The rules have not looked at the body of a GET, so nobody else may either.
             receive = replay(b"" if scope["method"] == "GET" else body, receive)
         try:
@@ -92,16 +92,16 @@ class RunScopes:
         return replay(narrowed, receive)
 
     async def _holds(self, claim: Claim, run_id: str, scope: Scope) -> bool:
-        """Whether what is claimed belongs to the run."""
+        """Whether the claimed object belongs to the run."""
         kind, claimed = claim
-        if kind is Kind.PARENT:
+        if kind is ClaimKind.PARENT:
             return claimed == run_id
-        if kind is Kind.RUN:
+        if kind is ClaimKind.RUN:
             return claimed == run_id or (await self._run(claimed, scope)).parent == run_id
-        if kind is Kind.MODEL:
+        if kind is ClaimKind.MODEL:
             source = await self._source_of(claimed, scope)
-            return await self._holds(Claim(Kind.RUN, source), run_id, scope)
-        if kind is Kind.EXPERIMENT_NAME:
+            return await self._holds(Claim(ClaimKind.RUN, source), run_id, scope)
+        if kind is ClaimKind.EXPERIMENT_NAME:
             claimed = await self._experiment_called(claimed, scope)
         return claimed == (await self._run(run_id, scope)).experiment
 
@@ -115,7 +115,7 @@ class RunScopes:
         return self._known[key]  # type: ignore[no-any-return]
 
     async def _source_of(self, model_id: str, scope: Scope) -> str:
-        """The run that has logged a model."""
+        """Find the run that logged a model."""
         key = ("model", model_id)
         if key not in self._known:
             found = await self._ask(f"logged-models/{model_id}", {}, scope)
@@ -133,13 +133,13 @@ class RunScopes:
             self._known.popitem(last=False)
 
     async def _ask(self, route: str, query: Mapping[str, str], scope: Scope) -> Any:
-        """MLflow's answer to a question of the door's own.
+        """Send a request of the door itself to MLflow.
 
         Raises:
             NotInScopeError: If there is no such thing.
             _UnavailableError: If it fails.
         """
-        answer = await ask(self._app, f"{_API}/{route}", query, scope)
+        answer = await get(self._app, f"{_API}/{route}", query, scope)
         if answer.status in (400, 404):
             raise NotInScopeError
         if answer.status != 200:
@@ -166,7 +166,7 @@ async def _read(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _refusal(run_id: str, request: Request) -> Refusal:
+def _refusal(run_id: str, request: MlflowRequest) -> Refusal:
     return Refusal(
         403,
         "PERMISSION_DENIED",

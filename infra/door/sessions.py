@@ -1,4 +1,4 @@
-"""What a browser has instead of the credential: one-time login tokens that become cookies.
+"""Browser sessions: one-time login tokens that are exchanged for cookies.
 
 All of it is derived from the credential, so no server keeps a list of sessions. What is kept is
 which tokens were used: as files in the home, which outlive the servers.
@@ -37,7 +37,7 @@ _VALUE = re.compile(r"(\d{1,12})\.(\d{0,10})\.([A-Za-z0-9_-]{43})")
 
 
 class Sessions:
-    """Issues and checks the tokens and cookies of one stack."""
+    """Issuer and verifier of the tokens and cookies of one stack."""
 
     def __init__(
         self, credential: Credential, spent: Path, now: Callable[[], float] = time.time
@@ -56,12 +56,12 @@ class Sessions:
         self._now = now
 
     def issue_token(self) -> str:
-        """A token that logs one browser in, once."""
+        """Issue a token that logs one browser in, once."""
         signed = f"{secrets.token_hex(_NONCE_BYTES)}.{int(self._now()) + TOKEN_SECONDS}"
         return f"{signed}.{_sign(self._token_key, signed)}"
 
     def redeem(self, token: str) -> bool:
-        """Whether a token is good; from then on it is not."""
+        """Verify a token and invalidate it."""
         match = _TOKEN.fullmatch(token)
         if match is None:
             return False
@@ -81,7 +81,7 @@ class Sessions:
         return True
 
     def cookies(self, user: str) -> list[str]:
-        """``Set-Cookie`` values that log a browser in to every server of the stack.
+        """Build the ``Set-Cookie`` values that log a browser in to every server of the stack.
 
         Args:
             user: The operating system's user that the browser runs as; "" if unknown.
@@ -128,12 +128,12 @@ class Sessions:
 
 
 def of(home: Home, held: Credential) -> Sessions:
-    """The sessions of a home's stack."""
+    """Create the sessions of a home's stack."""
     return Sessions(held, home.logins)
 
 
 def without_sessions(cookies: str) -> str:
-    """A ``Cookie`` header without what logs in to any stack on this host."""
+    """Remove the session cookies of all stacks from a ``Cookie`` header."""
     kept = (one.strip() for one in cookies.split(";"))
     return "; ".join(one for one in kept if one and not one.startswith(COOKIE_PREFIX))
 

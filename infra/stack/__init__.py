@@ -1,1 +1,1 @@
-"""The local stack: a supervisor and the parts that it keeps alive."""
+"""The local stack: a supervisor and the parts that it supervises."""

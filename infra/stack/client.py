@@ -145,7 +145,7 @@ def attached(home: Home, settings: Settings) -> Iterator[tuple[dict[str, Any], s
 
 
 @contextlib.contextmanager
-def held(home: Home, settings: Settings) -> Iterator[Endpoints]:
+def temporary_stack(home: Home, settings: Settings) -> Iterator[Endpoints]:
     """The stack's endpoints; where none runs, of a private one that ends after the last holder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: made once, reached through a socket that only its owner can open."""
+"""Embedded PostgreSQL, reached through a Unix socket that only its owner can open."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNPRIVILEGED = "nobody"
 
 
 def url(home: Home, driver: str, database: str) -> str:
-    """SQLAlchemy URL of a database of the embedded server, through its socket."""
+    """Build the SQLAlchemy URL of a database of the embedded server."""
     return f"postgresql+{driver}://{USER}@/{database}?host={quote(str(home.sockets), safe='/')}"
 
 
@@ -77,7 +77,7 @@ def _as_owner(command: list[str]) -> list[str]:
 
 
 def command(home: Home, settings: Settings) -> list[str]:
-    """The server's command line: no network, a socket in the owner's folder."""
+    """Build the server's command line: no network, a socket in the owner's folder."""
     options = {
         "listen_addresses": "",
         "unix_socket_directories": str(home.sockets),
@@ -90,12 +90,12 @@ def command(home: Home, settings: Settings) -> list[str]:
 
 
 def prepare(home: Home, settings: Settings) -> None:
-    """Make the data folder if there is none; a half-made one from an interrupted try is remade.
+    """Initialize the data folder if needed, also after an interrupted initialization.
 
-    The locks of a server that was killed are taken away, see `_drop_dead_locks`.
+    The locks of a killed server are removed, see `_drop_dead_locks`.
 
     Raises:
-        StackError: If it cannot be made.
+        StackError: If it cannot be initialized.
     """
     if (home.database / "PG_VERSION").exists():
         _drop_dead_locks(home)
@@ -134,7 +134,7 @@ def prepare(home: Home, settings: Settings) -> None:
 
 
 def _drop_dead_locks(home: Home) -> None:
-    """Take away the locks of a server that is dead and was not reaped yet.
+    """Remove the locks of a server that is dead but not reaped yet.
 
     PostgreSQL asks whether the process exists, which a zombie does: for ever, in a container whose
     first process reaps no orphans.
@@ -149,7 +149,7 @@ def _drop_dead_locks(home: Home) -> None:
 
 
 def ready(home: Home) -> bool:
-    """Whether the server answers; makes the databases that are missing."""
+    """Whether the server answers; creates missing databases."""
     try:
         with psycopg.connect(
             host=str(home.sockets),

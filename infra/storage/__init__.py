@@ -1,4 +1,4 @@
-"""Storage: one way to read and write bytes by URI."""
+"""Stores of bytes by URI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from infra.errors import BadInputError
-from infra.storage.base import Entry, Store
+from infra.storage.base import Store, StoreEntry
 from infra.storage.disk import is_disk_full
 from infra.storage.file import FileStore
 from infra.storage.nas import NasStore
@@ -17,7 +17,7 @@ from infra.storage.tree import check_tree
 from infra.storage.tree import copy as copy_tree
 
 __all__ = [
-    "Entry", "Store", "absolute", "check_tree", "copy_tree", "is_disk_full", "is_partial",
+    "Store", "StoreEntry", "absolute", "check_tree", "copy_tree", "is_disk_full", "is_partial",
     "local_path", "store",
 ]  # fmt: skip
 
@@ -26,12 +26,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/|.*(?=://)", re.DOTALL)
 
 
 def _has_scheme(uri: str) -> bool:
-    """Whether it is a URI, and not a path: ``runs:/ID/model`` is one as well."""
+    """Whether it is a URI and not a path; ``runs:/ID/model`` is a URI."""
     return _SCHEME.match(uri) is not None
 
 
 def _split(uri: str) -> tuple[str, str, str]:
-    """Scheme, host and path of a URI; a bare path has the scheme ``file``.
+    """Split a URI into scheme, host and path; a bare path has the scheme ``file``.
 
     ? and # are letters. Only where the scheme ``file`` is written, %20 is a space.
     """
@@ -46,7 +46,7 @@ def _split(uri: str) -> tuple[str, str, str]:
 
 
 def absolute(uri: str) -> str:
-    """``uri`` with a relative or home-relative bare path made absolute; others as they are.
+    """Make a relative or home-relative bare path absolute; keep other URIs.
 
     Done where the caller is: the process that will read the path has another working directory.
     """
@@ -56,13 +56,13 @@ def absolute(uri: str) -> str:
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of a bare path or a ``file://`` URI; None of any other URI."""
+    """Return the path of a bare path or a ``file://`` URI; None for other URIs."""
     scheme, _, path = _split(uri)
     return Path(path) if scheme == "file" else None
 
 
 def store(uri: str) -> Store:
-    """The store for ``uri``.
+    """Create the store for ``uri``.
 
     Raises:
         BadInputError: If the URI has an unknown scheme, is relative, or climbs with ``..``; or

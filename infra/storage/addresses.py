@@ -1,4 +1,4 @@
-"""Where an ``s3://`` or ``obs://`` URI points."""
+"""Addresses of ``s3://`` and ``obs://`` URIs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HOST = re.compile(
 
 @dataclass(frozen=True)
 class Address:
-    """A place in object storage.
+    """Address in object storage.
 
     Attributes:
         host: The endpoint of an ``obs://`` URI, with its port if it has one; empty for ``s3://``,
@@ -31,12 +31,12 @@ class Address:
 
     @property
     def prefix(self) -> str:
-        """What the keys of everything below begin with."""
+        """Prefix of all keys below."""
         return f"{self.key}/" if self.key else ""
 
 
 def parse(uri: str) -> Address:
-    """The place that ``uri`` names. Its parts are taken literally: ``%20`` is no space.
+    """Parse ``uri``. Its parts are literal: ``%20`` is not a space.
 
     Raises:
         BadInputError: If it names none, or holds a password.
@@ -83,7 +83,7 @@ def _without_account(path: str) -> str:
 
 
 def endpoint_url(host: str, plain_http: str) -> str:
-    """The address of an ``obs://`` URI's endpoint.
+    """Build the endpoint URL of an ``obs://`` URI.
 
     Args:
         host: With its port, if it has one.

@@ -1,4 +1,4 @@
-"""What every store can do, whatever holds the bytes."""
+"""Interface of all stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoreEntry:
     """One file below a URI.
 
     Attributes:
@@ -51,27 +51,27 @@ class Store(ABC):
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is a file or a directory under the URI."""
+        """Whether a file or a directory exists under the URI."""
 
     @abstractmethod
     def is_directory(self) -> bool:
-        """Whether it is a directory."""
+        """Whether the URI is a directory."""
 
     @abstractmethod
     def in_place(self) -> Path | None:
-        """Where the bytes can be read without a copy, or None where they cannot."""
+        """Return the local path for reading without a copy; None if there is none."""
 
     @abstractmethod
     def check_writable(self) -> None:
-        """Find out early whether ``publish`` may write here.
+        """Check early whether ``publish`` may write here.
 
         Raises:
             BadInputError: If it may not.
         """
 
     @abstractmethod
-    def entries(self) -> Iterator[Entry]:
-        """Every file below the URI, sorted by name; of a URI that is one file, that file.
+    def entries(self) -> Iterator[StoreEntry]:
+        """List every file below the URI, sorted by name; for a single file, that file.
 
         Raises:
             NotFoundError: If there is nothing under the URI.
@@ -80,7 +80,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes of one file: for small files, and for headers of large ones.
+        """Read bytes of one file: for small files, and for headers of large ones.
 
         Args:
             name: As ``entries`` gives it; empty where the URI itself is the file.
@@ -116,7 +116,7 @@ class Store(ABC):
 
     @abstractmethod
     def remove(self) -> None:
-        """Remove everything under the URI. Where there is nothing, nothing is done.
+        """Remove everything under the URI, if there is anything.
 
         Raises:
             BadInputError: If it may not be removed.
@@ -124,7 +124,7 @@ class Store(ABC):
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no plain path downwards.
+    """Refuse a name that is not a plain path downwards.
 
     Raises:
         BadInputError: With the code ``PathClimbs``.

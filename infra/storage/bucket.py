@@ -1,4 +1,4 @@
-"""One bucket of a server that speaks S3: the requests that stores are made of."""
+"""Requests to one bucket of an S3 server."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _CHANGED = {"PreconditionFailed", "412"}
 
 
 class ChangedError(Exception):
-    """The object is no longer the one that was listed."""
+    """The object has changed since it was listed."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """An object as it was listed.
+class RemoteObject:
+    """A listed object.
 
     Attributes:
         key: Its whole key.
@@ -49,8 +49,8 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A multipart upload that nobody has completed."""
+class MultipartUpload:
+    """An incomplete multipart upload."""
 
     key: str
     upload_id: str
@@ -58,17 +58,17 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class _Page:
-    """A part of a listing, and what asks for the next part; "" at the end."""
+    """A page of a listing, and the token of the next page; "" at the end."""
 
-    objects: list[Remote]
+    objects: list[RemoteObject]
     prefixes: list[str]
     token: str
 
 
 class Bucket:
-    """Requests to one bucket, on behalf of one transfer.
+    """Client of one bucket, for one transfer.
 
-    Every method tries again what may pass, and raises a ``ModelyardError`` for what does not.
+    Every method retries transient errors, and raises a ``ModelyardError`` for others.
     """
 
     def __init__(self, uri: str, client: S3Client, name: str, transfer: Transfer) -> None:
@@ -80,7 +80,7 @@ class Bucket:
         self._reached = False
 
     def afresh(self) -> Bucket:
-        """The same for what is to be done after the transfer has failed."""
+        """Create a client for cleaning up after the transfer has failed."""
         transfer = Transfer(self.transfer.settings)
         return Bucket(self.uri, self._client, self._name, transfer)
 
@@ -96,10 +96,10 @@ class Bucket:
         try:
             yield
         except ClientError as error:
-            raise failures.told(self.uri, error) from None
+            raise failures.translate(self.uri, error) from None
 
-    def find(self, key: str) -> Remote | None:
-        """The object of exactly this key.
+    def find(self, key: str) -> RemoteObject | None:
+        """Find the object of exactly this key.
 
         It is looked up in a listing, which says why it fails; HEAD has no body to say it in.
         """
@@ -110,12 +110,12 @@ class Bucket:
         """Whether any key begins with ``prefix``."""
         return bool(self._page(Prefix=prefix, MaxKeys=1).objects)
 
-    def below(self, prefix: str) -> list[Remote]:
-        """Every object whose key begins with ``prefix``."""
+    def below(self, prefix: str) -> list[RemoteObject]:
+        """List every object whose key begins with ``prefix``."""
         return [remote for page in self._pages(Prefix=prefix) for remote in page.objects]
 
-    def level(self, prefix: str) -> tuple[list[Remote], list[str]]:
-        """Objects directly below ``prefix``, and what the keys of deeper ones begin with."""
+    def level(self, prefix: str) -> tuple[list[RemoteObject], list[str]]:
+        """List the objects directly below ``prefix``, and the common prefixes of deeper ones."""
         pages = list(self._pages(Prefix=prefix, Delimiter="/"))
         return (
             [remote for page in pages for remote in page.objects],
@@ -138,7 +138,9 @@ class Bucket:
             )
         return _Page(
             [
-                Remote(each["Key"], each["Size"], _bare(each.get("ETag")), each["LastModified"])
+                RemoteObject(
+                    each["Key"], each["Size"], _bare(each.get("ETag")), each["LastModified"]
+                )
                 for each in answer.get("Contents", ())
             ],
             [each["Prefix"] for each in answer.get("CommonPrefixes", ())],
@@ -146,9 +148,9 @@ class Bucket:
         )
 
     def get(
-        self, remote: Remote, start: int, length: int, sink: Callable[[int, bytes], None]
+        self, remote: RemoteObject, start: int, length: int, sink: Callable[[int, bytes], None]
     ) -> bool:
-        """Give the bytes of a range to ``sink``, block after block with their offsets.
+        """Read a range into ``sink``, block after block with offsets.
 
         A further attempt gives them again from the start of the range.
 
@@ -186,10 +188,10 @@ class Bucket:
         except ClientError as error:
             if failures.code_of(error) in _CHANGED | _GONE:
                 raise ChangedError from None
-            raise failures.told(self.uri, error) from None
+            raise failures.translate(self.uri, error) from None
 
     def read(self, key: str, offset: int, length: int | None) -> bytes | None:
-        """Some bytes of an object; None if it does not exist."""
+        """Read bytes of an object; None if it does not exist."""
         # No range is empty, so of no bytes at all one is asked for, which tells what is there.
         last = "" if length is None else offset + max(length, 1) - 1
         whole = offset == 0 and length is None
@@ -215,10 +217,10 @@ class Bucket:
                 return b""
             if failures.code_of(error) in _GONE:
                 return None
-            raise failures.told(self.uri, error) from None
+            raise failures.translate(self.uri, error) from None
 
-    def part_size(self, remote: Remote, number: int = 1) -> int | None:
-        """The size of one part of an object that was uploaded in parts; None if unknown."""
+    def part_size(self, remote: RemoteObject, number: int = 1) -> int | None:
+        """Return the size of one part of a multipart object; None if unknown."""
         try:
             answer = self._ask(
                 lambda: self._client.head_object(
@@ -233,7 +235,7 @@ class Bucket:
         return answer["ContentLength"]
 
     def put(self, key: str, content: bytes, md5: str) -> str:
-        """Write a whole object; its ETag.
+        """Write a whole object; return its ETag.
 
         The request bears the content's MD5, which the server compares.
         """
@@ -246,11 +248,11 @@ class Bucket:
         return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
 
     def delete(self, key: str) -> None:
-        """Remove an object, if it is there."""
+        """Delete an object, if it exists."""
         with self._told():
             self._ask(lambda: self._client.delete_object(Bucket=self._name, Key=key))
 
-    def begin(self, key: str) -> Unfinished:
+    def begin(self, key: str) -> MultipartUpload:
         """Begin a multipart upload."""
         with self._told():
             answer = self._ask(
@@ -258,16 +260,16 @@ class Bucket:
                     self._client.create_multipart_upload(Bucket=self._name, Key=key), "UploadId"
                 )
             )
-        return Unfinished(key, answer["UploadId"])
+        return MultipartUpload(key, answer["UploadId"])
 
-    def put_part(self, upload: Unfinished, number: int, content: bytes, md5: str) -> str:
-        """Send one part; its ETag.
+    def put_part(self, upload: MultipartUpload, number: int, content: bytes, md5: str) -> str:
+        """Upload one part; return its ETag.
 
         Its signature covers the bytes: over https by their MD5, which is cheaper to make, and
         over plain http by boto3's SHA-256. Both at once would be one hash more on either side.
 
         Raises:
-            ChangedError: If somebody ended the upload.
+            ChangedError: If the upload was ended by another client.
         """
         covered: Any = {"ContentMD5": _base64(md5)} if self._is_https else {}
         try:
@@ -281,11 +283,11 @@ class Bucket:
             raise self._ended(error) from None
         return "" if checksums.is_opaque(answer) else _bare(answer.get("ETag"))
 
-    def complete(self, upload: Unfinished, etags: list[str]) -> str:
-        """Make the object of its parts; its ETag.
+    def complete(self, upload: MultipartUpload, etags: list[str]) -> str:
+        """Complete the upload; return the object's ETag.
 
         Raises:
-            ChangedError: If somebody ended the upload, or sent other parts.
+            ChangedError: If another client ended the upload, or uploaded other parts.
         """
         parts: Any = [{"PartNumber": n, "ETag": f'"{etag}"'} for n, etag in enumerate(etags, 1)]
         try:
@@ -305,10 +307,10 @@ class Bucket:
     def _ended(self, error: ClientError) -> Exception:
         if failures.code_of(error) in {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "404"}:
             return ChangedError()
-        return failures.told(self.uri, error)
+        return failures.translate(self.uri, error)
 
-    def abort(self, upload: Unfinished) -> None:
-        """End an upload without an object; one that is gone is no error."""
+    def abort(self, upload: MultipartUpload) -> None:
+        """Abort an upload; one that no longer exists is not an error."""
         try:
             self._ask(
                 lambda: self._client.abort_multipart_upload(
@@ -317,10 +319,10 @@ class Bucket:
             )
         except ClientError as error:
             if not isinstance(self._ended(error), ChangedError):
-                raise failures.told(self.uri, error) from None
+                raise failures.translate(self.uri, error) from None
 
-    def unfinished(self, prefix: str) -> list[Unfinished]:
-        """The multipart uploads to keys below ``prefix``, the newest first."""
+    def unfinished(self, prefix: str) -> list[MultipartUpload]:
+        """List the multipart uploads to keys below ``prefix``, the newest first."""
         found: list[MultipartUploadTypeDef] = []
         marker: dict[str, str] = {}
         while True:
@@ -334,18 +336,18 @@ class Bucket:
                 # A server that keeps none, forbids to list them, or cannot: nothing to go on from.
                 if failures.status_of(error) in {403, 404, 501}:
                     return []
-                raise failures.told(self.uri, error) from None
+                raise failures.translate(self.uri, error) from None
             found += answer.get("Uploads", ())
             if not answer.get("IsTruncated"):
                 found.sort(key=lambda upload: upload["Initiated"], reverse=True)
-                return [Unfinished(upload["Key"], upload["UploadId"]) for upload in found]
+                return [MultipartUpload(upload["Key"], upload["UploadId"]) for upload in found]
             marker = {
                 "KeyMarker": answer["NextKeyMarker"],
                 "UploadIdMarker": answer["NextUploadIdMarker"],
             }
 
-    def parts(self, upload: Unfinished) -> dict[int, tuple[int, str]]:
-        """Size and ETag of the parts that the server has, by number."""
+    def parts(self, upload: MultipartUpload) -> dict[int, tuple[int, str]]:
+        """List size and ETag of the uploaded parts, by number."""
         found: dict[int, tuple[int, str]] = {}
         marker: dict[str, int] = {}
         while True:
@@ -358,7 +360,7 @@ class Bucket:
             except ClientError as error:
                 if isinstance(self._ended(error), ChangedError):
                     return {}
-                raise failures.told(self.uri, error) from None
+                raise failures.translate(self.uri, error) from None
             for part in answer.get("Parts", ()):
                 found[part["PartNumber"]] = (part["Size"], _bare(part.get("ETag")))
             if not answer.get("IsTruncated"):
@@ -385,8 +387,8 @@ def _base64(md5: str) -> str:
     return base64.b64encode(bytes.fromhex(md5)).decode()
 
 
-def named(remotes: list[Remote], prefix: str) -> dict[str, Remote]:
-    """Objects by their names below ``prefix``; the marks of empty folders are left out.
+def named(remotes: list[RemoteObject], prefix: str) -> dict[str, RemoteObject]:
+    """Map names below ``prefix`` to objects, without the markers of empty folders.
 
     Raises:
         BadInputError: If a key is no path that a folder could hold.

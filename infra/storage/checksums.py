@@ -1,4 +1,4 @@
-"""ETags: what they promise of an object's bytes, and whether the bytes keep it.
+"""ETags as checksums of objects.
 
 An object that was sent in one piece has the MD5 of its bytes as its ETag; one that was sent in
 parts has the MD5 of its parts' MD5s, then ``-`` and their number. That is how Amazon's servers
@@ -23,40 +23,40 @@ _BLOCK = 2**20
 
 
 def plain_md5(etag: str) -> str | None:
-    """The MD5 that the ETag of an object in one piece promises."""
+    """Return the MD5 in the ETag of an object in one piece."""
     return etag if _PLAIN.fullmatch(etag) else None
 
 
 def part_count(etag: str) -> int | None:
-    """How many parts the ETag of an object in parts speaks of."""
+    """Return the number of parts in the ETag of a multipart object."""
     match = _COMPOSITE.fullmatch(etag)
     return int(match[1]) if match else None
 
 
 def md5(content: bytes) -> str:
-    """The MD5 of bytes, in hexadecimal digits."""
+    """Compute the MD5 of bytes, in hexadecimal digits."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def of_parts(md5s: Sequence[str]) -> str:
-    """The ETag of an object of parts with these MD5s."""
+    """Compute the ETag of a multipart object from its parts' MD5s."""
     joined = b"".join(map(bytes.fromhex, md5s))
     return f"{md5(joined)}-{len(md5s)}"
 
 
 def is_opaque(answer: Mapping[str, Any]) -> bool:
-    """Whether the server says that it encrypts so that the ETag is no MD5."""
+    """Whether the server reports an encryption with which the ETag is not an MD5."""
     encryption = str(answer.get("ServerSideEncryption", ""))
     return encryption.startswith("aws:kms") or "SSECustomerAlgorithm" in answer
 
 
 def differs(etag: str, expected: str) -> bool:
-    """Whether an ETag that has the form of a checksum is another than ``expected``."""
+    """Whether an ETag in the form of a checksum differs from ``expected``."""
     return bool(_PLAIN.fullmatch(etag) or _COMPOSITE.fullmatch(etag)) and etag != expected
 
 
-class InOrder:
-    """The MD5s of a file's pieces while it is filled in any order.
+class PieceHasher:
+    """Hasher of a file's pieces while the file is filled in any order.
 
     Whoever has just filled a range hashes on from where the bytes are all there, unless another
     thread does. What is hashed has only just been written, so it is read from memory.
@@ -72,7 +72,7 @@ class InOrder:
         self._lock = threading.Lock()
 
     def filled(self, number: int) -> None:
-        """The step ``number``, from 0, is in the file now."""
+        """Report that the step ``number``, from 0, is written."""
         self._filled.add(number)
         while self._ready() > self._at and self._lock.acquire(blocking=False):
             try:
@@ -81,7 +81,7 @@ class InOrder:
                 self._lock.release()
 
     def md5s(self) -> list[str]:
-        """The MD5 of every piece; to be asked once everything is filled."""
+        """Return the MD5 of every piece, once the file is complete."""
         with self._lock:
             self._advance(self._size)
             return self._md5s
@@ -111,7 +111,7 @@ class InOrder:
 
 
 def md5s_of(path: Path, piece: int) -> list[str]:
-    """The MD5 of every piece of a file, one at least."""
+    """Compute the MD5 of every piece of a file, at least one."""
     found: list[str] = []
     with path.open("rb", buffering=0) as file:
         while True:

@@ -1,4 +1,4 @@
-"""Clients of object storage and the threads that use them: one of each kind per process.
+"""Clients of object storage and the thread pool that uses them, per process.
 
 Our processes are forked from one that has everything imported. A thread, a connection or a held
 lock does not survive a fork, so all caches belong to a process id, and need no lock: where two
@@ -39,8 +39,8 @@ _DEFAULT_REGION = "us-east-1"  # what servers that have no regions expect
 
 
 @dataclass(frozen=True)
-class _Access:
-    """Everything that tells one client from another."""
+class _ClientKey:
+    """Key of a client: everything in which clients differ."""
 
     endpoint_url: str | None
     region: str | None
@@ -51,13 +51,13 @@ class _Access:
     timeout: float
 
 
-_clients: dict[tuple[int, _Access], S3Client] = {}
+_clients: dict[tuple[int, _ClientKey], S3Client] = {}
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _secrets: dict[tuple[int, _Texts], tuple[float, _Texts]] = {}
 
 
 def client(uri: str, address: Address, settings: Settings) -> S3Client:
-    """The client for ``address``.
+    """Return the client for ``address``.
 
     Raises:
         BadInputError: If there are no credentials, or only half of them.
@@ -73,7 +73,7 @@ def client(uri: str, address: Address, settings: Settings) -> S3Client:
 
 
 def pool(threads: int) -> ThreadPoolExecutor:
-    """The threads that all transfers of this process share."""
+    """Return the thread pool that all transfers of this process share."""
     key = (os.getpid(), threads)
     found = _pools.get(key)
     if found is None:
@@ -84,13 +84,13 @@ def pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _forget_parents(cache: dict[tuple[int, _Key], _Value]) -> None:
-    """Drop what was made before a fork, by whoever this process was forked from."""
+    """Drop entries that the parent process created before the fork."""
     for key in [key for key in list(cache) if key[0] != os.getpid()]:
         cache.pop(key, None)
 
 
 def _resolved(given: Iterable[SecretStr | None]) -> _Texts:
-    """What settings say, with the secrets that they name: read together, and kept for a while."""
+    """Resolve the secrets that settings name, together, and cache them for a while."""
     texts = tuple(each.get_secret_value() if each is not None else None for each in given)
     if not any(text and secrets.name_of(text) for text in texts):
         return texts
@@ -104,12 +104,12 @@ def _resolved(given: Iterable[SecretStr | None]) -> _Texts:
 
 
 def _forget_if_wrong(parsed: dict[str, Any], **_: object) -> None:
-    """Read secrets anew after an answer that refuses the key: it may have been replaced."""
+    """Drop cached secrets after a response that refuses the key: it may have changed."""
     if failures.refuses_the_key(parsed):
         _secrets.clear()
 
 
-def _access(uri: str, address: Address, settings: Settings) -> _Access:
+def _access(uri: str, address: Address, settings: Settings) -> _ClientKey:
     if address.host:
         url: str | None = endpoint_url(address.host, settings.obs_plain_http)
         region: str | None = settings.obs_region or _DEFAULT_REGION
@@ -127,16 +127,16 @@ def _access(uri: str, address: Address, settings: Settings) -> _Access:
         if url and not region:
             region = _DEFAULT_REGION
     key_id, secret, token = _resolved(given)
-    # Only s3:// may fall back to boto3's own rules: what they find is meant for no other server.
+    # Only s3:// may fall back to boto3's own rules: their credentials are for no other server.
     if bool(key_id) != bool(secret) or (address.host and not key_id):
         raise failures.no_credentials(uri)
-    return _Access(
+    return _ClientKey(
         url, region, key_id, secret, token,
         settings.transfer_threads, settings.transfer_timeout_seconds,
     )  # fmt: skip
 
 
-def _make(uri: str, access: _Access) -> S3Client:
+def _make(uri: str, access: _ClientKey) -> S3Client:
     config = Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=access.timeout,
@@ -165,9 +165,9 @@ def _make(uri: str, access: _Access) -> S3Client:
         made.meta.events.register("after-call.s3", _forget_if_wrong)
         return made
     except BotoCoreError as error:
-        raise failures.told(uri, error) from None
+        raise failures.translate(uri, error) from None
     except ValueError:
-        # boto3 repeats the address, and whatever else somebody wrote into it.
+        # boto3's message repeats the address, which may contain a password.
         raise _no_endpoint(uri) from None
 
 

@@ -1,4 +1,4 @@
-"""What this machine's disks refuse, told to a person."""
+"""Errors of this machine's file systems, as errors for users."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _KINDS: dict[int, _Kind] = {
 
 
 @contextlib.contextmanager
-def told(where: str, reads: Path | None = None) -> Iterator[None]:
-    """Turn what the system says of files into one error for people.
+def translating_errors(where: str, reads: Path | None = None) -> Iterator[None]:
+    """Translate errors of the file system to errors for users.
 
     Args:
         where: What is read or written, for the message.
@@ -65,7 +65,7 @@ def told(where: str, reads: Path | None = None) -> Iterator[None]:
 
 
 def _first(error: OSError) -> tuple[int, str, str]:
-    """Number, path and words of an error; of the many that ``shutil.Error`` wraps, the first."""
+    """Return number, path and message of an error, of the first that ``shutil.Error`` wraps."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         source, target, text = error.args[0][0]
         number = re.match(r"\[Errno (\d+)\]", str(text))
@@ -75,7 +75,7 @@ def _first(error: OSError) -> tuple[int, str, str]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether ``error`` says that a disk or a quota is full; ``shutil.Error`` wraps many."""
+    """Whether ``error``, or one that ``shutil.Error`` wraps, is a full disk or quota."""
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return any("No space left" in str(reason) for _, _, reason in error.args[0])
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}

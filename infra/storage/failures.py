@@ -1,4 +1,4 @@
-"""What can go wrong with object storage, told to a person; and what is worth another try.
+"""Errors of object storage for users, and which of them are transient.
 
 Nothing that a server says in words is repeated: only its error code is, so that no message can
 hold a key, a token or a signed address.
@@ -17,7 +17,7 @@ from infra.errors import BadInputError, DiskFullError, ModelyardError, NotFoundE
 
 
 class StoreError(ModelyardError):
-    """A store could not do what it should, through no fault of the request."""
+    """A store failed although the request was valid."""
 
     code = "Store"
 
@@ -126,7 +126,7 @@ FAULTS = (
 
 
 def code_of(error: BaseException) -> str:
-    """The server's code for an answer that is an error, such as ``NoSuchKey``; else empty."""
+    """Return the error code of a response, such as ``NoSuchKey``; else empty."""
     if not isinstance(error, boto.ClientError):
         return ""
     code = str(error.response.get("Error", {}).get("Code", ""))
@@ -134,7 +134,7 @@ def code_of(error: BaseException) -> str:
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an answer that is an error; else 0."""
+    """Return the HTTP status of an error response; else 0."""
     if not isinstance(error, boto.ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -156,12 +156,12 @@ def _is_transient_answer(error: boto.ClientError) -> bool:
 
 
 def refuses_the_key(answer: Any) -> bool:
-    """Whether a server's answer, as boto3 reads it, says that the access key is wrong."""
+    """Whether a response, as boto3 parses it, refuses the access key."""
     return "Error" in answer and _kind(boto.ClientError(answer, "")) is _CREDENTIALS_WRONG
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may well succeed next time."""
+    """Whether a retry of the same request may succeed."""
     return _kind(error) in _TRANSIENT_KINDS
 
 
@@ -170,8 +170,8 @@ def is_unreachable(error: BaseException) -> bool:
     return _kind(error) is _UNREACHABLE
 
 
-def told(uri: str, error: BaseException) -> ModelyardError:
-    """``error`` as one that a person reads."""
+def translate(uri: str, error: BaseException) -> ModelyardError:
+    """Translate ``error`` to an error for users."""
     kind = _kind(error)
     if kind is None:
         what = code_of(error) or type(error).__name__
@@ -186,13 +186,13 @@ def told(uri: str, error: BaseException) -> ModelyardError:
 
 
 def no_credentials(uri: str) -> ModelyardError:
-    """There is no access key, or half of one."""
+    """Build the error for missing or incomplete credentials."""
     family, code, what, hint = _NO_CREDENTIALS
     return family(f"{uri}: {what}.", hint, code=code)
 
 
 def checksum_mismatch(what: str) -> StoreError:
-    """Twice the bytes were not those that the checksum promises."""
+    """Build the error for bytes that twice did not match their checksum."""
     return StoreError(
         f"{what}: the bytes that arrived are not those that were sent, twice.",
         "Retry; if it stays so, the network or the stored object is damaged.",
@@ -201,7 +201,7 @@ def checksum_mismatch(what: str) -> StoreError:
 
 
 def object_changed(what: str) -> StoreError:
-    """An object was replaced or deleted while it was read."""
+    """Build the error for an object that was replaced or deleted while it was read."""
     return StoreError(
         f"{what} was changed or deleted while it was fetched.",
         "Fetch again when nobody writes there.",
@@ -210,7 +210,7 @@ def object_changed(what: str) -> StoreError:
 
 
 def file_changed(what: str) -> StoreError:
-    """A local file was written while it was read."""
+    """Build the error for a local file that was written while it was read."""
     return StoreError(
         f"{what} changed while it was read.",
         "Publish again when nobody writes to it.",
@@ -219,7 +219,7 @@ def file_changed(what: str) -> StoreError:
 
 
 def upload_disturbed(what: str) -> StoreError:
-    """Somebody else ended or changed an upload, and its successor too."""
+    """Build the error for an upload that another client ended or changed, twice."""
     return StoreError(
         f"The upload of {what} was ended or changed by somebody else.",
         "Let only one publish at a time write to the same place.",

@@ -1,4 +1,4 @@
-"""Objects on their way to files.
+"""Fetching of objects to files.
 
 Each object is fetched in ranges, several at once, into its place in a hidden folder beside the
 destination (``infra/storage/partial.py``); the whole is renamed when every object is there and
@@ -18,18 +18,18 @@ from pathlib import Path
 
 from infra.errors import BadInputError, DiskFullError, ModelyardError
 from infra.storage import checksums, disk, failures, partial
-from infra.storage.bucket import Bucket, ChangedError, Remote
-from infra.storage.partial import Partial
-from infra.storage.transfer import MIB, Done, Step
+from infra.storage.bucket import Bucket, ChangedError, RemoteObject
+from infra.storage.partial import PartialFetch
+from infra.storage.transfer import MIB, CompletedBytes, Step
 
 _LARGEST_RANGE = 64 * MIB
 _LONGEST_NAME = 255  # bytes, on every file system that matters
 
 
 def fetch(
-    bucket: Bucket, remotes: Mapping[str, Remote], destination: Path, *, alone: bool
+    bucket: Bucket, remotes: Mapping[str, RemoteObject], destination: Path, *, alone: bool
 ) -> None:
-    """Bring objects to ``destination``: files in a folder, by name, or one file alone.
+    """Fetch objects to ``destination``: files of a folder, by name, or a single file.
 
     Raises:
         BadInputError: If the names cannot all be files of one folder.
@@ -40,7 +40,10 @@ def fetch(
     if not alone:
         check_names(remotes)
     disk.check_absent(destination)
-    with disk.told(str(destination)), partial.opened(destination, bucket.uri) as hidden:
+    with (
+        disk.translating_errors(str(destination)),
+        partial.opened(destination, bucket.uri) as hidden,
+    ):
         if hidden is None:
             return
         try:
@@ -55,25 +58,28 @@ def fetch(
 
 
 def _can_go_on_after(error: BaseException) -> bool:
-    """Whether a repeat is likely to end what was begun: it broke off, or was stopped."""
+    """Whether a repeat can resume: the fetch was interrupted or stopped."""
     if isinstance(error, ModelyardError):
         return error.code in failures.RESUMABLE
     return not isinstance(error, Exception)
 
 
-def _bring(bucket: Bucket, remotes: Mapping[str, Remote], hidden: Partial, *, alone: bool) -> None:
+def _bring(
+    bucket: Bucket, remotes: Mapping[str, RemoteObject], hidden: PartialFetch, *, alone: bool
+) -> None:
     transfer = bucket.transfer
     transfer.total = sum(remote.size for remote in remotes.values())
     objects = [
-        _Object(bucket, hidden, "" if alone else name, remote) for name, remote in remotes.items()
+        _ObjectFetch(bucket, hidden, "" if alone else name, remote)
+        for name, remote in remotes.items()
     ]
     # Large ones first: at the end there are then small ones left to fill the threads with.
     objects.sort(key=lambda each: each.size, reverse=True)
     transfer.run([each.begin for each in objects])
 
 
-def check_names(names: Mapping[str, Remote]) -> None:
-    """Refuse names of which one is a folder of another, or that no file system holds.
+def check_names(names: Mapping[str, RemoteObject]) -> None:
+    """Refuse names of which one is a folder of another, or that file systems do not allow.
 
     Raises:
         BadInputError: With the code ``NamesClash`` or ``NameTooLong``.
@@ -95,16 +101,20 @@ def check_names(names: Mapping[str, Remote]) -> None:
                 )
 
 
-def _check_room(remotes: Mapping[str, Remote], destination: Path, hidden: Partial) -> None:
+def _check_room(
+    remotes: Mapping[str, RemoteObject], destination: Path, hidden: PartialFetch
+) -> None:
     missing = sum(remote.size for remote in remotes.values()) - hidden.kept()
     if missing > shutil.disk_usage(destination.parent).free:
         raise DiskFullError(f"The disk of {destination} is full.", "Make room, and retry.")
 
 
-class _Object:
-    """One object on its way to one file; its methods are steps of the transfer."""
+class _ObjectFetch:
+    """Fetch of one object to one file; its methods are steps of the transfer."""
 
-    def __init__(self, bucket: Bucket, hidden: Partial, name: str, remote: Remote) -> None:
+    def __init__(
+        self, bucket: Bucket, hidden: PartialFetch, name: str, remote: RemoteObject
+    ) -> None:
         self.size = remote.size
         self._bucket = bucket
         self._hidden = hidden
@@ -118,8 +128,8 @@ class _Object:
     def _what(self) -> str:
         return f"{self._bucket.uri}{'/' * bool(self._name)}{self._name}"
 
-    def begin(self) -> Done:
-        """Make the file, and say which ranges are to be fetched into it."""
+    def begin(self) -> CompletedBytes:
+        """Create the file, and return the steps for its ranges."""
         etag, size = self._remote.etag, self._remote.size
         self._changed = self._opaque = False
         self._piece = self._piece_size()
@@ -129,7 +139,7 @@ class _Object:
         # tell after a kill whether they have reached the disk.
         in_file = self._piece and self._piece != self._step and size > self._step
         self._in_order = (
-            checksums.InOrder(self._path, size, self._piece, self._step) if in_file else None
+            checksums.PieceHasher(self._path, size, self._piece, self._step) if in_file else None
         )
         known = self._hidden.complete(self._name, etag, self._step)
         self._md5s: dict[int, str] = {}
@@ -145,11 +155,11 @@ class _Object:
         missing = [n for n in range(-(-size // self._step)) if n not in self._md5s]
         self._left = len(missing)
         if not missing:
-            return Done(moved, self._end())
+            return CompletedBytes(moved, self._end())
         if len(missing) == 1:
             done = self._fetch(missing[0])
-            return Done(moved + done.moved, done.then)
-        return Done(moved, [bound(self._fetch, number) for number in missing])
+            return CompletedBytes(moved + done.moved, done.then)
+        return CompletedBytes(moved, [bound(self._fetch, number) for number in missing])
 
     def _piece_size(self) -> int:
         """Of what the ETag is made: the whole, or the object's own parts; 0 if unknown."""
@@ -182,8 +192,8 @@ class _Object:
         if self._in_order is not None:
             self._in_order.filled(number)
 
-    def _fetch(self, number: int) -> Done:
-        """Fetch one range; whoever fetches the last one looks whether all is well."""
+    def _fetch(self, number: int) -> CompletedBytes:
+        """Fetch one range; the last one to finish verifies the file."""
         moved = 0
         if not self._changed:
             try:
@@ -197,7 +207,7 @@ class _Object:
         with self._lock:
             self._left -= 1
             last = self._left == 0
-        return Done(moved, self._end() if last else ())
+        return CompletedBytes(moved, self._end() if last else ())
 
     def _write(self, number: int) -> str:
         """Bring one range into the file; its MD5, or "" where the file is hashed instead."""

@@ -1,4 +1,4 @@
-"""Files and folders of this machine, or of a file system mounted on it."""
+"""Store of files of this machine, or of a file system mounted on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import copying, disk
-from infra.storage.base import Entry, Progress, Store, check_name
+from infra.storage.base import Progress, Store, StoreEntry, check_name
 from infra.storage.tree import files
 
 
@@ -25,22 +25,22 @@ class FileStore(Store):
         return self._given
 
     def exists(self) -> bool:  # noqa: D102
-        with disk.told(self.uri, self._path):
+        with disk.translating_errors(self.uri, self._path):
             return self._path.exists()
 
     def is_directory(self) -> bool:  # noqa: D102
-        with disk.told(self.uri, self._path):
+        with disk.translating_errors(self.uri, self._path):
             return self._path.is_dir()
 
     def in_place(self) -> Path | None:  # noqa: D102
         return self._path
 
     def check_writable(self) -> None:  # noqa: D102
-        with disk.told(self.uri):
+        with disk.translating_errors(self.uri):
             Path(tempfile.mkdtemp(prefix=".modelyard-", dir=self._check_place())).rmdir()
 
     def _check_place(self) -> Path:
-        """Refuse a place that cannot be a folder; the nearest folder that is there."""
+        """Refuse a path that cannot be a folder; return the nearest existing folder."""
         found = next(path for path in (self._path, *self._path.parents) if path.exists())
         if self._path == Path("/") or not found.is_dir():
             raise BadInputError(
@@ -50,18 +50,20 @@ class FileStore(Store):
             )
         return found
 
-    def entries(self) -> Iterator[Entry]:  # noqa: D102
-        with disk.told(self.uri, self._path):
+    def entries(self) -> Iterator[StoreEntry]:  # noqa: D102
+        with disk.translating_errors(self.uri, self._path):
             if not self._path.exists():
                 raise self._nothing()
             if not self._path.is_dir():
-                return iter([Entry(self._path.name, self._path.stat().st_size)])
-            return iter([Entry(name, path.stat().st_size) for name, path in files(self._path)])
+                return iter([StoreEntry(self._path.name, self._path.stat().st_size)])
+            return iter(
+                [StoreEntry(name, path.stat().st_size) for name, path in files(self._path)]
+            )
 
     def read(  # noqa: D102
         self, name: str = "", *, offset: int = 0, length: int | None = None
     ) -> bytes:
-        with disk.told(self.uri, self._path):
+        with disk.translating_errors(self.uri, self._path):
             path = self._file(name)
             if not path.is_file():
                 raise self._nothing(name)
@@ -70,7 +72,7 @@ class FileStore(Store):
                 return file.read() if length is None else file.read(length)
 
     def _file(self, name: str) -> Path:
-        """Where the file ``name`` is, or would be."""
+        """Return the path of the file ``name``."""
         if name:
             check_name(name)
         if not name or (name == self._path.name and self._path.is_file()):
@@ -89,20 +91,20 @@ class FileStore(Store):
         return NotFoundError(f"There is {what} {self.uri}.", "Check the path.")
 
     def fetch(self, destination: Path, progress: Progress | None = None) -> None:  # noqa: D102
-        with disk.told(str(destination), self._path):
+        with disk.translating_errors(str(destination), self._path):
             if not self._path.exists():
                 raise self._nothing()
             copying.fetch(self._path, destination)
         _tell(progress, destination)
 
     def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
-        with disk.told(self.uri, source):
+        with disk.translating_errors(self.uri, source):
             self._check_place()
             copying.publish(source, self._path)
         _tell(progress, source)
 
     def remove(self) -> None:  # noqa: D102
-        with disk.told(self.uri):
+        with disk.translating_errors(self.uri):
             if self._path == Path("/"):
                 self._check_place()
             if self._path.is_dir() and not self._path.is_symlink():
@@ -112,7 +114,7 @@ class FileStore(Store):
 
 
 def _tell(progress: Progress | None, copied: Path) -> None:
-    """Tell the progress of a copy, which is one step: it is done."""
+    """Report the progress of a copy, which is one step."""
     if progress is not None:
         paths = [path for _, path in files(copied)] if copied.is_dir() else [copied]
         size = sum(path.stat().st_size for path in paths)

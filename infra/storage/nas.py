@@ -1,4 +1,4 @@
-"""Network folders that are mounted on this machine: ``nas://id:/path``."""
+"""Store of network folders mounted on this machine: ``nas://id:/path``."""
 
 from __future__ import annotations
 

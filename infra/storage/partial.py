@@ -1,4 +1,4 @@
-"""A fetch that has not ended yet: its bytes, and what is known of them.
+"""Resumable state of a fetch: its bytes and a journal.
 
 ``.NAME.DIGEST.partial`` beside the destination holds the data, a journal of the parts that are
 complete, and a lock. A fetch that was killed is gone on with by the next fetch of the same URI
@@ -27,8 +27,8 @@ _NAME = re.compile(rf"\..+\.[0-9a-f]{{1,{_DIGITS}}}\.partial", re.DOTALL)
 _HIDDEN = re.compile(rf"\..+\.([0-9a-f]{{{_DIGITS}}}|copy)\.partial", re.DOTALL)
 
 
-class Partial:
-    """The folder of one fetch, for as long as its lock is held."""
+class PartialFetch:
+    """Folder of one fetch, while its lock is held."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -39,7 +39,7 @@ class Partial:
 
     @property
     def data(self) -> Path:
-        """What will be renamed to the destination: a folder or a file."""
+        """Path that will be renamed to the destination: a folder or a file."""
         return self._folder / "data"
 
     def path(self, name: str) -> Path:
@@ -57,24 +57,24 @@ class Partial:
             self._journal.write(b"\n")
 
     def complete(self, name: str, etag: str, step: int) -> dict[int, str]:
-        """The MD5s, by number, of those parts of an object that were written; "" if unknown."""
+        """Return the MD5s, by number, of an object's written parts; "" if unknown."""
         return dict(self._parts.get((name, etag, step), {}))
 
     def record(self, name: str, etag: str, step: int, number: int, md5: str) -> None:
-        """Remember that a part is in its file. ``step`` is the size of the parts."""
+        """Record that a part is written. ``step`` is the size of the parts."""
         line = json.dumps([name, etag, step, number, md5]).encode() + b"\n"
         with self._writing:
             self._parts.setdefault((name, etag, step), {})[number] = md5
             self._journal.write(line)
 
     def forget(self, name: str, etag: str, step: int) -> None:
-        """Believe none of an object's parts any more, now or after a kill."""
+        """Discard the records of an object's parts."""
         for number in self.complete(name, etag, step):
             self.record(name, etag, step, number, "wrong")
         self._parts.pop((name, etag, step), None)
 
     def kept(self) -> int:
-        """How many bytes of the disk the data take already."""
+        """Bytes on the disk that the data occupy."""
         return sum(
             Path(folder, name).stat().st_blocks * 512
             for folder, _, names in os.walk(self._folder)
@@ -82,7 +82,7 @@ class Partial:
         )
 
     def prepare(self, names: Collection[str] | None) -> None:
-        """Make the folders for files of these names, and remove what is none of them.
+        """Create the folders for files of these names, and remove other files.
 
         Args:
             names: None for one file alone.
@@ -107,16 +107,16 @@ class Partial:
             (self.data / folder).mkdir(exist_ok=True)
 
     def move(self, destination: Path) -> None:
-        """Give the data their name, and remove everything else."""
+        """Rename the data to the destination, and remove everything else."""
         self.data.rename(destination)
         self.remove()
 
     def remove(self) -> None:
-        """Leave nothing."""
+        """Remove everything."""
         remove(self._folder)
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self._journal.close()
 
 
@@ -127,26 +127,26 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def folder_of(destination: Path, uri: str) -> Path:
-    """Where a fetch of ``uri`` to ``destination`` keeps what it has."""
+    """Return the folder for a fetch of ``uri`` to ``destination``."""
     digest = hashlib.sha256(uri.encode()).hexdigest()[:_DIGITS]
     return destination.with_name(f".{destination.name}.{digest}.partial")
 
 
 def is_partial(path: Path) -> bool:
-    """Whether ``path`` is what an interrupted fetch goes on from."""
+    """Whether ``path`` is the state of an interrupted fetch."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is a fetch or a copy that has not ended."""
+    """Whether a name is that of an incomplete fetch or copy."""
     return _HIDDEN.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
-def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
-    """The partial fetch of ``uri``, once nobody else works on it.
+def opened(destination: Path, uri: str) -> Iterator[PartialFetch | None]:
+    """Open the state of a fetch of ``uri``, once no other process uses it.
 
-    None if somebody else has ended the same fetch meanwhile, so that the destination is there.
+    None if another process has completed the same fetch, so that the destination exists.
     """
     folder = folder_of(destination, uri)
     with locked(folder):
@@ -154,7 +154,7 @@ def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
             remove(folder)
             yield None
             return
-        partial = Partial(folder)
+        partial = PartialFetch(folder)
         try:
             yield partial
         finally:
@@ -163,7 +163,7 @@ def opened(destination: Path, uri: str) -> Iterator[Partial | None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Have ``folder`` alone, whoever made it."""
+    """Lock ``folder`` exclusively; create it if needed."""
     while True:
         # Not `exist_ok`: it looks once more, and the owner may have removed the folder by then.
         with contextlib.suppress(FileExistsError):
@@ -189,7 +189,7 @@ def _hold(lock: IO[str]) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove everything in a locked folder but its lock."""
+    """Remove everything in a locked folder except its lock."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

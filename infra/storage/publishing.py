@@ -1,4 +1,4 @@
-"""Files on their way to objects.
+"""Publishing of files to objects.
 
 Object storage shows one object at once, but not many, so a folder is published like this:
 
@@ -24,16 +24,16 @@ from pathlib import Path
 
 from infra.errors import BadInputError, ModelyardError
 from infra.storage import checksums, failures, tree
-from infra.storage.bucket import Bucket, ChangedError, Remote, Unfinished
-from infra.storage.transfer import MIB, Done, Step
+from infra.storage.bucket import Bucket, ChangedError, MultipartUpload, RemoteObject
+from infra.storage.transfer import MIB, CompletedBytes, Step
 
 _MOST_PARTS = 10_000
 _LONGEST_KEY = 1024  # bytes
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file as it was when the publish began."""
+class _SourceFile:
+    """A file as observed when the publish began."""
 
     path: Path
     key: str
@@ -41,7 +41,7 @@ class _File:
     changed_ns: int
 
     def check_unchanged(self) -> None:
-        """Refuse to go on with a file that was written meanwhile.
+        """Refuse a file that has been written since.
 
         Raises:
             StoreError: With the code ``FileChanged``.
@@ -54,7 +54,7 @@ class _File:
             raise failures.file_changed(str(self.path))
 
     def read(self, start: int, length: int) -> bytes:
-        """Bytes of the file, exactly as many as asked for.
+        """Read exactly ``length`` bytes of the file.
 
         Raises:
             StoreError: With the code ``FileChanged`` if there are fewer by now.
@@ -71,7 +71,7 @@ class _File:
 
 
 def publish(bucket: Bucket, prefix: str, source: Path) -> None:
-    """Make the files of ``source`` the objects below ``prefix``.
+    """Publish the files of ``source`` as the objects below ``prefix``.
 
     Raises:
         BadInputError: If a link or a name in ``source`` cannot be published.
@@ -108,18 +108,18 @@ def publish(bucket: Bucket, prefix: str, source: Path) -> None:
 
 
 def remove(bucket: Bucket, key: str) -> None:
-    """Remove an object and all that is below its name, where there is such."""
+    """Remove an object and everything below its name."""
     keys = [key, *(remote.key for remote in bucket.below(f"{key}/"))]
     bucket.transfer.run([bound(_delete, bucket, one) for one in keys])
 
 
 def part_size_for(size: int, usual: int) -> int:
-    """The size of the parts of a file: the usual one, or whole MiB so that 10 000 suffice."""
+    """Compute the part size of a file: the usual one, or larger so that 10 000 suffice."""
     needed = -(-size // _MOST_PARTS)
     return max(usual, -(-needed // MIB) * MIB)
 
 
-def _files(source: Path, prefix: str) -> list[_File]:
+def _files(source: Path, prefix: str) -> list[_SourceFile]:
     tree.check_tree(source, links_resolve=True)
     files = []
     for name, path in tree.files(source):
@@ -137,17 +137,17 @@ def _files(source: Path, prefix: str) -> list[_File]:
                 code="NameTooLong",
             )
         status = path.stat()
-        files.append(_File(path, key, status.st_size, status.st_mtime_ns))
+        files.append(_SourceFile(path, key, status.st_size, status.st_mtime_ns))
     return files
 
 
 def _first(key: str, prefix: str) -> str:
-    """The first part of a key's name below ``prefix``: what is replaced whole."""
+    """Return the first segment of a key below ``prefix``, which is replaced as a whole."""
     return key.removeprefix(prefix).partition("/")[0]
 
 
-def _replaced(bucket: Bucket, prefix: str, names: set[str]) -> dict[str, Remote]:
-    """The objects that lie where files of these first names go, and below."""
+def _replaced(bucket: Bucket, prefix: str, names: set[str]) -> dict[str, RemoteObject]:
+    """List the existing objects at and below these first segments."""
     objects, folders = bucket.level(prefix)
     found = [remote for remote in objects if remote.key.removeprefix(prefix) in names]
     for folder in folders:
@@ -156,39 +156,41 @@ def _replaced(bucket: Bucket, prefix: str, names: set[str]) -> dict[str, Remote]
     return {remote.key: remote for remote in found}
 
 
-def _unfinished(bucket: Bucket, prefix: str, large: list[_File]) -> dict[str, list[Unfinished]]:
-    """Uploads that an earlier publish has left, by key; nobody asks where nothing is large."""
+def _unfinished(
+    bucket: Bucket, prefix: str, large: list[_SourceFile]
+) -> dict[str, list[MultipartUpload]]:
+    """List uploads that an earlier publish has left, by key; only if any file is large."""
     keys = {file.key for file in large}
-    found: dict[str, list[Unfinished]] = {}
+    found: dict[str, list[MultipartUpload]] = {}
     for upload in bucket.unfinished(prefix) if keys else ():
         if upload.key in keys:
             found.setdefault(upload.key, []).append(upload)
     return found
 
 
-def _abort(bucket: Bucket, uploads: Iterable[Unfinished | None]) -> None:
-    """End uploads that nobody goes on with; one that cannot be ended is no reason to fail."""
+def _abort(bucket: Bucket, uploads: Iterable[MultipartUpload | None]) -> None:
+    """Abort uploads that are not resumed; failures are ignored."""
     for upload in uploads:
         if upload is not None:
             with contextlib.suppress(ModelyardError):
                 bucket.abort(upload)
 
 
-def _delete(bucket: Bucket, key: str) -> Done:
+def _delete(bucket: Bucket, key: str) -> CompletedBytes:
     bucket.delete(key)
-    return Done()
+    return CompletedBytes()
 
 
-def _etag_if_newer(file: _File, remote: Remote | None) -> str:
-    """The ETag to compare checksums with, where the object was written since the file was."""
+def _etag_if_newer(file: _SourceFile, remote: RemoteObject | None) -> str:
+    """Return the ETag for comparison, if the object is newer than the file."""
     if remote is None or remote.size != file.size:
         return ""
     newer = remote.modified.timestamp() + 1 >= file.changed_ns / 1e9
     return remote.etag if newer else ""
 
 
-def _put(bucket: Bucket, file: _File, there: Remote | None) -> Done:
-    """Write a small file, unless the object has these bytes already."""
+def _put(bucket: Bucket, file: _SourceFile, there: RemoteObject | None) -> CompletedBytes:
+    """Put a small file, unless the object has these bytes already."""
     content = file.read(0, file.size)
     file.check_unchanged()
     md5 = checksums.md5(content)
@@ -198,21 +200,21 @@ def _put(bucket: Bucket, file: _File, there: Remote | None) -> Done:
                 break
         else:
             raise failures.checksum_mismatch(str(file.path))
-    return Done(file.size)
+    return CompletedBytes(file.size)
 
 
 class _Upload:
-    """A large file on its way to one object; its methods are steps of the transfer."""
+    """Multipart upload of a large file; its methods are steps of the transfer."""
 
     def __init__(
         self,
         bucket: Bucket,
-        file: _File,
+        file: _SourceFile,
         part_size: int,
-        there: Remote | None,
-        left: list[Unfinished],
+        there: RemoteObject | None,
+        left: list[MultipartUpload],
     ) -> None:
-        self.unfinished: Unfinished | None = None
+        self.unfinished: MultipartUpload | None = None
         self._bucket = bucket
         self._file = file
         self.part_size = part_size
@@ -227,17 +229,19 @@ class _Upload:
         self._ended = False
         self._lock = threading.Lock()
 
-    def begin(self) -> Done:
+    def begin(self) -> CompletedBytes:
         """Find out what the server has of this file, and say which parts are to be sent."""
         if self._is_there():
-            return Done(self._file.size)
+            return CompletedBytes(self._file.size)
         self._resume()
         if self.unfinished is None:
             self._known = {}
             self.unfinished = self._bucket.begin(self._file.key)
         self._etags, self._md5s, self._ended = {}, {}, False
         self._to_do = self._parts
-        return Done(0, [bound(self._send, number) for number in range(1, self._parts + 1)])
+        return CompletedBytes(
+            0, [bound(self._send, number) for number in range(1, self._parts + 1)]
+        )
 
     def _is_there(self) -> bool:
         """Whether the object is this file already, sent by a publish that was killed later."""
@@ -264,7 +268,7 @@ class _Upload:
         """Of a part, counted from 1; none has less than one byte."""
         return min(self.part_size, self._file.size - (number - 1) * self.part_size)
 
-    def _send(self, number: int) -> Done:
+    def _send(self, number: int) -> CompletedBytes:
         """Send one part, unless the server has it; whoever sends the last one looks further."""
         moved = 0
         if not self._ended:
@@ -277,11 +281,11 @@ class _Upload:
             self._to_do -= 1
             last = self._to_do == 0
         if not last:
-            return Done(moved)
+            return CompletedBytes(moved)
         if self._ended:
-            return Done(moved, self._again())
+            return CompletedBytes(moved, self._again())
         self._file.check_unchanged()
-        return Done(moved, [self.complete] if self._completing else ())
+        return CompletedBytes(moved, [self.complete] if self._completing else ())
 
     def _send_part(self, number: int) -> None:
         content = self._file.read((number - 1) * self.part_size, self._length(number))
@@ -307,11 +311,11 @@ class _Upload:
         self._left_over, self.unfinished, self._there = [], None, None
         return [self.begin]
 
-    def complete(self) -> Done:
+    def complete(self) -> CompletedBytes:
         """Make the object visible."""
         self._completing = True
         if self.unfinished is None:
-            return Done()
+            return CompletedBytes()
         self._file.check_unchanged()
         numbers = range(1, self._parts + 1)
         try:
@@ -322,9 +326,9 @@ class _Upload:
             # A completion whose answer was lost is repeated, and then there is no such upload.
             there = self._bucket.find(self._file.key)
             if there is None or not self._has(there.etag):
-                return Done(0, self._again())
+                return CompletedBytes(0, self._again())
         else:
             promised = checksums.of_parts([self._md5s[number] for number in numbers])
             if checksums.part_count(etag) and etag != promised:
                 raise failures.checksum_mismatch(str(self._file.path))
-        return Done()
+        return CompletedBytes()

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from infra import settings
 from infra.errors import BadInputError, NotFoundError
 from infra.storage import addresses, clients, disk, fetching, publishing
-from infra.storage.base import Entry, Progress, Store, check_name
-from infra.storage.bucket import Bucket, Remote, named
+from infra.storage.base import Progress, Store, StoreEntry, check_name
+from infra.storage.bucket import Bucket, RemoteObject, named
 from infra.storage.transfer import Transfer
 
 
@@ -58,7 +58,7 @@ class S3Store(Store):
                     code="NotADirectory",
                 )
 
-    def _found(self, bucket: Bucket) -> tuple[dict[str, Remote], bool]:
+    def _found(self, bucket: Bucket) -> tuple[dict[str, RemoteObject], bool]:
         """Every object by name, and whether the URI is one object alone."""
         below = bucket.below(self._address.prefix)
         if below or not self._address.key:
@@ -72,9 +72,9 @@ class S3Store(Store):
         what = f"no object {name} below" if name else "nothing at"
         return NotFoundError(f"There is {what} {self.uri}.", "Check the path.")
 
-    def entries(self) -> Iterator[Entry]:  # noqa: D102
+    def entries(self) -> Iterator[StoreEntry]:  # noqa: D102
         remotes, _ = self._found(self._bucket())
-        return iter([Entry(name, remote.size) for name, remote in remotes.items()])
+        return iter([StoreEntry(name, remote.size) for name, remote in remotes.items()])
 
     def read(  # noqa: D102
         self, name: str = "", *, offset: int = 0, length: int | None = None
@@ -99,7 +99,7 @@ class S3Store(Store):
     def publish(self, source: Path, progress: Progress | None = None) -> None:  # noqa: D102
         bucket = self._bucket(progress)
         self._check_place(bucket)
-        with disk.told(self.uri, source):
+        with disk.translating_errors(self.uri, source):
             publishing.publish(bucket, self._address.prefix, source)
 
     def remove(self) -> None:  # noqa: D102

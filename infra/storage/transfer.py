@@ -33,7 +33,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedBytes:
     """What a step has done.
 
     Attributes:
@@ -45,7 +45,7 @@ class Done:
     then: Sequence[Step] = ()
 
 
-Step = Callable[[], Done]
+Step = Callable[[], CompletedBytes]
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Transfer:
         at_once = _MEMORY // part_size if part_size else threads
         # Two for each thread, so that no thread waits for this one to hand out work.
         limit = 2 * threads if at_once >= threads else max(1, at_once)
-        queue, pending = deque(steps), set[Future[Done]]()
+        queue, pending = deque(steps), set[Future[CompletedBytes]]()
         pool = clients.pool(threads)
         try:
             while queue or pending:
@@ -154,6 +154,6 @@ def attempt(action: Callable[[], T], transfer: Transfer, uri: str, *, reached: b
             last = number + 1 == transfer.settings.transfer_attempts
             hopeless = failures.is_unreachable(error) and not reached
             if last or hopeless or not failures.is_transient(error):
-                raise failures.told(uri, error) from None
+                raise failures.translate(uri, error) from None
         transfer.pause(number)
     raise AssertionError("unreachable")

@@ -99,7 +99,7 @@ class LocalClaims:
                 raise _unsupported(name, source)
         if place.exists() and _owner(about) != owner:
             raise taken(name)
-        with disk.told(str(place)):
+        with disk.translating_errors(str(place)):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             metadata = dict(manifest["metadata"])
             metadata["annotations"] = {**metadata.get("annotations", {}), OWNER: owner}
@@ -116,7 +116,7 @@ class LocalClaims:
             BadInputError: ``ClaimInvalid``.
         """
         gone = self.folder / _DELETED
-        with disk.told(str(self.folder)):
+        with disk.translating_errors(str(self.folder)):
             place = self.path(name)
             gone.mkdir(mode=0o700, exist_ok=True)
             place.rename(gone / uuid.uuid4().hex)

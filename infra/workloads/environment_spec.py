@@ -20,7 +20,7 @@ from infra.workloads import requirements_file
 BASE_PYTHON = str(getattr(sys, "_base_executable", sys.executable))
 
 
-class Base(Enum):
+class BaseEnvironment(Enum):
     """What an environment sees before anything is installed.
 
     Attributes:
@@ -87,7 +87,7 @@ class EnvironmentSpec:
     """
 
     installs: tuple[PipInstall, ...] = ()
-    base: Base = Base.BARE
+    base: BaseEnvironment = BaseEnvironment.BARE
     python: str = ""
     label: str = "The requirements"
     hint: str = "Fix the requirements, or the package index that pip is set to."
@@ -95,7 +95,7 @@ class EnvironmentSpec:
     def key(self) -> str:
         """The environment's name in the cache."""
         visible: list[str] = []
-        if self.base is Base.MODELYARD:
+        if self.base is BaseEnvironment.MODELYARD:
             visible = sorted(f"{one.name}=={one.version}" for one in metadata.distributions())
             visible.insert(0, sys.prefix)
         parts = [

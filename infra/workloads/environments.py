@@ -23,7 +23,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from infra.storage import is_disk_full
 from infra.workloads import environment_layout as layout
 from infra.workloads import installer
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
 from infra.workloads.installer import InstallCancelledError
 
 MOST = 24
@@ -168,7 +168,7 @@ class EnvironmentCache:
         shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
         try:
-            if spec.base is Base.MODELYARD:
+            if spec.base is BaseEnvironment.MODELYARD:
                 layout.make_overlay(folder, layout.OWN_PACKAGES)
             else:
                 layout.make_bare(folder)
@@ -196,7 +196,7 @@ class EnvironmentCache:
                 continue
             if requirement.marker is not None and not requirement.marker.evaluate():
                 continue
-            copies = spec.base is Base.BARE and install.without_dependencies
+            copies = spec.base is BaseEnvironment.BARE and install.without_dependencies
             if not (copies and _is_exact(requirement) and self._copy(requirement, folder)):
                 left.append(text)
         return PipInstall(tuple(left), install.options, install.file)

@@ -14,7 +14,7 @@ from infra.connection import user_environment
 from infra.errors import BadInputError, DiskFullError
 from infra.masking import mask
 from infra.workloads import process_group
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
 from infra.workloads.exit_status import ExitCause
 from infra.workloads.requirements_file import flatten
 
@@ -104,7 +104,7 @@ def disk_full(folder: Path, spec: EnvironmentSpec) -> DiskFullError:
     )
 
 
-def command(folder: Path, base: Base, one: PipInstall) -> list[str]:
+def command(folder: Path, base: BaseEnvironment, one: PipInstall) -> list[str]:
     """Command line that installs ``one``.
 
     uv sees only what is in an environment itself, so one on Modelyard's packages is pip's.
@@ -115,7 +115,7 @@ def command(folder: Path, base: Base, one: PipInstall) -> list[str]:
         flat.write_text("".join(f"{line}\n" for line in flatten(one.file)))
         requirements += ["-r", str(flat)]
     python = str(folder / "bin" / "python3")
-    uv = _uv() if base is Base.BARE else None
+    uv = _uv() if base is BaseEnvironment.BARE else None
     if uv is None:
         return [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off",
                 *one.options, *requirements]  # fmt: skip

@@ -36,7 +36,7 @@ def from_store(name: str) -> Mapping[str, str]:
             code="SecretMissing",
         )
     # Prefect's blocks have no dots in their names.
-    held = secrets.held(name.replace(".", "-"))
+    held = secrets.read_block(name.replace(".", "-"))
     if isinstance(held, str):
         try:
             held = json.loads(held)
@@ -73,7 +73,7 @@ class LocalObjects:
                 f"Make the folder {self._config_maps}/NAME, with a file for each key.",
                 code="ConfigMapMissing",
             )
-        with disk.told(str(place), place):
+        with disk.translating_errors(str(place), place):
             return {
                 file.name: file.read_bytes()
                 for file in sorted(place.iterdir())

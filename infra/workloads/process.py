@@ -61,7 +61,7 @@ class Allocation:
     """
 
     pod: LocalPodSettings
-    gpus: gpus.Lease
+    gpus: gpus.GpuLease
     shared: Environment | None = None
     private: Environment | None = None
 
@@ -294,7 +294,7 @@ class ProcessBackend(Backend):
         on_wait: Callable[[list[str]], object],
         is_over: Callable[[], bool],
         shared: bool = False,
-    ) -> AbstractContextManager[gpus.Lease | None]:
+    ) -> AbstractContextManager[gpus.GpuLease | None]:
         """Hold GPUs, waiting until they are free; None if ``is_over`` is true before.
 
         Args:

@@ -9,7 +9,7 @@ import typer
 
 from flows import deploying
 from flows.connection import connected
-from infra.work_pools import Kind
+from infra.work_pools import PoolKind
 from modelyard import output
 from modelyard.options import Json
 
@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def deploy(
     pools: Annotated[
-        Kind | None,
+        PoolKind | None,
         typer.Option(
             help="Where the pools gpu and cpu run: processes of this machine, or a "
             "Kubernetes cluster. Without, where they go now."

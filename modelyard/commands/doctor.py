@@ -24,7 +24,7 @@ from modelyard.options import Json
 from modelyard.output import console
 
 if TYPE_CHECKING:
-    from infra.work_pools import Seen
+    from infra.work_pools import PoolStatus
 
 app = typer.Typer(add_completion=False)
 
@@ -69,7 +69,7 @@ def _asked_of_prefect() -> tuple[list[Check], Secrets]:
 
     try:
         with connected():
-            pools = [pool(seen) for seen in asyncio.run(work_pools.look())]
+            pools = [pool(seen) for seen in asyncio.run(work_pools.read_statuses())]
             return pools, asyncio.run(_published())
     except ModelyardError as error:
         return [Check("pools", "warning", f"Not looked at: {error.message}", error.hint)], {}
@@ -88,7 +88,7 @@ async def _published() -> Secrets:
         return await secrets_published.read(client)
 
 
-def pool(seen: Seen) -> Check:
+def pool(seen: PoolStatus) -> Check:
     """Check that a pool's runs go to a cluster, and that a worker takes them."""
     name = f"pool {seen.name}"
     deploy = "Register it: modelyard deploy --pools kubernetes."

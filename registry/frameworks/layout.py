@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol
 
 from infra.errors import BadInputError, NotFoundError
-from infra.storage.base import Entry
+from infra.storage.base import StoreEntry
 
 _MOST_FILES = 100_000
 _BUFFER = 64 * 1024
@@ -24,7 +24,7 @@ class Files(Protocol):
     def is_directory(self) -> bool:
         """Whether there are files below the URI; else it is one file."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[StoreEntry]:
         """Every file below the URI, or the one file."""
 
     def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:

@@ -15,7 +15,7 @@ from infra import storage
 from infra.errors import BadInputError, DiskFullError, NotFoundError, StackError
 from infra.mlflow import MlflowException, transport
 from infra.mlflow import artifacts as mlflow_artifacts
-from infra.storage import Entry, Store
+from infra.storage import Store, StoreEntry
 from registry.tracking import client, files_of
 
 _CHUNK = 2**20
@@ -33,13 +33,13 @@ class Artifacts:
         """Always: a version's source is a folder of artifacts."""
         return True
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[StoreEntry]:
         """Every file below the URI, sorted by name.
 
         Raises:
             NotFoundError: If there is none.
         """
-        found = [Entry(*file) for file in sorted(files_of(self._repository))]
+        found = [StoreEntry(*file) for file in sorted(files_of(self._repository))]
         if not found:
             raise NotFoundError(f"There are no artifacts at {self.uri}.", "They were deleted.")
         return iter(found)

@@ -215,7 +215,7 @@ def _alone(home: Home, run_id: str) -> Iterator[bool]:
         return
     with run_lock.scope():
         try:
-            run_lock.take(home, run_id)
+            run_lock.acquire(home, run_id)
         except run_lock.AlreadyExecutedError:
             yield False
         else:

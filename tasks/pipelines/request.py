@@ -119,9 +119,10 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
             f"Give a whole number from 1 to {MOST_PARALLEL}.",
             code="ParallelInvalid",
         )
-    if site.is_elsewhere() and pipelines.is_file(request.pipeline):
+    if site.is_validating_for_remote() and pipelines.is_file(request.pipeline):
         raise BadInputError(
-            f"{request.pipeline} is a file of this machine: the cluster's machines do not see it.",
+            f"{request.pipeline} is a file of this machine: the cluster's machines cannot access "
+            "it.",
             "Upload it, and run what is uploaded: modelyard pipeline upload.",
             code="PathNotShared",
         )
@@ -130,14 +131,14 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
     _check_mounts(request.mounts)
     if request.logs.uri:
         outputs.check("logs.uri", request.logs.uri, [], home)
-        site.ask(request.logs.uri, lambda there: there.check_writable())
+        site.inspect_store(request.logs.uri, lambda there: there.check_writable())
     arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
 
 
 def _where_components_run(settings: Settings) -> AbstractContextManager[None]:
     """What the components need is checked where they run: on this machine, or elsewhere."""
     apart = settings.pipeline_launcher in _APART
-    return site.elsewhere() if apart else nullcontext()
+    return site.validating_for_remote() if apart else nullcontext()
 
 
 def _check_mounts(mounts: Sequence[NasMount]) -> None:
@@ -163,7 +164,7 @@ def _check_mounts(mounts: Sequence[NasMount]) -> None:
                 "Write nas://ID:/path.",
                 code="MountInvalid",
             )
-        if site.ask(one.uri, lambda there: there.is_directory()) is False:
+        if site.inspect_store(one.uri, lambda there: there.is_directory()) is False:
             raise BadInputError(
                 f"The mount {one.name}: there is no folder {one.uri}.", "Check the path.",
                 code="MountInvalid",

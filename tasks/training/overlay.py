@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
 from infra.workloads.environments import EnvironmentCache
 
 
@@ -50,7 +50,7 @@ def using(
         return
     spec = EnvironmentSpec(
         (PipInstall(file=requirements),),
-        Base.MODELYARD,
+        BaseEnvironment.MODELYARD,
         label="requirements.txt",
         hint="Fix requirements.txt beside the entry point.",
     )

@@ -150,7 +150,7 @@ def _backend(under: Conditions) -> Iterator[ProcessBackend]:
 @contextlib.contextmanager
 def _gpus(
     request: Training, under: Conditions, backend: ProcessBackend
-) -> Iterator[gpus.Lease | None]:
+) -> Iterator[gpus.GpuLease | None]:
     """Hold the script's GPUs; None if it is stopped before it has them.
 
     Raises:

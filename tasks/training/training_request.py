@@ -174,12 +174,12 @@ def check(training: Training, home: Home, settings: Settings) -> None:
     _check_provided(training)
     training = resolved(training)
     # A provided algorithm is where Modelyard is: on every machine that runs it.
-    if not (site.is_elsewhere() and training.algorithm.provided):
+    if not (site.is_validating_for_remote() and training.algorithm.provided):
         _check_algorithm(training.algorithm)
     resources.check(training.resources, training.algorithm.entry_point, home, settings)
     _check_found(training.datasets)
     begin = training.checkpoint_input_uri
-    if begin and site.ask(begin, lambda there: there.exists()) is False:
+    if begin and site.inspect_store(begin, lambda there: there.exists()) is False:
         raise BadInputError(
             f"checkpoint_input_uri: there is nothing at {begin}.",
             "Check the path.",
@@ -187,8 +187,8 @@ def check(training: Training, home: Home, settings: Settings) -> None:
         )
     for field, uri, sources in _destinations(training):
         outputs.check(field, uri, sources, home)
-        site.ask(uri, lambda there: there.check_writable())
-    if not site.is_elsewhere():
+        site.inspect_store(uri, lambda there: there.check_writable())
+    if not site.is_validating_for_remote():
         _check_room(home, settings)
 
 
@@ -243,7 +243,7 @@ def _check_provided(training: Training) -> None:
         return
     algorithm = provided.load(training.algorithm.provided)
     algorithm.check_datasets([dataset.name for dataset in training.datasets])
-    if not site.is_elsewhere():
+    if not site.is_validating_for_remote():
         algorithm.check_packages()
     wanted = training.resources
     if wanted.processes > 1 and not (algorithm.distributed and wanted.torchrun):
@@ -292,7 +292,7 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             "algorithm.provided.",
             code="AlgorithmMissing",
         )
-    if site.ask(algorithm.uri, lambda there: there.is_directory()) is False:
+    if site.inspect_store(algorithm.uri, lambda there: there.is_directory()) is False:
         raise BadInputError(
             f"algorithm.uri: there is no directory at {algorithm.uri}.",
             "Check the path.",
@@ -305,7 +305,9 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             "Give its path relative to algorithm.uri, without '..'.",
             code="EntryPointOutside",
         )
-    found = site.ask(algorithm.uri, lambda source: {one.name for one in source.entries()})
+    found = site.inspect_store(
+        algorithm.uri, lambda source: {one.name for one in source.entries()}
+    )
     if found is not None and str(entry) not in found:
         raise BadInputError(
             f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
@@ -386,7 +388,7 @@ def _check_datasets(datasets: list[Dataset]) -> None:
 
 def _check_found(datasets: list[Dataset]) -> None:
     for dataset in datasets:
-        if site.ask(dataset.uri, lambda there: there.exists()) is False:
+        if site.inspect_store(dataset.uri, lambda there: there.exists()) is False:
             raise BadInputError(
                 f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
                 "Check its uri.",

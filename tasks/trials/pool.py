@@ -221,7 +221,7 @@ class PoolLauncher(Launcher):
         """Tell what has happened to a trial since the last time."""
         number = one.trial.number
         if run is None:
-            if run_lock.held(self._setting.home, one.flow_run_id):
+            if run_lock.is_held(self._setting.home, one.flow_run_id):
                 self._polls = True
                 return  # its process has yet to notice, and its script goes on until then
             self._finish(Finished(number, _failed("Its run was deleted.", "RunDeleted")))

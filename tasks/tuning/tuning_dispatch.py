@@ -29,7 +29,7 @@ def resolved(tuning: Tuning) -> Literal["inline", "pool"]:
 def where_trials_run(tuning: Tuning) -> Iterator[None]:
     """Check, for the while, what the trials need where they run, which may be elsewhere."""
     if resolved(tuning) == "pool" and work_pools.is_remote_type(trial_flows.pool_type()):
-        with site.elsewhere():
+        with site.validating_for_remote():
             yield
     else:
         yield
@@ -45,7 +45,7 @@ def check(tuning: Tuning) -> None:
         BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resolved(tuning) == "inline":
-        if site.is_elsewhere():
+        if site.is_validating_for_remote():
             return
         most = resources.most_processes()
         tuning_request.check_parallel(tuning.resources, tuning.parallel_trials, most)

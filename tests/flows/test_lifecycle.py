@@ -176,13 +176,13 @@ class TestExecute:
         run_id = self.context.flow_run_id
 
         def work(context: RunContext, request: Copying) -> RunResult:
-            assert run_lock.held(home, run_id) is True
+            assert run_lock.is_held(home, run_id) is True
             return RunResult((context, request), "")
 
         state = self._execute(work)
 
         assert state.data == (self.context, Copying(path="/a"))
-        assert run_lock.held(home, run_id) is False
+        assert run_lock.is_held(home, run_id) is False
 
     def test_the_check_knows_the_run_and_comes_first(self) -> None:
         seen: list[str] = []

@@ -81,12 +81,14 @@ def test_a_training_on_a_cluster_is_checked_for_that(
     flow = scheduling.catalogue.find("train")
     asked: list[tuple[str, bool]] = []
     monkeypatch.setattr(work_pools, "is_remote", lambda pool: pool == "gpu")
-    monkeypatch.setattr(flow, "preflight", lambda *_: asked.append(("run", site.is_elsewhere())))
+    monkeypatch.setattr(
+        flow, "preflight", lambda *_: asked.append(("run", site.is_validating_for_remote()))
+    )
     monkeypatch.setattr(scheduling.placing, "check", lambda name, *_: asked.append((name, True)))
     scheduling.check("train", {})
 
     assert asked == [("run", True), ("train", True)]
-    assert not site.is_elsewhere()
+    assert not site.is_validating_for_remote()
 
 
 @pytest.mark.parametrize(

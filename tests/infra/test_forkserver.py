@@ -387,14 +387,14 @@ class TestRunLock:
     ) -> None:
         client = start("waits", "ignores", env=lock)
         pid = pid_in(tmp_path / "pid")
-        assert run_lock.held(home, "run") is True
+        assert run_lock.is_held(home, "run") is True
 
         client.kill()
         client.wait(30)
-        assert run_lock.held(home, "run") is True
+        assert run_lock.is_held(home, "run") is True
 
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: run_lock.held(home, "run") is False, "it is free")
+        eventually(lambda: run_lock.is_held(home, "run") is False, "it is free")
 
     def test_while_another_holds_it_nothing_is_run(
         self, home: Home, run: Run, tmp_path: Path, lock: Mapping[str, str]
@@ -419,9 +419,9 @@ class TestRunLock:
             env=_environment(folder, **lock),
         )  # fmt: skip
         pid_in(tmp_path / "pid")
-        assert run_lock.held(home, "run") is True
+        assert run_lock.is_held(home, "run") is True
 
         process.kill()
         process.wait(30)
 
-        assert run_lock.held(home, "run") is False
+        assert run_lock.is_held(home, "run") is False

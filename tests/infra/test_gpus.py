@@ -109,7 +109,7 @@ class TestLease:
 
     def test_none_are_always_free(self) -> None:
         with _lease(2), _lease(0) as lease:
-            assert lease == gpus.Lease((), ())
+            assert lease == gpus.GpuLease((), ())
 
     def test_a_third_waits_and_is_told_for_whom(self) -> None:
         told: list[list[str]] = []
@@ -237,5 +237,5 @@ def test_a_folder_of_somebody_else_is_refused(
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(os, "getuid", lambda: 4711)
 
-    with pytest.raises(StackError, match="belongs to somebody else"):
+    with pytest.raises(StackError, match="belongs to another user"):
         gpus.folder()

@@ -67,7 +67,7 @@ def test_a_socket_folder_that_is_a_link_is_refused(tmp_path: Path, temporary: Pa
     (tmp_path / "elsewhere").mkdir()
     home.sockets.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(StackError, match="belongs to somebody else"):
+    with pytest.raises(StackError, match="belongs to another user"):
         home.make()
 
 
@@ -79,7 +79,7 @@ def test_a_socket_folder_of_another_user_is_refused(
     monkeypatch.setattr(Home, "sockets", home.sockets)
     monkeypatch.setattr(os, "getuid", lambda: home.sockets.stat().st_uid + 1)
 
-    with pytest.raises(StackError, match="belongs to somebody else"):
+    with pytest.raises(StackError, match="belongs to another user"):
         home.make()
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from infra import prefect_outage
-from infra.prefect_outage import wait_out
+from infra.prefect_outage import retry_during_outage
 
 REQUEST = httpx.Request("GET", "http://prefect/api")
 
@@ -38,7 +38,9 @@ class Server:
         return "answer"
 
     def asked(self, seconds: float = 600) -> str:
-        return wait_out(self, self.told.append, seconds=seconds, sleep=self.slept.append)
+        return retry_during_outage(
+            self, self.told.append, seconds=seconds, sleep=self.slept.append
+        )
 
 
 def test_a_server_that_is_away_is_waited_for_and_each_wait_is_logged() -> None:

@@ -16,7 +16,7 @@ def _ends(history: list[State], times: int) -> list[State]:
     """The states that a run gets whose process ends so often before the run begins."""
     found = []
     for _ in range(times):
-        found.append(run_ends.starts_again([*history, Pending()], REASON, NOW))
+        found.append(run_ends.retry_state([*history, Pending()], REASON, NOW))
         history = [*history, Pending(), found[-1]]
     return found
 
@@ -54,4 +54,4 @@ def test_a_run_that_began_once_has_its_own_tries_too() -> None:
 def test_a_crash_says_how_to_go_on() -> None:
     run = uuid.uuid4()
 
-    assert f"modelyard runs retry {run}" in run_ends.crashed(run, REASON).message
+    assert f"modelyard runs retry {run}" in run_ends.crashed_state(run, REASON).message

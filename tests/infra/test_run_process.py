@@ -50,7 +50,7 @@ class TestMain:
                 return FlowRun.model_construct(state=self.state)
 
         def engine(*_: Any, **__: Any) -> None:
-            self.begun.append(run_lock.held(home, str(RUN)))
+            self.begun.append(run_lock.is_held(home, str(RUN)))
             if self.problem:
                 try:
                     raise self.problem
@@ -112,9 +112,9 @@ class TestMain:
         monkeypatch.setattr(run_lock, "_kept", kept)
 
         assert self._main() == 0
-        run_lock.take(home, str(RUN))  # the flow's own, which is no second executor
+        run_lock.acquire(home, str(RUN))  # the flow's own, which is no second executor
 
         assert self.begun == [True]
-        assert run_lock.held(home, str(RUN)) is True
+        assert run_lock.is_held(home, str(RUN)) is True
         kept.pop().close()
-        assert run_lock.held(home, str(RUN)) is False
+        assert run_lock.is_held(home, str(RUN)) is False

@@ -19,27 +19,27 @@ def _exists(store: Store) -> bool:
 
 
 def test_on_this_machine_everything_is_asked(tmp_path: Path) -> None:
-    assert not site.is_elsewhere()
-    assert site.ask(str(tmp_path), _exists) is True
-    assert site.ask(str(tmp_path / "none"), _exists) is False
+    assert not site.is_validating_for_remote()
+    assert site.inspect_store(str(tmp_path), _exists) is True
+    assert site.inspect_store(str(tmp_path / "none"), _exists) is False
 
 
 def test_it_lasts_as_long_as_the_block_even_if_that_fails() -> None:
-    with pytest.raises(KeyError), site.elsewhere():
-        assert site.is_elsewhere()
+    with pytest.raises(KeyError), site.validating_for_remote():
+        assert site.is_validating_for_remote()
         raise KeyError
-    assert not site.is_elsewhere()
+    assert not site.is_validating_for_remote()
 
 
 @pytest.mark.parametrize(
     "uri", ["/data", "file:///data", "/nas", "/nas/", "/nas/../data", "/nasty/x", "FILE:///a%20b"]
 )
 def test_a_path_of_this_machine_is_refused(uri: str) -> None:
-    with pytest.raises(BadInputError) as raised, site.elsewhere():
-        site.ask(uri, _exists)
+    with pytest.raises(BadInputError) as raised, site.validating_for_remote():
+        site.inspect_store(uri, _exists)
 
     assert raised.value.code == "PathNotShared"
-    assert "the cluster's machines do not see it" in raised.value.message
+    assert "the cluster's machines cannot access it" in raised.value.message
     assert "s3://" in raised.value.hint
     assert "nas://" in raised.value.hint
 
@@ -48,27 +48,27 @@ def test_one_on_a_nas_of_this_machine_is_told_its_uri(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"team": str(tmp_path)}))
-    with pytest.raises(BadInputError) as raised, site.elsewhere():
-        site.ask(f"{tmp_path}/data/x", _exists)
+    with pytest.raises(BadInputError) as raised, site.validating_for_remote():
+        site.inspect_store(f"{tmp_path}/data/x", _exists)
 
     assert "nas://team:/data/x" in raised.value.hint
 
 
 def test_where_the_clusters_machines_have_a_nas_they_know_it_alone() -> None:
-    with site.elsewhere():
-        assert site.ask("/nas/team/data", _exists) is None
-        assert site.ask("nas://team:/data", _exists) is None
+    with site.validating_for_remote():
+        assert site.inspect_store("/nas/team/data", _exists) is None
+        assert site.inspect_store("nas://team:/data", _exists) is None
 
 
 def test_a_nas_that_is_mounted_here_too_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"team": str(tmp_path), "gone": "/none"}))
-    with site.elsewhere():
-        assert site.ask("nas://team:/data", _exists) is False
-        assert site.ask("nas://gone:/data", _exists) is None
+    with site.validating_for_remote():
+        assert site.inspect_store("nas://team:/data", _exists) is False
+        assert site.inspect_store("nas://gone:/data", _exists) is None
         with pytest.raises(BadInputError):
-            site.ask("nas://team", _exists)
+            site.inspect_store("nas://team", _exists)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_object_storage_is_asked_where_it_can_be_reached(
         raise error
 
     monkeypatch.setattr(site.storage, "store", refused)
-    with site.elsewhere():
+    with site.validating_for_remote():
         if answer is None:
-            assert site.ask("s3://bucket/key", _exists) is None
+            assert site.inspect_store("s3://bucket/key", _exists) is None
         else:
             with pytest.raises(answer):
-                site.ask("s3://bucket/key", _exists)
+                site.inspect_store("s3://bucket/key", _exists)
     with pytest.raises(ModelyardError):  # the run's own machine does not look away
-        site.ask("s3://bucket/key", _exists)
+        site.inspect_store("s3://bucket/key", _exists)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_which_nas_a_uri_is_on(uri: str, known: str) -> None:
                         ({"MODELYARD_NODES": "2"}, True), ({"MODELYARD_NODES": "x"}, False)],
 )  # fmt: skip
 def test_whether_nodes_are_machines_of_their_own(told: dict[str, str], apart: bool) -> None:
-    assert site.nodes_apart(told) is apart
+    assert site.has_several_pods(told) is apart
 
 
 def test_whether_this_is_a_pod() -> None:

@@ -16,7 +16,7 @@ from infra import work_pools
 from infra.errors import ConflictError
 from infra.home import Home
 from infra.kubernetes import pool_template
-from infra.work_pools import CLUSTER_TYPE, PROCESS_TYPE, Kind
+from infra.work_pools import CLUSTER_TYPE, PROCESS_TYPE, PoolKind
 
 BOTH = ["gpu", "cpu"]
 
@@ -74,7 +74,7 @@ def prefect() -> Prefect:
     return Prefect()
 
 
-def _register(prefect: Prefect, home: Home, kind: Kind | None = None) -> list[str]:
+def _register(prefect: Prefect, home: Home, kind: PoolKind | None = None) -> list[str]:
     return asyncio.run(work_pools.register(prefect, home, kind))  # type: ignore[arg-type]
 
 
@@ -86,7 +86,9 @@ def _types(prefect: Prefect) -> set[str]:
     ("kind", "type_"),
     [(None, PROCESS_TYPE), ("local", PROCESS_TYPE), ("kubernetes", CLUSTER_TYPE)],
 )
-def test_pools_are_made_once(prefect: Prefect, home: Home, kind: Kind | None, type_: str) -> None:
+def test_pools_are_made_once(
+    prefect: Prefect, home: Home, kind: PoolKind | None, type_: str
+) -> None:
     assert _register(prefect, home, kind) == BOTH
     assert _register(prefect, home, kind) == BOTH
 
@@ -115,7 +117,9 @@ def test_somebody_elses_pool_is_left_alone(prefect: Prefect, home: Home) -> None
 
 
 @pytest.mark.parametrize("kind", [None, "local", "kubernetes"])
-def test_a_template_is_brought_up_to_date(prefect: Prefect, home: Home, kind: Kind | None) -> None:
+def test_a_template_is_brought_up_to_date(
+    prefect: Prefect, home: Home, kind: PoolKind | None
+) -> None:
     _register(prefect, home, kind)
     prefect.pools["gpu"].base_job_template = {"variables": {}, "job_configuration": {}}
     _register(prefect, home)
@@ -187,7 +191,7 @@ def test_one_in_which_runs_go_on_does_not_and_neither_does_the_other(
 def test_which_are_this_machines(prefect: Prefect, home: Home) -> None:
     _register(prefect, home)
     prefect.pools["cpu"].type = CLUSTER_TYPE
-    found = work_pools.local_ones(prefect, ("gpu", "cpu", "gone"))  # type: ignore[arg-type]
+    found = work_pools.list_local(prefect, ("gpu", "cpu", "gone"))  # type: ignore[arg-type]
 
     assert asyncio.run(found) == ("gpu",)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.kubernetes import pool_template
-from infra.work_pools import Seen
+from infra.work_pools import PoolStatus
 from modelyard.commands import doctor
 from tests.infra.kubernetes.scripted import Answer, Asked, ScriptedServer, kubeconfig, status
 from tests.modelyard.test_main import Do, do
@@ -19,14 +19,14 @@ __all__ = ["do"]
 @pytest.mark.parametrize(
     ("seen", "result", "remedy"),
     [
-        (Seen("gpu", pool_template.TYPE, workers=1), "ok", ""),
-        (Seen("gpu"), "failed", "modelyard deploy --pools kubernetes"),
-        (Seen("gpu", "process", workers=1), "failed", "modelyard deploy --pools kubernetes"),
-        (Seen("gpu", pool_template.TYPE, workers=1, paused=True), "warning", "resume gpu"),
-        (Seen("gpu", pool_template.TYPE), "failed", "modelyard.kubernetes_worker gpu"),
+        (PoolStatus("gpu", pool_template.TYPE, workers=1), "ok", ""),
+        (PoolStatus("gpu"), "failed", "modelyard deploy --pools kubernetes"),
+        (PoolStatus("gpu", "process", workers=1), "failed", "modelyard deploy --pools kubernetes"),
+        (PoolStatus("gpu", pool_template.TYPE, workers=1, paused=True), "warning", "resume gpu"),
+        (PoolStatus("gpu", pool_template.TYPE), "failed", "modelyard.kubernetes_worker gpu"),
     ],
 )
-def test_a_pool(seen: Seen, result: str, remedy: str) -> None:
+def test_a_pool(seen: PoolStatus, result: str, remedy: str) -> None:
     found = doctor.pool(seen)
 
     assert found.result == result

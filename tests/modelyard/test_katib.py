@@ -13,7 +13,7 @@ from modelyard import parameters
 from modelyard.commands.katib import katib
 from tasks.parameters import read
 from tasks.tuning.tuning_request import Tuning
-from tuning.katib import Reading
+from tuning.katib import ConvertedExperiment
 from tuning.katib import read as reading
 
 _EXPERIMENTS = Path(__file__).parents[1] / "tuning" / "katib" / "experiments"
@@ -49,7 +49,7 @@ def test_for_programs_it_is_one_object(capsys: pytest.CaptureFixture[str]) -> No
 def test_what_is_left_out_breaks_no_line_and_is_no_markup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = Reading({"name": "이름"}, ["[bold]one[/bold]\nname: other"])
+    said = ConvertedExperiment({"name": "이름"}, ["[bold]one[/bold]\nname: other"])
     monkeypatch.setattr("modelyard.commands.katib.experiments.read", lambda _: said)
     file = tmp_path / "experiment.yaml"
     file.write_text("이름", encoding="utf-8")

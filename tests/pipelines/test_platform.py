@@ -5,10 +5,11 @@ import pytest
 from infra.errors import BadInputError
 from pipelines import claims, platform, reading
 from pipelines.faults import PipelineInvalidError
+from pipelines.platform_forms import KubernetesSettings
 from tests.pipelines import corpus
 
 
-def _settings(executor: str, name: str = "kubernetes") -> platform.Settings:
+def _settings(executor: str, name: str = "kubernetes") -> KubernetesSettings:
     found = reading.read_bytes(corpus.compiled(name), "p.yaml")
     return platform.read(found.kubernetes[executor])
 

@@ -117,7 +117,7 @@ def test_a_folder_beside_them_is_good(
 
 
 def test_a_place_of_another_machine_is_compared_by_its_name(home: Home) -> None:
-    with site.elsewhere():
+    with site.validating_for_remote():
         outputs.check("output_uri", "nas://n:/out", [("the algorithm", "nas://n:/outside")], home)
         for uri in ("nas://n:/in", "nas://n:/in/", "nas://n:/in/deep"):
             with pytest.raises(BadInputError) as raised:

@@ -100,7 +100,7 @@ class TestElsewhere:
         ids=str,
     )
     def test_what_others_may_have(self, asked: dict[str, Any], home: Home) -> None:
-        with site.elsewhere():
+        with site.validating_for_remote():
             resources.check(Resources(**asked), "train.py", home, Settings(gpus="none"))
         with pytest.raises(ModelyardError):
             resources.check(Resources(**asked), "train.py", home, Settings(gpus="none"))
@@ -116,7 +116,7 @@ class TestElsewhere:
     def test_what_no_machine_has(
         self, asked: dict[str, Any], entry_point: str, code: str, home: Home
     ) -> None:
-        with pytest.raises(ModelyardError) as raised, site.elsewhere():
+        with pytest.raises(ModelyardError) as raised, site.validating_for_remote():
             resources.check(Resources(**asked), entry_point, home, Settings(gpus="none"))
 
         assert raised.value.code == code

@@ -239,7 +239,7 @@ class TestForget:
     def test_a_run_that_goes_on_keeps_its_own(self, home: Home) -> None:
         old = _logs(home, "old", 121)
         with run_lock.scope():
-            run_lock.take(home, "old")
+            run_lock.acquire(home, "old")
             assert tensorboard.forget(home, 120, _nobody) == 0
         assert old.exists()
         assert tensorboard.forget(home, 120, _nobody) == 1
@@ -264,7 +264,7 @@ class TestForget:
             return {"pool-1": ("t", 1), "pool-2": ("u", 1)}.get(run)
 
         with run_lock.scope():
-            run_lock.take(home, "t")
+            run_lock.acquire(home, "t")
             assert tensorboard.forget(home, 120, owner) == 1
         assert beside.exists()
         assert in_pool.exists()

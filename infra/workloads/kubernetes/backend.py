@@ -23,7 +23,7 @@ from infra.workloads.kubernetes.claims import ClusterClaims
 from infra.workloads.kubernetes.job_cache import JobCache
 from infra.workloads.kubernetes.job_manifest import JobIdentity
 from infra.workloads.kubernetes.job_runner import JobRunner, WaitLimits
-from infra.workloads.kubernetes.staging import Staging
+from infra.workloads.kubernetes.staging import StagingArea
 
 _OUTAGE_SECONDS = 600.0
 _POLL_SECONDS = 1.0
@@ -83,7 +83,7 @@ class KubernetesBackend(Backend):
         self.api = api
         self._cluster = cluster
         self._attempt = attempt
-        self._staging = Staging(staging, attempt.flow_run_id)
+        self._staging = StagingArea(staging, attempt.flow_run_id)
         self._labels = job_manifest.labels(attempt.flow_run_id, attempt.number)
         self._cache = JobCache(api, self._labels, poll_seconds)
         queue = cluster.queue_minutes

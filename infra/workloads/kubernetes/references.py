@@ -18,7 +18,7 @@ _FORBIDDEN = {"Forbidden"}
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _NamedObject:
     kind: str
     name: str
     key: str = ""
@@ -26,7 +26,7 @@ class _Wanted:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _ObjectKind:
     """Words and error code of a kind."""
 
     words: str
@@ -35,9 +35,11 @@ class _Kind:
 
 
 _KINDS = {
-    "Secret": _Kind("secret", "SecretMissing", "Make it with kubectl create secret."),
-    "ConfigMap": _Kind("config map", "ConfigMapMissing", "Make it with kubectl create configmap."),
-    "PersistentVolumeClaim": _Kind(
+    "Secret": _ObjectKind("secret", "SecretMissing", "Make it with kubectl create secret."),
+    "ConfigMap": _ObjectKind(
+        "config map", "ConfigMapMissing", "Make it with kubectl create configmap."
+    ),
+    "PersistentVolumeClaim": _ObjectKind(
         "claim", "ClaimMissing", "Create it in the pipeline with kubernetes.CreatePVC."
     ),
 }
@@ -85,32 +87,32 @@ def check(workload: Workload, api: Api) -> References:
     return References(frozenset(secrets), tuple(notes))
 
 
-def _note(wanted: _Wanted) -> str:
+def _note(wanted: _NamedObject) -> str:
     what = f"the {_KINDS[wanted.kind].words} {wanted.name}"
     if wanted.kind == "Secret":
         return f"This run may not read {what}, so it is not hidden in the log."
     return f"This run may not read {what}, and assumes that it exists."
 
 
-def _wanted(workload: Workload) -> Iterator[_Wanted]:
+def _wanted(workload: Workload) -> Iterator[_NamedObject]:
     pod = workload.kubernetes
     for one in pod.get("env", ()):
         source = one["valueFrom"]
         for field, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
             if reference := source.get(field):
                 optional = bool(reference.get("optional"))
-                yield _Wanted(kind, reference["name"], reference["key"], optional)
+                yield _NamedObject(kind, reference["name"], reference["key"], optional)
     for one in pod.get("volumes", ()):
         if source := one.get("secret"):
-            yield _Wanted("Secret", source["secretName"], "", bool(source.get("optional")))
+            yield _NamedObject("Secret", source["secretName"], "", bool(source.get("optional")))
         if source := one.get("configMap"):
-            yield _Wanted("ConfigMap", source["name"], "", bool(source.get("optional")))
+            yield _NamedObject("ConfigMap", source["name"], "", bool(source.get("optional")))
         if source := one.get("persistentVolumeClaim"):
             check_name(source["claimName"])
-            yield _Wanted("PersistentVolumeClaim", source["claimName"])
+            yield _NamedObject("PersistentVolumeClaim", source["claimName"])
 
 
-def _check(wanted: _Wanted, found: Mapping[str, Any] | None, namespace: str) -> None:
+def _check(wanted: _NamedObject, found: Mapping[str, Any] | None, namespace: str) -> None:
     kind = _KINDS[wanted.kind]
     if found is None:
         if wanted.optional:

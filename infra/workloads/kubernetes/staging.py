@@ -18,7 +18,7 @@ from infra.workloads.sending import TransferStoppedError, send
 _SCHEMES = ("s3", "obs", "nas")
 
 
-class Staging:
+class StagingArea:
     """Stages the files of one run's workloads. Several threads may use it at once."""
 
     def __init__(self, uri: str, run: str) -> None:

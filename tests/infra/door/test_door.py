@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope
 
 from infra.door import refusals
 from infra.door.credential import Credential
-from infra.door.door import ACCESS, Access, Door, Policy, RefusedError
+from infra.door.door import ACCESS, AccessMethod, AccessPolicy, Door, RefusedError
 from infra.door.peer import PeerUsers
 from infra.door.sessions import SERVERS, TOKEN_PARAMETER, Sessions
 from tests.infra.door.conftest import SECRET, Server, cookie
@@ -33,7 +33,7 @@ def peers() -> Peers:
 
 @pytest.fixture
 def door(server: Server, credential: Credential, sessions: Sessions, peers: Peers) -> Door:
-    return Door(server, credential, sessions, Policy("mlflow"), peers)
+    return Door(server, credential, sessions, AccessPolicy("mlflow"), peers)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_the_credential_opens_it_and_is_not_passed_on(
 
     assert (answer.status, answer.body) == (200, b"let in")
     (scope,) = server.scopes
-    assert scope[ACCESS] is Access.OWNER
+    assert scope[ACCESS] is AccessMethod.OWNER
     assert SECRET not in repr(scope)
     assert b"authorization" not in dict(scope["headers"])
 
@@ -145,7 +145,7 @@ def test_a_cookie_opens_it_and_is_not_passed_on(door: Door, server: Server, held
 
     assert answer.status == 200
     (scope,) = server.scopes
-    assert scope[ACCESS] is Access.SESSION
+    assert scope[ACCESS] is AccessMethod.SESSION
     assert dict(scope["headers"])[b"cookie"] == b"theme=dark"
 
 
@@ -228,10 +228,12 @@ def test_a_lifespan_is_the_servers(door: Door, server: Server) -> None:
 def test_a_health_check_needs_nothing_and_is_exact(
     server: Server, credential: Credential, sessions: Sessions
 ) -> None:
-    door = Door(server, credential, sessions, Policy("mlflow", probes=frozenset({"/health"})))
+    door = Door(
+        server, credential, sessions, AccessPolicy("mlflow", probes=frozenset({"/health"}))
+    )
 
     assert ask(door, "/health", host="10.1.2.3:5000").status == 200
-    assert server.scopes[0][ACCESS] is Access.PROBE
+    assert server.scopes[0][ACCESS] is AccessMethod.PROBE
     assert ask(door, "/health", "POST").status == 401
     assert ask(door, "/health/x").status == 401
 
@@ -252,10 +254,10 @@ class RunCredentials:
 def test_a_credential_of_less_scope_opens_what_it_may(
     server: Server, credential: Credential, sessions: Sessions
 ) -> None:
-    door = Door(server, credential, sessions, Policy("mlflow", scoped=RunCredentials()))
+    door = Door(server, credential, sessions, AccessPolicy("mlflow", scoped=RunCredentials()))
 
     assert ask(door, "/runs/1", authorization=basic("run", "of-run")).status == 200
-    assert server.scopes[0][ACCESS] is Access.SCOPED
+    assert server.scopes[0][ACCESS] is AccessMethod.SCOPED
     assert ask(door, "/models", authorization=basic("run", "of-run")).status == 403
     assert ask(door, "/runs/1", authorization=basic("run", "wrong")).status == 401
     assert ask(door, "/runs/1").status == 401

@@ -8,25 +8,27 @@ from starlette.types import Message, Receive, Scope, Send
 
 from infra.door import prefect
 from infra.door.credential import Credential
-from infra.door.door import ACCESS, Access, Door, Policy
+from infra.door.door import ACCESS, AccessMethod, AccessPolicy, Door
 from infra.door.prefect import PrefectSessions
 from infra.door.sessions import Sessions
 from tests.infra.door.conftest import Server
 from tests.infra.door.requests import call, connect, scope_of
 
 
-@pytest.mark.parametrize("access", [Access.OWNER, Access.SESSION])
+@pytest.mark.parametrize("access", [AccessMethod.OWNER, AccessMethod.SESSION])
 def test_prefect_is_given_the_credential_of_those_who_are_let_in(
-    server: Server, credential: Credential, access: Access
+    server: Server, credential: Credential, access: AccessMethod
 ) -> None:
     call(PrefectSessions(server, credential), scope_of("http", "/", "GET", {}, **{ACCESS: access}))
 
     assert dict(server.scopes[0]["headers"])[b"authorization"] == credential.basic.encode()
 
 
-@pytest.mark.parametrize("access", [Access.HANDSHAKE, Access.PROBE, Access.SCOPED, None])
+@pytest.mark.parametrize(
+    "access", [AccessMethod.HANDSHAKE, AccessMethod.PROBE, AccessMethod.SCOPED, None]
+)
 def test_nobody_else_is_taken_for_the_owner(
-    server: Server, credential: Credential, access: Access | None
+    server: Server, credential: Credential, access: AccessMethod | None
 ) -> None:
     scope = scope_of("websocket", "/", "GET", {}, **{ACCESS: access})
 
@@ -38,11 +40,11 @@ def test_nobody_else_is_taken_for_the_owner(
 def test_prefects_clients_may_authenticate_by_a_message(
     server: Server, credential: Credential, sessions: Sessions
 ) -> None:
-    policy = Policy("prefect", is_handshake=prefect.is_handshake)
+    policy = AccessPolicy("prefect", is_handshake=prefect.is_handshake)
     door = Door(server, credential, sessions, policy)
 
     assert connect(door, "/api/events/out", "prefect").messages == []
-    assert server.scopes[0][ACCESS] is Access.HANDSHAKE
+    assert server.scopes[0][ACCESS] is AccessMethod.HANDSHAKE
     for refused in (
         connect(door, "/api/events/out"),
         connect(door, "/api/events/out", "other"),
@@ -69,7 +71,7 @@ def test_one_that_never_authenticates_is_ended(
         return silent.pop() if silent else await asyncio.Event().wait()  # type: ignore[return-value]
 
     async def run() -> None:
-        scope = scope_of("websocket", "/", "GET", {}, **{ACCESS: Access.HANDSHAKE})
+        scope = scope_of("websocket", "/", "GET", {}, **{ACCESS: AccessMethod.HANDSHAKE})
         await PrefectSessions(server, credential)(scope, receive, lambda _: None)  # type: ignore[arg-type,return-value]
 
     asyncio.run(run())

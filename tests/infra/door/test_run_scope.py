@@ -9,7 +9,7 @@ import pytest
 
 from infra.door import run_scope
 from infra.door.credential import Credential
-from infra.door.run_scope import Claim, Kind, NotInScopeError, Request
+from infra.door.run_scope import Claim, ClaimKind, MlflowRequest, NotInScopeError
 
 OWN = "a" * 32
 OTHER = "b" * 32
@@ -19,18 +19,18 @@ API = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
 PARENT = {"key": "mlflow.parentRunId", "value": OWN}
 
-_RUN = Claim(Kind.RUN, OWN)
-_OTHER = Claim(Kind.RUN, OTHER)
-_EXPERIMENT = Claim(Kind.EXPERIMENT, "7")
-_MODEL = Claim(Kind.MODEL, MODEL)
+_RUN = Claim(ClaimKind.RUN, OWN)
+_OTHER = Claim(ClaimKind.RUN, OTHER)
+_EXPERIMENT = Claim(ClaimKind.EXPERIMENT, "7")
+_MODEL = Claim(ClaimKind.MODEL, MODEL)
 
 
-def get(path: str, *query: tuple[str, str]) -> Request:
-    return Request("GET", path, query)
+def get(path: str, *query: tuple[str, str]) -> MlflowRequest:
+    return MlflowRequest("GET", path, query)
 
 
-def post(path: str, body: Any, method: str = "POST") -> Request:
-    return Request(method, path, body=json.dumps(body).encode())
+def post(path: str, body: Any, method: str = "POST") -> MlflowRequest:
+    return MlflowRequest(method, path, body=json.dumps(body).encode())
 
 
 class TestCredentials:
@@ -78,10 +78,10 @@ class TestCredentials:
          [_RUN, _MODEL]),
         (post(f"{API}/runs/create",
               {"experiment_id": "7", "tags": [PARENT, {"key": "mlflow.user", "value": "me"}]}),
-         [_EXPERIMENT, Claim(Kind.PARENT, OWN)]),
+         [_EXPERIMENT, Claim(ClaimKind.PARENT, OWN)]),
         (get(f"{API}/experiments/get", ("experiment_id", "7")), [_EXPERIMENT]),
         (get(f"{API}/experiments/get-by-name", ("experiment_name", "x")),
-         [Claim(Kind.EXPERIMENT_NAME, "x")]),
+         [Claim(ClaimKind.EXPERIMENT_NAME, "x")]),
         (post(f"{API}/logged-models", {"experiment_id": "7", "source_run_id": OWN}),
          [_RUN, _EXPERIMENT]),
         (post(f"{API}/logged-models/search", {"experiment_ids": ["7"]}), [_EXPERIMENT]),
@@ -91,13 +91,14 @@ class TestCredentials:
         (post(f"{API}/logged-models/{MODEL}/tags", {"tags": []}, "PATCH"), [_MODEL]),
         (get(f"{ARTIFACTS}/artifacts", ("path", f"7/{OWN}/artifacts/plots")),
          [_EXPERIMENT, _RUN]),
-        (Request("PUT", f"{ARTIFACTS}/artifacts/7/{OWN}/artifacts/a/b.txt"), [_EXPERIMENT, _RUN]),
+        (MlflowRequest("PUT", f"{ARTIFACTS}/artifacts/7/{OWN}/artifacts/a/b.txt"),
+         [_EXPERIMENT, _RUN]),
         (get(f"{ARTIFACTS}/artifacts/7/models/{MODEL}/artifacts/MLmodel"), [_EXPERIMENT, _MODEL]),
         (post(f"{ARTIFACTS}/mpu/create/7/{OWN}/artifacts/a", {"path": "/tmp/big", "num_parts": 2}),
          [_EXPERIMENT, _RUN]),
     ],
 )  # fmt: skip
-def test_a_request_claims_what_it_is_about(request_: Request, claims: list[Claim]) -> None:
+def test_a_request_claims_what_it_is_about(request_: MlflowRequest, claims: list[Claim]) -> None:
     assert run_scope.claims(request_) == claims
 
 
@@ -113,13 +114,13 @@ def test_a_request_claims_what_it_is_about(request_: Request, claims: list[Claim
         post(f"{API}/runs/log-batch", {"run_id": OWN, "metrics": [{"key": "a", "runId": OTHER}]}),
     ],
 )
-def test_every_way_to_name_another_run_is_seen(request_: Request) -> None:
+def test_every_way_to_name_another_run_is_seen(request_: MlflowRequest) -> None:
     assert _OTHER in run_scope.claims(request_)
 
 
 def test_every_way_to_name_another_model_is_seen() -> None:
     told = {"run_id": OWN, "metrics": [{"key": "a", "modelId": FOREIGN_MODEL}]}
-    assert Claim(Kind.MODEL, FOREIGN_MODEL) in run_scope.claims(
+    assert Claim(ClaimKind.MODEL, FOREIGN_MODEL) in run_scope.claims(
         post(f"{API}/runs/log-batch", told)
     )
 
@@ -145,16 +146,16 @@ def test_every_way_to_name_another_model_is_seen() -> None:
         get("/api/2.0/mlflow/runs/get/", ("run_id", OWN)),
         get("/api/2.0/mlflow//runs/get", ("run_id", OWN)),
         get("/api/2.0/mlflow/../mlflow/runs/get", ("run_id", OWN)),
-        Request("HEAD", f"{API}/runs/get", (("run_id", OWN),)),
+        MlflowRequest("HEAD", f"{API}/runs/get", (("run_id", OWN),)),
         # nothing is named, or not plainly
         get(f"{API}/runs/get"),
-        Request("GET", f"{API}/runs/get", body=json.dumps({"run_id": OWN}).encode()),
+        MlflowRequest("GET", f"{API}/runs/get", body=json.dumps({"run_id": OWN}).encode()),
         post(f"{API}/runs/update", {}),
         post(f"{API}/runs/update", {"run_id": [OWN]}),
         post(f"{API}/runs/update", [OWN]),
-        Request("POST", f"{API}/runs/update", (("run_id", OWN),), b""),
-        Request("POST", f"{API}/runs/update", body=b"{"),
-        Request("POST", f"{API}/runs/update", body=b"[" * 100_000),
+        MlflowRequest("POST", f"{API}/runs/update", (("run_id", OWN),), b""),
+        MlflowRequest("POST", f"{API}/runs/update", body=b"{"),
+        MlflowRequest("POST", f"{API}/runs/update", body=b"[" * 100_000),
         post(f"{API}/logged-models", {"experiment_id": "7"}),
         post(f"{API}/runs/create", {"experiment_id": "7"}),
         post(f"{API}/runs/create", {"experiment_id": "7", "tags": "none"}),
@@ -180,10 +181,10 @@ def test_every_way_to_name_another_model_is_seen() -> None:
         get(f"{ARTIFACTS}/artifacts/7/x/../{OWN}/artifacts/y"),
         post(f"{ARTIFACTS}/mpu/create/7/{OWN}/artifacts", {"path": "x/.."}),
         post(f"{ARTIFACTS}/mpu/create/7/{OWN}/artifacts", {}),
-        Request("POST", f"{ARTIFACTS}/artifacts/7/{OWN}/artifacts/y"),
+        MlflowRequest("POST", f"{ARTIFACTS}/artifacts/7/{OWN}/artifacts/y"),
     ],
 )  # fmt: skip
-def test_what_is_not_the_runs_is_not_in_its_scope(request_: Request) -> None:
+def test_what_is_not_the_runs_is_not_in_its_scope(request_: MlflowRequest) -> None:
     with pytest.raises(NotInScopeError):
         run_scope.claims(request_)
 

@@ -352,7 +352,7 @@ class TestExamine:
         found = doctor.examine(_CLUSTER, _TYPES)
 
         failed = {one.name for one in found if one.result == "failed"}
-        assert failed == {f"may: {one.told}" for one in doctor.RIGHTS if not one.lost}
+        assert failed == {f"may: {one.role_name}" for one in doctor.RIGHTS if not one.lost}
         unseen = {one.name for one in found if one.result == "unseen"}
         assert unseen >= {"namespace", "storage class", "variables", "secrets", "service account"}
         assert all(one.remedy for one in found if one.result == "unseen")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
-from infra.storage import Entry, Store
+from infra.storage import Store, StoreEntry
 
 Tree = dict[str, str]
 _NOBODY = 65534
@@ -140,12 +140,12 @@ class StoreContract(ABC):
 
         found = list(self.store("folder").entries())
 
-        assert found == [Entry(name, len(text)) for name, text in sorted(tree.items())]
+        assert found == [StoreEntry(name, len(text)) for name, text in sorted(tree.items())]
 
     def test_a_file_is_listed_by_its_own_name(self) -> None:
         self.fill("file", "text")
 
-        assert list(self.store("file").entries()) == [Entry("file", 4)]
+        assert list(self.store("file").entries()) == [StoreEntry("file", 4)]
 
     def test_what_is_not_there_cannot_be_listed(self) -> None:
         with pytest.raises(NotFoundError):

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSRequest, AWSResponse
 
 from infra.settings import Settings
 from infra.storage import addresses, clients
-from infra.storage.bucket import Bucket, Unfinished
+from infra.storage.bucket import Bucket, MultipartUpload
 from infra.storage.transfer import Transfer
 from tests.infra.storage.conftest import KEY_ID, SECRET
 
@@ -46,7 +46,7 @@ def test_the_signature_covers_every_byte(scheme: str, kind: str) -> None:
     if kind == "object":
         bucket.put("key", content, md5)
     else:
-        bucket.put_part(Unfinished("key", "upload"), 1, content, md5)
+        bucket.put_part(MultipartUpload("key", "upload"), 1, content, md5)
 
     [request] = sent
     signed = request.headers["Authorization"].decode()

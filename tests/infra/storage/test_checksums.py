@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.storage import checksums
-from infra.storage.checksums import InOrder
+from infra.storage.checksums import PieceHasher
 
 _MD5 = "0123456789abcdef0123456789abcdef"
 
@@ -68,7 +68,7 @@ def test_ranges_in_any_order_are_hashed_in_order(
     numbers = list(range(-(-size // step)))
     random.Random(piece).shuffle(numbers)
     (tmp_path / "file").write_bytes(b"\0" * size)
-    hashing = InOrder(tmp_path / "file", size, piece, step)
+    hashing = PieceHasher(tmp_path / "file", size, piece, step)
 
     def fill(mine: list[int]) -> None:
         with (tmp_path / "file").open("r+b", buffering=0) as file:

@@ -16,7 +16,7 @@ import pytest
 
 from infra.errors import BadInputError, DiskFullError
 from infra.workloads import installer
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
 from infra.workloads.environments import EnvironmentCache
 from infra.workloads.exit_status import ExitStatus
 from infra.workloads.installer import InstallCancelledError
@@ -62,7 +62,7 @@ class EnvironmentContract:
         base: The base.
     """
 
-    base: Base
+    base: BaseEnvironment
 
     @pytest.fixture
     def cache(self, tmp_path: Path) -> EnvironmentCache:
@@ -229,7 +229,7 @@ class EnvironmentContract:
             on_line(0, "OSError: [Errno 28] No space left on device")
             return ExitStatus(1)
 
-        monkeypatch.setattr(installer.script, "run", run)
+        monkeypatch.setattr(installer.process_group, "run", run)
         with pytest.raises(DiskFullError) as caught:
             self.use(cache, self.spec("numpy"))
 

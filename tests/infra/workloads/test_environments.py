@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInputError
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
 from infra.workloads.environments import EnvironmentCache
 from tests.infra.workloads import packages
 from tests.infra.workloads.environment_contract import (
@@ -41,7 +41,7 @@ def _without_dependencies(*requirements: str) -> PipInstall:
 
 
 class TestBare(EnvironmentContract):
-    base = Base.BARE
+    base = BaseEnvironment.BARE
 
     def test_nothing_of_ours_is_in_it(self, cache: EnvironmentCache) -> None:
         folder = self.use(cache, _EMPTY)
@@ -99,7 +99,7 @@ class TestBare(EnvironmentContract):
 
 
 class TestOnModelyard(EnvironmentContract):
-    base = Base.MODELYARD
+    base = BaseEnvironment.MODELYARD
 
     @pytest.mark.parametrize("relative", [True, pytest.param(False, marks=pytest.mark.soak)])
     def test_requirements_are_added_to_ours_which_stays_as_it_is(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.workloads import installer
-from infra.workloads.environment_spec import Base, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, PipInstall
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_uv_where_it_is_there(uv: str) -> None:
         ("a==1",),
         (f"--{'index'}-url", "https://x/simple", f"--{'trusted'}-host", "x", "--pre"),
     )
-    command = installer.command(Path("/e"), Base.BARE, install)
+    command = installer.command(Path("/e"), BaseEnvironment.BARE, install)
 
     assert command[:5] == [uv, "pip", "install", "--python", "/e/bin/python3"]
     rest = ["https://x/simple", "--allow-insecure-host", "x", "--prerelease", "allow", "a==1"]
@@ -39,7 +39,7 @@ def test_uv_where_it_is_there(uv: str) -> None:
 
 @pytest.mark.usefixtures("uv")
 def test_pip_where_other_packages_are_visible() -> None:
-    command = installer.command(Path("/e"), Base.MODELYARD, PipInstall(("a",)))
+    command = installer.command(Path("/e"), BaseEnvironment.MODELYARD, PipInstall(("a",)))
 
     assert command[:4] == ["/e/bin/python3", "-m", "pip", "install"]
 
@@ -48,7 +48,7 @@ def test_pip_where_other_packages_are_visible() -> None:
 @pytest.mark.usefixtures("uv")
 def test_pip_where_it_has_settings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"PIP_{name}", "x")
-    command = installer.command(Path("/e"), Base.BARE, PipInstall(("a",), ("--pre",)))
+    command = installer.command(Path("/e"), BaseEnvironment.BARE, PipInstall(("a",), ("--pre",)))
 
     assert command[:4] == ["/e/bin/python3", "-m", "pip", "install"]
     assert command[-2:] == ["--pre", "a"]
@@ -63,7 +63,9 @@ def test_a_file_is_installed_as_it_is_flattened(tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     environment.mkdir()
 
-    command = installer.command(environment, Base.MODELYARD, PipInstall(("a",), file=file))
+    command = installer.command(
+        environment, BaseEnvironment.MODELYARD, PipInstall(("a",), file=file)
+    )
 
     assert command[-3:] == ["a", "-r", str(environment / "requirements.txt")]
     assert (environment / "requirements.txt").read_text().splitlines() == [

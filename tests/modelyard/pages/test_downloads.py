@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from infra.errors import BadInputError, NotFoundError
-from infra.storage import Entry
+from infra.storage import StoreEntry
 from modelyard.pages import downloads
 from tests.modelyard.pages.conftest import OTHER, RUN, World, made
 
@@ -192,8 +192,8 @@ class FakeStore:
     def is_directory(self) -> bool:
         return len(self.files) > 1
 
-    def entries(self) -> list[Entry]:
-        return [Entry(name, len(data)) for name, data in self.files.items()]
+    def entries(self) -> list[StoreEntry]:
+        return [StoreEntry(name, len(data)) for name, data in self.files.items()]
 
     def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
         data = self.files[name or "model.bin"]

@@ -212,7 +212,7 @@ def test_a_run_that_goes_on_again_is_left_alone(world: World) -> None:
     asked, held = world.run(200, a=b"1"), world.run(200, a=b"1")
     world.on.add(asked)
     with run_lock.scope():
-        run_lock.take(world.home, held)
+        run_lock.acquire(world.home, held)
         removed = world.clean()
     assert removed.files == 0
     assert world.path(asked, "a").exists()

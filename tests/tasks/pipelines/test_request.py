@@ -103,7 +103,7 @@ class TestElsewhere:
         self, home: Home, uploaded: dict[str, Any]
     ) -> None:
         asked = {"instance_type": "gpu.h100x8", "data_storage_gib": 1e9}
-        with site.elsewhere():
+        with site.validating_for_remote():
             _check(home, uploaded, resources=asked, mounts=[_mount("nas://theirs:/x")])
 
     @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ class TestElsewhere:
     ) -> None:  # fmt: skip
         if more.get("pipeline"):
             more = {"pipeline": told["pipeline"]}
-        with pytest.raises(ModelyardError) as caught, site.elsewhere():
+        with pytest.raises(ModelyardError) as caught, site.validating_for_remote():
             _check(home, uploaded, **more)
         assert caught.value.code == code
 

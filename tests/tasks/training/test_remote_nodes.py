@@ -327,12 +327,12 @@ def test_a_seat_that_somebody_has_is_refused(run_id: str, monkeypatch: pytest.Mo
 
 
 def test_a_machine_knows_whether_it_is_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not site.nodes_apart()
+    assert not site.has_several_pods()
     monkeypatch.setenv("MODELYARD_NODES", "3")
     monkeypatch.setenv("MODELYARD_NODE", "2")
     monkeypatch.setenv("MODELYARD_ATTEMPT", "4")
 
-    assert site.nodes_apart()
+    assert site.has_several_pods()
     assert remote_nodes.own_seat("run") == Seat("run", 4, 2)
 
 

@@ -171,7 +171,7 @@ class TestGpus:
 
         assert told.lines == ["a"]
         assert (gpus.folder() / "a.lock").read_text() == "the test"
-        assert gpus._free(gpus.folder() / "a.lock")
+        assert gpus._is_free(gpus.folder() / "a.lock")
 
     def test_without_any_it_runs_on_the_cpu_and_says_so(
         self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told,

@@ -204,7 +204,7 @@ class TestPool(Contract):
         launcher.launch(trial(0, until=str(scene.scratch / "never")))
         eventually(lambda: scene.kinds(0), "it begins")
         with run_lock.scope():
-            run_lock.take(scene.home, str(prefect.only().id))
+            run_lock.acquire(scene.home, str(prefect.only().id))
             prefect.runs.clear()
             asked = prefect.asked
             eventually(lambda: prefect.asked > asked + 2, "it is asked for again")

@@ -14,7 +14,7 @@ from infra.settings import Settings
 from infra.workloads.base import Workload
 from infra.workloads.kubernetes import stage, staging
 from infra.workloads.kubernetes.backend import RunAttempt
-from infra.workloads.kubernetes.staging import Staging
+from infra.workloads.kubernetes.staging import StagingArea
 from infra.workloads.kubernetes.staging_plan import StagingPlan
 from pipelines.backends import choice
 from tests.infra.workloads.shell import shell
@@ -29,11 +29,11 @@ def nas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def carried(nas: Path) -> Staging:
-    return Staging("nas://here:/staging", "run")
+def carried(nas: Path) -> StagingArea:
+    return StagingArea("nas://here:/staging", "run")
 
 
-def _send(carried: Staging, job: Workload) -> StagingPlan:
+def _send(carried: StagingArea, job: Workload) -> StagingPlan:
     return carried.send(job, carried.base("a"), threading.Event())
 
 
@@ -43,7 +43,7 @@ def _job(tmp_path: Path) -> Workload:
     return shell(tmp_path / "job", "true", outputs=(made / "output", tmp_path / "job" / "p" / "x"))
 
 
-def test_inputs_reach_the_job(carried: Staging, nas: Path, tmp_path: Path) -> None:
+def test_inputs_reach_the_job(carried: StagingArea, nas: Path, tmp_path: Path) -> None:
     (tmp_path / "table,1.csv").write_text("1,2")
     (tmp_path / "model" / "deep").mkdir(parents=True)
     (tmp_path / "model" / "deep" / "weights").write_text("w")
@@ -68,7 +68,7 @@ def test_inputs_reach_the_job(carried: Staging, nas: Path, tmp_path: Path) -> No
     assert plan.place(str(job.folder / "p"), volume).is_dir()
 
 
-def test_outputs_come_back(carried: Staging, tmp_path: Path) -> None:
+def test_outputs_come_back(carried: StagingArea, tmp_path: Path) -> None:
     job = _job(tmp_path)
     (job.folder / "old").write_text("stays")
     volume = tmp_path / "volume"
@@ -90,7 +90,7 @@ def test_outputs_come_back(carried: Staging, tmp_path: Path) -> None:
 
 
 def test_artifacts_go_where_they_belong_and_not_here(
-    carried: Staging, nas: Path, tmp_path: Path
+    carried: StagingArea, nas: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "artifacts" / "train"
     job = dataclasses.replace(
@@ -119,7 +119,7 @@ def test_artifacts_go_where_they_belong_and_not_here(
 
 
 def test_nothing_is_sent_where_nothing_is_written(
-    carried: Staging, nas: Path, tmp_path: Path
+    carried: StagingArea, nas: Path, tmp_path: Path
 ) -> None:
     job = _job(tmp_path)
     volume = tmp_path / "volume"
@@ -132,7 +132,7 @@ def test_nothing_is_sent_where_nothing_is_written(
 
 
 def test_an_input_of_several_jobs_is_sent_once(
-    carried: Staging, nas: Path, tmp_path: Path
+    carried: StagingArea, nas: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "table").write_text("large")
     job = dataclasses.replace(_job(tmp_path), inputs=(tmp_path / "table",))
@@ -143,7 +143,9 @@ def test_an_input_of_several_jobs_is_sent_once(
     assert len([path for path in nas.rglob("table") if path.is_file()]) == 1
 
 
-def test_what_is_one_job_s_alone_is_forgotten(carried: Staging, nas: Path, tmp_path: Path) -> None:
+def test_what_is_one_job_s_alone_is_forgotten(
+    carried: StagingArea, nas: Path, tmp_path: Path
+) -> None:
     (tmp_path / "table").write_text("large")
     job = dataclasses.replace(_job(tmp_path), inputs=(tmp_path / "table",))
     _send(carried, job)
@@ -154,7 +156,7 @@ def test_what_is_one_job_s_alone_is_forgotten(carried: Staging, nas: Path, tmp_p
 
 
 def test_what_cannot_be_brought_is_told(
-    carried: Staging, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    carried: StagingArea, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gone = tmp_path / "brought" / "x"
     _send(carried, dataclasses.replace(_job(tmp_path), fetched={gone: "nas://here:/gone"}))
@@ -163,7 +165,7 @@ def test_what_cannot_be_brought_is_told(
     assert "NotFound: There is nothing at nas://here:/gone" in capsys.readouterr().err
 
 
-def test_a_transfer_ends_when_the_run_is_stopped(carried: Staging, tmp_path: Path) -> None:
+def test_a_transfer_ends_when_the_run_is_stopped(carried: StagingArea, tmp_path: Path) -> None:
     (tmp_path / "table").write_text("large")
     job = dataclasses.replace(_job(tmp_path), inputs=(tmp_path / "table",))
     cancelled = threading.Event()
@@ -203,7 +205,7 @@ def test_a_cluster_is_not_asked_before_there_is_a_place_for_files(tmp_path: Path
 
 
 def test_what_a_component_keeps_to_itself_is_named(
-    carried: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    carried: StagingArea, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """A component that is root may make a file that nobody else can read."""
     job = _job(tmp_path)
@@ -224,7 +226,7 @@ def test_what_a_component_keeps_to_itself_is_named(
     assert "component_user" in last
 
 
-def test_what_is_written_has_the_group_of_the_volume(carried: Staging, tmp_path: Path) -> None:
+def test_what_is_written_has_the_group_of_the_volume(carried: StagingArea, tmp_path: Path) -> None:
     job = _job(tmp_path)
     volume = tmp_path / "volume"
     plan = _send(carried, job)

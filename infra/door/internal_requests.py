@@ -1,4 +1,4 @@
-"""Questions that the door itself asks the server behind it."""
+"""Requests of the door itself to the server behind it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from urllib.parse import urlencode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Answer:
-    """What an ASGI application has answered."""
+class AsgiResponse:
+    """Response of an ASGI application."""
 
     def __init__(self) -> None:
         self.status = 0
         self.body = b""
 
     async def __call__(self, message: Message) -> None:
-        """Take a part of it."""
+        """Receive a message of the response."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")
 
 
-async def ask(app: ASGIApp, path: str, query: Mapping[str, str], scope: Scope) -> Answer:
-    """Answer of ``app`` to a GET, asked on the connection of another request.
+async def get(app: ASGIApp, path: str, query: Mapping[str, str], scope: Scope) -> AsgiResponse:
+    """Send a GET to ``app``, on the connection of another request.
 
     Args:
         app: The application.
@@ -40,13 +40,13 @@ async def ask(app: ASGIApp, path: str, query: Mapping[str, str], scope: Scope) -
         "query_string": urlencode(query).encode(),
         "headers": [pair for pair in scope["headers"] if pair[0] == b"host"],
     }
-    answer = Answer()
+    answer = AsgiResponse()
     await app(asked, replay(b"", _nothing), answer)
     return answer
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """What gives a body that was read, and then whatever comes after it."""
+    """Build a ``receive`` that returns a body already read, then what follows it."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def received() -> Message:
@@ -59,23 +59,23 @@ async def _nothing() -> Message:
     return {"type": "http.disconnect"}
 
 
-class Readiness:
-    """Answers ``/ready`` by the status of a question to the server, and passes on all else."""
+class ReadinessProbe:
+    """Middleware that answers ``/ready`` by the status of a request to the server."""
 
     PATH = "/ready"
 
     def __init__(self, app: ASGIApp, path: str, query: Mapping[str, str]) -> None:
-        """Ask ``app`` for ``path``: what only succeeds where the server can do its work."""
+        """Request ``path`` of ``app``, which must succeed only if the server is ready."""
         self._app = app
         self._path = path
         self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Answer a readiness request, or pass the request on."""
         if scope["type"] != "http" or scope["path"] != self.PATH:
             await self._app(scope, receive, send)
             return
-        answer = await ask(self._app, self._path, self._query, scope)
+        answer = await get(self._app, self._path, self._query, scope)
         status = 200 if answer.status == 200 else 503
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
