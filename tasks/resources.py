@@ -149,7 +149,7 @@ def most_processes() -> int:
 def check(resources: Resources, entry_point: str, home: Home, configured: Settings) -> None:
     """Refuse what the run's machines do not have, as far as this one can tell.
 
-    Of a run that is for other machines (:func:`infra.site.validating_for_remote`) it can tell little: they
+    Within :func:`infra.site.validating_for_remote` it checks little: the run's machines
     have GPUs, processors and disks of their own.
 
     Raises:

@@ -16,6 +16,9 @@ from infra.workloads.exit_status import ExitStatus
 # A line of output, without its end.
 Log = Callable[[str], object]
 
+# Hint of the errors of workloads that cannot run as processes.
+CONTAINER_HINT = "Run it as a container: with Docker, or on a cluster."
+
 
 @dataclass(frozen=True)
 class ResourceRequest:

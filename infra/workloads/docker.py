@@ -312,8 +312,7 @@ def _words(workload: Workload) -> list[str]:
 def _unavailable(why: str) -> ModelyardError:
     return StackError(
         f"Docker cannot be used: {why}.",
-        "Install and start a Docker engine, or run components as processes: unset "
-        "MODELYARD_PIPELINE_LAUNCHER.",
+        "Install and start a Docker engine.",
         code="DockerUnavailable",
     )
 

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInputError
-from infra.workloads.base import Workload
+from infra.workloads.base import CONTAINER_HINT, Workload
 
 _MOUNTER = Path(__file__).with_name("mounter.py")
 _PATIENCE_SECONDS = 30.0
 _SYSTEM = ("/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/dev", "/proc", "/sys")
 _CLOSED = ("/proc", "/sys", "/dev")
-_HOW = "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a cluster."
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def check(workload: Workload, paths: Sequence[str], needed: Sequence[Path]) -> N
 
 
 def _refused(message: str) -> BadInputError:
-    return BadInputError(message, _HOW, code="PlatformUnsupported")
+    return BadInputError(message, CONTAINER_HINT, code="PlatformUnsupported")
 
 
 @functools.cache

@@ -34,7 +34,7 @@ from infra.workloads import (
     process_group,
     redaction,
 )
-from infra.workloads.base import Backend, Log, NoticeLog, ResourceRequest, Workload
+from infra.workloads.base import CONTAINER_HINT, Backend, Log, NoticeLog, ResourceRequest, Workload
 from infra.workloads.environment_spec import EnvironmentSpec
 from infra.workloads.environments import Environment, EnvironmentCache
 from infra.workloads.exit_status import ExitCause, ExitStatus
@@ -412,11 +412,11 @@ def check_words(
 
 
 def not_runnable(workload: Workload, why: str) -> BadInputError:
-    """The error for a workload that needs its image."""
+    """Build the error for a workload that needs its image."""
     image = workload.image or "(none)"
     return BadInputError(
         f"{workload.name} needs its image {image} and cannot run as a process: {why}.",
-        "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a cluster.",
+        CONTAINER_HINT,
         code="ImageNotRunnable",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra.errors import StackError
 from infra.home import Home
 from infra.kubernetes import cluster as clusters
 from infra.kubernetes.api import Api
@@ -13,6 +14,8 @@ from infra.workloads.environments import EnvironmentCache
 from infra.workloads.kubernetes import staging
 from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
 from pipelines.backends.process import ComponentProcessBackend
+
+_NO_DOCKER = "Or run components as processes: unset MODELYARD_PIPELINE_LAUNCHER."
 
 
 def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False) -> Backend:
@@ -31,7 +34,12 @@ def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False)
     """
     if settings.pipeline_launcher == "docker":
         docker = DockerBackend(grace_seconds=settings.stop_grace_seconds)
-        docker.check_engine()
+        try:
+            docker.check_engine()
+        except StackError as error:
+            raise StackError(
+                error.message, f"{error.hint} {_NO_DOCKER}", code=error.code
+            ) from None
         return docker
     if settings.pipeline_launcher == "kubernetes":
         staging.check(settings.pipeline_staging_uri)

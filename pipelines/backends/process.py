@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 
 from packaging.version import Version
 
+from infra.errors import BadInputError
 from infra.settings import Settings
-from infra.workloads.base import Log, Workload
+from infra.workloads.base import CONTAINER_HINT, Log, Workload
 from infra.workloads.environment_spec import EnvironmentSpec, PipInstall
 from infra.workloads.environments import Environment, EnvironmentCache
 from infra.workloads.exit_status import ExitStatus
@@ -44,6 +45,10 @@ _KFP_PIN = re.compile(r"kfp==(2\.\d+(?:\.\d+)*(?:(?:a|b|rc|-alpha\.|-beta\.|-rc\
 # Their sh knows more than a plain one, such as [[ and ==.
 _RICH_SHELL = re.compile(
     r"alpine|busybox|redhat|centos|fedora|rockylinux|almalinux|amazonlinux|\bubi\d"
+)
+
+_LAUNCHER_HINT = (
+    "Set MODELYARD_PIPELINE_LAUNCHER=docker where Docker runs, or run it on a cluster."
 )
 
 
@@ -100,10 +105,16 @@ class ComponentProcessBackend(ProcessBackend):
             workload, component.words, has_python=True, is_open=lambda word: _PLACEHOLDER in word
         )
 
+    def check(self, workload: Workload) -> None:
+        """Refuse a component that cannot run as a process of this machine."""
+        with _launcher_named():
+            super().check(workload)
+
     def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
         """Run a component to its end."""
         self.notify(_notices(workload), log)
-        return _explained(super().run(workload, log, cancelled), workload)
+        with _launcher_named():
+            return _explained(super().run(workload, log, cancelled), workload)
 
     @contextlib.contextmanager
     def launch(
@@ -134,6 +145,17 @@ class ComponentProcessBackend(ProcessBackend):
             yield Launch(command, env, server.start if server else self.leash())
         finally:
             self._warm_pool.give_back(shared)
+
+
+@contextlib.contextmanager
+def _launcher_named() -> Iterator[None]:
+    """Name the setting of pipelines where an error's hint is to use a container."""
+    try:
+        yield
+    except BadInputError as error:
+        if error.hint != CONTAINER_HINT:
+            raise
+        raise BadInputError(error.message, _LAUNCHER_HINT, code=error.code) from None
 
 
 def _component(workload: Workload) -> ParsedCommand:

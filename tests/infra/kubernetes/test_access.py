@@ -162,7 +162,7 @@ def test_a_token_s_file_may_end_its_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
     file = kubeconfig(tmp_path / "config", _SERVER, user={"tokenFile": "token"})
     monkeypatch.setenv("KUBECONFIG", str(file))
 
-    assert access.connect(Cluster()).headers() == {"authorization": "Bearer word"}
+    assert access.connect(ClusterConfig()).headers() == {"authorization": "Bearer word"}
 
 
 def test_no_such_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

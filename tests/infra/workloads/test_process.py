@@ -93,3 +93,4 @@ class TestProcessBackend(LocalBackendContract):
         with pytest.raises(BadInputError) as caught:
             backend.check(workload)
         assert caught.value.code == "ImageNotRunnable"
+        assert "MODELYARD" not in caught.value.hint  # a workload need not be a pipeline's

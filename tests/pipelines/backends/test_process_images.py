@@ -71,7 +71,7 @@ class TestCheck:
             backend.check(job)
         assert caught.value.code == "ImageNotRunnable"
         assert "alpine:3" in caught.value.message
-        assert "Docker" in caught.value.hint
+        assert "MODELYARD_PIPELINE_LAUNCHER" in caught.value.hint
 
     def test_a_program_of_ours_is_not_the_machine_s(
         self, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
