@@ -1,4 +1,4 @@
-"""A Prefect worker that takes runs when Prefect's events say that some are due."""
+"""Prefect worker that claims runs at Prefect's events instead of by polling."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DUE_EVENTS = (
 
 # As an "abstract" class it is not registered as a type.
 class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
-    """A base class before that of the worker's type. It is also a subscription to due runs.
+    """Mixin for a worker class, before its Prefect base. Also a subscription to due runs.
 
     Attributes:
         started: Set when it takes runs of its pool.
@@ -54,7 +54,7 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
         self._polls_at = 0.0
 
     async def start(self, *_: Any, **__: Any) -> None:
-        """Take runs until cancelled: at each event, and now and then without one."""
+        """Claim runs until cancelled: at each event, and at intervals without one."""
         async with self, asyncio.TaskGroup() as group:
             runs = Controller(
                 f"runs of {self._work_pool_name}",
@@ -76,7 +76,7 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
             self.started.set()
 
     async def listen(self, notify: Callable[[], None]) -> None:
-        """Have the pool polled with each event that says that a run of it may be due."""
+        """Poll the pool at each event after which a run of it may be due."""
 
         def on_event() -> None:
             self._polls_at = 0.0
@@ -85,7 +85,7 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
         await EventSubscription(*_DUE_EVENTS, pool=self.work_pool.id).listen(on_event)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
-        """The runs of the pool that are due.
+        """Read the due runs of the pool.
 
         At each poll Prefect records that queues and deployments were polled, which costs its
         server ten times what counting does. So without an event runs are counted, and the pool is

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from infra.home import Home
 
-# Names of the settings that a caller has set and the stack has not, or otherwise.
+# Names of settings whose values differ between the caller and the stack.
 UNHEEDED_VARIABLE = "MODELYARD_UNHEEDED"
 
 
 def socket_path(home: Home) -> Path:
-    """Where the fork server of ``home`` listens."""
+    """Path of the fork server's socket."""
     return home.sockets / "fork.sock"
 
 
 def accepts(path: Path) -> bool:
-    """Whether somebody listens at the Unix socket ``path``."""
+    """Whether a server listens at the Unix socket ``path``."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -28,7 +28,7 @@ def accepts(path: Path) -> bool:
 
 
 def command(home: Home, module: str, *arguments: str) -> list[str]:
-    """The command line that runs ``module`` in a process forked from the server."""
+    """Build the command line that runs ``module`` in a process of the fork server."""
     client = Path(__file__).with_name("forkclient.py")
     python = [sys.executable, "-I", "-S", str(client), str(socket_path(home))]
     return [*python, module, *arguments]

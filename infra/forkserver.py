@@ -1,4 +1,4 @@
-"""A process that has everything imported and forks on request.
+"""Server that has everything imported and forks on request.
 
 ``python -m infra.forkserver SOCKET MODULE...`` imports the modules once and then answers
 ``forkclient.py``: each request becomes a forked process that runs a module as ``__main__``.
@@ -31,7 +31,7 @@ import prefect.context
 
 from infra import forked, main_module, run_lock, settings
 
-# Settings are the stack's, whatever shell a command is typed in: what its worker has, counts.
+# Settings are the stack's, not the calling shell's: those of its worker apply.
 # The home is the caller's choice of a stack, in the stack's own spelling.
 _SETTINGS = settings.of_the_stack()
 _OF_THE_STACK = {"CUDA_VISIBLE_DEVICES", settings.variable("home"), *_SETTINGS}
@@ -41,7 +41,7 @@ _TICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a forked process is to run, and the connection to whom it answers.
+    """Job of a forked process, and the connection to its client.
 
     ``streams`` are its standard streams and, if it has one, its run's lock.
     """
@@ -55,7 +55,7 @@ class Job:
 
 
 def _receive(connection: socket.socket) -> Job | None:
-    """The job that the client sends; None if it only looked whether we answer."""
+    """Receive a client's job; None if it only checks whether the server answers."""
     header, streams, _, _ = socket.recv_fds(connection, 4, 4)
     if not header:
         return None
@@ -76,7 +76,7 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 class _Children:
-    """The forked processes, each with its client's connection.
+    """Forked processes, each with its client's connection.
 
     The server keeps its end of each connection to see the client's end. A process whose client
     is gone has ``_GRACE_SECONDS``; one that cannot even notice (a C extension may hold the
@@ -105,7 +105,7 @@ class _Children:
                     os.killpg(pid, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Let go of those that have ended; their clients see the connection's end."""
+        """Reap ended processes; their clients see the end of the connection."""
         with contextlib.suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 connection = self._connections.pop(pid)
@@ -114,13 +114,13 @@ class _Children:
                 connection.close()
 
     def forget(self) -> None:
-        """In a forked process: the others' connections are none of its own."""
+        """Close the others' connections in a forked process."""
         for connection in self._connections.values():
             connection.close()
 
 
 def serve(path: Path) -> Job:
-    """Fork for every request at ``path``; returns in the forked processes only.
+    """Fork for every request at ``path``; return in the forked processes only.
 
     Raises:
         RuntimeError: If an import has started a thread.
@@ -154,7 +154,7 @@ def serve(path: Path) -> Job:
 
 @contextlib.contextmanager
 def _waking() -> Iterator[int]:
-    """A descriptor that is readable when a signal came, so that a child is reaped at once."""
+    """Create a descriptor that is readable after a signal, to reap children at once."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -180,7 +180,7 @@ def _accept(listener: socket.socket) -> Job | None:
 
 
 def _end_after_children(*_: object) -> None:
-    """End when the last forked process has; its client ends it, and the leash is patient."""
+    """End after the last forked process; its client ends it, within the leash's grace."""
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
@@ -188,7 +188,7 @@ def _end_after_children(*_: object) -> None:
 
 
 def _obey(connection: socket.socket) -> None:
-    """Turn the client's bytes into signals, and its end into ours."""
+    """Convert the client's bytes to signals, and end with the client."""
     received = b" "
     while received:
         try:
@@ -203,7 +203,7 @@ def _obey(connection: socket.socket) -> None:
 
 
 def _become(job: Job) -> None:
-    """Make this forked process look like one that was started by the client."""
+    """Give this forked process the environment and streams of the client."""
     os.setsid()
     for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_DFL)
@@ -230,7 +230,7 @@ def _become(job: Job) -> None:
 
 
 def run(job: Job) -> NoReturn:
-    """Run the job's module as ``__main__``, tell the client its status, and end."""
+    """Run the job's module as ``__main__``, report its status to the client, and end."""
     _become(job)
     status = main_module.run(job.module, job.arguments)
     with contextlib.suppress(OSError):

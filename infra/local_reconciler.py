@@ -1,4 +1,4 @@
-"""Reconciles the runs that Prefect has as active with the processes of this machine.
+"""Reconciler of active runs in Prefect with the processes of this machine.
 
 A run whose process is gone is ended or, if it never began, queued again; a script whose run has
 ended is killed. File locks and the workers decide, never a clock: a run is starting in one of
@@ -28,7 +28,7 @@ _ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 _logger = get_logger("modelyard.reconciler")
 
-# Says whether this machine executes a run, by id; None if it never did.
+# Whether this machine executes a run, by id; None if it never did.
 IsExecuted = Callable[[str], bool | None]
 
 
@@ -48,7 +48,7 @@ class ObservedRun:
 
 
 def decide_state(observed: ObservedRun, pools: Sequence[str]) -> State[Any] | None:
-    """The state that a run must get; None if it keeps its own. Pure.
+    """Decide a run's next state; None if it keeps its own. Pure.
 
     Args:
         observed: The run.
@@ -74,14 +74,14 @@ def decide_state(observed: ObservedRun, pools: Sequence[str]) -> State[Any] | No
 
 @dataclass(frozen=True)
 class LocalRunsPlan:
-    """The new states of runs, and whether any run is active."""
+    """Next states of runs, and whether any run is active."""
 
     states: Sequence[tuple[FlowRun, State[Any]]]
     active: bool
 
 
 class LocalRunReconciler(Reconciler[Sequence[ObservedRun], LocalRunsPlan]):
-    """Reconciles the runs of this machine."""
+    """Reconciler of the runs of this machine."""
 
     def __init__(
         self,

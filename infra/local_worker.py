@@ -1,4 +1,4 @@
-"""Prefect's process worker, woken by events, which knows which of its runs are being executed.
+"""Event-driven process worker that knows which of its runs are being executed.
 
 A run's process ends in one of three ways: with a final state in Prefect, which stays; after it
 reported Running, which is a crash; or before it began, and then it is queued again a few times.
@@ -40,7 +40,7 @@ _RESERVED = ("PATH=", "LD_", "DYLD_", "PYTHON", "MODELYARD_", "PREFECT_", "MLFLO
 
 
 class _HomeRunner(Runner):
-    """A runner whose storage is in the home.
+    """Runner whose storage is in the home.
 
     Prefect's is in one folder of the shared temporary directory, which belongs to the first user
     of a machine who starts a worker and is closed to all others.
@@ -52,7 +52,7 @@ class _HomeRunner(Runner):
 
 
 class LocalJobConfiguration(ProcessJobConfiguration):
-    """How one run is started. Its own variables name neither programs nor servers."""
+    """Configuration of one run. Its own variables name neither programs nor servers."""
 
     def prepare_for_flow_run(self, *given: Any, **named: Any) -> None:
         """Drop reserved variables, then complete it as Prefect does."""
@@ -63,7 +63,7 @@ class LocalJobConfiguration(ProcessJobConfiguration):
 
 
 class _Proposer(StateProposer):
-    """Leaves it to the worker which state a run gets whose process has ended.
+    """State proposer that leaves the state of an ended process's run to the worker.
 
     Attributes:
         reason: Why the process did not start, or how it ended.
@@ -89,7 +89,7 @@ class _Proposer(StateProposer):
 class LocalWorker(
     EventDrivenWorker, ProcessWorker, abc.ABC
 ):  # as an "abstract" class it is not registered as a type
-    """The worker of a pool of this machine."""
+    """Worker of a pool of this machine."""
 
     job_configuration = LocalJobConfiguration
 
@@ -128,10 +128,10 @@ class LocalWorker(
         configuration: ProcessJobConfiguration,
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProcessWorkerResult:
-        """Start the run's process, wait for its end, and see that the run has a final state.
+        """Start the run's process, wait for its end, and ensure that the run has a final state.
 
         Raises:
-            Exception: What kept the process from starting, out of the groups of task groups.
+            Exception: The cause why the process did not start, unwrapped from exception groups.
         """
         try:
             return await self._run(flow_run, configuration, task_status)
@@ -212,7 +212,7 @@ class LocalWorker(
         await self._conclude(flow_run, message)
 
     async def _conclude(self, flow_run: FlowRun, reason: str) -> None:
-        """Give the run the state that follows from the end of its process, if it has none."""
+        """Set the state that follows from the end of the process, unless the run has one."""
         run_id = str(flow_run.id)
         while await asyncio.to_thread(run_lock.is_held, self._home, run_id):
             await asyncio.sleep(_LOCK_POLL_SECONDS)  # it is ending, and may have a last word
@@ -226,7 +226,7 @@ class LocalWorker(
         elif state.type == StateType.CANCELLING:
             becomes = Cancelled(message="Stopped.")
         elif state.type == StateType.PENDING and now.run_count == flow_run.run_count:
-            # Of another count it is a retry's, which has a process of its own.
+            # With another run count it belongs to a retry, which has a process of its own.
             history = await self.client.read_flow_run_states(flow_run.id)
             reason = " ".join([reason, await asyncio.to_thread(self._error, run_id)]).strip()
             becomes = run_ends.retry_state(history, reason, datetime.now(UTC))
@@ -236,7 +236,7 @@ class LocalWorker(
             await self.client.set_flow_run_state(flow_run.id, becomes, force=force)
 
     def _error(self, run_id: str) -> str:
-        """The error that the run's process left; empty if it left none."""
+        """Read the error that the run's process saved; empty if none."""
         try:
             text = run_process.error_path(self._home, run_id).read_text("utf-8", "replace")
         except OSError:
@@ -245,7 +245,7 @@ class LocalWorker(
 
 
 def _first_cause(error: Exception) -> Exception:
-    """The first exception within nested groups, which names what went wrong."""
+    """Return the first exception within nested groups."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""The state that a run gets when its process has ended without giving it one."""
+"""Next state of a run whose process ended without setting a final one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from prefect.states import Crashed, Failed, Scheduled
 
 from infra.state_details import CREATE_FAILED, annotate
 
-# A run is queued again so many times at most, each time after a longer wait.
+# The maximum number of starts; each retry waits longer.
 STARTS = 5
 _FIRST_WAIT = timedelta(seconds=1)
 _QUEUED_AGAIN = "Queued again: its process ended before the run began."
 
 
 def crashed_state(flow_run_id: UUID, reason: str) -> State[Any]:
-    """The end of a run whose process ended after it had begun."""
+    """Build the Crashed state of a run whose process ended after the run had begun."""
     return Crashed(
         message=f"{reason} A retry resumes from the newest checkpoint: "
         f"modelyard runs retry {flow_run_id}"
@@ -26,7 +26,7 @@ def crashed_state(flow_run_id: UUID, reason: str) -> State[Any]:
 
 
 def retry_state(history: list[State[Any]], reason: str, now: datetime) -> State[Any]:
-    """The state of a run whose process ended before the run began.
+    """Build the next state of a run whose process ended before the run began.
 
     Args:
         history: Every state of the run, oldest first.

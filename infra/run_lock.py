@@ -1,7 +1,7 @@
-"""Who executes a run: a file lock that the kernel lets go of when its holder dies.
+"""File lock of the process that executes a run.
 
-It answers "does anybody still execute this run?" without heartbeats, clocks or process ids that
-may be somebody else's by now, and it keeps a second executor out.
+The kernel releases it when its holder dies. So it shows whether a run is still executed, without
+heartbeats, clocks or reusable process ids, and it excludes a second executor.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import IO
 
 from infra.home import Home
 
-# Names the lock that a fork client takes, then the open file by which its process has it as well.
+# The lock that a fork client acquires, then the inherited open file in its forked process.
 PATH_VARIABLE = "MODELYARD_RUN_LOCK"
 DESCRIPTOR_VARIABLE = "MODELYARD_RUN_LOCK_FD"
 
-# Asking whether a lock is held takes it for a moment, so one refusal proves nothing.
+# A check acquires the lock for a moment, so one refusal proves nothing.
 _PATIENCE_SECONDS = 2.0
 _RETRY_SECONDS = 0.005
 
@@ -36,12 +36,12 @@ class AlreadyExecutedError(RuntimeError):
 
 
 def path(home: Home, flow_run_id: str) -> Path:
-    """The run's lock file."""
+    """Path of the run's lock file."""
     return home.runs / flow_run_id / "executor.lock"
 
 
 def inherit(home: Home, flow_run_id: str) -> None:
-    """Hold the lock that the fork client took and handed to this process; else take it.
+    """Adopt the lock that the fork client passed to this process; else acquire it.
 
     Raises:
         AlreadyExecutedError: If another process holds it.
@@ -57,7 +57,7 @@ def inherit(home: Home, flow_run_id: str) -> None:
 
 @contextlib.contextmanager
 def scope() -> Iterator[None]:
-    """Let go, at the end, of every lock that is taken inside."""
+    """Release, at the end, every lock acquired within."""
     taken: list[IO[str]] = []
     token = _scope.set(taken)
     try:
@@ -69,13 +69,13 @@ def scope() -> Iterator[None]:
 
 
 def acquire(home: Home, flow_run_id: str) -> None:
-    """Become the run's one executor, until the scope or else the process ends.
+    """Acquire the run's lock, until the scope or else the process ends.
 
-    It is kept beyond the flow's own function because Prefect learns of the run's end only
+    It is held beyond the flow's own function, because Prefect learns of the run's end only
     afterwards, and until then the run must not look abandoned.
 
     Raises:
-        AlreadyExecutedError: If another is.
+        AlreadyExecutedError: If another process holds it.
     """
     lock = path(home, flow_run_id)
     if lock in _inherited:
@@ -91,7 +91,7 @@ def acquire(home: Home, flow_run_id: str) -> None:
 
 
 def _open_locked(lock: Path) -> IO[str] | None:
-    """The lock file, locked; None if another holds it. It never exists before it is locked."""
+    """Open and lock the lock file; None if it is held. It never exists unlocked at first."""
     with contextlib.suppress(FileNotFoundError):
         return _locked(lock.open("r+"))
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def _locked(file: IO[str]) -> IO[str] | None:
 
 
 def is_held(home: Home, flow_run_id: str) -> bool | None:
-    """Whether somebody executes the run now; None if nobody on this machine ever did."""
+    """Whether a process executes the run; None if none on this machine ever did."""
     try:
         with path(home, flow_run_id).open("r") as file:
             try:

@@ -1,4 +1,4 @@
-"""The process that executes a run on this machine: ``python -m infra.run_process``.
+"""Process that executes a run on this machine: ``python -m infra.run_process``.
 
 It holds the run's lock before Prefect's engine can report Running, and until it ends. So a run
 that is Running and whose lock is free has lost its process, whatever the time is. A process that
@@ -26,12 +26,12 @@ _ENGINE = "prefect.engine"
 
 
 def error_path(home: Home, flow_run_id: str) -> Path:
-    """Where a process leaves the error that it ended with."""
+    """Path at which a process saves the error that ended it."""
     return home.runs / flow_run_id / "engine-error.txt"
 
 
 def refusal(run: FlowRun, attempt: str) -> str:
-    """Why this process is not to execute the run; empty if it may.
+    """Describe why this process must not execute the run; empty if it may.
 
     Args:
         run: The run as Prefect has it.
@@ -46,7 +46,7 @@ def refusal(run: FlowRun, attempt: str) -> str:
 
 
 def main() -> int:
-    """Execute the run that the environment names, or leave it alone; the exit status."""
+    """Execute the run that the environment names, if allowed; return the exit status."""
     run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     home = homes.current()
     try:

@@ -1,4 +1,4 @@
-"""The worker of the local pools, and the controllers beside it.
+"""Worker of the local pools, and the controllers beside it.
 
 A :class:`~infra.local_worker.LocalWorker` runs for each pool, all in one process. The pools' job
 template starts each run through the fork server. ``modelyard/worker.py`` is the process.
@@ -22,20 +22,20 @@ from infra.local_worker import LocalWorker
 from infra.prefect_events import POOLS, RUNS, EventSubscription
 
 _ACTIVE_SECONDS = 5.0
-# Events wake the controllers; these are for events that were lost.
+# Events wake the controllers; these intervals are for lost events.
 _IDLE_SECONDS = 60.0
 _POOLS_SECONDS = 10.0
 _SETTLE_SECONDS = 3.0  # a run that begins needs Prefect's server for itself
 
 
 class PoolsChangedError(Exception):
-    """One of this worker's pools has become a cluster's, or a cluster's has become local."""
+    """A pool has changed between this machine and a cluster."""
 
 
 async def until_pools_change(
     client: PrefectClient, pools: tuple[str, ...], served: tuple[str, ...], events: Subscription
 ) -> None:
-    """Return when the local ones among the pools are others than those that are served."""
+    """Return when the set of local pools differs from the served ones."""
     changed = asyncio.Event()
 
     async def check() -> None:

@@ -1,4 +1,4 @@
-"""Find, start and stop the local stack from another process."""
+"""Client of the local stack's supervisor: find, start and stop the stack."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _connect(home: Home) -> socket.socket | None:
 
 
 def _ask(connection: socket.socket, operation: str) -> dict[str, Any] | None:
-    """The supervisor's status once it did ``operation``; None if the stack is ending."""
+    """Send ``operation``; return the resulting status, or None if the stack is ending."""
     try:
         connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
         with connection.makefile("rb") as reader:
@@ -58,7 +58,7 @@ def _ask(connection: socket.socket, operation: str) -> dict[str, Any] | None:
 
 
 def status(home: Home) -> dict[str, Any] | None:
-    """What runs in ``home``; None if nothing does."""
+    """Return the status of the stack in ``home``; None if none is running."""
     connection = _connect(home)
     if connection is None:
         return None
@@ -67,7 +67,7 @@ def status(home: Home) -> dict[str, Any] | None:
 
 
 def endpoints(home: Home) -> Endpoints | None:
-    """The running stack's endpoints; None if none runs."""
+    """Return the running stack's endpoints; None if none is running."""
     found = status(home)
     return Endpoints(**found["endpoints"]) if found else None
 
@@ -118,7 +118,7 @@ def _spawn(home: Home, *, lasting: bool) -> subprocess.Popen[bytes]:
 
 
 def up(home: Home, settings: Settings) -> dict[str, Any]:
-    """Make sure that a lasting stack runs, and wait until it is ready; its status.
+    """Ensure that a lasting stack is running and ready; return its status.
 
     Raises:
         StackError: If it does not come up.
@@ -146,7 +146,7 @@ def attached(home: Home, settings: Settings) -> Iterator[tuple[dict[str, Any], s
 
 @contextlib.contextmanager
 def temporary_stack(home: Home, settings: Settings) -> Iterator[Endpoints]:
-    """The stack's endpoints; where none runs, of a private one that ends after the last holder.
+    """Hold the stack, or start a temporary one that ends after its last holder.
 
     Raises:
         StackError: If it does not come up.
@@ -157,7 +157,7 @@ def temporary_stack(home: Home, settings: Settings) -> Iterator[Endpoints]:
 
 
 def down(home: Home) -> bool:
-    """End the running stack and wait until it has; False if none ran.
+    """End the running stack and wait for its end; False if none was running.
 
     Raises:
         StackError: If it does not end.

@@ -1,7 +1,7 @@
-"""What a stack that died leaves running: found by a mark in the environment, and ended.
+"""Orphaned processes of a dead stack, found by a mark in their environment.
 
-Leashes end everything of a stack with it. Should a leash be killed as well, its processes are
-still known by this mark, which every process of the stack, and every script it runs, inherits.
+Leashes end all processes of a stack with it. If a leash is killed as well, its processes are found
+by this mark, which every process of the stack and every script inherits.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _GRACE_SECONDS = 5.0
 
 
 def mark(home: Home, part: str) -> dict[str, str]:
-    """The variables that mark a process as belonging to ``part`` of the stack in ``home``."""
+    """Build the variables that mark a process as part of the stack in ``home``."""
     return {VARIABLE: f"{part}@{home.root}"}
 
 
 def inherited_mark() -> dict[str, str]:
-    """The mark of this process's own part, for what it starts; none outside of a stack."""
+    """Return the mark of this process's own part, for its children; none outside a stack."""
     return {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
 
 
 def run_mark(home: Home, flow_run_id: str) -> dict[str, str]:
-    """The variables that mark a process as belonging to a run in ``home``."""
+    """Build the variables that mark a process as part of a run in ``home``."""
     return {_RUN_VARIABLE: f"{flow_run_id}@{home.root}"}
 
 
 def _marked(home: Home, variable: str) -> list[tuple[psutil.Process, str]]:
-    """Processes that bear a mark of this home, this one aside, each with what it is marked as."""
+    """List other processes with a mark of this home, each with the mark's value."""
     suffix = f"@{home.root}"
     found = []
     for process in psutil.process_iter():

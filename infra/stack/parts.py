@@ -1,4 +1,4 @@
-"""The parts of the local stack, as data: what to run, what it needs, when it is healthy."""
+"""Parts of the local stack as data: command, dependencies, readiness."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Part:
     Attributes:
         name: As ``modelyard status`` shows it.
         command: The command line.
-        ready: Whether it does its work, asked again and again until it does. Blocking.
+        ready: Readiness check, polled until it passes. Blocking.
         env: Variables beside the stack's own.
         needs: Parts that must be ready before it starts for the first time.
         prepare: Done before each start. Blocking.
@@ -83,7 +83,7 @@ class Part:
 
 
 def bind(port: int) -> socket.socket:
-    """A listening socket on loopback at ``port``, or at a free one if that is taken."""
+    """Listen on loopback at ``port``, or at a free port if that is taken."""
     for candidate in (port, 0):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,7 +98,7 @@ def bind(port: int) -> socket.socket:
 
 
 def answers(home: Home, url: str) -> bool:
-    """Whether a server of the home's stack answers its owner at an address."""
+    """Whether a server of the home's stack responds at an address."""
     request = urllib.request.Request(url)  # noqa: S310 (always http)
     if held := credential.read(home):
         request.add_header("Authorization", held.basic)
@@ -120,7 +120,7 @@ def preloaded(parts: Iterable[Part]) -> list[str]:
 
 
 def environment_of_parts(endpoints: Endpoints, home: Home) -> dict[str, str]:
-    """What every part, and so every flow run, has in its environment."""
+    """Build the environment of every part, and so of every flow run."""
     return {
         **clean_environment(),
         **environment(endpoints, home),
@@ -210,12 +210,12 @@ def _web(home: Home, endpoints: Endpoints, listener: socket.socket) -> Part:
 def build(
     home: Home, settings: Settings, endpoints: Endpoints, listeners: Mapping[str, socket.socket]
 ) -> list[Part]:
-    """Every part, in an order in which each comes after what it needs.
+    """Build every part, each after its dependencies.
 
     Args:
-        home: Where everything lies.
-        settings: What a person has set.
-        endpoints: The addresses that the parts know each other by.
+        home: The stack's home.
+        settings: The settings.
+        endpoints: The addresses of the servers.
         listeners: The socket of each of ``SERVERS``.
     """
     fork = forked.socket_path(home)

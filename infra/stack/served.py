@@ -1,4 +1,4 @@
-"""Serve an ASGI application on a socket that was opened by the supervisor.
+"""Server process of an ASGI application, on a socket opened by the supervisor.
 
 ``python -m infra.stack.served SERVER FD MODULE:NAME [--factory]``. It is behind the door of the
 home's stack (``infra/door``) as ``SERVER``. On a cluster it opens a socket of its own, and

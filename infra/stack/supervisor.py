@@ -1,4 +1,4 @@
-"""The supervisor: starts the parts in parallel, restarts what dies, ends everything with itself.
+"""Supervisor: starts the parts in parallel, restarts dead ones, ends all with itself.
 
 One supervisor runs per home, held by a file lock. Each part is on a leash (``infra/leash.py``),
 so that even a supervisor that is killed outright leaves nothing behind. Others talk to it
@@ -55,7 +55,7 @@ _IDLE_SECONDS = 2.0
 
 @dataclass
 class SupervisedPart:
-    """A part and how it is doing."""
+    """A part and its status."""
 
     part: Part
     state: str = "waiting"  # waiting, starting, ready, done, restarting, failing, stopped
@@ -67,7 +67,7 @@ class SupervisedPart:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     def is_steady(self) -> bool:
-        """Whether it has been up for long enough to count as sound."""
+        """Whether it has been ready for long enough to count as stable."""
         return self.ready.is_set() and time.monotonic() - self.started > _STEADY_SECONDS
 
     def is_crash_looping(self) -> bool:
@@ -79,7 +79,7 @@ class SupervisedPart:
         return self.ready.is_set() != self.is_crash_looping()
 
     def as_dict(self) -> dict[str, Any]:
-        """The part as ``status`` shows it."""
+        """Return the part as ``status`` shows it."""
         pid = self.process.pid if self.process and self.process.returncode is None else None
         error = self.error if self.is_crash_looping() else None
         return {
@@ -89,7 +89,7 @@ class SupervisedPart:
 
 
 class Supervisor:
-    """Keeps the parts of one home alive until it is told to stop."""
+    """Supervisor of the parts of one home, until it is stopped."""
 
     def __init__(
         self,
@@ -113,13 +113,13 @@ class Supervisor:
         self._idle: asyncio.TimerHandle | None = None
         self._preloader: Preloader | None = None
 
-    # What others see and ask
+    # Control socket
 
     def status(self, error: StackError | None = None) -> dict[str, Any]:
-        """What runs, where, and whether all of it is ready.
+        """Return the status of the stack and its parts.
 
         Args:
-            error: Why what the caller waited for is not ready, if so.
+            error: Why a part that the caller waited for is not ready, if so.
         """
         shown = self._needed()
         error = self._failure or error
@@ -145,11 +145,11 @@ class Supervisor:
         return links
 
     def stop(self) -> None:
-        """Begin to end everything."""
+        """Request the end of all parts."""
         self._stopping.set()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one caller of the control socket."""
+        """Serve one client of the control socket."""
         held = attached = False
         try:
             while line := await reader.readline():
@@ -202,7 +202,7 @@ class Supervisor:
         ]
 
     async def _until_ready(self, *, servers_only: bool = False) -> StackError | None:
-        """Wait until what is needed is ready; the reason if a part of it is crash-looping."""
+        """Wait until the needed parts are ready; return the error of a crash-looping one."""
         while not (self._stopping.is_set() or self._failure):
             needed = self._needed(servers_only=servers_only)
             looping = [part for part in needed if part.is_crash_looping()]
@@ -213,7 +213,7 @@ class Supervisor:
             await asyncio.sleep(_POLL_SECONDS / 2)
         return None
 
-    # What keeps the parts alive
+    # Supervision
 
     def _wanted(self, part: Part) -> bool:
         return self._lasting or not part.runs
@@ -224,10 +224,10 @@ class Supervisor:
                 self._tasks[name] = asyncio.create_task(self._keep_alive(watched), name=name)
 
     async def run(self) -> None:
-        """Start everything and keep it until :meth:`stop`.
+        """Start the parts and supervise them until :meth:`stop`.
 
         Raises:
-            StackError: If a part cannot be brought up at the start; everything is ended first.
+            StackError: If a part cannot be started at first; all others are ended before.
         """
         self._preload()
         self._start_wanted()
@@ -364,7 +364,7 @@ class Supervisor:
         self._stopping.set()
 
     async def _end_all(self) -> None:
-        """End the parts, each before those that it needs."""
+        """End the parts, dependents first."""
         self._stopping.set()
         for watched in reversed(self._watched.values()):
             process = watched.process
@@ -402,7 +402,7 @@ def _locked(home: Home) -> Iterator[None]:
 
 
 def _preferred_port(home: Home, settings: Settings, name: str) -> int:
-    """The port that was set, or that of the last time, so that links and bookmarks stay good."""
+    """Return the configured port, or the last one, so that links and bookmarks stay valid."""
     field = f"{name}_port"
     wanted: int = getattr(settings, field)
     if field in settings.model_fields_set and wanted:
@@ -420,13 +420,13 @@ async def supervise(
     """Run the stack of ``home`` until it is stopped.
 
     Args:
-        home: The home; made if missing.
+        home: The home; created if missing.
         settings: Ports and limits.
-        lasting: Whether it stays and runs deployments, or serves the callers that hold it only.
-        started: Told the supervisor before anything runs.
+        lasting: Whether it stays and runs deployments, or only serves the callers that hold it.
+        started: Called with the supervisor before anything runs.
 
     Raises:
-        ConflictError: If one runs already.
+        ConflictError: If one is running already.
         StackError: If a part cannot be started.
     """
     home.make()

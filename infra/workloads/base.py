@@ -1,4 +1,4 @@
-"""The contract between workloads and what runs them."""
+"""Workloads and the interface of their backends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ResourceRequest:
 
 @dataclass(frozen=True)
 class Workload:
-    """One container, or the process that stands for it, with nothing left to be filled in.
+    """Specification of one container, or of the process in its place.
 
     Attributes:
         name: Its name for people, such as a task's path in its run.
@@ -87,7 +87,7 @@ class Workload:
 
 
 class Backend(ABC):
-    """Runs workloads, to their end or until they are stopped.
+    """Backend that runs workloads, to their end or until they are stopped.
 
     Several threads may use one backend at once. When a workload's end is reported nothing of it
     runs any more, whatever it has started. A workload ends with its backend's process, too.
@@ -137,7 +137,7 @@ class Backend(ABC):
 
 
 class WorkloadHandle:
-    """A workload that was started."""
+    """Handle of a started workload."""
 
     def __init__(self, backend: Backend, workload: Workload, log: Log) -> None:
         """Start ``workload``; see :meth:`Backend.start`."""
@@ -157,7 +157,7 @@ class WorkloadHandle:
         return not self._status.done()
 
     def stop(self) -> None:
-        """Request its end: SIGTERM, and SIGKILL after the grace. Returns at once."""
+        """Request the end: SIGTERM, and SIGKILL after the grace. Returns at once."""
         self._cancelled.set()
 
     def wait(self, seconds: float | None = None) -> ExitStatus:
@@ -174,7 +174,7 @@ class WorkloadHandle:
 
 
 class NoticeLog:
-    """Logs each notice once, whichever workload it is about."""
+    """Log of notices that logs each one once, for all workloads together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

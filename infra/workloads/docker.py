@@ -1,4 +1,4 @@
-"""Workloads as containers of a Docker engine, through its command line."""
+"""Backend that runs workloads as Docker containers, through Docker's command line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _COMMAND_SECONDS = 30.0
 
 
 class DockerBackend(Backend):
-    """Runs workloads as containers.
+    """Backend that runs workloads as containers.
 
     A workload's folder and the paths that it reads and writes are mounted where they are on this
     machine, so that its command line means the same there. What it leaves elsewhere is gone with
@@ -144,7 +144,7 @@ class DockerBackend(Backend):
         return exit_status.explain(replace(ended, code=code), pod.seconds or 0, hide)
 
     def _call(self, *arguments: str) -> str:
-        """Call Docker; its output, empty if it fails."""
+        """Run Docker; return its output, empty if it fails."""
         try:
             return subprocess.run(
                 [self._program, *arguments],
@@ -157,7 +157,7 @@ class DockerBackend(Backend):
             return ""
 
     def _sweep(self) -> None:
-        """Remove, once, the containers of processes that died before they could."""
+        """Remove, once, the containers of dead processes."""
         with self._lock:
             if self._swept:
                 return
@@ -173,7 +173,7 @@ class DockerBackend(Backend):
 
 
 def _owner() -> str:
-    """Identity of this process, which no later one with its id has."""
+    """Identity of this process, distinct from a later one with the same id."""
     return f"{os.getpid()}-{psutil.Process().create_time():.2f}"
 
 
@@ -189,7 +189,7 @@ def _lives(owner: str) -> bool:
 def _environment(
     workload: Workload, pod: LocalPodSettings
 ) -> Iterator[tuple[list[str], Mapping[str, str]]]:
-    """Docker's options for variables, and the environment of Docker's client.
+    """Build Docker's options for variables, and the environment of its client.
 
     No value is in the command line, which every user of the machine can read. A file takes
     values of one line only; a longer one goes through the client's environment.
@@ -219,7 +219,7 @@ def _environment(
 
 @contextlib.contextmanager
 def _volumes(mounts: Sequence[Mount]) -> Iterator[list[str]]:
-    """Docker's options for volumes; files are on the disk until they are left."""
+    """Build Docker's options for volumes, with temporary files for their content."""
     options: list[str] = []
     with tempfile.TemporaryDirectory(prefix="modelyard-") as above:
         for number, one in enumerate(mounts):
@@ -242,7 +242,7 @@ def _limit(name: str, size: int) -> list[str]:
 
 
 def _honoured(workload: Workload) -> set[str]:
-    """The parts of a pod that a container has too."""
+    """List the parts of a pod that Docker supports."""
     security = workload.kubernetes.get("securityContext", {})
     whom = {"securityContext"} if security.get("runAsUser") is not None else set()
     return {"imagePullPolicy", *whom}
@@ -282,7 +282,7 @@ def _options(workload: Workload) -> list[str]:
 
 
 def _mounts(workload: Workload) -> dict[Path, bool]:
-    """The paths to mount, and whether for reading only; none below another one."""
+    """List the paths to mount, with their read-only flags; none below another one."""
     writable = [workload.folder, *(path.parent for path in workload.outputs)]
     found = dict.fromkeys(topmost(writable), False)
     for path in topmost([path for path in workload.inputs if path.exists()]):
@@ -303,7 +303,7 @@ def _csv(fields: Sequence[str]) -> str:
 
 
 def _words(workload: Workload) -> list[str]:
-    """The image and the command line; Docker's entry point is one word alone."""
+    """Build image and command line; Docker's entry point is a single word."""
     program, *rest = workload.command or ("",)
     entry = ["--entrypoint", program] if program else []
     return [*entry, workload.image, *rest, *workload.arguments]
@@ -318,7 +318,7 @@ def _unavailable(why: str) -> ModelyardError:
 
 
 def _raise_unstarted(workload: Workload, ended: ExitStatus) -> None:
-    """Raise the error of a container that could not be started, if that is how it ended."""
+    """Raise an error if the container could not be started."""
     said = "\n".join(ended.tail)
     program = next(iter(workload.command), "its own program")
     if ended.code in {_NOT_EXECUTABLE, _NOT_FOUND} and _ERROR.search(said):
@@ -346,5 +346,5 @@ def _raise_unstarted(workload: Workload, ended: ExitStatus) -> None:
 
 
 def _line(said: str) -> str:
-    """The line of Docker's that names the error."""
+    """Find the line of Docker's output with the error."""
     return next((line.strip() for line in said.splitlines() if _ERROR.search(line)), said)[:500]

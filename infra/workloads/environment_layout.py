@@ -1,4 +1,4 @@
-"""Folders of Python environments: an interpreter, programs and packages."""
+"""Layout of Python environments: interpreter, programs and packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWN_PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
 def make_bare(folder: Path) -> None:
-    """Make an environment with pip and nothing else."""
+    """Create an environment with pip alone."""
     venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
     if not copy_package(Requirement("pip"), OWN_PACKAGES, folder):
         venv.EnvBuilder(symlinks=True, with_pip=True).create(folder)
@@ -27,7 +27,7 @@ def make_bare(folder: Path) -> None:
 
 
 def make_overlay(folder: Path, packages: Path) -> None:
-    """Make an empty environment in which another one's packages are visible.
+    """Create an empty environment that sees the packages of another.
 
     Args:
         folder: Where to make it.

@@ -1,4 +1,4 @@
-"""What a Python environment contains, and the cache key that follows from it."""
+"""Specification of a Python environment, and its cache key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE_PYTHON = str(getattr(sys, "_base_executable", sys.executable))
 
 
 class BaseEnvironment(Enum):
-    """What an environment sees before anything is installed.
+    """Base of an environment, before anything is installed.
 
     Attributes:
         BARE: pip alone, as in an image of Python.
@@ -34,7 +34,7 @@ class BaseEnvironment(Enum):
 
 @dataclass(frozen=True)
 class PipInstall:
-    """One call of ``pip install``.
+    """Arguments of one ``pip install``.
 
     Attributes:
         requirements: Requirement specifiers, in pip's syntax.
@@ -52,7 +52,7 @@ class PipInstall:
         return "--no-deps" in self.options
 
     def key(self) -> list[object]:
-        """Everything that decides what it installs, local files and folders by their content.
+        """Cache key: all that determines the installation, local files by their content.
 
         Raises:
             BadInputError: With the code ``RequirementsNotInstallable``, if they cannot be read.
@@ -93,7 +93,7 @@ class EnvironmentSpec:
     hint: str = "Fix the requirements, or the package index that pip is set to."
 
     def key(self) -> str:
-        """The environment's name in the cache."""
+        """Name of the environment in the cache."""
         visible: list[str] = []
         if self.base is BaseEnvironment.MODELYARD:
             visible = sorted(f"{one.name}=={one.version}" for one in metadata.distributions())

@@ -1,4 +1,4 @@
-"""Python environments: made once for each specification, shared, and pruned.
+"""Cache of Python environments: created once per specification, shared, pruned.
 
 An environment is not written to once it is made. Making one is atomic: it counts only when it is
 marked complete, it is made under a lock that the kernel releases when its holder dies, and what
@@ -36,7 +36,7 @@ _YOUNG_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python environment in use: it stays while its lock is open.
+    """A Python environment in use: it is not pruned while its lock is open.
 
     Attributes:
         folder: Its folder.
@@ -63,7 +63,7 @@ class Environment:
 
 
 class EnvironmentCache:
-    """Environments below a folder; threads and processes may use it at once."""
+    """Cache of environments below a folder, safe for threads and processes."""
 
     def __init__(self, root: Path, *, most: int = MOST, days: float = DAYS) -> None:
         """Keep environments below ``root``.
@@ -85,7 +85,7 @@ class EnvironmentCache:
         log: Callable[[str], object],
         stop_requested: Callable[[], bool],
     ) -> Iterator[Environment]:
-        """Use the environment of ``spec``, which is made if it does not exist.
+        """Use the environment of ``spec``; create it if it does not exist.
 
         Args:
             spec: What it contains.
@@ -111,7 +111,7 @@ class EnvironmentCache:
 
     @contextlib.contextmanager
     def overlay(self, environment: Environment) -> Iterator[Environment]:
-        """Make a private environment that sees another, and remove it afterwards."""
+        """Create a private environment that sees another, and remove it afterwards."""
         overlays = self.root / _OVERLAYS
         overlays.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=overlays))
@@ -124,7 +124,7 @@ class EnvironmentCache:
                 _lock_path(folder).unlink(missing_ok=True)
 
     def prune(self) -> None:
-        """Remove unused environments beyond the limits, and what processes that died left."""
+        """Remove unused environments beyond the limits, and leftovers of dead processes."""
         ready = {folder: _mtime(folder / _READY) for folder in self._complete()}
         newest_first = sorted(ready, key=lambda folder: -ready[folder])
         oldest = time.time() - self._days * 86400

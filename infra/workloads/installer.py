@@ -1,4 +1,4 @@
-"""Installing requirements into an environment: uv where it fits, else pip."""
+"""Installation of requirements into an environment: with uv where it fits, else pip."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PIP_SETTINGS = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "CONFIG_FILE", "C
 
 
 class InstallCancelledError(Exception):
-    """The caller cancelled while the environment was being made or waited for."""
+    """The caller cancelled before the environment was ready."""
 
 
 def install(
@@ -97,7 +97,7 @@ def install(
 
 
 def disk_full(folder: Path, spec: EnvironmentSpec) -> DiskFullError:
-    """The error of an environment that does not fit."""
+    """Build the error for an environment that does not fit on the disk."""
     return DiskFullError(
         f"The disk of {folder.parent} is full: {spec.label} cannot be installed.",
         "Free disk space, and retry.",
@@ -105,7 +105,7 @@ def disk_full(folder: Path, spec: EnvironmentSpec) -> DiskFullError:
 
 
 def command(folder: Path, base: BaseEnvironment, one: PipInstall) -> list[str]:
-    """Command line that installs ``one``.
+    """Build the command line that installs ``one``.
 
     uv sees only what is in an environment itself, so one on Modelyard's packages is pip's.
     """
@@ -141,7 +141,7 @@ def _pip_environment() -> dict[str, str]:
 
 
 def _uv() -> str | None:
-    """uv, where it would find what pip finds: it does not read pip's own settings."""
+    """Find uv, unless pip has settings, which uv does not read."""
     if any(f"PIP_{name}" in os.environ for name in _PIP_SETTINGS) or any(_pip_files()):
         return None
     beside = Path(sys.executable).with_name("uv")

@@ -1,4 +1,4 @@
-"""Files and folders on their way to a store."""
+"""Publishing of single files and folders to a store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def send(found: Store, source: Path, scratch: Path, progress: Progress | None = 
     Args:
         found: The store.
         source: The file or the folder.
-        scratch: A folder for the while, which need not exist; best on the source's disk, or a
+        scratch: A temporary folder, which need not exist; if it is not on the source's disk, a
             file is copied there first.
         progress: As for :meth:`Store.publish`.
     """

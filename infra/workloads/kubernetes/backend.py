@@ -1,4 +1,4 @@
-"""The backend that runs workloads as Jobs of a cluster, each in a pod of its own image."""
+"""Backend that runs workloads as Jobs of a cluster, each in a pod of its own image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIELDS = re.compile(
 
 @dataclass(frozen=True)
 class RunAttempt:
-    """Attempt of a run that workloads belong to.
+    """Attempt of a run to which workloads belong.
 
     Attributes:
         flow_run_id: The run's id.
@@ -48,7 +48,7 @@ class RunAttempt:
 
 
 class KubernetesBackend(Backend):
-    """Runs workloads as Jobs of a cluster.
+    """Backend that runs workloads as Jobs of a cluster.
 
     Inputs and outputs go through object storage. A workload's paths mean the same in its pod as
     on this machine; files that it leaves elsewhere are lost with the pod.
@@ -99,11 +99,11 @@ class KubernetesBackend(Backend):
 
     @property
     def claims(self) -> ClusterClaims:
-        """Claims of volumes of the run."""
+        """Volume claims of the run."""
         return ClusterClaims(self.api, {**self._labels, names.PART: "claim"})
 
     def check(self, workload: Workload) -> None:
-        """Refuse a workload that no pod can be."""
+        """Refuse a workload that cannot run in a pod."""
         if not workload.image:
             raise BadInputError(
                 f"{workload.name} names no image.", "Give the component an image.",
@@ -162,7 +162,7 @@ class KubernetesBackend(Backend):
         return self.api.read("Job", names.job_name(attempt.flow_run_id, attempt.number))
 
     def _sweep(self, log: Log, cancelled: threading.Event) -> None:
-        """Delete, once, what earlier attempts have left when they were killed."""
+        """Delete, once, the objects of earlier attempts that were killed."""
         with self._lock:
             if self._swept:
                 return
@@ -176,7 +176,7 @@ class KubernetesBackend(Backend):
             self._swept = True
 
     def _forget(self, base: str, log: Log) -> None:
-        """Remove what was staged; a failure is logged only."""
+        """Remove staged files; a failure is only logged."""
         try:
             self._staging.forget(base)
         except ModelyardError as error:

@@ -1,4 +1,4 @@
-"""The Job of a workload: plain data, made of nothing but its arguments.
+"""Manifest of a workload's Job, a pure function of its arguments.
 
 Its pod has three containers, one after the other. ``stage-in`` fetches inputs, ``component`` is
 the workload's own image with nothing of ours in it, and ``stage-out`` sends outputs. The first two
