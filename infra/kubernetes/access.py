@@ -1,4 +1,4 @@
-"""How an API server is reached: a kubeconfig, or the service account of the pod that this is.
+"""Access to an API server: by a kubeconfig, or by the service account of this pod.
 
 The client package reads it. What is wrong with a broken file is found here before: the client's
 errors hold what the file says, and that may be a token.
@@ -21,11 +21,11 @@ from infra.kubernetes.cluster import ClusterConfig
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _DEFAULT_NAMESPACE = "default"
 _NO_FILE = "File does not exist"  # of the client's errors, others of which may hold a token
-_MEND = "Fix it, or get it anew."
+_FIX = "Fix it, or get a new one."
 
 
 class ClusterAccess:
-    """An API server's address, and what one needs to talk to it. Safe in threads.
+    """Address and credentials of an API server. Safe in threads.
 
     Attributes:
         server: The server's address.
@@ -45,7 +45,7 @@ class ClusterAccess:
         self._lock = threading.Lock()
 
     def headers(self) -> dict[str, str]:
-        """The header with the credentials, if the server wants one; fetched anew as they age.
+        """Build the header with the credentials, if any; renewed as they expire.
 
         Raises:
             ClusterError: With the code ``KubeconfigMissing``, if they are to be had no longer.
@@ -66,7 +66,7 @@ def _config_error() -> type[Exception]:
 
 
 def connect(cluster: ClusterConfig) -> ClusterAccess:
-    """Read how the cluster is reached.
+    """Determine how to reach the cluster.
 
     A context that the cluster file names, or a ``KUBECONFIG``, is taken; else, in a pod, its
     service account; else the kubeconfig of the home folder.
@@ -108,7 +108,7 @@ def _of_the_kubeconfig(context: str) -> ClusterAccess:
     if not there:
         raise no_kubeconfig(
             f"There is no kubeconfig: {told} does not exist.",
-            "Get one from whoever keeps the cluster, and name it in KUBECONFIG.",
+            "Get one from the cluster's administrator, and name it in KUBECONFIG.",
         )
     name, namespace, user = _context(there, context, told)
     origin = f"the context {name} of {told}"
@@ -136,7 +136,7 @@ def _of_the_kubeconfig(context: str) -> ClusterAccess:
 
 
 def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping[str, Any]]:
-    """A context's name, namespace and user; the current one for "".
+    """Return a context's name, namespace and user; the current one for "".
 
     Of what has one name in several files, the first counts, as for kubectl.
     """
@@ -152,7 +152,7 @@ def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping
                 raise no_kubeconfig(
                     f"The kubeconfig {path} is broken: not all of {kind}s have a name and a "
                     f"{kind}.",
-                    _MEND,
+                    _FIX,
                 ) from None
             named[kind] = listed | known
     name = name or current
@@ -168,14 +168,14 @@ def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping
         if wanted not in named[kind]:
             raise no_kubeconfig(
                 f"The context {name} in {told} names the {kind} {wanted!r}, which is not there.",
-                _MEND,
+                _FIX,
             )
     server = named["cluster"][str(context["cluster"])].get("server")
     if not str(server).startswith(("https://", "http://")):
         raise no_kubeconfig(
             f"The cluster of the context {name} in {told} has no server, which would be an "
             "https:// address.",
-            _MEND,
+            _FIX,
         )
     return name, str(context.get("namespace") or ""), named["user"][str(context["user"])]
 
@@ -186,19 +186,19 @@ def _mapping(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise no_kubeconfig(
-            f"The kubeconfig {path} cannot be read: {reason}.", "Mend it, or name another."
+            f"The kubeconfig {path} cannot be read: {reason}.", "Fix it, or name another."
         ) from None
     except (ValueError, yaml.YAMLError) as error:  # also of a day that no month has
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise no_kubeconfig(f"The kubeconfig {path} is no YAML{where}.", _MEND) from None
+        raise no_kubeconfig(f"The kubeconfig {path} is not valid YAML{where}.", _FIX) from None
     if not isinstance(found, dict):
-        raise no_kubeconfig(f"The kubeconfig {path} holds no mapping.", _MEND)
+        raise no_kubeconfig(f"The kubeconfig {path} is not a mapping.", _FIX)
     return found
 
 
 def _unusable(origin: str, why: str = "") -> Exception:
     return no_kubeconfig(
         f"The credentials of {origin} cannot be used{': ' if why else ''}{why}.",
-        "Look whether kubectl can use them; get them anew if it cannot.",
+        "Check whether kubectl can use them; get new ones if it cannot.",
     )

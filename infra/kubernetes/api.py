@@ -1,4 +1,4 @@
-"""What is asked of a Kubernetes API server, with plain dicts as objects.
+"""Client of a Kubernetes API server, with plain dicts as objects.
 
 The generated models of the client package lag behind the API and drop what they do not know, so
 that only its reading of kubeconfigs is used (``infra/kubernetes/access.py``). Calls are
@@ -28,7 +28,7 @@ _WATCH_SECONDS = 240
 
 @dataclass(frozen=True)
 class ResourceKind:
-    """Where the API server keeps objects of a kind."""
+    """Group, version and plural of a kind of objects."""
 
     api_version: str
     plural: str
@@ -36,11 +36,11 @@ class ResourceKind:
 
     @property
     def group(self) -> str:
-        """The API group; "" for the core one."""
+        """API group; "" for the core one."""
         return self.api_version.rpartition("/")[0]
 
     def path(self, namespace: str, name: str = "") -> str:
-        """The path of all objects of the kind, or of one."""
+        """Build the path of all objects of the kind, or of one."""
         root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
         inside = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced else ""
         return f"{root}{inside}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
@@ -71,10 +71,10 @@ _BRIEF = RetryPolicy(attempts=2, seconds=8.0)  # for a log, which may well not b
 
 
 class Api:
-    """A namespace of a cluster.
+    """Client of one namespace of a cluster.
 
-    All methods raise ``ClusterError``; its codes are told in ``infra/kubernetes/api_errors.py``.
-    What may succeed a little later is tried again first.
+    All methods raise ``ClusterError``, with the codes of ``infra/kubernetes/api_errors.py``.
+    Transient errors are retried first.
 
     Attributes:
         namespace: Where objects are looked for and made unless something else is said.
@@ -86,7 +86,7 @@ class Api:
 
     @classmethod
     def connect(cls, cluster: ClusterConfig, *, patience: RetryPolicy | None = None) -> Api:
-        """Read how the cluster is reached; nothing is asked of it yet.
+        """Determine how to reach the cluster, without a request.
 
         Raises:
             ClusterError: With the code ``KubeconfigMissing``.
@@ -95,16 +95,16 @@ class Api:
 
     @property
     def server(self) -> str:
-        """The API server's address."""
+        """Address of the API server."""
         return self._transport.access.server
 
     @property
     def origin(self) -> str:
-        """Where address and credentials come from, for people."""
+        """Source of address and credentials, for people."""
         return self._transport.access.origin
 
     def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an object; fields that the server does not know are refused.
+        """Create an object; fields that the server does not know are refused.
 
         A request whose answer was lost is repeated, so that ``Conflict`` may also mean that the
         object is the caller's own: its labels say so.
@@ -116,7 +116,7 @@ class Api:
         )
 
     def read(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
-        """An object, or None if there is none."""
+        """Read an object; None if there is none."""
         operation, path = self._one("get", kind, name, namespace)
         return self._found(ApiRequest(operation, "GET", path))
 
@@ -128,7 +128,7 @@ class Api:
         *,
         namespace: str | None = None,
     ) -> Objects:
-        """All objects of a kind that have the labels and fields, of all pages of the answer."""
+        """List all objects of a kind with the labels and fields, of all pages."""
         operation, path = self._one("list", kind, "", namespace)
         if not isinstance(labels, str):
             labels = ",".join(f"{key}={value}" for key, value in labels.items())
@@ -172,7 +172,7 @@ class Api:
         propagation: str = "Background",
         uid: str = "",
     ) -> bool:
-        """Ask for an object's end, which may come later; False if there was none.
+        """Delete an object, which may end later; return False if there was none.
 
         Args:
             kind: The object's kind.
@@ -207,7 +207,7 @@ class Api:
         since_seconds: int | None = None,
         previous: bool = False,
     ) -> str | None:
-        """A container's log, or its last ``lines``; None if none is to be had.
+        """Read a container's log, or its last ``lines``; None if it is not available.
 
         That is so before the container has started, and when its node does not answer.
         """
@@ -238,7 +238,7 @@ class Api:
         timestamps: bool = False,
         silent_seconds: float = 300.0,
     ) -> Iterator[str]:
-        """The lines of a container's log as they are written, without their ends.
+        """Stream the lines of a container's log as they are written, without line ends.
 
         It ends when the server ends it: with the container, or when the node's part of it or the
         server starts anew.
@@ -270,7 +270,7 @@ class Api:
                 raise
 
     def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
-        """Whether the present account may do it in the namespace (in all, of what has none)."""
+        """Whether the account has the permission in the namespace, or cluster-wide."""
         attributes = {
             "namespace": self.namespace,
             "verb": verb,
@@ -288,7 +288,7 @@ class Api:
         return bool(found.get("status", {}).get("allowed"))
 
     def version(self) -> str:
-        """The server's version, such as v1.36.0."""
+        """Read the server's version, such as v1.36.0."""
         operation = ApiOperation("get", "the version")
         return str(
             self._transport.json(ApiRequest(operation, "GET", "/version")).get("gitVersion", "")
@@ -296,11 +296,11 @@ class Api:
 
     def _of(self, manifest: Mapping[str, Any]) -> tuple[ResourceKind, str, str]:
         name = str(manifest.get("metadata", {}).get("name") or "")
-        told = f"{manifest.get('kind')} of {manifest.get('apiVersion')}"
+        named = f"{manifest.get('kind')} of {manifest.get('apiVersion')}"
         kind = KINDS.get(str(manifest.get("kind")))
         if kind is None or kind.api_version != manifest.get("apiVersion") or not name:
             raise ClusterError(
-                f"Modelyard makes no {told}{'' if name else ' without a name'} in a cluster.",
+                f"Modelyard makes no {named}{'' if name else ' without a name'} in a cluster.",
                 f"It makes, each with a name: {', '.join(sorted(KINDS))}.",
                 code="ManifestRefused",
             )

@@ -1,4 +1,4 @@
-"""Reconciles the runs of a cluster's pools between Prefect and Kubernetes.
+"""Reconciler of the runs of a cluster's pools, between Prefect and Kubernetes.
 
 A round observes the cluster first and Prefect afterwards, decides about each run with
 ``run_policy.decide``, and acts: it records what a run waits for, ends a run whose pod died with
@@ -60,7 +60,7 @@ _logger = get_logger("modelyard.reconciler")
 
 @dataclass(frozen=True)
 class ObservedRuns:
-    """The runs of the pools in Prefect and on the cluster at one time.
+    """Observed runs of the pools in Prefect and on the cluster.
 
     Attributes:
         found: Attempts on the cluster by run; None if it did not answer.
@@ -85,7 +85,7 @@ class ObservedRuns:
 
 @dataclass(frozen=True)
 class RunsPlan:
-    """What to do about each run that was observed."""
+    """Decision about each observed run."""
 
     observed: ObservedRuns
     decisions: Sequence[tuple[RunCase, RunDecision]]
@@ -93,7 +93,7 @@ class RunsPlan:
 
 @dataclass(frozen=True)
 class RunWaitLimits:
-    """How long runs may wait.
+    """Time limits of waiting runs.
 
     Attributes:
         pending: For their pods to start, once these have nodes.
@@ -105,7 +105,7 @@ class RunWaitLimits:
 
 
 def plan_runs(observed: ObservedRuns, limits: RunWaitLimits) -> RunsPlan:
-    """Decide about each run; those in a queue get their places. Pure."""
+    """Decide about each run; queued ones get their positions. Pure."""
     cases = [case for run_id in observed.runs if (case := build_case(run_id, observed, limits))]
     decided = [(case, decide(case)) for case in cases]
     waiting = {case.flow_run_id for case, decision in decided if decision.queued}
@@ -124,7 +124,7 @@ def plan_runs(observed: ObservedRuns, limits: RunWaitLimits) -> RunsPlan:
 
 
 def build_case(run_id: str, observed: ObservedRuns, limits: RunWaitLimits) -> RunCase | None:
-    """The case of a run, to be decided; None if its state is not known. Pure."""
+    """Build the case of a run for the policy; None if its state is unknown. Pure."""
     run = observed.runs[run_id]
     state = run.state if run else None
     if run is not None and state is None:
@@ -155,7 +155,7 @@ def build_case(run_id: str, observed: ObservedRuns, limits: RunWaitLimits) -> Ru
 
 
 class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
-    """Reconciles the runs of some pools."""
+    """Reconciler of the runs of some pools."""
 
     def __init__(
         self,
@@ -197,11 +197,11 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         self._active: frozenset[str] | None = None
 
     def executes(self, flow_run_id: str) -> bool | None:
-        """Whether the cluster has something active of a run; None if it was not observed."""
+        """Whether the cluster has active objects of a run; None if it was not observed."""
         return None if self._active is None else flow_run_id in self._active
 
     def on_stopped_leading(self) -> None:
-        """Forget the last observed status; it grows old while another process leads."""
+        """Discard the last observed status; it becomes stale while another process leads."""
         self._last_seen.clear()
         self._active = None
 
@@ -262,7 +262,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         )
 
     async def _survey(self) -> Sequence[NodeCapacity] | None:
-        """The cluster's nodes as they were a little while ago."""
+        """Return the cluster's nodes, cached for a while."""
         at, nodes = self._surveyed
         if time.monotonic() - at >= _NODES_SECONDS:
             try:
@@ -274,7 +274,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         return nodes
 
     def _of_pools(self, found: Mapping[Key, AttemptStatus]) -> Mapping[Key, AttemptStatus]:
-        """The attempts of these pools; the cluster may have others, with another worker."""
+        """Select the attempts of these pools; the cluster may have others of another worker."""
         pools = {names.label_value(pool) for pool in self._pools}
         return {
             key: one.with_gone_pods(self._last_seen.get(key))
@@ -283,7 +283,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         }
 
     async def _read(self, run_ids: Iterable[str]) -> dict[str, FlowRun | None]:
-        """Runs by id that are none of the active ones, but have something on the cluster."""
+        """Read runs by id that are not active, but have objects on the cluster."""
         wanted = sorted(run_ids)
         runs: dict[str, FlowRun | None] = dict.fromkeys(wanted)
         for first in range(0, len(wanted), _PAGE):
@@ -365,7 +365,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
                 await self._client.set_flow_run_state(run.id, state, force=True)
 
     async def _keep_lines(self, run: FlowRun, found: AttemptStatus, died: Diagnosis) -> list[str]:
-        """The container's last lines; those that the run's log lacks are added to it."""
+        """Read the container's last lines, and add those that the run's log lacks."""
         try:
             lines = await asyncio.to_thread(
                 self._jobs.last_lines, found, pod=died.pod, container=died.container
@@ -393,7 +393,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         )
 
     async def _known(self, run_id: UUID) -> set[str]:
-        """Lines that the run's log has, as far back as the container's last lines may go."""
+        """Read the lines of the run's log that may be among the container's last lines."""
         wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
         known: set[str] = set()
         for page in range(_KNOWN_PAGES):
@@ -406,7 +406,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         return known
 
     async def _forget(self, observed: ObservedRuns) -> None:
-        """Keep nothing of runs that have ended; they wait for nothing."""
+        """Discard the waiting reasons of ended runs."""
         if observed.found is not None:
             self._last_seen = {
                 key: one for key, one in self._last_seen.items() if key[0] in observed.runs
@@ -419,7 +419,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
 
 
 def _attempt(state: State[Any] | None, newest: AttemptRecord) -> int:
-    """The number of the attempt that a run's state is about; 0 if there is none.
+    """Return the number of the attempt that a run's state refers to; 0 if there is none.
 
     A run that is tried again is Pending before its worker has begun the attempt. What died then
     is the attempt before, whose end Prefect has.
@@ -431,14 +431,14 @@ def _attempt(state: State[Any] | None, newest: AttemptRecord) -> int:
 
 
 def _could_hold(found: AttemptStatus | None, nodes: Sequence[NodeCapacity] | None) -> bool | None:
-    """Whether the nodes could have an attempt's pods if nothing else ran there."""
+    """Whether the nodes could hold an attempt's pods if nothing else ran there."""
     if nodes is None or found is None or found.job is None:
         return None
     return can_hold(objects.template_of(found.job), objects.nodes_of(found.job), nodes)
 
 
 def _may_wait(found: AttemptStatus) -> bool:
-    """Whether not all of an attempt's pods have started, so that events say why."""
+    """Whether some of an attempt's pods have not started, so that events are needed."""
     job = found.job
     if job is None or not found.is_active:
         return False
@@ -452,7 +452,7 @@ def _is_settled(case: RunCase, decision: RunDecision) -> bool:
 
 
 def _forms(line: str) -> set[str]:
-    """A line as it is, and without the prefix of Prefect's console log."""
+    """Return a line as it is, and without the prefix of Prefect's console log."""
     return {line.strip(), line.partition(" - ")[2].strip()} - {""}
 
 

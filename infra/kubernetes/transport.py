@@ -1,4 +1,4 @@
-"""Requests to a Kubernetes API server: bounded in time, and repeated where that helps."""
+"""Transport of requests to a Kubernetes API server, with time limits and retries."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BROKEN_OFF = ("EOF", "timed out", "reset by peer")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long an API server is given, in seconds but for ``attempts``.
+    """Retry policy and timeouts of requests, in seconds except ``attempts``.
 
     Attributes:
         attempts: How often a request is made at most.
@@ -63,14 +63,14 @@ class RetryPolicy:
     longest_wait: float = 10.0
 
     def wait(self, attempt: int, retry_after: float) -> float:
-        """How long to wait after the ``attempt``-th attempt; spread, so that callers part ways."""
+        """Compute the delay after the ``attempt``-th attempt, with jitter."""
         doubled = min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1))
         return max(doubled * random.uniform(0.5, 1.0), min(retry_after, self.longest_wait))
 
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """One request; values of the query that are None or "" are left out."""
+    """Request; query values that are None or "" are left out."""
 
     operation: ApiOperation
     method: str
@@ -79,7 +79,7 @@ class ApiRequest:
     body: Mapping[str, Any] | None = None
 
     def target(self) -> str:
-        """The path with its query."""
+        """Build the path with its query."""
         given = {
             name: value for name, value in (self.query or {}).items() if value not in (None, "")
         }
@@ -87,7 +87,7 @@ class ApiRequest:
 
 
 class Transport:
-    """The way to one API server. Safe in threads."""
+    """Transport to one API server. Safe in threads."""
 
     def __init__(self, cluster: ClusterConfig, patience: RetryPolicy) -> None:
         self._cluster = cluster
@@ -97,20 +97,20 @@ class Transport:
 
     @property
     def access(self) -> ClusterAccess:
-        """The server's address and credentials, as they are now."""
+        """The server's address and current credentials."""
         return self._access
 
     def json(self, request: ApiRequest) -> dict[str, Any]:
-        """The object that the server answers."""
+        """Send a request; return the object of the response."""
         return self._answer(request, self._patience, _object)
 
     def text(self, request: ApiRequest, patience: RetryPolicy | None = None) -> str:
-        """The text that the server answers."""
+        """Send a request; return the text of the response."""
         return self._answer(request, patience or self._patience, _text)
 
     @contextmanager
     def stream(self, request: ApiRequest, silent_seconds: float) -> Iterator[Iterator[bytes]]:
-        """The parts of an answer as they come; asked for once."""
+        """Stream the parts of a response as they arrive, without retries."""
         access = self._access
         timeout = urllib3.Timeout(connect=self._patience.connect_seconds, read=silent_seconds)
         with self._told(request.operation, access):
@@ -125,9 +125,9 @@ class Transport:
     def _answer(
         self, request: ApiRequest, patience: RetryPolicy, read: Callable[[bytes], T | None]
     ) -> T:
-        """What ``read`` makes of a good answer, after as many attempts as it takes and may take.
+        """Send a request with retries; return what ``read`` makes of a good response.
 
-        ``read`` returns None for what no API server answers.
+        ``read`` returns None for a response that is not an API server's.
         """
         ends = time.monotonic() + patience.seconds
         renewed = False
@@ -155,7 +155,7 @@ class Transport:
             except ClusterError as error:
                 problem = error
             if problem.code in ("Unauthorized", "CertificateInvalid") and not renewed:
-                # Tokens and certificates are replaced while this process goes on.
+                # Tokens and certificates are rotated while this process is running.
                 renewed = True
                 self._renew(access)
                 continue
@@ -189,7 +189,7 @@ class Transport:
     @staticmethod
     @contextmanager
     def _told(operation: ApiOperation, access: ClusterAccess) -> Iterator[None]:
-        """Tell failures of the connection in words of ours."""
+        """Translate connection errors to a ``ClusterError``."""
         try:
             yield
         except SSLError as error:
@@ -222,6 +222,6 @@ def _text(body: bytes) -> str:
 
 
 def _seconds(response: urllib3.BaseHTTPResponse) -> float:
-    """What the server says of when to come again; it may also be a date, which is not heeded."""
+    """Parse ``Retry-After`` in seconds; a date is ignored."""
     text = response.headers.get("retry-after", "")
     return float(text) if text.isdigit() else 0.0

@@ -1,4 +1,4 @@
-"""The Prefect worker of a cluster's pools, of the type ``modelyard-kubernetes``.
+"""Prefect worker of a cluster's pools, of the type ``modelyard-kubernetes``.
 
 It creates the Job of a run and is done: the reconciler follows the run from there, also after a
 restart of the worker. It is a worker of Prefect's own base class. That of ``prefect_kubernetes``
@@ -41,7 +41,7 @@ TYPE = pool_template.TYPE
 _FIRST_WAIT = 5.0
 _LONGEST_WAIT = 60.0
 
-# Maps a flow's name and a run of it to its placement; refuses one that the cluster can never give.
+# Maps a flow's name and its run to a placement; refuses what the cluster can never satisfy.
 Place = Callable[[str, FlowRun], Placement]
 
 
@@ -75,12 +75,12 @@ class ClusterJobConfiguration(BaseJobConfiguration):
 
 
 class ClusterWorkerResult(BaseWorkerResult):
-    """A run was started, queued again or refused: the worker is done with it."""
+    """Result of a run that was started, requeued or refused."""
 
 
 @dataclass(frozen=True)
 class WorkerDependencies:
-    """The dependencies of the workers of all pools.
+    """Dependencies of the workers of all pools.
 
     Attributes:
         jobs: The cluster's Jobs.
@@ -97,7 +97,7 @@ class KubernetesWorker(
     EventDrivenWorker,
     BaseWorker[ClusterJobConfiguration, ClusterJobVariables, ClusterWorkerResult],
 ):
-    """The worker of one pool."""
+    """Worker of one pool."""
 
     type = TYPE
     job_configuration = ClusterJobConfiguration
@@ -159,7 +159,7 @@ class KubernetesWorker(
         if secrets := secrets_among(env):
             raise BadInputError(
                 f"The variable {secrets[0]}, of the pool's or the deployment's, looks like a "
-                "secret: whoever sees Jobs would read it.",
+                "secret: everyone who can read Jobs could read it.",
                 "Keep it in a Secret of the cluster, and name that in secret_env of its file.",
                 code="SecretInEnvironment",
             )

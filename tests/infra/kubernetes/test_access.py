@@ -76,8 +76,8 @@ def test_none_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "holds no mapping"),
-        ("- canary", "holds no mapping"),
+        ("", "is not a mapping"),
+        ("- canary", "is not a mapping"),
         ("users: [\ntoken: canary", "no YAML in line"),
         ("current-context: 2026-99-99", "no YAML"),
         ("contexts: 5", "not all of contexts have a name"),
