@@ -26,7 +26,7 @@ from pipelines.backends import choice
 from pipelines.components import Components, time_text
 from pipelines.execution import Leaf, NodeStatus
 from pipelines.pipeline import Pipeline
-from pipelines.placeholders import RunFacts
+from pipelines.placeholders import PlaceholderFacts
 from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskResult, TaskState
 from registry import flow_kinds, tracking
@@ -245,9 +245,9 @@ def _concluded(context: RunContext, end: TaskResult, tracked: Tracked) -> RunRes
 
 def _facts(
     pipeline: Pipeline, context: RunContext, place: PipelineRunDirectory, root: str
-) -> RunFacts:
+) -> PlaceholderFacts:
     created = time_text(context.created)
-    return RunFacts(
+    return PlaceholderFacts(
         job_name=context.name,
         job_resource_name=f"{pipeline.name}-{context.flow_run_id}",
         job_id=context.flow_run_id,

@@ -41,7 +41,7 @@ _EPHEMERAL = (
 
 
 @dataclass(frozen=True)
-class ParsedCommand:
+class ComponentCommand:
     """Parsed command line of a component.
 
     Attributes:
@@ -57,7 +57,7 @@ class ParsedCommand:
     arguments: tuple[str, ...] = ()
 
 
-def component(words: Sequence[str]) -> ParsedCommand:
+def component(words: Sequence[str]) -> ComponentCommand:
     """Parse a command line; one that the compiler did not write stays whole."""
     installs: tuple[PipInstall, ...] = ()
     rest = tuple(words)
@@ -66,8 +66,8 @@ def component(words: Sequence[str]) -> ParsedCommand:
         if found is not None:
             installs, rest = found, rest[3:]
     if len(rest) > 3 and rest[:2] == ("sh", "-ec") and " ".join(rest[2].split()) == _EPHEMERAL:
-        return ParsedCommand(installs, rest, rest[3], rest[4:])
-    return ParsedCommand(installs, rest)
+        return ComponentCommand(installs, rest, rest[3], rest[4:])
+    return ComponentCommand(installs, rest)
 
 
 def append_code(command: Sequence[str], arguments: Sequence[str], code: str) -> tuple[str, ...]:

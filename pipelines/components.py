@@ -32,7 +32,7 @@ from pipelines import (
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import Leaf
 from pipelines.pipeline import Pipeline
-from pipelines.placeholders import PlaceholderContext, RunFacts
+from pipelines.placeholders import PlaceholderContext, PlaceholderFacts
 from pipelines.remote_artifacts import RemoteArtifacts
 from pipelines.run_directory import PipelineRunDirectory
 
@@ -70,7 +70,7 @@ class Components:
         pipeline: Pipeline,
         backend: Backend,
         place: PipelineRunDirectory,
-        facts: RunFacts,
+        facts: PlaceholderFacts,
         log: Log,
         cancelled: threading.Event,
         *,
@@ -161,7 +161,7 @@ class Components:
         )
         return placeholders.fill_constant(value, context)
 
-    def _told(self, path: str) -> RunFacts:
+    def _told(self, path: str) -> PlaceholderFacts:
         name = next(part for part in reversed(path.split("/")) if not part.isdigit())
         task_id = hashlib.sha256(f"{self._facts.job_id}/{path}".encode()).hexdigest()[:32]
         return replace(self._facts, task_name=name, task_id=task_id)

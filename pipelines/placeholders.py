@@ -38,7 +38,7 @@ _MOUNTS = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class PlaceholderFacts:
     """Facts about a run and a task that placeholders refer to; None has no value.
 
     Attributes:
@@ -64,7 +64,7 @@ class RunFacts:
     task_id: str | None = None
 
 
-_FACTS: Mapping[str, Callable[[RunFacts], str | None]] = {
+_FACTS: Mapping[str, Callable[[PlaceholderFacts], str | None]] = {
     "pipeline_job_name": lambda facts: facts.job_name,
     "pipeline_job_resource_name": lambda facts: facts.job_resource_name,
     "pipeline_job_uuid": lambda facts: facts.job_id,
@@ -106,7 +106,7 @@ class PlaceholderContext:
     output_file: str | None = None
     output_parameters: Mapping[str, str] = field(default_factory=dict)
     output_artifacts: Mapping[str, Artifact | list[Artifact]] = field(default_factory=dict)
-    facts: RunFacts = field(default_factory=RunFacts)
+    facts: PlaceholderFacts = field(default_factory=PlaceholderFacts)
     executor_input: Callable[[], str] = _no_executor_input
 
 

@@ -34,7 +34,7 @@ from infra.workloads.process import (
 )
 from pipelines import bootstrap
 from pipelines.backends.warm_pool import IDLE_SECONDS, WarmPool
-from pipelines.bootstrap import ParsedCommand
+from pipelines.bootstrap import ComponentCommand
 
 _COLD_ONLY = ("PYTHON", "LD_", "MALLOC_")
 _PLACEHOLDER = "{{$"
@@ -158,7 +158,7 @@ def _launcher_named() -> Iterator[None]:
         raise BadInputError(error.message, _LAUNCHER_HINT, code=error.code) from None
 
 
-def _component(workload: Workload) -> ParsedCommand:
+def _component(workload: Workload) -> ComponentCommand:
     return bootstrap.component([*workload.command, *workload.arguments])
 
 
@@ -190,7 +190,7 @@ def _explained(status: ExitStatus, workload: Workload) -> ExitStatus:
     )
 
 
-def _installs(component: ParsedCommand) -> Sequence[PipInstall]:
+def _installs(component: ComponentCommand) -> Sequence[PipInstall]:
     """List the packages of a component; with Modelyard's kfp where an older one is pinned.
 
     The first executors find no artifacts at local paths, and one for all is made once. What

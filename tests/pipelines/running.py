@@ -19,7 +19,7 @@ from pipelines.backends.process import ComponentProcessBackend
 from pipelines.components import Components
 from pipelines.execution import Execution, Leaf, NodeStatus
 from pipelines.pipeline import Pipeline
-from pipelines.placeholders import RunFacts
+from pipelines.placeholders import PlaceholderFacts
 from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskResult, TaskState
 
@@ -86,7 +86,7 @@ def run(
         EnvironmentCache(environments), Settings(home=folder), objects=LocalObjects(folder, secret)
     )
     lines: list[tuple[str, str]] = []
-    facts = RunFacts(
+    facts = PlaceholderFacts(
         job_name="a run", job_resource_name=f"{pipeline.name}-1", job_id="1", root=str(folder),
         created="2026-01-01T00:00:00Z",
         scheduled="2026-01-01T00:00:00Z", workspace=str(folder / "workspace"),

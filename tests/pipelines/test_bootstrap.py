@@ -6,7 +6,7 @@ import yaml
 
 from infra.workloads.environment_spec import PipInstall
 from pipelines import bootstrap
-from pipelines.bootstrap import ParsedCommand
+from pipelines.bootstrap import ComponentCommand
 from tests.pipelines.backends.jobs import BOOTSTRAP, EPHEMERAL
 from tests.pipelines.corpus import compile_function
 
@@ -96,7 +96,7 @@ def test_what_the_sdk_compiles(options: dict[str, Any], installs: tuple[PipInsta
 def test_what_other_versions_of_the_sdk_compile(script: str) -> None:
     found = bootstrap.component(["sh", "-c", script, "echo", "hello"])
 
-    assert found == ParsedCommand((PipInstall(("kfp==2.0.1",)),), ("echo", "hello"))
+    assert found == ComponentCommand((PipInstall(("kfp==2.0.1",)),), ("echo", "hello"))
 
 
 @pytest.mark.parametrize(
@@ -128,19 +128,19 @@ def test_what_other_versions_of_the_sdk_compile(script: str) -> None:
 def test_what_is_not_certain_runs_as_it_is(script: str) -> None:
     words = ("sh", "-c", script, "sh", "-ec", EPHEMERAL, "source", "--more")
 
-    assert bootstrap.component(words) == ParsedCommand((), words)
+    assert bootstrap.component(words) == ComponentCommand((), words)
 
 
 def test_another_second_script_runs_as_it_is() -> None:
     words = ("sh", "-ec", EPHEMERAL + "rm -r x\n", "source", "--more")
 
-    assert bootstrap.component(words) == ParsedCommand((), words)
+    assert bootstrap.component(words) == ComponentCommand((), words)
     assert bootstrap.component(("sh", "-ec", EPHEMERAL)).source is None
 
 
 def test_words_that_only_look_alike() -> None:
     for words in ((), ("sh",), ("sh", "-c"), ("sh", "-c", BOOTSTRAP % "numpy"), ("echo", "$0")):
-        assert bootstrap.component(words) == ParsedCommand((), words)
+        assert bootstrap.component(words) == ComponentCommand((), words)
 
 
 def test_whose_code_is_in_the_image() -> None:

@@ -8,7 +8,7 @@ from kfp import dsl
 from infra.errors import BadInputError
 from pipelines import placeholders
 from pipelines.artifacts import Artifact
-from pipelines.placeholders import PlaceholderContext, RunFacts
+from pipelines.placeholders import PlaceholderContext, PlaceholderFacts
 from tests.pipelines import compiling
 
 DATA = Artifact(
@@ -32,7 +32,7 @@ CONTEXT = PlaceholderContext(
     output_file="/runs/1/out.json",
     output_parameters={"said": "/runs/1/said"},
     output_artifacts={"model": MODEL},
-    facts=RunFacts(
+    facts=PlaceholderFacts(
         "my run", "p-1", "id-1", "2026-01-02T03:04:05Z", "2026-01-02T03:00:00Z", "/root", "/w",
         "train", "id-2",
     ),
@@ -398,7 +398,7 @@ class TestWhatKfpCompiles:
         def constant(task, name):
             value = tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
             others = {"pipelinechannel--count-Output": 5, "pipelinechannel--a": 2}
-            facts = RunFacts(job_name="j", task_name=task)
+            facts = PlaceholderFacts(job_name="j", task_name=task)
             return placeholders.fill_constant(value, PlaceholderContext(others, facts=facts))
 
         assert constant("say", "text") == "5 and 2"

@@ -19,7 +19,7 @@ _OPERATOR = re.compile(r"[;&|()<>]+")
 
 
 @dataclass
-class ParsedCommand:
+class ScriptCommand:
     """Parsed command line.
 
     Attributes:
@@ -43,7 +43,7 @@ class ParsedCommand:
     others: int = 0
 
 
-def parse(words: Sequence[str], mark: str) -> ParsedCommand:
+def parse(words: Sequence[str], mark: str) -> ScriptCommand:
     """Parse a command line.
 
     Args:
@@ -51,7 +51,7 @@ def parse(words: Sequence[str], mark: str) -> ParsedCommand:
         mark: What the arguments of interest hold; it chooses among a shell script's commands.
     """
     words, others = _without_shell(list(words), mark)
-    command = ParsedCommand(others=others)
+    command = ScriptCommand(others=others)
     start = _start(words, command)
     before = words[: start + 1] if start < len(words) else []
     names = [PurePosixPath(word).name for word in before]
@@ -99,7 +99,7 @@ def _commands(script: str) -> list[list[str]]:
     return [one for one in commands if one]
 
 
-def _start(words: list[str], command: ParsedCommand) -> int:
+def _start(words: list[str], command: ScriptCommand) -> int:
     """Where the script or the module stands; before the first option if there is none."""
     for number, word in enumerate(words):
         following = words[number + 1] if number + 1 < len(words) else ""
@@ -121,7 +121,7 @@ def _processes(words: list[str]) -> int | None:
     return None
 
 
-def _options(words: list[str], command: ParsedCommand) -> None:
+def _options(words: list[str], command: ScriptCommand) -> None:
     left = iter(enumerate(words))
     for number, word in left:
         name, equals, value = word.removeprefix("--").partition("=")

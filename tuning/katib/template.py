@@ -11,7 +11,7 @@ from typing import Any
 from infra.errors import BadInputError
 from tuning.katib import command as commands
 from tuning.katib import pods
-from tuning.katib.command import ParsedCommand
+from tuning.katib.command import ScriptCommand
 from tuning.katib.document import Section, Tree, finite
 from tuning.katib.metrics import Say
 from tuning.katib.pods import MARK, TrialContainer
@@ -136,7 +136,7 @@ def _read(
     return template
 
 
-def _say_algorithm(command: ParsedCommand, image: str, say: Say) -> None:
+def _say_algorithm(command: ScriptCommand, image: str, say: Say) -> None:
     where = f"in the image {image}" if image else "in an image"
     path = PurePosixPath(command.script)
     if command.script:
@@ -155,7 +155,7 @@ def _say_algorithm(command: ParsedCommand, image: str, say: Say) -> None:
 
 
 def _options(
-    command: ParsedCommand, references: _TrialParameters, template: TrialTemplate, say: Say
+    command: ScriptCommand, references: _TrialParameters, template: TrialTemplate, say: Say
 ) -> None:
     """Sort the script's options into names of parameters and fixed hyperparameters."""
     for name, value in command.options.items():

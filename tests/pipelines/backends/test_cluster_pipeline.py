@@ -16,7 +16,7 @@ from pipelines.backends import choice
 from pipelines.components import Components
 from pipelines.execution import Execution
 from pipelines.pipeline import Pipeline
-from pipelines.placeholders import RunFacts
+from pipelines.placeholders import PlaceholderFacts
 from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskState
 from tests.infra.workloads.kubernetes.small_cluster import Running
@@ -64,7 +64,7 @@ def _components(
     root = remote_artifacts.root(choice.artifacts(settings), pipeline.name, "a-run")
     return Components(
         pipeline, backend, PipelineRunDirectory(folder / "home" / "runs" / "a-run"),
-        RunFacts(job_name="a run", job_id="a-run", root=root),
+        PlaceholderFacts(job_name="a run", job_id="a-run", root=root),
         lambda *line: lines.append(line), threading.Event(),
         claims=choice.claims(backend, Home(folder / "home")), root=root,
     )  # fmt: skip
