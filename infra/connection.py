@@ -108,7 +108,7 @@ def environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
         "PREFECT_CLIENT_RETRY_JITTER_FACTOR": "0.2",
         # Each client would ask for the server's version, and for a token against the forged
         # requests that the door refuses. And it would load all authorities' certificates (17 ms)
-        # for an address without TLS: this file has one, of nobody.
+        # for an address without TLS: this file has only a dummy one.
         "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
         "PREFECT_API_SSL_CERT_FILE": str(_NO_AUTHORITY),

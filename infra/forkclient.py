@@ -10,7 +10,7 @@ the open file to the forked process: the lock is held until both are gone. If an
 holds it, nothing is run. (:mod:`infra.run_lock` is the other side.)
 
 The connection is the life line between both: the forked process ends when the client is gone,
-so whoever ends the client ends the run. Imports only the standard library and is run by path,
+so ending the client ends the run. Imports only the standard library and is run by path,
 because it stands between a trigger and its run.
 """
 
@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OWNER_POLL_SECONDS = 0.5
 _KILLED = 137
 _LOCK_VARIABLE = "MODELYARD_RUN_LOCK"
-_LOCK_PATIENCE_SECONDS = 2.0  # whoever asks for it takes it for a moment
+_LOCK_PATIENCE_SECONDS = 2.0  # a check acquires it for a moment
 
 
 def _connect(path: str) -> socket.socket | None:
@@ -76,7 +76,7 @@ def _request(
 
 
 def _wait(connection: socket.socket, wake: int, owner: int) -> int:
-    """Wait for the module's status; pass signals on meanwhile, and end with the owner."""
+    """Wait for the module's status, pass on signals, and end with the owner."""
     answer = b""
     while True:
         watched: list[socket.socket | int] = [connection, wake]

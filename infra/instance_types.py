@@ -33,7 +33,7 @@ class InstanceType(BaseModel):
     shared_memory_gib: float | None = Field(
         None,
         ge=0,
-        description="Size of /dev/shm; a quarter of the memory unless told; 0 for the usual.",
+        description="Size of /dev/shm; a quarter of the memory if unset; 0 for the node's default.",
     )
 
     @property

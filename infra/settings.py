@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         None, description="A YAML file with instance types beside the built-in ones."
     )
     instance_types_settings: str = Field(
-        "", description="What that file would say, as JSON: so all pods are told of it."
+        "", description="The content of that file as JSON, which every pod receives."
     )
     gpus: str | None = Field(
         None,
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         None, description="A YAML file that says where and how runs go to a Kubernetes cluster."
     )
     cluster_settings: str = Field(
-        "", description="What that file would say, as JSON: so a run's pod is told of it."
+        "", description="The content of that file as JSON, which a run's pod receives."
     )
     home_lasts: bool = Field(
         True, description="Whether the home outlives a run; that of a run's pod goes with the pod."

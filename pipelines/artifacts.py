@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Artifacts that are all metadata: nobody needs to write a file for them.
+# Artifacts that consist of metadata alone and need no file.
 METADATA_ONLY = frozenset(
     {"system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics"}
 )

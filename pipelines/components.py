@@ -108,7 +108,7 @@ class Components:
 
         Raises:
             ModelyardError: If what tasks make cannot be sent where it belongs, or a task that
-                every run comes to could not run here; with the code ``PlatformUnsupported``
+                every run reaches could not run here; with the code ``PlatformUnsupported``
                 for a workspace, where components run elsewhere.
         """
         self._remotes.check()

@@ -98,6 +98,9 @@ class ExecutionHandler(Protocol):
         """Fill the placeholders in a constant of a task."""
 
 
+_OnEnd: TypeAlias = Callable[[TaskResult], None]
+
+
 @dataclass
 class _Task:
     """A task of a scope, and its progress."""
@@ -123,7 +126,7 @@ class _Scope:
     given: Bundle
     tasks: dict[str, _Task]
     after: Mapping[str, Sequence[str]]
-    ended: Callable[[TaskResult], None]
+    ended: _OnEnd
     ends: dict[str, TaskResult] = field(default_factory=dict)
 
 
@@ -136,7 +139,7 @@ class _Loop:
     task: _Task
     each: list[Bundle]
     limit: int
-    ended: Callable[[TaskResult], None]
+    ended: _OnEnd
     begun: int = 0
     ends: dict[int, TaskResult] = field(default_factory=dict)
 
@@ -172,7 +175,7 @@ class Execution:
         self._cancelled = cancelled or threading.Event()
         self._now = now
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._ready: deque[tuple[_Task, Leaf, Callable[[TaskResult], None]]] = deque()
+        self._ready: deque[tuple[_Task, Leaf, _OnEnd]] = deque()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._running = 0
@@ -215,9 +218,7 @@ class Execution:
 
     # Scopes
 
-    def _open(
-        self, path: str, component: str, given: Bundle, ended: Callable[[TaskResult], None]
-    ) -> None:
+    def _open(self, path: str, component: str, given: Bundle, ended: _OnEnd) -> None:
         """Start a DAG."""
         dag = self._pipeline.component(component).dag
         before, after = self._waits(component)
@@ -346,10 +347,7 @@ class Execution:
         else:
             self._run(task, task.path, name, task.inputs, ended)
 
-    def _run(
-        self, task: _Task, path: str, component: str, inputs: Bundle,
-        ended: Callable[[TaskResult], None],
-    ) -> None:  # fmt: skip
+    def _run(self, task: _Task, path: str, component: str, inputs: Bundle, ended: _OnEnd) -> None:
         """Run a component once: a DAG as a scope, others as a leaf."""
         if self._is_dag(component):
             if path == task.path:
@@ -369,7 +367,7 @@ class Execution:
 
     # Loops
 
-    def _iterate(self, task: _Task, component: str, ended: Callable[[TaskResult], None]) -> None:
+    def _iterate(self, task: _Task, component: str, ended: _OnEnd) -> None:
         """Start a loop.
 
         Raises:
@@ -441,7 +439,7 @@ class Execution:
         for _, _, ended in left:
             self._soon(lambda ended=ended: ended(_STOPPED))  # type: ignore[misc]
 
-    def _begin(self, task: _Task, leaf: Leaf, ended: Callable[[TaskResult], None]) -> None:
+    def _begin(self, task: _Task, leaf: Leaf, ended: _OnEnd) -> None:
         self._running += 1
         self._report_leaf(task, leaf, TaskState.RUNNING)
         future = self._handler.submit(leaf)
@@ -453,7 +451,7 @@ class Execution:
         self,
         task: _Task,
         leaf: Leaf,
-        ended: Callable[[TaskResult], None],
+        ended: _OnEnd,
         done: Future[TaskResult],
     ) -> None:
         self._running -= 1

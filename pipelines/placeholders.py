@@ -96,7 +96,7 @@ class PlaceholderContext:
         output_file: Where it may write its ExecutorOutput.
         output_parameters: Where it writes each parameter.
         output_artifacts: What it makes, with their places.
-        facts: What is told of the run and the task.
+        facts: Facts about the run and the task.
         executor_input: Makes the JSON of ``{{$}}``; called only where it is wanted.
     """
 

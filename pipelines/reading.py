@@ -205,7 +205,7 @@ def _built(main: dict[str, Any], platform: dict[str, Any], name: str) -> Pipelin
 
 def _parsed(data: dict[str, Any], message: _M, name: str) -> _M:
     try:
-        # Of fields that are not known, shape has told all but those that may be left out.
+        # shape has reported all unknown fields except ignorable ones.
         json_format.ParseDict(
             data, message, ignore_unknown_fields=True, max_recursion_depth=_DEEPEST
         )

@@ -278,7 +278,7 @@ def one_of(
     """Return the output of the one of several tasks that ran.
 
     A task that was skipped is passed over even if an output of it is known, and so is one that
-    has come about without the output.
+    ran without producing the output.
 
     Args:
         selectors: Tasks, and the names of their outputs.

@@ -138,7 +138,7 @@ def normal(values: Array) -> Array | None:
     The more the large ones lie apart, the more they are drawn together: of a few curves log(1 +
     x), that one counts under which the values are most like a normal distribution's (by the
     likelihood of Box and Cox), and what is still far out comes no further. So a training that
-    diverged tells that it was bad, and does not blur the differences of the good ones.
+    diverged counts as bad, and does not blur the differences of the good ones.
     """
     values = np.clip(values, -_HUGE, _HUGE)
     above = values - values.min()

@@ -22,7 +22,7 @@ from tuning.forms import FieldGroup
 from tuning.objectives import Direction
 from tuning.trials import TrialState
 
-_REDUCTION = 3  # of so many trials at a rung one goes on, to so many times as many reports
+_REDUCTION = 3  # the factor between rungs, and of the trials that each rung stops
 _BRACKETS = 3
 
 
@@ -41,13 +41,13 @@ class StoppingRule(ABC):
     The contract:
 
     - A trial is never stopped before it has made ``start_step`` reports, nor while fewer than
-      ``min_trials`` trials are known that it could be judged against; each rule says which.
-    - The answer for a trial depends on its number, on its reports so far, and on what the rule was
-      told of other trials. To ask again changes nothing.
-    - Every report of a running trial is judged, in order; ``first_stop`` does that for those that
-      came together.
-    - A rule holds nothing that cannot be told again: after a restart, a new one that is told of
-      the ended trials, and of what the running ones have reported, answers as the old one did.
+      ``min_trials`` comparable trials are known; each rule defines which are comparable.
+    - The decision about a trial depends on its number, on its reports so far, and on the reports
+      of other trials that the rule has received. Repeating a call changes nothing.
+    - Every report of a running trial is judged, in order; ``first_stop`` does that for reports
+      that came together.
+    - A rule has no state beyond these reports: after a restart, a new one that receives the
+      ended trials and the running ones' reports decides as the old one did.
 
     Values are kept as losses: with their sign such that smaller is better.
     """
@@ -98,7 +98,7 @@ class StoppingRule(ABC):
             seen: How many of them were judged before.
 
         Returns:
-            The report's count, from 1; None if the trial goes on.
+            The report's count, from 1; None if the trial continues.
         """
         known = self._running.pop(number, None)
         if known is None or known.reports is not reports or known.count > seen:
@@ -200,11 +200,11 @@ def _averages(values: Iterable[float]) -> Iterator[float]:
 class SuccessiveHalving(StoppingRule):
     """Stop a trial at a rung unless it is among the best third of those that have reached it.
 
-    The rungs are at ``start_step``, 3 ``start_step``, 9 ``start_step``, ... reports. Whoever has
-    reached one counts there, running or ended in whichever state, with its best value by then; of
-    equally good trials all stay or none. A trial is judged when it reaches a rung,
-    if it is at least the ``min_trials``-th to do so, and not again: as in ASHA (Li and others,
-    2020), nobody waits for others.
+    The rungs are at ``start_step``, 3 ``start_step``, 9 ``start_step``, ... reports. Every trial
+    that has reached a rung counts there, running or ended in any state, with its best value by
+    then; of equally good trials all stay or none. A trial is judged once, when it reaches a rung,
+    if it is at least the ``min_trials``-th to do so: as in ASHA (Li and others, 2020), no trial
+    waits for others.
     """
 
     def __init__(self, direction: Direction, min_trials: int = 3, start_step: int = 4) -> None:

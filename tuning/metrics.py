@@ -28,7 +28,7 @@ _STEPS = ("step", "global_step", "iteration", "epoch")
 _LARGEST_STEP = 2**63
 
 # A pattern with nested repetition can take for ever on a short line, and holds the interpreter's
-# lock meanwhile: nothing else of the process, not even a stop, would get a turn.
+# lock: no other thread of the process, not even a stop, would get a turn.
 _LONGEST_SEARCH_SECONDS = 0.2
 
 

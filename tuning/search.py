@@ -1,9 +1,8 @@
 """Search strategies: which point of a space to try next.
 
-The point of a trial is a pure function of the seed, the trial's number, and what the search was
-told of other trials before: whatever is drawn, is drawn with a seed of its own. So a search that
-is made anew, and told of the same trials in the order of their numbers, goes on as if nothing had
-happened. No point is tried twice.
+The point of a trial is a pure function of the seed, the trial's number, and the trials reported
+before: every draw has a seed of its own. So a new search that receives the same trials in the
+order of their numbers continues as the old one would have. No point is tried twice.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ class Parameter(FieldGroup):
             )  # fmt: skip
         for place, value in enumerate(self.values, 1):
             self._check_value(place, value)
-        # 1, 1.0 and true are equal: a search could not tell what it has learnt of which.
+        # 1, 1.0 and true are equal: a search could not distinguish their results.
         seen: dict[Value, int] = {}
         for place, value in enumerate(self.values, 1):
             if (first := seen.setdefault(value, place)) != place:

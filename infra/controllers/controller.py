@@ -140,7 +140,7 @@ class Controller(Generic[ObservedT, PlanT]):
             resync_seconds: The longest time between rounds.
             poll_seconds: The same while a subscription is not connected.
             settle_seconds: The time from an event to its round, which answers all events until
-                then. Where nobody waits for the round, it keeps out of the way of what does.
+                then. It is longer where no user waits for the round.
             leadership: Whether this process may act.
             subscriptions: What wakes the loop.
             outages: Errors that say that a server is down; logged without a traceback.

@@ -110,7 +110,7 @@ class Door:
             credential: What opens it.
             sessions: The browsers that are logged in.
             policy: What is particular to it.
-            peers: Tells the users that connect.
+            peers: Looks up the users of connections.
         """
         self._app = app
         self._basic = credential.basic.encode()

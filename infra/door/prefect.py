@@ -1,9 +1,9 @@
 """Middleware of Prefect's server behind the door.
 
 It has authentication of its own (``PREFECT_SERVER_API_AUTH_STRING``), which is on as well: its
-clients authenticate websockets by the first message, which only it can read. Its pages ask for a
-password where that is on, and keep it where every script can read it; instead they are told that
-none is needed, and whoever the door has let in is given the credential on the way.
+clients authenticate websockets by the first message, which only it can read. Its pages would then
+ask for a password and store it where every script can read it. So the pages' settings say that
+none is needed, and the middleware adds the credential to admitted requests.
 """
 
 from __future__ import annotations

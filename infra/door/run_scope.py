@@ -3,7 +3,7 @@
 A script is given a credential that is derived from the owner's and from the run's id, so nothing
 has to be stored. With it MLflow's client may read and write that run, the runs nested in it, the
 models that they log, and the artifacts of all of these. All rules are pure: a request makes claims
-about objects, and whoever knows the objects checks them (``run_scope_guard``).
+about objects, which ``run_scope_guard`` checks.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RunScopes:
         if not run_scope.takes_content(scope["method"], scope["path"]):
             body = await _read(receive)
             request = MlflowRequest(scope["method"], scope["path"], query, body)
-            # The rules have not looked at the body of a GET, so nobody else may either.
+            # The rules have not inspected a GET's body, so the server must not read it either.
             receive = replay(b"" if scope["method"] == "GET" else body, receive)
         try:
             for claim in run_scope.claims(request):

@@ -5,9 +5,9 @@ which tokens were used: as files in the home, which outlive the servers.
 
 A cookie reaches every port of its host, and so other users' servers that the browser visits:
 therefore it holds nothing from which the credential could be computed, and it is bound to the
-operating system's user that logged in, where the system tells who that is. It is SameSite=Lax,
-because a link that is followed from elsewhere shall open its page; whatever else a page of another
-site sends, the door refuses by its Sec-Fetch headers, which know ports, too.
+operating system's user that logged in, where the system reports it. It is SameSite=Lax, so that
+links from other sites work; the door refuses all other requests of pages of other sites by their
+Sec-Fetch headers, which distinguish ports, too.
 """
 
 from __future__ import annotations

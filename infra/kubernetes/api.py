@@ -224,7 +224,7 @@ class Api:
             text = self._transport.text(request, _BRIEF)
             return None if text.startswith(_NO_LOG) else text
         except ClusterError as error:
-            # 5xx here is the node's silence, or the server's, which other calls will tell.
+            # 5xx means that the node, or the server, does not answer; other calls show which.
             if error.status in (400, 404) or error.status >= 500:
                 return None
             raise

@@ -176,7 +176,7 @@ def nodes(cluster: ClusterConfig, found: Objects) -> Iterator[Check]:
     """Check that nodes are ready, and that GPU nodes have GPU labels."""
     unready = [_name(node) for node in found if not _is_ready(node)]
     if unready:
-        remedy = "See kubectl describe node; runs go to the others meanwhile."
+        remedy = "See kubectl describe node; until then runs use the other nodes."
         yield Check("nodes", "warning", f"Not ready: {_few(unready)}.", remedy)
     ready = len(found) - len(unready)
     if ready or cluster.nodes_may_come:
@@ -197,7 +197,7 @@ def nodes(cluster: ClusterConfig, found: Objects) -> Iterator[Check]:
     if counts:
         yield Check("gpus", "ok", f"{sum(counts):g} in {len(counts)} nodes.")
     elif not mute and not cluster.nodes_may_come:
-        remedy = "Add a node with GPUs; runs of instance types without go on."
+        remedy = "Add a node with GPUs; runs of instance types without GPUs are not affected."
         yield Check("gpus", "warning", "No node has a GPU.", remedy)
 
 

@@ -247,7 +247,7 @@ _RULES: Mapping[str, Callable[[RunCase], RunDecision]] = {
 
 
 def _settled(case: RunCase, dead: Diagnosis) -> bool:
-    # A pod that is gone before the end of its grace tells a time that is yet to come.
+    # A pod deleted before the end of its grace period has an end time in the future.
     return dead.at is None or abs(case.now - dead.at) > SETTLING
 
 

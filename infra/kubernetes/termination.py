@@ -69,7 +69,7 @@ _JOB_REASONS: Mapping[str, tuple[str, str]] = {
     "DeadlineExceeded": (TIMEOUT, "It ran for longer than it may"),
 }
 
-# Events that tell of a pod that is there no more.
+# Events about a pod that no longer exists.
 _EVENTS: Mapping[str, tuple[str, str]] = {
     "Evicted": (EVICTED, "Its node evicted its pod"),
     "Preempted": (EVICTED, "Its pod made room for one of a higher priority"),
@@ -77,7 +77,7 @@ _EVENTS: Mapping[str, tuple[str, str]] = {
     "NodeNotReady": (NODE_LOST, "Its node does not answer"),
 }
 
-# Of several pods that ended badly, the one tells most whose category comes first.
+# Of several failed pods, the one whose category comes first is the most informative.
 _TELLING = (NODE_LOST, EVICTED, OOM_KILLED, TIMEOUT, UNSCHEDULABLE, IMAGE_PULL, CONFIG_INVALID,
             START_FAILED, SCRIPT_FAILED, GONE)  # fmt: skip
 
@@ -144,7 +144,7 @@ def _lost(job: Object, events: Iterable[Object], end: datetime) -> Diagnosis | N
     """What the events report of the end of the Job's pod, which is gone.
 
     Events stay for an hour. One counts only if it is close enough to the end to be its cause, and
-    was not revoked: a node may have been silent for a while, long before somebody deleted the pod.
+    was not revoked: a node may have been silent for a while, long before the pod was deleted.
     """
     pod = objects.template_of(job)
     grace = timedelta(seconds=pod.get("terminationGracePeriodSeconds", _USUAL_GRACE))

@@ -38,7 +38,7 @@ Query = Mapping[str, str | int | None]
 
 _LEAST = 1.0  # second of silence, which an attempt that is made at all may last
 
-# Told by TLS too, but no fault of certificates: the server dies in the middle of a handshake.
+# A TLS error, but not of certificates: the server dies during a handshake.
 _BROKEN_OFF = ("EOF", "timed out", "reset by peer")
 
 

@@ -199,8 +199,8 @@ class KubernetesWorker(
         seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2**tries)
         at = datetime.now(UTC) + timedelta(seconds=seconds)
         await self._end(run, Scheduled(scheduled_time=at, message=f"{error}"))
-        tell = self._dependencies.attempts.record_waiting
-        await asyncio.to_thread(tell, str(run.id), attempt, str(error))
+        record = self._dependencies.attempts.record_waiting
+        await asyncio.to_thread(record, str(run.id), attempt, str(error))
 
     async def _end(self, run: FlowRun, state: State[Any]) -> None:
         """Set the state of a run that was not started, unless it has been stopped since."""

@@ -2,9 +2,9 @@
 
 ``python -m infra.stack.served SERVER FD MODULE:NAME [--factory]``. It is behind the door of the
 home's stack (``infra/door``) as ``SERVER``. On a cluster it opens a socket of its own, and
-``HOST:PORT`` stands in the place of ``FD``. Because the supervisor holds the listening socket, a
-restarted server goes on with the same port, and a request that comes while none runs waits in the
-backlog instead of being refused.
+``HOST:PORT`` replaces ``FD``. Because the supervisor holds the listening socket, a restarted
+server keeps its port, and a request during the restart waits in the backlog instead of being
+refused.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Supervisor: starts the parts in parallel, restarts dead ones, ends all with itself.
 
 One supervisor runs per home, held by a file lock. Each part is on a leash (``infra/leash.py``),
-so that even a supervisor that is killed outright leaves nothing behind. Others talk to it
-through a Unix socket, one JSON object a line:
+so that even a killed supervisor leaves no process behind. Clients send it operations through a
+Unix socket, one JSON object a line:
 
-``{"op": "status"}``  what runs, at once
+``{"op": "status"}``  the status, at once
 ``{"op": "wait"}``    the same, once everything that should run is ready
 ``{"op": "hold"}``    waits for the servers; a private stack lives as long as it has such callers
 ``{"op": "keep"}``    a private stack becomes a lasting one, with workers; then as wait
@@ -14,8 +14,8 @@ through a Unix socket, one JSON object a line:
 A stack that is ending closes the connection without an answer.
 
 A part that dies again and again before it has run for a while is crash-looping. That ends a stack
-that has not come up yet; one that has come up keeps restarting the part, and whoever waits for
-it gets the reason as ``error``.
+that is still starting; a started one keeps restarting the part, and clients that wait for it get
+the reason as ``error``.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class Store(ABC):
       visible under the destination's name; when they raise, nothing new is visible anywhere.
       Each entry that is published to a folder that is there is old or new, never mixed; a kill
       may leave one hidden, until a repeat shows it again. What was transferred may stay hidden
-      (``.NAME.….partial``, unfinished uploads in a bucket) only after a kill, or where a repeat
-      goes on from it; the repeat removes it. It is neither listed nor fetched nor published.
+      (``.NAME.….partial``, incomplete uploads in a bucket) only after a kill, or where a repeat
+      resumes it; the repeat removes it. It is neither listed nor fetched nor published.
       Object storage can make one object appear at once, but not many: how far this holds there
       is said in ``infra/storage/publishing.py``.
     - What stands in the way is refused: a destination that exists, a file or an object where a

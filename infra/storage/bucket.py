@@ -192,7 +192,7 @@ class Bucket:
 
     def read(self, key: str, offset: int, length: int | None) -> bytes | None:
         """Read bytes of an object; None if it does not exist."""
-        # No range is empty, so of no bytes at all one is asked for, which tells what is there.
+        # A range cannot be empty, so for no bytes one is requested, which shows what exists.
         last = "" if length is None else offset + max(length, 1) - 1
         whole = offset == 0 and length is None
         query = {} if whole else {"Range": f"bytes={offset}-{last}"}
@@ -333,7 +333,7 @@ class Bucket:
                     )
                 )
             except ClientError as error:
-                # A server that keeps none, forbids to list them, or cannot: nothing to go on from.
+                # A server that keeps none, or cannot list them: nothing to resume.
                 if failures.status_of(error) in {403, 404, 501}:
                     return []
                 raise failures.translate(self.uri, error) from None

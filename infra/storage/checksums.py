@@ -58,8 +58,8 @@ def differs(etag: str, expected: str) -> bool:
 class PieceHasher:
     """Hasher of a file's pieces while the file is filled in any order.
 
-    Whoever has just filled a range hashes on from where the bytes are all there, unless another
-    thread does. What is hashed has only just been written, so it is read from memory.
+    The thread that has filled a range hashes all contiguous bytes that are not hashed yet, unless
+    another thread does. They were only just written, so they are read from memory.
     """
 
     def __init__(self, path: Path, size: int, piece: int, step: int) -> None:

@@ -1,14 +1,14 @@
-"""Copies of files that take their names when they are whole, and what a kill leaves of them.
+"""Atomic copies of files and folders, and recovery after a kill.
 
 A copy is made in ``.NAME.copy.partial`` beside its destination; one that is merged into a folder,
 in ``.entries.copy.partial`` inside it, because the folder above may be closed to this user:
 
-- ``lock`` is held by whoever copies to the same place: others wait;
+- ``lock`` is held during a copy to the same place: others wait;
 - ``new`` is the copy;
 - ``old`` has the entries that were moved aside for new ones, each whole.
 
-The next copy to the same place first ends what a kill has left: an old entry whose name is free
-gets it back, everything else is removed.
+The next copy to the same place first recovers from a kill: an old entry whose name is free gets it
+back, everything else is removed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _beside(destination: Path) -> Path:
 
 @contextlib.contextmanager
 def _staged(staging: Path) -> Iterator[Path]:
-    """A folder for a copy, which nobody else has meanwhile, and which is gone afterwards."""
+    """Lock a temporary folder for a copy, and remove it afterwards."""
     with partial.locked(staging):
         _restore(staging)
         partial.clear(staging)

@@ -22,7 +22,7 @@ class StoreError(ModelyardError):
     code = "Store"
 
 
-# After these a repeat goes on from what was done: it broke off, or a temporary key ran out.
+# After these a repeat resumes: the transfer was interrupted, or a temporary key expired.
 RESUMABLE = {"StoreUnreachable", "TransferBroken", "CredentialsWrong"}
 
 _Kind = tuple[type[ModelyardError], str, str, str]
@@ -204,7 +204,7 @@ def object_changed(what: str) -> StoreError:
     """Build the error for an object that was replaced or deleted while it was read."""
     return StoreError(
         f"{what} was changed or deleted while it was fetched.",
-        "Fetch again when nobody writes there.",
+        "Repeat the fetch while nothing writes there.",
         code="ObjectChanged",
     )
 
@@ -213,7 +213,7 @@ def file_changed(what: str) -> StoreError:
     """Build the error for a local file that was written while it was read."""
     return StoreError(
         f"{what} changed while it was read.",
-        "Publish again when nobody writes to it.",
+        "Publish again while nothing writes to it.",
         code="FileChanged",
     )
 
@@ -221,7 +221,7 @@ def file_changed(what: str) -> StoreError:
 def upload_disturbed(what: str) -> StoreError:
     """Build the error for an upload that another client ended or changed, twice."""
     return StoreError(
-        f"The upload of {what} was ended or changed by somebody else.",
+        f"The upload of {what} was ended or changed by another client.",
         "Let only one publish at a time write to the same place.",
         code="UploadDisturbed",
     )

@@ -35,7 +35,7 @@ def fetch(
         BadInputError: If the names cannot all be files of one folder.
         ConflictError: If the destination exists.
         DiskFullError: If it does not fit.
-        StoreError: If it breaks off. What is there is kept if a repeat can go on from it.
+        StoreError: If it is interrupted. Fetched parts are kept if a repeat can resume.
     """
     if not alone:
         check_names(remotes)

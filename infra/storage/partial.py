@@ -1,9 +1,9 @@
 """Resumable state of a fetch: its bytes and a journal.
 
 ``.NAME.DIGEST.partial`` beside the destination holds the data, a journal of the parts that are
-complete, and a lock. A fetch that was killed is gone on with by the next fetch of the same URI
-to the same destination; the digest tells URIs apart. The journal is only believed where the
-bytes on the disk still have the checksum that it says, or the whole is compared in the end.
+complete, and a lock. The next fetch of the same URI to the same destination resumes a killed
+one; the digest identifies the URI. The journal is trusted only where the bytes on the disk have
+the recorded checksum, or where the whole is verified in the end.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _hold(lock: IO[str]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
-        # A mount may have no locks at all: then two at once are not told apart.
+        # A mount may not support locks: then concurrent fetches are not excluded.
         if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}:
             raise
 
@@ -198,10 +198,10 @@ def clear(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a locked folder: the lock last, so that nobody begins before all is gone."""
+    """Remove a locked folder: the lock last, so that no process starts before all is gone."""
     clear(folder)
     (folder / _LOCK).unlink()
-    with contextlib.suppress(OSError):  # somebody else has begun in it already
+    with contextlib.suppress(OSError):  # another process uses it already
         folder.rmdir()
 
 

@@ -1,16 +1,16 @@
 """Publishing of files to objects.
 
-Object storage shows one object at once, but not many, so a folder is published like this:
+Object storage writes single objects atomically, but not several, so a folder is published in
+three phases:
 
-1. Large files are sent in parts. Parts are invisible until their upload is completed.
+1. Large files are uploaded in parts. Parts are invisible until their upload is completed.
 2. In one short burst, every upload is completed, and then small files are written.
-3. What lay below the replaced names and is not part of the new is deleted.
+3. Objects below the replaced names that are not part of the new content are deleted.
 
-A publish that is killed in 1 leaves what was there, and unfinished uploads that nobody sees; the
-next publish of the same files goes on with them. One that is killed in 2 or 3 leaves a mixture of
-new and old objects; a repeat mends it, and does not send again what is there already.
-Whoever reads meanwhile may see such a mixture as well: publish to a new place, and tell of it
-afterwards, where that matters.
+A publish that is killed in phase 1 leaves the old objects, and incomplete uploads, which the next
+publish of the same files resumes. One that is killed in phase 2 or 3 leaves a mixture of new and
+old objects; a repeat completes it without sending present objects again. Concurrent readers may
+see such a mixture, too: where that matters, publish to a new URI and announce it afterwards.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def publish(bucket: Bucket, prefix: str, source: Path) -> None:
 
     Raises:
         BadInputError: If a link or a name in ``source`` cannot be published.
-        StoreError: If a file changes meanwhile, or it breaks off.
+        StoreError: If a file changes during the publish, or it is interrupted.
     """
     transfer = bucket.transfer
     usual = transfer.settings.transfer_part_mib * MIB
@@ -257,7 +257,7 @@ class _Upload:
         return etag == (checksums.of_parts(md5s) if count else md5s[0])
 
     def _resume(self) -> None:
-        """Go on with the newest upload whose parts are cut as ours are."""
+        """Resume the newest upload with the same part size."""
         while self._left_over and self.unfinished is None:
             upload = self._left_over.pop(0)
             parts = self._bucket.parts(upload)
@@ -269,7 +269,7 @@ class _Upload:
         return min(self.part_size, self._file.size - (number - 1) * self.part_size)
 
     def _send(self, number: int) -> CompletedBytes:
-        """Send one part, unless the server has it; whoever sends the last one looks further."""
+        """Upload one part, unless the server has it; the last one completes the phase."""
         moved = 0
         if not self._ended:
             try:
@@ -304,7 +304,7 @@ class _Upload:
         raise failures.checksum_mismatch(f"{self._file.path}, part {number}")
 
     def _again(self) -> list[Step]:
-        """Begin anew, once, when somebody else has ended or changed the upload."""
+        """Restart, once, if another client has ended or changed the upload."""
         if self._restarted:
             raise failures.upload_disturbed(str(self._file.path))
         self._restarted = True

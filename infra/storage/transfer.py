@@ -34,11 +34,11 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class CompletedBytes:
-    """What a step has done.
+    """Result of a step.
 
     Attributes:
-        moved: The bytes that count as transferred now.
-        then: What is to be done next.
+        moved: Bytes transferred by the step.
+        then: Steps to run next.
     """
 
     moved: int = 0
@@ -50,12 +50,12 @@ Step = Callable[[], CompletedBytes]
 
 @dataclass
 class Transfer:
-    """One call of ``fetch`` or ``publish``: its limits, and whether it still goes on.
+    """One call of ``fetch`` or ``publish``: its limits, and whether it has been stopped.
 
     Attributes:
-        settings: How many threads and attempts, and how large the parts.
-        total: The bytes that there are to move.
-        progress: Told in the caller's thread.
+        settings: Number of threads and attempts, and size of parts.
+        total: Bytes to transfer.
+        progress: Called in the caller's thread.
     """
 
     settings: Settings
@@ -66,7 +66,7 @@ class Transfer:
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Give up here if the whole has failed.
+        """Stop this step if the transfer has failed.
 
         Raises:
             StoppedError: If it has.
@@ -78,7 +78,7 @@ class Transfer:
         """Wait before the next attempt: longer each time, and not all at the same moment.
 
         Raises:
-            StoppedError: If the whole has failed meanwhile.
+            StoppedError: If the transfer has failed.
         """
         longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**attempt)
         self._stopped.wait(longest * random.uniform(0.5, 1))
@@ -113,14 +113,14 @@ class Transfer:
             self._stopped.set()
             raise
         finally:
-            # Nobody writes into a folder that the caller is about to remove.
+            # No step may write into a folder that the caller is about to remove.
             for future in pending:
                 future.cancel()
             with contextlib.suppress(KeyboardInterrupt):
                 wait(pending)
 
     def _tell(self, moved: int) -> None:
-        """Tell the progress, which never goes back though a part may be moved twice."""
+        """Report the progress, which never decreases though a part may be transferred twice."""
         self._moved += moved
         known = min(max(self._moved, self._told), self.total)
         if self.progress is not None and known > self._told:
@@ -140,7 +140,7 @@ def attempt(action: Callable[[], T], transfer: Transfer, uri: str, *, reached: b
 
     Raises:
         ModelyardError: What went wrong, at last.
-        StoppedError: If the transfer failed elsewhere meanwhile.
+        StoppedError: If another step of the transfer failed.
         botocore.exceptions.ClientError: An answer that says why it is one, for the caller to
             interpret first.
     """

@@ -75,7 +75,7 @@ class Survey:
 
     @cached_property
     def loose(self) -> frozenset[tuple[str, str]]:
-        """Inputs of components whose declared types tell nothing: parts of loops' items.
+        """Inputs whose declared types are unreliable: parts of loops' items.
 
         The compiler declares an item as a text where it does not know what the list has in it,
         and so on for what is made of it. The values may be anything.

@@ -265,7 +265,7 @@ class TestConditions:
         branches = {name: Node(condition=NO) for name in ("one", "two")}
         end, _ = run(Dag({"d": Node(runs=Dag(branches, {"o": (Of("one"), Of("two"))}))}))
         assert end.state == "FAILED"
-        assert "None of one, two has come about" in end.reason
+        assert "None of one, two has run" in end.reason
 
 
 def test_a_run_is_given_its_arguments():

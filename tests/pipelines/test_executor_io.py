@@ -258,7 +258,7 @@ class TestParameters:
             ({"parameterValues": {"truth": "true"}}, "truth"),
             ({"artifacts": "x"}, "artifacts is not an object but a text"),
             ({"artifacts": {"model": "x"}}, "artifacts.model.artifacts is not a list of objects"),
-            ({"artifacts": {"model": {"artifacts": ["x"]}}}, "no list of objects"),
+            ({"artifacts": {"model": {"artifacts": ["x"]}}}, "not a list of objects"),
             ({"artifacts": {"model": {"artifacts": [{"uri": 1}]}}}, "uri is a number"),
             ({"artifacts": {"model": {"artifacts": [{"metadata": []}]}}}, "metadata is a list"),
             (

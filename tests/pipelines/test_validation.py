@@ -208,9 +208,9 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
     ("loops", set_at(f"{_ROOT}/for-loop-2/parameterIterator/itemInput", "x"),
      "root.dag.tasks.for-loop-2.parameterIterator.itemInput", "no input 'x'"),
     ("loops", set_at(f"{_ROOT}/for-loop-2/parameterIterator/items/raw", "{}"),
-     "root.dag.tasks.for-loop-2.parameterIterator.items.raw", "no list"),
+     "root.dag.tasks.for-loop-2.parameterIterator.items.raw", "not a list"),
     ("loops", set_at(f"{_ROOT}/for-loop-2/parameterIterator/items/raw", "[1"),
-     "root.dag.tasks.for-loop-2.parameterIterator.items.raw", "no list"),
+     "root.dag.tasks.for-loop-2.parameterIterator.items.raw", "not a list"),
     ("loops", set_at(f"{_ROOT}/for-loop-2/parameterIterator/items", {}),
      "root.dag.tasks.for-loop-2.parameterIterator.items", "no items"),
     ("loops", set_at(f"{_ROOT}/for-loop-2/iteratorPolicy/parallelismLimit", -1),
@@ -236,7 +236,7 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
     ("retrying", set_at(f"{_ROOT}/third-time/retryPolicy/backoffFactor", -2.0),
      "root.dag.tasks.third-time.retryPolicy.backoffFactor", "below 0"),
     ("exit_handling", drop(f"{_ROOT}/tell/triggerPolicy"),
-     "root.dag.tasks.tell.inputs.parameters.status.taskFinalStatus", "however others end"),
+     "root.dag.tasks.tell.inputs.parameters.status.taskFinalStatus", "Only an exit task"),
     ("exit_handling", set_at(f"{_ROOT}/tell/triggerPolicy/strategy", 9),
      "root.dag.tasks.tell.triggerPolicy.strategy", ""),
     ("exit_handling", set_at(f"{_ROOT}/tell/inputs/parameters/status/taskFinalStatus/producerTask",
@@ -292,7 +292,7 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
                           "pipelinechannel--tens/parameterType", "BOOLEAN"),
      "root.dag.tasks.for-loop-1.parameterIterator.items.inputParameter", "no list to loop over"),
     # The whole
-    ("adding", set_at("root", {"executorLabel": "exec-add"}), "root", "no DAG"),
+    ("adding", set_at("root", {"executorLabel": "exec-add"}), "root", "not a DAG"),
     ("adding", set_at("root/dag/tasks", {}), "root.dag", "no tasks"),
 ]  # fmt: skip
 

@@ -117,7 +117,7 @@ def _collected(section: Section, say: Say) -> str:
 
 
 def _usable(pattern: str, place: str, say: Say) -> bool:
-    """Whether a filter works here; tells why, where it does not."""
+    """Whether a filter is supported; reports why, if it is not."""
     try:
         groups = MetricPattern(name="metric", pattern=pattern).expression().groups
     except BadInputError as error:

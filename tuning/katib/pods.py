@@ -14,7 +14,7 @@ MARK = "${trialParameters."
 # Of the machines that work together these run the script; others serve or start them.
 _WORKING = frozenset({"master", "chief", "worker"})
 
-# What says nothing about a script, or is told of elsewhere.
+# Fields without a meaning for a script, or that are reported elsewhere.
 _SILENT = frozenset(
     {"name", "image", "command", "args", "env", "resources", "imagePullPolicy", "ports",
      "terminationMessagePath", "terminationMessagePolicy", "numNodes", "numProcPerNode",

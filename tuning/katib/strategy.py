@@ -147,7 +147,7 @@ def limits(spec: Section, say: Say) -> dict[str, int]:
     most = spec.whole("maxTrialCount", 1)
     if most is None:
         say(
-            "spec.maxTrialCount is not given, and Katib would go on for ever: give max_trials or "
+            "spec.maxTrialCount is not given, and Katib would run for ever: give max_trials or "
             "max_minutes."
         )
     else:

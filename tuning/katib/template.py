@@ -176,7 +176,7 @@ def _options(
 
 
 def _name(references: _TrialParameters, template: TrialTemplate, say: Say) -> None:
-    """Keep names apart, and tell of those that are new or not known."""
+    """Make names unique, and report new or unknown ones."""
     for name in references.names:
         called = template.names.get(name)
         if called is None:

@@ -372,14 +372,9 @@ class TestLimits:
             tuning_request.limits(asked)
 
     def test_in_words(self) -> None:
-        assert (
-            tuning_request.describe_limits(TuningLimits(3, None, 2))
-            == "max_trials 3, parallel_trials 2"
-        )
-        assert (
-            tuning_request.describe_limits(TuningLimits(None, 0, 1))
-            == "max_failed_trials 0, parallel_trials 1"
-        )
+        limits, other = TuningLimits(3, None, 2), TuningLimits(None, 0, 1)
+        assert tuning_request.describe_limits(limits) == "max_trials 3, parallel_trials 2"
+        assert tuning_request.describe_limits(other) == "max_failed_trials 0, parallel_trials 1"
 
 
 class TestDispatch:
