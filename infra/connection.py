@@ -125,11 +125,11 @@ def browser_urls(endpoints: Endpoints) -> dict[str, str]:
 
     On a cluster these are set in the environment: processes use internal names.
     """
-    told = os.environ if from_environment() else {}
+    inherited = os.environ if from_environment() else {}
     return {
-        "prefect": told.get(_PREFECT_UI) or endpoints.prefect_ui_url,
-        "mlflow": told.get(_MLFLOW_UI) or endpoints.mlflow_tracking_uri,
-        "web": told.get(_WEB) or endpoints.web_url,
+        "prefect": inherited.get(_PREFECT_UI) or endpoints.prefect_ui_url,
+        "mlflow": inherited.get(_MLFLOW_UI) or endpoints.mlflow_tracking_uri,
+        "web": inherited.get(_WEB) or endpoints.web_url,
     }
 
 
@@ -147,13 +147,13 @@ def client_environment(endpoints: Endpoints, home: Home) -> dict[str, str]:
 
     Where the environment names the endpoints it has the credential as well; else it is the home's.
     """
-    told = {name: os.environ[name] for name in credential.VARIABLES if name in os.environ}
+    inherited = {name: os.environ[name] for name in credential.VARIABLES if name in os.environ}
     held = None if from_environment() else credential.read(home)
     return {
         "PREFECT_API_URL": endpoints.prefect_api_url,
         "MLFLOW_TRACKING_URI": endpoints.mlflow_tracking_uri,
         "MLFLOW_REGISTRY_URI": endpoints.mlflow_tracking_uri,
-        **(held.environment() if held else told),
+        **(held.environment() if held else inherited),
     }
 
 

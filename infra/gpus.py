@@ -140,7 +140,7 @@ def _wait(
 ) -> dict[str, IO[str]] | None:
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     first_in_queue = False
-    told: list[str] = []
+    reported: list[str] = []
     while not give_up():
         first_in_queue = first_in_queue or _try_lock(queue, fcntl.LOCK_EX)
         if first_in_queue:
@@ -148,8 +148,8 @@ def _wait(
             if found:
                 return found
         holders = _holders(available)
-        if holders != told:
-            told = holders
+        if holders != reported:
+            reported = holders
             waiting(holders)
         time.sleep(_POLL_SECONDS)
     return None

@@ -33,7 +33,7 @@ class InstanceType(BaseModel):
     shared_memory_gib: float | None = Field(
         None,
         ge=0,
-        description="Size of /dev/shm; a quarter of the memory if unset; 0 for the node's default.",
+        description="Size of /dev/shm; default: a quarter of the memory; 0 for the node's.",
     )
 
     @property
@@ -42,8 +42,8 @@ class InstanceType(BaseModel):
 
         That is 64 MiB, which are too few for the workers of a data loader.
         """
-        told = self.shared_memory_gib
-        return self.memory_gib / 4 if told is None else told
+        configured = self.shared_memory_gib
+        return self.memory_gib / 4 if configured is None else configured
 
 
 def _gpu(kind: str, count: int, cpu: float, memory_gib: float, product: str) -> InstanceType:
@@ -79,8 +79,8 @@ def table(settings: Settings) -> dict[str, InstanceType]:
     Raises:
         BadInputError: With the code ``InstanceTypesInvalid``, if the latter are invalid.
     """
-    told, file = settings.instance_types_settings, settings.instance_types
-    given = _read("MODELYARD_INSTANCE_TYPES_SETTINGS", lambda: told)
+    configured, file = settings.instance_types_settings, settings.instance_types
+    given = _read("MODELYARD_INSTANCE_TYPES_SETTINGS", lambda: configured)
     if file is not None:
         given |= _read(str(file), file.read_text)
     return {**_BUILT_IN, **given}

@@ -201,6 +201,6 @@ def _artifact_field(artifact: _Artifact) -> dict[str, Any]:
     if artifact.is_optional:
         schema = {"anyOf": [schema, {"type": "null"}], "default": None}
     title = artifact.artifact_type.schema_title or "artifact"
-    told = "Addresses" if artifact.is_artifact_list else "The address"
-    schema["description"] = artifact.description or f"{told} of a {title}."
+    kinds = "Addresses" if artifact.is_artifact_list else "The address"
+    schema["description"] = artifact.description or f"{kinds} of a {title}."
     return schema

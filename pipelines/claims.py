@@ -81,12 +81,14 @@ def build_claim(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
     try:
         asked = _CreateClaimParameters.model_validate(dict(parameters))
     except ValidationError as error:
-        told = "; ".join(
+        reasons = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or 'its name'}: "
             f"{one['msg'].removeprefix('Value error, ')}"
             for one in error.errors()
         )
-        raise BadInputError(f"The claim cannot be created: {told}.", code="ClaimInvalid") from None
+        raise BadInputError(
+            f"The claim cannot be created: {reasons}.", code="ClaimInvalid"
+        ) from None
     spec: dict[str, Any] = {
         "accessModes": list(asked.access_modes),
         "resources": {"requests": {"storage": asked.size}},

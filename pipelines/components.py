@@ -157,11 +157,11 @@ class Components:
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
         """Fill the placeholders in a constant of a task."""
         context = PlaceholderContext(
-            parameters=parameters, declared=frozenset(parameters), facts=self._told(path)
+            parameters=parameters, declared=frozenset(parameters), facts=self._facts_of(path)
         )
         return placeholders.fill_constant(value, context)
 
-    def _told(self, path: str) -> PlaceholderFacts:
+    def _facts_of(self, path: str) -> PlaceholderFacts:
         name = next(part for part in reversed(path.split("/")) if not part.isdigit())
         task_id = hashlib.sha256(f"{self._facts.job_id}/{path}".encode()).hexdigest()[:32]
         return replace(self._facts, task_name=name, task_id=task_id)
@@ -251,9 +251,9 @@ class Components:
 
     def _run(self, workload: Workload, away: Mapping[str, str]) -> None:
         """Run a task's workload until it succeeds; ``away`` are inputs that cannot be fetched."""
-        told = ", ".join(f"{name} at {uri}" for name, uri in away.items())
-        if told:
-            self._log(workload.name, f"Nothing here can fetch {told}: it has the address alone.")
+        shown = ", ".join(f"{name} at {uri}" for name, uri in away.items())
+        if shown:
+            self._log(workload.name, f"Nothing here can fetch {shown}: it has the address alone.")
         ended = self._backend.run(
             workload, lambda line: self._log(workload.name, line), self._cancelled
         )
@@ -261,8 +261,8 @@ class Components:
             reason = ended.reason or f"It ended with the exit status {ended.code}"
             raise ComponentFailedError(
                 reason if reason.endswith((".", "!", "?")) else f"{reason}.",
-                f"Nothing here can fetch {told}, should it have wanted that as a file."
-                if told
+                f"Nothing here can fetch {shown}, should it have wanted that as a file."
+                if shown
                 else "The run's log has what it printed.",
             )
 
@@ -272,7 +272,7 @@ class Components:
         if claims.action(image) == claims.DELETE:
             self._claims.delete(str(given.get("pvc_name") or ""))
             return Bundle()
-        facts = self._told(leaf.path)
+        facts = self._facts_of(leaf.path)
         unique = claims.unique_prefix(facts.job_name or "", facts.task_id or "")
         manifest = claims.build_claim(given, unique)
         name = self._claims.create(manifest, f"{facts.job_id}/{leaf.path}")
@@ -294,7 +294,7 @@ class Components:
             output_file=str(outputs.file),
             output_parameters={name: str(path) for name, path in outputs.parameters.items()},
             output_artifacts=outputs.artifacts,
-            facts=self._told(leaf.path),
+            facts=self._facts_of(leaf.path),
             executor_input=lambda: executor_io.executor_input(inputs, outputs),
         )
 
@@ -314,7 +314,7 @@ class Components:
                 code="ImportInvalid",
             )
         old = {**importer.properties, **importer.custom_properties}
-        told = {
+        shown = {
             **{name: _of(one, given) for name, one in old.items()},
             **{name: values.from_proto(one) for name, one in importer.metadata.fields.items()},
         }
@@ -331,7 +331,7 @@ class Components:
             uri=uri,
             schema=schema.schema_title or "system.Artifact",
             version=schema.schema_version or "0.0.1",
-            metadata=self.fill(leaf.path, told, given),
+            metadata=self.fill(leaf.path, shown, given),
             custom_path=path,
         )
         return Bundle(artifacts={output: artifact})

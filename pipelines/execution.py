@@ -413,8 +413,8 @@ class Execution:
         if broken:
             cancelled = all(ends[number].state == TaskState.CANCELLED for number in broken)
             state = TaskState.CANCELLED if cancelled else TaskState.FAILED
-            told = "; ".join(f"[{number}] {ends[number].reason}" for number in broken[:5])
-            reason = f"{len(broken)} of {len(ends)} iterations did not succeed: {told}"
+            reasons_ = "; ".join(f"[{number}] {ends[number].reason}" for number in broken[:5])
+            reason = f"{len(broken)} of {len(ends)} iterations did not succeed: {reasons_}"
             loop.ended(TaskResult(state, reason=reason))
             return
         definitions = self._pipeline.component(loop.component).output_definitions
@@ -448,11 +448,7 @@ class Execution:
         )
 
     def _leaf_ended(
-        self,
-        task: _Task,
-        leaf: Leaf,
-        ended: _OnEnd,
-        done: Future[TaskResult],
+        self, task: _Task, leaf: Leaf, ended: _OnEnd, done: Future[TaskResult]
     ) -> None:
         self._running -= 1
         final = False

@@ -112,7 +112,7 @@ class Expression:
         try:
             return self.program.execute(context)
         except Exception as error:  # noqa: BLE001 - the evaluator raises whatever fits
-            raise ExpressionUndecidedError(_told(error)) from None
+            raise ExpressionUndecidedError(_message_of(error)) from None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -134,7 +134,7 @@ def parsed(text: str, names: frozenset[str]) -> Expression:
         plain = cel.compile(text)
         program = cel.compile(strict)
     except Exception as error:  # noqa: BLE001 - whatever the parser raises, it did not parse
-        raise ExpressionInvalidError(_told(error)) from None
+        raise ExpressionInvalidError(_message_of(error)) from None
     used = plain.references()
     functions = {name for name in used["functions"] if re.fullmatch(r"\w+", name)}
     functions = {name for name in functions if not name.startswith("_")}
@@ -333,7 +333,7 @@ _SAID: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )  # fmt: skip
 
 
-def _told(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """The evaluator's message, without its advice and its copy of the expression."""
     if isinstance(error, KeyError):
         return f"there is no {str(error.args[0])[:200]!r}"

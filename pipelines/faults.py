@@ -28,8 +28,8 @@ class PipelineFault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        told = f"{self.place}: {self.problem}" if self.place else self.problem
-        return f"{told} {self.remedy}".strip()
+        sentence = f"{self.place}: {self.problem}" if self.place else self.problem
+        return f"{sentence} {self.remedy}".strip()
 
 
 class PipelineInvalidError(BadInputError):
@@ -97,5 +97,5 @@ def known(names: Iterable[str], wanted: str, none: str = "There are none.") -> s
 
 def shortened(value: object) -> str:
     """Format a value for a message: on one line, and not too long."""
-    told = repr(value)
-    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
+    sentence = repr(value)
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[:_LONGEST]}…"

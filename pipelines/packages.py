@@ -96,5 +96,5 @@ def _chosen(paths: list[str], name: str) -> str:
         return likely[0]
     if not likely:
         raise _refused(name, "has no YAML file in it")
-    told = ", ".join(sorted(likely)[:5])
-    raise _refused(name, f"has several YAML files, none of them {_MAIN}: {told}")
+    listed = ", ".join(sorted(likely)[:5])
+    raise _refused(name, f"has several YAML files, none of them {_MAIN}: {listed}")

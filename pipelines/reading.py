@@ -158,9 +158,9 @@ def _check_kind(main: Mapping[str, Any], platform: Mapping[str, Any], name: str)
 def _check_head(main: Mapping[str, Any], name: str) -> None:
     version = _either(main, "schemaVersion", "schema_version")
     if not isinstance(version, str) or not _SCHEMA.match(version):
-        told = "no schemaVersion" if version is None else f"the schemaVersion {version!r}"
+        problems = "no schemaVersion" if version is None else f"the schemaVersion {version!r}"
         raise BadInputError(
-            f"{name} has {told}.",
+            f"{name} has {problems}.",
             "Read are 2.1.0 and 2.0.0; compile it with the KFP SDK, version 2.",
             code="PipelineSchemaUnknown",
         )
@@ -210,8 +210,8 @@ def _parsed(data: dict[str, Any], message: _M, name: str) -> _M:
             data, message, ignore_unknown_fields=True, max_recursion_depth=_DEEPEST
         )
     except json_format.ParseError as error:  # what shape has not seen
-        told = " ".join(str(error).split())[:300]
-        raise BadInputError(f"{name} is malformed: {told}", code="PipelineInvalid") from None
+        problems = " ".join(str(error).split())[:300]
+        raise BadInputError(f"{name} is malformed: {problems}", code="PipelineInvalid") from None
     return message
 
 

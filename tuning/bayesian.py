@@ -148,10 +148,10 @@ class AutoSampler:
         if self._observed < LARGEST_MODEL:
             return self._gaussian.points(number)
         if self._parzen is None:
-            self._parzen = self._told()
+            self._parzen = self._create_tpe()
         return self._parzen.points(number)
 
-    def _told(self) -> TpeSampler:
+    def _create_tpe(self) -> TpeSampler:
         """Create a TPE sampler that knows all trials so far."""
         parzen = TpeSampler(self._setting)
         for trial in self._learned:

@@ -63,7 +63,7 @@ class StoppingRule(ABC):
         self.direction = direction
         self.min_trials = min_trials
         self.start_step = start_step
-        self._told: set[int] = set()
+        self._ended_trials: set[int] = set()
         self._running: dict[int, _TrialProgress] = {}
 
     def ended(self, number: int, state: TrialState, reports: Sequence[float]) -> None:
@@ -75,8 +75,8 @@ class StoppingRule(ABC):
             reports: What it has reported, up to where it was stopped.
         """
         self._running.pop(number, None)
-        if number not in self._told:
-            self._told.add(number)
+        if number not in self._ended_trials:
+            self._ended_trials.add(number)
             self._ended(number, state, reports)
 
     def stops(self, number: int, values: Sequence[float]) -> bool:

@@ -24,8 +24,8 @@ class AllowedHosts:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         """Allow the loopback names, and ``names`` beside them."""
-        told = (name.strip().lower().encode() for name in names)
-        self._names = frozenset([*(name.encode() for name in LOOPBACK), *filter(None, told)])
+        extra = (name.strip().lower().encode() for name in names)
+        self._names = frozenset([*(name.encode() for name in LOOPBACK), *filter(None, extra)])
 
     def allows(self, host: bytes) -> bool:
         """Whether a ``Host`` header, with or without a port, has one of the names."""

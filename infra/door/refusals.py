@@ -76,13 +76,13 @@ async def refuse(send: Send, refusal: Refusal, *, as_page: bool = False) -> None
     else:
         # `exception_message` and `detail` are Prefect's words for it, the others are MLflow's.
         text = f"{refusal.message} {refusal.hint}".strip()
-        told = {
+        content = {
             "error_code": refusal.code,
             "message": text,
             "exception_message": text,
             "detail": text,
         }
-        body, kind = json.dumps(told).encode(), b"application/json"
+        body, kind = json.dumps(content).encode(), b"application/json"
     headers = [*_HEADERS, (b"content-type", kind), (b"content-length", str(len(body)).encode())]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="modelyard"'))  # no browser asks then

@@ -104,14 +104,14 @@ def _of_the_kubeconfig(context: str) -> ClusterAccess:
     given = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
     paths = [Path(part).expanduser() for part in given.split(os.pathsep) if part]
     there = [path for path in paths if path.exists()]
-    told = " and ".join(map(str, there or paths))
+    sources = " and ".join(map(str, there or paths))
     if not there:
         raise no_kubeconfig(
-            f"There is no kubeconfig: {told} does not exist.",
+            f"There is no kubeconfig: {sources} does not exist.",
             "Get one from the cluster's administrator, and name it in KUBECONFIG.",
         )
-    name, namespace, user = _context(there, context, told)
-    origin = f"the context {name} of {told}"
+    name, namespace, user = _context(there, context, sources)
+    origin = f"the context {name} of {sources}"
     configuration = client.Configuration()
     try:
         config.load_kube_config(
@@ -135,7 +135,7 @@ def _of_the_kubeconfig(context: str) -> ClusterAccess:
     return access
 
 
-def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping[str, Any]]:
+def _context(paths: list[Path], name: str, sources: str) -> tuple[str, str, Mapping[str, Any]]:
     """Return a context's name, namespace and user; the current one for "".
 
     Of what has one name in several files, the first counts, as for kubectl.
@@ -158,7 +158,7 @@ def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping
     name = name or current
     if name not in named["context"]:
         raise no_kubeconfig(
-            f"{told} has no context {name}." if name else f"{told} has no current context.",
+            f"{sources} has no context {name}." if name else f"{sources} has no current context.",
             "Name one as context in the cluster file; there are: "
             f"{', '.join(sorted(named['context'])) or 'none'}.",
         )
@@ -167,13 +167,13 @@ def _context(paths: list[Path], name: str, told: str) -> tuple[str, str, Mapping
         wanted = str(context.get(kind) or "")
         if wanted not in named[kind]:
             raise no_kubeconfig(
-                f"The context {name} in {told} names the {kind} {wanted!r}, which is not there.",
+                f"The context {name} in {sources} names the {kind} {wanted!r}, which is missing.",
                 _FIX,
             )
     server = named["cluster"][str(context["cluster"])].get("server")
     if not str(server).startswith(("https://", "http://")):
         raise no_kubeconfig(
-            f"The cluster of the context {name} in {told} has no server, which would be an "
+            f"The cluster of the context {name} in {sources} has no server, which would be an "
             "https:// address.",
             _FIX,
         )

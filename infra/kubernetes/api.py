@@ -178,7 +178,7 @@ class Api:
             kind: The object's kind.
             name: The object's name.
             grace_seconds: How long its processes may tidy up; 0 takes it away at once.
-            propagation: What becomes of the objects that it owns.
+            propagation: The deletion policy of the objects that it owns.
             uid: Only the object that has it: another of the same name counts as none.
         """
         operation, path = self._one("delete", kind, name, None)

@@ -193,8 +193,8 @@ def _describe_causes(said: str, status: Mapping[str, Any]) -> str:
         for cause in causes
         if cause.get("field") and str(cause.get("message")) not in said
     ]
-    told = "; ".join([said, *missing[:_MOST_CAUSES]]) if said else "; ".join(missing)
-    return told if len(told) <= _LONGEST_MESSAGE else f"{told[:_LONGEST_MESSAGE]}..."
+    text = "; ".join([said, *missing[:_MOST_CAUSES]]) if said else "; ".join(missing)
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 def unreachable(operation: ApiOperation, server: str, reason: str) -> ClusterError:

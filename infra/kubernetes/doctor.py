@@ -225,7 +225,7 @@ def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Ite
         if problem and one != DEFAULT:
             lacking.setdefault(problem.code, []).append(one)
     if lacking:
-        told = "; ".join(
+        summary = "; ".join(
             f"{', '.join(names)} ({_LACKING.get(code, code)})" for code, names in lacking.items()
         )
         # A cluster with other GPUs need not have a T4.
@@ -233,7 +233,7 @@ def instance_types(types: Mapping[str, InstanceType], capacity: Capacity) -> Ite
         yield Check(
             name,
             "ok" if fine else "warning",
-            f"Runs of these would be refused: {told}.",
+            f"Runs of these would be refused: {summary}.",
             ""
             if fine
             else "Compare the types' sizes, node_selector and tolerations with the nodes.",
@@ -251,14 +251,14 @@ def storage_class(cluster: ClusterConfig, found: Objects) -> Check:
         for one, thing in by_name.items()
         if (thing["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true"
     ]
-    told = f"The default class is {default[0]}." if default else "There is no default class."
+    summary = f"The default class is {default[0]}." if default else "There is no default class."
     wanted = cluster.storage_class
     if not wanted:
-        return Check(name, "ok", f"Data storage is room on the node's own disk. {told}")
+        return Check(name, "ok", f"Data storage is room on the node's own disk. {summary}")
     if wanted not in by_name:
         remedy = f"Set storage_class to one of: {', '.join(sorted(by_name)) or 'none'}."
         return Check(name, "failed", f"There is no storage class {wanted}.", remedy)
-    return Check(name, "ok", f"{wanted} is there. {told}")
+    return Check(name, "ok", f"{wanted} is there. {summary}")
 
 
 def claim(id_: str, name: str, found: Mapping[str, Any] | None) -> Check:
@@ -291,24 +291,24 @@ def quota(found: Mapping[str, Any]) -> Check:
     status = found.get("status", {})
     hard = status.get("hard") or found.get("spec", {}).get("hard") or {}
     used = status.get("used") or {}
-    told = ", ".join(f"{name} {used.get(name, '0')} of {most}" for name, most in hard.items())
+    summary = ", ".join(f"{name} {used.get(name, '0')} of {most}" for name, most in hard.items())
     full = [name for name, most in hard.items() if number(used.get(name, 0)) >= number(most)]
     name = f"quota {_name(found)}"
     if full:
         remedy = "New runs wait until others have ended, or the quota is raised."
-        return Check(name, "warning", f"Used up: {', '.join(full)} ({told}).", remedy)
-    return Check(name, "ok", f"{told}.")
+        return Check(name, "warning", f"Used up: {', '.join(full)} ({summary}).", remedy)
+    return Check(name, "ok", f"{summary}.")
 
 
 def limit_range(found: Mapping[str, Any]) -> Check:
     """Report what a LimitRange of the namespace allows."""
-    told = [
+    summary = [
         f"{one.get('type')} {bound} {resource} {amount}"
         for one in found.get("spec", {}).get("limits") or []
         for bound in ("min", "max")
         for resource, amount in (one.get(bound) or {}).items()
     ]
-    return Check(f"limits {_name(found)}", "ok", f"{', '.join(told) or 'Defaults only'}.")
+    return Check(f"limits {_name(found)}", "ok", f"{', '.join(summary) or 'Defaults only'}.")
 
 
 def _name(thing: Mapping[str, Any]) -> str:

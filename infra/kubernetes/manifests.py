@@ -231,10 +231,10 @@ def _way_to_jobs(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
     """Variables of a run that creates Jobs itself: the cluster's configuration."""
     if not wanted.placement.makes_jobs:
         return []
-    told = cluster.model_dump_json(exclude_defaults=True, exclude={"context"})
+    document = cluster.model_dump_json(exclude_defaults=True, exclude={"context"})
     return [
         pods.env_value("MODELYARD_PIPELINE_LAUNCHER", "kubernetes"),
-        pods.env_value("MODELYARD_CLUSTER_SETTINGS", told),
+        pods.env_value("MODELYARD_CLUSTER_SETTINGS", document),
     ]
 
 

@@ -99,8 +99,8 @@ def index_of(pod: Object) -> int:
     """Completion index of the pod, the number of its node; 0 for a single node."""
     metadata = metadata_of(pod)
     key = "batch.kubernetes.io/job-completion-index"
-    told = (metadata.get("annotations") or {}).get(key, (metadata.get("labels") or {}).get(key))
-    return int(told or 0)
+    index = (metadata.get("annotations") or {}).get(key, (metadata.get("labels") or {}).get(key))
+    return int(index or 0)
 
 
 def nodes_of(job: Object) -> int:

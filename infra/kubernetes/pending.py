@@ -83,10 +83,12 @@ def diagnose_pending(
     if len(pods) < nodes:
         found.append(diagnose_pending_job(job, events_of(job, events)))
     # The first that is in trouble; a queue is none.
-    told = max(found, key=lambda one: (bool(one.category) and not one.queued, bool(one.category)))
+    chosen = max(
+        found, key=lambda one: (bool(one.category) and not one.queued, bool(one.category))
+    )
     if nodes == 1:
-        return told
-    return replace(told, message=f"{there} of {nodes} nodes have started. {told.message}")
+        return chosen
+    return replace(chosen, message=f"{there} of {nodes} nodes have started. {chosen.message}")
 
 
 def diagnose_pending_job(job: Object, events: Sequence[Object]) -> Diagnosis:
@@ -147,8 +149,8 @@ def _scheduling(pod: Object, events: Sequence[Object]) -> Diagnosis:
     name = objects.name_of(pod)
     for found in objects.status_of(pod).get("conditions") or ():
         if found.get("type") == "PodScheduled" and found.get("status") == "False":
-            told = [event for event in events if event.get("reason") == "FailedScheduling"]
-            why = found.get("message") or (told[-1].get("message") if told else "")
+            scheduling = [event for event in events if event.get("reason") == "FailedScheduling"]
+            why = found.get("message") or (scheduling[-1].get("message") if scheduling else "")
             if found.get("reason") == "SchedulingGated":
                 return Diagnosis("", "It is held back by a scheduling gate.", pod=name)
             said = f"No node can take it now: {why or 'the scheduler gives no reason'}"

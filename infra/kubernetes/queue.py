@@ -53,5 +53,5 @@ def _key(template: objects.Object) -> object:
 
 def _priority(found: AttemptStatus) -> int:
     """Priority of the run's pods; 0 before the cluster has assigned one."""
-    told = ((pod.get("spec") or {}).get("priority") for pod in found.own_pods)
-    return max((int(one) for one in told if one), default=0)
+    priorities = ((pod.get("spec") or {}).get("priority") for pod in found.own_pods)
+    return max((int(one) for one in priorities if one), default=0)

@@ -305,7 +305,7 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         if run and decision.waiting is not None:
             before = observed.attempts.get(case.flow_run_id, _NONE)
             await self._record_waiting(case.flow_run_id, before, decision.waiting)
-        if decision.becomes and run:
+        if decision.next_state and run:
             await self._transition(run, decision)
             return
         for one in decision.stop:
@@ -334,10 +334,10 @@ class ClusterRunReconciler(Reconciler[ObservedRuns, RunsPlan]):
         observed = await self._observed(found, {run_id: current}, events, self._surveyed[1])
         case = build_case(run_id, observed, self._limits)
         decision = decide(case) if case else RunDecision()
-        if decision.becomes is None:
+        if decision.next_state is None:
             return
         self._leadership.confirm()
-        outcome = decision.becomes
+        outcome = decision.next_state
         if decision.died and case and case.found:
             # Before the pods are deleted, and with them their logs.
             lines = await self._keep_lines(current, case.found, decision.died)

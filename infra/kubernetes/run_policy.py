@@ -112,7 +112,7 @@ class RunDecision:
 
     Attributes:
         stop: Attempts to delete.
-        becomes: Its new state; None to leave its state.
+        next_state: Its new state; None to leave its state.
         waiting: The reason to record why it waits; "" for none, None to leave the record.
         died: The diagnosis of its end; its container's last lines are saved.
         queued: Whether it waits for resources that others occupy.
@@ -120,7 +120,7 @@ class RunDecision:
     """
 
     stop: tuple[AttemptStatus, ...] = ()
-    becomes: NextState | None = None
+    next_state: NextState | None = None
     waiting: str | None = None
     died: Diagnosis | None = None
     queued: bool = False
@@ -182,7 +182,7 @@ def _submitting(case: RunCase) -> RunDecision:
     dead = diagnosis.diagnose(diagnosis.START_FAILED, "Its worker died before it made its Job")
     if case.attempt == 0:  # a worker that has not even begun an attempt says nothing of the run
         again = "Its worker died before it began; it is queued again."
-        return RunDecision(becomes=NextState("SCHEDULED", "Scheduled", again), waiting="")
+        return RunDecision(next_state=NextState("SCHEDULED", "Scheduled", again), waiting="")
     return _not_begun(case, AttemptStatus(case.flow_run_id, case.attempt), dead)
 
 
@@ -204,7 +204,7 @@ def _not_begun(case: RunCase, found: AttemptStatus, dead: Diagnosis) -> RunDecis
     )
     return RunDecision(
         stop=(found,) if found.is_active else (),
-        becomes=NextState("SCHEDULED", "Scheduled", said, delay),
+        next_state=NextState("SCHEDULED", "Scheduled", said, delay),
         waiting="",
         died=dead,
         retry=AttemptRetry(f"{dead.category}: {dead.message}", failures),
@@ -234,7 +234,7 @@ def _cancelling(case: RunCase) -> RunDecision:
         return RunDecision(stop=(case.found,) if case.found and case.is_active else ())
     if case.found is None and case.age <= STARTING:
         return RunDecision()
-    return RunDecision(becomes=NextState("CANCELLED", "Cancelled", "Stopped."), waiting="")
+    return RunDecision(next_state=NextState("CANCELLED", "Cancelled", "Stopped."), waiting="")
 
 
 _RULES: Mapping[str, Callable[[RunCase], RunDecision]] = {
@@ -259,7 +259,7 @@ def _gone(
     """End a run whose Job has been deleted."""
     died = termination.diagnose_termination(None, found.own_pods, now=case.now) if found else None
     gone = died or diagnosis.diagnose(diagnosis.GONE, "Its Job was deleted")
-    return RunDecision(becomes=end_state(case, gone), waiting="", died=gone)
+    return RunDecision(next_state=end_state(case, gone), waiting="", died=gone)
 
 
 def _dead(
@@ -269,7 +269,7 @@ def _dead(
     end_state: Callable[[RunCase, Diagnosis], NextState],
 ) -> RunDecision:
     stop = (found,) if found.is_active else ()
-    return RunDecision(stop=stop, becomes=end_state(case, dead), waiting="", died=dead)
+    return RunDecision(stop=stop, next_state=end_state(case, dead), waiting="", died=dead)
 
 
 def _waiting(
@@ -309,7 +309,7 @@ def _holding(case: RunCase, found: AttemptStatus, waits: Diagnosis) -> RunDecisi
     name = "Scheduled" if case.state == "PENDING" else "AwaitingRetry"
     return RunDecision(
         stop=(found,),
-        becomes=NextState("SCHEDULED", name, f"{said}, and is queued again.", _LETTING_GO),
+        next_state=NextState("SCHEDULED", name, f"{said}, and is queued again.", _LETTING_GO),
         waiting="",
         retry=AttemptRetry(f"{waits.category}: {said}.", case.failures),
     )

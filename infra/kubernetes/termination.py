@@ -280,8 +280,8 @@ def _memory_limit(pod: Object, container: str) -> str:
 def _ended_at(pod: Object) -> datetime | None:
     """Time at which the last container ended, else at which the pod was to be deleted."""
     states = [container.get("state") or {} for container in objects.containers_of(pod)]
-    told = [(state.get("terminated") or {}).get("finishedAt") for state in states]
-    times = [at for at in map(objects.time_of, told) if at]
+    finished = [(state.get("terminated") or {}).get("finishedAt") for state in states]
+    times = [at for at in map(objects.time_of, finished) if at]
     return max(times, default=objects.time_of(objects.metadata_of(pod).get("deletionTimestamp")))
 
 

@@ -113,7 +113,7 @@ class Transport:
         """Stream the parts of a response as they arrive, without retries."""
         access = self._access
         timeout = urllib3.Timeout(connect=self._patience.connect_seconds, read=silent_seconds)
-        with self._told(request.operation, access):
+        with self._translate_errors(request.operation, access):
             response = self._send(access, request, timeout, whole=False)
             try:
                 if response.status >= 300:
@@ -141,7 +141,7 @@ class Transport:
                 connect=patience.connect_seconds, read=min(patience.silent_seconds, left)
             )
             try:
-                with self._told(request.operation, access):
+                with self._translate_errors(request.operation, access):
                     response = self._send(access, request, timeout, whole=True)
                 if response.status < 300:
                     found = read(response.data)
@@ -188,7 +188,7 @@ class Transport:
 
     @staticmethod
     @contextmanager
-    def _told(operation: ApiOperation, access: ClusterAccess) -> Iterator[None]:
+    def _translate_errors(operation: ApiOperation, access: ClusterAccess) -> Iterator[None]:
         """Translate connection errors to a ``ClusterError``."""
         try:
             yield

@@ -85,13 +85,13 @@ class Bucket:
         return Bucket(self.uri, self._client, self._name, transfer)
 
     def _ask(self, action: Callable[[], T]) -> T:
-        """``action`` with further attempts; an error answer is left to ``_told``."""
+        """``action`` with further attempts; an error answer is left to ``_translate_errors``."""
         answer = attempt(action, self.transfer, self.uri, reached=self._reached)
         self._reached = True
         return answer
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Turn an error answer that means nothing to the caller into one for people."""
         try:
             yield
@@ -130,7 +130,7 @@ class Bucket:
             yield page
 
     def _page(self, **query: Any) -> _Page:
-        with self._told():
+        with self._translate_errors():
             answer = self._ask(
                 lambda: _whole(
                     self._client.list_objects_v2(Bucket=self._name, **query), "IsTruncated"
@@ -239,7 +239,7 @@ class Bucket:
 
         The request bears the content's MD5, which the server compares.
         """
-        with self._told():
+        with self._translate_errors():
             answer = self._ask(
                 lambda: self._client.put_object(
                     Bucket=self._name, Key=key, Body=content, ContentMD5=_base64(md5)
@@ -249,12 +249,12 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         """Delete an object, if it exists."""
-        with self._told():
+        with self._translate_errors():
             self._ask(lambda: self._client.delete_object(Bucket=self._name, Key=key))
 
     def begin(self, key: str) -> MultipartUpload:
         """Begin a multipart upload."""
-        with self._told():
+        with self._translate_errors():
             answer = self._ask(
                 lambda: _whole(
                     self._client.create_multipart_upload(Bucket=self._name, Key=key), "UploadId"

@@ -62,7 +62,7 @@ class Transfer:
     total: int = 0
     progress: Progress | None = None
     _moved: int = 0
-    _told: int = -1
+    _reported: int = -1
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -122,9 +122,9 @@ class Transfer:
     def _tell(self, moved: int) -> None:
         """Report the progress, which never decreases though a part may be transferred twice."""
         self._moved += moved
-        known = min(max(self._moved, self._told), self.total)
-        if self.progress is not None and known > self._told:
-            self._told = known
+        known = min(max(self._moved, self._reported), self.total)
+        if self.progress is not None and known > self._reported:
+            self._reported = known
             self.progress(known, self.total)
 
 

@@ -131,8 +131,8 @@ def _parameter(one: ir.TaskInputsSpec.InputParameterSpec, calls: Mapping[str, st
 
 def _outer(name: str) -> str:
     """An input of the group around a task."""
-    told = text.channel(name)
-    return told if told == "item" or told.endswith("[]") else f"the input {told}"
+    label = text.channel(name)
+    return label if label == "item" or label.endswith("[]") else f"the input {label}"
 
 
 def outputs(component: ir.ComponentSpec) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -154,6 +154,6 @@ def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _cut(told: str) -> str:
-    line = text.plain(told[: 2 * _LONGEST])
+def _cut(label: str) -> str:
+    line = text.plain(label[: 2 * _LONGEST])
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -95,14 +95,14 @@ class _Writer:
         x, y = points[-1]
         points = [*points[:-1], (x, y - _TIP + 1)]
         source, target = calls[edge.source], calls[edge.target]
-        told = f"{source} → {target}" + (f": {', '.join(edge.carried)}" if edge.carried else "")
+        caption = f"{source} → {target}" + (f": {', '.join(edge.carried)}" if edge.carried else "")
         half = _TIP / 2
         tip = (
             f"M{_number(x)} {_number(y)}L{_number(x - half)} {_number(y - _TIP)}"
             f"L{_number(x + half)} {_number(y - _TIP)}z"
         )
         self._parts.append(
-            f'<g><title>{_content(told)}</title><path class="edge {edge.kind}" '
+            f'<g><title>{_content(caption)}</title><path class="edge {edge.kind}" '
             f'd="{_curve(points)}"/><path class="tip" d="{tip}"/></g>'
         )
 
@@ -153,24 +153,24 @@ class _Writer:
             self._parts.append(f'<text class="state" {at}>{self._standing(box)[1]}</text>')
             return
         if box.kind == model.MORE:
-            told = words.counted(box.counts)
+            caption = words.counted(box.counts)
         else:
-            told = box.runs or words.KINDS[box.kind]
-            told = f"{words.KINDS[box.kind]} · {told}" if box.kind == model.EXIT else told
+            caption = box.runs or words.KINDS[box.kind]
+            caption = f"{words.KINDS[box.kind]} · {caption}" if box.kind == model.EXIT else caption
         self._parts.append(
-            f'<text class="said" {at}>{_content(text.shortened(told, _SAID, room))}</text>'
+            f'<text class="said" {at}>{_content(text.shortened(caption, _SAID, room))}</text>'
         )
 
     def _standing(self, box: Box) -> tuple[str, str]:
         """How a box stands and for how long: the text, and the content of a text element."""
-        told = words.state(box.state) + (f" · attempt {box.attempt}" if box.attempt > 1 else "")
+        caption = words.state(box.state) + (f" · attempt {box.attempt}" if box.attempt > 1 else "")
         seconds = box.seconds(self._now)
         if seconds is None:
-            return told, _content(told)
+            return caption, _content(caption)
         span = text.duration(seconds)
         ticking = "" if box.ended else f' data-began="{box.began:.3f}"'
-        shown = f"{_content(told)} · <tspan{ticking}>{span}</tspan>"
-        return f"{told} · {span}", shown
+        shown = f"{_content(caption)} · <tspan{ticking}>{span}</tspan>"
+        return f"{caption} · {span}", shown
 
     def _frame(self, box: Box, rect: Rect) -> None:
         self._open(box, "frame")
@@ -194,10 +194,10 @@ class _Writer:
             f"{_content(name)}</text>"
         )
         if layout.has_note(box):
-            told = text.shortened(words.noted(box), _SAID, rect.width - 28)
+            caption = text.shortened(words.noted(box), _SAID, rect.width - 28)
             self._parts.append(
                 f'<text class="note" x="{_number(rect.x + 14)}" y="{_number(rect.y + 40)}">'
-                f"{_content(told)}</text>"
+                f"{_content(caption)}</text>"
             )
         self._parts.append(f"{closing}</g>")
 
@@ -254,10 +254,10 @@ def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _content(told: str) -> str:
-    return escape(text.plain(told), quote=False)
+def _content(caption: str) -> str:
+    return escape(text.plain(caption), quote=False)
 
 
-def _attribute(told: str) -> str:
+def _attribute(caption: str) -> str:
     """As the value of an attribute, which may have to be found again as it is."""
-    return escape(_ILLEGAL.sub("", told)).translate(_LINES)
+    return escape(_ILLEGAL.sub("", caption)).translate(_LINES)

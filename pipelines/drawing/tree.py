@@ -36,22 +36,22 @@ def _below(group: Box, indent: str, now: float) -> Iterator[str]:
 
 
 def _said(box: Box, now: float, before: Sequence[str]) -> str:
-    told = [f"{box.name} ({box.key})" if box.key else box.name]
+    parts = [f"{box.name} ({box.key})" if box.key else box.name]
     if box.state:
         symbol = STATES[box.state].symbol if box.state in STATES else ""
-        told.append(f"{symbol} {box.state}")
+        parts.append(f"{symbol} {box.state}")
         seconds = box.seconds(now)
-        told += [] if seconds is None else [text.duration(seconds)]
-        told += [f"attempt {box.attempt}"] if box.attempt > 1 else []
+        parts += [] if seconds is None else [text.duration(seconds)]
+        parts += [f"attempt {box.attempt}"] if box.attempt > 1 else []
     elif box.kind == MORE:
-        told.append(words.counted(box.counts))
+        parts.append(words.counted(box.counts))
     elif not box.group:
-        told.append(box.runs)
+        parts.append(box.runs)
     if box.group and box.path:
-        told.append(words.noted(box))
+        parts.append(words.noted(box))
     if before:
-        told.append(f"← {', '.join(before)}")
+        parts.append(f"← {', '.join(before)}")
     if box.reason and not box.group:
         cut = box.reason[:_LONGEST_REASON]
-        told.append(f"({cut}{'…' if cut != box.reason else ''})")
-    return "  ".join(text.plain(one) for one in told if one)
+        parts.append(f"({cut}{'…' if cut != box.reason else ''})")
+    return "  ".join(text.plain(one) for one in parts if one)

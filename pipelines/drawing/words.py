@@ -43,22 +43,22 @@ def counted(counts: Mapping[str, int]) -> str:
 
 def noted(box: Box) -> str:
     """Second line of a group's head."""
-    told = [box.note] if box.note else []
+    parts = [box.note] if box.note else []
     if box.counts:
         total = sum(box.counts.values())
-        told.append(f"{total} iterations: {counted(box.counts)}")
+        parts.append(f"{total} iterations: {counted(box.counts)}")
     if box.hidden and box.kind != model.MORE:
-        told.append(f"{box.hidden} within, not shown")
-    return " · ".join(told)
+        parts.append(f"{box.hidden} within, not shown")
+    return " · ".join(parts)
 
 
 def described(box: Box, now: float) -> str:
     """Describe a box in one line, for screen readers and tooltips."""
     named = f"{box.name} ({box.key})" if box.key else box.name
-    told = f"{named}, {KINDS[box.kind].lower()}"
+    parts = f"{named}, {KINDS[box.kind].lower()}"
     if box.state:
-        told += f": {state(box.state).lower()}"
+        parts += f": {state(box.state).lower()}"
         seconds = box.seconds(now)
-        told += "" if seconds is None else f", {text.duration(seconds)}"
+        parts += "" if seconds is None else f", {text.duration(seconds)}"
     more = [noted(box) if box.group else box.runs, box.reason]
-    return ". ".join([told, *(one for one in more if one)])
+    return ". ".join([parts, *(one for one in more if one)])

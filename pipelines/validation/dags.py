@@ -70,8 +70,8 @@ def _check_cycles(survey: Survey, dag: ir.DagSpec, place: str, faults: FaultColl
         for task, above in graph.upstream(dag, survey.pipeline).items()
     }
     while cycle := _cycle(waits):
-        told = " → ".join([*cycle, cycle[0]])
-        faults.add(f"{place}.tasks", f"They wait for each other: {told}.", "Break the cycle.")
+        members = " → ".join([*cycle, cycle[0]])
+        faults.add(f"{place}.tasks", f"They wait for each other: {members}.", "Break the cycle.")
         for one in cycle:
             del waits[one]
 

@@ -85,13 +85,13 @@ def _range(space: Section, kind: str, what: str, say: Say, *, grid: bool) -> dic
             f"is {name[:60]!r}",
             f"Give {', '.join(filter(None, _DISTRIBUTIONS))}.",
         )
-    logarithmic, told = _DISTRIBUTIONS[name]
+    logarithmic, note = _DISTRIBUTIONS[name]
     if logarithmic and found.get("min", 0) <= 0:
-        told = "a logarithmic scale needs a min above 0; the range is searched evenly"
+        note = "a logarithmic scale needs a min above 0; the range is searched evenly"
     elif logarithmic:
         found["log"] = True
-    if told:
-        say(f"{what}: the distribution is {name}, and {told}.")
+    if note:
+        say(f"{what}: the distribution is {name}, and {note}.")
     return found
 
 

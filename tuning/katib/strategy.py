@@ -85,9 +85,9 @@ def read(spec: Section, say: Say) -> SearchStrategy:
     """
     section = spec.section("algorithm")
     name = section.required("algorithmName")
-    strategy, told = _ALGORITHMS.get(name, _UNKNOWN)
-    if told:
-        say(f"{section.place('algorithmName')} {name!r}: {told}.")
+    strategy, note = _ALGORITHMS.get(name, _UNKNOWN)
+    if note:
+        say(f"{section.place('algorithmName')} {name!r}: {note}.")
     found = SearchStrategy({"strategy": strategy})
     settings = _settings(section)
     if "random_state" in settings and settings["random_state"].text("value"):
@@ -160,6 +160,6 @@ def limits(spec: Section, say: Say) -> dict[str, int]:
         if value is not None:
             found[name] = value if most is None else min(value, most)
     policy = spec.text("resumePolicy")
-    if told := _RESUME.get(policy, "it is none of Katib's own"):
-        say(f"spec.resumePolicy {policy}: {told}.")
+    if note := _RESUME.get(policy, "it is none of Katib's own"):
+        say(f"spec.resumePolicy {policy}: {note}.")
     return found

@@ -140,8 +140,8 @@ def _no_base64(found: Any) -> None:
     [
         (_no_server, "has no server"),
         (_no_scheme, "has no server"),
-        (_no_cluster, "the cluster 'test', which is not there"),
-        (_no_user, "the user 'test', which is not there"),
+        (_no_cluster, "the cluster 'test', which is missing"),
+        (_no_user, "the user 'test', which is missing"),
         (_no_authority, "missing.crt"),
         (_no_token_file, "missing.token"),
         (_no_base64, "cannot be used"),

@@ -100,12 +100,12 @@ def case(
 
 
 def becomes(decision: RunDecision) -> tuple[str, str] | None:
-    return (decision.becomes.type, decision.becomes.detail) if decision.becomes else None
+    return (decision.next_state.type, decision.next_state.detail) if decision.next_state else None
 
 
 def message(decision: RunDecision) -> str:
-    assert decision.becomes is not None
-    return decision.becomes.message
+    assert decision.next_state is not None
+    return decision.next_state.message
 
 
 NOTHING = RunDecision()
@@ -226,9 +226,9 @@ def test_a_run_that_goes_on_waits_for_nothing() -> None:
 
 
 def test_what_is_told_at_the_end() -> None:
-    gone = decide(case("RUNNING", None)).becomes
-    late = decide(case("PENDING", LATE)).becomes
-    stopped = decide(case("CANCELLING", None)).becomes
+    gone = decide(case("RUNNING", None)).next_state
+    late = decide(case("PENDING", LATE)).next_state
+    stopped = decide(case("CANCELLING", None)).next_state
     oom = decide(case("RUNNING", OOM))
 
     assert gone is not None
@@ -238,8 +238,8 @@ def test_what_is_told_at_the_end() -> None:
     assert "given up after 10 minutes" in late.message
     assert stopped is not None
     assert stopped.message == "Stopped."
-    assert oom.becomes is not None
-    assert "modelyard runs retry" not in oom.becomes.message  # it would end as it did
+    assert oom.next_state is not None
+    assert "modelyard runs retry" not in oom.next_state.message  # it would end as it did
     assert oom.died is not None
     assert (oom.died.container, oom.died.pod) == ("run", OOM.pods[0]["metadata"]["name"])
 
@@ -251,7 +251,7 @@ class TestQueue:
     def test_a_full_cluster_is_no_failure(self, holds: bool | None) -> None:
         decision = decide(case("PENDING", QUEUED, could_hold=holds))
 
-        assert decision.becomes is None
+        assert decision.next_state is None
         assert decision.queued
         assert "3 Insufficient nvidia.com/gpu" in (decision.waiting or "")
 
@@ -282,10 +282,10 @@ class TestQueue:
     def test_the_file_may_set_a_limit(self, days: int, given_up: bool) -> None:
         decision = decide(case("PENDING", QUEUED, queue=timedelta(days=days)))
 
-        assert (decision.becomes is not None) is given_up
-        if decision.becomes:
-            assert decision.becomes.message.startswith("Unschedulable: No node can take it now")
-            assert "given up after 8640 minutes in the queue" in decision.becomes.message
+        assert (decision.next_state is not None) is given_up
+        if decision.next_state:
+            assert decision.next_state.message.startswith("Unschedulable: No node can take it now")
+            assert "given up after 8640 minutes in the queue" in decision.next_state.message
 
     def test_after_the_queue_it_has_all_of_its_time_to_start(self) -> None:
         def starting(since: float) -> AttemptStatus:
@@ -293,13 +293,13 @@ class TestQueue:
             one = pod("Pending", state=creating, conditions=scheduled(since))
             return found(one, the_job=job(age=7 * 24 * 3600))
 
-        assert decide(case("PENDING", starting(599))).becomes is None
+        assert decide(case("PENDING", starting(599))).next_state is None
         assert becomes(decide(case("PENDING", starting(601)))) == ("FAILED", "CreateFailed")
 
     def test_what_has_just_left_the_queue_for_another_wait_is_not_given_up(self) -> None:
         left = NOW - timedelta(seconds=5)
 
-        assert decide(case("PENDING", LATE, queued_at=left)).becomes is None
+        assert decide(case("PENDING", LATE, queued_at=left)).next_state is None
 
     def test_a_training_that_has_some_of_its_nodes_keeps_them_for_a_while_only(self) -> None:
         def after(seconds: float) -> RunDecision:
@@ -310,12 +310,12 @@ class TestQueue:
             )
             return decide(case("RUNNING", holding, could_hold=True, failures=1))
 
-        assert after(599).becomes is None
+        assert after(599).next_state is None
         let_go = after(1200)
         assert becomes(let_go) == ("SCHEDULED", "AwaitingRetry")
         assert [one.key for one in let_go.stop] == [(RUN, 1)]
-        assert let_go.becomes is not None
-        assert let_go.becomes.delay > timedelta(0)  # the other one has them meanwhile
+        assert let_go.next_state is not None
+        assert let_go.next_state.delay > timedelta(0)  # the other one has them meanwhile
         assert let_go.retry is not None
         assert let_go.retry.failures == 1  # a queue is none
 
@@ -324,7 +324,7 @@ class TestQueue:
             one = replace(LATE_GANG_QUEUED, pods=(pod(conditions=scheduled(seconds)),
                                                   LATE_GANG_QUEUED.pods[1]))  # fmt: skip
             told = replace(case("RUNNING", one, could_hold=True), flow_run_id=run)
-            return decide(told).becomes is None
+            return decide(told).next_state is None
 
         lets_go = {
             run: next(s for s in range(600, 1300, 5) if not holds(run, s)) for run in "abcd"
@@ -359,7 +359,7 @@ class TestTriedAgain:
 
         *again, last = decisions
         assert [one.retry.failures for one in again if one.retry] == [1, 2, 3]
-        assert [one.becomes.delay.seconds for one in again if one.becomes] == [5, 10, 20]
+        assert [one.next_state.delay.seconds for one in again if one.next_state] == [5, 10, 20]
         assert "context canceled" in (again[0].retry or AttemptRetry("", 0)).reason
         assert "It is tried again (1 of 3) in 5 s." in message(again[0])
         assert again[0].died is not None  # its last lines are kept
