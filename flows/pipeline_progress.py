@@ -25,7 +25,7 @@ from flows import artifacts
 from flows.pipeline_tasks import outputs_told, told_whole
 from infra.errors import ModelyardError
 from infra.storage import store
-from infra.texts import storable
+from infra.texts import make_storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import NodeStatus
 from pipelines.states import TaskState
@@ -290,18 +290,18 @@ def _report(one: Artifact) -> str:
         data = store(one.uri).read(length=4 * (_LONGEST_REPORT + 1))
     except (ModelyardError, OSError):
         return ""
-    text = storable(data.decode(errors="replace")[: _LONGEST_REPORT + 1])
+    text = make_storable(data.decode(errors="replace")[: _LONGEST_REPORT + 1])
     return text if len(text) <= _LONGEST_REPORT else f"{text[:_LONGEST_REPORT]}\n\n(cut here)"
 
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = storable(text)
+    text = make_storable(text)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _plain(text: object) -> str:
-    return storable(" ".join(str(text or "").split())).replace("`", "'").replace("<", "&lt;")
+    return make_storable(" ".join(str(text or "").split())).replace("`", "'").replace("<", "&lt;")
 
 
 def _cell(text: object) -> str:

@@ -25,7 +25,7 @@ from prefect.logging.loggers import PrefectLogAdapter, task_run_logger
 from prefect.states import AwaitingRetry, Cancelled, Completed, Failed, Retrying, Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
-from infra.texts import storable
+from infra.texts import make_storable
 from pipelines.artifacts import Bundle
 from pipelines.execution import NodeStatus
 from pipelines.node_positions import NodePositions
@@ -60,7 +60,7 @@ def state_of(node: NodeStatus) -> State[Any] | None:
 def outputs_told(outputs: Bundle) -> str:
     """Output parameters in a line."""
     told = ", ".join(f"{name} = {_text(value)}" for name, value in outputs.parameters.items())
-    told = storable(told)  # or Prefect would not be told of the end at all
+    told = make_storable(told)  # or Prefect would not be told of the end at all
     return told if len(told) <= _LONGEST_TOLD else f"{told[:_LONGEST_TOLD]}..."
 
 

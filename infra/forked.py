@@ -27,7 +27,7 @@ def accepts(path: Path) -> bool:
     return True
 
 
-def command(home: Home, module: str, *arguments: str) -> list[str]:
+def forkserver_command(home: Home, module: str, *arguments: str) -> list[str]:
     """Build the command line that runs ``module`` in a process of the fork server."""
     client = Path(__file__).with_name("forkclient.py")
     python = [sys.executable, "-I", "-S", str(client), str(socket_path(home))]

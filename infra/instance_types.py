@@ -73,7 +73,7 @@ _BUILT_IN: Mapping[str, InstanceType] = {
 }
 
 
-def table(settings: Settings) -> dict[str, InstanceType]:
+def load_all(settings: Settings) -> dict[str, InstanceType]:
     """Load every instance type by name: the built-in ones, then those of the settings.
 
     Raises:
@@ -106,7 +106,7 @@ def find(name: str, settings: Settings) -> InstanceType:
     Raises:
         BadInputError: With the code ``InstanceTypeUnknown``.
     """
-    known = table(settings)
+    known = load_all(settings)
     try:
         return known[name or DEFAULT]
     except KeyError:

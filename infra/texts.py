@@ -10,7 +10,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def storable(text: str) -> str:
+def make_storable(text: str) -> str:
     """Replace characters that no database stores."""
     return _UNSTORABLE.sub(_REPLACEMENT, text)
 

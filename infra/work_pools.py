@@ -73,7 +73,7 @@ def local_template(home: Home) -> dict[str, Any]:
 
     template: dict[str, Any] = ProcessWorker.get_default_base_job_template()
     del template["variables"]["properties"]["command"]
-    command = shlex.join(forked.command(home, "infra.run_process"))
+    command = shlex.join(forked.forkserver_command(home, "infra.run_process"))
     template["job_configuration"]["command"] = command
     return template
 

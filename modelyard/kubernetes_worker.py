@@ -100,7 +100,7 @@ class _ServedPools:
 
     def capacity(self) -> capacity.Capacity:
         """The cluster's capacity now."""
-        return capacity.read(self.api, self.cluster, instance_types.table(settings.load()))
+        return capacity.read(self.api, self.cluster, instance_types.load_all(settings.load()))
 
     def _place(self, flow: str, run: FlowRun) -> Placement:
         return place(flow, run, self.capacity())

@@ -108,7 +108,7 @@ def _fork_if_faster(arguments: list[str]) -> None:
     home = homes.current()
     if forked.accepts(forked.socket_path(home)):
         os.environ[_FORKED_VARIABLE] = "1"
-        command = forked.command(home, "modelyard.main", *arguments)
+        command = forked.forkserver_command(home, "modelyard.main", *arguments)
         os.execv(command[0], command)  # noqa: S606
 
 

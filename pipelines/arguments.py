@@ -10,7 +10,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import BadInputError
 from infra.texts import is_storable
 from pipelines import values
-from pipelines.faults import FaultCollector, known
+from pipelines.faults import FaultCollector, suggest_names
 from pipelines.pipeline import Pipeline
 from pipelines.validation import definitions
 from pipelines.values import ParameterType
@@ -53,7 +53,9 @@ def arguments(
     parameters = _givable(inputs)
     for name in sorted(set(given) - set(parameters) - set(inputs.artifacts)):
         names = [*parameters, *inputs.artifacts]
-        faults.add(name, "The pipeline has no such input.", known(names, name, "It has none."))
+        faults.add(
+            name, "The pipeline has no such input.", suggest_names(names, name, "It has none.")
+        )
     found: dict[str, Any] = {}
     for name, parameter in parameters.items():
         value = given.get(name)
@@ -73,7 +75,7 @@ def arguments(
     return found
 
 
-def texts(pipeline: Pipeline) -> set[str]:
+def string_inputs(pipeline: Pipeline) -> set[str]:
     """Names of the inputs that are strings, or URIs of artifacts."""
     inputs = pipeline.spec.root.input_definitions
     found = {
@@ -128,7 +130,7 @@ def _checked(value: Any, parameter: _Parameter, name: str, faults: FaultCollecto
     if not _is_storable(value, name, faults):
         return None
     wanted = definitions.parameter_type(parameter)
-    return values.checked(value, wanted, name)
+    return values.validate(value, wanted, name)
 
 
 def _is_storable(value: Any, name: str, faults: FaultCollector) -> bool:

@@ -119,14 +119,14 @@ class Components:
                 "Let them share a claim: kubernetes.CreatePVC and kubernetes.mount_pvc.",
                 code="PlatformUnsupported",
             )
-        for path, name in graph.certain(self._pipeline):
+        for path, name in graph.unconditional_tasks(self._pipeline):
             component = self._pipeline.component(name)
             spec = self._pipeline.executor(component.executor_label).container
             unset = component.executor_label not in self._pipeline.kubernetes
             if unset and spec.image and not claims.is_claim(spec.image):
                 workload = container.preview(spec, name=path, folder=self._place.task(path))
                 if workload is not None:
-                    self._backend.check(task_config.own(component, workload))
+                    self._backend.check(task_config.without_passthroughs(component, workload))
 
     def settings(self, leaf: Leaf) -> dict[str, Any]:
         """Resolve the parts of a pod that a task's Kubernetes settings specify.
@@ -206,7 +206,7 @@ class Components:
         outputs = replace(outputs, volumes=tuple(volumes))
         executor_io.prepare(outputs)
         inputs = self._remotes.fetch_inputs(leaf.path, leaf.inputs)
-        away = remote_artifacts.out_of_reach(inputs)
+        away = remote_artifacts.unfetchable(inputs)
         _check_reach(leaf.path, spec, away)
         context = self._context(leaf, component, inputs, outputs)
         config = task_config.config_inputs(component, spec, settings, context)
@@ -220,10 +220,12 @@ class Components:
             outputs=outputs.paths,
             kubernetes=settings,
         )
-        workload = replace(task_config.own(component, workload), folders=self._folders)
+        workload = replace(
+            task_config.without_passthroughs(component, workload), folders=self._folders
+        )
         if self._backend.stages:
             workload = self._staged(workload, inputs, outputs)
-        paths = remote_artifacts.places([inputs.artifacts, outputs.artifacts])
+        paths = remote_artifacts.local_paths([inputs.artifacts, outputs.artifacts])
         if paths:
             more = _PATHS.replace("{paths}", json.dumps(paths))
             workload = replace(
@@ -237,7 +239,7 @@ class Components:
         self, workload: Workload, inputs: Bundle, outputs: executor_io.OutputPlan
     ) -> Workload:
         """Add the artifacts that the backend stages itself to the workload."""
-        places = remote_artifacts.places([inputs.artifacts])
+        places = remote_artifacts.local_paths([inputs.artifacts])
         fetched = {Path(path): uri for uri, path in places.items() if not Path(path).exists()}
         if not self._remotes.root:
             return replace(workload, fetched=fetched)

@@ -49,7 +49,7 @@ def names(expression: str) -> frozenset[str]:
     )
 
 
-def holds(
+def evaluate(
     expression: str,
     parameters: Mapping[str, Any],
     artifacts: Mapping[str, Artifact | list[Artifact]] | None = None,
@@ -78,7 +78,7 @@ def holds(
 
 def _parsed(expression: str) -> expressions.Expression:
     try:
-        return expressions.parsed(expression, _NAMES)
+        return expressions.parse(expression, _NAMES)
     except expressions.ExpressionInvalidError as error:
         raise BadInputError(
             f"The condition {_shown(expression)} cannot be read: {error}.",

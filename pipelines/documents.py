@@ -36,7 +36,7 @@ _CORE = {
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parsed(data: bytes, name: str) -> list[Any]:
+def parse(data: bytes, name: str) -> list[Any]:
     """Parse the documents of a file, at least one; empty ones are left out.
 
     Args:

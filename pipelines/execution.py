@@ -299,14 +299,14 @@ class Execution:
                 lambda value, parameters: self._handler.fill(task.path, value, parameters),
             )  # fmt: skip
             condition = task.spec.trigger_policy.condition
-            if condition and not conditions.holds(
+            if condition and not conditions.evaluate(
                 condition, task.inputs.parameters, task.inputs.artifacts
             ):
                 self._finish(
                     scope, task, TaskResult(TaskState.SKIPPED, reason="Its condition is false.")
                 )
                 return
-            settings = graph.of_settings(self._pipeline, task.spec)
+            settings = graph.settings_outputs(self._pipeline, task.spec)
             resolution.check_settings(task.name, settings, ends)
         except resolution.InputMissingError as error:
             skipped = any(end.state == TaskState.SKIPPED for end in ends.values())
@@ -419,7 +419,9 @@ class Execution:
             return
         definitions = self._pipeline.component(loop.component).output_definitions
         outputs = [end.outputs for end in ends]
-        loop.ended(TaskResult(TaskState.SUCCEEDED, selection.collected(definitions, outputs)))
+        loop.ended(
+            TaskResult(TaskState.SUCCEEDED, selection.collect_outputs(definitions, outputs))
+        )
 
     # Leaves
 
@@ -472,7 +474,7 @@ class Execution:
 
     def _report(self, task: _Task, state: TaskState, end: TaskResult | None = None) -> None:
         outputs, reason = (end.outputs, end.reason) if end else (Bundle(), "")
-        name = naming.given(task.name, task.spec) or task.name
+        name = naming.display_name(task.name, task.spec) or task.name
         self._handler.on_node_changed(
             NodeStatus(
                 task.path, name, self._kind(task), state, reason, task.attempt, task.inputs,

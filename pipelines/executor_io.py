@@ -215,7 +215,7 @@ def read(outputs: OutputPlan, component: ir.ComponentSpec) -> Bundle:
         else:
             continue
         try:
-            parameters[name] = values.checked(found, spec.parameter_type, name)
+            parameters[name] = values.validate(found, spec.parameter_type, name)
         except BadInputError as error:
             raise _malformed(outputs, source, error.message) from None
     written = _mapping(said, "artifacts", outputs)
@@ -311,7 +311,7 @@ def _changed(name: str, own: Artifact, said: Mapping[str, Any], outputs: OutputP
     uri = member("uri", str) or own.uri
     metadata = _finite(member("metadata", dict) or {})
     try:
-        values.checked(metadata, values.ParameterType.STRUCT, f"artifacts.{name}: metadata")
+        values.validate(metadata, values.ParameterType.STRUCT, f"artifacts.{name}: metadata")
     except BadInputError as error:
         raise _malformed(outputs, outputs.file, error.message) from None
     custom = member("customPath", str, "custom_path")

@@ -116,7 +116,7 @@ class Expression:
 
 
 @functools.lru_cache(maxsize=1024)
-def parsed(text: str, names: frozenset[str]) -> Expression:
+def parse(text: str, names: frozenset[str]) -> Expression:
     """Parse an expression.
 
     Args:

@@ -85,7 +85,7 @@ class FaultCollector:
             raise PipelineInvalidError(what, self.found, code=code)
 
 
-def known(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:
+def suggest_names(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:
     """Build a hint that lists existing names, those similar to ``wanted`` first."""
     names = sorted(names)
     if not names:
@@ -95,7 +95,7 @@ def known(names: Iterable[str], wanted: str, none: str = "There are none.") -> s
     return f"There is: {', '.join(near)}{more}."
 
 
-def shortened(value: object) -> str:
+def shorten(value: object) -> str:
     """Format a value for a message: on one line, and not too long."""
     sentence = repr(value)
     return sentence if len(sentence) <= _LONGEST else f"{sentence[:_LONGEST]}…"

@@ -24,13 +24,13 @@ def upstream(dag: ir.DagSpec, pipeline: Pipeline | None = None) -> dict[str, fro
     """
     found = {}
     for name, task in dag.tasks.items():
-        settings = of_settings(pipeline, task) if pipeline is not None else ()
+        settings = settings_outputs(pipeline, task) if pipeline is not None else ()
         handing = (producer for producer, _ in settings)
         found[name] = frozenset((*task.dependent_tasks, *producers(task), *handing))
     return found
 
 
-def certain(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+def unconditional_tasks(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
     """Generate the tasks that every run reaches, whatever its arguments.
 
     Those are the ones without a condition that are in no loop, whose list may be empty.
@@ -64,7 +64,7 @@ def producers(task: ir.PipelineTaskSpec) -> set[str]:
     return found
 
 
-def of_settings(pipeline: Pipeline, task: ir.PipelineTaskSpec) -> set[tuple[str, str]]:
+def settings_outputs(pipeline: Pipeline, task: ir.PipelineTaskSpec) -> set[tuple[str, str]]:
     """List the outputs that a task's Kubernetes settings refer to, as (task, name)."""
     name = task.component_ref.name
     if name not in pipeline.spec.components:

@@ -14,7 +14,7 @@ _LONGEST = 200
 _NUMBERED = re.compile(r"-[0-9]+\Z")
 
 
-def given(key: str, task: ir.PipelineTaskSpec) -> str:
+def display_name(key: str, task: ir.PipelineTaskSpec) -> str:
     """Return a task's display name, on one line; empty where a compiler made it.
 
     Compilers write the task's key where no name is given, or the name of its component.
@@ -31,17 +31,17 @@ def given(key: str, task: ir.PipelineTaskSpec) -> str:
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
 
 
-def called(key: str, task: ir.PipelineTaskSpec) -> str:
+def display_name_or_key(key: str, task: ir.PipelineTaskSpec) -> str:
     """Return a task's display name, or else its key."""
-    return given(key, task) or text.plain(key)
+    return display_name(key, task) or text.plain(key)
 
 
 def labels(dag: ir.DagSpec) -> dict[str, str]:
     """Build unique labels of a DAG's tasks: display names, with keys where shared."""
-    return apart({key: called(key, task) for key, task in dag.tasks.items()})
+    return make_unique({key: display_name_or_key(key, task) for key, task in dag.tasks.items()})
 
 
-def apart(names: Mapping[str, str]) -> dict[str, str]:
+def make_unique(names: Mapping[str, str]) -> dict[str, str]:
     """Make names unique by adding the key to equal ones."""
     many = Counter(names.values())
     return {

@@ -64,7 +64,7 @@ class NodePositions:
             before = sorted(self._waits(component)[parts[at]])
             after = tuple(f"{scope}/{name}" if scope else name for name in before)
             names.append(parts[at])
-            title = naming.given(parts[at], task)
+            title = naming.display_name(parts[at], task)
             component, only = task.component_ref.name, False
             at += 1
             if task.WhichOneof("iterator") and at < len(parts):

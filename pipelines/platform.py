@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines import platform_forms as forms
-from pipelines.faults import FaultCollector, PipelineFault, PipelineInvalidError, shortened
+from pipelines.faults import FaultCollector, PipelineFault, PipelineInvalidError, shorten
 from pipelines.platform_forms import KubernetesSettings, ValueSource
 
 # Outputs of tasks, by the names of the task and the output.
@@ -50,7 +50,7 @@ def _faults(error: ValidationError, place: str) -> Iterator[PipelineFault]:
         if one["type"] == "extra_forbidden":
             problem = "there is no such setting"
         elif one["type"] not in {"value_error", "missing"}:
-            problem += f", not {shortened(one['input'])}"
+            problem += f", not {shorten(one['input'])}"
         yield PipelineFault(there, f"{problem[:1].upper()}{problem[1:]}.")
 
 
@@ -137,7 +137,7 @@ class _PodBuilder:
         if found is None:
             return None
         if not isinstance(found, str) or not found:
-            self.faults.add(place, f"{shortened(found)} is not a name.", "Give a string.")
+            self.faults.add(place, f"{shorten(found)} is not a name.", "Give a string.")
             return None
         return found
 
@@ -223,7 +223,7 @@ class _PodBuilder:
         if found is None:
             return {}
         if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
-            self.faults.add("nodeSelector", f"{shortened(found)} is not a mapping of strings.")
+            self.faults.add("nodeSelector", f"{shorten(found)} is not a mapping of strings.")
             return {}
         return dict(found)
 
@@ -309,13 +309,13 @@ class _PodBuilder:
         if not given:
             return
         if not isinstance(given, dict):
-            self.faults.add(place, f"{shortened(given)} is not an affinity.", "Give a mapping.")
+            self.faults.add(place, f"{shorten(given)} is not an affinity.", "Give a mapping.")
             return
         must = given.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
         should = given.get("preferredDuringSchedulingIgnoredDuringExecution") or []
         terms = must.get("nodeSelectorTerms") if isinstance(must, dict) else None
         if (must and not isinstance(terms, list)) or not isinstance(should, list):
-            self.faults.add(place, f"{shortened(given)} is not a node affinity.")
+            self.faults.add(place, f"{shorten(given)} is not a node affinity.")
             return
         required += terms or []
         preferred += should

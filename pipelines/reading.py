@@ -74,7 +74,7 @@ def read_bytes(data: bytes, name: str) -> Pipeline:
     if data and packages.is_zip(data, name):
         data, name = packages.extract_pipeline(data, name)
     packages.refuse_other_archives(data, name)
-    found = documents.parsed(data, name)
+    found = documents.parse(data, name)
     if len(found) > _MOST_DOCUMENTS:
         raise _format(name, f"has {len(found)} documents", "It has the pipeline, and may have "
                       "the platform's settings.")  # fmt: skip

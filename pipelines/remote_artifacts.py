@@ -213,7 +213,7 @@ def root(asked: str, *below: str) -> str:
     return "/".join([asked.rstrip("/"), *(part for part in parts if part not in {"", ".", ".."})])
 
 
-def places(bundles: Iterable[Mapping[str, Artifact | list[Artifact]]]) -> dict[str, str]:
+def local_paths(bundles: Iterable[Mapping[str, Artifact | list[Artifact]]]) -> dict[str, str]:
     """Map URIs of remote artifacts to their local paths."""
     return {
         one.uri: one.custom_path
@@ -224,17 +224,17 @@ def places(bundles: Iterable[Mapping[str, Artifact | list[Artifact]]]) -> dict[s
     }
 
 
-def out_of_reach(bundle: Bundle) -> dict[str, str]:
+def unfetchable(bundle: Bundle) -> dict[str, str]:
     """List the input artifacts without a local path, as (name, URI)."""
     return {
-        name: shown(one.uri)
+        name: redact_uri(one.uri)
         for name, value in bundle.artifacts.items()
         for one in (value if isinstance(value, list) else [value])
         if _is_elsewhere(one.uri) and place_of(one) is None and one.schema not in METADATA_ONLY
     }
 
 
-def shown(uri: str) -> str:
+def redact_uri(uri: str) -> str:
     """Format a URI for people, without a password."""
     scheme, separator, rest = uri.partition("://")
     host = rest.partition("/")[0]
@@ -244,7 +244,7 @@ def shown(uri: str) -> str:
 def unreachable(task: str, uri: str) -> BadInputError:
     """Build the error for an artifact that a task needs as a file but cannot be fetched."""
     return BadInputError(
-        f"The task {task} wants {shown(uri)} as a file, and nothing here can fetch it.",
+        f"The task {task} wants {redact_uri(uri)} as a file, and nothing here can fetch it.",
         _HOW,
         code="ArtifactUnreachable",
     )
@@ -288,7 +288,7 @@ def _named(task: str, uri: str) -> Iterator[None]:
 def _raise_named(task: str, uri: str, error: ModelyardError) -> NoReturn:
     if isinstance(error, TransferStoppedError) or error.code == "ArtifactUnreachable":
         raise error
-    uri = shown(uri)
+    uri = redact_uri(uri)
     if isinstance(error, NotFoundError) and error.code == NotFoundError.code:
         raise NotFoundError(
             f"The task {task} needs {uri}, and there is nothing.",

@@ -155,7 +155,7 @@ def _completed(
                 )
         else:
             place = f"{name}.{key}"
-            found[key] = values.fitted(found[key], spec.parameter_type, place, spec.literals)
+            found[key] = values.coerce(found[key], spec.parameter_type, place, spec.literals)
     return found
 
 

@@ -72,7 +72,7 @@ def _path(expression: str) -> re.Match[str] | None:
 
 def _parsed(expression: str) -> expressions.Expression:
     try:
-        return expressions.parsed(expression, _NAMES)
+        return expressions.parse(expression, _NAMES)
     except expressions.ExpressionInvalidError as error:
         raise BadInputError(
             f"The selector {expression[:200]} cannot be read: {error}.",
@@ -237,7 +237,7 @@ def _no_list(place: str, why: str) -> BadInputError:
 # Outputs of iterations and of branches
 
 
-def collected(
+def collect_outputs(
     definitions: ir.ComponentOutputsSpec, iterations_outputs: Sequence[Bundle]
 ) -> Bundle:
     """Collect a loop's outputs: of each the list over its iterations, in their order.

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from pipelines.faults import FaultCollector, known, shortened
+from pipelines.faults import FaultCollector, shorten, suggest_names
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: 31,
@@ -62,7 +62,9 @@ def _message(
             continue
         if described is None:
             names = (one.camelcase_name for one in descriptor.fields)
-            faults.add(there, "There is no such field.", known(names, key, "It is left empty."))
+            faults.add(
+                there, "There is no such field.", suggest_names(names, key, "It is left empty.")
+            )
             continue
         choice = described.containing_oneof
         slot = choice.name if choice is not None else described.name
@@ -114,7 +116,7 @@ def _expect(
     holds: bool, value: Any, wanted: str, place: str, faults: FaultCollector, remedy: str = ""
 ) -> None:
     if not holds:
-        faults.add(place, f"It is {shortened(value)}, not {wanted}.", remedy)
+        faults.add(place, f"It is {shorten(value)}, not {wanted}.", remedy)
 
 
 def _fits(value: Any, bits: int) -> bool:
@@ -138,7 +140,7 @@ def _enum(value: Any, described: EnumDescriptor, place: str, faults: FaultCollec
         right = _fits(value, 31) and int(value) in described.values_by_number
     if not right:
         names = [one for one in described.values_by_name if not one.endswith("_UNSPECIFIED")]
-        faults.add(place, f"It is {shortened(value)}.", f"Give one of: {', '.join(names)}.")
+        faults.add(place, f"It is {shorten(value)}.", f"Give one of: {', '.join(names)}.")
 
 
 def _kind(value: Any) -> str:
@@ -146,7 +148,7 @@ def _kind(value: Any) -> str:
         return "empty"
     if isinstance(value, dict):
         return "a mapping"
-    return "a list" if isinstance(value, list) else shortened(value)
+    return "a list" if isinstance(value, list) else shorten(value)
 
 
 # Well-known messages, which are plain values in JSON

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from infra.texts import storable
+from infra.texts import make_storable
 from pipelines.artifacts import Bundle
 
 
@@ -46,7 +46,7 @@ class TaskResult:
 
     def __post_init__(self) -> None:
         """Make the reason storable: an unstorable one would block writing other nodes."""
-        object.__setattr__(self, "reason", storable(self.reason))
+        object.__setattr__(self, "reason", make_storable(self.reason))
 
     @property
     def final_status(self) -> str:

@@ -65,15 +65,17 @@ def config_inputs(
         if field in asked and part in settings
     }
     if _Field.ENV in asked:
-        own = [{"name": one.name, "value": filled(one.value)} for one in container.env]
-        config["env"] = [*own, *config.get("env", [])]
+        without_passthroughs = [
+            {"name": one.name, "value": filled(one.value)} for one in container.env
+        ]
+        config["env"] = [*without_passthroughs, *config.get("env", [])]
     config["resources"] = (
         _resources(container.resources, filled) if _Field.RESOURCES in asked else {}
     )
     return dict.fromkeys(names, config)
 
 
-def own(component: ir.ComponentSpec, workload: Workload) -> Workload:
+def without_passthroughs(component: ir.ComponentSpec, workload: Workload) -> Workload:
     """Drop the settings from a workload that its component only passes on."""
     applies = {one.field: one.apply_to_task for one in component.task_config_passthroughs}
     away = {field for field, applied in applies.items() if not applied}

@@ -97,7 +97,7 @@ def as_text(value: Any) -> str:
     return json.dumps(protojson(value), ensure_ascii=False, separators=(",", ":"))
 
 
-def checked(value: Any, parameter_type: int, place: str, literals: Sequence[Any] = ()) -> Any:
+def validate(value: Any, parameter_type: int, place: str, literals: Sequence[Any] = ()) -> Any:
     """Check a value of a component or a caller against a type.
 
     Args:
@@ -127,7 +127,7 @@ def checked(value: Any, parameter_type: int, place: str, literals: Sequence[Any]
     return found
 
 
-def fitted(value: Any, parameter_type: int, place: str, literals: Sequence[Any] = ()) -> Any:
+def coerce(value: Any, parameter_type: int, place: str, literals: Sequence[Any] = ()) -> Any:
     """Convert a task's output to the type of another task's input.
 
     KFP's compiler declares the items of a loop and their fields as texts where it does not know
@@ -150,7 +150,7 @@ def fitted(value: Any, parameter_type: int, place: str, literals: Sequence[Any] 
             value = from_output_file(value, wanted)
         except BadInputError:
             _refuse(value, wanted, place)
-    return checked(value, wanted, place, literals)
+    return validate(value, wanted, place, literals)
 
 
 def from_output_file(text: str, parameter_type: int) -> Any:

@@ -29,7 +29,7 @@ _MOUNT = re.compile(r"(?:nas://)?([A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])
 
 
 def _choices(schema: dict[str, Any]) -> None:
-    schema["enum"] = ["", *sorted(instance_types.table(settings.load()))]
+    schema["enum"] = ["", *sorted(instance_types.load_all(settings.load()))]
 
 
 class Resources(BaseModel):

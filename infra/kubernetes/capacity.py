@@ -18,7 +18,7 @@ from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.attempt_spec import Placement
 from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.manifests import devices, disk_gib
-from infra.kubernetes.quantities import GIB, cores, number
+from infra.kubernetes.quantities import GIB, format_cores, parse_quantity
 
 PRODUCT = "nvidia.com/gpu.product"
 
@@ -198,7 +198,7 @@ def _node(node: Mapping[str, Any], matter: set[str] | None = None) -> NodeCapaci
 
 
 def _numbers(quantities: Mapping[str, str] | None) -> dict[str, float]:
-    return {name: number(quantity) for name, quantity in (quantities or {}).items()}
+    return {name: parse_quantity(quantity) for name, quantity in (quantities or {}).items()}
 
 
 def _kinds(nodes: Iterable[NodeCapacity]) -> tuple[NodeCapacity, ...]:
@@ -423,7 +423,7 @@ def _pieces(count: float) -> str:
 
 
 _WRITTEN: Mapping[str, Callable[[float], str]] = {
-    "cpu": cores,
+    "cpu": format_cores,
     "memory": _gibibytes,
     "storage": _gibibytes,
     _DISK: _gibibytes,

@@ -20,7 +20,7 @@ from infra.kubernetes.attempt_spec import Placement
 from infra.kubernetes.capacity import Capacity
 from infra.kubernetes.checks import Check, not_visible
 from infra.kubernetes.cluster import ClusterConfig
-from infra.kubernetes.quantities import number
+from infra.kubernetes.quantities import parse_quantity
 from infra.kubernetes.secret_checks import Secrets
 from infra.kubernetes.transport import RetryPolicy
 
@@ -292,7 +292,11 @@ def quota(found: Mapping[str, Any]) -> Check:
     hard = status.get("hard") or found.get("spec", {}).get("hard") or {}
     used = status.get("used") or {}
     summary = ", ".join(f"{name} {used.get(name, '0')} of {most}" for name, most in hard.items())
-    full = [name for name, most in hard.items() if number(used.get(name, 0)) >= number(most)]
+    full = [
+        name
+        for name, most in hard.items()
+        if parse_quantity(used.get(name, 0)) >= parse_quantity(most)
+    ]
     name = f"quota {_name(found)}"
     if full:
         remedy = "New runs wait until others have ended, or the quota is raised."
@@ -336,7 +340,7 @@ def _has_gpu_labels(node: Mapping[str, Any]) -> bool:
 def _gpus(node: Mapping[str, Any]) -> dict[str, float]:
     """Allocatable GPUs of a node, whole ones and MIG slices."""
     allocatable = node.get("status", {}).get("allocatable") or {}
-    found = {name: number(amount) for name, amount in allocatable.items() if _GPU in name}
+    found = {name: parse_quantity(amount) for name, amount in allocatable.items() if _GPU in name}
     return {name: amount for name, amount in found.items() if amount}
 
 

@@ -25,7 +25,7 @@ from infra.kubernetes.diagnosis import (
     time_of_event,
 )
 from infra.kubernetes.objects import Object
-from infra.kubernetes.quantities import number
+from infra.kubernetes.quantities import parse_quantity
 
 POD_SECURITY = "violates PodSecurity"
 _POD_SECURITY_HINT = (
@@ -113,7 +113,7 @@ def _within_the_quota(message: str) -> bool:
     if found is None:
         return True
     requested, limited = map(_amounts, found.groups())
-    return all(number(amount) <= number(limited.get(name, amount))
+    return all(parse_quantity(amount) <= parse_quantity(limited.get(name, amount))
                for name, amount in requested.items())  # fmt: skip
 
 

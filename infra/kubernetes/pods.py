@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from infra.errors import BadInputError
 from infra.kubernetes.attempt_spec import EVERY_MOUNT
 from infra.kubernetes.cluster import ClusterConfig, NasVolume
-from infra.kubernetes.quantities import cores, size
+from infra.kubernetes.quantities import format_bytes, format_cores
 
 Plain = dict[str, Any]
 
@@ -120,11 +120,11 @@ def resources(
 def _amounts(cpu: float, memory: float, disk: float) -> dict[str, str]:
     found = {}
     if cpu:
-        found["cpu"] = cores(cpu)
+        found["cpu"] = format_cores(cpu)
     if memory:
-        found["memory"] = size(memory)
+        found["memory"] = format_bytes(memory)
     if disk:
-        found["ephemeral-storage"] = size(disk)
+        found["ephemeral-storage"] = format_bytes(disk)
     return found
 
 
@@ -215,7 +215,7 @@ def nodes(
 
 def empty_dir(name: str, path: str, octets: float = 0) -> MountedVolume:
     """Build an emptyDir volume on the node's disk, limited in bytes; 0 sets no limit."""
-    limit = {"sizeLimit": size(octets)} if octets else {}
+    limit = {"sizeLimit": format_bytes(octets)} if octets else {}
     return MountedVolume({"name": name, "emptyDir": limit}, {"name": name, "mountPath": path})
 
 
@@ -228,7 +228,7 @@ def shared_memory(octets: float) -> list[MountedVolume]:
     """Build a /dev/shm of so many bytes, which count as memory; 0 for the default."""
     if not octets:
         return []
-    source = {"medium": "Memory", "sizeLimit": size(octets)}
+    source = {"medium": "Memory", "sizeLimit": format_bytes(octets)}
     mount = {"name": "shm", "mountPath": _SHARED_MEMORY}
     return [MountedVolume({"name": "shm", "emptyDir": source}, mount)]
 
@@ -242,7 +242,7 @@ def storage(
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": storage_class,
-            "resources": {"requests": {"storage": size(octets)}},
+            "resources": {"requests": {"storage": format_bytes(octets)}},
         },
     }
     return MountedVolume(

@@ -26,13 +26,13 @@ _UNITS: dict[str, int | Fraction] = {
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([numkMGTPE]|[KMGTPE]i|)")
 
 
-def cores(cpu: float) -> str:
+def format_cores(cpu: float) -> str:
     """Format a number of cores; the least is a thousandth."""
     thousandths = max(1, round(cpu * 1000))
     return f"{thousandths}m" if thousandths % 1000 else str(thousandths // 1000)
 
 
-def size(octets: float) -> str:
+def format_bytes(octets: float) -> str:
     """Format a number of bytes, rounded up."""
     whole = math.ceil(octets)
     for suffix, unit in _BINARY.items():
@@ -41,7 +41,7 @@ def size(octets: float) -> str:
     return str(whole)
 
 
-def number(quantity: str | float) -> float:
+def parse_quantity(quantity: str | float) -> float:
     """Parse a quantity into cores, bytes or pieces.
 
     The grammar is that of ``resource.Quantity`` in ``k8s.io/apimachinery``.

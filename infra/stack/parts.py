@@ -235,7 +235,7 @@ def build(
         ),
         Part(
             "deploy",
-            forked.command(home, "modelyard.main", "deploy"),
+            forked.forkserver_command(home, "modelyard.main", "deploy"),
             lambda: True,
             needs=("prefect", "forkserver"),
             once=True,
@@ -244,7 +244,7 @@ def build(
         ),
         Part(
             "worker",
-            forked.command(home, "modelyard.worker", *POOLS),
+            forked.forkserver_command(home, "modelyard.worker", *POOLS),
             functools.partial(forked.accepts, home.sockets / "worker.sock"),
             needs=("deploy",),
             runs=True,
@@ -252,7 +252,7 @@ def build(
         ),
         Part(
             "scheduler",
-            forked.command(home, "modelyard.scheduler"),
+            forked.forkserver_command(home, "modelyard.scheduler"),
             functools.partial(forked.accepts, home.sockets / "scheduler.sock"),
             needs=("deploy",),
             runs=True,

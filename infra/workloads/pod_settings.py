@@ -252,7 +252,7 @@ def _volumes(workload: Workload) -> dict[str, Mapping[str, Any]]:
 
 def _size(empty: Mapping[str, Any]) -> int:
     limit = empty.get("sizeLimit")
-    return int(quantities.number(limit)) if limit else 0
+    return int(quantities.parse_quantity(limit)) if limit else 0
 
 
 def _is_file(key: str) -> bool:

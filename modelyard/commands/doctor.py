@@ -35,7 +35,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "unseen": "
 def doctor(json: Json = False) -> None:
     """Check the cluster for runs; status 0 only if all checks were made and none failed."""
     given = settings.load()
-    types = instance_types.table(given)
+    types = instance_types.load_all(given)
     pools, published = _asked_of_prefect()
     checks = [*doctors.examine(clusters.load(given), types, published), *pools]
     if json:

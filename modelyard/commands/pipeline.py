@@ -18,7 +18,7 @@ from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
 from modelyard.commands.run import watch
 from modelyard.options import File, Json, Pairs
-from pipelines.arguments import arguments, form, texts
+from pipelines.arguments import arguments, form, string_inputs
 from registry import deletion
 from registry.pipelines import pipeline_nodes
 from registry.pipelines import pipelines as rows
@@ -172,7 +172,7 @@ def run(
     with connected(to_workers=not local):
         asked["pipeline"] = _meant(pipeline)
         loaded = request.load(asked["pipeline"])
-        given = parameters.read(arguments_file, parameter, texts=texts(loaded))
+        given = parameters.read(arguments_file, parameter, texts=string_inputs(loaded))
         asked["arguments"] = arguments(loaded, given, coerce=True)
         found = _in_process(asked) if local else _in_pool(asked, quiet=json)
     output.thing(found, as_json_=json)

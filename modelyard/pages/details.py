@@ -121,7 +121,7 @@ def of(box: Box, row: FullRow | None, now: float, download: Download = lambda *_
 def _facts(box: Box) -> list[tuple[str, str]]:
     runs = "Imports" if box.kind == model.IMPORTER else "Image"
     lines = [
-        (_NOTES.get(box.kind, "Note"), words.noted(box)),
+        (_NOTES.get(box.kind, "Note"), words.format_note(box)),
         ("Attempt", str(box.attempt) if box.attempt > 1 else ""),
         ("Component", box.component if box.kind != model.PIPELINE else ""),
         (runs, box.runs),
@@ -183,4 +183,6 @@ def iterations(rows: Iterable[NodeRow], loop: str, *, over: bool) -> list[tuple[
         if row.kind == model.ITERATION and around == loop and number.isdecimal():
             found.append((int(number), row))
     found.sort(key=lambda one: one[0])
-    return [(row.path, f"[{number}]", building.standing(row, over=over)) for number, row in found]
+    return [
+        (row.path, f"[{number}]", building.node_state(row, over=over)) for number, row in found
+    ]

@@ -284,7 +284,7 @@ def _states(rows: Sequence[NodeRow], *, over: bool) -> list[tuple[str, str, int]
     counts: dict[str, int] = {}
     for row in rows:
         if row.kind == model.TASK:
-            state = building.standing(row, over=over)
+            state = building.node_state(row, over=over)
             counts[state] = counts.get(state, 0) + 1
     return [(state, words.state(state), counts[state]) for state in STATES if state in counts]
 

@@ -49,12 +49,12 @@ def draw(
     return _Drawing(pipeline, known, over, keep, whole).whole()
 
 
-def standing(row: NodeRow, *, over: bool) -> str:
+def node_state(row: NodeRow, *, over: bool) -> str:
     """State of a node in a run; a running node of an ended run was killed with it."""
     return str(TaskState.CANCELLED) if over and row.state in _UNDONE else row.state
 
 
-def ordered(pipeline: Pipeline, dag: ir.DagSpec) -> list[str]:
+def sort_tasks(pipeline: Pipeline, dag: ir.DagSpec) -> list[str]:
     """Sort the tasks of a DAG topologically, else in natural order."""
     above = graph.upstream(dag, pipeline)
     waits = {name: set(before) & set(dag.tasks) for name, before in above.items()}
@@ -213,7 +213,7 @@ class _Drawing:
             return replace(box, hidden=self._within(component, 1))
         dag = self._pipeline.component(component).dag
         if component not in self._orders:
-            self._orders[component] = ordered(self._pipeline, dag)
+            self._orders[component] = sort_tasks(self._pipeline, dag)
         order = self._orders[component]
         calls = naming.labels(dag)
         children = [self._task(box, name, dag.tasks[name], depth, calls) for name in order]
@@ -233,7 +233,7 @@ class _Drawing:
         outputs, artifacts = describing.outputs(component)
         box = self._standing(
             Box(
-                _joined(parent.path, name), naming.called(name, task),
+                _joined(parent.path, name), naming.display_name_or_key(name, task),
                 describing.kind(task, self._pipeline), text.plain(task.component_ref.name), runs,
                 requirements, describing.note(task), describing.inputs(task, calls), outputs,
                 artifacts,
@@ -302,7 +302,7 @@ class _Drawing:
         """State of a node; an unknown one has the state of its group."""
         row = (self._rows or {}).get(path)
         if row is not None:
-            return standing(row, over=self._over)
+            return node_state(row, over=self._over)
         if around in _INHERITED:
             return around
         return str(TaskState.CANCELLED if self._over else TaskState.WAITING)

@@ -121,7 +121,10 @@ class _Writer:
         if self._link is None:
             return ""
         path = box.path.removesuffix("/*") if box.kind == model.MORE else box.path
-        address, label = _attribute(self._link(path)), _attribute(words.described(box, self._now))
+        address, label = (
+            _attribute(self._link(path)),
+            _attribute(words.describe_box(box, self._now)),
+        )
         self._parts.append(
             f'<a href="{address}" data-path="{_attribute(path)}" aria-label="{label}">'
         )
@@ -131,7 +134,7 @@ class _Writer:
         self._open(box, "box")
         closing = self._linked(box)
         x, y = rect.x, rect.y
-        self._parts.append(f"<title>{_content(words.described(box, self._now))}</title>")
+        self._parts.append(f"<title>{_content(words.describe_box(box, self._now))}</title>")
         self._parts.append(f'<rect class="card" {_rect(rect)} rx="{_number(_RADIUS)}"/>')
         if box.state in style.STATES:
             self._parts.append(f'<path class="bar" d="{_bar(rect)}"/>')
@@ -139,7 +142,7 @@ class _Writer:
         else:
             self._kind_icon(box.kind, x + 24, y + rect.height / 2)
         room = rect.width - 56
-        name = text.shortened(box.name, _NAME, room)
+        name = text.shorten(box.name, _NAME, room)
         self._parts.append(
             f'<text class="name" x="{_number(x + 44)}" y="{_number(y + 23)}">'
             f"{_content(name)}</text>"
@@ -153,12 +156,12 @@ class _Writer:
             self._parts.append(f'<text class="state" {at}>{self._standing(box)[1]}</text>')
             return
         if box.kind == model.MORE:
-            caption = words.counted(box.counts)
+            caption = words.format_counts(box.counts)
         else:
             caption = box.runs or words.KINDS[box.kind]
             caption = f"{words.KINDS[box.kind]} · {caption}" if box.kind == model.EXIT else caption
         self._parts.append(
-            f'<text class="said" {at}>{_content(text.shortened(caption, _SAID, room))}</text>'
+            f'<text class="said" {at}>{_content(text.shorten(caption, _SAID, room))}</text>'
         )
 
     def _standing(self, box: Box) -> tuple[str, str]:
@@ -176,7 +179,7 @@ class _Writer:
         self._open(box, "frame")
         self._parts.append(f'<rect class="pane" {_rect(rect)} rx="10"/>')
         closing = self._linked(box)
-        self._parts.append(f"<title>{_content(words.described(box, self._now))}</title>")
+        self._parts.append(f"<title>{_content(words.describe_box(box, self._now))}</title>")
         room = Rect(rect.x, rect.y, rect.width, layout.head(box))
         self._parts.append(f'<rect class="hit" {_rect(room)} rx="10"/>')
         self._kind_icon(box.kind, rect.x + 20, rect.y + 18)
@@ -188,13 +191,13 @@ class _Writer:
                 f'<text class="state" text-anchor="end" x="{_number(rect.x + rect.width - 14)}" '
                 f'y="{_number(rect.y + 22)}">{shown}</text>'
             )
-        name = text.shortened(box.name, _NAME, max(left, 40))
+        name = text.shorten(box.name, _NAME, max(left, 40))
         self._parts.append(
             f'<text class="name" x="{_number(rect.x + 36)}" y="{_number(rect.y + 22.5)}">'
             f"{_content(name)}</text>"
         )
         if layout.has_note(box):
-            caption = text.shortened(words.noted(box), _SAID, rect.width - 28)
+            caption = text.shorten(words.format_note(box), _SAID, rect.width - 28)
             self._parts.append(
                 f'<text class="note" x="{_number(rect.x + 14)}" y="{_number(rect.y + 40)}">'
                 f"{_content(caption)}</text>"

@@ -51,7 +51,7 @@ def _width(letter: str) -> float:
     return _WIDTHS.get(letter, _ORDINARY)
 
 
-def shortened(text: str, size: float, room: float) -> str:
+def shorten(text: str, size: float, room: float) -> str:
     """Shorten text to fit, with an ellipsis in its middle.
 
     The end of a name often tells more than its middle: ``train-2``, ``train-3``.

@@ -44,11 +44,11 @@ def _said(box: Box, now: float, before: Sequence[str]) -> str:
         parts += [] if seconds is None else [text.duration(seconds)]
         parts += [f"attempt {box.attempt}"] if box.attempt > 1 else []
     elif box.kind == MORE:
-        parts.append(words.counted(box.counts))
+        parts.append(words.format_counts(box.counts))
     elif not box.group:
         parts.append(box.runs)
     if box.group and box.path:
-        parts.append(words.noted(box))
+        parts.append(words.format_note(box))
     if before:
         parts.append(f"← {', '.join(before)}")
     if box.reason and not box.group:

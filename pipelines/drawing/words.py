@@ -25,7 +25,7 @@ KINDS = {
 def labels(group: Box) -> dict[str, str]:
     """Build unique labels of a group's boxes, by path."""
     keys = {child.path.rpartition("/")[2]: child for child in group.children}
-    named = naming.apart({key: child.name for key, child in keys.items()})
+    named = naming.make_unique({key: child.name for key, child in keys.items()})
     return {child.path: named[key] for key, child in keys.items()}
 
 
@@ -34,25 +34,25 @@ def state(known: str) -> str:
     return STATES[known].word if known in STATES else known.capitalize()
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Format counts by state, such as ``94 succeeded, 2 failed``."""
     known = [one for one in STATES if one in counts]
     others = sorted(set(counts) - set(known))
     return ", ".join(f"{counts[one]} {state(one).lower()}" for one in (*known, *others))
 
 
-def noted(box: Box) -> str:
+def format_note(box: Box) -> str:
     """Second line of a group's head."""
     parts = [box.note] if box.note else []
     if box.counts:
         total = sum(box.counts.values())
-        parts.append(f"{total} iterations: {counted(box.counts)}")
+        parts.append(f"{total} iterations: {format_counts(box.counts)}")
     if box.hidden and box.kind != model.MORE:
         parts.append(f"{box.hidden} within, not shown")
     return " · ".join(parts)
 
 
-def described(box: Box, now: float) -> str:
+def describe_box(box: Box, now: float) -> str:
     """Describe a box in one line, for screen readers and tooltips."""
     named = f"{box.name} ({box.key})" if box.key else box.name
     parts = f"{named}, {KINDS[box.kind].lower()}"
@@ -60,5 +60,5 @@ def described(box: Box, now: float) -> str:
         parts += f": {state(box.state).lower()}"
         seconds = box.seconds(now)
         parts += "" if seconds is None else f", {text.duration(seconds)}"
-    more = [noted(box) if box.group else box.runs, box.reason]
+    more = [format_note(box) if box.group else box.runs, box.reason]
     return ". ".join([parts, *(one for one in more if one)])

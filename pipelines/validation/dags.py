@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from pipelines import graph
-from pipelines.faults import FaultCollector, known
+from pipelines.faults import FaultCollector, suggest_names
 from pipelines.pipeline import ROOT
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit
@@ -121,7 +121,7 @@ class _Outputs:
                     "Select an output of a task.",
                 )  # fmt: skip
             for key in sorted(set(chosen) - set(wanted)):
-                remedy = known(wanted, key, "It declares none.")
+                remedy = suggest_names(wanted, key, "It declares none.")
                 there = f"{self._place}.{kind}.{key}"
                 self._faults.add(there, "The component declares no such output.", remedy)
         for key, parameter in sorted(outputs.parameters.items()):
@@ -134,7 +134,7 @@ class _Outputs:
         if task not in tasks:
             problem = f"There is no task {task!r} in this DAG."
             self._faults.add(
-                f"{place}.producerSubtask", problem, known(tasks, task, "It has none.")
+                f"{place}.producerSubtask", problem, suggest_names(tasks, task, "It has none.")
             )
             return None
         component = self._survey.known(tasks[task].component_ref.name)
@@ -162,7 +162,7 @@ class _Outputs:
                 continue
             if name not in made.parameters:
                 problem = f"{one.producer_subtask} has no output parameter {name!r}."
-                remedy = known(made.parameters, name, "It has none.")
+                remedy = suggest_names(made.parameters, name, "It has none.")
                 self._faults.add(f"{there}.outputParameterKey", problem, remedy)
             elif key in declared:
                 given = definitions.parameter_type(made.parameters[name])
@@ -186,7 +186,7 @@ class _Outputs:
                 continue
             if name not in made.artifacts:
                 problem = f"{one.producer_subtask} has no output artifact {name!r}."
-                remedy = known(made.artifacts, name, "It has none.")
+                remedy = suggest_names(made.artifacts, name, "It has none.")
                 self._faults.add(f"{there}.outputArtifactKey", problem, remedy)
             elif key in declared:
                 given, wanted = made.artifacts[name].artifact_type, declared[key].artifact_type

@@ -84,7 +84,7 @@ def mismatch(value: Any, spec: ir.ComponentInputsSpec.ParameterSpec) -> str:
         return ""
     literals = [values.from_proto(one) for one in spec.literals]
     try:
-        values.checked(value, wanted, "It", literals)
+        values.validate(value, wanted, "It", literals)
     except BadInputError as error:
         if error.code == "ParameterNotAllowed":
             return f"{error.message} {error.hint}"

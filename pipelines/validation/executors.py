@@ -11,7 +11,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 from infra.errors import BadInputError
 from pipelines import claims, placeholders, platform
 from pipelines.container import quantity
-from pipelines.faults import FaultCollector, known
+from pipelines.faults import FaultCollector, suggest_names
 from pipelines.platform_forms import ValueSource
 from pipelines.validation.survey import Survey
 from pipelines.validation.tasks import MEND_WORKSPACE, NO_WORKSPACE, WORKSPACE
@@ -34,7 +34,7 @@ def check(survey: Survey, name: str, faults: FaultCollector) -> None:
     executors = survey.pipeline.deployment.executors
     if label not in executors:
         place = f"{survey.place(name)}.executorLabel"
-        faults.add(place, f"There is no executor {label!r}.", known(executors, label))
+        faults.add(place, f"There is no executor {label!r}.", suggest_names(executors, label))
         return
     executor = executors[label]
     place = f"deploymentSpec.executors.{label}"
@@ -97,7 +97,7 @@ class _ExecutorCheck:
             if names is not None and one.name not in names:
                 what = "input or output" if one.kind == "present" else one.kind.replace("s.", " ")
                 problem = f"The component has no {what.removesuffix('s')} {one.name!r}."
-                self._faults.add(place, problem, known(names, one.name))
+                self._faults.add(place, problem, suggest_names(names, one.name))
 
 
 def _texts(container: _Container) -> Iterator[tuple[str, str]]:
@@ -176,7 +176,7 @@ def _check_importer(
         faults.add(there, "There is no address to import from.", "Give artifact_uri a string.")
     elif kind == "runtime_parameter" and importer.artifact_uri.runtime_parameter not in inputs:
         name = importer.artifact_uri.runtime_parameter
-        faults.add(there, f"The component has no input {name!r}.", known(inputs, name))
+        faults.add(there, f"The component has no input {name!r}.", suggest_names(inputs, name))
     elif kind == "constant" and _MARK in importer.artifact_uri.constant.string_value:
         text = importer.artifact_uri.constant.string_value
         _placeholders(survey, text, f"{there}.constant", faults)
@@ -195,7 +195,7 @@ def check_platform(survey: Survey, faults: FaultCollector) -> None:
     for label, config in sorted(survey.pipeline.kubernetes.items()):
         place = f"{_PLATFORM}.deploymentSpec.executors.{label}"
         if label not in executors:
-            faults.add(place, "There is no such executor.", known(executors, label))
+            faults.add(place, "There is no such executor.", suggest_names(executors, label))
             continue
         found = platform.faults(config, place)
         faults.found += found
@@ -219,20 +219,20 @@ def _check_values(
             wanted = value.component_input_parameter
             if wanted is not None and wanted not in inputs:
                 problem = f"The task {name} is in {inside}, which has no input {wanted!r}."
-                faults.add(place, problem, known(inputs, wanted))
+                faults.add(place, problem, suggest_names(inputs, wanted))
             output = value.task_output_parameter
             if output is None:
                 continue
             siblings = above.dag.tasks
             if output.producer_task not in siblings:
                 problem = f"Beside the task {name} there is no task {output.producer_task!r}."
-                faults.add(place, problem, known(siblings, output.producer_task))
+                faults.add(place, problem, suggest_names(siblings, output.producer_task))
                 continue
             made = survey.known(siblings[output.producer_task].component_ref.name)
             key = output.output_parameter_key
             if made is not None and key not in made.output_definitions.parameters:
                 problem = f"{output.producer_task} has no output parameter {key!r}."
-                faults.add(place, problem, known(made.output_definitions.parameters, key))
+                faults.add(place, problem, suggest_names(made.output_definitions.parameters, key))
 
 
 def _check_config(config: Any, place: str, faults: FaultCollector) -> None:

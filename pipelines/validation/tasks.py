@@ -12,7 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
 from pipelines import conditions, placeholders, selection, values
-from pipelines.faults import FaultCollector, known
+from pipelines.faults import FaultCollector, suggest_names
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit
 from pipelines.validation.survey import Survey, bare, is_added, item_input
@@ -45,7 +45,7 @@ def check(
     component = survey.known(runs)
     if component is None:
         problem = f"There is no component {runs!r}." if runs else "It names no component."
-        remedy = known(survey.pipeline.spec.components, runs)
+        remedy = suggest_names(survey.pipeline.spec.components, runs)
         faults.add(f"{place}.componentRef.name", problem, remedy)
     else:
         one = _Task(survey, inside, name, task, component, place, faults)
@@ -57,7 +57,9 @@ def check(
     for number, wanted in enumerate(task.dependent_tasks):
         if wanted not in siblings:
             there = f"{place}.dependentTasks[{number}]"
-            faults.add(there, f"There is no task {wanted!r} in this DAG.", known(siblings, wanted))
+            faults.add(
+                there, f"There is no task {wanted!r} in this DAG.", suggest_names(siblings, wanted)
+            )
     _check_policies(task, place, faults)
 
 
@@ -154,7 +156,9 @@ class _Task:
             return
         mine = declared.parameters if kind == "parameter" else declared.artifacts
         name = self.task.component_ref.name
-        self.faults.add(place, f"The component {name} has no such {kind}.", known(mine, key))
+        self.faults.add(
+            place, f"The component {name} has no such {kind}.", suggest_names(mine, key)
+        )
 
     def _parameter(
         self,
@@ -193,7 +197,7 @@ class _Task:
             self.faults.add(place, f"{name} is an artifact of {self.inside}, no parameter.")
         else:
             problem = f"{self.inside} has no input parameter {name!r}."
-            self.faults.add(place, problem, known(declared, name))
+            self.faults.add(place, problem, suggest_names(declared, name))
         return None
 
     def _from_task(
@@ -215,13 +219,13 @@ class _Task:
         if key in outputs.artifacts:
             self.faults.add(place, f"{key} of {producer} is an artifact, no parameter.")
         else:
-            remedy = known(outputs.parameters, key, "It has no output parameters.")
+            remedy = suggest_names(outputs.parameters, key, "It has no output parameters.")
             self.faults.add(place, f"{producer} has no output parameter {key!r}.", remedy)
         return None
 
     def _producer(self, name: str, place: str) -> ir.ComponentSpec | None:
         if name not in self._siblings:
-            remedy = f"{known(self._siblings, name)} {_ELSEWHERE}"
+            remedy = f"{suggest_names(self._siblings, name)} {_ELSEWHERE}"
             self.faults.add(place, f"There is no task {name!r} in this DAG.", remedy)
             return None
         return self.survey.known(self._siblings[name].component_ref.name)
@@ -279,7 +283,7 @@ class _Task:
         for one in found:
             if one.kind == "inputs.parameters" and one.name not in there:
                 problem = f"The task has no input parameter {one.name!r}."
-                self.faults.add(place, problem, known(there, one.name))
+                self.faults.add(place, problem, suggest_names(there, one.name))
 
     def _check_selector(self, spec: ir.TaskInputsSpec.InputParameterSpec, place: str) -> None:
         if spec.parameter_expression_selector:
@@ -347,7 +351,9 @@ class _Task:
         item = item_input(self.task)
         if not (item and bare(name) == bare(item)):
             problem = f"{self.inside} has no input artifact {name!r}."
-            self.faults.add(place, problem, known(declared, name, "It has no input artifacts."))
+            self.faults.add(
+                place, problem, suggest_names(declared, name, "It has no input artifacts.")
+            )
         return None
 
     def _artifact_of(
@@ -362,7 +368,7 @@ class _Task:
         if key in outputs.parameters:
             self.faults.add(place, f"{key} of {producer} is a parameter, no artifact.")
         else:
-            remedy = known(outputs.artifacts, key, "It has no output artifacts.")
+            remedy = suggest_names(outputs.artifacts, key, "It has no output artifacts.")
             self.faults.add(place, f"{producer} has no output artifact {key!r}.", remedy)
         return None
 
@@ -381,13 +387,15 @@ class _Task:
             self.faults.add(f"{place}.itemInput", "It is missing.", "Name the item's input.")
         elif item not in declared:
             problem = f"The component {self.task.component_ref.name} has no input {item!r}."
-            self.faults.add(f"{place}.itemInput", problem, known(declared, item))
+            self.faults.add(f"{place}.itemInput", problem, suggest_names(declared, item))
         if parameter:
             self._check_items(f"{place}.items")
         else:
             name = self.task.artifact_iterator.items.input_artifact
             if name not in self.task.inputs.artifacts:
-                remedy = known(self.task.inputs.artifacts, name, "It is given no artifacts.")
+                remedy = suggest_names(
+                    self.task.inputs.artifacts, name, "It is given no artifacts."
+                )
                 there = f"{place}.items.inputArtifact"
                 self.faults.add(there, f"The task has no input {name!r}.", remedy)
 
@@ -409,7 +417,9 @@ class _Task:
             declared = self.component.input_definitions.parameters
             name = items.input_parameter
             if name not in self.task.inputs.parameters and name not in declared:
-                remedy = known(self.task.inputs.parameters, name, "It is given no parameters.")
+                remedy = suggest_names(
+                    self.task.inputs.parameters, name, "It is given no parameters."
+                )
                 there = f"{place}.inputParameter"
                 self.faults.add(there, f"The task has no input {name!r}.", remedy)
             elif name in declared:
@@ -430,7 +440,7 @@ class _Task:
             return
         there = {*self.task.inputs.parameters, *self.component.input_definitions.parameters}
         for name in sorted(named - there):
-            self.faults.add(place, f"The task has no input {name!r}.", known(there, name))
+            self.faults.add(place, f"The task has no input {name!r}.", suggest_names(there, name))
 
 
 def _placeholders(value: Any) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from infra.errors import ModelyardError
 from infra.storage import store
-from infra.texts import storable
+from infra.texts import make_storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.executor_io import local_path
 from pipelines.node_positions import NodePosition, NodePositions
@@ -133,7 +133,7 @@ class Publisher:
             logs: A log to be kept there as well.
         """
         tags = {
-            f"{OUTPUT_TAG}{metric_names.allowed(name)}": storable(text)
+            f"{OUTPUT_TAG}{metric_names.allowed(name)}": make_storable(text)
             for name, value in outputs.items()
             if len(text := value if isinstance(value, str) else _dumped(value)) <= _LONGEST_TAG
         }

@@ -93,7 +93,7 @@ class Stack:
         """What the command becomes while the stack is up, without the imports until then."""
         home = Home(self.home)
         if verb in main._FORKED and forked.accepts(forked.socket_path(home)):
-            line = forked.command(home, "modelyard.main")
+            line = forked.forkserver_command(home, "modelyard.main")
             return line, {**self.env, main._FORKED_VARIABLE: "1"}
         return [MODELYARD], self.env
 
@@ -151,7 +151,9 @@ class Stack:
 
     def execute(self, code: str) -> str:
         """The same, forked from the fork server, where the interpreter's start is no matter."""
-        return self._run([*forked.command(Home(self.home), "tests.e2e.snippet"), code], {})
+        return self._run(
+            [*forked.forkserver_command(Home(self.home), "tests.e2e.snippet"), code], {}
+        )
 
     def _run(self, command: list[str], env: dict[str, str]) -> str:
         done = subprocess.run(

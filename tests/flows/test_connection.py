@@ -125,7 +125,7 @@ class TestConnected:
             finally:
                 events.append("let go")
 
-        monkeypatch.setattr(flows_connection.stack, "held", held)
+        monkeypatch.setattr(flows_connection.stack, "temporary_stack", held)
         monkeypatch.setattr(
             flows_connection.catalogue, "migrate", lambda: events.append("migrated")
         )

@@ -368,7 +368,7 @@ def test_without_a_server_the_client_runs_the_module_itself(
 
 def test_the_command_line_goes_through_the_homes_socket(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    command = forked.command(home, "some.module", "--flag")
+    command = forked.forkserver_command(home, "some.module", "--flag")
 
     assert command[0] == sys.executable
     assert command[-3:] == [str(forked.socket_path(home)), "some.module", "--flag"]

@@ -11,7 +11,7 @@ from infra.settings import Settings
 
 
 def test_those_that_are_built_in() -> None:
-    table = instance_types.table(Settings())
+    table = instance_types.load_all(Settings())
 
     assert table["cpu.small"].gpus == 0
     assert (table["gpu.t4"].gpus, table["gpu.a100"].gpus, table["gpu.a100x8"].gpus) == (1, 1, 8)
@@ -49,7 +49,7 @@ def test_more_from_a_variable(tmp_path: Path) -> None:
     told = '{"cpu.small": {"cpu": 1, "memory_gib": 2}, "gpu.mine": {"cpu": 8, "memory_gib": 64}}'
     file = tmp_path / "types.yaml"
     file.write_text("gpu.mine: {cpu: 4, memory_gib: 32, gpus: 1}")
-    table = instance_types.table(Settings(instance_types_settings=told, instance_types=file))
+    table = instance_types.load_all(Settings(instance_types_settings=told, instance_types=file))
 
     assert table["cpu.small"].memory_gib == 2
     assert table["gpu.mine"].gpus == 1
@@ -57,7 +57,7 @@ def test_more_from_a_variable(tmp_path: Path) -> None:
 
 def test_a_variable_that_is_none() -> None:
     with pytest.raises(BadInputError, match="MODELYARD_INSTANCE_TYPES_SETTINGS") as raised:
-        instance_types.table(Settings(instance_types_settings='{"a": {"cpu": 0}}'))
+        instance_types.load_all(Settings(instance_types_settings='{"a": {"cpu": 0}}'))
 
     assert raised.value.code == "InstanceTypesInvalid"
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_none(tmp_path: Path, text: str) -> None:
     file.write_text(text)
 
     with pytest.raises(BadInputError) as raised:
-        instance_types.table(Settings(instance_types=file))
+        instance_types.load_all(Settings(instance_types=file))
 
     assert raised.value.code == "InstanceTypesInvalid"
     assert str(file) in raised.value.message
@@ -95,4 +95,4 @@ def test_a_file_that_is_none(tmp_path: Path, text: str) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInputError):
-        instance_types.table(Settings(instance_types=tmp_path / "none"))
+        instance_types.load_all(Settings(instance_types=tmp_path / "none"))

@@ -235,7 +235,7 @@ class TestConclusion:
                 client.history.append(Completed())
             return len(asked) < 3
 
-        monkeypatch.setattr(local_worker.run_lock, "held", held)
+        monkeypatch.setattr(local_worker.run_lock, "is_held", held)
         monkeypatch.setattr(local_worker, "_LOCK_POLL_SECONDS", 0)
         asyncio.run(self.worker._conclude(self.run, "Exit status 137."))
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from infra.texts import is_storable, storable
+from infra.texts import is_storable, make_storable
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from infra.texts import is_storable, storable
     [("", ""), ("한글 😀\n\x1b[0m", "한글 😀\n\x1b[0m"), ("a\0b\ud800c\udfff", "a�b�c�")],
 )
 def test_what_no_database_takes_is_replaced(text: str, kept: str) -> None:
-    assert storable(text) == kept
+    assert make_storable(text) == kept
     kept.encode()
 
 

@@ -33,7 +33,7 @@ class TestPools:
         for name in ("_POOLS_SECONDS", "_IDLE_SECONDS", "_SETTLE_SECONDS"):
             monkeypatch.setattr(worker, name, 0)
         monkeypatch.setattr(worker, "get_client", client)
-        monkeypatch.setattr(worker.work_pools, "local_ones", local_ones)
+        monkeypatch.setattr(worker.work_pools, "list_local", local_ones)
 
     @pytest.mark.parametrize("now", [("cpu",), (), ("gpu", "cpu", "more")])
     def test_a_worker_ends_when_its_pools_change(self, now: tuple[str, ...]) -> None:

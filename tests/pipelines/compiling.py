@@ -86,7 +86,7 @@ def taken(given):
         for task in dag["tasks"].values():
             condition = task.get("triggerPolicy", {}).get("condition")
             named = {f"pipelinechannel--{name}": value for name, value in given.items()}
-            if condition and not conditions.holds(condition, named):
+            if condition and not conditions.evaluate(condition, named):
                 continue
             component = written["components"][task["componentRef"]["name"]]
             if "dag" in component:

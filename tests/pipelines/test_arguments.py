@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipelines import reading
-from pipelines.arguments import arguments, form, texts
+from pipelines.arguments import arguments, form, string_inputs
 from pipelines.faults import PipelineInvalidError
 from pipelines.pipeline import Pipeline
 from tests.pipelines import corpus
@@ -158,7 +158,7 @@ class TestTexts:
     def test_texts_and_single_addresses_are_texts(self) -> None:
         artifacts = {"data": _DATASET, "many": {**_DATASET, "isArtifactList": True}}
 
-        assert texts(_with("parameter_types", {}, artifacts)) == {"text", "data"}
+        assert string_inputs(_with("parameter_types", {}, artifacts)) == {"text", "data"}
 
 
 class TestArtifacts:

@@ -20,7 +20,7 @@ GIVEN = {
 
 
 def holds(expression, **more):
-    return conditions.holds(expression.replace("$", "inputs.parameter_values"), GIVEN | more)
+    return conditions.evaluate(expression.replace("$", "inputs.parameter_values"), GIVEN | more)
 
 
 class TestHolds:
@@ -130,12 +130,12 @@ class TestHolds:
     def test_artifacts_can_be_asked(self):
         model = Artifact("train/model", "/m", "system.Model", metadata={"accuracy": 0.95})
         says = "inputs.artifacts['model'].artifacts[0].metadata['accuracy'] * 100.0 > 90.0"
-        assert conditions.holds(says, {}, {"model": model}) is True
-        assert conditions.holds(says, {}, {"model": [model]}) is True
+        assert conditions.evaluate(says, {}, {"model": model}) is True
+        assert conditions.evaluate(says, {}, {"model": [model]}) is True
         named = "inputs.artifacts['model'].artifacts[0].name == 'model'"
-        assert conditions.holds(named, {}, {"model": model}) is True
+        assert conditions.evaluate(named, {}, {"model": model}) is True
         with pytest.raises(ModelyardError):
-            conditions.holds(says, {}, {})
+            conditions.evaluate(says, {}, {})
 
     def test_threads_share_an_expression(self):
         found = []
@@ -211,7 +211,7 @@ class TestCheck:
     def test_long_conditions_are_fine(self):
         long = " && ".join(f"!(inputs.parameter_values['x'] == '{n}')" for n in range(300))
         conditions.check(long)
-        assert conditions.holds(long, {"x": "300"}) is True
+        assert conditions.evaluate(long, {"x": "300"}) is True
 
     def test_the_bounds_hold_in_a_thread_with_a_small_stack(self):
         """In a process of its own, because the evaluator would take this one down."""
@@ -226,7 +226,7 @@ class TestCheck:
             def ask():
                 for text in hardest:
                     try:
-                        expressions.parsed(text, frozenset({"inputs"})).value({"inputs": {}})
+                        expressions.parse(text, frozenset({"inputs"})).value({"inputs": {}})
                     except (
                         expressions.ExpressionInvalidError, expressions.ExpressionUndecidedError
                     ):
@@ -276,7 +276,7 @@ class TestStrictness:
 
     @given(truths)
     def test_both_say_the_same(self, text):
-        assert conditions.holds(text, {}) is cel.evaluate(text)
+        assert conditions.evaluate(text, {}) is cel.evaluate(text)
 
 
 class TestWhatKfpCompiles:

@@ -1,16 +1,22 @@
-from pipelines.faults import FaultCollector, PipelineFault, PipelineInvalidError, known, shortened
+from pipelines.faults import (
+    FaultCollector,
+    PipelineFault,
+    PipelineInvalidError,
+    shorten,
+    suggest_names,
+)
 
 
 def test_what_looks_like_what_was_wanted_is_named() -> None:
-    assert known(["train", "evaluate"], "trian") == "There is: train."
-    assert known(["b", "a"], "zzz") == "There is: a, b."
-    assert known("abcde", "zzz") == "There is: a, b, c, …."
-    assert known([], "x", "It has none.") == "It has none."
+    assert suggest_names(["train", "evaluate"], "trian") == "There is: train."
+    assert suggest_names(["b", "a"], "zzz") == "There is: a, b."
+    assert suggest_names("abcde", "zzz") == "There is: a, b, c, …."
+    assert suggest_names([], "x", "It has none.") == "It has none."
 
 
 def test_values_are_shortened() -> None:
-    assert shortened("x") == "'x'"
-    assert len(shortened("x" * 10_000)) < 400
+    assert shorten("x") == "'x'"
+    assert len(shorten("x" * 10_000)) < 400
 
 
 def test_nothing_is_refused_without_a_fault() -> None:

@@ -17,8 +17,8 @@ def task(name: str, component: str = "comp-say") -> ir.PipelineTaskSpec:
 def test_what_a_compiler_writes_is_no_name_of_peoples(name: str) -> None:
     told = task(name, "comp-say-3" if name == "comp-say-3" else "comp-say")
 
-    assert naming.given("say-3", told) == ""
-    assert naming.called("say-3", told) == "say-3"
+    assert naming.display_name("say-3", told) == ""
+    assert naming.display_name_or_key("say-3", told) == "say-3"
 
 
 @pytest.mark.parametrize(
@@ -29,16 +29,16 @@ def test_what_a_compiler_writes_is_no_name_of_peoples(name: str) -> None:
     ],
 )  # fmt: skip
 def test_what_people_call_a_task_is_on_one_line(name: str, shown: str) -> None:
-    assert naming.called("say-3", task(name)) == shown
+    assert naming.display_name_or_key("say-3", task(name)) == shown
 
 
 def test_a_long_name_is_cut() -> None:
-    assert naming.given("say", task("x" * 10**6)) == "x" * 200 + "…"
+    assert naming.display_name("say", task("x" * 10**6)) == "x" * 200 + "…"
 
 
 def test_a_loop_keeps_the_name_of_the_task_that_its_component_was_made_for() -> None:
-    assert naming.given("for-loop-1", task("for-loop-1", "comp-for-loop-1")) == ""
-    assert naming.given("for-loop-1", task("each day", "comp-for-loop-1")) == "each day"
+    assert naming.display_name("for-loop-1", task("for-loop-1", "comp-for-loop-1")) == ""
+    assert naming.display_name("for-loop-1", task("each day", "comp-for-loop-1")) == "each day"
 
 
 def test_those_that_are_called_the_same_are_told_apart() -> None:
@@ -52,4 +52,4 @@ def test_those_that_are_called_the_same_are_told_apart() -> None:
 
 
 def test_a_name_that_is_anothers_key_is_told_from_it() -> None:
-    assert naming.apart({"a": "a", "b": "a"}) == {"a": "a", "b": "a (b)"}
+    assert naming.make_unique({"a": "a", "b": "a"}) == {"a": "a", "b": "a (b)"}

@@ -58,7 +58,7 @@ class TestRead:
     def test_values_are_those_that_the_yaml_library_reads(self) -> None:
         for name in corpus.NAMES:
             data = corpus.compiled(name)
-            assert documents.parsed(data, name) == list(yaml.safe_load_all(data))
+            assert documents.parse(data, name) == list(yaml.safe_load_all(data))
 
     def test_a_file(self, tmp_path: Path) -> None:
         path = tmp_path / "adding.yaml"

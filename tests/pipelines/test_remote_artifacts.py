@@ -344,7 +344,7 @@ class TestBrought:
         assert caught.value.code == "SecretInUri"
         assert "hidden" not in str(caught.value)
         assert "hidden" not in str(remote_artifacts.unreachable("t", "https://user:hidden@host/x"))
-        assert remote_artifacts.out_of_reach(_data("https://u:hidden@host/x")) == {
+        assert remote_artifacts.unfetchable(_data("https://u:hidden@host/x")) == {
             "data": "https://…"
         }
 

@@ -213,33 +213,33 @@ DEFINED = parsed(
 class TestCollected:
     def test_it_is_lists_in_the_iterations_order(self):
         each = [Bundle({"p": n}, {"a": artifact}) for n, artifact in ((1, ONE), (2, TWO))]
-        assert selection.collected(DEFINED, each) == Bundle({"p": [1, 2]}, {"a": [ONE, TWO]})
+        assert selection.collect_outputs(DEFINED, each) == Bundle({"p": [1, 2]}, {"a": [ONE, TWO]})
 
     def test_what_was_skipped_is_left_out(self):
         each = [Bundle({"p": 1}, {"a": ONE}), Bundle(), Bundle({"p": 3}), Bundle({}, {"a": TWO})]
-        assert selection.collected(DEFINED, each) == Bundle({"p": [1, 3]}, {"a": [ONE, TWO]})
+        assert selection.collect_outputs(DEFINED, each) == Bundle({"p": [1, 3]}, {"a": [ONE, TWO]})
 
     def test_no_iterations_make_empty_lists(self):
-        assert selection.collected(DEFINED, []) == Bundle({"p": []}, {"a": []})
+        assert selection.collect_outputs(DEFINED, []) == Bundle({"p": []}, {"a": []})
 
     def test_nested_loops_make_lists_of_lists_but_artifacts_stay_flat(self):
         inner = [
-            selection.collected(
+            selection.collect_outputs(
                 DEFINED, [Bundle({"p": 1}, {"a": ONE}), Bundle({"p": 2}, {"a": TWO})]
             ),
-            selection.collected(DEFINED, []),
-            selection.collected(DEFINED, [Bundle({"p": 3}, {"a": THREE})]),
+            selection.collect_outputs(DEFINED, []),
+            selection.collect_outputs(DEFINED, [Bundle({"p": 3}, {"a": THREE})]),
         ]  # fmt: skip
-        assert selection.collected(DEFINED, inner) == Bundle(
+        assert selection.collect_outputs(DEFINED, inner) == Bundle(
             {"p": [[1, 2], [], [3]]}, {"a": [ONE, TWO, THREE]}
         )
 
     def test_what_is_not_declared_is_not_handed_on(self):
-        assert selection.collected(DEFINED, [Bundle({"q": 1})]).parameters == {"p": []}
+        assert selection.collect_outputs(DEFINED, [Bundle({"q": 1})]).parameters == {"p": []}
 
     def test_a_list_that_one_iteration_makes_stays_one_value(self):
         each = [Bundle({"p": [1, 2]}), Bundle({"p": [3]})]
-        assert selection.collected(DEFINED, each).parameters == {"p": [[1, 2], [3]]}
+        assert selection.collect_outputs(DEFINED, each).parameters == {"p": [[1, 2], [3]]}
 
 
 class TestOneOf:
@@ -330,7 +330,7 @@ class TestWhatKfpCompiles:
         )
         (name,) = loop.output_definitions.parameters
         inner = [Bundle({name: ["1", "2"]}), Bundle({name: []})]
-        assert selection.collected(loop.output_definitions, inner).parameters == {
+        assert selection.collect_outputs(loop.output_definitions, inner).parameters == {
             name: [["1", "2"], []]
         }
 

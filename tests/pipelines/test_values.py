@@ -123,7 +123,7 @@ class TestChecked:
         ],
     )
     def test_what_is_of_its_type_is_taken(self, value, wanted, expected):
-        assert same(values.checked(value, wanted, "x"), expected)
+        assert same(values.validate(value, wanted, "x"), expected)
 
     @pytest.mark.parametrize(
         ("value", "wanted"),
@@ -151,13 +151,13 @@ class TestChecked:
     )
     def test_what_is_not_is_refused_with_its_place(self, value, wanted):
         with pytest.raises(BadInputError) as caught:
-            values.checked(value, wanted, "train.rate")
+            values.validate(value, wanted, "train.rate")
         assert caught.value.code == "ParameterTypeWrong"
         assert "train.rate" in caught.value.message
 
     def test_the_value_itself_is_not_told(self):
         with pytest.raises(BadInputError) as caught:
-            values.checked("hunter2", T.NUMBER_INTEGER, "password")
+            values.validate("hunter2", T.NUMBER_INTEGER, "password")
         assert "hunter2" not in str(caught.value)
 
     def test_what_nests_too_deep_is_refused(self):
@@ -165,19 +165,19 @@ class TestChecked:
         for _ in range(values.MOST_LEVELS):
             deep = [deep]
         with pytest.raises(BadInputError, match="deeper"):
-            values.checked(deep, T.LIST, "x")
-        assert values.checked(deep[0], T.LIST, "x") == deep[0]
+            values.validate(deep, T.LIST, "x")
+        assert values.validate(deep[0], T.LIST, "x") == deep[0]
 
     def test_only_the_literals_are_allowed_where_there_are_some(self):
-        assert values.checked(1, T.NUMBER_INTEGER, "x", [1, 2]) == 1
+        assert values.validate(1, T.NUMBER_INTEGER, "x", [1, 2]) == 1
         with pytest.raises(BadInputError) as caught:
-            values.checked(3, T.NUMBER_INTEGER, "x", [1, 2])
+            values.validate(3, T.NUMBER_INTEGER, "x", [1, 2])
         assert caught.value.code == "ParameterNotAllowed"
         assert "1, 2" in caught.value.hint
 
     def test_a_truth_value_is_no_literal_number(self):
         with pytest.raises(BadInputError):
-            values.checked(True, T.BOOLEAN, "x", [1])
+            values.validate(True, T.BOOLEAN, "x", [1])
 
 
 class TestFitted:
@@ -196,7 +196,7 @@ class TestFitted:
         ],
     )
     def test_texts_and_what_they_are_json_of_become_each_other(self, value, wanted, expected):
-        assert same(values.fitted(value, wanted, "x"), expected)
+        assert same(values.coerce(value, wanted, "x"), expected)
 
     @pytest.mark.parametrize(
         ("value", "wanted"),
@@ -205,7 +205,7 @@ class TestFitted:
     )  # fmt: skip
     def test_anything_else_is_refused(self, value, wanted):
         with pytest.raises(BadInputError) as caught:
-            values.fitted(value, wanted, "here")
+            values.coerce(value, wanted, "here")
         assert caught.value.code == "ParameterTypeWrong"
         assert "here" in caught.value.message
 
@@ -213,7 +213,7 @@ class TestFitted:
     def test_a_value_survives_its_way_through_a_text(self, value):
         wanted = {bool: T.BOOLEAN, int: T.NUMBER_DOUBLE, float: T.NUMBER_DOUBLE, list: T.LIST,
                   dict: T.STRUCT}[type(value)]  # fmt: skip
-        again = values.fitted(values.fitted(value, T.STRING, "x"), wanted, "x")
+        again = values.coerce(values.coerce(value, T.STRING, "x"), wanted, "x")
         assert (float(again) if isinstance(value, float) else again) == value
 
 

@@ -78,8 +78,8 @@ def test_none_is_there(tmp_path: Path) -> None:
     [
         ("", "is not a mapping"),
         ("- canary", "is not a mapping"),
-        ("users: [\ntoken: canary", "no YAML in line"),
-        ("current-context: 2026-99-99", "no YAML"),
+        ("users: [\ntoken: canary", "not valid YAML in line"),
+        ("current-context: 2026-99-99", "not valid YAML"),
         ("contexts: 5", "not all of contexts have a name"),
         ("clusters: {a: b}", "not all of clusters have a name"),
         ("{}", "no current context"),

@@ -85,7 +85,7 @@ def test_instance_types_are_told_to_all() -> None:
 
     for each in ("runs", "environment"):
         told = charts.one(found, "ConfigMap", each)["data"]["MODELYARD_INSTANCE_TYPES_SETTINGS"]
-        table = instance_types.table(Settings(instance_types_settings=told))
+        table = instance_types.load_all(Settings(instance_types_settings=told))
         assert table["gpu.mine"] == InstanceType(**mine)
 
 

@@ -16,7 +16,7 @@ from infra.kubernetes.transport import RetryPolicy
 from infra.settings import Settings
 from tests.infra.kubernetes.scripted import Answer, Asked, ScriptedServer, kubeconfig, status
 
-_TYPES = instance_types.table(Settings())
+_TYPES = instance_types.load_all(Settings())
 _VARIABLES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MODELYARD_DATABASE_URL")
 
 

@@ -94,7 +94,7 @@ def test_images_of_users_end_as_an_ordinary_user(tmp_path: Path) -> None:
 
 
 def test_instance_types_are_known() -> None:
-    types = instance_types.table(Settings())
+    types = instance_types.load_all(Settings())
     named = re.findall(r"resources\.instance_type=(\S+)", PAGE)
 
     assert len(named) == 2

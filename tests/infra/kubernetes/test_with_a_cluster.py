@@ -210,7 +210,7 @@ class TestDoctor:
     def _checks(self, connect: Callable[..., Api], user: User | None = None, **given: Any) -> Any:
         connect(user)
         configuration = ClusterConfig.model_validate(given)
-        types = instance_types.table(Settings())
+        types = instance_types.load_all(Settings())
         return {one.name: one for one in doctor.examine(configuration, types)}
 
     def test_what_is_missing(self, connect: Callable[..., Api]) -> None:

@@ -89,7 +89,7 @@ def test_each_comes_after_those_that_it_depends_on() -> None:
 def test_names_are_in_the_order_that_people_expect() -> None:
     made = flat({name: [] for name in ("t10", "t9", "t1", "a")})
 
-    assert building.ordered(made, made.spec.root.dag) == ["a", "t1", "t9", "t10"]
+    assert building.sort_tasks(made, made.spec.root.dag) == ["a", "t1", "t9", "t10"]
 
 
 def test_a_run_tells_how_each_stands() -> None:

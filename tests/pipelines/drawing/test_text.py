@@ -22,12 +22,12 @@ def test_others_text_is_on_one_line_and_harmless(written: str, plain: str) -> No
 
 
 def test_a_short_text_stays() -> None:
-    assert text.shortened("train", 13, 200) == "train"
+    assert text.shorten("train", 13, 200) == "train"
 
 
 @pytest.mark.parametrize("name", ["a" * 500, "길" * 500, "preprocess-" * 30 + "17"])
 def test_a_long_text_is_cut_in_its_middle(name: str) -> None:
-    cut = text.shortened(name, 13, 150)
+    cut = text.shorten(name, 13, 150)
 
     assert text.width(cut, 13) <= 150
     beginning, ending = cut.split("…")
@@ -38,7 +38,7 @@ def test_a_long_text_is_cut_in_its_middle(name: str) -> None:
 
 
 def test_where_there_is_no_room_there_is_an_ellipsis() -> None:
-    assert text.shortened("name", 13, 0) == "…"
+    assert text.shorten("name", 13, 0) == "…"
 
 
 @pytest.mark.parametrize(
