@@ -29,8 +29,8 @@ def resolve(text: str) -> str:
     value = read_block(name)
     if not isinstance(value, str):
         raise BadInputError(
-            f"The secret {name} is not a text.",
-            "Store it as a text in its Prefect Secret block.",
+            f"The secret {name} is not a string.",
+            "Store it as a string in its Prefect Secret block.",
             code="SecretNotText",
         )
     return value

@@ -255,7 +255,7 @@ class Components:
         """Run a task's workload until it succeeds; ``away`` are inputs that cannot be fetched."""
         shown = ", ".join(f"{name} at {uri}" for name, uri in away.items())
         if shown:
-            self._log(workload.name, f"Nothing here can fetch {shown}: it has the address alone.")
+            self._log(workload.name, f"No store can fetch {shown}: the task gets only the URI.")
         ended = self._backend.run(
             workload, lambda line: self._log(workload.name, line), self._cancelled
         )
@@ -263,7 +263,7 @@ class Components:
             reason = ended.reason or f"It ended with the exit status {ended.code}"
             raise ComponentFailedError(
                 reason if reason.endswith((".", "!", "?")) else f"{reason}.",
-                f"Nothing here can fetch {shown}, should it have wanted that as a file."
+                f"No store can fetch {shown}, if the task needed it as a file."
                 if shown
                 else "The run's log has what it printed.",
             )

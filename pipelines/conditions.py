@@ -82,8 +82,8 @@ def _parsed(expression: str) -> expressions.Expression:
     except expressions.ExpressionInvalidError as error:
         raise BadInputError(
             f"The condition {_shown(expression)} cannot be read: {error}.",
-            "KFP's compiler writes such a condition where it compares a text that has a quote, "
-            "or a number or truth value with a text: compare values of one type.",
+            "KFP's compiler writes such a condition where it compares a string that has a quote, "
+            "or a number or truth value with a string: compare values of one type.",
             code="ConditionInvalid",
         ) from None
 

@@ -148,9 +148,9 @@ def _check_json(value: Any, name: str) -> None:
 
 def _refuse_unstorable(text: str, name: str, where: str = "") -> None:
     if _SURROGATE.search(text):
-        raise _unreadable(name, f"{where}a text has half a character (an unpaired surrogate)")
+        raise _unreadable(name, f"{where}a string has half a character (an unpaired surrogate)")
     if "\0" in text:
-        raise _unreadable(name, f"{where}a text has a NUL character, which no database takes")
+        raise _unreadable(name, f"{where}a string has a NUL character, which no database takes")
 
 
 def _is_number(value: int | float) -> bool:

@@ -276,7 +276,7 @@ def _mapping(said: Mapping[str, Any], key: str, outputs: OutputPlan) -> Mapping[
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}
     return names.get(type(value), "null" if value is None else "a number")
 
 

@@ -291,7 +291,7 @@ def _same(one: Any, other: Any) -> bool:
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (bool, "a truth value"),
     ((int, float), "a number"),
-    (str, "a text"),
+    (str, "a string"),
     (bytes, "bytes"),
     ((list, tuple), "a list"),
     (dict, "a map"),

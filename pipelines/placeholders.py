@@ -287,11 +287,11 @@ def _opened(structure: Any, level: int) -> tuple[str, Any]:
             return kind, inner
         if kind == "IfPresent" and isinstance(inner, dict):
             if not isinstance(inner.get("InputName"), str) or inner.get("Then") is None:
-                raise _invalid("an IfPresent needs InputName, a text, and Then")
+                raise _invalid("an IfPresent needs InputName, a string, and Then")
             if extra := inner.keys() - {"InputName", "Then", "Else"}:
                 raise _invalid(f"an IfPresent has no {min(extra)}")
             return kind, inner
-    raise _invalid("what is nested must be a text, or have Concat or IfPresent alone")
+    raise _invalid("what is nested must be a string, or have Concat or IfPresent alone")
 
 
 # Filling

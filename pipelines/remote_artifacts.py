@@ -244,7 +244,7 @@ def redact_uri(uri: str) -> str:
 def unreachable(task: str, uri: str) -> BadInputError:
     """Build the error for an artifact that a task needs as a file but cannot be fetched."""
     return BadInputError(
-        f"The task {task} wants {redact_uri(uri)} as a file, and nothing here can fetch it.",
+        f"The task {task} needs {redact_uri(uri)} as a file, and no store can fetch it.",
         _HOW,
         code="ArtifactUnreachable",
     )

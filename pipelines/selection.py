@@ -220,7 +220,7 @@ def _list_of(found: Any, place: str) -> list[Any]:
         try:
             found = values.from_json(found)
         except ValueError:
-            raise _no_list(place, "it is a text that is not JSON") from None
+            raise _no_list(place, "it is a string that is not JSON") from None
     if not isinstance(found, list):
         raise _no_list(place, "it is something else")
     return list(found)
@@ -229,7 +229,7 @@ def _list_of(found: Any, place: str) -> list[Any]:
 def _no_list(place: str, why: str) -> BadInputError:
     return BadInputError(
         f"{place} should be a list, but {why}.",
-        "Loop over a list, or over a text that is the JSON of one.",
+        "Loop over a list, or over a string that is the JSON of one.",
         code="ItemsNotAList",
     )
 

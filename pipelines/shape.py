@@ -104,7 +104,7 @@ def _one(value: Any, described: FieldDescriptor, place: str, faults: FaultCollec
     elif described.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         _expect(isinstance(value, bool), value, "true or false", place, faults)
     elif described.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        _expect(isinstance(value, str), value, "a text", place, faults, "Put it in quotes.")
+        _expect(isinstance(value, str), value, "a string", place, faults, "Put it in quotes.")
     elif described.cpp_type in _INTEGERS:
         fits = _fits(value, _INTEGERS[described.cpp_type])
         _expect(fits, value, "a whole number that fits", place, faults)
@@ -177,7 +177,7 @@ def _value(data: Any, place: str, faults: FaultCollector) -> None:
         inside = ((f"{place}[{number}]", value) for number, value in enumerate(data))
     elif isinstance(data, int) and int(float(data)) != data:
         faults.add(
-            place, f"{data} has more digits than a number here can hold.", "Write it as a text."
+            place, f"{data} has more digits than a double can hold.", "Write it as a string."
         )
     for there, value in inside:
         _value(value, there, faults)

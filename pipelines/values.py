@@ -45,7 +45,7 @@ _NAMES = {
     ParameterType.UNSPECIFIED: "a JSON value",
     ParameterType.NUMBER_DOUBLE: "a number",
     ParameterType.NUMBER_INTEGER: "a whole number",
-    ParameterType.STRING: "a text",
+    ParameterType.STRING: "a string",
     ParameterType.BOOLEAN: "true or false",
     ParameterType.LIST: "a list",
     ParameterType.STRUCT: "a mapping",
@@ -171,7 +171,7 @@ def from_output_file(text: str, parameter_type: int) -> Any:
     if found is _WRONG:
         raise BadInputError(
             f"What was written should be {_NAMES[wanted]} as JSON.",
-            "Write it with json.dumps, or declare the output as a text.",
+            "Write it with json.dumps, or declare the output as a string.",
             code="OutputMalformed",
         )
     return found
@@ -237,7 +237,7 @@ def _kind(value: Any) -> str:
     """Name the type of a value. Values themselves are never shown: they may be secret."""
     if value is None:
         return "null"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string",
              list: "a list", dict: "a mapping"}  # fmt: skip
     return names.get(type(value), f"a Python {type(value).__name__}")
 
@@ -250,7 +250,7 @@ def _check_plain(value: Any, place: str) -> None:
         for item in level:
             if isinstance(item, dict):
                 if not all(isinstance(key, str) for key in item):
-                    _refuse_plain(f"{place} has a mapping whose keys are not all texts.")
+                    _refuse_plain(f"{place} has a mapping whose keys are not all strings.")
                 inner += item.values()
             elif isinstance(item, list):
                 inner += item

@@ -98,7 +98,7 @@ class Parameter(FieldGroup):
             if not isinstance(value, bool | int | float | str):
                 raise BadInputError(
                     f"Value {place} of the parameter {info.data.get('name')!r} is neither a "
-                    "number nor a text nor true or false.",
+                    "number nor a string nor true or false.",
                     "Give a list of plain values.",
                     code="ParameterValueInvalid",
                 )
@@ -217,12 +217,12 @@ class Parameter(FieldGroup):
         elif not is_finite(value):
             raise self._wrong(
                 f"has a value {place} that is not finite",
-                "Give a finite number, or the word as a text.", "ParameterValueInvalid",
+                "Give a finite number, or the word as a string.", "ParameterValueInvalid",
             )  # fmt: skip
         elif abs(value) > LARGEST_NUMBER:
             raise self._wrong(
                 f"has a value {place} that is too large to be kept",
-                "Give a number of less than 63 bits, or the number as a text.", "NumberTooLarge",
+                "Give a number of less than 63 bits, or the number as a string.", "NumberTooLarge",
             )  # fmt: skip
 
     def _wrong(self, what: str, hint: str, code: str) -> BadInputError:

@@ -32,7 +32,7 @@ _CREDENTIALS_WRONG: _Kind = (
     "Check the access key's id and secret in the settings MODELYARD_S3_… or MODELYARD_OBS_….",
 )  # fmt: skip
 _ACCESS_DENIED: _Kind = (
-    BadInputError, "AccessDenied", "this access key may not do that here",
+    BadInputError, "AccessDenied", "this access key has no permission for it",
     "Use a key that may list, read and write there, or another place.",
 )  # fmt: skip
 _REGION_WRONG: _Kind = (

@@ -44,7 +44,7 @@ def from_store(name: str) -> Mapping[str, str]:
             held = None
     if not isinstance(held, dict) or not all(isinstance(one, str) for one in held.values()):
         raise BadInputError(
-            f"The secret {name} holds no keys with texts.",
+            f"The secret {name} holds no keys with strings.",
             'Let its Prefect Secret block hold a JSON object such as {"KEY": "VALUE"}.',
             code="SecretNotObject",
         )

@@ -22,7 +22,7 @@ Parameter: TypeAlias = ir.ComponentInputsSpec.ParameterSpec | ir.ComponentOutput
 WORDS = {
     values.ParameterType.NUMBER_INTEGER: "a whole number",
     values.ParameterType.NUMBER_DOUBLE: "a number",
-    values.ParameterType.STRING: "a text",
+    values.ParameterType.STRING: "a string",
     values.ParameterType.BOOLEAN: "true or false",
     values.ParameterType.LIST: "a list",
     values.ParameterType.STRUCT: "a mapping",
@@ -101,5 +101,5 @@ def kind(value: Any) -> str:
     if isinstance(value, int | float):
         return f"the number {value}"
     if isinstance(value, str):
-        return "a text"
+        return "a string"
     return "a list" if isinstance(value, list) else "a mapping"

@@ -32,7 +32,7 @@ class TestConnected:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", _ENDPOINTS.mlflow_tracking_uri)
         monkeypatch.setenv("MODELYARD_DATABASE_URL", _ENDPOINTS.database_url)
         monkeypatch.setattr(
-            flows_connection.stack, "held", lambda *_: pytest.fail("it started a stack")
+            flows_connection.stack, "temporary_stack", lambda *_: pytest.fail("it started a stack")
         )
 
         with flows_connection.connected() as endpoints:
@@ -44,7 +44,7 @@ class TestConnected:
     ) -> None:
         monkeypatch.setattr(flows_connection.stack, "status", lambda _: status)
         monkeypatch.setattr(
-            flows_connection.stack, "held", lambda *_: pytest.fail("it started a stack")
+            flows_connection.stack, "temporary_stack", lambda *_: pytest.fail("it started a stack")
         )
 
         with pytest.raises(StackError) as raised, flows_connection.connected(to_workers=True):
@@ -64,7 +64,9 @@ class TestConnected:
         self, monkeypatch: pytest.MonkeyPatch, problem: Exception, part: str
     ) -> None:
         monkeypatch.setattr(
-            flows_connection.stack, "held", lambda *_: contextlib.nullcontext(_ENDPOINTS)
+            flows_connection.stack,
+            "temporary_stack",
+            lambda *_: contextlib.nullcontext(_ENDPOINTS),
         )
         monkeypatch.setattr(flows_connection.catalogue, "migrate", lambda: None)
 

@@ -149,7 +149,7 @@ class TestPipeline:
         module: Any = importlib.import_module("flows.pipeline_run")
         quiet: Any = lambda *_, **__: contextlib.nullcontext()  # noqa: E731
         view = SimpleNamespace(line=None, updating=quiet, over=lambda _: None)
-        recorder = SimpleNamespace(writing=quiet, seen=lambda _: None)
+        recorder = SimpleNamespace(writing=quiet, on_node_changed=lambda _: None)
         for name, value in {
             "PipelineView": lambda *_, **__: view,
             "Recorder": lambda *_: recorder,

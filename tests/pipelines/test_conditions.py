@@ -114,7 +114,7 @@ class TestHolds:
     def test_the_error_names_what_is_missing_and_tells_no_value(self):
         with pytest.raises(ModelyardError, match="there is no 'missing'"):
             holds("$['missing'] == 3")
-        with pytest.raises(ModelyardError, match="a text is compared with a number") as caught:
+        with pytest.raises(ModelyardError, match="a string is compared with a number") as caught:
             holds("$['secret'] == 3", secret="hunter2")
         assert "hunter2" not in str(caught.value)
 

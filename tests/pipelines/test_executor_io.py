@@ -256,7 +256,7 @@ class TestParameters:
             ({"parameterValues": {"text": 1}}, "text"),
             ({"parameterValues": {"list": {}}}, "list"),
             ({"parameterValues": {"truth": "true"}}, "truth"),
-            ({"artifacts": "x"}, "artifacts is not an object but a text"),
+            ({"artifacts": "x"}, "artifacts is not an object but a string"),
             ({"artifacts": {"model": "x"}}, "artifacts.model.artifacts is not a list of objects"),
             ({"artifacts": {"model": {"artifacts": ["x"]}}}, "not a list of objects"),
             ({"artifacts": {"model": {"artifacts": [{"uri": 1}]}}}, "uri is a number"),

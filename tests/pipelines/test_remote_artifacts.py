@@ -130,12 +130,12 @@ class TestPipelines:
         found = ran(tmp_path, environments, given)
 
         assert found.nodes["cat"].reason.startswith(
-            "The task cat wants gs://bucket/x as a file, and nothing here can fetch it."
+            "The task cat needs gs://bucket/x as a file, and no store can fetch it."
         )
         reason = found.nodes["look"].reason
         assert "FileNotFoundError" in reason
-        assert "Nothing here can fetch data at gs://bucket/x, should it have wanted" in reason
-        told = "Nothing here can fetch data at gs://bucket/x: it has the address alone."
+        assert "No store can fetch data at gs://bucket/x, if the task needed" in reason
+        told = "No store can fetch data at gs://bucket/x: the task gets only the URI."
         assert ("look", told) in found.lines
         # What was written before the address was changed is found all the same.
         assert found.states["take"] == "SUCCEEDED"

@@ -145,11 +145,11 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
     ("adding", set_at(f"{_ROOT}/add/inputs/parameters/c", {"componentInputParameter": "a"}),
      "root.dag.tasks.add.inputs.parameters.c", "comp-add has no such parameter"),
     ("adding", set_at(f"{_ROOT}/add/inputs/parameters/a", {"runtimeValue": {"constant": "x"}}),
-     "root.dag.tasks.add.inputs.parameters.a.runtimeValue.constant", "a text, where a whole"),
+     "root.dag.tasks.add.inputs.parameters.a.runtimeValue.constant", "a string, where a whole"),
     ("adding", set_at(f"{_ROOT}/add/inputs/parameters/a", {"runtimeValue": {"constant": None}}),
      "root.dag.tasks.add.inputs.parameters.a.runtimeValue.constant", "It is null"),
     ("adding", set_at("root/inputDefinitions/parameters/a/parameterType", "STRING"),
-     "root.dag.tasks.add.inputs.parameters.a", "It is given a text, where a whole number is"),
+     "root.dag.tasks.add.inputs.parameters.a", "It is given a string, where a whole number is"),
     ("ordered", set_at(f"{_ROOT}/echo/inputs/parameters/text",
                      {"runtimeValue": {"constant": "{{$.pipeline_unknown}}"}}),
      "root.dag.tasks.echo.inputs.parameters.text.runtimeValue.constant", "pipeline_unknown"),
@@ -258,7 +258,7 @@ _CASES: list[tuple[str, Callable[[dict], None], str, str]] = [
     ("adding", drop("root/outputDefinitions"),
      "root.dag.outputs.parameters.Output", "declares no such output"),
     ("adding", set_at("root/outputDefinitions/parameters/Output/parameterType", "STRING"),
-     "root.dag.outputs.parameters.Output.valueFromParameter", "and declares a text"),
+     "root.dag.outputs.parameters.Output.valueFromParameter", "and declares a string"),
     ("one_of", set_at("components/comp-condition-branches-1/dag/outputs/parameters/"
                     "pipelinechannel--condition-branches-1-oneof-1/valueFromOneof/"
                     "parameterSelectors/1/producerSubtask", "x"),

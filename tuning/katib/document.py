@@ -93,7 +93,7 @@ class Section:
         """
         value = self.tree(name)
         if isinstance(value, dict | list):
-            raise invalid(self.place(name), "is not a text", "Give one value.")
+            raise invalid(self.place(name), "is not a string", "Give one value.")
         return value or ""
 
     def required(self, name: str) -> str:
@@ -161,7 +161,7 @@ class Section:
         found = []
         for one, where in self._list(name):
             if not isinstance(one, str):
-                raise invalid(where, "is not a text", "Give one value.")
+                raise invalid(where, "is not a string", "Give one value.")
             found.append(one)
         return found
 

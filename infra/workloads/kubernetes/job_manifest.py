@@ -253,7 +253,7 @@ def _stage(
     if not cluster.image:
         raise ClusterError(
             "The cluster's configuration names no image, and components' files are carried by "
-            "one of ours.",
+            "one of Modelyard's.",
             "Set image in the file that MODELYARD_CLUSTER names.",
             code="ImageMissing",
         )
