@@ -214,7 +214,7 @@ class LeashServer:
         grace: float,
         keep: Sequence[int] = (),
     ) -> Leash:
-        """Start ``command``, as :class:`LeashStarter` says; by an interpreter if the server is gone."""
+        """Start ``command``; in an interpreter of its own if the server is gone."""
         owner_read, owner = os.pipe()
         output, output_write = os.pipe()
         status_read, status_write = os.pipe()

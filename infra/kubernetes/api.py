@@ -152,14 +152,14 @@ class Api:
         Raises:
             ClusterError: Also if the connection breaks.
         """
-        asked, path = self._one("watch", kind, "", None)
+        operation, path = self._one("watch", kind, "", None)
         query: Query = {
             "watch": "true",
             "labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()),
             "timeoutSeconds": _WATCH_SECONDS,
         }
         with self._transport.stream(
-            Request(asked, "GET", path, query), 2 * _WATCH_SECONDS
+            ApiRequest(operation, "GET", path, query), 2 * _WATCH_SECONDS
         ) as parts:
             yield map(json.loads, _lines(parts))
 

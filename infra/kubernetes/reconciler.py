@@ -447,8 +447,8 @@ def _may_wait(found: AttemptStatus) -> bool:
 
 def _is_settled(case: RunCase, decision: RunDecision) -> bool:
     """Whether a run only runs, so that nothing is decided before an event."""
-    going = case.found is not None and case.found.is_active and not _may_wait(case.found)
-    return case.state == "RUNNING" and going and decision == RunDecision(waiting="")
+    active = case.found is not None and case.found.is_active and not _may_wait(case.found)
+    return case.state == "RUNNING" and active and decision == RunDecision(waiting="")
 
 
 def _forms(line: str) -> set[str]:

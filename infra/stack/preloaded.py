@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from infra.leashed import PID_BYTES, request
+from infra.leash_client import PID_BYTES, request
 
 _KILLED = 137
 

@@ -318,12 +318,12 @@ class Supervisor:
         modules = parts_module.preloaded(parts)
         if modules and sys.platform == "linux":
             env = {**self._env, **parts_module.PRELOADER_ENV}
-            env |= remains.mark(self._home, "preloader")
+            env |= orphans.mark(self._home, "preloader")
             with self._log("preloader") as log:
                 self._preloader = Preloader(modules, env, log)
 
     async def _spawn(self, part: Part) -> asyncio.subprocess.Process | Forked:
-        env = {**self._env, **part.env, **remains.mark(self._home, part.name)}
+        env = {**self._env, **part.env, **orphans.mark(self._home, part.name)}
         with self._log(part.name) as log:
             if part.preload and self._preloader:
                 forked = await self._preloader.start(
