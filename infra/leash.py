@@ -229,6 +229,10 @@ def _serve_one(
         )
     except OSError as error:
         os.write(2, f"cannot run it: {error}\n".encode())
+    # The kernel closes what is open at an exit in an order of its own, and whoever sees the status
+    # may lock at once what was kept.
+    for number in request["keep"]:
+        os.close(number)
     _tell(told, status)
     os._exit(0)
 
@@ -267,7 +271,7 @@ def serve(listener: socket.socket, become: Callable[[list[str]], NoReturn] = _ex
         if os.fork() == 0:
             listener.close()
             _serve_one(request, streams, become)
-        for stream in streams:
+        for stream in reversed(streams):  # the status pipe after what is kept
             os.close(stream)
 
 
