@@ -205,9 +205,8 @@ def _obey(connection: socket.socket) -> None:
 def _become(job: Job) -> None:
     """Give this forked process the environment and streams of the client."""
     os.setsid()
-    for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for target, stream in enumerate(job.streams[:3]):
         os.dup2(stream, target)
         os.close(stream)

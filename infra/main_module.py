@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import runpy
+import signal
 import sys
 import threading
 import warnings
@@ -12,6 +13,10 @@ import warnings
 
 def run(module: str, arguments: list[str]) -> int:
     """Run ``module`` as ``__main__``, and end what an interpreter ends; the exit status."""
+    # Those of an interpreter: else a server that closes a connection would end the process.
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module, *arguments]
     code: object = 0
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")
