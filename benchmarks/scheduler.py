@@ -35,7 +35,7 @@ from registry.schedules import schedules
 from registry.schedules.schedules import ScheduleModel
 from schedules import deciding
 from schedules.instants import instant_at
-from schedules.policy import Policy
+from schedules.policy import SchedulePolicy
 from schedules.trigger import Trigger
 
 REPETITIONS = 1
@@ -53,7 +53,7 @@ def _row(name: str, start: int, interval: int, decided: int) -> dict[str, Any]:
     return {
         "id": str(uuid.uuid4()), "name": name, "description": "", "deployment": _DEPLOYMENT,
         "parameters": {}, "trigger": trigger.model_dump(mode="json", exclude_none=True),
-        "policy": Policy().model_dump(mode="json"), "enabled": True, "paused": "",
+        "policy": SchedulePolicy().model_dump(mode="json"), "enabled": True, "paused": "",
         "registered": True, "error": "", "source": "", "decided_until": decided,
         "next_slot": deciding.next_slot(trigger, decided), "failures_since": 0,
         "created_at": now, "created_by": "b", "changed_at": now, "changed_by": "b",

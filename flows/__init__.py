@@ -1,3 +1,3 @@
-"""What people run: one module per lifecycle action."""
+"""Flows, the entry points of users: one module per lifecycle action."""
 
 import infra  # noqa: F401  (first of all: it keeps libraries from phoning home)

@@ -1,4 +1,4 @@
-"""Every flow that people start, and how it is registered."""
+"""Catalogue of the flows, and the registration of their deployments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from flows.lifecycle import LifecycleFlow
 from infra.errors import NotFoundError
 from registry import flow_kinds
-from schedules.editing import Written
+from schedules.editing import ScheduleSpec
 
 # Each is imported when it is asked for: what one of them needs takes seconds, and a command or
 # a pod has to do with one at most.
@@ -25,10 +25,10 @@ FLOWS = {
 
 # The schedules that every stack has, unless a user stops them.
 SCHEDULES = (
-    Written(
+    ScheduleSpec(
         name=flow_kinds.PIPELINE_CLEANUP.name,
         deployment=flow_kinds.PIPELINE_CLEANUP.name,
-        description="Artifacts of pipeline runs are removed when they are old: "
+        description="Removes old artifacts of pipeline runs: see "
         "MODELYARD_PIPELINE_ARTIFACT_DAYS, or the parameter days.",
         trigger={"cron": "0 30 3 * * *"},
         policy={"catchup": "latest"},
@@ -42,20 +42,18 @@ def names() -> list[str]:
 
 
 def load_all() -> list[LifecycleFlow[..., Any]]:
-    """Every flow."""
+    """Import all flows."""
     return [find(name) for name in FLOWS]
 
 
 def find(name: str) -> LifecycleFlow[..., Any]:
-    """The flow ``name``.
+    """Find the flow ``name``.
 
     Raises:
-        NotFoundError: If there is none.
+        NotFoundError: If it does not exist.
     """
     if name not in FLOWS:
-        raise NotFoundError(
-            f"There is no flow {name!r}.", f"There are: {', '.join(sorted(FLOWS))}."
-        )
+        raise NotFoundError(f"Unknown flow {name!r}.", f"Known are: {', '.join(sorted(FLOWS))}.")
     flow: LifecycleFlow[..., Any] = pkgutil.resolve_name(FLOWS[name])
     return flow
 

@@ -62,15 +62,15 @@ _shared = _SharedConnection()
 def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     """Connect this process to Prefect, MLflow and the catalogue.
 
-    Their addresses are those of the environment, else of the stack that is up, else of a private
-    stack that lives until the last such context ends.
+    Their addresses are those of the environment, else of the stack that is up, else of a temporary
+    stack that is started for the call and stops with the last such context.
 
     Args:
-        to_workers: Whether workers are needed. A private stack has none.
+        to_workers: Whether workers are needed. A temporary stack has none.
 
     Raises:
-        StackError: If a private stack cannot be started, no stack with workers is up, or a part
-            of it does not answer.
+        StackError: If the temporary stack cannot be started, no stack with workers is up, or a
+            part of it does not answer.
     """
     from_environment = connection.from_environment() is not None
     if (
@@ -129,9 +129,9 @@ def _environment_set() -> Iterator[Endpoints]:
         return
     home = homes.current()
     with stack.temporary_stack(home, settings.load()) as endpoints:
-        ours = connection.environment(endpoints, home)
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)
+        variables = connection.environment(endpoints, home)
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         prefect.context.refresh_global_settings_context()
         try:
             catalogue.migrate()

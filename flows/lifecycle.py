@@ -2,8 +2,8 @@
 
 A lifecycle flow is a Prefect flow that is made of a :class:`FlowSpec` and a function that does
 the work. On a worker, Prefect's engine runs it. Called in Python it runs in the caller's process,
-against the stack that is up or a private one, refuses a bad request before a run exists, returns
-its result, and raises a :class:`ModelyardError` where it ends in another state than COMPLETE.
+against the stack that is up or a temporary one, refuses a bad request before a run exists, returns
+its result, and raises a :class:`ModelyardError` if it ends in another state than COMPLETE.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from registry.flow_kinds import FlowKind
 from registry.runs import runs, statuses
 from registry.schedules import slots
 from tasks import parameters
-from tasks.parameters import Request
+from tasks.parameters import FlowRequest
 
 P = ParamSpec("P")
-M = TypeVar("M", bound=Request)
+M = TypeVar("M", bound=FlowRequest)
 
 # Parameters, and whether a form gave them, to the parameters with those of a template.
 FromTemplate = Callable[[Mapping[str, Any], bool], dict[str, Any]]
@@ -47,7 +47,7 @@ Pin = Callable[[Mapping[str, Any]], dict[str, Any]]
 # Whether the caller in this process has checked and filled the parameters of the run.
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
 
-for _name in ("prefect.flow_runs", "prefect.task_runs"):  # which log why a run failed
+for _name in ("prefect.flow_runs", "prefect.task_runs"):  # they log the errors of runs
     get_logger(_name).addFilter(MaskingFilter())
 
 
@@ -254,7 +254,7 @@ _reported_errors = _ReportedErrors()
 def lifecycle_flow(
     spec: FlowSpec[P, M],
 ) -> Callable[[Callable[[RunContext, M], RunResult]], LifecycleFlow[P, M]]:
-    """Make a lifecycle flow of the function that does the work.
+    """Decorate the function that does the work, to make a lifecycle flow of it.
 
     The flow is called with the fields of the request model. The first lines of the function's
     docstring are the flow's description.

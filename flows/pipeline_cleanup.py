@@ -1,4 +1,4 @@
-"""The clean-up of old artifacts of pipeline runs, which a schedule starts every day."""
+"""Clean-up of old artifacts of pipeline runs, which a schedule runs every day."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def pipeline_artifacts_cleanup(context: RunContext, request: Cleanup) -> RunResu
     """
     context.open_untracked()
     days = context.settings.pipeline_artifact_days if request.days is None else request.days
-    removed = cleanup.clean_up(
-        context.home, days, dry_run=request.dry_run, say=context.logger.info,
+    report = cleanup.clean_up(
+        context.home, days, dry_run=request.dry_run, log=context.logger.info,
         settle=lambda: time.sleep(_SETTLE_SECONDS),
     )  # fmt: skip
-    result = removed.as_result(days, dry_run=request.dry_run)
+    result = report.as_result(days, dry_run=request.dry_run)
     create_table_artifact(
         key="removed",
         table=[{"what": name, "value": str(value)} for name, value in result.items()],
     )
-    if removed.failed:
+    if report.failed:
         raise ModelyardError(
-            f"{len(removed.failed)} files could not be removed, such as {removed.failed[0]}",
+            f"{len(report.failed)} files could not be removed, such as {report.failed[0]}",
             "Give this user the right to remove them; the next clean-up continues.",
             code="ArtifactsNotRemoved",
         )

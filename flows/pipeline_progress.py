@@ -1,7 +1,7 @@
-"""What one can look at in Prefect while a pipeline runs, beside its task runs.
+"""Prefect artifacts of a pipeline run, beside its task runs.
 
-One table of the tasks, one bar, one page of the artifacts, each rewritten in place; and at each
-task run what it has handed on.
+A table of the tasks, a progress bar and a page of the artifacts are updated in place; each task
+run has a page of its outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.logging import get_run_logger
 
 from flows import artifacts
-from flows.pipeline_tasks import outputs_told, told_whole
+from flows.pipeline_tasks import has_whole_line, outputs_line
 from infra.errors import ModelyardError
 from infra.storage import store
 from infra.texts import make_storable
@@ -30,7 +30,7 @@ from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import NodeStatus
 from pipelines.states import TaskState
 from registry.pipelines import pipeline_nodes
-from tasks.pipelines.publishing import Ended
+from tasks.pipelines.publishing import LeafResult
 
 TABLE, BAR, ARTIFACTS, OUTPUTS = "tasks", "progress", "artifacts", "outputs"
 
@@ -56,8 +56,8 @@ _LEFT_OUT = frozenset({TaskState.SKIPPED, TaskState.OMITTED})
 _UNDONE = frozenset({TaskState.WAITING, TaskState.RUNNING})
 
 
-class Progress:
-    """Shows a pipeline run; what changes is told by the run, and drawn by a thread of its own."""
+class PipelineProgress:
+    """Progress of a pipeline run, which a thread renders at an interval."""
 
     def __init__(
         self,
@@ -67,13 +67,13 @@ class Progress:
         *,
         again: bool = False,
     ) -> None:
-        """Show a run.
+        """Prepare the progress of a run.
 
         Args:
             flow_run_id: The run.
             mlflow_url: The page of its MLflow run.
-            rows: The table of artifacts, as far as it is known.
-            again: Whether an earlier attempt may have shown something.
+            rows: Returns the rows of the table of artifacts known so far.
+            again: Whether an earlier attempt may have created the artifacts.
         """
         self._again = again
         self._flow_run_id = flow_run_id
@@ -84,33 +84,33 @@ class Progress:
         self._nodes: dict[str, NodeStatus] = {}
         self._changed = threading.Event()
         self._changed.set()
-        self._outputs: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        self._outputs: queue.SimpleQueue[LeafResult] = queue.SimpleQueue()
         self._outputs_left = _MOST_OUTPUTS
         self._made: dict[str, UUID] = {}
         self._result = Bundle()
 
     def on_node_changed(self, node: NodeStatus) -> None:
-        """Take notice of a node."""
+        """Update the state of a node."""
         with self._lock:
             self._nodes[node.path] = node
         self._changed.set()
 
-    def ended(self, leaf: Ended) -> None:
-        """Take notice of what a leaf hands on; what an earlier attempt has shown is shown."""
-        if not leaf.kept and (leaf.outputs.artifacts or not told_whole(leaf.outputs)):
+    def add_outputs(self, leaf: LeafResult) -> None:
+        """Add the outputs of a leaf; those of an earlier attempt are shown already."""
+        if not leaf.kept and (leaf.outputs.artifacts or not has_whole_line(leaf.outputs)):
             self._outputs.put(leaf)
 
     def over(self, outputs: Bundle) -> None:
-        """Take notice of what the pipeline hands on."""
+        """Add the outputs of the pipeline."""
         self._result = outputs
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep what is shown up to date for the while."""
+        """Update the artifacts at an interval while the context is open, and at its end."""
         done = threading.Event()
 
         def refresh() -> None:
-            self._attempt()  # while the first tasks begin, when Prefect has little else to do
+            self._attempt()  # at once, while the first tasks start and Prefect is idle
             while not done.wait(_REFRESH_SECONDS):
                 self._attempt()
 
@@ -131,10 +131,10 @@ class Progress:
                     self._changed.clear()
                     self._refresh(client)
                 self._show_outputs(client, time.monotonic() + _LAST_SECONDS)
-        except Exception as error:  # noqa: BLE001 (no run fails for a table of it; drawn again)
+        except Exception as error:  # noqa: BLE001 (no run fails because of a table; tried again)
             self._changed.set()
-            say = self._logger.warning if last else self._logger.debug
-            say("The progress could not be shown: %s", error)
+            log = self._logger.warning if last else self._logger.debug
+            log("The progress could not be shown: %s", error)
 
     # The table, the bar and the page
 
@@ -149,11 +149,11 @@ class Progress:
             page = artifacts_page(rows, self._mlflow_url)
             self._put(client, ARTIFACTS, "markdown", page, f"{len(rows)} artifacts of tasks.")
         if self._result.parameters:
-            told = [
+            outputs = [
                 {"output": name, "value": _text(value)}
                 for name, value in self._result.parameters.items()
             ]
-            self._put(client, OUTPUTS, "table", json.dumps(told), "What the pipeline hands on.")
+            self._put(client, OUTPUTS, "table", json.dumps(outputs), "The pipeline's outputs.")
 
     def _put(
         self, client: SyncPrefectClient, key: str, kind: str, data: Any, described: str
@@ -161,16 +161,16 @@ class Progress:
         known = self._made.get(key)
         if known is None and self._again:
             known = artifacts.find(self._flow_run_id, key)
-        told = {"data": data, "description": described}
+        content = {"data": data, "description": described}
         if known:
             self._made[key] = known
-            client.request("PATCH", "/artifacts/{id}", path_params={"id": known}, json=told)
+            client.request("PATCH", "/artifacts/{id}", path_params={"id": known}, json=content)
         else:
-            new = {"key": key, "type": kind, "flow_run_id": self._flow_run_id, **told}
+            new = {"key": key, "type": kind, "flow_run_id": self._flow_run_id, **content}
             made = client.request("POST", "/artifacts/", json=new).json()
             self._made[key] = UUID(made["id"])
 
-    # What single tasks have handed on
+    # Outputs of single tasks
 
     def _show_outputs(self, client: SyncPrefectClient, deadline: float) -> None:
         while not self._outputs.empty() and time.monotonic() < deadline:
@@ -178,47 +178,47 @@ class Progress:
             if self._outputs_left <= 0:
                 continue
             self._outputs_left -= 1
-            self._attach(client, leaf.path, outputs_page(leaf), f"What {leaf.path} has handed on.")
+            self._attach(client, leaf.path, outputs_page(leaf), f"The outputs of {leaf.path}.")
             for one in _all(leaf):
                 report = _report(one)
                 if report:
                     self._attach(client, leaf.path, report, f"The report {one.name}.")
 
     def _attach(self, client: SyncPrefectClient, path: str, markdown: str, described: str) -> None:
-        told = {
+        new = {
             "type": "markdown", "data": markdown, "description": described,
             "flow_run_id": self._flow_run_id,
             "task_run_id": str(pipeline_nodes.task_run_id(self._flow_run_id, path)),
         }  # fmt: skip
-        client.request("POST", "/artifacts/", json=told)
+        client.request("POST", "/artifacts/", json=new)
 
 
 def _tasks(nodes: list[NodeStatus]) -> list[NodeStatus]:
-    """The tasks, and the groups that stand for theirs because they were left out whole."""
+    """Select the tasks, and the groups that were skipped or omitted as a whole."""
     return [node for node in nodes if node.kind == "task" or node.state in _LEFT_OUT]
 
 
 def percent(nodes: list[NodeStatus]) -> float:
-    """How much is done of what is known by now; a loop's tasks are known when it begins."""
+    """Percentage of the known tasks that are done; a loop's tasks are known once it starts."""
     tasks = _tasks(nodes)
     return 100.0 * sum(node.state not in _UNDONE for node in tasks) / len(tasks) if tasks else 0.0
 
 
 def description(nodes: list[NodeStatus]) -> str:
-    """Counts, in a few words."""
+    """Counts of the tasks by state, in one line."""
     tasks = _tasks(nodes)
     done = sum(node.state not in _UNDONE for node in tasks)
     counts = Counter(str(node.state) for node in tasks)
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     again = sum(node.attempt > 1 for node in tasks)
-    retried = f" {again} of them were tried again." if again else ""
+    retried = f" {again} were retried." if again else ""
     left = len(tasks) - _SHOWN_TASKS
     more = f" The table shows {_SHOWN_TASKS} of them." if left > 0 else ""
     return f"{done} of {len(tasks)} tasks done: {states}.{retried}{more}" if tasks else "No tasks."
 
 
 def table(nodes: list[NodeStatus]) -> list[dict[str, Any]]:
-    """The tasks: those that failed first, then those that run, then by their beginnings."""
+    """Rows of the tasks: failed ones first, then running ones, then by start time."""
     tasks = sorted(_tasks(nodes), key=lambda node: (_ORDER[node.state], node.began, node.path))
     return [_row(node) for node in tasks[:_SHOWN_TASKS]]
 
@@ -230,12 +230,12 @@ def _row(node: NodeStatus) -> dict[str, Any]:
     return {
         "task": f"{node.path} ({title})" if title else node.path,
         "state": str(node.state), "seconds": seconds, "attempt": node.attempt,
-        "told": node.reason[:_LONGEST_VALUE] or outputs_told(node.outputs),
+        "told": node.reason[:_LONGEST_VALUE] or outputs_line(node.outputs),
     }  # fmt: skip
 
 
 def artifacts_page(rows: list[dict[str, Any]], mlflow_url: str) -> str:
-    """Where the artifacts are: in MLflow, if they were small, or else where they were left."""
+    """Page of the artifacts, with a link to MLflow or the URI of each."""
     page, _, query = mlflow_url.partition("?")
     lines = ["| task | artifact | type | bytes | where |", "|---|---|---|---|---|"]
     for row in rows[:_SHOWN_ARTIFACTS]:
@@ -251,8 +251,8 @@ def artifacts_page(rows: list[dict[str, Any]], mlflow_url: str) -> str:
     return "\n".join(lines)
 
 
-def outputs_page(leaf: Ended) -> str:
-    """What a task has handed on."""
+def outputs_page(leaf: LeafResult) -> str:
+    """Page of a task's outputs."""
     lines = []
     if leaf.outputs.parameters:
         lines += ["| parameter | value |", "|---|---|"]
@@ -273,7 +273,7 @@ def outputs_page(leaf: Ended) -> str:
     )
 
 
-def _all(leaf: Ended) -> list[Artifact]:
+def _all(leaf: LeafResult) -> list[Artifact]:
     return [
         one
         for value in leaf.outputs.artifacts.values()
@@ -282,11 +282,11 @@ def _all(leaf: Ended) -> list[Artifact]:
 
 
 def _report(one: Artifact) -> str:
-    """The text of a Markdown artifact; "" if it is none, or cannot be read."""
+    """Text of a Markdown artifact; "" for another type, or if it cannot be read."""
     if one.schema != _MARKDOWN:
         return ""
     try:
-        # Letters have four bytes at most.
+        # A character has four bytes at most.
         data = store(one.uri).read(length=4 * (_LONGEST_REPORT + 1))
     except (ModelyardError, OSError):
         return ""
@@ -305,12 +305,12 @@ def _plain(text: object) -> str:
 
 
 def _cell(text: object) -> str:
-    """A text within a cell of a table."""
+    """Escape a text for a cell of a table."""
     return re.sub(r"([\\|])", r"\\\1", _plain(text))
 
 
 def _code(text: object) -> str:
-    """The same as code, where backslashes are letters: an odd number of them escapes a bar."""
+    """Format a text as code in a cell; an odd number of backslashes escapes a bar there."""
     plain = re.sub(
         r"(\\*)\|", lambda bar: bar[1] + "\\" * (1 + len(bar[1]) % 2) + "|", _plain(text)
     )

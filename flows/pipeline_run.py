@@ -1,4 +1,4 @@
-"""Pipeline runs: a compiled pipeline of Kubeflow's, each of its tasks a task of Prefect's."""
+"""Pipeline runs: a compiled Kubeflow pipeline, each task of which is a Prefect task run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from flows import artifacts
 from flows.lifecycle import FlowSpec, lifecycle_flow
-from flows.pipeline_view import PipelineView
+from flows.pipeline_view import PipelineReporter
 from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
 from infra import connection, settings
@@ -56,8 +56,8 @@ class _Work:
     """Runs the leaves of a pipeline for the engine."""
 
     def __init__(
-        self, pipeline: Pipeline, components: Components, recorder: Recorder, view: PipelineView,
-        *, cache: bool,
+        self, pipeline: Pipeline, components: Components, recorder: Recorder,
+        view: PipelineReporter, *, cache: bool,
     ) -> None:  # fmt: skip
         self._pipeline = pipeline
         self._components = components
@@ -66,20 +66,20 @@ class _Work:
         self._cache = cache
 
     def submit(self, leaf: Leaf) -> Future[TaskResult]:
-        """Begin a leaf."""
+        """Submit a leaf."""
         return self._view.submit(lambda: self.run(leaf))
 
     def on_node_changed(self, node: NodeStatus) -> None:
-        """Take notice of a node."""
+        """Record and show the state of a node."""
         self._recorder.on_node_changed(node)
         self._view.on_node_changed(node)
 
     def fill(self, path: str, value: Any, parameters: Mapping[str, Any]) -> Any:
-        """A constant of a task with its placeholders filled."""
+        """Fill the placeholders of a task's constant."""
         return self._components.fill(path, value, parameters)
 
     def run(self, leaf: Leaf) -> TaskResult:
-        """Run a leaf, unless what it hands on is known."""
+        """Run a leaf, unless its outputs can be reused."""
         options = leaf.task.caching_options
         fingerprint = caching.fingerprint(
             self._pipeline, leaf.component, leaf.inputs, key=options.cache_key,
@@ -87,12 +87,12 @@ class _Work:
         )  # fmt: skip
         state = TaskState.SUCCEEDED
         anew = self._components.is_anew(leaf)
-        with self._view.leaf(leaf.path) as say:
+        with self._view.leaf(leaf.path) as log:
             outputs = None
             if not self._components.is_action(leaf):
                 outputs = self._recorder.kept(leaf, fingerprint)
             if outputs is not None:
-                say("It had ended well before the retry; it is not run again.")
+                log("The task succeeded before the retry, and does not run again.")
                 self._view.ended(leaf.path, outputs, kept=True)
                 return TaskResult(state, outputs)
             if self._cache and options.enable_cache and not anew:
@@ -147,7 +147,7 @@ def _executed(
     tracked: Tracked,
 ) -> TaskResult:
     """Run the pipeline to its end."""
-    view = PipelineView(
+    view = PipelineReporter(
         context, pipeline, tracked, place, parallel=request.parallel, stream=request.logs.stream,
         root=choice.artifacts(context.settings),
     )  # fmt: skip
@@ -173,7 +173,7 @@ def _executed(
         ):  # fmt: skip
             end = engine.run(_bundle(pipeline, given))
             if late.is_set() and end.state != TaskState.SUCCEEDED:
-                reason = f"It took longer than the {allowed} s that its pipeline allows."
+                reason = f"The run exceeded the {allowed} s that its pipeline allows."
                 end = TaskResult(TaskState.FAILED, reason=reason)
             elif context.stop.is_set() and not late.is_set():
                 end = TaskResult(TaskState.CANCELLED, reason="Stopped.")
@@ -196,7 +196,7 @@ def _executed(
 
 
 def _attempt(context: RunContext) -> int:
-    """The number that the cluster knows the attempt by, if it runs there; else Prefect's."""
+    """Number of the attempt on the cluster; Prefect's number of a local run."""
     return int(os.environ.get("MODELYARD_ATTEMPT") or context.attempt)
 
 

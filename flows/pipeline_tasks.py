@@ -1,9 +1,9 @@
-"""The nodes of a pipeline run as task runs of Prefect's: one of each, whichever attempt it is.
+"""Prefect task runs of a pipeline run's nodes: one per node, over all attempts.
 
-Prefect's own engine runs a task in a thread of its own from beginning to end, so it has no task
-run for what takes no thread: a nested DAG, a loop, an iteration, a task that was left out. Here
-every node tells Prefect its states as that engine does, by events. A task run's id is made of
-the run and of the node's path, so that a retry goes on with the same one.
+Prefect's engine runs each task in a thread, so it has no task runs for nodes without one: nested
+DAGs, loops, iterations, omitted tasks. This module emits the state events of every node as that
+engine does. The id of a task run is derived from the run and the node's path, so that a retry
+updates the same task run.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from pipelines.states import TaskResult, TaskState
 from registry.pipelines.pipeline_nodes import task_run_id
 
 _LAST_SECONDS = 30.0
-_LONGEST_TOLD = 300
+_LONGEST_LINE = 300
 _SOONER = timedelta(microseconds=1)
 
 _FINAL: dict[TaskState, Callable[[str], State[Any]]] = {
-    TaskState.SUCCEEDED: lambda told: Completed(message=told or None),
-    TaskState.CACHED: lambda told: Completed(
-        name="Cached", message=f"An equal task has handed this on before. {told}"
+    TaskState.SUCCEEDED: lambda line: Completed(message=line or None),
+    TaskState.CACHED: lambda line: Completed(
+        name="Cached", message=f"Reused the outputs of an equal task. {line}"
     ),
     TaskState.SKIPPED: lambda why: Completed(name="Skipped", message=why),
     TaskState.FAILED: lambda why: Failed(message=why),
@@ -49,24 +49,24 @@ _FINAL: dict[TaskState, Callable[[str], State[Any]]] = {
 
 
 def state_of(node: NodeStatus) -> State[Any] | None:
-    """A node's state in Prefect's words; None while it has not begun."""
+    """Prefect state of a node; None while it has not started."""
     if node.state == TaskState.RUNNING:
         return Retrying() if node.attempt > 1 else Running()
     if node.state == TaskState.WAITING:
         return AwaitingRetry() if node.attempt > 1 else None
-    return _FINAL[node.state](node.reason or outputs_told(node.outputs))
+    return _FINAL[node.state](node.reason or outputs_line(node.outputs))
 
 
-def outputs_told(outputs: Bundle) -> str:
-    """Output parameters in a line."""
-    told = ", ".join(f"{name} = {_text(value)}" for name, value in outputs.parameters.items())
-    told = make_storable(told)  # or Prefect would not be told of the end at all
-    return told if len(told) <= _LONGEST_TOLD else f"{told[:_LONGEST_TOLD]}..."
+def outputs_line(outputs: Bundle) -> str:
+    """Output parameters in one line, truncated."""
+    line = ", ".join(f"{name} = {_text(value)}" for name, value in outputs.parameters.items())
+    line = make_storable(line)  # Prefect rejects a state with characters that cannot be stored
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
-def told_whole(outputs: Bundle) -> bool:
-    """Whether that line has all of them."""
-    return not outputs_told(outputs).endswith("...")
+def has_whole_line(outputs: Bundle) -> bool:
+    """Whether :func:`outputs_line` shows all output parameters."""
+    return not outputs_line(outputs).endswith("...")
 
 
 def _text(value: Any) -> str:
@@ -74,38 +74,37 @@ def _text(value: Any) -> str:
 
 
 class TaskRuns:
-    """Runs leaves in threads, and tells Prefect of every node."""
+    """Runs leaves in threads, and reports every node to Prefect."""
 
     def __init__(self, flow_run_id: str, places: NodePositions, parallel: int) -> None:
-        """Be ready; to be made in the thread of the flow.
+        """Start the reporting thread; must be called in the thread of the flow.
 
         Args:
             flow_run_id: The flow run.
-            places: Where its nodes are.
-            parallel: How many leaves run at once at most.
+            places: Places of the pipeline's nodes.
+            parallel: The most leaves that run at once.
         """
         self._flow_run_id = flow_run_id
         self._places = places
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="component")
         self._queue: queue.SimpleQueue[tuple[NodeStatus, State[Any]] | None] = queue.SimpleQueue()
         self._open: dict[str, tuple[TaskRun, State[Any], Event | None]] = {}
-        # Events are those of the flow run that the context knows.
-        telling = threading.Thread(
-            target=copy_context().run, args=(self._tell_all,), daemon=True, name="task runs"
+        # The context has the flow run that the events belong to.
+        self._reporter = threading.Thread(
+            target=copy_context().run, args=(self._report_all,), daemon=True, name="task runs"
         )
-        telling.start()
-        self._telling = telling
+        self._reporter.start()
 
     def submit(self, do: Callable[[], TaskResult]) -> Future[TaskResult]:
-        """Run a leaf."""
+        """Run a leaf in a thread."""
         return self._threads.submit(copy_context().run, do)
 
     def logger(self, path: str) -> PrefectLogAdapter | logging.LoggerAdapter[Any]:
-        """A logger whose lines are those of a node's task run."""
+        """Logger of a node's task run."""
         return task_run_logger(self._made(path, "task"))
 
     def on_node_changed(self, node: NodeStatus) -> None:
-        """Take notice of a node's state; Prefect is told soon."""
+        """Queue the state of a node for reporting."""
         if not node.path:  # the pipeline itself, which is the flow run
             return
         state = state_of(node)
@@ -113,22 +112,24 @@ class TaskRuns:
             self._queue.put((node, state))
 
     def close(self) -> None:
-        """Tell what is left. What runs was waited for by whoever has submitted it."""
+        """Report the queued states; all submitted leaves must have ended."""
         self._threads.shutdown(wait=True)
         self._queue.put(None)
-        self._telling.join(_LAST_SECONDS)
+        self._reporter.join(_LAST_SECONDS)
 
-    def _tell_all(self) -> None:
-        while (told := self._queue.get()) is not None:
+    def _report_all(self) -> None:
+        while (queued := self._queue.get()) is not None:
             try:
-                self._tell(*told)
+                self._report(*queued)
             except Exception as error:  # noqa: BLE001 (the edge of the loop)
-                logging.getLogger(__name__).warning("Prefect was not told: %s", error)
+                logging.getLogger(__name__).warning(
+                    "A task's state was not reported to Prefect: %s", error
+                )
         for path in list(self._open):  # the run was interrupted
             run, _, _ = self._open[path]
             self._change(path, run, Cancelled(message="The run was stopped."))
 
-    def _tell(self, node: NodeStatus, state: State[Any]) -> None:
+    def _report(self, node: NodeStatus, state: State[Any]) -> None:
         spot = self._places.of(node.path) if node.kind == "iteration" else None
         if spot is not None and spot.only:
             return
@@ -149,18 +150,18 @@ class TaskRuns:
             run.start_time = run.start_time or state.timestamp  # type: ignore[assignment]
             run.end_time = state.timestamp  # type: ignore[assignment]
         state.state_details.task_run_id, state.state_details.flow_run_id = run.id, run.flow_run_id
-        told = emit_task_run_state_change_event(
+        emitted = emit_task_run_state_change_event(
             task_run=run, initial_state=before, validated_state=state, follows=event
         )
         if state.is_final():
             self._open.pop(path, None)
         else:
-            self._open[path] = (run, state, told)
+            self._open[path] = (run, state, emitted)
 
     def _made(self, path: str, kind: str) -> TaskRun:
-        """A node's task run, called by its path and the name that people gave it.
+        """Make the task run of a node, named by its path and its display name.
 
-        It has the group that it is in and the nodes that it waits for.
+        Its inputs are the enclosing group and the nodes that it depends on.
         """
         spot = self._places.of(path)
         inputs = {}

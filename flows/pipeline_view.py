@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
 
-from flows.pipeline_progress import Progress
+from flows.pipeline_progress import PipelineProgress
 from flows.pipeline_tasks import TaskRuns
 from flows.run_context import RunContext
 from pipelines.artifacts import Bundle
@@ -19,12 +19,12 @@ from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskResult
 from registry.tracking import Tracked
 from tasks.pipelines.logs import RunLog
-from tasks.pipelines.publishing import Ended, Publisher
+from tasks.pipelines.publishing import LeafResult, Publisher
 
 _MIB = 2**20
 
 
-class PipelineView:
+class PipelineReporter:
     """Shows a run; the engine's thread and those of the leaves report to it."""
 
     def __init__(
@@ -62,7 +62,7 @@ class PipelineView:
             warn=get_run_logger().warning,
             root=root,
         )
-        self._progress = Progress(
+        self._progress = PipelineProgress(
             context.flow_run_id,
             tracked.url,
             lambda: self._publisher.rows,
@@ -95,9 +95,9 @@ class PipelineView:
 
     def ended(self, path: str, outputs: Bundle, *, kept: bool) -> None:
         """Show the outputs of a leaf, of this attempt or an earlier one."""
-        leaf = Ended(path, outputs, kept)
-        self._publisher.ended(leaf)
-        self._progress.ended(leaf)
+        leaf = LeafResult(path, outputs, kept)
+        self._publisher.publish(leaf)
+        self._progress.add_outputs(leaf)
 
     def over(self, end: TaskResult) -> None:
         """Show the end of the pipeline."""

@@ -1,4 +1,4 @@
-"""Where a run goes: its pool's machines, and the refusal of what a cluster can never give."""
+"""Validation of a run for the site of its pool: this machine, or a cluster's capacity."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tasks import placement
 
 
 def checked(flow: LifecycleFlow[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters for a run in the flow's pool, as Prefect gets them.
+    """Check parameters for a run in the flow's pool; the complete parameters for Prefect.
 
-    Where the pool is a cluster's, they are checked as far as this machine can tell, and against
-    what the cluster can give.
+    For the pool of a cluster, checks that need the run's machine are left to the run, and its
+    pods are checked against the cluster's capacity. Needs a connection.
 
     Raises:
-        ModelyardError: If they are refused. Needs a connection.
+        ModelyardError: If the parameters are refused.
     """
     with where_it_runs(flow):
         complete = flow.checked(given)
@@ -40,29 +40,30 @@ def where_it_runs(flow: LifecycleFlow[..., Any]) -> AbstractContextManager[None]
 
 
 def check(flow: str, given: Mapping[str, Any]) -> None:
-    """Refuse a run that its pool's cluster has no place for, itself or the runs that it makes.
+    """Refuse a run if the cluster can never place its pods, or those of runs that it creates.
 
-    The cluster's capacity is what its worker has published; an unknown capacity refuses nothing.
+    The capacity is the one that the cluster's worker has published; an unknown capacity refuses
+    nothing.
 
     Args:
-        flow: The flow's name.
-        given: The run's parameters, complete.
+        flow: Name of the flow.
+        given: Complete parameters of the run.
 
     Raises:
-        ClusterError: With the numbers of what is asked for and of what there is.
-        BadInputError: With the code ``NasUnknown``, of a network folder.
+        ClusterError: With the requested and the available amounts.
+        BadInputError: With the code ``NasUnknown`` for a network folder.
     """
-    wanted = placement.asked(flow, given)
-    _check_mounts({mount for one in wanted for mount in one.placement.mounts})
+    requests = placement.plan_requests(flow, given)
+    _check_mounts({mount for one in requests for mount in one.placement.mounts})
     with get_client(sync_client=True) as client:
-        for one in wanted:
+        for one in requests:
             known = capacity_published.read(client, catalogue.find(one.flow).spec.pool)
             if known:
-                placement.settled(one, known)
+                placement.fit_to_capacity(one, known)
 
 
 def _check_mounts(mounts: Iterable[str]) -> None:
-    """Refuse network folders that the cluster lacks, where its configuration is known."""
+    """Refuse network folders that the cluster's configuration, if known, does not have."""
     configured = settings.load()
     if not configured.cluster:
         return

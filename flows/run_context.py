@@ -1,7 +1,7 @@
 """The run of a lifecycle flow: its context, its MLflow run, and the state that it ends in.
 
-A run is opened once and closed once, in the same way for every flow. Whatever ends it, its end is
-a row of :data:`OUTCOMES`.
+A run is opened once and closed once, in the same way for every flow. Each possible end is a row of
+:data:`OUTCOMES`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _logger = get_logger("modelyard.run_context")
 
 
 class RunEnd(enum.Enum):
-    """What ended the work of a run."""
+    """Cause of a run's end."""
 
     COMPLETED = "the work returned its result"
     STOPPED = "a user stopped it"
@@ -60,7 +60,7 @@ class RunEnd(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """The statuses of a run that has ended.
 
     Attributes:
@@ -75,23 +75,23 @@ class Outcome:
     detail: str = ""
 
 
-OUTCOMES: Mapping[RunEnd, Outcome] = MappingProxyType({
-    RunEnd.COMPLETED: Outcome("FINISHED", StateType.COMPLETED),
-    RunEnd.STOPPED: Outcome("KILLED", StateType.CANCELLED),
-    RunEnd.TIMED_OUT: Outcome("FAILED", StateType.FAILED, state_details.TIMED_OUT),
-    RunEnd.REFUSED: Outcome("FAILED", StateType.FAILED, state_details.CREATE_FAILED),
-    RunEnd.FAILED: Outcome("FAILED", StateType.FAILED),
-    RunEnd.CRASHED: Outcome("FAILED", None),
-    RunEnd.KILLED: Outcome("KILLED", None),
+OUTCOMES: Mapping[RunEnd, RunOutcome] = MappingProxyType({
+    RunEnd.COMPLETED: RunOutcome("FINISHED", StateType.COMPLETED),
+    RunEnd.STOPPED: RunOutcome("KILLED", StateType.CANCELLED),
+    RunEnd.TIMED_OUT: RunOutcome("FAILED", StateType.FAILED, state_details.TIMED_OUT),
+    RunEnd.REFUSED: RunOutcome("FAILED", StateType.FAILED, state_details.CREATE_FAILED),
+    RunEnd.FAILED: RunOutcome("FAILED", StateType.FAILED),
+    RunEnd.CRASHED: RunOutcome("FAILED", None),
+    RunEnd.KILLED: RunOutcome("KILLED", None),
 })  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What the work of a run returns.
+    """Result of a run's work.
 
     Attributes:
-        value: The result, which a caller in Python gets.
+        value: The value that a caller in Python gets.
         message: The message of the run's state.
         detail: The state's detail, such as ``GoalReached``.
     """
@@ -131,7 +131,7 @@ class RunContext:
         home: The home that it works in.
         settings: The settings.
         created: When it was created; retries do not change that.
-        began: ``time.monotonic()`` at its start.
+        began: ``time.monotonic()`` at its start in this process.
         deadline: ``time.monotonic()`` at its time limit; None without a limit.
         stop: Set when a user stops it. A worker sends a signal instead.
         closing: Callbacks that run when the work has ended, before the MLflow run is closed.
@@ -233,7 +233,7 @@ class RunContext:
             tracking.close_run(self._tracked.run_id, mlflow_status)
 
     def conclude(self, *, failed: bool) -> None:
-        """Show that the run's own work has ended, while it publishes and cleans up."""
+        """Label the run as concluding: its work has ended, it publishes and cleans up."""
         if self._concluding is failed:
             return
         self._concluding = failed
@@ -247,7 +247,7 @@ class RunContext:
         try:
             with get_client(sync_client=True) as client:
                 client.update_flow_run_labels(UUID(self.flow_run_id), {**labels})
-        except httpx.HTTPError as error:  # without them, the run's state says the same in words
+        except httpx.HTTPError as error:  # the message of the run's state has the same facts
             _logger.debug("The run's labels could not be written: %s", error)
 
     @contextlib.contextmanager
@@ -263,7 +263,7 @@ class RunContext:
                 while not done.wait(_CANCEL_POLL_SECONDS):
                     try:
                         state = client.read_flow_run(self.flow_run_id).state  # type: ignore[arg-type]
-                    except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                    except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
                         _logger.debug("The run's state could not be read: %s", error)
                         continue
                     if state and state.type in {StateType.CANCELLING, StateType.CANCELLED}:
@@ -335,7 +335,7 @@ def _worked(context: RunContext, work: Callable[[], RunResult]) -> RunResult:
 def end_of(
     error: BaseException | None, *, opened: bool, stop_requested: Callable[[], bool]
 ) -> RunEnd:
-    """What ended a run, by the exception that ended its work.
+    """Derive the cause of a run's end from the exception that ended its work.
 
     Args:
         error: The exception; None if there was none.
@@ -394,12 +394,12 @@ def completed(result: RunResult) -> State[Any]:
 
 
 def data(state: State[Any]) -> Any:
-    """The data of a state of this process; unlike ``state.result()`` in event loops as well."""
+    """Data of a state of this process; unlike ``state.result()`` it works in event loops."""
     found = state.data
     return found.result if isinstance(found, ResultRecord) else found
 
 
 def failure(state: State[Any]) -> ModelyardError | None:
-    """The error that a failed state of this process carries; None if it is not one of ours."""
+    """The :class:`ModelyardError` of a failed state of this process; None for another failure."""
     reason = data(state)
     return reason if isinstance(reason, ModelyardError) else None

@@ -21,22 +21,22 @@ from registry.schedules import scheduled_runs, upcoming_slots
 from registry.schedules.slots import Slot
 from schedules import applying, editing, macros, plain, verbs
 from schedules.instants import instant_at
-from schedules.subject import Subject
+from schedules.schedule import Schedule
 from schedules.views import ScheduleDetailView
 from tasks import parameters
 
 
 def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse parameters that no slot's run could use; the parameters as they are kept.
+    """Validate the parameters of a schedule's runs; the parameters as they are stored.
 
-    Macros are tried with the present as the slot, and stay in what is kept.
+    They are validated with macros expanded for the present, and stored with the macros.
 
     Args:
-        deployment: A flow of Modelyard's, an uploaded pipeline, or any ``flow/deployment``.
+        deployment: A flow of Modelyard, an uploaded pipeline, or any ``flow/deployment``.
         given: The parameters.
 
     Raises:
-        NotFoundError: If the deployment is not there, with the code ``DeploymentUnknown``.
+        NotFoundError: With the code ``DeploymentUnknown``.
         ModelyardError: If a parameter is refused.
     """
     filled = macros.fill(given, datetime.now(UTC).replace(microsecond=0))
@@ -45,9 +45,9 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
         flow, fixed = _own(deployment)
     except NotFoundError as error:
         raise NotFoundError(error.message, error.hint, code=editing.DEPLOYMENT_UNKNOWN) from None
-    if flow != flow_kinds.PIPELINE_RUN.name and (macro := macros.foreign(given)):
+    if flow != flow_kinds.PIPELINE_RUN.name and (macro := macros.find_foreign(given)):
         raise BadInputError(
-            f"The macro {macro[:40]} is filled in for pipelines alone.",
+            f"The macro {macro[:40]} is supported in pipelines only.",
             "Use {{ slot.strftime('%Y-%m-%d') }}.",
             code="MacroUnknown",
         )
@@ -57,7 +57,8 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
     twice = sorted(set(fixed) & set(given))
     if twice:
         raise BadInputError(
-            f"{deployment} has its {twice[0]} already.", f"Leave {twice[0]} out.",
+            f"The deployment {deployment} sets the parameter {twice[0]} itself.",
+            f"Leave {twice[0]} out.",
             code="ParameterInvalid",
         )  # fmt: skip
     declared = catalogue.find(flow)
@@ -67,15 +68,15 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(deployment: str) -> tuple[str, dict[str, str]]:
-    """The flow of ours that a deployment runs, and the parameters that the deployment sets.
+    """Find Modelyard's flow that a deployment runs, and the parameters that it sets.
 
-    The flow is "" for one that is not Modelyard's, and for a deployment that a user has made.
+    The flow is "" for any other flow, and for a deployment that a user has created.
     """
     flow, slash, name = deployment.partition("/")
-    ours = catalogue.names()
-    if not slash and flow not in ours:
+    own = catalogue.names()
+    if not slash and flow not in own:
         flow, name = flow_kinds.PIPELINE_RUN.name, deployment
-    elif not slash or (flow in ours and name == flow):
+    elif not slash or (flow in own and name == flow):
         return flow, {}
     if flow != flow_kinds.PIPELINE_RUN.name:
         return "", {}
@@ -97,33 +98,34 @@ def create(
     description: str = "",
     enabled: bool = True,
 ) -> ScheduleDetailView:
-    """Have a deployment run at the slots of a cron expression or of an interval.
+    """Create a schedule that runs a deployment at the slots of a cron expression or interval.
 
     Args:
-        name: What the schedule is called.
-        deployment: A flow, such as ``train``; an uploaded pipeline, whose newest version is taken
-            unless it is ``NAME:NUMBER``; or any ``flow/deployment``.
-        cron: Six fields, seconds first; or five; or ``@daily`` and the like.
-        interval_seconds: Instead: the seconds from one slot to the next.
-        timezone: Whose clocks a cron expression is read by.
-        start: Slots are after this.
-        end: And not after this.
-        policy: Fields of :class:`schedules.policy.Policy`.
-        parameters: The parameters of its runs; may hold ``{{ slot }}``.
+        name: Name of the schedule.
+        deployment: A flow, such as ``train``; an uploaded pipeline, as ``NAME`` for its newest
+            version or ``NAME:NUMBER``; or any ``flow/deployment``.
+        cron: A cron expression: six fields with seconds first, or five, or a word such as
+            ``@daily``.
+        interval_seconds: Instead of a cron expression: the seconds between slots.
+        timezone: Time zone of the cron expression (IANA name).
+        start: Slots are after this time.
+        end: Slots are not after this time.
+        policy: Fields of :class:`schedules.policy.SchedulePolicy`.
+        parameters: Parameters of its runs; may have macros such as ``{{ slot }}``.
         description: A description.
-        enabled: Whether its slots are run.
+        enabled: Whether its slots get runs.
 
     Returns:
-        The schedule, as ``modelyard schedule show`` has it.
+        The schedule, as ``modelyard schedule show`` prints it.
 
     Raises:
-        ModelyardError: If it could never work; nothing is kept then.
+        ModelyardError: If the schedule is invalid; nothing is stored then.
     """
     given = {
         "cron": cron, "interval_seconds": interval_seconds, "timezone": timezone,
         "start": start, "end": end,
     }  # fmt: skip
-    written = editing.Written.model_validate(
+    spec = editing.ScheduleSpec.model_validate(
         {
             "name": name,
             "deployment": deployment,
@@ -135,7 +137,7 @@ def create(
         }
     )
     with connected():
-        return verbs.create(written, check)
+        return verbs.create(spec, check)
 
 
 def update(
@@ -152,12 +154,12 @@ def update(
 
     Args:
         name: Its name or id.
-        new_name: Another name.
-        description: Another description.
-        deployment: What it runs from now on.
-        trigger: Fields of its trigger.
-        policy: Fields of its policy.
-        parameters: Laid over those that it has; one that is null is taken out.
+        new_name: New name; None, as for the other fields, to keep it.
+        description: New description.
+        deployment: New deployment.
+        trigger: Changed fields of its trigger.
+        policy: Changed fields of its policy.
+        parameters: Merged into its parameters; a null value removes one.
     """
     revise = _over(parameters)
     with connected():
@@ -178,17 +180,17 @@ def copy(
     parameters: Mapping[str, Any] | None = None,
     enabled: bool | None = None,
 ) -> ScheduleDetailView:
-    """Make a schedule with everything of another but for what is given.
+    """Create a copy of a schedule with changed fields.
 
     Args:
-        name: The other one's name or id.
-        new_name: What it is called.
+        name: Name or id of the original.
+        new_name: Name of the copy.
         description: As for :func:`update`.
         deployment: As for :func:`update`.
         trigger: As for :func:`update`.
         policy: As for :func:`update`.
         parameters: As for :func:`update`.
-        enabled: Whether its slots are run; as the other one's if None.
+        enabled: Whether its slots get runs; None for the state of the original.
     """
     revise = _over(parameters)
     with connected():
@@ -199,57 +201,57 @@ def copy(
 
 
 def apply(document: Mapping[str, Any], file: str, *, adopt: bool = False) -> dict[str, Any]:
-    """Make the schedules of a file what it says, as :func:`schedules.applying.apply` does."""
+    """Apply the schedules of a file, as :func:`schedules.applying.apply` does."""
     with connected():
         return applying.apply(document, file, check, adopt=adopt)
 
 
 def _over(given: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], dict[str, Any]] | None:
-    """What lays parameters over those that there are; None if none are given."""
+    """Function that merges parameters into the current ones; None if none are given."""
     if given is None:
         return None
     if not isinstance(given, Mapping):
         raise BadInputError(
-            "parameters: It is no mapping.", "Give names with values.", code="FieldInvalid"
+            "parameters: Not a mapping.", "Give names with values.", code="FieldInvalid"
         )
     plain.check(given, "parameters")
-    return lambda present: parameters.without_nulls(parameters.merged(present, given))
+    return lambda present: parameters.drop_nulls(parameters.merge(present, given))
 
 
 class FlowRuns:
     """Runs of schedules, in Prefect."""
 
     def find(self, slot: Slot) -> str | None:
-        """The run of a slot, if it was created; its id."""
+        """Find the run of a slot; its id, None if it was not created."""
         return scheduled_runs.find(slot)
 
-    def create(self, subject: Subject, slot: Slot) -> str:
-        """Create the run of a slot, or find the one that there is; its id.
+    def create(self, schedule: Schedule, slot: Slot) -> str:
+        """Create the run of a slot, or find the existing one; its id.
 
-        The run itself fills in its template and checks its parameters, as one from a form does.
+        The run completes and validates its parameters itself, as a run of a form does.
 
         Raises:
-            ModelyardError: If it is refused for good. What else is raised may pass.
+            ModelyardError: If it is refused for good. Other exceptions may be temporary.
         """
-        at, zone = instant_at(slot.slot), subject.trigger.timezone
+        at, zone = instant_at(slot.slot), schedule.trigger.timezone
         return scheduled_runs.create(
             slot,
-            schedule=subject.name,
-            deployment=subject.deployment,
-            parameters=macros.fill(subject.parameters, at, zone),
-            user=subject.user,
+            schedule=schedule.name,
+            deployment=schedule.deployment,
+            parameters=macros.fill(schedule.parameters, at, zone),
+            user=schedule.user,
         )
 
     def ended(self, ids: Collection[str]) -> dict[str, str]:
-        """Those of the runs that have ended or are gone, with the word for it."""
+        """Select the runs that have ended or are gone, with their status word."""
         return scheduled_runs.ended(ids)
 
     def stop(self, run_id: str) -> None:
-        """Ask for the end of a run."""
+        """Request the end of a run."""
         run_requests.request_stop(run_id)
 
     def refusal(self, deployment: str) -> str:
-        """Why there can be no runs of a deployment; "" if there can."""
+        """Why runs of a deployment cannot be created; "" if they can."""
         try:
             deployments.check(deployment)
         except ModelyardError as error:
@@ -257,5 +259,5 @@ class FlowRuns:
         return ""
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:
-        """Show the slots to come among Prefect's artifacts."""
+        """Publish the upcoming slots as an artifact of Prefect."""
         upcoming_slots.publish(table)

@@ -28,10 +28,10 @@ _logger = logging.getLogger("modelyard.steps")
 
 
 class StopRequestedError(BaseException):
-    """Raised where a user stops the run; not an Exception, so that no handler of errors takes it.
+    """Raised when a user stops the run; not an Exception, so that no error handler catches it.
 
     Attributes:
-        result: The result that the run has all the same; None for none.
+        result: The result of the stopped run; None for none.
     """
 
     def __init__(self, result: Any = None) -> None:
@@ -50,14 +50,14 @@ def stop_requested(flow_run_id: str | None = None) -> bool:
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(UUID(str(run_id))).state
-    except Exception as error:  # noqa: BLE001 (the process is ending; then it reads as a crash)
+    except Exception as error:  # noqa: BLE001 (the process is ending; it counts as a crash)
         _logger.warning("The run's state could not be read: %s", error)
         return False
     return state is not None and state.type in {StateType.CANCELLING, StateType.CANCELLED}
 
 
 class Step(Generic[P, R]):
-    """A step that is called as its function is.
+    """A step of a flow, which is called like its function.
 
     Attributes:
         fn: The function.

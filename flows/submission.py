@@ -51,8 +51,8 @@ def update(
     fixed = sorted(set(given) - set(names))
     if fixed:
         raise BadInputError(
-            f"A run of {found.flow} cannot be given another {fixed[0]}.",
-            f"What can be changed: {', '.join(names) or 'nothing'}. Or run a copy: modelyard runs "
+            f"The parameter {fixed[0]} of a run of {found.flow} cannot be changed.",
+            f"Parameters that can: {', '.join(names) or 'none'}. Or run a copy: modelyard runs "
             "copy.",
             code="ParameterNotChangeable",
         )
@@ -70,9 +70,9 @@ def update(
 def copy(run: str, overrides: dict[str, Any]) -> str:
     """Start a new run with the parameters of ``run``, changed by ``overrides``; its id.
 
-    A copy without a name of its own gets one from Prefect: two runs cannot share a name. It is
-    of the run's experiment, whatever that is called by now, and has what the run had of its
-    template, whatever became of that.
+    A copy without a new name gets one from Prefect: names are unique. It is in the experiment of
+    the run under that one's current name, and has the parameters that the run took from its
+    template, even if the template has changed.
     """
     found = runs.show(run)
     copied = {**found.parameters, "name": ""}
@@ -81,4 +81,4 @@ def copy(run: str, overrides: dict[str, Any]) -> str:
     experiment = experiments.name_now(copied, found.id)
     if experiment and "experiment" in copied:
         copied["experiment"] = experiment
-    return start(found.flow, parameters.merged(copied, overrides))
+    return start(found.flow, parameters.merge(copied, overrides))

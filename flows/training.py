@@ -1,4 +1,4 @@
-"""Training: run a script under AI EasyMaker's contract and register what it leaves."""
+"""Training: run a script under AI EasyMaker's contract and register its model."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from registry.tracking import Tracked
 from registry.tunings import trial_flows
 from tasks import outputs, provided
 from tasks.logs import publish as publish_log
+from tasks.run_directory import RunDirectory
 from tasks.training import (
     checkpoints,
     remote_nodes,
@@ -37,11 +38,10 @@ from tasks.training import (
     training_templates,
 )
 from tasks.training.metrics_collector import following
-from tasks.training.remote_nodes import Joining
-from tasks.training.script_execution import Conditions
+from tasks.training.remote_nodes import HeadNode
+from tasks.training.script_execution import ScriptContext
 from tasks.training.training_request import Training
-from tasks.training.training_steps import Prepared
-from tasks.workplace import Workplace
+from tasks.training.training_steps import PreparedScript
 
 _METRICS_SECONDS = 30.0
 
@@ -57,22 +57,21 @@ def check(request: Training, _: str) -> None:
 
 
 @step("prepare")
-def _prepare(context: RunContext, request: Training, place: Workplace) -> Prepared:
+def _prepare(context: RunContext, request: Training, run_dir: RunDirectory) -> PreparedScript:
     """Fetch the algorithm and the data and install the requirements."""
     if request.resources.image and not site.in_pod():
         context.logger.warning(
-            "The image %s is not used: this pool runs scripts on its own machine, not in "
-            "containers.",
+            "The image %s is ignored: this pool runs scripts as processes, not in containers.",
             request.resources.image,
         )
     try:
         prepared = training_steps.prepare(
             request,
-            place,
+            run_dir,
             context.home,
             context.settings,
             retried=context.attempt > 1,
-            say=context.logger.info,
+            log=context.logger.info,
             deadline=context.deadline,
             stop_requested=context.stop.is_set,
         )
@@ -91,8 +90,8 @@ def _starts_over(request: Training) -> str:
     return "The script starts over: " + (
         f"there are no checkpoints in {where}."
         if where
-        else "what the last attempt left went with its machine. With a checkpoint_uri it would "
-        "resume."
+        else "the last attempt's checkpoints were lost with its machine. With a checkpoint_uri it "
+        "would resume."
     )
 
 
@@ -100,13 +99,13 @@ def _starts_over(request: Training) -> str:
 def _run_script(
     context: RunContext,
     request: Training,
-    prepared: Prepared,
-    place: Workplace,
+    prepared: PreparedScript,
+    run_dir: RunDirectory,
     tracked: Tracked,
-    others: Joining | None,
+    node: HeadNode | None,
 ) -> ExitStatus:
-    """Run the script, and record its lines, its metrics and the machine's load."""
-    under = Conditions(
+    """Run the script, and record its output, metrics and the machine's load."""
+    script_context = ScriptContext(
         home=context.home,
         settings=context.settings,
         flow_run_id=context.flow_run_id,
@@ -116,23 +115,23 @@ def _run_script(
         logger=context.logger,
         deadline=context.deadline,
         stop_requested=context.stop.is_set,
-        others=others,
+        node=node,
     )
-    if others:
-        others.tell(mlflow_run_id=tracked.run_id)
-    recording = functools.partial(_recording, context, request, place, tracked)
-    return script_execution.run(request, prepared, place, under, recording)
+    if node:
+        node.announce(mlflow_run_id=tracked.run_id)
+    recording = functools.partial(_recording, context, request, run_dir, tracked)
+    return script_execution.run(request, prepared, run_dir, script_context, recording)
 
 
 @contextlib.contextmanager
 def _recording(
     context: RunContext,
     request: Training,
-    place: Workplace,
+    run_dir: RunDirectory,
     tracked: Tracked,
     names: Sequence[str],
 ) -> Iterator[Callable[[int, str], None]]:
-    """Record lines, metrics and the machine's load; yields the callback for a line."""
+    """Record output, metrics and the machine's load; yields the callback for a line."""
     logger = context.logger
     writer = MlflowWriter(logger.warning)
     writer.track(tracked)
@@ -142,7 +141,7 @@ def _recording(
             tracking.system_metrics(tracked),
             following(
                 request.metrics,
-                place.tensorboard,
+                run_dir.tensorboard,
                 names=names,
                 show=forward if request.logs.stream else lambda _: None,
                 record=lambda one: writer.log_metric(
@@ -159,20 +158,20 @@ def _recording(
 
 @step("publish")
 def _publish(
-    context: RunContext, request: Training, place: Workplace, run_id: str, name: str
+    context: RunContext, request: Training, run_dir: RunDirectory, run_id: str, name: str
 ) -> None:
     """Copy the model to the output and register it, if there is one.
 
     A trial's model is not registered: only the best of its tuning can become a registered model.
     """
-    if not training_steps.has_model(place):
-        context.logger.warning("The script left nothing in EM_MODEL_DIR: there is no model.")
+    if not training_steps.has_model(run_dir):
+        context.logger.warning("The script wrote no file to EM_MODEL_DIR: the run has no model.")
         return
-    training_steps.check_model(place)
-    source = tracking.log_files(run_id, place.model, "model")
+    training_steps.check_model(run_dir)
+    source = tracking.log_files(run_id, run_dir.model, "model")
     if request.output_uri:
-        publish_targets.record(run_id, outputs.place(request.output_uri))
-    training_steps.publish_output(request, place)
+        publish_targets.record(run_id, outputs.canonical(request.output_uri))
+    training_steps.publish_output(request, run_dir)
     if trial_flows.TUNING_LABEL in context.labels:
         return
     framework = version = ""
@@ -190,8 +189,8 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _other_nodes(context: RunContext, request: Training) -> Iterator[Joining | None]:
-    """The other machines of the run, where it is spread over several.
+def _head_node(context: RunContext, request: Training) -> Iterator[HeadNode | None]:
+    """Open the first node of a run that is spread over machines; yields None for another run.
 
     Raises:
         Abort: If another process is its first node.
@@ -200,43 +199,43 @@ def _other_nodes(context: RunContext, request: Training) -> Iterator[Joining | N
         yield None
         return
     try:
-        others = remote_nodes.open_first(
+        node = remote_nodes.open_head_node(
             context.flow_run_id,
             request.resources.nodes,
             context.settings.join_seconds,
             retried=context.attempt > 1,
         )
-    except remote_nodes.SeatTakenError as error:
+    except remote_nodes.NodeTakenError as error:
         raise Abort(f"Another process executes the run {context.flow_run_id}.") from error
     try:
-        yield others
+        yield node
     finally:
-        others.close()
+        node.close()
 
 
-def _clean_up(context: RunContext, request: Training, place: Workplace, run_id: str) -> None:
+def _clean_up(context: RunContext, request: Training, run_dir: RunDirectory, run_id: str) -> None:
     """Remove the attempt's inputs, and keep its logs."""
-    place.clear()
-    if place.log.exists():
-        tracking.log_file(run_id, place.log, "logs")
+    run_dir.clear()
+    if run_dir.log.exists():
+        tracking.log_file(run_id, run_dir.log, "logs")
     if not context.settings.home_lasts:
-        tensorboard_logs.keep(run_id, place.tensorboard, context.logger.warning)
-    publish_log(place.log, request.logs, place.root.name, context.logger.warning)
+        tensorboard_logs.keep(run_id, run_dir.tensorboard, context.logger.warning)
+    publish_log(run_dir.log, request.logs, run_dir.root.name, context.logger.warning)
 
 
 @contextlib.contextmanager
-def _kept_model_named(context: RunContext, place: Workplace) -> Iterator[None]:
-    """Name the model that a failed run keeps in the hint of its error."""
+def _model_location_hinted(context: RunContext, run_dir: RunDirectory) -> Iterator[None]:
+    """Add the location of an unpublished model to the hint of an error."""
     try:
-        with run_context.disk_full_reported(place.root):
+        with run_context.disk_full_reported(run_dir.root):
             yield
     except ModelyardError as error:
-        training_steps.kept(error, place, lasts=context.settings.home_lasts)
+        training_steps.with_model_hint(error, run_dir, lasts=context.settings.home_lasts)
         raise
 
 
 def _conclude(
-    context: RunContext, request: Training, place: Workplace, ended: ExitStatus, run_id: str
+    context: RunContext, request: Training, run_dir: RunDirectory, ended: ExitStatus, run_id: str
 ) -> RunResult:
     """Publish the model of a script that has ended; the run's result.
 
@@ -247,15 +246,15 @@ def _conclude(
     if ended.cause is ExitCause.STOPPED:
         raise StopRequestedError
     if ended.cause is ExitCause.TIMED_OUT:
-        raise training_steps.timed_out(request, "ran")
-    log = training_steps.log_for_people(place, lasts=context.settings.home_lasts)
-    failure = training_steps.failure(ended, log)
+        raise training_steps.timeout_error(request, "ran")
+    log = training_steps.log_location(run_dir, lasts=context.settings.home_lasts)
+    failure = training_steps.script_error(ended, log)
     if failure:
         raise failure
     context.conclude(failed=False)
-    if not place.published:
-        _publish(context, request, place, run_id, request.name or context.name)
-        place.mark_published()
+    if not run_dir.is_published:
+        _publish(context, request, run_dir, run_id, request.name or context.name)
+        run_dir.mark_published()
     result = tracking.result(run_id)
     if result.metrics:
         create_table_artifact(
@@ -279,16 +278,16 @@ def _conclude(
 def train(context: RunContext, request: Training) -> RunResult:
     """Train a model with a script of your own, or a provided algorithm, and register it.
 
-    The script is run as AI EasyMaker runs it: see docs/training-contract.md.
+    The script runs under AI EasyMaker's contract: see docs/training-contract.md.
 
     Returns:
         ``{"mlflow_run_id", "model_uri", "metrics"}``.
     """
     request = training_request.resolved(request)
-    others = context.closing.enter_context(_other_nodes(context, request))
-    place = Workplace(context.home.runs / context.flow_run_id)
-    finished = context.attempt > 1 and place.finished.exists()
-    prepared = None if finished else _prepare(context, request, place)
+    node = context.closing.enter_context(_head_node(context, request))
+    run_dir = RunDirectory(context.home.runs / context.flow_run_id)
+    finished = context.attempt > 1 and run_dir.finished_marker.exists()
+    prepared = None if finished else _prepare(context, request, run_dir)
     tracked = context.open(
         request,
         request.hyperparameters,
@@ -296,13 +295,13 @@ def train(context: RunContext, request: Training) -> RunResult:
         parent=str(context.labels.get(trial_flows.PARENT_LABEL, "")),
         trial=trial_flows.number(context.labels),
     )
-    context.closing.callback(_clean_up, context, request, place, tracked.run_id)
-    with _kept_model_named(context, place):
+    context.closing.callback(_clean_up, context, request, run_dir, tracked.run_id)
+    with _model_location_hinted(context, run_dir):
         if prepared:
-            ended = _run_script(context, request, prepared, place, tracked, others)
+            ended = _run_script(context, request, prepared, run_dir, tracked, node)
         else:
-            context.logger.info("The script ended well before the retry; it is not run again.")
-            if not place.published:
-                checkpoints.copy(place.checkpoints, training_steps.mirror_uri(request))
+            context.logger.info("The script succeeded before the retry, and does not run again.")
+            if not run_dir.is_published:
+                checkpoints.copy(run_dir.checkpoints, training_steps.mirror_uri(request))
             ended = ExitStatus(0)
-        return _conclude(context, request, place, ended, tracked.run_id)
+        return _conclude(context, request, run_dir, ended, tracked.run_id)

@@ -12,7 +12,7 @@ from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
 from flows.tuning_limits import LiveLimits
-from flows.tuning_progress import Progress
+from flows.tuning_progress import TuningProgress
 from infra import home as homes
 from infra import settings
 from infra.errors import BadInputError, RunFailedError
@@ -23,11 +23,11 @@ from registry.tunings import tunings
 from tasks import outputs
 from tasks.training import training_request
 from tasks.trials import inputs, rows
-from tasks.trials.base import Launcher, Setting
+from tasks.trials.base import Launcher, TrialContext
 from tasks.trials.inline import InlineLauncher
 from tasks.trials.pool import PoolLauncher
 from tasks.tuning import tuning_dispatch, tuning_request, tuning_warm_start
-from tasks.tuning.tuning_loop import Interruption, Plan, Tuner
+from tasks.tuning.tuning_loop import Interruption, Tuner, TuningPlan
 from tasks.tuning.tuning_request import Tuning
 from tuning import space
 from tuning.completion import TuningOutcome
@@ -50,7 +50,7 @@ def check(request: Tuning, _: str) -> None:
 
 
 def _open(context: RunContext, request: Tuning, search: Search, seed: int) -> Tracked:
-    """Open the tuning's MLflow run, with what it optimizes and where its trials publish."""
+    """Open the tuning's MLflow run, with its objectives and its publish target."""
     own = {
         "strategy": request.strategy,
         "sampler": search.sampler,
@@ -62,27 +62,27 @@ def _open(context: RunContext, request: Tuning, search: Search, seed: int) -> Tr
     fixed = request.hyperparameters
     tracked = context.open(
         request,
-        # A hyperparameter may be called seed as well.
+        # A hyperparameter may have the same name, such as seed.
         {**fixed, **{f"tuning.{key}" if key in fixed else key: own[key] for key in own}},
         "Trials, their metrics and plots in MLflow",
     )
     tunings.mark_objectives(tracked.run_id, [one.metric for one in request.objective])
     if request.output_uri:
-        publish_targets.record(tracked.run_id, outputs.place(request.output_uri))
+        publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
     return tracked
 
 
 def _search(context: RunContext, request: Tuning, seed: int, begun: float) -> Search:
-    """The search, which knows the trials of the tuning that it is warm-started from.
+    """Make the search, and let it learn from the trials of the ``warm_start`` tuning.
 
     Args:
         context: The tuning's run.
         request: The tuning.
         seed: Its seed.
-        begun: When the tuning began, in seconds since 1970: trials that ended later do not count.
+        begun: Start of the tuning, in seconds since 1970: trials that ended later are ignored.
 
     Raises:
-        BadInputError: With the code ``WarmStartComplete`` if that leaves nothing to try.
+        BadInputError: With the code ``WarmStartComplete`` if no point of the space is left.
     """
     search = Search(
         request.parameters,
@@ -91,10 +91,10 @@ def _search(context: RunContext, request: Tuning, seed: int, begun: float) -> Se
         seed=seed,
         constraints=len(request.constraints),
     )
-    context.logger.info("It searches by %s (seed %d).", search.sampler, seed)
+    context.logger.info("The sampler is %s (seed %d).", search.sampler, seed)
     if request.warm_start:
         taken = search.learn(tuning_warm_start.trials_of(request.warm_start, begun))
-        context.logger.info("It knows of %d trials of %s.", taken, request.warm_start)
+        context.logger.info("Learned from %d trials of %s.", taken, request.warm_start)
         if search.size == 0:
             raise BadInputError(
                 f"warm_start: {request.warm_start!r} has tried every point of this space.",
@@ -118,7 +118,7 @@ def _launcher(
             training = training_request.resolved(training)
             training = inputs.shared(training, root, context.logger.info)
             left.enter_context(tracking.system_metrics(tracked))
-        setting = Setting(
+        trial_context = TrialContext(
             training=training,
             tuning=context.flow_run_id,
             name=request.name or context.name,
@@ -130,7 +130,7 @@ def _launcher(
             parallel=request.parallel_trials,
         )
         kind = PoolLauncher if pooled else InlineLauncher
-        launcher = kind(setting, tuner.emit)
+        launcher = kind(trial_context, tuner.emit)
         left.callback(launcher.close)
         yield launcher
 
@@ -150,14 +150,14 @@ def _conduct(
     """
     limits = LiveLimits(request, context.flow_run_id)
     rule = request.early_stopping
-    plan = Plan(
+    plan = TuningPlan(
         request.objective,
         request.constraints,
         limits,
         rule.make(request.objective[0].direction) if rule else None,
         stop_running=request.stop_running,
     )
-    progress = Progress(context, request, tracked, limits)
+    progress = TuningProgress(context, request, tracked, limits)
 
     try:
         tuner = Tuner(

@@ -40,7 +40,7 @@ class LiveLimits:
                 try:
                     with get_client(sync_client=True) as client:
                         found = tuning_request.limits(client.read_flow_run(self._id).parameters)
-                except Exception as error:  # noqa: BLE001 (the edge of the loop; asked again)
+                except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
                     logger.debug("The limits could not be read: %s", error)
                     continue
                 if found != self._now:

@@ -1,4 +1,4 @@
-"""The progress of a tuning: a table and a bar in Prefect, metrics and plots in MLflow."""
+"""Progress of a tuning: a table and a bar in Prefect, metrics and plots in MLflow."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _LAST_REFRESH_SECONDS = 30.0
 _SHOWN_TRIALS = 100
 _NAMED = 3  # of the best trials, in a description
 
-# The ends of a trial that get a line in the log; of good ones the best do.
+# Ends of a trial that are logged; of successful trials only each new best is.
 _WORDS = {
-    TrialState.EARLY_STOPPED: "is stopped early",
-    TrialState.FAILED: "has failed",
-    TrialState.METRICS_UNAVAILABLE: "has no value",
+    TrialState.EARLY_STOPPED: "was stopped early",
+    TrialState.FAILED: "failed",
+    TrialState.METRICS_UNAVAILABLE: "reported no value",
 }
 
 
-class Progress:
-    """Shows a tuning: the tuning reports changes, a thread of its own draws them."""
+class TuningProgress:
+    """Progress of a tuning, which a thread renders at an interval."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Progress:
         tracked: Tracked,
         limits: Callable[[], TuningLimits],
     ) -> None:
-        """Show a tuning.
+        """Prepare the progress of a tuning.
 
         Args:
             context: Its run.
@@ -112,7 +112,7 @@ class Progress:
         self._ended = ending if isinstance(ending, TuningOutcome) else None
 
     def _record(self, ended: Trial) -> None:
-        """Log the counts and the best value so far; say what is worth a line."""
+        """Log the counts and the best value so far as metrics, and notable ends as lines."""
         if ended.state in _WORDS:
             why = f" ({ended.reason})" if ended.reason else ""
             self._logger.info(
@@ -122,7 +122,7 @@ class Progress:
         for name, states in (("done", OBSERVED), ("failed", FAILURES)):
             count = sum(self._counts[state] for state in states)
             self._writer.log_metric(self._tracked.run_id, f"trials {name}", count, step)
-        best = self._best_trial  # of several objectives none is
+        best = self._best_trial  # None with several objectives
         if best is not None and best.values is not None:
             metric = self._request.objective[0].metric
             self._writer.log_metric(self._tracked.run_id, f"best {metric}", best.values[0], step)
@@ -134,7 +134,7 @@ class Progress:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Keep what is shown up to date for the while."""
+        """Update the progress at an interval while the context is open, and at its end."""
         self._make()
         done = threading.Event()
 
@@ -162,16 +162,16 @@ class Progress:
             self._last()
 
     def _last(self) -> None:
-        """Show how it has ended. Only what the result is read from has to be there."""
+        """Show the end. Only the mark of the best trials, which the result needs, must succeed."""
         self._mark(self._known())
         try:
             self._refresh()
-        except Exception as error:  # noqa: BLE001 (no tuning fails for a table of it)
-            self._logger.warning("How it has ended could not be shown: %s", error)
+        except Exception as error:  # noqa: BLE001 (no tuning fails because of a table)
+            self._logger.warning("The end of the tuning could not be shown: %s", error)
         self._plot()
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining metrics."""
         self._writer.close(_METRICS_SECONDS)
 
     def _make(self) -> None:
@@ -183,7 +183,7 @@ class Progress:
         bar = artifacts.find(run, "progress") or create_progress_artifact(
             progress=0.0, key="progress", description=description
         )
-        # Prefect's own types leave open that a coroutine comes back, as it does in async code.
+        # Prefect's types include the coroutine that is returned in async code.
         assert isinstance(table, UUID)
         assert isinstance(bar, UUID)
         self._table, self._bar = table, bar
@@ -193,7 +193,7 @@ class Progress:
             return [self._trials[number] for number in sorted(self._trials)]
 
     def _mark(self, trials: list[Trial]) -> None:
-        """Write down which trials are the best."""
+        """Tag the MLflow run with the best trials."""
         best = self._best_of(trials)
         if best != self._best:
             tunings.mark_best(self._tracked.run_id, best)
@@ -234,11 +234,11 @@ class Progress:
                     for name, data in drawn.items():
                         Path(folder, name).write_bytes(data)
                     tracking.client().log_artifacts(self._tracked.run_id, folder, "plots")
-        except Exception as error:  # noqa: BLE001 (no tuning fails for a picture of it)
+        except Exception as error:  # noqa: BLE001 (no tuning fails because of a plot)
             self._logger.warning("The plots could not be drawn: %s", error)
 
     def _most(self) -> int | None:
-        """How many trials there will be at most, as far as is known."""
+        """Upper bound of the number of trials; None if there is none."""
         request = self._request
         size = (
             len(space.Grid(request.parameters))
@@ -256,7 +256,7 @@ class Progress:
         return min(100.0, 100.0 * done / most) if most else 0.0
 
     def _description(self, trials: list[Trial]) -> str:
-        """Counts, the best so far, and the end or the time left, in a few words."""
+        """Counts, the best trials so far, and the end or the time left, in one line."""
         counts = Counter(trial.state.value for trial in trials)
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         most = self._most()
@@ -266,7 +266,7 @@ class Progress:
         best = self._best_of(trials)
         if best:
             by_number = {trial.number: trial for trial in trials}
-            named = "; ".join(self._told(by_number[number]) for number in best[:_NAMED])
+            named = "; ".join(self._describe(by_number[number]) for number in best[:_NAMED])
             more = f", and {len(best) - _NAMED} more" if len(best) > _NAMED else ""
             words.append(f"Best: {named}{more}.")
         left = self._seconds_left(trials, most)
@@ -276,18 +276,18 @@ class Progress:
             words.append(f"About {_time(left)} left.")
         return " ".join(words)
 
-    def _told(self, trial: Trial) -> str:
+    def _describe(self, trial: Trial) -> str:
         metrics = (one.metric for one in self._request.objective)
-        values = zip(metrics, trial.values or (), strict=False)
-        told = ", ".join(f"{metric} = {value:g}" for metric, value in values)
-        return f"trial {trial.number} with {told} ({_point(trial)})"
+        pairs = zip(metrics, trial.values or (), strict=False)
+        values = ", ".join(f"{metric} = {value:g}" for metric, value in pairs)
+        return f"trial {trial.number} with {values} ({_point(trial)})"
 
     def _seconds_left(self, trials: list[Trial], most: int | None) -> float | None:
-        """By the time that a trial takes, and by the time that the tuning has."""
+        """Estimate the remaining time from the duration of trials and the time limit."""
         limit = self._request.max_minutes
         spent = time.monotonic() - self._context.began
         known = [] if limit is None else [limit * 60 - spent]
-        # Those that were begun again took longer than their scripts did: hence the median.
+        # The median, because restarted trials took longer than their scripts.
         taken = [one.ended - one.started for one in trials if one.ended and one.started]
         if taken and most:
             rest = most - sum(trial.state not in ACTIVE for trial in trials)
@@ -307,12 +307,12 @@ def _point(trial: Trial) -> str:
 
 
 def _short(value: Value) -> Value:
-    """A value as people read it; MLflow and the result have all of its digits."""
+    """Round a value for display; MLflow and the result have all digits."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _rows(trials: list[Trial], wanted: Sequence[Objective]) -> str:
-    """The table: the best trials first, then those without a value, the newest first."""
+    """Rows of the table: the best trials first, then those without a value, newest first."""
     sign = 1 if wanted[0].direction == "minimize" else -1
 
     def place(trial: Trial) -> tuple[int, float]:
@@ -332,7 +332,7 @@ def _row(trial: Trial, wanted: Sequence[Objective], *, reasons: bool) -> dict[st
         value = None if trial.values is None else _short(trial.values[place])
         row[f"{one.metric} (metric)" if one.metric in own else one.metric] = value
     for name, value in trial.parameters.items():
-        # A hyperparameter may be called as a metric is, such as loss, or as a column of ours.
+        # A hyperparameter may have the name of a metric, such as loss, or of another column.
         row[f"{name} (parameter)" if name in row or name in own else name] = _short(value)
     row["seconds"] = None if seconds is None else round(seconds, 1)
     return {**row, "reason": trial.reason} if reasons else row

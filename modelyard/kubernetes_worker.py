@@ -60,9 +60,9 @@ def place(flow: str, run: FlowRun, there: capacity.Capacity) -> Placement:
         ModelyardError: If its parameters are wrong, or the cluster can never place it.
     """
     checked = bool((run.labels or {}).get(runs.CHECKED_LABEL))
-    placed = placement.of(flow, run.parameters, checked=checked)
+    placed = placement.plan(flow, run.parameters, checked=checked)
     name = str((run.parameters.get("resources") or {}).get("instance_type") or DEFAULT)
-    return placement.settled(placement.Asked(flow, placed, name), there)
+    return placement.fit_to_capacity(placement.PlacementRequest(flow, placed, name), there)
 
 
 def is_executed(reconciler: ClusterRunReconciler) -> Callable[[str], bool | None]:

@@ -25,7 +25,7 @@ class _Cleanup:
         tracking.close_abandoned(executed)
         if time.monotonic() >= self._logs_at:
             self._logs_at = time.monotonic() + _HOUR_SECONDS
-            tensorboard.forget(homes.current(), settings.load().tensorboard_days)
+            tensorboard.prune(homes.current(), settings.load().tensorboard_days)
 
 
 if __name__ == "__main__":

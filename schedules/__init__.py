@@ -1,1 +1,1 @@
-"""When things run by themselves: triggers, their slots, and what becomes of missed ones."""
+"""Schedules: triggers, their slots, and the catch-up of missed slots."""

@@ -1,7 +1,7 @@
-"""Schedules from a file: what is in it is made and changed, and what is gone from it is archived.
+"""Declarative schedules: create, change and archive schedules to match a file.
 
-A schedule belongs to the file that it was applied from. Everything is checked before anything is
-written, and everything is written at once, so that a file is in force or has changed nothing.
+A schedule belongs to the file that it was applied from. The whole file is validated before
+anything is written, and written in one transaction, so a file is applied completely or not at all.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from registry.schedules import schedules as rows
 from registry.schedules.schedules import ScheduleModel
 from schedules import editing
 from schedules.editing import Check
-from schedules.files import Entry, Fault, FileInvalidError, Reader
-from schedules.policy import Policy
+from schedules.files import FileFault, FileInvalidError, Reader, ScheduleEntry
+from schedules.policy import SchedulePolicy
 from schedules.verbs import NOUN
 
 CREATED, CHANGED, UNCHANGED, ARCHIVED = "created", "changed", "unchanged", "archived"
 _VERBS = {CREATED: "create", CHANGED: "update", ARCHIVED: "delete"}
 
-# What was done, the schedule's id and name, and what of it was changed.
-Deed = tuple[str, str, str, list[str]]
+# The action, the schedule's id and name, and its changed fields.
+Action = tuple[str, str, str, list[str]]
 
 
 def apply(
     document: Mapping[str, Any], file: str, check: Check, *, adopt: bool = False
 ) -> dict[str, Any]:
-    """Make the schedules of a file what it says.
+    """Create, change and archive schedules to match a file.
 
-    Those that are there keep their ids, slots and history. Whether one that is there is enabled
-    stays as it is, unless the file says it. Those that were applied from the file before, and
-    are gone from it, are archived; their runs go on.
+    Existing schedules keep their ids, slots and history, and stay enabled or stopped unless the
+    file sets ``enabled``. Schedules that were applied from the file before and are not in it any
+    more are archived; their active runs continue.
 
     Args:
-        document: What the file holds: ``schedules``, and perhaps the name ``set``.
-        file: The path of the file; it names the set if the file does not.
-        check: Refuses a deployment that is not there, and parameters that it cannot have.
-        adopt: Whether schedules that were made by hand, or come from another file, are taken over
-            where the file has their names.
+        document: Content of the file: ``schedules``, and optionally the name of the ``set``.
+        file: Path of the file, the default name of its set.
+        check: Refuses an unknown deployment, and parameters that it does not accept.
+        adopt: Whether to take over existing schedules of the same names that were created by hand
+            or applied from another file.
 
     Returns:
         The set, and the names of the schedules that were created, changed, unchanged, archived.
 
     Raises:
-        FileInvalidError: With everything that is wrong.
-        ConflictError: With the code ``ScheduleNotOfFile`` if nothing is wrong but that a name is
-            that of a schedule which the file has not made.
+        FileInvalidError: With every fault.
+        ConflictError: With the code ``ScheduleNotOfFile`` if the only fault is that existing
+            schedules of the same names belong elsewhere.
     """
     if not isinstance(document, Mapping):
         raise BadInputError(
-            "The document is no mapping.", "Give {'schedules': [...]}.", code="FileInvalid"
+            "The document is not a mapping.", "Give {'schedules': [...]}.", code="FileInvalid"
         )
     if not isinstance(file, str):
-        raise BadInputError("The file's path is no text.", "Give it as a text.")
+        raise BadInputError("The path of the file must be a string.", "Give a string.")
     reader = Reader(check)
     source, entries = reader.read(document, file)
     with catalogue.session() as open_session:
@@ -73,105 +73,113 @@ def apply(
         foreign = [] if adopt else list(_foreign(entries, owners, source))
         raise FileInvalidError(file, [*reader.faults, *foreign])
     _check_owners(entries, owners, source, file=file, adopt=adopt)
-    deeds = _written(entries, source, file=file, adopt=adopt)
-    for deed, key, name, fields in deeds:
-        if deed in _VERBS:
-            more = {"changed": fields} if deed == CHANGED else {}
-            history.record(NOUN, key, _VERBS[deed], name=name, applied=source, **more)
+    actions = _write(entries, source, file=file, adopt=adopt)
+    for action, key, name, fields in actions:
+        if action in _VERBS:
+            more = {"changed": fields} if action == CHANGED else {}
+            history.record(NOUN, key, _VERBS[action], name=name, applied=source, **more)
     names: dict[str, list[str]] = {CREATED: [], CHANGED: [], UNCHANGED: [], ARCHIVED: []}
-    for deed, _, name, _ in deeds:
-        names[deed].append(name)
+    for action, _, name, _ in actions:
+        names[action].append(name)
     return {"set": source, **names}
 
 
 def _check_owners(
-    entries: list[Entry], owners: Mapping[str, str], source: str, *, file: str, adopt: bool
+    entries: list[ScheduleEntry], owners: Mapping[str, str], source: str, *, file: str, adopt: bool
 ) -> None:
     faults = [] if adopt else list(_foreign(entries, owners, source))
     if faults:
-        told = "\n".join(map(str, faults))
+        listed = "\n".join(map(str, faults))
         raise ConflictError(
-            f"{file} has names of schedules that it has not made:\n{told}",
+            f"{file} has the names of schedules that were not applied from it:\n{listed}",
             "Nothing was applied. Choose other names, or take the schedules over: --adopt.",
             code="ScheduleNotOfFile",
         )
 
 
-def _foreign(entries: list[Entry], owners: Mapping[str, str], source: str) -> Iterator[Fault]:
+def _foreign(
+    entries: list[ScheduleEntry], owners: Mapping[str, str], source: str
+) -> Iterator[FileFault]:
     for entry in entries:
         owner = owners.get(entry.name, source)
         if owner != source:
-            whose = f"was applied from {owner!r}" if owner else "was made by hand"
-            told = ConflictError(f"The schedule {entry.name!r} {whose}.", code="ScheduleNotOfFile")
-            yield Fault(f"{entry.place}.name", told)
+            origin = f"was applied from {owner!r}" if owner else "was created by hand"
+            error = ConflictError(
+                f"The schedule {entry.name!r} {origin}.", code="ScheduleNotOfFile"
+            )
+            yield FileFault(f"{entry.place}.name", error)
 
 
-def _written(entries: list[Entry], source: str, *, file: str, adopt: bool) -> list[Deed]:
+def _write(entries: list[ScheduleEntry], source: str, *, file: str, adopt: bool) -> list[Action]:
     """Write a file's schedules, all at once; what was done."""
     names = [entry.name for entry in entries]
-    deeds: list[Deed] = []
+    actions: list[Action] = []
     try:
         with catalogue.session() as open_session, open_session.begin():
             found = {row.name: row for row in rows.concerned(open_session, names, source)}
             owners = {name: row.source for name, row in found.items()}
             _check_owners(entries, owners, source, file=file, adopt=adopt)
-            deeds += [
+            actions += [
                 _put(open_session, entry, found.pop(entry.name, None), source) for entry in entries
             ]
             for row in found.values():
                 schedule_removal.archive(open_session, row)
-                deeds.append((ARCHIVED, row.id, row.name, []))
+                actions.append((ARCHIVED, row.id, row.name, []))
     except IntegrityError:
         raise ConflictError(
-            "Somebody has just made a schedule of the same name.", "Look at it, and try again.",
-            code="NameTaken",
+            "A schedule of the same name was created at the same time.",
+            "Check it, and try again.", code="NameTaken",
         ) from None  # fmt: skip
-    return deeds
+    return actions
 
 
-def _put(open_session: Session, entry: Entry, row: ScheduleModel | None, source: str) -> Deed:
+def _put(
+    open_session: Session, entry: ScheduleEntry, row: ScheduleModel | None, source: str
+) -> Action:
     fields: list[str] = []
     if row is None:
-        row = editing.new_row(entry.written, entry.written.parameters, source=source)
+        row = editing.new_row(entry.spec, entry.spec.parameters, source=source)
         open_session.add(row)
         open_session.flush()
-        deed = CREATED
+        action = CREATED
     else:
         fields = _changed(open_session, entry, row, source)
-        deed = CHANGED if fields else UNCHANGED
-    if deed != UNCHANGED:
+        action = CHANGED if fields else UNCHANGED
+    if action != UNCHANGED:
         rows.notify_changed(open_session.connection(), row.id)
-    return deed, row.id, row.name, fields
+    return action, row.id, row.name, fields
 
 
-def _changed(open_session: Session, entry: Entry, row: ScheduleModel, source: str) -> list[str]:
-    """Make a schedule what the file says; the names of what was anything else."""
-    written, was = entry.written, editing.told_of(row)
+def _changed(
+    open_session: Session, entry: ScheduleEntry, row: ScheduleModel, source: str
+) -> list[str]:
+    """Update a schedule to match the file; the names of the fields that differed."""
+    spec, was = entry.spec, editing.user_fields(row)
     fields = {
-        "description": written.description,
-        "parameters": written.parameters,
-        "policy": Policy(**written.policy).model_dump(mode="json"),
+        "description": spec.description,
+        "parameters": spec.parameters,
+        "policy": SchedulePolicy(**spec.policy).model_dump(mode="json"),
         "source": source,
     }
     for name, value in fields.items():
         if getattr(row, name) != value:
             setattr(row, name, value)
-    if row.deployment != written.deployment:
-        editing.move(row, written.deployment)
+    if row.deployment != spec.deployment:
+        editing.set_deployment(row, spec.deployment)
     if not _same(entry, row.trigger):
-        new = editing.read_trigger(written.trigger, row.trigger)
-        editing.retrigger(open_session.connection(), row, new)
+        new = editing.read_trigger(spec.trigger, row.trigger)
+        editing.replace_trigger(open_session.connection(), row, new)
     if entry.enabled is not None and entry.enabled != row.enabled:
         if entry.enabled:
             editing.enable(row)
         else:
             row.enabled = False
-    changed = editing.differing(was, editing.told_of(row))
+    changed = editing.changed_fields(was, editing.user_fields(row))
     if changed:
-        editing.mend(row)
-        editing.touch(row)
+        editing.clear_error(row)
+        editing.mark_changed(row)
     return changed
 
 
-def _same(entry: Entry, kept: Mapping[str, Any]) -> bool:
-    return entry.written.trigger == editing.fields_of(kept)
+def _same(entry: ScheduleEntry, kept: Mapping[str, Any]) -> bool:
+    return entry.spec.trigger == editing.trigger_fields(kept)

@@ -1,6 +1,6 @@
-"""Schedules that are there without anybody having made them.
+"""Built-in schedules, which every stack has.
 
-Each is made once, under an id of its own. Whoever stops, changes or deletes it has the last word.
+Each is created once, under a fixed id. A user's change, stop or deletion of it is never reverted.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from uuid import UUID, uuid5
 from infra.errors import ConflictError
 from registry.schedules import schedules as rows
 from schedules import editing
-from schedules.editing import Written
+from schedules.editing import ScheduleSpec
 
 _NAMESPACE = UUID("5b0f3c1e-7a52-4d0b-9f0e-2d1c6f0a9e11")
 
 
-def ensure(wanted: Iterable[Written]) -> list[str]:
-    """Make those that were never there; their names.
+def ensure(wanted: Iterable[ScheduleSpec]) -> list[str]:
+    """Create the schedules that never existed; their names.
 
-    One whose name somebody has taken is not made.
+    A schedule whose name is taken is not created.
     """
     made = []
     for one in wanted:
@@ -27,7 +27,7 @@ def ensure(wanted: Iterable[Written]) -> list[str]:
         row.id = str(uuid5(_NAMESPACE, one.name))
         try:
             rows.add(row)
-        except ConflictError:  # it is there, was there and is archived, or the name is taken
+        except ConflictError:  # it exists, is archived, or its name is taken
             continue
         made.append(one.name)
     return made

@@ -1,20 +1,18 @@
-"""Cron expressions, and the slots that they have in a time zone.
+"""Slots of cron expressions in a time zone.
 
-Where the clocks are changed, this decides:
+Rules for changes of the zone's offset, such as daylight saving time:
 
-1. An expression that allows every hour follows the clocks: it has a slot at every instant at which
-   they show a time that it allows, in both of two hours that look the same, and none for an hour
-   that they leave out.
-2. Any other expression has one slot for each time of each day that it allows: the first of the two
-   instants if the clocks show the time twice.
-3. If they never show it, the slot is the first instant after the gap, and all such times of one
-   gap share that slot.
+1. An expression that allows every hour follows the wall clock: it has slots in both of two
+   repeated hours, and none in a skipped hour.
+2. Any other expression has one slot for each allowed time of each allowed day: the first of two
+   instants if the wall time occurs twice.
+3. If the wall time does not occur, the slot is the end of the gap, which all such times share.
 
-So the slots depend only on what the fields allow: ``*``, ``*/1`` and ``0-23`` are the same.
+The slots depend only on the values that the fields allow: ``*``, ``*/1`` and ``0-23`` are equal.
 
-croniter finds the next and the last allowed wall time. It is given the values that the fields
-allow and not their text, whose grammar is another (``cron_fields``), and no time zone, whose rules
-above are stricter than its own. It cannot count, so counting is done here.
+croniter finds the next and the previous allowed wall time. It gets the allowed values instead of
+the expression, because its grammar differs (``cron_fields``), and no time zone, because its rules
+for changes of the offset differ. It cannot count slots; :meth:`Cron.count` does.
 """
 
 from __future__ import annotations
@@ -39,11 +37,11 @@ _LONGEST_GAP_YEARS = 400  # the calendar repeats after that
 
 @functools.lru_cache(maxsize=_KEPT)
 def read_cron(expression: str, timezone: str = "UTC") -> Cron:
-    """Read an expression, for a time zone.
+    """Parse a cron expression for a time zone.
 
     Args:
-        expression: Six fields, seconds first; or five fields; or a word such as ``@daily``.
-        timezone: The zone's name in the IANA database.
+        expression: Six fields with seconds first, or five, or a word such as ``@daily``.
+        timezone: IANA name of the time zone.
 
     Raises:
         BadInputError: With a code of its own for each fault.
@@ -52,13 +50,13 @@ def read_cron(expression: str, timezone: str = "UTC") -> Cron:
 
 
 class Cron:
-    """An expression in a time zone.
+    """A cron expression in a time zone.
 
     Attributes:
-        notice: How it was read, where that is not plain; "" otherwise.
+        notice: Note on how an ambiguous expression was read; "" for none.
     """
 
-    def __init__(self, fields: cron_fields.Fields, zone: zones.Zone) -> None:
+    def __init__(self, fields: cron_fields.CronFields, zone: zones.Zone) -> None:
         self.notice = fields.notice
         self._fields = fields
         self._zone = zone
@@ -69,7 +67,7 @@ class Cron:
             second_at_beginning=True,
             max_years_between_matches=_LONGEST_GAP_YEARS,
         )
-        self._lock = threading.Lock()  # croniter keeps where it is in itself
+        self._lock = threading.Lock()  # croniter is stateful
         self._per_day = len(fields.hours) * len(fields.minutes) * len(fields.seconds)
         self._masks: dict[tuple[int, int], int] = {}
         self._month = (0, 0, 0)
@@ -105,12 +103,12 @@ class Cron:
         return None
 
     def count(self, after: int, until: int) -> int:
-        """How many slots there are after one second and not after another."""
+        """Number of slots after one second and not after another."""
         second, until = max(after + 1, FIRST), min(until, LAST)
         total = 0
         while second <= until:
             segment = self._zone.segment(second)
-            shown = segment.start + segment.offset  # what the clocks show first
+            shown = segment.start + segment.offset  # the first wall time of the segment
             floor = self._floor(segment)
             begin = max(second + segment.offset, floor)
             end = min(until + 1, segment.end) + segment.offset
@@ -122,10 +120,10 @@ class Cron:
         return total
 
     def _floor(self, segment: zones.Segment) -> int:
-        """The first wall time whose slot is in the segment, if it is allowed.
+        """First wall time whose slot, if it is allowed, is in the segment.
 
-        Wall times from here to ``end + offset`` have their slots in it: those that the clocks have
-        left out when it began are among them, and those that they show again are not.
+        Wall times from there to ``end + offset`` have their slots in the segment: those that its
+        beginning skipped are included, those that it repeats are not.
         """
         return segment.start + (segment.offset if self._follows else segment.before)
 
@@ -146,7 +144,7 @@ class Cron:
             return None
 
     def _walls_between(self, begin: int, end: int) -> int:
-        """How many allowed wall times there are from ``begin`` to before ``end``."""
+        """Number of allowed wall times from ``begin`` to before ``end``."""
         first, last = begin // DAY, end // DAY
         total = self._days_between(first, last) * self._per_day
         if self._is_allowed(last):
@@ -156,7 +154,7 @@ class Cron:
         return total
 
     def _times_before(self, time: int) -> int:
-        """How many times of an allowed day are before that one."""
+        """Number of times of an allowed day before ``time``."""
         fields = self._fields
         hour, rest = divmod(time, 3600)
         minute, second = divmod(rest, 60)
@@ -174,7 +172,7 @@ class Cron:
         return bool(mask >> (day - start) & 1)
 
     def _days_between(self, first: int, last: int) -> int:
-        """How many allowed days there are from ``first`` to before ``last``."""
+        """Number of allowed days from ``first`` to before ``last``."""
         total = 0
         while first < last:
             start, length, mask = self._month_of(first)
@@ -184,7 +182,7 @@ class Cron:
         return total
 
     def _month_of(self, day: int) -> tuple[int, int, int]:
-        """Of the month of a day: its first day, its length, and the mask of its allowed days."""
+        """First day, length and mask of the allowed days of the month of ``day``."""
         found = self._month
         if found[0] <= day < found[0] + found[1]:
             return found
@@ -198,7 +196,7 @@ class Cron:
         return found
 
     def _mask(self, weekday: int, length: int) -> int:
-        """The allowed days of a month that begins on a weekday and is allowed, as bits."""
+        """Mask of the allowed days of an allowed month that begins on ``weekday``."""
         mask = self._masks.get((weekday, length))
         if mask is None:
             fields = self._fields
@@ -212,8 +210,8 @@ class Cron:
         return mask
 
 
-def _expression(fields: cron_fields.Fields) -> str:
-    """Write what the fields allow as an expression of croniter's, seconds first."""
+def _expression(fields: cron_fields.CronFields) -> str:
+    """Write the allowed values as an expression for croniter, seconds first."""
     days, weekdays = fields.days, fields.weekdays
     if not fields.both_days and (len(days) == 31 or len(weekdays) == 7):
         days, weekdays = _EVERY_DAY, _EVERY_WEEKDAY  # one of the two allows every day

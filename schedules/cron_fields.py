@@ -1,10 +1,10 @@
-"""A cron expression as text, taken apart into what each field allows.
+"""Parser of cron expressions into the values that each field allows.
 
-The grammar is that of robfig's first cron library, which Kubeflow Pipelines uses, without what it
-lets pass silently (an empty place in a list, ``*-5``). A field is a list of ranges with commas
-between them:
+The grammar is that of robfig/cron v1, which Kubeflow Pipelines uses, without the errors that it
+accepts silently (an empty element of a list, ``*-5``). A field is a list of ranges, separated by
+commas:
 
-- ``*`` or ``?``: everything; ``*/n``: every n-th value, from the lowest on
+- ``*`` or ``?``: every value; ``*/n``: every n-th value, from the lowest on
 - ``a``, ``a-b``: one value, or all from the first to the last
 - ``a-b/n``: every n-th of those; ``a/n``: every n-th from a to the highest
 
@@ -25,8 +25,8 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
-class _Kind(NamedTuple):
-    """What a field of an expression may hold."""
+class _FieldKind(NamedTuple):
+    """Range and names of a field's values."""
 
     name: str
     low: int
@@ -34,8 +34,8 @@ class _Kind(NamedTuple):
     names: dict[str, int]
 
     @property
-    def holds(self) -> str:
-        text = f"It may hold {self.low} to {self.high}"
+    def allowed_values(self) -> str:
+        text = f"Allowed are {self.low} to {self.high}"
         if self.names:
             first, last = next(iter(self.names)), next(reversed(self.names))
             text += f" or {first.upper()} to {last.upper()}"
@@ -44,12 +44,12 @@ class _Kind(NamedTuple):
         return f"{text}, '*', '?', ranges such as {self.low}-{self.low + 2}, steps and lists."
 
 
-_SECOND = _Kind("second", 0, 59, {})
-_MINUTE = _Kind("minute", 0, 59, {})
-_HOUR = _Kind("hour", 0, 23, {})
-_DAY = _Kind("day-of-month", 1, 31, {})
-_MONTH = _Kind("month", 1, 12, {name: place for place, name in enumerate(_MONTHS, 1)})
-_WEEKDAY = _Kind("day-of-week", 0, 6, {name: place for place, name in enumerate(_WEEKDAYS)})
+_SECOND = _FieldKind("second", 0, 59, {})
+_MINUTE = _FieldKind("minute", 0, 59, {})
+_HOUR = _FieldKind("hour", 0, 23, {})
+_DAY = _FieldKind("day-of-month", 1, 31, {})
+_MONTH = _FieldKind("month", 1, 12, {name: place for place, name in enumerate(_MONTHS, 1)})
+_WEEKDAY = _FieldKind("day-of-week", 0, 6, {name: place for place, name in enumerate(_WEEKDAYS)})
 _KINDS = (_SECOND, _MINUTE, _HOUR, _DAY, _MONTH, _WEEKDAY)
 
 _DESCRIPTORS = {
@@ -71,19 +71,19 @@ _DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 @dataclass(frozen=True)
-class Fields:
-    """What each field of an expression allows.
+class CronFields:
+    """Values that the fields of a cron expression allow.
 
     Attributes:
-        seconds: The seconds of a minute.
-        minutes: The minutes of an hour.
-        hours: The hours of a day.
-        days: The days of a month.
-        months: The months, from 1.
-        weekdays: The days of a week, from Sunday, which is 0.
-        both_days: Whether a day must be allowed by ``days`` and by ``weekdays``, as it must where
-            ``*`` or ``?`` is in either; one of them is enough otherwise.
-        notice: How the expression was read, where that is not plain; "" otherwise.
+        seconds: Seconds of a minute.
+        minutes: Minutes of an hour.
+        hours: Hours of a day.
+        days: Days of a month.
+        months: Months, from 1.
+        weekdays: Days of a week, from 0 for Sunday.
+        both_days: Whether a day must be in ``days`` and in ``weekdays``, as it must if either has
+            ``*`` or ``?``; otherwise one of them is enough.
+        notice: Note on how an ambiguous expression was read; "" for none.
     """
 
     seconds: tuple[int, ...]
@@ -96,15 +96,15 @@ class Fields:
     notice: str
 
 
-def read_fields(expression: str) -> Fields:
-    """Take an expression apart: six fields, seconds first; or five; or a word such as ``@daily``.
+def read_fields(expression: str) -> CronFields:
+    """Parse six fields with seconds first, or five, or a word such as ``@daily``.
 
     Raises:
         BadInputError: With a code of its own for each fault.
     """
     if len(expression) > _LONGEST:
         raise BadInputError(
-            f"The cron expression has {len(expression)} characters.",
+            f"The cron expression is too long: {len(expression)} characters.",
             f"Give at most {_LONGEST}.", code="CronTooLong",
         )  # fmt: skip
     given = expression.split()
@@ -120,7 +120,7 @@ def read_fields(expression: str) -> Fields:
     values, stars = zip(
         *(_field(part, kind) for part, kind in zip(parts, _KINDS, strict=True)), strict=True
     )
-    fields = Fields(
+    fields = CronFields(
         seconds=tuple(sorted(values[0])),
         minutes=tuple(sorted(values[1])),
         hours=tuple(sorted(values[2])),
@@ -137,7 +137,7 @@ def read_fields(expression: str) -> Fields:
 def _described(word: str) -> str:
     if word not in _DESCRIPTORS:
         raise BadInputError(
-            f"The cron expression {word[:40]!r} is no word that is known.",
+            f"The cron expression {word[:40]!r} is not a known word.",
             f"Give one of {', '.join(_DESCRIPTORS)}, or '@every' and a duration such as 1h30m.",
             code="CronWordUnknown",
         )
@@ -145,10 +145,10 @@ def _described(word: str) -> str:
 
 
 def _six(given: list[str]) -> tuple[list[str], str]:
-    """The fields with the seconds first, and what is to be said of how they were read."""
+    """Six fields with the seconds first, and a note if only five were given."""
     if given[0].startswith(("TZ=", "CRON_TZ=")):
         raise BadInputError(
-            "The cron expression names a time zone.", "Give it as the timezone of the schedule.",
+            "The cron expression has a time zone.", "Give it as the timezone of the schedule.",
             code="CronZoneInside",
         )  # fmt: skip
     if len(given) == 6:
@@ -167,21 +167,21 @@ def _six(given: list[str]) -> tuple[list[str], str]:
     )
 
 
-def _field(text: str, kind: _Kind) -> tuple[set[int], bool]:
-    """The values that a field allows, and whether it has a star."""
+def _field(text: str, kind: _FieldKind) -> tuple[set[int], bool]:
+    """Parse a field: its allowed values, and whether it has a star."""
     values: set[int] = set()
     star = False
     for element in text.split(","):
         if not element:
-            raise _wrong(kind, text, "has an empty place in its list", "CronFieldEmpty")
+            raise _wrong(kind, text, "has an empty element in its list", "CronFieldEmpty")
         low, high, step = _range(element, kind)
         values.update(range(low, high + 1, step))
         star |= element[0] in "*?"
     return values, star
 
 
-def _range(element: str, kind: _Kind) -> tuple[int, int, int]:
-    """The first and the last value and the step of an element of a list."""
+def _range(element: str, kind: _FieldKind) -> tuple[int, int, int]:
+    """Parse an element of a list: its first value, its last value and its step."""
     body, slash, step_text = element.partition("/")
     if body in ("*", "?"):
         low, high = kind.low, kind.high
@@ -199,36 +199,38 @@ def _range(element: str, kind: _Kind) -> tuple[int, int, int]:
     if not slash:
         return low, high, 1
     if not _NUMBER.fullmatch(step_text):
-        raise _wrong(kind, element, "has a step that is no whole number", "CronFieldInvalid")
+        raise _wrong(kind, element, "has a step that is not a whole number", "CronFieldInvalid")
     if not int(step_text):
         raise _wrong(kind, element, "has a step of 0", "CronStepZero")
     return low, high, int(step_text)
 
 
-def _value(text: str, element: str, kind: _Kind) -> int:
+def _value(text: str, element: str, kind: _FieldKind) -> int:
     named = kind.names.get(text.lower())
     if named is not None:
         return named
     if not _NUMBER.fullmatch(text):
-        what = "is not known" if _WORD.fullmatch(text) else "is no value, range or step"
+        what = "is not known" if _WORD.fullmatch(text) else "is not a value, range or step"
         raise _wrong(kind, element, what, "CronFieldInvalid")
     if not kind.low <= int(text) <= kind.high:
         raise _wrong(kind, element, "is out of range", "CronValueOutOfRange")
     return int(text)
 
 
-def _wrong(kind: _Kind, element: str, what: str, code: str) -> BadInputError:
+def _wrong(kind: _FieldKind, element: str, what: str, code: str) -> BadInputError:
     shown = element if len(element) <= 40 else f"{element[:40]}…"
     return BadInputError(
-        f"The {kind.name} field of the cron expression: {shown!r} {what}.", kind.holds, code=code
+        f"The {kind.name} field of the cron expression: {shown!r} {what}.",
+        kind.allowed_values,
+        code=code,
     )
 
 
-def _check_fires(fields: Fields, parts: list[str]) -> None:
-    """Refuse days that no month has.
+def _check_fires(fields: CronFields, parts: list[str]) -> None:
+    """Refuse days that no allowed month has.
 
-    Within 400 years every month, with a 29 February too, begins on every weekday, so weekdays
-    alone exclude no day of a month for ever.
+    Weekdays need no check: within 400 years every month, also a February with 29 days, begins on
+    every weekday.
     """
     if not fields.both_days or any(
         day <= _DAYS_OF_MONTHS[month - 1] for day in fields.days for month in fields.months

@@ -1,4 +1,4 @@
-"""What becomes of a schedule's slots, as the rows that say so. A pure function."""
+"""Decisions about a schedule's slots, as rows of the catalogue. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import datetime
 
 from registry.schedules.slots import Fate, Kind, Slot
 from schedules.instants import instant_at, second_of
-from schedules.policy import SlotRange, missed
-from schedules.subject import Subject
+from schedules.policy import SlotRange, plan_catchup
+from schedules.schedule import Schedule
 from schedules.trigger import Trigger
 
-# Of one decision. What is more is decided by the next one, or shares a row.
+# Limits of one decision. Further runs are left to the next one; further skipped slots share a row.
 MOST_RUNS = 10_000
 _MOST_SKIPPED_ROWS = 1_000
 
@@ -22,13 +22,13 @@ BACKFILLED = "Backfilled"
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What was decided.
+class SlotDecision:
+    """Fates of a schedule's slots.
 
     Attributes:
         slots: The rows, in the order of time.
-        decided_until: Until when that is all, in seconds since 1970.
-        next_slot: The next slot after that; None if there is none.
+        decided_until: Time until which all slots are decided, in seconds since 1970.
+        next_slot: The first slot after that; None if there is none.
     """
 
     slots: tuple[Slot, ...]
@@ -36,35 +36,37 @@ class Decision:
     next_slot: int | None
 
 
-def decide(subject: Subject, now: float, by: str, backfilled: Collection[int] = ()) -> Decision:
-    """What becomes of the slots that nothing was decided about until now.
+def decide_slots(
+    schedule: Schedule, now: float, by: str, backfilled: Collection[int] = ()
+) -> SlotDecision:
+    """Decide the fates of a schedule's undecided slots until now.
 
     Args:
-        subject: The schedule.
+        schedule: The schedule.
         now: The present, in seconds since 1970.
-        by: Who decides.
-        backfilled: Slots that somebody has asked for already; they have no second run.
+        by: Name of the scheduler or user that decides.
+        backfilled: Slots that a backfill has requested already; they get no second run.
     """
-    until = max(int(now), subject.decided_until)
-    verdict = missed(
-        subject.trigger, subject.policy, instant_at(subject.decided_until), instant_at(until)
+    until = max(int(now), schedule.decided_until)
+    plan = plan_catchup(
+        schedule.trigger, schedule.policy, instant_at(schedule.decided_until), instant_at(until)
     )
     slots = [
-        _row(subject, some, Fate.SKIPPED, reason=found.reason, at=now, by=by)
-        for found in verdict.skipped
-        for some in _rows(found.slots, subject.trigger)
+        _row(schedule, some, Fate.SKIPPED, reason=found.reason, at=now, by=by)
+        for found in plan.skipped
+        for some in _rows(found.slots, schedule.trigger)
     ]
-    runs = list(itertools.islice(verdict.runs(subject.trigger), MOST_RUNS + 1))
+    runs = list(itertools.islice(plan.runs(schedule.trigger), MOST_RUNS + 1))
     if len(runs) > MOST_RUNS:
         until = second_of(runs[MOST_RUNS - 1])
         del runs[MOST_RUNS:]
     slots += [
-        _row(subject, SlotRange(slot, slot, 1), Fate.SKIPPED, reason=BACKFILLED, at=now, by=by)
+        _row(schedule, SlotRange(slot, slot, 1), Fate.SKIPPED, reason=BACKFILLED, at=now, by=by)
         if second_of(slot) in backfilled
-        else _run(subject, slot, now, by)
+        else _run(schedule, slot, now, by)
         for slot in runs
     ]
-    return Decision(tuple(slots), until, next_slot(subject.trigger, until))
+    return SlotDecision(tuple(slots), until, next_slot(schedule.trigger, until))
 
 
 def next_slot(trigger: Trigger, after: int) -> int | None:
@@ -73,37 +75,37 @@ def next_slot(trigger: Trigger, after: int) -> int | None:
     return None if found is None else second_of(found)
 
 
-def drop(subject: Subject, now: float, by: str, reason: str) -> tuple[Slot, ...]:
-    """The rows of the slots that nothing was decided about until now, and that are not run."""
-    after, until = instant_at(subject.decided_until), instant_at(max(int(now), 0))
-    first, last = subject.trigger.next(after), subject.trigger.latest(until)
+def skip_undecided(schedule: Schedule, now: float, by: str, reason: str) -> tuple[Slot, ...]:
+    """Skip a schedule's undecided slots until now; their rows."""
+    after, until = instant_at(schedule.decided_until), instant_at(max(int(now), 0))
+    first, last = schedule.trigger.next(after), schedule.trigger.latest(until)
     if first is None or last is None or last < first:
         return ()
-    whole = SlotRange(first, last, subject.trigger.count(after, until))
+    whole = SlotRange(first, last, schedule.trigger.count(after, until))
     return tuple(
-        _row(subject, some, Fate.SKIPPED, reason=reason, at=now, by=by)
-        for some in _rows(whole, subject.trigger)
+        _row(schedule, some, Fate.SKIPPED, reason=reason, at=now, by=by)
+        for some in _rows(whole, schedule.trigger)
     )
 
 
-def asked(subject: Subject, slot: int, kind: Kind, now: float, by: str) -> Slot:
-    """The row of a slot that somebody asks for."""
+def requested_slot(schedule: Schedule, slot: int, kind: Kind, now: float, by: str) -> Slot:
+    """Row of a slot that a user requests, by a trigger or a backfill."""
     return Slot(
-        subject.id, slot, kind, slot, 1, Fate.WAITING, QUEUED, decided_at=now, decided_by=by
+        schedule.id, slot, kind, slot, 1, Fate.WAITING, QUEUED, decided_at=now, decided_by=by
     )
 
 
-def _run(subject: Subject, slot: datetime, now: float, by: str) -> Slot:
-    delay = subject.policy.delay(subject.id, slot).total_seconds()
+def _run(schedule: Schedule, slot: datetime, now: float, by: str) -> Slot:
+    delay = schedule.policy.delay(schedule.id, slot).total_seconds()
     second = second_of(slot)
     return Slot(
-        subject.id, second, Kind.SCHEDULED, second, 1, Fate.WAITING, QUEUED,
+        schedule.id, second, Kind.SCHEDULED, second, 1, Fate.WAITING, QUEUED,
         not_before=second + delay, decided_at=now, decided_by=by,
     )  # fmt: skip
 
 
 def _rows(slots: SlotRange, trigger: Trigger) -> Iterator[SlotRange]:
-    """A range's slots one by one, but for the oldest of very many, which stay together."""
+    """Split a range into single slots; the oldest of very many stay one range."""
     older, newer = slots.cut(trigger, _MOST_SKIPPED_ROWS)
     if older is not None:
         yield older
@@ -112,9 +114,9 @@ def _rows(slots: SlotRange, trigger: Trigger) -> Iterator[SlotRange]:
 
 
 def _row(
-    subject: Subject, slots: SlotRange, fate: Fate, *, reason: str, at: float, by: str
+    schedule: Schedule, slots: SlotRange, fate: Fate, *, reason: str, at: float, by: str
 ) -> Slot:
     return Slot(
-        subject.id, second_of(slots.first), Kind.SCHEDULED, second_of(slots.last), slots.count,
+        schedule.id, second_of(slots.first), Kind.SCHEDULED, second_of(slots.last), slots.count,
         fate, reason, decided_at=at, decided_by=by,
     )  # fmt: skip

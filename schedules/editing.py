@@ -1,4 +1,4 @@
-"""Rows of schedules, made and changed as somebody has written them."""
+"""Creation and changes of a schedule's row, from the fields that users write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import StrictBool
 from sqlalchemy import Connection
@@ -19,28 +19,30 @@ from registry import names
 from registry.schedules import slots
 from registry.schedules.schedules import ScheduleModel
 from schedules import deciding, instants, macros, plain
-from schedules.forms import Form
 from schedules.instants import LAST, instant_at, second_of
-from schedules.policy import Policy, missed
-from schedules.subject import Subject
+from schedules.policy import SchedulePolicy, plan_catchup
+from schedules.schedule import Schedule
+from schedules.schedule_fields import ScheduleFields
 from schedules.trigger import Trigger
 
 EDITED = "TriggerChanged"
 DEPLOYMENT_UNKNOWN = "DeploymentUnknown"
 
-MOST_CAUGHT_UP = 10_000  # by a schedule that is new
-_SLOTS_NAMED = 100  # so many are compared: a name may be the same after a day or a month only
+MOST_CAUGHT_UP = 10_000  # by a new schedule
+_SLOTS_COMPARED = 100  # run names may repeat only after a day or a month
 
-# What an interval is counted by; while these stay, it is counted from where it was.
+# Fields that determine an interval's phase; while they stay the same, so does its base.
 _RHYTHM = ("cron", "interval_seconds")
 
-# Given a deployment and parameters, what is kept of them; refuses what cannot work, and with the
-# code DeploymentUnknown a deployment that is not there.
+# Validates the parameters of a deployment, and returns them as they are stored. It refuses an
+# unknown deployment with the code DeploymentUnknown.
 Check = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
-class Written(Form):
-    """A schedule as it is written: what its trigger and its policy have, each field by itself."""
+class ScheduleSpec(ScheduleFields):
+    """Specification of a schedule, as a user writes it."""
+
+    noun: ClassVar[str] = "schedule"
 
     name: str
     deployment: str
@@ -51,8 +53,10 @@ class Written(Form):
     enabled: StrictBool = True
 
 
-class Changes(Form):
-    """What is changed of a schedule, or of what is copied of it."""
+class ScheduleChanges(ScheduleFields):
+    """Changed fields of a schedule, or of its copy; None keeps a field."""
+
+    noun: ClassVar[str] = "schedule"
 
     new_name: str | None = None
     deployment: str | None = None
@@ -63,12 +67,12 @@ class Changes(Form):
 
 
 def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) -> dict[str, Any]:
-    """Refuse parameters that a slot's run could not have; they as they are kept.
+    """Validate the parameters of a schedule's runs; the parameters as they are stored.
 
-    It may ask others, so no transaction may be open.
+    ``check`` may call Prefect, so no transaction may be open.
 
     Raises:
-        ModelyardError: If they are refused, or the deployment is not there.
+        ModelyardError: If they are refused, or the deployment does not exist.
     """
     plain.check(given)
     macros.check(given)
@@ -77,7 +81,7 @@ def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) ->
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError):
         raise BadInputError(
-            "A parameter is neither a text, a number, a truth value, a list nor a mapping.",
+            "A parameter is not a string, number, boolean, list or mapping.",
             "Put a date in quotes.",
             code="ParameterInvalid",
         ) from None
@@ -85,7 +89,7 @@ def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) ->
 
 
 def check_run_names(trigger: Trigger, given: Mapping[str, Any]) -> None:
-    """Refuse a name for runs that two slots of the trigger share, in one experiment.
+    """Refuse a run name that two slots of the trigger share in one experiment.
 
     Raises:
         BadInputError: ``RunNameFixed``.
@@ -93,16 +97,16 @@ def check_run_names(trigger: Trigger, given: Mapping[str, Any]) -> None:
     name = given.get("name")
     if not isinstance(name, str) or not name:
         return
-    found = [*itertools.islice(trigger.between(trigger.base, instant_at(LAST)), _SLOTS_NAMED)]
+    found = [*itertools.islice(trigger.between(trigger.base, instant_at(LAST)), _SLOTS_COMPARED)]
     taken = set()
     for slot in found if len(found) > 1 else [instant_at(0), *found]:
         named = macros.fill({"in": given.get("experiment"), "name": name}, slot, trigger.timezone)
         key = json.dumps(named)
         if key in taken:
             raise BadInputError(
-                f"Runs of different slots would both be called {named['name']!r}, and an "
-                "experiment can have one of a name.",
-                "Leave the parameter name out, or put the whole slot in it: "
+                f"Runs of different slots would have the same name {named['name']!r}, which must "
+                "be unique in an experiment.",
+                "Leave the parameter name out, or include the whole slot in it: "
                 "{{ slot.strftime('%Y%m%dT%H%M%S') }}.",
                 code="RunNameFixed",
             )
@@ -110,15 +114,15 @@ def check_run_names(trigger: Trigger, given: Mapping[str, Any]) -> None:
 
 
 def read_trigger(given: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Trigger:
-    """The trigger of its fields.
+    """Validate the fields of a trigger.
 
     Args:
         given: The fields.
-        before: Those of the trigger that it takes the place of. An interval that stays is counted
-            from where it was.
+        before: Stored fields of the trigger that it replaces; an unchanged interval keeps its
+            base.
 
     Raises:
-        BadInputError: If it is none.
+        BadInputError: If a field is invalid.
     """
     if "since" in given:
         raise BadInputError(
@@ -130,57 +134,56 @@ def read_trigger(given: Mapping[str, Any], before: Mapping[str, Any] | None = No
     return Trigger(**{**given, "since": since})
 
 
-def fields_of(trigger: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody has written of a trigger that is kept."""
+def trigger_fields(trigger: Mapping[str, Any]) -> dict[str, Any]:
+    """User-written fields of a stored trigger."""
     return {name: value for name, value in trigger.items() if name != "since"}
 
 
-def laid(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a trigger over those that it has.
+def merge_trigger(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge changed fields into those of a stored trigger.
 
-    One that is null or empty is taken out; a cron expression and an interval take each other's
-    place.
+    A null or empty value removes a field; a cron expression and an interval replace each other.
     """
     other = {"cron": "interval_seconds", "interval_seconds": "cron"}
     gone = {other[name] for name in other.keys() & given.keys()}
-    kept = {name: value for name, value in fields_of(present).items() if name not in gone}
+    kept = {name: value for name, value in trigger_fields(present).items() if name not in gone}
     return {name: value for name, value in {**kept, **given}.items() if value not in (None, "")}
 
 
 def new_row(
-    written: Written, parameters: dict[str, Any], *, source: str = "", from_now: bool = False
+    spec: ScheduleSpec, parameters: dict[str, Any], *, source: str = "", from_now: bool = False
 ) -> ScheduleModel:
-    """The row of a new schedule.
+    """Make the row of a new schedule.
 
     Args:
-        written: What it is.
-        parameters: Its parameters, which have been checked.
-        source: Which file it comes from.
-        from_now: Whether its slots count from now, also if its start is in the past.
+        spec: Its specification.
+        parameters: Its validated parameters.
+        source: Name of the set that it was applied from; "" if it was created by hand.
+        from_now: Whether to ignore slots before now, even if its start is in the past.
 
     Raises:
-        BadInputError: If it can never work as written.
+        BadInputError: If the specification is invalid, or has no slot.
     """
-    names.check(written.name)
-    names.check_description(written.description)
-    trigger = read_trigger(written.trigger)
+    names.check(spec.name)
+    names.check_description(spec.description)
+    trigger = read_trigger(spec.trigger)
     trigger.check_fires()
     check_run_names(trigger, parameters)
     decided = second_of(trigger.base)
     if from_now:
         decided = max(decided, int(instants.present()))
-        check_goes_on(trigger, decided)
-    check_catch_up(trigger, Policy(**written.policy), decided)
+        check_fires_after(trigger, decided)
+    check_catch_up(trigger, SchedulePolicy(**spec.policy), decided)
     now, user = datetime.now(UTC), identity.caller()
     return ScheduleModel(
         id=str(uuid.uuid4()),
-        name=written.name,
-        description=written.description,
-        deployment=written.deployment,
+        name=spec.name,
+        description=spec.description,
+        deployment=spec.deployment,
         parameters=parameters,
         trigger=trigger.model_dump(mode="json", exclude_none=True),
-        policy=Policy(**written.policy).model_dump(mode="json"),
-        enabled=written.enabled,
+        policy=SchedulePolicy(**spec.policy).model_dump(mode="json"),
+        enabled=spec.enabled,
         paused="",
         registered=False,
         error="",
@@ -195,7 +198,7 @@ def new_row(
     )
 
 
-def check_goes_on(trigger: Trigger, after: int) -> None:
+def check_fires_after(trigger: Trigger, after: int) -> None:
     """Refuse a trigger that has no slot after an instant.
 
     Raises:
@@ -203,56 +206,57 @@ def check_goes_on(trigger: Trigger, after: int) -> None:
     """
     if trigger.next(instant_at(after)) is None:
         raise BadInputError(
-            "The schedule has no slot from now on.", "Give a later end, or none.",
+            "The schedule has no slot after now.", "Give a later end, or none.",
             code="TriggerNeverFires",
         )  # fmt: skip
 
 
-def check_catch_up(trigger: Trigger, policy: Policy, after: int) -> None:
-    """Refuse a schedule that would begin with more runs than anybody means to have.
+def check_catch_up(trigger: Trigger, policy: SchedulePolicy, after: int) -> None:
+    """Refuse a new schedule that would catch up an unreasonable number of slots.
 
     Raises:
         BadInputError: ``CatchupTooMany``.
     """
     now = max(int(instants.present()), after)
-    late = missed(trigger, policy, instant_at(after), instant_at(now)).late
+    late = plan_catchup(trigger, policy, instant_at(after), instant_at(now)).late
     if late is not None and late.count > MOST_CAUGHT_UP:
         raise BadInputError(
-            f"The schedule begins {late.count} slots in the past, and would run them all.",
-            "Give a later start, or a policy that runs fewer: catchup=latest, "
-            "max_catchup_runs=100 or catchup_window=86400.",
+            f"The schedule would catch up {late.count} slots of the past; at most "
+            f"{MOST_CAUGHT_UP} are allowed.",
+            "Give a later start, or limit the catch-up: catchup=latest, max_catchup_runs=100 or "
+            "catchup_window=86400.",
             code="CatchupTooMany",
         )
 
 
-def retrigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
-    """Give a schedule another trigger; what the old one had until now is decided by it.
+def replace_trigger(connection: Connection, row: ScheduleModel, new: Trigger) -> None:
+    """Replace the trigger of a schedule, after deciding the slots of the old one until now.
 
-    Slots that a stopped schedule had meanwhile are skipped: they are not the new trigger's. What
-    the new one would have had until now is not made up for.
+    The undecided slots of a stopped schedule are skipped. Slots of the new trigger before now are
+    not caught up.
     """
     now, user = instants.present(), identity.caller()
-    subject = Subject.of(row)
+    schedule = Schedule.from_row(row)
     if row.enabled:
-        asked = slots.backfilled(connection, {row.id: row.decided_until})[row.id]
+        backfilled = slots.backfilled(connection, {row.id: row.decided_until})[row.id]
         while True:
-            decision = deciding.decide(subject, now, user, asked)
+            decision = deciding.decide_slots(schedule, now, user, backfilled)
             slots.add(connection, decision.slots)
             if decision.decided_until >= int(now):
                 break
-            subject = replace(subject, decided_until=decision.decided_until)
+            schedule = replace(schedule, decided_until=decision.decided_until)
     else:
-        slots.add(connection, deciding.drop(subject, now, user, EDITED))
+        slots.add(connection, deciding.skip_undecided(schedule, now, user, EDITED))
     row.trigger = new.model_dump(mode="json", exclude_none=True)
     row.decided_until = int(now)
     row.next_slot = deciding.next_slot(new, row.decided_until)
 
 
-def told_of(row: ScheduleModel) -> dict[str, Any]:
-    """What people have said of a schedule, each field by its name."""
+def user_fields(row: ScheduleModel) -> dict[str, Any]:
+    """User-written fields of a schedule, with dotted names."""
     plain_ = ("name", "description", "deployment", "enabled", "source")
     groups = {
-        "trigger": fields_of(row.trigger), "policy": row.policy, "parameters": row.parameters
+        "trigger": trigger_fields(row.trigger), "policy": row.policy, "parameters": row.parameters
     }  # fmt: skip
     inner = {
         f"{one}.{name}": value for one, group in groups.items() for name, value in group.items()
@@ -260,8 +264,8 @@ def told_of(row: ScheduleModel) -> dict[str, Any]:
     return {**{name: getattr(row, name) for name in plain_}, **inner}
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of the fields that were changed, and never what is in them."""
+def changed_fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the fields that differ; never their values, which may be secrets."""
     absent = object()
     return sorted(
         name
@@ -271,23 +275,23 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def enable(row: ScheduleModel) -> None:
-    """Run a schedule's slots again."""
+    """Enable a schedule, and reset its count of failures."""
     if not row.enabled:
         row.enabled, row.paused = True, ""
         row.failures_since = int(instants.present())
 
 
-def mend(row: ScheduleModel) -> None:
-    """Have a scheduler look again at a schedule that it could do nothing with."""
+def clear_error(row: ScheduleModel) -> None:
+    """Clear the error of a schedule, so that the scheduler registers it again."""
     if row.error:
         row.error, row.registered = "", False
 
 
-def move(row: ScheduleModel, deployment: str) -> None:
-    """Make the schedule's runs those of another deployment."""
+def set_deployment(row: ScheduleModel, deployment: str) -> None:
+    """Set the deployment that the schedule runs."""
     row.deployment, row.error, row.registered = deployment, "", False
 
 
-def touch(row: ScheduleModel) -> None:
-    """Say who has changed it, and when."""
+def mark_changed(row: ScheduleModel) -> None:
+    """Record the time and the user of a change."""
     row.changed_at, row.changed_by = datetime.now(UTC), identity.caller()

@@ -1,4 +1,4 @@
-"""Files of schedules: read, and checked as a whole, with the place of everything that is wrong."""
+"""Files of schedules: parsing and validation, which report every fault with its place."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from infra.errors import BadInputError, ModelyardError
 from infra.texts import is_storable
 from registry import names
 from schedules import editing, instants, plain
-from schedules.editing import Check, Written
+from schedules.editing import Check, ScheduleSpec
 from schedules.instants import instant_at
-from schedules.policy import Policy
+from schedules.policy import SchedulePolicy
 from schedules.trigger import Trigger
 
-_TRIGGER = Trigger.written()
+_TRIGGER = Trigger.editable_fields()
 _FIELDS = (
     "name", "deployment", *_TRIGGER, "trigger", "policy", "parameters", "description", "enabled",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Something that is wrong with a file.
+class FileFault:
+    """A fault of a file.
 
     Attributes:
-        place: Where, such as ``schedules[2].policy.overlap``.
-        error: What.
+        place: Path of the field, such as ``schedules[2].policy.overlap``.
+        error: The error.
     """
 
     place: str
@@ -43,94 +43,92 @@ class FileInvalidError(BadInputError):
     """A file of schedules has faults; nothing of it was applied.
 
     Attributes:
-        faults: All of them.
+        faults: All faults.
     """
 
     code = "FileInvalid"
 
-    def __init__(self, file: str, faults: list[Fault]) -> None:
-        told = "\n".join(map(str, faults))
+    def __init__(self, file: str, faults: list[FileFault]) -> None:
+        listed = "\n".join(map(str, faults))
         number = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-        super().__init__(f"{file} has {number}:\n{told}", "Nothing was applied.")
+        super().__init__(f"{file} has {number}:\n{listed}", "Nothing was applied.")
         self.faults = faults
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScheduleEntry:
     """A schedule of a file.
 
     Attributes:
-        place: Where it stands.
-        written: What it is; its parameters have been checked.
-        trigger: Its trigger, as if it were made now.
-        enabled: Whether its slots are run; None if the file leaves that to others.
+        place: Path of the entry, such as ``schedules[2]``.
+        spec: Its specification, with validated parameters.
+        trigger: Its trigger, as if it were created now.
+        enabled: Whether its slots get runs; None if the file does not set it.
     """
 
     place: str
-    written: Written
+    spec: ScheduleSpec
     trigger: Trigger
     enabled: bool | None
 
     @property
     def name(self) -> str:
-        """What the schedule is called."""
-        return self.written.name
+        """Name of the schedule."""
+        return self.spec.name
 
 
 class Reader:
-    """Reads a file, and goes on where something is wrong.
+    """Parser of a file, which collects faults and continues.
 
     Attributes:
-        faults: What was wrong until now.
+        faults: The faults found so far.
     """
 
     def __init__(self, check: Check) -> None:
-        """Be ready.
+        """Prepare the parser.
 
         Args:
-            check: Refuses a deployment that is not there, and parameters that it cannot have.
+            check: Refuses an unknown deployment, and parameters that it does not accept.
         """
-        self.faults: list[Fault] = []
+        self.faults: list[FileFault] = []
         self._check = check
 
-    def read(self, document: Mapping[str, Any], file: str) -> tuple[str, list[Entry]]:
-        """The name of a file's set, and those of its schedules with which nothing is wrong."""
+    def read(self, document: Mapping[str, Any], file: str) -> tuple[str, list[ScheduleEntry]]:
+        """Parse a file; the name of its set, and its entries without faults."""
         self._known("", document, ("set", "schedules"))
         source = document.get("set", file)
         if not isinstance(source, str) or not source.strip() or not is_storable(source):
-            self.add("set", "It is no name.", "Give a text, or leave it out.", "FieldInvalid")
+            self.add("set", "Not a name.", "Give a string, or leave it out.", "FieldInvalid")
             source = file
         given = document.get("schedules")
         if not isinstance(given, list):
-            self.add(
-                "schedules", "It is no list.", "Write schedules: [] for none.", "FieldInvalid"
-            )
+            self.add("schedules", "Not a list.", "Write schedules: [] for none.", "FieldInvalid")
             return source, []
         read = [self._entry(f"schedules[{number}]", one) for number, one in enumerate(given)]
         entries = [entry for entry in read if entry is not None]
         taken = set()
         for entry in entries:
             if entry.name in taken:
-                told = f"{entry.name!r} stands twice."
-                self.add(f"{entry.place}.name", told, "Give each its own name.", "NameTaken")
+                message = f"{entry.name!r} appears twice."
+                self.add(f"{entry.place}.name", message, "Give each its own name.", "NameTaken")
             taken.add(entry.name)
         return source, entries
 
     def add(self, place: str, message: str, hint: str, code: str) -> None:
-        """Note a fault."""
-        self.faults.append(Fault(place, BadInputError(message, hint, code=code)))
+        """Add a fault."""
+        self.faults.append(FileFault(place, BadInputError(message, hint, code=code)))
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """What is refused inside is a fault of this place."""
+        """Add an error that is raised in this context as a fault at ``place``."""
         try:
             yield
         except ModelyardError as error:
-            self.faults.append(Fault(place, error))
+            self.faults.append(FileFault(place, error))
 
-    def _entry(self, place: str, given: Any) -> Entry | None:
+    def _entry(self, place: str, given: Any) -> ScheduleEntry | None:
         if not isinstance(given, Mapping):
-            self.add(place, "It is no mapping.", "Write name: value lines.", "FieldInvalid")
+            self.add(place, "Not a mapping.", "Write name: value lines.", "FieldInvalid")
             return None
         before = len(self.faults)
         with self.at(place):
@@ -143,7 +141,7 @@ class Reader:
         description = self._text(place, given, "description", names.check_description, "")
         enabled = given.get("enabled")
         if not (enabled is None or isinstance(enabled, bool)):
-            self.add(f"{place}.enabled", "It is not true or false.", "Give one.", "FieldInvalid")
+            self.add(f"{place}.enabled", "Not a boolean.", "Give true or false.", "FieldInvalid")
         policy = self._policy(f"{place}.policy", given.get("policy"))
         trigger = self._trigger(place, given)
         parameters = self._parameters(place, given, deployment)
@@ -151,22 +149,22 @@ class Reader:
             return None
         with self.at(f"{place}.parameters"):
             editing.check_run_names(trigger, parameters)
-        written = Written(
+        spec = ScheduleSpec(
             name=name,
             deployment=deployment,
             description=description,
             parameters=parameters,
-            trigger=editing.fields_of(trigger.model_dump(mode="json", exclude_none=True)),
+            trigger=editing.trigger_fields(trigger.model_dump(mode="json", exclude_none=True)),
             policy=policy,
             enabled=enabled is not False,
         )
-        return Entry(place, written, trigger, enabled)
+        return ScheduleEntry(place, spec, trigger, enabled)
 
     def _known(self, prefix: str, given: Mapping[Any, Any], known: tuple[str, ...]) -> None:
         for name in given:
             if name not in known:
-                hint = f"There are: {', '.join(known)}."
-                self.add(f"{prefix}{name}", "There is no such field.", hint, "FieldUnknown")
+                hint = f"Known are: {', '.join(known)}."
+                self.add(f"{prefix}{name}", "Unknown field.", hint, "FieldUnknown")
 
     def _text(
         self,
@@ -174,17 +172,17 @@ class Reader:
         given: Mapping[str, Any],
         name: str,
         check: Callable[[str], None],
-        otherwise: str | None = None,
+        default: str | None = None,
     ) -> str:
         value = given.get(name)
-        value = otherwise if value is None else value
-        if isinstance(value, str) and (value or otherwise is not None):
+        value = default if value is None else value
+        if isinstance(value, str) and (value or default is not None):
             with self.at(f"{place}.{name}"):
                 check(value)
                 return value
             return ""
-        message = "It is missing." if value in (None, "") else "It is no text."
-        self.add(f"{place}.{name}", message, "Give a text.", "FieldInvalid")
+        message = "Missing." if value in (None, "") else "Not a string."
+        self.add(f"{place}.{name}", message, "Give a string.", "FieldInvalid")
         return ""
 
     def _mapping(self, place: str, given: Any) -> dict[str, Any]:
@@ -192,18 +190,18 @@ class Reader:
             return {}
         if isinstance(given, Mapping) and all(isinstance(name, str) for name in given):
             return dict(given)
-        self.add(place, "It is no mapping.", "Write name: value lines.", "FieldInvalid")
+        self.add(place, "Not a mapping.", "Write name: value lines.", "FieldInvalid")
         return {}
 
     def _policy(self, place: str, given: Any) -> dict[str, Any]:
         found = self._mapping(place, given)
         for name, value in found.items():
             with self.at(f"{place}.{name}"):
-                Policy(**{name: value})
+                SchedulePolicy(**{name: value})
         return found
 
     def _trigger(self, place: str, given: Mapping[str, Any]) -> Trigger | None:
-        """Each field by itself first, so that all that is wrong is told."""
+        """Parse a trigger; each field by itself first, so that every fault is reported."""
         inner = self._mapping(f"{place}.trigger", given.get("trigger"))
         self._known(f"{place}.trigger.", inner, _TRIGGER)
         before = len(self.faults)
@@ -212,14 +210,14 @@ class Reader:
         for name in ("timezone", *(each for each in _TRIGGER if each != "timezone")):
             where = f"{place}.trigger.{name}" if name in inner else f"{place}.{name}"
             if name in inner and name in given:
-                told = "It stands in the schedule and in its trigger."
-                self.add(where, told, "Take one away.", "FieldTwice")
+                message = "Given both in the schedule and in its trigger."
+                self.add(where, message, "Remove one.", "FieldTwice")
             value = _plain(inner.get(name, given.get(name)))
             if value is None:
                 continue
             with self.at(where):
-                frame = {"timezone": fields.get("timezone", "UTC"), "since": now, name: value}
-                Trigger(**({} if name == "cron" else {"interval_seconds": 60}) | frame)
+                alone = {"timezone": fields.get("timezone", "UTC"), "since": now, name: value}
+                Trigger(**({} if name == "cron" else {"interval_seconds": 60}) | alone)
                 fields[name] = value
         if len(self.faults) > before:
             return None
@@ -238,12 +236,12 @@ class Reader:
             return editing.check_parameters(deployment, found, self._check)
         except ModelyardError as error:
             part = "deployment" if error.code == editing.DEPLOYMENT_UNKNOWN else "parameters"
-            self.faults.append(Fault(f"{place}.{part}", error))
+            self.faults.append(FileFault(f"{place}.{part}", error))
             return {}
 
 
 def _plain(value: Any) -> Any:
-    """The same with the dates and times that YAML reads as the texts that were written."""
+    """Turn YAML's dates and times back into strings."""
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, Mapping):

@@ -1,11 +1,11 @@
-"""Instants as whole seconds since 1970, with which slots are computed, and as datetimes."""
+"""Conversion between datetimes and whole seconds since 1970, in which slots are computed."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
 
-# Within these years a slot is looked for; a wall clock that is hours away still has a date.
+# Years in which slots are searched; the wall times of all zones are valid dates in them.
 FIRST_YEAR = 1900
 LAST_YEAR = 9998
 
@@ -20,13 +20,13 @@ _SECOND = timedelta(seconds=1)
 
 
 def second_of(instant: datetime) -> int:
-    """The second that ``instant`` lies in.
+    """Convert an instant to the second that contains it.
 
     Args:
-        instant: It must be aware.
+        instant: A datetime with a time zone.
 
     Raises:
-        ValueError: If it is naive.
+        ValueError: If it has no time zone.
     """
     if instant.tzinfo is None:
         raise ValueError(f"{instant!r} has no time zone")
@@ -34,10 +34,10 @@ def second_of(instant: datetime) -> int:
 
 
 def instant_at(second: int) -> datetime:
-    """The instant, in UTC, at which ``second`` begins."""
+    """Convert a second to the instant, in UTC, at which it begins."""
     return EPOCH + timedelta(seconds=second)
 
 
 def present() -> float:
-    """The present, in seconds since 1970."""
+    """Current time, in seconds since 1970."""
     return time.time()

@@ -1,13 +1,13 @@
-"""Slots at a fixed distance from each other, whatever the clocks show.
+"""Slots at a fixed interval, independent of the time zone.
 
-The slots are ``base + k * seconds`` for k from 1: the base itself is none, as in Kubeflow
-Pipelines, where the base is the last slot, or else the start, or else the creation. Three things
-are decided differently, because a slot must be a pure function of its trigger to have an identity:
+The slots are ``base + k * seconds`` for k from 1. As in Kubeflow Pipelines the base itself, which
+there is the last slot, the start or the creation, is not a slot. Three details differ, because a
+slot must be a pure function of its trigger to have an identity:
 
-- Without catch-up, KFP runs a late slot "now" and counts on from there. Here the phase is kept:
-  the last slot that was missed keeps its own time, and so do those that follow.
-- KFP has a slot at the start itself if a slot before the start was run. Here a start is never one.
-- KFP reads an interval of 0 as 1 second. Here it is refused.
+- Without catch-up, KFP runs a late slot "now" and counts on from there. Modelyard keeps the phase:
+  a late slot and those after it keep their times.
+- KFP has a slot at the start if it ran a slot before the start. In Modelyard a start is never one.
+- KFP reads an interval of 0 as 1 second. Modelyard refuses it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Interval:
-    """A distance, and what it is counted from.
+    """Slots at a fixed interval.
 
     Attributes:
-        seconds: The distance, at least 1.
+        seconds: The interval, at least 1.
         base: The second that it is counted from.
     """
 
@@ -69,27 +69,27 @@ class Interval:
 
 
 def is_every(expression: str) -> bool:
-    """Whether an interval is written where a cron expression is, as ``@every 1h30m``."""
+    """Whether a cron expression is an interval, such as ``@every 1h30m``."""
     return expression.split(maxsplit=1)[:1] == [_EVERY]
 
 
 def read_every(expression: str) -> int:
-    """The seconds of ``@every`` and a duration as Go writes them.
+    """Parse ``@every`` and a duration in Go's format; the seconds.
 
     Raises:
-        BadInputError: ``EveryInvalid`` if it is no such duration, or not of whole seconds, which
-            robfig would round to seconds without a word.
+        BadInputError: ``EveryInvalid`` if the duration is invalid, or not of whole seconds, which
+            robfig/cron would round silently.
     """
     text = expression.strip()[len(_EVERY) :].strip()
     if len(text) > _LONGEST or not _DURATION.fullmatch(text):
         raise BadInputError(
-            f"{text[:40]!r} is no duration that '@every' can have.",
+            f"{text[:40]!r} is not a duration for '@every'.",
             "Give numbers with units, such as 90s, 15m or 1h30m.", code="EveryInvalid",
         )  # fmt: skip
     length = sum(Fraction(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if length < 1 or length.denominator != 1:
         raise BadInputError(
-            f"'@every {text}' is not a whole number of seconds, from 1.",
+            f"'@every {text}' is not a whole number of seconds above 0.",
             "Give whole seconds, such as 90s or 1h30m.", code="EveryInvalid",
         )  # fmt: skip
     return int(length)

@@ -1,9 +1,9 @@
-"""Kubeflow Pipelines' macros, in the parameters of a pipeline's run.
+"""Macros of Kubeflow Pipelines in the arguments of a pipeline run.
 
 ``[[RunUUID]]``, ``[[Index]]``, ``[[ScheduledTime]]``, ``[[CurrentTime]]``, the last two also with
 a layout of Go's after a point (``[[ScheduledTime.2006-01-02]]``), and
 ``{{$.scheduledTime.strftime('%Y-%m-%d')}}``, ``{{$.currentTime.strftime('%Y-%m-%d')}}``. All times
-are in UTC. As with KFP, what is not known, or has no value here, stays as it is written.
+are in UTC. As in KFP, unknown macros and those without a value are left as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DEFAULT_LAYOUT = "20060102150405"
 _BRACKETS = re.compile(r"\[\[(RunUUID|Index|(ScheduledTime|CurrentTime)(?:\.(.*?))?)\]\]")
 _BRACES = re.compile(r"\{\{\$\.(scheduled|current)Time\.strftime\(\s*(['\"])(.*?)\2\s*\)\}\}")
 
-# The parts of a layout; what is shown for each is a format of ``strftime``.
+# The parts of a layout of Go's, and the ``strftime`` format of each.
 _LAYOUT = {
     "January": "%B",
     "Monday": "%A",
@@ -59,13 +59,13 @@ _PART = re.compile(
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the macros of a run stand for.
+    """Values of a run's macros.
 
     Attributes:
-        run_id: The run's id.
-        now: When the run is made.
-        slot: Its slot; None if no schedule makes it.
-        index: Its number within the schedule; None if it has none.
+        run_id: Id of the run.
+        now: Creation time of the run.
+        slot: Its slot; None if no schedule created it.
+        index: Number of the run in its schedule; None without one.
     """
 
     run_id: str
@@ -75,7 +75,7 @@ class RunFacts:
 
 
 def fill(text: str, facts: RunFacts) -> str:
-    """``text`` with its macros replaced."""
+    """Expand the macros in ``text``."""
     return _BRACKETS.sub(
         lambda match: _bracketed(match, facts),
         _BRACES.sub(lambda match: _braced(match, facts), text),
@@ -83,7 +83,7 @@ def fill(text: str, facts: RunFacts) -> str:
 
 
 def fill_all(value: Any, facts: RunFacts) -> Any:
-    """A value of JSON with the macros in its texts replaced; keys stay as they are."""
+    """Expand the macros in all strings of a JSON value; keys are not expanded."""
     if isinstance(value, str):
         return fill(value, facts)
     if isinstance(value, dict):
@@ -94,7 +94,7 @@ def fill_all(value: Any, facts: RunFacts) -> Any:
 
 
 def layout(at: datetime, form: str) -> str:
-    """An instant in UTC, in a layout as Go writes them: the reference time in the wanted form."""
+    """Format an instant in UTC by a layout of Go's, which shows the reference time."""
     at = at.astimezone(UTC)
 
     def part(match: re.Match[str]) -> str:

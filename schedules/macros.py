@@ -1,15 +1,15 @@
-"""The time of a slot in the parameters of its run.
+"""Macros: the time of a slot in the parameters of its run.
 
-A macro stands between ``{{`` and ``}}`` in a text, anywhere in the parameters:
+A macro is written between ``{{`` and ``}}`` in any string of the parameters:
 
 - ``{{ slot }}``: the slot in UTC, as ``2026-03-01T09:00:00Z``
 - ``{{ slot.strftime('%Y-%m-%d') }}``: the slot in UTC, in a format
 - ``{{ slot.local }}``, ``{{ slot.local.strftime('%Y-%m-%d') }}``: the same in the schedule's zone,
-  whose date is another one for some hours of each day
+  whose date differs from UTC's for some hours of each day
 - ``{{ 'text' }}``: the text itself, so that ``{{ '{{' }}`` writes two braces
 
-Nothing is executed, and anything else between the braces is refused when it is written; but what
-begins with ``$.`` is of Kubeflow's pipelines, which fill it in themselves (``foreign`` finds it).
+No code is executed, and any other macro is refused when the schedule is written, except those that
+begin with ``$.``: Kubeflow's pipelines expand them themselves (:func:`find_foreign`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MONTHS = (
     "October", "November", "December",
 )  # fmt: skip
 
-# In English and the same on every machine, which the standard library's are not.
+# In English on every machine; the standard library's depend on the locale.
 _DIRECTIVES: dict[str, Callable[[datetime], str]] = {
     "Y": lambda at: f"{at.year:04}",
     "y": lambda at: f"{at.year % 100:02}",
@@ -68,10 +68,10 @@ _DIRECTIVES: dict[str, Callable[[datetime], str]] = {
 
 
 def check(parameters: Any) -> None:
-    """Refuse parameters with a macro that is not known.
+    """Refuse parameters with an invalid macro.
 
     Args:
-        parameters: Mappings, lists and plain values, as JSON has them.
+        parameters: A JSON value.
 
     Raises:
         BadInputError: ``MacroUnknown``, ``MacroFormatInvalid`` or ``MacroNotClosed``.
@@ -80,15 +80,15 @@ def check(parameters: Any) -> None:
 
 
 def fill(parameters: Any, slot: datetime, timezone: str = "UTC") -> Any:
-    """A copy of the parameters, with the macros in its texts replaced; keys stay as they are.
+    """Expand the macros in all strings of the parameters, in a copy; keys are not expanded.
 
     Args:
-        parameters: Mappings, lists and plain values, as JSON has them.
+        parameters: A JSON value.
         slot: The slot.
-        timezone: The schedule's.
+        timezone: Time zone of the schedule.
 
     Raises:
-        BadInputError: As ``check`` does.
+        BadInputError: As for :func:`check`.
     """
     if isinstance(parameters, str):
         return _filled(parameters, slot, timezone)
@@ -99,19 +99,19 @@ def fill(parameters: Any, slot: datetime, timezone: str = "UTC") -> Any:
     return parameters
 
 
-def foreign(parameters: Any) -> str:
-    """The first macro in the parameters that is left for a pipeline to fill in; "" if none is."""
+def find_foreign(parameters: Any) -> str:
+    """Find the first macro that a pipeline expands itself; "" if there is none."""
     if isinstance(parameters, str):
         found = (match[0] for match in _MACRO.finditer(parameters))
         return next((text for text in found if text[2:].lstrip().startswith(_FOREIGN)), "")
     values = parameters.values() if isinstance(parameters, Mapping) else parameters
     if isinstance(values, str) or not isinstance(values, Iterable):
         return ""
-    return next(filter(None, map(foreign, values)), "")
+    return next(filter(None, map(find_foreign, values)), "")
 
 
 def strftime(at: datetime, form: str) -> str:
-    """An instant in a format, in English.
+    """Format an instant, in English.
 
     Raises:
         BadInputError: ``MacroFormatInvalid``.
@@ -121,7 +121,7 @@ def strftime(at: datetime, form: str) -> str:
         found = _DIRECTIVES.get(match[1])
         if found is None:
             raise BadInputError(
-                f"A macro's format has '%{match[1]}', which is not known.",
+                f"Unknown directive '%{match[1]}' in the format of a macro.",
                 f"Use any of {' '.join('%' + name for name in _DIRECTIVES)}.",
                 code="MacroFormatInvalid",
             )
@@ -140,7 +140,7 @@ def _filled(text: str, slot: datetime, timezone: str) -> str:
         if match is None:
             raise BadInputError(
                 "A parameter has '{{' without '}}' after it.",
-                "Close the macro, or write {{ '{{' }} for the braces themselves.",
+                "Close the macro, or write {{ '{{' }} for two braces.",
                 code="MacroNotClosed",
             )
         macro = match[1].strip()
@@ -156,7 +156,7 @@ def _value(macro: str, slot: datetime, timezone: str) -> str:
     found = _SLOT.fullmatch(macro)
     if found is None:
         raise BadInputError(
-            f"The macro {macro[:40]!r} is not known.",
+            f"Unknown macro {macro[:40]!r}.",
             "Use {{ slot }}, {{ slot.strftime('%Y-%m-%d') }}, either with slot.local, "
             "or {{ '{{' }} for two braces.",
             code="MacroUnknown",

@@ -1,4 +1,4 @@
-"""What Prometheus is told of schedules: from the rows alone, whoever reads them."""
+"""Prometheus metrics of schedules, computed from the catalogue."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from schedules.scheduler import LEASE
 
 _HOUR = 3600.0
 
-# Labels of a figure, and it.
+# Labels and value of a sample.
 Sample = tuple[Mapping[str, str], float]
 
 
 def text() -> str:
-    """The figures, in Prometheus' text format."""
+    """Render all metrics in Prometheus' text format."""
     families = [*_lateness(), *_slots(), *_schedules(), *_leader()]
     return "".join(_family(*family) for family in families)
 
@@ -28,7 +28,7 @@ def _lateness() -> list[tuple[str, str, str, list[Sample]]]:
     return [
         (
             "modelyard_schedule_lateness_seconds", "gauge",
-            "How long after its slot a run was created that was not caught up, in the last hour.",
+            "Delay of runs after their slots in the last hour, without caught-up slots.",
             [
                 ({"quantile": quantile}, late)
                 for quantile, late in quantiles.items()
@@ -37,7 +37,7 @@ def _lateness() -> list[tuple[str, str, str, list[Sample]]]:
         ),
         (
             "modelyard_schedule_runs_last_hour", "gauge",
-            "How many runs were created for slots in the last hour.",
+            "Runs created for slots in the last hour.",
             [({}, found.count if found else 0)],
         ),
     ]  # fmt: skip
@@ -46,11 +46,11 @@ def _lateness() -> list[tuple[str, str, str, list[Sample]]]:
 def _slots() -> list[tuple[str, str, str, list[Sample]]]:
     return [
         (
-            "modelyard_schedule_backlog", "gauge", "How many slots wait for what.",
+            "modelyard_schedule_backlog", "gauge", "Waiting slots, by reason.",
             [({"reason": reason}, count) for reason, count in slot_counts.backlog().items()],
         ),
         (
-            "modelyard_schedule_slots_total", "counter", "How many slots have which fate, why.",
+            "modelyard_schedule_slots_total", "counter", "Slots, by fate and reason.",
             [
                 ({"schedule": schedule, "fate": fate, "reason": reason}, count)
                 for (schedule, fate, reason), count in slot_counts.fates().items()
@@ -72,12 +72,12 @@ def _schedules() -> list[tuple[str, str, str, list[Sample]]]:
     states = Counter(state for _, state, _ in found)
     return [
         (
-            "modelyard_schedules", "gauge", "How many schedules are in which state.",
+            "modelyard_schedules", "gauge", "Schedules, by state.",
             [({"state": state}, count) for state, count in sorted(states.items())],
         ),
         (
             "modelyard_schedule_next_slot_timestamp_seconds", "gauge",
-            "When the next slot of an enabled schedule is.",
+            "Time of the next slot of an enabled schedule.",
             [({"schedule": name}, slot) for name, _, slot in found if slot is not None],
         ),
     ]  # fmt: skip
@@ -87,17 +87,17 @@ def _leader() -> list[tuple[str, str, str, list[Sample]]]:
     lease = leases.held(LEASE)
     held: list[Sample] = [({"holder": str(lease["holder"])}, 1.0)] if lease else []
     return [
-        ("modelyard_scheduler_leads", "gauge", "Which scheduler leads, if one does.", held),
+        ("modelyard_scheduler_leads", "gauge", "The scheduler that leads, if any.", held),
         (
             "modelyard_scheduler_lease_seconds", "gauge",
-            "How long its lease lasts unless it is renewed.",
+            "Remaining time of the leader's lease.",
             [({}, lease["seconds"] if lease else 0)],
         ),
     ]  # fmt: skip
 
 
-def _family(name: str, kind: str, told: str, samples: Iterable[Sample]) -> str:
-    lines = [f"# HELP {name} {told}", f"# TYPE {name} {kind}"]
+def _family(name: str, kind: str, help_text: str, samples: Iterable[Sample]) -> str:
+    lines = [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
     lines += [f"{name}{_labels(labels)} {value:.15g}" for labels, value in samples]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Values as JSON has them, which is all that a catalogue keeps."""
+"""Validation of plain JSON values before they are stored in the catalogue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _DEEPEST = 50
 
 
 def check(value: Any, what: str = "") -> None:
-    """Refuse what could not be kept: what is too deep, keys that are no texts, texts with NUL.
+    """Refuse values that cannot be stored: too deep, keys that are not strings, NUL characters.
 
     Args:
-        value: What was given.
-        what: What it is, for the error's sentence; its parts are named by their keys if "".
+        value: The value.
+        what: Name of the value, for the message; "" to name its parts by their keys.
 
     Raises:
         BadInputError: ``NestedTooDeep``, ``FieldInvalid`` or ``TextInvalid``.
@@ -24,21 +24,21 @@ def check(value: Any, what: str = "") -> None:
     for place, one in _parts(value, what):
         if isinstance(one, str) and not is_storable(one):
             raise BadInputError(
-                f"{place or 'It'} holds what is no text.",
-                "Take the zero byte, or half of a character, out of it.",
+                f"{place or 'The value'} has a character that cannot be stored.",
+                "Remove the zero byte, or the half of a character.",
                 code="TextInvalid",
             )
         for key in one if isinstance(one, Mapping) else ():
             if not isinstance(key, str) or not is_storable(key):
                 raise BadInputError(
-                    f"{place or 'It'} has the key {str(key)[:40]!r}, which is no text.",
-                    "Give each key as a text, in quotes where it looks like a number.",
+                    f"{place or 'The value'} has the key {str(key)[:40]!r}, not a string.",
+                    "Give each key as a string, in quotes if it looks like a number.",
                     code="FieldInvalid",
                 )
 
 
 def check_depth(value: Any, what: str = "") -> None:
-    """Refuse a value that is too deep to be looked at.
+    """Refuse a value that is nested too deeply.
 
     Raises:
         BadInputError: ``NestedTooDeep``.
@@ -48,7 +48,7 @@ def check_depth(value: Any, what: str = "") -> None:
 
 
 def _parts(value: Any, what: str) -> Iterator[tuple[str, Any]]:
-    """A value and everything in it, with their places."""
+    """Yield a value and everything in it, each with its dotted path."""
     waiting = [(what, 0, value)]
     while waiting:
         place, depth, one = waiting.pop()

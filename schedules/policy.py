@@ -1,8 +1,8 @@
-"""How a schedule behaves: what becomes of slots that were missed, and how many runs go on at once.
+"""Policy of a schedule: catch-up of missed slots, and concurrency of its runs.
 
-A slot is *on time* while it is at most the grace and the jitter old, and *missed* from then on.
-Catch-up is about missed slots only, so a scheduler that is a second late, or is restarted quickly,
-loses nothing, whatever the policy says about catching up.
+A slot is *on time* until it is older than the grace and the jitter together, then it is *missed*.
+Catch-up applies to missed slots only, so a scheduler that is a second late, or restarts quickly,
+loses no slot under any policy.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from infra.errors import BadInputError
-from schedules.forms import Form, whole_number
 from schedules.instants import instant_at, second_of
+from schedules.schedule_fields import ScheduleFields, whole_number
 from schedules.trigger import Trigger
 
 _SECOND = timedelta(seconds=1)
@@ -42,7 +42,7 @@ class Catchup(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What becomes of a slot when as many runs go on as may."""
+    """What to do with a slot when ``max_concurrency`` is reached."""
 
     QUEUE = "queue"
     SKIP = "skip"
@@ -50,7 +50,7 @@ class Overlap(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why a missed slot is not run."""
+    """Reason why a missed slot is skipped."""
 
     CATCHUP_OFF = "CatchupOff"
     OUTSIDE_WINDOW = "OutsideWindow"
@@ -58,8 +58,10 @@ class SkipReason(StrEnum):
     TOO_MANY = "TooMany"
 
 
-class Policy(Form):
-    """How a schedule behaves."""
+class SchedulePolicy(ScheduleFields):
+    """Policy of a schedule."""
+
+    noun: ClassVar[str] = "policy"
 
     catchup: Catchup = Field(
         Catchup.ALL,
@@ -67,25 +69,25 @@ class Policy(Form):
         "false is latest.",
     )
     catchup_window: int | None = Field(
-        None, description="Missed slots that are more seconds old than this are not run."
+        None, description="Skip missed slots that are older than this many seconds."
     )
     max_catchup_runs: int | None = Field(
-        None, description="How many missed slots are run at most: the newest ones."
+        None, description="Run at most this many missed slots, the newest ones."
     )
-    max_concurrency: int = Field(1, description="How many of its runs go on at once at most.")
+    max_concurrency: int = Field(1, description="The most runs that are active at once.")
     overlap: Overlap = Field(
         Overlap.QUEUE,
-        description="What becomes of a slot when that many go on: it waits, it is skipped, or "
-        "what runs is cancelled.",
+        description="What to do when max_concurrency is reached: queue the slot, skip it, or "
+        "cancel_running to cancel an active run.",
     )
     jitter: int = Field(
-        0, description="A slot's run starts up to this many seconds late, each at its own delay."
+        0, description="Delay each run by up to this many seconds; deterministic per slot."
     )
     grace: int = Field(
-        60, description="A slot that is at most so many seconds late is not missed yet."
+        60, description="A slot counts as missed once it is more than this many seconds late."
     )
     pause_after_failures: int | None = Field(
-        None, description="The schedule is paused after so many failed runs in a row."
+        None, description="Pause the schedule after this many failed runs in a row."
     )
 
     @field_validator("catchup", mode="before")
@@ -107,10 +109,10 @@ class Policy(Form):
         return whole_number(value, name, *_BOUNDS[name], code="PolicyNumberInvalid")
 
     def delay(self, schedule: str, slot: datetime) -> timedelta:
-        """How late the run of a slot starts: the same whenever it is asked.
+        """Delay of a slot's run by jitter, a pure function of the schedule and the slot.
 
         Args:
-            schedule: The schedule's id, by which schedules of the same slots differ.
+            schedule: Id of the schedule; schedules with the same slots get different delays.
             slot: The slot.
         """
         digest = hashlib.sha256(f"{schedule} {slot.timestamp():.0f}".encode()).digest()
@@ -119,12 +121,12 @@ class Policy(Form):
 
 @dataclass(frozen=True)
 class SlotRange:
-    """Slots of a trigger that follow each other, without a list of them.
+    """Consecutive slots of a trigger, without a list of them.
 
     Attributes:
-        first: The oldest.
-        last: The newest.
-        count: How many there are, these two among them.
+        first: The oldest slot.
+        last: The newest slot.
+        count: Number of slots, these two included.
     """
 
     first: datetime
@@ -132,16 +134,16 @@ class SlotRange:
     count: int
 
     def slots(self, trigger: Trigger) -> Iterator[datetime]:
-        """Each of them, the oldest first."""
+        """Yield the slots, the oldest first."""
         return trigger.between(self.first - _SECOND, self.last)
 
     def cut(self, trigger: Trigger, newest: int) -> tuple[SlotRange | None, SlotRange | None]:
-        """All but the ``newest`` ones, and those; None for either if there are none in it."""
+        """Split off the ``newest`` slots: the older range and theirs, None for an empty one."""
         if newest >= self.count:
             return None, self
         if newest < 1:
             return self, None
-        # The last second from which on there are so many of them.
+        # Binary search for the second from which on there are ``newest`` slots.
         low, high = second_of(self.first), second_of(self.last)
         while low < high:
             middle = (low + high + 1) // 2
@@ -158,8 +160,8 @@ class SlotRange:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """Missed slots that are not run, all for one reason.
+class SkippedSlots:
+    """Missed slots that are skipped for one reason.
 
     Attributes:
         reason: The reason.
@@ -171,56 +173,57 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What becomes of the slots that nothing was decided about yet.
+class CatchupPlan:
+    """Plan for a schedule's undecided slots.
 
-    Every such slot is in exactly one of the ranges, and the ranges are in the order of time:
-    all that is skipped, then all that is run late, then all that is on time.
+    Each slot is in exactly one of the ranges, which are in the order of time: skipped slots, then
+    missed slots that are run, then slots on time.
 
     Attributes:
-        skipped: Missed slots that are not run; the oldest first.
+        skipped: Missed slots that are skipped; the oldest first.
         late: Missed slots that are run; None if there are none.
         due: Slots that are on time; None if there are none.
     """
 
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedSlots, ...]
     late: SlotRange | None
     due: SlotRange | None
 
     def runs(self, trigger: Trigger) -> Iterator[datetime]:
-        """The slots that are run, the oldest first."""
+        """Yield the slots that are run, the oldest first."""
         for found in (self.late, self.due):
             if found is not None:
                 yield from found.slots(trigger)
 
 
-def missed(trigger: Trigger, policy: Policy, decided_until: datetime, now: datetime) -> Verdict:
-    """What becomes of the slots after ``decided_until`` and not after ``now``.
+def plan_catchup(
+    trigger: Trigger, policy: SchedulePolicy, decided_until: datetime, now: datetime
+) -> CatchupPlan:
+    """Plan the slots after ``decided_until`` and not after ``now``.
 
-    Missed ones are judged by their age at ``now``, in this order:
+    A missed slot is skipped for the first of these reasons that applies at ``now``:
 
-    - ``CatchupOff``: the policy runs none.
-    - ``OutsideWindow``: it is older than the window.
-    - ``NotLatest``: only the latest is run, and there is a later slot, which may be on time.
-    - ``TooMany``: so many newer ones are run already.
+    - ``CatchupOff``: the policy runs no missed slots.
+    - ``OutsideWindow``: the slot is older than the catch-up window.
+    - ``NotLatest``: only the latest is run, and a later slot exists, which may be on time.
+    - ``TooMany``: enough newer slots are run.
 
-    The verdict says it in ranges, and takes the same time for ten slots and for ten million. Who
-    asks writes it down in one transaction, together with ``now`` as what is decided next time: a
-    row for each run, and for what is skipped as many rows as are wanted (``SlotRange.cut``) and
-    one that sums up the rest. Slots that were decided are never asked about again, so no slot can
-    be both run and skipped.
+    The plan consists of ranges, so it takes the same time for ten slots and for ten million. The
+    caller writes it in one transaction, together with ``now`` as the next ``decided_until``: a row
+    per run, and for skipped slots as many rows as it wants (``SlotRange.cut``) and one for the
+    rest. Decided slots are never planned again, so no slot is both run and skipped.
 
     Args:
-        trigger: The schedule's trigger.
+        trigger: Trigger of the schedule.
         policy: Its policy.
-        decided_until: What was ``now`` the last time; at first the trigger's base.
+        decided_until: ``now`` of the previous plan; at first the base of the trigger.
         now: The present.
     """
     boundary = max(_older(now, policy.grace + policy.jitter), decided_until)
     due = _range(trigger, boundary, now)
     if policy.catchup is Catchup.NONE:
         off = _range(trigger, decided_until, boundary)
-        return Verdict(_skipped((SkipReason.CATCHUP_OFF, off)), None, due)
+        return CatchupPlan(_skipped((SkipReason.CATCHUP_OFF, off)), None, due)
     edge = decided_until
     if policy.catchup_window is not None:
         edge = min(max(_older(now, policy.catchup_window), edge), boundary)
@@ -233,11 +236,11 @@ def missed(trigger: Trigger, policy: Policy, decided_until: datetime, now: datet
     if late is not None and most is not None:
         left, late = late.cut(trigger, most)
     skipped = _skipped((SkipReason.OUTSIDE_WINDOW, outside), (reason, left))
-    return Verdict(skipped, late, due)
+    return CatchupPlan(skipped, late, due)
 
 
 def _older(now: datetime, seconds: int) -> datetime:
-    """The last instant that is more than so many seconds ago."""
+    """The last instant that is more than ``seconds`` before ``now``."""
     return now - timedelta(seconds=seconds, microseconds=1)
 
 
@@ -248,8 +251,8 @@ def _range(trigger: Trigger, after: datetime, until: datetime) -> SlotRange | No
     return SlotRange(first, last, trigger.count(after, until))
 
 
-def _skipped(*found: tuple[SkipReason, SlotRange | None]) -> tuple[Skipped, ...]:
-    return tuple(Skipped(reason, slots) for reason, slots in found if slots is not None)
+def _skipped(*found: tuple[SkipReason, SlotRange | None]) -> tuple[SkippedSlots, ...]:
+    return tuple(SkippedSlots(reason, slots) for reason, slots in found if slots is not None)
 
 
 def _word(value: Any, name: str, words: type[StrEnum]) -> StrEnum:
@@ -258,6 +261,6 @@ def _word(value: Any, name: str, words: type[StrEnum]) -> StrEnum:
     except ValueError:
         known = ", ".join(words)
         raise BadInputError(
-            f"The {name} is none of {known}.", "Give one of these words.",
+            f"Invalid {name}: must be one of {known}.", "Give one of these words.",
             code="PolicyWordInvalid",
         ) from None  # fmt: skip

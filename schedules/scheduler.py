@@ -31,9 +31,9 @@ from registry import catalogue, history
 from registry.schedules import schedules, slots
 from registry.schedules.slots import Fate, Slot
 from schedules import deciding, dispatching, upcoming
-from schedules.deciding import Decision
+from schedules.deciding import SlotDecision
 from schedules.policy import Catchup, SkipReason
-from schedules.subject import Subject
+from schedules.schedule import Schedule
 
 LEASE = "scheduler"
 LEASE_SECONDS = 8.0
@@ -43,7 +43,7 @@ _SWEEP_SECONDS = 30.0
 _CREATED_AT_ONCE = 4
 _BATCH = 500
 _QUEUED_AT_ONCE = 1000  # of a schedule; more come in the next round
-_GONE = "Its deployment is gone. Register it: modelyard deploy."
+_GONE = "Its deployment does not exist any more. Register it: modelyard deploy."
 
 _logger = logging.getLogger("modelyard.scheduler")
 
@@ -54,7 +54,7 @@ class Runs(Protocol):
     def find(self, slot: Slot) -> str | None:
         """The id of a slot's run; None if it was not created."""
 
-    def create(self, subject: Subject, slot: Slot) -> str:
+    def create(self, schedule: Schedule, slot: Slot) -> str:
         """Create the run of a slot, or find the one that exists; its id.
 
         Raises:
@@ -69,7 +69,7 @@ class Runs(Protocol):
         """Request the end of a run."""
 
     def refusal(self, deployment: str) -> str:
-        """Why a deployment can have no runs; "" if it can."""
+        """Why runs of a deployment cannot be created; "" if they can."""
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:
         """Publish the next slots where people look for runs."""
@@ -220,12 +220,12 @@ class Scheduler:
                 schedules.register(connection, known)
 
     def _refusals(self, deployments: Collection[str]) -> dict[str, str]:
-        """Why deployments can have no runs, of those that Prefect answered for."""
+        """Why runs of deployments cannot be created, for those that Prefect answered about."""
         refusals: dict[str, str] = {}
         for name in sorted(set(deployments)):
             try:
                 refusals[name] = self._runs.refusal(name)
-            except Exception as error:  # noqa: BLE001 (the loop's edge; asked again)
+            except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
                 _logger.warning("The deployment %s could not be looked up: %s", name, error)
                 break
         return refusals
@@ -235,8 +235,8 @@ class Scheduler:
         now = self._now()
         with self._writing() as connection:
             due = schedules.due(connection, int(now), _BATCH)
-            asked = slots.backfilled(connection, {row.id: row.decided_until for row in due})
-            decisions, broken = self._decisions(due, now, asked)
+            backfilled = slots.backfilled(connection, {row.id: row.decided_until for row in due})
+            decisions, broken = self._decisions(due, now, backfilled)
             slots.add(connection, (one for made in decisions.values() for one in made.slots))
             schedules.decided(
                 connection,
@@ -245,14 +245,14 @@ class Scheduler:
             schedules.register(connection, broken)
 
     def _decisions(
-        self, due: Sequence[Any], now: float, asked: Mapping[str, Collection[int]]
-    ) -> tuple[dict[str, Decision], dict[str, str]]:
+        self, due: Sequence[Any], now: float, backfilled: Mapping[str, Collection[int]]
+    ) -> tuple[dict[str, SlotDecision], dict[str, str]]:
         """The decisions for schedules, and the errors of those that cannot be read."""
         decisions, broken = {}, {}
         for row in due:
             try:
-                decisions[row.id] = deciding.decide(
-                    Subject.of(row), now, self._holder, asked[row.id]
+                decisions[row.id] = deciding.decide_slots(
+                    Schedule.from_row(row), now, self._holder, backfilled[row.id]
                 )
             except Exception as error:
                 _logger.exception("The slots of schedule %s cannot be decided.", row.name)
@@ -264,31 +264,31 @@ class Scheduler:
         now = self._now()
         if not self._refresh(self._active(ready)):
             return _RETRY_SECONDS  # which runs are active is not known
-        rooms = []
+        plans = []
         with self._writing() as connection:
             rows = schedules.with_ids(connection, ready, lock=True)
-            subjects = {row.id: Subject.of(row) for row in rows}
-            running = _by_schedule(slots.active(connection, list(subjects)))
-            for key, subject in subjects.items():
-                reason = dispatching.waits_for(subject)
+            by_id = {row.id: Schedule.from_row(row) for row in rows}
+            running = _by_schedule(slots.active(connection, list(by_id)))
+            for key, schedule in by_id.items():
+                reason = dispatching.blocking_reason(schedule)
                 if reason:
-                    if subject.policy.catchup is not Catchup.ALL:
+                    if schedule.policy.catchup is not Catchup.ALL:
                         slots.skip_all_but_newest(connection, key, SkipReason.NOT_LATEST)
-                    own = not subject.error
+                    own = not schedule.error
                     slots.decide_waiting(connection, key, Fate.WAITING, reason, own=own)
                 queue = slots.queue(connection, key, now, _QUEUED_AT_ONCE, own=not reason)
-                queue = [one for one in queue if one.begun or not subject.error]
-                rooms.append(dispatching.room(subject, queue, running[key]))
-                slots.change(connection, rooms[-1].changed)
-        self._cancel([run for room in rooms for run in room.cancel])
+                queue = [one for one in queue if one.begun or not schedule.error]
+                plans.append(dispatching.plan_dispatch(schedule, queue, running[key]))
+                slots.change(connection, plans[-1].update)
+        self._cancel([run for plan in plans for run in plan.cancel])
         failed = self._create(
-            subjects,
-            again=[slot for room in rooms for slot in room.again],
-            begin=[slot for room in rooms for slot in room.begin],
+            by_id,
+            recreate=[slot for plan in plans for slot in plan.recreate],
+            create=[slot for plan in plans for slot in plan.create],
         )
         if failed or len(rows) < len(ready):
             return _RETRY_SECONDS
-        return _BLOCKED_SECONDS if any(room.blocked for room in rooms) else math.inf
+        return _BLOCKED_SECONDS if any(plan.blocked for plan in plans) else math.inf
 
     def _sweep(self) -> None:
         """Refresh all active runs and missing deployments, and publish the next slots."""
@@ -326,7 +326,7 @@ class Scheduler:
             return True
         try:
             ended = self._runs.ended([str(one.flow_run_id) for one in active])
-        except Exception as error:  # noqa: BLE001 (the loop's edge; asked again)
+        except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
             _logger.warning("The states of the runs could not be read: %s", error)
             return False
         over = [
@@ -340,7 +340,7 @@ class Scheduler:
         with self._writing() as connection:
             slots.change(connection, over)
             for row in schedules.with_ids(connection, {one.schedule for one in over}):
-                if why := dispatching.pause_if_failing(connection, Subject.of(row)):
+                if why := dispatching.pause_if_failing(connection, Schedule.from_row(row)):
                     paused[row.id] = why
         for key, why in paused.items():
             history.record("schedule", key, "pause", why=why)
@@ -350,21 +350,21 @@ class Scheduler:
         for run_id in runs:
             try:
                 self._runs.stop(run_id)
-            except Exception as error:  # noqa: BLE001 (the loop's edge; asked again)
+            except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
                 _logger.warning("The run %s could not be stopped: %s", run_id, error)
                 return
 
     def _create(
-        self, subjects: Mapping[str, Subject], *, again: list[Slot], begin: list[Slot]
+        self, by_id: Mapping[str, Schedule], *, recreate: list[Slot], create: list[Slot]
     ) -> bool:
         """Create the runs of slots, several at once; whether some must be tried again."""
         silent = threading.Event()
-        tried = {slot.key for slot in again}
+        tried = {slot.key for slot in recreate}
         made = self._pool.map(
             lambda slot: self._created(
-                subjects[slot.schedule], slot, silent, perhaps_there=slot.key in tried
+                by_id[slot.schedule], slot, silent, perhaps_there=slot.key in tried
             ),
-            [*again, *begin],
+            [*recreate, *create],
         )
         for slot in made:
             if slot is None:
@@ -376,28 +376,28 @@ class Scheduler:
         return silent.is_set()
 
     def _created(
-        self, subject: Subject, slot: Slot, silent: threading.Event, *, perhaps_there: bool
+        self, schedule: Schedule, slot: Slot, silent: threading.Event, *, perhaps_there: bool
     ) -> Slot | None:
-        """The slot with its run or its refusal; None to try again.
+        """Create the run of a slot; the slot with its run or its refusal, None to try again.
 
-        A run that may exist is looked for: its deployment may have changed or gone. Once Prefect
-        has not answered, the other runs are not tried: each would take as long to find that out,
-        while no slot is decided.
+        A run that may exist is looked up first, because its deployment may have changed or gone.
+        Once Prefect does not answer, the other runs are not tried: each would wait for the same
+        timeout, while no slot is decided.
         """
         if silent.is_set():
             return None
         try:
             run = self._runs.find(slot) if perhaps_there else None
-            run = run or self._runs.create(subject, slot)
+            run = run or self._runs.create(schedule, slot)
         except NotFoundError as error:
-            _logger.warning("The deployment of %s is gone: %s", subject.name, error)
+            _logger.warning("The deployment of %s is gone: %s", schedule.name, error)
             return replace(slot, reason=dispatching.DEPLOYMENT_GONE, begun=False)
         except ModelyardError as error:
-            _logger.warning("The run of %s was refused: %s", subject.name, error)
+            _logger.warning("The run of %s was refused: %s", schedule.name, error)
             reason = f"{dispatching.REFUSED}: {error}"
             return replace(slot, fate=Fate.SKIPPED, reason=reason, begun=False)
         except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
-            _logger.warning("The run of %s could not be created: %s", subject.name, error)
+            _logger.warning("The run of %s could not be created: %s", schedule.name, error)
             silent.set()
             return None
         return replace(

@@ -1,7 +1,7 @@
-"""When a schedule's runs are due: the slots of a cron expression or of an interval.
+"""Trigger of a schedule: the slots of a cron expression or of an interval.
 
-The slots are a pure function of the trigger. Each is a whole second, so a schedule and a slot
-together name one thing, whoever computes it and however often.
+Slots are a pure function of the trigger, in whole seconds, so a schedule and a slot together
+identify a run on every machine.
 """
 
 from __future__ import annotations
@@ -10,51 +10,50 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from infra.errors import BadInputError
 from schedules import zones
 from schedules.cron import Cron, read_cron
-from schedules.forms import Form, whole_number
 from schedules.instants import DAY, EPOCH, LAST_YEAR, instant_at, second_of
 from schedules.interval import Interval, is_every, read_every
+from schedules.schedule_fields import ScheduleFields, whole_number
 
 LONGEST_INTERVAL = 100 * 366 * DAY
 
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
-class Trigger(Form):
-    """When runs are due. Its slots are after its base and not after its end.
+class Trigger(ScheduleFields):
+    """Trigger of a schedule, whose slots are after its base and not after its end.
 
-    The base is the start, also one in the past, or else ``since``: as in Kubeflow Pipelines, the
-    base itself is never a slot.
+    The base is the start, even in the past, or else ``since``: as in Kubeflow Pipelines, the base
+    itself is never a slot.
     """
 
-    unwritten = frozenset({"since"})
+    noun: ClassVar[str] = "trigger"
+    internal_fields = frozenset({"since"})
 
     cron: str | None = Field(
         None,
-        description="Six fields, seconds first; or five; or @daily and the like; or @every 1h30m.",
+        description="A cron expression: six fields with seconds first, or five, or a word such as "
+        "@daily or @every 1h30m.",
     )
     interval_seconds: int | None = Field(
-        None, description="Instead of a cron expression: the seconds from one slot to the next."
+        None, description="Instead of a cron expression: the seconds between slots."
     )
-    timezone: str = Field(
-        "UTC", description="The zone whose clocks the cron expression is read by: an IANA name."
-    )
+    timezone: str = Field("UTC", description="Time zone of the cron expression (IANA name).")
     start: datetime | None = Field(
-        None,
-        description="Slots are after this: ISO 8601, in the timezone if it names no other.",
+        None, description="Slots are after this time: ISO 8601, in the timezone by default."
     )
     end: datetime | None = Field(
-        None, description="No slot is after this; one at this very second is the last."
+        None, description="Slots are not after this time; a slot at this second is the last."
     )
     since: datetime = Field(
-        description="When the schedule was made, or its trigger last changed: without a start, "
-        "slots are after this, and an interval is counted from it."
+        description="Creation of the schedule, or last change of its trigger: without a start, "
+        "slots are after this time, and an interval is counted from it."
     )
 
     @field_validator("cron", mode="before")
@@ -63,7 +62,7 @@ class Trigger(Form):
         if isinstance(value, str):
             return value
         raise BadInputError(
-            "The cron expression is no text.", "Give it in quotes.", code="CronInvalid"
+            "`cron` must be a string.", "Give the expression in quotes.", code="CronInvalid"
         )
 
     @field_validator("interval_seconds", mode="before")
@@ -77,26 +76,26 @@ class Trigger(Form):
         if isinstance(value, str):
             return zones.find(value).key
         raise BadInputError(
-            "The time zone is no text.", "Give a name of the IANA database, such as 'Asia/Seoul'.",
+            "`timezone` must be a string.", "Give an IANA name, such as 'Asia/Seoul'.",
             code="TimezoneUnknown",
         )  # fmt: skip
 
     @field_validator("start", "end", "since", mode="before")
     @classmethod
     def _time(cls, value: Any, info: ValidationInfo) -> Any:
-        """The instant in UTC, without parts of a second."""
+        """Convert to UTC, in whole seconds."""
         return read_time(value, info.data.get("timezone", "UTC"), f"{info.field_name}")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.cron is None and self.interval_seconds is None:
             raise BadInputError(
-                "The trigger has neither a cron expression nor an interval.", "Give one of them.",
+                "The trigger has no cron expression and no interval.", "Give one of them.",
                 code="TriggerMissing",
             )  # fmt: skip
         if self.cron is not None and self.interval_seconds is not None:
             raise BadInputError(
-                "The trigger has a cron expression and an interval.", "Give one of them.",
+                "The trigger has both a cron expression and an interval.", "Give only one.",
                 code="TriggerTwice",
             )  # fmt: skip
         if self.start is not None and self.end is not None and self.end <= self.start:
@@ -106,14 +105,13 @@ class Trigger(Form):
                 "Give a later end, or none.",
                 code="EndBeforeStart",
             )
-        _ = self._slots  # an expression that cannot be read is refused here
+        _ = self._slots  # refuses an invalid expression
         return self
 
     def check_fires(self) -> None:
-        """Refuse a trigger none of whose slots is ever due.
+        """Refuse a trigger without slots.
 
-        It is asked of what somebody writes, and not of what is stored: a schedule that has expired
-        stays what it is.
+        It is called for new and changed triggers only: a stored one may have expired.
 
         Raises:
             BadInputError: ``TriggerNeverFires``.
@@ -127,14 +125,13 @@ class Trigger(Form):
 
     @property
     def is_interval(self) -> bool:
-        """Whether its slots are counted from its base, so that there are none before it."""
+        """Whether slots are counted from the base, so that there are none before it."""
         return isinstance(self._slots, Interval)
 
     def rhythm(self) -> Trigger:
-        """The same without a start and an end.
+        """Copy the trigger without its start and end.
 
-        A cron expression has slots long before its start then. An interval is still counted from
-        the same base.
+        A cron expression then has slots before its start. An interval keeps its base.
         """
         return Trigger(
             cron=self.cron,
@@ -145,12 +142,12 @@ class Trigger(Form):
 
     @property
     def base(self) -> datetime:
-        """What its slots are after."""
+        """The instant that all slots are after."""
         return self.since if self.start is None else self.start
 
     @property
     def notice(self) -> str:
-        """How the expression was read, where that is not plain; "" otherwise."""
+        """Note on how an ambiguous expression was read; "" for none."""
         slots = self._slots
         return slots.notice if isinstance(slots, Cron) else ""
 
@@ -171,9 +168,9 @@ class Trigger(Form):
             slot = self._next(slot)
 
     def count(self, after: datetime, until: datetime) -> int:
-        """How many slots there are after one instant and not after another.
+        """Number of slots after one instant and not after another.
 
-        It is computed, not counted out: ten years of seconds cost as much as ten years of days.
+        It is computed without iterating over the slots.
         """
         first, last = self._bounds
         return self._slots.count(max(second_of(after), first), min(second_of(until), last))
@@ -204,15 +201,15 @@ class Trigger(Form):
 
 
 def read_time(value: Any, timezone: str, what: str) -> datetime:
-    """An instant in UTC, without parts of a second, from ISO 8601 or from a datetime.
+    """Read an instant in UTC, in whole seconds, from ISO 8601 or from a datetime.
 
-    One that names no zone is what the clocks of ``timezone`` show: the first of the two instants
-    if they show it twice, and the first after the gap if they never do.
+    A time without a zone is a wall time of ``timezone``: the first of two instants if it occurs
+    twice, and the end of the gap if it does not occur.
 
     Args:
-        value: A text or a datetime.
-        timezone: A zone that is known.
-        what: What it is the time of, for the error's sentence.
+        value: A string or a datetime.
+        timezone: Name of a known zone.
+        what: Name of the field, for the message.
 
     Raises:
         BadInputError: ``TimeInvalid``.
@@ -226,7 +223,7 @@ def read_time(value: Any, timezone: str, what: str) -> datetime:
     except (ValueError, OverflowError):
         shown = repr(value[:40]) if isinstance(value, str) else f"of type {type(value).__name__}"
         raise BadInputError(
-            f"The {what} {shown} is no time in ISO 8601 from {EPOCH.year} on.",
+            f"The {what} {shown} is not a time in ISO 8601 from {EPOCH.year} on.",
             "Write it as 2026-03-01T09:00:00, or with a zone as 2026-03-01T09:00:00+09:00.",
             code="TimeInvalid",
         ) from None

@@ -1,4 +1,4 @@
-"""What people do with schedules."""
+"""Verbs of schedules: create, update, start, stop, copy, trigger, backfill and delete."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from registry.schedules import slots
 from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Fate, Kind
 from schedules import deciding, editing, instants, views
-from schedules.editing import Changes, Check, Written
+from schedules.editing import Check, ScheduleChanges, ScheduleSpec
 from schedules.instants import instant_at, second_of
-from schedules.policy import Policy
-from schedules.subject import Subject
+from schedules.policy import SchedulePolicy
+from schedules.schedule import Schedule
 from schedules.trigger import Trigger, read_time
 from schedules.views import ScheduleDetailView, SlotView
 
 NOUN = "schedule"
 MOST_BACKFILLED = 10_000
 
-# Makes new parameters of the present ones.
+# Derives new parameters from the current ones.
 Revise = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
-def create(written: Written, check: Check) -> ScheduleDetailView:
-    """Make a schedule; it as shown.
+def create(spec: ScheduleSpec, check: Check) -> ScheduleDetailView:
+    """Create a schedule; its view.
 
     Args:
-        written: What it is.
-        check: Refuses a deployment that is not there, and parameters that it cannot have.
+        spec: Its specification.
+        check: Refuses an unknown deployment, and parameters that it does not accept.
 
     Raises:
-        BadInputError: If it can never work as written.
-        NotFoundError: If the deployment is not there.
+        BadInputError: If the specification is invalid, or has no slot.
+        NotFoundError: If the deployment does not exist.
         ConflictError: If the name is taken, with the code ``NameTaken``.
     """
-    return _keep(written, check)
+    return _insert(spec, check)
 
 
-def _keep(written: Written, check: Check, *, from_now: bool = False) -> ScheduleDetailView:
-    parameters = editing.check_parameters(written.deployment, written.parameters, check)
-    row = editing.new_row(written, parameters, from_now=from_now)
+def _insert(spec: ScheduleSpec, check: Check, *, from_now: bool = False) -> ScheduleDetailView:
+    parameters = editing.check_parameters(spec.deployment, spec.parameters, check)
+    row = editing.new_row(spec, parameters, from_now=from_now)
     key = row.id
     rows.add(row)
-    history.record(NOUN, key, "create", name=written.name)
+    history.record(NOUN, key, "create", name=spec.name)
     return views.show(key)
 
 
@@ -60,12 +60,12 @@ def _keep(written: Written, check: Check, *, from_now: bool = False) -> Schedule
 def _changing(
     key: str, verb: str, detail: Mapping[str, Any] | None = None
 ) -> Iterator[tuple[Session, ScheduleModel]]:
-    """A schedule that is changed; what ``detail`` has in the end is told of it in its history."""
+    """Lock a schedule for a change; ``detail`` goes to its history when the context ends."""
     with rows.changing(key) as (open_session, row):
         yield open_session, row
-        editing.touch(row)
-        subject = row.id
-    history.record(NOUN, subject, verb, **(detail or {}))
+        editing.mark_changed(row)
+        schedule_id = row.id
+    history.record(NOUN, schedule_id, verb, **(detail or {}))
 
 
 def update(
@@ -79,59 +79,59 @@ def update(
     policy: Mapping[str, Any] | None = None,
     revise: Revise | None = None,
 ) -> ScheduleDetailView:
-    """Change a schedule in place; what is None stays. Its id, slots and history stay; it as shown.
+    """Change a schedule in place; its view. Its id, slots and history stay the same.
 
-    What the old trigger had until now is decided by it, or skipped as ``TriggerChanged`` if the
-    schedule is stopped. What the new one would have had is not made up for: it counts from now.
+    Slots of the old trigger until now are decided, or skipped as ``TriggerChanged`` if the
+    schedule is stopped. Slots of the new trigger before now are not caught up.
 
     Args:
         key: Its name or id.
         check: As for :func:`create`.
-        name: Another name.
-        description: Another description.
-        deployment: What it runs from now on.
-        trigger: Fields of the trigger. One that is null or empty is taken out; a cron expression
-            and an interval take each other's place.
-        policy: Fields of the policy; one that is null has its default again.
-        revise: Makes its new parameters of the present ones.
+        name: New name; None, as for the other fields, to keep it.
+        description: New description.
+        deployment: New deployment.
+        trigger: Changed fields of the trigger. A null or empty value removes a field; a cron
+            expression and an interval replace each other.
+        policy: Changed fields of the policy; null restores the default.
+        revise: Derives the new parameters from the current ones.
 
     Raises:
-        BadInputError: If it could never work.
-        NotFoundError: If there is no such schedule, or deployment.
-        ConflictError: If the name is taken; with the code ``ChangedMeanwhile`` if somebody else
-            has changed what was checked.
+        BadInputError: If the result is invalid.
+        NotFoundError: If the schedule or the deployment does not exist.
+        ConflictError: If the name is taken; with the code ``ChangedMeanwhile`` if another user
+            has changed the deployment or the parameters that were checked.
     """
     given = {
         "name": name, "description": description, "deployment": deployment, "trigger": trigger,
         "policy": policy,
     }  # fmt: skip
-    told = {field: value for field, value in given.items() if value is not None}
-    changes = Changes.model_validate(
-        {"new_name" if field == "name" else field: value for field, value in told.items()}
+    changed = {field: value for field, value in given.items() if value is not None}
+    changes = ScheduleChanges.model_validate(
+        {"new_name" if field == "name" else field: value for field, value in changed.items()}
     )
-    before = _known(key)
-    laid = None
+    before = _current(key)
+    parameters = None
     if revise is not None or deployment is not None:
         wanted = before["parameters"] if revise is None else revise(before["parameters"])
         runs = before["deployment"] if deployment is None else deployment
-        laid = editing.check_parameters(runs, wanted, check)
-    detail = json.loads(json.dumps(told, default=str))
+        parameters = editing.check_parameters(runs, wanted, check)
+    detail = json.loads(json.dumps(changed, default=str))
     with _changing(key, "update", detail) as (open_session, row):
-        was = editing.told_of(row)
-        if laid is not None:
+        was = editing.user_fields(row)
+        if parameters is not None:
             _check_same(row, before)
-            row.parameters = laid
+            row.parameters = parameters
         _edit(open_session, row, changes)
-        if laid is not None or trigger is not None:
+        if parameters is not None or trigger is not None:
             editing.check_run_names(Trigger(**row.trigger), row.parameters)
-        editing.mend(row)
-        detail["changed"] = editing.differing(was, editing.told_of(row))
-        subject = row.id
-    return views.show(subject)
+        editing.clear_error(row)
+        detail["changed"] = editing.changed_fields(was, editing.user_fields(row))
+        schedule_id = row.id
+    return views.show(schedule_id)
 
 
-def _known(key: str) -> dict[str, Any]:
-    """What a schedule's deployment and parameters are now."""
+def _current(key: str) -> dict[str, Any]:
+    """Current deployment and parameters of a schedule."""
     with catalogue.session() as open_session:
         row = rows.find(open_session, key)
         return {"deployment": row.deployment, "parameters": row.parameters}
@@ -140,12 +140,12 @@ def _known(key: str) -> dict[str, Any]:
 def _check_same(row: ScheduleModel, before: Mapping[str, Any]) -> None:
     if before != {"deployment": row.deployment, "parameters": row.parameters}:
         raise ConflictError(
-            f"Somebody has just changed the schedule {row.name!r}.", "Look at it, and try again.",
-            code="ChangedMeanwhile",
+            f"The schedule {row.name!r} was changed at the same time.",
+            "Check it, and try again.", code="ChangedMeanwhile",
         )  # fmt: skip
 
 
-def _edit(open_session: Session, row: ScheduleModel, changes: Changes) -> None:
+def _edit(open_session: Session, row: ScheduleModel, changes: ScheduleChanges) -> None:
     if changes.new_name is not None:
         names.check(changes.new_name)
         row.name = changes.new_name
@@ -153,34 +153,36 @@ def _edit(open_session: Session, row: ScheduleModel, changes: Changes) -> None:
         names.check_description(changes.description)
         row.description = changes.description
     if changes.policy is not None:
-        row.policy = Policy(**{**row.policy, **changes.policy}).model_dump(mode="json")
+        row.policy = SchedulePolicy(**{**row.policy, **changes.policy}).model_dump(mode="json")
     if changes.deployment is not None:
-        editing.move(row, changes.deployment)
+        editing.set_deployment(row, changes.deployment)
     if changes.trigger is not None:
-        new = editing.read_trigger(editing.laid(row.trigger, changes.trigger), row.trigger)
+        new = editing.read_trigger(
+            editing.merge_trigger(row.trigger, changes.trigger), row.trigger
+        )
         if new.model_dump(mode="json", exclude_none=True) != row.trigger:
             new.check_fires()
-            editing.retrigger(open_session.connection(), row, new)
+            editing.replace_trigger(open_session.connection(), row, new)
 
 
 def start(key: str) -> ScheduleDetailView:
-    """Run a schedule's slots again; those that it has missed meanwhile as its catch-up says.
+    """Enable a schedule; slots that it missed are caught up as its policy says. Its view.
 
-    One whose creation has failed is tried again.
+    A schedule whose creation failed is registered again.
     """
     with _changing(key, "start") as (_, row):
         editing.enable(row)
-        editing.mend(row)
-        subject = row.id
-    return views.show(subject)
+        editing.clear_error(row)
+        schedule_id = row.id
+    return views.show(schedule_id)
 
 
 def stop(key: str) -> ScheduleDetailView:
-    """Run none of a schedule's slots from now on; its runs go on."""
+    """Disable a schedule; its active runs continue. Its view."""
     with _changing(key, "stop") as (_, row):
         row.enabled = False
-        subject = row.id
-    return views.show(subject)
+        schedule_id = row.id
+    return views.show(schedule_id)
 
 
 def copy(
@@ -195,27 +197,27 @@ def copy(
     revise: Revise | None = None,
     enabled: bool | None = None,
 ) -> ScheduleDetailView:
-    """Make a schedule with everything of another, but for what is given; it as shown.
+    """Create a copy of a schedule with changed fields; its view.
 
-    Its slots count from now: those that lie between a start in the past and now were the other
-    one's. Only with a start that is given here are they made up for.
+    Slots between a start in the past and now belong to the original, so the copy catches them up
+    only if ``trigger`` has a start.
 
     Args:
-        key: The other one's name or id.
-        name: What it is called.
+        key: Name or id of the original.
+        name: Name of the copy.
         check: As for :func:`create`.
-        description: Another description.
-        deployment: Another deployment.
+        description: Description; None, as for the other fields, for that of the original.
+        deployment: Deployment.
         trigger: As for :func:`update`.
         policy: As for :func:`update`.
-        revise: Makes its parameters of the other one's.
-        enabled: Whether its slots are run; as the other one's if None.
+        revise: Derives the parameters from those of the original.
+        enabled: Whether its slots get runs.
 
     Raises:
-        BadInputError: If it can never work, such as with an end in the past.
+        BadInputError: If the result is invalid, such as with an end in the past.
         ConflictError: If the name is taken.
     """
-    Changes.model_validate(
+    ScheduleChanges.model_validate(
         {
             "new_name": name, "deployment": deployment, "description": description,
             "trigger": trigger, "policy": policy, "enabled": enabled,
@@ -223,39 +225,42 @@ def copy(
     )  # fmt: skip
     with catalogue.session() as open_session:
         row = rows.find(open_session, key)
-        written = Written(
+        spec = ScheduleSpec(
             name=name,
             deployment=row.deployment if deployment is None else deployment,
             description=row.description if description is None else description,
             parameters=dict(row.parameters if revise is None else revise(row.parameters)),
-            trigger=editing.laid(row.trigger, trigger or {}),
+            trigger=editing.merge_trigger(row.trigger, trigger or {}),
             policy={**row.policy, **(policy or {})},
             enabled=row.enabled if enabled is None else enabled,
         )
-    return _keep(written, check, from_now=not (trigger or {}).get("start"))
+    return _insert(spec, check, from_now=not (trigger or {}).get("start"))
 
 
 def trigger_now(key: str) -> SlotView:
-    """Have a run created now, when the schedule has room; the slot as shown."""
+    """Request a run now, subject to ``max_concurrency``; the view of its slot."""
     now = instants.present()
     second = int(now)
     with _changing(key, "trigger") as (open_session, row):
-        subject, connection = Subject.of(row), open_session.connection()
+        schedule, connection = Schedule.from_row(row), open_session.connection()
         while True:
-            slot = deciding.asked(subject, second, Kind.MANUAL, now, identity.caller())
+            slot = deciding.requested_slot(schedule, second, Kind.MANUAL, now, identity.caller())
             if slots.add_new(connection, slot):
                 break
-            second += 1  # somebody has asked in this second already
+            second += 1  # this second has been requested already
     return SlotView.from_slot(slot)
 
 
 def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, Any]:
-    """Have the slots of a past range run that have no run; how many there are of either kind.
+    """Request runs of all slots of a past range that have none.
 
     Args:
-        key: The schedule.
-        start: Slots are after this; ISO 8601, in the schedule's zone if it names no other.
-        end: And not after this, nor after the present.
+        key: Name or id of the schedule.
+        start: Slots are after this time; ISO 8601, in the schedule's zone by default.
+        end: Slots are not after this time, nor after the present.
+
+    Returns:
+        ``{"slots": ..., "run_before": ...}``: how many were requested, and how many had runs.
 
     Raises:
         BadInputError: With the codes ``BackfillEmpty`` and ``BackfillTooLarge``.
@@ -263,12 +268,12 @@ def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, 
     now = instants.present()
     detail: dict[str, str] = {}
     with _changing(key, "backfill", detail) as (open_session, row):
-        subject = Subject.of(row)
-        zone = subject.trigger.timezone
+        schedule = Schedule.from_row(row)
+        zone = schedule.trigger.timezone
         after = read_time(start, zone, "start")
         until = min(read_time(end, zone, "end"), instant_at(int(now)))
         detail |= {"start": str(start), "end": str(end)}
-        free = subject.trigger.rhythm()
+        free = schedule.trigger.rhythm()
         count = free.count(after, until)
         if not 0 < count <= MOST_BACKFILLED:
             raise BadInputError(
@@ -279,7 +284,7 @@ def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, 
         connection = open_session.connection()
         run = slots.with_runs(connection, row.id, second_of(after), second_of(until))
         wanted = [
-            deciding.asked(subject, second_of(at), Kind.BACKFILL, now, identity.caller())
+            deciding.requested_slot(schedule, second_of(at), Kind.BACKFILL, now, identity.caller())
             for at in free.between(after, until)
             if second_of(at) not in run
         ]
@@ -291,14 +296,14 @@ def backfill(key: str, start: datetime | str, end: datetime | str) -> dict[str, 
 
 
 def _before(trigger: Trigger, after: datetime) -> str:
-    """Why there are no slots after an instant, where that is not plain."""
+    """Explain why an interval has no slots after an instant; "" if that is not why."""
     if not trigger.is_interval or after >= trigger.base:
         return ""
-    return f" An interval has no slots before it began, at {trigger.base:%Y-%m-%dT%H:%M:%SZ}."
+    return f" An interval has no slots before its base, {trigger.base:%Y-%m-%dT%H:%M:%SZ}."
 
 
 def delete(key: str) -> dict[str, Any]:
-    """Delete a schedule, none of whose runs goes on; its slots stay on record.
+    """Delete a schedule without active runs; the catalogue keeps its slots.
 
     Raises:
         ConflictError: With the code ``RunGoesOn``.

@@ -199,7 +199,7 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> ScheduleDeta
     return ScheduleDetailView.from_row(
         row,
         description=row.description,
-        trigger=editing.fields_of(row.trigger),
+        trigger=editing.trigger_fields(row.trigger),
         policy=row.policy,
         parameters=row.parameters,
         notice=trigger.notice,

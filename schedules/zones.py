@@ -1,7 +1,7 @@
-"""What the clocks of a time zone show, in whole seconds.
+"""Wall times of time zones, in whole seconds.
 
-A wall time is what a clock shows, counted as if it were UTC: wall = second + offset. The offset is
-the same throughout a segment; a segment begins where the clocks are changed, or where a year does.
+A wall time is a clock's time counted as if it were UTC: wall = second + offset. The offset is
+constant in a segment; segments begin at changes of the offset, and at the beginning of each year.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from schedules.instants import DAY, EPOCH, EPOCH_DAY
 
 _YEARS_KEPT = 64
 
-# Clocks that are changed are not changed back within this; the shortest known time is 7 days.
+# No two changes of an offset are closer than this; the shortest known distance is 7 days.
 _STEP = 4 * DAY
 
 
 class Segment(NamedTuple):
-    """A time throughout which the offset does not change.
+    """A range of time with a constant offset.
 
     Attributes:
         start: Its first second.
         end: The first second after it.
-        offset: How many seconds the clocks are ahead of UTC.
-        before: How many they were ahead of it just before the segment.
+        offset: Offset from UTC in seconds.
+        before: Offset just before the segment.
     """
 
     start: int
@@ -47,7 +47,7 @@ class Zone:
         self._last = Segment(0, 0, 0, 0)
 
     def segment(self, second: int) -> Segment:
-        """The segment that ``second`` lies in."""
+        """Find the segment of ``second``."""
         found = self._last
         if found.start <= second < found.end:
             return found
@@ -62,9 +62,10 @@ class Zone:
         return found
 
     def second_at(self, wall: int) -> int:
-        """The second at which the clocks show ``wall``.
+        """Convert a wall time to a second.
 
-        It is the first one if they show it twice, and if they never do the first after the gap.
+        It is the first one if the wall time occurs twice, and the end of the gap if it does not
+        occur.
         """
         segment = self.segment(wall - 2 * DAY)  # no clock is further off
         while segment.end + segment.offset <= wall:
@@ -72,7 +73,7 @@ class Zone:
         return max(wall - segment.offset, segment.start)
 
     def _segments(self, year: int) -> list[Segment]:
-        """The segments of a year: the offset is asked every few days, changes narrowed down."""
+        """Compute the segments of a year: sample the offset, then bisect its changes."""
         at = (datetime(year, 1, 1).toordinal() - EPOCH_DAY) * DAY
         end = (datetime(year + 1, 1, 1).toordinal() - EPOCH_DAY) * DAY
         segments = []
@@ -87,7 +88,7 @@ class Zone:
         return segments
 
     def _change(self, same: int, other: int) -> int:
-        """The first second after ``same`` at which the offset is another one."""
+        """Find the first second after ``same`` at which the offset differs."""
         offset = self._offset(same)
         while other - same > 1:
             middle = (same + other) // 2
@@ -106,7 +107,7 @@ class Zone:
 
 @functools.lru_cache(maxsize=1024)
 def find(key: str) -> Zone:
-    """The time zone of that name.
+    """Find a time zone by its IANA name.
 
     Raises:
         BadInputError: ``TimezoneUnknown``.
@@ -115,7 +116,7 @@ def find(key: str) -> Zone:
         return Zone(key, zoneinfo.ZoneInfo(key))
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         raise BadInputError(
-            f"There is no time zone {key[:80]!r}.",
-            "Give a name of the IANA database, such as 'Asia/Seoul' or 'UTC'.",
+            f"Unknown time zone {key[:80]!r}.",
+            "Give an IANA name, such as 'Asia/Seoul' or 'UTC'.",
             code="TimezoneUnknown",
         ) from None

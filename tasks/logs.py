@@ -1,4 +1,4 @@
-"""What becomes of what a run's scripts print."""
+"""Options for the output of a run's scripts, and the copy of its log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.parameters import Text
 
 
 class Logs(BaseModel):
-    """What becomes of what is printed, beside the file among the run's artifacts."""
+    """Destinations of a run's output, beside the log among its artifacts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
@@ -23,18 +23,18 @@ class Logs(BaseModel):
     uri: Text = Field("", description="A folder that gets a copy of the whole log at the end.")
 
     def absolute(self) -> Logs:
-        """The same with a relative path made absolute against the caller's working directory."""
+        """Resolve a relative ``uri`` against the caller's working directory."""
         return self.model_copy(update={"uri": storage.absolute(self.uri)})
 
 
 def publish(file: Path, logs: Logs, name: str, warn: Callable[..., None]) -> None:
-    """Copy a log to ``logs.uri``, if one was given, as ``NAME.log``.
+    """Copy a log to ``logs.uri``, if that is set, as ``NAME.log``.
 
     Args:
-        file: The log; there may be none.
-        logs: What becomes of it.
-        name: What the copy is called.
-        warn: Told if it cannot be copied: it is among the run's artifacts all the same.
+        file: The log; nothing is copied if it does not exist.
+        logs: The options of the run.
+        name: Name of the copy, without its suffix.
+        warn: Called if the copy fails; the run does not fail because of it.
     """
     if not logs.uri or not file.exists():
         return

@@ -1,12 +1,11 @@
-"""A node of a training that is not its first: ``python -m tasks.node``, one machine each.
+"""Worker node of a distributed training: ``python -m tasks.node``, on a machine of its own.
 
-It reads the run from Prefect, prepares what the first node prepares, runs the script's processes
-of its own and tells the first node how they ended. What it is told by the environment is in
-:mod:`tasks.training.remote_nodes`; the run's id is in ``PREFECT__FLOW_RUN_ID``.
+It reads the run from Prefect, makes the same preparations as the first node, runs its share of the
+script's processes, and reports their end to the first node. The id of the run is in
+``PREFECT__FLOW_RUN_ID``; :mod:`tasks.training.remote_nodes` reads the other variables.
 
-It ends with status 0 whatever the script did, as soon as the first node knows of that: how the run
-ends is decided there. Checkpoints and the model are the first node's, as everywhere: what another
-one leaves in its folders goes with it.
+It exits with status 0 once its end is reported, whatever the script's status: the first node
+decides how the run ends. Only the first node's checkpoints and model are kept.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process_group import RateLimitedLog
 from registry import tracking
 from tasks import parameters
+from tasks.run_directory import RunDirectory
 from tasks.training import remote_nodes, script_execution, training_request, training_steps
-from tasks.training.remote_nodes import Joined
-from tasks.training.script_execution import Conditions
+from tasks.training.remote_nodes import WorkerNode
+from tasks.training.script_execution import ScriptContext
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 
 _Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -59,7 +58,7 @@ def _recording(
     logger: _Logger,
     names: Sequence[str],
 ) -> Iterator[Callable[[int, str], None]]:
-    """Show the script's lines, and record this machine's load beside that of the others."""
+    """Log the script's lines, and record this machine's load under the node's name."""
     forward = RateLimitedLog(logger.info, settings.log_lines_per_second)
 
     def on_line(number: int, line: str) -> None:
@@ -76,81 +75,83 @@ def _recording(
         forward.close()
 
 
-def take_part(flow_run_id: str, others: Joined, stopped: threading.Event) -> ExitStatus | None:
-    """Do this node's part of the run; how the script ended here, None if it did not begin.
+def run_node(flow_run_id: str, node: WorkerNode, stopped: threading.Event) -> ExitStatus | None:
+    """Run this node's processes; how the script ended, None if it did not start.
 
     Args:
         flow_run_id: The run.
-        others: The other nodes, of which the first tells what is to be done.
-        stopped: Set when this machine is to end.
+        node: This machine's node.
+        stopped: Set when this process receives SIGTERM.
 
     Raises:
-        ModelyardError: If the part cannot be done.
+        ModelyardError: If the script cannot be prepared or started.
     """
-    told = functools.partial(others.told, give_up=stopped.is_set)
-    retried = told("retried")
+    wait_announced = functools.partial(node.wait_announced, is_over=stopped.is_set)
+    retried = wait_announced("retried")
     if retried is None:
         return None
     settings, home = settings_module.load(), homes.current()
-    # By now with what it takes from a template.
+    # The first node has completed the parameters from their template before it announces.
     run = prefect_outage.retry_during_outage(lambda: _read(flow_run_id), print)
     logger: _Logger = flow_run_logger(run)
     request = training_request.resolved(parameters.read(Training, run.parameters or {}))
-    place = Workplace(home.runs / flow_run_id)
+    run_dir = RunDirectory(home.runs / flow_run_id)
     try:
         prepared = training_steps.prepare(
-            request, place, home, settings,
-            retried=retried, say=logger.info, stop_requested=stopped.is_set,
+            request, run_dir, home, settings,
+            retried=retried, log=logger.info, stop_requested=stopped.is_set,
         )  # fmt: skip
     except InstallCancelledError:
         return None
-    mlflow_run_id = told("mlflow_run_id")
+    mlflow_run_id = wait_announced("mlflow_run_id")
     if mlflow_run_id is None:
         return None
-    under = Conditions(
+    context = ScriptContext(
         home=home,
         settings=settings,
         flow_run_id=flow_run_id,
         mlflow_run_id=mlflow_run_id,
         holder=f"run {run.name} ({flow_run_id})",
         logger=logger,
-        deadline=None,  # the first node keeps the time
+        deadline=None,  # the first node enforces the time limit
         stop_requested=stopped.is_set,
-        others=others,
+        node=node,
     )
     recording = functools.partial(_recording, request, mlflow_run_id, settings, logger)
-    return script_execution.run(request, prepared, place, under, recording)
+    return script_execution.run(request, prepared, run_dir, context, recording)
 
 
-def _keep_log(flow_run_id: str, others: Joined) -> None:
-    """Put the script's output here among the run's artifacts, beside that of the first node."""
-    first = others.first()
-    log = Workplace(homes.current().runs / flow_run_id).log
-    if first is not None and "mlflow_run_id" in first.told and log.exists():
-        own = log.rename(log.with_name(f"train-node-{others.seat.number}.log"))
-        tracking.log_file(first.told["mlflow_run_id"], own, "logs")
+def _upload_log(flow_run_id: str, node: WorkerNode) -> None:
+    """Upload this node's log to the run's artifacts, beside that of the first node."""
+    head = node.head()
+    log = RunDirectory(homes.current().runs / flow_run_id).log
+    if head is not None and "mlflow_run_id" in head.told and log.exists():
+        own = log.rename(log.with_name(f"train-node-{node.slot.number}.log"))
+        tracking.log_file(head.told["mlflow_run_id"], own, "logs")
 
 
 def main() -> int:
-    """Take part in the run that the environment names; 0 if the first node knows how it ended."""
+    """Run this node of the run that the environment names; 0 once its end is reported."""
     flow_run_id = os.environ["PREFECT__FLOW_RUN_ID"]
     setup_logging()  # as the engine does, so that lines reach the run's log
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    seat = remote_nodes.own_seat(flow_run_id)
-    if not seat.take(remote_nodes.own_holder(), remote_nodes.own_address(), {}):
-        print(f"Another machine is node {seat.number} of the run {flow_run_id}.", flush=True)
+    slot = remote_nodes.own_slot(flow_run_id)
+    if not slot.take(remote_nodes.own_holder(), remote_nodes.own_address(), {}):
+        print(
+            f"Node {slot.number} of the run {flow_run_id} is another machine already.", flush=True
+        )
         return 0
-    others = Joined(seat)
-    others.begin()
+    node = WorkerNode(slot)
+    node.start()
     try:
-        others.close(take_part(flow_run_id, others, stopped))
+        node.close(run_node(flow_run_id, node, stopped))
     except ModelyardError as error:
         print(error, file=sys.stderr, flush=True)
-        others.close(error=error)
+        node.close(error=error)
     finally:
         APILogHandler().flush()
-    _keep_log(flow_run_id, others)
+    _upload_log(flow_run_id, node)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Where a run may write: not in Modelyard's home, in system folders or among its own sources."""
+"""Checks of output URIs: outside Modelyard's home, system folders and the run's own inputs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SYSTEM = (
 _MODELYARD = Path(__file__).parents[1]
 
 
-def place(uri: str) -> str:
-    """What a URI means: a path without links, or a URI without a slash at its end."""
+def canonical(uri: str) -> str:
+    """Canonical form of a URI: a path without links, or a URI without a trailing slash."""
     path = storage.local_path(uri)
     return os.path.realpath(path) if path is not None else uri.rstrip("/")
 
 
-def _real(uri: str) -> str:
-    """The same, of a mounted network folder its path here."""
-    path = site.inspect_store(uri, lambda there: there.in_place())
-    return os.path.realpath(path) if path is not None else place(uri)
+def _local(uri: str) -> str:
+    """Canonical form of a URI; the local path of a mounted network folder."""
+    path = site.inspect_store(uri, lambda store: store.in_place())
+    return os.path.realpath(path) if path is not None else canonical(uri)
 
 
 def _lies_in(inner: str, outer: str) -> bool:
@@ -36,29 +36,29 @@ def _lies_in(inner: str, outer: str) -> bool:
 
 
 def check(field: str, uri: str, sources: Iterable[tuple[str, str]], home: Home) -> None:
-    """Refuse a place whose files are not the run's to replace.
+    """Refuse an output URI whose files the run must not replace.
 
     Args:
-        field: The parameter that names the place, such as ``output_uri``.
+        field: Parameter that has the URI, such as ``output_uri``.
         uri: Its value.
-        sources: URIs of the run's inputs, each with a name for people.
+        sources: Inputs of the run: a description and a URI for each.
         home: Modelyard's home.
 
     Raises:
         BadInputError: With the code ``OutputInHome``, ``OutputInSystem`` or ``OutputInSource``.
     """
-    found = _real(uri)
+    output = _local(uri)
     if not site.is_validating_for_remote():
         homes = os.path.realpath(home.root)
-        if _lies_in(found, homes) or _lies_in(homes, found):
+        if _lies_in(output, homes) or _lies_in(homes, output):
             raise _refused(field, uri, "Modelyard's own home", "OutputInHome")
-        # The environment and the code that runs are Modelyard's, wherever they are installed.
+        # Modelyard's environment and code are protected wherever they are installed.
         system = (*_SYSTEM, sys.prefix, *(str(_MODELYARD / top) for top in _packages()))
-        if any(_lies_in(found, os.path.realpath(folder)) for folder in system):
-            raise _refused(field, uri, "a folder of the system's", "OutputInSystem")
+        if any(_lies_in(output, os.path.realpath(folder)) for folder in system):
+            raise _refused(field, uri, "a system folder", "OutputInSystem")
     for what, source in sources:
-        read = _real(source)
-        if _lies_in(found, read) or _lies_in(read, found):
+        read = _local(source)
+        if _lies_in(output, read) or _lies_in(read, output):
             raise _refused(field, uri, f"{what} ({source})", "OutputInSource")
 
 
@@ -68,33 +68,32 @@ def _packages() -> list[str]:
 
 def _refused(field: str, uri: str, what: str, code: str) -> BadInputError:
     return BadInputError(
-        f"{field}: {uri} is, lies in, or holds {what}.", "Give a folder of its own.", code=code
+        f"{field}: {uri} is, contains, or lies in {what}.", "Give a separate folder.", code=code
     )
 
 
 def check_unused(uri: str, is_known: Callable[[str], bool], *, overwrite: bool) -> None:
-    """Refuse a folder with files that no run has published.
+    """Refuse an output folder with files that no run has published.
 
     Args:
-        uri: The ``output_uri``.
-        is_known: Whether a run has published to a place.
-        overwrite: Whether that is allowed.
+        uri: The ``output_uri``; "" is accepted.
+        is_known: Whether a run has published to a canonical URI.
+        overwrite: Whether such files may be replaced.
 
     Raises:
         ConflictError: With the code ``OutputNotEmpty``.
     """
-    if overwrite or not uri or not site.inspect_store(uri, _holds_files) or is_known(place(uri)):
+    if overwrite or not uri or not site.inspect_store(uri, _has_files) or is_known(canonical(uri)):
         return
     raise ConflictError(
-        f"output_uri: there are files in {uri} that no run has published.",
-        "Give an empty folder, or allow that files of the same names are replaced: "
-        "overwrite=true.",
+        f"output_uri: {uri} has files that no run has published.",
+        "Give an empty folder, or allow files of the same names to be replaced: overwrite=true.",
         code="OutputNotEmpty",
     )
 
 
-def _holds_files(there: Store) -> bool:
-    path = there.in_place()
+def _has_files(store: Store) -> bool:
+    path = store.in_place()
     if path is None:
-        return there.exists()
+        return store.exists()
     return path.is_dir() and any(not is_hidden(entry.name) for entry in path.iterdir())

@@ -1,8 +1,9 @@
-"""Parameters as mappings: laid over each other, and read."""
+"""Parameters of runs: merged as mappings, and validated as request models."""
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeVar
@@ -17,6 +18,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic_core import ErrorDetails
 
 from infra.errors import BadInputError
 
@@ -24,7 +26,13 @@ LARGEST_NUMBER = 2**63 - 1
 
 M = TypeVar("M", bound=BaseModel)
 
-# A form refuses what Prefect could not give back; elsewhere read() does.
+# Names of JSON's types, for messages; a truth value is an int to Python.
+_TYPE_NAMES: tuple[tuple[type, str], ...] = (
+    (bool, "a boolean"), (int, "a number"), (float, "a number"), (str, "a string"),
+    (list, "a list"), (dict, "a mapping"), (object, "another type"),
+)  # fmt: skip
+
+# A form refuses numbers that Prefect could not read back; read() refuses all others.
 _BOUNDS = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
 Scalar = (
     StrictBool
@@ -33,74 +41,72 @@ Scalar = (
     | StrictStr
 )
 
-# A text that may be left out, as an empty or a null value. To a form it is a plain text field.
+# An optional string: null is read as "". A form shows it as a plain text field.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
-# Groups with alternatives: whoever gives fields of one does not mean those of the others.
+# Groups with alternatives: giving a field of one alternative drops the fields of the others.
 _ALTERNATIVES: dict[str, tuple[frozenset[str], ...]] = {
     "algorithm": (frozenset({"provided"}), frozenset({"uri", "entry_point"})),
 }
 
 
-class Request(BaseModel):
-    """The request of a flow; a base of their models, whose fields are the flow's form."""
+class FlowRequest(BaseModel):
+    """Base of the flows' request models, whose fields are the flows' forms."""
 
     def absolute(self) -> Self:
-        """The same with relative paths resolved against the caller's working directory."""
+        """Resolve relative paths against the caller's working directory."""
         return self
 
 
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``under``: groups are merged, lists and values replaced.
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge ``over`` into ``under``: groups are merged, lists and values replaced.
 
-    A group of alternatives, such as ``algorithm``, keeps only the one that ``over`` gives.
+    Of a group with alternatives, such as ``algorithm``, only the one that ``over`` gives is kept.
     """
-    kept = {
-        name: _without_alternatives(name, value, over.get(name)) for name, value in under.items()
-    }
-    return _merged(kept, over)
+    kept = {name: _drop_alternatives(name, value, over.get(name)) for name, value in under.items()}
+    return _merge_groups(kept, over)
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    laid = {**under, **over}
+def _merge_groups(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**under, **over}
     for name in under.keys() & over.keys():
         if isinstance(under[name], Mapping) and isinstance(over[name], Mapping):
-            laid[name] = _merged(under[name], over[name])
-    return laid
+            merged[name] = _merge_groups(under[name], over[name])
+    return merged
 
 
-def _without_alternatives(name: str, under: Any, over: Any) -> Any:
+def _drop_alternatives(name: str, under: Any, over: Any) -> Any:
     alternatives = _ALTERNATIVES.get(name, ())
     if not (alternatives and isinstance(under, Mapping) and isinstance(over, Mapping)):
         return under
     given = {field for field, value in over.items() if value is not None and value != ""}
-    meant = [fields for fields in alternatives if fields & given]
-    others = frozenset().union(*alternatives).difference(*meant) if meant else frozenset()
+    chosen = [fields for fields in alternatives if fields & given]
+    others = frozenset().union(*alternatives).difference(*chosen) if chosen else frozenset()
     return {field: value for field, value in under.items() if field not in others}
 
 
-def without_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without what is null, in groups as well; null means "left out" everywhere."""
+def drop_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop null values, in groups as well: null means "not given" everywhere."""
     return {
-        name: without_nulls(value) if isinstance(value, Mapping) else value
+        name: drop_nulls(value) if isinstance(value, Mapping) else value
         for name, value in parameters.items()
         if value is not None
     }
 
 
 def _check_numbers(value: Any, where: str) -> None:
-    """Refuse numbers that Prefect cannot give back.
+    """Refuse numbers that Prefect cannot read back.
 
-    It writes them as JSON, where a large float is an integer, and reads 64-bit integers only; one
-    run with a larger number would make every list that it is in fail.
+    Prefect writes a large float as an integer of JSON, and reads 64-bit integers only. A single
+    run with a larger number breaks every listing that includes it.
     """
     if isinstance(value, int | float) and LARGEST_NUMBER < abs(value) < math.inf:
         size = abs(value)  # an integer can be larger than any float
         fits = size <= sys.float_info.max
         shown = f"{value:.3g}" if fits else f"of about {math.log10(size):.0f} digits"
         raise BadInputError(
-            f"{where} is {shown}, which is too large to be kept.",
-            "Give a number of less than 63 bits, or the number as a text.",
+            f"Invalid parameter `{where}`: {shown} is too large.",
+            "Give a number below 2**63, or the number as a string.",
             code="NumberTooLarge",
         )
     if isinstance(value, list):
@@ -110,28 +116,46 @@ def _check_numbers(value: Any, where: str) -> None:
 
 
 def read(model: type[M], parameters: Mapping[str, Any]) -> M:
-    """``parameters`` as ``model``; what is null is left out.
+    """Validate ``parameters`` as ``model``; null values count as not given.
 
     Raises:
         BadInputError: With the code ``ParameterUnknown``, ``ParameterInvalid`` or
             ``NumberTooLarge``.
     """
-    parameters = without_nulls(parameters)
+    parameters = drop_nulls(parameters)
     _check_numbers(parameters, "")
     for name in parameters:
         if name not in model.model_fields:
             raise BadInputError(
-                f"There is no parameter {name!r}.",
-                f"There are: {', '.join(sorted(model.model_fields))}.",
+                f"Unknown parameter `{name}`.",
+                f"Known are: {', '.join(sorted(model.model_fields))}.",
                 code="ParameterUnknown",
             )
     try:
         return model(**parameters)
     except ValidationError as error:
-        # The values stay out of it: one of them may be a secret in the wrong field.
-        wrong = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-        )
         raise BadInputError(
-            f"A parameter is wrong: {wrong}.", "Mend its value.", code="ParameterInvalid"
+            f"{describe_invalid(error)}.", "Fix the value.", code="ParameterInvalid"
         ) from None
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Describe the invalid fields without their values, which may be misplaced secrets."""
+    faults = [
+        f"`{'.'.join(map(str, fault['loc']))}`: {_describe_fault(fault)}"
+        for fault in error.errors()
+    ]
+    return f"Invalid parameter{'s' if len(faults) > 1 else ''} {'; '.join(faults)}"
+
+
+def _describe_fault(fault: ErrorDetails) -> str:
+    found = re.fullmatch(r"Input should be (.*)", fault["msg"])
+    if found is None:
+        return fault["msg"]
+    if fault["type"].endswith("_type"):
+        return f"expected {found[1]}, got {_type_name(fault['input'])}"
+    return f"must be {found[1]}"
+
+
+def _type_name(value: Any) -> str:
+    return next(name for kind, name in _TYPE_NAMES if isinstance(value, kind))

@@ -1,4 +1,4 @@
-"""The machines that a run asks a cluster for: shape and number of its pods, their mounts."""
+"""Placement of runs on a cluster: shape, number and mounts of the pods that they request."""
 
 from __future__ import annotations
 
@@ -24,34 +24,33 @@ if TYPE_CHECKING:
     from tasks.tuning.tuning_request import Tuning
 
 
-def of(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
-    """The machines that a run asks a cluster for.
+def plan(flow: str, given: Mapping[str, Any], *, checked: bool = True) -> Placement:
+    """Plan the pods of a run.
 
     Args:
-        flow: The flow's name.
-        given: The run's parameters.
+        flow: Name of the flow.
+        given: Parameters of the run.
         checked: Whether they were completed when the run was created. A run of a form or a
-            schedule completes them itself, after its machine was chosen: its template is read
-            here as well.
+            schedule completes them itself once it runs, so its template is applied here as well.
 
     Raises:
-        BadInputError: If a parameter that counts here is wrong, with the code of the run's own
-            refusal.
-        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
+        BadInputError: If a parameter that affects the pods is invalid, with the code that the run
+            itself would be refused with.
+        NotFoundError: With the code ``TemplateUnknown``.
     """
     if not checked and flow in _FROM_TEMPLATE:
         given = pkgutil.resolve_name(_FROM_TEMPLATE[flow])(given, True)
-    return asked(flow, given)[0].placement
+    return plan_requests(flow, given)[0].placement
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The machines that one run asks for.
+class PlacementRequest:
+    """Pods that one run requests.
 
     Attributes:
-        flow: Its flow's name.
-        placement: The machines.
-        type_name: The name of their shape, as people know it.
+        flow: Name of its flow.
+        placement: The pods.
+        type_name: Name of their instance type, for messages.
     """
 
     flow: str
@@ -59,69 +58,75 @@ class Asked:
     type_name: str = instance_types.DEFAULT
 
 
-def asked(flow: str, given: Mapping[str, Any]) -> list[Asked]:
-    """The machines that a run, and each of the runs that it makes, asks a cluster for.
+def plan_requests(flow: str, given: Mapping[str, Any]) -> list[PlacementRequest]:
+    """Plan the pods of a run, and of the runs that it creates.
 
     Args:
-        flow: The flow's name.
-        given: The run's parameters, complete.
+        flow: Name of the flow.
+        given: Complete parameters of the run.
+
+    Returns:
+        The request of the run itself, and one for each kind of run that it creates.
 
     Raises:
-        BadInputError: As for :func:`of`.
+        BadInputError: As for :func:`plan`.
     """
-    if flow not in _MACHINES:
-        return [Asked(flow, Placement(_small()))]
-    request, machines = _MACHINES[flow]
-    return machines(parameters.read(pkgutil.resolve_name(request), dict(given)))
+    if flow not in _PLANNERS:
+        return [PlacementRequest(flow, Placement(_small()))]
+    request, plan_pods = _PLANNERS[flow]
+    return plan_pods(parameters.read(pkgutil.resolve_name(request), dict(given)))
 
 
-def _of_training(training: Training) -> list[Asked]:
-    """The machines of a training."""
-    asks = training.resources
-    shape = instance_types.find(asks.instance_type, settings.load())
-    placed = _with_scripts(training, shape, nodes=asks.nodes)
-    return [Asked(TRAIN.name, placed, _type_of(training))]
+def _of_training(training: Training) -> list[PlacementRequest]:
+    """Request of a training."""
+    requested = training.resources
+    shape = instance_types.find(requested.instance_type, settings.load())
+    placed = _with_scripts(training, shape, nodes=requested.nodes)
+    return [PlacementRequest(TRAIN.name, placed, _type_of(training))]
 
 
-def _of_tuning(tuning: Tuning) -> list[Asked]:
-    """The machines of a tuning, and of its trials where they are runs of their own.
+def _of_tuning(tuning: Tuning) -> list[PlacementRequest]:
+    """Requests of a tuning, and of its trials if they are runs of their own.
 
-    A tuning whose trials have pods of their own is small; else its pod holds those at once.
+    A tuning whose trials have their own pods is small; otherwise its pod runs all parallel trials.
     """
     if _is_inline(tuning):
-        at_once = f"{tuning.parallel_trials} trials of {_type_of(tuning)} at once"
-        return [Asked(TUNE.name, _with_scripts(tuning, _together(tuning)), at_once)]
+        parallel = f"{tuning.parallel_trials} parallel trials of {_type_of(tuning)}"
+        shape = _shape_of_parallel_trials(tuning)
+        return [PlacementRequest(TUNE.name, _with_scripts(tuning, shape), parallel)]
     own = Placement(_small(), mounts=_mounts(tuning, tuning.resources), seconds=_seconds(tuning))
-    return [Asked(TUNE.name, own), *_of_training(tuning.training({}))]
+    return [PlacementRequest(TUNE.name, own), *_of_training(tuning.training({}))]
 
 
-def _of_pipeline(run: PipelineRun) -> list[Asked]:
-    """The machine of a pipeline run, which is small: its components have pods of their own.
+def _of_pipeline(run: PipelineRun) -> list[PlacementRequest]:
+    """Request of a pipeline run, which is small: its components have their own pods.
 
-    It mounts every NAS of the cluster, for files may be staged on one.
+    It mounts every NAS of the cluster, because files may be staged on any.
     """
     mounts = (EVERY_MOUNT, *_mounts(run, None))
-    return [Asked(PIPELINE_RUN.name, Placement(_small(), mounts=mounts, makes_jobs=True))]
+    return [
+        PlacementRequest(PIPELINE_RUN.name, Placement(_small(), mounts=mounts, makes_jobs=True))
+    ]
 
 
 def _small() -> InstanceType:
-    """The shape of a run that leaves the heavy work to others."""
+    """Shape of a run whose work is done in other pods."""
     return instance_types.find(instance_types.DEFAULT, settings.load())
 
 
-def settled(wanted: Asked, there: Capacity) -> Placement:
-    """What a run gets of a cluster: what it asks for; without GPUs where it may and none are.
+def fit_to_capacity(request: PlacementRequest, available: Capacity) -> Placement:
+    """Fit a request to a cluster: drop the GPUs if it lacks them and ``allow_cpu`` is set.
 
     Raises:
-        ClusterError: If the cluster can never give it, with the numbers.
+        ClusterError: If the cluster can never place it, with requested and available amounts.
     """
-    placed = wanted.placement
-    found = capacity.find_shortage(placed, wanted.type_name, there)
-    if found and found.code == "NodesLackGpu" and placed.allow_cpu:
+    placed = request.placement
+    refusal = capacity.find_shortage(placed, request.type_name, available)
+    if refusal and refusal.code == "NodesLackGpu" and placed.allow_cpu:
         placed = replace(placed, shape=capacity.without_gpus(placed.shape))
-        found = capacity.find_shortage(placed, wanted.type_name, there)
-    if found:
-        raise found
+        refusal = capacity.find_shortage(placed, request.type_name, available)
+    if refusal:
+        raise refusal
     return placed
 
 
@@ -130,39 +135,39 @@ def _type_of(training: Training) -> str:
 
 
 def _with_scripts(request: Training, shape: InstanceType, nodes: int = 1) -> Placement:
-    """Where scripts run in the run's own pods, which then have what it asks for."""
-    asks = request.resources
+    """Placement of a run whose own pods run the scripts."""
+    requested = request.resources
     return Placement(
         shape=shape,
         nodes=nodes,
-        image=asks.image,
-        boot_storage_gib=asks.boot_storage_gib,
-        data_storage_gib=asks.data_storage_gib,
-        mounts=_mounts(request, asks),
+        image=requested.image,
+        boot_storage_gib=requested.boot_storage_gib,
+        data_storage_gib=requested.data_storage_gib,
+        mounts=_mounts(request, requested),
         seconds=_seconds(request),
-        allow_cpu=asks.allow_cpu,
+        allow_cpu=requested.allow_cpu,
     )
 
 
 def _is_inline(tuning: Tuning) -> bool:
-    """Whether trials run beside the tuning; on a cluster they do so only where it says so."""
+    """Whether trials run in the tuning's pod, which on a cluster must be requested."""
     return tuning.dispatch == "inline"
 
 
-def _together(tuning: Tuning) -> InstanceType:
-    """The shape that holds as many trials as go on at once, with all their nodes.
+def _shape_of_parallel_trials(tuning: Tuning) -> InstanceType:
+    """Shape of a pod that runs all parallel trials with their nodes.
 
-    GPUs are each trial's own, as on any machine, unless the trials share them.
+    Each trial has its own GPUs, unless the trials share them.
     """
-    asks = tuning.resources
-    each = instance_types.find(asks.instance_type, settings.load())
-    times = tuning.parallel_trials * asks.nodes
+    requested = tuning.resources
+    each = instance_types.find(requested.instance_type, settings.load())
+    times = tuning.parallel_trials * requested.nodes
     shared = each.shared_memory_gib
     return each.model_copy(
         update={
             "cpu": each.cpu * times,
             "memory_gib": each.memory_gib * times,
-            "gpus": each.gpus * (asks.nodes if asks.share_gpus else times),
+            "gpus": each.gpus * (requested.nodes if requested.share_gpus else times),
             "shared_memory_gib": None if shared is None else shared * times,
         }
     )
@@ -172,15 +177,15 @@ def _seconds(training: Training) -> float | None:
     return None if training.max_minutes is None else training.max_minutes * 60
 
 
-def _mounts(request: BaseModel, asks: Resources | None) -> tuple[str, ...]:
-    """The network folders that a run says it has, and those that it names anywhere."""
-    said = resources.mount_ids(asks.mounts) if asks else []
-    named = filter(None, map(site.nas_id, _uris(request.model_dump(mode="json"))))
-    return tuple(sorted({*said, *named}))
+def _mounts(request: BaseModel, requested: Resources | None) -> tuple[str, ...]:
+    """Network folders of ``resources.mounts``, and those that any URI of the request is in."""
+    explicit = resources.mount_ids(requested.mounts) if requested else []
+    implied = filter(None, map(site.nas_id, _uris(request.model_dump(mode="json"))))
+    return tuple(sorted({*explicit, *implied}))
 
 
 def _uris(value: Any, field: str = "") -> Iterator[str]:
-    """Every text in a field that is called uri, or ends so; in groups and lists as well."""
+    """Yield every string in a field named ``uri`` or ``..._uri``; in groups and lists as well."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _uris(inner, name)
@@ -191,17 +196,17 @@ def _uris(value: Any, field: str = "") -> Iterator[str]:
         yield value
 
 
-# Of each flow that asks for more than one small machine: its request, and the machines of one.
-# They are here, below the flows, because the worker of a cluster places runs without importing
-# the flows, whose libraries (scikit-learn, matplotlib, boto3) it has no use for. A request is
-# imported when it is read: those of tunings and pipelines bring Optuna, SciPy and KFP along.
-_MACHINES: dict[str, tuple[str, Callable[[Any], list[Asked]]]] = {
+# For each flow that requests more than one small pod: its request model, and its planner. They
+# are here, below the flows, because the worker of a cluster places runs without importing the
+# flows and their libraries (scikit-learn, matplotlib, boto3). A request is imported when it is
+# read: those of tunings and pipelines import Optuna, SciPy and KFP.
+_PLANNERS: dict[str, tuple[str, Callable[[Any], list[PlacementRequest]]]] = {
     TRAIN.name: ("tasks.training.training_request:Training", _of_training),
     TUNE.name: ("tasks.tuning.tuning_request:Tuning", _of_tuning),
     PIPELINE_RUN.name: ("tasks.pipelines.request:PipelineRun", _of_pipeline),
 }
 
-# Of each flow with templates: what completes the parameters of a run from its template.
+# For each flow with templates: the function that completes parameters from a template.
 _FROM_TEMPLATE = {
     TRAIN.name: "tasks.training.training_templates:from_template",
     TUNE.name: "tasks.tuning.tuning_request:from_template",

@@ -1,8 +1,8 @@
-"""The algorithms that Modelyard provides: what each takes, needs and prints.
+"""Provided algorithms: their data sets, hyperparameters, metrics and requirements.
 
-One is a directory below ``tasks/algorithms`` under the ordinary training contract, with an
-``algorithm.yaml`` that declares it. The declaration is read here, to refuse what the script
-could not use, and by the script itself, so that a default has one home.
+Each is a directory below ``tasks/algorithms`` that follows the ordinary training contract, with
+its declaration in ``algorithm.yaml``. This module reads the declaration to refuse invalid
+requests; the script reads it as well, so that each default is written once.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _ALGORITHMS = Path(__file__).parent / "algorithms"
 _DECLARATION = "algorithm.yaml"
 
 Number = StrictInt | StrictFloat
-Kind = Literal["int", "double", "categorical", "bool", "string"]
+HyperparameterType = Literal["int", "double", "categorical", "bool", "string"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
-# How a package is installed that Modelyard itself does without.
+# Hints for installing packages that are not among Modelyard's own requirements.
 _INSTALL = {"torch": "`make torch` installs PyTorch."}
 
 
 _DECIMAL = re.compile(r"-?\d+(?:\.\d+)?")
 
 
-class _Declared(BaseModel):
+class _Declaration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -56,35 +56,36 @@ def _whole(value: Scalar) -> Scalar | None:
 
 
 def _double(value: Scalar) -> Scalar | None:
-    if isinstance(value, str):  # 0.10, which stays as it was written where it is passed on
+    if isinstance(value, str):  # such as "0.10", which keeps its digits
         value = float(value) if _DECIMAL.fullmatch(value) else math.nan
     if isinstance(value, bool) or not math.isfinite(value):
         return None
     return float(value)
 
 
-# kind: (what it is called, the value as that kind or None if it is of another)
-_KINDS: dict[Kind, tuple[str, Callable[[Scalar], Scalar | None]]] = {
+# type: (its description, a function that coerces a value, None if it has another type)
+_TYPES: dict[HyperparameterType, tuple[str, Callable[[Scalar], Scalar | None]]] = {
     "int": ("a whole number", _whole),
     "double": ("a number", _double),
     "bool": ("true or false", lambda value: value if isinstance(value, bool) else None),
-    "string": ("a text", lambda value: value if isinstance(value, str) else None),
+    "string": ("a string", lambda value: value if isinstance(value, str) else None),
     "categorical": ("one of", lambda value: value),
 }
 
 
-class Hyperparameter(_Declared):
-    """A hyperparameter, and which values it takes.
+class Hyperparameter(_Declaration):
+    """A hyperparameter, and the values that it accepts.
 
     Attributes:
-        default: Taken where none is given; None if one must be given.
-        min, max: The range of an int or a double, both ends included unless said otherwise.
-        values: What a categorical one is chosen from.
-        log: Whether a search does well to go by its logarithm.
+        default: Value if none is given; None if it is required.
+        min, max: Range of an int or a double, inclusive unless ``min_excluded``,
+            ``max_excluded``.
+        values: Choices of a categorical.
+        log: Whether a search should sample it on a logarithmic scale.
     """
 
     name: Name
-    type: Kind
+    type: HyperparameterType
     default: Scalar | None = None
     min: Number | None = None
     max: Number | None = None
@@ -104,15 +105,15 @@ class Hyperparameter(_Declared):
         if self.min is not None and self.max is not None and self.min >= self.max:
             raise ValueError(f"{self.name}: the range is empty")
         if self.log and not (self.min is not None and self.min >= 0):
-            raise ValueError(f"{self.name}: there is no logarithm below 0")
-        if self.default is not None and self._matched(self.default) is None:
+            raise ValueError(f"{self.name}: log needs a min of at least 0")
+        if self.default is not None and self._coerced(self.default) is None:
             raise ValueError(f"{self.name}: the default {self.default!r} is not {self.allowed}")
         return self
 
     @property
     def allowed(self) -> str:
-        """Its type and range in words, such as ``a number above 0, at most 1``."""
-        kind, _ = _KINDS[self.type]
+        """Type and range in words, such as ``a number above 0, at most 1``."""
+        kind, _ = _TYPES[self.type]
         if self.values:
             return f"{kind} {', '.join(map(str, self.values))}"
         if None not in (self.min, self.max) and not (self.min_excluded or self.max_excluded):
@@ -126,29 +127,33 @@ class Hyperparameter(_Declared):
 
     @property
     def default_text(self) -> str:
-        """Its default as people write it, or ``required``."""
+        """The default as JSON, or ``required``."""
         return "required" if self.default is None else json.dumps(self.default)
 
-    def accept(self, value: Scalar, algorithm: str) -> Scalar:
-        """``value`` as this hyperparameter's type.
+    def coerce(self, value: Scalar, algorithm: str) -> Scalar:
+        """Convert ``value`` to the hyperparameter's type.
+
+        Args:
+            value: The value.
+            algorithm: Name of the algorithm, for the error.
 
         Raises:
-            BadInputError: If it is of another type, or out of range.
+            BadInputError: If the value has another type, or is out of range.
         """
-        _, converted = _KINDS[self.type]
-        matched = self._matched(value)
+        _, converted = _TYPES[self.type]
+        matched = self._coerced(value)
         if matched is not None:
             return matched
         of_type = converted(value) is not None
         raise BadInputError(
             f"The hyperparameter {self.name!r} of {algorithm} is {value!r}, and must be "
             f"{self.allowed}.",
-            "Change the value." if of_type else f"Give {_KINDS[self.type][0]}.",
+            "Change the value." if of_type else f"Give {_TYPES[self.type][0]}.",
             code="HyperparameterOutOfRange" if of_type else "HyperparameterTypeWrong",
         )
 
-    def _matched(self, value: Scalar) -> Scalar | None:
-        _, converted = _KINDS[self.type]
+    def _coerced(self, value: Scalar) -> Scalar | None:
+        _, converted = _TYPES[self.type]
         found = converted(value)
         if self.type == "categorical":
             # To Python, True is 1.
@@ -164,12 +169,12 @@ class Hyperparameter(_Declared):
         return found if enough and few else None
 
 
-class Metric(_Declared):
+class ProvidedMetric(_Declaration):
     """A metric that the script prints.
 
     Attributes:
-        direction: Which values are the better ones.
-        pattern: How it is found in the log; None for NAME=VALUE.
+        direction: Direction in which it improves.
+        pattern: Regular expression that finds it in the log; None for NAME=VALUE.
     """
 
     name: str
@@ -178,12 +183,12 @@ class Metric(_Declared):
     description: str
 
 
-class DatasetSlot(_Declared):
+class DatasetSlot(_Declaration):
     """A data set that the script reads.
 
     Attributes:
-        required: Whether it trains without.
-        description: What must be in it, and how it is laid out.
+        required: Whether the script cannot train without it.
+        description: Its required content and layout.
     """
 
     name: Name
@@ -191,17 +196,17 @@ class DatasetSlot(_Declared):
     description: str
 
 
-class ProvidedAlgorithm(_Declared):
+class ProvidedAlgorithm(_Declaration):
     """An algorithm that Modelyard provides.
 
     Attributes:
-        name: What ``algorithm: {provided: NAME}`` calls it; its directory's name.
+        name: Its name in ``algorithm: {provided: NAME}``, and that of its directory.
         path: The directory.
-        framework: The key of the framework that serves its model.
-        framework_package: The Python package whose version is the framework's.
+        framework: Key of the framework that serves its model.
+        framework_package: Python package whose version is the framework's.
         needs: Modules that must be importable.
-        distributed: Whether several processes (nodes, torchrun) train one model together.
-        entry_point: The script in the directory that starts the training.
+        distributed: Whether several processes (nodes, torchrun) can train one model together.
+        entry_point: Script in the directory that starts the training.
     """
 
     name: str
@@ -215,7 +220,7 @@ class ProvidedAlgorithm(_Declared):
     entry_point: str
     datasets: tuple[DatasetSlot, ...]
     hyperparameters: tuple[Hyperparameter, ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[ProvidedMetric, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> ProvidedAlgorithm:
@@ -228,14 +233,14 @@ class ProvidedAlgorithm(_Declared):
         return self
 
     def metric_patterns(self) -> list[MetricPattern]:
-        """How its metrics are found in its log."""
+        """Patterns that find its metrics in its log."""
         return [MetricPattern(name=one.name, pattern=one.pattern) for one in self.metrics]
 
     def framework_version(self) -> str:
-        """The version of its framework that is installed.
+        """Installed version of its framework.
 
         Raises:
-            BadInputError: If none is.
+            BadInputError: If the framework is not installed.
         """
         try:
             return importlib.metadata.version(self.framework_package)
@@ -243,10 +248,10 @@ class ProvidedAlgorithm(_Declared):
             raise self._missing(self.framework_package) from None
 
     def complete(self, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Every hyperparameter that the script takes: those given, checked, and the defaults.
+        """Validate the given hyperparameters, and add the defaults of the others.
 
         Raises:
-            BadInputError: For one that is unknown, missing, of another type or out of range.
+            BadInputError: If one is unknown, missing, of another type or out of range.
         """
         declared = {one.name: one for one in self.hyperparameters}
         for name in hyperparameters:
@@ -259,55 +264,55 @@ class ProvidedAlgorithm(_Declared):
         found: dict[str, Scalar] = {}
         for name, one in declared.items():
             if name in hyperparameters:
-                found[name] = one.accept(hyperparameters[name], self.name)
+                found[name] = one.coerce(hyperparameters[name], self.name)
             elif one.default is not None:
-                found[name] = one.accept(one.default, self.name)
+                found[name] = one.coerce(one.default, self.name)
             else:
                 raise BadInputError(
-                    f"The algorithm {self.name} needs the hyperparameter {name!r}.",
+                    f"The algorithm {self.name} requires the hyperparameter {name!r}.",
                     f"Give {one.allowed}: {one.description}",
                     code="HyperparameterMissing",
                 )
         return found
 
     def check_datasets(self, names: Collection[str]) -> None:
-        """Refuse data sets that do not fit.
+        """Refuse data sets that do not match the declaration.
 
         Raises:
-            BadInputError: If a required one is missing, or one is not known.
+            BadInputError: If a required one is missing, or one is unknown.
         """
         slots = {one.name: one for one in self.datasets}
         for name in names:
             if name not in slots:
                 raise BadInputError(
-                    f"The algorithm {self.name} reads no data set {name!r}.",
-                    f"It reads {', '.join(slots)}.",
+                    f"The algorithm {self.name} has no data set {name!r}.",
+                    f"It has {', '.join(slots)}.",
                     code="DatasetUnknown",
                 )
         for name, slot in slots.items():
             if slot.required and name not in names:
                 raise BadInputError(
-                    f"The algorithm {self.name} needs the data set {name!r}.",
+                    f"The algorithm {self.name} requires the data set {name!r}.",
                     f"Give its uri. {slot.description}",
                     code="DatasetNotGiven",
                 )
 
     def missing_packages(self) -> list[str]:
-        """Which of the modules that it needs cannot be imported."""
+        """List the required modules that cannot be imported."""
         return [module for module in self.needs if importlib.util.find_spec(module) is None]
 
     def check_packages(self) -> None:
-        """Refuse to begin without what the script imports.
+        """Refuse to run without a module that the script imports.
 
         Raises:
-            BadInputError: If a module is missing.
+            BadInputError: With the code ``PackageMissing``.
         """
         for module in self.missing_packages():
             raise self._missing(module)
 
     def _missing(self, package: str) -> BadInputError:
         return BadInputError(
-            f"The algorithm {self.name} needs the Python package {package!r}, which is not "
+            f"The algorithm {self.name} requires the Python package {package!r}, which is not "
             "installed.",
             _INSTALL.get(package, "Install it into Modelyard's environment."),
             code="PackageMissing",
@@ -315,16 +320,16 @@ class ProvidedAlgorithm(_Declared):
 
 
 def names() -> list[str]:
-    """The names of the algorithms that there are."""
+    """List the names of the provided algorithms."""
     return sorted(path.parent.name for path in _ALGORITHMS.glob(f"*/{_DECLARATION}"))
 
 
 @functools.cache
 def load(name: str) -> ProvidedAlgorithm:
-    """The algorithm ``name``.
+    """Load the algorithm ``name``.
 
     Raises:
-        BadInputError: If there is none of that name.
+        BadInputError: With the code ``AlgorithmUnknown``.
     """
     if name not in names():
         raise BadInputError(

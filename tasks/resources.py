@@ -1,4 +1,4 @@
-"""What a run is given to work with, and the refusal of what this machine cannot give."""
+"""Resource requests of runs, and their validation against this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_NODES = 256
 MOST_PROCESSES = 64
 MOST_MOUNTS = 20
 
-# Each is a process with the script's imports in it: many more than cores only wear them out.
+# Each process imports the script's libraries: many more than the cores slow each other down.
 _LOCAL_PROCESSES = 16
 _LOCAL_PROCESSES_PER_CORE = 4
 
@@ -33,78 +33,71 @@ def _choices(schema: dict[str, Any]) -> None:
 
 
 class Resources(BaseModel):
-    """The machines that a run works on."""
+    """Machines and processes of a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     instance_type: Text = Field(
         "",
-        description=f"The shape of each machine, such as {instance_types.DEFAULT} (which is the "
-        "default) or gpu.a100. A run sees the GPUs that its type has, and no others.",
+        description=f"Instance type of each machine, such as {instance_types.DEFAULT} (the "
+        "default) or gpu.a100. A run sees only the GPUs of its type.",
         json_schema_extra=_choices,
     )
-    nodes: int = Field(
-        1, ge=1, le=MOST_NODES, description="How many machines work together on it."
-    )
+    nodes: int = Field(1, ge=1, le=MOST_NODES, description="Number of machines of the run.")
     torchrun: bool = Field(
         False, description="Start the script with PyTorch's torchrun on each machine."
     )
     processes_per_node: int = Field(
-        1, ge=1, le=MOST_PROCESSES, description="How many processes of the script on each machine."
+        1, ge=1, le=MOST_PROCESSES, description="Number of the script's processes per machine."
     )
-    image: Text = Field(
-        "", description="The container image to run in. This machine's own pools use none."
-    )
+    image: Text = Field("", description="Container image of the run; ignored by local pools.")
     boot_storage_gib: float = Field(
         0, ge=0, le=1e9,
-        description="Room on each machine for what the run writes outside its own folders, in "
-        "GiB; 0 for what is usual.",
+        description="Storage on each machine outside the run's own folders, in GiB; 0 for the "
+        "default.",
     )  # fmt: skip
     data_storage_gib: float = Field(
-        0, ge=0, le=1e9, description="Room for data on each machine, in GiB; 0 for what is usual."
+        0, ge=0, le=1e9, description="Storage for data on each machine, in GiB; 0 for the default."
     )
     mounts: list[str] = Field(
         [], max_length=MOST_MOUNTS,
-        description="Network folders that the run has beside those that it names elsewhere: "
+        description="Network folders to mount beside those that other parameters refer to: "
         "nas://ID, or the ID alone.",
     )  # fmt: skip
     allow_cpu: bool = Field(
-        False, description="Run without GPUs where there are not as many as the type has."
+        False, description="Run without GPUs if the machine or the cluster has too few."
     )
-    share_gpus: bool = Field(
-        False, description="Use GPUs together with other runs that say so too."
-    )
+    share_gpus: bool = Field(False, description="Share GPUs with other runs that set this too.")
 
     @property
     def processes(self) -> int:
-        """How many processes of the script there are in all."""
+        """Total number of the script's processes."""
         return self.nodes * self.processes_per_node
 
 
 class PipelineResources(BaseModel):
-    """The machines that a pipeline's components share."""
+    """Machines that the components of a pipeline share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     instance_type: Text = Field(
         "",
-        description=f"The shape of each machine; without, {instance_types.DEFAULT}.",
+        description=f"Instance type of each machine; empty for {instance_types.DEFAULT}.",
         json_schema_extra=_choices,
     )
     nodes: int = Field(
         1, ge=1, le=MOST_NODES,
-        description="How many machines the components are spread over. This machine's own pools "
-        "have one.",
+        description="Number of machines that the components are spread over; one in local pools.",
     )  # fmt: skip
     data_storage_gib: float = Field(
-        0, ge=0, le=1e9, description="Room for data on each machine, in GiB; 0 for what is usual."
+        0, ge=0, le=1e9, description="Storage for data on each machine, in GiB; 0 for the default."
     )
     allow_cpu: bool = Field(
-        False, description="Run without GPUs where there are not as many as the type has."
+        False, description="Run without GPUs if the machine or the cluster has too few."
     )
 
     def on_one_machine(self) -> Resources:
-        """What of it each machine must have."""
+        """Requirements of a single machine."""
         return Resources(
             instance_type=self.instance_type,
             data_storage_gib=self.data_storage_gib,
@@ -113,53 +106,54 @@ class PipelineResources(BaseModel):
 
 
 def gpu_count(resources: Resources, configured: Settings) -> int:
-    """How many GPUs the run asks of this machine: of one node, where the others have their own.
+    """Number of GPUs that the run needs on this machine, for all of its local nodes.
 
     Raises:
-        BadInputError: If there is no such instance type.
+        BadInputError: If the instance type is unknown.
     """
     nodes = 1 if site.has_several_pods() else resources.nodes
     return nodes * instance_types.find(resources.instance_type, configured).gpus
 
 
 def mount_ids(mounts: Iterable[str]) -> list[str]:
-    """The ids of network folders that are given as ``nas://ID`` or as ``ID``.
+    """Parse ids of network folders, which are written as ``nas://ID`` or ``ID``.
 
     Raises:
-        BadInputError: With the code ``MountInvalid`` if one is given otherwise.
+        BadInputError: With the code ``MountInvalid``.
     """
     found = []
     for mount in mounts:
         match = _MOUNT.fullmatch(mount)
         if match is None:
             raise BadInputError(
-                f"resources.mounts: {mount[:200]!r} names no network folder.",
-                "Write nas://ID, or the ID alone; a run names folders below it as nas://ID:/path.",
+                f"resources.mounts: {mount[:200]!r} is not a network folder.",
+                "Write nas://ID, or the ID alone. Other parameters refer to folders in it as "
+                "nas://ID:/path.",
                 code="MountInvalid",
             )
         found.append(match[1])
     return list(dict.fromkeys(found))
 
 
-def most_processes() -> int:
-    """How many processes of scripts this machine takes at once."""
+def max_local_processes() -> int:
+    """Largest number of script processes that this machine runs at once."""
     return max(_LOCAL_PROCESSES, _LOCAL_PROCESSES_PER_CORE * (os.cpu_count() or 1))
 
 
 def check(resources: Resources, entry_point: str, home: Home, configured: Settings) -> None:
-    """Refuse what the run's machines do not have, as far as this one can tell.
+    """Refuse resources that the run's machines do not have.
 
-    Within :func:`infra.site.validating_for_remote` it checks little: the run's machines
-    have GPUs, processors and disks of their own.
+    Within :func:`infra.site.validating_for_remote`, GPUs, processes and storage are not checked:
+    the run's machines are unknown then.
 
     Raises:
         BadInputError: With a code of its own for each fault.
-        NotFoundError: If a network folder is not mounted here, with the code ``NasNotMounted``.
-        DiskFullError: If the home's disk has less room than the run asks for.
+        NotFoundError: With the code ``NasNotMounted`` if a network folder is not mounted.
+        DiskFullError: If the home's disk has less free space than requested.
     """
     if resources.torchrun and PurePosixPath(entry_point).suffix != ".py":
         raise BadInputError(
-            f"torchrun starts Python scripts, and the entry point is {entry_point!r}.",
+            f"torchrun needs a Python script, and the entry point is {entry_point!r}.",
             "Give a .py file, or leave resources.torchrun out.",
             code="TorchrunNeedsPython",
         )
@@ -171,32 +165,32 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
         store(f"nas://{mount}:/")
     _check_processes(resources)
     gpus.check(wanted, configured, allow_cpu=resources.allow_cpu)
-    if not site.in_pod():  # which the cluster has given the room; its file system takes some
+    if not site.in_pod():  # the cluster has reserved a pod's storage
         _check_room(resources, home)
 
 
 def _check_processes(resources: Resources) -> None:
-    most = most_processes()
+    most = max_local_processes()
     nodes = 1 if site.has_several_pods() else resources.nodes
     if nodes * resources.processes_per_node > most:
         raise BadInputError(
-            f"The run wants {nodes} nodes with {resources.processes_per_node} processes "
-            f"each, and this machine takes {most} processes in all.",
-            "Ask for fewer nodes, or fewer processes on each.",
+            f"The run requests {nodes} nodes with {resources.processes_per_node} processes "
+            f"each, and this machine runs at most {most} processes.",
+            "Request fewer nodes, or fewer processes on each.",
             code="NodesTooMany",
         )
 
 
 def _check_room(resources: Resources, home: Home) -> None:
     free = home.free_bytes() / 2**30
-    asked = {
+    requested = {
         "data_storage_gib": resources.data_storage_gib,
         "boot_storage_gib": resources.boot_storage_gib,
     }
-    if free < sum(asked.values()):
-        names = [name for name, size in asked.items() if size]
+    if free < sum(requested.values()):
+        names = [name for name, size in requested.items() if size]
         raise DiskFullError(
-            f"The run asks for {sum(asked.values()):g} GiB of storage, and the disk "
-            f"of {home.root} has {free:.1f} GiB left.",
-            f"Make room, or lower {' and '.join(f'resources.{name}' for name in names)}.",
+            f"The run requests {sum(requested.values()):g} GiB of storage, and the disk "
+            f"of {home.root} has {free:.1f} GiB free.",
+            f"Free space, or lower {' and '.join(f'resources.{name}' for name in names)}.",
         )

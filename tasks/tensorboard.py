@@ -1,4 +1,4 @@
-"""TensorBoard's view of runs: their logs side by side, and how long they are kept."""
+"""TensorBoard logs of runs: a folder that links them for one view, and their retention."""
 
 from __future__ import annotations
 
@@ -14,32 +14,35 @@ from registry import flow_kinds
 from registry.runs.run_views import RunView
 from registry.runs.tensorboard_logs import Fetched
 from registry.tunings import trials
-from tasks.workplace import Workplace
+from tasks.run_directory import RunDirectory
 from tuning.event_files import FILES
 
 _SECONDS_PER_DAY = 86400.0
-_TRIALS = "trials"  # in a tuning's folder: a folder for each that runs beside it, by its number
+_TRIALS = "trials"  # folder of a tuning that has one folder per inline trial, by its number
 
 
-def link(
+def link_logs(
     view: Path,
     runs: Iterable[RunView],
     home: Home,
     *,
-    alone: bool,
+    single: bool,
     fetched: Fetched,
 ) -> int:
-    """Make ``view`` a folder that shows the runs' logs under their names; how many have any.
+    """Link the runs' logs in the folder ``view`` under their names.
 
-    A tuning's trials are shown below its name. It can be called again while TensorBoard reads
+    A tuning's trials are below its name. The function can be called again while TensorBoard reads
     the folder.
 
     Args:
-        view: The folder; made if missing.
+        view: The folder; created if missing.
         runs: The runs.
-        home: Where their logs are.
-        alone: Whether there is one run, so that a tuning's trials need not be told from others'.
-        fetched: Logs of runs that have ended elsewhere.
+        home: Home that has their folders.
+        single: Whether only one run is shown; a tuning's trials then have no folder above them.
+        fetched: Logs of runs that ended on other machines.
+
+    Returns:
+        How many logs the folder has.
     """
     view.mkdir(parents=True, exist_ok=True)
     wanted: dict[PurePosixPath, Path] = {}
@@ -49,7 +52,7 @@ def link(
         if logs:
             name = _name(run.name, run.id, names)
             names.add(name)
-            top = PurePosixPath("" if alone and run.flow == flow_kinds.TUNE.name else name)
+            top = PurePosixPath("" if single and run.flow == flow_kinds.TUNE.name else name)
             wanted |= {top / path: folder for path, folder in logs.items()}
     _unlink(view, wanted)
     for shown, folder in wanted.items():
@@ -65,26 +68,26 @@ def _name(name: str, run_id: str, taken: set[str]) -> str:
 
 
 def _logs(run: RunView, home: Home, fetched: Fetched) -> Iterator[tuple[str, Path]]:
-    """Folders of a run's logs, each with its name below the run's own."""
+    """Yield the folders of a run's logs, each with its name below that of the run."""
     own = home.runs / run.id
     if run.flow != flow_kinds.TUNE.name:
-        elsewhere = run.is_final and not own.exists()
-        yield "", fetched.folder(run.id) if elsewhere else Workplace(own).tensorboard
+        remote = run.is_final and not own.exists()
+        yield "", fetched.folder(run.id) if remote else RunDirectory(own).tensorboard
         return
     for row in trials.outline(run.id):
         number, flow_run_id, tracked = row["number"], row["flow_run_id"], row["mlflow_run_id"]
-        place = home.runs / flow_run_id if flow_run_id else own / _TRIALS / str(number)
+        folder = home.runs / flow_run_id if flow_run_id else own / _TRIALS / str(number)
         over = row["state"] not in trials.ACTIVE
-        elsewhere = bool(over and tracked and not place.exists())
+        remote = bool(over and tracked and not folder.exists())
         name = flow_run_id or f"{run.id}-{number}"
         yield (
             f"trial {number}",
-            fetched.folder(name, tracked) if elsewhere else Workplace(place).tensorboard,
+            fetched.folder(name, tracked) if remote else RunDirectory(folder).tensorboard,
         )
 
 
 def _unlink(view: Path, wanted: Mapping[PurePosixPath, Path]) -> None:
-    """Take what is shown no more out of the view, or what is somewhere else by now."""
+    """Remove links that are not wanted any more, or that have another target now."""
     for top in view.iterdir():
         links = [top] if top.is_symlink() else list(top.iterdir())
         for shown in links:
@@ -94,35 +97,42 @@ def _unlink(view: Path, wanted: Mapping[PurePosixPath, Path]) -> None:
             top.rmdir()
 
 
-def forget(
+def prune(
     home: Home, days: float, owner: Callable[[str], tuple[str, int] | None] = trials.owner
 ) -> int:
-    """Remove logs that nobody has written to for ``days`` days; of how many runs it was.
+    """Remove logs that were last written more than ``days`` days ago.
 
-    Logs of a run that somebody executes stay, and so do those of a tuning's trials as long as it
-    is executed. The reference keeps them 120 days.
+    Logs of a run that is executing are kept, and so are those of a tuning's trials while the
+    tuning is executing. The reference keeps them for 120 days.
 
     Args:
-        home: Where they are.
-        days: How long they are kept.
-        owner: Which tuning a flow run is a trial of, if any.
+        home: Home that has the runs' folders.
+        days: Retention in days.
+        owner: Returns the tuning and the number of a flow run that is a trial, else None.
+
+    Returns:
+        How many runs had logs removed.
     """
     oldest = time.time() - days * _SECONDS_PER_DAY
-    forgotten = 0
+    pruned = 0
     for folder in home.runs.iterdir() if home.runs.is_dir() else ():
-        places = (folder, *folder.glob(f"{_TRIALS}/*"))
-        logs = [found for place in places if (found := Workplace(place).tensorboard).is_dir()]
-        if logs and max(map(_newest, logs)) < oldest and not _executed(home, folder.name, owner):
+        owners = (folder, *folder.glob(f"{_TRIALS}/*"))
+        logs = [found for one in owners if (found := RunDirectory(one).tensorboard).is_dir()]
+        if (
+            logs
+            and max(map(_newest, logs)) < oldest
+            and not _is_executing(home, folder.name, owner)
+        ):
             for found in logs:
                 shutil.rmtree(found, ignore_errors=True)
-            forgotten += 1
-    return forgotten
+            pruned += 1
+    return pruned
 
 
-def _executed(
+def _is_executing(
     home: Home, flow_run_id: str, owner: Callable[[str], tuple[str, int] | None]
 ) -> bool:
-    """Whether somebody executes the run now, or the tuning that it is a trial of."""
+    """Whether a process executes the run, or the tuning that it is a trial of."""
     if run_lock.is_held(home, flow_run_id):
         return True
     tuning, _ = owner(flow_run_id) or ("", 0)

@@ -28,6 +28,8 @@ _PACKAGES_OF_A_NOUN = (
     "tasks/training",
     "tasks/tuning",
 )
+# Class names that two modules still share: one of them is to get an adjective.
+_SHARED_CLASS_NAMES = {"Kind", "Page", "Servers"}
 _FOLDERS = (
     "modelyard",
     "flows",
@@ -129,6 +131,21 @@ def test_no_file_holds_a_path_of_a_machine() -> None:
 )
 def test_what_is_looked_for_would_be_found(pattern: re.Pattern[str], line: str) -> None:
     assert pattern.search(line)
+
+
+def test_a_public_class_name_is_used_once() -> None:
+    modules: dict[str, list[str]] = {}
+    for name in _modules():
+        # A provided algorithm is a program of its own, which no module imports.
+        if name.startswith(("tests/", "benchmarks/", "tasks/algorithms/")):
+            continue
+        for node in ast.parse(_text(name)).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, []).append(name)
+
+    shared = {name: found for name, found in modules.items() if len(found) > 1}
+    assert {name: found for name, found in shared.items() if name not in _SHARED_CLASS_NAMES} == {}
+    assert set(shared) == _SHARED_CLASS_NAMES  # a resolved one is taken off the list
 
 
 def _imported_modules(name: str) -> set[str]:

@@ -43,10 +43,10 @@ def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
     """Link the logs of an experiment's runs, or of a run; return how many have any."""
     try:
         found = experiments.show(key, _MOST_RUNS).runs
-        return views.link(view, found, home, alone=False, fetched=fetched)
+        return views.link_logs(view, found, home, single=False, fetched=fetched)
     except NotFoundError:
         try:
-            return views.link(view, [runs.show(key)], home, alone=True, fetched=fetched)
+            return views.link_logs(view, [runs.show(key)], home, single=True, fetched=fetched)
         except NotFoundError:
             raise NotFoundError(
                 f"There is no experiment and no run {key!r}.",

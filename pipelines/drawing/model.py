@@ -21,7 +21,7 @@ MORE = "more"  # stands for iterations that are not shown
 
 
 class NodeRow(Protocol):
-    """Record of a node of a run; ``registry.pipelines.pipeline_nodes.Node`` is one."""
+    """A node of a run, such as ``registry.pipelines.pipeline_nodes.PipelineNode``."""
 
     @property
     def path(self) -> str:

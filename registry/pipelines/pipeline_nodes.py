@@ -43,7 +43,7 @@ class PipelineNodeModel(Base):
 
 
 @dataclass(frozen=True)
-class Node:
+class PipelineNode:
     """One node of a run.
 
     Attributes:
@@ -75,7 +75,7 @@ class Node:
     ended: float = 0.0
 
 
-_FIELDS = tuple(Node.__dataclass_fields__)
+_FIELDS = tuple(PipelineNode.__dataclass_fields__)
 _COLUMNS = [getattr(PipelineNodeModel, name) for name in _FIELDS]
 
 
@@ -84,7 +84,7 @@ def task_run_id(flow_run_id: str, path: str) -> UUID:
     return uuid5(UUID(flow_run_id), path)
 
 
-def put(nodes: Iterable[Node]) -> None:
+def put(nodes: Iterable[PipelineNode]) -> None:
     """Write nodes as they are now, all at once."""
     rows = [asdict(node) for node in nodes]
     if not rows:
@@ -96,31 +96,31 @@ def put(nodes: Iterable[Node]) -> None:
         connection.execute(new.on_conflict_do_update(index_elements=keys, set_=changed), rows)
 
 
-def of(flow_run_id: str) -> list[Node]:
+def of(flow_run_id: str) -> list[PipelineNode]:
     """The nodes of a run, by their paths."""
     return _of(flow_run_id, _COLUMNS)
 
 
-def in_brief(flow_run_id: str) -> list[Node]:
+def in_brief(flow_run_id: str) -> list[PipelineNode]:
     """The same without what goes in and what comes out, which may be much."""
     return _of(flow_run_id, [one for one in _COLUMNS if one.key not in {"inputs", "outputs"}])
 
 
-def _of(flow_run_id: str, columns: list[Any]) -> list[Node]:
+def _of(flow_run_id: str, columns: list[Any]) -> list[PipelineNode]:
     wanted = select(*columns).where(PipelineNodeModel.flow_run_id == flow_run_id)
     with engine().connect() as connection:
         found = connection.execute(wanted.order_by(PipelineNodeModel.path))
-        return [Node(**row._mapping) for row in found]
+        return [PipelineNode(**row._mapping) for row in found]
 
 
-def one(flow_run_id: str, path: str) -> Node | None:
+def one(flow_run_id: str, path: str) -> PipelineNode | None:
     """The node of a run at a path; None if nothing is known of it."""
     wanted = select(*_COLUMNS).where(
         PipelineNodeModel.flow_run_id == flow_run_id, PipelineNodeModel.path == path
     )
     with engine().connect() as connection:
         row = connection.execute(wanted).first()
-    return Node(**row._mapping) if row else None
+    return PipelineNode(**row._mapping) if row else None
 
 
 def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> PipelineResultView:
@@ -155,7 +155,7 @@ def title(path: str, name: str, kind: str) -> str:
     return "" if kind == "iteration" or name == path.rpartition("/")[2] else name
 
 
-def newest(fingerprint: str, states: Iterable[str]) -> Node | None:
+def newest(fingerprint: str, states: Iterable[str]) -> PipelineNode | None:
     """The node of any run that ended last in one of these states with this fingerprint."""
     wanted = select(*_COLUMNS).where(
         PipelineNodeModel.fingerprint == fingerprint, PipelineNodeModel.state.in_(list(states))
@@ -163,7 +163,7 @@ def newest(fingerprint: str, states: Iterable[str]) -> Node | None:
     wanted = wanted.order_by(PipelineNodeModel.ended.desc()).limit(1)
     with engine().connect() as connection:
         row = connection.execute(wanted).first()
-    return Node(**row._mapping) if row else None
+    return PipelineNode(**row._mapping) if row else None
 
 
 def remove(flow_run_id: str) -> None:

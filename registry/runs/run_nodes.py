@@ -1,8 +1,8 @@
-"""The nodes of a run that works on several machines, and what they tell each other.
+"""Rows of a distributed run's nodes, through which they rendezvous.
 
-The first node executes the run. It tells the others what they need to know, and they tell it
-where they are, when they are ready and how they ended. Each says again and again that it lives;
-times are the database's own, so that no clock of theirs counts.
+The first node executes the run, and announces values to the others; these report their addresses,
+their readiness and their end. All send heartbeats, with the database's time, so that the clocks of
+the machines do not matter.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class RunNodeModel(Base):
 
 
 @dataclass(frozen=True)
-class Node:
-    """What is known of a node.
+class RunNode:
+    """A node of a run, as its row describes it.
 
     Attributes:
         number: Its number, from 0.
         host: Its address, for the others.
-        told: What it has told the others; they read that of node 0.
-        ready: What it has to say of itself since it is ready; None before.
-        heard: When it was last heard of, in seconds of the database's clock.
-        ended: When it ended, in seconds of the database's clock; None while it goes on.
-        code: How its script ended: exit status, or minus a signal's number; None if it did not.
-        tail: The last lines of its script.
-        error: Why it could not do its part: ``{"code", "message", "hint"}``; else empty.
+        told: Values that it has announced; the others read those of node 0.
+        ready: Values that it has reported with its readiness; None before.
+        heard: Time of its last heartbeat, in seconds of the database's clock.
+        ended: Time of its end, in seconds of the database's clock; None while it is running.
+        code: Exit status of its script, or minus a signal's number; None without one.
+        tail: Last lines of its script.
+        error: Error before its script ran: ``{"code", "message", "hint"}``; else empty.
     """
 
     number: int
@@ -68,13 +68,13 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Seat:
-    """A node's place in an attempt of a run.
+class NodeSlot:
+    """Slot of a node in an attempt of a run, which one process claims.
 
     Attributes:
         flow_run_id: The run.
-        attempt: Its attempt, which all of its nodes have in common.
-        number: The node's number, from 0.
+        attempt: Its attempt, the same for all of its nodes.
+        number: Number of the node, from 0.
     """
 
     flow_run_id: str
@@ -82,12 +82,12 @@ class Seat:
     number: int
 
     def take(self, holder: str, host: str, told: Mapping[str, Any]) -> bool:
-        """Become this node; whether nobody else is.
+        """Claim the slot; whether ``holder`` has it now.
 
         Args:
-            holder: Who does; the same one may do so again.
+            holder: Name of the process; the same one may claim it again.
             host: Its address.
-            told: What the others may know at once.
+            told: Values that are announced at once.
         """
         row = {"flow_run_id": self.flow_run_id, "attempt": self.attempt, "number": self.number}
         made = insert(RunNodeModel).values(
@@ -104,21 +104,21 @@ class Seat:
         return retry_transient(do)
 
     def tell(self, told: Mapping[str, Any]) -> None:
-        """Tell the others."""
+        """Announce values to the other nodes."""
         self._set(told=json.dumps(told), heard=_NOW)
 
     def is_ready(self, ready: Mapping[str, Any]) -> None:
-        """Say that it may begin, and what the others must know of it for that."""
+        """Report readiness, with values that the rendezvous needs."""
         self._set(ready=json.dumps(ready), heard=_NOW)
 
     def beat(self) -> None:
-        """Say that it lives."""
+        """Send a heartbeat."""
         self._set(heard=_NOW)
 
     def end(
         self, *, code: int | None, tail: Sequence[str], error: Mapping[str, str] | None = None
     ) -> None:
-        """Say how it ended, now if it had not before; see :class:`Node`."""
+        """Report the end of the node, once; see :class:`RunNode`."""
         self._set(
             code=code, tail=json.dumps(list(tail)), error=json.dumps(dict(error or {})),
             heard=_NOW, ended=func.coalesce(RunNodeModel.ended, _NOW),
@@ -142,7 +142,7 @@ class Seat:
 
 
 def now() -> float:
-    """The database's time, as :class:`Node` tells when one ended; seconds."""
+    """Current time of the database's clock, in seconds."""
 
     def do() -> float:
         with engine().connect() as connection:
@@ -151,21 +151,21 @@ def now() -> float:
     return retry_transient(do)
 
 
-def look(flow_run_id: str, attempt: int) -> dict[int, Node]:
-    """The nodes of an attempt that have been heard of, by number."""
+def look(flow_run_id: str, attempt: int) -> dict[int, RunNode]:
+    """Read the nodes of an attempt that have joined, by number."""
     wanted = select(RunNodeModel).where(
         RunNodeModel.flow_run_id == flow_run_id, RunNodeModel.attempt == attempt
     )
 
-    def do() -> dict[int, Node]:
+    def do() -> dict[int, RunNode]:
         with engine().connect() as connection:
             return {row.number: _node(row) for row in connection.execute(wanted)}
 
     return retry_transient(do)
 
 
-def _node(row: Any) -> Node:
-    return Node(
+def _node(row: Any) -> RunNode:
+    return RunNode(
         number=row.number,
         host=row.host,
         told=json.loads(row.told),
@@ -179,6 +179,6 @@ def _node(row: Any) -> Node:
 
 
 def remove(flow_run_id: str) -> None:
-    """Forget a run's nodes."""
+    """Delete the rows of a run's nodes."""
     with engine().begin() as connection:
         connection.execute(delete(RunNodeModel).where(RunNodeModel.flow_run_id == flow_run_id))

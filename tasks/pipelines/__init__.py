@@ -1,1 +1,1 @@
-"""Pipeline runs: what they are told, and what the catalogue keeps of their nodes."""
+"""Pipeline runs: requests, recording of nodes, publication of outputs, logs and clean-up."""

@@ -1,4 +1,4 @@
-"""How good a classifier is, drawn: KFP's ClassificationMetrics, whole or in slices."""
+"""Plots of KFP's ClassificationMetrics and SlicedClassificationMetrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuning.plots import style
 WHOLE = "system.ClassificationMetrics"
 SLICED = "system.SlicedClassificationMetrics"
 
-_COLORS = (  # that the colour-blind tell apart
+_COLORS = (  # distinguishable with colour blindness
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a3123a", "#e69f00", "#24292f",
 )  # fmt: skip
 _MOST_SLICES = len(_COLORS)
@@ -24,11 +24,14 @@ _WITH_COUNTS = 15  # classes, so many at most
 
 
 def plots(schema: str, metadata: Mapping[str, Any]) -> dict[str, bytes]:
-    """What an artifact's metadata has to show, as PNGs by the names of their files, without end.
+    """Draw the ROC curves and confusion matrices of an artifact's metadata.
 
     Args:
         schema: ``system.ClassificationMetrics`` or ``system.SlicedClassificationMetrics``.
-        metadata: As the SDK's methods write it; whatever else is in it is passed over.
+        metadata: Metadata as the SDK's methods write it; anything else is ignored.
+
+    Returns:
+        PNGs, by file names without a suffix.
     """
     slices: list[tuple[str, Mapping[str, Any]]]
     slices = [("", metadata)] if schema == WHOLE else _slices(metadata)
@@ -62,7 +65,7 @@ def _number(value: object) -> float | None:
 
 
 def _curve(metadata: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """The points of a ROC curve, from left to right; none if it has fewer than two."""
+    """Points of a ROC curve, from left to right; [] for fewer than two."""
     readings = metadata.get("confidenceMetrics")
     points = [
         (_number(one.get("falsePositiveRate")), _number(one.get("recall")))
@@ -74,7 +77,7 @@ def _curve(metadata: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def _matrix(metadata: Mapping[str, Any]) -> tuple[list[str], list[list[float]]] | None:
-    """The classes and the counts of a confusion matrix; None if there is none that is whole."""
+    """Classes and counts of a confusion matrix; None if it is missing or incomplete."""
     found = metadata.get("confusionMatrix")
     if not isinstance(found, dict):
         return None
@@ -94,14 +97,14 @@ def _matrix(metadata: Mapping[str, Any]) -> tuple[list[str], list[list[float]]] 
 
 
 def _area(points: Sequence[tuple[float, float]]) -> float:
-    """The area under a curve, which begins and ends in the corners whatever was read of it."""
+    """Area under a curve, which is extended to both corners."""
     whole = [(0.0, 0.0), *points, (1.0, 1.0)]
     return sum((x - left) * (y + low) / 2 for (left, low), (x, y) in itertools.pairwise(whole))
 
 
 def _roc(curves: Sequence[tuple[str, list[tuple[float, float]]]]) -> bytes:
-    told = f"area under it {_area(curves[0][1]):.4g}" if len(curves) == 1 else ""
-    made = style.figure("ROC curve", told)
+    subtitle = f"area under the curve {_area(curves[0][1]):.4g}" if len(curves) == 1 else ""
+    made = style.figure("ROC curve", subtitle)
     axes = made.add_axes((0.07, 0.11, 0.9, 0.69))
     style.quiet(axes)
     axes.plot([0, 1], [0, 1], color=style.PALE, linewidth=1, linestyle="--")
@@ -122,8 +125,8 @@ def _roc(curves: Sequence[tuple[str, list[tuple[float, float]]]]) -> bytes:
 
 def _confusion(name: str, classes: Sequence[str], counts: Sequence[Sequence[float]]) -> bytes:
     total = sum(map(sum, counts))
-    right = sum(counts[place][place] for place in range(len(classes)))
-    accuracy = f"{right / total:.2%} of {total:g} are right" if total > 0 else "empty"
+    correct = sum(counts[place][place] for place in range(len(classes)))
+    accuracy = f"accuracy {correct / total:.2%} of {total:g}" if total > 0 else "empty"
     of = f"{style.shown(name, 60)}: " if name else ""
     made = style.figure("Confusion matrix", f"{of}{accuracy}; colours are shares of a row")
     axes = made.add_axes((0.2, 0.13, 0.75, 0.68))

@@ -1,8 +1,8 @@
-"""The removal of artifacts of pipeline runs that ended long ago.
+"""Clean-up of the artifacts of old pipeline runs.
 
-What goes is what the run's tasks have left: in the run's folder, and copies of it in MLflow. What
-a newer run has taken over by caching stays as long as that one's artifacts do. Each step can be
-done again, so whatever ends the clean-up, the next one goes on with it.
+It removes the files of the runs' tasks from the runs' folders, and their copies in MLflow. An
+artifact that a newer run reuses by caching is kept as long as that run's artifacts. Every step is
+idempotent, so the next clean-up resumes an interrupted one.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ from pipelines.executor_io import local_path
 from registry import history
 from registry.pipelines import pipeline_artifacts
 from registry.pipelines.pipeline_artifacts import Old
-from tasks.parameters import Request
+from tasks.parameters import FlowRequest
 from tasks.pipelines import publishing
 
-_FOLDERS = ("artifacts", "workspace", "tasks")  # of a run's; its log and its pipeline stay
+_FOLDERS = ("artifacts", "workspace", "tasks")  # of a run; its log and its pipeline are kept
 _COPIES = (publishing.FILES, publishing.REPORTS)
 _MOST_NAMED = 20
 _MOST_DAYS = 36_500.0
 
 
-class Cleanup(Request):
+class Cleanup(FlowRequest):
     """The request of a clean-up."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     days: float | None = Field(
         None,
-        description="How long artifacts are kept after a run's end, in days; 0 is for ever. Empty "
-        "for the setting MODELYARD_PIPELINE_ARTIFACT_DAYS: 120.",
+        description="Retention of artifacts after the end of a run, in days; 0 keeps them for "
+        "ever. Empty for the setting MODELYARD_PIPELINE_ARTIFACT_DAYS (120).",
     )
-    dry_run: bool = Field(False, description="Only count what would be removed.")
+    dry_run: bool = Field(False, description="Count the files without removing them.")
 
 
 def check(request: Cleanup) -> None:
-    """Refuse a clean-up with an impossible age.
+    """Refuse an invalid retention.
 
     Raises:
         BadInputError: With the code ``DaysInvalid``.
     """
     if request.days is not None and not 0 <= request.days <= _MOST_DAYS:
         raise BadInputError(
-            f"days is {request.days:g}.",
+            f"Invalid parameter `days`: {request.days:g}.",
             f"Give a number from 0, which removes nothing, to {_MOST_DAYS:g}.",
             code="DaysInvalid",
         )
 
 
 @dataclass
-class Removed:
-    """What was removed, or would be.
+class CleanupReport:
+    """Counts of removed files; in a dry run, of those that would be removed.
 
     Attributes:
-        runs: Of which runs.
-        files: How many files.
-        bytes: How many bytes they had.
-        copies: How many files in MLflow.
-        copied_bytes: How many bytes those had.
-        in_use: How many artifacts stay, because newer runs have taken them over.
-        failed: What could not be removed, for people.
+        runs: Ids of the runs whose files were removed.
+        files: Number of files.
+        bytes: Their size.
+        copies: Number of files in MLflow.
+        copied_bytes: Their size.
+        in_use: Number of artifacts that are kept because newer runs reuse them.
+        failed: Paths that could not be removed, each with the reason.
     """
 
     runs: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Removed:
     failed: list[str] = field(default_factory=list)
 
     def as_result(self, days: float, *, dry_run: bool) -> dict[str, Any]:
-        """The same as plain data."""
+        """Result of the flow, as plain data."""
         return {
             "days": days, "dry_run": dry_run, "runs": len(self.runs), "files": self.files,
             "bytes": self.bytes, "mlflow_files": self.copies, "mlflow_bytes": self.copied_bytes,
@@ -98,67 +98,67 @@ def clean_up(
     days: float,
     *,
     dry_run: bool = False,
-    say: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], object] = lambda _: None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     settle: Callable[[], object] = lambda: None,
-) -> Removed:
-    """Remove the artifacts of runs that ended more than so many days ago.
+) -> CleanupReport:
+    """Remove the artifacts of runs that ended more than ``days`` days ago.
 
     Args:
-        home: Where the runs' folders are.
-        days: How long artifacts are kept; 0 is for ever.
-        dry_run: Whether nothing is removed, only counted.
-        say: Told what is done with each run.
-        now: The present.
-        settle: Lets a run that is just taking something over write that down.
+        home: Home that has the runs' folders.
+        days: Retention in days; 0 keeps artifacts for ever.
+        dry_run: Whether to count the files without removing them.
+        log: Receives a line for each run.
+        now: Returns the present time.
+        settle: Waits until runs that are reusing an artifact right now have recorded it.
     """
-    removed = Removed()
+    report = CleanupReport()
     if days <= 0:
-        say("Artifacts are kept for ever: the setting MODELYARD_PIPELINE_ARTIFACT_DAYS is 0.")
-        return removed
+        log("Artifacts are kept for ever: the setting MODELYARD_PIPELINE_ARTIFACT_DAYS is 0.")
+        return report
     old = pipeline_artifacts.ended_before(now() - timedelta(days=days))
     speaking = pipeline_artifacts.speaking([run.id for run in old], str(home.runs))
     left = [run for run in old if run.id in speaking or _left(home, run.id)]
     if not left:
-        return removed
-    place = _Place(home, frozenset(run.id for run in old))
-    place.look()
+        return report
+    folders = _OldRunFolders(home, frozenset(run.id for run in old))
+    folders.refresh()
     if not dry_run:
         for run in left:
-            pipeline_artifacts.disown(run.id, place.goes)
+            pipeline_artifacts.disown(run.id, folders.is_removable)
         settle()
-        place.look()
+        folders.refresh()
     for run in left:
-        _of_run(place, run, removed, now(), dry_run=dry_run, say=say)
-    return removed
+        _of_run(folders, run, report, now(), dry_run=dry_run, log=log)
+    return report
 
 
 def _left(home: Home, run_id: str) -> bool:
     return any(os.path.lexists(home.runs / run_id / name) for name in _FOLDERS)
 
 
-class _Place:
-    """The folders of the runs whose artifacts go, and what of them stays."""
+class _OldRunFolders:
+    """Folders of the old runs, and the artifacts in them that newer runs reuse."""
 
     def __init__(self, home: Home, old_ids: frozenset[str]) -> None:
         self.home = home
         self._old_ids = old_ids
         self.used: frozenset[Path] = frozenset()
 
-    def look(self) -> None:
-        """Find out what is an artifact of a run whose artifacts stay."""
+    def refresh(self) -> None:
+        """Read which artifacts are used by runs that are not old."""
         paths = map(self._own, pipeline_artifacts.uris_elsewhere(self._old_ids))
         self.used = frozenset(path for path in paths if path is not None)
 
-    def goes(self, uri: str) -> bool:
-        """Whether an artifact goes: nothing around it or in it is used elsewhere."""
+    def is_removable(self, uri: str) -> bool:
+        """Whether an artifact may be removed: nothing that contains it or is in it is reused."""
         path = self._own(uri)
         return path is not None and not any(
             path.is_relative_to(one) or one.is_relative_to(path) for one in self.used
         )
 
     def _own(self, uri: str) -> Path | None:
-        """Where an artifact lies, if that is in the folder of one of the runs."""
+        """Path of an artifact in the folder of an old run; None for any other."""
         path = local_path(uri)
         if path is None:
             return None
@@ -170,45 +170,45 @@ class _Place:
 
 
 def _of_run(
-    place: _Place,
+    folders: _OldRunFolders,
     run: Old,
-    removed: Removed,
+    report: CleanupReport,
     now: datetime,
     *,
     dry_run: bool,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
 ) -> None:
-    folder = place.home.runs / run.id
-    own = frozenset(path for path in place.used if path.is_relative_to(folder))
-    with _alone(place.home, run.id) as alone:
-        if not alone or not pipeline_artifacts.is_over(run.id):
-            say(f"{run.name} ({run.id}) is left alone: it goes on again, or its folder is a link.")
+    folder = folders.home.runs / run.id
+    own = frozenset(path for path in folders.used if path.is_relative_to(folder))
+    with _locked(folders.home, run.id) as locked:
+        if not locked or not pipeline_artifacts.is_over(run.id):
+            log(f"{run.name} ({run.id}) is skipped: it is active again, or its folder is a link.")
             return
-        before = (removed.files, removed.copies, len(removed.failed))
+        before = (report.files, report.copies, len(report.failed))
         if run.mlflow_run_id:
             count, size = pipeline_artifacts.copies(run.mlflow_run_id, _COPIES)
             if not dry_run and count:
                 pipeline_artifacts.remove_copies(run.mlflow_run_id, _COPIES)
-            removed.copies += count
-            removed.copied_bytes += size
+            report.copies += count
+            report.copied_bytes += size
         for name in _FOLDERS:
-            _clear(folder / name, own, removed, dry_run=dry_run)
-        removed.in_use += len(own)
-        files, copies = removed.files - before[0], removed.copies - before[1]
-        whole = len(removed.failed) == before[2]
+            _clear(folder / name, own, report, dry_run=dry_run)
+        report.in_use += len(own)
+        files, copies = report.files - before[0], report.copies - before[1]
+        whole = len(report.failed) == before[2]
         if not dry_run and whole:
-            pipeline_artifacts.mark(run.id, place.goes, now)
+            pipeline_artifacts.mark(run.id, folders.is_removable, now)
         if files or copies:
-            removed.runs.append(run.id)
-            verb = "would be" if dry_run else "are"
-            say(f"{run.name} ({run.id}): {files} files {verb} removed, and {copies} in MLflow.")
+            report.runs.append(run.id)
+            verb = "would be" if dry_run else "were"
+            log(f"{run.name} ({run.id}): {files} files {verb} removed, and {copies} in MLflow.")
             if not dry_run:
                 history.record("run", run.id, "remove-artifacts", files=files, copies=copies)
 
 
 @contextmanager
-def _alone(home: Home, run_id: str) -> Iterator[bool]:
-    """Keep others from executing the run for the while; whether nobody does."""
+def _locked(home: Home, run_id: str) -> Iterator[bool]:
+    """Hold the run's lock, so that no process executes it; whether the lock was free."""
     folder = home.runs / str(UUID(run_id))
     if not folder.is_dir() or folder.is_symlink():
         yield not folder.is_symlink()
@@ -222,22 +222,22 @@ def _alone(home: Home, run_id: str) -> Iterator[bool]:
             yield True
 
 
-def _clear(folder: Path, kept: frozenset[Path], removed: Removed, *, dry_run: bool) -> None:
-    """Remove a folder but for what is kept in it. Links go themselves, not what they lead to."""
+def _clear(folder: Path, kept: frozenset[Path], report: CleanupReport, *, dry_run: bool) -> None:
+    """Remove a folder except the ``kept`` paths in it. Links are removed, not followed."""
     if folder.is_symlink():
-        _remove(folder, removed, dry_run=dry_run)
+        _remove(folder, report, dry_run=dry_run)
         return
-    for place, folders, files in os.walk(folder, topdown=False, followlinks=False):
-        links = [name for name in folders if Path(place, name).is_symlink()]
+    for root, folders, files in os.walk(folder, topdown=False, followlinks=False):
+        links = [name for name in folders if Path(root, name).is_symlink()]
         for name in (*files, *links):
-            path = Path(place, name)
+            path = Path(root, name)
             if not any(path == one or path.is_relative_to(one) for one in kept):
-                _remove(path, removed, dry_run=dry_run)
+                _remove(path, report, dry_run=dry_run)
         if not dry_run:
-            _remove_empty(Path(place), removed)
+            _remove_empty(Path(root), report)
 
 
-def _remove(path: Path, removed: Removed, *, dry_run: bool) -> None:
+def _remove(path: Path, report: CleanupReport, *, dry_run: bool) -> None:
     try:
         found = path.lstat()
         if not dry_run:
@@ -245,13 +245,13 @@ def _remove(path: Path, removed: Removed, *, dry_run: bool) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        removed.failed.append(f"{path}: {error.strerror}")
+        report.failed.append(f"{path}: {error.strerror}")
         return
-    removed.files += 1
-    removed.bytes += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    report.files += 1
+    report.bytes += found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-def _remove_empty(folder: Path, removed: Removed) -> None:
+def _remove_empty(folder: Path, report: CleanupReport) -> None:
     try:
         with os.scandir(folder) as entries:
             if next(entries, None) is not None:  # something in it is kept, or has failed
@@ -260,4 +260,4 @@ def _remove_empty(folder: Path, removed: Removed) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        removed.failed.append(f"{folder}: {error.strerror}")
+        report.failed.append(f"{folder}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""What the components of a run print: all of it in a file, and of it what Prefect can bear."""
+"""Output of a pipeline run's components: complete in a file, rate-limited in Prefect."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_TASKS = 5  # so many tasks that print as much as they may are passed on in full
+_TASKS = 5  # this many tasks at their own limit are below the limit of the run
 
 
-class _Share:
-    """How many lines a second all tasks together may still pass on."""
+class _RateLimit:
+    """Limit of lines per second of all tasks together."""
 
     def __init__(self, lines_per_second: int) -> None:
         self._most = lines_per_second
@@ -28,20 +28,22 @@ class _Share:
 
 
 class _TaskLog:
-    """The lines of one task."""
+    """Log of one task, which shows at most so many lines per second."""
 
-    def __init__(self, path: str, show: Callable[[str], object], most: int, share: _Share) -> None:
+    def __init__(
+        self, path: str, show: Callable[[str], object], most: int, share: _RateLimit
+    ) -> None:
         self.path = path
         self._show = show
         self._most = most
         self._share = share
         self._second, self._shown, self._held_back = 0, 0, 0
 
-    def pass_on(self, line: str) -> None:
-        """Show a line, or count it."""
+    def add(self, line: str) -> None:
+        """Show a line, or count it if the limit is reached."""
         now = int(time.monotonic())
         if now != self._second:
-            self.settle()
+            self.report_suppressed()
             self._second, self._shown = now, 0
         if self._shown < self._most and self._share.take(now):
             self._shown += 1
@@ -49,8 +51,8 @@ class _TaskLog:
         else:
             self._held_back += 1
 
-    def settle(self) -> None:
-        """Say how many lines were held back since the last time."""
+    def report_suppressed(self) -> None:
+        """Show how many lines were suppressed since the last report."""
         if self._held_back:
             self._show(
                 f"{self.path} | ... {self._held_back} more lines, in the run's log file only"
@@ -59,38 +61,38 @@ class _TaskLog:
 
 
 class RunLog:
-    """The lines of a run. Several threads may write, each for a task of its own."""
+    """Log of a run. Several threads may write, each for its own task."""
 
     def __init__(self, file: Path, lines_per_second: int) -> None:
-        """Go on with a file.
+        """Append to a file.
 
         Args:
-            file: Gets every line, after its task's path.
-            lines_per_second: How many of one task's lines are shown.
+            file: Receives every line, prefixed with its task's path.
+            lines_per_second: Limit of the lines of one task that are shown.
         """
         self.file = file
         self._most = lines_per_second
-        self._share = _Share(_TASKS * lines_per_second)
+        self._share = _RateLimit(_TASKS * lines_per_second)
         self._tasks: dict[str, _TaskLog] = {}
         file.parent.mkdir(parents=True, exist_ok=True)
         self._out = file.open("ab", buffering=0)
 
     @contextmanager
     def of(self, path: str, show: Callable[[str], object]) -> Iterator[None]:
-        """Show the lines of a task for the while."""
+        """Show the lines of a task with ``show`` while the context is open."""
         task = self._tasks[path] = _TaskLog(path, show, self._most, self._share)
         try:
             yield
         finally:
             del self._tasks[path]
-            task.settle()
+            task.report_suppressed()
 
     def write(self, path: str, line: str) -> None:
-        """Take a line of a task."""
+        """Write a line of a task."""
         self._out.write(f"{path} | {line}\n".encode(errors="replace"))
         task = self._tasks.get(path)
         if task is not None:
-            task.pass_on(line)
+            task.add(line)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,10 +1,9 @@
 """Names and steps of a pipeline's metrics in MLflow.
 
-A metric is called ``TASK/KEY``. The task's name stands alone where no other task of the pipeline
-is called so; otherwise the names of the nested pipelines and loops around it come first. The
-iterations of a loop are steps of one metric; of loops within loops the inner one's are, and the
-outer ones' numbers are in the name, behind the task's. The output's name comes between where the
-task has several outputs with metrics.
+A metric is named ``TASK/KEY``. If several tasks of the pipeline share a name, it is prefixed with
+the names of the enclosing pipelines and loops. The iterations of a loop are the steps of a metric;
+in nested loops those of the innermost one, and the numbers of the outer iterations follow the
+task's name. If a task has several outputs with metrics, the output's name precedes the key.
 """
 
 from __future__ import annotations
@@ -17,17 +16,20 @@ from typing import Any
 
 from pipelines.node_positions import NodePosition, NodePositions
 
-MOST = 1000  # of one artifact
-_LONGEST = 140  # with a key, and a slash between them, it is what MLflow takes
+MOST = 1000  # metrics of one artifact
+_LONGEST = 140  # with a slash and a key within MLflow's limit
 _LONGEST_KEY = 100
 _DEEPEST = 5
 _METRICS = "system.Metrics"
 _OTHER = re.compile(r"[^\w\-. :/]")
-_CLIMBING = frozenset({"", ".", ".."})  # parts of a path that MLflow takes no name with
+_CLIMBING = frozenset({"", ".", ".."})  # parts of a path that MLflow does not accept in a name
 
 
-def allowed(name: str, longest: int = _LONGEST) -> str:
-    """A name as MLflow takes it, of a metric, a tag or a file; another is spelt alike."""
+def sanitize(name: str, longest: int = _LONGEST) -> str:
+    """Sanitize the name of a metric, a tag or a file for MLflow.
+
+    Names that differ only in replaced characters become equal; long names get a digest.
+    """
     parts = (part.strip() for part in _OTHER.sub("_", name).split("/"))
     plain = "/".join(part for part in parts if part not in _CLIMBING)
     if len(plain) <= longest:
@@ -39,33 +41,33 @@ def allowed(name: str, longest: int = _LONGEST) -> str:
 def prefix(
     places: NodePositions, spot: NodePosition | None, path: str, output: str
 ) -> tuple[str, int]:
-    """What the names of an output's metrics begin with, and their step.
+    """Prefix of the names of an output's metrics, and their step.
 
     Args:
-        places: The pipeline's.
-        spot: Where the task is; None if it is not in the pipeline.
-        path: Its path.
-        output: The output's name.
+        places: Places of the pipeline.
+        spot: Place of the task; None if it is not in the pipeline.
+        path: Path of the task.
+        output: Name of the output.
     """
     if spot is None:
-        return allowed(f"{path}/{output}"), 0
+        return sanitize(f"{path}/{output}"), 0
     alone = places.times(spot.names[-1]) == 1
     parts = [spot.names[-1]] if alone else list(spot.names)
     parts += [str(number) for number in spot.iterations[:-1]]
     if len(places.outputs(spot.component, _METRICS)) > 1:
         parts.append(output)
-    return allowed("/".join(parts)) or "task", spot.iterations[-1] if spot.iterations else 0
+    return sanitize("/".join(parts)) or "task", spot.iterations[-1] if spot.iterations else 0
 
 
-def numbers(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The finite numbers of an artifact's metadata, by names that MLflow takes.
+def finite_numbers(metadata: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Extract the finite numbers of an artifact's metadata, under names that MLflow accepts.
 
-    Those of mappings within are there with the names around theirs. Truth values, texts and
-    lists are none. Of keys that are spelt alike each but the first gets a number.
+    Nested mappings are flattened. Booleans, strings and lists are left out. If sanitized names
+    are equal, all but the first get a number.
     """
     found: dict[str, float] = {}
     for key, value in _flat(metadata, "", _DEEPEST):
-        name, number = allowed(key, _LONGEST_KEY) or "metric", 1
+        name, number = sanitize(key, _LONGEST_KEY) or "metric", 1
         while (unique := name if number == 1 else f"{name}_{number}") in found:
             number += 1
         found[unique] = value

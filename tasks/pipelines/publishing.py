@@ -1,7 +1,7 @@
-"""What a pipeline's tasks hand on, in MLflow: metrics, plots, reports, small files, and a table.
+"""Publication of a pipeline's outputs in MLflow: metrics, plots, reports, small files, a table.
 
-Nobody waits for it while the run goes on. What MLflow has of a node is written into a file of
-the run, so that a retry publishes what an earlier attempt could not, and nothing again.
+It happens in the background while the run is active. A file of the run records which leaves are
+published, so that a retry publishes the remaining ones only.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _METRICS = "system.Metrics"
 _REPORTS = {"system.HTML": ".html", "system.Markdown": ".md"}
 _DONE = "published.jsonl"
 _MOST_ROWS = 10_000
-_MOST_PLOTTED = 50  # artifacts of a run; each takes a moment of a core
+_MOST_PLOTTED = 50  # artifacts of a run; drawing each takes processor time
 _MOST_FILES = 1000  # of one artifact
-_MOST_IN_ALL = 64  # artifacts as large as one may be, in a run
+_MOST_IN_ALL = 64  # limit of a run, in artifacts of the largest allowed size
 _LONGEST_METADATA = 10_000
 _LONGEST_TAG = 1000
 _LAST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A leaf that has ended well.
+class LeafResult:
+    """Result of a leaf that succeeded.
 
     Attributes:
-        path: Its path.
-        outputs: What it hands on.
-        kept: Whether that was handed on in an earlier attempt of the run.
+        path: Path of the leaf.
+        outputs: Its outputs.
+        kept: Whether it succeeded in an earlier attempt of the run.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Ended:
 
 
 class Publisher:
-    """Publishes what the leaves of one run hand on. Several threads may use it."""
+    """Publishes the outputs of one run's leaves; thread-safe."""
 
     def __init__(
         self,
@@ -72,16 +72,16 @@ class Publisher:
         root: str = "",
         drawn: Callable[[str, Mapping[str, Any]], Mapping[str, bytes]] = classification.plots,
     ) -> None:
-        """Begin, or go on after an earlier attempt.
+        """Prepare for a first attempt or a retry.
 
         Args:
             run_id: The MLflow run.
-            places: Where the run's nodes are.
-            folder: The run's folder, which is in that of all runs.
-            largest: Files of an artifact are uploaded that have so many bytes at most together.
-            warn: Told what MLflow has not got.
-            root: The URI below which the run's artifacts are, if they are kept in a storage.
-            drawn: Draws what metadata of a type show.
+            places: Places of the pipeline's nodes.
+            folder: Folder of the run, below that of all runs.
+            largest: Size in bytes up to which the files of an artifact are uploaded.
+            warn: Called with a message for everything that could not be published.
+            root: URI of the folder of the run's artifacts, if they are in a store; else "".
+            drawn: Draws plots of metadata, given their schema.
         """
         self._run_id = run_id
         self._writer = MlflowWriter(warn)
@@ -99,12 +99,12 @@ class Publisher:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The table of artifacts, by tasks and names."""
+        """Rows of the table of artifacts, by tasks and names."""
         with self._lock:
             return [row for path in sorted(self._rows) for row in self._rows[path]]
 
-    def ended(self, leaf: Ended) -> None:
-        """Publish what a leaf hands on; returns at once."""
+    def publish(self, leaf: LeafResult) -> None:
+        """Publish the outputs of a leaf in the background."""
         with self._lock:
             known = leaf.kept and leaf.path in self._rows
         if known or not leaf.outputs.artifacts:
@@ -115,25 +115,23 @@ class Publisher:
         def write() -> None:
             rows[:] = [self._publish(leaf, name, one, at) for name, one in _each(leaf.outputs)]
 
-        self._writer.submit(
-            f"what {leaf.path} has handed on", write, lambda: self._keep(leaf, rows)
-        )
+        self._writer.submit(f"the outputs of {leaf.path}", write, lambda: self._record(leaf, rows))
 
-    def _keep(self, leaf: Ended, rows: list[dict[str, Any]]) -> None:
+    def _record(self, leaf: LeafResult, rows: list[dict[str, Any]]) -> None:
         with self._lock:
             self._rows[leaf.path] = list(rows)
         with self._done.open("a") as file:
             file.write(json.dumps({"path": leaf.path, "rows": rows}) + "\n")
 
     def close(self, outputs: Mapping[str, Any], logs: Path | None = None) -> None:
-        """Publish what the pipeline itself hands on; wait until MLflow has all, for a minute.
+        """Publish the pipeline's own outputs, and wait for all publications, up to a minute.
 
         Args:
-            outputs: The output parameters.
-            logs: A log to be kept there as well.
+            outputs: Output parameters of the pipeline.
+            logs: Log file to upload; None for none.
         """
         tags = {
-            f"{OUTPUT_TAG}{metric_names.allowed(name)}": make_storable(text)
+            f"{OUTPUT_TAG}{metric_names.sanitize(name)}": make_storable(text)
             for name, value in outputs.items()
             if len(text := value if isinstance(value, str) else _dumped(value)) <= _LONGEST_TAG
         }
@@ -159,10 +157,10 @@ class Publisher:
 
     # An artifact
 
-    def _publish(self, leaf: Ended, name: str, one: Artifact, at: float) -> dict[str, Any]:
-        """Write everything about an artifact; its row of the table."""
+    def _publish(self, leaf: LeafResult, name: str, one: Artifact, at: float) -> dict[str, Any]:
+        """Publish an artifact; its row of the table."""
         spot = self._places.of(leaf.path)
-        own = f"{metric_names.allowed(leaf.path)}/{metric_names.allowed(name)}"
+        own = f"{metric_names.sanitize(leaf.path)}/{metric_names.sanitize(name)}"
         metadata = dict(one.metadata)
         if one.schema == _METRICS:
             self._metrics(spot, leaf.path, name, metadata, at)
@@ -189,7 +187,7 @@ class Publisher:
         prefix, step = metric_names.prefix(self._places, spot, path, name)
         values = [
             MetricValue(f"{prefix}/{key}", value, step, at)
-            for key, value in metric_names.numbers(metadata)
+            for key, value in metric_names.finite_numbers(metadata)
         ]
         self._writer.write_metrics(self._run_id, values)
 
@@ -206,7 +204,7 @@ class Publisher:
                 self._plots_left -= 1
 
     def _upload(self, one: Artifact, own: str, path: Path) -> str:
-        """Copy the files of an artifact; where they are among those of the run."""
+        """Upload the files of an artifact; their path among the run's artifacts."""
         folder, _, name = own.rpartition("/")
         ending = _REPORTS.get(one.schema)
         if ending is not None and path.is_file():
@@ -223,14 +221,14 @@ class Publisher:
 
     @property
     def _most(self) -> int:
-        """The bytes that the next artifact may have to be copied."""
+        """Size in bytes up to which the next artifact is uploaded."""
         return min(self._largest, self._left)
 
     @contextmanager
     def _files(self, uri: str) -> Iterator[tuple[Path | None, int | None]]:
-        """Where the files of an artifact of ours are for the while, and how many bytes they have.
+        """Yield the local path of an artifact of the run, and its size in bytes.
 
-        Of one that lies in a storage, the files are fetched if they are not too many.
+        The files of an artifact in a store are fetched for the while if they are small enough.
         """
         path = self._own(uri)
         if path is not None or not self._root or not uri.startswith(f"{self._root}/"):
@@ -243,12 +241,12 @@ class Publisher:
                 size = sum(entry.size for entry in found.entries())
                 if 0 < size <= self._most:
                     found.fetch(place)
-            except ModelyardError:  # what is not there, or not to be had, is told by its address
+            except ModelyardError:  # the table has the artifact's URI all the same
                 size = 0
             yield (place, _size(place)) if place.exists() else (None, size or None)
 
     def _own(self, uri: str) -> Path | None:
-        """Where an artifact is, if a task of ours has made it: what was imported stays put."""
+        """Local path of an artifact that a task has created; None for an imported one."""
         path = local_path(uri)
         if path is None or path.is_symlink() or not path.exists():
             return None
@@ -264,9 +262,9 @@ def _each(outputs: Bundle) -> Iterator[tuple[str, Artifact]]:
 
 
 def _size(path: Path) -> int | None:
-    """The bytes of a file or of a folder; None if MLflow could not keep it.
+    """Size of a file or a folder in bytes; None if MLflow cannot store it.
 
-    It cannot keep links, nor names that do not survive in a URL, nor all files of very many.
+    MLflow cannot store links, names that do not survive in a URL, or very many files.
     """
     if path.is_file():
         return path.stat().st_size if _is_kept(path) else None
@@ -292,7 +290,7 @@ def _dumped(value: Any) -> str:
 
 
 def _read(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """What MLflow has by earlier attempts; a line that a kill has cut short is passed over."""
+    """Read what earlier attempts have published; lines that a kill has truncated are skipped."""
     if not path.exists():
         return
     for line in path.read_text(errors="replace").splitlines():

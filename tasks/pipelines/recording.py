@@ -1,4 +1,7 @@
-"""The nodes of a run in the catalogue: kept before a node counts as done, told soon otherwise."""
+"""Recording of a run's nodes in the catalogue.
+
+A node's success is written before it counts as done; other states are written with a delay.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,24 @@ from pipelines.executor_io import local_path
 from pipelines.states import DONE, TaskState
 from registry import catalogue
 from registry.pipelines import pipeline_nodes
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 
 _FLUSH_SECONDS = 0.25
 
-# What is not said of a task that has ended well before: it may yet turn out to be so still.
+# States that are not written over an earlier attempt's success, which may still be reused.
 _NOT_SAID = frozenset(
     {TaskState.WAITING, TaskState.RUNNING, TaskState.OMITTED, TaskState.CANCELLED}
 )
 
 
 class Recorder:
-    """What the catalogue knows of the nodes of one run.
+    """Writer of the nodes of one run, and reader of outputs that can be reused.
 
-    One thread writes, so that nothing late overwrites what came after it, and nodes that end
-    together are written together.
+    One thread writes, so that states are written in order, and those of one moment together.
     """
 
     def __init__(self, flow_run_id: str) -> None:
-        """Go on from what was kept by earlier attempts of the run."""
+        """Read the nodes that succeeded in earlier attempts of the run."""
         self._run = flow_run_id
         self._kept = {
             node.path: node
@@ -44,9 +46,9 @@ class Recorder:
             if node.fingerprint and node.state in DONE
         }
         self._lock = threading.Lock()
-        self._looking = threading.Lock()  # or each of many tasks had a connection of its own
-        self._changed: dict[str, Node] = {}
-        self._passed_over: dict[str, Node] = {}
+        self._looking = threading.Lock()  # one connection instead of one per task
+        self._changed: dict[str, PipelineNode] = {}
+        self._passed_over: dict[str, PipelineNode] = {}
         self._waiting: dict[str, Future[None]] = {}
         self._fingerprints = {path: node.fingerprint for path, node in self._kept.items()}
         self._stop = threading.Event()
@@ -54,7 +56,7 @@ class Recorder:
         self._writes = False
 
     def kept(self, leaf: Leaf, fingerprint: str) -> Bundle | None:
-        """What a node has handed on in an earlier attempt of the run; None if it must run."""
+        """Outputs of a node in an earlier attempt of the run; None if it must run."""
         node = self._kept.get(leaf.path)
         if node is None:
             return None
@@ -67,18 +69,19 @@ class Recorder:
         return outputs
 
     def cached(self, fingerprint: str) -> Bundle | None:
-        """What an equal task of any run has handed on, if all of it is still there."""
+        """Outputs of an equal task of any run, if all of them still exist; else None."""
         with self._looking:
             node = pipeline_nodes.newest(fingerprint, DONE)
         return None if node is None else _present(node)
 
     def done(self, leaf: Leaf, fingerprint: str, outputs: Bundle, state: TaskState) -> None:
-        """Keep what a node hands on, for good, before it counts as done.
+        """Write a node's success and outputs; it counts as done when this returns.
 
         Raises:
-            sqlalchemy.exc.OperationalError: If the database cannot be reached for long.
+            BadInputError: With the code ``OutputMalformed`` if the outputs cannot be stored.
+            sqlalchemy.exc.OperationalError: If the database stays unavailable.
         """
-        node = Node(
+        node = PipelineNode(
             self._run, leaf.path, leaf.path.rpartition("/")[2], "task", str(state),
             attempt=leaf.attempt, fingerprint=fingerprint, inputs=caching.as_data(leaf.inputs),
             outputs=caching.as_data(outputs),
@@ -96,13 +99,13 @@ class Recorder:
         written.result()
 
     def on_node_changed(self, node: NodeStatus) -> None:
-        """Take notice of a node's state, to be written soon.
+        """Queue a node's state for writing.
 
-        Of a task that has ended well in an earlier attempt nothing is written until it is known
-        that it must run again: another kill meanwhile would have it forgotten.
+        The success of an earlier attempt is not overwritten until the task must run again:
+        another kill before that would lose it.
         """
         fingerprint = self._fingerprints.get(node.path, "") if node.state in DONE else ""
-        row = Node(
+        row = PipelineNode(
             self._run, node.path, node.name, node.kind, str(node.state), node.reason,
             node.attempt, fingerprint, caching.as_data(node.inputs),
             caching.as_data(node.outputs), node.began, node.ended,
@@ -113,7 +116,7 @@ class Recorder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Write what is taken notice of, now and then, and the last of it at the end."""
+        """Write queued states in a thread while the context is open, and the rest at its end."""
         thread = threading.Thread(target=self._write, daemon=True, name="nodes")
         self._writes = True
         thread.start()
@@ -136,27 +139,27 @@ class Recorder:
             self._flush()
 
     def _flush(self) -> None:
-        """Write what there is; those who wait for it are told whether it could be."""
+        """Write the queued states, and set the result of the futures that wait for them."""
         with self._lock:
             nodes, self._changed = self._changed, {}
             waiting, self._waiting = self._waiting, {}
         self._put(nodes, waiting)
 
-    def _put(self, nodes: Mapping[str, Node], waiting: Mapping[str, Future[None]]) -> None:
+    def _put(self, nodes: Mapping[str, PipelineNode], waiting: Mapping[str, Future[None]]) -> None:
         try:
             catalogue.retry_transient(functools.partial(pipeline_nodes.put, list(nodes.values())))
         except DataError as error:
-            if len(nodes) > 1:  # what cannot be written at all hinders no other
+            if len(nodes) > 1:  # a node that cannot be stored must not block the others
                 for path, node in nodes.items():
                     self._put({path: node}, {path: waiting[path]} if path in waiting else {})
                 return
             refusal = BadInputError(
-                f"What {', '.join(nodes)} hands on cannot be stored: {error.orig}",
-                "Mend the component: it is to hand on plain JSON.", code="OutputMalformed",
+                f"The outputs of {', '.join(nodes)} cannot be stored: {error.orig}",
+                "Fix the component: its outputs must be plain JSON.", code="OutputMalformed",
             )  # fmt: skip
             for one in waiting.values():
                 one.set_exception(refusal)
-        except Exception as error:  # whoever waits has it; the others' nodes are tried again
+        except Exception as error:  # raised to the waiting tasks; the nodes are written again
             with self._lock:
                 self._changed = {**nodes, **self._changed}
             for one in waiting.values():
@@ -168,8 +171,8 @@ class Recorder:
                 one.set_result(None)
 
 
-def _present(node: Node) -> Bundle | None:
-    """What a node has handed on, if what of it lies on this machine is still there."""
+def _present(node: PipelineNode) -> Bundle | None:
+    """Outputs of a node, if their local files still exist; else None."""
     outputs = caching.from_data(node.outputs)
     for value in outputs.artifacts.values():
         for one in value if isinstance(value, list) else [value]:

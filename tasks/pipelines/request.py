@@ -1,4 +1,4 @@
-"""The request of a pipeline run, and the refusal of one that cannot work."""
+"""Request of a pipeline run, and its validation."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from registry import names
 from registry.pipelines import pipelines
 from tasks import outputs, resources
 from tasks.logs import Logs
-from tasks.parameters import Request, Text
+from tasks.parameters import FlowRequest, Text
 from tasks.resources import PipelineResources
 
 MOST_PARALLEL = 1000
 MOST_MOUNTS = 10
 _MOUNTED = "/mnt"
-_APART: frozenset[str] = frozenset({"kubernetes"})  # launchers whose components are elsewhere
+_REMOTE_LAUNCHERS: frozenset[str] = frozenset({"kubernetes"})
 _MOUNT_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
@@ -40,7 +40,7 @@ class NasMount(BaseModel):
     uri: str = Field(description="nas://ID:/path.")
 
 
-class PipelineRun(Request):
+class PipelineRun(FlowRequest):
     """The request of a pipeline run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +67,7 @@ class PipelineRun(Request):
     logs: Logs = Field(Logs(), description="Where the output of its tasks goes.")
 
     def absolute(self) -> Self:
-        """The same with relative paths resolved against the caller's working directory."""
+        """Resolve relative paths against the caller's working directory."""
         changed: dict[str, Any] = {"logs": self.logs.absolute()}
         if pipelines.is_file(self.pipeline):
             changed["pipeline"] = str(Path(self.pipeline).expanduser().absolute())
@@ -75,39 +75,36 @@ class PipelineRun(Request):
 
 
 def folders(request: PipelineRun) -> dict[str, str]:
-    """What every component finds mounted: URIs by absolute paths."""
+    """Mounts of every component: URIs by absolute paths."""
     return {f"{_MOUNTED}/{one.name}": one.uri for one in request.mounts}
 
 
 def pin(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with the version of the pipeline, which the run keeps whatever is uploaded.
-
-    Args:
-        given: A run's parameters.
+    """Pin the version of an uploaded pipeline in a run's parameters.
 
     Raises:
         NotFoundError: With the code ``PipelineUnknown``.
     """
-    told = given.get("pipeline")
-    if not isinstance(told, str) or not told or pipelines.is_file(told):
+    reference = given.get("pipeline")
+    if not isinstance(reference, str) or not reference or pipelines.is_file(reference):
         return dict(given)
-    return {**given, "pipeline": pipelines.find(told).reference}
+    return {**given, "pipeline": pipelines.find(reference).reference}
 
 
 def check(request: PipelineRun, kept: Path | None, home: Home, settings: Settings) -> None:
-    """Refuse a pipeline run that cannot work, before anything is started.
+    """Refuse a pipeline run that cannot work, before any resource is allocated.
 
     Args:
-        request: What it is told.
-        kept: The pipeline as the run began with it, which a retry goes on with, if there is such
-            a file; None if it has not begun.
-        home: Where it works.
-        settings: The settings.
+        request: The request.
+        kept: File with the pipeline of the first attempt, which a retry runs if it exists; None
+            before a run exists.
+        home: Modelyard's home.
+        settings: Modelyard's settings.
 
     Raises:
         BadInputError: With a code of its own for each fault.
-        NotFoundError: If there is no such pipeline, with the code ``PipelineUnknown``.
-        DiskFullError: If the home's disk has less room than the run asks for.
+        NotFoundError: With the code ``PipelineUnknown``.
+        DiskFullError: If the home's disk has less free space than requested.
     """
     if request.name:
         names.check(request.name)
@@ -115,15 +112,14 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
     names.check_plain(request.experiment, "ExperimentInvalid")
     if not 1 <= request.parallel <= MOST_PARALLEL:
         raise BadInputError(
-            f"parallel is {request.parallel}.",
+            f"Invalid parameter `parallel`: {request.parallel}.",
             f"Give a whole number from 1 to {MOST_PARALLEL}.",
             code="ParallelInvalid",
         )
     if site.is_validating_for_remote() and pipelines.is_file(request.pipeline):
         raise BadInputError(
-            f"{request.pipeline} is a file of this machine: the cluster's machines cannot access "
-            "it.",
-            "Upload it, and run what is uploaded: modelyard pipeline upload.",
+            f"{request.pipeline} is a local file, which the cluster's pods cannot read.",
+            "Upload it first (modelyard pipeline upload), and run the uploaded pipeline.",
             code="PathNotShared",
         )
     with _where_components_run(settings):
@@ -136,55 +132,56 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
 
 
 def _where_components_run(settings: Settings) -> AbstractContextManager[None]:
-    """What the components need is checked where they run: on this machine, or elsewhere."""
-    apart = settings.pipeline_launcher in _APART
-    return site.validating_for_remote() if apart else nullcontext()
+    """Validate for the site of the components: this machine, or a cluster."""
+    remote = settings.pipeline_launcher in _REMOTE_LAUNCHERS
+    return site.validating_for_remote() if remote else nullcontext()
 
 
 def _check_mounts(mounts: Sequence[NasMount]) -> None:
     if len(mounts) > MOST_MOUNTS:
         raise BadInputError(
-            f"There are {len(mounts)} mounts, and at most {MOST_MOUNTS} can be given.",
-            "Give one of a folder above them.",
+            f"{len(mounts)} mounts are given; at most {MOST_MOUNTS} are allowed.",
+            "Mount a folder that contains several of them.",
             code="MountInvalid",
         )
     seen = set()
     for one in mounts:
         if not _MOUNT_NAME.fullmatch(one.name) or one.name in seen:
             raise BadInputError(
-                f"The mount {one.name[:60]!r} "
-                + ("is there twice." if one.name in seen else "cannot be called so."),
-                "Use 1 to 63 letters, digits, '-' and '_', another name for each.",
+                f"The name of the mount {one.name[:60]!r} "
+                + ("is used twice." if one.name in seen else "is invalid."),
+                "Use 1 to 63 letters, digits, '-' and '_', and a different name for each mount.",
                 code="MountInvalid",
             )
         seen.add(one.name)
         if not one.uri.lower().startswith("nas://"):
             raise BadInputError(
-                f"The mount {one.name} is of {one.uri[:200]!r}, which is no folder of a NAS.",
+                f"The mount {one.name}: {one.uri[:200]!r} is not a folder of a NAS.",
                 "Write nas://ID:/path.",
                 code="MountInvalid",
             )
         if site.inspect_store(one.uri, lambda there: there.is_directory()) is False:
             raise BadInputError(
-                f"The mount {one.name}: there is no folder {one.uri}.", "Check the path.",
+                f"The mount {one.name}: the folder {one.uri} does not exist.", "Check the path.",
                 code="MountInvalid",
             )  # fmt: skip
 
 
 def contents(pipeline: str) -> tuple[bytes, str]:
-    """The file of a pipeline, and what it is called.
+    """Read the file of a pipeline; its content and its name.
 
     Args:
-        pipeline: The path of a file, or what an uploaded pipeline is referred to as.
+        pipeline: Path of a file, or reference of an uploaded pipeline.
 
     Raises:
-        BadInputError: If it is not there, or nothing is given.
+        BadInputError: If it is empty, or the file does not exist.
         NotFoundError: With the code ``PipelineUnknown``.
     """
     if not pipeline:
         raise BadInputError(
-            "No pipeline is given.",
-            "Give the name of an uploaded one (modelyard pipeline list), or the path of a file.",
+            "The parameter `pipeline` is missing.",
+            "Give the name of an uploaded pipeline (modelyard pipeline list), or the path of a "
+            "file.",
             code="PipelineMissing",
         )
     if pipelines.is_file(pipeline):
@@ -193,13 +190,13 @@ def contents(pipeline: str) -> tuple[bytes, str]:
 
 
 def load(pipeline: str) -> Pipeline:
-    """A pipeline, which is valid.
+    """Read and validate a pipeline.
 
     Args:
         pipeline: As for :func:`contents`.
 
     Raises:
-        BadInputError: If there is none, or with everything that is wrong with it.
+        BadInputError: If it does not exist, or with every fault of it.
         NotFoundError: With the code ``PipelineUnknown``.
     """
     found = reading.read_bytes(*contents(pipeline))

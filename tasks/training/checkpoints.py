@@ -1,7 +1,7 @@
-"""Checkpoints of a script, kept at a URI that is no folder of this machine.
+"""Checkpoints of a script, mirrored to a URI that is not a folder of this machine.
 
-The script writes to a folder. What is new in it is copied now and then, so that the loss of the
-machine costs no more than that while, and once more at the end.
+The script writes to a folder. Changes are copied at an interval and once more at the end, so the
+loss of the machine costs at most one interval.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _State = frozenset[tuple[str, int, int]]
 def mirrored(
     folder: Path, uri: str, *, seconds: float, warn: Callable[[str], object]
 ) -> Iterator[None]:
-    """Keep ``uri`` up to date with ``folder`` for the while.
+    """Mirror ``folder`` to ``uri`` while the context is open.
 
-    Names that begin with a dot are left out: a checkpoint that is half written may have one.
+    Names that begin with a dot are left out: scripts use them for checkpoints in progress.
 
     Args:
-        folder: Where the script writes.
-        uri: Where the copies go; "" for nowhere.
-        seconds: How often what is new is copied.
-        warn: Told of a copy that failed and will be tried again.
+        folder: Folder that the script writes to.
+        uri: Destination of the copies; "" for none.
+        seconds: Interval between copies.
+        warn: Called with the message of a copy that failed; it is tried again.
 
     Raises:
-        ModelyardError: If the last copy fails, and nothing else has gone wrong before.
+        ModelyardError: If the last copy fails, unless the context ends by another error.
     """
     if not uri:
         yield
@@ -48,7 +48,7 @@ def mirrored(
             try:
                 mirror.copy()
             except (ModelyardError, OSError) as error:
-                warn(f"Checkpoints are not copied to {uri} this time: {error}")
+                warn(f"Checkpoints were not copied to {uri}, and will be retried: {error}")
 
     thread = threading.Thread(target=repeat, daemon=True, name="checkpoints")
     thread.start()
@@ -60,7 +60,7 @@ def mirrored(
         try:
             mirror.copy()
         except (ModelyardError, OSError) as error:
-            warn(f"The last checkpoints are not copied to {uri}: {error}")
+            warn(f"The last checkpoints were not copied to {uri}: {error}")
         raise
     done.set()
     thread.join()
@@ -68,10 +68,10 @@ def mirrored(
 
 
 def copy(folder: Path, uri: str) -> None:
-    """Copy all of ``folder`` to ``uri``; to "" nothing.
+    """Copy all of ``folder`` to ``uri``; do nothing if that is "".
 
     Raises:
-        ModelyardError: If it fails.
+        ModelyardError: If the copy fails.
     """
     if uri and folder.is_dir():
         _Mirror(folder, uri).copy()
@@ -84,7 +84,7 @@ class _Mirror:
         self._copied: dict[str, _State] = {}
 
     def copy(self) -> None:
-        """Copy the folder's entries that changed since the last time, each whole."""
+        """Copy the entries that changed since the last copy, each as a whole."""
         found = {
             entry.name: _state(entry)
             for entry in self._folder.iterdir()
@@ -94,7 +94,7 @@ class _Mirror:
         changed = {name for name in changed if found[name]}  # an empty folder has nothing to copy
         if not changed:
             return
-        # Publishing takes a folder: one of hard links, which costs no room and no reading.
+        # Publishing takes a folder: hard links make one without copying the files.
         staging = self._folder.with_name(f".{self._folder.name}.changed")
         shutil.rmtree(staging, ignore_errors=True)
         try:
@@ -117,7 +117,7 @@ def _files(entry: Path) -> Iterator[Path]:
 def _state(entry: Path) -> _State:
     state = set()
     for file in _files(entry):
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # removed by the script
             found = file.lstat()
             state.add((str(file.relative_to(entry)), found.st_size, found.st_mtime_ns))
     return frozenset(state)

@@ -1,4 +1,4 @@
-"""Take metrics from what a script prints and writes, while it does."""
+"""Collection of metrics from a script's output and event files, while it runs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def following(
     record: Callable[[Observation], object],
     warn: Callable[[str], object],
 ) -> Iterator[Callable[[int, str], None]]:
-    """Follow a script for the while; gives what takes its lines, by its process's number.
+    """Collect a script's metrics; yields the callback for a line of a numbered process.
 
-    Metrics are looked for in the lines of the first process only: the others print the same ones
-    again. A metric that comes from lines and from event files is taken from where it was first.
+    Only the first process's lines are searched: the others print the same metrics again. A metric
+    that appears in lines and in event files is taken from the source that had it first.
 
     Args:
-        metrics: What to look for in the lines.
-        event_files: Below this folder every scalar of TensorBoard's is taken.
-        names: What each process is called; it stands before its lines.
-        show: Gets every line.
-        record: Gets every observation, from two threads.
-        warn: Told what is given up.
+        metrics: Patterns that are searched for in lines.
+        event_files: Folder whose TensorBoard scalars are all collected.
+        names: Name of each process, the prefix of its lines; "" for none.
+        show: Called with every line.
+        record: Called with every observation, from two threads.
+        warn: Called with a message for each source that is given up.
     """
     collector = MetricCollector(metrics, warn)
     events = EventFileReader(event_files, warn)

@@ -1,9 +1,9 @@
-"""The processes of a script on several nodes, and what tells them of each other.
+"""Processes of a distributed script, and the environment through which they find each other.
 
-Three ways, all at once where they do not exclude each other: torchrun with its rendezvous at the
-first node; ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR`` and
-``MASTER_PORT`` as ``torch.distributed`` reads them; and TensorFlow's ``TF_CONFIG``. On one machine
-every node is a process group of it; on a cluster this machine is one of the nodes.
+They run under torchrun with its rendezvous at the first node, or with ``RANK``, ``WORLD_SIZE``,
+``LOCAL_RANK``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` for ``torch.distributed``
+and ``TF_CONFIG`` for TensorFlow. On one machine every node is a process group of it; on a cluster
+this machine is one of the nodes.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """How the processes of a run find each other, and which of its nodes are here.
+class Rendezvous:
+    """Addresses by which the processes of a run find each other.
 
     Attributes:
-        here: The numbers of the nodes that this machine is.
-        host: The first node's address.
-        port: A free port of it, where all meet.
-        workers: An address with a port of its own for each process, by rank: ``HOST:PORT``.
+        local: Numbers of the nodes that run on this machine.
+        host: Address of the first node.
+        port: Port of the rendezvous on the first node.
+        workers: ``HOST:PORT`` of each process, by rank; no port is used twice.
     """
 
-    here: range
+    local: range
     host: str
     port: int
     workers: tuple[str, ...]
 
 
 def free_ports(count: int, host: str = _HOST) -> list[int]:
-    """``count`` different ports of this machine's address ``host`` that nobody listens at now."""
+    """Find ``count`` different ports of this machine's address ``host`` that are not in use."""
     with ExitStack() as opened:
         sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -49,11 +49,11 @@ def free_ports(count: int, host: str = _HOST) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def on_this_machine(resources: Resources) -> Meeting:
-    """The meeting of nodes that are all here."""
+def local_rendezvous(resources: Resources) -> Rendezvous:
+    """Choose the addresses of a rendezvous whose nodes all run on this machine."""
     port, *ports = free_ports(1 + resources.processes)
     workers = tuple(f"{_HOST}:{one}" for one in ports)
-    return Meeting(range(resources.nodes), _HOST, port, workers)
+    return Rendezvous(range(resources.nodes), _HOST, port, workers)
 
 
 def check_torchrun(python: str) -> None:
@@ -66,61 +66,61 @@ def check_torchrun(python: str) -> None:
     if subprocess.run([python, "-c", ask], env=user_environment()).returncode != 0:
         raise BadInputError(
             "torchrun is a part of PyTorch, which is not installed.",
-            "Name torch in the requirements.txt beside the entry point, or install it here: "
-            "make torch.",
+            "Name torch in the requirements.txt beside the entry point, or install it in "
+            "Modelyard's environment: make torch.",
             code="TorchMissing",
         )
 
 
-def _devices(gpus: Sequence[str], here: range) -> dict[int, str]:
-    """``CUDA_VISIBLE_DEVICES`` of each node that is here: its share of the GPUs, in order."""
-    each = len(gpus) // len(here)
-    shares = (gpus[first * each : (first + 1) * each] for first in range(len(here)))
-    return {node: ",".join(share) for node, share in zip(here, shares, strict=True)}
+def _devices(gpus: Sequence[str], local: range) -> dict[int, str]:
+    """``CUDA_VISIBLE_DEVICES`` of each local node: an equal share of the GPUs, in order."""
+    each = len(gpus) // len(local)
+    shares = (gpus[first * each : (first + 1) * each] for first in range(len(local)))
+    return {node: ",".join(share) for node, share in zip(local, shares, strict=True)}
 
 
 def _name(node: int, local_rank: int, resources: Resources) -> str:
-    """What the lines of a process begin with; nothing where there is only one."""
+    """Prefix of a process's output lines; "" for the only process."""
     if resources.torchrun or resources.processes_per_node == 1:
         return f"node {node}" if resources.nodes > 1 else ""
     return f"node {node} process {local_rank}"
 
 
-def processes(
+def plan_processes(
     command: Sequence[str],
     env: Mapping[str, str],
     resources: Resources,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     *,
     gpus: Sequence[str],
     join_seconds: int,
 ) -> list[ProcessSpec]:
-    """The processes to start on this machine; the first of the first node is the chief.
+    """Plan the processes of this machine; the first of the first node is the chief.
 
     Args:
-        command: The script's command line: an interpreter, a file and its arguments.
-        env: The environment that all of them have.
-        resources: How many, and how.
-        meeting: Which nodes are here, and where all of them meet.
-        gpus: Names of the GPUs that are the run's own here, a multiple of the nodes that are.
+        command: Command line of the script: an interpreter, a file and its arguments.
+        env: Environment that all processes share.
+        resources: Number of nodes and processes, and whether torchrun starts them.
+        rendezvous: The local nodes, and the addresses of all.
+        gpus: Names of the GPUs held on this machine; a multiple of the local nodes.
         join_seconds: How long torchrun waits for all nodes.
     """
     pinned = {
         node: {**env, "CUDA_VISIBLE_DEVICES": devices, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        for node, devices in _devices(gpus, meeting.here).items()
+        for node, devices in _devices(gpus, rendezvous.local).items()
     }
     if resources.torchrun:
-        return _torchrun(command, pinned, resources, meeting, join_seconds)
+        return _torchrun(command, pinned, resources, rendezvous, join_seconds)
     if resources.processes == 1:
         return [ProcessSpec(command, pinned[0])]
-    return _plain(command, pinned, resources, meeting)
+    return _plain(command, pinned, resources, rendezvous)
 
 
 def _torchrun(
     command: Sequence[str],
     pinned: Mapping[int, dict[str, str]],
     resources: Resources,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
     join_seconds: int,
 ) -> list[ProcessSpec]:
     python, *script = command
@@ -131,8 +131,8 @@ def _torchrun(
                 f"--nnodes={resources.nodes}",
                 f"--nproc-per-node={resources.processes_per_node}",
                 f"--node-rank={node}",
-                f"--master-addr={meeting.host}",
-                f"--master-port={meeting.port}",
+                f"--master-addr={rendezvous.host}",
+                f"--master-port={rendezvous.port}",
                 f"--rdzv-conf=timeout={join_seconds}",
                 "--max-restarts=0",
                 *script,
@@ -148,11 +148,11 @@ def _plain(
     command: Sequence[str],
     pinned: Mapping[int, dict[str, str]],
     resources: Resources,
-    meeting: Meeting,
+    rendezvous: Rendezvous,
 ) -> list[ProcessSpec]:
     each = resources.processes_per_node
-    cluster = {"worker": list(meeting.workers)}
-    found = []
+    cluster = {"worker": list(rendezvous.workers)}
+    planned = []
     for node, env in pinned.items():
         for local_rank in range(each):
             rank = node * each + local_rank
@@ -162,12 +162,12 @@ def _plain(
                 "LOCAL_RANK": local_rank,
                 "LOCAL_WORLD_SIZE": each,
                 "NODE_RANK": node,
-                "MASTER_ADDR": meeting.host,
-                "MASTER_PORT": meeting.port,
+                "MASTER_ADDR": rendezvous.host,
+                "MASTER_PORT": rendezvous.port,
                 "TF_CONFIG": json.dumps(
                     {"cluster": cluster, "task": {"type": "worker", "index": rank}}
                 ),
             }
-            told = {name: str(value) for name, value in variables.items()}
-            found.append(ProcessSpec(command, {**env, **told}, _name(node, local_rank, resources)))
-    return found
+            ranked = {**env, **{name: str(value) for name, value in variables.items()}}
+            planned.append(ProcessSpec(command, ranked, _name(node, local_rank, resources)))
+    return planned

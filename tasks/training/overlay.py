@@ -18,7 +18,7 @@ class Interpreter:
 
     Attributes:
         path: The program.
-        keep: Open files that hold its environment; a process that inherits them holds it as well.
+        keep: Open files that hold its environment; a process that inherits them holds it too.
     """
 
     path: str

@@ -16,32 +16,32 @@ from infra.workloads.environments import EnvironmentCache
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.process import ProcessBackend
 from tasks import resources
+from tasks.run_directory import RunDirectory
 from tasks.training import checkpoints, nodes, training_steps
-from tasks.training.remote_nodes import OtherNodes
+from tasks.training.remote_nodes import TrainingNode
 from tasks.training.training_request import Training
-from tasks.training.training_steps import Prepared
-from tasks.workplace import Workplace
+from tasks.training.training_steps import PreparedScript
 
-# Records a script's output, given the names of its processes; yields what receives its lines.
-Recording = Callable[[Sequence[str]], AbstractContextManager[Callable[[int, str], None]]]
+# Records a script's output, given the names of its processes; yields the callback for a line.
+OutputRecorder = Callable[[Sequence[str]], AbstractContextManager[Callable[[int, str], None]]]
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Context that a script runs in, beside its request.
+class ScriptContext:
+    """Context in which a script runs, beside its request.
 
     Attributes:
-        home: The home.
-        settings: The settings.
-        flow_run_id: The flow run that it belongs to.
-        mlflow_run_id: Its MLflow run.
-        holder: Its name, for those that wait for its GPUs.
+        home: Modelyard's home.
+        settings: Modelyard's settings.
+        flow_run_id: Flow run that the script belongs to.
+        mlflow_run_id: MLflow run that it logs to.
+        holder: Name of the script, shown to others that wait for its GPUs.
         logger: Logger of the run.
-        deadline: ``time.monotonic()`` of its time limit; None for none.
-        stop_requested: Polled a few times a second; true ends it.
-        backend: Runs its processes; one of its own if None.
-        experiment_id: The experiment of that run, for runs nested in it; "" if it is not known.
-        others: Nodes of the run on other machines; None if all are on this one.
+        deadline: ``time.monotonic()`` of the time limit; None without a limit.
+        stop_requested: Polled a few times a second; true stops the script.
+        backend: Runs the processes; None for a backend that lives as long as the script.
+        experiment_id: Experiment of the MLflow run, for nested runs; "" if unknown.
+        node: This machine's node of a distributed run; None if all nodes run on this machine.
     """
 
     home: Home
@@ -53,136 +53,140 @@ class Conditions:
     deadline: float | None
     stop_requested: Callable[[], bool]
     backend: ProcessBackend | None = None
-    others: OtherNodes | None = None
+    node: TrainingNode | None = None
     experiment_id: str = ""
 
-    def over(self) -> bool:
-        """Whether a stop was requested, or its time limit has passed."""
+    def is_over(self) -> bool:
+        """Whether a stop was requested, or the time limit has passed."""
         late = self.deadline is not None and time.monotonic() >= self.deadline
         return late or self.stop_requested()
 
 
 def run(
     request: Training,
-    prepared: Prepared,
-    place: Workplace,
-    under: Conditions,
-    recording: Recording,
+    prepared: PreparedScript,
+    run_dir: RunDirectory,
+    context: ScriptContext,
+    recording: OutputRecorder,
 ) -> ExitStatus:
-    """Run a prepared script to its end; STOPPED as well if it is stopped while it waits.
+    """Run a prepared script; STOPPED also if it is stopped before its processes start.
 
     Raises:
-        RunFailedError: If its GPUs are not free before the deadline, or another node of it never
-            joins, is lost or cannot do its part.
+        RunFailedError: If its GPUs are not free before the deadline, or another node never joins,
+            is lost, or fails before its script runs.
     """
-    with prepared.held, _backend(under) as backend, _gpus(request, under, backend) as lease:
-        meeting = None if lease is None else _meet(request, under)
-        if lease is None or meeting is None:
+    with prepared.held, _backend(context) as backend, _gpus(request, context, backend) as lease:
+        rendezvous = None if lease is None else _rendezvous(request, context)
+        if lease is None or rendezvous is None:
             return ExitStatus(0, cause=ExitCause.STOPPED)
-        processes = nodes.processes(
+        processes = nodes.plan_processes(
             prepared.command,
             training_steps.script_environment(
                 prepared,
-                home=under.home,
-                flow_run_id=under.flow_run_id,
-                mlflow_run_id=under.mlflow_run_id,
-                experiment_id=under.experiment_id,
+                home=context.home,
+                flow_run_id=context.flow_run_id,
+                mlflow_run_id=context.mlflow_run_id,
+                experiment_id=context.experiment_id,
             ),
             request.resources,
-            meeting,
+            rendezvous,
             gpus=lease.names,
-            join_seconds=under.settings.join_seconds,
+            join_seconds=context.settings.join_seconds,
         )
         with (
             recording([process.name for process in processes]) as on_line,
             checkpoints.mirrored(
                 prepared.checkpoints,
                 training_steps.mirror_uri(request),
-                seconds=under.settings.checkpoint_seconds,
-                warn=under.logger.warning,
+                seconds=context.settings.checkpoint_seconds,
+                warn=context.logger.warning,
             ),
         ):
             ended = backend.execute(
                 processes,
-                folder=place.source,
-                log_file=place.log,
+                folder=run_dir.source,
+                log_file=run_dir.log,
                 on_line=on_line,
-                deadline=under.deadline,
-                stop_requested=lambda: under.stop_requested() or _in_trouble(under),
+                deadline=context.deadline,
+                stop_requested=lambda: context.stop_requested() or _must_abort(context),
                 keep=[*prepared.keep, *(lock.fileno() for lock in lease.locks)],
             )
-            if under.others:
-                ended = under.others.conclude(ended, under.over)
+            if context.node:
+                ended = context.node.resolve_end(ended, context.is_over)
             if ended.cause is ExitCause.EXITED and ended.code == 0:
-                place.finished.touch()
+                run_dir.finished_marker.touch()
     return ended
 
 
-def _meet(request: Training, under: Conditions) -> nodes.Meeting | None:
-    """Rendezvous of all nodes; None if the run is stopped before.
+def _rendezvous(request: Training, context: ScriptContext) -> nodes.Rendezvous | None:
+    """Wait for the rendezvous of all nodes; None if the run is stopped before.
 
     Raises:
-        RunFailedError: If another node never joins, or the time is over before.
+        RunFailedError: If another node never joins, or the time limit passes before.
     """
-    if under.others is None:
-        return nodes.on_this_machine(request.resources)
-    meeting = under.others.meet(request.resources, under.over)
-    if meeting is None and not under.stop_requested() and not _in_trouble(under):
-        raise training_steps.timed_out(request, "waited for its other nodes")
-    return meeting
+    if context.node is None:
+        return nodes.local_rendezvous(request.resources)
+    rendezvous = context.node.rendezvous(request.resources, context.is_over)
+    if rendezvous is None and not context.stop_requested() and not _must_abort(context):
+        raise training_steps.timeout_error(request, "waited for its other nodes")
+    return rendezvous
 
 
-def _in_trouble(under: Conditions) -> bool:
-    return under.others is not None and under.others.trouble() is not None
+def _must_abort(context: ScriptContext) -> bool:
+    return context.node is not None and context.node.abort_reason() is not None
 
 
 @contextlib.contextmanager
-def _backend(under: Conditions) -> Iterator[ProcessBackend]:
-    """What runs the processes of a training."""
-    if under.backend is not None:
-        yield under.backend
+def _backend(context: ScriptContext) -> Iterator[ProcessBackend]:
+    """Use the backend of the context, or one that is closed with the script."""
+    if context.backend is not None:
+        yield context.backend
         return
-    environments = EnvironmentCache(under.home.overlays)
-    with contextlib.closing(ProcessBackend(environments, under.settings, single=True)) as own:
+    environments = EnvironmentCache(context.home.overlays)
+    with contextlib.closing(ProcessBackend(environments, context.settings, single=True)) as own:
         yield own
 
 
 @contextlib.contextmanager
 def _gpus(
-    request: Training, under: Conditions, backend: ProcessBackend
+    request: Training, context: ScriptContext, backend: ProcessBackend
 ) -> Iterator[gpus.GpuLease | None]:
-    """Hold the script's GPUs; None if it is stopped before it has them.
+    """Hold the script's GPUs; yields None if it is stopped before they are free.
 
     Raises:
         RunFailedError: If they are not free before the deadline.
     """
-    available = len(gpus.devices(under.settings))
-    here = request.resources.model_copy(update={"nodes": 1} if under.others else {})
-    wanted = resources.gpu_count(here, under.settings)
+    available = len(gpus.devices(context.settings))
+    local = request.resources.model_copy(update={"nodes": 1} if context.node else {})
+    wanted = resources.gpu_count(local, context.settings)
     if wanted > available:
-        under.logger.warning(
-            "It runs on the CPU: it asks for %d GPUs, and there are %d.", wanted, available
+        context.logger.warning(
+            "The script runs on the CPU: it requests %d GPUs, and this machine has %d.",
+            wanted,
+            available,
         )
         wanted = 0
 
-    holding: list[str] = []
+    holders_: list[str] = []
 
     def waiting(holders: list[str]) -> None:
-        holding[:] = holders
-        under.logger.info("Waiting for a GPU: %s", "; ".join(holders))
+        holders_[:] = holders
+        context.logger.info("Waiting for a GPU: %s", "; ".join(holders))
 
     def give_up() -> bool:
-        if under.deadline is not None and time.monotonic() >= under.deadline:
-            raise training_steps.timed_out(request, f"waited for a GPU ({'; '.join(holding)})")
-        return under.stop_requested()
+        if context.deadline is not None and time.monotonic() >= context.deadline:
+            raise training_steps.timeout_error(
+                request, f"waited for a GPU ({'; '.join(holders_)})"
+            )
+        return context.stop_requested()
 
     with backend.hold_gpus(
         wanted,
-        holder=under.holder,
+        holder=context.holder,
         on_wait=waiting,
         is_over=give_up,
         shared=request.resources.share_gpus,
     ) as lease:
         if lease and lease.names:
-            under.logger.info("Its GPUs are %s.", ", ".join(lease.names))
+            context.logger.info("The script's GPUs are %s.", ", ".join(lease.names))
         yield lease

@@ -1,4 +1,4 @@
-"""The request of a training, and the refusal of one that cannot work."""
+"""Request of a training, and its validation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from infra.texts import is_storable
 from registry import names
 from tasks import outputs, provided, resources
 from tasks.logs import Logs
-from tasks.parameters import Request, Scalar, Text
+from tasks.parameters import FlowRequest, Scalar, Text
 from tasks.resources import Resources
 from tuning.metrics import MetricPattern
 
 MOST_HYPERPARAMETERS = 100
 MOST_DATASETS = 10
-LONGEST_DATASET_NAME = 200  # of a folder, and of what stands beside it meanwhile
-LONGEST_TEXT = 4000  # a path's on Linux, and less than MLflow takes for a description
+LONGEST_DATASET_NAME = 200  # with the suffix of a partial transfer it is a valid file name
+LONGEST_TEXT = 4000  # the longest path on Linux, and below MLflow's limit of a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
 
 # A time limit; empty for none.
@@ -42,7 +42,7 @@ Minutes = Annotated[
     ),
 ]
 
-# What runs an entry point, by its ending; None is the Python of the run's environment.
+# Interpreters of entry points by suffix; None for the Python of the run's environment.
 RUNNERS = {".py": None, ".sh": "bash"}
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -65,22 +65,22 @@ class Algorithm(BaseModel):
     )
     provided: Text = Field(
         "",
-        description="A provided algorithm instead: modelyard algorithm list tells of them.",
+        description="A provided algorithm instead: see modelyard algorithm list.",
         json_schema_extra=lambda schema: schema.update(enum=["", *provided.names()]),
     )
 
 
 class Dataset(BaseModel):
-    """A data set; the script finds its folder in EM_DATASET_<NAME>."""
+    """A data set, whose folder the script finds in EM_DATASET_<NAME>."""
 
     model_config = _STRICT
 
     name: str = Field(description="Its name: letters, digits, '-' and '_'.")
-    uri: str = Field(description="Where it lies: a folder or a file.")
+    uri: str = Field(description="URI of a folder or a file.")
 
 
-class Training(Request):
-    """The request of a training."""
+class Training(FlowRequest):
+    """Request of a training."""
 
     model_config = _STRICT
 
@@ -94,35 +94,35 @@ class Training(Request):
         "Default", description="The MLflow experiment that the run belongs to; created if missing."
     )
     template: Text = Field(
-        "", description="A training template that fills in the fields that are left out."
+        "", description="A training template, which completes the fields that are left out."
     )
     algorithm: Algorithm = Field(Algorithm(), description="The script to run.")
     hyperparameters: dict[str, Scalar] = Field(
         {}, description="Up to 100 values, which the script gets as --key value."
     )
     resources: Resources = Field(
-        Resources(), description="The machines, processes and GPUs that it works with."
+        Resources(), description="The machines, processes and GPUs of the run."
     )
     datasets: list[Dataset] = Field(
         [],
         description="Up to 10 data sets, each found by the script in EM_DATASET_ and its name.",
     )
-    checkpoint_input_uri: Text = Field("", description="Checkpoints to begin from.")
-    checkpoint_uri: Text = Field("", description="Where the script's own checkpoints are kept.")
-    output_uri: Text = Field("", description="Where the model is copied, beside MLflow.")
+    checkpoint_input_uri: Text = Field("", description="URI of checkpoints to begin from.")
+    checkpoint_uri: Text = Field("", description="URI for the script's own checkpoints.")
+    output_uri: Text = Field("", description="URI for a copy of the model, beside MLflow.")
     overwrite: bool = Field(
-        False, description="Whether output_uri may hold files that no run has published."
+        False, description="Allow files in output_uri that no run has published."
     )
     metrics: list[MetricPattern] = Field(
         [],
         description="Metrics to collect from the script's output. Scalars of TensorBoard logs are "
-        "collected without being named.",
+        "collected automatically.",
     )
     logs: Logs = Field(Logs(), description="Where the script's output goes.")
     max_minutes: Minutes = Field(None, description="Time limit in minutes; empty for none.")
 
     def absolute(self) -> Self:
-        """The same with relative paths resolved against the caller's working directory."""
+        """Resolve relative paths against the caller's working directory."""
         return self.model_copy(
             update={
                 "algorithm": self.algorithm.model_copy(
@@ -142,16 +142,16 @@ class Training(Request):
 
 
 def resolved(training: Training) -> Training:
-    """The same with a provided algorithm's own files, hyperparameters and metrics in it.
+    """Resolve a provided algorithm to its files, hyperparameters and metrics.
 
     Raises:
-        BadInputError: If there is no such algorithm, or it does not take a hyperparameter.
+        BadInputError: If the algorithm or one of its hyperparameters is unknown or invalid.
     """
     if not training.algorithm.provided:
         return training
     algorithm = provided.load(training.algorithm.provided)
-    asked = {metric.name for metric in training.metrics}
-    declared = [metric for metric in algorithm.metric_patterns() if metric.name not in asked]
+    given = {metric.name for metric in training.metrics}
+    declared = [metric for metric in algorithm.metric_patterns() if metric.name not in given]
     return training.model_copy(
         update={
             "algorithm": training.algorithm.model_copy(
@@ -164,25 +164,25 @@ def resolved(training: Training) -> Training:
 
 
 def check(training: Training, home: Home, settings: Settings) -> None:
-    """Refuse what cannot work, before any resource is taken.
+    """Refuse a training that cannot work, before any resource is allocated.
 
     Raises:
         BadInputError: With a code of its own for each fault.
-        DiskFullError: If the home's disk has less room than the run or the settings ask for.
+        DiskFullError: If the home's disk has less free space than the run or the settings need.
     """
     check_static(training)
     _check_provided(training)
     training = resolved(training)
-    # A provided algorithm is where Modelyard is: on every machine that runs it.
+    # A provided algorithm is installed with Modelyard, so the machine that runs it has it.
     if not (site.is_validating_for_remote() and training.algorithm.provided):
         _check_algorithm(training.algorithm)
     resources.check(training.resources, training.algorithm.entry_point, home, settings)
-    _check_found(training.datasets)
+    _check_datasets_exist(training.datasets)
     begin = training.checkpoint_input_uri
     if begin and site.inspect_store(begin, lambda there: there.exists()) is False:
         raise BadInputError(
-            f"checkpoint_input_uri: there is nothing at {begin}.",
-            "Check the path.",
+            f"checkpoint_input_uri: {begin} does not exist.",
+            "Check the URI.",
             code="CheckpointMissing",
         )
     for field, uri, sources in _destinations(training):
@@ -193,9 +193,9 @@ def check(training: Training, home: Home, settings: Settings) -> None:
 
 
 def _destinations(training: Training) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Where the run writes: field, URI, and the inputs that it must leave alone.
+    """Output URIs of the run: field, URI, and the inputs that it must not overlap.
 
-    Checkpoints may go on where the run begins from; a log is one file under the run's own name.
+    Output checkpoints may overlap the input checkpoints; a log is one file with a unique name.
     """
     inputs = [
         ("the algorithm", "" if training.algorithm.provided else training.algorithm.uri),
@@ -213,7 +213,7 @@ def _destinations(training: Training) -> list[tuple[str, str, list[tuple[str, st
 
 
 def check_static(training: Training) -> None:
-    """Refuse what no machine and no data could make work; also right for a template.
+    """Refuse a request that is invalid on every machine; also used for templates.
 
     Raises:
         BadInputError: With a code of its own for each fault.
@@ -225,14 +225,14 @@ def check_static(training: Training) -> None:
     _check_metrics(training.metrics)
     if training.max_minutes is not None and not 0 < training.max_minutes < math.inf:
         raise BadInputError(
-            f"max_minutes is {training.max_minutes:g}.",
-            "Give the longest time in minutes, above 0, or leave it out.",
+            f"Invalid parameter `max_minutes`: {training.max_minutes:g}.",
+            "Give a time limit in minutes above 0, or leave it out.",
             code="MaxMinutesInvalid",
         )
     algorithm = training.algorithm
     if algorithm.provided and (algorithm.uri or algorithm.entry_point):
         raise BadInputError(
-            f"There are two algorithms: {algorithm.provided} and your own.",
+            f"Two algorithms are given: {algorithm.provided} and your own.",
             "Give algorithm.provided, or algorithm.uri and algorithm.entry_point.",
             code="AlgorithmTwice",
         )
@@ -248,9 +248,10 @@ def _check_provided(training: Training) -> None:
     wanted = training.resources
     if wanted.processes > 1 and not (algorithm.distributed and wanted.torchrun):
         raise BadInputError(
-            f"The algorithm {algorithm.name} does not train on several processes"
-            + (" but under torchrun." if algorithm.distributed else "."),
-            "Set resources.torchrun." if algorithm.distributed else "Ask for one node.",
+            f"The algorithm {algorithm.name} supports several processes only with torchrun."
+            if algorithm.distributed
+            else f"The algorithm {algorithm.name} does not support several processes.",
+            "Set resources.torchrun." if algorithm.distributed else "Request one node.",
             code="AlgorithmNotDistributed",
         )
 
@@ -259,14 +260,15 @@ def _check_texts(training: Training) -> None:
     for where, text in _texts(training.model_dump(), ""):
         if not is_storable(text) or len(text) > LONGEST_TEXT:
             raise BadInputError(
-                f"{where} holds what is no text, or more than {LONGEST_TEXT} characters.",
+                f"{where} is longer than {LONGEST_TEXT} characters, or has characters that cannot "
+                "be stored.",
                 "Shorten it, or put it into a file of the algorithm.",
                 code="TextInvalid",
             )
 
 
 def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
-    """Every text in a tree of values, with its place; keys count as well."""
+    """Yield every string in a tree of values with its path, keys included."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):
@@ -287,21 +289,21 @@ def _check_names(training: Training) -> None:
 def _check_algorithm(algorithm: Algorithm) -> None:
     if not algorithm.uri or not algorithm.entry_point:
         raise BadInputError(
-            "There is no algorithm.",
+            "No algorithm is given.",
             "Give algorithm.uri, a directory, and algorithm.entry_point, a script in it; or "
             "algorithm.provided.",
             code="AlgorithmMissing",
         )
     if site.inspect_store(algorithm.uri, lambda there: there.is_directory()) is False:
         raise BadInputError(
-            f"algorithm.uri: there is no directory at {algorithm.uri}.",
-            "Check the path.",
+            f"algorithm.uri: the directory {algorithm.uri} does not exist.",
+            "Check the URI.",
             code="AlgorithmMissing",
         )
     entry = PurePosixPath(algorithm.entry_point)
     if entry.is_absolute() or ".." in entry.parts:
         raise BadInputError(
-            f"The entry point {algorithm.entry_point!r} lies outside the algorithm's directory.",
+            f"The entry point {algorithm.entry_point!r} is outside the algorithm's directory.",
             "Give its path relative to algorithm.uri, without '..'.",
             code="EntryPointOutside",
         )
@@ -310,13 +312,13 @@ def _check_algorithm(algorithm: Algorithm) -> None:
     )
     if found is not None and str(entry) not in found:
         raise BadInputError(
-            f"There is no file {algorithm.entry_point!r} in {algorithm.uri}.",
+            f"The file {algorithm.entry_point!r} does not exist in {algorithm.uri}.",
             "Check algorithm.entry_point.",
             code="EntryPointMissing",
         )
     if entry.suffix not in RUNNERS:
         raise BadInputError(
-            f"The entry point {algorithm.entry_point!r} is not a script that can be run.",
+            f"The entry point {algorithm.entry_point!r} is not a supported script.",
             f"It must end in {' or '.join(RUNNERS)}.",
             code="EntryPointUnknown",
         )
@@ -325,8 +327,8 @@ def _check_algorithm(algorithm: Algorithm) -> None:
 def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
     if len(hyperparameters) > MOST_HYPERPARAMETERS:
         raise BadInputError(
-            f"There are {len(hyperparameters)} hyperparameters, and at most "
-            f"{MOST_HYPERPARAMETERS} can be given.",
+            f"{len(hyperparameters)} hyperparameters are given; at most {MOST_HYPERPARAMETERS} "
+            "are allowed.",
             "Put the rest into a file of the algorithm.",
             code="HyperparametersTooMany",
         )
@@ -334,27 +336,27 @@ def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
     for key, value in hyperparameters.items():
         if not _KEY.fullmatch(key) or len(key) > names.LONGEST:
             raise BadInputError(
-                f"The hyperparameter's name {key[:60]!r} cannot be an argument.",
+                f"Invalid hyperparameter name {key[:60]!r}: it must be usable as an argument.",
                 f"Use up to {names.LONGEST} letters, digits, '_', '-' and '.', and begin with a "
                 "letter or '_'.",
                 code="HyperparameterNameInvalid",
             )
         if seen.setdefault(key.upper(), key) != key:
             raise BadInputError(
-                f"The hyperparameters {seen[key.upper()]!r} and {key!r} would both be "
+                f"The hyperparameters {seen[key.upper()]!r} and {key!r} have the same variable "
                 f"EM_HP_{key.upper()}.",
                 "Rename one.",
                 code="HyperparameterNameTwice",
             )
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInputError(
-                f"The hyperparameter {key!r} is {value}, which JSON cannot hold.",
-                "Give a finite number, or the word as a text.",
+                f"The hyperparameter {key!r} is {value}, which JSON cannot represent.",
+                "Give a finite number, or the word as a string.",
                 code="HyperparameterValueInvalid",
             )
     if len(json.dumps(dict(hyperparameters))) > LONGEST_HYPERPARAMETERS:
         raise BadInputError(
-            f"The hyperparameters are longer than {LONGEST_HYPERPARAMETERS} characters together.",
+            f"The hyperparameters together exceed {LONGEST_HYPERPARAMETERS} characters.",
             "Put the long ones into a file of the algorithm.",
             code="HyperparametersTooLong",
         )
@@ -363,7 +365,7 @@ def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
 def _check_datasets(datasets: list[Dataset]) -> None:
     if len(datasets) > MOST_DATASETS:
         raise BadInputError(
-            f"There are {len(datasets)} data sets, and at most {MOST_DATASETS} can be given.",
+            f"{len(datasets)} data sets are given; at most {MOST_DATASETS} are allowed.",
             "Put some of them into one folder.",
             code="DatasetsTooMany",
         )
@@ -371,14 +373,15 @@ def _check_datasets(datasets: list[Dataset]) -> None:
     for dataset in datasets:
         if not _DATASET.fullmatch(dataset.name):
             raise BadInputError(
-                f"The data set's name {dataset.name[:60]!r} cannot become EM_DATASET_<NAME>.",
+                f"Invalid data set name {dataset.name[:60]!r}: it must be usable as "
+                "EM_DATASET_<NAME>.",
                 f"Use up to {LONGEST_DATASET_NAME} letters, digits, '-' and '_'.",
                 code="DatasetNameInvalid",
             )
         variable = variable_name(dataset.name)
         if variable in seen:
             raise BadInputError(
-                f"The data sets {seen[variable]!r} and {dataset.name!r} would both be "
+                f"The data sets {seen[variable]!r} and {dataset.name!r} have the same variable "
                 f"EM_DATASET_{variable}.",
                 "Rename one.",
                 code="DatasetNameTwice",
@@ -386,11 +389,11 @@ def _check_datasets(datasets: list[Dataset]) -> None:
         seen[variable] = dataset.name
 
 
-def _check_found(datasets: list[Dataset]) -> None:
+def _check_datasets_exist(datasets: list[Dataset]) -> None:
     for dataset in datasets:
         if site.inspect_store(dataset.uri, lambda there: there.exists()) is False:
             raise BadInputError(
-                f"The data set {dataset.name!r} is missing: there is nothing at {dataset.uri}.",
+                f"The data set {dataset.name!r} does not exist at {dataset.uri}.",
                 "Check its uri.",
                 code="DatasetMissing",
             )
@@ -402,7 +405,7 @@ def _check_metrics(metrics: list[MetricPattern]) -> None:
         metric.expression()
         if not re.fullmatch(r"[\w.:/ -]{1,250}", metric.name):
             raise BadInputError(
-                f"The metric's name {metric.name[:60]!r} cannot be used.",
+                f"Invalid metric name {metric.name[:60]!r}.",
                 "Use letters, digits, spaces and '_', '-', '.', ':', '/'.",
                 code="MetricNameInvalid",
             )
@@ -418,12 +421,12 @@ def _check_room(home: Home, settings: Settings) -> None:
     free = home.free_bytes() // 2**20
     if free < settings.min_free_mib:
         raise DiskFullError(
-            f"The disk of {home.root} has {free} MiB left, and a run needs "
+            f"The disk of {home.root} has {free} MiB free, and a run needs "
             f"{settings.min_free_mib} MiB.",
-            "Make room, or set MODELYARD_MIN_FREE_MIB.",
+            "Free space, or set MODELYARD_MIN_FREE_MIB.",
         )
 
 
 def variable_name(name: str) -> str:
-    """``name`` as a part of an environment variable's name that a shell can read."""
+    """Convert ``name`` to a part of an environment variable's name that a shell can read."""
     return re.sub(r"[^A-Z0-9_]", "_", name.upper())

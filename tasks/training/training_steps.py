@@ -1,7 +1,7 @@
 """The steps of a training: prepare, run the script, publish the model.
 
 The contract with the script (arguments, environment variables, folders) is AI EasyMaker's; the
-page ``docs/training-contract.md`` tells it in full.
+page ``docs/training-contract.md`` describes it in full.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from infra.workloads.installer import InstallCancelledError
 from registry.flow_kinds import TRAIN
 from registry.runs import statuses
 from tasks.parameters import Scalar
+from tasks.run_directory import RunDirectory
 from tasks.training import nodes, overlay
 from tasks.training.overlay import Interpreter
 from tasks.training.training_request import RUNNERS, Dataset, Training, variable_name
-from tasks.workplace import Workplace
 
-# Another run's contract, and our own settings, a password of the catalogue's among them.
+# The contract of an enclosing run, and a setting that would change the script's imports.
 _NOT_INHERITED = ("EM_", "PYTHONSAFEPATH")
 _OUT_OF_MEMORY_CODES = {-9, 137}
 _OUT_OF_MEMORY_LINE = re.compile(r"exit ?code\s*:\s*-9\b")
 _PROGRESS_SECONDS = 5.0
 
-# What PyTorch says at the first node and at the others.
+# PyTorch's messages at the first node and at the others.
 _NEVER_JOINED_LINE = re.compile(
     r"\b\d+/\d+ clients joined|client socket has timed out after \d+ms while trying to connect"
 )
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedScript:
     """A script that is ready to run.
 
     Attributes:
         command: Its command line.
-        env: What the contract adds to its environment.
-        checkpoints: Where it writes checkpoints.
+        env: Variables that the contract adds to its environment.
+        checkpoints: Folder that it writes checkpoints to.
         resumed: Whether it resumes from the output checkpoints of an earlier attempt.
-        keep: Open files that its processes inherit, so that its environment stays.
-        held: What is released when the script has ended: its environment.
+        keep: Open files that its processes inherit, which hold its Python environment.
+        held: Releases its Python environment when the script has ended.
     """
 
     command: list[str]
@@ -71,57 +71,59 @@ class Prepared:
 
 def prepare(
     training: Training,
-    place: Workplace,
+    run_dir: RunDirectory,
     home: Home,
     settings: Settings,
     *,
     retried: bool,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
     deadline: float | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
-) -> Prepared:
-    """Fetch the algorithm and the data, install the requirements, lay out the folders.
+) -> PreparedScript:
+    """Fetch the algorithm and the data, install the requirements, create the folders.
 
     Args:
         training: The request; checked and resolved.
-        place: The run's folders; what an earlier attempt left of them is cleared.
-        home: Where environments are cached.
+        run_dir: The run's folders; leftovers of an earlier attempt are removed.
+        home: Home whose environment cache is used.
         settings: Region and app key for the script.
-        retried: Whether this is a later attempt: it resumes from output checkpoints if any.
-        say: Receives progress lines of long transfers and of the installation.
-        deadline: ``time.monotonic()`` at which the installation is ended; None for never.
-        stop_requested: Polled while requirements are installed.
+        retried: Whether this is a later attempt, which resumes from output checkpoints if any.
+        log: Receives progress lines of long transfers and of the installation.
+        deadline: ``time.monotonic()`` at which the installation is cancelled; None for never.
+        stop_requested: Polled while requirements are installed; true cancels.
 
     Raises:
-        BadInputError: If the requirements cannot be installed or a link leads out.
-        NotFoundError: If something was removed since it was checked.
-        DiskFullError: If it does not fit.
+        BadInputError: If the requirements cannot be installed, or a link leaves the directory.
+        NotFoundError: If an input was removed since it was checked.
+        DiskFullError: If the disk is full.
         RunFailedError: If the deadline passed while requirements were installed.
-        InstallCancelledError: If a stop was requested meanwhile.
+        InstallCancelledError: If a stop was requested during the installation.
         ModelyardError: If a store cannot be read.
     """
-    place.clear_for_retry()
+    run_dir.clear_for_retry()
     with contextlib.ExitStack() as held:
         try:
-            store(training.algorithm.uri).fetch(place.source)
-            for folder in (place.model, place.tensorboard):
+            store(training.algorithm.uri).fetch(run_dir.source)
+            for folder in (run_dir.model, run_dir.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
-            entry = place.source / training.algorithm.entry_point
+            entry = run_dir.source / training.algorithm.entry_point
             python = held.enter_context(
-                _interpreter(training, entry, home, say, deadline, stop_requested)
+                _interpreter(training, entry, home, log, deadline, stop_requested)
             )
             if training.resources.torchrun:
                 nodes.check_torchrun(python.path)
-            checkpoints = _checkpoints(training, place, retried=retried, say=say)
+            checkpoints = _checkpoints(training, run_dir, retried=retried, log=log)
             resumed = retried and any(checkpoints.iterdir())
-            env = _variables(training, place, settings, checkpoints, resumed=resumed, say=say)
+            env = _variables(training, run_dir, settings, checkpoints, resumed=resumed, log=log)
         except OSError as error:
             if storage.is_disk_full(error):
-                raise DiskFullError(f"The disk of {place.root} is full.", "Make room.") from error
+                raise DiskFullError(
+                    f"The disk of {run_dir.root} is full.", "Make room."
+                ) from error
             raise
         runner = RUNNERS[entry.suffix] or python.path
         command = [runner, str(entry), *arguments(training.hyperparameters)]
-        return Prepared(command, env, checkpoints, resumed, python.keep, held.pop_all())
+        return PreparedScript(command, env, checkpoints, resumed, python.keep, held.pop_all())
 
 
 @contextlib.contextmanager
@@ -129,7 +131,7 @@ def _interpreter(
     training: Training,
     entry: Path,
     home: Home,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
     deadline: float | None,
     stop_requested: Callable[[], bool],
 ) -> Iterator[Interpreter]:
@@ -143,38 +145,38 @@ def _interpreter(
         try:
             found = held.enter_context(
                 overlay.using(
-                    requirements, home.overlays, say, lambda: is_late() or stop_requested()
+                    requirements, home.overlays, log, lambda: is_late() or stop_requested()
                 )
             )
         except InstallCancelledError as error:
             if stop_requested():
                 raise
-            raise timed_out(training, "installed its requirements") from error
+            raise timeout_error(training, "installed its requirements") from error
         yield found
 
 
 def _variables(
     training: Training,
-    place: Workplace,
+    run_dir: RunDirectory,
     settings: Settings,
     checkpoints: Path,
     *,
     resumed: bool,
-    say: Callable[[str], object],
+    log: Callable[[str], object],
 ) -> dict[str, str]:
-    """The contract's environment variables, once the folders and data that they name exist."""
+    """Environment variables of the contract; creates and fetches what they name."""
     folders = {
-        "EM_SOURCE_DIR": place.source,
-        "EM_MODEL_DIR": place.model,
+        "EM_SOURCE_DIR": run_dir.source,
+        "EM_MODEL_DIR": run_dir.model,
         "EM_CHECKPOINT_DIR": checkpoints,
         "EM_CHECKPOINT_INPUT_DIR": (
-            checkpoints if resumed else _checkpoint_input(training, place, say)
+            checkpoints if resumed else _checkpoint_input(training, run_dir, log)
         ),
-        "EM_TENSORBOARD_LOG_DIR": place.tensorboard,
+        "EM_TENSORBOARD_LOG_DIR": run_dir.tensorboard,
     }
     return {
         **{name: str(folder) for name, folder in folders.items() if folder is not None},
-        **_dataset_variables(training.datasets, place, say),
+        **_dataset_variables(training.datasets, run_dir, log),
         **_hyperparameter_variables(training.hyperparameters),
         "EM_ENTRY_POINT": training.algorithm.entry_point,
         "EM_REGION": settings.region,
@@ -182,60 +184,62 @@ def _variables(
     }
 
 
-def _fetch(uri: str, destination: Path, what: str, say: Callable[[str], object]) -> None:
-    """Fetch ``uri``, saying now and then how far it is."""
-    told = time.monotonic()
+def _fetch(uri: str, destination: Path, what: str, log: Callable[[str], object]) -> None:
+    """Fetch ``uri``, and log the progress at an interval."""
+    logged = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > _PROGRESS_SECONDS:
-            told = time.monotonic()
-            say(f"Fetching {what}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+        nonlocal logged
+        if time.monotonic() - logged > _PROGRESS_SECONDS:
+            logged = time.monotonic()
+            log(f"Fetching {what}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB")
 
     store(uri).fetch(destination, progress=progress)
 
 
 def _checkpoints(
-    training: Training, place: Workplace, *, retried: bool, say: Callable[[str], object]
+    training: Training, run_dir: RunDirectory, *, retried: bool, log: Callable[[str], object]
 ) -> Path:
-    """Where the script writes checkpoints: ``checkpoint_uri`` itself, where it is a folder here.
+    """Folder that the script writes checkpoints to: ``checkpoint_uri`` if that is a local folder.
 
-    Elsewhere in the run's own folder, from which they are copied; a retry on another machine
-    begins with the copies.
+    Otherwise it is a folder of the run that is mirrored to the URI; a retry on another machine
+    first fetches the mirrored checkpoints.
     """
     if not training.checkpoint_uri:
-        folder = place.checkpoints
+        folder = run_dir.checkpoints
     elif (target := store(training.checkpoint_uri)).in_place():
-        folder = target.in_place() or place.checkpoints
+        folder = target.in_place() or run_dir.checkpoints
     else:
-        folder = place.checkpoints
+        folder = run_dir.checkpoints
         lost = not folder.exists() or not any(folder.iterdir())
         if retried and lost and target.is_directory():
             shutil.rmtree(folder, ignore_errors=True)
-            _fetch(training.checkpoint_uri, folder, "checkpoints", say)
+            _fetch(training.checkpoint_uri, folder, "checkpoints", log)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def mirror_uri(training: Training) -> str:
-    """Where checkpoints are copied while the script runs; "" if it writes there itself."""
+    """URI that checkpoints are mirrored to while the script runs; "" without a mirror."""
     uri = training.checkpoint_uri
     return uri if uri and store(uri).in_place() is None else ""
 
 
 def _checkpoint_input(
-    training: Training, place: Workplace, say: Callable[[str], object]
+    training: Training, run_dir: RunDirectory, log: Callable[[str], object]
 ) -> Path | None:
     uri = training.checkpoint_input_uri
     return (
-        _folder_of(uri, place.checkpoint_input, "checkpoints to begin from", say) if uri else None
+        _folder_of(uri, run_dir.checkpoint_input, "checkpoints to begin from", log)
+        if uri
+        else None
     )
 
 
-def _folder_of(uri: str, root: Path, what: str, say: Callable[[str], object]) -> Path:
-    """A folder with what is at ``uri``: the user's own, or one below ``root``.
+def _folder_of(uri: str, root: Path, what: str, log: Callable[[str], object]) -> Path:
+    """Local folder with the content of ``uri``: in place, or fetched below ``root``.
 
-    A file is found in a folder of its own, by its own name.
+    A single file is linked or fetched into a folder, under its own name.
     """
     source = store(uri)
     path = source.in_place()
@@ -243,13 +247,13 @@ def _folder_of(uri: str, root: Path, what: str, say: Callable[[str], object]) ->
         if path is not None:
             return path
         root.mkdir(parents=True, exist_ok=True)
-        _fetch(uri, root / "files", what, say)
+        _fetch(uri, root / "files", what, log)
         return root / "files"
     root.mkdir(parents=True, exist_ok=True)
     if path is not None:
         (root / path.name).symlink_to(path)
     else:
-        _fetch(uri, root / PurePosixPath(uri).name, what, say)
+        _fetch(uri, root / PurePosixPath(uri).name, what, log)
     return root
 
 
@@ -258,18 +262,17 @@ def _text(value: Scalar) -> str:
 
 
 def arguments(hyperparameters: Mapping[str, Scalar]) -> list[str]:
-    """The script's arguments: ``--key value`` for each hyperparameter, by name.
+    """Command-line arguments of the script: ``--key value`` per hyperparameter, by name.
 
-    Prefect's database keeps no order of keys, so the names' own order is the one that a run in a
-    pool and a call in this process share.
+    They are sorted because Prefect's database does not keep the order of keys.
     """
     pairs = sorted(hyperparameters.items())
     return [part for key, value in pairs for part in (f"--{key}", _text(value))]
 
 
 def _hyperparameter_variables(hyperparameters: Mapping[str, Scalar]) -> dict[str, str]:
-    # The contract says "the key in upper case"; a shell can only read names without - and .,
-    # so keys that have them come in both forms.
+    # The contract says "the key in upper case". A shell cannot read names with - and ., so keys
+    # with them are set in both forms.
     texts = {key: _text(value) for key, value in sorted(hyperparameters.items())}
     variables = {f"EM_HP_{variable_name(key)}": text for key, text in texts.items()}
     variables |= {f"EM_HP_{key.upper()}": text for key, text in texts.items()}
@@ -277,12 +280,12 @@ def _hyperparameter_variables(hyperparameters: Mapping[str, Scalar]) -> dict[str
 
 
 def _dataset_variables(
-    datasets: list[Dataset], place: Workplace, say: Callable[[str], object]
+    datasets: list[Dataset], run_dir: RunDirectory, log: Callable[[str], object]
 ) -> dict[str, str]:
     folders = {}
     for dataset in datasets:
-        root = place.datasets / dataset.name
-        folder = _folder_of(dataset.uri, root, f"the data set {dataset.name}", say)
+        root = run_dir.datasets / dataset.name
+        folder = _folder_of(dataset.uri, root, f"the data set {dataset.name}", log)
         folders[dataset.name] = str(folder)
     variables = {}
     for name, found in folders.items():
@@ -292,17 +295,17 @@ def _dataset_variables(
 
 
 def script_environment(
-    prepared: Prepared,
+    prepared: PreparedScript,
     *,
     home: Home,
     flow_run_id: str,
     mlflow_run_id: str,
     experiment_id: str = "",
 ) -> dict[str, str]:
-    """The script's whole environment.
+    """Complete environment of the script.
 
-    It is the worker's without the platform's settings and credentials; then the contract's
-    variables, and a credential that opens the run's own MLflow run.
+    It has the worker's variables without Modelyard's settings and credentials, the contract's
+    variables, and a credential that is limited to the run's own MLflow run.
     """
     inherited = {
         name: value
@@ -328,12 +331,12 @@ def script_environment(
     }  # fmt: skip
 
 
-def failure(ended: ExitStatus, log: str) -> RunFailedError | None:
-    """Why the training failed, or None if the script ended well.
+def script_error(ended: ExitStatus, log: str) -> RunFailedError | None:
+    """Error of a training whose script failed; None if the script succeeded.
 
     Args:
         ended: How the script ended.
-        log: Where the whole log is, for the hint.
+        log: Location of the whole log, for the hint.
     """
     if ended.cause is ExitCause.EXITED and ended.code == 0:
         return None
@@ -351,11 +354,11 @@ def failure(ended: ExitStatus, log: str) -> RunFailedError | None:
             code="OOMKilled",
         )
     if any(map(_NEVER_JOINED_LINE.search, ended.tail)):
-        silent = f", and nothing was heard of {', '.join(ended.silent)}" if ended.silent else ""
+        silent = f"; {', '.join(ended.silent)} printed nothing" if ended.silent else ""
         return RunFailedError(
             f"Not all nodes joined{silent}. The last lines{where}:\n{tail}\n",
-            "See in the log what the missing one did; MODELYARD_JOIN_SECONDS is how long torchrun "
-            "waits for it.",
+            "Check the missing node in the log. MODELYARD_JOIN_SECONDS is how long torchrun waits "
+            "for it.",
             state=TRAIN.failure,
             code="NodeNeverJoined",
         )
@@ -368,89 +371,93 @@ def failure(ended: ExitStatus, log: str) -> RunFailedError | None:
     )
 
 
-def timed_out(request: Training, what: str) -> RunFailedError:
-    """Error of a training whose time limit passed while it did ``what``."""
+def timeout_error(request: Training, what: str) -> RunFailedError:
+    """Error of a training whose time limit passed; ``what`` is its activity until then."""
     return RunFailedError(
         f"The training {what} for its {request.max_minutes:g} minutes.",
-        "Give it a larger max_minutes (a trial: trial_max_minutes); a retry resumes from its "
-        "newest checkpoint, if any.",
+        "Increase max_minutes (for a trial: trial_max_minutes). A retry resumes from the newest "
+        "checkpoint, if any.",
         state=statuses.TIMED_OUT,
         code="Timeout",
     )
 
 
-def log_for_people(place: Workplace, *, lasts: bool) -> str:
-    """Where a person finds the run's whole log.
+def log_location(run_dir: RunDirectory, *, lasts: bool) -> str:
+    """Location of the run's whole log, for messages.
 
     Args:
-        place: The run's folders.
-        lasts: Whether they outlive the run; else MLflow alone has the log.
+        run_dir: The run's folders.
+        lasts: Whether they outlive the run; otherwise only MLflow has the log.
     """
-    return str(place.log) if lasts else "logs/train.log, an artifact of its MLflow run"
+    return str(run_dir.log) if lasts else "logs/train.log, an artifact of its MLflow run"
 
 
-def kept(error: ModelyardError, place: Workplace, *, lasts: bool) -> ModelyardError:
-    """``error``, telling what becomes of the model if there is one that waits.
+def with_model_hint(
+    error: ModelyardError, run_dir: RunDirectory, *, lasts: bool
+) -> ModelyardError:
+    """Extend the hint of ``error`` if the run has a model that is not published yet.
 
     Args:
-        error: The error.
+        error: The error; it is changed and returned.
+        run_dir: The run's folders.
         place: The run's folders.
         lasts: Whether they outlive the run.
     """
-    if place.waits and lasts:
-        error.hint += f" The model is kept in {place.model}; a retry of the run publishes it."
-    elif place.waits:
+    if run_dir.has_unpublished_model and lasts:
+        error.hint += f" The model is kept in {run_dir.model}; a retry of the run publishes it."
+    elif run_dir.has_unpublished_model:
         error.hint += (
-            " The model went with the run's machine; a retry runs the script again, from its "
+            " The model was lost with the run's machine; a retry runs the script again, from its "
             "checkpoints if there is a checkpoint_uri."
         )
     return error
 
 
-def publish_output(training: Training, place: Workplace) -> None:
-    """Copy the model to ``output_uri``, if one was given: whole, or not at all.
+def publish_output(training: Training, run_dir: RunDirectory) -> None:
+    """Copy the model to ``output_uri``, if that is set; atomically.
 
     Raises:
-        DiskFullError: If it does not fit.
+        DiskFullError: If the disk is full.
     """
     if training.output_uri:
-        store(training.output_uri).publish(place.model)
+        store(training.output_uri).publish(run_dir.model)
 
 
-def has_model(place: Workplace) -> bool:
+def has_model(run_dir: RunDirectory) -> bool:
     """Whether the script left any file in EM_MODEL_DIR.
 
     Raises:
-        BadInputError: With the code ``ModelNotAFolder``, if the script replaced the folder by
-            something else, which would be lost.
+        BadInputError: With the code ``ModelNotAFolder``, if the script replaced the folder by a
+            file, which would be lost.
     """
-    if place.model.exists() and not place.model.is_dir():
+    if run_dir.model.exists() and not run_dir.model.is_dir():
         raise BadInputError(
             "The script replaced the folder EM_MODEL_DIR by a file.",
             "Write the model into the folder.",
             code="ModelNotAFolder",
         )
-    return any(path.is_file() for path in place.model.rglob("*"))
+    return any(path.is_file() for path in run_dir.model.rglob("*"))
 
 
-def check_model(place: Workplace) -> None:
-    """Refuse what MLflow cannot keep: links that lead out or nowhere, pipes, names with '#'.
+def check_model(run_dir: RunDirectory) -> None:
+    """Refuse a model with files that MLflow cannot store: dangling links, pipes, names with '#'.
 
     Raises:
-        BadInputError: If there is any.
+        BadInputError: For the first such file.
     """
-    storage.check_tree(place.model, links_resolve=True)
-    for path in place.model.rglob("*"):
+    storage.check_tree(run_dir.model, links_resolve=True)
+    for path in run_dir.model.rglob("*"):
         name = path.name
         if path.is_symlink() and path.is_dir():
             raise BadInputError(
-                f"MLflow cannot keep the link {str(path.relative_to(place.model))!r} to a folder.",
+                f"MLflow cannot store the link {str(path.relative_to(run_dir.model))!r} to a "
+                "folder.",
                 "Replace the link by the folder.",
                 code="LinkToFolder",
             )
         if "#" in name or "?" in name or unquote(name) != name or not name.isprintable():
             raise BadInputError(
-                f"MLflow cannot keep a file called {str(path.relative_to(place.model))!r}.",
+                f"MLflow cannot store a file named {str(path.relative_to(run_dir.model))!r}.",
                 "Give it a name without '#', '?', '%' and control characters.",
                 code="FileNameInvalid",
             )

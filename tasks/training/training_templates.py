@@ -1,4 +1,4 @@
-"""What may be in a training template, and how a run is filled from one."""
+"""Training templates: their validation, and the completion of a run's parameters from one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _OF_A_RUN = ("name", "template")
 
 
 def create(name: str, description: str, given: Mapping[str, Any]) -> TrainingTemplateDetailView:
-    """Make a template.
+    """Create a template; its view.
 
     Args:
-        name: Its name, which no other template has.
+        name: Its unique name.
         description: Free text.
-        given: Parameters of ``train``; relative paths count from this process's folder.
+        given: Parameters of ``train``; relative paths are resolved against the working directory.
 
     Raises:
         BadInputError: With a code of its own for each fault.
@@ -40,7 +40,7 @@ def create(name: str, description: str, given: Mapping[str, Any]) -> TrainingTem
 def update(
     name: str, new_name: str | None, description: str | None, given: Mapping[str, Any]
 ) -> TrainingTemplateDetailView:
-    """Change a template: ``given`` is laid over its parameters, and null takes one out.
+    """Change a template: merge ``given`` into its parameters; null removes one.
 
     Raises:
         BadInputError: With a code of its own for each fault; nothing is changed then.
@@ -52,14 +52,14 @@ def update(
     if description is not None:
         names.check_description(description)
     return training_templates.change(
-        name, new_name, description, lambda present: checked(parameters.merged(present, given))
+        name, new_name, description, lambda present: checked(parameters.merge(present, given))
     )
 
 
 def copy(
     name: str, new_name: str, description: str | None, given: Mapping[str, Any]
 ) -> TrainingTemplateDetailView:
-    """Make a template of the parameters of another one, with ``given`` laid over them.
+    """Create a copy of a template, with ``given`` merged into its parameters.
 
     Raises:
         BadInputError: With a code of its own for each fault.
@@ -70,19 +70,19 @@ def copy(
     return create(
         new_name,
         found.description if description is None else description,
-        parameters.merged(found.parameters, given),
+        parameters.merge(found.parameters, given),
     )
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as a template keeps them: those that are given, checked, with absolute paths.
+    """Validate parameters for a template; the given ones, with absolute paths.
 
-    What only a run can tell, such as whether there is anything at a URI, is left to the run.
+    Checks that depend on the run's machine, such as whether a URI exists, are left to the run.
 
     Raises:
         BadInputError: With a code of its own for each fault.
     """
-    given = parameters.without_nulls(given)
+    given = parameters.drop_nulls(given)
     for name in _OF_A_RUN:
         if name in given:
             raise BadInputError(
@@ -97,7 +97,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _only(whole: Any, given: Any) -> Any:
-    """Of ``whole`` what ``given`` names, in groups as well."""
+    """Select the fields of ``whole`` that ``given`` has, in groups as well."""
     if not (isinstance(whole, Mapping) and isinstance(given, Mapping)):
         return whole
     return {name: _only(whole[name], value) for name, value in given.items()}
@@ -108,35 +108,34 @@ def fill(
     left_out: LeftOut | None = None,
     called: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The parameters of the template that ``given`` names, with ``given`` laid over them.
+    """Complete a run's parameters from the template that they name, if any.
 
-    Groups are merged, lists and values replaced, and null takes out what the template has.
-    Without a template, ``given`` as it is.
+    Groups are merged, lists and values replaced, and null removes a parameter of the template.
 
     Args:
-        given: A run's parameters.
-        left_out: Whether a parameter, by its dotted name and its value, counts as not given,
-            and so comes from the template. A form gives every field: see :func:`default_of`.
-        called: What the run calls a parameter that the template calls otherwise.
+        given: Parameters of the run.
+        left_out: Whether a parameter, by its dotted name and its value, counts as not given.
+            A form gives every field: see :func:`default_of`.
+        called: Names of the run's parameters by names of the template's that differ.
 
     Raises:
-        NotFoundError: If there is no such template, with the code ``TemplateUnknown``.
+        NotFoundError: With the code ``TemplateUnknown``.
     """
     name = given.get("template")
     if not name:
         return dict(given)
     own = _given(given, left_out) if left_out else given
     found = training_templates.parameters(str(name))
-    laid = parameters.merged({called.get(key, key): value for key, value in found.items()}, own)
-    return {**parameters.without_nulls(laid), "template": name}
+    laid = parameters.merge({called.get(key, key): value for key, value in found.items()}, own)
+    return {**parameters.drop_nulls(laid), "template": name}
 
 
 def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
-    """Parameters of a training with those of its template where they are left out.
+    """Complete the parameters of a training from its template.
 
     Args:
-        given: A run's parameters.
-        form: Whether a form gave them, where a field that is left out has its default.
+        given: Parameters of the run.
+        form: Whether a form gave them, in which a field that is left out has its default.
     """
     return fill(given, _LEFT_OUT if form else None)
 
@@ -152,7 +151,7 @@ def _given(group: Mapping[str, Any], left_out: LeftOut, prefix: str = "") -> dic
 
 
 def default_of(model: type[BaseModel]) -> LeftOut:
-    """A form's rule: what is null, or equal to the default of ``model``, was not filled in."""
+    """Rule of a form: null, and the default of ``model``, count as not given."""
     defaults = model().model_dump(mode="json")
 
     def left_out(place: str, value: Any) -> bool:

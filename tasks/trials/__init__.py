@@ -1,1 +1,1 @@
-"""Where the trials of a tuning run: beside it, or each as a run of its own in a pool."""
+"""Launchers of a tuning's trials: inline in its process, or as runs in a work pool."""

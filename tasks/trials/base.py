@@ -1,4 +1,4 @@
-"""What every way to run trials has in common."""
+"""Interface of the launchers of a tuning's trials, and the events that they report."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from infra.errors import ModelyardError
 from infra.home import Home
 from infra.settings import Settings
 from registry.tracking import Tracked
+from tasks.run_directory import RunDirectory
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 from tuning.trials import Trial
 
 
 @dataclass(frozen=True)
-class Began:
-    """A trial's script has begun to run.
+class TrialStarted:
+    """A trial's script has started.
 
     Attributes:
-        number: The trial's number.
+        number: Number of the trial.
         mlflow_run_id: Its MLflow run.
-        flow_run_id: Its own flow run, if it has one.
-        attempts: How often it was begun, where that is known; else this is once more.
+        flow_run_id: Its flow run; None for an inline trial.
+        attempts: How often it was started; None to count one more.
     """
 
     number: int
@@ -34,13 +34,13 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """A trial has reported a value of a metric that somebody waits for.
+class MetricReported:
+    """A trial has reported a value of an objective or a constraint.
 
     Attributes:
-        number: The trial's number.
-        metric: The metric's name.
-        value: Its value, which may be no finite number.
+        number: Number of the trial.
+        metric: Name of the metric.
+        value: Its value, which may be infinite or NaN.
     """
 
     number: int
@@ -49,12 +49,12 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A trial has ended, and nothing of it runs any more.
+class TrialEnded:
+    """A trial has ended, and none of its processes run any more.
 
     Attributes:
-        number: The trial's number.
-        error: Why it failed; None if it ended well, or was stopped.
+        number: Number of the trial.
+        error: The error that it failed with; None if it succeeded or was stopped.
         stopped: Whether it was stopped.
     """
 
@@ -63,23 +63,23 @@ class Finished:
     stopped: bool = False
 
 
-Event = Began | Observed | Finished
+TrialEvent = TrialStarted | MetricReported | TrialEnded
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all trials of a tuning have in common.
+class TrialContext:
+    """Context that all trials of a tuning share.
 
     Attributes:
-        training: The training that each of them is, but for its parameters.
-        tuning: The tuning's flow run.
-        name: What the tuning is called.
-        parent: Its MLflow run.
-        metrics: The metrics that somebody waits for.
-        home: Where they work.
-        settings: The settings.
-        logger: The tuning's log.
-        parallel: How many trials are to run at once.
+        training: Training of each trial, without its parameters.
+        tuning: Flow run of the tuning.
+        name: Name of the tuning.
+        parent: MLflow run of the tuning.
+        metrics: Metrics of the objectives and constraints, whose values are reported.
+        home: Modelyard's home.
+        settings: Modelyard's settings.
+        logger: Logger of the tuning.
+        parallel: Number of trials that run at once.
     """
 
     training: Training
@@ -92,55 +92,55 @@ class Setting:
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
     parallel: int = 1
 
-    def place(self, number: int) -> Workplace:
-        """A trial's folders."""
-        return Workplace(self.home.runs / self.tuning / "trials" / str(number))
+    def run_dir(self, number: int) -> RunDirectory:
+        """Folders of an inline trial."""
+        return RunDirectory(self.home.runs / self.tuning / "trials" / str(number))
 
 
 class Launcher(abc.ABC):
-    """Runs trials, and puts what happens to them into a queue.
+    """Runs trials, and emits their events.
 
-    The contract, which ``tests/tasks/trials/contract.py`` checks of every implementation:
+    The contract, which ``tests/tasks/trials/contract.py`` checks for every implementation:
 
-    - Every trial that was launched ends in one :class:`Finished`, whatever becomes of it. When it
-      comes, nothing of the trial runs any more, except where that cannot be waited for.
-    - The events of one trial come in order: its :class:`Began`, what it has :class:`Observed`, in
-      the order in which it was reported, then its end. What earlier attempts of the tuning have
-      observed comes first, and nothing comes twice. A trial whose script never began may end
-      without the others; one that was begun once more tells it by a further ``Began``.
-    - A trial that was launched before, by an attempt of the tuning that was killed, goes on where
-      it was; one whose script has ended well since is not begun again.
-    - No method waits for a script, nor for another service, but :meth:`close`.
+    - Every launched trial ends with exactly one :class:`TrialEnded`. Its processes have ended by
+      then, unless their end cannot be waited for.
+    - Events of one trial are in order: :class:`TrialStarted`, each :class:`MetricReported` in the
+      order of the reports, then its end. Reports of earlier attempts of the tuning come first, and
+      none comes twice. A trial whose script never started may end without other events; a
+      restarted one emits another ``TrialStarted``.
+    - A trial that a killed attempt of the tuning has launched is resumed; if its script has
+      succeeded since, it is not started again.
+    - No method but :meth:`close` waits for a script or for another service.
 
     Attributes:
-        patience: How many seconds after :meth:`stop` a trial's end is waited for.
+        stop_timeout_seconds: How long after :meth:`stop` the end of a trial is waited for.
     """
 
-    patience: float
+    stop_timeout_seconds: float
 
     @abc.abstractmethod
     def launch(self, trial: Trial, *, again: bool = False) -> None:
-        """Begin ``trial``; or go on with it, where an earlier attempt may have begun it."""
+        """Start ``trial``; ``again``: resume it if an earlier attempt has started it."""
 
-    def expect(self, number: int) -> None:  # noqa: B027 (a launcher may have nothing to prepare)
-        """Prepare for a trial that is likely to be launched next."""
+    def prepare_next(self, number: int) -> None:  # noqa: B027 (a launcher may have nothing to prepare)
+        """Prepare for the trial that is probably launched next."""
 
     @abc.abstractmethod
     def stop(self, number: int) -> None:
-        """Ask for the end of a trial, which has ended when :class:`Finished` says so."""
+        """Request the end of a trial, which :class:`TrialEnded` reports."""
 
     @abc.abstractmethod
     def conclude(self, trial: Trial) -> None:
-        """Write down what became of a trial that has ended, whose row says so."""
+        """Record the end of a trial in MLflow, after its row was written."""
 
     @abc.abstractmethod
     def settle(self, trials: Iterable[Trial]) -> None:
-        """Know of all trials of earlier attempts; conclude those of which that was not done."""
+        """Conclude the trials of earlier attempts that have ended, if that was not done."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Stop the trials that still run, wait for their ends, and write down what is left.
+        """Stop the running trials, wait for their ends, and write pending records.
 
-        It takes a bounded time, whoever does not answer. A trial whose end does not come has its
-        ``Finished`` then too. A second call does nothing.
+        It takes a bounded time even if services do not answer. A trial that does not end in time
+        gets its ``TrialEnded`` anyway. A second call does nothing.
         """

@@ -1,7 +1,7 @@
-"""What a trial reports of the metrics that somebody waits for, kept in a file beside it.
+"""Journal of a trial's reports of objectives and constraints, in a file of its folder.
 
-The file is why a kill loses no report: MLflow gets them a moment later only. It has a line for
-each, which is there, for whoever reads it after a kill, before anything is done because of it.
+MLflow receives reports with a delay, so the journal is what makes them survive a kill: each report
+is a line that is written before it has any effect.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tuning.metrics import Observation
 
 
 class Source(StrEnum):
-    """Where a report was found."""
+    """Source of a report."""
 
     LINES = "lines"
     EVENTS = "events"
-    PUSHED = "pushed"  # to MLflow, by the script itself
-    KEPT = "kept"  # in MLflow, where an earlier attempt on another machine has left it
+    PUSHED = "pushed"  # logged to MLflow by the script itself
+    KEPT = "kept"  # read from MLflow, from an earlier attempt on another machine
 
 
 _PRINTED = {Source.LINES, Source.EVENTS}
@@ -43,34 +43,39 @@ class Report:
 
     @property
     def printed(self) -> bool:
-        """Whether it is we who tell MLflow of it."""
+        """Whether Modelyard, not the script, logs it to MLflow."""
         return self.source in _PRINTED
 
 
 class Reports:
-    """The reports of one trial, in order; several threads may add to them.
+    """Reports of one trial, in order; thread-safe.
 
-    A metric that the script both prints and pushes to MLflow is taken from where it was first.
+    A metric that the script both prints and logs to MLflow is taken from its first source.
 
     Attributes:
-        earlier: What earlier attempts have reported.
+        earlier: Reports of earlier attempts.
     """
 
     def __init__(
-        self, path: Path, metrics: Collection[str], tell: Callable[[str, float], object]
+        self, path: Path, metrics: Collection[str], on_report: Callable[[str, float], object]
     ) -> None:
-        """Go on with the reports at ``path``; ``tell`` is told of each, once they are let.
+        """Open the journal at ``path``.
+
+        Args:
+            path: The file; created if missing.
+            metrics: Metrics of the objectives and constraints; others are not recorded.
+            on_report: Called with each report, from :meth:`start_reporting` on.
 
         Raises:
             OSError: If the file cannot be read or written.
         """
         self._metrics = frozenset(metrics)
-        self._tell = tell
+        self._on_report = on_report
         self._lock = threading.Lock()
         self._printed: dict[str, bool] = {}
         self._counts: Counter[str] = Counter()
         self._steps: dict[str, int] = {}
-        self._let = False
+        self._reporting = False
         data = path.read_bytes() if path.exists() else b""
         self.earlier = _parsed(data)
         self._cut = bool(data) and not data.endswith(b"\n")
@@ -79,18 +84,18 @@ class Reports:
         self._file = path.open("ab", buffering=0)
 
     def close(self) -> None:
-        """Take no further ones, and tell none."""
+        """Close the journal; further values are ignored."""
         with self._lock:
-            self._let = False
+            self._reporting = False
             self._file.close()
 
     def keep(self, metric: str, values: Iterable[float], step: int) -> None:
-        """Take values that MLflow has of an earlier attempt which left no file here.
+        """Import an earlier attempt's values from MLflow, if its journal is on another machine.
 
         Args:
-            metric: Whose values.
-            values: The values, in order.
-            step: What the next one's step will be.
+            metric: Name of the metric.
+            values: Its values, in order.
+            step: Step of the next value.
         """
         for value in values:
             report = Report(metric, value, Source.KEPT, step - 1)
@@ -98,19 +103,19 @@ class Reports:
             self._note(report)
             self.earlier.append(report)
 
-    def let(self) -> None:
-        """Tell what there is, and from now on what comes."""
+    def start_reporting(self) -> None:
+        """Report the values of earlier attempts, and from now on new ones."""
         with self._lock:
-            self._let = True
+            self._reporting = True
             for report in self.earlier:
-                self._tell(report.metric, report.value)
+                self._on_report(report.metric, report.value)
 
     def take(self, found: Observation) -> Observation | None:
-        """Take what was found in the script's output; what MLflow is to be told, if anything."""
+        """Record a value of the script's output; the observation to log to MLflow, or None."""
         if found.name not in self._metrics:
             return found
         with self._lock:
-            if not self._let or not self._printed.setdefault(found.name, True):
+            if not self._reporting or not self._printed.setdefault(found.name, True):
                 return None
             source = Source.LINES if found.at is None else Source.EVENTS
             step = self._steps.get(found.name, 0) if found.step is None else found.step
@@ -118,10 +123,10 @@ class Reports:
             self._add(Report(found.name, found.value, source, step, at))
         return Observation(found.name, found.value, step, at)
 
-    def awaited(self) -> dict[str, int]:
-        """Metrics that the script may push, with how many values of each are known."""
+    def awaiting_push(self) -> dict[str, int]:
+        """Metrics that the script may log to MLflow itself, with their numbers of known values."""
         with self._lock:
-            if not self._let:
+            if not self._reporting:
                 return {}
             return {
                 name: self._counts[name]
@@ -130,11 +135,11 @@ class Reports:
             }
 
     def push(self, metric: str, known: int, values: Iterable[float]) -> None:
-        """Take what was found in MLflow beyond ``known`` values, unless others came meanwhile."""
+        """Record values found in MLflow after the first ``known``, unless they are known now."""
         with self._lock:
             for number, value in enumerate(values, known):
                 taken = self._printed.get(metric, False) or self._counts[metric] != number
-                if taken or not self._let:
+                if taken or not self._reporting:
                     return
                 self._printed[metric] = False
                 self._add(Report(metric, value, Source.PUSHED))
@@ -142,12 +147,12 @@ class Reports:
     def _add(self, report: Report) -> None:
         self._write(report)
         self._note(report)
-        self._tell(report.metric, report.value)
+        self._on_report(report.metric, report.value)
 
     def _write(self, report: Report) -> None:
         line = json.dumps(astuple(report)).encode() + b"\n"
         line = b"\n" + line if self._cut else line
-        self._cut = True  # until all of it is there
+        self._cut = True  # until the line is complete
         if self._file.write(line) != len(line):
             raise OSError(errno.ENOSPC, "The disk is full.")
         self._cut = False
@@ -160,7 +165,7 @@ class Reports:
 
 
 def read(path: Path) -> list[Report]:
-    """What a trial has reported, of the file at ``path``; nothing if it cannot be read."""
+    """Read the reports of a journal; [] if it cannot be read."""
     try:
         return _parsed(path.read_bytes())
     except OSError:
@@ -168,7 +173,7 @@ def read(path: Path) -> list[Report]:
 
 
 def _parsed(data: bytes) -> list[Report]:
-    """The reports in a file's content; lines that are cut are left out."""
+    """Parse the content of a journal; truncated lines are skipped."""
     found = []
     for line in data.splitlines():
         try:

@@ -1,4 +1,4 @@
-"""Trials as the catalogue keeps them."""
+"""Conversion of trials to and from rows of the catalogue."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tuning.trials import Trial, TrialState
 
 
 def of(tuning: str) -> list[Trial]:
-    """Every trial of the tuning with this flow run, by number."""
+    """List the trials of the tuning with this flow run, by number."""
     return [_trial(row) for row in trials.of(tuning)]
 
 
 def save(tuning: str, *changed: Trial) -> None:
-    """Keep trials for good, before it returns: all of them, or none.
+    """Write trials durably, in one transaction.
 
     Raises:
-        DiskFullError: If the database has no room.
-        sqlalchemy.exc.OperationalError: If it cannot be reached for longer.
+        DiskFullError: If the disk of the database is full.
+        sqlalchemy.exc.OperationalError: If the database stays unavailable.
     """
     trials.save(tuning, *map(dataclasses.asdict, changed))
 

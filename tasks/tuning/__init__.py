@@ -1,4 +1,4 @@
-"""A tuning: its request, and the loop that asks for trials, judges them and ends."""
+"""Tunings: their requests, and the loop that runs their trials."""
 
 # Modules that other packages may import. Nothing is imported here, so that each
 # costs only what it uses.

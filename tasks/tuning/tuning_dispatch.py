@@ -1,4 +1,4 @@
-"""Where a tuning's trials run: beside it, or each as a run of its own in a pool."""
+"""Dispatch of a tuning's trials: inline in its process, or as runs in a work pool."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tasks.tuning.tuning_request import Tuning
 
 
 def resolved(tuning: Tuning) -> Literal["inline", "pool"]:
-    """Where the trials run. By itself a tuning uses the pool only where that is other machines.
+    """Resolve ``auto``: a pool on other machines, otherwise inline.
 
-    On this machine's own pools a run of its own for each trial would only cost time.
+    In a local pool, a separate run for each trial only costs time.
     """
     if tuning.dispatch != "auto":
         return tuning.dispatch
@@ -27,7 +27,7 @@ def resolved(tuning: Tuning) -> Literal["inline", "pool"]:
 
 @contextmanager
 def where_trials_run(tuning: Tuning) -> Iterator[None]:
-    """Check, for the while, what the trials need where they run, which may be elsewhere."""
+    """Validate for the site of the trials while the context is open."""
     if resolved(tuning) == "pool" and work_pools.is_remote_type(trial_flows.pool_type()):
         with site.validating_for_remote():
             yield
@@ -36,22 +36,22 @@ def where_trials_run(tuning: Tuning) -> Iterator[None]:
 
 
 def check(tuning: Tuning) -> None:
-    """Refuse trials that nobody would run, or too many at once.
+    """Refuse trials without a pool that runs them, or too many inline ones at once.
 
-    How many processes the machine takes is asked only where it is the tuning's own.
+    The limit of processes is checked only if the tuning runs on this machine.
 
     Raises:
-        StackError: If the trials are to run in a pool, and there is none.
+        StackError: If the trials are to run in a pool that does not exist.
         BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resolved(tuning) == "inline":
         if site.is_validating_for_remote():
             return
-        most = resources.most_processes()
+        most = resources.max_local_processes()
         tuning_request.check_parallel(tuning.resources, tuning.parallel_trials, most)
     elif trial_flows.pool_type() is None:
         raise StackError(
-            "The trials are to run in a pool, and there is none.",
-            "Start the stack (modelyard up --detach), or leave dispatch to auto.",
+            "dispatch is pool, but the work pool of the trials does not exist.",
+            "Start the stack (modelyard up --detach), or set dispatch to auto.",
             code="PoolMissing",
         )

@@ -1,11 +1,11 @@
-"""The tuning itself: it asks for points, has them tried, judges what comes, and decides its end.
+"""The loop of a tuning: it asks for points, launches trials, handles their events, and ends.
 
-One thread decides everything, and every fact about a trial is in the catalogue before anything is
-done because of it. So a tuning that was killed at any moment goes on where it was: what its
-attempts decide depends on the rows, the seed and the trials' reports alone.
+One thread decides everything, and each fact about a trial is written to the catalogue before it
+has any effect. So a tuning that was killed at any moment resumes where it was: its decisions
+depend on the rows, the seed and the trials' reports alone.
 
-A signal can raise an exception in that thread anywhere. So an event is done with only when all of
-its effects are there; one that was interrupted is handled again before the end.
+A signal can raise an exception in that thread anywhere. So an event is removed from the queue only
+after all of its effects; an interrupted one is handled again before the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from infra.errors import ModelyardError
-from tasks.trials.base import Began, Event, Finished, Launcher, Observed
+from tasks.trials.base import Launcher, MetricReported, TrialEnded, TrialEvent, TrialStarted
 from tuning import objectives
 from tuning.completion import TuningLimits, TuningOutcome, decide
 from tuning.early_stopping import StoppingRule
@@ -32,39 +32,39 @@ from tuning.trials import ACTIVE, Trial, TrialState
 _TICK_SECONDS = 0.25
 _MOST_LOSSES = 2
 _LONGEST_REASON = 1000
-_KILLED_TWICE = "What ran it was killed, twice."
+_KILLED_TWICE = "Its process was killed twice."
 
 
 class Interruption(StrEnum):
-    """What ends a tuning from outside."""
+    """Interruption of a tuning from outside."""
 
     STOPPED = "Stopped"
     TIMED_OUT = "TimedOut"
 
 
-class Asking(Protocol):
-    """What a tuning needs of a search; :class:`tuning.search.Search` is one."""
+class PointSource(Protocol):
+    """Source of points, as :class:`tuning.search.Search` implements it."""
 
     def ask(self, number: int) -> Point | None:
-        """The point of the trial ``number``; None if there is none left."""
+        """Return the point of the trial ``number``; None if no point is left."""
 
     def tell(self, trial: Trial) -> None:
         """Learn from a trial that has ended."""
 
     def pending(self, trial: Trial) -> None:
-        """Know of a trial of an earlier attempt that goes on."""
+        """Register a trial of an earlier attempt that is resumed."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a tuning wants.
+class TuningPlan:
+    """Objectives and limits of a tuning.
 
     Attributes:
-        objectives: What is sought.
-        constraints: What must hold.
-        limits: What may be used, asked again whenever it matters: it can be changed.
-        rule: What stops hopeless trials; None for nothing.
-        stop_running: Whether the trials that still run are stopped once the ending is decided.
+        objectives: Metrics to optimize.
+        constraints: Bounds of other metrics.
+        limits: Returns the current limits, which can change while the tuning runs.
+        rule: Early-stopping rule; None for none.
+        stop_running: Whether running trials are stopped once the end is decided.
     """
 
     objectives: Sequence[Objective]
@@ -75,42 +75,42 @@ class Plan:
 
 
 @dataclass
-class _Watched:
-    """What is known of a trial that goes on.
+class _ActiveTrial:
+    """State of an active trial.
 
     Attributes:
-        observed: The values of each metric that is waited for, in order.
-        hopeless: Whether the rule has stopped it.
+        observed: Values of each reported metric, in order.
+        pruned: Whether the early-stopping rule has stopped it.
     """
 
     observed: dict[str, list[float]] = field(default_factory=dict)
-    hopeless: bool = False
+    pruned: bool = False
 
 
 class Tuner:
-    """Conducts a tuning; everything is done by the thread that calls :meth:`run`.
+    """Runs a tuning, in the thread that calls :meth:`run`.
 
     Attributes:
-        trials: Every trial so far, by its number; others may read it.
+        trials: All trials so far, by number; other threads may read it.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        search: Asking,
+        plan: TuningPlan,
+        search: PointSource,
         *,
         save: Callable[..., None],
         on_change: Callable[[Trial], object] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Conduct ``plan`` with the points of ``search``.
+        """Prepare a tuning.
 
         Args:
-            plan: What is wanted.
-            search: Gives points.
-            save: Keeps trials for good, before it returns.
-            on_change: Told of every trial that has changed, after it was saved.
-            now: The present time, in seconds since 1970.
+            plan: Its objectives and limits.
+            search: Source of its points.
+            save: Writes trials durably before it returns.
+            on_change: Called with each changed trial, after it was saved.
+            now: Returns the current time, in seconds since 1970.
         """
         self.trials: dict[int, Trial] = {}
         self._plan = plan
@@ -118,23 +118,23 @@ class Tuner:
         self._save = save
         self._on_change = on_change
         self._now = now
-        self._told: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._events: deque[Event] = deque()  # the first of them may have been begun with
-        self._watched: dict[int, _Watched] = {}
+        self._inbox: queue.SimpleQueue[TrialEvent] = queue.SimpleQueue()
+        self._events: deque[TrialEvent] = deque()  # the first may be partly handled
+        self._active: dict[int, _ActiveTrial] = {}
         self._again: deque[Trial] = deque()
         self._counts: Counter[TrialState] = Counter()
         self._exhausted = False
         self._goal_reached = False
 
-    def emit(self, event: Event) -> None:
-        """What launchers tell their events; from any thread."""
-        self._told.put(event)
+    def emit(self, event: TrialEvent) -> None:
+        """Queue an event of a launcher; thread-safe."""
+        self._inbox.put(event)
 
     def restore(self, trials: Iterable[Trial]) -> None:
-        """Go on from the trials of earlier attempts, in the order of their numbers.
+        """Restore the trials of earlier attempts, in the order of their numbers.
 
-        Those that ended by themselves stay as they are. The others are begun again, and resume
-        from their checkpoints; one that died with the tuning for the second time has failed.
+        Ended trials stay as they are. The others are launched again, and resume from their
+        checkpoints; a trial that was killed with the tuning twice fails.
         """
         for trial in trials:
             lost = trial.state is TrialState.RUNNING and not trial.flow_run_id
@@ -162,14 +162,14 @@ class Tuner:
     def run(
         self, launcher: Launcher, *, deadline: float | None, stop_requested: Callable[[], bool]
     ) -> TuningOutcome | Interruption:
-        """Try points until the tuning ends, and say how.
+        """Run trials until the tuning ends; how it ended.
 
-        Whatever ends this call, an exception in this thread too, stops every trial first.
+        All trials are stopped before this returns or raises.
 
         Args:
-            launcher: Runs the trials; it tells :meth:`emit`. It is closed at the end.
-            deadline: ``time.monotonic()`` at which the tuning is ended; None for never.
-            stop_requested: Asked a few times a second whether it is to be ended.
+            launcher: Runs the trials and calls :meth:`emit`. It is closed at the end.
+            deadline: ``time.monotonic()`` of the time limit; None without a limit.
+            stop_requested: Polled a few times a second; true stops the tuning.
         """
         try:
             launcher.settle(self.trials.values())
@@ -187,9 +187,9 @@ class Tuner:
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
     ) -> TuningOutcome | Interruption:
         while True:
-            halt = _halt(deadline, stop_requested)
-            if halt is not None:
-                return halt
+            interruption = _interruption(deadline, stop_requested)
+            if interruption is not None:
+                return interruption
             limits = self._plan.limits()
             decision = decide(
                 self._counts, limits, goal_reached=self._goal_reached, exhausted=self._exhausted
@@ -197,30 +197,30 @@ class Tuner:
             if decision.outcome is not None:
                 return decision.outcome
             begun = self._begin_one(launcher, limits, decision.start)
-            # The search can take its time: what has happened meanwhile comes before a next point.
+            # The search can be slow, so events are handled before the next point is asked for.
             self._handle(launcher, wait=0 if begun else _TICK_SECONDS)
 
     def _until_idle(
         self, launcher: Launcher, deadline: float | None, stop_requested: Callable[[], bool]
     ) -> Interruption | None:
-        """Let the trials that run come to their ends; what has cut that short, if anything."""
-        while self._watched:
-            halt = _halt(deadline, stop_requested)
-            if halt is not None:
-                return halt
+        """Wait for the ends of active trials; the interruption of the wait, if any."""
+        while self._active:
+            interruption = _interruption(deadline, stop_requested)
+            if interruption is not None:
+                return interruption
             self._handle(launcher, wait=_TICK_SECONDS)
         return None
 
     def _stop_all(self, launcher: Launcher) -> None:
-        for number in self._watched:
+        for number in self._active:
             launcher.stop(number)
 
     def _end(self, launcher: Launcher) -> None:
-        """Stop what runs, and keep what became of it."""
+        """Stop the active trials, and save their ends."""
         try:
             self._stop_all(launcher)
-            until = time.monotonic() + launcher.patience
-            while self._watched and time.monotonic() < until:
+            until = time.monotonic() + launcher.stop_timeout_seconds
+            while self._active and time.monotonic() < until:
                 self._handle(launcher, wait=_TICK_SECONDS)
         finally:
             launcher.close()
@@ -232,9 +232,9 @@ class Tuner:
                 self._put(killed)
 
     def _begin_one(self, launcher: Launcher, limits: TuningLimits, count: int) -> bool:
-        """Begin a trial, one of an earlier attempt first; whether anything has changed."""
+        """Launch one trial, those of earlier attempts first; whether anything has changed."""
         if self._again:
-            if len(self._watched) >= limits.parallel_trials:
+            if len(self._active) >= limits.parallel_trials:
                 return False
             self._launch(launcher, self._again[0], again=True)
             self._again.popleft()
@@ -250,11 +250,11 @@ class Tuner:
         self._put(trial)
         self._launch(launcher, trial)
         if limits.max_trials is None or len(self.trials) < limits.max_trials:
-            launcher.expect(len(self.trials))
+            launcher.prepare_next(len(self.trials))
         return True
 
     def _launch(self, launcher: Launcher, trial: Trial, *, again: bool = False) -> None:
-        self._watched[trial.number] = _Watched()
+        self._active[trial.number] = _ActiveTrial()
         launcher.launch(trial, again=again)
 
     def _put(self, trial: Trial) -> None:
@@ -270,36 +270,36 @@ class Tuner:
         self.trials[trial.number] = trial
 
     def _handle(self, launcher: Launcher, wait: float) -> bool:
-        """Handle the events that there are, waiting for the first; whether there was any.
+        """Handle the queued events, waiting for the first; whether there was any.
 
-        After a trial's end it returns at once: another can begin, which comes first.
+        It returns after the end of a trial, so that the next trial can start at once.
         """
         with contextlib.suppress(queue.Empty):
             if wait and not self._events:
-                self._events.append(self._told.get(timeout=wait))
+                self._events.append(self._inbox.get(timeout=wait))
             while True:
-                self._events.append(self._told.get_nowait())
+                self._events.append(self._inbox.get_nowait())
         found = bool(self._events)
         while self._events:
             event = self._events[0]
-            watched = self._watched.get(event.number)
-            if watched is not None:  # its end may have been told without it
-                self._handle_one(launcher, watched, event)
+            active = self._active.get(event.number)
+            if active is not None:  # None for an event after the trial's end
+                self._handle_one(launcher, active, event)
             self._events.popleft()
-            if isinstance(event, Finished):
+            if isinstance(event, TrialEnded):
                 break
         return found
 
-    def _handle_one(self, launcher: Launcher, watched: _Watched, event: Event) -> None:
+    def _handle_one(self, launcher: Launcher, active: _ActiveTrial, event: TrialEvent) -> None:
         match event:
-            case Began():
+            case TrialStarted():
                 self._began(event)
-            case Observed():
-                self._observed(launcher, watched, event)
-            case Finished():
-                self._finished(launcher, watched, event)
+            case MetricReported():
+                self._observed(launcher, active, event)
+            case TrialEnded():
+                self._finished(launcher, active, event)
 
-    def _began(self, event: Began) -> None:
+    def _began(self, event: TrialStarted) -> None:
         trial = self.trials[event.number]
         once_more = trial.attempts + (trial.started is not None)
         self._put(
@@ -313,58 +313,58 @@ class Tuner:
             )
         )
 
-    def _observed(self, launcher: Launcher, watched: _Watched, event: Observed) -> None:
-        if watched.hopeless:
-            return  # what comes after the stop was decided does not count
-        values = watched.observed.setdefault(event.metric, [])
+    def _observed(self, launcher: Launcher, active: _ActiveTrial, event: MetricReported) -> None:
+        if active.pruned:
+            return  # values after the decision to stop do not count
+        values = active.observed.setdefault(event.metric, [])
         values.append(event.value)
         rule = self._plan.rule
         if rule is None or event.metric != self._plan.objectives[0].metric:
             return
         if rule.stops(event.number, values):
-            watched.hopeless = True
+            active.pruned = True
             launcher.stop(event.number)
 
-    def _finished(self, launcher: Launcher, watched: _Watched, event: Finished) -> None:
+    def _finished(self, launcher: Launcher, active: _ActiveTrial, event: TrialEnded) -> None:
         trial = self.trials[event.number]
         if trial.state in ACTIVE:
-            self._put(self._ended(trial, watched, event))
+            self._put(self._ended(trial, active, event))
             self._learn(self.trials[event.number])
         launcher.conclude(self.trials[event.number])
-        del self._watched[event.number]
+        del self._active[event.number]
 
-    def _ended(self, trial: Trial, watched: _Watched, event: Finished) -> Trial:
-        state, reason = self._final(watched, event)
-        violations = objectives.violations(watched.observed, self._plan.constraints)
-        if violations is None:  # not known to hold
+    def _ended(self, trial: Trial, active: _ActiveTrial, event: TrialEnded) -> Trial:
+        state, reason = self._final(active, event)
+        violations = objectives.violations(active.observed, self._plan.constraints)
+        if violations is None:  # a constrained metric is unknown
             violations = (math.inf,) * len(self._plan.constraints)
         return replace(
             trial,
             state=state,
             reason=reason[:_LONGEST_REASON],
             ended=self._now(),
-            reports=tuple(watched.observed.get(self._plan.objectives[0].metric, ())),
-            values=objectives.values(watched.observed, self._plan.objectives),
+            reports=tuple(active.observed.get(self._plan.objectives[0].metric, ())),
+            values=objectives.values(active.observed, self._plan.objectives),
             violations=violations,
         )
 
-    def _final(self, watched: _Watched, event: Finished) -> tuple[TrialState, str]:
-        """The state that a trial has ended in, and why."""
-        if watched.hopeless:
+    def _final(self, active: _ActiveTrial, event: TrialEnded) -> tuple[TrialState, str]:
+        """Final state of a trial, and the reason."""
+        if active.pruned:
             return TrialState.EARLY_STOPPED, ""
         if event.stopped:
             return TrialState.KILLED, ""
         if event.error is not None:
             return TrialState.FAILED, _reason(event.error)
         for one in (*self._plan.objectives, *self._plan.constraints):
-            if not watched.observed.get(one.metric):
+            if not active.observed.get(one.metric):
                 return TrialState.METRICS_UNAVAILABLE, f"It reported no {one.metric}."
-        if objectives.violations(watched.observed, self._plan.constraints) is None:
+        if objectives.violations(active.observed, self._plan.constraints) is None:
             return TrialState.METRICS_UNAVAILABLE, "A constrained metric was never finite."
         return TrialState.SUCCEEDED, ""
 
     def _learn(self, trial: Trial) -> None:
-        """Let the search, the rule and the goal know of a trial that has ended."""
+        """Update the search, the early-stopping rule and the goal with an ended trial."""
         self._search.tell(trial)
         if self._plan.rule is not None:
             self._plan.rule.ended(trial.number, trial.state, trial.reports)
@@ -372,8 +372,10 @@ class Tuner:
             self._goal_reached = True
 
 
-def _halt(deadline: float | None, stop_requested: Callable[[], bool]) -> Interruption | None:
-    """What ends the tuning from outside now, if anything."""
+def _interruption(
+    deadline: float | None, stop_requested: Callable[[], bool]
+) -> Interruption | None:
+    """The interruption of the tuning that applies now, if any."""
     if stop_requested():
         return Interruption.STOPPED
     late = deadline is not None and time.monotonic() >= deadline

@@ -1,4 +1,4 @@
-"""The request of a tuning, and the refusal of one that cannot work."""
+"""Request of a tuning, and its validation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOST_PARALLEL = 256
 LARGEST_SEED = 2**63 - 1
 _GOLDEN = 0.618
 
-# What can be changed while it runs.
+# Parameters that can be changed while the tuning runs.
 CHANGEABLE = ("max_trials", "max_failed_trials", "parallel_trials")
 
 Dispatch = Literal["auto", "inline", "pool"]
@@ -42,18 +42,18 @@ Failures = Annotated[StrictInt, Field(ge=0, le=10**6)]
 
 
 def _as_list(given: Any) -> Any:
-    """Objectives as a list; a single one may be given by itself.
+    """Make a list of objectives; a single one may be given without a list.
 
     Raises:
-        BadInputError: With the code ``ObjectiveInvalid`` if it is neither.
+        BadInputError: With the code ``ObjectiveInvalid`` for another type.
     """
     if isinstance(given, dict | Objective):
         return [given]
     if isinstance(given, list | tuple):
         return given
     raise BadInputError(
-        "objective: A metric and its direction are needed.",
-        'Give both, as in {"metric": "loss", "direction": "minimize"}, or a list of such.',
+        "Invalid parameter `objective`: expected a metric and its direction, or a list of them.",
+        'Give both, as in {"metric": "loss", "direction": "minimize"}.',
         code="ObjectiveInvalid",
     )
 
@@ -65,7 +65,7 @@ Objectives = Annotated[
 
 
 class Tuning(Training):
-    """The request of a tuning; the fields that a training has as well are each trial's."""
+    """Request of a tuning; its fields of a training apply to each trial."""
 
     FORM_ORDER: ClassVar[tuple[str, ...]] = (
         "name", "description", "experiment", "template", "strategy", "seed", "algorithm",
@@ -84,51 +84,51 @@ class Tuning(Training):
     )
     strategy: Strategy = Field(
         "bayesian",
-        description="How the space is searched. bayesian chooses a sampler by itself; gp, tpe and "
-        "sobol are samplers of their own.",
+        description="Search strategy. bayesian chooses a sampler automatically; gp, tpe and sobol "
+        "select one.",
     )
     seed: Seed = Field(
-        None, description="The seed of everything random; empty for one of the tuning's own."
+        None, description="Seed of all random numbers; empty for one derived from the run."
     )
     algorithm: Algorithm = Field(Algorithm(), description="The script that each trial runs.")
     parameters: list[Parameter] = Field(
         [],
-        description="Required. The hyperparameters that are tuned, and their ranges or values.",
+        description="Required. The search space: hyperparameters with their ranges or values.",
     )
     hyperparameters: dict[str, Scalar] = Field(
         {}, description="Further hyperparameters, the same for every trial."
     )
     metrics: list[MetricPattern] = Field(
         [],
-        description="Metrics to collect from the script's output; the objective is one of them. A "
-        "provided algorithm has its own.",
+        description="Metrics to collect from the script's output, the objective among them. A "
+        "provided algorithm declares its own.",
     )
     objective: Objectives = Field(
         [],
         description="Required. What to optimize: one metric and its direction (Objective), or "
         "several of them (list).",
     )
-    constraints: list[Constraint] = Field([], description="Bounds that other metrics must keep.")
+    constraints: list[Constraint] = Field([], description="Bounds of other metrics.")
     max_trials: Count | None = Field(
         None,
-        description="The most trials. A grid ends by itself; an endless space needs this or "
+        description="The most trials. A grid ends by itself; an infinite space needs this or "
         "max_minutes.",
     )
     max_failed_trials: Failures | None = Field(
         None, description="Fail after this many failed trials; empty for never."
     )
     parallel_trials: Annotated[StrictInt, Field(ge=1, le=MOST_PARALLEL)] = Field(
-        1, description="How many trials run at once."
+        1, description="Number of trials that run at once."
     )
     early_stopping: EarlyStopping | None = Field(
-        None, description="The rule that stops bad trials early; empty for none."
+        None, description="Rule that stops unpromising trials early; empty for none."
     )
     stop_running: bool = Field(
-        True, description="Stop the trials that still run when the tuning's end is decided."
+        True, description="Stop running trials when the tuning's end is decided."
     )
     dispatch: Dispatch = Field(
         "auto",
-        description="inline runs trials beside the tuning, pool each as a run of its own; auto "
+        description="inline runs trials in the tuning's process, pool as separate runs; auto "
         "chooses by the pool.",
     )
     warm_start: Text = Field(
@@ -137,28 +137,28 @@ class Tuning(Training):
     resources: Resources = Field(
         Resources(), description="The machines, processes and GPUs of each trial."
     )
-    checkpoint_input_uri: Text = Field("", description="Checkpoints that every trial begins from.")
+    checkpoint_input_uri: Text = Field(
+        "", description="URI of checkpoints that every trial begins from."
+    )
     checkpoint_uri: Text = Field(
-        "",
-        description="Where the scripts' own checkpoints are kept, in a folder for each trial.",
+        "", description="URI for the scripts' own checkpoints, with a folder for each trial."
     )
     output_uri: Text = Field(
-        "", description="Where the models are copied, in a folder for each trial."
+        "", description="URI for copies of the models, with a folder for each trial."
     )
     logs: Logs = Field(Logs(), description="Where the scripts' output goes.")
     trial_max_minutes: Minutes = Field(
         None,
-        description="Time limit of one trial in minutes, after which it has failed; empty for "
-        "none.",
+        description="Time limit of one trial in minutes, after which it fails; empty for none.",
     )
 
     @property
     def limits(self) -> TuningLimits:
-        """What the tuning may use."""
+        """Limits of the tuning."""
         return TuningLimits(self.max_trials, self.max_failed_trials, self.parallel_trials)
 
     def training(self, point: Point) -> Training:
-        """The training that tries ``point``."""
+        """Request of the training that evaluates ``point``."""
         shared = {name: getattr(self, name) for name in Training.model_fields}
         return Training.model_construct(
             **{
@@ -175,12 +175,12 @@ _LEFT_OUT = training_templates.default_of(Tuning)
 
 
 def of_trial(training: Training, trial: Trial, folder: str) -> Training:
-    """The training of one trial, of that of all of them: what it writes is in a place of its own.
+    """Derive the training of one trial, which writes to its own folders.
 
     Args:
-        training: What all trials have in common.
+        training: Training that all trials share.
         trial: The trial.
-        folder: What the trial's place is called.
+        folder: Name of the trial's folders.
     """
     own = {
         field: f"{uri.rstrip('/')}/{folder}" if (uri := getattr(training, field)) else ""
@@ -191,10 +191,10 @@ def of_trial(training: Training, trial: Trial, folder: str) -> Training:
 
 
 def fill(given: Mapping[str, Any], left_out: LeftOut | None) -> dict[str, Any]:
-    """Parameters of a tuning with what a training template has for those that are left out.
+    """Complete the parameters of a tuning from its training template.
 
-    The template's longest time is that of a trial, and a hyperparameter that is tuned needs no
-    fixed value of it.
+    The template's time limit applies to each trial, and its values of tuned hyperparameters are
+    dropped.
     """
     filled = training_templates.fill(given, left_out, {"max_minutes": "trial_max_minutes"})
     fixed, parameters = filled.get("hyperparameters"), filled.get("parameters")
@@ -208,37 +208,37 @@ def fill(given: Mapping[str, Any], left_out: LeftOut | None) -> dict[str, Any]:
 
 
 def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
-    """Parameters of a tuning with those of its training template where they are left out.
+    """Complete the parameters of a tuning from its training template.
 
     Args:
-        given: A run's parameters.
-        form: Whether a form gave them, where a field that is left out has its default.
+        given: Parameters of the run.
+        form: Whether a form gave them, in which a field that is left out has its default.
     """
     return fill(given, _LEFT_OUT if form else None)
 
 
 def limits(parameters: Mapping[str, Any]) -> TuningLimits:
-    """What the run's parameters allow now: they can be changed while it runs.
+    """Read the limits of a run's current parameters, which can change while it runs.
 
     Raises:
-        BadInputError: If they make no sense.
+        BadInputError: If a limit is invalid.
     """
     given = {name: parameters[name] for name in CHANGEABLE if name in parameters}
     return read(Tuning, given).limits
 
 
 def describe_limits(limits: TuningLimits) -> str:
-    """The limits in words, for people."""
+    """Describe limits in one line."""
     words = {name: getattr(limits, name) for name in CHANGEABLE}
     return ", ".join(f"{name} {value}" for name, value in words.items() if value is not None)
 
 
 def check(tuning: Tuning, home: Home, settings: Settings) -> None:
-    """Refuse what cannot work, before any resource is taken.
+    """Refuse a tuning that cannot work, before any resource is allocated.
 
     Raises:
         BadInputError: With a code of its own for each fault.
-        DiskFullError: If the home's disk has less room than a trial or the settings ask for.
+        DiskFullError: If the home's disk has less free space than a trial or the settings need.
     """
     check_static(tuning)
     points = list(_samples(tuning.parameters, grid=tuning.strategy == "grid"))
@@ -254,7 +254,7 @@ def check(tuning: Tuning, home: Home, settings: Settings) -> None:
 
 
 def check_static(tuning: Tuning) -> None:
-    """Refuse what no machine and no data could make work.
+    """Refuse a request that is invalid on every machine.
 
     Raises:
         BadInputError: With a code of its own for each fault.
@@ -267,8 +267,8 @@ def check_static(tuning: Tuning) -> None:
     search.check(tuning.strategy, len(tuning.objective))
     if tuning.early_stopping and len(tuning.objective) > 1:
         raise BadInputError(
-            "Early stopping judges one objective, and there are several.",
-            "Leave early_stopping out, or keep one objective.",
+            "Early stopping supports a single objective; several are given.",
+            "Leave early_stopping out, or give one objective.",
             code="EarlyStoppingOfSeveral",
         )
     if tuning.warm_start:
@@ -276,14 +276,14 @@ def check_static(tuning: Tuning) -> None:
 
 
 def _samples(parameters: Sequence[Parameter], *, grid: bool) -> Iterator[Point]:
-    """Points that together take what can be wrong: of every parameter its :func:`_sample`."""
+    """Yield points that together have every value of each parameter's :func:`_sample`."""
     axes = {one.name: _sample(one, grid=grid) for one in parameters}
     for number in range(max(map(len, axes.values()))):
         yield {name: axis[number % len(axis)] for name, axis in axes.items()}
 
 
 def _sample(parameter: Parameter, *, grid: bool) -> Sequence[Value]:
-    """Every value of a list; of a range its bounds and one between, perhaps no whole number."""
+    """Values to validate: those of a list, or a range's bounds and a value between them."""
     if parameter.values:
         return parameter.values
     if grid:
@@ -297,7 +297,7 @@ def _sample(parameter: Parameter, *, grid: bool) -> Sequence[Value]:
 
 
 def _longest(parameters: Sequence[Parameter]) -> Point:
-    """A point that takes as much room as any."""
+    """A point with the longest representation."""
     return {
         one.name: max(one.values, key=lambda value: len(json.dumps(value)))
         if one.values
@@ -312,15 +312,15 @@ def _check_fixed(tuning: Tuning) -> None:
         taken = fixed.get(variable_name(parameter.name))
         if taken is not None:
             raise BadInputError(
-                f"The parameter {parameter.name!r} is tuned, and the hyperparameter {taken!r} has "
+                f"The parameter {parameter.name!r} is tuned, but the hyperparameter {taken!r} has "
                 "a fixed value.",
-                "Take it out of hyperparameters, or out of parameters.",
+                "Remove it from hyperparameters, or from parameters.",
                 code="ParameterFixed",
             )
 
 
 def check_limits(tuning: Tuning) -> None:
-    """Refuse limits that contradict each other, or that end nothing.
+    """Refuse limits that contradict each other, or that never end the tuning.
 
     Raises:
         BadInputError: With a code of its own for each fault.
@@ -330,37 +330,37 @@ def check_limits(tuning: Tuning) -> None:
         value = getattr(tuning, name)
         if most is not None and value is not None and value > most:
             raise BadInputError(
-                f"{name} is {value}, and max_trials {most}.",
-                f"Give a {name} of at most {most}, or more trials.",
+                f"{name} ({value}) is larger than max_trials ({most}).",
+                f"Lower {name} to at most {most}, or raise max_trials.",
                 code="LimitAboveMaxTrials",
             )
     size = space.size(tuning.parameters)
     endless = tuning.strategy != "grid" and (size is None or size > space.LARGEST_GRID)
     if most is None and tuning.max_minutes is None and endless:
         raise BadInputError(
-            "Nothing would end the tuning: it has no max_trials, and its space is endless.",
+            "The tuning would never end: its space is infinite, and max_trials is not set.",
             "Give max_trials or max_minutes.",
             code="MaxTrialsMissing",
         )
     minutes = tuning.trial_max_minutes
     if minutes is not None and not 0 < minutes < math.inf:
         raise BadInputError(
-            f"trial_max_minutes is {minutes:g}.",
-            "Give the longest time in minutes, above 0, or leave it out.",
+            f"Invalid parameter `trial_max_minutes`: {minutes:g}.",
+            "Give a time limit in minutes above 0, or leave it out.",
             code="MaxMinutesInvalid",
         )
 
 
 def check_parallel(resources: Resources, parallel: int, most_processes: int) -> None:
-    """Refuse more trials at once, beside the tuning, than one machine takes.
+    """Refuse more parallel inline trials than one machine runs.
 
     Raises:
         BadInputError: With the code ``ParallelTrialsTooMany``.
     """
     if resources.processes * parallel > most_processes:
         raise BadInputError(
-            f"{parallel} trials with {resources.processes} processes each are more than the "
-            f"{most_processes} processes that this machine takes.",
+            f"{parallel} trials with {resources.processes} processes each exceed the "
+            f"{most_processes} processes that this machine runs.",
             "Lower parallel_trials, or the processes of each trial.",
             code="ParallelTrialsTooMany",
         )

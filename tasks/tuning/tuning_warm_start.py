@@ -14,11 +14,11 @@ from tuning.trials import Trial
 
 
 def pin(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with the id of the tuning to learn from, whose name may change.
+    """Pin the id of the tuning to learn from, because its name may change.
 
     Raises:
-        BadInputError: With the code ``WarmStartInvalid`` if it can be no name.
-        NotFoundError: If there is none.
+        BadInputError: With the code ``WarmStartInvalid`` if it is not a valid name.
+        NotFoundError: If it does not exist.
         ConflictError: If several runs have the name.
     """
     key = given.get("warm_start")
@@ -29,25 +29,24 @@ def pin(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trials_of(key: str, before: float) -> list[Trial]:
-    """The trials of the tuning whose id, or whose only name, is ``key``.
+    """List the trials of a tuning that ended before a time.
 
     Args:
-        key: The id or the name.
-        before: They are those that had ended by then, so that it is the same ones whenever they
-            are asked for; in seconds since 1970.
+        key: Id or unique name of the tuning.
+        before: Time in seconds since 1970; it makes the list the same in every attempt.
 
     Raises:
-        NotFoundError: If there is none.
+        NotFoundError: If the tuning does not exist.
     """
     found = rows.of(runs.find(key))
     return [one for one in found if one.ended is not None and one.ended < before]
 
 
 def check(tuning: Tuning) -> None:
-    """Refuse to learn from what is no tuning, or from one that sought something else.
+    """Refuse a ``warm_start`` run that is not a tuning, or has other objectives.
 
     Raises:
-        NotFoundError: If there is no such run.
+        NotFoundError: If the run does not exist.
         BadInputError: With the codes ``WarmStartNoTuning`` and ``WarmStartDiffers``.
     """
     if not tuning.warm_start:
@@ -55,7 +54,7 @@ def check(tuning: Tuning) -> None:
     found = runs.show(tuning.warm_start)
     if found.flow != flow_kinds.TUNE.name:
         raise BadInputError(
-            f"warm_start: {tuning.warm_start!r} is a run of {found.flow}.",
+            f"warm_start: {tuning.warm_start!r} is a run of {found.flow}, not a tuning.",
             "Name a tuning: modelyard runs list --flow tune.",
             code="WarmStartNoTuning",
         )
@@ -68,12 +67,13 @@ def check(tuning: Tuning) -> None:
     ]
     if sought != wanted:
         raise BadInputError(
-            f"warm_start: {tuning.warm_start!r} sought {_describe(sought)}, and this one seeks "
-            f"{_describe(wanted)}.",
+            f"warm_start: the objectives differ: {tuning.warm_start!r} has {_describe(sought)}; "
+            f"this tuning has {_describe(wanted)}.",
             "Name a tuning with the same objectives, or leave warm_start out.",
             code="WarmStartDiffers",
         )
 
 
 def _describe(objectives: list[tuple[Any, Any, Any]]) -> str:
-    return ", ".join(f"to {direction} the {use} {metric}" for metric, direction, use in objectives)
+    described = (f"{direction} {metric} ({use})" for metric, direction, use in objectives)
+    return ", ".join(described) or "none"

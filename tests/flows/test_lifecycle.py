@@ -22,12 +22,12 @@ from infra.errors import BadInputError, ConflictError, RunFailedError
 from infra.home import Home
 from registry.flow_kinds import FlowKind
 from registry.runs import statuses
-from tasks.parameters import Request
+from tasks.parameters import FlowRequest
 from tests.flows.contexts import run_context_of
 from tests.locks import holding
 
 
-class Copying(Request):
+class Copying(FlowRequest):
     path: str = Field(description="The file to copy.")
     count: int = Field(1, description="How often.")
 

@@ -14,12 +14,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from flows import pipeline_progress
-from flows.pipeline_progress import Progress
+from flows.pipeline_progress import PipelineProgress
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import NodeStatus
 from pipelines.states import TaskState
 from registry.pipelines.pipeline_nodes import task_run_id
-from tasks.pipelines.publishing import Ended
+from tasks.pipelines.publishing import LeafResult
 
 RUN = str(uuid4())
 URL = "http://mlflow/#/experiments/1/runs/abc?workflowType=machine_learning"
@@ -80,22 +80,22 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def progress(prefect: Prefect, rows: list[dict[str, Any]]) -> Progress:
-    return Progress(RUN, URL, lambda: rows)
+def progress(prefect: Prefect, rows: list[dict[str, Any]]) -> PipelineProgress:
+    return PipelineProgress(RUN, URL, lambda: rows)
 
 
 def seen(path: str, state: TaskState, kind: str = "task", **more: Any) -> NodeStatus:
     return NodeStatus(path, path.rpartition("/")[2], kind, state, **more)
 
 
-def show(progress: Progress, *nodes: NodeStatus) -> None:
+def show(progress: PipelineProgress, *nodes: NodeStatus) -> None:
     with progress.shown():
         for node in nodes:
             progress.on_node_changed(node)
 
 
 def test_tasks_are_a_table_with_what_matters_most_on_top(
-    progress: Progress, prefect: Prefect
+    progress: PipelineProgress, prefect: Prefect
 ) -> None:
     show(
         progress,
@@ -116,12 +116,13 @@ def test_tasks_are_a_table_with_what_matters_most_on_top(
     ]  # fmt: skip
     assert prefect.of("progress")["data"] == 75.0
     assert prefect.of("progress")["description"] == (
-        "3 of 4 tasks done: 1 FAILED, 1 SKIPPED, 1 SUCCEEDED, 1 WAITING. "
-        "1 of them were tried again."
+        "3 of 4 tasks done: 1 FAILED, 1 SKIPPED, 1 SUCCEEDED, 1 WAITING. 1 were retried."
     )
 
 
-def test_the_table_has_the_names_that_people_gave(progress: Progress, prefect: Prefect) -> None:
+def test_the_table_has_the_names_that_people_gave(
+    progress: PipelineProgress, prefect: Prefect
+) -> None:
     show(
         progress,
         NodeStatus("for-loop-1/0/say-3", "greet", "task", TaskState.SUCCEEDED),
@@ -133,23 +134,27 @@ def test_the_table_has_the_names_that_people_gave(progress: Progress, prefect: P
 
 def test_a_later_attempt_goes_on_with_the_same_artifacts(prefect: Prefect) -> None:
     for state in (TaskState.FAILED, TaskState.SUCCEEDED):
-        show(Progress(RUN, URL, list, again=True), seen("a", state))
+        show(PipelineProgress(RUN, URL, list, again=True), seen("a", state))
     assert json.loads(prefect.of("tasks")["data"])[0]["state"] == "SUCCEEDED"
     assert len(prefect.artifacts) == 2
 
 
-def test_a_table_of_very_many_is_cut_and_says_so(progress: Progress, prefect: Prefect) -> None:
+def test_a_table_of_very_many_is_cut_and_says_so(
+    progress: PipelineProgress, prefect: Prefect
+) -> None:
     show(progress, *(seen(f"t{n}", TaskState.SUCCEEDED) for n in range(700)))
     assert len(json.loads(prefect.of("tasks")["data"])) == 500
     assert prefect.of("tasks")["description"].endswith("The table shows 500 of them.")
 
 
-def test_a_run_without_tasks_is_shown(progress: Progress, prefect: Prefect) -> None:
+def test_a_run_without_tasks_is_shown(progress: PipelineProgress, prefect: Prefect) -> None:
     show(progress)
     assert prefect.of("progress")["data"] == 0.0
 
 
-def test_what_the_pipeline_hands_on_is_a_table(progress: Progress, prefect: Prefect) -> None:
+def test_what_the_pipeline_hands_on_is_a_table(
+    progress: PipelineProgress, prefect: Prefect
+) -> None:
     progress.over(Bundle({"Output": 0.5, "list": [1]}))
     show(progress)
     assert json.loads(prefect.of("outputs")["data"]) == [
@@ -158,7 +163,7 @@ def test_what_the_pipeline_hands_on_is_a_table(progress: Progress, prefect: Pref
 
 
 def test_artifacts_are_a_page_with_links(
-    progress: Progress, prefect: Prefect, rows: list[dict[str, Any]]
+    progress: PipelineProgress, prefect: Prefect, rows: list[dict[str, Any]]
 ) -> None:
     rows += [
         {
@@ -178,7 +183,7 @@ def test_artifacts_are_a_page_with_links(
 
 
 def test_a_page_of_very_many_artifacts_is_cut(
-    progress: Progress, prefect: Prefect, rows: list[dict[str, Any]]
+    progress: PipelineProgress, prefect: Prefect, rows: list[dict[str, Any]]
 ) -> None:
     row = {"task": "a", "name": "b", "type": "t", "uri": "/x", "size": 1, "mlflow": None}
     rows += [row] * 300
@@ -187,15 +192,15 @@ def test_a_page_of_very_many_artifacts_is_cut(
     assert lines[-1] == "100 more are in `artifacts.json` in MLflow."
 
 
-def ended(path: str = "a", kept: bool = False, **artifacts: Artifact) -> Ended:
-    return Ended(path, Bundle({"x": 1}, artifacts), kept)
+def ended(path: str = "a", kept: bool = False, **artifacts: Artifact) -> LeafResult:
+    return LeafResult(path, Bundle({"x": 1}, artifacts), kept)
 
 
 def test_what_a_task_hands_on_is_attached_to_its_task_run(
-    progress: Progress, prefect: Prefect
+    progress: PipelineProgress, prefect: Prefect
 ) -> None:
     found = Artifact("run/a/data", "/x", "system.Dataset", metadata={"rows": 3})
-    progress.ended(ended(data=found))
+    progress.add_outputs(ended(data=found))
     show(progress)
     ((run, page),) = prefect.attached
     assert run == str(task_run_id(RUN, "a"))
@@ -204,30 +209,30 @@ def test_what_a_task_hands_on_is_attached_to_its_task_run(
 
 
 def test_short_parameters_alone_are_told_by_the_state(
-    progress: Progress, prefect: Prefect
+    progress: PipelineProgress, prefect: Prefect
 ) -> None:
-    progress.ended(ended())
-    progress.ended(Ended("b", Bundle({"long": "x" * 1000})))
-    progress.ended(Ended("nothing", Bundle()))
+    progress.add_outputs(ended())
+    progress.add_outputs(LeafResult("b", Bundle({"long": "x" * 1000})))
+    progress.add_outputs(LeafResult("nothing", Bundle()))
     show(progress)
     assert [run for run, _ in prefect.attached] == [str(task_run_id(RUN, "b"))]
 
 
 def test_what_an_earlier_attempt_has_shown_is_not_shown_again(
-    progress: Progress, prefect: Prefect
+    progress: PipelineProgress, prefect: Prefect
 ) -> None:
-    progress.ended(ended(kept=True, data=Artifact("a/data", "/x")))
+    progress.add_outputs(ended(kept=True, data=Artifact("a/data", "/x")))
     show(progress)
     assert prefect.attached == []
 
 
 def test_a_report_is_read_where_the_task_is(
-    progress: Progress, prefect: Prefect, tmp_path: Path
+    progress: PipelineProgress, prefect: Prefect, tmp_path: Path
 ) -> None:
     path = tmp_path / "report"
     path.write_bytes(b"# It went *well*\n\xff")
-    progress.ended(ended(text=Artifact("a/text", str(path), "system.Markdown")))
-    progress.ended(ended("b", text=Artifact("b/text", "/gone", "system.Markdown")))
+    progress.add_outputs(ended(text=Artifact("a/text", str(path), "system.Markdown")))
+    progress.add_outputs(ended("b", text=Artifact("b/text", "/gone", "system.Markdown")))
     show(progress)
     assert [page for _, page in prefect.attached][
         1
@@ -242,7 +247,7 @@ def test_a_bar_does_not_end_a_cell(text: str) -> None:
         "task": text, "name": text, "type": text, "size": 1, "mlflow": text, "uri": text
     }  # fmt: skip
     pages = [
-        pipeline_progress.outputs_page(Ended("a", outputs)),
+        pipeline_progress.outputs_page(LeafResult("a", outputs)),
         pipeline_progress.artifacts_page([artifact, {**artifact, "mlflow": None}], "http://x?a"),
     ]
     for page in pages:
@@ -254,11 +259,11 @@ def test_a_bar_does_not_end_a_cell(text: str) -> None:
             assert len(set(cells)) == 1, table
 
 
-def test_pages_are_bounded(progress: Progress, prefect: Prefect, tmp_path: Path) -> None:
+def test_pages_are_bounded(progress: PipelineProgress, prefect: Prefect, tmp_path: Path) -> None:
     path = tmp_path / "report"
     path.write_text("x" * 1_000_000)
-    progress.ended(
-        Ended(
+    progress.add_outputs(
+        LeafResult(
             "a",
             Bundle(
                 {f"p{n}": "y" * 10_000 for n in range(1000)},
@@ -272,15 +277,17 @@ def test_pages_are_bounded(progress: Progress, prefect: Prefect, tmp_path: Path)
     assert 200_000 < len(pages[1]) < 200_100
 
 
-def test_no_more_task_runs_than_so_many_get_one(progress: Progress, prefect: Prefect) -> None:
+def test_no_more_task_runs_than_so_many_get_one(
+    progress: PipelineProgress, prefect: Prefect
+) -> None:
     for number in range(300):
-        progress.ended(ended(f"t{number}", data=Artifact("x", "/x")))
+        progress.add_outputs(ended(f"t{number}", data=Artifact("x", "/x")))
     show(progress)
     assert len(prefect.attached) == 200
 
 
 def test_a_prefect_that_is_away_ends_nothing(
-    progress: Progress, prefect: Prefect, caplog: pytest.LogCaptureFixture
+    progress: PipelineProgress, prefect: Prefect, caplog: pytest.LogCaptureFixture
 ) -> None:
     prefect.broken = True
     show(progress, seen("a", TaskState.SUCCEEDED))

@@ -11,7 +11,7 @@ import pytest
 from prefect.states import Running
 
 from flows import pipeline_tasks
-from flows.pipeline_tasks import TaskRuns, outputs_told, state_of, told_whole
+from flows.pipeline_tasks import TaskRuns, has_whole_line, outputs_line, state_of
 from pipelines import reading
 from pipelines.artifacts import Bundle
 from pipelines.execution import NodeStatus
@@ -244,13 +244,13 @@ def test_lines_are_those_of_the_task_run(runs: TaskRuns) -> None:
 
 def test_outputs_are_told_in_a_line_of_bounded_length() -> None:
     few = Bundle({"a": "text", "b": [1, {"c": None}]})
-    assert outputs_told(few) == 'a = text, b = [1, {"c": null}]'
-    assert told_whole(few)
+    assert outputs_line(few) == 'a = text, b = [1, {"c": null}]'
+    assert has_whole_line(few)
     many = Bundle({"a": "x" * 1000})
-    assert len(outputs_told(many)) < 320
-    assert not told_whole(many)
+    assert len(outputs_line(many)) < 320
+    assert not has_whole_line(many)
 
 
 def test_what_prefect_cannot_store_is_not_told_to_it() -> None:
-    told = outputs_told(Bundle({"a": "x\0", "b": ["\ud800"]}))
+    told = outputs_line(Bundle({"a": "x\0", "b": ["\ud800"]}))
     assert told == 'a = x\N{REPLACEMENT CHARACTER}, b = ["\N{REPLACEMENT CHARACTER}"]'

@@ -217,7 +217,7 @@ def test_a_tunings_own_pod_does_not_judge_its_trials(monkeypatch: pytest.MonkeyP
 
 
 def test_the_machines_of_a_flow_are_read_from_its_own_request() -> None:
-    for name, (request, _) in placement._MACHINES.items():
+    for name, (request, _) in placement._PLANNERS.items():
         assert pkgutil.resolve_name(request) is catalogue.find(name).model
     for flow in catalogue.load_all():
         reader = placement._FROM_TEMPLATE.get(flow.name)

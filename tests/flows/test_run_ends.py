@@ -21,7 +21,7 @@ from infra.home import Home
 from pipelines.states import TaskResult, TaskState
 from registry.runs import statuses
 from registry.tracking import Tracked
-from tasks.parameters import Request
+from tasks.parameters import FlowRequest
 from tests.flows.contexts import run_context_of
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
@@ -77,7 +77,7 @@ def end(
         for place, value in before.items():
             _patch(monkeypatch, place, lambda *_, value=value, **__: value)
         _patch(monkeypatch, step, fail)
-        request: Request = flow.model(**given)
+        request: FlowRequest = flow.model(**given)
         context = run_context_of(home, flow.spec.kind)
         return run_context.run_to_end(context, lambda: flow.work(context, request))
 
@@ -151,7 +151,7 @@ class TestPipeline:
         view = SimpleNamespace(line=None, updating=quiet, over=lambda _: None)
         recorder = SimpleNamespace(writing=quiet, on_node_changed=lambda _: None)
         for name, value in {
-            "PipelineView": lambda *_, **__: view,
+            "PipelineReporter": lambda *_, **__: view,
             "Recorder": lambda *_: recorder,
             "Components": lambda *_, **__: SimpleNamespace(check=lambda: None),
             "_facts": lambda *_: None, "_root": lambda *_: "", "_bundle": lambda *_: None,
@@ -211,5 +211,5 @@ class TestPipeline:
         state = execute(TaskResult(TaskState.CANCELLED), seconds=1)
 
         assert statuses.word("pipeline-run", state) == "FAIL PIPELINE RUN"
-        assert statuses.message(state).startswith("PipelineFailed: It took longer than the 1 s")
+        assert statuses.message(state).startswith("PipelineFailed: The run exceeded the 1 s")
         assert closed == ["FAILED"]

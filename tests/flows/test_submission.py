@@ -88,7 +88,7 @@ class TestUpdate:
             submission.update("r", None, None, {"max_minutes": 5})
 
         assert raised.value.code == "ParameterNotChangeable"
-        assert "nothing" in raised.value.hint
+        assert "none" in raised.value.hint
 
     def test_one_that_is_complete_heeds_nothing_any_more(self) -> None:
         self.found["state"] = "COMPLETE"

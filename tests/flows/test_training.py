@@ -16,8 +16,8 @@ from infra.errors import RunFailedError
 from infra.home import Home
 from infra.workloads.exit_status import ExitStatus
 from registry.runs.run_views import RunResultView
+from tasks.run_directory import RunDirectory
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 from tests.flows.contexts import run_context_of
 
 WELL = ExitStatus(0)
@@ -42,11 +42,11 @@ def concluding(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
-    made = Workplace(tmp_path / "run-id")
+def run_dir(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "run-id")
     made.model.mkdir(parents=True)
     (made.model / "weights").write_text("w")
-    made.finished.touch()
+    made.finished_marker.touch()
     return made
 
 
@@ -68,8 +68,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return closed
 
 
-def _conclude(place: Workplace, context: RunContext) -> RunResult:
-    return training._conclude(context, Training(), place, WELL, "m")
+def _conclude(run_dir: RunDirectory, context: RunContext) -> RunResult:
+    return training._conclude(context, Training(), run_dir, WELL, "m")
 
 
 def _train(context: RunContext, request: Training) -> State[Any]:
@@ -77,26 +77,32 @@ def _train(context: RunContext, request: Training) -> State[Any]:
 
 
 def test_a_script_that_has_ended_well_is_not_run_again_whenever_its_run_is_killed(
-    place: Workplace, context: RunContext, published: list[Path], monkeypatch: pytest.MonkeyPatch
+    run_dir: RunDirectory,
+    context: RunContext,
+    published: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def killed(_: str) -> Any:
         raise Interrupted
 
     monkeypatch.setattr(training.tracking, "result", killed)
     with pytest.raises(Interrupted):
-        _conclude(place, context)
-    assert place.finished.exists()
+        _conclude(run_dir, context)
+    assert run_dir.finished_marker.exists()
 
     found = RunResultView(mlflow_run_id="m", model_uri="models:/n/1", metrics={})
     monkeypatch.setattr(training.tracking, "result", lambda _: found)
-    assert _conclude(place, context) == RunResult(found.to_json(), "Model: models:/n/1")
-    assert published == [place.model]  # once
-    assert place.finished.exists()
-    assert not place.model.exists()
+    assert _conclude(run_dir, context) == RunResult(found.to_json(), "Model: models:/n/1")
+    assert published == [run_dir.model]  # once
+    assert run_dir.finished_marker.exists()
+    assert not run_dir.model.exists()
 
 
 def test_what_could_not_be_published_waits(
-    place: Workplace, context: RunContext, concluding: list[bool], monkeypatch: pytest.MonkeyPatch
+    run_dir: RunDirectory,
+    context: RunContext,
+    concluding: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: Any) -> None:
         assert concluding == [False]
@@ -104,20 +110,20 @@ def test_what_could_not_be_published_waits(
 
     monkeypatch.setattr(training, "_publish", refuse)
     with pytest.raises(OSError, match="no room"):
-        _conclude(place, context)
+        _conclude(run_dir, context)
 
-    assert place.waits
-    place.clear()
-    assert (place.model / "weights").exists()
+    assert run_dir.has_unpublished_model
+    run_dir.clear()
+    assert (run_dir.model / "weights").exists()
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
     context: RunContext, published: list[Path], monkeypatch: pytest.MonkeyPatch, attempt: int
 ) -> None:
-    own = Workplace(context.home.runs / context.flow_run_id)
+    own = RunDirectory(context.home.runs / context.flow_run_id)
     own.root.mkdir(parents=True)
-    own.finished.touch()
+    own.finished_marker.touch()
     context.attempt = attempt
     prepared: list[str] = []
 
@@ -163,24 +169,24 @@ class TestAHomeThatDoesNotLast:
     def test_a_retry_that_starts_over_says_so(
         self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, uri: str, told: str
     ) -> None:
-        prepared = training.Prepared(["x"], {}, Path("/c"), resumed=False)
+        prepared = training.PreparedScript(["x"], {}, Path("/c"), resumed=False)
         monkeypatch.setattr(training.training_steps, "prepare", lambda *_, **__: prepared)
         prepare = training._prepare.fn
-        place = Workplace(pod.home.runs / "run-id")
-        prepare(pod, Training(checkpoint_uri=uri), place)
+        run_dir = RunDirectory(pod.home.runs / "run-id")
+        prepare(pod, Training(checkpoint_uri=uri), run_dir)
         assert told in said.text
 
         said.clear()
         pod.attempt = 1
-        prepare(pod, Training(checkpoint_uri=uri), place)
+        prepare(pod, Training(checkpoint_uri=uri), run_dir)
         assert said.text == ""
 
     def test_one_that_resumes_says_that(
         self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
+        prepared = training.PreparedScript(["x"], {}, Path("/c"), resumed=True)
         monkeypatch.setattr(training.training_steps, "prepare", lambda *_, **__: prepared)
-        training._prepare.fn(pod, Training(), Workplace(pod.home.runs / "run-id"))
+        training._prepare.fn(pod, Training(), RunDirectory(pod.home.runs / "run-id"))
 
         assert "Resuming" in said.text
         assert "over" not in said.text
@@ -189,21 +195,23 @@ class TestAHomeThatDoesNotLast:
     def test_an_image_is_used_in_a_pod_alone(
         self, pod: RunContext, said: Any, monkeypatch: pytest.MonkeyPatch, in_pod: bool
     ) -> None:
-        prepared = training.Prepared(["x"], {}, Path("/c"), resumed=True)
+        prepared = training.PreparedScript(["x"], {}, Path("/c"), resumed=True)
         monkeypatch.setattr(training.training_steps, "prepare", lambda *_, **__: prepared)
         monkeypatch.setattr(site, "in_pod", lambda: in_pod)
         asked = Training(resources={"image": "mine:1"})
-        training._prepare.fn(pod, asked, Workplace(pod.home.runs / "run-id"))
+        training._prepare.fn(pod, asked, RunDirectory(pod.home.runs / "run-id"))
 
-        assert ("mine:1 is not used" in said.text) is not in_pod
+        assert ("mine:1 is ignored" in said.text) is not in_pod
 
-    def test_a_hint_names_the_log_that_is_left(self, pod: RunContext, place: Workplace) -> None:
+    def test_a_hint_names_the_log_that_is_left(
+        self, pod: RunContext, run_dir: RunDirectory
+    ) -> None:
         ended = ExitStatus(1, tail=("boom",))
         with pytest.raises(RunFailedError) as raised:
-            training._conclude(pod, Training(), place, ended, "m")
+            training._conclude(pod, Training(), run_dir, ended, "m")
 
         assert "logs/train.log" in raised.value.hint
-        assert str(place.root) not in raised.value.hint
+        assert str(run_dir.root) not in raised.value.hint
 
     @pytest.mark.parametrize("lasts", [True, False])
     def test_its_tensorboard_logs_are_kept_in_mlflow(
@@ -224,5 +232,5 @@ class TestAHomeThatDoesNotLast:
         with pytest.raises(RuntimeError):
             _train(pod, Training())
 
-        logs = Workplace(pod.home.runs / "run-id").tensorboard
+        logs = RunDirectory(pod.home.runs / "run-id").tensorboard
         assert kept == ([] if lasts else [("m", logs)])

@@ -264,8 +264,8 @@ class TestLauncher:
         """The launchers that were made; a second close is counted, too."""
         found: list[SimpleNamespace] = []
 
-        def make(setting: Any, emit: Any) -> Any:
-            one = SimpleNamespace(setting=setting, emit=emit, closed=0)
+        def make(trial_context: Any, emit: Any) -> Any:
+            one = SimpleNamespace(trial_context=trial_context, emit=emit, closed=0)
 
             def close() -> None:
                 one.closed += 1
@@ -294,9 +294,9 @@ class TestLauncher:
         with self._launcher(asked, context):
             pass
 
-        assert made[0].setting.metrics == {"loss", "f1", "size"}
-        assert made[0].setting.parallel == 3
-        assert made[0].setting.name == "name"
+        assert made[0].trial_context.metrics == {"loss", "f1", "size"}
+        assert made[0].trial_context.parallel == 3
+        assert made[0].trial_context.name == "name"
 
     def test_whatever_interrupts_it_is_closed_and_nothing_is_left(
         self, context: RunContext, request_: Tuning, made: list[SimpleNamespace],
@@ -339,7 +339,7 @@ class TestConduct:
     def progress(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         seen = SimpleNamespace(restored=[], changed=[], ended=[], closed=0)
 
-        class Progress:
+        class TuningProgress:
             def __init__(self, *_: Any) -> None:
                 pass
 
@@ -359,7 +359,7 @@ class TestConduct:
             def close(self) -> None:
                 seen.closed += 1
 
-        monkeypatch.setattr(tuning, "Progress", Progress)
+        monkeypatch.setattr(tuning, "TuningProgress", TuningProgress)
         monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
         monkeypatch.setattr(tuning.rows, "save", lambda *_: None)
         result = TuningResultView(mlflow_run_id="m", best=None, trials=[])
@@ -369,7 +369,10 @@ class TestConduct:
         @contextlib.contextmanager
         def launcher(*_: Any) -> Iterator[Any]:
             yield SimpleNamespace(
-                settle=lambda _: None, close=lambda: None, patience=0, stop=lambda _: None
+                settle=lambda _: None,
+                close=lambda: None,
+                stop_timeout_seconds=0,
+                stop=lambda _: None,
             )
 
         monkeypatch.setattr(tuning, "_launcher", launcher)

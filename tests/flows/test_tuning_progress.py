@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from flows import tuning_progress
-from flows.tuning_progress import Progress
+from flows.tuning_progress import TuningProgress
 from tasks.tuning.tuning_request import Tuning
 from tuning.completion import TuningLimits, TuningOutcome
 from tuning.trials import Trial, TrialState
@@ -115,7 +115,7 @@ def progress(limits=LIMITS, runs=NOWHERE, **more):
         began=time.monotonic(), home=SimpleNamespace(runs=runs), flow_run_id="run"
     )
     tracked = SimpleNamespace(run_id="run")
-    return Progress(context, request, tracked, lambda: limits)
+    return TuningProgress(context, request, tracked, lambda: limits)
 
 
 def test_metrics_are_sent_as_often_as_the_table_is_drawn(shown):
@@ -174,8 +174,8 @@ def test_it_says_what_there_is_and_what_is_left(shown, caplog):
     assert shown.percent == pytest.approx(100 / 3)
     assert [line for line in caplog.messages if line.startswith("Trial")] == [
         "Trial 0 is the best so far with accuracy = 0.5: rate=0.123457, kind=a",
-        "Trial 1 is stopped early: rate=0.123457, kind=a",
-        "Trial 2 has no value (It reported no accuracy.): rate=0.123457, kind=a",
+        "Trial 1 was stopped early: rate=0.123457, kind=a",
+        "Trial 2 reported no value (It reported no accuracy.): rate=0.123457, kind=a",
     ]
     assert ("best accuracy", 0.5, 3) in shown.metrics
     assert ("trials done", 2, 3) in shown.metrics

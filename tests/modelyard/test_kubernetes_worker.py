@@ -163,7 +163,7 @@ class TestPlace:
             assert checked
             return Placement(self.GPU, allow_cpu=given["resources"]["allow_cpu"])
 
-        monkeypatch.setattr(kubernetes_worker.placement, "of", of)
+        monkeypatch.setattr(kubernetes_worker.placement, "plan", of)
 
     def test_a_run_without_its_gpu_is_refused(self) -> None:
         with pytest.raises(ClusterError) as caught:

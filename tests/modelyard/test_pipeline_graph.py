@@ -15,7 +15,7 @@ from infra.errors import NotFoundError
 from infra.home import Home
 from modelyard import main
 from modelyard.commands import pipeline_graph as command
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from registry.runs.run_views import RunDetailView
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
@@ -40,7 +40,7 @@ def do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> D
 @pytest.fixture
 def ran(home: Home, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run that is known, and the stack that knows it."""
-    rows: list[Node] = [node("add", began=1.0, ended=2.0), node("add-2", "FAILED")]
+    rows: list[PipelineNode] = [node("add", began=1.0, ended=2.0), node("add-2", "FAILED")]
     found = {"id": RUN, "name": "mine", "flow": "pipeline-run", "state": "FAIL PIPELINE RUN"}
 
     def show(key: str) -> RunDetailView:

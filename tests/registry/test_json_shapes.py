@@ -14,7 +14,7 @@ from registry import history
 from registry.models import model_aliases, models
 from registry.models.models import ServingSpec
 from registry.pipelines import pipeline_nodes, pipelines
-from registry.pipelines.pipeline_nodes import ROOT, Node
+from registry.pipelines.pipeline_nodes import ROOT, PipelineNode
 from registry.runs import run_attempts, runs
 from registry.runs.run_attempts import RetriedAttempt
 from registry.tunings import trials, tunings
@@ -93,8 +93,8 @@ class TestRuns:
         run = prefect.add("pipeline-run", "p")
         prefect.label(run, runs.tracking.open_run(opening(run, "x"), retried=False).run_id)
         outputs = {"parameters": {"a": 1}}
-        root = Node(run, ROOT, "p", "dag", "SUCCEEDED", outputs=outputs)
-        pipeline_nodes.put([root, Node(run, "t", "t", "task", "RUNNING")])
+        root = PipelineNode(run, ROOT, "p", "dag", "SUCCEEDED", outputs=outputs)
+        pipeline_nodes.put([root, PipelineNode(run, "t", "t", "task", "RUNNING")])
 
         assert shape(printed(capsys, runs.show(run))["result"]) == {
             "mlflow_run_id": "str", "outputs": {"a": "int"},

@@ -11,7 +11,7 @@ from registry import catalogue
 from registry.schedules import slots
 from registry.schedules.slots import Slot
 from schedules import verbs, views
-from schedules.verbs import Written
+from schedules.verbs import ScheduleSpec
 from schedules.views import ScheduleDetailView
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import World
@@ -31,7 +31,7 @@ def checked(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def create(name: str = "s", deployment: str = "train", **given: Any) -> ScheduleDetailView:
     """A schedule of every hour, if no trigger is given."""
     written = {"trigger": {"interval_seconds": HOUR}, **given}
-    return verbs.create(Written(name=name, deployment=deployment, **written), checked)
+    return verbs.create(ScheduleSpec(name=name, deployment=deployment, **written), checked)
 
 
 def rows(key: str) -> list[Slot]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schedules.instants import instant_at
-from schedules.policy import Policy
+from schedules.policy import SchedulePolicy
 from tests.schedules import naive
 from tests.schedules.conftest import BEGINNING
 
@@ -193,7 +193,7 @@ class Book:
             self.switched.append((now, on))
         self.enabled = on
 
-    def retrigger(self, now: float, given: Mapping[str, Any]) -> None:
+    def replace_trigger(self, now: float, given: Mapping[str, Any]) -> None:
         """Somebody gives it another trigger, by these fields; the same rhythm keeps its beat."""
         old = self.eras[-1]
         gone = {"cron": "interval_seconds", "interval_seconds": "cron"}
@@ -306,7 +306,7 @@ class Book:
 
     def _delay(self, at: int) -> float:
         jitter = self.policy["jitter"]
-        found = Policy(jitter=jitter).delay(self.id, instant_at(at)).total_seconds()
+        found = SchedulePolicy(jitter=jitter).delay(self.id, instant_at(at)).total_seconds()
         assert 0 <= found <= jitter
         return found
 

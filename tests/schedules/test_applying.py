@@ -170,7 +170,7 @@ class TestOwners:
             apply(entry("b"), entry("a"))
 
         assert raised.value.code == "ScheduleNotOfFile"
-        assert "schedules[1].name: The schedule 'a' was made by hand." in raised.value.message
+        assert "schedules[1].name: The schedule 'a' was created by hand." in raised.value.message
         assert "--adopt" in raised.value.hint
         assert [row["name"] for row in views.list_all()] == ["a"]
 

@@ -8,10 +8,10 @@ from flows import catalogue as flows
 from registry import catalogue
 from registry.schedules import schedules as rows
 from schedules import builtin, editing, verbs, views
-from schedules.editing import Written
+from schedules.editing import ScheduleSpec
 from tests.schedules.world import World
 
-ONE = Written(name="nightly", deployment="train", trigger={"cron": "0 30 3 * * *"})
+ONE = ScheduleSpec(name="nightly", deployment="train", trigger={"cron": "0 30 3 * * *"})
 
 pytestmark = pytest.mark.usefixtures("world")
 

@@ -164,7 +164,7 @@ def test_five_fields_are_ordinary_cron_and_it_is_said() -> None:
         ("50-10 * * * * *", "CronRangeBackwards", "'50-10'"),
         ("* * * * NOV-FEB *", "CronRangeBackwards", "month"),
         ("* * * * * SAT-SUN", "CronRangeBackwards", "'SAT-SUN'"),
-        ("1,,2 * * * * *", "CronFieldEmpty", "empty place"),
+        ("1,,2 * * * * *", "CronFieldEmpty", "empty element"),
         (", * * * * *", "CronFieldEmpty", "second"),
         ("* 5, * * * *", "CronFieldEmpty", "minute"),
         ("*/0 * * * * *", "CronStepZero", "'*/0'"),

@@ -10,8 +10,8 @@ import pytest
 from registry.schedules.slots import Fate
 from schedules import deciding, kfp_macros
 from schedules.instants import instant_at, second_of
-from schedules.policy import Policy, missed
-from schedules.subject import Subject
+from schedules.policy import SchedulePolicy, plan_catchup
+from schedules.schedule import Schedule
 from schedules.trigger import Trigger
 from tests.schedules import kfp
 from tests.schedules.facts import VECTORS
@@ -56,8 +56,10 @@ def _ours(case: dict[str, Any], trigger: Trigger) -> int:
     last = instant_at(case["last_job_time"] or 0)
     found = trigger.next(last)
     if not case["catchup"]:
-        verdict = missed(trigger, Policy(catchup=False, grace=0), last, instant_at(case["now"]))
-        found = next(verdict.runs(trigger), found)
+        plan = plan_catchup(
+            trigger, SchedulePolicy(catchup=False, grace=0), last, instant_at(case["now"])
+        )
+        found = next(plan.runs(trigger), found)
     return kfp.NEVER if found is None else second_of(found)
 
 
@@ -92,7 +94,7 @@ def test_kfps_cases_of_whole_schedules(case: dict[str, Any]) -> None:
         )
         found = trigger.next(trigger.base)
         expected = kfp.NEVER if found is None else second_of(found)
-    limit = Policy(max_concurrency=case["max_concurrency"]).max_concurrency
+    limit = SchedulePolicy(max_concurrency=case["max_concurrency"]).max_concurrency
 
     assert expected == _never(case["expected_next"])
     runs = expected <= case["now"] and case["active_runs"] < limit
@@ -112,8 +114,8 @@ def test_kfps_runs_of_a_schedule_that_is_over(case: dict[str, Any]) -> None:
     )
 
     def runs(catchup: bool) -> list[datetime]:
-        verdict = missed(trigger, Policy(catchup=catchup), trigger.base, trigger.since)
-        return list(verdict.runs(trigger))
+        plan = plan_catchup(trigger, SchedulePolicy(catchup=catchup), trigger.base, trigger.since)
+        return list(plan.runs(trigger))
 
     assert len(runs(True)) == case["expected_total_runs"]
     assert runs(False) == runs(True)[-1:]
@@ -137,8 +139,8 @@ def test_kfps_macros(case: dict[str, Any]) -> None:
 def test_kfps_status_after_a_sync(case: dict[str, Any]) -> None:
     due, interval = case["scheduled_epoch"], case["interval_second"]
     trigger = Trigger(interval_seconds=interval, since=instant_at(due - interval))
-    subject = Subject("s", trigger, Policy(), due - interval)
-    decision = deciding.decide(subject, due if case["submitted"] else due - 1, "me")
+    schedule = Schedule("s", trigger, SchedulePolicy(), due - interval)
+    decision = deciding.decide_slots(schedule, due if case["submitted"] else due - 1, "me")
     runs = [slot.slot for slot in decision.slots if slot.fate == Fate.WAITING]
 
     expected = case["expected"]
@@ -150,7 +152,7 @@ def test_kfps_status_after_a_sync(case: dict[str, Any]) -> None:
 def test_kfps_default_limit_is_ours() -> None:
     clamp = next(each for each in VECTORS["clamps"] if each["given"] is None)
 
-    assert Policy().max_concurrency == clamp["effective"]
+    assert SchedulePolicy().max_concurrency == clamp["effective"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from registry.schedules import schedules, slots
 from registry.schedules.slots import Fate, Kind, Slot
 from schedules.instants import instant_at, second_of
 from schedules.policy import Overlap
-from schedules.subject import Subject
+from schedules.schedule import Schedule
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import Killed, SteppedScheduler, World
 
@@ -110,28 +110,28 @@ def _runs(key: str) -> list[str]:
 
 def _judge(world: World, key: str) -> None:
     with catalogue.engine().connect() as connection:
-        subject = Subject.of(schedules.with_ids(connection, [key])[0])
+        schedule = Schedule.from_row(schedules.with_ids(connection, [key])[0])
     rows = _rows(key)
-    slots_of = subject.trigger.between(subject.trigger.base, instant_at(int(world.now)))
-    decided = [second_of(at) for row in rows for at in _each(subject, row)]
-    assert decided == [second_of(at) for at in slots_of], subject.name  # each once, in order
+    slots_of = schedule.trigger.between(schedule.trigger.base, instant_at(int(world.now)))
+    decided = [second_of(at) for row in rows for at in _each(schedule, row)]
+    assert decided == [second_of(at) for at in slots_of], schedule.name  # each once, in order
     for row in rows:
         assert row.kind == Kind.SCHEDULED
         assert (row.fate == Fate.CREATED) == (row.flow_run_id is not None)
-        _judge_one(world, subject, row)
-    if subject.policy.overlap is not Overlap.CANCEL_RUNNING:
-        assert world.most[key] <= subject.policy.max_concurrency, subject.name
+        _judge_one(world, schedule, row)
+    if schedule.policy.overlap is not Overlap.CANCEL_RUNNING:
+        assert world.most[key] <= schedule.policy.max_concurrency, schedule.name
 
 
-def _each(subject: Subject, row: Slot) -> list[datetime]:
-    found = list(subject.trigger.between(instant_at(row.slot - 1), instant_at(row.last)))
+def _each(schedule: Schedule, row: Slot) -> list[datetime]:
+    found = list(schedule.trigger.between(instant_at(row.slot - 1), instant_at(row.last)))
     assert len(found) == row.count
     return found
 
 
-def _judge_one(world: World, subject: Subject, row: Slot) -> None:
+def _judge_one(world: World, schedule: Schedule, row: Slot) -> None:
     """The fate is what the policy says of a slot that old, when it was decided."""
-    policy = subject.policy
+    policy = schedule.policy
     age = int(row.decided_at) - row.slot
     missed = age > policy.grace + policy.jitter
     if row.fate != Fate.SKIPPED:

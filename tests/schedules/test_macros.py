@@ -94,5 +94,5 @@ def test_what_a_pipeline_fills_in_itself_is_left_and_found(text: str) -> None:
     assert macros.fill({"in": [f"{text} {{{{ slot }}}}"]}, _SLOT) == {
         "in": [f"{text} {macros.fill('{{ slot }}', _SLOT)}"]
     }
-    assert macros.foreign({"a": 1, "in": ["{{ slot }}", f"x {text}"]}) == text
-    assert macros.foreign({"a": None, "in": ["{{ slot }}"]}) == ""
+    assert macros.find_foreign({"a": 1, "in": ["{{ slot }}", f"x {text}"]}) == text
+    assert macros.find_foreign({"a": None, "in": ["{{ slot }}"]}) == ""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import BadInputError
-from schedules.policy import Catchup, Overlap, Policy, SkipReason, SlotRange, missed
+from schedules.policy import Catchup, Overlap, SchedulePolicy, SkipReason, SlotRange, plan_catchup
 from schedules.trigger import Trigger
 
 _MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ def _hour(hour: float) -> datetime:
 
 
 def _fates(
-    trigger: Trigger, policy: Policy, after: datetime, now: datetime
+    trigger: Trigger, policy: SchedulePolicy, after: datetime, now: datetime
 ) -> dict[datetime, str]:
     """The fate of each slot, by going through them one by one."""
     slots = list(trigger.between(after, now))
@@ -64,21 +64,21 @@ def test_every_slot_has_the_fate_that_the_rule_gives_it(
     grace: int, jitter: int, decided: int, now: int, parts: int,
 ) -> None:  # fmt: skip
     trigger = Trigger(since=_MIDNIGHT, **what)
-    policy = Policy(
+    policy = SchedulePolicy(
         catchup=catchup, catchup_window=window, max_catchup_runs=most, grace=grace, jitter=jitter
     )
     after = _MIDNIGHT + timedelta(seconds=decided, microseconds=parts)
     until = _MIDNIGHT + timedelta(seconds=now, microseconds=parts)
-    verdict = missed(trigger, policy, after, until)
+    plan = plan_catchup(trigger, policy, after, until)
 
     fates: list[tuple[datetime, str]] = []
-    for each in verdict.skipped:
+    for each in plan.skipped:
         slots = list(each.slots.slots(trigger))
         assert len(slots) == each.slots.count
         assert (slots[0], slots[-1]) == (each.slots.first, each.slots.last)
         fates += [(slot, str(each.reason)) for slot in slots]
-    runs = list(verdict.runs(trigger))
-    late = verdict.late.count if verdict.late else 0
+    runs = list(plan.runs(trigger))
+    late = plan.late.count if plan.late else 0
     fates += [(slot, "late" if place < late else "due") for place, slot in enumerate(runs)]
     assert fates == sorted(_fates(trigger, policy, after, until).items())
 
@@ -105,28 +105,28 @@ def test_twelve_hours_down(
     policy: dict[str, Any], runs: list[int], reasons: dict[str, int]
 ) -> None:
     now = _hour(12.5)
-    verdict = missed(_HOURLY, Policy(**policy), _HOURLY.base, now)
+    plan = plan_catchup(_HOURLY, SchedulePolicy(**policy), _HOURLY.base, now)
 
-    assert list(verdict.runs(_HOURLY)) == [_hour(hour) for hour in runs]
-    assert {str(each.reason): each.slots.count for each in verdict.skipped} == reasons
-    again = missed(_HOURLY, Policy(**policy), now, now + timedelta(seconds=1))
+    assert list(plan.runs(_HOURLY)) == [_hour(hour) for hour in runs]
+    assert {str(each.reason): each.slots.count for each in plan.skipped} == reasons
+    again = plan_catchup(_HOURLY, SchedulePolicy(**policy), now, now + timedelta(seconds=1))
     assert (again.skipped, again.late, again.due) == ((), None, None)
 
 
 def test_a_slot_is_on_time_up_to_the_grace() -> None:
-    policy = Policy(catchup="none", grace=60, jitter=5)
+    policy = SchedulePolicy(catchup="none", grace=60, jitter=5)
     edge = _hour(1) + timedelta(seconds=65)
 
-    assert missed(_HOURLY, policy, _MIDNIGHT, edge).due == SlotRange(_hour(1), _hour(1), 1)
-    verdict = missed(_HOURLY, policy, _MIDNIGHT, edge + timedelta(microseconds=1))
-    assert verdict.due is None
-    assert [each.reason for each in verdict.skipped] == [SkipReason.CATCHUP_OFF]
+    assert plan_catchup(_HOURLY, policy, _MIDNIGHT, edge).due == SlotRange(_hour(1), _hour(1), 1)
+    plan = plan_catchup(_HOURLY, policy, _MIDNIGHT, edge + timedelta(microseconds=1))
+    assert plan.due is None
+    assert [each.reason for each in plan.skipped] == [SkipReason.CATCHUP_OFF]
 
 
 def test_a_clock_that_is_set_back_decides_nothing_twice() -> None:
-    verdict = missed(_HOURLY, Policy(), _hour(5), _hour(3))
+    plan = plan_catchup(_HOURLY, SchedulePolicy(), _hour(5), _hour(3))
 
-    assert (verdict.skipped, verdict.late, verdict.due) == ((), None, None)
+    assert (plan.skipped, plan.late, plan.due) == ((), None, None)
 
 
 def test_what_cannot_be_listed_is_decided() -> None:
@@ -140,8 +140,8 @@ def test_what_cannot_be_listed_is_decided() -> None:
         return Trigger.count(trigger, after, until)
 
     object.__setattr__(trigger, "count", counted)
-    verdict = missed(trigger, Policy(max_catchup_runs=1000, grace=0), trigger.base, now)
-    (skipped,) = verdict.skipped
+    plan = plan_catchup(trigger, SchedulePolicy(max_catchup_runs=1000, grace=0), trigger.base, now)
+    (skipped,) = plan.skipped
     seconds = int((now - trigger.base).total_seconds())
 
     assert skipped.reason is SkipReason.TOO_MANY
@@ -167,7 +167,7 @@ def test_cutting_all_or_nothing() -> None:
 
 
 def test_the_delay_of_a_slot_is_its_own_and_stays() -> None:
-    policy = Policy(jitter=10)
+    policy = SchedulePolicy(jitter=10)
     delays = [policy.delay("a", _hour(hour)) for hour in range(500)]
 
     assert delays == [policy.delay("a", _hour(hour)) for hour in range(500)]
@@ -175,19 +175,19 @@ def test_the_delay_of_a_slot_is_its_own_and_stays() -> None:
     assert timedelta(0) <= min(delays) < timedelta(seconds=1)
     assert timedelta(seconds=9) < max(delays) <= timedelta(seconds=10)
     assert len(set(delays)) > 400
-    assert Policy().delay("a", _MIDNIGHT) == timedelta(0)
+    assert SchedulePolicy().delay("a", _MIDNIGHT) == timedelta(0)
     # It is part of what is promised across versions.
     assert policy.delay("a", _MIDNIGHT) == timedelta(milliseconds=7521)
 
 
 def test_defaults() -> None:
-    policy = Policy(catchup=None, catchup_window=None)
+    policy = SchedulePolicy(catchup=None, catchup_window=None)
 
-    assert policy == Policy()
+    assert policy == SchedulePolicy()
     assert (policy.catchup, policy.overlap, policy.max_concurrency) == (
         Catchup.ALL, Overlap.QUEUE, 1,
     )  # fmt: skip
-    assert Policy(**policy.model_dump(mode="json")) == policy
+    assert SchedulePolicy(**policy.model_dump(mode="json")) == policy
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_defaults() -> None:
 )
 def test_a_number_out_of_bounds_is_refused(name: str, value: Any) -> None:
     with pytest.raises(BadInputError) as caught:
-        Policy(**{name: value})
+        SchedulePolicy(**{name: value})
 
     assert caught.value.code == "PolicyNumberInvalid"
     assert name in caught.value.message
@@ -221,7 +221,7 @@ def test_a_number_out_of_bounds_is_refused(name: str, value: Any) -> None:
 )
 def test_a_word_that_is_not_known_is_refused(name: str, value: Any) -> None:
     with pytest.raises(BadInputError) as caught:
-        Policy(**{name: value})
+        SchedulePolicy(**{name: value})
 
     assert caught.value.code == "PolicyWordInvalid"
     assert name in caught.value.message

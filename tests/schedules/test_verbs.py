@@ -296,7 +296,7 @@ class TestAsked:
         with pytest.raises(BadInputError) as raised:
             verbs.backfill("s", at(-9), at(-3))
         assert raised.value.code == "BackfillEmpty"
-        assert f"An interval has no slots before it began, at {at(-2.25)}." in raised.value.message
+        assert f"An interval has no slots before its base, {at(-2.25)}." in raised.value.message
 
         assert verbs.backfill("s", at(-9), at(-0.5)) == {"slots": 1, "run_before": 0}
         assert [hour for hour, _, _ in fates(key)] == [-1.25]

@@ -301,7 +301,7 @@ class _Life:
         return Deed(
             key,
             lambda: verbs.update(key, anything, trigger=given),
-            lambda book: book.retrigger(now, given),
+            lambda book: book.replace_trigger(now, given),
         )
 
     def _ask(self, key: str) -> Deed:

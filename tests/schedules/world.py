@@ -19,9 +19,9 @@ from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Slot
 from schedules import deciding
 from schedules.instants import second_of
-from schedules.policy import Policy
+from schedules.policy import SchedulePolicy
+from schedules.schedule import Schedule
 from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
-from schedules.subject import Subject
 from schedules.trigger import Trigger
 
 
@@ -142,21 +142,21 @@ class World:
         key = (slot.schedule, str(slot.kind), slot.slot)
         return next((name for name, run in self.runs.items() if run.key == key), None)
 
-    def create(self, subject: Subject, slot: Slot) -> str:
+    def create(self, schedule: Schedule, slot: Slot) -> str:
         self.perhaps_killed()
         self._perhaps_lost()
-        if subject.deployment in self.refused:
+        if schedule.deployment in self.refused:
             raise NotFoundError("It is gone.", "Deploy it.")
-        if subject.id in self.malformed:
+        if schedule.id in self.malformed:
             raise BadInputError("It is wrong.", "Mend it.")
         key = (slot.schedule, str(slot.kind), slot.slot)
         found = next((name for name, run in self.runs.items() if run.key == key), None)
         if found is None:
             found = str(uuid.uuid4())
-            takes = self.takes.get(subject.id, 60.0)
-            word = "FAIL TRAIN" if subject.id in self.fails else "COMPLETE"
+            takes = self.takes.get(schedule.id, 60.0)
+            word = "FAIL TRAIN" if schedule.id in self.fails else "COMPLETE"
             self.runs[found] = Run(key, self.now, self.now + takes, word)
-            self.most[subject.id] = max(self.most[subject.id], self.active(subject.id))
+            self.most[schedule.id] = max(self.most[schedule.id], self.active(schedule.id))
             self.counts["runs"] += 1
         self.perhaps_killed()
         self._perhaps_lost()
@@ -193,7 +193,7 @@ class World:
 
     def schedule(self, name: str, *, deployment: str = "train", **given: Any) -> str:
         """Keep a schedule; its id. What is no field of a policy is one of the trigger."""
-        policy = {key: given.pop(key) for key in list(given) if key in Policy.model_fields}
+        policy = {key: given.pop(key) for key in list(given) if key in SchedulePolicy.model_fields}
         trigger = Trigger(**{"since": datetime.fromtimestamp(self.now, UTC), **given})
         decided = second_of(trigger.base)
         now = datetime.now(UTC)
@@ -202,7 +202,7 @@ class World:
             ScheduleModel(
                 id=key, name=name, description="", deployment=deployment, parameters={},
                 trigger=trigger.model_dump(mode="json", exclude_none=True),
-                policy=Policy(**policy).model_dump(mode="json"), enabled=True, paused="",
+                policy=SchedulePolicy(**policy).model_dump(mode="json"), enabled=True, paused="",
                 registered=False, error="", source="", decided_until=decided,
                 next_slot=deciding.next_slot(trigger, decided), failures_since=0,
                 created_at=now, created_by="somebody", changed_at=now, changed_by="somebody",

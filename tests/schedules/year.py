@@ -15,8 +15,8 @@ from registry import catalogue
 from registry.schedules import schedules as schedule_rows
 from registry.schedules.slots import Slot, SlotModel
 from schedules import verbs
-from schedules.subject import Subject
-from schedules.verbs import Written
+from schedules.schedule import Schedule
+from schedules.verbs import ScheduleSpec
 from tests.schedules import rule
 from tests.schedules.rule import Book, Line
 from tests.schedules.world import Killed, Run, SteppedScheduler, World
@@ -114,18 +114,18 @@ class Year(World):
             self.told[key] = found
         return found
 
-    def create(self, subject: Subject, slot: Slot) -> str:
+    def create(self, schedule: Schedule, slot: Slot) -> str:
         key = (slot.schedule, slot.slot, str(slot.kind))
         self.asked.add(key)
         self._meanwhile("create")
         self.perhaps_killed()
         self._perhaps_silent(0.01)
-        if subject.deployment in self.refused:
+        if schedule.deployment in self.refused:
             self.told[key] = REFUSED
             raise BadInputError("It is gone.", "Deploy it.")
-        made = (subject.deployment, key)
+        made = (schedule.deployment, key)
         if made not in self.made:
-            longest, fails = self.outcomes[subject.id]
+            longest, fails = self.outcomes[schedule.id]
             luck = self.chance.random()
             word = "FAIL TRAIN" if luck < fails else "DELETED" if luck > 0.97 else "COMPLETE"
             run = f"run {len(self.runs)}"
@@ -162,7 +162,7 @@ class Year(World):
 
     def add(self, name: str, trigger: dict[str, Any], policy: dict[str, Any]) -> None:
         """Make a schedule; its slots count from now or from its start."""
-        told = Written(name=name, deployment=f"of {name}", trigger=trigger, policy=policy)
+        told = ScheduleSpec(name=name, deployment=f"of {name}", trigger=trigger, policy=policy)
         key = verbs.create(told, anything)["id"]
         self.books[key] = Book.new(key, trigger, policy, self.now)
         self.keys[name] = key

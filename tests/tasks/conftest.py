@@ -9,8 +9,8 @@ import pytest
 
 from infra.home import Home
 from infra.settings import Settings
+from tasks.run_directory import RunDirectory
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 
 
 @pytest.fixture
@@ -42,5 +42,5 @@ def settings(home: Home) -> Settings:
 
 
 @pytest.fixture
-def place(home: Home) -> Workplace:
-    return Workplace(home.runs / "run")
+def run_dir(home: Home) -> RunDirectory:
+    return RunDirectory(home.runs / "run")

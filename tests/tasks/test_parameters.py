@@ -43,7 +43,7 @@ class TestMerged:
     def test_groups_are_merged_and_the_rest_replaced(
         self, under: dict[str, Any], over: dict[str, Any], laid: dict[str, Any]
     ) -> None:
-        assert parameters.merged(under, over) == laid
+        assert parameters.merge(under, over) == laid
 
     @pytest.mark.parametrize(
         ("under", "over", "laid"),
@@ -70,14 +70,14 @@ class TestMerged:
     def test_one_kind_of_algorithm_replaces_the_other(
         self, under: dict[str, Any], over: dict[str, Any], laid: dict[str, Any]
     ) -> None:
-        assert parameters.merged({"algorithm": under}, {"algorithm": over}) == {"algorithm": laid}
-        assert parameters.merged({"g": under}, {"g": over}) == {"g": {**under, **over}}
+        assert parameters.merge({"algorithm": under}, {"algorithm": over}) == {"algorithm": laid}
+        assert parameters.merge({"g": under}, {"g": over}) == {"g": {**under, **over}}
 
     @given(GROUPS, GROUPS)
     def test_every_value_that_is_laid_over_is_there(
         self, under: dict[str, Any], over: dict[str, Any]
     ) -> None:
-        laid = leaves(parameters.merged(under, over))
+        laid = leaves(parameters.merge(under, over))
 
         assert all(laid[place] == value for place, value in leaves(over).items())
 
@@ -85,7 +85,7 @@ class TestMerged:
     def test_every_other_value_is_from_below(
         self, under: dict[str, Any], over: dict[str, Any]
     ) -> None:
-        laid = leaves(parameters.merged(under, over))
+        laid = leaves(parameters.merge(under, over))
         above, below = leaves(over), leaves(under)
 
         for place in laid.keys() - above.keys():
@@ -97,21 +97,21 @@ class TestMerged:
     ) -> None:
         before = copy.deepcopy((under, over))
 
-        parameters.merged(under, over)
+        parameters.merge(under, over)
 
         assert (under, over) == before
 
     @given(GROUPS)
     def test_nothing_is_neutral_and_itself_is_no_change(self, group: dict[str, Any]) -> None:
-        assert parameters.merged(group, {}) == group
-        assert parameters.merged({}, group) == group
-        assert parameters.merged(group, group) == group
+        assert parameters.merge(group, {}) == group
+        assert parameters.merge({}, group) == group
+        assert parameters.merge(group, group) == group
 
 
 class TestWithoutNulls:
     @given(GROUPS)
     def test_only_nulls_of_groups_are_left_out(self, group: dict[str, Any]) -> None:
-        found = leaves(parameters.without_nulls(group))
+        found = leaves(parameters.drop_nulls(group))
 
         assert found == {
             place: value for place, value in leaves(group).items() if value is not None
@@ -120,7 +120,7 @@ class TestWithoutNulls:
     def test_a_list_is_a_value(self) -> None:
         given_ = {"metrics": [{"name": "loss", "pattern": None}], "a": {"b": None}}
 
-        assert parameters.without_nulls(given_) == {"metrics": given_["metrics"], "a": {}}
+        assert parameters.drop_nulls(given_) == {"metrics": given_["metrics"], "a": {}}
 
 
 class _Model(BaseModel):
@@ -133,21 +133,30 @@ class TestRead:
         assert parameters.read(_Model, {"many": "2"}) == _Model(many=2)
 
     def test_an_unknown_one_is_named(self) -> None:
-        with pytest.raises(BadInputError, match="'much'") as raised:
+        with pytest.raises(BadInputError, match="`much`") as raised:
             parameters.read(_Model, {"much": 2})
 
         assert (raised.value.code, raised.value.hint) == (
-            "ParameterUnknown", "There are: many, name.",
+            "ParameterUnknown", "Known are: many, name.",
         )  # fmt: skip
 
     def test_a_wrong_one_is_named_without_its_value(self) -> None:
-        with pytest.raises(BadInputError, match="many") as raised:
+        with pytest.raises(BadInputError, match="Invalid parameter `many`: ") as raised:
             parameters.read(_Model, {"many": "hunter2"})
 
         assert raised.value.code == "ParameterInvalid"
         assert "hunter2" not in str(raised.value)
         assert raised.value.__cause__ is None
         assert raised.value.__suppress_context__
+
+    def test_a_value_of_another_type_is_named_by_its_type(self) -> None:
+        with pytest.raises(BadInputError) as raised:
+            parameters.read(_Model, {"many": [7], "name": {"secret": "hunter2"}})
+
+        assert raised.value.message == (
+            "Invalid parameters `name`: expected a valid string, got a mapping; "
+            "`many`: expected a valid integer, got a list."
+        )
 
 
 class _Asked(BaseModel):
@@ -159,14 +168,14 @@ class _Asked(BaseModel):
 @pytest.mark.parametrize(
     ("given_", "where"),
     [
-        ({"numbers": {"x": 2**63}}, "numbers.x is 9.22e+18"),
-        ({"numbers": {"x": -(2**64)}}, "numbers.x is -1.84e+19"),
-        ({"numbers": {"x": 1e20}}, "numbers.x is 1e+20"),
-        ({"listed": [1, 1e300]}, "listed.1 is 1e+300"),
-        ({"listed": [10**400]}, "listed.0 is of about 400 digits"),
-        ({"listed": [-(2**1024)]}, "listed.0 is of about 308 digits"),
-        ({"listed": [2**1024 - 2**970]}, "listed.0 is of about 308 digits"),
-        ({"listed": [2**1024 - 2**971]}, "listed.0 is 1.8e+308"),
+        ({"numbers": {"x": 2**63}}, "`numbers.x`: 9.22e+18 is too large"),
+        ({"numbers": {"x": -(2**64)}}, "`numbers.x`: -1.84e+19 is too large"),
+        ({"numbers": {"x": 1e20}}, "`numbers.x`: 1e+20 is too large"),
+        ({"listed": [1, 1e300]}, "`listed.1`: 1e+300 is too large"),
+        ({"listed": [10**400]}, "`listed.0`: of about 400 digits is too large"),
+        ({"listed": [-(2**1024)]}, "`listed.0`: of about 308 digits is too large"),
+        ({"listed": [2**1024 - 2**970]}, "`listed.0`: of about 308 digits is too large"),
+        ({"listed": [2**1024 - 2**971]}, "`listed.0`: 1.8e+308 is too large"),
     ],
 )
 def test_numbers_that_prefect_could_not_give_back(given_: dict[str, Any], where: str) -> None:

@@ -36,7 +36,7 @@ ALL = {
 
 class TestTrain:
     def test_everything_that_is_asked_for(self) -> None:
-        assert placement.of("train", {"resources": ALL, "max_minutes": 1.5}) == Placement(
+        assert placement.plan("train", {"resources": ALL, "max_minutes": 1.5}) == Placement(
             shape=_type("gpu.a100"),
             nodes=3,
             image="registry/mine:1",
@@ -48,7 +48,7 @@ class TestTrain:
         )
 
     def test_what_is_usual(self) -> None:
-        assert placement.of("train", {}) == SMALL
+        assert placement.plan("train", {}) == SMALL
 
     def test_network_folders_that_are_named_anywhere(self) -> None:
         given = {
@@ -59,7 +59,7 @@ class TestTrain:
             "logs": {"uri": "nas://logs:/"},
             "hyperparameters": {"uri": "nas://a-script-may-read:/it"},
         }
-        found = placement.of("train", given).mounts
+        found = placement.plan("train", given).mounts
 
         assert found == ("a-script-may-read", "code", "data", "logs", "out")
 
@@ -75,7 +75,7 @@ class TestTrain:
     )
     def test_what_is_wrong(self, given: dict[str, Any], code: str) -> None:
         with pytest.raises(BadInputError) as raised:
-            placement.of("train", given)
+            placement.plan("train", given)
 
         assert raised.value.code == code
 
@@ -90,18 +90,18 @@ class TestTemplate:
 
     def test_one_of_a_form(self) -> None:
         form = {"template": "t", "resources": {"instance_type": "", "nodes": 2}}
-        found = placement.of("train", form, checked=False)
+        found = placement.plan("train", form, checked=False)
 
         assert (found.shape, found.nodes, found.seconds) == (_type("gpu.t4"), 2, 120)
 
     def test_a_tunings_template_is_its_trials(self) -> None:
         form = {"template": "t", "dispatch": "inline", "max_minutes": 9}
-        found = placement.of("tune", form, checked=False)
+        found = placement.plan("tune", form, checked=False)
 
         assert (found.shape, found.seconds) == (_type("gpu.t4"), 540)
 
     def test_what_was_checked_has_it_already(self) -> None:
-        assert placement.of("train", {"template": "t"}) == SMALL
+        assert placement.plan("train", {"template": "t"}) == SMALL
 
 
 class TestTune:
@@ -112,13 +112,13 @@ class TestTune:
             "trial_max_minutes": 5, "datasets": [{"name": "d", "uri": "nas://data:/d"}],
         }  # fmt: skip
 
-        assert placement.of("tune", given) == Placement(
+        assert placement.plan("tune", given) == Placement(
             SMALL.shape, mounts=("data", "shared", "team"), seconds=3600
         )
 
     def test_else_its_pod_holds_all_trials_that_go_on_at_once(self) -> None:
         given = {"resources": ALL, "dispatch": "inline", "parallel_trials": 4}
-        found = placement.of("tune", given)
+        found = placement.plan("tune", given)
         each = _type("gpu.a100")
 
         assert found.nodes == 1
@@ -133,7 +133,7 @@ class TestTune:
         resources = {"instance_type": "gpu.a100", "share_gpus": True}
         given = {"resources": resources, "dispatch": "inline", "parallel_trials": 4}
 
-        assert placement.of("tune", given).shape.gpus == 1
+        assert placement.plan("tune", given).shape.gpus == 1
 
 
 def test_a_pipelines_components_have_pods_of_their_own() -> None:
@@ -143,23 +143,23 @@ def test_a_pipelines_components_have_pods_of_their_own() -> None:
         "mounts": [{"name": "d", "uri": "nas://data:/d"}],
     }
 
-    assert placement.of("pipeline-run", given) == replace(PIPELINE, mounts=("*", "data"))
+    assert placement.plan("pipeline-run", given) == replace(PIPELINE, mounts=("*", "data"))
 
 
 def test_any_other_flow_is_small() -> None:
-    assert placement.of("pipeline-artifacts-cleanup", {"days": 1}) == SMALL
-    assert placement.of("somebody-elses", {"resources": 7}) == SMALL
+    assert placement.plan("pipeline-artifacts-cleanup", {"days": 1}) == SMALL
+    assert placement.plan("somebody-elses", {"resources": 7}) == SMALL
 
 
 class TestAsked:
     def test_a_training(self) -> None:
-        (found,) = placement.asked("train", {"resources": {"instance_type": "gpu.t4"}})
+        (found,) = placement.plan_requests("train", {"resources": {"instance_type": "gpu.t4"}})
 
         assert (found.flow, found.type_name) == ("train", "gpu.t4")
         assert found.placement.shape == _type("gpu.t4")
 
     def test_a_tuning_and_its_trials(self) -> None:
-        own, trial = placement.asked("tune", {"resources": ALL, "trial_max_minutes": 1})
+        own, trial = placement.plan_requests("tune", {"resources": ALL, "trial_max_minutes": 1})
 
         assert (own.flow, own.placement.shape) == ("tune", SMALL.shape)
         assert (trial.flow, trial.type_name) == ("train", "gpu.a100")
@@ -167,13 +167,13 @@ class TestAsked:
 
     def test_a_tuning_with_its_trials_in_it(self) -> None:
         given = {"resources": ALL, "dispatch": "inline", "parallel_trials": 2}
-        (own,) = placement.asked("tune", given)
+        (own,) = placement.plan_requests("tune", given)
 
         assert own.placement.shape.gpus == 6
-        assert own.type_name == "2 trials of gpu.a100 at once"
+        assert own.type_name == "2 parallel trials of gpu.a100"
 
     def test_a_pipeline(self) -> None:
-        (own,) = placement.asked("pipeline-run", {"pipeline": "p:1"})
+        (own,) = placement.plan_requests("pipeline-run", {"pipeline": "p:1"})
 
         assert (own.flow, own.placement) == ("pipeline-run", PIPELINE)
 
@@ -183,31 +183,33 @@ class TestRefusal:
         allocatable={"cpu": 96, "memory": 900 * GIB, "ephemeral-storage": 999 * GIB}
     )
 
-    def _asked(self, **resources: Any) -> placement.Asked:
-        (found,) = placement.asked("train", {"resources": resources})
+    def _request(self, **resources: Any) -> placement.PlacementRequest:
+        (found,) = placement.plan_requests("train", {"resources": resources})
         return found
 
     def test_the_numbers_are_told(self) -> None:
         there = Capacity(quotas=(Quota(name="q", hard={"requests.nvidia.com/gpu": 2}, used={}),))
         with pytest.raises(ClusterError, match=r"3 nvidia\.com/gpu.*allows 2") as caught:
-            placement.settled(self._asked(instance_type="gpu.a100", nodes=3), there)
+            placement.fit_to_capacity(self._request(instance_type="gpu.a100", nodes=3), there)
 
         assert caught.value.code == "QuotaExceeded"
 
     def test_one_that_may_go_without_gpus_is_let_through_where_there_are_none(self) -> None:
         there = Capacity(nodes=(self.NODE,), labels=(capacity.PRODUCT,))
         with pytest.raises(ClusterError) as caught:
-            placement.settled(self._asked(instance_type="gpu.t4"), there)
+            placement.fit_to_capacity(self._request(instance_type="gpu.t4"), there)
         assert caught.value.code == "NodesLackGpu"
 
-        found = placement.settled(self._asked(instance_type="gpu.t4", allow_cpu=True), there)
+        found = placement.fit_to_capacity(
+            self._request(instance_type="gpu.t4", allow_cpu=True), there
+        )
 
         assert found.shape.gpus == 0
 
     def test_unless_it_is_too_large_all_the_same(self) -> None:
         there = Capacity(nodes=(self.NODE,), labels=(capacity.PRODUCT,))
-        asked = self._asked(instance_type="gpu.h200x8", allow_cpu=True)
+        request = self._request(instance_type="gpu.h200x8", allow_cpu=True)
         with pytest.raises(ClusterError) as caught:
-            placement.settled(asked, there)
+            placement.fit_to_capacity(request, there)
 
         assert caught.value.code == "NodesTooSmall"

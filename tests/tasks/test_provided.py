@@ -112,8 +112,8 @@ class TestDeclarations:
             ({"type": "categorical"}, "a categorical has no range"),
             ({"type": "string", "default": "a"}, "a string has no range"),
             ({"type": "categorical", "min": None, "max": None}, "values belong to a categorical"),
-            ({"min": -1, "log": True}, "there is no logarithm below 0"),
-            ({"min": None, "log": True}, "there is no logarithm below 0"),
+            ({"min": -1, "log": True}, "log needs a min of at least 0"),
+            ({"min": None, "log": True}, "log needs a min of at least 0"),
             ({"name": "a b"}, "pattern"),
             ({"step": 1}, "Extra inputs"),
         ],
@@ -181,7 +181,7 @@ class TestComplete:
             ("kind", True, "HyperparameterOutOfRange", "one of 1, 3, all"),
             ("quick", 1, "HyperparameterTypeWrong", "true or false"),
             ("quick", "true", "HyperparameterTypeWrong", "true or false"),
-            ("label", 5, "HyperparameterTypeWrong", "a text"),
+            ("label", 5, "HyperparameterTypeWrong", "a string"),
         ],
     )
     def test_what_it_does_not_take_is_refused(
@@ -203,7 +203,7 @@ class TestComplete:
         assert "epochs, rate, share, kind, quick, label" in raised.value.hint
 
     def test_one_without_a_default_must_be_given(self, made: ProvidedAlgorithm) -> None:
-        with pytest.raises(BadInputError, match="needs the hyperparameter 'label'") as raised:
+        with pytest.raises(BadInputError, match="requires the hyperparameter 'label'") as raised:
             made.complete({})
 
         assert raised.value.code == "HyperparameterMissing"
@@ -238,7 +238,7 @@ class TestChecks:
         [
             ([], "DatasetNotGiven", "Give its uri. Rows."),
             (["more"], "DatasetNotGiven", "Give its uri. Rows."),
-            (["train", "test"], "DatasetUnknown", "It reads train, more."),
+            (["train", "test"], "DatasetUnknown", "It has train, more."),
         ],
     )
     def test_data_sets_that_do_not(
@@ -265,7 +265,9 @@ class TestChecks:
         without = made.model_copy(update={"needs": ("json", package)})
 
         assert without.missing_packages() == [package]
-        with pytest.raises(BadInputError, match=f"needs the Python package '{package}'") as raised:
+        with pytest.raises(
+            BadInputError, match=f"requires the Python package '{package}'"
+        ) as raised:
             without.check_packages()
         assert raised.value.code == "PackageMissing"
         assert raised.value.hint.startswith(hint)

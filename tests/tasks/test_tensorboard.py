@@ -13,14 +13,14 @@ from registry.runs.run_views import RunView
 from registry.runs.tensorboard_logs import Fetched
 from registry.tunings import trials
 from tasks import tensorboard
-from tasks.workplace import Workplace
+from tasks.run_directory import RunDirectory
 
 _DAY = 86400
 _HERE = Fetched(Path("/nowhere"))
 
 
 def _logs(home: Home, run: str, age_days: float = 0) -> Path:
-    folder = Workplace(home.runs / run).tensorboard
+    folder = RunDirectory(home.runs / run).tensorboard
     (folder / "train").mkdir(parents=True)
     file = folder / "train" / "events.out.tfevents.1"
     file.touch()
@@ -54,7 +54,7 @@ class TestLink:
         view = tmp_path / "view"
         runs = [_run("id-1", "a"), _run("id-2", "b/c"), _run("x", "x")]
 
-        assert tensorboard.link(view, runs, home, alone=False, fetched=_HERE) == 2
+        assert tensorboard.link_logs(view, runs, home, single=False, fetched=_HERE) == 2
         assert _shown(view) == {"a": first, "b_c": second}
 
     def test_two_of_one_name_are_told_apart(self, home: Home, tmp_path: Path) -> None:
@@ -62,17 +62,19 @@ class TestLink:
         _logs(home, "id-2")
         runs = [_run("id-1", "a"), _run("id-2", "a")]
 
-        assert tensorboard.link(tmp_path / "view", runs, home, alone=False, fetched=_HERE) == 2
+        assert (
+            tensorboard.link_logs(tmp_path / "view", runs, home, single=False, fetched=_HERE) == 2
+        )
         assert {path.name for path in (tmp_path / "view").iterdir()} == {"a", "a id-2"}
 
     def test_a_run_that_has_written_nothing_does_not_count(
         self, home: Home, tmp_path: Path
     ) -> None:
-        Workplace(home.runs / "id-1").tensorboard.mkdir(parents=True)
+        RunDirectory(home.runs / "id-1").tensorboard.mkdir(parents=True)
 
         assert (
-            tensorboard.link(
-                tmp_path / "view", [_run("id-1", "a")], home, alone=True, fetched=_HERE
+            tensorboard.link_logs(
+                tmp_path / "view", [_run("id-1", "a")], home, single=True, fetched=_HERE
             )
             == 0
         )
@@ -83,9 +85,9 @@ class TestLink:
         second = _logs(home, "id-2")
         view = tmp_path / "view"
         both = [_run("id-1", "a"), _run("id-2", "b")]
-        tensorboard.link(view, both, home, alone=False, fetched=_HERE)
+        tensorboard.link_logs(view, both, home, single=False, fetched=_HERE)
 
-        tensorboard.link(view, [_run("id-2", "a")], home, alone=False, fetched=_HERE)
+        tensorboard.link_logs(view, [_run("id-2", "a")], home, single=False, fetched=_HERE)
 
         assert _shown(view) == {"a": second}
 
@@ -117,7 +119,9 @@ class TestElsewhere:
             _run("id-4", "id-4"),
         ]
 
-        assert tensorboard.link(tmp_path / "v", runs, home, alone=False, fetched=fetched) == 2
+        assert (
+            tensorboard.link_logs(tmp_path / "v", runs, home, single=False, fetched=fetched) == 2
+        )
         assert _shown(tmp_path / "v") == {"id-1": tmp_path / "fetched" / "id-1", "id-2": here}
         assert fetched.asked == [("id-1", None), ("id-5", None)]
 
@@ -134,7 +138,9 @@ class TestElsewhere:
         fetched = _Elsewhere(tmp_path / "fetched", "pool-0", "t-1")
         run = _run("t", "a", "tune")
 
-        assert tensorboard.link(tmp_path / "v", [run], home, alone=True, fetched=fetched) == 2
+        assert (
+            tensorboard.link_logs(tmp_path / "v", [run], home, single=True, fetched=fetched) == 2
+        )
         assert set(_shown(tmp_path / "v")) == {"trial 0", "trial 1"}
         assert fetched.asked == [("pool-0", "m0"), ("t-1", "m1")]
 
@@ -165,7 +171,8 @@ class TestTuning:
         view = tmp_path / "view"
 
         assert (
-            tensorboard.link(view, [_run("t", "a", "tune")], home, alone=True, fetched=_HERE) == 3
+            tensorboard.link_logs(view, [_run("t", "a", "tune")], home, single=True, fetched=_HERE)
+            == 3
         )
         assert _shown(view) == logs
 
@@ -177,7 +184,7 @@ class TestTuning:
             _run("id-1", "a/b"), _run("t", "a/b", "tune"), _run("u", "c/d", "tune"),
         ]  # fmt: skip
 
-        assert tensorboard.link(view, runs, home, alone=False, fetched=_HERE) == 5
+        assert tensorboard.link_logs(view, runs, home, single=False, fetched=_HERE) == 5
         assert _shown(view) == {
             "a_b": training, "c_d/trial 0": other, **{f"a_b t/{n}": at for n, at in logs.items()},
         }  # fmt: skip
@@ -187,11 +194,11 @@ class TestTuning:
     ) -> None:
         logs = self.logs(home)
         view = tmp_path / "view"
-        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False, fetched=_HERE)
+        tensorboard.link_logs(view, [_run("t", "a", "tune")], home, single=False, fetched=_HERE)
         late = _logs(home, "t/trials/9")
         rows["t"] = rows["t"][1:]
 
-        tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False, fetched=_HERE)
+        tensorboard.link_logs(view, [_run("t", "a", "tune")], home, single=False, fetched=_HERE)
 
         assert _shown(view) == {
             "a/trial 7": logs["trial 7"], "a/trial 8": logs["trial 8"], "a/trial 9": late,
@@ -204,14 +211,17 @@ class TestTuning:
         _logs(home, "id-1")
         view = tmp_path / "view"
         for flow, run, links in (("tune", "t", 3), ("train", "id-1", 1), ("tune", "t", 3)):
-            tensorboard.link(view, [_run(run, "a", flow)], home, alone=False, fetched=_HERE)
+            tensorboard.link_logs(view, [_run(run, "a", flow)], home, single=False, fetched=_HERE)
             assert len(_shown(view)) == links
 
     def test_without_logs_nothing_is_shown(self, home: Home, tmp_path: Path) -> None:
         view = tmp_path / "view"
 
         assert (
-            tensorboard.link(view, [_run("t", "a", "tune")], home, alone=False, fetched=_HERE) == 0
+            tensorboard.link_logs(
+                view, [_run("t", "a", "tune")], home, single=False, fetched=_HERE
+            )
+            == 0
         )
         assert _shown(view) == {}
 
@@ -224,7 +234,7 @@ class TestForget:
     def test_only_what_is_old_goes(self, home: Home) -> None:
         old, new = _logs(home, "old", 121), _logs(home, "new", 119)
 
-        assert tensorboard.forget(home, 120, _nobody) == 1
+        assert tensorboard.prune(home, 120, _nobody) == 1
         assert not old.exists()
         assert old.parent.exists()
         assert new.exists()
@@ -233,26 +243,26 @@ class TestForget:
         old = _logs(home, "old", 121)
         (old / "train" / "events.out.tfevents.2").touch()
 
-        assert tensorboard.forget(home, 120, _nobody) == 0
+        assert tensorboard.prune(home, 120, _nobody) == 0
         assert old.exists()
 
     def test_a_run_that_goes_on_keeps_its_own(self, home: Home) -> None:
         old = _logs(home, "old", 121)
         with run_lock.scope():
             run_lock.acquire(home, "old")
-            assert tensorboard.forget(home, 120, _nobody) == 0
+            assert tensorboard.prune(home, 120, _nobody) == 0
         assert old.exists()
-        assert tensorboard.forget(home, 120, _nobody) == 1
+        assert tensorboard.prune(home, 120, _nobody) == 1
 
     def test_an_empty_home(self, home: Home, tmp_path: Path) -> None:
-        assert tensorboard.forget(home, 120, _nobody) == 0
-        assert tensorboard.forget(Home(tmp_path / "none"), 120, _nobody) == 0
+        assert tensorboard.prune(home, 120, _nobody) == 0
+        assert tensorboard.prune(Home(tmp_path / "none"), 120, _nobody) == 0
 
     def test_of_a_tuning_all_go_together(self, home: Home) -> None:
         first, last = _logs(home, "t/trials/0", 130), _logs(home, "t/trials/1", 119)
 
-        assert tensorboard.forget(home, 120, _nobody) == 0
-        assert tensorboard.forget(home, 118, _nobody) == 1
+        assert tensorboard.prune(home, 120, _nobody) == 0
+        assert tensorboard.prune(home, 118, _nobody) == 1
         assert not first.exists()
         assert not last.exists()
 
@@ -265,17 +275,17 @@ class TestForget:
 
         with run_lock.scope():
             run_lock.acquire(home, "t")
-            assert tensorboard.forget(home, 120, owner) == 1
+            assert tensorboard.prune(home, 120, owner) == 1
         assert beside.exists()
         assert in_pool.exists()
         assert not another.exists()
-        assert tensorboard.forget(home, 120, owner) == 2
+        assert tensorboard.prune(home, 120, owner) == 2
 
     def test_whose_trial_a_run_is_is_asked_only_where_it_matters(self, home: Home) -> None:
         asked: list[str] = []
         _logs(home, "new", 1)
         _logs(home, "old", 121)
 
-        tensorboard.forget(home, 120, asked.append)
+        tensorboard.prune(home, 120, asked.append)
 
         assert asked == ["old"]

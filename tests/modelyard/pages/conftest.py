@@ -14,7 +14,7 @@ import pytest
 from infra.errors import NotFoundError, StackError
 from modelyard.pages.application import application
 from modelyard.pages.graphs import Sources
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
 from tests.pipelines import corpus
@@ -34,7 +34,7 @@ class World:
 
     home: Path
     known: dict[str, RunView] = field(default_factory=dict)
-    rows: dict[str, list[Node]] = field(default_factory=dict)
+    rows: dict[str, list[PipelineNode]] = field(default_factory=dict)
     uploaded: dict[tuple[str, str | None], str] = field(default_factory=dict)
     silent: bool = False
     listed: list[PipelineSummaryView] = field(default_factory=list)
@@ -69,10 +69,10 @@ class World:
 
     # The catalogue
 
-    def nodes(self, run_id: str) -> list[Node]:
+    def nodes(self, run_id: str) -> list[PipelineNode]:
         return [replace(row, inputs={}, outputs={}) for row in self.rows.get(run_id, [])]
 
-    def node(self, run_id: str, path: str) -> Node | None:
+    def node(self, run_id: str, path: str) -> PipelineNode | None:
         return next((row for row in self.rows.get(run_id, []) if row.path == path), None)
 
     def pipelines(self) -> list[PipelineSummaryView]:
@@ -87,21 +87,21 @@ class World:
 
     # What a test says
 
-    def begin(self, compiled: str, /, *rows: Node, run: str = RUN, **told: object) -> None:
+    def begin(self, compiled: str, /, *rows: PipelineNode, run: str = RUN, **told: object) -> None:
         """A run of a pipeline of the corpus."""
         folder = self.home / "runs" / run
         folder.mkdir(parents=True)
         (folder / "pipeline.yaml").write_bytes(corpus.compiled(compiled))
         self.exist(*rows, run=run, **told)
 
-    def begin_with(self, *rows: Node) -> None:
+    def begin_with(self, *rows: PipelineNode) -> None:
         """A run with these nodes, of whatever pipeline."""
         folder = self.home / "runs" / RUN
         folder.mkdir(exist_ok=True)
         (folder / "pipeline.yaml").write_text(flat_yaml(row.path for row in rows))
         self.exist(*rows)
 
-    def exist(self, *rows: Node, run: str = RUN, **told: object) -> None:
+    def exist(self, *rows: PipelineNode, run: str = RUN, **told: object) -> None:
         given = {"name": "a run", "flow": "pipeline-run", "state": "RUNNING", "started": BEGAN}
         self.known[run] = RunView(id=run, **{**given, **told})  # type: ignore[arg-type]
         self.rows[run] = list(rows)
@@ -147,7 +147,7 @@ def flat_yaml(tasks: Iterable[str]) -> str:
     )
 
 
-def made(path: str, uri: str | list[str], name: str = "data", **told: object) -> Node:
+def made(path: str, uri: str | list[str], name: str = "data", **told: object) -> PipelineNode:
     """A node that has handed on an artifact, or a list of them."""
 
     def artifact(where: str) -> dict[str, object]:
@@ -156,4 +156,4 @@ def made(path: str, uri: str | list[str], name: str = "data", **told: object) ->
     held = [artifact(one) for one in uri] if isinstance(uri, list) else artifact(uri)
     outputs = {"parameters": {}, "artifacts": {name: held}}
     last = path.rpartition("/")[2]
-    return Node(RUN, path, last, "task", "SUCCEEDED", outputs=outputs, **told)  # type: ignore[arg-type]
+    return PipelineNode(RUN, path, last, "task", "SUCCEEDED", outputs=outputs, **told)  # type: ignore[arg-type]

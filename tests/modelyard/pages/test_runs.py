@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from starlette.testclient import TestClient
 
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from tests.modelyard.pages.conftest import BEGAN, OTHER, RUN, World
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
@@ -14,7 +14,7 @@ from tests.pipelines.drawing.boxes import node
 HOSTILE = '"><script>alert(1)</script><b>'
 
 
-def ran(path: str, state: str = "SUCCEEDED", kind: str = "task", **told: object) -> Node:
+def ran(path: str, state: str = "SUCCEEDED", kind: str = "task", **told: object) -> PipelineNode:
     return node(path, state, kind, began=BEGAN.timestamp(), ended=BEGAN.timestamp() + 2, **told)
 
 
@@ -61,7 +61,7 @@ def test_a_node_that_is_chosen_is_told_of(world: World, client: TestClient) -> N
 def test_the_whole_tells_arguments_outputs_and_the_run_in_mlflow(
     world: World, client: TestClient
 ) -> None:
-    root = Node(RUN, "", "adding", "pipeline", "SUCCEEDED",
+    root = PipelineNode(RUN, "", "adding", "pipeline", "SUCCEEDED",
                 outputs={"parameters": {"Output": 42}, "artifacts": {}})  # fmt: skip
     world.begin(
         "adding", root, ran("add"), state="COMPLETE", is_final=True, mlflow_run_id="m1",

@@ -13,7 +13,7 @@ from pipelines import reading
 from pipelines.drawing.layout import GraphLayout, Rect
 from pipelines.drawing.model import Box, Edge
 from pipelines.pipeline import Pipeline
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from tests.pipelines import corpus
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,9 +52,9 @@ def whole(*children: Box, edges: str = "", **told: object) -> Box:
     )  # type: ignore[arg-type]  # fmt: skip
 
 
-def node(path: str, state: str = "SUCCEEDED", kind: str = "task", **told: object) -> Node:
+def node(path: str, state: str = "SUCCEEDED", kind: str = "task", **told: object) -> PipelineNode:
     """What is known of a node of a run."""
-    return Node("run", path, path.rpartition("/")[2], kind, state, **told)  # type: ignore[arg-type]
+    return PipelineNode("run", path, path.rpartition("/")[2], kind, state, **told)  # type: ignore[arg-type]
 
 
 def flat(waits: dict[str, list[str]], components: dict[str, str] | None = None) -> Pipeline:

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.drawing import building, model
 from pipelines.drawing.model import Box
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import flat, nested, node, read
 
@@ -19,7 +19,7 @@ def pairs(root: Box) -> set[tuple[str, str, str]]:
     return {(e.source, e.target, e.kind) for box in root.walk() for e in box.edges}
 
 
-def loop_of(many: int, states: dict[int, str] | None = None) -> list[Node]:
+def loop_of(many: int, states: dict[int, str] | None = None) -> list[PipelineNode]:
     states = states or {}
     rows = [node("for-loop-1", "RUNNING", "loop", began=1.0)]
     for number in range(many):

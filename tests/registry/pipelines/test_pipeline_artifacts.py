@@ -12,7 +12,7 @@ from infra import home as homes
 from infra.errors import ConflictError
 from registry import deletion, flow_kinds, tracking
 from registry.pipelines import pipeline_artifacts, pipeline_nodes
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from registry.tracking import Opening
 from tests.registry.fake_runs import PrefectClient
 from tests.registry.server import MlflowServer
@@ -35,7 +35,7 @@ def opened(prefect: PrefectClient, name: str, state: State[None] | None = None) 
     (folder / "data").write_text("12345")
     for place in ("artifacts/task", "reports/task", "plots/task"):
         tracking.client().log_artifact(tracked.run_id, str(folder / "data"), place)
-    pipeline_nodes.put([Node(run, "task", "task", "task", "SUCCEEDED")])
+    pipeline_nodes.put([PipelineNode(run, "task", "task", "task", "SUCCEEDED")])
     prefect.artifacts |= {f"{run}-{number}": run for number in range(450)}
     return run, tracked.run_id
 

@@ -8,7 +8,7 @@ import pytest
 
 from registry import catalogue
 from registry.runs import run_nodes
-from registry.runs.run_nodes import Seat
+from registry.runs.run_nodes import NodeSlot
 
 
 @pytest.fixture(autouse=True)
@@ -19,18 +19,18 @@ def _catalogue(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     catalogue.engine().dispose()
 
 
-def test_a_seat_has_one_holder() -> None:
-    seat = Seat("run", 1, 0)
+def test_a_slot_has_one_holder() -> None:
+    slot = NodeSlot("run", 1, 0)
 
-    assert seat.take("a", "10.0.0.1", {"retried": False})
-    assert not seat.take("b", "10.0.0.2", {})
-    assert seat.take("a", "10.0.0.1", {})
-    assert Seat("run", 2, 0).take("b", "10.0.0.2", {})  # another attempt is another seat
+    assert slot.take("a", "10.0.0.1", {"retried": False})
+    assert not slot.take("b", "10.0.0.2", {})
+    assert slot.take("a", "10.0.0.1", {})
+    assert NodeSlot("run", 2, 0).take("b", "10.0.0.2", {})  # another attempt is another slot
     assert run_nodes.look("run", 1)[0].host == "10.0.0.1"
 
 
 def test_what_a_node_tells_is_read_by_the_others() -> None:
-    first, second = Seat("run", 1, 0), Seat("run", 1, 1)
+    first, second = NodeSlot("run", 1, 0), NodeSlot("run", 1, 1)
     first.take("a", "10.0.0.1", {"retried": True})
     second.take("b", "10.0.0.2", {})
     first.tell({"retried": True, "meeting": {"port": 7}})
@@ -44,9 +44,9 @@ def test_what_a_node_tells_is_read_by_the_others() -> None:
 
 
 def test_how_a_node_ended_is_kept() -> None:
-    first, second = Seat("run", 1, 0), Seat("run", 1, 1)
-    for seat in (first, second):
-        seat.take("a", "host", {})
+    first, second = NodeSlot("run", 1, 0), NodeSlot("run", 1, 1)
+    for slot in (first, second):
+        slot.take("a", "host", {})
     first.end(code=-9, tail=("one", "two"))
     second.end(code=None, tail=(), error={"code": "DatasetMissing", "message": "m", "hint": "h"})
 
@@ -60,18 +60,18 @@ def test_how_a_node_ended_is_kept() -> None:
 
 
 def test_each_word_of_it_is_newer() -> None:
-    seat = Seat("run", 1, 0)
-    seat.take("a", "host", {})
+    slot = NodeSlot("run", 1, 0)
+    slot.take("a", "host", {})
     before = run_nodes.look("run", 1)[0].heard
 
-    seat.beat()
+    slot.beat()
 
     assert run_nodes.look("run", 1)[0].heard > before
 
 
 def test_a_removed_runs_nodes_are_forgotten() -> None:
-    Seat("run", 1, 0).take("a", "host", {})
-    Seat("other", 1, 0).take("a", "host", {})
+    NodeSlot("run", 1, 0).take("a", "host", {})
+    NodeSlot("other", 1, 0).take("a", "host", {})
 
     run_nodes.remove("run")
 

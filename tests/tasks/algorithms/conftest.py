@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 from infra.home import Home
 from infra.settings import Settings
 from tasks import provided
+from tasks.run_directory import RunDirectory
 from tasks.training import training_request, training_steps
 from tasks.training.training_request import Algorithm, Dataset, Training
-from tasks.workplace import Workplace
 
 _OURS = ("EM_", "MLFLOW_", "MODELYARD_", "PYTHONDONTWRITEBYTECODE")
 
@@ -57,7 +57,7 @@ class Trainer:
     ) -> None:
         self._home = Home(root)
         self._home.make()
-        self.place = Workplace(self._home.runs / "run")
+        self.run_dir = RunDirectory(self._home.runs / "run")
         self._request = training_request.resolved(
             Training(
                 algorithm=Algorithm(provided=algorithm),
@@ -71,8 +71,8 @@ class Trainer:
     ) -> subprocess.Popen[str]:
         """Start the script, under ``launcher`` if one is given."""
         prepared = training_steps.prepare(
-            self._request, self.place, self._home, Settings(home=self._home.root),
-            retried=retried, say=print,
+            self._request, self.run_dir, self._home, Settings(home=self._home.root),
+            retried=retried, log=print,
         )  # fmt: skip
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(_OURS)
@@ -81,7 +81,7 @@ class Trainer:
         return subprocess.Popen(
             [python, *launcher, *script],
             env={**inherited, "OMP_NUM_THREADS": "1", **prepared.env, **env},
-            cwd=self.place.source, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=self.run_dir.source, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(self, **how: Any) -> Done:

@@ -69,7 +69,7 @@ def trained(trainer: Trainer) -> Done:
 
 @pytest.fixture(scope="module")
 def pipeline(trained: Done, trainer: Trainer) -> Any:
-    return joblib.load(trainer.place.model / "model.joblib")
+    return joblib.load(trainer.run_dir.model / "model.joblib")
 
 
 class TestTraining:
@@ -91,7 +91,7 @@ class TestTraining:
     def test_the_curves_are_in_tensorboard(self, trained: Done, trainer: Trainer) -> None:
         found = [
             (one.step, one.value)
-            for one in EventFileReader(trainer.place.tensorboard).poll()
+            for one in EventFileReader(trainer.run_dir.tensorboard).poll()
             if one.name == "f1"
         ]
 
@@ -101,12 +101,12 @@ class TestTraining:
     def test_what_it_leaves_is_described(
         self, trained: Done, trainer: Trainer, pipeline: Any
     ) -> None:
-        found = json.loads((trainer.place.model / "config.json").read_text())
+        found = json.loads((trainer.run_dir.model / "config.json").read_text())
 
-        assert {path.name for path in trainer.place.model.iterdir()} == {
+        assert {path.name for path in trainer.run_dir.model.iterdir()} == {
             "model.joblib", "config.json",
         }  # fmt: skip
-        frameworks.check("scikit-learn", store(str(trainer.place.model)), "flowers")
+        frameworks.check("scikit-learn", store(str(trainer.run_dir.model)), "flowers")
         assert (found["task"], found["target"]) == ("classification", "species")
         assert found["classes"] == ["setosa", "versicolor", "virginica"]
         assert [(column["name"], column["kind"]) for column in found["columns"]] == [
@@ -123,7 +123,7 @@ class TestTraining:
     ) -> None:
         interrupted = Trainer(tmp_path, NAME, {"train": data}, QUICK)
         interrupted.killed_after("iteration=15 ")
-        checkpoint = joblib.load(interrupted.place.checkpoints / "checkpoint.joblib")
+        checkpoint = joblib.load(interrupted.run_dir.checkpoints / "checkpoint.joblib")
         reports_before = len(checkpoint["progress"]["history"])
 
         resumed = interrupted.run(retried=True)
@@ -134,7 +134,7 @@ class TestTraining:
         expected = trained.reports("iteration")[reports_before:]
         assert resumed.reports("iteration") == expected
         rows = flowers()
-        again = joblib.load(interrupted.place.model / "model.joblib")
+        again = joblib.load(interrupted.run_dir.model / "model.joblib")
         assert np.array_equal(again.predict_proba(rows), pipeline.predict_proba(rows))
 
 

@@ -58,7 +58,7 @@ def handler(trained: Done, trainer: Trainer, load: Load) -> Any:
     """The handler that the training left, in a process that has no TorchServe."""
     found = load(NAME, "handler").ImageClassifierHandler()
     context = SimpleNamespace(
-        system_properties={"model_dir": str(trainer.place.model), "gpu_id": None}, manifest={}
+        system_properties={"model_dir": str(trainer.run_dir.model), "gpu_id": None}, manifest={}
     )
     found.initialize(context)
     return found
@@ -71,7 +71,7 @@ def as_base64(image: Image.Image) -> str:
 
 
 def weights(trainer: Trainer) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(trainer.place.model / "model.pt", weights_only=True)
+    found: dict[str, Any] = torch.load(trainer.run_dir.model / "model.pt", weights_only=True)
     return found
 
 
@@ -116,7 +116,7 @@ class TestTraining:
     def test_the_curves_are_in_tensorboard(self, trained: Done, trainer: Trainer) -> None:
         found = [
             (one.step, one.value)
-            for one in EventFileReader(trainer.place.tensorboard).poll()
+            for one in EventFileReader(trainer.run_dir.tensorboard).poll()
             if one.name == "val_loss"
         ]
 
@@ -130,25 +130,27 @@ class TestTraining:
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots)
 
     def test_the_model_is_of_the_best_epoch(self, trained: Done, trainer: Trainer) -> None:
-        config = json.loads((trainer.place.model / "config.json").read_text())
+        config = json.loads((trainer.run_dir.model / "config.json").read_text())
         reports = trained.reports("epoch")
         best = max(reports, key=lambda one: (one["val_accuracy"], -one["val_loss"]))
 
         assert config["epoch"] == best["epoch"]
         assert config["metrics"]["val_accuracy"] == pytest.approx(best["val_accuracy"], abs=1e-4)
         assert trained.reports("best_epoch")[0]["best_val_loss"] == best["val_loss"]
-        assert {path.name for path in trainer.place.model.iterdir()} == {
+        assert {path.name for path in trainer.run_dir.model.iterdir()} == {
             "model.py", "handler.py", "model.pt", "config.json", "classes.json",
             "requirements.txt",
         }  # fmt: skip
-        frameworks.check("pytorch", store(str(trainer.place.model)), "shapes")
+        frameworks.check("pytorch", store(str(trainer.run_dir.model)), "shapes")
 
     def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
         self, trained: Done, trainer: Trainer, shapes: Path, tmp_path: Path
     ) -> None:
         interrupted = Trainer(tmp_path, NAME, {"train": shapes}, QUICK)
         interrupted.killed_after("epoch=3 ")
-        checkpoint = torch.load(interrupted.place.checkpoints / "checkpoint.pt", weights_only=True)
+        checkpoint = torch.load(
+            interrupted.run_dir.checkpoints / "checkpoint.pt", weights_only=True
+        )
         done_before = len(checkpoint["progress"]["history"])
 
         resumed = interrupted.run(retried=True)
@@ -177,7 +179,7 @@ class TestTraining:
         assert reports[-1]["loss"] < reports[0]["loss"]
         assert len(done.reports("best_epoch")) == 1
         assert weights(both).keys() == weights(trainer).keys()
-        assert len(list(both.place.tensorboard.iterdir())) == 1
+        assert len(list(both.run_dir.tensorboard.iterdir())) == 1
         shares = (report["val_accuracy"] * 12 for report in reports)  # of all 12, by both
         assert all(share == pytest.approx(round(share), abs=1e-2) for share in shares)
         assert validated(load, shapes, both) == pytest.approx(
@@ -194,7 +196,7 @@ class TestHandler:
         self, trained: Done, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, load: Load
     ) -> None:
         """As TorchServe has it: one class in the file, and weights that fit it."""
-        module = load(NAME, "handler")._module(trainer.place.model / "model.py")
+        module = load(NAME, "handler")._module(trainer.run_dir.model / "model.py")
         classes = [
             one for one in vars(module).values()
             if isinstance(one, type) and one.__module__ == module.__name__

@@ -18,9 +18,9 @@ from pipelines.caching import as_data
 from registry import catalogue, history
 from registry.pipelines import pipeline_artifacts, pipeline_nodes
 from registry.pipelines.pipeline_artifacts import Old
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from tasks.pipelines import cleanup, recording
-from tasks.pipelines.cleanup import Cleanup, Removed
+from tasks.pipelines.cleanup import Cleanup, CleanupReport
 from tests.registry.conftest import new_database
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -58,16 +58,16 @@ class World:
     def node(self, run_id: str, task: str, uri: str, **more: Any) -> None:
         outputs = as_data(Bundle({"p": 1}, {"data": Artifact(f"{task}/data", uri)}))
         given = {"fingerprint": f"{run_id}-{task}", "outputs": outputs, **more}
-        pipeline_nodes.put([Node(run_id, task, task, "task", "SUCCEEDED", **given)])
+        pipeline_nodes.put([PipelineNode(run_id, task, task, "task", "SUCCEEDED", **given)])
 
-    def row(self, run_id: str, task: str) -> Node:
+    def row(self, run_id: str, task: str) -> PipelineNode:
         return next(node for node in pipeline_nodes.of(run_id) if node.path == task)
 
     def believed(self, run_id: str, task: str) -> bool:
         """Whether an equal task would take over what the task has handed on."""
         return recording.Recorder("another").cached(f"{run_id}-{task}") is not None
 
-    def clean(self, days: float = 120, **more: Any) -> Removed:
+    def clean(self, days: float = 120, **more: Any) -> CleanupReport:
         return cleanup.clean_up(self.home, days, now=lambda: NOW, **more)
 
     # What stands in for Prefect and MLflow
@@ -138,7 +138,7 @@ def test_a_node_that_hands_on_parameters_only_is_believed_still(world: World) ->
     old = world.run(200, a=b"1")
     plain = as_data(Bundle({"p": 1}))
     pipeline_nodes.put(
-        [Node(old, "plain", "plain", "task", "SUCCEEDED", fingerprint="f", outputs=plain)]
+        [PipelineNode(old, "plain", "plain", "task", "SUCCEEDED", fingerprint="f", outputs=plain)]
     )
     world.clean()
     assert world.row(old, "plain").fingerprint == "f"
@@ -162,7 +162,7 @@ def test_a_dry_run_tells_the_same_and_removes_nothing(world: World) -> None:
 
 def test_for_ever_is_for_ever(world: World) -> None:
     old, said = world.run(100_000, a=b"1"), []
-    removed = world.clean(0, say=said.append)
+    removed = world.clean(0, log=said.append)
     assert (removed.files, world.path(old, "a").exists()) == (0, True)
     assert "for ever" in said[0]
 
@@ -190,7 +190,7 @@ def test_what_a_newer_run_has_taken_over_stays_until_that_is_old(world: World) -
 def test_what_a_newer_run_was_given_stays(world: World) -> None:
     old, new = world.run(200, a=b"1"), world.run(10)
     inputs = as_data(Bundle({}, {"x": [Artifact("x", f"file://{world.path(old, 'a')}")]}))
-    pipeline_nodes.put([Node(new, "t", "t", "task", "RUNNING", inputs=inputs)])
+    pipeline_nodes.put([PipelineNode(new, "t", "t", "task", "RUNNING", inputs=inputs)])
     assert world.clean().in_use == 1
     assert world.path(old, "a").exists()
 

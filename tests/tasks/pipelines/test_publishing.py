@@ -14,7 +14,7 @@ from pipelines.artifacts import Artifact, Bundle
 from pipelines.node_positions import NodePositions
 from registry.mlflow_writer import MetricValue
 from tasks.pipelines import publishing
-from tasks.pipelines.publishing import Ended, Publisher
+from tasks.pipelines.publishing import LeafResult, Publisher
 from tests.pipelines import corpus
 
 
@@ -91,7 +91,7 @@ class World:
 
     def end(self, task: str, *given: Artifact, kept: bool = False) -> None:
         named = {one.name.rpartition("/")[2]: one for one in given}
-        self.publisher.ended(Ended(task, Bundle(artifacts=named), kept))
+        self.publisher.publish(LeafResult(task, Bundle(artifacts=named), kept))
 
 
 def draw(schema: str, metadata: Mapping[str, Any]) -> dict[str, bytes]:
@@ -199,7 +199,7 @@ def test_a_name_that_mlflow_cannot_keep_is_not_copied(world: World, name: str) -
 
 def test_a_list_of_artifacts_has_a_row_for_each(world: World) -> None:
     several = [world.artifact("measure", f"data{n}", "Dataset", b"x") for n in range(2)]
-    world.publisher.ended(Ended("measure", Bundle(artifacts={"data": several})))
+    world.publisher.publish(LeafResult("measure", Bundle(artifacts={"data": several})))
     assert [row["name"] for row in world.publisher.rows] == ["data-0", "data-1"]
 
 
@@ -225,7 +225,7 @@ def test_what_mlflow_cannot_store_is_replaced_in_tags_alone(world: World) -> Non
 
 
 def test_without_anything_nothing_is_there(world: World) -> None:
-    world.publisher.ended(Ended("measure", Bundle({"Output": 1})))
+    world.publisher.publish(LeafResult("measure", Bundle({"Output": 1})))
     world.publisher.close({}, world.folder / "no log")
     assert (world.writer.files, world.writer.told) == ({}, {})
 

@@ -17,7 +17,7 @@ from pipelines.execution import Leaf, NodeStatus
 from pipelines.states import TaskState
 from registry import catalogue
 from registry.pipelines import pipeline_nodes
-from registry.pipelines.pipeline_nodes import Node
+from registry.pipelines.pipeline_nodes import PipelineNode
 from tasks.pipelines.recording import Recorder
 from tests.processes import eventually
 from tests.registry.conftest import new_database
@@ -88,7 +88,7 @@ def test_many_that_end_together_are_all_written(monkeypatch: pytest.MonkeyPatch)
     put, batches = pipeline_nodes.put, []
     everybody = threading.Event()
 
-    def slowly(nodes: Iterable[Node]) -> None:
+    def slowly(nodes: Iterable[PipelineNode]) -> None:
         nodes = list(nodes)
         batches.append(len(nodes))
         if nodes:
@@ -118,7 +118,7 @@ def test_whoever_waits_is_told_that_it_could_not_be_written(
     put = pipeline_nodes.put
     answers: list[Callable[[], None]] = []
 
-    def broken(nodes: Iterable[Node]) -> None:
+    def broken(nodes: Iterable[PipelineNode]) -> None:
         nodes = list(nodes)
         if nodes and answers:
             answers.pop()()
@@ -138,11 +138,11 @@ def test_whoever_waits_is_told_that_it_could_not_be_written(
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, Node]:
+def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, PipelineNode]:
     """What was written; a database that takes no node with the output ``odd``."""
-    written: dict[str, Node] = {}
+    written: dict[str, PipelineNode] = {}
 
-    def put(nodes: Iterable[Node]) -> None:
+    def put(nodes: Iterable[PipelineNode]) -> None:
         found = list(nodes)
         if any("odd" in node.outputs.get("parameters", {}) for node in found):
             raise DataError("INSERT secret", None, ValueError("no such text"))
@@ -154,7 +154,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, Node]:
     return written
 
 
-def test_what_cannot_be_stored_hinders_no_other(rows: dict[str, Node]) -> None:
+def test_what_cannot_be_stored_hinders_no_other(rows: dict[str, PipelineNode]) -> None:
     recorder = Recorder(RUN)
     recorder.on_node_changed(_seen(TaskState.RUNNING, "running"))
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_stored_hinders_no_other(rows: dict[str, Node]) -> None:
     assert set(rows) == {"running", "fine", "later"}
 
 
-def test_of_several_written_at_once(rows: dict[str, Node]) -> None:
+def test_of_several_written_at_once(rows: dict[str, PipelineNode]) -> None:
     recorder = Recorder(RUN)
     recorder.on_node_changed(
         NodeStatus("told", "told", "task", TaskState.SUCCEEDED, outputs=Bundle({"odd": 1}))

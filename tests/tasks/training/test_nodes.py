@@ -21,8 +21,10 @@ _COMMAND = ["/python", "train.py", "--a", "1"]
 
 def _processes(*gpus: str, **asked: object) -> list[ProcessSpec]:
     resources = Resources(**asked)
-    meeting = nodes.on_this_machine(resources)
-    return nodes.processes(_COMMAND, {"MINE": "1"}, resources, meeting, gpus=gpus, join_seconds=7)
+    rendezvous = nodes.local_rendezvous(resources)
+    return nodes.plan_processes(
+        _COMMAND, {"MINE": "1"}, resources, rendezvous, gpus=gpus, join_seconds=7
+    )
 
 
 def test_one_process_is_told_of_nobody() -> None:
@@ -124,8 +126,8 @@ def test_a_node_that_never_joins_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("")
     command = [sys.executable, str(tmp_path / "train.py")]
     asked = Resources(nodes=2, torchrun=True)
-    first, second = nodes.processes(
-        command, dict(os.environ), asked, nodes.on_this_machine(asked), gpus=(), join_seconds=2
+    first, second = nodes.plan_processes(
+        command, dict(os.environ), asked, nodes.local_rendezvous(asked), gpus=(), join_seconds=2
     )
 
     ended = process_group.run(
@@ -134,7 +136,7 @@ def test_a_node_that_never_joins_is_named(tmp_path: Path) -> None:
         stop_requested=lambda: False, grace=0.3,
     )  # fmt: skip
 
-    problem = training_steps.failure(ended, "log")
+    problem = training_steps.script_error(ended, "log")
     assert problem is not None
     assert problem.code == "NodeNeverJoined"
     assert "nothing was heard of node 1" in problem.message

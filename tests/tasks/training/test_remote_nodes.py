@@ -20,12 +20,12 @@ from infra.settings import Settings
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from registry import catalogue
 from registry.runs import run_nodes
-from registry.runs.run_nodes import Node, Seat
+from registry.runs.run_nodes import NodeSlot, RunNode
+from tasks.run_directory import RunDirectory
 from tasks.training import nodes, remote_nodes, script_execution, training_steps
-from tasks.training.remote_nodes import Joined, Joining, OtherNodes
-from tasks.training.script_execution import Conditions
+from tasks.training.remote_nodes import HeadNode, TrainingNode, WorkerNode
+from tasks.training.script_execution import ScriptContext
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 from tests.registry.conftest import new_database
 
 _RANKS = """
@@ -67,32 +67,32 @@ def _told(lines: list[str], names: Sequence[str]) -> Iterator[Callable[[int, str
 class Machine:
     """One node, with a home of its own."""
 
-    def __init__(self, folder: Path, others: OtherNodes) -> None:
+    def __init__(self, folder: Path, node: TrainingNode) -> None:
         self.home = Home(folder)
         self.home.make()
-        self.others = others
+        self.node = node
         self.lines: list[str] = []
         self.stopped = threading.Event()
         self.deadline: float | None = None
 
     def run(self, request: Training) -> ExitStatus:
         settings = Settings(home=self.home.root, min_free_mib=1, stop_grace_seconds=0.3)
-        place = Workplace(self.home.runs / "run")
+        run_dir = RunDirectory(self.home.runs / "run")
         prepared = training_steps.prepare(
-            request, place, self.home, settings, retried=False, say=lambda _: None
+            request, run_dir, self.home, settings, retried=False, log=lambda _: None
         )
-        under = Conditions(
+        context = ScriptContext(
             home=self.home, settings=settings, flow_run_id="run", mlflow_run_id="mlflow",
             holder="the test", logger=logging.getLogger("tests"), deadline=self.deadline,
-            stop_requested=self.stopped.is_set, others=self.others,
+            stop_requested=self.stopped.is_set, node=self.node,
         )  # fmt: skip
         ended: ExitStatus | None = None
         try:
             ended = script_execution.run(
-                request, prepared, place, under, lambda names: _told(self.lines, names)
+                request, prepared, run_dir, context, lambda names: _told(self.lines, names)
             )
         finally:
-            self.others.close(ended)
+            self.node.close(ended)
         return ended
 
 
@@ -103,22 +103,22 @@ def run_id(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def first(tmp_path: Path, run_id: str) -> Iterator[Machine]:
-    seat = Seat(run_id, 1, 0)
-    assert seat.take("zero", "127.0.0.1", {})
-    joining = Joining(seat, 2, 10, {"retried": False})
-    joining.begin()
-    yield Machine(tmp_path / "zero", joining)
-    joining.close()
+    slot = NodeSlot(run_id, 1, 0)
+    assert slot.take("zero", "127.0.0.1", {})
+    head = HeadNode(slot, 2, 10, {"retried": False})
+    head.start()
+    yield Machine(tmp_path / "zero", head)
+    head.close()
 
 
 @pytest.fixture
 def second(tmp_path: Path, run_id: str) -> Iterator[Machine]:
-    seat = Seat(run_id, 1, 1)
-    assert seat.take("one", "127.0.0.1", {})
-    joined = Joined(seat)
-    joined.begin()
-    yield Machine(tmp_path / "one", joined)
-    joined.close()
+    slot = NodeSlot(run_id, 1, 1)
+    assert slot.take("one", "127.0.0.1", {})
+    worker = WorkerNode(slot)
+    worker.start()
+    yield Machine(tmp_path / "one", worker)
+    worker.close()
 
 
 @pytest.fixture
@@ -153,14 +153,14 @@ def test_they_meet_and_each_runs_its_own_processes(
 
 
 def test_what_the_first_tells_is_heard(first: Machine, second: Machine) -> None:
-    joining, joined = first.others, second.others
-    assert isinstance(joining, Joining)
-    assert isinstance(joined, Joined)
+    head, worker = first.node, second.node
+    assert isinstance(head, HeadNode)
+    assert isinstance(worker, WorkerNode)
 
-    joining.tell(mlflow_run_id="mlflow")
+    head.announce(mlflow_run_id="mlflow")
 
-    assert joined.told("mlflow_run_id", lambda: False) == "mlflow"
-    assert joined.told("nothing", lambda: True) is None
+    assert worker.wait_announced("mlflow_run_id", lambda: False) == "mlflow"
+    assert worker.wait_announced("nothing", lambda: True) is None
 
 
 @pytest.mark.parametrize(
@@ -195,20 +195,20 @@ def test_of_two_that_fail_the_first_is_the_reason_however_late_it_is_seen(
     first: Machine, second: Machine, monkeypatch: pytest.MonkeyPatch,
     codes: tuple[int, int], other_first: bool, reason: int,
 ) -> None:  # fmt: skip
-    joining, joined = first.others, second.others
+    head, worker = first.node, second.node
     own, other = (ExitStatus(code, tail=(f"of {n}",)) for n, code in enumerate(codes))
     now = run_nodes.now
 
     def failed_between() -> float:
         if other_first:
-            joined.conclude(other, lambda: False)
+            worker.resolve_end(other, lambda: False)
             return now()
         at = now()
-        joined.conclude(other, lambda: False)
+        worker.resolve_end(other, lambda: False)
         return at
 
     monkeypatch.setattr(run_nodes, "now", failed_between)
-    found = joining.conclude(own, lambda: False)
+    found = head.resolve_end(own, lambda: False)
 
     assert (found.code, found.tail) == (codes[reason], (f"of {reason}",))
 
@@ -216,11 +216,11 @@ def test_of_two_that_fail_the_first_is_the_reason_however_late_it_is_seen(
 def test_what_took_long_after_a_failure_does_not_make_it_later(
     second: Machine, run_id: str
 ) -> None:
-    joined = second.others
-    joined.conclude(ExitStatus(5), lambda: False)
+    worker = second.node
+    worker.resolve_end(ExitStatus(5), lambda: False)
     told = run_nodes.look(run_id, 1)[1]
 
-    joined.close(ExitStatus(5))
+    worker.close(ExitStatus(5))
 
     assert run_nodes.look(run_id, 1)[1].ended == told.ended
     assert told.code == 5
@@ -239,7 +239,7 @@ def test_a_stop_at_the_first_node_ends_all(
 def test_a_node_that_cannot_do_its_part_tells_why(
     first: Machine, second: Machine, asked: Callable[..., Training]
 ) -> None:
-    second.others.close(error=BadInputError("No data.", "Give some.", code="DatasetMissing"))
+    second.node.close(error=BadInputError("No data.", "Give some.", code="DatasetMissing"))
 
     with pytest.raises(RunFailedError, match=r"Node 1: No data\. Give some\.") as raised:
         first.run(asked(_RANKS))
@@ -248,7 +248,7 @@ def test_a_node_that_cannot_do_its_part_tells_why(
 
 
 def test_a_node_that_never_joins_is_named(first: Machine, asked: Callable[..., Training]) -> None:
-    first.others._join_seconds = 0.2  # type: ignore[attr-defined]
+    first.node._join_seconds = 0.2  # type: ignore[attr-defined]
 
     with pytest.raises(RunFailedError, match=r"1 of 2 nodes have not joined: 1\.") as raised:
         first.run(asked(_RANKS))
@@ -261,9 +261,9 @@ def test_a_node_that_falls_silent_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(remote_nodes, "_LOST_SECONDS", 0.5)
-    second.others._done.set()  # it says nothing more
+    second.node._done.set()  # it says nothing more
 
-    with pytest.raises(RunFailedError, match="Node 1 has not been heard of") as raised:
+    with pytest.raises(RunFailedError, match="Node 1 has sent no heartbeat") as raised:
         first.run(asked(_RANKS))
 
     assert raised.value.code == "NodeLost"
@@ -287,17 +287,17 @@ class TestSilence:
         monkeypatch.setattr(remote_nodes, "_INTERVAL_SECONDS", 1.0)
         self.now = 100.0
         monkeypatch.setattr(remote_nodes.time, "monotonic", lambda: self.now)
-        self.joining = Joining(Seat(run_id, 1, 0), 2, 10_000, {})
+        self.head = HeadNode(NodeSlot(run_id, 1, 0), 2, 10_000, {})
         self.heard = 0.0
 
     def _look(self, seconds: float, *, heard: bool) -> float:
         """Look again after so many seconds; the silence of the other node."""
         self.now += seconds
         self.heard += heard
-        node = Node(1, "host", {}, None, self.heard, None, None, (), {})
-        self.joining._count_silence({1: node})
-        self.joining.nodes = {1: node}
-        return self.joining.silence(node)
+        node = RunNode(1, "host", {}, None, self.heard, None, None, (), {})
+        self.head._count_silence({1: node})
+        self.head.nodes = {1: node}
+        return self.head.seconds_silent(node)
 
     def test_it_grows_with_each_look_and_ends_with_a_word(self) -> None:
         assert self._look(1, heard=True) == 0
@@ -308,22 +308,22 @@ class TestSilence:
         self._look(1, heard=True)
 
         assert self._look(3600, heard=False) < 5
-        assert self.joining.trouble() is None
+        assert self.head.abort_reason() is None
 
     def test_a_node_that_stays_silent_is_lost_all_the_same(self) -> None:
         self._look(1, heard=True)
         for _ in range(40):
             self._look(1, heard=False)
 
-        assert isinstance(self.joining.trouble(), RunFailedError)
+        assert isinstance(self.head.abort_reason(), RunFailedError)
 
 
-def test_a_seat_that_somebody_has_is_refused(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_taken_is_refused(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_POD_UID", "mine")
-    Seat(run_id, 1, 0).take("somebody", "host", {})
+    NodeSlot(run_id, 1, 0).take("somebody", "host", {})
 
-    with pytest.raises(remote_nodes.SeatTakenError):
-        remote_nodes.open_first(run_id, 2, 10, retried=False)
+    with pytest.raises(remote_nodes.NodeTakenError):
+        remote_nodes.open_head_node(run_id, 2, 10, retried=False)
 
 
 def test_a_machine_knows_whether_it_is_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +333,7 @@ def test_a_machine_knows_whether_it_is_one_of_several(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MODELYARD_ATTEMPT", "4")
 
     assert site.has_several_pods()
-    assert remote_nodes.own_seat("run") == Seat("run", 4, 2)
+    assert remote_nodes.own_slot("run") == NodeSlot("run", 4, 2)
 
 
 def test_the_ports_are_of_the_address_that_is_told() -> None:

@@ -17,11 +17,11 @@ from infra.errors import RunFailedError
 from infra.home import Home
 from infra.settings import Settings
 from infra.workloads.exit_status import ExitCause, ExitStatus
+from tasks.run_directory import RunDirectory
 from tasks.training import checkpoints, overlay, script_execution, training_steps
 from tasks.training.overlay import Interpreter
-from tasks.training.script_execution import Conditions
+from tasks.training.script_execution import ScriptContext
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 from tests.processes import eventually
 
 _GPU = {"resources": {"instance_type": "gpu.t4"}}
@@ -65,7 +65,11 @@ def told() -> Told:
 
 @pytest.fixture
 def run(
-    given: Callable[..., Training], place: Workplace, home: Home, settings: Settings, told: Told
+    given: Callable[..., Training],
+    run_dir: RunDirectory,
+    home: Home,
+    settings: Settings,
+    told: Told,
 ) -> Callable[..., ExitStatus]:
     """Runs a script to its end."""
 
@@ -77,26 +81,26 @@ def run(
         request = given(**more)
         Path(request.algorithm.uri, "train.py").write_text(text)
         prepared = training_steps.prepare(
-            request, place, home, settings, retried=False, say=lambda _: None
+            request, run_dir, home, settings, retried=False, log=lambda _: None
         )
-        under = Conditions(
+        context = ScriptContext(
             home=home, settings=settings, flow_run_id="run", mlflow_run_id="mlflow",
             holder="the test", logger=logging.getLogger("tests.running"), **conditions,
         )  # fmt: skip
-        return script_execution.run(request, prepared, place, under, told)
+        return script_execution.run(request, prepared, run_dir, context, told)
 
     return ran
 
 
 def test_what_it_prints_is_recorded_and_that_it_ended_well_is_kept(
-    run: Callable[..., ExitStatus], place: Workplace, told: Told
+    run: Callable[..., ExitStatus], run_dir: RunDirectory, told: Told
 ) -> None:
     ended = run("import os; print(os.environ['MLFLOW_RUN_ID'], os.getcwd())")
 
     assert (ended.cause, ended.code) == (ExitCause.EXITED, 0)
-    assert told.lines == [f"mlflow {place.source}"]
+    assert told.lines == [f"mlflow {run_dir.source}"]
     assert (told.names, told.open) == ([""], False)
-    assert place.finished.exists()
+    assert run_dir.finished_marker.exists()
 
 
 @pytest.mark.parametrize(
@@ -109,13 +113,13 @@ def test_what_it_prints_is_recorded_and_that_it_ended_well_is_kept(
     ids=["fails", "stopped", "late"],
 )
 def test_after_any_other_end_it_has_not(
-    run: Callable[..., ExitStatus], place: Workplace, more: dict[str, Any], ending: ExitCause
+    run: Callable[..., ExitStatus], run_dir: RunDirectory, more: dict[str, Any], ending: ExitCause
 ) -> None:
     seconds = 600 if more else 0
     ended = run(f"import sys, time; time.sleep({seconds}); sys.exit(3)", **more)
 
     assert ended.cause is ending
-    assert not place.finished.exists()
+    assert not run_dir.finished_marker.exists()
 
 
 def test_its_environment_is_released_at_its_end(
@@ -146,7 +150,7 @@ def _noting(lease: Callable[..., Any], order: list[str]) -> Callable[..., Any]:
 
 
 def test_its_last_checkpoints_are_there_when_it_has_ended(
-    run: Callable[..., ExitStatus], place: Workplace, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., ExitStatus], run_dir: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
 
@@ -154,7 +158,7 @@ def test_its_last_checkpoints_are_there_when_it_has_ended(
     def mirrored(folder: Path, uri: str, **_: Any) -> Iterator[None]:
         order.append("before")
         yield
-        order.append("with the marker" if place.finished.exists() else "without")
+        order.append("with the marker" if run_dir.finished_marker.exists() else "without")
 
     monkeypatch.setattr(checkpoints, "mirrored", mirrored)
     run("")
@@ -182,7 +186,7 @@ class TestGpus:
         ended = run(see, settings=none, **_GPU)
 
         assert (ended.code, told.lines) == (0, ["['']"])
-        assert "It runs on the CPU" in caplog.text
+        assert "The script runs on the CPU" in caplog.text
 
     def test_one_that_is_stopped_while_it_waits_never_begins(
         self, run: Callable[..., ExitStatus], one_gpu: Settings, told: Told

@@ -11,9 +11,9 @@ import pytest
 from infra.errors import BadInputError, DiskFullError, ModelyardError
 from infra.storage import copying as file_storage
 from infra.workloads.exit_status import ExitStatus
+from tasks.run_directory import RunDirectory
 from tasks.training import training_steps
 from tasks.training.training_request import Training
-from tasks.workplace import Workplace
 
 
 class TestFailure:
@@ -33,7 +33,7 @@ class TestFailure:
         ],
     )
     def test_kinds(self, code: int, tail: tuple[str, ...], expected: str) -> None:
-        found = training_steps.failure(ExitStatus(code, tail=tail), "/log")
+        found = training_steps.script_error(ExitStatus(code, tail=tail), "/log")
 
         assert found is not None
         assert (found.code, found.state) == (expected, "FAIL TRAIN")
@@ -41,130 +41,140 @@ class TestFailure:
         assert found.hint
 
     def test_a_good_end_is_none(self) -> None:
-        assert training_steps.failure(ExitStatus(0, tail=("exitcode : -9",)), "/log") is None
+        assert training_steps.script_error(ExitStatus(0, tail=("exitcode : -9",)), "/log") is None
 
     @pytest.mark.parametrize(
         ("code", "told"), [(3, "exit code 3"), (-15, "signal 15"), (-9, "exit code -9")]
     )
     def test_how_it_ended_is_told(self, code: int, told: str) -> None:
-        found = training_steps.failure(ExitStatus(code), "/the/log")
+        found = training_steps.script_error(ExitStatus(code), "/the/log")
 
         assert found is not None
         assert told in found.message
         assert "(it printed nothing)" in found.message
 
     def test_where_the_log_is_is_told(self) -> None:
-        found = training_steps.failure(ExitStatus(1), "/the/log")
+        found = training_steps.script_error(ExitStatus(1), "/the/log")
 
         assert found is not None
         assert "/the/log" in found.hint
 
 
 class TestOutput:
-    def test_there_is_a_model_if_anything_was_left(self, place: Workplace) -> None:
-        assert not training_steps.has_model(place)
-        place.model.mkdir(parents=True)
-        assert not training_steps.has_model(place)
-        (place.model / "model.bin").touch()
-        assert training_steps.has_model(place)
+    def test_there_is_a_model_if_anything_was_left(self, run_dir: RunDirectory) -> None:
+        assert not training_steps.has_model(run_dir)
+        run_dir.model.mkdir(parents=True)
+        assert not training_steps.has_model(run_dir)
+        (run_dir.model / "model.bin").touch()
+        assert training_steps.has_model(run_dir)
 
-    def test_a_file_in_the_place_of_its_folder_is_not_dropped(self, place: Workplace) -> None:
-        place.root.mkdir(parents=True, exist_ok=True)
-        place.model.write_text("weights")
+    def test_a_file_in_the_place_of_its_folder_is_not_dropped(self, run_dir: RunDirectory) -> None:
+        run_dir.root.mkdir(parents=True, exist_ok=True)
+        run_dir.model.write_text("weights")
 
         with pytest.raises(BadInputError) as raised:
-            training_steps.has_model(place)
+            training_steps.has_model(run_dir)
         assert raised.value.code == "ModelNotAFolder"
 
     @pytest.mark.parametrize("target", ["nowhere", "latest"])
-    def test_a_link_that_leads_nowhere_is_called_one(self, place: Workplace, target: str) -> None:
-        place.model.mkdir(parents=True)
-        (place.model / "latest").symlink_to(target)
+    def test_a_link_that_leads_nowhere_is_called_one(
+        self, run_dir: RunDirectory, target: str
+    ) -> None:
+        run_dir.model.mkdir(parents=True)
+        (run_dir.model / "latest").symlink_to(target)
 
         with pytest.raises(BadInputError, match=r"The link latest in .* leads to no file"):
-            training_steps.check_model(place)
+            training_steps.check_model(run_dir)
 
     @pytest.mark.parametrize("name", ["w#1", "w?", "a%20b", "a\tb", "deep/w#1"])
-    def test_a_name_that_mlflow_cannot_keep_is_refused(self, place: Workplace, name: str) -> None:
-        file = place.model / name
+    def test_a_name_that_mlflow_cannot_keep_is_refused(
+        self, run_dir: RunDirectory, name: str
+    ) -> None:
+        file = run_dir.model / name
         file.parent.mkdir(parents=True)
         file.touch()
 
         with pytest.raises(BadInputError) as raised:
-            training_steps.check_model(place)
+            training_steps.check_model(run_dir)
 
         assert raised.value.code == "FileNameInvalid"
 
-    def test_other_names_are_kept(self, place: Workplace) -> None:
-        place.model.mkdir(parents=True)
+    def test_other_names_are_kept(self, run_dir: RunDirectory) -> None:
+        run_dir.model.mkdir(parents=True)
         for name in ("a b", "a+b", "100%.txt", "한글", "a;b&c=d", ".hidden"):
-            (place.model / name).touch()
+            (run_dir.model / name).touch()
 
-        training_steps.check_model(place)
+        training_steps.check_model(run_dir)
 
-    def test_a_link_to_a_folder_is_refused(self, place: Workplace) -> None:
-        (place.model / "v1").mkdir(parents=True)
-        (place.model / "latest").symlink_to("v1")
+    def test_a_link_to_a_folder_is_refused(self, run_dir: RunDirectory) -> None:
+        (run_dir.model / "v1").mkdir(parents=True)
+        (run_dir.model / "latest").symlink_to("v1")
 
         with pytest.raises(BadInputError) as raised:
-            training_steps.check_model(place)
+            training_steps.check_model(run_dir)
 
         assert raised.value.code == "LinkToFolder"
 
-    def test_a_model_that_waits_is_kept_and_said(self, place: Workplace) -> None:
-        place.model.mkdir(parents=True)
+    def test_a_model_that_waits_is_kept_and_said(self, run_dir: RunDirectory) -> None:
+        run_dir.model.mkdir(parents=True)
         error = DiskFullError("Full.", "Make room.")
-        assert training_steps.kept(error, place, lasts=True).hint == "Make room."
+        assert training_steps.with_model_hint(error, run_dir, lasts=True).hint == "Make room."
 
-        place.finished.touch()
-        place.clear()
+        run_dir.finished_marker.touch()
+        run_dir.clear()
 
-        assert place.model.exists()
-        assert str(place.model) in training_steps.kept(error, place, lasts=True).hint
-        place.mark_published()
+        assert run_dir.model.exists()
         assert (
-            training_steps.kept(DiskFullError("Full.", "Make room."), place, lasts=True).hint
+            str(run_dir.model) in training_steps.with_model_hint(error, run_dir, lasts=True).hint
+        )
+        run_dir.mark_published()
+        assert (
+            training_steps.with_model_hint(
+                DiskFullError("Full.", "Make room."), run_dir, lasts=True
+            ).hint
             == "Make room."
         )
-        place.clear()
-        assert not place.model.exists()
+        run_dir.clear()
+        assert not run_dir.model.exists()
 
-    def test_one_on_a_machine_that_is_gone_is_not_promised(self, place: Workplace) -> None:
-        place.finished.parent.mkdir(parents=True, exist_ok=True)
-        place.finished.touch()
-        hint = training_steps.kept(DiskFullError("Full.", "Make room."), place, lasts=False).hint
+    def test_one_on_a_machine_that_is_gone_is_not_promised(self, run_dir: RunDirectory) -> None:
+        run_dir.finished_marker.parent.mkdir(parents=True, exist_ok=True)
+        run_dir.finished_marker.touch()
+        hint = training_steps.with_model_hint(
+            DiskFullError("Full.", "Make room."), run_dir, lasts=False
+        ).hint
 
         assert "a retry runs the script again" in hint
-        assert str(place.root) not in hint
+        assert str(run_dir.root) not in hint
 
-    def test_where_the_whole_log_is(self, place: Workplace) -> None:
-        assert training_steps.log_for_people(place, lasts=True) == str(place.log)
-        assert "logs/train.log" in training_steps.log_for_people(place, lasts=False)
+    def test_where_the_whole_log_is(self, run_dir: RunDirectory) -> None:
+        assert training_steps.log_location(run_dir, lasts=True) == str(run_dir.log)
+        assert "logs/train.log" in training_steps.log_location(run_dir, lasts=False)
 
     def test_the_model_is_published(
-        self, given: Callable[..., Training], place: Workplace, tmp_path: Path
+        self, given: Callable[..., Training], run_dir: RunDirectory, tmp_path: Path
     ) -> None:
-        place.model.mkdir(parents=True)
-        (place.model / "model.bin").write_text("m")
+        run_dir.model.mkdir(parents=True)
+        (run_dir.model / "model.bin").write_text("m")
 
-        training_steps.publish_output(given(), place)
-        training_steps.publish_output(given(output_uri="TMP/out/model"), place)
+        training_steps.publish_output(given(), run_dir)
+        training_steps.publish_output(given(output_uri="TMP/out/model"), run_dir)
 
         assert (tmp_path / "out" / "model" / "model.bin").read_text() == "m"
-        assert place.model.exists()
+        assert run_dir.model.exists()
 
     def test_a_full_disk_leaves_no_half_model(
-        self, given: Callable[..., Training], place: Workplace, tmp_path: Path,
+        self, given: Callable[..., Training], run_dir: RunDirectory, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         def full(*_: Any, **__: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        place.model.mkdir(parents=True)
+        run_dir.model.mkdir(parents=True)
         monkeypatch.setattr(file_storage.shutil, "copytree", full)
 
         with pytest.raises(ModelyardError) as raised:
-            training_steps.publish_output(given(output_uri="TMP/out"), place)
+            training_steps.publish_output(given(output_uri="TMP/out"), run_dir)
 
         assert raised.value.code == "DiskFull"
         assert not (tmp_path / "out").exists()

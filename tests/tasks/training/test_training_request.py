@@ -12,7 +12,7 @@ from infra.home import Home
 from infra.settings import Settings
 from tasks.training import training_request
 from tasks.training.training_request import Algorithm, Training
-from tasks.training.training_steps import Prepared
+from tasks.training.training_steps import PreparedScript
 
 Change = dict[str, Any]
 
@@ -206,4 +206,4 @@ def test_relative_paths_count_from_the_callers_folder(
     assert found == found.absolute()
 
 
-Prepare = Callable[..., Prepared]
+Prepare = Callable[..., PreparedScript]

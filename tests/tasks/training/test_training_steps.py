@@ -22,18 +22,18 @@ from infra.errors import (
 from infra.home import Home
 from infra.settings import Settings
 from infra.workloads.installer import InstallCancelledError
+from tasks.run_directory import RunDirectory
 from tasks.training import training_steps
 from tasks.training.overlay import Interpreter
 from tasks.training.training_request import Training
-from tasks.training.training_steps import Prepared
-from tasks.workplace import Workplace
+from tasks.training.training_steps import PreparedScript
 from tests.infra.workloads import packages
 
 Change = dict[str, Any]
 
 
-Prepare = Callable[..., Prepared]
-_HOW = ("say", "deadline", "stop_requested")
+Prepare = Callable[..., PreparedScript]
+_HOW = ("log", "deadline", "stop_requested")
 
 
 def _algorithm(**changes: str) -> dict[str, Any]:
@@ -42,20 +42,20 @@ def _algorithm(**changes: str) -> dict[str, Any]:
 
 @pytest.fixture
 def prepare(
-    given: Callable[..., Training], place: Workplace, home: Home, settings: Settings
+    given: Callable[..., Training], run_dir: RunDirectory, home: Home, settings: Settings
 ) -> Prepare:
-    def prepared(*, retried: bool = False, **changes: Any) -> Prepared:
-        how: dict[str, Any] = {"say": lambda _: None}
+    def prepared(*, retried: bool = False, **changes: Any) -> PreparedScript:
+        how: dict[str, Any] = {"log": lambda _: None}
         how |= {name: changes.pop(name) for name in _HOW if name in changes}
         return training_steps.prepare(
-            given(**changes), place, home, settings, retried=retried, **how
+            given(**changes), run_dir, home, settings, retried=retried, **how
         )
 
     return prepared
 
 
 class TestPrepare:
-    def test_the_contract(self, prepare: Prepare, place: Workplace, tmp_path: Path) -> None:
+    def test_the_contract(self, prepare: Prepare, run_dir: RunDirectory, tmp_path: Path) -> None:
         found = prepare(
             **_algorithm(entry_point="deep/train.py"),
             hyperparameters={
@@ -68,11 +68,11 @@ class TestPrepare:
         )  # fmt: skip
 
         assert found.command == [
-            sys.executable, str(place.source / "deep/train.py"),
+            sys.executable, str(run_dir.source / "deep/train.py"),
             "--epochs", "5", "--learning-rate", "0.5", "--name", "a b", "--quiet", "false",
             "--rate", "1e-05", "--verbose", "true",
         ]  # fmt: skip
-        held_out = str(place.datasets / "held-out")
+        held_out = str(run_dir.datasets / "held-out")
         assert json.loads(found.env.pop("EM_HPS")) == {
             "epochs": 5, "rate": 1e-05, "verbose": True, "quiet": False, "name": "a b",
             "learning-rate": 0.5,
@@ -82,11 +82,11 @@ class TestPrepare:
             "held-out": held_out,
         }
         assert found.env == {
-            "EM_SOURCE_DIR": str(place.source),
+            "EM_SOURCE_DIR": str(run_dir.source),
             "EM_ENTRY_POINT": "deep/train.py",
-            "EM_MODEL_DIR": str(place.model),
-            "EM_CHECKPOINT_DIR": str(place.checkpoints),
-            "EM_TENSORBOARD_LOG_DIR": str(place.tensorboard),
+            "EM_MODEL_DIR": str(run_dir.model),
+            "EM_CHECKPOINT_DIR": str(run_dir.checkpoints),
+            "EM_TENSORBOARD_LOG_DIR": str(run_dir.tensorboard),
             "EM_REGION": "KR1",
             "EM_APPKEY": "key",
             "EM_DATASET_TRAIN": str(tmp_path / "data"),
@@ -101,29 +101,29 @@ class TestPrepare:
             "EM_HP_LEARNING-RATE": "0.5",
         }
         assert not found.resumed
-        for folder in (place.model, place.checkpoints, place.tensorboard):
+        for folder in (run_dir.model, run_dir.checkpoints, run_dir.tensorboard):
             assert folder.is_dir()
             assert not any(folder.iterdir())
-        assert (place.datasets / "held-out" / "data.csv").read_text() == "1"
+        assert (run_dir.datasets / "held-out" / "data.csv").read_text() == "1"
 
     def test_a_script_that_writes_through_a_link_writes_to_its_copy(
-        self, prepare: Prepare, place: Workplace, tmp_path: Path
+        self, prepare: Prepare, run_dir: RunDirectory, tmp_path: Path
     ) -> None:
         (tmp_path / "algorithm" / "config").symlink_to(tmp_path / "algorithm" / "notes")
 
         prepare()
-        (place.source / "config").write_text("changed by the run")
+        (run_dir.source / "config").write_text("changed by the run")
 
         assert (tmp_path / "algorithm" / "notes").read_text() == ""
 
     def test_a_data_sets_name_is_that_of_the_file(
-        self, prepare: Prepare, place: Workplace, tmp_path: Path
+        self, prepare: Prepare, run_dir: RunDirectory, tmp_path: Path
     ) -> None:
         (tmp_path / "a b.csv").write_text("1")
 
         prepare(datasets=[{"name": "a", "uri": "file://TMP/a%20b.csv"}])
 
-        assert [path.name for path in (place.datasets / "a").iterdir()] == ["a b.csv"]
+        assert [path.name for path in (run_dir.datasets / "a").iterdir()] == ["a b.csv"]
 
     def test_without_anything_more(self, prepare: Prepare) -> None:
         found = prepare()
@@ -131,10 +131,10 @@ class TestPrepare:
         assert (found.env["EM_HPS"], found.env["EM_DATASETS"]) == ("{}", "{}")
         assert "EM_CHECKPOINT_INPUT_DIR" not in found.env
 
-    def test_a_shell_script_is_run_by_bash(self, prepare: Prepare, place: Workplace) -> None:
+    def test_a_shell_script_is_run_by_bash(self, prepare: Prepare, run_dir: RunDirectory) -> None:
         found = prepare(**_algorithm(entry_point="train.sh"), hyperparameters={"a": 1})
 
-        assert found.command == ["bash", str(place.source / "train.sh"), "--a", "1"]
+        assert found.command == ["bash", str(run_dir.source / "train.sh"), "--a", "1"]
 
     @pytest.mark.parametrize("order", [["a_b", "a-b"], ["a-b", "a_b"]])
     def test_a_variable_that_a_key_spells_exactly_is_that_keys(
@@ -148,21 +148,21 @@ class TestPrepare:
         assert found.env["EM_HP_A-B"] == "similar"
 
     def test_the_algorithm_is_copied(
-        self, prepare: Prepare, place: Workplace, tmp_path: Path
+        self, prepare: Prepare, run_dir: RunDirectory, tmp_path: Path
     ) -> None:
         prepare()
-        (place.source / "train.py").write_text("changed")
+        (run_dir.source / "train.py").write_text("changed")
 
         assert (tmp_path / "algorithm" / "train.py").read_text() == ""
 
     def test_a_link_out_of_the_algorithm_is_refused(
-        self, prepare: Prepare, place: Workplace
+        self, prepare: Prepare, run_dir: RunDirectory
     ) -> None:
         with pytest.raises(BadInputError) as raised:
             prepare(**_algorithm(uri="TMP/linked"))
 
         assert raised.value.code == "LinkPointsOutside"
-        assert not place.source.exists()
+        assert not run_dir.source.exists()
 
     def test_what_was_removed_meanwhile_is_missing(self, prepare: Prepare, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError):
@@ -178,7 +178,7 @@ class TestPrepare:
             prepare()
 
     def test_requirements_beside_the_entry_point_are_installed(
-        self, prepare: Prepare, home: Home, monkeypatch: pytest.MonkeyPatch, place: Workplace
+        self, prepare: Prepare, home: Home, monkeypatch: pytest.MonkeyPatch, run_dir: RunDirectory
     ) -> None:
         asked: list[tuple[Path, Path]] = []
         released: list[bool] = []
@@ -193,7 +193,7 @@ class TestPrepare:
 
         found = prepare(**_algorithm(entry_point="deep/train.py"))
 
-        assert asked == [(place.source / "deep" / "requirements.txt", home.overlays)]
+        assert asked == [(run_dir.source / "deep" / "requirements.txt", home.overlays)]
         assert found.command[0] == "/overlay/bin/python"
         assert found.keep == (7,)
         assert not released
@@ -219,7 +219,7 @@ class TestPrepare:
         )
         log: list[str] = []
         with pytest.raises(error) as caught:
-            prepare(say=log.append, **more)
+            prepare(log=log.append, **more)
 
         assert log == ["Installing requirements.txt"]
         if isinstance(caught.value, RunFailedError):
@@ -236,12 +236,12 @@ class TestPrepare:
         assert not found.resumed
 
     def test_an_input_checkpoint_that_is_a_file_gets_a_folder(
-        self, prepare: Prepare, place: Workplace
+        self, prepare: Prepare, run_dir: RunDirectory
     ) -> None:
         found = prepare(checkpoint_input_uri="TMP/data.csv")
 
-        assert found.env["EM_CHECKPOINT_INPUT_DIR"] == str(place.checkpoint_input)
-        assert (place.checkpoint_input / "data.csv").read_text() == "1"
+        assert found.env["EM_CHECKPOINT_INPUT_DIR"] == str(run_dir.checkpoint_input)
+        assert (run_dir.checkpoint_input / "data.csv").read_text() == "1"
 
     @pytest.mark.parametrize("uri", [None, "TMP/checkpoints"])
     def test_a_retry_resumes_from_its_own_checkpoints(
@@ -275,47 +275,47 @@ class TestPrepare:
         assert not prepare(checkpoint_uri="TMP/data").resumed
 
     def test_an_attempt_clears_what_the_last_one_left(
-        self, prepare: Prepare, place: Workplace
+        self, prepare: Prepare, run_dir: RunDirectory
     ) -> None:
         prepare(datasets=[{"name": "a", "uri": "TMP/data.csv"}])
-        for folder in (place.source, place.model, place.datasets):
+        for folder in (run_dir.source, run_dir.model, run_dir.datasets):
             (folder / "rubbish").touch()
 
         prepare(retried=True, datasets=[{"name": "a", "uri": "TMP/data.csv"}])
 
-        for folder in (place.source, place.model, place.datasets):
+        for folder in (run_dir.source, run_dir.model, run_dir.datasets):
             assert not (folder / "rubbish").exists()
 
-    def test_a_transfer_can_be_gone_on_from(self, prepare: Prepare, place: Workplace) -> None:
+    def test_a_transfer_can_be_gone_on_from(self, prepare: Prepare, run_dir: RunDirectory) -> None:
         prepare()
-        partial = place.datasets / "a" / ".files.0123.partial"
+        partial = run_dir.datasets / "a" / ".files.0123.partial"
         partial.mkdir(parents=True)
         (partial / "data").touch()
-        (place.datasets / "a" / "files").mkdir()
-        (place.datasets / "b").mkdir()
+        (run_dir.datasets / "a" / "files").mkdir()
+        (run_dir.datasets / "b").mkdir()
 
         prepare(retried=True)
 
         assert (partial / "data").exists()
-        assert [path.name for path in place.datasets.rglob("*")] == ["a", partial.name, "data"]
+        assert [path.name for path in run_dir.datasets.rglob("*")] == ["a", partial.name, "data"]
 
     def test_clearing_leaves_the_users_data(
-        self, prepare: Prepare, place: Workplace, tmp_path: Path
+        self, prepare: Prepare, run_dir: RunDirectory, tmp_path: Path
     ) -> None:
         prepare(
             datasets=[{"name": "a", "uri": "TMP/data.csv"}, {"name": "b", "uri": "TMP/data"}],
             checkpoint_input_uri="TMP/data", checkpoint_uri="TMP/checkpoints",
         )  # fmt: skip
         (tmp_path / "checkpoints" / "one").touch()
-        (place.tensorboard / "events").touch()
+        (run_dir.tensorboard / "events").touch()
 
-        place.clear()
+        run_dir.clear()
 
         assert (tmp_path / "data.csv").read_text() == "1"
         assert (tmp_path / "data").is_dir()
         assert (tmp_path / "checkpoints" / "one").exists()
-        assert (place.tensorboard / "events").exists()
-        assert not place.source.exists()
+        assert (run_dir.tensorboard / "events").exists()
+        assert not run_dir.source.exists()
 
 
 class TestScriptEnvironment:
@@ -337,7 +337,7 @@ class TestScriptEnvironment:
             "PATH": "/usr/bin:/bin",
         }.items():
             monkeypatch.setenv(name, value)
-        prepared = Prepared(
+        prepared = PreparedScript(
             ["/overlay/bin/python", "train.py"], {"EM_HPS": "{}"}, Path("/checkpoints"), False
         )
         return training_steps.script_environment(

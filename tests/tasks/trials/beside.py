@@ -36,7 +36,7 @@ def kill(launcher: InlineLauncher) -> None:
     """Leave a launcher as its process does that is killed: nothing more is told or written."""
     launcher._emit = lambda _: None
     launcher._writer._retry = lambda _: True  # type: ignore[method-assign]
-    for process in with_variable("MODELYARD_RUN", str(launcher._setting.home.root)):
+    for process in with_variable("MODELYARD_RUN", str(launcher._context.home.root)):
         process.kill()
     for thread in launcher._threads.values():
         thread.join(30)

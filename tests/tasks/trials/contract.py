@@ -9,7 +9,7 @@ import pytest
 
 from registry import tracking
 from registry.tunings import trial_runs
-from tasks.trials.base import Began, Finished, Launcher, Observed
+from tasks.trials.base import Launcher, MetricReported, TrialEnded, TrialStarted
 from tests.processes import eventually
 from tests.tasks.trials.scene import Scene, ended, our_threads, trial
 from tuning.trials import Trial
@@ -37,18 +37,23 @@ class Contract:
     def test_a_trials_events_come_in_order(self, scene: Scene, launcher: Launcher) -> None:
         launcher.launch(trial(0, reports="[0.5, 0.25, 0.75]"))
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         began, *reports, _ = scene.of(0)
-        assert isinstance(began, Began)
-        assert reports == [Observed(0, "loss", value) for value in (0.5, 0.25, 0.75)]
+        assert isinstance(began, TrialStarted)
+        assert reports == [MetricReported(0, "loss", value) for value in (0.5, 0.25, 0.75)]
 
     def test_of_several_each_has_its_own(self, scene: Scene, launcher: Launcher) -> None:
         for number in range(4):
             launcher.launch(trial(number, reports=f"[{number}, {number + 1}]"))
 
         for number in range(4):
-            assert scene.end(number) == Finished(number)
-            assert scene.kinds(number) == ["Began", "Observed", "Observed", "Finished"]
+            assert scene.end(number) == TrialEnded(number)
+            assert scene.kinds(number) == [
+                "TrialStarted",
+                "MetricReported",
+                "MetricReported",
+                "TrialEnded",
+            ]
             assert scene.values(number) == [number, number + 1]
         assert len({scene.run_of(number).info.run_id for number in range(4)}) == 4
 
@@ -61,8 +66,8 @@ class Contract:
     def test_one_that_reports_nothing_ends_well(self, scene: Scene, launcher: Launcher) -> None:
         launcher.launch(trial(0))
 
-        assert scene.end(0) == Finished(0)
-        assert scene.kinds(0) == ["Began", "Finished"]
+        assert scene.end(0) == TrialEnded(0)
+        assert scene.kinds(0) == ["TrialStarted", "TrialEnded"]
 
     def test_one_that_fails_says_why(self, scene: Scene, launcher: Launcher) -> None:
         launcher.launch(trial(0, reports="[0.5]", code=3))
@@ -80,7 +85,7 @@ class Contract:
 
         launcher.stop(0)
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
 
     def test_one_that_is_stopped_before_it_has_begun(
         self, scene: Scene, launcher: Launcher
@@ -88,7 +93,7 @@ class Contract:
         launcher.launch(trial(0, until=str(scene.scratch / "never")))
         launcher.stop(0)
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
 
     def test_a_stop_of_one_that_has_ended_or_never_was_is_no_matter(
         self, scene: Scene, launcher: Launcher
@@ -99,7 +104,7 @@ class Contract:
         launcher.stop(0)
         launcher.stop(7)
 
-        assert [type(one) for one in scene.events].count(Finished) == 1
+        assert [type(one) for one in scene.events].count(TrialEnded) == 1
 
     def test_closing_ends_all_and_each_once(self, scene: Scene, launcher: Launcher) -> None:
         for number in range(3):
@@ -111,9 +116,9 @@ class Contract:
         launcher.close()
 
         assert [scene.end(number) for number in range(3)] == [
-            Finished(number, stopped=True) for number in range(3)
+            TrialEnded(number, stopped=True) for number in range(3)
         ]
-        assert scene.kinds(3).count("Finished") == 1
+        assert scene.kinds(3).count("TrialEnded") == 1
         assert our_threads() == set()
 
     @pytest.mark.parametrize(
@@ -156,8 +161,8 @@ class Contract:
         again.launch(row, again=True)
         until.touch()
 
-        assert scene.end(0) == Finished(0)
-        assert scene.kinds(0) == ["Began", "Observed", "Observed", "Finished"]
+        assert scene.end(0) == TrialEnded(0)
+        assert scene.kinds(0) == ["TrialStarted", "MetricReported", "MetricReported", "TrialEnded"]
         assert scene.values(0) == [0.5, 0.25]
         assert scene.begun(row).mlflow_run_id == row.mlflow_run_id
         again.close()
@@ -176,7 +181,7 @@ class Contract:
         again.launch(created, again=True)
         until.touch()
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert scene.values(0) == [0.5, 0.25]
         assert scene.begun(created).mlflow_run_id == row.mlflow_run_id
         again.close()
@@ -198,7 +203,7 @@ class Contract:
         again.launch(row, again=True)
         until.touch()
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert scene.values(0) == [0.5, 0.25]
         again.close()
 

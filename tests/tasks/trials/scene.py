@@ -12,7 +12,7 @@ from infra.home import Home
 from infra.settings import Settings
 from registry import tracking
 from registry.tracking import Tracked
-from tasks.trials.base import Event, Finished, Launcher, Setting
+from tasks.trials.base import Launcher, TrialContext, TrialEnded, TrialEvent
 from tasks.tuning.tuning_request import Tuning
 from tests.processes import eventually
 from tuning.trials import Trial, TrialState
@@ -41,16 +41,16 @@ class Scene:
     algorithm: Path
     scratch: Path
     warnings: Warnings
-    events: list[Event] = field(default_factory=list)
+    events: list[TrialEvent] = field(default_factory=list)
     launcher: Launcher | None = None
 
-    def setting(self, **changes: Any) -> Setting:
+    def trial_context(self, **changes: Any) -> TrialContext:
         training = {
             "algorithm": {"uri": str(self.algorithm), "entry_point": "script.py"},
             "metrics": [{"name": "loss"}],
             **changes,
         }
-        return Setting(
+        return TrialContext(
             training=Tuning(**training).training({}),
             tuning=self.tuning,
             name=self.name,
@@ -61,7 +61,7 @@ class Scene:
             logger=logging.getLogger("tests.trials"),
         )
 
-    def of(self, number: int) -> list[Event]:
+    def of(self, number: int) -> list[TrialEvent]:
         return [event for event in list(self.events) if event.number == number]
 
     def values(self, number: int) -> list[float]:
@@ -70,10 +70,10 @@ class Scene:
     def kinds(self, number: int) -> list[str]:
         return [type(event).__name__ for event in self.of(number)]
 
-    def end(self, number: int) -> Finished:
+    def end(self, number: int) -> TrialEnded:
         """The end of a trial, once it is there."""
         ends = eventually(
-            lambda: [one for one in self.of(number) if isinstance(one, Finished)],
+            lambda: [one for one in self.of(number) if isinstance(one, TrialEnded)],
             f"trial {number} ends",
         )
         assert len(ends) == 1

@@ -20,7 +20,7 @@ from registry import tracking
 from registry.tunings import trial_runs
 from tasks.training import training_steps
 from tasks.trials import inline
-from tasks.trials.base import Finished, Launcher
+from tasks.trials.base import Launcher, TrialEnded
 from tasks.trials.inline import InlineLauncher
 from tests.processes import eventually
 from tests.tasks.trials.beside import children, history, kill, processes
@@ -41,7 +41,7 @@ def _open_files() -> int:
 
 class TestInline(Contract):
     def make(self, scene: Scene) -> InlineLauncher:
-        return InlineLauncher(scene.setting(), scene.events.append)
+        return InlineLauncher(scene.trial_context(), scene.events.append)
 
     def kill(self, launcher: Launcher) -> None:
         assert isinstance(launcher, InlineLauncher)
@@ -73,8 +73,8 @@ class TestInline(Contract):
         launcher.launch(trial(0, reports="[0.5]", leaves="a.bin,b.bin"))
         scene.end(0)
         launcher.conclude(ended(scene.begun(trial(0))))
-        place = scene.setting().place(0)
-        assert not place.model.exists()
+        run_dir = scene.trial_context().run_dir(0)
+        assert not run_dir.model.exists()
         launcher.close()
 
         repository = tracking.client().repository(scene.run_of(0).info.run_id)
@@ -95,13 +95,15 @@ class TestInline(Contract):
     ) -> None:
         launcher.launch(trial(0, leaves="a#b"))
         scene.end(0)
-        place = scene.setting().place(0)
-        assert place.model.exists()
+        run_dir = scene.trial_context().run_dir(0)
+        assert run_dir.model.exists()
 
         launcher.conclude(ended(scene.begun(trial(0))))
 
-        assert {path.name for path in place.root.iterdir()} >= {"reports", "train.log"}
-        assert not any(path.exists() for path in (place.model, place.finished, place.source))
+        assert {path.name for path in run_dir.root.iterdir()} >= {"reports", "train.log"}
+        assert not any(
+            path.exists() for path in (run_dir.model, run_dir.finished_marker, run_dir.source)
+        )
 
     @pytest.mark.parametrize(
         ("problem", "code", "told"),
@@ -126,7 +128,7 @@ class TestInline(Contract):
         assert end.error is not None
         assert end.error.code == code
         assert told in end.error.message
-        assert scene.kinds(0) == ["Finished"]
+        assert scene.kinds(0) == ["TrialEnded"]
 
     def test_a_full_disk_fails_it(
         self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
@@ -146,13 +148,13 @@ class TestInline(Contract):
         self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(trial_runs, "open_trial", _refused)
-        launcher.expect(0)
+        launcher.prepare_next(0)
         launcher.launch(trial(0))
 
         end = scene.end(0)
         assert end.error is not None
         assert end.error.code == "MlflowFailed"
-        assert scene.kinds(0) == ["Finished"]
+        assert scene.kinds(0) == ["TrialEnded"]
 
     def test_mlflow_that_does_not_take_the_model_fails_it(
         self, scene: Scene, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
@@ -174,7 +176,7 @@ class TestInline(Contract):
             lambda run, folder, _: kept.append((run, folder.parent.name)),
         )  # fmt: skip
         scene.settings = scene.settings.model_copy(update={"home_lasts": lasts})
-        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher = InlineLauncher(scene.trial_context(), scene.events.append)
         launcher.launch(trial(7, reports="[1]"))
         scene.end(7)
         launcher.close()
@@ -196,8 +198,8 @@ class TestInline(Contract):
         assert "new thread" in end.error.message
 
     def test_one_out_of_its_time_has_failed(self, scene: Scene, launcher: Launcher) -> None:
-        another = InlineLauncher(scene.setting(max_minutes=0.001), scene.events.append)
-        another._setting.training.__dict__["max_minutes"] = 0.005
+        another = InlineLauncher(scene.trial_context(max_minutes=0.001), scene.events.append)
+        another._context.training.__dict__["max_minutes"] = 0.005
         another.launch(trial(0, until=str(scene.scratch / "never")))
 
         end = scene.end(0)
@@ -212,7 +214,7 @@ class TestInline(Contract):
         monkeypatch.setenv("TMPDIR", str(scene.scratch))
         scene.settings = scene.settings.model_copy(update={"gpus": names})
         made = InlineLauncher(
-            scene.setting(resources={"instance_type": "gpu.t4"}), scene.events.append
+            scene.trial_context(resources={"instance_type": "gpu.t4"}), scene.events.append
         )
         made.launch(trial(0, reports="[1]", until=str(scene.scratch / "never")))
         eventually(lambda: scene.values(0), "the first has the GPU")
@@ -222,15 +224,15 @@ class TestInline(Contract):
 
         made.stop(1)
 
-        assert scene.end(1) == Finished(1, stopped=True)
-        assert scene.kinds(1) == ["Finished"]
+        assert scene.end(1) == TrialEnded(1, stopped=True)
+        assert scene.kinds(1) == ["TrialEnded"]
         made.close()
 
     def test_its_log_is_copied_whatever_became_of_it(
         self, scene: Scene, launcher: Launcher
     ) -> None:
         logs = scene.scratch / "logs"
-        made = InlineLauncher(scene.setting(logs={"uri": str(logs)}), scene.events.append)
+        made = InlineLauncher(scene.trial_context(logs={"uri": str(logs)}), scene.events.append)
         made.launch(trial(0, reports="[1]"))
         made.launch(trial(1, reports="[2]", code=1))
         scene.end(0)
@@ -247,10 +249,12 @@ class TestInline(Contract):
     ) -> None:
         file = scene.scratch / "file"
         file.touch()
-        made = InlineLauncher(scene.setting(logs={"uri": f"{file}/logs"}), scene.events.append)
+        made = InlineLauncher(
+            scene.trial_context(logs={"uri": f"{file}/logs"}), scene.events.append
+        )
         made.launch(trial(0, reports="[1]"))
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert "The log was not copied" in scene.warnings.said[0]
         made.close()
 
@@ -259,8 +263,8 @@ class TestUnused:
     """MLflow runs that are made ahead."""
 
     def test_one_that_was_made_ahead_is_used(self, scene: Scene) -> None:
-        launcher = InlineLauncher(scene.setting(), scene.events.append)
-        launcher.expect(0)
+        launcher = InlineLauncher(scene.trial_context(), scene.events.append)
+        launcher.prepare_next(0)
         eventually(lambda: children(scene), "it is made")
         launcher.launch(trial(0))
         scene.end(0)
@@ -272,9 +276,9 @@ class TestUnused:
     def test_those_that_no_trial_used_are_deleted(self, scene: Scene) -> None:
         parent = trial_runs.parent(scene.parent.run_id)
         killed = [trial_runs.open_trial(parent, number) for number in (0, 0, 5)]
-        launcher = InlineLauncher(scene.setting(), scene.events.append)
-        launcher.expect(1)
-        launcher.expect(2)
+        launcher = InlineLauncher(scene.trial_context(), scene.events.append)
+        launcher.prepare_next(1)
+        launcher.prepare_next(2)
         launcher.launch(trial(0))
         launcher.launch(trial(1))
         scene.end(0)
@@ -288,7 +292,7 @@ class TestUnused:
     def test_those_of_rows_are_kept(self, scene: Scene) -> None:
         parent = trial_runs.parent(scene.parent.run_id)
         _, second = (trial_runs.open_trial(parent, 0) for _ in range(2))
-        launcher = InlineLauncher(scene.setting(), scene.events.append)
+        launcher = InlineLauncher(scene.trial_context(), scene.events.append)
         launcher.settle([replace(trial(0), mlflow_run_id=second)])
         launcher.close()
 
@@ -307,10 +311,10 @@ class TestUnused:
             return made
 
         monkeypatch.setattr(trial_runs, "open_trial", open_trial)
-        launcher = InlineLauncher(scene.setting(), scene.events.append)
-        launcher.expect(0)
+        launcher = InlineLauncher(scene.trial_context(), scene.events.append)
+        launcher.prepare_next(0)
         launcher.launch(trial(0))
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         launcher.close()
 
         parent = trial_runs.parent(scene.parent.run_id)
@@ -320,7 +324,7 @@ class TestUnused:
 class TestMetrics:
     @pytest.fixture
     def launcher(self, scene: Scene) -> Any:
-        made = InlineLauncher(scene.setting(), scene.events.append)
+        made = InlineLauncher(scene.trial_context(), scene.events.append)
         yield made
         made.close()
 
@@ -341,7 +345,7 @@ class TestMetrics:
         until = scene.scratch / "until"
         launcher.launch(trial(0, until=str(until)))
         eventually(lambda: scene.kinds(0), "it begins")
-        writer = Writer(str(scene.setting().place(0).tensorboard))
+        writer = Writer(str(scene.trial_context().run_dir(0).tensorboard))
         for step, value in enumerate((0.5, 0.25)):
             writer.add_scalar("loss", value, step, wall_time=1000.0 + step)
             writer.add_scalar("other", value, step, wall_time=1e300)
@@ -397,7 +401,7 @@ class TestMetrics:
         until.touch()
         eventually(lambda: len(scene.values(0)) == 2, "it reports meanwhile")
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         hangs.set()
 
     def test_a_value_that_comes_while_mlflow_is_asked_counts_once(
@@ -443,27 +447,27 @@ def _refused(*_: Any) -> None:
 def test_closing_takes_a_bounded_time_though_mlflow_is_dead(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launcher = InlineLauncher(scene.setting(), scene.events.append)
-    launcher.patience = 0.1
+    launcher = InlineLauncher(scene.trial_context(), scene.events.append)
+    launcher.stop_timeout_seconds = 0.1
     monkeypatch.setattr(inline, "_LAST_WORDS_SECONDS", 0.2)
     dead = threading.Event()
     launcher._writer._client.log_batch = lambda *_: dead.wait(60)  # type: ignore[method-assign]
     monkeypatch.setattr(trial_runs, "open_trial", lambda *_: dead.wait(60) and "")
-    launcher.expect(0)
+    launcher.prepare_next(0)
     launcher.launch(trial(0))
     launcher._writer.log_params("1", {"x": 1})
     launcher._writer.set_tags("1", {"state": "SUCCEEDED"})
 
     launcher.close()  # and not after MLflow's own minutes
 
-    assert scene.end(0) == Finished(0, stopped=True)
+    assert scene.end(0) == TrialEnded(0, stopped=True)
     assert "MLflow has not received" in scene.warnings.said[-1]
     dead.set()
     eventually(lambda: not our_threads(), f"{our_threads()} end")
 
 
 def test_a_signal_for_the_group_of_its_processes_reaches_the_script(scene: Scene) -> None:
-    launcher = InlineLauncher(scene.setting(), scene.events.append)
+    launcher = InlineLauncher(scene.trial_context(), scene.events.append)
     launcher.launch(trial(0, reports="[1]", until=str(scene.scratch / "never")))
     eventually(lambda: scene.values(0), "it runs")
     for process in processes(scene):

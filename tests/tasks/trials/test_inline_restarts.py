@@ -15,7 +15,7 @@ from infra.mlflow import MlflowException
 from registry import tracking
 from tasks.training import checkpoints
 from tasks.trials import inline
-from tasks.trials.base import Began, Finished
+from tasks.trials.base import TrialEnded, TrialStarted
 from tasks.trials.inline import InlineLauncher
 from tests.processes import eventually
 from tests.tasks.trials.beside import history, kill
@@ -37,7 +37,7 @@ class TestAfterAKill:
 
     @pytest.fixture
     def launcher(self, scene: Scene) -> Any:
-        made = InlineLauncher(scene.setting(), scene.events.append)
+        made = InlineLauncher(scene.trial_context(), scene.events.append)
         yield made
         made.close()
 
@@ -46,7 +46,7 @@ class TestAfterAKill:
 
     def _again(self, scene: Scene, row: Any) -> InlineLauncher:
         scene.events.clear()
-        again = InlineLauncher(scene.setting(), scene.events.append)
+        again = InlineLauncher(scene.trial_context(), scene.events.append)
         again.settle([row])
         again.launch(row, again=True)
         return again
@@ -65,7 +65,7 @@ class TestAfterAKill:
 
         again = self._again(scene, row)
         until.touch()
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert scene.values(0) == [0.5, 0.25, 0.125]
@@ -87,7 +87,7 @@ class TestAfterAKill:
         again = self._again(scene, row)
         eventually(lambda: len(lines(ledger)) == 2, "it begins again")
         until.touch()
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert lines(ledger)[1:] == ["begins 0.0 after 2", "ends 0.0"]
@@ -97,20 +97,20 @@ class TestAfterAKill:
     def test_on_another_machine_it_resumes_from_its_checkpoint_uri(self, scene: Scene) -> None:
         ledger, until = scene.scratch / "ledger", scene.scratch / "until"
         asked = {"ledger": str(ledger), "until": str(until), "reports": "[0.5, 0.25]"}
-        setting = scene.setting(checkpoint_uri=str(scene.scratch / "kept"))
-        launcher = InlineLauncher(setting, scene.events.append)
+        trial_context = scene.trial_context(checkpoint_uri=str(scene.scratch / "kept"))
+        launcher = InlineLauncher(trial_context, scene.events.append)
         launcher.launch(trial(0, **asked))
         eventually(lambda: len(scene.values(0)) == 2, "it reports")
         row = scene.begun(trial(0, **asked))
         self.kill(launcher)
         launcher.close()
-        shutil.rmtree(setting.place(0).root)
+        shutil.rmtree(trial_context.run_dir(0).root)
 
         scene.events.clear()
-        again = InlineLauncher(setting, scene.events.append)
+        again = InlineLauncher(trial_context, scene.events.append)
         again.launch(row, again=True)
         until.touch()
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert lines(ledger)[1:] == ["begins 0.0 after 2", "ends 0.0"]
@@ -128,7 +128,7 @@ class TestAfterAKill:
         until.touch()
 
         again = self._again(scene, row)
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert scene.values(0) == [0.5, 0.25, 0.125]
@@ -144,12 +144,12 @@ class TestAfterAKill:
         row = scene.begun(trial(0, **asked))
         eventually(lambda: len(history(scene, 0)) == 2, "MLflow has them")
         self.kill(launcher)
-        (scene.setting().place(0).root / "reports").unlink()
+        (scene.trial_context().run_dir(0).root / "reports").unlink()
         until.touch()
-        (scene.setting().place(0).checkpoints / "step").write_text("1")
+        (scene.trial_context().run_dir(0).checkpoints / "step").write_text("1")
 
         again = self._again(scene, row)
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert scene.values(0) == [0.5, 0.25, 0.25]
@@ -168,7 +168,7 @@ class TestAfterAKill:
         until.touch()
 
         again = self._again(scene, row)
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert scene.begun(row).mlflow_run_id != row.mlflow_run_id
@@ -194,17 +194,17 @@ class TestAfterAKill:
             row = self._ended(scene, launcher, reports="[0.5, 0.25]")
 
         again = self._again(scene, row)
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.conclude(ended(scene.begun(row)))
         again.close()
 
         assert lines(scene.scratch / "ledger") == ["begins 0.0 after 0", "ends 0.0"]
         assert scene.values(0) == [0.5, 0.25]
-        assert [one.attempts for one in scene.of(0) if isinstance(one, Began)] == [1]
+        assert [one.attempts for one in scene.of(0) if isinstance(one, TrialStarted)] == [1]
         repository = tracking.client().repository(scene.run_of(0).info.run_id)
         assert "model/a" in {name for name, _ in tracking.files_of(repository)}
-        assert not scene.setting().place(0).finished.exists()
-        assert not scene.setting().place(0).model.exists()
+        assert not scene.trial_context().run_dir(0).finished_marker.exists()
+        assert not scene.trial_context().run_dir(0).model.exists()
 
     def test_its_last_scalars_are_read_all_the_same(
         self, scene: Scene, launcher: InlineLauncher
@@ -213,7 +213,7 @@ class TestAfterAKill:
         asked = {"until": str(until), "ledger": str(scene.scratch / "ledger")}
         launcher.launch(trial(0, **asked))
         eventually(lambda: scene.kinds(0), "it begins")
-        folder = str(scene.setting().place(0).tensorboard)
+        folder = str(scene.trial_context().run_dir(0).tensorboard)
         writer = Writer(folder)
         for step, value in enumerate((0.5, 0.25)):
             writer.add_scalar("loss", value, step, wall_time=1000.0 + step)
@@ -222,11 +222,11 @@ class TestAfterAKill:
         scene.end(0)
         row = scene.begun(trial(0, **asked))
         self.kill(launcher)
-        kept = scene.setting().place(0).root / "reports"
+        kept = scene.trial_context().run_dir(0).root / "reports"
         kept.write_bytes(kept.read_bytes().splitlines(keepends=True)[0])  # the last one was lost
 
         again = self._again(scene, row)
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
         assert scene.values(0) == [0.5, 0.25]
@@ -242,10 +242,10 @@ class TestAfterAKill:
         monkeypatch.setattr(checkpoints, "copy", lambda folder, _: copied.append(folder))
 
         again = self._again(scene, row)
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         again.close()
 
-        assert copied == [scene.setting().place(0).checkpoints]
+        assert copied == [scene.trial_context().run_dir(0).checkpoints]
 
     def test_one_that_was_killed_on_the_way_to_its_end_keeps_its_model(
         self, scene: Scene, launcher: InlineLauncher, monkeypatch: pytest.MonkeyPatch
@@ -253,15 +253,15 @@ class TestAfterAKill:
         """Whoever stops a tuning while a model is uploaded loses no model."""
         stuck = threading.Event()
         monkeypatch.setattr(tracking, "log_files", lambda *_: stuck.wait(60))
-        launcher.patience = 0.1
+        launcher.stop_timeout_seconds = 0.1
         asked = {"leaves": "a", "ledger": str(scene.scratch / "ledger")}
         launcher.launch(trial(0, **asked))
-        place = scene.setting().place(0)
-        eventually(place.finished.exists, "the script has ended")
+        run_dir = scene.trial_context().run_dir(0)
+        eventually(run_dir.finished_marker.exists, "the script has ended")
         launcher.close()
         assert scene.end(0).stopped
         launcher.conclude(ended(trial(0), "KILLED"))
 
-        assert place.finished.exists()
-        assert (place.model / "a").exists()
+        assert run_dir.finished_marker.exists()
+        assert (run_dir.model / "a").exists()
         stuck.set()

@@ -19,7 +19,7 @@ from registry import catalogue, tracking
 from registry.tunings import trial_runs
 from tasks.trials import rows
 from tasks.trials.inline import InlineLauncher
-from tasks.tuning.tuning_loop import Plan, Tuner
+from tasks.tuning.tuning_loop import Tuner, TuningPlan
 from tests.processes import eventually, with_variable
 from tests.tasks.trials.contract import lines
 from tests.tasks.trials.scene import Scene
@@ -49,12 +49,12 @@ def _tune(scene: Scene, ledger: Path) -> TuningOutcome | Any:
         "ledger": str(ledger),
     }  # fmt: skip
     tuner = Tuner(
-        Plan([Objective(metric="loss", direction="minimize")], [], lambda: _LIMITS),
+        TuningPlan([Objective(metric="loss", direction="minimize")], [], lambda: _LIMITS),
         _search(),
         save=partial(rows.save, scene.tuning),
     )
     tuner.restore(rows.of(scene.tuning))
-    launcher = InlineLauncher(scene.setting(hyperparameters=fixed), tuner.emit)
+    launcher = InlineLauncher(scene.trial_context(hyperparameters=fixed), tuner.emit)
     return tuner.run(launcher, deadline=None, stop_requested=lambda: False)
 
 
@@ -143,7 +143,7 @@ def _judge(scene: Scene, ledger: Path, ended: dict[int, tuple[TrialState, int]])
             assert ends[trial.parameters["x"]] >= 1, trial
             _judge_reports(trial, begins[trial.parameters["x"]])
         else:
-            killed = trial.reason == "What ran it was killed, twice."
+            killed = trial.reason == "Its process was killed twice."
             assert killed or trial.reason.startswith(("OOMKilled", "ScriptFailed")), trial
     _judge_mlflow(scene, found)
 

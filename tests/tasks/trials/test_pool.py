@@ -19,7 +19,7 @@ from registry import tracking
 from registry.tunings import trial_runs
 from registry.tunings.trial_flows import TRIAL_LABEL, TUNING_LABEL
 from tasks.trials import pool
-from tasks.trials.base import Began, Finished, Launcher
+from tasks.trials.base import Launcher, TrialEnded, TrialStarted
 from tasks.trials.pool import PoolLauncher
 from tests.processes import eventually
 from tests.tasks.trials.contract import Contract
@@ -65,7 +65,7 @@ class TestEvents:
     def launcher(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolLauncher]:
         monkeypatch.setattr(pool, "EventSubscription", Events)
         monkeypatch.setattr(pool, "_RESYNC_SECONDS", 1000.0)
-        launcher = PoolLauncher(scene.setting(), scene.events.append)
+        launcher = PoolLauncher(scene.trial_context(), scene.events.append)
         yield launcher
         launcher.close()
 
@@ -87,7 +87,7 @@ class TestEvents:
         assert prefect.asked <= 6
         notify()
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
 
     def test_a_run_that_begins_is_read_until_it_has_its_mlflow_run(
         self, scene: Scene, launcher: PoolLauncher, prefect: FakePool
@@ -102,17 +102,17 @@ class TestEvents:
         notify()
         eventually(lambda: prefect.asked > asked + 2, "it is read again")
         run.labels[tracking.MLFLOW_RUN_LABEL] = label
-        eventually(lambda: scene.kinds(0) == ["Began"], "its beginning is reported")
+        eventually(lambda: scene.kinds(0) == ["TrialStarted"], "its beginning is reported")
         (scene.scratch / "until").touch()
         eventually(lambda: run.state.type == StateType.COMPLETED, "it ends")
         notify()
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
 
 
 class TestPool(Contract):
     def make(self, scene: Scene) -> Launcher:
-        return PoolLauncher(scene.setting(), scene.events.append)
+        return PoolLauncher(scene.trial_context(), scene.events.append)
 
     def kill(self, launcher: Launcher) -> None:
         assert isinstance(launcher, PoolLauncher)
@@ -134,7 +134,7 @@ class TestPool(Contract):
         assert run.labels[TRIAL_LABEL] == "3"
         assert run.parameters["hyperparameters"] == {"x": 3.0, "reports": "[1]"}
         (began, *_) = scene.of(3)
-        assert began == Began(3, began.mlflow_run_id, str(run.id), 1)
+        assert began == TrialStarted(3, began.mlflow_run_id, str(run.id), 1)
 
     def test_it_is_created_once_though_the_answer_is_lost(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
@@ -142,7 +142,7 @@ class TestPool(Contract):
         prefect.lost = 2
         launcher.launch(trial(0))
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert prefect.created == 3
         assert len(prefect.runs) == 1
         assert scene.warnings.said == ["The trials' runs could not be read: no answer"]
@@ -153,12 +153,12 @@ class TestPool(Contract):
         until = scene.scratch / "until"
         launcher.launch(trial(0, reports="[0.5]", until=str(until)))
         prefect.lose(prefect.only())
-        eventually(lambda: scene.kinds(0).count("Began") == 2, "it begins again")
+        eventually(lambda: scene.kinds(0).count("TrialStarted") == 2, "it begins again")
         until.touch()
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert scene.values(0) == [0.5]
-        assert [one.attempts for one in scene.of(0) if isinstance(one, Began)] == [1, 2]
+        assert [one.attempts for one in scene.of(0) if isinstance(one, TrialStarted)] == [1, 2]
 
     def test_one_that_was_lost_twice_has_failed(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
@@ -184,7 +184,7 @@ class TestPool(Contract):
             prefect._killed.add(run.id)
             prefect.set_flow_run_state = lambda *_, **__: None  # type: ignore[method-assign]
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
         assert run.run_count == 1
 
     def test_one_whose_run_was_deleted_has_failed(
@@ -208,7 +208,7 @@ class TestPool(Contract):
             prefect.runs.clear()
             asked = prefect.asked
             eventually(lambda: prefect.asked > asked + 2, "it is asked for again")
-            assert "Finished" not in scene.kinds(0)
+            assert "TrialEnded" not in scene.kinds(0)
 
         assert scene.end(0).error is not None
 
@@ -232,7 +232,7 @@ class TestPool(Contract):
         eventually(lambda: scene.kinds(0), "it begins")
         pool.run_requests.request_stop(str(run.id))
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
 
     def test_one_that_somebody_else_stops_after_a_restart_is_not_run_again(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
@@ -245,7 +245,7 @@ class TestPool(Contract):
         eventually(lambda: scene.kinds(0), "it is found")
         pool.run_requests.request_stop(str(prefect.only().id))
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
         again.close()
 
     def test_one_that_failed_while_nobody_looked_is_not_run_again(
@@ -277,10 +277,10 @@ class TestPool(Contract):
         run = prefect.only()
         eventually(lambda: run.state and run.state.is_final(), "it ends")
         eventually(lambda: scene.warnings.said, "somebody notices")
-        assert "Finished" not in scene.kinds(0)
+        assert "TrialEnded" not in scene.kinds(0)
         prefect.down = False
 
-        assert [scene.end(0), scene.end(1)] == [Finished(0), Finished(1)]
+        assert [scene.end(0), scene.end(1)] == [TrialEnded(0), TrialEnded(1)]
         assert (scene.values(0), scene.values(1)) == ([0.5, 0.25], [7])
         assert len(scene.warnings.said) == 1
 
@@ -291,10 +291,10 @@ class TestPool(Contract):
         monkeypatch.setattr(trial_runs, "history", _unreachable)
         launcher.launch(trial(0, reports="[0.5]"))
         eventually(lambda: scene.warnings.said, "somebody notices")
-        assert scene.kinds(0) == ["Began"]
+        assert scene.kinds(0) == ["TrialStarted"]
         monkeypatch.setattr(trial_runs, "history", history)
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert scene.values(0) == [0.5]
 
     def test_one_whose_mlflow_run_was_deleted_comes_to_its_end(
@@ -309,7 +309,7 @@ class TestPool(Contract):
         monkeypatch.setattr(trial_runs, "history", gone)
         until.touch()
 
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
         assert scene.values(0) == [0.5]
 
     def test_one_that_prefect_refuses_has_failed_and_holds_up_no_other(
@@ -324,7 +324,7 @@ class TestPool(Contract):
         assert end.error is not None
         assert end.error.code == "RunRefused"
         (scene.scratch / "until").touch()
-        assert scene.end(0) == Finished(0)
+        assert scene.end(0) == TrialEnded(0)
 
     def test_one_that_no_worker_takes_is_stopped_all_the_same(
         self, scene: Scene, launcher: Launcher, prefect: FakePool
@@ -334,7 +334,7 @@ class TestPool(Contract):
         run = prefect.only()
         launcher.stop(0)
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
         assert prefect.states[run.id] == ["Cancelled"]
 
     def test_one_that_a_worker_takes_at_the_moment_of_its_stop_is_ended_by_it(
@@ -364,11 +364,11 @@ class TestPool(Contract):
         launcher.launch(trial(0, until=str(scene.scratch / "never")))
         eventually(lambda: scene.kinds(0), "it begins")
         prefect.down = True
-        launcher.patience = 0.1
+        launcher.stop_timeout_seconds = 0.1
 
         launcher.close()
 
-        assert scene.end(0) == Finished(0, stopped=True)
+        assert scene.end(0) == TrialEnded(0, stopped=True)
         prefect.down = False
 
     def test_a_state_is_written_where_mlflow_does_not_answer_at_once(

@@ -25,7 +25,7 @@ class Told(list[tuple[str, float]]):
 
 def reports(path: Path, told: Told | None = None, *metrics: str) -> Reports:
     made = Reports(path, metrics or ("loss",), Told() if told is None else told)
-    made.let()
+    made.start_reporting()
     return made
 
 
@@ -50,8 +50,8 @@ def test_nothing_is_told_before_it_is_let_nor_after_the_end(path: Path) -> None:
     made = Reports(path, {"loss"}, told)
 
     assert made.take(Observation("loss", 1)) is None
-    assert made.awaited() == {}
-    made.let()
+    assert made.awaiting_push() == {}
+    made.start_reporting()
     made.take(Observation("loss", 2))
     made.close()
     assert made.take(Observation("loss", 3)) is None
@@ -82,11 +82,11 @@ class TestSources:
     def test_what_was_printed_first_is_not_looked_for_in_mlflow(self, path: Path) -> None:
         told = Told()
         made = reports(path, told, "loss", "other")
-        assert made.awaited() == {"loss": 0, "other": 0}
+        assert made.awaiting_push() == {"loss": 0, "other": 0}
 
         made.take(Observation("loss", 1))
 
-        assert made.awaited() == {"other": 0}
+        assert made.awaiting_push() == {"other": 0}
         made.push("loss", 0, [1])
         made.push("loss", 1, [1])
         assert told == [("loss", 1)]
@@ -97,7 +97,7 @@ class TestSources:
         made.push("loss", 0, [1, 2])
 
         assert made.take(Observation("loss", 1)) is None
-        assert made.awaited() == {"loss": 2}
+        assert made.awaiting_push() == {"loss": 2}
         made.push("loss", 2, [3])
         assert told == [("loss", 1), ("loss", 2), ("loss", 3)]
 
@@ -120,7 +120,7 @@ class TestSources:
 
         second = reports(path)
 
-        assert second.awaited() == ({"loss": 1} if pushed else {})
+        assert second.awaiting_push() == ({"loss": 1} if pushed else {})
         assert (second.take(Observation("loss", 2)) is None) is pushed
 
     def test_after_what_mlflow_has_kept_either_may_come(self, path: Path) -> None:
@@ -129,8 +129,8 @@ class TestSources:
             told = Told()
             made = Reports(path, {"loss"}, told)
             made.keep("loss", [1, 2], 6)
-            made.let()
-            assert made.awaited() == {"loss": 2}
+            made.start_reporting()
+            assert made.awaiting_push() == {"loss": 2}
             if pushed:
                 made.push("loss", 2, [3])
             else:

@@ -11,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import RunFailedError
-from tasks.trials.base import Began, Finished, Launcher, Observed
-from tasks.tuning.tuning_loop import Interruption, Plan, Tuner
+from tasks.trials.base import (
+    Launcher,
+    MetricReported,
+    TrialEnded,
+    TrialStarted,
+)
+from tasks.tuning.tuning_loop import Interruption, Tuner, TuningPlan
 from tuning.completion import TuningLimits, TuningOutcome
 from tuning.early_stopping import EarlyStopping
 from tuning.objectives import Constraint, Objective
@@ -60,7 +65,7 @@ class Scripted(Launcher):
         self.tuner, self.reports, self.end, self.runs = tuner, reports, end, set(runs)
         self.launched, self.concluded, self.stopped = [], [], []
         self.active, self.most_active, self.closed = set(), 0, False
-        self.again, self.settled, self.patience = [], [], 30.0
+        self.again, self.settled, self.stop_timeout_seconds = [], [], 30.0
 
     def launch(self, trial, *, again=False):
         number = trial.number
@@ -69,20 +74,20 @@ class Scripted(Launcher):
             self.again.append(number)
         self.active.add(number)
         self.most_active = max(self.most_active, len(self.active))
-        self.tuner.emit(Began(number, f"mlflow {number}"))
+        self.tuner.emit(TrialStarted(number, f"mlflow {number}"))
         for report in self.reports(trial):
             metric, value = report if isinstance(report, tuple) else ("loss", report)
-            self.tuner.emit(Observed(number, metric, value))
+            self.tuner.emit(MetricReported(number, metric, value))
         if number not in self.runs:
-            self._end(Finished(number, self.end(trial)))
+            self._end(TrialEnded(number, self.end(trial)))
 
     def stop(self, number):
         self.stopped.append(number)
         if number in self.active:
-            self._end(Finished(number, stopped=True))
+            self._end(TrialEnded(number, stopped=True))
 
     def release(self, number):
-        self._end(Finished(number))
+        self._end(TrialEnded(number))
 
     def _end(self, finished):
         self.active.discard(finished.number)
@@ -109,7 +114,7 @@ class Scene:
     def tuner(self, limits, objectives=(LOSS,), **plan):
         now = limits if callable(limits) else lambda: limits
         plan = {"constraints": (), **plan}
-        return Tuner(Plan(objectives, limits=now, **plan), self.points, save=self.rows.save)
+        return Tuner(TuningPlan(objectives, limits=now, **plan), self.points, save=self.rows.save)
 
     def run(self, limits=_FOUR, stop=lambda: False, **given):
         plan = {
@@ -343,7 +348,7 @@ def test_a_trial_that_died_twice_with_its_tuning_has_failed(scene):
     launcher = Scripted(tuner)
     assert tuner.run(launcher, deadline=None, stop_requested=lambda: False) is TuningOutcome.FAILED
     assert launcher.launched == []
-    assert scene.rows[0].reason == "What ran it was killed, twice."
+    assert scene.rows[0].reason == "Its process was killed twice."
 
 
 def test_a_trial_with_a_run_of_its_own_is_found_again(scene):
@@ -389,7 +394,7 @@ def test_killed_at_any_save_a_restart_loses_and_repeats_nothing(data):
             if kills[0] > before:
                 raise _KilledError
 
-        tuner = Tuner(Plan((LOSS,), (), lambda: limits), scene.points, save=save)
+        tuner = Tuner(TuningPlan((LOSS,), (), lambda: limits), scene.points, save=save)
         launcher = Scripted(tuner)
         launcher.close = lambda: None  # type: ignore[method-assign]
         try:

@@ -112,13 +112,13 @@ class TestCheck:
         [
             ({"parameters": []}, "ParametersMissing", "no parameters"),
             ({"parameters": [{**X, "max": -1}]}, "ParameterRangeEmpty", "'x'"),
-            ({"parallel_trials": 5}, "LimitAboveMaxTrials", "parallel_trials is 5"),
-            ({"max_failed_trials": 5}, "LimitAboveMaxTrials", "max_failed_trials is 5"),
-            ({"max_trials": None}, "MaxTrialsMissing", "endless"),
-            ({"max_trials": None, "max_failed_trials": 3}, "MaxTrialsMissing", "endless"),
+            ({"parallel_trials": 5}, "LimitAboveMaxTrials", "parallel_trials (5)"),
+            ({"max_failed_trials": 5}, "LimitAboveMaxTrials", "max_failed_trials (5)"),
+            ({"max_trials": None}, "MaxTrialsMissing", "infinite"),
+            ({"max_trials": None, "max_failed_trials": 3}, "MaxTrialsMissing", "infinite"),
             (
                 {"max_trials": None, "parameters": [_of("n", "int", min=1, max=10**9)]},
-                "MaxTrialsMissing", "endless",
+                "MaxTrialsMissing", "infinite",
             ),
             ({"hyperparameters": {"x": 1}}, "ParameterFixed", "'x'"),
             ({"hyperparameters": {"X": 1}}, "ParameterFixed", "'X'"),
@@ -136,11 +136,11 @@ class TestCheck:
                 },
                 "EarlyStoppingOfSeveral", "several",
             ),
-            ({"trial_max_minutes": 0}, "MaxMinutesInvalid", "trial_max_minutes is 0"),
-            ({"trial_max_minutes": -1}, "MaxMinutesInvalid", "trial_max_minutes is -1"),
-            ({"trial_max_minutes": float("nan")}, "MaxMinutesInvalid", "trial_max_minutes is nan"),
-            ({"trial_max_minutes": float("inf")}, "MaxMinutesInvalid", "trial_max_minutes is inf"),
-            ({"max_minutes": 0}, "MaxMinutesInvalid", "max_minutes is 0"),
+            ({"trial_max_minutes": 0}, "MaxMinutesInvalid", "`trial_max_minutes`: 0"),
+            ({"trial_max_minutes": -1}, "MaxMinutesInvalid", "`trial_max_minutes`: -1"),
+            ({"trial_max_minutes": float("nan")}, "MaxMinutesInvalid", "`trial_max_minutes`: nan"),
+            ({"trial_max_minutes": float("inf")}, "MaxMinutesInvalid", "`trial_max_minutes`: inf"),
+            ({"max_minutes": 0}, "MaxMinutesInvalid", "`max_minutes`: 0"),
             ({"warm_start": " x"}, "WarmStartInvalid", "' x'"),
             ({"warm_start": "a\0b"}, "TextInvalid", "warm_start"),
             ({"objective": []}, "ObjectiveMissing", "no objective"),
@@ -372,9 +372,9 @@ class TestLimits:
             tuning_request.limits(asked)
 
     def test_in_words(self) -> None:
-        limits, other = TuningLimits(3, None, 2), TuningLimits(None, 0, 1)
-        assert tuning_request.describe_limits(limits) == "max_trials 3, parallel_trials 2"
-        assert tuning_request.describe_limits(other) == "max_failed_trials 0, parallel_trials 1"
+        describe = tuning_request.describe_limits
+        assert describe(TuningLimits(3, None, 2)) == "max_trials 3, parallel_trials 2"
+        assert describe(TuningLimits(None, 0, 1)) == "max_failed_trials 0, parallel_trials 1"
 
 
 class TestDispatch:
@@ -467,7 +467,7 @@ class TestWarmStart:
             tuning_warm_start.check(tuning(warm_start="earlier"))
 
         assert raised.value.code == "WarmStartDiffers"
-        assert "to minimize the best loss" in raised.value.message
+        assert "this tuning has minimize loss (best)" in raised.value.message
 
     def test_its_name_becomes_its_id(self) -> None:
         found = tuning_warm_start.pin({"warm_start": "earlier", "name": "n"})

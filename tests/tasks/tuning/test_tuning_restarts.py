@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tasks.trials.base import Began, Finished, Observed
+from tasks.trials.base import MetricReported, TrialEnded, TrialStarted
 from tasks.tuning.tuning_loop import Interruption, Tuner
 from tests.tasks.tuning.test_tuning_loop import FAILED, LOSS, Points, Scene, Scripted, _row
 from tuning.completion import TuningLimits, TuningOutcome
@@ -64,9 +64,9 @@ class TestAttempts:
             def launch(self, trial, *, again=False):
                 self.active.add(trial.number)
                 for attempts in (1, 2):
-                    self.tuner.emit(Began(trial.number, "m", "f", attempts))
-                self.tuner.emit(Observed(trial.number, "loss", 0.5))
-                self._end(Finished(trial.number))
+                    self.tuner.emit(TrialStarted(trial.number, "m", "f", attempts))
+                self.tuner.emit(MetricReported(trial.number, "loss", 0.5))
+                self._end(TrialEnded(trial.number))
 
         tuner = self._restored(
             scene,
@@ -149,9 +149,9 @@ class TestLateLaunchers:
         class Chatty(Scripted):
             def _end(self, finished):
                 super()._end(finished)
-                self.tuner.emit(Observed(finished.number, "loss", 0.0))
-                self.tuner.emit(Began(finished.number, "another"))
-                self.tuner.emit(Finished(finished.number, FAILED))
+                self.tuner.emit(MetricReported(finished.number, "loss", 0.0))
+                self.tuner.emit(TrialStarted(finished.number, "another"))
+                self.tuner.emit(TrialEnded(finished.number, FAILED))
 
         tuner = scene.tuner(TuningLimits(3, None, 1))
         assert _run(tuner, Chatty(tuner)) is TuningOutcome.MAX_TRIALS_REACHED
@@ -167,14 +167,14 @@ class TestLateLaunchers:
             def close(self):
                 self.closed = True
                 for number in list(self.active):
-                    self._end(Finished(number, stopped=True))
+                    self._end(TrialEnded(number, stopped=True))
 
             def conclude(self, trial):
                 self.concluded.append(trial)
 
         tuner = scene.tuner(TuningLimits(3, None, 2))
         launcher = Stuck(tuner, runs={0, 1})
-        launcher.patience = 0.0
+        launcher.stop_timeout_seconds = 0.0
         begun = iter([False] * 4)
         assert _run(tuner, launcher, stop=lambda: next(begun, True)) is Interruption.STOPPED
         assert scene.states() == ["KILLED", "KILLED"]
@@ -186,11 +186,11 @@ class TestLateLaunchers:
         class Slow(Scripted):
             def stop(self, number):
                 self.stopped.append(number)
-                threading.Timer(0.1, self._end, [Finished(number)]).start()
+                threading.Timer(0.1, self._end, [TrialEnded(number)]).start()
 
         tuner = scene.tuner(TuningLimits(9, None, 2), objectives=(goal,))
         launcher = Slow(tuner, runs={0}, reports=lambda trial: [0.1 if trial.number == 1 else 0.5])
-        launcher.patience = 0.0
+        launcher.stop_timeout_seconds = 0.0
         assert _run(tuner, launcher) is TuningOutcome.GOAL_REACHED
         assert launcher.stopped == [0]
         assert scene.states() == ["SUCCEEDED", "SUCCEEDED"]

@@ -1,4 +1,4 @@
-"""What the scheduler knows of a schedule."""
+"""A schedule as the scheduler and the verbs use it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from registry.schedules.schedules import ScheduleModel
-from schedules.policy import Policy
+from schedules.policy import SchedulePolicy
 from schedules.trigger import Trigger
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A schedule, read.
+class Schedule:
+    """A schedule.
 
     Attributes:
         id: Its id.
         trigger: Its trigger.
         policy: Its policy.
-        decided_until: What became of its slots until then was decided; in seconds since 1970.
+        decided_until: Time until which the fates of its slots are decided, in seconds since 1970.
         name: Its name.
-        deployment: What its runs are of, as ``flow/deployment``.
-        parameters: Theirs, with macros.
-        enabled: Whether its slots are run.
-        user: Who made it.
-        failures_since: Runs that were made from then on count as failures in a row.
-        error: Why no scheduler can work with it; "" if one can.
+        deployment: The deployment that it runs.
+        parameters: Parameters of its runs, with macros.
+        enabled: Whether its slots get runs.
+        user: The user who created it.
+        failures_since: Earlier runs do not count as consecutive failures; seconds since 1970.
+        error: Why it cannot be scheduled, such as a missing deployment; "" if it can.
     """
 
     id: str
     trigger: Trigger
-    policy: Policy
+    policy: SchedulePolicy
     decided_until: int
     name: str = ""
     deployment: str = ""
@@ -42,12 +42,12 @@ class Subject:
     error: str = ""
 
     @classmethod
-    def of(cls, row: ScheduleModel) -> Self:
-        """The schedule of a row."""
+    def from_row(cls, row: ScheduleModel) -> Self:
+        """Read the schedule of a row."""
         return cls(
             row.id,
             Trigger(**row.trigger),
-            Policy(**row.policy),
+            SchedulePolicy(**row.policy),
             row.decided_until,
             row.name,
             row.deployment,

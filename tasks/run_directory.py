@@ -1,4 +1,4 @@
-"""Folders of one run, and what an attempt leaves in them for the next."""
+"""Folders of one run, which its attempts share."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ _PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """The folders of one run, below the home."""
+class RunDirectory:
+    """Folders of one run, below Modelyard's home.
+
+    Attributes:
+        root: The folder that holds the others.
+    """
 
     root: Path
 
     @property
     def source(self) -> Path:
-        """A copy of the algorithm's directory."""
+        """Copy of the algorithm's directory."""
         return self.root / "source"
 
     @property
     def datasets(self) -> Path:
-        """Folders for data sets that cannot be read where they are."""
+        """Folder of the data sets that cannot be read in place."""
         return self.root / "datasets"
 
     @property
     def model(self) -> Path:
-        """EM_MODEL_DIR: what the script leaves here is the model."""
+        """EM_MODEL_DIR: the script's files in it are the model."""
         return self.root / "model"
 
     @property
     def checkpoints(self) -> Path:
-        """Output checkpoints, where no ``checkpoint_uri`` was given."""
+        """Folder of output checkpoints without a ``checkpoint_uri``."""
         return self.root / "checkpoints"
 
     @property
     def checkpoint_input(self) -> Path:
-        """A copy of input checkpoints that cannot be read where they are."""
+        """Copy of input checkpoints that cannot be read in place."""
         return self.root / "checkpoint-input"
 
     @property
@@ -51,38 +55,38 @@ class Workplace:
 
     @property
     def log(self) -> Path:
-        """Everything that the script printed, attempt after attempt."""
+        """Log of the script's output, over all attempts."""
         return self.root / "train.log"
 
     @property
-    def finished(self) -> Path:
-        """There once the script has ended well, so that it is not run again."""
+    def finished_marker(self) -> Path:
+        """File that exists once the script has succeeded, so that it does not run again."""
         return self.root / "finished"
 
     @property
-    def published(self) -> bool:
-        """Whether what the script left is published."""
-        return self.finished.exists() and self.finished.read_text() == _PUBLISHED
+    def is_published(self) -> bool:
+        """Whether the script has succeeded and its model is published."""
+        return self.finished_marker.exists() and self.finished_marker.read_text() == _PUBLISHED
 
     def mark_published(self) -> None:
         """Mark the model as published, and remove the local copy."""
-        self.finished.write_text(_PUBLISHED)
+        self.finished_marker.write_text(_PUBLISHED)
         shutil.rmtree(self.model, ignore_errors=True)
 
     @property
-    def waits(self) -> bool:
-        """Whether there is a model that is not published."""
-        return self.finished.exists() and not self.published
+    def has_unpublished_model(self) -> bool:
+        """Whether the script has succeeded and its model is not published yet."""
+        return self.finished_marker.exists() and not self.is_published
 
     def clear(self) -> None:
-        """Remove what an attempt needs only while it runs, but for a model that waits."""
+        """Remove an attempt's inputs, and its model unless that is still to be published."""
         for folder in (self.source, self.datasets, self.checkpoint_input):
             shutil.rmtree(folder, ignore_errors=True)
-        if not self.waits:
+        if not self.has_unpublished_model:
             shutil.rmtree(self.model, ignore_errors=True)
 
     def clear_for_retry(self) -> None:
-        """Remove what an earlier attempt left, but for transfers that can be gone on from."""
+        """Remove leftovers of an earlier attempt, except partial transfers, which resume."""
         for folder in (self.source, self.model):
             shutil.rmtree(folder, ignore_errors=True)
         fetched = [path for path in _entries(self.datasets) if path.is_dir()]

@@ -1,4 +1,4 @@
-"""What the groups of fields that describe a schedule have in common."""
+"""Base of the models that describe a schedule, such as its trigger and its policy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ from infra.errors import BadInputError
 from schedules import plain
 
 
-class Form(BaseModel):
-    """A group of fields; one that is null is left out, and one that is unknown is refused.
+class ScheduleFields(BaseModel):
+    """A group of fields: null counts as not given, and unknown fields are refused.
 
-    Whatever is wrong is told as a ``BadInputError`` that names the field.
+    Every fault is raised as a ``BadInputError`` that names the field.
 
     Attributes:
-        unwritten: Fields that nobody writes.
+        noun: Name of the group in messages.
+        internal_fields: Fields that users cannot write.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    unwritten: ClassVar[frozenset[str]] = frozenset()
+    noun: ClassVar[str]
+    internal_fields: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def written(cls) -> tuple[str, ...]:
-        """The fields that somebody may write."""
-        return tuple(name for name in cls.model_fields if name not in cls.unwritten)
+    def editable_fields(cls) -> tuple[str, ...]:
+        """Names of the fields that users can write."""
+        return tuple(name for name in cls.model_fields if name not in cls.internal_fields)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _told(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _raise_bad_input(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return handler(given)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or cls.__name__.lower()
+            place = ".".join(map(str, first["loc"])) or cls.noun
             missing = first["type"] == "missing"
-            what = "It is missing." if missing else f"{first['msg']}."
+            problem = "Missing." if missing else f"{first['msg']}."
             raise BadInputError(
-                f"{place}: {what}", "Give it." if missing else "Mend its value.",
+                f"{place}: {problem}", "Give it." if missing else "Fix the value.",
                 code="FieldInvalid",
             ) from None  # fmt: skip
 
@@ -58,8 +60,8 @@ class Form(BaseModel):
         unknown = sorted(str(name) for name in given.keys() - cls.model_fields.keys())
         if unknown:
             raise BadInputError(
-                f"A {cls.__name__.lower()} has no field {unknown[0]!r}.",
-                f"There are: {', '.join(cls.written())}.",
+                f"A {cls.noun} has no field {unknown[0]!r}.",
+                f"Known are: {', '.join(cls.editable_fields())}.",
                 code="FieldUnknown",
             )
         plain.check(given)
@@ -67,17 +69,17 @@ class Form(BaseModel):
 
 
 def whole_number(value: Any, what: str, low: int, high: int, code: str) -> int:
-    """``value``, if it is a whole number within bounds.
+    """Check that ``value`` is a whole number within bounds.
 
     Args:
-        value: What was given.
-        what: What it is, for the error's sentence.
-        low: The least that it may be.
-        high: The most.
-        code: The error's.
+        value: The value.
+        what: Name of the field, for the message.
+        low: Lower bound, inclusive.
+        high: Upper bound, inclusive.
+        code: Code of the error.
 
     Raises:
-        BadInputError: If it is anything else.
+        BadInputError: If it is not.
     """
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
