@@ -44,7 +44,7 @@ def upload(
     file: Annotated[Path, typer.Argument(help="A compiled pipeline: YAML, or a zip.")],
     name: Annotated[str, typer.Option(help="Its name; by default the compiled one.")] = "",
     description: Annotated[str, typer.Option(help="Its description.")] = "",
-    about: Annotated[str, typer.Option(help="Description of this version.")] = "",
+    about: Annotated[str, typer.Option(help="What this version changes.")] = "",
     json: Json = False,
 ) -> None:
     """Store a pipeline, or a new version of it, and register its deployment."""

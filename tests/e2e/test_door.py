@@ -250,13 +250,13 @@ def test_a_link_on_a_terminal_works_with_one_click(stack, links, page):
     expect(page.get_by_text("modelyard open", exact=True)).to_be_visible()
     shoot(page, "not-logged-in")
     page.goto(logins[0])
-    expect(page.get_by_text("Flow Runs").first).to_be_visible()
+    expect(page.get_by_role("link", name="Work Pools")).to_be_visible()
     assert sessions.TOKEN_PARAMETER not in page.url
     shoot(page, "logged-in")
     page.goto(links["mlflow"])  # one login opens them all
     expect(page.get_by_text("Experiments").first).to_be_visible()
     page.goto(logins[0])  # and the link is as good as a bare one there
-    expect(page.get_by_text("Flow Runs").first).to_be_visible()
+    expect(page.get_by_role("link", name="Work Pools")).to_be_visible()
 
 
 def test_a_used_link_logs_nobody_else_in(stack, page, chromium):

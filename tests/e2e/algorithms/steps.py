@@ -18,7 +18,8 @@ if resumed:
 for step in range(begin + 1, arguments.steps + 1):
     print(f"step {step} loss={1 / step:.4f}")
     checkpoint = pathlib.Path(os.environ["EM_CHECKPOINT_DIR"], "step")
-    checkpoint.with_suffix(".partial").write_text(str(step))
-    checkpoint.with_suffix(".partial").replace(checkpoint)
+    partial = checkpoint.with_name(f".{checkpoint.name}")  # a dot: not to be mirrored
+    partial.write_text(str(step))
+    partial.replace(checkpoint)
     time.sleep(arguments.seconds)
 pathlib.Path(os.environ["EM_MODEL_DIR"], "model.txt").write_text(f"{arguments.steps} steps")

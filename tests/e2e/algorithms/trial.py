@@ -44,8 +44,9 @@ for step in range(begin + 1, options.steps + 1):
         import mlflow
 
         mlflow.log_metric("loss", options.x + 1 / step, step=step)
-    checkpoint.with_suffix(".partial").write_text(str(step))
-    checkpoint.with_suffix(".partial").replace(checkpoint)
+    partial = checkpoint.with_name(f".{checkpoint.name}")  # a dot: not to be mirrored
+    partial.write_text(str(step))
+    partial.replace(checkpoint)
     time.sleep(options.seconds)
 if options.how == "hopelessly":
     time.sleep(600)  # until somebody sees how bad it is
