@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from infra.door import credential
+from infra.http_status import is_retryable
 from infra.mlflow.errors import MlflowException
 
 # MLflow's own variables and defaults.
@@ -23,7 +24,6 @@ _TIMEOUT = ("MLFLOW_HTTP_REQUEST_TIMEOUT", 120)
 _TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 (a variable's name)
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
 _AUTHORITIES = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE_SECONDS = 120.0
 _CODES = {400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 
@@ -57,7 +57,7 @@ def send(method: str, url: str, *, stream: bool = False, **request: Any) -> http
             if answer.is_success:
                 return answer
             failure = _refusal(answer)
-        if failure.status_code not in _TRANSIENT or attempt == retries:
+        if not is_retryable(failure.status_code) or attempt == retries:
             break
         time.sleep(_pause(attempt))
     raise failure
