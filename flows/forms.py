@@ -18,12 +18,13 @@ _RETURNS = "\n\nReturns:"
 
 
 def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields of a request model in the order of its form.
+    """The fields of a request model in the order of its form: those that are required first.
 
     A model that inherits fields, which pydantic puts first, names the order in ``FORM_ORDER``.
     """
     order: tuple[str, ...] = getattr(model, "FORM_ORDER", tuple(model.model_fields))
-    return {name: model.model_fields[name] for name in order}
+    required_first = sorted(order, key=lambda name: not model.model_fields[name].is_required())
+    return {name: model.model_fields[name] for name in required_first}
 
 
 def signature(model: type[BaseModel]) -> inspect.Signature:

@@ -29,7 +29,7 @@ from flows.run_context import RunContext, RunResult
 from infra import run_lock
 from infra.errors import ModelyardError, RunFailedError
 from infra.masking import MaskingFilter
-from registry import tracking
+from registry import names, tracking
 from registry.flow_kinds import FlowKind
 from registry.runs import runs, statuses
 from registry.schedules import slots
@@ -140,6 +140,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
         if self.spec.tracked:
             tracked = cast("run_context.TrackedRequest", request)
             name, experiment = tracked.name, tracked.experiment
+            names.check_run(name, experiment, tracked.description)
             tracking.check_experiment(experiment, flow_run_id)
             if name:
                 tracking.check_name(self.spec.kind.name, name, experiment, flow_run_id)

@@ -46,6 +46,23 @@ def check_plain(name: str, code: str = "NameInvalid") -> None:
         )
 
 
+def check_run(name: str, experiment: str, description: str) -> None:
+    """Refuse what a run with an MLflow run cannot be called, kept in or described as.
+
+    Args:
+        name: Its name; "" for the one that Prefect gives.
+        experiment: The name of its experiment.
+        description: Free text.
+
+    Raises:
+        BadInputError: With the code ``NameInvalid``, ``ExperimentInvalid`` or ``TextInvalid``.
+    """
+    if name:
+        check(name)
+    check_plain(experiment, "ExperimentInvalid")
+    check_description(description)
+
+
 def check_description(description: str) -> None:
     """Refuse a description that could not be kept.
 

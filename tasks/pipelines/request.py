@@ -17,7 +17,6 @@ from infra.settings import Settings
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.pipeline import Pipeline
-from registry import names
 from registry.pipelines import pipelines
 from tasks import outputs, resources
 from tasks.logs import Logs
@@ -106,10 +105,6 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
         NotFoundError: With the code ``PipelineUnknown``.
         DiskFullError: If the home's disk has less free space than requested.
     """
-    if request.name:
-        names.check(request.name)
-    names.check_description(request.description)
-    names.check_plain(request.experiment, "ExperimentInvalid")
     if not 1 <= request.parallel <= MOST_PARALLEL:
         raise BadInputError(
             f"Invalid parameter `parallel`: {request.parallel}.",

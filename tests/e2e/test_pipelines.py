@@ -208,7 +208,7 @@ def test_one_that_takes_longer_than_its_pipeline_allows_fails(stack, tmp_path):
 
     found = answer.json
     assert (answer.code, found["state"]) == (1, "FAIL PIPELINE RUN")
-    assert "longer than the 8 s" in found["message"]
+    assert "exceeded the 8 s" in found["message"]
     states = {task["name"]: task["state"] for task in found["tasks"]}
     assert states["note-2"] == "CANCELLED"
     assert stack.show(found["flow_run_id"])["result"]["outputs"] == {}

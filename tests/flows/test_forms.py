@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from flows import catalogue, forms
 from flows.lifecycle import LifecycleFlow
+from tasks.parameters import FlowRequest
 from tasks.tuning.tuning_request import Tuning
 
 GOLDEN = Path(__file__).parent / "forms"
@@ -54,6 +56,16 @@ def test_the_function_of_a_flow_has_the_models_signature() -> None:
     assert list(found) == list(Tuning.FORM_ORDER)
     assert found["max_trials"].default is None
     assert found["experiment"].default == "Default"
+
+
+def test_what_is_required_comes_first() -> None:
+    """Python allows no parameter without a default after one with a default."""
+
+    class Named(FlowRequest):
+        name: str = Field("", description="Its name.")
+        uri: str = Field(description="What is read.")
+
+    assert list(forms.signature(Named).parameters) == ["uri", "name"]
 
 
 def test_positional_arguments_are_in_the_order_of_the_form() -> None:

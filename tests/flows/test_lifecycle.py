@@ -95,6 +95,37 @@ class TestChecked:
         assert raised.value.code == code
         assert told in str(raised.value)
 
+    @pytest.mark.parametrize(
+        ("given", "code"),
+        [
+            ({"name": 'a"b'}, "NameInvalid"),
+            ({"experiment": " "}, "ExperimentInvalid"),
+            ({"description": "d" * 4001}, "TextInvalid"),
+        ],
+    )
+    def test_a_run_that_mlflow_cannot_name_is_refused_whatever_its_flow_checks(
+        self, given: dict[str, Any], code: str
+    ) -> None:
+        class Tracked(FlowRequest):
+            name: str = Field("", description="Name.")
+            experiment: str = Field("Default", description="Experiment.")
+            description: str = Field("", description="Description.")
+
+        @lifecycle.lifecycle_flow(
+            FlowSpec(
+                kind=FlowKind("nothing", "FAIL NOTHING"), request=Tracked,
+                check=lambda request, flow_run_id: None, pool="cpu", tags=(),
+            )
+        )  # fmt: skip
+        def nothing(context: RunContext, request: Tracked) -> RunResult:
+            """Do nothing."""
+            return RunResult({}, "")
+
+        with pytest.raises(BadInputError) as raised:
+            nothing.checked(given)
+
+        assert raised.value.code == code
+
     def test_an_unknown_parameter_is_told_the_known_ones(
         self, flow: LifecycleFlow[..., Any]
     ) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from flows import catalogue
 from infra.errors import BadInputError
+from infra.stack import parts
 from modelyard import main, output
 
 
@@ -229,3 +231,11 @@ def test_an_error_names_the_settings_that_the_stack_was_started_without(
     assert "started without MODELYARD_NAS" in found["hint"]
     assert "modelyard down" in found["hint"]
     assert "modelyard down" not in plain["hint"]
+
+
+def test_what_the_fork_server_runs_is_imported_before_it_forks() -> None:
+    """Each run and each command would take the seconds of what is missing."""
+    flows = {entrypoint.partition(":")[0] for entrypoint in catalogue.FLOWS.values()}
+    commands = {main._VERBS[verb][0] for verb in main._FORKED}
+
+    assert flows | commands <= set(parts._OF_RUNS)

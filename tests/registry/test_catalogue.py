@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+import registry
 from infra import identity
 from infra.errors import DiskFullError, StackError
 from registry import catalogue, history
@@ -43,6 +46,9 @@ def test_an_empty_database_is_brought_up_to_date(database: str) -> None:
 
 
 def test_the_rows_are_what_the_migrations_make(database: str) -> None:
+    for module in pkgutil.walk_packages(registry.__path__, "registry."):
+        if ".migrations" not in module.name:
+            importlib.import_module(module.name)
     catalogue.migrate()
 
     with catalogue.engine().connect() as connection:

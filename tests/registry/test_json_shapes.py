@@ -60,7 +60,7 @@ class TestRuns:
     ) -> None:
         run = prefect.add("train", "r", state=Pending())
         prefect.attempts.begin(run, "")
-        prefect.attempts.tell_waiting(run, 1, "for 8 GPUs")
+        prefect.attempts.record_waiting(run, 1, "for 8 GPUs")
         mlflow_run_id = runs.tracking.open_run(opening(new_id(), "x"), retried=False).run_id
         prefect.label(run, mlflow_run_id)
         found = prefect.runs[UUID(run)]

@@ -46,9 +46,9 @@ def program(cache: EnvironmentCache, spec: EnvironmentSpec, then: str) -> str:
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path, PosixPath
-from infra.workloads.environment_spec import Base, EnvironmentSpec, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
 from infra.workloads.environments import EnvironmentCache
-spec = EnvironmentSpec({spec.installs!r}, Base({spec.base.value!r}))
+spec = EnvironmentSpec({spec.installs!r}, BaseEnvironment({spec.base.value!r}))
 cache = EnvironmentCache(Path({str(cache.root)!r}))
 with cache.using(spec, lambda line: print(line, flush=True), lambda: False) as environment:
     {then}

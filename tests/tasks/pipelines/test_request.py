@@ -77,7 +77,6 @@ def test_a_mount_that_cannot_be(
         ({"logs": {"uri": "ftp://host/logs"}}, "UnknownScheme"),
         ({"pipeline": ""}, "PipelineMissing"),
         ({"arguments": {}}, "ArgumentsInvalid"),
-        ({"experiment": " "}, "ExperimentInvalid"),
         ({"resources": {"instance_type": "none-such"}}, "InstanceTypeUnknown"),
     ],
     ids=str,

@@ -139,4 +139,4 @@ def test_a_node_that_never_joins_is_named(tmp_path: Path) -> None:
     problem = training_steps.script_error(ended, "log")
     assert problem is not None
     assert problem.code == "NodeNeverJoined"
-    assert "nothing was heard of node 1" in problem.message
+    assert "node 1 printed nothing" in problem.message
