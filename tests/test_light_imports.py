@@ -32,7 +32,7 @@ def imported_by(code: str, packages: set[str]) -> set[str]:
         "import modelyard.run_pod, prefect.engine, prefect.flow_engine, flows.training",
         "import modelyard.main, modelyard.commands.runs",
         "import modelyard.commands.run; from flows import catalogue; catalogue.find('train')",
-        "from tasks.placement import plan_requests as p; p('train', {'algorithm': {'provided': 'x'}})",
+        "from tasks import placement as p; p.plan_requests('train', {'algorithm': {'uri': 'x'}})",
     ],
     ids=["a pod that trains", "runs", "run train", "the machine of a training"],
 )
