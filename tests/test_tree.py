@@ -28,8 +28,6 @@ _PACKAGES_OF_A_NOUN = (
     "tasks/training",
     "tasks/tuning",
 )
-# Class names that two modules still share: one of them is to get an adjective.
-_SHARED_CLASS_NAMES = {"Kind", "Page", "Servers"}
 _FOLDERS = (
     "modelyard",
     "flows",
@@ -144,8 +142,7 @@ def test_a_public_class_name_is_used_once() -> None:
                 modules.setdefault(node.name, []).append(name)
 
     shared = {name: found for name, found in modules.items() if len(found) > 1}
-    assert {name: found for name, found in shared.items() if name not in _SHARED_CLASS_NAMES} == {}
-    assert set(shared) == _SHARED_CLASS_NAMES  # a resolved one is taken off the list
+    assert shared == {}
 
 
 def _imported_modules(name: str) -> set[str]:

@@ -23,7 +23,7 @@ credentials = typer.Typer(add_completion=False, no_args_is_help=True)
 app.add_typer(credentials, name="credential", help="The credential that opens the stack: rotate.")
 
 
-class Page(StrEnum):
+class StackPage(StrEnum):
     """A page to open."""
 
     PREFECT = "prefect"
@@ -51,7 +51,7 @@ def env(json: Json = False) -> None:
 
 @app.command("open")
 def open_(
-    page: Annotated[Page, typer.Argument(help="What to open.")] = Page.PREFECT,
+    page: Annotated[StackPage, typer.Argument(help="What to open.")] = StackPage.PREFECT,
     json: Json = False,
 ) -> None:
     """Open Prefect's, MLflow's or Modelyard's own pages in the browser, logged in."""

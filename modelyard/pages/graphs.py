@@ -31,7 +31,7 @@ from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
 
 
-class Servers(Protocol):
+class RunSource(Protocol):
     """Prefect and MLflow, as the pages query them: see ``servers.Servers``."""
 
     def runs(self, flow: str, limit: int) -> list[RunView]:
@@ -68,7 +68,7 @@ class Sources:
     """
 
     runs: Path
-    servers: Servers
+    servers: RunSource
     compiled: Callable[[str], tuple[bytes, str]]
     nodes: Callable[[str], Sequence[NodeRow]] = pipeline_nodes.in_brief
     node: Callable[[str, str], FullRow | None] = pipeline_nodes.one

@@ -23,7 +23,7 @@ _TOKEN = re.compile(
 
 
 @dataclass(frozen=True)
-class Kind:
+class TritonBackend:
     """What Triton loads a model with.
 
     Attributes:
@@ -37,7 +37,7 @@ class Kind:
     check: Callable[[Layout, str], None]
 
 
-def checker(kind: Kind) -> Callable[[Layout, str], None]:
+def checker(kind: TritonBackend) -> Callable[[Layout, str], None]:
     """The check of one of the kinds below.
 
     It raises ``BadInputError`` with ``TritonConfigMissing``, ``TritonBackendDiffers``,
@@ -142,10 +142,12 @@ def _check_onnx(layout: Layout, path: str) -> None:
     onnx.check_model(layout, path)
 
 
-TENSORFLOW = Kind(
+TENSORFLOW = TritonBackend(
     frozenset({"tensorflow", "tensorflow_savedmodel"}), "model.savedmodel", _check_saved_model
 )
-PYTORCH = Kind(
+PYTORCH = TritonBackend(
     frozenset({"pytorch", "pytorch_libtorch", "libtorch"}), "model.pt", _check_torch_script
 )
-ONNX = Kind(frozenset({"onnxruntime", "onnxruntime_onnx", "onnx"}), "model.onnx", _check_onnx)
+ONNX = TritonBackend(
+    frozenset({"onnxruntime", "onnxruntime_onnx", "onnx"}), "model.onnx", _check_onnx
+)
