@@ -1,4 +1,7 @@
-"""Run a module in a forked process as ``python -m`` does in one of its own."""
+"""Run a module in a forked process as ``python -m`` does in one of its own.
+
+Of the standard library alone: interpreters of components load it by its path.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def run(module: str, arguments: list[str]) -> int:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as exit_:
         code = exit_.code
-    except BaseException:  # noqa: BLE001 (the edge of a process: shown, and told as a status)
+    except BaseException:  # noqa: BLE001 (the edge of a process: shown, and reported as a status)
         sys.excepthook(*sys.exc_info())
         code = 1
     if code is not None and not isinstance(code, int):

@@ -5,7 +5,6 @@ What may be in a template, and how a run takes it, is ``tasks/training/training_
 
 from __future__ import annotations
 
-import difflib
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,13 +16,12 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
-from registry import history
+from registry import history, names
 from registry.catalogue import Base, session
 from registry.schedules import schedules
 from registry.views import Instant, JsonObject, View
 
 _NOUN = "template"
-_MOST_NEAR = 5
 
 
 class TrainingTemplateModel(Base):
@@ -71,12 +69,9 @@ def _find(open_session: Session, name: str, *, lock: bool = False) -> TrainingTe
     row = open_session.scalar(wanted.with_for_update() if lock else wanted)
     if row is None:
         known = open_session.scalars(select(TrainingTemplateModel.name)).all()
-        near = difflib.get_close_matches(name, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
         raise NotFoundError(
             f"There is no template {name!r}.",
-            f"There is: {', '.join(near)}."
-            if near
-            else "There is none yet: modelyard template create.",
+            names.suggest(name, known, "There is none yet: modelyard template create."),
             code="TemplateUnknown",
         )
     return row

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra import main_module
 from infra.leash_client import LEASH, LeashServer
 from infra.workloads.environments import Environment
 
@@ -129,7 +130,7 @@ class WarmPool:
 def _started(environment: Environment) -> LeashServer | None:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     server = LeashServer(
-        [str(environment.python), "-P", str(_WARM), str(LEASH)],
+        [str(environment.python), "-P", str(_WARM), str(LEASH), main_module.__file__],
         env={**inherited, "_KFP_RUNTIME": "true"},
     )
     if server.ready(_PATIENCE_SECONDS):

@@ -6,7 +6,6 @@ version has a deployment of its own in Prefect, so that it can be started from t
 
 from __future__ import annotations
 
-import difflib
 import re
 import uuid
 from collections.abc import Iterator
@@ -37,7 +36,6 @@ ACTIVE = "ACTIVE"
 
 LONGEST_NAME = 100
 _SEPARATOR = ":"
-_MOST_NEAR = 5
 # Names stand in paths of Prefect's, which takes none of these in them; and a reference is no file.
 _NAME = re.compile(r"[^/%&<>?#:\"\\]+")
 FILES = (".yaml", ".yml", ".json", ".zip")
@@ -161,12 +159,9 @@ def _split(reference: str) -> tuple[str, int | None]:
 
 def _unknown(open_session: Session, name: str) -> NotFoundError:
     known = open_session.scalars(select(PipelineModel.name)).all()
-    near = difflib.get_close_matches(name, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
     return NotFoundError(
         f"There is no pipeline {name[:100]!r}.",
-        f"There is: {', '.join(near)}."
-        if near
-        else "There is none yet: modelyard pipeline upload FILE.",
+        names.suggest(name, known, "There is none yet: modelyard pipeline upload FILE."),
         code="PipelineUnknown",
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -29,10 +28,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.texts import is_storable
+from registry import names
 from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # notified with each change of a schedule
-_MOST_NEAR = 5
 _MOST_NAMED = 20
 _MACRO = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _PRESENT = sqlalchemy.text("archived_at IS NULL")
@@ -146,12 +145,9 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
             return row
     present = select(ScheduleModel.name).where(ScheduleModel.archived_at.is_(None))
     known = open_session.scalars(present).all()
-    near = difflib.get_close_matches(key, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
     raise NotFoundError(
         f"There is no schedule {key!r}.",
-        f"There is: {', '.join(near)}."
-        if near
-        else "There is none yet: modelyard schedule create.",
+        names.suggest(key, known, "There is none yet: modelyard schedule create."),
         code="ScheduleUnknown",
     )
 

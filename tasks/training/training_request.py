@@ -219,7 +219,7 @@ def check_static(training: Training) -> None:
         BadInputError: With a code of its own for each fault.
     """
     _check_texts(training)
-    _check_names(training)
+    names.check_run(training.name, training.experiment, training.description)
     _check_hyperparameters(training.hyperparameters)
     _check_datasets(training.datasets)
     _check_metrics(training.metrics)
@@ -278,12 +278,6 @@ def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _texts(inner, f"{where}[{number}]")
-
-
-def _check_names(training: Training) -> None:
-    if training.name:
-        names.check(training.name)
-    names.check_plain(training.experiment, "ExperimentInvalid")
 
 
 def _check_algorithm(algorithm: Algorithm) -> None:
