@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,12 @@ DATABASES = ("prefect", "mlflow", "modelyard")
 # Root may not run PostgreSQL. It runs as this user then, with the one capability that lets it
 # reach a data folder below root's own closed folders.
 _UNPRIVILEGED = "nobody"
+
+_SEGMENTS = Path("/proc/sysvipc/shm")  # columns: key, shmid, ..., nattch (the seventh)
+_SEGMENT_LINE = 6  # of postmaster.pid: key and id of the shared memory
+_DEAD = ("", psutil.STATUS_ZOMBIE)
+_END_SECONDS = 30.0
+_POLL_SECONDS = 0.1
 
 
 def url(home: Home, driver: str, database: str) -> str:
@@ -92,12 +99,14 @@ def command(home: Home, settings: Settings) -> list[str]:
 def prepare(home: Home, settings: Settings) -> None:
     """Initialize the data folder if needed, also after an interrupted initialization.
 
-    The locks of a killed server are removed, see `_drop_dead_locks`.
+    The last processes of a killed server are waited for, and its locks are removed: see
+    `_await_end` and `_drop_dead_locks`.
 
     Raises:
         StackError: If it cannot be initialized.
     """
     if (home.database / "PG_VERSION").exists():
+        _await_end(home.database / "postmaster.pid")
         _drop_dead_locks(home)
         return
     if home.database.exists() and any(home.database.iterdir()):
@@ -133,6 +142,27 @@ def prepare(home: Home, settings: Settings) -> None:
     making.rename(home.database)
 
 
+def _await_end(lock: Path) -> None:
+    """Wait until no process of a killed server is left, for half a minute at most.
+
+    They end when they notice that the first one is gone, which takes seconds on a busy machine,
+    and cannot be found: PostgreSQL overwrites their environment. No server starts before.
+    """
+    deadline = time.monotonic() + _END_SECONDS
+    while _status(lock) in _DEAD and _is_attached(lock) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_attached(lock: Path) -> bool:
+    """Whether a process is attached to the shared memory that a server's lock file names."""
+    try:
+        segment = lock.read_text().splitlines()[_SEGMENT_LINE].split()[1]
+        segments = [line.split() for line in _SEGMENTS.read_text().splitlines()[1:]]
+    except (OSError, IndexError):  # no server was killed; or there is no such list, as on macOS
+        return False
+    return any(row[1] == segment and row[6] != "0" for row in segments)
+
+
 def _drop_dead_locks(home: Home) -> None:
     """Remove the locks of a server that is dead but not reaped yet.
 
@@ -140,12 +170,16 @@ def _drop_dead_locks(home: Home) -> None:
     first process reaps no orphans.
     """
     for lock in (home.database / "postmaster.pid", home.sockets / ".s.PGSQL.5432.lock"):
-        try:
-            status = psutil.Process(int(lock.read_text().split()[0])).status()
-        except (OSError, ValueError, IndexError, psutil.Error):  # PostgreSQL itself knows these
-            continue
-        if status == psutil.STATUS_ZOMBIE:
+        if _status(lock) == psutil.STATUS_ZOMBIE:
             lock.unlink(missing_ok=True)
+
+
+def _status(lock: Path) -> str:
+    """Status of the process that a lock file names; "" if there is no such process."""
+    try:
+        return str(psutil.Process(int(lock.read_text().split()[0])).status())
+    except (OSError, ValueError, IndexError, psutil.Error):  # PostgreSQL itself knows these
+        return ""
 
 
 def ready(home: Home) -> bool:

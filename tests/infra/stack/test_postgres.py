@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -147,6 +148,34 @@ def test_the_locks_of_a_server_that_nobody_reaped_are_none(home: Home, alive: bo
     assert [lock.exists() for lock in locks] == [alive, alive]
     process.kill()
     process.wait()
+
+
+@pytest.mark.skipif(not postgres._SEGMENTS.exists(), reason="the kernel has no such list")
+def test_the_last_processes_of_a_killed_server_are_waited_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.prepare(home, _settings(home))
+    command = [*postgres.command(home, _settings(home)), "-c", "fsync=off"]
+    server = subprocess.Popen(command, cwd=home.root, stderr=subprocess.DEVNULL)
+    eventually(lambda: postgres.ready(home), "the database answers")
+    last = psutil.Process(server.pid).children()[0]
+    last.suspend()  # it does not notice
+    server.kill()
+    server.wait()
+    waited = []
+
+    def sleep(_: float) -> None:
+        waited.append((home.database / "postmaster.pid").exists())
+        last.kill()
+
+    monkeypatch.setattr(postgres.time, "sleep", sleep)
+    postgres.prepare(home, _settings(home))
+
+    assert waited[0]
+    again = subprocess.Popen(command, cwd=home.root, stderr=subprocess.DEVNULL)
+    eventually(lambda: postgres.ready(home), "the database answers")
+    again.send_signal(signal.SIGQUIT)
+    again.wait(30)
 
 
 @pytest.mark.parametrize("content", ["", "no number", "-7", "999999999"])
