@@ -137,6 +137,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
             ModelyardError: With a code of its own for each fault.
         """
         self.spec.check(request, flow_run_id)
+        parameters.check_minutes("max_minutes", getattr(request, "max_minutes", None))
         if self.spec.tracked:
             tracked = cast("run_context.TrackedRequest", request)
             name, experiment = tracked.name, tracked.experiment

@@ -243,6 +243,26 @@ class RunContext:
         """Label the run with the code of the error that it failed with."""
         self._label(statuses.error_label(self.attempt, error.code))
 
+    def raise_if_ended(self) -> None:
+        """Raise if a user has stopped the run, or it has exceeded its time limit.
+
+        Long work calls this often. ``tasks``, which know no flows, are given it as a callable.
+
+        Raises:
+            StopRequestedError: If a user has stopped it.
+            RunFailedError: If it has exceeded its ``max_minutes``, with the code ``Timeout``.
+        """
+        if self.stop.is_set():
+            raise StopRequestedError
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            minutes = (self.deadline - self.began) / 60
+            raise RunFailedError(
+                f"The run exceeded its {minutes:g} minutes.",
+                "Increase max_minutes.",
+                state=statuses.TIMED_OUT,
+                code="Timeout",
+            )
+
     def _label(self, labels: Mapping[str, str]) -> None:
         try:
             with get_client(sync_client=True) as client:

@@ -72,6 +72,8 @@ class Step(Generic[P, R]):
         def run(*args: P.args, **kwargs: P.kwargs) -> R | State[None]:
             try:
                 return function(*args, **kwargs)
+            except StopRequestedError:
+                return Cancelled(message=STOPPED)
             except TerminationSignal:
                 if not stop_requested():
                     raise

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 from collections.abc import Callable, Iterator, Sequence
 
 from prefect.artifacts import create_table_artifact
-from prefect.exceptions import Abort, TerminationSignal
+from prefect.exceptions import Abort
 
 from flows import run_context
 from flows.lifecycle import FlowSpec, lifecycle_flow
@@ -75,8 +74,8 @@ def _prepare(context: RunContext, request: Training, run_dir: RunDirectory) -> P
             deadline=context.deadline,
             stop_requested=context.stop.is_set,
         )
-    except InstallCancelledError as error:  # the step ends as it does on a worker's signal
-        raise TerminationSignal(signal.SIGTERM) from error
+    except InstallCancelledError as error:
+        raise StopRequestedError from error
     if prepared.resumed:
         context.logger.info("Resuming from the checkpoints in %s", prepared.checkpoints)
     elif context.attempt > 1 and not context.settings.home_lasts:

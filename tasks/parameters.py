@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -44,6 +45,14 @@ Scalar = (
 # An optional string: null is read as "". A form shows it as a plain text field.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
+# A time limit; empty for none.
+Minutes = Annotated[
+    float | None,
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 10**9}, {"type": "null"}]}
+    ),
+]
+
 # Groups with alternatives: giving a field of one alternative drops the fields of the others.
 _ALTERNATIVES: dict[str, tuple[frozenset[str], ...]] = {
     "algorithm": (frozenset({"provided"}), frozenset({"uri", "entry_point"})),
@@ -53,9 +62,29 @@ _ALTERNATIVES: dict[str, tuple[frozenset[str], ...]] = {
 class FlowRequest(BaseModel):
     """Base of the flows' request models, whose fields are the flows' forms."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
     def absolute(self) -> Self:
         """Resolve relative paths against the caller's working directory."""
         return self
+
+
+def check_minutes(name: str, minutes: float | None) -> None:
+    """Refuse a time limit that is not above 0.
+
+    Args:
+        name: The parameter's name.
+        minutes: The limit; None for none.
+
+    Raises:
+        BadInputError: With the code ``MaxMinutesInvalid``.
+    """
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise BadInputError(
+            f"Invalid parameter `{name}`: {minutes:g}.",
+            "Give a time limit in minutes above 0, or leave it out.",
+            code="MaxMinutesInvalid",
+        )
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

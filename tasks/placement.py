@@ -72,7 +72,7 @@ def plan_requests(flow: str, given: Mapping[str, Any]) -> list[PlacementRequest]
         BadInputError: As for :func:`plan`.
     """
     if flow not in _PLANNERS:
-        return [PlacementRequest(flow, Placement(_small()))]
+        return [PlacementRequest(flow, _small_of(given))]
     request, plan_pods = _PLANNERS[flow]
     return plan_pods(parameters.read(pkgutil.resolve_name(request), dict(given)))
 
@@ -107,6 +107,17 @@ def _of_pipeline(run: PipelineRun) -> list[PlacementRequest]:
     return [
         PlacementRequest(PIPELINE_RUN.name, Placement(_small(), mounts=mounts, makes_jobs=True))
     ]
+
+
+def _small_of(given: Mapping[str, Any]) -> Placement:
+    """Placement of a run of any other flow: small, with its NAS and its time limit.
+
+    The run itself refuses invalid parameters.
+    """
+    mounts = sorted(set(filter(None, map(site.nas_id, _uris(given)))))
+    minutes = given.get("max_minutes")
+    seconds = minutes * 60 if isinstance(minutes, int | float) else None
+    return Placement(_small(), mounts=tuple(mounts), seconds=seconds)
 
 
 def _small() -> InstanceType:

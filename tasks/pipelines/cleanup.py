@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from infra import run_lock
 from infra.errors import BadInputError
@@ -37,8 +37,6 @@ _MOST_DAYS = 36_500.0
 
 class Cleanup(FlowRequest):
     """The request of a clean-up."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     days: float | None = Field(
         None,

@@ -42,8 +42,6 @@ class NasMount(BaseModel):
 class PipelineRun(FlowRequest):
     """The request of a pipeline run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Text = Field("", description="The run's name; given by Prefect if empty.")
     description: Text = Field("", description="Free text.")
     experiment: Text = Field("Default", description="The experiment that the run belongs to.")

@@ -7,13 +7,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    WithJsonSchema,
 )
 
 from infra import site, storage
@@ -22,9 +21,9 @@ from infra.home import Home
 from infra.settings import Settings
 from infra.texts import is_storable
 from registry import names
-from tasks import outputs, provided, resources
+from tasks import outputs, parameters, provided, resources
 from tasks.logs import Logs
-from tasks.parameters import FlowRequest, Scalar, Text
+from tasks.parameters import FlowRequest, Minutes, Scalar, Text
 from tasks.resources import Resources
 from tuning.metrics import MetricPattern
 
@@ -33,14 +32,6 @@ MOST_DATASETS = 10
 LONGEST_DATASET_NAME = 200  # with the suffix of a partial transfer it is a valid file name
 LONGEST_TEXT = 4000  # the longest path on Linux, and below MLflow's limit of a description
 LONGEST_HYPERPARAMETERS = 100_000  # one environment variable, EM_HPS, holds 128 KiB
-
-# A time limit; empty for none.
-Minutes = Annotated[
-    float | None,
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 10**9}, {"type": "null"}]}
-    ),
-]
 
 # Interpreters of entry points by suffix; None for the Python of the run's environment.
 RUNNERS = {".py": None, ".sh": "bash"}
@@ -81,8 +72,6 @@ class Dataset(BaseModel):
 
 class Training(FlowRequest):
     """Request of a training."""
-
-    model_config = _STRICT
 
     name: Text = Field(
         "",
@@ -223,12 +212,7 @@ def check_static(training: Training) -> None:
     _check_hyperparameters(training.hyperparameters)
     _check_datasets(training.datasets)
     _check_metrics(training.metrics)
-    if training.max_minutes is not None and not 0 < training.max_minutes < math.inf:
-        raise BadInputError(
-            f"Invalid parameter `max_minutes`: {training.max_minutes:g}.",
-            "Give a time limit in minutes above 0, or leave it out.",
-            code="MaxMinutesInvalid",
-        )
+    parameters.check_minutes("max_minutes", training.max_minutes)
     algorithm = training.algorithm
     if algorithm.provided and (algorithm.uri or algorithm.entry_point):
         raise BadInputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,10 +13,10 @@ from infra.home import Home
 from infra.settings import Settings
 from registry import names
 from tasks.logs import Logs
-from tasks.parameters import Scalar, Text, read
+from tasks.parameters import Minutes, Scalar, Text, check_minutes, read
 from tasks.resources import Resources
 from tasks.training import training_request, training_templates
-from tasks.training.training_request import Algorithm, Minutes, Training, variable_name
+from tasks.training.training_request import Algorithm, Training, variable_name
 from tasks.training.training_templates import LeftOut
 from tuning import objectives, search, space
 from tuning.completion import TuningLimits
@@ -342,13 +341,7 @@ def check_limits(tuning: Tuning) -> None:
             "Give max_trials or max_minutes.",
             code="MaxTrialsMissing",
         )
-    minutes = tuning.trial_max_minutes
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise BadInputError(
-            f"Invalid parameter `trial_max_minutes`: {minutes:g}.",
-            "Give a time limit in minutes above 0, or leave it out.",
-            code="MaxMinutesInvalid",
-        )
+    check_minutes("trial_max_minutes", tuning.trial_max_minutes)
 
 
 def check_parallel(resources: Resources, parallel: int, most_processes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,16 @@ class TestExecute:
         run_id = self.context.flow_run_id
         with holding(home, run_id), pytest.raises(Abort, match=run_id):
             self._execute(lambda *_: pytest.fail("it went on"))
+
+    @pytest.mark.parametrize("minutes", [0, -1, math.nan, math.inf])
+    def test_a_time_limit_is_above_0(self, minutes: float) -> None:
+        class Limited(Copying):
+            max_minutes: float | None = minutes
+
+        self.flow.spec = replace(self.flow.spec, request=Limited)
+        state = self._execute(lambda *_: pytest.fail("it was executed"))
+
+        assert state.data.code == "MaxMinutesInvalid"
 
     @pytest.mark.parametrize("minutes", [None, 2.0])
     def test_the_time_limit_of_the_request_is_the_deadline(self, minutes: float | None) -> None:

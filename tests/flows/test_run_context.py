@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -296,6 +297,29 @@ def test_a_failed_state_carries_its_error() -> None:
 )
 def test_other_states_carry_no_error_of_ours(state: State[Any]) -> None:
     assert run_context.failure(state) is None
+
+
+class TestLongWork:
+    """What work that asks often is told."""
+
+    def test_it_continues(self, home: Home) -> None:
+        run_context_of(home, deadline=time.monotonic() + 60).raise_if_ended()
+        run_context_of(home).raise_if_ended()
+
+    def test_a_stop(self, home: Home) -> None:
+        context = run_context_of(home)
+        context.stop.set()
+
+        with pytest.raises(StopRequestedError):
+            context.raise_if_ended()
+
+    def test_a_time_limit(self, home: Home) -> None:
+        now = time.monotonic()
+        context = run_context_of(home, began=now - 100, deadline=now - 10)
+
+        with pytest.raises(RunFailedError, match=r"exceeded its 1\.5 minutes") as raised:
+            context.raise_if_ended()
+        assert (raised.value.state, raised.value.code) == ("TIMED OUT", "Timeout")
 
 
 class TestWatching:

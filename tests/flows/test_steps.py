@@ -53,6 +53,16 @@ def test_a_stop_ends_it_as_cancelled(ended_as: list[Any], monkeypatch: pytest.Mo
     assert [state.type for state in ended_as] == ["CANCELLED"]
 
 
+def test_work_that_sees_the_stop_itself_ends_it_as_cancelled(ended_as: list[Any]) -> None:
+    def work() -> None:
+        raise StopRequestedError
+
+    with pytest.raises(StopRequestedError):
+        step("computes")(work)()
+
+    assert [state.type for state in ended_as] == ["CANCELLED"]
+
+
 def test_a_signal_without_a_stop_is_a_crash(
     ended_as: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

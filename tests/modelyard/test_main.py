@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -239,3 +240,12 @@ def test_what_the_fork_server_runs_is_imported_before_it_forks() -> None:
     commands = {main._VERBS[verb][0] for verb in main._FORKED}
 
     assert flows | commands <= set(parts._OF_RUNS)
+
+
+def test_verbs_that_import_prefect_run_in_the_fork_server() -> None:
+    """But `call`, whose run is in the caller's process, and those that read the code anew."""
+    may = main._FORKED | {"call", "deploy", "demo"}
+    light = sorted({module for verb, (module, _) in main._VERBS.items() if verb not in may})
+    script = f"import sys, {', '.join(light)}; sys.exit('prefect' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0, light

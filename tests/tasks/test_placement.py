@@ -148,7 +148,15 @@ def test_a_pipelines_components_have_pods_of_their_own() -> None:
 
 def test_any_other_flow_is_small() -> None:
     assert placement.plan("pipeline-artifacts-cleanup", {"days": 1}) == SMALL
-    assert placement.plan("somebody-elses", {"resources": 7}) == SMALL
+    assert placement.plan("somebody-elses", {"resources": 7, "max_minutes": "long"}) == SMALL
+
+
+def test_any_other_flow_has_its_network_folders_and_its_time_limit() -> None:
+    given = {"input_uri": "nas://data:/d", "rows": [{"uri": "nas://team:/t"}], "max_minutes": 5}
+
+    assert placement.plan("somebody-elses", given) == replace(
+        SMALL, mounts=("data", "team"), seconds=300
+    )
 
 
 class TestAsked:
