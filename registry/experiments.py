@@ -120,6 +120,23 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
     return _shown(_row(experiment), mine, limit, links={"mlflow": _link(experiment)}, past=past)
 
 
+def run_ids(name: str) -> set[str]:
+    """Return ids of an experiment's flow runs, those included that have not opened it yet.
+
+    Raises:
+        NotFoundError: If there is none, and no waiting run will create it.
+    """
+    experiment = _current(name)
+    candidates = runs.not_complete()
+    if experiment is None:
+        awaiting = dict(_not_made(run for run in candidates if not run.is_final)).get(name)
+        if awaiting is None:
+            raise _unknown(name)
+        return {run.id for run in awaiting}
+    opened = _opened(experiment)
+    return opened | {run.id for run in _belonging(experiment, opened, candidates)}
+
+
 def _shown(
     row: ExperimentView, mine: list[RunView], limit: int, *, links: dict[str, str],
     past: list[JsonObject],

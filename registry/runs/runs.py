@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -27,22 +29,22 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
-from infra import connection, work_pools
+from infra import work_pools
 from infra.errors import ConflictError, NotFoundError
-from infra.mlflow import MlflowException
 from registry import catalogue, deployments, flow_kinds, history, names, tracking
 from registry.models import model_versions, models
-from registry.pipelines import pipeline_nodes
 from registry.runs import (
     labels,
     pending_reasons,
     pool_queues,
     run_attempts,
+    run_filters,
     run_removal,
     run_requests,
+    run_results,
     statuses,
 )
-from registry.runs.run_views import ResultView, RunDetailView, RunStatusView, RunView
+from registry.runs.run_views import RunDetailView, RunStatusView, RunView
 from registry.schedules import schedules
 from registry.tunings import tunings
 from registry.views import JsonObject
@@ -56,6 +58,7 @@ _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0
 _STOP_SECONDS_ON_A_CLUSTER = 120.0  # the worker has to notice, then pods have their grace
 _PAGE = 200
+_MOST_CHOICES = 10
 
 
 @contextlib.contextmanager
@@ -75,13 +78,26 @@ def _find(client: SyncPrefectClient, key: str) -> FlowRun:
         found = held or found
     if len(found) > 1:
         raise ConflictError(
-            f"Several runs are called {key!r}.", "Give the run's id: modelyard runs list."
+            f"Several runs are called {key!r}.",
+            "\n".join(["Give the id of one of them:", *_choices(client, found)]),
         )
     if not found:
         raise NotFoundError(
             f"There is no run {key!r}.", "modelyard runs list shows those there are."
         )
     return found[0]
+
+
+def _choices(client: SyncPrefectClient, found: list[FlowRun]) -> list[str]:
+    """Return a line for each run that a name may mean, the newest first."""
+    flows = _flow_names(client, found)
+    newest = sorted(found, key=lambda run: str(run.created), reverse=True)
+    lines = []
+    for run in newest[:_MOST_CHOICES]:
+        since = run.start_time and f"{run.start_time.astimezone():started %Y-%m-%d %H:%M %Z}"
+        lines.append(f"  {run.id}  {_word(run, flows[run.flow_id])}  {since or 'not started'}")
+    more = len(found) - _MOST_CHOICES
+    return [*lines, *([f"  and {more} more: modelyard runs list --name"] if more > 0 else [])]
 
 
 def _find_with_flow(client: SyncPrefectClient, key: str) -> tuple[FlowRun, str]:
@@ -114,7 +130,14 @@ def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> It
 
 
 def list_all(
-    flow: str | None = None, limit: int = 50, ids: Iterable[str] | None = None
+    flow: str | None = None,
+    limit: int = 50,
+    ids: Iterable[str] | None = None,
+    *,
+    states: Collection[str] = (),
+    name: str = "",
+    tags: Collection[str] = (),
+    since: datetime | None = None,
 ) -> list[RunView]:
     """List the newest runs, newest first; tunings with a summary of their trials.
 
@@ -122,13 +145,32 @@ def list_all(
         flow: Only runs of this flow.
         limit: How many at most.
         ids: Only these.
+        states: Only runs in one of these states, by the reference's words.
+        name: Only runs whose name has this part, in capitals or not.
+        tags: Only runs that have all of these tags in Prefect.
+        since: Only runs that started, or are due, at this time or later.
+
+    Raises:
+        BadInputError: With the code ``StateUnknown``.
     """
-    wanted = FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None
-    among = None if ids is None else FlowRunFilter(id=FlowRunFilterId(any_=list(map(UUID, ids))))
+    wanted = run_filters.build(states=states, name=name, tags=tags, since=since)
+    page = _PAGE if states else min(_PAGE, limit)
     with _prefect() as client:
-        found = _scan(client, page=min(_PAGE, limit), flow_filter=wanted, flow_run_filter=among)
+        flows = functools.cache(lambda flow_id: client.read_flow(flow_id).name)
+        scans = [
+            _scan(
+                client, page=page, flow_run_filter=part,
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
+            )
+            for part in run_filters.split_by_ids(wanted, ids)
+        ]  # fmt: skip
+        # Prefect knows the types of states, which are fewer than the words.
+        found = (
+            run for run in run_filters.merge_newest_first(scans)
+            if not states or _word(run, flows(run.flow_id)) in states
+        )  # fmt: skip
         runs = list(itertools.islice(found, limit))
-        names = _flow_names(client, runs)
+        names = {run.flow_id: flows(run.flow_id) for run in runs}
     views = _views(runs, names)
     tuned = {run.id: run.mlflow_run_id for run in views if run.flow == flow_kinds.TUNE.name}
     trials = tunings.summaries(tuned, {run.id for run in views if run.is_final})
@@ -199,41 +241,10 @@ def show(key: str) -> RunDetailView:
         # Prefect counts those that have begun.
         attempts=run.run_count + sum(not one.begun for one in retried),
         retried=[one.reason for one in retried],
-        result=_result(view),
-        links=_links(view),
+        result=run_results.result(view),
+        links=run_results.links(view),
         history=history.of(_NOUN, view.id),
     )
-
-
-# Results of flows whose runs have more to show than their own MLflow run. They are given the flow
-# run, the MLflow run, and whether it has ended.
-_RESULTS: dict[str, Callable[[str, str, bool], ResultView]] = {
-    flow_kinds.TUNE.name: tunings.result,
-    flow_kinds.PIPELINE_RUN.name: pipeline_nodes.result,
-}
-
-
-def _result(run: RunView) -> ResultView:
-    if run.mlflow_run_id is None:
-        return None
-    read = _RESULTS.get(run.flow)
-    try:
-        if read is None:
-            return tracking.result(run.mlflow_run_id)
-        return read(run.id, run.mlflow_run_id, run.is_final)
-    except MlflowException:  # deleted in MLflow
-        return None
-
-
-def _links(run: RunView) -> dict[str, str]:
-    """Return the run's pages, by the UI that shows them."""
-    found = {"prefect": connection.prefect_page(f"/runs/flow-run/{run.id}")}
-    if run.flow == flow_kinds.PIPELINE_RUN.name and (graph := connection.page(f"/runs/{run.id}")):
-        found["graph"] = graph
-    if run.mlflow_run_id:
-        with contextlib.suppress(MlflowException):
-            found["mlflow"] = tracking.run_url(run.mlflow_run_id)
-    return found
 
 
 def submit(
@@ -284,11 +295,11 @@ def brief(key: str) -> RunStatusView:
     """Return the run's state and pages, which its verbs answer with."""
     with _prefect() as client:
         run = RunView.from_flow_run(*_find_with_flow(client, key))
-    return RunStatusView(flow_run_id=run.id, state=run.state, links=_links(run))
+    return RunStatusView(flow_run_id=run.id, state=run.state, links=run_results.links(run))
 
 
 def logs(key: str, after: int = 0) -> list[str]:
-    """Return lines of the run's log in order, without the first ``after``."""
+    """Return lines of the run's log in Prefect in order, without the first ``after``."""
     wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(key)]))
     with _prefect() as client:
         return [entry.message for entry in client.read_logs(wanted, limit=_PAGE, offset=after)]

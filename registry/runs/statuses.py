@@ -99,6 +99,23 @@ def word(
     return _BY_TYPE[state.type]
 
 
+def words() -> list[str]:
+    """Return every word that :func:`word` may return."""
+    ends = [COMPLETE, *dict.fromkeys([*_FAILED.values(), _FAILED_ELSEWHERE])]
+    unfinished = [f"{end}{_IN_PROGRESS}" for end in ends]
+    return list(
+        dict.fromkeys([*_BY_TYPE.values(), *ends, *_FAILED_BY_DETAIL.values(), *unfinished])
+    )
+
+
+def types_of(word: str) -> frozenset[str]:
+    """Return the types of Prefect's states that a run with this word may be in."""
+    if word in {*_FAILED.values(), _FAILED_ELSEWHERE, *_FAILED_BY_DETAIL.values()}:
+        return frozenset(_FAILURES)
+    named = frozenset(kind for kind, one in _BY_TYPE.items() if one == word)
+    return named | {"RUNNING"} if word == RUNNING or not named else named
+
+
 def concluding(attempt: int, *, failed: bool) -> dict[str, str]:
     """Return labels of a run whose work has ended, while it publishes and cleans up.
 

@@ -74,6 +74,18 @@ class Prefect:
         return [self.runs[run_id] for run_id in ids if run_id in self.runs]
 
 
+def _passes(run: FlowRun, wanted: FlowRunFilter) -> bool:
+    """Whether Prefect would list a run."""
+    name, kind = wanted.name, wanted.state and wanted.state.type
+    return all([
+        wanted.id is None or run.id in (wanted.id.any_ or []),
+        name is None or name.any_ is None or run.name in name.any_,
+        name is None or name.like_ is None or name.like_.lower() in run.name.lower(),
+        kind is None or kind.any_ is None or bool(run.state and run.state.type in kind.any_),
+        wanted.tags is None or set(wanted.tags.all_ or []) <= set(run.tags),
+    ])  # fmt: skip
+
+
 class PrefectClient:
     """A client of a Prefect that has these runs, and nothing else."""
 
@@ -113,16 +125,16 @@ class PrefectClient:
         return self.flows[flow_id]
 
     def read_flow_runs(
-        self, *, flow_run_filter: FlowRunFilter | None = None, **_: Any
+        self,
+        *,
+        flow_run_filter: FlowRunFilter | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        **_: Any,
     ) -> list[FlowRun]:
-        wanted = flow_run_filter
-        return [
-            run
-            for run in self.runs.values()
-            if wanted is None
-            or (wanted.id is not None and run.id in (wanted.id.any_ or []))
-            or (wanted.name is not None and run.name in (wanted.name.any_ or []))
-        ]
+        wanted = flow_run_filter or FlowRunFilter()
+        found = [run for run in self.runs.values() if _passes(run, wanted)]
+        return found[offset:][:limit]
 
     def request(self, verb: str, path: str, **given: Any) -> httpx.Response:
         """Prefect's artifacts, by the ids of their runs."""

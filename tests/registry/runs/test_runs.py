@@ -48,6 +48,37 @@ def test_several_are_told_apart_by_their_ids(prefect: PrefectClient, state: Stat
     assert [runs.find(key) for key in several] == several
 
 
+def test_those_of_one_name_are_listed_to_choose_from(prefect: PrefectClient) -> None:
+    ran = prefect.add("tune", "same", state=Completed())
+    failed = prefect.add("tune", "same", state=Failed(message="no luck"))
+    prefect.runs[UUID(ran)].start_time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    with pytest.raises(ConflictError) as raised:
+        runs.show("same")
+
+    began = datetime(2026, 1, 2, 3, 4, tzinfo=UTC).astimezone()
+    first, *choices = raised.value.hint.splitlines()
+    assert "id" in first
+    assert {line.split()[0]: " ".join(line.split()[1:]) for line in choices} == {
+        ran: f"COMPLETE started {began:%Y-%m-%d %H:%M %Z}",
+        failed: "FAIL HYPERPARAMETER TUNING not started",
+    }
+
+
+def test_of_very_many_of_one_name_the_newest_are_listed(prefect: PrefectClient) -> None:
+    for second in range(13):
+        run = prefect.add("train", "same")
+        prefect.runs[UUID(run)].created = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+
+    with pytest.raises(ConflictError) as raised:
+        runs.find("same")
+
+    lines = raised.value.hint.splitlines()
+    assert lines[1].split()[0] == run
+    assert lines[-1].strip().startswith("and 3 more")
+    assert len(lines) == 12
+
+
 def test_a_run_that_goes_on_tells_for_how_long(prefect: PrefectClient) -> None:
     since = datetime.now(UTC) - timedelta(seconds=90)
     state = State(type=StateType.RUNNING, timestamp=since)

@@ -143,3 +143,26 @@ def test_prefects_own_names_are_those_that_it_makes() -> None:
         )
     }  # fmt: skip
     assert made <= state_details.PREFECT_NAMES
+
+
+@pytest.mark.parametrize("kind", list(StateType))
+@pytest.mark.parametrize("detail", ["", "CreateFailed", "TimedOut"])
+@pytest.mark.parametrize("flow", ["train", "tune", "pipeline-run", "another"])
+def test_each_word_is_listed_with_the_types_that_it_is_derived_from(
+    kind: StateType, detail: str, flow: str
+) -> None:
+    name, message = state_details.annotate(kind.value, detail, "text")
+    state = State(type=kind, name=name, message=message)
+    concluding = [{}, statuses.concluding(1, failed=True), statuses.concluding(1, failed=False)]
+    for labels in concluding:
+        word = statuses.word(flow, state, labels, 1)
+
+        assert word in statuses.words()
+        assert kind.value in statuses.types_of(word)
+
+
+def test_a_word_of_one_type_asks_for_that_type_only() -> None:
+    assert statuses.types_of("COMPLETE") == {"COMPLETED"}
+    assert statuses.types_of("FAIL TRAIN") == {"FAILED", "CRASHED"}
+    assert statuses.types_of("COMPLETE IN PROGRESS") == {"RUNNING"}
+    assert "CREATE" not in statuses.words()
