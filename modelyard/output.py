@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from infra.errors import ModelyardError
-from modelyard import login
+from modelyard import login, times
 from registry.views import View
 
-console = Console(highlight=False, soft_wrap=True)
-_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# A text such as ":warning:" is printed as it is.
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _NARROWEST_TABLE = 140
+_NARROWEST_TEXT = 20
+_CONTINUED = 4  # by how much the second line of a text is indented
+_AS_GIVEN = {"parameters", "hyperparameters", "arguments"}
+_MILLISECONDS = {"created", "updated"}  # of what MLflow has
 
 
 def as_json(value: Any) -> None:
@@ -29,6 +36,12 @@ def as_json(value: Any) -> None:
 
 def _encode(value: object) -> object:
     return value.to_json() if isinstance(value, View) else str(value)
+
+
+def line(text: str) -> None:
+    """Print a line of a log as it is, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def rows(
@@ -57,11 +70,15 @@ def _unwrapped(value: Any) -> Any:
     return _mapping(value) if isinstance(value, View | Mapping) else value
 
 
-def _print_table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _print_table(
+    found: Sequence[Mapping[str, Any]], columns: Sequence[str], indent: str = ""
+) -> None:
     """Print a table as wide as it needs: a narrow terminal would break words into letters."""
     width = max(console.width, _NARROWEST_TABLE)
-    wide = Console(highlight=False, soft_wrap=True, width=width, height=console.height)
-    wide.print(_table(found, columns))
+    wide = Console(
+        highlight=False, soft_wrap=True, emoji=False, width=width, height=console.height
+    )
+    wide.print(Padding.indent(_table(found, columns), len(indent)))
 
 
 def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
@@ -70,7 +87,7 @@ def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
         copied = name in {"id", "run"} or name.endswith("_id")  # ids are there to be copied
         table.add_column(name, no_wrap=copied)
     for row in found:
-        table.add_row(*(Text(_cell(row.get(name)), overflow="fold") for name in columns))
+        table.add_row(*(Text(_cell(name, row), overflow="fold") for name in columns))
     return table
 
 
@@ -79,47 +96,139 @@ def address(url: str) -> str:
     return login.link(url) if console.is_terminal else url
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, row: Mapping[str, Any]) -> str:
+    """Return the text of a row's field in a table."""
+    value = row.get(name)
+    return "" if value is None else _text(value, name)
+
+
+def _text(value: Any, name: str = "", *, digits: int = 6) -> str:
+    """Return a value in a line; ``name`` is its field's."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_cell(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key}={_text(inner, key)}" for key, inner in _present(value).items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.6g}"
-    return "" if value is None else str(value)
+        return f"{value:.{digits}g}"
+    if name in _MILLISECONDS and isinstance(value, int):
+        return times.local_from_milliseconds(value)
+    return times.local(value) if isinstance(value, str) else str(value)
+
+
+def _present(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that have a value, in groups and in rows as well."""
+    pruned = {name: _pruned(value) for name, value in found.items()}
+    return {name: value for name, value in pruned.items() if value not in (None, "", [], {})}
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _present(value)
+    return [_pruned(one) for one in value] if isinstance(value, list) else value
 
 
 def thing(found: View | Mapping[str, Any], *, as_json_: bool) -> None:
-    """Print one thing: its fields line by line, or as JSON."""
+    """Print one thing: its fields line by line, or as JSON.
+
+    Fields without a value are left out. Times are in the local time zone.
+    """
     if as_json_:
         as_json(found)
-        return
-    for name, value in _mapping(found).items():
-        if value in (None, "", [], {}):
+    else:
+        _print_fields(_mapping(found), "")
+
+
+def _print_fields(found: Mapping[str, Any], indent: str, *, bullet: str = "") -> None:
+    """Print fields, each in a line that begins with ``indent``; the first one with ``bullet``."""
+    for name, value in _present(found).items():
+        lead, bullet = bullet or indent, ""
+        title, text = _field(name, value, found)
+        if text is not None:
+            _print_line(lead, title, text)
             continue
+        console.print(Text.assemble(lead, (title, "bold")))
+        inner = f"{indent}  "
         if isinstance(value, Mapping):
-            console.print(f"[bold]{name}[/bold]")
-            for key, inner in value.items():
-                if _are_rows(inner):
-                    console.print(f"  {key}", markup=False)
-                    _print_table(inner, _columns(inner))
-                else:
-                    shown = _cell(inner) if isinstance(inner, Mapping) else inner
-                    if name == "links":
-                        shown = address(str(inner))
-                    console.print(f"  {key}: {shown}", markup=False)
-        elif _are_rows(value):
-            console.print(f"[bold]{name}[/bold]")
-            _print_table(value, _columns(value))
-        elif isinstance(value, list):
-            console.print(f"[bold]{name}[/bold]")
-            for inner in value:
-                console.print(f"  {inner}", markup=False)
+            _print_nested(name, value, inner)
+        elif not _are_rows(value):
+            for one in value:
+                console.print(f"{inner}{_text(one)}", markup=False)
+        elif _is_a_table(value):
+            _print_table(value, _columns(value), inner)
         else:
-            console.print(f"[bold]{name}[/bold]:", end=" ")
-            console.print(str(value), markup=False)
+            for one in value:
+                _print_fields(one, f"{inner}  ", bullet=f"{inner}- ")
+
+
+def _field(name: str, value: Any, among: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the title and the text of a field; None as the text of one with fields or rows."""
+    if isinstance(value, Mapping | list):
+        return name, None
+    if name == "seconds" and "started" in among:  # of a run
+        return "duration", times.duration(value)
+    return name, _text(value, name, digits=10)
+
+
+def _print_nested(name: str, value: Mapping[str, Any], indent: str) -> None:
+    if name in _AS_GIVEN:
+        for key, text in _flat(value):
+            _print_line(indent, key, text)
+    elif name == "links":
+        for key, url in value.items():
+            _print_line(indent, key, address(str(url)))
+    else:
+        _print_fields(value, indent)
+
+
+def _flat(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield values that a user gave, as ``-p`` would give them: by their dotted keys."""
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, str):
+            yield f"{prefix}{name}", value
+        else:
+            yield f"{prefix}{name}", json.dumps(value, default=_encode, ensure_ascii=False)
+
+
+def _print_line(indent: str, title: str, text: str) -> None:
+    """Print a field; a long text is wrapped on a terminal, but no word of it, such as a URI."""
+    lines = text.splitlines() or [""]
+    if console.is_terminal:
+        room = max(console.width - len(indent) - _CONTINUED, _NARROWEST_TEXT)
+        lines = [
+            part
+            for number, line in enumerate(lines)
+            for part in _wrapped(line, room, 0 if number else len(title) + 2)
+        ]
+    head, *rest = lines
+    console.print(Text.assemble(indent, (title, "bold"), ": ", head))
+    for line in rest:
+        console.print(f"{' ' * (len(indent) + _CONTINUED)}{line}", markup=False)
+
+
+def _wrapped(line: str, room: int, taken: int) -> list[str]:
+    """Wrap a line at words; ``taken`` is how much of the first one's room is a title."""
+    wrapped = textwrap.wrap(
+        line, room, initial_indent=" " * max(0, taken - _CONTINUED), drop_whitespace=True,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return [part.lstrip() for part in wrapped] or [""]
+
+
+def _is_a_table(found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether rows are a table; those with URIs are printed one by one where they do not fit."""
+    columns = _columns(found)
+    if not any(name == "uri" or name.endswith("_uri") for name in columns):
+        return True
+    widths = [max(len(name), *(len(_cell(name, row)) for row in found)) for name in columns]
+    return sum(widths) + 2 * len(widths) <= console.width
 
 
 def _are_rows(value: Any) -> bool:
-    """Whether a value is a list of mappings, which is shown as a table."""
+    """Whether a value is a list of mappings."""
     return (
         isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
     )
@@ -127,8 +236,12 @@ def _are_rows(value: Any) -> bool:
 
 def _columns(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys for which at least one row has a value."""
-    names = (name for row in found for name, value in row.items() if value not in (None, ""))
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(name for row in found for name in _present(row)))
+
+
+def notice(text: str) -> None:
+    """Print a sentence for people on standard error."""
+    _errors.print(text, markup=False)
 
 
 def error(problem: ModelyardError, *, as_json_: bool) -> None:

@@ -18,7 +18,7 @@ from registry.views import JsonObject
 from schedules import metrics as figures
 from schedules import verbs, views
 from schedules.trigger import Trigger, read_time
-from schedules.views import ScheduleView, SlotView
+from schedules.views import ScheduleDetailView, ScheduleView, SlotView
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
 
@@ -78,8 +78,12 @@ def _changes(
 
 
 def _for_people(shown: ScheduleView) -> JsonObject:
-    """Return a schedule with its state's detail beside the state."""
-    return {**shown.to_json(), **views.worded(shown.state, shown.detail)}
+    """Return a schedule with its state's detail beside the state, and its slots as listed."""
+    found = {**shown.to_json(), **views.worded(shown.state, shown.detail)}
+    if isinstance(shown, ScheduleDetailView):
+        ranges = map(_with_range, shown.slots)
+        found["slots"] = [{name: row[name] for name in _SLOT_COLUMNS} for row in ranges]
+    return found
 
 
 def _print(shown: ScheduleView, *, as_json_: bool) -> None:

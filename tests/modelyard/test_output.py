@@ -1,5 +1,10 @@
 """How the command answers people."""
 
+import time
+
+import pytest
+from rich.console import Console
+
 from modelyard import output
 
 RUN = {
@@ -43,3 +48,101 @@ def test_a_table_takes_what_room_there_is(monkeypatch, capsys):
     output.rows([long], ["words"], as_json_=False)
 
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+VERSION = {
+    "version": 2, "uri": "models:/digits/2", "state": "ACTIVE", "description": "",
+    "framework": "sklearn", "framework_version": "1.7",
+    "source_uri": "mlflow-artifacts:/1/" + "x" * 80,
+    "parameters": {"workers": 2, "since": "2026-01-02T03:04:05Z", "name": ""},
+    "aliases": ["champion", "newest"], "run_name": None, "flow_run_id": "a" * 36,
+    "mlflow_run_id": "b" * 32, "created": 1767323045678, "deletion_error": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def _in_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_utc")
+def test_a_thing_with_fields_in_groups_and_lists(capsys):
+    found = {
+        "name": "digits", "seconds": 7500.0, "is_final": True, "none": {"a": None, "b": {"c": ""}},
+        "started": "2026-01-02T03:04:05.678+00:00", "versions": [VERSION],
+        "policy": {"grace": 3, "inner": {"loss": 0.30000000000000004}},
+    }  # fmt: skip
+
+    output.thing(found, as_json_=False)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "name: digits",
+        "duration: 2 h 5 min",
+        "is_final: true",
+        "started: 2026-01-02 03:04:05 UTC",
+        "versions",
+        "  - version: 2",
+        "    uri: models:/digits/2",
+        "    state: ACTIVE",
+        "    framework: sklearn",
+        "    framework_version: 1.7",
+        f"    source_uri: {VERSION['source_uri']}",
+        "    parameters",
+        "      workers: 2",
+        "      since: 2026-01-02T03:04:05Z",  # as the user wrote it
+        "    aliases",
+        "      champion",
+        "      newest",
+        f"    flow_run_id: {'a' * 36}",
+        f"    mlflow_run_id: {'b' * 32}",
+        "    created: 2026-01-02 03:04:05 UTC",
+        "policy",
+        "  grace: 3",
+        "  inner",
+        "    loss: 0.3",
+    ]
+
+
+def test_parameters_are_written_as_they_are_given(capsys):
+    given = {
+        "algorithm": {"uri": "/x", "provided": ""}, "datasets": [{"name": "a", "uri": "s3://b"}],
+        "overwrite": False, "max_minutes": None, "hyperparameters": {"lr": 1e-7, "on": "true"},
+    }  # fmt: skip
+
+    output.thing({"parameters": given}, as_json_=False)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "parameters",
+        "  algorithm.uri: /x",
+        '  datasets: [{"name": "a", "uri": "s3://b"}]',
+        "  overwrite: false",
+        "  hyperparameters.lr: 1e-07",
+        "  hyperparameters.on: true",
+    ]
+
+
+def test_a_long_text_is_wrapped_at_words_on_a_terminal_only(monkeypatch, capsys):
+    uri = "s3://bucket/" + "x" * 90
+    text = f"It was written to {uri} and it was a long way to go.\nA second line."
+    output.thing({"message": text, "uri": uri}, as_json_=False)
+    plain = capsys.readouterr().out
+
+    terminal = Console(
+        force_terminal=True, color_system=None, width=60, highlight=False, soft_wrap=True
+    )
+    monkeypatch.setattr(output, "console", terminal)
+    output.thing({"message": text, "uri": uri}, as_json_=False)
+    wrapped = capsys.readouterr().out
+
+    assert plain.splitlines()[0] == f"message: {text.splitlines()[0]}"
+    lines = wrapped.splitlines()
+    assert lines[0].startswith("message: It was written to")
+    assert lines[1] == f"    {uri}"  # in one piece
+    assert lines[-1] == f"uri: {uri}"
+    assert all(len(line) <= 60 or uri in line for line in lines)
+    assert "    A second line." in lines
+    assert " ".join(wrapped.split()) == " ".join(plain.split())
