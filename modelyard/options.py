@@ -26,3 +26,6 @@ Pairs = Annotated[
         "[...] and {...} are lists and mappings in JSON or YAML 1.2.",
     ),
 ]
+Watch = Annotated[
+    bool, typer.Option("--watch", "-w", help="Wait until it ends, and show its log meanwhile.")
+]

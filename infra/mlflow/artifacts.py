@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
+
+import httpx
 
 from infra.mlflow import entities, transport
 from infra.mlflow.entities import FileInfo
@@ -18,6 +21,7 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _OCTETS = "application/octet-stream"
 # MLflow's client can send and fetch large files in parts, past the server.
 _LARGE_BYTES = 64 * 2**20
+_PIECE_BYTES = 2**20
 
 
 class ArtifactRepository(Protocol):
@@ -39,6 +43,9 @@ class ArtifactRepository(Protocol):
 
     def download_artifacts(self, artifact_path: str, dst_path: str) -> None:
         """Download a folder into a folder."""
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Yield a file's content piece by piece."""
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a folder, or everything."""
@@ -111,6 +118,15 @@ class ServedRepository:
         """Download a folder into a folder."""
         self._own_client().download_artifacts(artifact_path, dst_path)
 
+    def read(self, path: str) -> Iterator[bytes]:
+        """Yield a file's content piece by piece."""
+        answer = transport.send("GET", self._address(path), stream=True)
+        with contextlib.closing(answer):
+            try:
+                yield from answer.iter_bytes()
+            except httpx.HTTPError as error:
+                raise MlflowException(f"MLflow does not give {path}: {error}") from error
+
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a folder, or everything."""
         transport.send("DELETE", self._address(artifact_path))
@@ -156,6 +172,14 @@ class _OtherRepository:
         """Download a folder into a folder."""
         with _own_exceptions():
             self._repository.download_artifacts(artifact_path, dst_path)
+
+    def read(self, path: str) -> Iterator[bytes]:
+        """Yield a file's content piece by piece."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.download_artifacts(path, folder)
+            with Path(folder, path).open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a folder, or everything."""

@@ -12,9 +12,9 @@ from infra import home as homes
 from infra import settings
 from infra.stack import client
 from modelyard import output, parameters
-from modelyard.commands import run as run_command
 from modelyard.options import Json
 from modelyard.output import console
+from modelyard.run_watch import watch
 from registry.flow_kinds import TRAIN
 from registry.runs import statuses
 
@@ -32,7 +32,7 @@ def demo(json: Json = False) -> None:
     with connected():
         asked = parameters.read(_EXAMPLE / "train.yaml", None)
         asked["algorithm"]["uri"] = str(_EXAMPLE)
-        found = run_command.watch(submission.start(TRAIN.name, asked), quiet=json)
+        found = watch(submission.start(TRAIN.name, asked), quiet=json)
     output.thing(found, as_json_=json)
     if found.state != statuses.COMPLETE:
         raise typer.Exit(1)

@@ -16,14 +16,14 @@ from infra import work_pools
 from infra.errors import BadInputError, NotFoundError
 from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
-from modelyard.commands.run import watch
 from modelyard.options import File, Json, Pairs
+from modelyard.run_watch import state_logged_once, watch
 from pipelines.arguments import arguments, form, string_inputs
 from registry import deletion
 from registry.pipelines import pipeline_nodes
 from registry.pipelines import pipelines as rows
 from registry.pipelines.pipeline_views import PipelineResultView
-from registry.runs import statuses
+from registry.runs import runs, statuses
 from registry.views import JsonObject
 from tasks.pipelines import request
 
@@ -154,9 +154,17 @@ def run(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run each task, also if an equal one has run.")
     ] = False,
+    watch_: Annotated[
+        bool, typer.Option("--watch/--no-watch", "-w", help="Wait until it ends.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Run a pipeline to its end; -f and -p are its own arguments."""
+    if local and not watch_:
+        raise BadInputError(
+            "A pipeline in this process has ended when the command ends.",
+            "Leave out --local or --no-watch.", code="WatchUnused",
+        )  # fmt: skip
     asked: JsonObject = {
         "name": name, "description": description,
         "experiment": experiment, "cache": not no_cache,
@@ -174,6 +182,9 @@ def run(
         loaded = request.load(asked["pipeline"])
         given = parameters.read(arguments_file, parameter, texts=string_inputs(loaded))
         asked["arguments"] = arguments(loaded, given, coerce=True)
+        if not watch_:
+            output.thing(runs.brief(_start(asked)), as_json_=json)
+            return
         found = _in_process(asked) if local else _in_pool(asked, quiet=json)
     output.thing(found, as_json_=json)
     if found["state"] != statuses.COMPLETE:
@@ -210,16 +221,21 @@ def _for_pool(pipeline: str) -> str:
     return rows.find(pipelines.upload(Path(pipeline)).name).reference
 
 
-def _in_pool(asked: JsonObject, *, quiet: bool) -> JsonObject:
+def _start(asked: JsonObject) -> str:
     asked["pipeline"] = _for_pool(asked["pipeline"])
-    ended = watch(submission.start(pipeline_run.name, asked), quiet=quiet)
+    return submission.start(pipeline_run.name, asked)
+
+
+def _in_pool(asked: JsonObject, *, quiet: bool) -> JsonObject:
+    ended = watch(_start(asked), quiet=quiet)
     result = ended.result if isinstance(ended.result, PipelineResultView) else None
     outcome = _outcome(ended.flow_run_id, ended.state, ended.message, result)
     return {**outcome, "links": ended.links}
 
 
 def _in_process(asked: JsonObject) -> JsonObject:
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result only
+    # Stdout is for the result only.
+    with contextlib.redirect_stdout(sys.stderr), state_logged_once():
         state = pipeline_run.outcome(asked)
     run_id = str(state.state_details.flow_run_id)
     found = pipeline_nodes.result(run_id, "", over=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -12,34 +11,14 @@ import typer
 from flows import catalogue, run_context, submission
 from flows.connection import connected
 from modelyard import output, parameters
-from modelyard.options import File, Json, Pairs
-from modelyard.output import console
+from modelyard.options import File, Json, Pairs, Watch
+from modelyard.run_watch import state_logged_once, watch
 from registry.runs import runs, statuses
-from registry.runs.run_views import RunOutcomeView
 from registry.views import JsonObject, View
 
 app = typer.Typer(add_completion=False)
 
 Flow = Annotated[str, typer.Argument(help="The flow's name, such as train.")]
-_FOLLOW_SECONDS = 0.5
-
-
-def watch(run: str, *, quiet: bool) -> RunOutcomeView:
-    """Wait until a run has ended, printing its log unless ``quiet``; return its outcome."""
-    shown = 0
-    ended = False
-    while True:
-        if not quiet:
-            while lines := runs.logs(run, after=shown):
-                shown += len(lines)
-                for line in lines:
-                    console.print(line, markup=False)
-        if ended:
-            break
-        ended = runs.ended(run)
-        # After the end as well: the last lines arrive just after the final state.
-        time.sleep(_FOLLOW_SECONDS if not ended or quiet else 2 * _FOLLOW_SECONDS)
-    return RunOutcomeView.from_run(runs.show(run))
 
 
 def _conclude(found: View | JsonObject, state: str, *, json: bool) -> None:
@@ -53,7 +32,7 @@ def run(
     flow: Flow,
     file: File = None,
     parameter: Pairs = None,
-    watch_: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it ends.")] = False,
+    watch_: Watch = False,
     json: Json = False,
 ) -> None:
     """Start a flow in its pool, through Prefect."""
@@ -70,7 +49,8 @@ def run(
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
     declared = catalogue.find(flow)
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result only
+    # Stdout is for the result only.
+    with contextlib.redirect_stdout(sys.stderr), state_logged_once():
         state = declared.outcome(parameters.read(file, parameter))
     word = statuses.word(flow, state)
     found: JsonObject = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pkgutil
+import string
 import textwrap
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,17 +13,23 @@ import typer
 from flows import submission
 from flows.connection import connected
 from infra.errors import BadInputError
-from modelyard import output, parameters
+from modelyard import output, parameters, run_watch, times
 from modelyard.options import File, Json, Limit, NewName, Pairs
-from registry import deletion
-from registry.runs import runs
+from modelyard.output import console
+from registry import deletion, experiments
+from registry.runs import run_comparison, runs, statuses
+from registry.runs.run_comparison import RunComparisonView
 from registry.runs.run_views import RunView
 from registry.views import JsonObject
 from schedules import views
+from tasks import run_logs
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
 
 _WAITING_CHARACTERS = 70
+_DRAW = "tuning.plots.metric_curves:draw"  # imports matplotlib, which takes long
+_MOST_RUNS = 1_000_000  # of a schedule, of which filters choose some
+_PLOT_KINDS = {"svg", "png"}
 
 Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
 
@@ -31,13 +40,33 @@ def list_(
     schedule: Annotated[
         str | None, typer.Option(help="Only the newest runs of this schedule.")
     ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only in this state, such as 'FAIL TRAIN'.")
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
+    name: Annotated[str, typer.Option(help="Only with this part in the name.")] = "",
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only with this tag in Prefect; several: all of them.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only due or started since: 90m, 2h, 3d ago, or a time in ISO 8601."),
+    ] = None,
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
-    """List the newest runs."""
+    """List the newest runs; with several filters, those that pass all of them."""
+    filters: JsonObject = {
+        "states": [word.upper() for word in state or ()], "name": name, "tags": tag or (),
+        "since": since and times.read_since(since),
+    }  # fmt: skip
     with connected():
-        ids = None if schedule is None else views.runs_of(schedule, limit)
-        found = runs.list_all(flow, limit, ids)
+        most = _MOST_RUNS if experiment is not None or any(filters.values()) else limit
+        ids = None if schedule is None else views.runs_of(schedule, most)
+        if experiment is not None:
+            own = experiments.run_ids(experiment)
+            ids = list(own if ids is None else own.intersection(ids))
+        found = runs.list_all(flow, limit, ids, **filters)
     columns = ("id", "name", "flow", "state", "started", "seconds")
     trials = ("trials", "best") if any(run.tuning for run in found) else ()
     waiting = ("waiting",) if any(run.waiting for run in found) else ()
@@ -48,7 +77,7 @@ def list_(
 def _for_people(run: RunView) -> JsonObject:
     """Return a run with its state's detail in brackets, and times to the minute."""
     state = f"{run.state} ({run.detail})" if run.detail else run.state
-    started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else ""
+    started = f"{run.started.astimezone():%Y-%m-%d %H:%M}" if run.started else ""
     counts = run.tuning.trials.to_json() if run.tuning else {}
     trials = ", ".join(f"{count} {group}" for group, count in counts.items() if count)
     # `runs show` has the whole text; a paragraph in each row would hide the table.
@@ -62,6 +91,113 @@ def show(run: Run, json: Json = False) -> None:
     """Show everything about a run."""
     with connected():
         output.thing(runs.show(run), as_json_=json)
+
+
+@app.command()
+def logs(
+    run: Run,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the run has ended.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print a run's log: the script's of a training, of other flows the lines in Prefect.
+
+    With --json a list of lines; with --follow as well, an object for each line, in a line.
+    """
+    with connected():
+        run_id = runs.find(run)
+        if json and not follow:
+            output.as_json(list(run_logs.read(run_id)))
+            return
+        with run_watch.interruption_explained(run_id):
+            for line in run_logs.follow(run_id) if follow else run_logs.read(run_id):
+                output.as_json({"line": line}) if json else output.line(line)
+
+
+@app.command()
+def watch(run: Run, json: Json = False) -> None:
+    """Show a run's states, progress and newest metrics until it has ended.
+
+    The exit status is 0 only if it ends COMPLETE.
+    """
+    with connected():
+        ended = run_watch.watch(runs.find(run), quiet=json, log=False)
+    output.thing(ended, as_json_=json)
+    if ended.state != statuses.COMPLETE:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    run: Annotated[list[str], typer.Argument(help="Two or more runs, by id or name.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="A file for the metrics' curves: .svg or .png.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare runs: the parameters that differ, and the metrics side by side."""
+    kind = _plot_kind(plot)
+    with connected():
+        found = run_comparison.compare(run)
+        curves = run_comparison.curves(found) if plot else {}
+    if plot:
+        draw = pkgutil.resolve_name(_DRAW)
+        _write(plot, draw([one.name for one in found.runs], curves, kind))
+    if json:
+        output.as_json({**found.to_json(), "plot": plot and str(plot)})
+    else:
+        _print_comparison(found)
+        if plot:
+            console.print(f"\nThe metrics' curves are in {plot}", markup=False)
+
+
+def _plot_kind(plot: Path | None) -> str:
+    """Return the format of a plot's file; "" without one."""
+    if plot is None:
+        return ""
+    kind = plot.suffix.lower().removeprefix(".")
+    if kind not in _PLOT_KINDS:
+        raise BadInputError(
+            f"{plot} is neither an SVG nor a PNG.", "Name it FILE.svg or FILE.png.",
+            code="PlotInvalid",
+        )  # fmt: skip
+    if not plot.absolute().parent.is_dir():
+        raise BadInputError(
+            f"There is no folder {plot.absolute().parent}.", "Give another file: --plot.",
+            code="FileNotWritable",
+        )  # fmt: skip
+    return kind
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise BadInputError(
+            f"{file} cannot be written: {error.strerror}.", "Give another file: --plot.",
+            code="FileNotWritable",
+        ) from None  # fmt: skip
+
+
+def _print_comparison(found: RunComparisonView) -> None:
+    """Print the runs with a letter each, and a table that has a column for each letter."""
+    letters = string.ascii_uppercase[: len(found.runs)]
+    rows = [
+        {"": letter, **one.to_json(), "duration": times.duration(one.seconds)}
+        for letter, one in zip(letters, found.runs, strict=True)
+    ]
+    output.rows(rows, ("", "id", "name", "state", "duration"), as_json_=False)
+    for title, values in (("parameter", found.parameters), ("metric", found.metrics)):
+        sides = [
+            {title: name, **dict(zip(letters, of_runs, strict=True))}
+            for name, of_runs in values.items()
+        ]
+        console.print()
+        if sides:
+            output.rows(sides, (title, *letters), as_json_=False)
+        else:
+            console.print(f"No {title} differs." if title == "parameter" else "No metrics.")
 
 
 @app.command()

@@ -6,16 +6,21 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import submission
-from modelyard import main
+from modelyard import main, run_watch
 from modelyard.commands import runs as command
-from registry.runs import runs
-from registry.runs.run_views import RunView
+from registry import experiments
+from registry.runs import run_comparison, runs
+from registry.runs.run_comparison import ComparedRunView, RunComparisonView
+from registry.runs.run_views import RunOutcomeView, RunView
 from schedules import views
+from tasks import run_logs
 
 Do = Callable[..., tuple[int, str]]
 
@@ -37,7 +42,7 @@ TUNED = _row(
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[RunView]:
     kept: list[RunView] = []
-    monkeypatch.setattr(runs, "list_all", lambda flow, limit, ids: kept)
+    monkeypatch.setattr(runs, "list_all", lambda flow, limit, ids, **filters: kept)
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
     return kept
 
@@ -105,14 +110,50 @@ class TestList:
         assert "None" not in out
         assert "0 done" not in out
 
-    def test_those_of_a_schedule(self, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def asked(self, found: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """What the registry was asked for: the positional arguments, and the filters."""
         asked: list[Any] = []
-        monkeypatch.setattr(runs, "list_all", lambda *given: asked.append(given) or [])
+        monkeypatch.setattr(
+            runs, "list_all", lambda *given, **filters: asked.append((given, filters)) or []
+        )
         monkeypatch.setattr(views, "runs_of", lambda *given: list(map(str, given)))
+        monkeypatch.setattr(experiments, "run_ids", lambda name: {name, "nightly"})
+        return asked
 
+    def test_those_of_a_schedule(self, do: Do, asked: list[Any]) -> None:
         do("list", "--schedule", "nightly", "-n", "7")
         do("list", "--flow", "train")
-        assert asked == [(None, 7, ["nightly", "7"]), ("train", 50, None)]
+
+        none = {"states": [], "name": "", "tags": (), "since": None}
+        assert asked == [((None, 7, ["nightly", "7"]), none), (("train", 50, None), none)]
+
+    def test_filters_are_asked_of_the_registry(self, do: Do, asked: list[Any]) -> None:
+        do("list", "--state", "fail train", "--state", "STOPPED", "--name", "dig",
+           "--tag", "a", "--tag", "b", "--since", "2026-01-02T00:00:00Z")  # fmt: skip
+        do("list", "--experiment", "first")
+        do("list", "--experiment", "first", "--schedule", "nightly", "-n", "7")
+
+        assert asked[0] == ((None, 50, None), {
+            "states": ["FAIL TRAIN", "STOPPED"], "name": "dig", "tags": ["a", "b"],
+            "since": datetime(2026, 1, 2, tzinfo=UTC),
+        })  # fmt: skip
+        assert sorted(asked[1][0][2]) == ["first", "nightly"]
+        assert asked[2][0][2] == ["nightly"]
+
+    def test_a_filter_looks_at_more_runs_of_a_schedule_than_are_listed(
+        self, do: Do, asked: list[Any]
+    ) -> None:
+        do("list", "--schedule", "nightly", "-n", "7", "--state", "COMPLETE")
+        (_, limit, (_, looked_at)), _ = asked[0]
+
+        assert limit == 7
+        assert int(looked_at) > 1000
+
+    def test_a_time_that_is_none_is_refused(self, do: Do, asked: list[Any]) -> None:
+        code, out = do("list", "--since", "soon", "--json")
+
+        assert (code, json.loads(out)["error"]["code"], asked) == (1, "TimeInvalid", [])
 
     def test_programs_get_the_rows_as_they_are(self, do: Do, found: list[RunView]) -> None:
         found += [TUNED, _row("plain")]
@@ -165,3 +206,111 @@ class TestUpdate:
         assert code != 0
         assert json.loads(out)["error"]["hint"]
         assert self.asked == []
+
+
+class TestLogs:
+    @pytest.fixture(autouse=True)
+    def _lines(self, found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runs, "find", lambda key: f"id-{key}")
+        monkeypatch.setattr(run_logs, "read", lambda key: iter(["[bold]", f"{key} :x:"]))
+        monkeypatch.setattr(run_logs, "follow", lambda key: iter(["new", key]))
+
+    @pytest.mark.parametrize(
+        ("arguments", "printed"),
+        [
+            ([], "[bold]\nid-r :x:\n"),
+            (["-f"], "new\nid-r\n"),
+            (["--json"], '["[bold]", "id-r :x:"]\n'),
+            (["--follow", "--json"], '{"line": "new"}\n{"line": "id-r"}\n'),
+        ],
+    )
+    def test_lines_are_printed_as_they_are(
+        self, do: Do, arguments: list[str], printed: str
+    ) -> None:
+        assert do("logs", "r", *arguments) == (0, printed)
+
+    def test_ctrl_c_is_status_130(self, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(_: str) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run_logs, "follow", interrupted)
+
+        assert do("logs", "r", "-f") == (130, "")
+
+
+@pytest.mark.parametrize(("state", "status"), [("COMPLETE", 0), ("FAIL TRAIN", 1), ("STOPPED", 1)])
+def test_watch_is_done_only_if_the_run_is_complete(
+    do: Do, found: Any, monkeypatch: pytest.MonkeyPatch, state: str, status: int
+) -> None:
+    def watch(run: str, *, quiet: bool, log: bool) -> RunOutcomeView:
+        assert (run, quiet, log) == ("id", True, False)
+        return RunOutcomeView(
+            flow_run_id=run, state=state, detail="", message="", result=None, links={}
+        )
+
+    monkeypatch.setattr(runs, "find", lambda _: "id")
+    monkeypatch.setattr(run_watch, "watch", watch)
+    code, out = do("watch", "r", "--json")
+
+    assert (code, json.loads(out)["state"]) == (status, state)
+
+
+class TestCompare:
+    @pytest.fixture(autouse=True)
+    def _compared(self, found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        sides = [
+            ComparedRunView(
+                id=f"id-{name}", name=name, flow="train", state="COMPLETE", started=None,
+                seconds=75.0, mlflow_run_id=None,
+            )
+            for name in ("first", "second")
+        ]  # fmt: skip
+        self.view = RunComparisonView(
+            runs=sides,
+            parameters={"hyperparameters.epochs": [3, None]},
+            metrics={"loss": [0.5, 1]},
+        )
+        monkeypatch.setattr(run_comparison, "compare", lambda keys: self.view)
+        monkeypatch.setattr(run_comparison, "curves", lambda _: {"loss": [[(0, 1.0)], []]})
+
+    def test_a_letter_stands_for_a_run(self, do: Do) -> None:
+        code, out = do("compare", "first", "second")
+
+        assert code == 0
+        assert [line.split() for line in out.splitlines() if line] == [
+            ["id", "name", "state", "duration"],
+            ["A", "id-first", "first", "COMPLETE", "1", "min", "15", "s"],
+            ["B", "id-second", "second", "COMPLETE", "1", "min", "15", "s"],
+            ["parameter", "A", "B"], ["hyperparameters.epochs", "3"],
+            ["metric", "A", "B"], ["loss", "0.5", "1"],
+        ]  # fmt: skip
+
+    def test_where_nothing_differs_it_says_so(self, do: Do) -> None:
+        self.view = self.view.model_copy(update={"parameters": {}, "metrics": {}})
+        _, out = do("compare", "first", "second")
+
+        assert out.splitlines()[-3:] == ["No parameter differs.", "", "No metrics."]
+
+    @pytest.mark.parametrize(("name", "begin"), [("p.svg", b"<?xml"), ("p.PNG", b"\x89PNG")])
+    def test_curves_are_drawn_to_a_file(
+        self, do: Do, tmp_path: Path, name: str, begin: bytes
+    ) -> None:
+        code, out = do("compare", "first", "second", "--plot", str(tmp_path / name), "--json")
+        told = json.loads(out)
+
+        assert (code, told["plot"]) == (0, str(tmp_path / name))
+        assert list(told) == ["runs", "parameters", "metrics", "plot"]
+        assert (tmp_path / name).read_bytes().startswith(begin)
+
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [("p.gif", "PlotInvalid"), ("p", "PlotInvalid"), ("none/p.svg", "FileNotWritable"),
+         ("folder.svg", "FileNotWritable")],
+    )  # fmt: skip
+    def test_a_file_that_cannot_be_is_refused(
+        self, do: Do, tmp_path: Path, name: str, error: str
+    ) -> None:
+        (tmp_path / "folder.svg").mkdir()
+        code, out = do("compare", "a", "b", "--plot", str(tmp_path / name), "--json")
+
+        assert (code, json.loads(out)["error"]["code"]) == (1, error)

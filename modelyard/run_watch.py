@@ -1,0 +1,153 @@
+"""Watch a run until its end: its states, its progress, its newest metrics, and its log."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+import typer
+
+from modelyard import output
+from modelyard.output import console
+from registry.pipelines.pipeline_views import PipelineResultView
+from registry.runs import run_results, runs
+from registry.runs.run_views import ResultView, RunOutcomeView, RunResultView, RunView
+from registry.tunings.tuning_views import TuningResultView
+from tasks.run_logs import PrefectLines
+
+INTERRUPTED = 130
+_POLL_SECONDS = 0.5
+_LAST_LINES_SECONDS = 1.0
+_POLLS_PER_PROGRESS = 10  # what it takes to find it grows with the run
+_MOST_METRICS = 8
+# What Prefect logs at the end of a run and of its steps: the state, which is shown anyway.
+_STATE_LINE = "Finished in state "
+
+
+@contextlib.contextmanager
+def interruption_explained(run_id: str) -> Iterator[None]:
+    """Say at Ctrl-C that the run continues, and exit with the status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.notice(
+            f"The run continues. Watch it: modelyard runs watch {run_id}\n"
+            f"Its log: modelyard runs logs {run_id} -f\n"
+            f"Stop it: modelyard runs stop {run_id}"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def state_logged_once() -> Iterator[None]:
+    """Keep the end's state, which the command prints, out of what Prefect prints of a call."""
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(_is_no_state)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_no_state)
+
+
+def _is_no_state(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_STATE_LINE)
+
+
+def watch(run_id: str, *, quiet: bool, log: bool = True) -> RunOutcomeView:
+    """Wait until a run has ended; return its outcome.
+
+    Args:
+        run_id: The run.
+        quiet: Print nothing meanwhile.
+        log: Print the lines of its log as well.
+
+    Raises:
+        NotFoundError: If the run is deleted.
+        typer.Exit: At Ctrl-C.
+    """
+    report = _Report(run_id, log=log)
+    with interruption_explained(run_id):
+        for poll in itertools.count():
+            found = next(iter(runs.with_ids([run_id])), None)
+            if found is None:
+                break
+            if not quiet:
+                report.update(found, with_progress=poll % _POLLS_PER_PROGRESS == 0)
+            if found.is_final:
+                break
+            time.sleep(_POLL_SECONDS)
+        return RunOutcomeView.from_run(runs.show(run_id))
+
+
+class _Report:
+    """Prints what has changed since the last look at a run."""
+
+    def __init__(self, run_id: str, *, log: bool) -> None:
+        self._lines = PrefectLines(run_id) if log else None
+        self._state = ""
+        self._progress = ""
+
+    def update(self, found: RunView, *, with_progress: bool) -> None:
+        """Print what is new; the state of a run that has ended after its last lines."""
+        if found.is_final:
+            if self._lines:
+                time.sleep(_LAST_LINES_SECONDS)  # they arrive just after the final state
+            self._print_log()
+        self._print_state(found)
+        self._print_log()
+        if with_progress and not found.is_final:
+            self._print_progress(run_results.result(found))
+
+    def _print_state(self, found: RunView) -> None:
+        detail = f" ({found.detail})" if found.detail else ""
+        waiting = f": {found.waiting}" if found.waiting else ""
+        state = f"{found.state}{detail}{waiting}"
+        if state != self._state:
+            self._state = state
+            _print_event(state)
+
+    def _print_log(self) -> None:
+        for line in self._lines.new() if self._lines else ():
+            if not line.startswith(_STATE_LINE):
+                console.print(line, markup=False)
+
+    def _print_progress(self, result: ResultView) -> None:
+        progress = describe(result)
+        if progress not in {"", self._progress}:
+            self._progress = progress
+            _print_event(progress)
+
+
+def _print_event(text: str) -> None:
+    console.print(f"{datetime.now().astimezone():%H:%M:%S}  {text}", markup=False, style="bold")
+
+
+def describe(result: ResultView) -> str:
+    """Describe how far a run is in a line: its metrics, or its trials or tasks by state."""
+    if isinstance(result, TuningResultView):
+        best = result.best and f"; best {_number(result.best.value)} (trial {result.best.number})"
+        return _counts(trial.state for trial in result.trials) + (best or "")
+    if isinstance(result, PipelineResultView):
+        return _counts(task.state for task in result.tasks)
+    if isinstance(result, RunResultView):
+        metrics = list(result.metrics.items())
+        shown = [f"{name} {_number(value)}" for name, value in metrics[:_MOST_METRICS]]
+        more = len(metrics) - _MOST_METRICS
+        return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])])
+    return ""
+
+
+def _counts(states: Iterable[str]) -> str:
+    counts = collections.Counter(states)
+    return ", ".join(f"{count} {state.lower()}" for state, count in counts.items())
+
+
+def _number(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
