@@ -211,7 +211,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
                 not changed.
         """
         context = RunContext.current(self.spec.kind)
-        for logger in ("prefect.flow_runs", "prefect.engine"):
+        for logger in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
             logging.getLogger(logger).addFilter(_reported_errors)
         try:
             run_lock.acquire(context.home, context.flow_run_id)

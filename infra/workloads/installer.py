@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from infra.workloads.requirements_file import flatten
 
 _GRACE_SECONDS = 3.0
 _TAIL_LINES = 12
+_SILENT_SECONDS = 10.0
 _UV_SPELLING = {
     "trusted-host": ("--allow-insecure-host",),
     "pre": ("--prerelease", "allow"),
@@ -63,13 +65,25 @@ def install(
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     full = False
 
+    began = last = time.monotonic()
+
+    def on_tick() -> bool:
+        """Log that it goes on, where the installer is silent for long; whether to stop it."""
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SILENT_SECONDS:
+            last = now
+            log(f"Still installing after {now - began:.0f} s")
+        return stop_requested()
+
     def on_line(_: int, line: str) -> None:
-        nonlocal full
+        nonlocal full, last
         if not line.strip() or line.lstrip().startswith(_NOISE):
             return
         tail.append(mask(line))
         full = full or "No space left on device" in line
         if _PROGRESS.match(line.lstrip()):
+            last = time.monotonic()
             log(tail[-1].strip())
 
     ended = process_group.run(
@@ -78,7 +92,7 @@ def install(
         log=None,
         on_line=on_line,
         deadline=None,
-        stop_requested=stop_requested,
+        stop_requested=on_tick,
         grace=_GRACE_SECONDS,
     )
     if ended.cause is not ExitCause.EXITED:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.workloads import installer
-from infra.workloads.environment_spec import BaseEnvironment, PipInstall
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
+from infra.workloads.exit_status import ExitStatus
 
 
 @pytest.fixture
@@ -71,3 +73,29 @@ def test_a_file_is_installed_as_it_is_flattened(tmp_path: Path) -> None:
     assert (environment / "requirements.txt").read_text().splitlines() == [
         "../package[x] ; extra", "numpy", f"-c {tmp_path / 'limits.txt'}", "-e git+https://x",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", ["", "Downloading numpy (9 MiB)"])
+def test_a_silent_installation_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(installer.time, "monotonic", lambda: now[0])
+
+    def run(*_: object, on_line: Any, stop_requested: Any, **__: object) -> ExitStatus:
+        for at in (4.0, 9.0, 11.0, 15.0, 24.0):
+            now[0] = at
+            if at == 9.0:
+                on_line(0, said)
+            assert stop_requested() is False
+        return ExitStatus(0)
+
+    monkeypatch.setattr(installer.process_group, "run", run)
+    lines: list[str] = []
+    spec = EnvironmentSpec((PipInstall(("numpy",)),))
+    installer.install(tmp_path, spec, PipInstall(("numpy",)), lines.append, lambda: False)
+
+    assert lines == ["Installing numpy", *([said] if said else []), *(
+        ["Still installing after 24 s"] if said
+        else ["Still installing after 11 s", "Still installing after 24 s"]
+    )]  # fmt: skip
