@@ -12,19 +12,12 @@ from typing import Any
 
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+
+from tasks.parameters import form_fields
+
+fields = form_fields
 
 _RETURNS = "\n\nReturns:"
-
-
-def fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields of a request model in the order of its form: those that are required first.
-
-    A model that inherits fields, which pydantic puts first, names the order in ``FORM_ORDER``.
-    """
-    order: tuple[str, ...] = getattr(model, "FORM_ORDER", tuple(model.model_fields))
-    required_first = sorted(order, key=lambda name: not model.model_fields[name].is_required())
-    return {name: model.model_fields[name] for name in required_first}
 
 
 def signature(model: type[BaseModel]) -> inspect.Signature:

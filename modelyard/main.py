@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from infra import forked, settings
 from infra import home as homes
 from infra.errors import BadInputError, ModelyardError
-from modelyard import output
+from modelyard import completion, flow_help, output
 
 _STACK = "modelyard.commands.stack"
 _ACCESS = "modelyard.commands.access"
@@ -40,7 +40,10 @@ _VERBS = {
     "doctor": ("modelyard.commands.doctor", "Check a Kubernetes cluster that runs shall go to."),
     "run": (_RUN, "Start a flow in its pool."),
     "call": (_RUN, "Run a flow in this process."),
-    "runs": ("modelyard.commands.runs", "Runs: list, show, update, stop, retry, copy, delete."),
+    "runs": (
+        "modelyard.commands.runs",
+        "Runs: list, show, logs, watch, compare, update, stop, retry, copy, delete.",
+    ),
     "experiment": (
         "modelyard.commands.experiment",
         "Experiments: create, list, show, update, delete.",
@@ -66,6 +69,10 @@ _VERBS = {
     "pipeline": ("modelyard.commands.pipeline", "Pipelines of Kubeflow's: run, graph."),
     "apply": ("modelyard.commands.apply", "Make schedules what a file says."),
     "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
+    "completion": (
+        "modelyard.commands.completion",
+        "Print or install the completion script of a shell.",
+    ),
     "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
 }
 
@@ -90,7 +97,10 @@ class _Verbs(typer.core.TyperGroup):
         for verb, (_, text) in _VERBS.items():
             formatter.write(f"  {verb:<{width}}  {text}\n")
         formatter.write("\nmodelyard VERB --help tells more; --json prints one JSON value.\n")
-        formatter.write("modelyard --version tells which one this is.\n")
+        formatter.write(
+            "modelyard run FLOW --help lists the parameters of a flow.\n"
+            "modelyard --version tells which one this is.\n"
+        )
 
 
 # Verbs that import what the fork server of a running stack has imported already.
@@ -146,6 +156,8 @@ def _invalid_setting(error: ValidationError) -> BadInputError:
 def main() -> None:
     """Run the command line; the process's exit status is 0 only if what was asked was done."""
     gc.set_threshold(50_000)  # or a fifth of a verb's imports would be looking for garbage
+    if instruction := completion.instruction():
+        sys.exit(completion.complete(instruction))
     arguments = sys.argv[1:] or ["--help"]
     as_json = "--json" in arguments
     if arguments[0] == "--json":  # as good before the verb as after it
@@ -153,7 +165,12 @@ def main() -> None:
     if arguments[0] == "--version":
         _tell_version(as_json=as_json)
         sys.exit(0)
+    if arguments[0] == "--install-completion":
+        arguments = ["completion", "--install", *arguments[1:]]
     try:
+        if flow := flow_help.flow_of(arguments):
+            flow_help.show(arguments[0], flow, as_json=as_json)
+            sys.exit(0)
         _fork_if_faster(arguments)
         code = cli.main(arguments, prog_name="modelyard", standalone_mode=False)
     except ModelyardError as error:

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from infra.errors import BadInputError
@@ -85,6 +86,16 @@ def check_minutes(name: str, minutes: float | None) -> None:
             "Give a time limit in minutes above 0, or leave it out.",
             code="MaxMinutesInvalid",
         )
+
+
+def form_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a request model in the order of its form: those that are required first.
+
+    A model that inherits fields, which pydantic puts first, names the order in ``FORM_ORDER``.
+    """
+    order: tuple[str, ...] = getattr(model, "FORM_ORDER", tuple(model.model_fields))
+    required_first = sorted(order, key=lambda name: not model.model_fields[name].is_required())
+    return {name: model.model_fields[name] for name in required_first}
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from infra.kubernetes import capacity
 from infra.kubernetes.attempt_spec import EVERY_MOUNT, Placement
 from infra.kubernetes.capacity import Capacity
 from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
-from tasks import parameters, resources
+from tasks import flow_requests, parameters, resources
 
 if TYPE_CHECKING:
     from tasks.pipelines.request import PipelineRun
@@ -73,8 +73,7 @@ def plan_requests(flow: str, given: Mapping[str, Any]) -> list[PlacementRequest]
     """
     if flow not in _PLANNERS:
         return [PlacementRequest(flow, _small_of(given))]
-    request, plan_pods = _PLANNERS[flow]
-    return plan_pods(parameters.read(pkgutil.resolve_name(request), dict(given)))
+    return _PLANNERS[flow](parameters.read(flow_requests.find(flow), dict(given)))
 
 
 def _of_training(training: Training) -> list[PlacementRequest]:
@@ -207,14 +206,13 @@ def _uris(value: Any, field: str = "") -> Iterator[str]:
         yield value
 
 
-# For each flow that requests more than one small pod: its request model, and its planner. They
-# are here, below the flows, because the worker of a cluster places runs without importing the
-# flows and their libraries (scikit-learn, matplotlib, boto3). A request is imported when it is
-# read: those of tunings and pipelines import Optuna, SciPy and KFP.
-_PLANNERS: dict[str, tuple[str, Callable[[Any], list[PlacementRequest]]]] = {
-    TRAIN.name: ("tasks.training.training_request:Training", _of_training),
-    TUNE.name: ("tasks.tuning.tuning_request:Tuning", _of_tuning),
-    PIPELINE_RUN.name: ("tasks.pipelines.request:PipelineRun", _of_pipeline),
+# For each flow that requests more than one small pod: its planner. They are here, below the flows,
+# because the worker of a cluster places runs without importing the flows and their libraries
+# (scikit-learn, matplotlib, boto3).
+_PLANNERS: dict[str, Callable[[Any], list[PlacementRequest]]] = {
+    TRAIN.name: _of_training,
+    TUNE.name: _of_tuning,
+    PIPELINE_RUN.name: _of_pipeline,
 }
 
 # For each flow with templates: the function that completes parameters from a template.
