@@ -38,6 +38,30 @@ class InstallCancelledError(Exception):
     """The caller cancelled before the environment was ready."""
 
 
+class _InstallProgress:
+    """Logs the progress of an installation, also where the installer is silent for long."""
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
+        self._began = self._last = time.monotonic()
+
+    def log(self, line: str) -> None:
+        """Log a line of the installer's."""
+        self._last = time.monotonic()
+        self._log(line)
+
+    def polling(self, stop_requested: Callable[[], bool]) -> Callable[[], bool]:
+        """Wrap what is polled meanwhile: log how long it has taken, if silent for long."""
+
+        def poll() -> bool:
+            now = time.monotonic()
+            if now - self._last >= _SILENT_SECONDS:
+                self.log(f"Still installing after {now - self._began:.0f} s")
+            return stop_requested()
+
+        return poll
+
+
 def install(
     folder: Path,
     spec: EnvironmentSpec,
@@ -65,26 +89,16 @@ def install(
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     full = False
 
-    began = last = time.monotonic()
-
-    def on_tick() -> bool:
-        """Log that it goes on, where the installer is silent for long; whether to stop it."""
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _SILENT_SECONDS:
-            last = now
-            log(f"Still installing after {now - began:.0f} s")
-        return stop_requested()
+    progress = _InstallProgress(log)
 
     def on_line(_: int, line: str) -> None:
-        nonlocal full, last
+        nonlocal full
         if not line.strip() or line.lstrip().startswith(_NOISE):
             return
         tail.append(mask(line))
         full = full or "No space left on device" in line
         if _PROGRESS.match(line.lstrip()):
-            last = time.monotonic()
-            log(tail[-1].strip())
+            progress.log(tail[-1].strip())
 
     ended = process_group.run(
         [process_group.ProcessSpec(command(folder, spec.base, one), _pip_environment())],
@@ -92,7 +106,7 @@ def install(
         log=None,
         on_line=on_line,
         deadline=None,
-        stop_requested=on_tick,
+        stop_requested=progress.polling(stop_requested),
         grace=_GRACE_SECONDS,
     )
     if ended.cause is not ExitCause.EXITED:
