@@ -87,7 +87,7 @@ def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
         copied = name in {"id", "run"} or name.endswith("_id")  # ids are there to be copied
         table.add_column(name, no_wrap=copied)
     for row in found:
-        table.add_row(*(Text(_cell(name, row), overflow="fold") for name in columns))
+        table.add_row(*(Text(_text(row.get(name)), overflow="fold") for name in columns))
     return table
 
 
@@ -96,25 +96,31 @@ def address(url: str) -> str:
     return login.link(url) if console.is_terminal else url
 
 
-def _cell(name: str, row: Mapping[str, Any]) -> str:
-    """Return the text of a row's field in a table."""
-    value = row.get(name)
-    return "" if value is None else _text(value, name)
-
-
-def _text(value: Any, name: str = "", *, digits: int = 6) -> str:
-    """Return a value in a line; ``name`` is its field's."""
+def _text(value: Any, *, digits: int = 6) -> str:
+    """Return a value in a line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_text(inner, key)}" for key, inner in _present(value).items())
+        return ", ".join(f"{key}={_text(inner)}" for key, inner in _present(value).items())
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.{digits}g}"
+    return "" if value is None else str(value)
+
+
+def _localized(value: Any, name: str = "") -> Any:
+    """Return a field with the times in it in the local zone, but for what a user gave."""
+    if isinstance(value, Mapping):
+        return {
+            key: inner if key in _AS_GIVEN else _localized(inner, key)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_localized(one) for one in value]
     if name in _MILLISECONDS and isinstance(value, int):
         return times.local_from_milliseconds(value)
-    return times.local(value) if isinstance(value, str) else str(value)
+    return times.local(value) if isinstance(value, str) else value
 
 
 def _present(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def thing(found: View | Mapping[str, Any], *, as_json_: bool) -> None:
     if as_json_:
         as_json(found)
     else:
-        _print_fields(_mapping(found), "")
+        _print_fields(_localized(_mapping(found)), "")
 
 
 def _print_fields(found: Mapping[str, Any], indent: str, *, bullet: str = "") -> None:
@@ -168,7 +174,7 @@ def _field(name: str, value: Any, among: Mapping[str, Any]) -> tuple[str, str | 
         return name, None
     if name == "seconds" and "started" in among:  # of a run
         return "duration", times.duration(value)
-    return name, _text(value, name, digits=10)
+    return name, _text(value, digits=10)
 
 
 def _print_nested(name: str, value: Mapping[str, Any], indent: str) -> None:
@@ -223,7 +229,7 @@ def _is_a_table(found: Sequence[Mapping[str, Any]]) -> bool:
     columns = _columns(found)
     if not any(name == "uri" or name.endswith("_uri") for name in columns):
         return True
-    widths = [max(len(name), *(len(_cell(name, row)) for row in found)) for name in columns]
+    widths = [max(len(name), *(len(_text(row.get(name))) for row in found)) for name in columns]
     return sum(widths) + 2 * len(widths) <= console.width
 
 

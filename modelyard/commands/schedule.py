@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 from flows import scheduling
 from flows.connection import connected
 from infra.errors import BadInputError
-from modelyard import output, parameters
+from modelyard import output, parameters, times
 from modelyard.options import Description, File, Json, NewName, Pairs
 from registry.views import JsonObject
 from schedules import metrics as figures
@@ -81,8 +82,8 @@ def _for_people(shown: ScheduleView) -> JsonObject:
     """Return a schedule with its state's detail beside the state, and its slots as listed."""
     found = {**shown.to_json(), **views.worded(shown.state, shown.detail)}
     if isinstance(shown, ScheduleDetailView):
-        ranges = map(_with_range, shown.slots)
-        found["slots"] = [{name: row[name] for name in _SLOT_COLUMNS} for row in ranges]
+        rows = [_with_range(slot, times.local) for slot in shown.slots]
+        found["slots"] = [{name: row[name] for name in _SLOT_COLUMNS} for row in rows]
     return found
 
 
@@ -159,10 +160,10 @@ def slots(
     output.rows(found if json else list(map(_with_range, found)), _SLOT_COLUMNS, as_json_=json)
 
 
-def _with_range(row: SlotView) -> JsonObject:
+def _with_range(row: SlotView, written: Callable[[str], str] = str) -> JsonObject:
     """Return slots for people: several that share their fate as a range."""
-    several = f" to {row.until}, {row.count} slots" if row.until else ""
-    return {**row.to_json(), "slot": row.slot + several}
+    several = f" to {written(row.until)}, {row.count} slots" if row.until else ""
+    return {**row.to_json(), "slot": f"{written(row.slot)}{several}"}
 
 
 @app.command()

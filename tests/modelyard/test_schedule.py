@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from flows import scheduling
-from modelyard import main
+from modelyard import main, times
 from modelyard.commands import schedule as command
 from schedules import metrics, verbs, views
-from schedules.views import ScheduleView, SlotView
+from schedules.views import ScheduleDetailView, ScheduleView, SlotView
 
 Do = Callable[..., tuple[int, str]]
 NOTHING = {"trigger": None, "policy": None, "parameters": None}
@@ -211,6 +211,22 @@ class TestSlots:
             "2027-01-15T09:00:00Z", "scheduled", "skipped", "NotLatest", "2027-01-15T12:00:00Z",
         ]  # fmt: skip
         assert "2027-01-15T09:00:00Z to 2027-01-15T10:00:00Z, 61 slots" in many
+
+    def test_of_one_schedule_they_have_the_same_columns_and_local_times(
+        self, do: Do, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slots = views.slots_of("s", last=2, fate=None)
+        found = ScheduleDetailView.model_construct(
+            name="s", state="ENABLED", detail="", slots=slots, next=["2027-01-16T09:00:00Z"]
+        )
+        monkeypatch.setattr(views, "show", lambda *_, **__: found)
+        _, out = do("schedule", "show", "s")
+
+        lines = [line.split() for line in out.splitlines()]
+        local = times.local("2027-01-15T09:00:00Z")
+        assert ["slot", "kind", "fate", "reason", "decided"] in lines
+        assert f"  {local} to {times.local('2027-01-15T10:00:00Z')}, 61 slots" in out
+        assert times.local("2027-01-16T09:00:00Z").split() in lines
 
     def test_programs_get_the_rows(self, do: Do) -> None:
         _, out = do("schedule", "slots", "s", "--last", "1", "--json")
