@@ -27,6 +27,8 @@ _POLLS_PER_PROGRESS = 10  # what it takes to find it grows with the run
 _MOST_METRICS = 8
 # What Prefect logs at the end of a run and of its steps: the state, which is shown anyway.
 _STATE_LINE = "Finished in state "
+_LAST_LINES = 40  # more than the message of a failure repeats
+_SHOWN = "(see above)"
 
 
 @contextlib.contextmanager
@@ -83,7 +85,8 @@ def watch(run_id: str, *, quiet: bool, log: bool = True) -> RunOutcomeView:
             if found.is_final:
                 break
             time.sleep(_POLL_SECONDS)
-        return RunOutcomeView.from_run(runs.show(run_id))
+        outcome = RunOutcomeView.from_run(runs.show(run_id))
+    return outcome.model_copy(update={"message": report.without_shown(outcome.message)})
 
 
 class _Report:
@@ -91,6 +94,7 @@ class _Report:
 
     def __init__(self, run_id: str, *, log: bool) -> None:
         self._lines = PrefectLines(run_id) if log else None
+        self._last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         self._state = ""
         self._progress = ""
 
@@ -116,7 +120,13 @@ class _Report:
     def _print_log(self) -> None:
         for line in self._lines.new() if self._lines else ():
             if not line.startswith(_STATE_LINE):
+                self._last.append(line)
                 console.print(line, markup=False)
+
+    def without_shown(self, message: str) -> str:
+        """Return the message of an end without the last lines of the log, if they were shown."""
+        lines = [_SHOWN if line in self._last else line for line in message.splitlines()]
+        return "\n".join(line for line, _ in itertools.groupby(lines))
 
     def _print_progress(self, result: ResultView) -> None:
         progress = describe(result)

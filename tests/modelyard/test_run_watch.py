@@ -102,6 +102,21 @@ def test_what_does_not_change_is_shown_once(
     assert shown(capsys) == ["RUNNING", "loss 0.5", "STOPPED"]
 
 
+@pytest.mark.parametrize(
+    ("quiet", "message"),
+    [
+        (False, "Failed. Its last lines:\n(see above)\nThe log is x."),
+        (True, "Failed. Its last lines:\nodd\neven\nThe log is x."),
+    ],
+)
+def test_a_failures_last_lines_are_shown_once(world: World, quiet: bool, message: str) -> None:
+    whole = "Failed. Its last lines:\nodd\neven\nThe log is x."
+    world.states = [view("RUNNING"), view("FAIL TRAIN", is_final=True, message=whole)]
+    world.lines = {1: ["odd", "even"]}
+
+    assert run_watch.watch("r", quiet=quiet).message == message
+
+
 def test_without_the_log(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.states = [view("RUNNING"), view("COMPLETE", is_final=True)]
     world.lines = {1: ["step 1"]}
