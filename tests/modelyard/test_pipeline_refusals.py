@@ -129,6 +129,24 @@ def test_what_can_run_begins(
     assert len(begun) == 1
 
 
+def test_what_runs_in_this_process_is_always_waited_for(
+    begun: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_bytes(corpus.compiled("adding"))
+    asked = ["modelyard", "pipeline", "run", str(path), "--local", "--no-watch", "--json"]
+    monkeypatch.setattr(sys, "argv", asked)
+
+    with pytest.raises(SystemExit):
+        main.main()
+
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "WatchUnused"
+    assert begun == []
+
+
 def test_a_file_is_uploaded_where_the_pools_machines_do_not_see_it(
     begun: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

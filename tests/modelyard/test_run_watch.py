@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from typing import Any
 
 import pytest
@@ -147,6 +149,22 @@ def test_ctrl_c_says_that_the_run_continues(
     assert "modelyard runs watch r\n" in err
     assert "modelyard runs logs r -f\n" in err
     assert "modelyard runs stop r\n" in err
+
+
+def test_what_prefect_prints_of_a_call_has_not_the_state_that_the_command_prints() -> None:
+    printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    root, logger = logging.getLogger(), logging.getLogger("a.run")
+    root.addHandler(handler)
+    try:
+        with run_watch.state_logged_once():
+            logger.error("Finished in state Failed('%s')", "no luck")
+            logger.error("a line")
+        logger.error("Finished in state Failed()")
+    finally:
+        root.removeHandler(handler)
+
+    assert printed.getvalue().splitlines() == ["a line", "Finished in state Failed()"]
 
 
 def _trial(number: int, state: str) -> TrialView:

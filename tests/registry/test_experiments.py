@@ -89,7 +89,10 @@ class TestCreate:
         assert not exists(name)
 
     def test_an_unknown_one_is_not_found(self, name: str) -> None:
-        for ask in (experiments.show, experiments.find, lambda n: experiments.update(n, None, "")):
+        for ask in (
+            experiments.show, experiments.find, experiments.run_ids,
+            lambda n: experiments.update(n, None, ""),
+        ):  # fmt: skip
             with pytest.raises(NotFoundError, match=name):
                 ask(name)
 
@@ -114,6 +117,7 @@ class TestRuns:
         }  # fmt: skip
         assert [row["id"] for row in experiments.show(name, 1)["runs"]] == [failed]
         assert experiments.show(name, 1)["counts"] == found["counts"]
+        assert experiments.run_ids(name) == {failed, refused, waiting, done}
 
     def test_a_tuning_is_one_run_whatever_its_trials_have(
         self, name: str, prefect: Prefect
@@ -182,7 +186,7 @@ class TestRuns:
         found = experiments.show(name)
 
         assert (found["id"], found["state"]) == (None, state)
-        assert {row["id"] for row in found["runs"]} == set(waiting)
+        assert {row["id"] for row in found["runs"]} == experiments.run_ids(name) == set(waiting)
         assert (name, state) in [(row["name"], row["state"]) for row in experiments.list_all()]
         with pytest.raises(ConflictError) as raised:
             deletion.delete("experiment", name)
