@@ -8,7 +8,7 @@ import typer
 
 from flows.connection import connected
 from infra.errors import BadInputError
-from modelyard import output
+from modelyard import output, times
 from modelyard.options import Description, Json, Limit, NewName
 from registry import deletion, experiments
 
@@ -45,7 +45,11 @@ def show(
         output.as_json(found)
         return
     output.thing(found.model_copy(update={"runs": []}), as_json_=False)
-    output.rows(found.runs, ("id", "name", "flow", "state", "started"), as_json_=False)
+    shown = [
+        {**run.to_json(), "started": run.started and times.local(run.started.isoformat())}
+        for run in found.runs
+    ]
+    output.rows(shown, ("id", "name", "flow", "state", "started"), as_json_=False)
 
 
 @app.command()
