@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     door,
+    history,
     idle,
     machine,
     object_storage,
@@ -37,6 +38,7 @@ _BENCHMARKS = {
     "scheduler": scheduler,
     "pipeline_tasks": pipeline_tasks,
     "door": door,
+    "history": history,
     "idle": idle,
 }
 _LONGEST_SECONDS = 30 * 60

@@ -63,7 +63,7 @@ _SHAPES: dict[str, Callable[[int], None]] = {
 def pipeline(shape: str, count: int) -> Any:
     """A pipeline of a shape."""
 
-    @dsl.pipeline(name=f"{shape}-{count}")
+    @dsl.pipeline(name=f"{shape}-{count}")  # type: ignore[untyped-decorator]
     def made() -> None:
         _SHAPES[shape](count)
 

@@ -63,7 +63,7 @@ def _row(name: str, start: int, interval: int, decided: int) -> dict[str, Any]:
 def _insert(rows: list[dict[str, Any]]) -> None:
     with catalogue.engine().begin() as connection:
         connection.execute(sqlalchemy.insert(ScheduleModel), rows)
-        schedules.tell(connection, "all")
+        schedules.notify_changed(connection, "all")
 
 
 def _asked(question: str, **given: Any) -> list[Any]:
@@ -115,7 +115,7 @@ def _spread() -> tuple[float, float, list[float]]:
 
 def _process() -> psutil.Process:
     socket = str(Home(Path(os.environ["MODELYARD_HOME"])).sockets / "scheduler.sock")
-    pids = {one.pid for one in psutil.net_connections("unix") if one.laddr == socket}
+    pids = {one.pid for one in psutil.net_connections("unix") if str(one.laddr) == socket}
     (pid,) = pids - {None}
     return psutil.Process(pid)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -228,12 +229,13 @@ def used(folder: Path) -> int:
 
 
 def _sizes(folder: Path) -> Iterator[int]:
-    for path in folder.rglob("*"):
-        try:
-            found = path.lstat()
-        except OSError:  # it has just been removed
-            continue
-        yield min(found.st_size, found.st_blocks * 512)
+    for parent, folders, files in os.walk(folder):  # which passes over what was just removed
+        for name in (*folders, *files):
+            try:
+                found = Path(parent, name).lstat()
+            except OSError:
+                continue
+            yield min(found.st_size, found.st_blocks * 512)
 
 
 def clear(folder: Path) -> None:
