@@ -158,7 +158,8 @@ def _add_slots(home: Path, first: int, last: int) -> None:
                 "'slot', t.slot - 60 * n, 'last', t.slot - 60 * n, "
                 "'decided_at', t.decided_at - 60 * n, 'run_at', t.run_at - 60 * n, "
                 "'flow_run_id', gen_random_uuid()::text))).* "
-                "FROM schedule_slots t, generate_series(CAST(:first AS int), CAST(:last AS int) - 1) n "
+                "FROM schedule_slots t, "
+                "generate_series(CAST(:first AS int), CAST(:last AS int) - 1) n "
                 "WHERE t.slot = (SELECT max(slot) FROM schedule_slots WHERE run_state IS NOT NULL)"
             ),
             {"first": first, "last": last},
