@@ -21,8 +21,8 @@ from infra.mlflow import (
     Metric,
     MlflowClient,
     MlflowException,
+    MlflowRun,
     Page,
-    Run,
     ViewType,
     artifacts,
 )
@@ -169,7 +169,7 @@ def _refuse_deleted(found: Experiment, name: str) -> None:
     )
 
 
-def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> list[Run]:
+def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> list[MlflowRun]:
     return list(
         mlflow.search_runs(
             [experiment_id],
@@ -251,7 +251,7 @@ def reopen_run(run_id: str) -> Tracked:
     return _tracked(mlflow.get_run(run_id))
 
 
-def _own(mlflow: MlflowClient, opening: Opening) -> Run | None:
+def _own(mlflow: MlflowClient, opening: Opening) -> MlflowRun | None:
     """The MLflow run that an earlier attempt of a flow run has opened, in whichever experiment.
 
     Not one below it: a tuning's trials name its flow run as well, and are of another kind.
@@ -266,12 +266,12 @@ def _own(mlflow: MlflowClient, opening: Opening) -> Run | None:
     return next(iter(mlflow.search_runs(experiments, mine, max_results=1)), None)
 
 
-def _tracked(run: Run) -> Tracked:
+def _tracked(run: MlflowRun) -> Tracked:
     steps = {metric.key: metric.step + 1 for metric in run.data.last_metrics}
     return Tracked(run.info.run_id, _url(run), steps, str(run.info.experiment_id))
 
 
-def _url(run: Run) -> str:
+def _url(run: MlflowRun) -> str:
     return connection.mlflow_run_page(run.info.experiment_id, run.info.run_id)
 
 

@@ -9,10 +9,10 @@ from infra.mlflow.entities import (
     Experiment,
     FileInfo,
     Metric,
+    MlflowRun,
     ModelVersion,
     Page,
     RegisteredModel,
-    Run,
     ViewType,
 )
 from infra.mlflow.errors import MlflowException
@@ -23,9 +23,9 @@ __all__ = [
     "Metric",
     "MlflowClient",
     "MlflowException",
+    "MlflowRun",
     "ModelVersion",
     "Page",
     "RegisteredModel",
-    "Run",
     "ViewType",
 ]

@@ -13,10 +13,10 @@ from infra.mlflow.entities import (
     Experiment,
     FileInfo,
     Metric,
+    MlflowRun,
     ModelVersion,
     Page,
     RegisteredModel,
-    Run,
     RunInfo,
     ViewType,
     pairs,
@@ -114,7 +114,7 @@ class MlflowClient:
         *,
         run_name: str | None = None,
         tags: Mapping[str, str] = MappingProxyType({}),
-    ) -> Run:
+    ) -> MlflowRun:
         """Create a run, which begins now."""
         found = self._ask(
             "POST", "runs/create", experiment_id=experiment_id, run_name=run_name,
@@ -123,7 +123,7 @@ class MlflowClient:
         )  # fmt: skip
         return entities.run(found["run"])
 
-    def get_run(self, run_id: str) -> Run:
+    def get_run(self, run_id: str) -> MlflowRun:
         """Get a run, also a deleted one."""
         return entities.run(self._ask("GET", "runs/get", run_id=run_id)["run"])
 
@@ -154,7 +154,7 @@ class MlflowClient:
         max_results: int = _PAGE,
         order_by: Sequence[str] = (),
         page_token: str | None = None,
-    ) -> Page[Run]:
+    ) -> Page[MlflowRun]:
         """Search runs of these experiments; one page."""
         found = self._ask(
             "POST", "runs/search", experiment_ids=list(experiment_ids), filter=filter_string,

@@ -91,7 +91,7 @@ class RunData:
 
 
 @dataclass(frozen=True)
-class Run:
+class MlflowRun:
     """A run."""
 
     info: RunInfo
@@ -151,10 +151,10 @@ def experiment(found: Mapping[str, Any]) -> Experiment:
     )
 
 
-def run(found: Mapping[str, Any]) -> Run:
+def run(found: Mapping[str, Any]) -> MlflowRun:
     """Read a run."""
     info, data = found["info"], found.get("data", {})
-    return Run(
+    return MlflowRun(
         RunInfo(
             run_id=info["run_id"],
             run_name=info.get("run_name", ""),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from infra.mlflow import MlflowException, Run, ViewType
+from infra.mlflow import MlflowException, MlflowRun, ViewType
 from registry import tracking
 from registry.tracking import (
     FLOW_RUN_TAG,
@@ -111,7 +111,7 @@ def unsettled(parent: Parent) -> dict[str, str]:
     }
 
 
-def _below(run_id: str, experiment_id: str, view: ViewType) -> Iterator[Run]:
+def _below(run_id: str, experiment_id: str, view: ViewType) -> Iterator[MlflowRun]:
     """Runs of trials of the run, the first one first. A script's own runs below it are not."""
     mlflow = client()
     ours = f"tags.`{PARENT_TAG}` = '{run_id}' AND tags.`{TRIAL_TAG}` LIKE '%'"
