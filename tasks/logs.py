@@ -19,8 +19,10 @@ class Logs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    stream: bool = Field(True, description="Show the lines in the run's log in Prefect.")
-    uri: Text = Field("", description="A folder that gets a copy of the whole log at the end.")
+    stream: bool = Field(default=True, description="Show the lines in the run's log in Prefect.")
+    uri: Text = Field(
+        default="", description="A folder that gets a copy of the whole log at the end."
+    )
 
     def absolute(self) -> Logs:
         """Resolve a relative ``uri`` against the caller's working directory."""

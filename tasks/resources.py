@@ -38,36 +38,48 @@ class Resources(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     instance_type: Text = Field(
-        "",
+        default="",
         description=f"Instance type of each machine, such as {instance_types.DEFAULT} (the "
         "default) or gpu.a100. A run sees only the GPUs of its type.",
         json_schema_extra=_choices,
     )
-    nodes: int = Field(1, ge=1, le=MOST_NODES, description="Number of machines of the run.")
+    nodes: int = Field(
+        default=1, ge=1, le=MOST_NODES, description="Number of machines of the run."
+    )
     torchrun: bool = Field(
-        False, description="Start the script with PyTorch's torchrun on each machine."
+        default=False, description="Start the script with PyTorch's torchrun on each machine."
     )
     processes_per_node: int = Field(
-        1, ge=1, le=MOST_PROCESSES, description="Number of the script's processes per machine."
+        default=1,
+        ge=1,
+        le=MOST_PROCESSES,
+        description="Number of the script's processes per machine.",
     )
-    image: Text = Field("", description="Container image of the run; ignored by local pools.")
+    image: Text = Field(
+        default="", description="Container image of the run; ignored by local pools."
+    )
     boot_storage_gib: float = Field(
-        0, ge=0, le=1e9,
+        default=0, ge=0, le=1e9,
         description="Storage on each machine outside the run's own folders, in GiB; 0 for the "
         "default.",
     )  # fmt: skip
     data_storage_gib: float = Field(
-        0, ge=0, le=1e9, description="Storage for data on each machine, in GiB; 0 for the default."
+        default=0,
+        ge=0,
+        le=1e9,
+        description="Storage for data on each machine, in GiB; 0 for the default.",
     )
     mounts: list[str] = Field(
-        [], max_length=MOST_MOUNTS,
+        default=[], max_length=MOST_MOUNTS,
         description="Network folders to mount beside those that other parameters refer to: "
         "nas://ID, or the ID alone.",
     )  # fmt: skip
     allow_cpu: bool = Field(
-        False, description="Run without GPUs if the machine or the cluster has too few."
+        default=False, description="Run without GPUs if the machine or the cluster has too few."
     )
-    share_gpus: bool = Field(False, description="Share GPUs with other runs that set this too.")
+    share_gpus: bool = Field(
+        default=False, description="Share GPUs with other runs that set this too."
+    )
 
     @property
     def processes(self) -> int:
@@ -81,19 +93,22 @@ class PipelineResources(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     instance_type: Text = Field(
-        "",
+        default="",
         description=f"Instance type of each machine; empty for {instance_types.DEFAULT}.",
         json_schema_extra=_choices,
     )
     nodes: int = Field(
-        1, ge=1, le=MOST_NODES,
+        default=1, ge=1, le=MOST_NODES,
         description="Number of machines that the components are spread over; one in local pools.",
     )  # fmt: skip
     data_storage_gib: float = Field(
-        0, ge=0, le=1e9, description="Storage for data on each machine, in GiB; 0 for the default."
+        default=0,
+        ge=0,
+        le=1e9,
+        description="Storage for data on each machine, in GiB; 0 for the default.",
     )
     allow_cpu: bool = Field(
-        False, description="Run without GPUs if the machine or the cluster has too few."
+        default=False, description="Run without GPUs if the machine or the cluster has too few."
     )
 
     def on_one_machine(self) -> Resources:

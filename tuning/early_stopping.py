@@ -303,16 +303,16 @@ class EarlyStopping(FieldGroup):
     """Whether and how trials without promise are stopped early."""
 
     rule: Literal["median", "successive_halving", "hyperband"] = Field(
-        "median",
+        default="median",
         description="median: stop a trial that is worse than the median of the completed ones. "
         "successive_halving: at start_step reports and each time that they have trebled, keep "
         "the best third. hyperband: that, with trials that are spared for longer.",
     )
     min_trials: int = Field(
-        3, ge=1, le=10**6, description="How many trials there must be to be compared with."
+        default=3, ge=1, le=10**6, description="How many trials there must be to be compared with."
     )
     start_step: int = Field(
-        4,
+        default=4,
         ge=1,
         le=10**9,
         description="At which report of the objective, counted from 1, a trial is judged first.",

@@ -39,7 +39,7 @@ class MetricPattern(BaseModel):
 
     name: str = Field(description="The metric's name, as MLflow will show it.")
     pattern: str | None = Field(
-        None,
+        default=None,
         description="Regular expression with one group for the value, or two for the name and "
         "the value. Left out: NAME=VALUE, NAME: VALUE, or that member of a line of JSON.",
     )

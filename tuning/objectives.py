@@ -28,10 +28,12 @@ class Objective(_MetricField):
 
     direction: Direction = Field(description="Whether smaller or larger values are better.")
     goal: OptionalNumber = Field(
-        None, description="The tuning is complete as soon as a trial has reached this value."
+        default=None,
+        description="The tuning is complete as soon as a trial has reached this value.",
     )
     use: Literal["best", "last"] = Field(
-        "best", description="Which of a trial's values counts: its best one ever, or its last."
+        default="best",
+        description="Which of a trial's values counts: its best one ever, or its last.",
     )
 
     @field_validator("goal", mode="before")
@@ -49,8 +51,12 @@ class Objective(_MetricField):
 class Constraint(_MetricField):
     """Metric that must be within bounds at the end of a trial."""
 
-    min: OptionalNumber = Field(None, description="The smallest last value that is allowed.")
-    max: OptionalNumber = Field(None, description="The largest last value that is allowed.")
+    min: OptionalNumber = Field(
+        default=None, description="The smallest last value that is allowed."
+    )
+    max: OptionalNumber = Field(
+        default=None, description="The largest last value that is allowed."
+    )
 
     @field_validator("min", "max", mode="before")
     @classmethod

@@ -57,18 +57,23 @@ class Parameter(FieldGroup):
     type: Literal["int", "double", "categorical", "discrete"] = Field(
         description="int and double have a min and a max; categorical and discrete have values."
     )
-    min: OptionalNumber = Field(None, description="The smallest value of an int or a double.")
-    max: OptionalNumber = Field(None, description="The largest value of an int or a double.")
+    min: OptionalNumber = Field(
+        default=None, description="The smallest value of an int or a double."
+    )
+    max: OptionalNumber = Field(
+        default=None, description="The largest value of an int or a double."
+    )
     step: OptionalNumber = Field(
-        None,
+        default=None,
         description="The distance between a grid's values: a double needs it there, for an int "
         "it is 1 if left out. Other strategies do not use it.",
     )
     log: bool = Field(
-        False, description="Search by the logarithm, for a min above 0. A grid does not use it."
+        default=False,
+        description="Search by the logarithm, for a min above 0. A grid does not use it.",
     )
     values: list[Value] = Field(
-        [], description="What a categorical or a discrete one is chosen from."
+        default=[], description="What a categorical or a discrete one is chosen from."
     )
 
     @field_validator("min", "max", "step", mode="before")

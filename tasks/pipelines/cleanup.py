@@ -39,11 +39,11 @@ class Cleanup(FlowRequest):
     """The request of a clean-up."""
 
     days: float | None = Field(
-        None,
+        default=None,
         description="Retention of artifacts after the end of a run, in days; 0 keeps them for "
         "ever. Empty for the setting MODELYARD_PIPELINE_ARTIFACT_DAYS (120).",
     )
-    dry_run: bool = Field(False, description="Count the files without removing them.")
+    dry_run: bool = Field(default=False, description="Count the files without removing them.")
 
 
 def check(request: Cleanup) -> None:

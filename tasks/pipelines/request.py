@@ -42,26 +42,29 @@ class NasMount(BaseModel):
 class PipelineRun(FlowRequest):
     """The request of a pipeline run."""
 
-    name: Text = Field("", description="The run's name; given by Prefect if empty.")
-    description: Text = Field("", description="Free text.")
-    experiment: Text = Field("Default", description="The experiment that the run belongs to.")
+    name: Text = Field(default="", description="The run's name; given by Prefect if empty.")
+    description: Text = Field(default="", description="Free text.")
+    experiment: Text = Field(
+        default="Default", description="The experiment that the run belongs to."
+    )
     pipeline: Text = Field(
-        "",
+        default="",
         description="An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: "
         "YAML, or a zip.",
     )
-    arguments: dict[str, Any] = Field({}, description="The pipeline's own inputs.")
+    arguments: dict[str, Any] = Field(default={}, description="The pipeline's own inputs.")
     resources: PipelineResources = Field(
-        PipelineResources(), description="The machines that its tasks share."
+        default=PipelineResources(), description="The machines that its tasks share."
     )
     mounts: list[NasMount] = Field(
-        [], description="Folders of a NAS, each of which its tasks find as /mnt/NAME."
+        default=[], description="Folders of a NAS, each of which its tasks find as /mnt/NAME."
     )
-    parallel: int = Field(64, description="The most tasks that run at once.")
+    parallel: int = Field(default=64, description="The most tasks that run at once.")
     cache: bool = Field(
-        True, description="Whether tasks may reuse the outputs of an equal task of any run."
+        default=True,
+        description="Whether tasks may reuse the outputs of an equal task of any run.",
     )
-    logs: Logs = Field(Logs(), description="Where the output of its tasks goes.")
+    logs: Logs = Field(default=Logs(), description="Where the output of its tasks goes.")
 
     def absolute(self) -> Self:
         """Resolve relative paths against the caller's working directory."""

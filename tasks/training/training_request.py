@@ -48,14 +48,14 @@ class Algorithm(BaseModel):
 
     model_config = _STRICT
 
-    uri: Text = Field("", description="The directory with your algorithm's files.")
+    uri: Text = Field(default="", description="The directory with your algorithm's files.")
     entry_point: Text = Field(
-        "",
+        default="",
         description="The script that starts the training, as a path in that directory. A "
         "requirements.txt beside it is installed for the run.",
     )
     provided: Text = Field(
-        "",
+        default="",
         description="A provided algorithm instead: see modelyard algorithm list.",
         json_schema_extra=lambda schema: schema.update(enum=["", *provided.names()]),
     )
@@ -74,41 +74,45 @@ class Training(FlowRequest):
     """Request of a training."""
 
     name: Text = Field(
-        "",
+        default="",
         description="The run's and the model's name, unique in its experiment; given by Prefect "
         "if empty.",
     )
-    description: Text = Field("", description="Free text.")
+    description: Text = Field(default="", description="Free text.")
     experiment: Text = Field(
-        "Default", description="The MLflow experiment that the run belongs to; created if missing."
+        default="Default",
+        description="The MLflow experiment that the run belongs to; created if missing.",
     )
     template: Text = Field(
-        "", description="A training template, which completes the fields that are left out."
+        default="",
+        description="A training template, which completes the fields that are left out.",
     )
-    algorithm: Algorithm = Field(Algorithm(), description="The script to run.")
+    algorithm: Algorithm = Field(default=Algorithm(), description="The script to run.")
     hyperparameters: dict[str, Scalar] = Field(
-        {}, description="Up to 100 values, which the script gets as --key value."
+        default={}, description="Up to 100 values, which the script gets as --key value."
     )
     resources: Resources = Field(
-        Resources(), description="The machines, processes and GPUs of the run."
+        default=Resources(), description="The machines, processes and GPUs of the run."
     )
     datasets: list[Dataset] = Field(
-        [],
+        default=[],
         description="Up to 10 data sets, each found by the script in EM_DATASET_ and its name.",
     )
-    checkpoint_input_uri: Text = Field("", description="URI of checkpoints to begin from.")
-    checkpoint_uri: Text = Field("", description="URI for the script's own checkpoints.")
-    output_uri: Text = Field("", description="URI for a copy of the model, beside MLflow.")
+    checkpoint_input_uri: Text = Field(default="", description="URI of checkpoints to begin from.")
+    checkpoint_uri: Text = Field(default="", description="URI for the script's own checkpoints.")
+    output_uri: Text = Field(default="", description="URI for a copy of the model, beside MLflow.")
     overwrite: bool = Field(
-        False, description="Allow files in output_uri that no run has published."
+        default=False, description="Allow files in output_uri that no run has published."
     )
     metrics: list[MetricPattern] = Field(
-        [],
+        default=[],
         description="Metrics to collect from the script's output. Scalars of TensorBoard logs are "
         "collected automatically.",
     )
-    logs: Logs = Field(Logs(), description="Where the script's output goes.")
-    max_minutes: Minutes = Field(None, description="Time limit in minutes; empty for none.")
+    logs: Logs = Field(default=Logs(), description="Where the script's output goes.")
+    max_minutes: Minutes = Field(
+        default=None, description="Time limit in minutes; empty for none."
+    )
 
     def absolute(self) -> Self:
         """Resolve relative paths against the caller's working directory."""

@@ -75,79 +75,84 @@ class Tuning(Training):
     )  # fmt: skip
 
     name: Text = Field(
-        "", description="The tuning's name, unique in its experiment; given by Prefect if empty."
+        default="",
+        description="The tuning's name, unique in its experiment; given by Prefect if empty.",
     )
     experiment: Text = Field(
-        "Default",
+        default="Default",
         description="The MLflow experiment that the tuning belongs to; created if missing.",
     )
     strategy: Strategy = Field(
-        "bayesian",
+        default="bayesian",
         description="Search strategy. bayesian chooses a sampler automatically; gp, tpe and sobol "
         "select one.",
     )
     seed: Seed = Field(
-        None, description="Seed of all random numbers; empty for one derived from the run."
+        default=None, description="Seed of all random numbers; empty for one derived from the run."
     )
-    algorithm: Algorithm = Field(Algorithm(), description="The script that each trial runs.")
+    algorithm: Algorithm = Field(
+        default=Algorithm(), description="The script that each trial runs."
+    )
     parameters: list[Parameter] = Field(
-        [],
+        default=[],
         description="Required. The search space: hyperparameters with their ranges or values.",
     )
     hyperparameters: dict[str, Scalar] = Field(
-        {}, description="Further hyperparameters, the same for every trial."
+        default={}, description="Further hyperparameters, the same for every trial."
     )
     metrics: list[MetricPattern] = Field(
-        [],
+        default=[],
         description="Metrics to collect from the script's output, the objective among them. A "
         "provided algorithm declares its own.",
     )
     objective: Objectives = Field(
-        [],
+        default=[],
         description="Required. What to optimize: one metric and its direction (Objective), or "
         "several of them (list).",
     )
-    constraints: list[Constraint] = Field([], description="Bounds of other metrics.")
+    constraints: list[Constraint] = Field(default=[], description="Bounds of other metrics.")
     max_trials: Count | None = Field(
-        None,
+        default=None,
         description="The most trials. A grid ends by itself; an infinite space needs this or "
         "max_minutes.",
     )
     max_failed_trials: Failures | None = Field(
-        None, description="Fail after this many failed trials; empty for never."
+        default=None, description="Fail after this many failed trials; empty for never."
     )
     parallel_trials: Annotated[StrictInt, Field(ge=1, le=MOST_PARALLEL)] = Field(
-        1, description="Number of trials that run at once."
+        default=1, description="Number of trials that run at once."
     )
     early_stopping: EarlyStopping | None = Field(
-        None, description="Rule that stops unpromising trials early; empty for none."
+        default=None, description="Rule that stops unpromising trials early; empty for none."
     )
     stop_running: bool = Field(
-        True, description="Stop running trials when the tuning's end is decided."
+        default=True, description="Stop running trials when the tuning's end is decided."
     )
     dispatch: Dispatch = Field(
-        "auto",
+        default="auto",
         description="inline runs trials in the tuning's process, pool as separate runs; auto "
         "chooses by the pool.",
     )
     warm_start: Text = Field(
-        "", description="An earlier tuning, by name or id, whose trials the search learns from."
+        default="",
+        description="An earlier tuning, by name or id, whose trials the search learns from.",
     )
     resources: Resources = Field(
-        Resources(), description="The machines, processes and GPUs of each trial."
+        default=Resources(), description="The machines, processes and GPUs of each trial."
     )
     checkpoint_input_uri: Text = Field(
-        "", description="URI of checkpoints that every trial begins from."
+        default="", description="URI of checkpoints that every trial begins from."
     )
     checkpoint_uri: Text = Field(
-        "", description="URI for the scripts' own checkpoints, with a folder for each trial."
+        default="",
+        description="URI for the scripts' own checkpoints, with a folder for each trial.",
     )
     output_uri: Text = Field(
-        "", description="URI for copies of the models, with a folder for each trial."
+        default="", description="URI for copies of the models, with a folder for each trial."
     )
-    logs: Logs = Field(Logs(), description="Where the scripts' output goes.")
+    logs: Logs = Field(default=Logs(), description="Where the scripts' output goes.")
     trial_max_minutes: Minutes = Field(
-        None,
+        default=None,
         description="Time limit of one trial in minutes, after which it fails; empty for none.",
     )
 
