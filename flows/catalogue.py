@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 
+from flows.flow_results import FlowResult
 from flows.lifecycle import LifecycleFlow
 from infra.errors import NotFoundError
 from registry import flow_kinds
@@ -56,6 +57,12 @@ def find(name: str) -> LifecycleFlow[..., Any]:
         raise NotFoundError(f"Unknown flow {name!r}.", f"Known are: {', '.join(sorted(FLOWS))}.")
     flow: LifecycleFlow[..., Any] = pkgutil.resolve_name(FLOWS[name])
     return flow
+
+
+def result_type(name: str) -> type[FlowResult]:
+    """The type of a flow's results; that of any flow where it is not one of these."""
+    found: type[FlowResult] = find(name).spec.result if name in FLOWS else FlowResult
+    return found
 
 
 async def register(

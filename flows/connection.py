@@ -7,9 +7,18 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import httpx
 import prefect.context
+from prefect.context import (
+    AsyncClientContext,
+    ContextModel,
+    FlowRunContext,
+    SettingsContext,
+    SyncClientContext,
+    TaskRunContext,
+)
 from sqlalchemy.exc import OperationalError
 
 from infra import connection, settings
@@ -27,6 +36,11 @@ _UNREACHABLE: dict[type[Exception], tuple[str, str]] = {
     OperationalError: ("The catalogue's database", "MODELYARD_DATABASE_URL"),
 }
 _UNAUTHORIZED = (401, 403)
+# Prefect's contexts of the run that a thread executes.
+_OF_RUN = (FlowRunContext, TaskRunContext, SyncClientContext, AsyncClientContext)
+_HIDDEN: tuple[type[ContextModel], ...] = (*_OF_RUN, SettingsContext)
+
+StackKind = Literal["environment", "running", "temporary"]
 
 
 @dataclass
@@ -35,12 +49,14 @@ class _SharedConnection:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
+    from_environment: bool = False
     endpoints: Endpoints | None = None
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def open(self) -> Endpoints:
         with self.lock:
             if self.endpoints is None:
+                self.from_environment = connection.from_environment() is not None
                 with contextlib.ExitStack() as opening:
                     self.endpoints = opening.enter_context(_environment_set())
                     self.closing = opening.pop_all()
@@ -54,8 +70,41 @@ class _SharedConnection:
                 self.endpoints = None
                 self.closing.close()
 
+    def is_from_environment(self) -> bool:
+        """Whether the environment names the endpoints; not where an open connection set it."""
+        with self.lock:
+            if self.users:
+                return self.from_environment
+            return connection.from_environment() is not None
+
 
 _shared = _SharedConnection()
+
+
+def stack_kind() -> StackKind:
+    """The stack that a connection of this process reaches.
+
+    Returns:
+        ``environment`` where the environment names it, ``running`` where one is up in the home,
+        else ``temporary``: it is started for the connection.
+    """
+    if _shared.is_from_environment():
+        return "environment"
+    return "running" if (stack.status(homes.current()) or {}).get("lasting") else "temporary"
+
+
+@contextlib.contextmanager
+def kept_open() -> Iterator[Endpoints]:
+    """Keep the connection of this process open, for the connections within.
+
+    Raises:
+        StackError: If the temporary stack cannot be started.
+    """
+    endpoints = _shared.open()
+    try:
+        yield endpoints
+    finally:
+        _shared.close()
 
 
 @contextlib.contextmanager
@@ -63,7 +112,8 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     """Connect this process to Prefect, MLflow and the catalogue.
 
     Their addresses are those of the environment, else of the stack that is up, else of a temporary
-    stack that is started for the call and stops with the last such context.
+    stack that is started for the call and stops with the last such context. Within, the thread
+    executes no run of another Prefect server.
 
     Args:
         to_workers: Whether workers are needed. A temporary stack has none.
@@ -72,27 +122,37 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
         StackError: If the temporary stack cannot be started, no stack with workers is up, or a
             part of it does not answer.
     """
-    from_environment = connection.from_environment() is not None
-    if (
-        to_workers
-        and not from_environment
-        and not (stack.status(homes.current()) or {}).get("lasting")
-    ):
+    from_environment = _shared.is_from_environment()
+    if to_workers and stack_kind() == "temporary":
         raise StackError(
             "The stack is not up, so no worker would start the run.",
             "Start it (modelyard up --detach), or run the flow in this process: modelyard call.",
         )
-    endpoints = _shared.open()
     try:
-        yield endpoints
+        with kept_open() as endpoints, _foreign_run_hidden(endpoints):
+            yield endpoints
     except tuple(_UNREACHABLE) as error:
         raise _unreachable(error, from_environment=from_environment) from error
     except (httpx.HTTPStatusError, MlflowException) as error:
         if refusal := _unauthorized(error):
             raise refusal from error
         raise
-    finally:
-        _shared.close()
+
+
+@contextlib.contextmanager
+def _foreign_run_hidden(endpoints: Endpoints) -> Iterator[None]:
+    """Hide a run of another Prefect server that this thread executes, such as a user's flow.
+
+    Otherwise its client would send Modelyard's requests, and a flow that it calls would be its
+    subflow, which only the server that has the parent can have.
+    """
+    address = endpoints.prefect_api_url.rstrip("/")
+    running = [found for context in _OF_RUN if (found := context.get())]
+    with contextlib.ExitStack() as hidden:
+        if any(str(one.client.api_url).rstrip("/") != address for one in running):
+            for context in _HIDDEN:
+                hidden.callback(context.__var__.reset, context.__var__.set(None))
+        yield
 
 
 def _unreachable(error: Exception, *, from_environment: bool) -> StackError:

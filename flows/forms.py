@@ -38,8 +38,21 @@ def signature(model: type[BaseModel]) -> inspect.Signature:
 def bound(
     model: type[BaseModel], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The parameters of a call, by name; unknown ones are left for the model to refuse."""
-    return {**dict(zip(fields(model), args, strict=False)), **kwargs}
+    """The parameters of a call, by name; unknown ones are left for the model to refuse.
+
+    A group is a mapping, or an instance of its model, of which the fields that were given count.
+    """
+    given = {**dict(zip(fields(model), args, strict=False)), **kwargs}
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The mapping of a model, also of those in a list."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
 
 
 def documentation(text: str, model: type[BaseModel]) -> str:

@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import inspect
 import logging
+import pkgutil
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, cast
 from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort, CancelledRun
+from prefect.flow_engine import run_flow_sync
 from prefect.logging import get_logger
 from prefect.runtime import flow_run
+from typing_extensions import TypeVar
 
 from flows import forms, run_context
 from flows.connection import connected
+from flows.flow_results import FlowResult
 from flows.run_context import RunContext, RunResult
-from infra import run_lock
+from infra import connection, run_lock
 from infra.errors import ModelyardError, RunFailedError
 from infra.masking import MaskingFilter
 from registry import names, tracking
@@ -36,13 +40,20 @@ from registry.schedules import slots
 from tasks import parameters
 from tasks.parameters import FlowRequest
 
+if TYPE_CHECKING:
+    from flows.run_handle import Run
+
 P = ParamSpec("P")
 M = TypeVar("M", bound=FlowRequest)
+R = TypeVar("R", bound=FlowResult, default=Any)
 
 # Parameters, and whether a form gave them, to the parameters with those of a template.
 FromTemplate = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 # Parameters to the same with names that may change their meaning replaced by ids or versions.
 Pin = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+# Imported when a caller starts a run. A pod, which imports this module, never does.
+_START = "flows.run_handle:start"
 
 # Whether the caller in this process has checked and filled the parameters of the run.
 _checked: ContextVar[bool] = ContextVar("checked by the caller", default=False)
@@ -52,7 +63,7 @@ for _name in ("prefect.flow_runs", "prefect.task_runs"):  # they log the errors 
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowSpec(Generic[P, M]):
+class FlowSpec(Generic[P, M, R]):
     """The declaration of a flow: its form, deployment, statuses and checks.
 
     Attributes:
@@ -62,6 +73,7 @@ class FlowSpec(Generic[P, M]):
         check: Refuses a request that cannot work; gets the flow run's id, or "".
         pool: The work pool that runs it.
         tags: Its tags in Prefect.
+        result: The type of its results in Python.
         from_template: Completes the parameters from a template; gets whether a form gave them, in
             which every field has a value. None for a flow without templates.
         pin: Replaces names by what they mean when the run is created, such as the version of a
@@ -79,6 +91,7 @@ class FlowSpec(Generic[P, M]):
     check: Callable[[M, str], None]
     pool: Literal["cpu", "gpu"]
     tags: tuple[str, ...]
+    result: type[R] = FlowResult  # type: ignore[assignment]
     from_template: FromTemplate | None = None
     pin: Pin | None = None
     changeable: tuple[str, ...] = ()
@@ -108,8 +121,8 @@ class FlowSpec(Generic[P, M]):
         return self.pin(filled) if self.pin else filled
 
 
-class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
-    """A flow that can also be called as a plain function.
+class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
+    """A flow that can also be called as a plain function, and started in its pool.
 
     Attributes:
         spec: Its declaration.
@@ -117,7 +130,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
         entrypoint: Where a worker imports it from.
     """
 
-    spec: FlowSpec[P, M]
+    spec: FlowSpec[P, M, R]
     work: Callable[[RunContext, M], RunResult]
     entrypoint: str
 
@@ -177,24 +190,72 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M]):
                 _checked.reset(token)
             return state
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:  # type: ignore[override]
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
         """Run in this process and return the result.
+
+        In a coroutine it blocks the event loop; ``await asyncio.to_thread(train, ...)`` does not.
+        In a flow of the same Prefect server it is a subflow.
 
         Raises:
             ModelyardError: If the parameters are refused, or the run ends in another state than
-                COMPLETE; then it is a :class:`RunFailedError` that names the state.
+                COMPLETE; then it is a :class:`RunFailedError` that names the state, or the error
+                that the run failed with. Its ``flow_run_id`` is the run's.
         """
-        state = self.outcome(forms.bound(self.model, args, kwargs))
+        with connected():
+            return self._result(self.outcome(forms.bound(self.model, args, kwargs)))
+
+    def retry(self, flow_run_id: str) -> R:
+        """Run a call that failed or was stopped again in this process, and return its result.
+
+        It keeps its id and its parameters, and resumes from its checkpoints.
+
+        Args:
+            flow_run_id: The run, such as the ``flow_run_id`` of the error that the call raised.
+
+        Raises:
+            NotFoundError: If there is no such run.
+            ConflictError: If it is active or complete, or of another flow; or if its pool runs
+                it, which then retries it as well: :meth:`flows.run_handle.Run.retry`.
+            ModelyardError: As a call.
+        """
+        with connected(), run_lock.scope():
+            run = runs.reopen(self.name, flow_run_id)
+            token = _checked.set(True)
+            try:
+                state = run_flow_sync(
+                    self, flow_run=run, parameters=run.parameters, return_type="state"
+                )
+            finally:
+                _checked.reset(token)
+            return self._result(cast("State[Any]", state))
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run in the flow's pool, and return it at once.
+
+        Raises:
+            ModelyardError: If the parameters are refused; no run exists then.
+            StackError: If no stack with workers is up.
+        """
+        given = forms.bound(self.model, args, kwargs)
+        return cast("Run[R]", pkgutil.resolve_name(_START)(self, given))
+
+    def _result(self, state: State[Any]) -> R:
+        """The result of a run of this process.
+
+        Raises:
+            ModelyardError: If it ended in another state than COMPLETE.
+        """
+        run_id = str(state.state_details.flow_run_id)
         if state.is_completed():
-            result: dict[str, Any] = run_context.data(state)
-            return result
+            items = run_context.data(state)
+            return self.spec.result(items, flow_run_id=run_id, url=connection.run_page(run_id))
         error = run_context.failure(state)
-        if error:
-            raise error
-        word = statuses.word(self.name, state)
-        raise RunFailedError(
-            f"{self.name} ended {word}: {statuses.message(state) or 'no reason'}", state=word
-        )
+        if error is None:
+            word = statuses.word(self.name, state)
+            reason = statuses.message(state) or "no reason"
+            error = RunFailedError(f"{self.name} ended {word}: {reason}", state=word)
+        error.flow_run_id = run_id
+        raise error
 
     def execute(self, given: Mapping[str, Any]) -> State[Any]:
         """Execute the flow run that Prefect's engine has begun in this thread.
@@ -254,8 +315,8 @@ _reported_errors = _ReportedErrors()
 
 
 def lifecycle_flow(
-    spec: FlowSpec[P, M],
-) -> Callable[[Callable[[RunContext, M], RunResult]], LifecycleFlow[P, M]]:
+    spec: FlowSpec[P, M, R],
+) -> Callable[[Callable[[RunContext, M], RunResult]], LifecycleFlow[P, M, R]]:
     """Decorate the function that does the work, to make a lifecycle flow of it.
 
     The flow is called with the fields of the request model. The first lines of the function's
@@ -265,7 +326,7 @@ def lifecycle_flow(
         spec: The flow's declaration.
     """
 
-    def decorate(work: Callable[[RunContext, M], RunResult]) -> LifecycleFlow[P, M]:
+    def decorate(work: Callable[[RunContext, M], RunResult]) -> LifecycleFlow[P, M, R]:
         def run(*args: Any, **kwargs: Any) -> State[Any]:
             return flow.execute(forms.bound(spec.model, args, kwargs))
 
@@ -273,7 +334,7 @@ def lifecycle_flow(
         run.__module__ = work.__module__
         run.__doc__ = forms.documentation(inspect.getdoc(work) or "", spec.model)
         run.__signature__ = forms.signature(spec.model)  # type: ignore[attr-defined]
-        flow: LifecycleFlow[P, M] = LifecycleFlow(
+        flow: LifecycleFlow[P, M, R] = LifecycleFlow(
             run,  # type: ignore[arg-type]
             name=spec.kind.name,
             flow_run_name=_run_name,

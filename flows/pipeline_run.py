@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from flows import artifacts
+from flows.flow_results import PipelineRunResult
 from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.pipeline_view import PipelineReporter
 from flows.run_context import RunContext, RunResult
@@ -280,6 +281,7 @@ def _bundle(pipeline: Pipeline, given: Mapping[str, Any]) -> Bundle:
         pin=requests.pin,
         deployment=lambda given: pipelines.deployment_of(str(given["pipeline"])),
         pool="cpu",
+        result=PipelineRunResult,
         tags=("modelyard", "pipeline"),
     )
 )

@@ -10,6 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.exceptions import Abort
 
 from flows import run_context
+from flows.flow_results import TrainingResult
 from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError, step
@@ -271,6 +272,7 @@ def _conclude(
         check=check,
         from_template=training_templates.from_template,
         pool="gpu",
+        result=TrainingResult,
         tags=("modelyard", "training"),
     )
 )

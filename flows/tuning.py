@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from uuid import UUID
 
+from flows.flow_results import TuningResult
 from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
@@ -244,6 +245,7 @@ def _check_changed(request: Tuning) -> None:
         changeable=tuning_request.CHANGEABLE,
         check_changed=_check_changed,
         pool="cpu",
+        result=TuningResult,
         tags=("modelyard", "tuning"),
     )
 )

@@ -68,6 +68,11 @@ def prefect_page(path: str) -> str:
     return f"{ui}{path}"
 
 
+def run_page(flow_run_id: str) -> str:
+    """Build the address of a run's page in Prefect's UI, for a browser."""
+    return prefect_page(f"/runs/flow-run/{flow_run_id}")
+
+
 def mlflow_page(path: str) -> str:
     """Build the address of a page of MLflow's UI, such as ``experiments/0``, for a browser."""
     return f"{os.environ.get(_MLFLOW_UI) or os.environ['MLFLOW_TRACKING_URI']}/#/{path}"

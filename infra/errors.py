@@ -12,9 +12,12 @@ class ModelyardError(Exception):
         code: A stable word for programs, such as ``HyperparametersTooMany``.
         message: What happened, to what and why, in one sentence. Secrets in URLs are masked.
         hint: How to fix it, in one sentence; may be empty.
+        flow_run_id: The run that raised it, where a flow that was called in Python did; None
+            where no run exists, as after a refusal.
     """
 
     code = "Error"
+    flow_run_id: str | None = None
 
     def __init__(self, message: str, hint: str = "", *, code: str | None = None) -> None:
         message = mask(message)

@@ -47,6 +47,7 @@ class RunView(View):
         parameters: Its parameters.
         is_final: Whether it has ended.
         mlflow_run_id: Its MLflow run; None if it has none yet.
+        error_code: The code of the error that it failed with; empty without one.
     """
 
     id: str
@@ -64,6 +65,7 @@ class RunView(View):
     parameters: JsonObject = Field(default_factory=dict, exclude=True)
     is_final: bool = Field(False, exclude=True)
     mlflow_run_id: str | None = Field(None, exclude=True)
+    error_code: str = Field("", exclude=True)
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
@@ -115,6 +117,7 @@ def _derived(
         "message": statuses.message(state),
         "is_final": statuses.is_final(state),
         "mlflow_run_id": labels.mlflow_run_id(of_run),
+        "error_code": statuses.error_code(of_run, attempt),
     }
 
 

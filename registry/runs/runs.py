@@ -349,17 +349,12 @@ def retry(key: str) -> RunStatusView:
             pipeline was deleted, with the code ``DeploymentGone``, or its pool, with ``PoolGone``.
     """
     with _prefect() as client:
-        run, flow = _find_with_flow(client, key)
-        word = _word(run, flow)
-        if run.state is None or not run.state.is_final() or run.state.is_completed():
-            raise ConflictError(
-                f"The run {run.name} is {word}.",
-                "Only a run that failed or was stopped can be retried; copy it to run it again.",
-            )
+        run, flow = _find_ended(client, key)
         if run.deployment_id is None:
             raise ConflictError(
                 f"The run {run.name} was called in a Python process, so no pool can retry it.",
-                f"Run a copy in a pool: modelyard runs copy {run.id}.",
+                f"Run a copy in a pool: modelyard runs copy {run.id}. Or retry it in Python, with "
+                "its flow's retry, such as train.retry.",
             )
         try:
             client.read_deployment(run.deployment_id)
@@ -374,8 +369,37 @@ def retry(key: str) -> RunStatusView:
                 f"Run a copy: modelyard runs copy {run.id}.", code="PoolGone",
             )  # fmt: skip
         client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
-    history.record(_NOUN, str(run.id), "retry", was=word)
+    history.record(_NOUN, str(run.id), "retry", was=_word(run, flow))
     return brief(str(run.id))
+
+
+def _find_ended(client: SyncPrefectClient, key: str) -> tuple[FlowRun, str]:
+    """Return a run that can be retried, because it failed or was stopped, and its flow's name."""
+    run, flow = _find_with_flow(client, key)
+    if run.state is None or not run.state.is_final() or run.state.is_completed():
+        raise ConflictError(
+            f"The run {run.name} is {_word(run, flow)}.",
+            "Only a run that failed or was stopped can be retried; copy it to run it again.",
+        )
+    return run, flow
+
+
+def reopen(flow: str, key: str) -> FlowRun:
+    """Make a call of ``flow`` that failed or was stopped due again, for the caller's process.
+
+    Raises:
+        ConflictError: If it is active or complete, of another flow, or its pool's to retry.
+    """
+    with _prefect() as client:
+        run, of_flow = _find_ended(client, key)
+        if of_flow != flow or run.deployment_id is not None:
+            raise ConflictError(
+                f"The run {run.name} is not a call of {flow} in a Python process.",
+                f"If its pool runs it: modelyard runs retry {run.id}.",
+            )
+        client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
+        history.record(_NOUN, str(run.id), "retry", was=_word(run, flow))
+        return client.read_flow_run(run.id)
 
 
 def update(

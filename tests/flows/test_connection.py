@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import prefect.context
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 from sqlalchemy.exc import OperationalError
 
 from flows import connection as flows_connection
@@ -145,3 +147,56 @@ class TestConnected:
 
         assert dict(os.environ) == before
         assert events == ["held", "migrated", "let go"]
+
+
+class TestStackKind:
+    def test_the_environment_names_it(self, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+        for name, value in connection.environment(_ENDPOINTS, home).items():
+            monkeypatch.setenv(name, value)
+
+        assert flows_connection.stack_kind() == "environment"
+
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [(None, "temporary"), ({"lasting": False}, "temporary"), ({"lasting": True}, "running")],
+    )
+    def test_an_open_connection_does_not_change_it(
+        self, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any] | None, kind: str
+    ) -> None:
+        monkeypatch.setattr(flows_connection.stack, "status", lambda _: status)
+        monkeypatch.setattr(
+            flows_connection.stack,
+            "temporary_stack",
+            lambda *_: contextlib.nullcontext(_ENDPOINTS),
+        )
+        monkeypatch.setattr(flows_connection.catalogue, "migrate", lambda: None)
+        refused = contextlib.nullcontext() if kind == "running" else pytest.raises(StackError)
+
+        with flows_connection.kept_open():
+            assert flows_connection.stack_kind() == kind
+            with refused, flows_connection.connected(to_workers=True):
+                pass
+
+
+class TestRunOfAnotherServer:
+    @pytest.fixture(autouse=True)
+    def _reached(self, monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
+        for name, value in connection.environment(_ENDPOINTS, home).items():
+            monkeypatch.setenv(name, value)
+
+    @pytest.mark.parametrize(
+        ("address", "hidden"),
+        [("http://127.0.0.1:9/api", True), (f"{_ENDPOINTS.prefect_api_url}/", False)],
+    )
+    def test_its_client_and_its_run_are_hidden(self, address: str, hidden: bool) -> None:
+        context = prefect.context.SyncClientContext
+        running = context.model_construct(client=SyncPrefectClient(address))
+        token = context.__var__.set(running)
+        try:
+            with flows_connection.connected():
+                assert context.get() is (None if hidden else running)
+            with flows_connection.kept_open():  # a caller's own code runs within
+                assert context.get() is running
+            assert context.get() is running
+        finally:
+            context.__var__.reset(token)

@@ -17,7 +17,9 @@ from pydantic import Field
 from flows import catalogue, forms
 from flows.lifecycle import LifecycleFlow
 from tasks.parameters import FlowRequest
+from tasks.training.training_request import Algorithm
 from tasks.tuning.tuning_request import Tuning
+from tuning.objectives import Objective
 
 GOLDEN = Path(__file__).parent / "forms"
 
@@ -75,3 +77,23 @@ def test_positional_arguments_are_in_the_order_of_the_form() -> None:
         "name": "n", "description": "about", "experiment": "Default", "template": "",
         "strategy": "grid", "seed": 1, "odd": 2,
     }  # fmt: skip
+
+
+def test_groups_may_be_instances_of_their_models() -> None:
+    given = forms.bound(
+        Tuning,
+        ("named",),
+        {
+            "algorithm": Algorithm(uri="here"),
+            "objective": [Objective(metric="loss", direction="minimize"), {"metric": "other"}],
+            "resources": {"nodes": 2},
+        },
+    )
+
+    assert given == {
+        "name": "named",
+        # Without fields that were not given: a template's would count less than their defaults.
+        "algorithm": {"uri": "here"},
+        "objective": [{"metric": "loss", "direction": "minimize"}, {"metric": "other"}],
+        "resources": {"nodes": 2},
+    }

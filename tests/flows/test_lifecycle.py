@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import State
@@ -26,6 +29,8 @@ from registry.runs import statuses
 from tasks.parameters import FlowRequest
 from tests.flows.contexts import run_context_of
 from tests.locks import holding
+
+_RUN = uuid4()
 
 
 class Copying(FlowRequest):
@@ -149,6 +154,9 @@ class TestCall:
                 return state
 
             monkeypatch.setattr(LifecycleFlow, "outcome", outcome)
+            monkeypatch.setattr(lifecycle, "connected", contextlib.nullcontext)
+            monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+            state.state_details.flow_run_id = _RUN
             result = flow("/a", count=2)
             assert given == [{"path": "/a", "count": 2}]
             return result
@@ -156,7 +164,12 @@ class TestCall:
         return call
 
     def test_a_good_end_is_the_result(self, called: Callable[[State[Any]], Any]) -> None:
-        assert called(Completed(data={"a": 1})) == {"a": 1}
+        result = called(Completed(data={"a": 1}))
+
+        assert result == {"a": 1}
+        assert json.dumps(result) == '{"a": 1}'
+        assert result.flow_run_id == str(_RUN)
+        assert result.url == f"http://127.0.0.1:1/runs/flow-run/{_RUN}"
 
     def test_an_error_is_raised_as_it_was(self, called: Callable[[State[Any]], Any]) -> None:
         error = RunFailedError("It failed.", state="FAIL TRAIN", code="ScriptFailed")
@@ -165,6 +178,7 @@ class TestCall:
             called(run_context.failed(error))
 
         assert raised.value is error
+        assert error.flow_run_id == str(_RUN)
 
     @pytest.mark.parametrize(
         ("state", "word"),
@@ -182,6 +196,7 @@ class TestCall:
             called(state)
 
         assert raised.value.state == word
+        assert raised.value.flow_run_id == str(_RUN)
         assert (state.message or "no reason") in raised.value.message
 
 

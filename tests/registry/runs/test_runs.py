@@ -121,6 +121,46 @@ def test_one_whose_pool_was_made_anew_is_not_retried(
     assert f"runs copy {run}" in raised.value.hint
 
 
+class TestReopen:
+    @pytest.fixture(autouse=True)
+    def _changed(self, prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.prefect = prefect
+        self.states: list[tuple[str, str]] = []
+
+        def change(run_id: UUID, state: State, *, force: bool) -> None:
+            assert force
+            self.states.append((str(run_id), state.name or ""))
+
+        monkeypatch.setattr(prefect, "set_flow_run_state", change, raising=False)
+        monkeypatch.setattr(history, "record", lambda *_, **__: None)
+
+    @pytest.mark.parametrize("state", [Failed(), REFUSED, Cancelled()], ids=lambda one: one.name)
+    def test_a_call_that_failed_is_due_again(self, state: State) -> None:
+        run = self.prefect.add("train", "called", state=state)
+
+        assert str(runs.reopen("train", "called").id) == run
+        assert self.states == [(run, "AwaitingRetry")]
+
+    @pytest.mark.parametrize(
+        ("flow", "deployed", "state", "told"),
+        [
+            ("tune", False, Failed(), "not a call of train"),
+            ("train", True, Failed(), "not a call of train"),
+            ("train", False, Completed(), "COMPLETE"),
+            ("train", False, Running(), "RUNNING"),
+        ],
+    )
+    def test_another_is_refused(self, flow: str, deployed: bool, state: State, told: str) -> None:
+        run = self.prefect.add(flow, "other", state=state)
+        if deployed:
+            self.prefect.runs[UUID(run)].deployment_id = uuid4()
+        with pytest.raises(ConflictError) as raised:
+            runs.reopen("train", run)
+
+        assert told in raised.value.message
+        assert self.states == []
+
+
 class TestStop:
     @pytest.fixture(autouse=True)
     def _quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
