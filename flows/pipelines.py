@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.utilities.asyncutils import run_coro_as_sync
 
 from flows import catalogue, forms
 from flows.pipeline_run import pipeline_run
@@ -63,7 +63,7 @@ def upload(file: Path, name: str = "", description: str = "", about: str = "") -
             name, data, file.name, pipeline.digest, description=description, about=about
         )
         if version.state != pipelines.ACTIVE:
-            asyncio.run(_registered(version, pipeline))
+            run_coro_as_sync(_registered(version, pipeline))  # in a coroutine as well
     if description:
         pipelines.describe(name, description)
     return pipelines.show(name)

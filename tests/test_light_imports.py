@@ -40,6 +40,10 @@ def test_no_package_that_takes_long_is_imported(code: str) -> None:
     assert imported_by(code, HEAVY) == set()
 
 
+def test_the_package_itself_imports_nothing_of_others() -> None:
+    assert imported_by("import modelyard", HEAVY | _TYPER_ALONE | {"pydantic", "typer"}) == set()
+
+
 def test_help_needs_neither_prefect_nor_the_database() -> None:
     code = """
 import sys

@@ -9,5 +9,6 @@ __all__ = [
     "model_removal",
     "model_updates",
     "model_versions",
+    "model_views",
     "models",
 ]

@@ -1,0 +1,25 @@
+"""Schedules, as ``modelyard schedule``."""
+
+from __future__ import annotations
+
+from flows import scheduling
+from modelyard.api.verbs import verb
+from schedules import metrics, verbs, views
+
+
+class ScheduleVerbs:
+    """Schedules."""
+
+    create = staticmethod(scheduling.create)
+    list = staticmethod(verb(views.list_all))
+    show = staticmethod(verb(views.show))
+    slots = staticmethod(verb(views.slots_of))
+    metrics = staticmethod(verb(metrics.text))
+    update = staticmethod(scheduling.update)
+    start = staticmethod(verb(verbs.start))
+    stop = staticmethod(verb(verbs.stop))
+    copy = staticmethod(scheduling.copy)
+    trigger = staticmethod(verb(verbs.trigger_now))
+    backfill = staticmethod(verb(verbs.backfill))
+    delete = staticmethod(verb(verbs.delete))
+    preview = staticmethod(views.preview)
