@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from flows.connection import connected
-from infra import storage
 from infra.errors import BadInputError
 from modelyard import output, parameters
+from modelyard.api.models import ModelVerbs
 from modelyard.options import Json, NewName
 from registry import deletion
 from registry.frameworks import FRAMEWORKS
-from registry.models import model_aliases, model_creation, model_updates, models
-from registry.models.models import ServingSpec
+from registry.models import model_aliases, models
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models.")
 
@@ -37,10 +36,6 @@ Pairs = Annotated[
 ]
 
 
-def _serving(framework: str, version: str, pairs: list[str] | None) -> ServingSpec:
-    return ServingSpec(framework, version, parameters.as_written(pairs))
-
-
 @app.command()
 def create(
     name: Annotated[
@@ -60,24 +55,12 @@ def create(
     json: Json = False,
 ) -> None:
     """Create a model, or its next version, from a training, a tuning or files of your own."""
-    if trial is not None and not run:
-        raise BadInputError(
-            "A trial belongs to a tuning.", "Give --run as well.", code="TrialUnused"
-        )
-    if run and uri:
-        raise BadInputError("A model is created from a run or from files.", "Give --run or --uri.")
-    if not run and not name:
-        raise BadInputError("The model has no name.", "Give its name.", code="NameInvalid")
-    serving = _serving(framework, framework_version, parameter)
-    with connected():
-        if run:
-            made = model_creation.from_run(
-                run, serving, name=name, description=description, trial=trial
-            )
-        else:
-            where = storage.absolute(uri)
-            made = models.create(name, serving, description=description, uri=where)
-        output.thing(made, as_json_=json)
+    made = ModelVerbs.create(
+        name, run=run, trial=trial, uri=uri, framework=framework,
+        framework_version=framework_version, description=description,
+        parameters=parameters.as_written(parameter),
+    )  # fmt: skip
+    output.thing(made, as_json_=json)
 
 
 @app.command("list")
@@ -111,20 +94,11 @@ def update(
     json: Json = False,
 ) -> None:
     """Rename or describe a model, or set how a version is served."""
-    has_serving = bool(framework or framework_version or parameter)
-    if new_name is None and description is None and not has_serving:
-        raise BadInputError(
-            "There is nothing to change.",
-            "Give --name or --description; or --version with --framework or -p.",
-        )
-    if has_serving and version is None:
-        raise BadInputError("Serving is set for a version.", "Give --version.")
-    with connected():
-        serving = _serving(framework, framework_version, parameter) if has_serving else None
-        model_updates.update(
-            name, number=version, serving=serving, description=description, new=new_name
-        )
-        output.thing(models.show(new_name or name), as_json_=json)
+    changed = ModelVerbs.update(
+        name, new_name=new_name, description=description, version=version, framework=framework,
+        framework_version=framework_version, parameters=parameters.as_written(parameter),
+    )  # fmt: skip
+    output.thing(changed, as_json_=json)
 
 
 @app.command()
