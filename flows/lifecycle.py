@@ -35,7 +35,7 @@ from infra.errors import ModelyardError, RunFailedError
 from infra.masking import MaskingFilter
 from registry import names, tracking
 from registry.flow_kinds import FlowKind
-from registry.runs import runs, statuses
+from registry.runs import run_retries, runs, statuses
 from registry.schedules import slots
 from tasks import parameters
 from tasks.parameters import FlowRequest
@@ -219,7 +219,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
             ModelyardError: As a call.
         """
         with connected(), run_lock.scope():
-            run = runs.reopen(self.name, flow_run_id)
+            run = run_retries.reopen(self.name, flow_run_id)
             token = _checked.set(True)
             try:
                 state = run_flow_sync(

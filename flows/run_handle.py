@@ -13,7 +13,7 @@ from flows.flow_results import FlowResult
 from flows.lifecycle import LifecycleFlow
 from infra import connection
 from infra.errors import RunFailedError
-from registry.runs import runs, statuses
+from registry.runs import run_retries, runs, statuses
 from registry.runs.run_views import RunStatusView
 from registry.views import View
 from tasks import run_logs
@@ -110,7 +110,7 @@ class Run(Generic[R]):
             StackError: If no stack with workers is up.
         """
         with connected(to_workers=True):
-            return runs.retry(self.id)
+            return run_retries.retry(self.id)
 
     def result(self, timeout: float | None = None) -> R:
         """Wait until it has ended, and return its result, which is empty without an MLflow run.

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
 from flows import submission
 from modelyard.api.verbs import verb
-from registry import deletion
-from registry.runs import runs
+from registry import deletion, experiments
+from registry.runs import run_comparison, run_retries, runs
 from registry.runs.run_views import RunStatusView, RunView
 from registry.views import JsonObject
 from schedules import views
+from tasks import run_logs
+
+_MOST = 1_000_000  # of a schedule, of which filters choose some
 
 
 def _list(
-    flow: str | None = None, *, schedule: str | None = None, limit: int = 50
+    flow: str | None = None,
+    *,
+    schedule: str | None = None,
+    experiment: str | None = None,
+    states: Collection[str] = (),
+    name: str = "",
+    tags: Collection[str] = (),
+    since: datetime | None = None,
+    limit: int = 50,
 ) -> list[RunView]:
-    """List the newest runs, newest first.
+    """List the newest runs that pass all filters, newest first.
 
     Args:
         flow: Only runs of this flow.
         schedule: Only runs of this schedule.
+        experiment: Only runs of this experiment.
+        states: Only runs in one of these states, such as ``FAIL TRAIN``.
+        name: Only runs whose name has this part, in capitals or not.
+        tags: Only runs that have all of these tags in Prefect.
+        since: Only runs that started, or are due, at this time or later.
         limit: How many at most.
+
+    Raises:
+        NotFoundError: If there is no such schedule or experiment.
+        BadInputError: With the code ``StateUnknown``.
     """
-    ids = None if schedule is None else views.runs_of(schedule, limit)
-    return runs.list_all(flow, limit, ids)
+    filtered = experiment is not None or any((states, name, tags, since))
+    ids = None if schedule is None else views.runs_of(schedule, _MOST if filtered else limit)
+    if experiment is not None:
+        own = experiments.run_ids(experiment)
+        ids = list(own if ids is None else own.intersection(ids))
+    return runs.list_all(flow, limit, ids, states=states, name=name, tags=tags, since=since)
+
+
+def _logs(run: str) -> list[str]:
+    """Return the lines of a run's log: the script's of a training, else those in Prefect."""
+    return list(run_logs.read(runs.find(run)))
 
 
 def _update(
@@ -75,8 +105,10 @@ class RunVerbs:
 
     list = staticmethod(verb(_list))
     show = staticmethod(verb(runs.show))
+    logs = staticmethod(verb(_logs))
+    compare = staticmethod(verb(run_comparison.compare))
     update = staticmethod(verb(_update))
     stop = staticmethod(verb(runs.stop))
-    retry = staticmethod(verb(runs.retry, to_workers=True))
+    retry = staticmethod(verb(run_retries.retry, to_workers=True))
     copy = staticmethod(verb(_copy, to_workers=True))
     delete = staticmethod(verb(_delete))

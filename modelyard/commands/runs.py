@@ -14,21 +14,20 @@ from flows import submission
 from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters, run_watch, times
+from modelyard.api.runs import RunVerbs
 from modelyard.options import File, Json, Limit, NewName, Pairs
 from modelyard.output import console
-from registry import deletion, experiments
-from registry.runs import run_comparison, runs, statuses
+from registry import deletion
+from registry.runs import run_comparison, run_retries, runs, statuses
 from registry.runs.run_comparison import RunComparisonView
 from registry.runs.run_views import RunView
 from registry.views import JsonObject
-from schedules import views
 from tasks import run_logs
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of every flow.")
 
 _WAITING_CHARACTERS = 70
 _DRAW = "tuning.plots.metric_curves:draw"  # imports matplotlib, which takes long
-_MOST_RUNS = 1_000_000  # of a schedule, of which filters choose some
 _PLOT_KINDS = {"svg", "png"}
 
 Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
@@ -56,17 +55,11 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the newest runs; with several filters, those that pass all of them."""
-    filters: JsonObject = {
-        "states": [word.upper() for word in state or ()], "name": name, "tags": tag or (),
-        "since": since and times.read_since(since),
-    }  # fmt: skip
-    with connected():
-        most = _MOST_RUNS if experiment is not None or any(filters.values()) else limit
-        ids = None if schedule is None else views.runs_of(schedule, most)
-        if experiment is not None:
-            own = experiments.run_ids(experiment)
-            ids = list(own if ids is None else own.intersection(ids))
-        found = runs.list_all(flow, limit, ids, **filters)
+    found = RunVerbs.list(
+        flow, schedule=schedule, experiment=experiment,
+        states=[word.upper() for word in state or ()], name=name, tags=tag or (),
+        since=times.read_since(since) if since else None, limit=limit,
+    )  # fmt: skip
     columns = ("id", "name", "flow", "state", "started", "seconds")
     trials = ("trials", "best") if any(run.tuning for run in found) else ()
     waiting = ("waiting",) if any(run.waiting for run in found) else ()
@@ -227,7 +220,7 @@ def stop(run: Run, json: Json = False) -> None:
 def retry(run: Run, json: Json = False) -> None:
     """Run a failed or stopped run again; it resumes from its newest checkpoint, if any."""
     with connected(to_workers=True):
-        output.thing(runs.retry(run), as_json_=json)
+        output.thing(run_retries.retry(run), as_json_=json)
 
 
 @app.command()

@@ -11,6 +11,7 @@ __all__ = [
     "run_nodes",
     "run_requests",
     "run_results",
+    "run_retries",
     "run_views",
     "runs",
     "statuses",

@@ -27,7 +27,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry
 
 from infra import work_pools
 from infra.errors import ConflictError, NotFoundError
@@ -339,67 +338,6 @@ def stop(key: str) -> RunStatusView:
             "It will when its worker answers: modelyard status.",
         )
     return brief(str(run.id))
-
-
-def retry(key: str) -> RunStatusView:
-    """Run a failed or stopped run again under its id; it resumes from its checkpoints.
-
-    Raises:
-        ConflictError: If it is active or complete, or was called in a process of its own; if its
-            pipeline was deleted, with the code ``DeploymentGone``, or its pool, with ``PoolGone``.
-    """
-    with _prefect() as client:
-        run, flow = _find_ended(client, key)
-        if run.deployment_id is None:
-            raise ConflictError(
-                f"The run {run.name} was called in a Python process, so no pool can retry it.",
-                f"Run a copy in a pool: modelyard runs copy {run.id}. Or retry it in Python, with "
-                "its flow's retry, such as train.retry.",
-            )
-        try:
-            client.read_deployment(run.deployment_id)
-        except ObjectNotFound:
-            raise ConflictError(
-                f"What the run {run.name} was started from has been deleted.",
-                "Upload the pipeline again, and start a run of it.", code="DeploymentGone",
-            ) from None  # fmt: skip
-        if run.work_pool_name is None:
-            raise ConflictError(
-                f"The pool that the run {run.name} was in has been made anew since.",
-                f"Run a copy: modelyard runs copy {run.id}.", code="PoolGone",
-            )  # fmt: skip
-        client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
-    history.record(_NOUN, str(run.id), "retry", was=_word(run, flow))
-    return brief(str(run.id))
-
-
-def _find_ended(client: SyncPrefectClient, key: str) -> tuple[FlowRun, str]:
-    """Return a run that can be retried, because it failed or was stopped, and its flow's name."""
-    run, flow = _find_with_flow(client, key)
-    if run.state is None or not run.state.is_final() or run.state.is_completed():
-        raise ConflictError(
-            f"The run {run.name} is {_word(run, flow)}.",
-            "Only a run that failed or was stopped can be retried; copy it to run it again.",
-        )
-    return run, flow
-
-
-def reopen(flow: str, key: str) -> FlowRun:
-    """Make a call of ``flow`` that failed or was stopped due again, for the caller's process.
-
-    Raises:
-        ConflictError: If it is active or complete, of another flow, or its pool's to retry.
-    """
-    with _prefect() as client:
-        run, of_flow = _find_ended(client, key)
-        if of_flow != flow or run.deployment_id is not None:
-            raise ConflictError(
-                f"The run {run.name} is not a call of {flow} in a Python process.",
-                f"If its pool runs it: modelyard runs retry {run.id}.",
-            )
-        client.set_flow_run_state(run.id, AwaitingRetry(message="Retried."), force=True)
-        history.record(_NOUN, str(run.id), "retry", was=_word(run, flow))
-        return client.read_flow_run(run.id)
 
 
 def update(

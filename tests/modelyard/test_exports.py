@@ -85,6 +85,7 @@ def _models(model: type[BaseModel]) -> set[type[BaseModel]]:
 # Verbs of the command that are something else in Python.
 _OTHERWISE = {
     "pipelines": {"run", "graph"},  # pipeline_run
+    "runs": {"watch"},  # Run.wait, Run.logs
 }
 
 

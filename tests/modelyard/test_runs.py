@@ -14,6 +14,7 @@ import pytest
 
 from flows import submission
 from modelyard import main, run_watch
+from modelyard.api import verbs
 from modelyard.commands import runs as command
 from registry import experiments
 from registry.runs import run_comparison, runs
@@ -43,7 +44,8 @@ TUNED = _row(
 def found(monkeypatch: pytest.MonkeyPatch) -> list[RunView]:
     kept: list[RunView] = []
     monkeypatch.setattr(runs, "list_all", lambda flow, limit, ids, **filters: kept)
-    monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
+    for module in (command, verbs):
+        monkeypatch.setattr(module, "connected", lambda **_: contextlib.nullcontext())
     return kept
 
 

@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
 from registry import experiment_names, tracking
-from registry.runs import run_attempts, runs
+from registry.runs import run_attempts, run_retries, runs
 from registry.runs.run_views import RunView
 from registry.tracking import Opening
 from tests.registry.fake_attempts import FakeAttempts
@@ -100,6 +100,7 @@ class PrefectClient:
         """One that the registry asks instead of the real one."""
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
+        monkeypatch.setattr(run_retries, "get_client", lambda **_: contextlib.nullcontext(fake))
         monkeypatch.setattr(run_attempts, "newest", fake.attempts.newest)
         monkeypatch.setattr(run_attempts, "retried", lambda _: [])
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")

@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Ru
 from infra import work_pools
 from infra.errors import ConflictError
 from registry import history
-from registry.runs import run_requests, runs
+from registry.runs import run_requests, run_retries, runs
 from tests.registry.fake_runs import PrefectClient
 
 REFUSED = Failed(message="[CreateFailed] Odd: It is odd.")
@@ -103,7 +103,7 @@ def test_what_came_from_something_deleted_is_not_retried(
         prefect, "set_flow_run_state", lambda *told, **_: changed.append(told), raising=False
     )
     with pytest.raises(ConflictError) as raised:
-        runs.retry(run)
+        run_retries.retry(run)
     assert raised.value.code == "DeploymentGone"
     assert changed == []
 
@@ -115,7 +115,7 @@ def test_one_whose_pool_was_made_anew_is_not_retried(
     prefect.runs[UUID(run)].deployment_id = uuid4()
     monkeypatch.setattr(prefect, "read_deployment", lambda _: None, raising=False)
     with pytest.raises(ConflictError) as raised:
-        runs.retry(run)
+        run_retries.retry(run)
 
     assert raised.value.code == "PoolGone"
     assert f"runs copy {run}" in raised.value.hint
@@ -138,7 +138,7 @@ class TestReopen:
     def test_a_call_that_failed_is_due_again(self, state: State) -> None:
         run = self.prefect.add("train", "called", state=state)
 
-        assert str(runs.reopen("train", "called").id) == run
+        assert str(run_retries.reopen("train", "called").id) == run
         assert self.states == [(run, "AwaitingRetry")]
 
     @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ class TestReopen:
         if deployed:
             self.prefect.runs[UUID(run)].deployment_id = uuid4()
         with pytest.raises(ConflictError) as raised:
-            runs.reopen("train", run)
+            run_retries.reopen("train", run)
 
         assert told in raised.value.message
         assert self.states == []
