@@ -16,6 +16,7 @@ from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.transport import RetryPolicy
 from infra.work_pools import PoolKind
 from registry import catalogue as database
+from registry.notifications import notifications
 from schedules import builtin
 
 _PATIENCE = RetryPolicy(attempts=2, seconds=10.0)
@@ -44,6 +45,7 @@ async def deploy(kind: PoolKind | None = None) -> dict[str, list[str]]:
         deployments += await pipelines.register_all(client)
         await _publish_secrets(client)
     builtin.ensure(catalogue.SCHEDULES)
+    await asyncio.to_thread(notifications.refresh)
     return {"pools": pools, "deployments": deployments}
 
 

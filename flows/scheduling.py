@@ -13,15 +13,17 @@ from typing import Any
 
 from flows import catalogue, placing
 from flows.connection import connected
+from infra import prefect_events
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from registry import deployments, flow_kinds
+from registry.notifications import notifications
 from registry.pipelines import pipelines
 from registry.runs import run_requests
 from registry.schedules import scheduled_runs, upcoming_slots
 from registry.schedules.slots import Slot
-from schedules import applying, editing, macros, plain, verbs
+from schedules import applying, editing, macros, plain, verbs, views
 from schedules.instants import instant_at
-from schedules.schedule import Schedule
+from schedules.schedule import PausedSchedule, Schedule
 from schedules.views import ScheduleDetailView
 from tasks import parameters
 
@@ -163,10 +165,14 @@ def update(
     """
     revise = _over(parameters)
     with connected():
-        return verbs.update(
+        before = views.show(name).name if new_name is not None else None
+        changed = verbs.update(
             name, check, name=new_name, description=description, deployment=deployment,
             trigger=trigger, policy=policy, revise=revise,
         )  # fmt: skip
+        if before is not None and before != changed.name:
+            notifications.rename_schedule(before, changed.name)
+        return changed
 
 
 def copy(
@@ -257,6 +263,23 @@ class FlowRuns:
         except ModelyardError as error:
             return str(error)
         return ""
+
+    def announce_pause(self, paused: PausedSchedule) -> None:
+        """Emit the event of Prefect that notifications of paused schedules report."""
+        flow, slash, _ = paused.deployment.partition("/")
+        if not slash and flow not in catalogue.names():
+            flow = flow_kinds.PIPELINE_RUN.name
+        prefect_events.emit(
+            prefect_events.PAUSED_SCHEDULE,
+            f"modelyard.schedule.{paused.id}",
+            paused.name,
+            event_id=paused.event,
+            labels={prefect_events.REASON_LABEL: paused.reason},
+            related=[
+                prefect_events.related("flow", flow, flow),
+                prefect_events.related("tag", f"schedule:{paused.name}", ""),
+            ],
+        )
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:
         """Publish the upcoming slots as an artifact of Prefect."""

@@ -1,10 +1,13 @@
-"""Subscription of a controller to Prefect's events."""
+"""Events of Prefect: Modelyard's own, and subscriptions of controllers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
+from prefect.client.orchestration import get_client
+from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 
@@ -14,6 +17,56 @@ QUEUES = "prefect.work-queue."
 ENDED_RUNS = tuple(
     f"{RUNS}{name}" for name in ("Completed", "Failed", "TimedOut", "Crashed", "Cancelled")
 )
+PAUSED_SCHEDULE = "modelyard.schedule.paused"
+TESTED_NOTIFICATION = "modelyard.notification.tested"
+REASON_LABEL = "modelyard.reason"
+
+
+def emit(
+    name: str,
+    resource: str,
+    title: str,
+    *,
+    event_id: UUID,
+    labels: Mapping[str, str] | None = None,
+    related: Sequence[Mapping[str, str]] = (),
+) -> None:
+    """Send an event to Prefect, and return once its server has it.
+
+    Args:
+        name: Its name, such as ``PAUSED_SCHEDULE``.
+        resource: Id of the resource that it is about.
+        title: The resource's name.
+        event_id: Its id. Prefect ignores an id that it has seen in the last minutes.
+        labels: Further labels of the resource.
+        related: Related resources, with their labels.
+
+    Raises:
+        httpx.HTTPError: If Prefect does not answer or refuses it.
+    """
+    event = Event.model_validate({
+        "id": event_id,
+        "event": name,
+        "occurred": datetime.now(UTC),
+        "resource": {
+            "prefect.resource.id": resource, "prefect.resource.name": title, **(labels or {})
+        },
+        "related": [dict(one) for one in related],
+    })  # fmt: skip
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
+
+
+def related(kind: str, key: str, name: str) -> dict[str, str]:
+    """Build a related resource of Prefect's, such as a flow or a tag, as its own events have it.
+
+    Args:
+        kind: Its kind, which is its role as well.
+        key: The part of its id after the kind.
+        name: Its name; "" for none.
+    """
+    named = {"prefect.resource.name": name} if name else {}
+    return {"prefect.resource.id": f"prefect.{kind}.{key}", "prefect.resource.role": kind} | named
 
 
 class EventSubscription:

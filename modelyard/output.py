@@ -250,6 +250,11 @@ def notice(text: str) -> None:
     _errors.print(text, markup=False)
 
 
+def warning(text: str) -> None:
+    """Print a warning on standard error."""
+    _errors.print(text, markup=False, style="yellow")
+
+
 def error(problem: ModelyardError, *, as_json_: bool) -> None:
     """Print an error: on standard error for people, as ``{"error"}`` for programs."""
     if as_json_:

@@ -21,7 +21,7 @@ from infra.controllers import (
 )
 from infra.prefect_events import ENDED_RUNS, EventSubscription
 from registry import leases
-from registry.notifications import ChannelSubscription
+from registry.channels import ChannelSubscription
 from registry.schedules import schedules
 from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
 

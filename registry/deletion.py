@@ -14,6 +14,7 @@ from typing import Any
 from infra.errors import ConflictError
 from registry import catalogue, experiments, history, training_templates
 from registry.models import model_removal
+from registry.notifications import notifications
 from registry.pipelines import pipeline_removal, pipelines
 from registry.runs import runs
 from registry.schedules import schedule_removal
@@ -157,6 +158,9 @@ _RULES = {
         model_removal.claim,
         model_removal.release,
         lock=lambda name, _: catalogue.advisory_lock(f"deletion of model:{name}"),
+    ),
+    "notification": Rule(
+        lambda key: (notifications.find(key),), (), notifications.remove, lock=notifications.lock
     ),
 }
 

@@ -277,7 +277,7 @@ def changed_fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 def enable(row: ScheduleModel) -> None:
     """Enable a schedule, and reset its count of failures."""
     if not row.enabled:
-        row.enabled, row.paused = True, ""
+        row.enabled, row.paused, row.pause_event = True, "", None
         row.failures_since = int(instants.present())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+from uuid import UUID
 
 from registry.schedules.schedules import ScheduleModel
 from schedules.policy import SchedulePolicy
@@ -57,3 +58,22 @@ class Schedule:
             row.failures_since,
             row.error,
         )
+
+
+@dataclass(frozen=True)
+class PausedSchedule:
+    """A schedule that the scheduler has paused, to be announced.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        deployment: The deployment that it runs.
+        reason: Why it was paused.
+        event: Id of the event that announces it, the same at each attempt.
+    """
+
+    id: str
+    name: str
+    deployment: str
+    reason: str
+    event: UUID

@@ -33,7 +33,7 @@ from registry.schedules.slots import Fate, Slot
 from schedules import deciding, dispatching, upcoming
 from schedules.deciding import SlotDecision
 from schedules.policy import Catchup, SkipReason
-from schedules.schedule import Schedule
+from schedules.schedule import PausedSchedule, Schedule
 
 LEASE = "scheduler"
 LEASE_SECONDS = 8.0
@@ -70,6 +70,9 @@ class Runs(Protocol):
 
     def refusal(self, deployment: str) -> str:
         """Why runs of a deployment cannot be created; "" if they can."""
+
+    def announce_pause(self, paused: PausedSchedule) -> None:
+        """Emit the event of a schedule that was paused; one of the same id counts once."""
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:
         """Publish the next slots where people look for runs."""
@@ -295,6 +298,7 @@ class Scheduler:
         self._swept = time.monotonic()
         self._refresh(self._active())
         self._check_stalled()
+        self._announce_pauses()
         self._announce()
 
     def _announce(self) -> None:
@@ -344,7 +348,25 @@ class Scheduler:
                     paused[row.id] = why
         for key, why in paused.items():
             history.record("schedule", key, "pause", why=why)
+        if paused:
+            self._announce_pauses()
         return True
+
+    def _announce_pauses(self) -> None:
+        """Emit the events of schedules that were paused, also by an earlier leader."""
+        with catalogue.engine().connect() as connection:
+            found = schedules.unannounced_pauses(connection)
+        for row in found:
+            self._leadership.confirm()
+            try:
+                self._runs.announce_pause(
+                    PausedSchedule(row.id, row.name, row.deployment, row.paused, row.pause_event)
+                )
+            except Exception as error:  # noqa: BLE001 (the loop's edge; tried again)
+                _logger.warning("The pause of %s could not be announced: %s", row.name, error)
+                return
+            with self._writing() as connection:
+                schedules.pause_announced(connection, row.pause_event)
 
     def _cancel(self, runs: list[str]) -> None:
         for run_id in runs:

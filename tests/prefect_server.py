@@ -42,6 +42,7 @@ def serving() -> Iterator[str]:
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_UI_ENABLED": "false",
+            "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
             "MODELYARD_DOOR": "false",
             "DO_NOT_TRACK": "true",
         }

@@ -21,6 +21,7 @@ _LONG_BY_NATURE = {
 }
 _PACKAGES_OF_A_NOUN = (
     "registry/models",
+    "registry/notifications",
     "registry/pipelines",
     "registry/runs",
     "registry/schedules",

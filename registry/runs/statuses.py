@@ -31,15 +31,15 @@ _DONE, _NOT_DONE = "done", "failed"
 _IN_PROGRESS = " IN PROGRESS"
 
 # The word of a run that failed at its own work, by its flow's name.
-_FAILED = {kind.name: kind.failure for kind in flow_kinds.ALL}
-_FAILED_ELSEWHERE = "FAIL"
+FAILED = {kind.name: kind.failure for kind in flow_kinds.ALL}
+FAILED_ELSEWHERE = "FAIL"
 
-_FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}
+FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}
 
 # Types of Prefect's states in which a run has ended.
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 _FAILURES = {"FAILED", "CRASHED"}
-_BY_TYPE = {
+BY_TYPE = {
     "SCHEDULED": CREATE_REQUESTED,  # Late, AwaitingRetry and Resuming too
     "PENDING": CREATE_IN_PROGRESS,
     "PAUSED": RUNNING,
@@ -49,7 +49,7 @@ _BY_TYPE = {
 }
 
 # Details that add nothing to the word.
-_PLAIN = {
+PLAIN = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
     "Submitting", "InfrastructurePending", CREATE_FAILED_DETAIL, TIMED_OUT_DETAIL,
     # State names of earlier versions.
@@ -89,30 +89,28 @@ def word(
     """
     if state is None:
         return CREATE_REQUESTED
-    failed = _FAILED.get(flow, _FAILED_ELSEWHERE)
+    failed = FAILED.get(flow, FAILED_ELSEWHERE)
     if state.type in _FAILURES:
-        return _FAILED_BY_DETAIL.get(_own_detail(state), failed)
+        return FAILED_BY_DETAIL.get(_own_detail(state), failed)
     if state.type == "RUNNING":
         ends = {_concluding(attempt, _DONE): COMPLETE, _concluding(attempt, _NOT_DONE): failed}
         end = ends.get(str(labels.get(CONCLUDING_LABEL)))
         return end + _IN_PROGRESS if end else RUNNING
-    return _BY_TYPE[state.type]
+    return BY_TYPE[state.type]
 
 
 def words() -> list[str]:
     """Return every word that :func:`word` may return."""
-    ends = [COMPLETE, *dict.fromkeys([*_FAILED.values(), _FAILED_ELSEWHERE])]
+    ends = [COMPLETE, *dict.fromkeys([*FAILED.values(), FAILED_ELSEWHERE])]
     unfinished = [f"{end}{_IN_PROGRESS}" for end in ends]
-    return list(
-        dict.fromkeys([*_BY_TYPE.values(), *ends, *_FAILED_BY_DETAIL.values(), *unfinished])
-    )
+    return list(dict.fromkeys([*BY_TYPE.values(), *ends, *FAILED_BY_DETAIL.values(), *unfinished]))
 
 
 def types_of(word: str) -> frozenset[str]:
     """Return the types of Prefect's states that a run with this word may be in."""
-    if word in {*_FAILED.values(), _FAILED_ELSEWHERE, *_FAILED_BY_DETAIL.values()}:
+    if word in {*FAILED.values(), FAILED_ELSEWHERE, *FAILED_BY_DETAIL.values()}:
         return frozenset(_FAILURES)
-    named = frozenset(kind for kind, one in _BY_TYPE.items() if one == word)
+    named = frozenset(kind for kind, one in BY_TYPE.items() if one == word)
     return named | {"RUNNING"} if word == RUNNING or not named else named
 
 
@@ -159,7 +157,7 @@ def is_final(state: State | None) -> bool:
 def detail(state: State | None) -> str:
     """Return the reference's bracketed word, such as ``GoalReached``; empty without one."""
     found = _own_detail(state) if state else ""
-    return "" if found in _PLAIN else found
+    return "" if found in PLAIN else found
 
 
 def message(state: State | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Text,
+    Uuid,
     bindparam,
     func,
     or_,
@@ -42,6 +44,7 @@ class ScheduleModel(Base):
 
     Attributes:
         paused: Why the scheduler stopped it; "" if it did not.
+        pause_event: Id of the event that is to announce that; None once it was emitted.
         registered: Whether a scheduler has seen it.
         error: Why it cannot be scheduled; "" if it can.
         source: The file that it was applied from; "" if it was created on its own.
@@ -69,6 +72,7 @@ class ScheduleModel(Base):
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     enabled: Mapped[bool] = mapped_column(Boolean)
     paused: Mapped[str] = mapped_column(Text, default="")
+    pause_event: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     registered: Mapped[bool] = mapped_column(Boolean, default=False)
     error: Mapped[str] = mapped_column(Text, default="")
     source: Mapped[str] = mapped_column(Text, default="")
@@ -352,4 +356,15 @@ def soonest(connection: Connection, most: int) -> Sequence[Any]:
 def pause(connection: Connection, schedule: str, why: str) -> None:
     """Stop a schedule on behalf of the scheduler, with the reason."""
     stopped = update(_TABLE).where(_TABLE.c.id == schedule)
-    connection.execute(stopped.values(enabled=False, paused=why))
+    connection.execute(stopped.values(enabled=False, paused=why, pause_event=uuid.uuid4()))
+
+
+def unannounced_pauses(connection: Connection) -> Sequence[Any]:
+    """List the schedules that the scheduler has paused without announcing it yet."""
+    return connection.execute(select(_TABLE).where(ScheduleModel.pause_event.is_not(None))).all()
+
+
+def pause_announced(connection: Connection, event: uuid.UUID) -> None:
+    """Record that the event which announces a pause was emitted."""
+    announced = update(_TABLE).where(ScheduleModel.pause_event == event)
+    connection.execute(announced.values(pause_event=None))

@@ -15,7 +15,7 @@ from modelyard import scheduler
 from registry import catalogue
 from tests.infra.controllers.silent import SilentSubscription
 from tests.registry.conftest import new_database
-from tests.registry.test_notifications import notify_schedule
+from tests.registry.test_channels import notify_schedule
 
 
 @pytest.fixture(autouse=True)

@@ -187,6 +187,7 @@ def test_every_noun_has_its_guards() -> None:
         "template": ["HasSchedule"],
         "model": ["ModelInUse"],
         "pipeline": ["HasSchedule", "RunGoesOn"],
+        "notification": [],
     }
     guards = [guard for rule in rules.values() for guard in rule.guards]
     assert all(callable(guard.hint) or guard.hint.format(key="k") for guard in guards)

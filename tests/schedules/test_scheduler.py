@@ -388,6 +388,35 @@ class TestLimits:
         assert not row(key).enabled
         assert row(key).paused == "3 runs in a row failed."
         assert views.show(key)["history"][-1]["detail"] == {"why": row(key).paused}
+        [paused] = world.pauses
+        assert (paused.id, paused.name, paused.reason) == (key, "often", row(key).paused)
+        assert row(key).pause_event is None
+
+    def test_a_pause_is_announced_after_a_kill_and_while_prefect_is_silent(
+        self, world: World
+    ) -> None:
+        key = world.schedule("often", interval_seconds=120, pause_after_failures=1)
+        world.fails.add(key)
+        scheduler = world.scheduler()
+        steps(scheduler, world, 120)
+        world.announces_pauses = False
+        steps(scheduler, world, 600)
+        assert not row(key).enabled
+        assert world.pauses == []
+
+        world.announces_pauses = True
+        world.scheduler().step()  # another leader
+        assert [one.event for one in world.pauses] == [world.tried_pauses[0]]
+        scheduler.step()
+        assert len(world.pauses) == 1
+
+    def test_a_pause_that_a_user_has_ended_is_not_announced(self, world: World) -> None:
+        key = world.schedule("often", interval_seconds=120, pause_after_failures=1)
+        world.fails.add(key)
+        world.announces_pauses = False
+        steps(world.scheduler(), world, 600)
+        verbs.start(key)
+        assert row(key).pause_event is None
 
     def test_failures_of_runs_that_are_caught_up_count_as_well(self, world: World) -> None:
         key = world.schedule("often", interval_seconds=120, pause_after_failures=3)

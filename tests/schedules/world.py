@@ -20,7 +20,7 @@ from registry.schedules.slots import Slot
 from schedules import deciding
 from schedules.instants import second_of
 from schedules.policy import SchedulePolicy
-from schedules.schedule import Schedule
+from schedules.schedule import PausedSchedule, Schedule
 from schedules.scheduler import LEASE, LEASE_SECONDS, Scheduler
 from schedules.trigger import Trigger
 
@@ -120,6 +120,9 @@ class World:
     malformed: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     announced: list[Mapping[str, str]] = field(default_factory=list)
+    pauses: list[PausedSchedule] = field(default_factory=list)
+    tried_pauses: list[uuid.UUID] = field(default_factory=list)
+    announces_pauses: bool = True
 
     def scheduler(self, lease_seconds: float = 0.0) -> SteppedScheduler:
         """One that nobody waits for: its lease is over at once."""
@@ -181,6 +184,15 @@ class World:
         if self.silent:
             raise ConnectionError("nobody answers")
         return "It is gone." if deployment in self.refused else ""
+
+    def announce_pause(self, paused: PausedSchedule) -> None:
+        self.perhaps_killed()
+        self._perhaps_lost()
+        self.tried_pauses.append(paused.event)
+        if not self.announces_pauses:
+            raise ConnectionError("nobody answers")
+        self.pauses.append(paused)
+        self.perhaps_killed()
 
     def announce(self, table: Sequence[Mapping[str, str]]) -> None:
         self.perhaps_killed()

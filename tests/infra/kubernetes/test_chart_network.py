@@ -114,6 +114,20 @@ def test_runs_reach_what_the_values_add() -> None:
     assert not allowed(policies, here, PLACES["world"], 80)
 
 
+def test_prefect_reaches_the_targets_of_notifications_that_the_values_add() -> None:
+    mail: dict[str, Any] = {
+        "to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}],
+        "ports": [{"protocol": "TCP", "port": 587}],
+    }
+    found = charts.objects(charts.values("least", networkPolicy={"notificationsEgress": [mail]}))
+    policies = [one for one in found if one["kind"] == "NetworkPolicy"]
+
+    assert allowed(policies, part("prefect"), PLACES["world"], 587)
+    assert not allowed(policies, part("prefect"), PLACES["world"], 443)
+    assert not allowed(policies, part("mlflow"), PLACES["world"], 587)
+    assert not allowed(POLICIES, part("prefect"), PLACES["world"], 587)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "port"),
     [("http://minio.minio.svc:9000", 9000), ("http://minio.minio.svc", 80),

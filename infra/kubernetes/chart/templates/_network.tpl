@@ -116,5 +116,8 @@ spec:
   {{- end }}
   egress:
     {{- include "modelyard.egressRules" (dict "root" .root "talks" (.spec.talks | default list)) | trim | nindent 4 }}
+    {{- with .spec.egress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 {{- end }}

@@ -8,7 +8,7 @@ import pytest
 
 from infra.home import Home
 from registry import catalogue
-from registry.notifications import ChannelSubscription
+from registry.channels import ChannelSubscription
 from registry.schedules import schedules
 from tests.registry.conftest import new_database
 

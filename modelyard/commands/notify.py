@@ -1,0 +1,188 @@
+"""``modelyard notify``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.connection import connected
+from infra.errors import BadInputError
+from infra.smtp_mail import Security
+from modelyard import output, secret_input
+from modelyard.options import Json
+from registry import deletion
+from registry.notifications import notification_delivery, notification_targets, notifications
+from registry.notifications.notification_targets import (
+    MailTarget,
+    NotificationTarget,
+    SlackTarget,
+    WebhookTarget,
+)
+from registry.notifications.notification_triggers import NotificationFilter, Occasion
+from registry.notifications.notification_views import NotificationView
+from registry.views import JsonObject
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Notifications.")
+
+SECRET_VARIABLE = "MODELYARD_NOTIFY_SECRET"  # noqa: S105 (a variable's name)
+_COLUMNS = ("name", "on", "kind", "target", "flows", "schedules", "tags", "enabled")
+_IN_HISTORY = (
+    "The URL seems to hold a secret, and is in your shell's history now. Write - instead of it "
+    "to be asked for it."
+)
+
+Notification = Annotated[str, typer.Argument(help="The notification's name.")]
+On = Annotated[
+    list[Occasion] | None,
+    typer.Option(
+        help="What to report; may be given several times. failures: runs that failed, timed out "
+        "or crashed. ends: every run that ended. paused: schedules that paused themselves. "
+        "Without, failures."
+    ),
+]
+Webhook = Annotated[
+    str | None, typer.Option(metavar="URL", help="POST JSON to this URL; - to be asked for it.")
+]
+Slack = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Post to this incoming webhook of Slack, or of a chat that reads the same JSON "
+        "(Mattermost, Rocket.Chat); - to be asked for it.",
+    ),
+]
+Mail = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDRESS", help="Send mail; may be given several times."),
+]
+Smtp = Annotated[str, typer.Option(metavar="HOST[:PORT]", help="The SMTP server of --mail.")]
+Sender = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="ADDRESS", help="From; without, --smtp-user or the first --mail."
+    ),
+]
+SmtpUser = Annotated[str, typer.Option(help="The user to log in as; the password is asked for.")]
+SmtpSecurity = Annotated[
+    Security, typer.Option(help="TLS after the greeting, from the start, or none.")
+]
+
+
+@app.command()
+def add(
+    name: Notification,
+    on: On = None,
+    webhook: Webhook = None,
+    slack: Slack = None,
+    mail: Mail = None,
+    smtp: Smtp = "",
+    sender: Sender = "",
+    smtp_user: SmtpUser = "",
+    smtp_security: SmtpSecurity = "starttls",
+    flow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FLOW", help="Only runs of this flow, or of these."),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this schedule and its runs, or these."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Only runs with this tag in Prefect, or all of these."),
+    ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Send a test message.")] = False,
+    json: Json = False,
+) -> None:
+    """Add a notification, or replace the one of this name.
+
+    A secret, such as a URL or the password of --smtp-user, is taken from the variable
+    MODELYARD_NOTIFY_SECRET, else from a prompt, else from standard input.
+    """
+    wanted = NotificationFilter(
+        on=tuple(dict.fromkeys(on or [Occasion.FAILURES])),
+        flows=tuple(flow or ()),
+        schedules=tuple(schedule or ()),
+        tags=tuple(tag or ()),
+    )
+    target = _target(webhook, slack, mail)
+    if target is None:
+        target = _mail(tuple(mail or ()), smtp, sender, smtp_user, smtp_security)
+    with connected():
+        added = notifications.add(name, target, wanted)
+        if test:
+            notification_delivery.send_test(name)
+    output.thing(added if json else _for_people(added), as_json_=json)
+
+
+def _target(
+    webhook: str | None, slack: str | None, mail: list[str] | None
+) -> NotificationTarget | None:
+    """Return the target that has a URL; None for mail.
+
+    Raises:
+        BadInputError: With the code ``NotificationTarget``, unless exactly one is given.
+    """
+    if sum(bool(one) for one in (webhook, slack, mail)) != 1:
+        raise BadInputError(
+            "A notification has one target.",
+            "Give one of --webhook, --slack and --mail; --mail several times for several "
+            "addresses.",
+            code="NotificationTarget",
+        )
+    url = webhook or slack
+    if url is None:
+        return None
+    if url == secret_input.FROM_INPUT:
+        url = secret_input.read("URL", SECRET_VARIABLE)
+    elif notification_targets.holds_secret(url):
+        output.warning(_IN_HISTORY)
+    return WebhookTarget(url) if webhook else SlackTarget(url)
+
+
+def _mail(
+    recipients: tuple[str, ...], smtp: str, sender: str, user: str, security: Security
+) -> MailTarget:
+    host, colon, port = smtp.rpartition(":")
+    if not colon or port.endswith("]"):  # the end of an IPv6 address
+        host, port = smtp, "0"
+    return MailTarget(
+        recipients=recipients,
+        host=host,
+        port=int(port) if port.isdecimal() else -1,
+        sender=sender or (user if "@" in user else recipients[0]),
+        security=security,
+        user=user,
+        password=secret_input.read(f"Password of {user}", SECRET_VARIABLE) if user else "",
+    )
+
+
+def _for_people(found: NotificationView) -> JsonObject:
+    """Return a notification with its lists as text."""
+    return {
+        name: ", ".join(value) if isinstance(value, list) else value
+        for name, value in found.to_json().items()
+    }
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """List every notification; secrets are not shown."""
+    with connected():
+        found = notifications.list_all()
+    output.rows(found if json else list(map(_for_people, found)), _COLUMNS, as_json_=json)
+
+
+@app.command("test")
+def send_test(name: Notification, json: Json = False) -> None:
+    """Send a test message, and report whether the target accepted it."""
+    with connected():
+        output.thing(notification_delivery.send_test(name), as_json_=json)
+
+
+@app.command()
+def remove(name: Notification, json: Json = False) -> None:
+    """Remove a notification with its secrets."""
+    with connected():
+        output.thing(deletion.delete("notification", name), as_json_=json)
