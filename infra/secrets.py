@@ -6,12 +6,18 @@ used, and is stored nowhere else.
 
 from __future__ import annotations
 
+import os
 import re
+from typing import Any
 
+from infra.door import credential
 from infra.errors import BadInputError, NotFoundError, StackError
+from infra.http_status import is_retryable
 
 PREFIX = "secret:"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")  # Prefect's own rule for the names of blocks
+_ATTEMPTS = 3
+_TIMEOUT_SECONDS = 20.0  # a server that is started again answers late
 _HOW = "Make it in the Prefect UI: Blocks, +, Secret."
 
 
@@ -62,6 +68,45 @@ def name_of(text: str) -> str | None:
             code="SecretNameWrong",
         )
     return name
+
+
+def read_blocks(block_type: str) -> dict[str, dict[str, Any]]:
+    """Read all blocks of a type with their secrets: their data by their names.
+
+    Prefect is asked by REST: its client takes seconds to import, which each pod that transfers
+    files would pay.
+
+    Raises:
+        StackError: If Prefect cannot be reached, or refuses the request.
+    """
+    import httpx  # noqa: PLC0415 (many who import this module ask nobody)
+
+    url = f"{os.environ['PREFECT_API_URL']}/block_types/slug/{block_type}/block_documents"
+    user, _, password = os.environ.get(credential.PREFECT, "").partition(":")
+    with httpx.Client(
+        auth=(user, password) if user else None,
+        timeout=_TIMEOUT_SECONDS,
+        verify=url.startswith("https:"),  # loading the authorities takes 20 ms
+    ) as client:
+        for attempt in range(_ATTEMPTS):
+            try:
+                answer = client.get(url, params={"include_secrets": "true"})
+            except httpx.HTTPError as error:
+                reason, lasts = type(error).__name__, False
+            else:
+                if answer.is_success:
+                    return {block["name"]: block["data"] for block in answer.json()}
+                if answer.status_code == 404:  # no block of this type was ever stored
+                    return {}
+                reason = f"status {answer.status_code}"
+                lasts = not is_retryable(answer.status_code)
+            if lasts or attempt == _ATTEMPTS - 1:
+                break
+    raise StackError(
+        f"The blocks of the type {block_type} cannot be read: Prefect does not answer ({reason}).",
+        "Start the stack with `modelyard up`.",
+        code="SecretUnreadable",
+    )
 
 
 def _read(name: str) -> object:

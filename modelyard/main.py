@@ -67,6 +67,7 @@ _VERBS = {
         "delete, preview, metrics.",
     ),
     "pipeline": ("modelyard.commands.pipeline", "Pipelines of Kubeflow's: run, graph."),
+    "storage": ("modelyard.commands.storage", "Accesses to storage: add, list, remove."),
     "notify": ("modelyard.commands.notify", "Notifications: add, list, test, remove."),
     "apply": ("modelyard.commands.apply", "Make schedules what a file says."),
     "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
@@ -107,7 +108,7 @@ class _Verbs(typer.core.TyperGroup):
 # Verbs that import what the fork server of a running stack has imported already.
 _FORKED = {
     "run", "runs", "experiment", "template", "model", "schedule", "pipeline", "apply",
-    "tensorboard", "notify",
+    "tensorboard", "notify", "storage",
 }  # fmt: skip
 _FORKED_VARIABLE = "MODELYARD_FORKED"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import ConflictError
-from registry import catalogue, experiments, history, training_templates
+from registry import catalogue, experiments, history, storage_accesses, training_templates
 from registry.models import model_removal
 from registry.notifications import notifications
 from registry.pipelines import pipeline_removal, pipelines
@@ -158,6 +158,18 @@ _RULES = {
         model_removal.claim,
         model_removal.release,
         lock=lambda name, _: catalogue.advisory_lock(f"deletion of model:{name}"),
+    ),
+    "storage": Rule(
+        lambda key: (storage_accesses.find(key),),
+        (
+            Guard(
+                "AccessInUse",
+                storage_accesses.blockers,
+                "Change or delete them first, or add another access for the same URIs.",
+            ),
+        ),
+        storage_accesses.remove,
+        lock=storage_accesses.lock,
     ),
     "notification": Rule(
         lambda key: (notifications.find(key),), (), notifications.remove, lock=notifications.lock

@@ -75,6 +75,21 @@ def parse(uri: str) -> Address:
     return Address(host, bucket, key)
 
 
+def place_of(uri: str) -> tuple[str, ...]:
+    """Split a URI of object storage or a NAS into scheme, endpoint or id, bucket, and folders.
+
+    ``obs://host/container/a`` is ``("obs", "host", "container", "a")``. A URI covers all whose
+    parts begin with its own.
+    """
+    scheme, _, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    if scheme.lower() == "obs":
+        host, path = host.lower(), _without_account(path)
+    elif scheme.lower() == "nas":
+        host = host.removesuffix(":")
+    return (scheme.lower(), *(part for part in (host + slash + path).split("/") if part))
+
+
 def _without_account(path: str) -> str:
     """The path without the ``v1/AUTH_…`` that the same storage's own interface begins with."""
     version, _, rest = path.partition("/")

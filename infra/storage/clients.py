@@ -20,9 +20,10 @@ from botocore.exceptions import BotoCoreError
 from pydantic import SecretStr
 
 from infra import secrets
-from infra.errors import BadInputError
+from infra.errors import BadInputError, StackError
 from infra.settings import Settings
-from infra.storage import failures
+from infra.storage import accesses, failures
+from infra.storage.accesses import StorageAccess
 from infra.storage.addresses import Address, endpoint_url
 
 if TYPE_CHECKING:
@@ -107,31 +108,85 @@ def _forget_if_wrong(parsed: dict[str, Any], **_: object) -> None:
     """Drop cached secrets after a response that refuses the key: it may have changed."""
     if failures.refuses_the_key(parsed):
         _secrets.clear()
+        accesses.forget()
+
+
+def client_of(uri: str, host: str, access: StorageAccess, settings: Settings) -> S3Client:
+    """Create a client that uses ``access``, which need not be stored.
+
+    Args:
+        uri: The URI, for errors.
+        host: Endpoint of an obs:// URI; "" for s3://.
+        access: The access.
+        settings: The settings.
+
+    Raises:
+        BadInputError: If the credentials are not complete.
+    """
+    return _make(uri, _key_of(uri, host, _of_access(host, access, settings), settings))
 
 
 def _access(uri: str, address: Address, settings: Settings) -> _ClientKey:
-    if address.host:
-        url: str | None = endpoint_url(address.host, settings.obs_plain_http)
-        region: str | None = settings.obs_region or _DEFAULT_REGION
-        given = (
-            settings.obs_access_key_id, settings.obs_secret_access_key,
-            settings.obs_session_token,
-        )  # fmt: skip
+    """Choose endpoint and credentials: those of a named access, else those of the settings."""
+    unread: StackError | None = None
+    try:
+        named = accesses.find(uri)
+    except StackError as error:
+        named, unread = None, error
+    if named:
+        chosen = _of_access(address.host, named, settings)
     else:
-        url, region = settings.s3_endpoint_url, settings.s3_region
-        given = (
-            settings.s3_access_key_id, settings.s3_secret_access_key, settings.s3_session_token
+        chosen = _of_settings(uri, address.host, settings)
+        if unread and not chosen.credentials[0]:
+            raise unread
+    return _key_of(uri, address.host, chosen, settings)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Endpoint, region and credentials, which may be references to secrets."""
+
+    url: str | None
+    region: str | None
+    credentials: tuple[SecretStr | None, SecretStr | None, SecretStr | None]
+
+
+def _of_access(host: str, access: StorageAccess, settings: Settings) -> _Chosen:
+    plain = host if access.plain_http else settings.obs_plain_http
+    url = endpoint_url(host, plain) if host else access.endpoint or None
+    key_id, secret, token = (
+        SecretStr(one) if one else None
+        for one in (access.key_id, access.secret_key, access.session_token)
+    )
+    region = access.region or (_DEFAULT_REGION if url else None)
+    return _Chosen(url, region, (key_id, secret, token))
+
+
+def _of_settings(uri: str, host: str, settings: Settings) -> _Chosen:
+    if host:
+        return _Chosen(
+            endpoint_url(host, settings.obs_plain_http),
+            settings.obs_region or _DEFAULT_REGION,
+            (settings.obs_access_key_id, settings.obs_secret_access_key,
+             settings.obs_session_token),
         )  # fmt: skip
-        if url and "@" in url:
-            raise _no_endpoint(uri)
-        if url and not region:
-            region = _DEFAULT_REGION
-    key_id, secret, token = _resolved(given)
+    url, region = settings.s3_endpoint_url, settings.s3_region
+    if url and "@" in url:
+        raise _no_endpoint(uri)
+    return _Chosen(
+        url,
+        region or (_DEFAULT_REGION if url else None),
+        (settings.s3_access_key_id, settings.s3_secret_access_key, settings.s3_session_token),
+    )
+
+
+def _key_of(uri: str, host: str, chosen: _Chosen, settings: Settings) -> _ClientKey:
+    key_id, secret, token = _resolved(chosen.credentials)
     # Only s3:// may fall back to boto3's own rules: their credentials are for no other server.
-    if bool(key_id) != bool(secret) or (address.host and not key_id):
+    if bool(key_id) != bool(secret) or (host and not key_id):
         raise failures.no_credentials(uri)
     return _ClientKey(
-        url, region, key_id, secret, token,
+        chosen.url, chosen.region, key_id, secret, token,
         settings.transfer_threads, settings.transfer_timeout_seconds,
     )  # fmt: skip
 
@@ -173,7 +228,7 @@ def _make(uri: str, access: _ClientKey) -> S3Client:
 
 def _no_endpoint(uri: str) -> BadInputError:
     return BadInputError(
-        f"{uri}: MODELYARD_S3_ENDPOINT_URL is no address of a server.",
+        f"{uri}: its endpoint (--endpoint, MODELYARD_S3_ENDPOINT_URL) is no address of a server.",
         "Write it as https://host or http://host:port.",
         code="EndpointWrong",
     )

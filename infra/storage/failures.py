@@ -29,7 +29,8 @@ _Kind = tuple[type[ModelyardError], str, str, str]
 
 _CREDENTIALS_WRONG: _Kind = (
     BadInputError, "CredentialsWrong", "the server refuses the access key or its signature",
-    "Check the access key's id and secret in the settings MODELYARD_S3_… or MODELYARD_OBS_….",
+    "Check the access key's id and secret: those of the access (modelyard storage list), or the "
+    "settings MODELYARD_S3_… and MODELYARD_OBS_….",
 )  # fmt: skip
 _ACCESS_DENIED: _Kind = (
     BadInputError, "AccessDenied", "this access key has no permission for it",
@@ -37,7 +38,8 @@ _ACCESS_DENIED: _Kind = (
 )  # fmt: skip
 _REGION_WRONG: _Kind = (
     BadInputError, "RegionWrong", "the bucket belongs to another region or endpoint",
-    "Set MODELYARD_S3_REGION or MODELYARD_OBS_REGION, or the endpoint.",
+    "Correct the region or the endpoint: --region and --endpoint of modelyard storage add, or "
+    "MODELYARD_S3_REGION and MODELYARD_OBS_REGION.",
 )  # fmt: skip
 _STORE_FULL: _Kind = (
     DiskFullError, "StoreFull", "the storage or its quota is full",
@@ -83,8 +85,8 @@ _NO_TRUST: _Kind = (
 )  # fmt: skip
 _NO_CREDENTIALS: _Kind = (
     BadInputError, "CredentialsMissing", "there is no access key for it",
-    "Set MODELYARD_S3_ACCESS_KEY_ID and MODELYARD_S3_SECRET_ACCESS_KEY, for obs:// the same with "
-    "OBS; secret:NAME takes a value from the Prefect Secret block NAME.",
+    "Give it one: modelyard storage add NAME URI --key-id ID. Or set MODELYARD_S3_ACCESS_KEY_ID "
+    "and MODELYARD_S3_SECRET_ACCESS_KEY, for obs:// the same with OBS.",
 )  # fmt: skip
 
 # What OpenSSL says of a server whose certificate is not trusted, or that speaks no TLS.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra import settings
 from infra.errors import BadInputError, NotFoundError
+from infra.storage import accesses
 from infra.storage.file import FileStore
 
 _URI = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
@@ -29,12 +30,15 @@ class NasStore(FileStore):
                 f"{uri!r} names no folder of a NAS.", "Write nas://ID:/path.", code="NasUriWrong"
             )
         known = settings.load().nas
-        mount = known.get(match[1])
+        mount = known.get(match[1])  # where it is mounted on this machine, such as in a pod
+        if mount is None and (access := accesses.find(uri)):
+            mount = Path(access.folder)
         if mount is None:
             near = difflib.get_close_matches(match[1], known, 3, 0) or ["none"]
             raise BadInputError(
                 f"{uri}: there is no NAS with the id {match[1]}. Known are: {', '.join(near)}.",
-                'Set MODELYARD_NAS to {"ID": "/mounted/folder"}.',
+                "Name it: modelyard storage add NAME nas://ID --folder /mounted/folder, or set "
+                'MODELYARD_NAS to {"ID": "/mounted/folder"}.',
                 code="NasUnknown",
             )
         self._id, self._mount = match[1], mount.expanduser().absolute()
@@ -50,7 +54,7 @@ class NasStore(FileStore):
         if not self._mount.is_dir():
             raise NotFoundError(
                 f"{self.uri}: the folder {self._mount} of the NAS {self._id} is not there.",
-                "Mount it, or correct MODELYARD_NAS.",
+                "Mount it, or correct where it is: modelyard storage list, and MODELYARD_NAS.",
                 code="NasNotMounted",
             )
         if not self._given.resolve().is_relative_to(self._mount.resolve()):

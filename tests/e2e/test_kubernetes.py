@@ -8,10 +8,22 @@ import pytest
 from kfp import dsl, kubernetes
 
 from tests.e2e import cluster_stack
-from tests.e2e.stack import wait_for
+from tests.e2e.stack import ALGORITHMS, flags, wait_for
+from tests.infra.storage.server import Server, client_of
 from tests.pipelines import corpus
 
 pytestmark = pytest.mark.e2e
+
+
+_ADD_ACCESS = """
+from flows.connection import connected
+from infra.storage.accesses import StorageAccess
+from registry import storage_accesses
+with connected():
+    storage_accesses.add(
+        StorageAccess("named", ("s3://named",), "http://{host}", key_id="key", secret_key="x")
+    )
+"""
 
 
 @dsl.component(base_image=cluster_stack.COMPONENT)
@@ -68,6 +80,21 @@ class TestTraining:
         limits = pod["containers"][0]["resources"]["limits"]
         assert (limits["cpu"], limits["memory"]) == ("2", "8Gi")
         assert "step 1 loss=1.0000" in stack.whole_log_of(run)
+
+    def test_a_named_access_to_storage_is_used(self, stack):
+        with Server().running() as server:
+            s3 = client_of(server)
+            s3.create_bucket(Bucket="named")
+            s3.upload_file(str(ALGORITHMS / "steps.py"), "named", "algorithm/steps.py")
+            stack.execute(_ADD_ACCESS.format(host=server.host))
+            try:
+                given = flags("steps", {"algorithm.uri": "s3://named/algorithm"})
+                run = stack.do("run", "train", *given, "-p", "output_uri=s3://named/out")
+                found = stack.end_of(run["flow_run_id"])
+            finally:
+                stack.do("storage", "remove", "named")
+            assert found["state"] == "COMPLETE", found["message"]
+            assert s3.get_object(Bucket="named", Key="out/model.txt")["Body"].read() == b"3 steps"
 
     def test_no_secret_stands_in_any_object(self, stack):
         canary = stack.endpoints()["MODELYARD_DATABASE_URL"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import boto3.session
 import psutil
@@ -9,7 +10,7 @@ import pytest
 from botocore.config import Config
 
 from tests.e2e.conftest import SECRET
-from tests.e2e.stack import ALGORITHMS, kill, wait_for
+from tests.e2e.stack import ALGORITHMS, MODELYARD, kill, wait_for
 from tests.infra.storage.server import Server
 
 pytestmark = pytest.mark.e2e
@@ -122,3 +123,23 @@ def test_what_is_wrong_is_named_before_anything_starts(stack, server):
     ]:
         answer = stack.ask("run", "train", *parameters(server, **{"name": "wrong", **change}))
         assert answer.error["code"] == code, change
+
+
+def test_a_named_access_is_used_without_a_restart(stack, server, s3):
+    given = parameters(server, name="named")
+    by_name = [part.replace(f"obs://{server.host}/box", "s3://box") for part in given]
+    add = ["storage", "add", "box", "s3://box", "--endpoint", f"http://{server.host}",
+           "--key-id", "key"]  # fmt: skip
+    env = {**stack.env, "MODELYARD_STORAGE_SECRET": SECRET}
+    done = subprocess.run([MODELYARD, *add], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout
+    try:
+        assert stack.do("run", "train", "--watch", *by_name)["state"] == "COMPLETE"
+        assert "named/output/model.txt" in keys(s3, "")
+    finally:
+        stack.do("storage", "remove", "box")
+    assert stack.do("storage", "list") == []
+    answer = stack.ask("run", "train", *by_name, "-p", "name=unnamed")
+    assert answer.code == 1
+    assert answer.error["code"] in {"CredentialsMissing", "CredentialsWrong", "BucketMissing"}

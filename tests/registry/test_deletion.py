@@ -187,6 +187,7 @@ def test_every_noun_has_its_guards() -> None:
         "template": ["HasSchedule"],
         "model": ["ModelInUse"],
         "pipeline": ["HasSchedule", "RunGoesOn"],
+        "storage": ["AccessInUse"],
         "notification": [],
     }
     guards = [guard for rule in rules.values() for guard in rule.guards]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3.session
+from botocore.config import Config
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -174,3 +176,12 @@ def _reset(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it
     connection.close()
+
+
+def client_of(server: Server) -> Any:
+    """A plain client of the server, which takes any key."""
+    return boto3.session.Session().client(
+        "s3", endpoint_url=f"http://{server.host}", region_name="us-east-1",
+        aws_access_key_id="key", aws_secret_access_key="secret",
+        config=Config(s3={"addressing_style": "path"}),
+    )  # fmt: skip
