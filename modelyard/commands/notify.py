@@ -20,13 +20,11 @@ from registry.notifications.notification_targets import (
     WebhookTarget,
 )
 from registry.notifications.notification_triggers import NotificationFilter, Occasion
-from registry.notifications.notification_views import NotificationView
-from registry.views import JsonObject
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Notifications.")
 
 SECRET_VARIABLE = "MODELYARD_NOTIFY_SECRET"  # noqa: S105 (a variable's name)
-_COLUMNS = ("name", "on", "kind", "target", "flows", "schedules", "tags", "enabled")
+_COLUMNS = ("name", "on", "kind", "target", "flows", "schedules", "tags", "enabled", "last")
 _IN_HISTORY = (
     "The URL seems to hold a secret, and is in your shell's history now. Write - instead of it "
     "to be asked for it."
@@ -113,7 +111,7 @@ def add(
         added = notifications.add(name, target, wanted)
         if test:
             notification_delivery.send_test(name)
-    output.thing(added if json else _for_people(added), as_json_=json)
+    output.thing(added, as_json_=json)
 
 
 def _target(
@@ -158,20 +156,13 @@ def _mail(
     )
 
 
-def _for_people(found: NotificationView) -> JsonObject:
-    """Return a notification with its lists as text."""
-    return {
-        name: ", ".join(value) if isinstance(value, list) else value
-        for name, value in found.to_json().items()
-    }
-
-
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List every notification; secrets are not shown."""
     with connected():
         found = notifications.list_all()
-    output.rows(found if json else list(map(_for_people, found)), _COLUMNS, as_json_=json)
+    columns = [name for name in _COLUMNS if any(row[name] not in ("", []) for row in found)]
+    output.rows(found, columns, as_json_=json)
 
 
 @app.command("test")

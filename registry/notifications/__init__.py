@@ -8,6 +8,5 @@ __all__ = [
     "notification_delivery",
     "notification_targets",
     "notification_triggers",
-    "notification_views",
     "notifications",
 ]

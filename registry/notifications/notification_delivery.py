@@ -14,6 +14,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFi
 from infra import prefect_events
 from infra.errors import ConflictError, ModelyardError, StackError
 from registry.notifications import notification_triggers, notifications
+from registry.notifications.notification_outcomes import EXECUTED, FAILED, outcome_of
 from registry.notifications.notification_targets import NotificationTarget
 from registry.notifications.notification_views import NotificationTestView, NotificationView
 
@@ -21,7 +22,6 @@ _PATIENCE_SECONDS = 60.0
 _AGAIN_SECONDS = 6.0  # an automation that was just added is not evaluated yet
 _MOST_EVENTS = 5
 _AUTOMATION = "prefect.automation."
-_EXECUTED, _FAILED = f"{_AUTOMATION}action.executed", f"{_AUTOMATION}action.failed"
 _HINTS = {
     "mail": "Check --smtp, --smtp-security, --smtp-user and the password, and add it again.",
 }
@@ -63,20 +63,16 @@ def send_test(name: str, *, patience: float = _PATIENCE_SECONDS) -> Notification
 def _result(
     view: NotificationView, target: NotificationTarget, event: Event
 ) -> NotificationTestView:
-    payload = event.payload
-    status = int(payload.get("status_code") or 0)
-    body = str(payload.get("response_body") or "").strip().split("\n")[0][:200]
-    answer = target.redact(f"{status} {body}".strip()) if status else ""
-    if event.event == _FAILED or status >= 300:
-        reason = (
-            payload.get("notification_log") or payload.get("reason") or f"It answered {answer}."
-        )
+    outcome = outcome_of(event, target)
+    if not outcome.sent:
         raise ModelyardError(
-            f"The test of {view.name} did not arrive: {target.redact(str(reason))[:500]}",
+            f"The test of {view.name} did not arrive: {outcome.answer}",
             _HINTS.get(view.kind, _HINT),
             code="NotificationRefused",
         )
-    return NotificationTestView(name=view.name, target=view.target, sent=True, answer=answer)
+    return NotificationTestView(
+        name=view.name, target=view.target, sent=True, answer=outcome.answer
+    )
 
 
 async def _deliver(view: NotificationView, patience: float) -> Event:
@@ -107,7 +103,7 @@ async def _deliver(view: NotificationView, patience: float) -> Event:
             if sent.isdisjoint(one.id for one in event.related):
                 continue
             triggered.set()
-            if event.event in {_EXECUTED, _FAILED}:
+            if event.event in {EXECUTED, FAILED}:
                 return event
     raise TimeoutError
 

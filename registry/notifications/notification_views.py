@@ -18,6 +18,7 @@ class NotificationView(View):
         tags: Tags that a run must have.
         enabled: Whether its automation is on, which is switched in Prefect's UI.
         automation_id: Id of its automation in Prefect.
+        last: When its last message was sent, or failed and why; "" if there was none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class NotificationView(View):
     tags: list[str]
     enabled: bool
     automation_id: str
+    last: str
 
 
 class NotificationTestView(View):

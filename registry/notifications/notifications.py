@@ -20,6 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from infra.errors import BadInputError, NotFoundError
 from registry import catalogue, flow_kinds, history, names
 from registry.notifications import notification_triggers
+from registry.notifications.notification_outcomes import last_outcome
 from registry.notifications.notification_targets import BLOCK_TYPES, KINDS, NotificationTarget
 from registry.notifications.notification_triggers import NotificationFilter
 from registry.notifications.notification_views import NotificationView
@@ -213,6 +214,7 @@ def _view(client: SyncPrefectClient, automation: Automation) -> NotificationView
         tags=list(wanted.tags),
         enabled=automation.enabled,
         automation_id=str(automation.id),
+        last=last_outcome(client, str(automation.id), target) if target else "",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ from registry.notifications.notification_targets import (
 from registry.notifications.notification_triggers import NotificationFilter
 from schedules.schedule import PausedSchedule
 from tests import prefect_server, smtp_server, webhook_receiver
+from tests.processes import eventually
 from tests.webhook_receiver import WebhookReceiver
 
 TOKEN = "canary-of-a-token"
@@ -82,6 +84,7 @@ class TestAdd:
             "name": "chat", "on": ["failures", "paused"], "kind": "slack",
             "target": "https://hooks.slack.com/***", "flows": ["train", "tune"], "schedules": [],
             "tags": [], "enabled": True, "automation_id": str(automations()[0].id),
+            "last": "",
         }  # fmt: skip
         assert [one.name for one in automations()] == ["chat"]
         assert blocks() == ["webhook/modelyard-notification-chat"]
@@ -257,6 +260,9 @@ class TestDelivery:
         assert raised.value.code == "NotificationRefused"
         assert "404 said 404 to /***" in raised.value.message
         assert set(receiver.received()[1]) == {"text"}
+        eventually(lambda: notifications.list_all()[0].last, "Prefect has stored the event")
+        last = notifications.list_all()[0].last
+        assert re.fullmatch(r"failed \S+Z: It answered 404 said 404 to /\*\*\*\.", last), last
 
     def test_a_webhook_that_is_not_there(self) -> None:
         notifications.add("hook", WebhookTarget(f"http://127.0.0.1:1/{TOKEN}"), FAILURES)
