@@ -124,10 +124,7 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
     """
     from_environment = _shared.is_from_environment()
     if to_workers and stack_kind() == "temporary":
-        raise StackError(
-            "The stack is not up, so no worker would start the run.",
-            "Start it (modelyard up --detach), or run the flow in this process: modelyard call.",
-        )
+        raise stack.not_up(to_workers=True)
     try:
         with kept_open() as endpoints, _foreign_run_hidden(endpoints):
             yield endpoints

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from infra import forked, settings
 from infra import home as homes
 from infra.errors import BadInputError, ModelyardError
-from modelyard import completion, flow_help, output
+from modelyard import completion, flow_help, lazy_imports, output
 
 _STACK = "modelyard.commands.stack"
 _ACCESS = "modelyard.commands.access"
@@ -174,6 +174,7 @@ def main() -> None:
             flow_help.show(arguments[0], flow, as_json=as_json)
             sys.exit(0)
         _fork_if_faster(arguments)
+        lazy_imports.install()
         code = cli.main(arguments, prog_name="modelyard", standalone_mode=False)
     except ModelyardError as error:
         output.error(_with_unheeded(error), as_json_=as_json)

@@ -18,7 +18,7 @@ from registry.pipelines.pipeline_views import PipelineResultView
 from registry.runs import run_results, runs
 from registry.runs.run_views import ResultView, RunOutcomeView, RunResultView, RunView
 from registry.tunings.tuning_views import TuningResultView
-from tasks.run_logs import PrefectLines
+from tasks import run_logs
 
 INTERRUPTED = 130
 _POLL_SECONDS = 0.5
@@ -93,7 +93,7 @@ class _Report:
     """Prints what has changed since the last look at a run."""
 
     def __init__(self, run_id: str, *, log: bool) -> None:
-        self._lines = PrefectLines(run_id) if log else None
+        self._lines = run_logs.PrefectLines(run_id) if log else None
         self._last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         self._state = ""
         self._progress = ""

@@ -66,6 +66,31 @@ def status(home: Home) -> dict[str, Any] | None:
         return _ask(connection, "status")
 
 
+def check_up(home: Home, *, to_workers: bool) -> None:
+    """Refuse what needs a stack where none is up.
+
+    Args:
+        home: The home.
+        to_workers: Whether workers are needed, which a temporary stack does not have.
+
+    Raises:
+        StackError: If no stack is up in ``home``, or one without workers.
+    """
+    found = status(home)
+    if found is None or (to_workers and not found.get("lasting")):
+        raise not_up(to_workers=to_workers)
+
+
+def not_up(*, to_workers: bool) -> StackError:
+    """Error of what needs a stack, or its workers, where none is up."""
+    if to_workers:
+        return StackError(
+            "The stack is not up, so no worker would start the run.",
+            "Start it (modelyard up --detach), or run the flow in this process: modelyard call.",
+        )
+    return StackError("The stack is not up.", "Start it: modelyard up --detach.")
+
+
 def endpoints(home: Home) -> Endpoints | None:
     """Return the running stack's endpoints; None if none is running."""
     found = status(home)

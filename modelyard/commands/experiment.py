@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, times
+from modelyard.connecting import connected
 from modelyard.options import Description, Json, Limit, NewName
 from registry import deletion, experiments
 

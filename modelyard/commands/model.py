@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
-from modelyard.api.models import ModelVerbs
+from modelyard.api import models as api
+from modelyard.connecting import connected
 from modelyard.options import Json, NewName
 from registry import deletion
 from registry.frameworks import FRAMEWORKS
@@ -55,11 +55,12 @@ def create(
     json: Json = False,
 ) -> None:
     """Create a model, or its next version, from a training, a tuning or files of your own."""
-    made = ModelVerbs.create(
-        name, run=run, trial=trial, uri=uri, framework=framework,
-        framework_version=framework_version, description=description,
-        parameters=parameters.as_written(parameter),
-    )  # fmt: skip
+    with connected():
+        made = api.ModelVerbs.create(
+            name, run=run, trial=trial, uri=uri, framework=framework,
+            framework_version=framework_version, description=description,
+            parameters=parameters.as_written(parameter),
+        )  # fmt: skip
     output.thing(made, as_json_=json)
 
 
@@ -94,10 +95,12 @@ def update(
     json: Json = False,
 ) -> None:
     """Rename or describe a model, or set how a version is served."""
-    changed = ModelVerbs.update(
-        name, new_name=new_name, description=description, version=version, framework=framework,
-        framework_version=framework_version, parameters=parameters.as_written(parameter),
-    )  # fmt: skip
+    with connected():
+        changed = api.ModelVerbs.update(
+            name, new_name=new_name, description=description, version=version,
+            framework=framework, framework_version=framework_version,
+            parameters=parameters.as_written(parameter),
+        )  # fmt: skip
     output.thing(changed, as_json_=json)
 
 

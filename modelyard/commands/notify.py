@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from flows.connection import connected
 from infra.errors import BadInputError
 from infra.smtp_mail import Security
 from modelyard import output, secret_input
+from modelyard.connecting import connected
 from modelyard.options import Json
 from registry import deletion
 from registry.notifications import notification_delivery, notification_targets, notifications

@@ -9,16 +9,17 @@ from typing import Annotated
 
 import typer
 
+from flows import connection as flows_connection
+from flows import pipeline_run as pipeline_flow
 from flows import pipelines, submission
-from flows.connection import connected
-from flows.pipeline_run import pipeline_run
 from infra import work_pools
 from infra.errors import BadInputError, NotFoundError
 from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
+from modelyard.connecting import announce_temporary_stack, connected
 from modelyard.options import File, Json, Pairs
 from modelyard.run_watch import state_logged_once, watch
-from pipelines.arguments import arguments, form, string_inputs
+from pipelines import arguments as pipeline_arguments
 from registry import deletion
 from registry.pipelines import pipeline_nodes
 from registry.pipelines import pipelines as rows
@@ -66,7 +67,7 @@ def show(name: Reference, json: Json = False) -> None:
     with connected():
         found = rows.show(name).to_json()
         with contextlib.suppress(BadInputError):  # an unreadable one shows its error
-            fields = form(request.load(name))["properties"].values()
+            fields = pipeline_arguments.form(request.load(name))["properties"].values()
             found["inputs"] = [_input(field) for field in fields]
         output.thing(found, as_json_=json)
 
@@ -177,11 +178,15 @@ def run(
             ("logs", log_uri and {"uri": log_uri}),
         ) if value or value == 0
     }  # fmt: skip
-    with connected(to_workers=not local):
+    if local:
+        announce_temporary_stack()
+    with flows_connection.connected() if local else connected(to_workers=True):
         asked["pipeline"] = _meant(pipeline)
         loaded = request.load(asked["pipeline"])
-        given = parameters.read(arguments_file, parameter, texts=string_inputs(loaded))
-        asked["arguments"] = arguments(loaded, given, coerce=True)
+        given = parameters.read(
+            arguments_file, parameter, texts=pipeline_arguments.string_inputs(loaded)
+        )
+        asked["arguments"] = pipeline_arguments.arguments(loaded, given, coerce=True)
         if not watch_:
             output.thing(runs.brief(_start(asked)), as_json_=json)
             return
@@ -215,7 +220,7 @@ def _mount(text: str) -> dict[str, str]:
 
 def _for_pool(pipeline: str) -> str:
     """Return a reference that the pool's machines can read; a file is uploaded if necessary."""
-    pool = pipeline_run.spec.pool
+    pool = pipeline_flow.pipeline_run.spec.pool
     if not rows.is_file(pipeline) or not work_pools.is_remote(pool):
         return pipeline
     return rows.find(pipelines.upload(Path(pipeline)).name).reference
@@ -223,7 +228,7 @@ def _for_pool(pipeline: str) -> str:
 
 def _start(asked: JsonObject) -> str:
     asked["pipeline"] = _for_pool(asked["pipeline"])
-    return submission.start(pipeline_run.name, asked)
+    return submission.start(pipeline_flow.pipeline_run.name, asked)
 
 
 def _in_pool(asked: JsonObject, *, quiet: bool) -> JsonObject:
@@ -236,10 +241,10 @@ def _in_pool(asked: JsonObject, *, quiet: bool) -> JsonObject:
 def _in_process(asked: JsonObject) -> JsonObject:
     # Stdout is for the result only.
     with contextlib.redirect_stdout(sys.stderr), state_logged_once():
-        state = pipeline_run.outcome(asked)
+        state = pipeline_flow.pipeline_run.outcome(asked)
     run_id = str(state.state_details.flow_run_id)
     found = pipeline_nodes.result(run_id, "", over=True)
-    word = statuses.word(pipeline_run.name, state)
+    word = statuses.word(pipeline_flow.pipeline_run.name, state)
     return _outcome(run_id, word, statuses.message(state), found)
 
 

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import typer
 
-from flows.connection import connected
 from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, NotFoundError
 from modelyard import output
+from modelyard.connecting import connected
 from modelyard.options import Json
 from modelyard.output import console
 from pipelines import reading

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from flows import catalogue, run_context, submission
-from flows.connection import connected
 from modelyard import output, parameters
+from modelyard.connecting import announce_temporary_stack, connected
 from modelyard.options import File, Json, Pairs, Watch
 from modelyard.run_watch import state_logged_once, watch
 from registry.runs import runs, statuses
@@ -49,6 +49,7 @@ def run(
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
     declared = catalogue.find(flow)
+    announce_temporary_stack()
     # Stdout is for the result only.
     with contextlib.redirect_stdout(sys.stderr), state_logged_once():
         state = declared.outcome(parameters.read(file, parameter))

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from flows import submission
-from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters, run_watch, times
-from modelyard.api.runs import RunVerbs
+from modelyard.api import runs as api
+from modelyard.connecting import connected
 from modelyard.options import File, Json, Limit, NewName, Pairs
 from modelyard.output import console
 from registry import deletion
@@ -55,11 +55,13 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the newest runs; with several filters, those that pass all of them."""
-    found = RunVerbs.list(
-        flow, schedule=schedule, experiment=experiment,
-        states=[word.upper() for word in state or ()], name=name, tags=tag or (),
-        since=times.read_since(since) if since else None, limit=limit,
-    )  # fmt: skip
+    begin = times.read_since(since) if since else None
+    with connected():
+        found = api.RunVerbs.list(
+            flow, schedule=schedule, experiment=experiment,
+            states=[word.upper() for word in state or ()], name=name, tags=tag or (),
+            since=begin, limit=limit,
+        )  # fmt: skip
     columns = ("id", "name", "flow", "state", "started", "seconds")
     trials = ("trials", "best") if any(run.tuning for run in found) else ()
     waiting = ("waiting",) if any(run.waiting for run in found) else ()

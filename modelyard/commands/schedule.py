@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from flows import scheduling
-from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters, times
+from modelyard.connecting import connected
 from modelyard.options import Description, File, Json, NewName, Pairs
 from registry.views import JsonObject
 from schedules import metrics as figures

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from flows.connection import connected
 from infra.errors import ModelyardError
 from infra.storage import access_check
 from infra.storage.accesses import StorageAccess
 from modelyard import output, secret_input
+from modelyard.connecting import connected
 from modelyard.options import Json
 from registry import deletion, storage_accesses
 

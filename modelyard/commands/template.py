@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from flows.connection import connected
 from infra.errors import BadInputError
 from modelyard import output, parameters
+from modelyard.connecting import connected
 from modelyard.options import Description, File, Json, NewName, Pairs
 from registry import deletion
 from registry import training_templates as rows

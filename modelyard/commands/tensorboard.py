@@ -16,7 +16,6 @@ from typing import Annotated
 
 import typer
 
-from flows.connection import connected
 from infra import home as homes
 from infra import settings
 from infra.connection import clean_environment
@@ -25,6 +24,7 @@ from infra.home import Home
 from infra.leash_client import SpawnedLeash
 from infra.stack import parts
 from modelyard import login, output
+from modelyard.connecting import connected
 from modelyard.options import Json
 from modelyard.output import console
 from registry import experiments

@@ -105,7 +105,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     stand_in = SimpleNamespace(
         name=pipeline_run.name, spec=pipeline_run.spec, outcome=calls.append
     )
-    monkeypatch.setattr(command, "pipeline_run", stand_in)
+    monkeypatch.setattr(command.pipeline_flow, "pipeline_run", stand_in)
     monkeypatch.setattr(command.work_pools, "is_remote", lambda _: False)
     monkeypatch.setattr(command, "watch", lambda *_, **__: None)
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
