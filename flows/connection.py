@@ -82,17 +82,26 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
             "The stack is not up, so no worker would start the run.",
             "Start it (modelyard up --detach), or run the flow in this process: modelyard call.",
         )
-    endpoints = _shared.open()
+    with unreachable_reported():
+        endpoints = _shared.open()
+        try:
+            yield endpoints
+        except (httpx.HTTPStatusError, MlflowException) as error:
+            if refusal := _unauthorized(error):
+                raise refusal from error
+            raise
+        finally:
+            _shared.close()
+
+
+@contextlib.contextmanager
+def unreachable_reported() -> Iterator[None]:
+    """Raise a StackError with the code ``StackSilent`` for a part that does not answer."""
+    from_environment = connection.from_environment() is not None
     try:
-        yield endpoints
+        yield
     except tuple(_UNREACHABLE) as error:
         raise _unreachable(error, from_environment=from_environment) from error
-    except (httpx.HTTPStatusError, MlflowException) as error:
-        if refusal := _unauthorized(error):
-            raise refusal from error
-        raise
-    finally:
-        _shared.close()
 
 
 def _unreachable(error: Exception, *, from_environment: bool) -> StackError:

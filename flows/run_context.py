@@ -30,6 +30,7 @@ from prefect.logging.loggers import LoggingAdapter
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts, steps
+from flows.connection import unreachable_reported
 from flows.steps import StopRequestedError
 from infra import home as homes
 from infra import identity, settings, site, state_details, storage
@@ -318,7 +319,8 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
 
     Raises:
         Abort: If the run is stopped in a pod; its state is left to the cluster's worker.
-        Exception: What is neither a :class:`ModelyardError` nor a full disk.
+        Exception: What is neither a :class:`ModelyardError`, nor a full disk, nor a part of the
+            stack that does not answer.
     """
     result, error = RunResult(None, ""), None
     try:
@@ -344,7 +346,7 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
 def _worked(context: RunContext, work: Callable[[], RunResult]) -> RunResult:
     """Do the work; a failure is shown before the callbacks of ``closing`` run."""
     try:
-        with disk_full_reported(context.home.root):
+        with disk_full_reported(context.home.root), unreachable_reported():
             return work()
     except ModelyardError:
         if context.is_opened:
