@@ -206,7 +206,8 @@ class RunContext:
             trial: Its number among the trials of that run.
 
         Raises:
-            ConflictError: If the experiment was deleted, with the code ``ExperimentDeleted``.
+            ConflictError: If the experiment was deleted, with the code ``ExperimentDeleted``; if
+                another run has the name, with the code ``NameTaken``.
         """
         opening = tracking.Opening(
             flow_run_id=self.flow_run_id,
@@ -218,6 +219,7 @@ class RunContext:
             parameters=parameters,
             parent=parent,
             trial=trial,
+            unique=bool(request.name) and not parent,
         )
         self._tracked = tracking.open_run(opening, retried=self.attempt > 1)
         self._opened = True
