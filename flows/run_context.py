@@ -29,7 +29,7 @@ from prefect.logging import get_logger, get_run_logger
 from prefect.logging.loggers import LoggingAdapter
 from prefect.states import Cancelled, Completed, Failed
 
-from flows import artifacts, steps
+from flows import artifacts, results, steps
 from flows.connection import unreachable_reported
 from flows.steps import StopRequestedError
 from infra import home as homes
@@ -334,7 +334,7 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
     outcome = OUTCOMES[end]
     context.close(outcome.mlflow_status)
     if outcome.state_type is StateType.COMPLETED:
-        return completed(result)
+        return completed(context, result)
     if outcome.state_type is StateType.CANCELLED:
         return _stopped(error)
     if outcome.state_type is StateType.FAILED:
@@ -411,10 +411,12 @@ def failed(error: ModelyardError, detail: str = "") -> State[Any]:
     return Failed(name=name, message=message, data=error)
 
 
-def completed(result: RunResult) -> State[Any]:
+def completed(context: RunContext, result: RunResult) -> State[Any]:
     """A completed state that carries the run's result."""
     name, message = state_details.annotate("COMPLETED", result.detail, result.message)
-    return Completed(name=name, message=message, data=result.value)
+    folder = context.home.runs / context.flow_run_id if context.settings.home_lasts else None
+    data = results.stored(result.value, context.flow_run_id, folder)
+    return Completed(name=name, message=message, data=data)
 
 
 def data(state: State[Any]) -> Any:
