@@ -7,7 +7,7 @@ import logging
 
 from prefect.client.orchestration import PrefectClient, get_client
 
-from flows import catalogue, forms, pipelines
+from flows import catalogue, pipelines
 from infra import home as homes
 from infra import settings, work_pools
 from infra.kubernetes import cluster, secret_checks, secrets_published
@@ -38,7 +38,7 @@ async def deploy(kind: PoolKind | None = None) -> dict[str, list[str]]:
     async with get_client() as client:
         pools = await work_pools.register(client, homes.current(), kind)
         deployments = [
-            await catalogue.register(client, flow, flow.name, forms.schema(flow.fn))
+            await catalogue.register(client, flow, flow.name, flow.form)
             for flow in catalogue.load_all()
         ]
         deployments += await pipelines.register_all(client)

@@ -11,7 +11,7 @@ import enum
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,6 +131,8 @@ class RunContext:
         labels: Its labels in Prefect, such as the tuning that it is a trial of.
         home: The home that it works in.
         settings: The settings.
+        sent: The names of the parameters that it was created with, to which Prefect adds the
+            defaults of the others; None if all were given.
         created: When it was created; retries do not change that.
         began: ``time.monotonic()`` at its start in this process.
         deadline: ``time.monotonic()`` at its time limit; None without a limit.
@@ -146,6 +148,7 @@ class RunContext:
     labels: Mapping[str, Any]
     home: Home
     settings: Settings
+    sent: Collection[str] | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     deadline: float | None = None
@@ -172,6 +175,7 @@ class RunContext:
             labels=labels,
             home=homes.current(),
             settings=settings.load(),
+            sent=frozenset(run.parameters),
             created=run.created or datetime.now(UTC),
         )
 

@@ -270,6 +270,7 @@ def _conclude(
         request=Training,
         check=check,
         from_template=training_templates.from_template,
+        templated=training_templates.FIELDS,
         pool="gpu",
         tags=("modelyard", "training"),
     )

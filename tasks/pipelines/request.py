@@ -47,8 +47,8 @@ class PipelineRun(FlowRequest):
     experiment: Text = Field("Default", description="The experiment that the run belongs to.")
     pipeline: Text = Field(
         "",
-        description="An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: "
-        "YAML, or a zip.",
+        description="Required. An uploaded pipeline, NAME or NAME:VERSION; or the path of a "
+        "compiled one: YAML, or a zip.",
     )
     arguments: dict[str, Any] = Field({}, description="The pipeline's own inputs.")
     resources: PipelineResources = Field(

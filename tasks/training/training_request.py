@@ -49,11 +49,13 @@ class Algorithm(BaseModel):
 
     model_config = _STRICT
 
-    uri: Text = Field("", description="The directory with your algorithm's files.")
+    uri: Text = Field(
+        "", description="Required for your own algorithm. The directory with its files."
+    )
     entry_point: Text = Field(
         "",
-        description="The script that starts the training, as a path in that directory. A "
-        "requirements.txt beside it is installed for the run.",
+        description="Required for your own algorithm. The script that starts the training, as a "
+        "path in that directory. A requirements.txt beside it is installed for the run.",
     )
     provided: Text = Field(
         "",
@@ -86,7 +88,11 @@ class Training(FlowRequest):
     template: Text = Field(
         "", description="A training template, which completes the fields that are left out."
     )
-    algorithm: Algorithm = Field(Algorithm(), description="The script to run.")
+    algorithm: Algorithm = Field(
+        Algorithm(),
+        description="Required, here or in the template. The script to run: uri and entry_point, "
+        "or provided.",
+    )
     hyperparameters: dict[str, Scalar] = Field(
         {}, description="Up to 100 values, which the script gets as --key value."
     )
