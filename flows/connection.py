@@ -122,18 +122,15 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
         StackError: If the temporary stack cannot be started, no stack with workers is up, or a
             part of it does not answer.
     """
-    from_environment = _shared.is_from_environment()
     if to_workers and stack_kind() == "temporary":
         raise stack.not_up(to_workers=True)
-    try:
-        with kept_open() as endpoints, _foreign_run_hidden(endpoints):
+    with unreachable_reported(), kept_open() as endpoints, _foreign_run_hidden(endpoints):
+        try:
             yield endpoints
-    except tuple(_UNREACHABLE) as error:
-        raise _unreachable(error, from_environment=from_environment) from error
-    except (httpx.HTTPStatusError, MlflowException) as error:
-        if refusal := _unauthorized(error):
-            raise refusal from error
-        raise
+        except (httpx.HTTPStatusError, MlflowException) as error:
+            if refusal := _unauthorized(error):
+                raise refusal from error
+            raise
 
 
 @contextlib.contextmanager
@@ -150,6 +147,16 @@ def _foreign_run_hidden(endpoints: Endpoints) -> Iterator[None]:
             for context in _HIDDEN:
                 hidden.callback(context.__var__.reset, context.__var__.set(None))
         yield
+
+
+@contextlib.contextmanager
+def unreachable_reported() -> Iterator[None]:
+    """Raise a StackError with the code ``StackSilent`` for a part that does not answer."""
+    from_environment = _shared.is_from_environment()
+    try:
+        yield
+    except tuple(_UNREACHABLE) as error:
+        raise _unreachable(error, from_environment=from_environment) from error
 
 
 def _unreachable(error: Exception, *, from_environment: bool) -> StackError:

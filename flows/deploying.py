@@ -7,7 +7,7 @@ import logging
 
 from prefect.client.orchestration import PrefectClient, get_client
 
-from flows import catalogue, forms, pipelines
+from flows import algorithms, catalogue, pipelines
 from infra import home as homes
 from infra import settings, work_pools
 from infra.kubernetes import cluster, secret_checks, secrets_published
@@ -39,9 +39,10 @@ async def deploy(kind: PoolKind | None = None) -> dict[str, list[str]]:
     async with get_client() as client:
         pools = await work_pools.register(client, homes.current(), kind)
         deployments = [
-            await catalogue.register(client, flow, flow.name, forms.schema(flow.fn))
+            await catalogue.register(client, flow, flow.name, flow.form)
             for flow in catalogue.load_all()
         ]
+        deployments += await algorithms.register_all(client)
         deployments += await pipelines.register_all(client)
         await _publish_secrets(client)
     builtin.ensure(catalogue.SCHEDULES)

@@ -7,7 +7,7 @@ form from a function, so a flow's function gets the model's signature and docume
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from prefect.utilities.callables import parameter_schema
@@ -18,6 +18,7 @@ from tasks.parameters import form_fields
 fields = form_fields
 
 _RETURNS = "\n\nReturns:"
+_GROUP = "#/definitions/"
 
 
 def signature(model: type[BaseModel]) -> inspect.Signature:
@@ -63,11 +64,36 @@ def documentation(text: str, model: type[BaseModel]) -> str:
     return f"{before}\n\nArgs:\n" + "\n".join(lines) + returns + after
 
 
-def schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """The JSON schema of a function's form; the fields of groups have a position as well."""
+def schema(function: Callable[..., Any], templated: Collection[str] = ()) -> dict[str, Any]:
+    """The JSON schema of a function's form; the fields of groups have a position as well.
+
+    Args:
+        function: The function.
+        templated: The fields that a template may have. They begin empty, in groups as well, since
+            what is in one then was chosen and wins. A switch, which cannot be empty, has its
+            default.
+    """
     found = parameter_schema(function).model_dump_for_openapi()
     groups: Mapping[str, Any] = found.get("definitions", {})
     for group in groups.values():
         for position, field in enumerate(group.get("properties", {}).values()):
             field["position"] = position  # the database keeps no order of keys
+    for name in templated:
+        field = found["properties"][name]
+        inner = groups.get(field.get("$ref", "").removeprefix(_GROUP), {}).get("properties", {})
+        if not inner:
+            _empty(field)
+        for key, one in inner.items():
+            if _empty(one):
+                del field["default"][key]
     return {**found, "additionalProperties": False}
+
+
+def _empty(field: dict[str, Any]) -> bool:
+    """Have a field begin empty; whether it would have begun with a value."""
+    default = field.get("default")
+    if isinstance(default, bool) or default in (None, "", [], {}):
+        return False
+    del field["default"]
+    field["description"] += f" Empty for the template's, or else {default}."
+    return True

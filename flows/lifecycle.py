@@ -75,7 +75,8 @@ class FlowSpec(Generic[P, M, R]):
         tags: Its tags in Prefect.
         result: The type of its results in Python.
         from_template: Completes the parameters from a template; gets whether a form gave them, in
-            which every field has a value. None for a flow without templates.
+            which fields may be empty. None for a flow without templates.
+        templated: The parameters that a template may have.
         pin: Replaces names by what they mean when the run is created, such as the version of a
             pipeline. None for a flow without such names.
         changeable: The parameters that can be changed while it runs.
@@ -93,6 +94,7 @@ class FlowSpec(Generic[P, M, R]):
     tags: tuple[str, ...]
     result: type[R] = FlowResult  # type: ignore[assignment]
     from_template: FromTemplate | None = None
+    templated: tuple[str, ...] = ()
     pin: Pin | None = None
     changeable: tuple[str, ...] = ()
     check_changed: Callable[[M], None] = lambda _: None
@@ -138,6 +140,11 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
     def model(self) -> type[M]:
         """The request model."""
         return self.spec.model
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The JSON schema of its form."""
+        return forms.schema(self.fn, self.spec.templated)
 
     def preflight(self, request: M, flow_run_id: str) -> None:
         """Refuse a request that cannot work, before any resource is allocated.
@@ -294,10 +301,13 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
         """The parameters of a run that a form or a schedule has made, completed in Prefect too."""
         if not self.spec.completes or _checked.get() or context.labels.get(runs.CHECKED_LABEL):
             return given
-        filled = self.spec.completed(given, form=True)
+        # A default that Prefect has added would win over a template's value.
+        kept = given if context.sent is None else context.sent
+        sent = {name: value for name, value in given.items() if name in kept}
+        filled = self.spec.completed(sent, form=True)
         run_id = UUID(context.flow_run_id)
         with get_client(sync_client=True) as client:
-            if filled != given:
+            if filled != sent:
                 client.update_flow_run(run_id, parameters=filled)
             client.update_flow_run_labels(run_id, {runs.CHECKED_LABEL: "true"})
         return filled

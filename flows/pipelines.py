@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from flows import catalogue, forms
+from flows import catalogue
 from flows.pipeline_run import pipeline_run
 from infra.errors import ConflictError, ModelyardError
 from pipelines import arguments, reading, validation
@@ -130,7 +129,7 @@ async def register_all(client: PrefectClient) -> list[str]:
 
 def form(reference: str, pipeline: Pipeline) -> dict[str, Any]:
     """The schema of the form of a version: that of the flow, with the pipeline's own arguments."""
-    schema = copy.deepcopy(forms.schema(pipeline_run.fn))
+    schema = pipeline_run.form
     fields = schema["properties"]
     own = arguments.form(pipeline)
     fields["pipeline"] |= {"enum": [reference], "default": reference}

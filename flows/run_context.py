@@ -11,7 +11,7 @@ import enum
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,8 @@ from prefect.logging import get_logger, get_run_logger
 from prefect.logging.loggers import LoggingAdapter
 from prefect.states import Cancelled, Completed, Failed
 
-from flows import artifacts, steps
+from flows import artifacts, results, steps
+from flows.connection import unreachable_reported
 from flows.steps import StopRequestedError
 from infra import home as homes
 from infra import identity, settings, site, state_details, storage
@@ -130,6 +131,8 @@ class RunContext:
         labels: Its labels in Prefect, such as the tuning that it is a trial of.
         home: The home that it works in.
         settings: The settings.
+        sent: The names of the parameters that it was created with, to which Prefect adds the
+            defaults of the others; None if all were given.
         created: When it was created; retries do not change that.
         began: ``time.monotonic()`` at its start in this process.
         deadline: ``time.monotonic()`` at its time limit; None without a limit.
@@ -145,6 +148,7 @@ class RunContext:
     labels: Mapping[str, Any]
     home: Home
     settings: Settings
+    sent: Collection[str] | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     deadline: float | None = None
@@ -171,6 +175,7 @@ class RunContext:
             labels=labels,
             home=homes.current(),
             settings=settings.load(),
+            sent=frozenset(run.parameters),
             created=run.created or datetime.now(UTC),
         )
 
@@ -205,7 +210,8 @@ class RunContext:
             trial: Its number among the trials of that run.
 
         Raises:
-            ConflictError: If the experiment was deleted, with the code ``ExperimentDeleted``.
+            ConflictError: If the experiment was deleted, with the code ``ExperimentDeleted``; if
+                another run has the name, with the code ``NameTaken``.
         """
         opening = tracking.Opening(
             flow_run_id=self.flow_run_id,
@@ -217,6 +223,7 @@ class RunContext:
             parameters=parameters,
             parent=parent,
             trial=trial,
+            unique=bool(request.name) and not parent,
         )
         self._tracked = tracking.open_run(opening, retried=self.attempt > 1)
         self._opened = True
@@ -318,7 +325,8 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
 
     Raises:
         Abort: If the run is stopped in a pod; its state is left to the cluster's worker.
-        Exception: What is neither a :class:`ModelyardError` nor a full disk.
+        Exception: What is neither a :class:`ModelyardError`, nor a full disk, nor a part of the
+            stack that does not answer.
     """
     result, error = RunResult(None, ""), None
     try:
@@ -330,7 +338,7 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
     outcome = OUTCOMES[end]
     context.close(outcome.mlflow_status)
     if outcome.state_type is StateType.COMPLETED:
-        return completed(result)
+        return completed(context, result)
     if outcome.state_type is StateType.CANCELLED:
         return _stopped(error)
     if outcome.state_type is StateType.FAILED:
@@ -344,7 +352,7 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
 def _worked(context: RunContext, work: Callable[[], RunResult]) -> RunResult:
     """Do the work; a failure is shown before the callbacks of ``closing`` run."""
     try:
-        with disk_full_reported(context.home.root):
+        with disk_full_reported(context.home.root), unreachable_reported():
             return work()
     except ModelyardError:
         if context.is_opened:
@@ -407,10 +415,12 @@ def failed(error: ModelyardError, detail: str = "") -> State[Any]:
     return Failed(name=name, message=message, data=error)
 
 
-def completed(result: RunResult) -> State[Any]:
+def completed(context: RunContext, result: RunResult) -> State[Any]:
     """A completed state that carries the run's result."""
     name, message = state_details.annotate("COMPLETED", result.detail, result.message)
-    return Completed(name=name, message=message, data=result.value)
+    folder = context.home.runs / context.flow_run_id if context.settings.home_lasts else None
+    data = results.stored(result.value, context.flow_run_id, folder)
+    return Completed(name=name, message=message, data=data)
 
 
 def data(state: State[Any]) -> Any:

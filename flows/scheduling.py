@@ -91,7 +91,7 @@ def create(
     deployment: str,
     *,
     cron: str | None = None,
-    interval_seconds: int | None = None,
+    interval_seconds: int | str | None = None,
     timezone: str | None = None,
     start: datetime | str | None = None,
     end: datetime | str | None = None,
@@ -108,7 +108,8 @@ def create(
             version or ``NAME:NUMBER``; or any ``flow/deployment``.
         cron: A cron expression: six fields with seconds first, or five, or a word such as
             ``@daily``.
-        interval_seconds: Instead of a cron expression: the seconds between slots.
+        interval_seconds: Instead of a cron expression: the seconds between slots, or a duration
+            such as ``1h30m``.
         timezone: Time zone of the cron expression (IANA name).
         start: Slots are after this time.
         end: Slots are not after this time.

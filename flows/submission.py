@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from flows import catalogue, placing
 from infra import identity
 from infra.errors import BadInputError, ConflictError
-from registry import experiments
-from registry.runs import runs, statuses
+from registry import experiment_names, experiments
+from registry.runs import run_names, runs, statuses
 from registry.runs.run_views import RunStatusView
 from tasks import parameters
 
@@ -28,9 +29,12 @@ def start(flow: str, given: dict[str, Any]) -> str:
     """
     declared = catalogue.find(flow)
     checked = placing.checked(declared, given)
-    return runs.submit(
-        declared.deployment(checked), checked, checked.get("name") or None, identity.caller()
-    )
+    name = checked.get("name") or None
+    with contextlib.ExitStack() as held:
+        if declared.spec.tracked and name:
+            experiment = checked.get("experiment") or experiment_names.DEFAULT
+            held.enter_context(run_names.claiming(flow, name, experiment))
+        return runs.submit(declared.deployment(checked), checked, name, identity.caller())
 
 
 def update(

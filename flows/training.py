@@ -271,6 +271,7 @@ def _conclude(
         request=Training,
         check=check,
         from_template=training_templates.from_template,
+        templated=training_templates.FIELDS,
         pool="gpu",
         result=TrainingResult,
         tags=("modelyard", "training"),

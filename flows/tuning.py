@@ -22,7 +22,7 @@ from registry.runs import publish_targets, statuses
 from registry.tracking import Tracked
 from registry.tunings import tunings
 from tasks import outputs
-from tasks.training import training_request
+from tasks.training import training_request, training_templates
 from tasks.trials import inputs, rows
 from tasks.trials.base import Launcher, TrialContext
 from tasks.trials.inline import InlineLauncher
@@ -241,6 +241,7 @@ def _check_changed(request: Tuning) -> None:
         request=Tuning,
         check=check,
         from_template=tuning_request.from_template,
+        templated=training_templates.FIELDS,
         pin=tuning_warm_start.pin,
         changeable=tuning_request.CHANGEABLE,
         check_changed=_check_changed,

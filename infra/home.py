@@ -31,6 +31,11 @@ class Home:
         return self.root / "postgres"
 
     @property
+    def has_database(self) -> bool:
+        """Whether the data folder was initialized."""
+        return (self.database / "PG_VERSION").exists()
+
+    @property
     def artifacts(self) -> Path:
         """Artifact store of the MLflow server."""
         return self.root / "artifacts"

@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from pipelines import values
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.pipeline import Pipeline
 
@@ -38,7 +39,8 @@ def fingerprint(
             "executor": json_format.MessageToDict(executor),
             "outputs": json_format.MessageToDict(declared.output_definitions),
             "settings": settings,
-            **as_data(inputs),
+            # As the task is given them: 1.0 is 1 there, in lists and mappings as well.
+            **values.protojson(as_data(inputs)),
         }
     )
 

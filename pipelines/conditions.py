@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from infra.errors import BadInputError, ModelyardError
-from pipelines import expressions, values
+from pipelines import evaluation, expressions, values
 from pipelines.artifacts import Artifact
 
 _NAMES = frozenset({"inputs"})
@@ -64,11 +64,12 @@ def evaluate(
     Raises:
         BadInputError: ``ConditionInvalid``.
         ConditionUndecidedError: If it names what is not there, compares what cannot be compared,
-            or is neither true nor false.
+            is neither true nor false, or takes too long.
     """
     condition = _parsed(expression)
     try:
-        found = condition.value({"inputs": _inputs(parameters, artifacts or {})})
+        inputs = _inputs(parameters, artifacts or {})
+        found = evaluation.evaluate(condition, {"inputs": inputs})
     except (expressions.ExpressionUndecidedError, OverflowError) as error:
         raise _undecided(expression, str(error)) from None
     if not isinstance(found, bool):

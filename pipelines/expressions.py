@@ -95,12 +95,18 @@ class Expression:
     """A parsed expression.
 
     Attributes:
+        text: It, as it was written.
+        names: The variables that it may use.
         tokens: Its words.
         program: What the evaluator made of it.
+        has_macro: Whether it has a macro, which evaluates its body for each item of a list.
     """
 
+    text: str
+    names: frozenset[str]
     tokens: tuple[Token, ...]
     program: cel.Program
+    has_macro: bool
 
     def value(self, variables: Mapping[str, Any]) -> Any:
         """Evaluate the expression.
@@ -127,7 +133,12 @@ def parse(text: str, names: frozenset[str]) -> Expression:
         MistakeError: If it cannot be parsed, asks for too much, or uses what is not known.
     """
     tokens = _tokens(text)
-    _check_bounds(tokens)
+    _check_levels(tokens)
+    macros = _count_macros(tokens)
+    if macros > 1:
+        raise ExpressionInvalidError(
+            "it has more than one of all, exists, exists_one, map and filter"
+        )
     strict = _strict(tokens)
     _check_levels(_tokens(strict, MOST_CHARACTERS * 4))
     try:
@@ -143,7 +154,7 @@ def parse(text: str, names: frozenset[str]) -> Expression:
     bound = _bound(tokens)
     if unknown := set(used["variables"]) - names - bound - _FUNCTIONS:
         raise ExpressionInvalidError(f"the name {min(unknown)} is not known")
-    return Expression(tuple(tokens), program)
+    return Expression(text, names, tuple(tokens), program, has_macro=macros > 0)
 
 
 def indexed(tokens: Sequence[Token], path: tuple[str, ...]) -> Iterator[str]:
@@ -174,18 +185,12 @@ def _tokens(text: str, most: int = MOST_CHARACTERS) -> list[Token]:
     return found
 
 
-def _check_bounds(tokens: Sequence[Token]) -> None:
-    """Refuse expressions that would take the evaluator too deep, or too long."""
-    _check_levels(tokens)
-    macros = sum(
+def _count_macros(tokens: Sequence[Token]) -> int:
+    return sum(
         1
         for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False)
         if before.text == "." and token.text in _MACROS and after.text == "("
     )
-    if macros > 1:
-        raise ExpressionInvalidError(
-            "it has more than one of all, exists, exists_one, map and filter"
-        )
 
 
 def _check_levels(tokens: Sequence[Token]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError, ModelyardError
-from pipelines import expressions, values
+from pipelines import evaluation, expressions, values
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.states import DONE, TaskState
 
@@ -61,7 +61,7 @@ def select(value: Any, expression: str) -> Any:
         return _followed(value, path, expression)
     fields = _fields(value, expressions.doubled(value))
     try:
-        return values.protojson(_parsed(expression).value(fields))
+        return values.protojson(evaluation.evaluate(_parsed(expression), fields))
     except (expressions.ExpressionUndecidedError, OverflowError) as error:
         raise _failed(expression, str(error)) from None
 

@@ -25,8 +25,15 @@ class TaskState(StrEnum):
 DONE = frozenset({TaskState.SUCCEEDED, TaskState.CACHED})
 BROKEN = frozenset({TaskState.FAILED, TaskState.OMITTED, TaskState.CANCELLED})
 
-# Final statuses as KFP's backend reports them to exit handlers.
-_FINAL = {TaskState.SUCCEEDED: "COMPLETE", TaskState.CACHED: "COMPLETE"}
+# The SDK knows these three only. A branch that was not taken is not a failure.
+_FINAL = {
+    TaskState.SUCCEEDED: "SUCCEEDED",
+    TaskState.CACHED: "SUCCEEDED",
+    TaskState.SKIPPED: "SUCCEEDED",
+    TaskState.FAILED: "FAILED",
+    TaskState.OMITTED: "FAILED",
+    TaskState.CANCELLED: "CANCELLED",
+}
 
 
 @dataclass(frozen=True)
@@ -50,5 +57,5 @@ class TaskResult:
 
     @property
     def final_status(self) -> str:
-        """The state as ``PipelineTaskFinalStatus`` has it."""
-        return _FINAL.get(self.state, "FAILED" if self.state in BROKEN else str(self.state))
+        """The state as ``PipelineTaskFinalStatus`` of KFP's SDK documents it."""
+        return _FINAL[self.state]

@@ -28,6 +28,16 @@ from registry.pipelines import pipelines
 _MOST_NAMED = 5
 _LONGEST = 200
 _PAGE = 200
+# JSON's types in words; a truth value is an int to Python.
+_TYPES = {
+    "boolean": "a boolean", "integer": "a whole number", "number": "a number",
+    "string": "a string", "array": "a list", "object": "a mapping",
+}  # fmt: skip
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"),
+    (dict, "object"),
+)  # fmt: skip
+
 _PATH = re.compile(r"[^/%&<>?#]+/[^/%&<>?#]+")  # what Prefect can be asked for
 
 
@@ -122,7 +132,7 @@ def check_parameters(deployment: str, given: Mapping[str, Any]) -> None:
         # Of a field only what is wrong with it, and never its value, which may be a secret.
         wrong = "; ".join(_told(error) for error in errors[:_MOST_NAMED])
         raise BadInputError(
-            f"Parameters of {deployment} are wrong: {wrong}.", "Mend them: -p key=value.",
+            f"Invalid parameters of {deployment}: {wrong}.", "Fix the values: -p key=value.",
             code="ParameterInvalid",
         )  # fmt: skip
 
@@ -130,7 +140,14 @@ def check_parameters(deployment: str, given: Mapping[str, Any]) -> None:
 def _told(error: Any) -> str:
     if error.validator in {"required", "additionalProperties"}:
         return str(error.message)
-    place = ".".join(map(str, error.absolute_path))
+    place = f"`{'.'.join(map(str, error.absolute_path))}`"
     if error.validator in {"type", "anyOf", "oneOf"}:
-        return f"{place} is of another type"
+        kinds = [error.schema] if error.validator == "type" else error.validator_value
+        expected = [_TYPES[one["type"]] for one in kinds if one.get("type") in _TYPES]
+        wanted = f"expected {' or '.join(expected)}" if expected else "not of a type that it takes"
+        return f"{place}: {wanted}, got {_type_of(error.instance)}"[:_LONGEST]
     return f"{place} breaks the rule {error.validator} {error.validator_value}"[:_LONGEST]
+
+
+def _type_of(value: Any) -> str:
+    return next((_TYPES[name] for kind, name in _KINDS if isinstance(value, kind)), "null")

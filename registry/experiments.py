@@ -203,7 +203,7 @@ def _named(parameters: Mapping[str, object]) -> str:
     """The name that a run gives its experiment, itself or through its template."""
     named = parameters.get("experiment")
     template = parameters.get("template")
-    if template and named in {None, "", experiment_names.DEFAULT}:
+    if template and not named:
         with contextlib.suppress(NotFoundError):
             named = training_templates.parameters(str(template)).get("experiment")
     return str(named or experiment_names.DEFAULT)

@@ -28,7 +28,7 @@ from infra.mlflow import (
 )
 from infra.mlflow.artifacts import ArtifactRepository
 from infra.system_metrics import SystemSampler
-from registry import experiment_names
+from registry import catalogue, experiment_names
 from registry.runs import labels
 from registry.runs.run_views import RunResultView
 
@@ -76,6 +76,7 @@ class Opening:
         parameters: Shown as the run's parameters.
         parent: The MLflow run that it is shown below, or "".
         trial: Its number among the trials of that run, where it is one.
+        unique: Whether no other run may have the name: a user gave it.
     """
 
     flow_run_id: str
@@ -87,6 +88,7 @@ class Opening:
     parameters: Mapping[str, Any]
     parent: str = ""
     trial: int | None = None
+    unique: bool = False
 
 
 def paged(search: Callable[[str | None], Page[T]]) -> Iterator[T]:
@@ -193,12 +195,21 @@ def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> 
     for run in _named(mlflow, found.experiment_id, kind, name):
         tags = run.data.tags
         if PARENT_TAG not in tags and tags.get(FLOW_RUN_TAG) != flow_run_id:
-            raise ConflictError(
-                f"The name {name!r} is taken in the experiment {experiment!r}, "
-                f"by run {tags.get(FLOW_RUN_TAG)}.",
-                "Choose another name, or delete that run: modelyard runs delete ID.",
-                code="NameTaken",
-            )
+            raise name_taken(name, experiment, str(tags.get(FLOW_RUN_TAG)))
+
+
+def name_taken(name: str, experiment: str, flow_run_id: str) -> ConflictError:
+    """The error of a name that the run ``flow_run_id`` has."""
+    return ConflictError(
+        f"The name {name!r} is taken in the experiment {experiment!r}, by run {flow_run_id}.",
+        "Choose another name, or delete that run: modelyard runs delete ID.",
+        code="NameTaken",
+    )
+
+
+def name_lock(kind: str, name: str, experiment: str) -> contextlib.AbstractContextManager[None]:
+    """The lock under which a run's name is checked, and a run created with it."""
+    return catalogue.advisory_lock(f"run name {kind} {experiment} {name}")
 
 
 @dataclass(frozen=True)
@@ -219,11 +230,24 @@ class Tracked:
 
 
 def open_run(opening: Opening, *, retried: bool) -> Tracked:
-    """Make the MLflow run, or open the one that an earlier attempt may have made."""
-    mlflow = client()
-    own = _own(mlflow, opening) if retried else None
+    """Make the MLflow run, or open the one that an earlier attempt may have made.
+
+    Raises:
+        ConflictError: If another run has the name meanwhile, with the code ``NameTaken``; if the
+            experiment was deleted, with the code ``ExperimentDeleted``.
+    """
+    own = _own(client(), opening) if retried else None
     if own is not None:
         return reopen_run(own.info.run_id)
+    if not opening.unique:
+        return _create_run(opening)
+    with name_lock(opening.kind, opening.name, opening.experiment):
+        check_name(opening.kind, opening.name, opening.experiment, opening.flow_run_id)
+        return _create_run(opening)
+
+
+def _create_run(opening: Opening) -> Tracked:
+    mlflow = client()
     experiment_id = ensure_experiment(opening.experiment, opening.flow_run_id)
     tags = {
         FLOW_RUN_TAG: opening.flow_run_id,

@@ -128,10 +128,10 @@ def read_trigger(given: Mapping[str, Any], before: Mapping[str, Any] | None = No
         raise BadInputError(
             "A trigger has no field 'since'.", "Slots are after its start.", code="FieldUnknown"
         )
-    since: Any = instant_at(int(instants.present()))
-    if before is not None and all(before.get(name) == given.get(name) for name in _RHYTHM):
-        since = before["since"]
-    return Trigger(**{**given, "since": since})
+    trigger = Trigger(**{**given, "since": instant_at(int(instants.present()))})
+    if before is not None and all(before.get(name) == getattr(trigger, name) for name in _RHYTHM):
+        return Trigger(**{**given, "since": before["since"]})
+    return trigger
 
 
 def trigger_fields(trigger: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from infra.errors import BadInputError
-from schedules.instants import FIRST, LAST
+from schedules.instants import DAY, FIRST, LAST
 
 _EVERY = "@every"
 _LONGEST = 100
 _DURATION = re.compile(r"\+?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:h|ms|m|s|us|µs|μs|ns))+")
 _PART = re.compile(r"([0-9]*\.?[0-9]*)(h|ms|m|s|us|µs|μs|ns)")
+_SPAN = re.compile(r"(?:[0-9]+[wdhms])+", re.ASCII)
+_SPAN_PART = re.compile(r"([0-9]+)([wdhms])", re.ASCII)
+_SPAN_UNITS = {"w": 7 * DAY, "d": DAY, "h": 3600, "m": 60, "s": 1}
 _UNITS = {
     "h": Fraction(3600),
     "m": Fraction(60),
@@ -66,6 +69,30 @@ class Interval:
         if first is None or last is None or last < first:
             return 0
         return (last - first) // self.seconds + 1
+
+
+def read_span(text: str) -> int:
+    """Parse an interval with units, such as ``90m``, ``2d`` or ``1h30m``; the seconds.
+
+    Raises:
+        BadInputError: ``IntervalInvalid``.
+    """
+    if len(text) > _LONGEST or not _SPAN.fullmatch(text):
+        raise BadInputError(
+            f"The interval {text[:40]!r} is not a number of seconds, and not a duration.",
+            "Give seconds as a number without quotes, or numbers with units: 90m, 2d or 1h30m.",
+            code="IntervalInvalid",
+        )
+    return sum(int(number) * _SPAN_UNITS[unit] for number, unit in _SPAN_PART.findall(text))
+
+
+def write_span(seconds: int) -> str:
+    """Write an interval with units, such as ``1h30m``."""
+    written = ""
+    for unit in ("d", "h", "m", "s"):
+        number, seconds = divmod(seconds, _SPAN_UNITS[unit])
+        written += f"{number}{unit}" if number else ""
+    return written
 
 
 def is_every(expression: str) -> bool:

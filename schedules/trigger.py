@@ -18,7 +18,7 @@ from infra.errors import BadInputError
 from schedules import zones
 from schedules.cron import Cron, read_cron
 from schedules.instants import DAY, EPOCH, LAST_YEAR, instant_at, second_of
-from schedules.interval import Interval, is_every, read_every
+from schedules.interval import Interval, is_every, read_every, read_span
 from schedules.schedule_fields import ScheduleFields, whole_number
 
 LONGEST_INTERVAL = 100 * 366 * DAY
@@ -42,7 +42,9 @@ class Trigger(ScheduleFields):
         "@daily or @every 1h30m.",
     )
     interval_seconds: int | None = Field(
-        None, description="Instead of a cron expression: the seconds between slots."
+        None,
+        description="Instead of a cron expression: the seconds between slots, or a duration such "
+        "as 90m, 2d or 1h30m.",
     )
     timezone: str = Field("UTC", description="Time zone of the cron expression (IANA name).")
     start: datetime | None = Field(
@@ -68,6 +70,7 @@ class Trigger(ScheduleFields):
     @field_validator("interval_seconds", mode="before")
     @classmethod
     def _interval(cls, value: Any) -> Any:
+        value = read_span(value) if isinstance(value, str) else value
         return whole_number(value, "interval", 1, LONGEST_INTERVAL, "IntervalInvalid")
 
     @field_validator("timezone", mode="before")

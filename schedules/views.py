@@ -18,6 +18,7 @@ from registry.schedules.slots import Fate, Slot
 from registry.views import Instant, JsonObject, View
 from schedules import editing
 from schedules.instants import instant_at
+from schedules.interval import write_span
 from schedules.scheduler import LEASE
 from schedules.trigger import Trigger
 
@@ -106,11 +107,12 @@ class ScheduleView(View):
         """Return the view of a schedule's row, with further fields."""
         word, detail = state(row)
         slot = instant_at(row.next_slot) if row.next_slot and _is_active(row) else None
+        trigger = Trigger(**row.trigger)
         facts = {
             "id": row.id, "name": row.name, "state": word, "detail": detail,
             "deployment": row.deployment,
-            "when": row.trigger.get("cron") or f"every {row.trigger.get('interval_seconds')} s",
-            "timezone": Trigger(**row.trigger).timezone,
+            "when": trigger.cron or f"every {write_span(trigger.interval_seconds or 0)}",
+            "timezone": trigger.timezone,
             "next_slot": slot and _iso(slot),
             "deleted": row.archived_at and _iso(row.archived_at.astimezone(UTC)),
         }  # fmt: skip

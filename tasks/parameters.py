@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Self, TypeVar
@@ -20,19 +19,13 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from infra.errors import BadInputError
+from tasks.parameter_faults import describe_invalid
 
 LARGEST_NUMBER = 2**63 - 1
 
 M = TypeVar("M", bound=BaseModel)
-
-# Names of JSON's types, for messages; a truth value is an int to Python.
-_TYPE_NAMES: tuple[tuple[type, str], ...] = (
-    (bool, "a boolean"), (int, "a number"), (float, "a number"), (str, "a string"),
-    (list, "a list"), (dict, "a mapping"), (object, "another type"),
-)  # fmt: skip
 
 # A form refuses numbers that Prefect could not read back; read() refuses all others.
 _BOUNDS = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
@@ -175,27 +168,5 @@ def read(model: type[M], parameters: Mapping[str, Any]) -> M:
         return model(**parameters)
     except ValidationError as error:
         raise BadInputError(
-            f"{describe_invalid(error)}.", "Fix the value.", code="ParameterInvalid"
+            f"{describe_invalid(model, error)}.", "Fix the value.", code="ParameterInvalid"
         ) from None
-
-
-def describe_invalid(error: ValidationError) -> str:
-    """Describe the invalid fields without their values, which may be misplaced secrets."""
-    faults = [
-        f"`{'.'.join(map(str, fault['loc']))}`: {_describe_fault(fault)}"
-        for fault in error.errors()
-    ]
-    return f"Invalid parameter{'s' if len(faults) > 1 else ''} {'; '.join(faults)}"
-
-
-def _describe_fault(fault: ErrorDetails) -> str:
-    found = re.fullmatch(r"Input should be (.*)", fault["msg"])
-    if found is None:
-        return fault["msg"]
-    if fault["type"].endswith("_type"):
-        return f"expected {found[1]}, got {_type_name(fault['input'])}"
-    return f"must be {found[1]}"
-
-
-def _type_name(value: Any) -> str:
-    return next(name for kind, name in _TYPE_NAMES if isinstance(value, kind))

@@ -184,6 +184,16 @@ def check(resources: Resources, entry_point: str, home: Home, configured: Settin
         _check_room(resources, home)
 
 
+def torch_missing() -> BadInputError:
+    """The error of torchrun in an environment without PyTorch."""
+    return BadInputError(
+        "torchrun is a part of PyTorch, which is not installed.",
+        "Name torch in the requirements.txt beside the entry point, or install it in "
+        "Modelyard's environment: make torch.",
+        code="TorchMissing",
+    )
+
+
 def _check_processes(resources: Resources) -> None:
     most = max_local_processes()
     nodes = 1 if site.has_several_pods() else resources.nodes

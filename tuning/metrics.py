@@ -48,19 +48,20 @@ class MetricPattern(BaseModel):
         """The compiled pattern.
 
         Raises:
-            BadInputError: If it does not compile, or has no group for the value.
+            BadInputError: If it does not compile, nests too deep, or has no group for the value.
         """
         if self.pattern is None:
             name = regex.escape(self.name)
             return regex.compile(rf"(?<![\w./-]){name}[\"']?\s*[=:]\s*({NUMBER})(?!\w|\.\d)")
         try:
             expression = regex.compile(self.pattern)
-        except regex.error as error:
+        except (regex.error, RecursionError) as error:
+            why = "it nests too deep" if isinstance(error, RecursionError) else error
             raise BadInputError(
-                f"The pattern of metric {self.name!r} does not compile: {error}.",
+                f"The pattern of metric {self.name!r} does not compile: {why}.",
                 "Fix the regular expression.",
                 code="MetricPatternInvalid",
-            ) from error
+            ) from None
         if expression.groups == 0:
             raise BadInputError(
                 f"The pattern of metric {self.name!r} has no group for the value.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import pwd
@@ -25,6 +26,7 @@ DATABASES = ("prefect", "mlflow", "modelyard")
 # Root may not run PostgreSQL. It runs as this user then, with the one capability that lets it
 # reach a data folder below root's own closed folders.
 _UNPRIVILEGED = "nobody"
+_REMOVING = "initdb: removing "
 
 _SEGMENTS = Path("/proc/sysvipc/shm")  # columns: key, shmid, ..., nattch (the seventh)
 _SEGMENT_LINE = 6  # of postmaster.pid: key and id of the shared memory
@@ -105,7 +107,7 @@ def prepare(home: Home, settings: Settings) -> None:
     Raises:
         StackError: If it cannot be initialized.
     """
-    if (home.database / "PG_VERSION").exists():
+    if home.has_database:
         _await_end(home.database / "postmaster.pid")
         _drop_dead_locks(home)
         return
@@ -134,12 +136,24 @@ def prepare(home: Home, settings: Settings) -> None:
     )  # fmt: skip
     if made.returncode != 0:
         shutil.rmtree(making, ignore_errors=True)
-        raise StackError(
-            f"The database could not be made: {made.stderr.strip().splitlines()[-1:]}.",
-            "Check the free space and the rights of MODELYARD_HOME.",
-        )
+        raise _initdb_error(home, made.stderr)
     subprocess.run(["sync"])
     making.rename(home.database)
+
+
+def _initdb_error(home: Home, output: str) -> StackError:
+    """The error of a failed initialization; initdb's last line only says what it removed."""
+    if os.strerror(errno.ENOSPC) in output:
+        return StackError(
+            f"The disk of {home.root} is full: the database could not be made.",
+            "Free space, or set MODELYARD_HOME to a folder on another disk.",
+            code="DiskFull",
+        )
+    lines = [line for line in output.splitlines() if line and not line.startswith(_REMOVING)]
+    return StackError(
+        f"The database could not be made: {lines[-1] if lines else 'initdb failed'}.",
+        "Check the free space and the rights of MODELYARD_HOME.",
+    )
 
 
 def _await_end(lock: Path) -> None:

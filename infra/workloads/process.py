@@ -175,7 +175,10 @@ class ProcessBackend(Backend):
         if wanted > found and not self._goes_without(workload):
             raise BadInputError(
                 f"{workload.name} asks for {wanted} of {kind}, and this machine has {found}.",
-                "Run the pipeline where there are as many, or take the accelerator out of it.",
+                "Run the pipeline where there are as many, or take the accelerator out of it."
+                if found
+                else "Run the pipeline where there are as many, or let it run without: "
+                "resources.allow_cpu=true, or --allow-cpu.",
                 code="ResourcesUnavailable",
             )
 

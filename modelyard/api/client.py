@@ -63,10 +63,10 @@ class Client:
         """Connect until the block ends.
 
         Raises:
-            StackError: If the temporary stack cannot be started.
+            StackError: If the temporary stack cannot be started, or its database does not answer.
         """
         kind = connection.stack_kind()
-        with contextlib.ExitStack() as opening:
+        with connection.unreachable_reported(), contextlib.ExitStack() as opening:
             endpoints = opening.enter_context(connection.kept_open())
             self._open.append(opening.pop_all())
         _logger.info("Connected to %s (stack: %s).", endpoints.prefect_api_url, kind)

@@ -29,6 +29,12 @@ from registry.views import JsonObject
 from tasks.pipelines import request
 
 Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
+AllowCpu = Annotated[
+    bool, typer.Option("--allow-cpu", help="Run without GPUs if there are too few.")
+]
+Mounts = Annotated[
+    list[str] | None, typer.Option(help="NAME=nas://ID:/path, which tasks find as /mnt/NAME.")
+]
 Reference = Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -140,9 +146,8 @@ def run(
     description: Annotated[str, typer.Option(help="The run's description.")] = "",
     experiment: Annotated[str, typer.Option(help="Its experiment.")] = "Default",
     instance_type: Annotated[str, typer.Option(help="The shape of its machines.")] = "",
-    mount: Annotated[
-        list[str] | None, typer.Option(help="NAME=nas://ID:/path, which tasks find as /mnt/NAME.")
-    ] = None,
+    allow_cpu: AllowCpu = False,
+    mount: Mounts = None,
     parallel: Annotated[
         int | None, typer.Option(help="How many of its tasks run at once at most.")
     ] = None,
@@ -170,9 +175,10 @@ def run(
         "name": name, "description": description,
         "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
+    machines: JsonObject = {"instance_type": instance_type, "allow_cpu": allow_cpu}
     asked |= {
         key: value for key, value in (
-            ("resources", instance_type and {"instance_type": instance_type}),
+            ("resources", {key: value for key, value in machines.items() if value}),
             ("mounts", [_mount(text) for text in mount or ()]),
             ("parallel", parallel),
             ("logs", log_uri and {"uri": log_uri}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,12 +19,23 @@ from modelyard.options import Description, File, Json, NewName, Pairs
 from registry.views import JsonObject
 from schedules import metrics as figures
 from schedules import verbs, views
+from schedules.interval import read_span
 from schedules.trigger import Trigger, read_time
 from schedules.views import ScheduleDetailView, ScheduleView, SlotView
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
 
 _MOST = 100_000  # rows of one answer
+_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+def _interval(text: str) -> int:
+    """The seconds of an interval, which is a number of them or a duration."""
+    try:
+        return int(text) if _NUMBER.fullmatch(text) else read_span(text)
+    except BadInputError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 Schedule = Annotated[str, typer.Argument(help="The schedule's name or id.")]
 Deployment = Annotated[
@@ -35,8 +47,11 @@ Cron = Annotated[
 ]
 Interval = Annotated[
     int | None,
-    typer.Option("--interval", help="Instead of cron: the seconds between slots."),
-]
+    typer.Option(
+        "--interval", parser=_interval, metavar="INTERVAL",
+        help="Instead of cron: 90m, 2d, 1h30m, or seconds as a number.",
+    ),
+]  # fmt: skip
 Zone = Annotated[str | None, typer.Option(help="Time zone of the cron expression (IANA name).")]
 Start = Annotated[str | None, typer.Option(help="Slots are after this: ISO 8601.")]
 End = Annotated[str | None, typer.Option(help="Slots are not after this.")]

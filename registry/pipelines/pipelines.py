@@ -44,8 +44,11 @@ FILES = (".yaml", ".yml", ".json", ".zip")
 class PipelineModel(Base):
     """One pipeline.
 
+    Its row stays when all its versions are deleted, for its last number; it is unknown then.
+
     Attributes:
-        numbered: The last number of a version. Numbers are never reused.
+        numbered: The last number of a version. Numbers are never reused: earlier runs, and their
+            copies, name a version by it.
     """
 
     __tablename__ = "pipelines"
@@ -85,6 +88,9 @@ class PipelineVersionModel(Base):
     error: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     created_by: Mapped[str] = mapped_column(Text)
+
+
+_HAS_VERSIONS = PipelineModel.id.in_(select(PipelineVersionModel.pipeline))
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ def _split(reference: str) -> tuple[str, int | None]:
 
 
 def _unknown(open_session: Session, name: str) -> NotFoundError:
-    known = open_session.scalars(select(PipelineModel.name)).all()
+    known = open_session.scalars(select(PipelineModel.name).where(_HAS_VERSIONS)).all()
     return NotFoundError(
         f"There is no pipeline {name[:100]!r}.",
         names.suggest(name, known, "There is none yet: modelyard pipeline upload FILE."),
@@ -169,7 +175,7 @@ def _unknown(open_session: Session, name: str) -> NotFoundError:
 def _row(open_session: Session, name: str, *, lock: bool = False) -> PipelineModel:
     row = None
     if is_storable(name):
-        wanted = select(PipelineModel).where(PipelineModel.name == name)
+        wanted = select(PipelineModel).where(PipelineModel.name == name, _HAS_VERSIONS)
         row = open_session.scalar(wanted.with_for_update() if lock else wanted)
     if row is None:
         raise _unknown(open_session, name)
@@ -288,7 +294,9 @@ def add(
             open_session.add(row)
             open_session.flush()
         newest = next(iter(_versions(open_session, row)), None)
-        if newest is not None and newest.digest == digest:
+        if newest is None:
+            row.description, row.created_at, row.created_by = description, now, user
+        elif newest.digest == digest:
             return _read(row, newest)
         row.numbered += 1
         row.changed_at, row.changed_by = now, user
@@ -331,7 +339,8 @@ def describe(name: str, description: str) -> PipelineView:
 def list_all() -> list[PipelineSummaryView]:
     """List every pipeline by name, with the state of its newest version."""
     with session() as open_session:
-        rows = open_session.scalars(select(PipelineModel).order_by(PipelineModel.name))
+        wanted = select(PipelineModel).where(_HAS_VERSIONS).order_by(PipelineModel.name)
+        rows = open_session.scalars(wanted)
         found = [(row, _versions(open_session, row)) for row in rows]
         return [_summary(row, versions[0], len(versions)) for row, versions in found]
 
@@ -398,6 +407,3 @@ def remove(pipeline: str, number: int | None = None) -> None:
         for version in _versions(open_session, row):
             if number in {None, version.number}:
                 open_session.delete(version)
-        open_session.flush()
-        if not _versions(open_session, row):
-            open_session.delete(row)

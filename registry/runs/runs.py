@@ -30,7 +30,15 @@ from prefect.exceptions import ObjectNotFound
 
 from infra import work_pools
 from infra.errors import ConflictError, NotFoundError
-from registry import catalogue, deployments, flow_kinds, history, names, tracking
+from registry import (
+    catalogue,
+    deployments,
+    experiment_names,
+    flow_kinds,
+    history,
+    names,
+    tracking,
+)
 from registry.models import model_versions, models
 from registry.runs import (
     labels,
@@ -38,6 +46,7 @@ from registry.runs import (
     pool_queues,
     run_attempts,
     run_filters,
+    run_names,
     run_removal,
     run_requests,
     run_results,
@@ -356,21 +365,22 @@ def update(
     with _prefect() as client:
         run, flow = _find_with_flow(client, key)
         mlflow_run_id = _mlflow_run_id(run)
-        experiment = str(run.parameters.get("experiment", "Default"))
+        experiment = str(run.parameters.get("experiment") or experiment_names.DEFAULT)
         if name is not None:
             names.check(name)
         if mlflow_run_id and not (name is None and description is None):
             tracking.check_experiment(experiment, str(run.id))
-        if name is not None:
-            tracking.check_name(flow, name, experiment, str(run.id))
-        if mlflow_run_id:
-            tracking.describe(mlflow_run_id, name, description)
         # In its parameters as well: a retry would take the old ones again.
         given = {"name": name, "description": description}
         changed = {key: value for key, value in given.items() if value is not None}
-        client.update_flow_run(
-            run.id, name=name, parameters={**run.parameters, **changed, **parameters}
-        )
+        with contextlib.ExitStack() as held:
+            if name is not None:
+                held.enter_context(run_names.claiming(flow, name, experiment, str(run.id)))
+            if mlflow_run_id:
+                tracking.describe(mlflow_run_id, name, description)
+            client.update_flow_run(
+                run.id, name=name, parameters={**run.parameters, **changed, **parameters}
+            )
     history.record(_NOUN, str(run.id), "update", **changed, **parameters)
     return brief(str(run.id))
 

@@ -75,7 +75,7 @@ def create(
         if is_retryable(error.response.status_code):
             raise
         raise BadInputError(
-            f"Prefect refuses the run: {error}", "Mend the schedule's parameters.",
+            f"Prefect refuses the run: {error}", "Fix the schedule's parameters.",
             code="RunRefused",
         ) from error  # fmt: skip
 

@@ -14,11 +14,12 @@ from prefect.exceptions import ObjectNotFound
 
 from infra import identity
 from registry import flow_kinds, tracking
+from registry.runs import labels as run_labels
 from registry.runs import runs, statuses
 
 # Labels of a trial's flow run.
 TUNING_LABEL = "modelyard.tuning"  # the flow run of the tuning that it belongs to
-PARENT_LABEL = "modelyard.parent_mlflow_run_id"
+PARENT_LABEL = run_labels.PARENT
 TRIAL_LABEL = "modelyard.trial"
 
 _FLOW = flow_kinds.TRAIN.name

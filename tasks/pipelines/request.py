@@ -49,8 +49,8 @@ class PipelineRun(FlowRequest):
     )
     pipeline: Text = Field(
         default="",
-        description="An uploaded pipeline, NAME or NAME:VERSION; or the path of a compiled one: "
-        "YAML, or a zip.",
+        description="Required. An uploaded pipeline, NAME or NAME:VERSION; or the path of a "
+        "compiled one: YAML, or a zip.",
     )
     arguments: dict[str, Any] = Field(default={}, description="The pipeline's own inputs.")
     resources: PipelineResources = Field(

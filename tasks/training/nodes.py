@@ -16,9 +16,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from infra.connection import user_environment
-from infra.errors import BadInputError
 from infra.workloads.process_group import ProcessSpec
-from tasks.resources import Resources
+from tasks.resources import Resources, torch_missing
 
 _HOST = "127.0.0.1"
 
@@ -64,12 +63,7 @@ def check_torchrun(python: str) -> None:
     """
     ask = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     if subprocess.run([python, "-c", ask], env=user_environment()).returncode != 0:
-        raise BadInputError(
-            "torchrun is a part of PyTorch, which is not installed.",
-            "Name torch in the requirements.txt beside the entry point, or install it in "
-            "Modelyard's environment: make torch.",
-            code="TorchMissing",
-        )
+        raise torch_missing()
 
 
 def _devices(gpus: Sequence[str], local: range) -> dict[int, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Self
 
@@ -48,11 +49,13 @@ class Algorithm(BaseModel):
 
     model_config = _STRICT
 
-    uri: Text = Field(default="", description="The directory with your algorithm's files.")
+    uri: Text = Field(
+        default="", description="Required for your own algorithm. The directory with its files."
+    )
     entry_point: Text = Field(
         default="",
-        description="The script that starts the training, as a path in that directory. A "
-        "requirements.txt beside it is installed for the run.",
+        description="Required for your own algorithm. The script that starts the training, as a "
+        "path in that directory. A requirements.txt beside it is installed for the run.",
     )
     provided: Text = Field(
         default="",
@@ -87,7 +90,11 @@ class Training(FlowRequest):
         default="",
         description="A training template, which completes the fields that are left out.",
     )
-    algorithm: Algorithm = Field(default=Algorithm(), description="The script to run.")
+    algorithm: Algorithm = Field(
+        default=Algorithm(),
+        description="Required, here or in the template. The script to run: uri and entry_point, "
+        "or provided.",
+    )
     hyperparameters: dict[str, Scalar] = Field(
         default={}, description="Up to 100 values, which the script gets as --key value."
     )
@@ -166,10 +173,12 @@ def check(training: Training, home: Home, settings: Settings) -> None:
     check_static(training)
     _check_provided(training)
     training = resolved(training)
+    files: Collection[str] = ()
     # A provided algorithm is installed with Modelyard, so the machine that runs it has it.
     if not (site.is_validating_for_remote() and training.algorithm.provided):
-        _check_algorithm(training.algorithm)
+        files = _check_algorithm(training.algorithm)
     resources.check(training.resources, training.algorithm.entry_point, home, settings)
+    _check_torchrun(training, files)
     _check_datasets_exist(training.datasets)
     begin = training.checkpoint_input_uri
     if begin and site.inspect_store(begin, lambda there: there.exists()) is False:
@@ -268,7 +277,19 @@ def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
             yield from _texts(inner, f"{where}[{number}]")
 
 
-def _check_algorithm(algorithm: Algorithm) -> None:
+def _check_torchrun(training: Training, files: Collection[str]) -> None:
+    """Refuse torchrun where the script's environment is this one, without PyTorch.
+
+    What requirements bring along is not known until they are installed.
+    """
+    requirements = PurePosixPath(training.algorithm.entry_point).with_name("requirements.txt")
+    own = site.is_validating_for_remote() or str(requirements) in files
+    if training.resources.torchrun and not own and importlib.util.find_spec("torch") is None:
+        raise resources.torch_missing()
+
+
+def _check_algorithm(algorithm: Algorithm) -> Collection[str]:
+    """The files of the algorithm, none where only the run's machine can list them."""
     if not algorithm.uri or not algorithm.entry_point:
         raise BadInputError(
             "No algorithm is given.",
@@ -304,6 +325,7 @@ def _check_algorithm(algorithm: Algorithm) -> None:
             f"It must end in {' or '.join(RUNNERS)}.",
             code="EntryPointUnknown",
         )
+    return found or ()
 
 
 def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:

@@ -18,6 +18,7 @@ from tasks.training.training_request import Training
 LeftOut = Callable[[str, Any], bool]
 
 _OF_A_RUN = ("name", "template")
+FIELDS = tuple(name for name in Training.model_fields if name not in _OF_A_RUN)
 
 
 def create(name: str, description: str, given: Mapping[str, Any]) -> TrainingTemplateDetailView:
@@ -115,7 +116,7 @@ def fill(
     Args:
         given: Parameters of the run.
         left_out: Whether a parameter, by its dotted name and its value, counts as not given.
-            A form gives every field: see :func:`default_of`.
+            A form gives every field: see :func:`empty_in_form`.
         called: Names of the run's parameters by names of the template's that differ.
 
     Raises:
@@ -135,7 +136,7 @@ def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
 
     Args:
         given: Parameters of the run.
-        form: Whether a form gave them, in which a field that is left out has its default.
+        form: Whether a form gave them, in which a field that is left out is empty.
     """
     return fill(given, _LEFT_OUT if form else None)
 
@@ -144,26 +145,31 @@ def _given(group: Mapping[str, Any], left_out: LeftOut, prefix: str = "") -> dic
     kept = {}
     for name, value in group.items():
         place = f"{prefix}{name}"
-        if left_out(place, value):
-            continue
-        kept[name] = _given(value, left_out, f"{place}.") if isinstance(value, Mapping) else value
+        inner = _given(value, left_out, f"{place}.") if isinstance(value, Mapping) else value
+        if not left_out(place, inner):
+            kept[name] = inner
     return kept
 
 
-def default_of(model: type[BaseModel]) -> LeftOut:
-    """Rule of a form: null, and the default of ``model``, count as not given."""
+def empty_in_form(model: type[BaseModel]) -> LeftOut:
+    """Rule of a form: an empty field counts as not given, and a switch that is as it began.
+
+    A form begins with empty fields and has a value in every switch, see
+    :func:`flows.forms.schema`.
+    """
     defaults = model().model_dump(mode="json")
 
     def left_out(place: str, value: Any) -> bool:
         default: Any = defaults
         for name in place.split("."):
             if not isinstance(default, Mapping) or name not in default:
-                return value is None
+                return value is None  # a hyperparameter, which may be an empty text
             default = default[name]
-        same_kind = isinstance(value, bool) == isinstance(default, bool)  # True == 1
-        return value is None or (same_kind and bool(value == default))
+        if isinstance(default, bool):
+            return value is None or value is default
+        return value is None or value in ("", [], {})
 
     return left_out
 
 
-_LEFT_OUT = default_of(Training)
+_LEFT_OUT = empty_in_form(Training)

@@ -357,10 +357,10 @@ class Tuner:
         if event.error is not None:
             return TrialState.FAILED, _reason(event.error)
         for one in (*self._plan.objectives, *self._plan.constraints):
-            if not active.observed.get(one.metric):
-                return TrialState.METRICS_UNAVAILABLE, f"It reported no {one.metric}."
-        if objectives.violations(active.observed, self._plan.constraints) is None:
-            return TrialState.METRICS_UNAVAILABLE, "A constrained metric was never finite."
+            reports = active.observed.get(one.metric, ())
+            if not any(map(math.isfinite, reports)):
+                finite = "finite " if reports else ""
+                return TrialState.METRICS_UNAVAILABLE, f"It reported no {finite}{one.metric}."
         return TrialState.SUCCEEDED, ""
 
     def _learn(self, trial: Trial) -> None:

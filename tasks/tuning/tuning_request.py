@@ -91,7 +91,9 @@ class Tuning(Training):
         default=None, description="Seed of all random numbers; empty for one derived from the run."
     )
     algorithm: Algorithm = Field(
-        default=Algorithm(), description="The script that each trial runs."
+        default=Algorithm(),
+        description="Required, here or in the template. The script that each trial runs: uri and "
+        "entry_point, or provided.",
     )
     parameters: list[Parameter] = Field(
         default=[],
@@ -175,7 +177,7 @@ class Tuning(Training):
         )
 
 
-_LEFT_OUT = training_templates.default_of(Tuning)
+_LEFT_OUT = training_templates.empty_in_form(Tuning)
 
 
 def of_trial(training: Training, trial: Trial, folder: str) -> Training:
@@ -216,7 +218,7 @@ def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
 
     Args:
         given: Parameters of the run.
-        form: Whether a form gave them, in which a field that is left out has its default.
+        form: Whether a form gave them, in which a field that is left out is empty.
     """
     return fill(given, _LEFT_OUT if form else None)
 

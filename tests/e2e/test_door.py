@@ -309,6 +309,9 @@ with get_client(sync_client=True) as client:
     assert client.read_deployment_by_name("train/train")
 run = prefect.deployments.run_deployment("train/train", parameters={"name": "x"}, timeout=120)
 print(run.state.type.value)
+cleanup = "pipeline-artifacts-cleanup"
+run = prefect.deployments.run_deployment(f"{cleanup}/{cleanup}", timeout=120)
+print("cleaned:", sorted(run.state.result()))
 mlflow.set_experiment("by its own client")
 with mlflow.start_run():
     mlflow.log_metric("m", 1.0)

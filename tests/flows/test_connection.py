@@ -78,6 +78,25 @@ class TestConnected:
         assert part in raised.value.message
         assert "modelyard status" in raised.value.hint
 
+    def test_a_database_that_is_away_while_connecting_is_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def migrate() -> None:
+            raise OperationalError("SELECT 1", {}, ConnectionError("refused"))
+
+        monkeypatch.setattr(
+            flows_connection.stack,
+            "temporary_stack",
+            lambda *_: contextlib.nullcontext(_ENDPOINTS),
+        )
+        monkeypatch.setattr(flows_connection.catalogue, "migrate", migrate)
+        before = dict(os.environ)
+
+        with pytest.raises(StackError, match="database") as raised, flows_connection.connected():
+            pytest.fail("it connected")
+        assert raised.value.code == "StackSilent"
+        assert dict(os.environ) == before
+
     def test_a_silent_part_that_the_environment_names_is_sought_there(
         self, monkeypatch: pytest.MonkeyPatch, home: Home
     ) -> None:

@@ -16,6 +16,8 @@ from pydantic import Field
 
 from flows import catalogue, forms
 from flows.lifecycle import LifecycleFlow
+from flows.training import train
+from flows.tuning import tune
 from tasks.parameters import FlowRequest
 from tasks.training.training_request import Algorithm
 from tasks.tuning.tuning_request import Tuning
@@ -32,7 +34,7 @@ def flow(request: pytest.FixtureRequest) -> LifecycleFlow[..., Any]:
 
 def test_a_form_is_the_same_as_ever(flow: LifecycleFlow[..., Any]) -> None:
     file = GOLDEN / f"{flow.name}.json"
-    found = forms.schema(flow.fn)
+    found = flow.form
     if os.environ.get("WRITE_GOLDEN"):
         file.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
 
@@ -40,12 +42,39 @@ def test_a_form_is_the_same_as_ever(flow: LifecycleFlow[..., Any]) -> None:
 
 
 def test_every_field_has_a_help_text_a_title_and_a_position(flow: LifecycleFlow[..., Any]) -> None:
-    fields = forms.schema(flow.fn)["properties"]
+    fields = flow.form["properties"]
 
     assert list(fields) == list(forms.fields(flow.model))
     for position, (name, field) in enumerate(fields.items()):
         assert (field["title"], field["position"]) == (name, position)
-        assert field["description"] == flow.model.model_fields[name].description
+        help_text = flow.model.model_fields[name].description or ""
+        empty = f" Empty for the template's, or else {flow.model.model_fields[name].default}."
+        begins_empty = name in flow.spec.templated and name == "experiment"
+        assert field["description"] == help_text + (empty if begins_empty else "")
+
+
+def test_a_field_that_a_template_may_have_begins_empty() -> None:
+    """So what is in it was chosen; but a switch cannot be empty."""
+    plain, form = forms.schema(train.fn), train.form
+    for one in (plain, form):
+        one["properties"] |= one["definitions"]["Resources"]["properties"]
+
+    changed = {
+        name: (field["default"], form["properties"][name].get("default"))
+        for name, field in plain["properties"].items()
+        if field.get("default") != form["properties"][name].get("default")
+    }
+    assert changed == {
+        "experiment": ("Default", None), "nodes": (1, None), "processes_per_node": (1, None),
+        "boot_storage_gib": (0, None), "data_storage_gib": (0, None),
+        "resources": (plain["properties"]["resources"]["default"], {
+            "allow_cpu": False, "image": "", "instance_type": "", "mounts": [],
+            "share_gpus": False, "torchrun": False,
+        }),
+    }  # fmt: skip
+    nodes = form["properties"]["nodes"]["description"]
+    assert nodes == "Number of machines of the run. Empty for the template's, or else 1."
+    assert tune.form["properties"]["parallel_trials"]["default"] == 1  # no template has it
 
 
 def test_the_order_of_a_form_has_every_field_of_its_model(flow: LifecycleFlow[..., Any]) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -213,13 +214,13 @@ class TestExecute:
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", self.context.flow_run_id)
 
     def _execute(
-        self, work: Callable[[RunContext, Any], RunResult], check: Any = None
+        self, work: Callable[[RunContext, Any], RunResult], check: Any = None, **given: Any
     ) -> State[Any]:
         self.flow.work = work
         if check:
             self.flow.spec = replace(self.flow.spec, check=check)
         with run_lock.scope():
-            return self.flow.fn(path="/a")
+            return self.flow.fn(path="/a", **given)
 
     def test_the_work_is_done_by_the_one_executor(self, home: Home) -> None:
         run_id = self.context.flow_run_id
@@ -260,6 +261,29 @@ class TestExecute:
         state = self._execute(lambda *_: pytest.fail("it was executed"))
 
         assert state.data.code == "MaxMinutesInvalid"
+
+    def test_a_template_is_laid_under_what_was_sent_not_under_defaults(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[Mapping[str, Any]] = []
+        updated: list[dict[str, Any]] = []
+
+        def from_template(given: Mapping[str, Any], form: bool) -> dict[str, Any]:
+            seen.append(given)
+            return {"count": 3, **given}
+
+        client = SimpleNamespace(
+            update_flow_run=lambda _, parameters: updated.append(parameters),
+            update_flow_run_labels=lambda *_: None,
+        )
+        monkeypatch.setattr(lifecycle, "get_client", lambda **_: contextlib.nullcontext(client))
+        self.flow.spec = replace(self.flow.spec, from_template=from_template)
+        self.context.sent = {"path"}
+        state = self._execute(lambda _, request: RunResult(request.count, ""), count=1)
+
+        assert seen == [{"path": "/a"}]
+        assert updated == [{"path": "/a", "count": 3}]
+        assert run_context.data(state) == 3
 
     @pytest.mark.parametrize("minutes", [None, 2.0])
     def test_the_time_limit_of_the_request_is_the_deadline(self, minutes: float | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.states import Completed, Failed
+from sqlalchemy.exc import OperationalError
 
 from flows import run_context, steps
 from flows.run_context import OUTCOMES, RunContext, RunEnd, RunResult
@@ -131,6 +132,22 @@ class TestEveryFlow:
         assert error.code == "DiskFull"
         assert str(home.root) in error.message
         assert closed == ["FAILED"]
+
+    @pytest.mark.parametrize("opened", [True, False])
+    def test_a_database_that_is_away(
+        self, context: RunContext, closed: list[str], kind: FlowKind, opened: bool
+    ) -> None:
+        away = OperationalError("SELECT 1", {}, ConnectionError("refused"))
+
+        state = _run(context, away, opened=opened)
+
+        assert statuses.word(kind.name, state) == (kind.failure if opened else "CREATE FAILED")
+        error = run_context.failure(state)
+        assert error is not None
+        assert error.code == "StackSilent"
+        assert "database" in error.message
+        assert error.hint
+        assert closed == (["FAILED"] if opened else [])
 
     def test_a_time_limit(self, context: RunContext, closed: list[str], kind: FlowKind) -> None:
         state = _run(context, LATE, opened=True)

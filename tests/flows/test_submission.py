@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -97,3 +98,40 @@ class TestUpdate:
 
         assert "runs copy" in raised.value.hint
         assert self.changed == []
+
+
+class TestStart:
+    @pytest.fixture(autouse=True)
+    def _site(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[Any] = []
+
+        @contextlib.contextmanager
+        def claiming(*of: str) -> Iterator[None]:
+            self.done.append(("claimed", *of))
+            yield
+            self.done.append("released")
+
+        monkeypatch.setattr(submission.placing, "checked", lambda _, given: given)
+        monkeypatch.setattr(submission.run_names, "claiming", claiming)
+        monkeypatch.setattr(runs, "submit", lambda *given: self.done.append(given) or "id")
+
+    @pytest.mark.parametrize(
+        ("experiment", "named"), [({}, "Default"), ({"experiment": "mine"}, "mine")]
+    )
+    def test_a_name_is_held_while_the_run_is_created(
+        self, experiment: dict[str, str], named: str
+    ) -> None:
+        assert submission.start("train", {"name": "n", **experiment}) == "id"
+
+        claimed, submitted, released = self.done
+        assert claimed == ("claimed", "train", "n", named)
+        assert submitted[:3] == ("train", {"name": "n", **experiment}, "n")
+        assert released == "released"
+
+    @pytest.mark.parametrize(
+        ("flow", "given"), [("train", {"name": ""}), ("pipeline-artifacts-cleanup", {})]
+    )
+    def test_a_run_without_a_name_claims_none(self, flow: str, given: dict[str, str]) -> None:
+        submission.start(flow, given)
+
+        assert [one[0] for one in self.done] == [flow]

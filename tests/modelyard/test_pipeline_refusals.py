@@ -147,6 +147,32 @@ def test_what_runs_in_this_process_is_always_waited_for(
     assert begun == []
 
 
+@_WHERE
+@pytest.mark.parametrize(
+    ("given", "resources"),
+    [
+        ((), None),
+        (("--allow-cpu",), {"allow_cpu": True}),
+        (("--allow-cpu", "--instance-type", "gpu.t4"),
+         {"instance_type": "gpu.t4", "allow_cpu": True}),
+    ],
+)  # fmt: skip
+def test_its_machines_are_resources_of_the_run(
+    where: tuple[str, ...], given: tuple[str, ...], resources: dict[str, Any] | None,
+    begun: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = tmp_path / "p.yaml"
+    path.write_bytes(corpus.compiled("adding"))
+    asked = ["modelyard", "pipeline", "run", str(path), "-p", "a=1", *where, *given]
+    monkeypatch.setattr(sys, "argv", asked)
+
+    with pytest.raises((SystemExit, AttributeError, TypeError)):  # it gets no run to wait for
+        main.main()
+
+    (told,) = begun
+    assert (told if where else told[1]).get("resources") == resources
+
+
 def test_a_file_is_uploaded_where_the_pools_machines_do_not_see_it(
     begun: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,10 +86,10 @@ def do(
         (["list", "--deleted"], ("list_all", {"deleted": True})),
         (["show", "s", "-n", "3", "--last", "4"], ("show", "s", {"following": 3, "last": 4})),
         (
-            ["update", "s", "--end", "", "--interval", "5"],
+            ["update", "s", "--end", "", "--interval", "1h30m"],
             ("update", "s", {
                 **NOTHING, "new_name": None, "description": None, "deployment": None,
-                "trigger": {"end": "", "interval_seconds": 5},
+                "trigger": {"end": "", "interval_seconds": 5400},
             }),
         ),
         (
@@ -134,6 +134,8 @@ def test_verbs(arguments: list[str], call: Any, do: Do, asked: list[Any]) -> Non
     [
         (["create", "s"], "Usage"),
         (["create", "s", "train", "--interval", "often"], "Usage"),
+        (["update", "s", "--interval", "1 day"], "Usage"),
+        (["preview", "--interval", "-5"], "IntervalInvalid"),
         (["create", "s", "train", "-p", "a"], "BadInput"),
         (["create", "s", "train", "--policy", "a"], "BadInput"),
         (["update", "s"], "BadInput"),
@@ -247,6 +249,9 @@ def test_preview(do: Do) -> None:
     notice, *slots = out.splitlines()
     assert "minute first" in notice or "five" in notice.lower()
     assert slots == ["2027-01-01T09:30:00Z", "2027-01-02T09:30:00Z"]
+    of_interval = ("--interval", "1h30m", "--start", "2027-01-01", "--after", "2027-01-01")
+    _, out = do("schedule", "preview", *of_interval, "-n", "2")
+    assert out.splitlines() == ["2027-01-01T01:30:00Z", "2027-01-01T03:00:00Z"]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ def test_what_it_is_given_counts(inputs: Bundle) -> None:
     assert fingerprint(inputs=inputs) != fingerprint()
 
 
+@pytest.mark.parametrize(("one", "other"), [(1.0, 1), ([1.0], [1]), ({"a": [2.0]}, {"a": [2]})])
+def test_equal_numbers_are_equal_however_they_are_written(one: Any, other: Any) -> None:
+    given = [fingerprint(inputs=Bundle({"a": value})) for value in (one, other)]
+
+    assert given[0] == given[1]
+    assert given[0] != fingerprint(inputs=Bundle({"a": True}))
+    assert given[0] != fingerprint(inputs=Bundle({"a": 1.5}))
+
+
 def test_settings_of_the_platform_count() -> None:
     settings = {"secretAsEnv": [{"secretName": "s"}]}
 

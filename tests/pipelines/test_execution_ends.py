@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import BadInputError, ModelyardError
 from pipelines import execution
-from pipelines.states import TaskState
+from pipelines.states import BROKEN, DONE, TaskResult, TaskState
 from tests.pipelines import engine
 from tests.pipelines.engine import (
     NO,
@@ -51,13 +51,20 @@ class TestExit:
             told[broken] = work.nodes["exit"].inputs.parameters["s"]
         job = "{{$.pipeline_job_resource_name}}"  # which is filled by whoever knows the run
         assert told[()] == {
-            "state": "COMPLETE", "pipelineJobResourceName": job, "pipelineTaskName": "body",
+            "state": "SUCCEEDED", "pipelineJobResourceName": job, "pipelineTaskName": "body",
             "error": {},
         }  # fmt: skip
         assert told[("body/x",)] == {
             "state": "FAILED", "pipelineJobResourceName": job, "pipelineTaskName": "body",
             "error": {"message": "x: body/x broke."},
         }  # fmt: skip
+
+    @pytest.mark.parametrize("state", [state for state in TaskState if state in DONE | BROKEN])
+    def test_a_final_status_is_one_of_the_three_of_the_sdk(self, state):
+        expected = "SUCCEEDED" if state in DONE else "FAILED"
+        if state is TaskState.CANCELLED:
+            expected = "CANCELLED"
+        assert TaskResult(state).final_status == expected
 
     def test_of_a_body_that_is_left_out_too(self):
         dag = Dag(
@@ -79,7 +86,7 @@ class TestExit:
             }
         )
         _, work = run(dag)
-        assert work.nodes["exit"].inputs.parameters["s"]["state"] == "SKIPPED"
+        assert work.nodes["exit"].inputs.parameters["s"]["state"] == "SUCCEEDED"
 
     def test_an_exit_task_mends_nothing(self):
         end, work = run(self.handled(Node(after=("body",), regardless=True)), failing("body/x"))

@@ -16,7 +16,7 @@ from tests.pipelines.engine import ITEM, OUT, Dag, Given, Node, Of, Status, Thre
 
 _SEEDS = 60 * int(os.environ.get("MODELYARD_SEEDS", "1"))
 _BROKEN = {"FAILED", "OMITTED"}
-_COMPLETE = {"SUCCEEDED": "COMPLETE", "SKIPPED": "SKIPPED"}
+_FINAL = {"SUCCEEDED": "SUCCEEDED", "SKIPPED": "SUCCEEDED", "CANCELLED": "CANCELLED"}
 _PICKED = "inputs.parameter_values['pick'] == 'yes'"
 
 
@@ -147,7 +147,7 @@ class Naive:
         elif isinstance(value, Given):
             value = given.get(value.name)
         elif isinstance(value, Status):
-            return _COMPLETE.get(ends[value.task].state, "FAILED")
+            return _FINAL.get(ends[value.task].state, "FAILED")
         if value is None and key not in node.defaults:
             raise Absent
         return node.defaults[key] if value is None else value

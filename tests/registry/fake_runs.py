@@ -82,6 +82,7 @@ def _passes(run: FlowRun, wanted: FlowRunFilter) -> bool:
         name is None or name.any_ is None or run.name in name.any_,
         name is None or name.like_ is None or name.like_.lower() in run.name.lower(),
         kind is None or kind.any_ is None or bool(run.state and run.state.type in kind.any_),
+        not (kind and kind.not_any_ and run.state and run.state.type in kind.not_any_),
         wanted.tags is None or set(wanted.tags.all_ or []) <= set(run.tags),
     ])  # fmt: skip
 

@@ -279,7 +279,7 @@ class TestSchedules:
         training_templates.create(f"t {name}", "", {"experiment": name})
         kept = {
             f"own {name}": {"experiment": name},
-            f"through {name}": {"template": f"t {name}", "experiment": "Default"},
+            f"through {name}": {"template": f"t {name}", "experiment": None},
             f"another {name}": {"experiment": f"{name} 2"},
         }
         for schedule, parameters in kept.items():
@@ -331,6 +331,6 @@ class TestSchedules:
 
         told = schedules.names_and_parameters()
         assert told[f"own {name}"] == {"experiment": new}
-        assert told[f"through {name}"]["experiment"] == "Default"
+        assert told[f"through {name}"]["experiment"] is None
         assert told[f"another {name}"] == {"experiment": f"{name} 2"}
         assert experiments.show(new)["history"][-1]["detail"]["schedules"] == [f"own {name}"]

@@ -165,8 +165,9 @@ class TestRuns:
     def test_a_form_names_it_by_its_template(self, name: str, prefect: Prefect) -> None:
         experiments.create(name)
         training_templates.create(f"t {name}", "", {"experiment": name})
-        run = prefect.add("CREATE REQUESTED", experiment="Default", template=f"t {name}")
-        prefect.add("CREATE REQUESTED", experiment="Default", template="no such template")
+        run = prefect.add("CREATE REQUESTED", experiment=None, template=f"t {name}")
+        prefect.add("CREATE REQUESTED", experiment=None, template="no such template")
+        prefect.add("CREATE REQUESTED", experiment="Default", template=f"t {name}")
 
         assert [row["id"] for row in experiments.show(name)["runs"]] == [run]
 

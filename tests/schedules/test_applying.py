@@ -74,6 +74,14 @@ class TestApply:
         assert apply(*given) == deeds(unchanged=["a", "b", "c"])
         assert [views.show(row["id"]) for row in views.list_all()] == before
 
+    def test_an_interval_may_have_units(self, world: World) -> None:
+        assert apply(entry(interval_seconds="1h")) == deeds(created=["a"])
+        assert views.show("a")["trigger"]["interval_seconds"] == HOUR
+        assert views.show("a")["when"] == "every 1h"
+        assert apply(entry(interval_seconds=HOUR)) == deeds(unchanged=["a"])
+        assert apply(entry(interval_seconds="90m")) == deeds(changed=["a"])
+        assert [row["when"] for row in views.list_all()] == ["every 1h30m"]
+
     def test_one_is_edited_in_place(self, world: World) -> None:
         apply(entry(), entry("b"))
         key = views.show("a")["id"]

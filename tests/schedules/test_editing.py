@@ -120,6 +120,8 @@ class TestUpdate:
         create()
         world.now += HOUR / 2
         assert verbs.update("s", checked, trigger={"end": at(9)})["next"][0] == at(1)
+        same = verbs.update("s", checked, trigger={"interval_seconds": "1h"})
+        assert same["next"][0] == at(1)
         assert verbs.update("s", checked, trigger={"interval_seconds": 60})["next"][0] == at(
             0.5 + 1 / 60
         )

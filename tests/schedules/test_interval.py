@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from infra.errors import BadInputError
 from schedules.instants import FIRST, LAST
-from schedules.interval import Interval, is_every, read_every
+from schedules.interval import Interval, is_every, read_every, read_span, write_span
 
 
 @given(
@@ -38,6 +38,23 @@ def test_the_first_and_the_last_second() -> None:
     assert Interval(LAST, 0).next(LAST - 1) == LAST
     assert Interval(LAST + 1, 0).next(0) is None
     assert Interval(10, FIRST - 1000).latest(FIRST - 1) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "written"),
+    [
+        ("90m", 5400, "1h30m"), ("1h30m", 5400, "1h30m"), ("2d", 172_800, "2d"), ("1s", 1, "1s"),
+        ("1w", 604_800, "7d"), ("1d1h1m1s", 90_061, "1d1h1m1s"), ("86400s", 86_400, "1d"),
+    ],
+)  # fmt: skip
+def test_intervals_with_units(text: str, seconds: int, written: str) -> None:
+    assert read_span(text) == seconds
+    assert write_span(seconds) == written
+
+
+@given(st.integers(1, 10**10))
+def test_an_interval_is_read_as_it_is_written(seconds: int) -> None:
+    assert read_span(write_span(seconds)) == seconds
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from infra.errors import BadInputError
 from tasks import parameters
@@ -154,9 +154,63 @@ class TestRead:
             parameters.read(_Model, {"many": [7], "name": {"secret": "hunter2"}})
 
         assert raised.value.message == (
-            "Invalid parameters `name`: expected a valid string, got a mapping; "
-            "`many`: expected a valid integer, got a list."
+            "Invalid parameters `name`: expected a string, got a mapping; "
+            "`many`: expected a whole number, got a list."
         )
+
+
+class _Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    uri: str = ""
+
+
+class _Outer(BaseModel):
+    datasets: list[_Inner] = []
+    mounts: list[str] = []
+    group: _Inner | None = None
+    either: _Inner | list[_Inner] | None = None
+    scalars: dict[str, parameters.Scalar] = {}
+    minutes: float | None = None
+    text: parameters.Text = ""
+    choice: Literal["a", "b"] = "a"
+    several: list[int | str] = []
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"datasets": {"train": "/d"}},
+         "`datasets`: expected a list of {name, uri}, got a mapping"),
+        ({"datasets": ["/d"]}, "`datasets.0`: expected {name, uri}, got a string"),
+        ({"datasets": [{"uri": "/d"}]}, "`datasets.0.name`: it is missing"),
+        ({"datasets": [{"name": "a", "path": "/d"}]}, "`datasets.0.path`: unknown field"),
+        ({"mounts": "nas"}, "`mounts`: expected a list of strings, got a string"),
+        ({"mounts": [[1]]}, "`mounts.0`: expected a string, got a list"),
+        ({"group": [1]}, "`group`: expected {name, uri}, got a list"),
+        ({"either": "x"}, "`either`: expected {name, uri} or a list of {name, uri}, got a string"),
+        ({"either": {"uri": "x"}}, "`either.name`: it is missing"),
+        ({"either": [{"uri": "x"}]}, "`either.0.name`: it is missing"),
+        ({"scalars": 5}, "`scalars`: expected a mapping, got a whole number"),
+        ({"scalars": {"a": [1]}},
+         "`scalars.a`: expected a boolean, a number or a string, got a list"),
+        ({"minutes": "soon"}, "`minutes`: expected a number, got a string"),
+        ({"minutes": {}}, "`minutes`: expected a number, got a mapping"),
+        ({"text": {"a": 1}}, "`text`: expected a string, got a mapping"),
+        ({"choice": "c"}, "`choice`: must be 'a' or 'b'"),
+        ({"several": {"a": 1}}, "`several`: expected a list, got a mapping"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_invalid_field_is_named_with_what_is_expected(
+    given_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInputError) as raised:
+        parameters.read(_Outer, given_)
+
+    assert raised.value.message == f"Invalid parameter {message}."
+    assert raised.value.code == "ParameterInvalid"
 
 
 class _Asked(BaseModel):

@@ -122,6 +122,7 @@ def test_a_pattern_of_ones_own(pattern: str, line: str, values: list[float]) -> 
     [
         ("loss=(", "MetricPatternInvalid"),
         ("[", "MetricPatternInvalid"),
+        ("(" * 600 + "[0-9]+" + ")" * 600, "MetricPatternInvalid"),
         ("loss=.*", "MetricPatternWithoutGroup"),
         ("loss=(?:.*)", "MetricPatternWithoutGroup"),
         ("", "MetricPatternWithoutGroup"),

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from infra.errors import StackError
+from infra.errors import DiskFullError, StackError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import client
@@ -64,6 +64,35 @@ def test_the_reason_of_a_failed_start_is_passed_on(
 
     with pytest.raises(StackError, match=r"No luck\. Try again\."):
         client.up(home, Settings(home=home.root))
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "new", "refused"),
+    [(20, True, True), (20, False, False), (5, False, True), (0, True, True)],
+)
+def test_a_full_disk_is_named_before_anything_starts(
+    home: Home, monkeypatch: pytest.MonkeyPatch, free_mib: int, new: bool, refused: bool
+) -> None:
+    class SpawnedError(Exception):
+        pass
+
+    def spawned(*_: object, **__: object) -> object:
+        raise SpawnedError
+
+    monkeypatch.setattr(client.subprocess, "Popen", spawned)
+    monkeypatch.setattr(Home, "free_bytes", lambda _: free_mib * 2**20)
+    if not new:
+        home.database.mkdir()
+        (home.database / "PG_VERSION").write_text("18")
+
+    if refused:
+        with pytest.raises(DiskFullError, match=rf"is full: it has {free_mib} MiB free") as full:
+            client.up(home, Settings(home=home.root))
+        assert full.value.code == "DiskFull"
+        assert "MODELYARD_HOME" in full.value.hint
+    else:
+        with pytest.raises(SpawnedError):
+            client.up(home, Settings(home=home.root))
 
 
 def test_a_stack_that_does_not_start_in_time_is_told(

@@ -117,14 +117,27 @@ def test_binaries_that_are_missing_are_named(home: Home, tmp_path: Path) -> None
     assert "MODELYARD_POSTGRES_BIN" in raised.value.hint
 
 
-def test_an_initdb_that_fails_says_why_and_leaves_nothing(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "message", "code"),
+    [
+        ("no rights at all", "no rights at all", "Stack"),
+        ("initdb: could not write: No space left on device", "is full", "DiskFull"),
+    ],
+)
+def test_an_initdb_that_fails_says_why_and_leaves_nothing(
+    home: Home, tmp_path: Path, reason: str, message: str, code: str
+) -> None:
     tmp_path.chmod(0o755)
     initdb = tmp_path / "initdb"
-    initdb.write_text("#!/bin/sh\necho first >&2\necho 'no room at all' >&2\nexit 1\n")
+    lines = ("first", reason, "initdb: removing contents of data directory")
+    initdb.write_text("\n".join(["#!/bin/sh", *(f"echo '{one}' >&2" for one in lines), "exit 1"]))
     initdb.chmod(0o755)
 
-    with pytest.raises(StackError, match="no room at all"):
+    with pytest.raises(StackError, match=message) as raised:
         postgres.prepare(home, Settings(home=home.root, postgres_bin=tmp_path))
+
+    assert raised.value.code == code
+    assert raised.value.hint
 
     assert not home.database.exists()
     assert not (home.root / "postgres.making").exists()

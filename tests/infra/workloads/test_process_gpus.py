@@ -31,6 +31,9 @@ class TestCheck:
         ProcessBackend(environments, Settings(gpus="0,1")).check(job)
         with pytest.raises(BadInputError, match=r"2 of nvidia\.com/gpu, and this machine has 1"):
             ProcessBackend(environments, Settings(gpus="0")).check(job)
+        with pytest.raises(BadInputError) as raised:
+            ProcessBackend(environments, Settings(gpus="")).check(job)
+        assert "--allow-cpu" in raised.value.hint
 
     def test_none_where_it_may_do_without(
         self, environments: EnvironmentCache, tmp_path: Path

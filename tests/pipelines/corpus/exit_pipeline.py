@@ -18,7 +18,7 @@ def state_of(status: dict) -> str:
 @dsl.pipeline(name="clean-up")
 def clean_up(note: str, status: PipelineTaskFinalStatus):
     echo(text=note)
-    with dsl.If(state_of(status=status).output == "COMPLETE"):
+    with dsl.If(state_of(status=status).output == "SUCCEEDED"):
         echo(text="all is well")
 
 

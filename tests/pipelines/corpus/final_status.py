@@ -12,7 +12,7 @@ OUTPUTS = {}
 @dsl.component(base_image=IMAGE)
 def expect(status: PipelineTaskFinalStatus):
     told = (status.state, status.pipeline_task_name, status.error_code, status.error_message)
-    assert told == ("COMPLETE", "exit-handler-1", None, None), told
+    assert told == ("SUCCEEDED", "exit-handler-1", None, None), told
     assert status.pipeline_job_resource_name.startswith("final-status-")
 
 

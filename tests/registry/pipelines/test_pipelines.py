@@ -92,6 +92,26 @@ def test_no_number_is_given_twice(name: str) -> None:
     assert _add(name, "three").number == 3
 
 
+def test_no_number_is_given_twice_when_all_versions_were_deleted(name: str) -> None:
+    _add(name, description="what for")
+    _add(name, "two")
+    deletion.delete("pipeline", name)
+    with pytest.raises(NotFoundError):
+        pipelines.describe(name, "x")
+    with pytest.raises(NotFoundError) as raised:
+        pipelines.find(f"{name}x")
+    assert name not in raised.value.hint.replace(f"{name}x", "")
+
+    again = _add(name, "two", description="what else for")
+
+    assert again.number == 3
+    assert pipelines.show(name)["description"] == "what else for"
+    assert [one["version"] for one in pipelines.versions(name)] == [3]
+    deletion.delete("pipeline", f"{name}:3")
+    assert _add(name, "two").number == 4
+    assert pipelines.show(name)["description"] == ""
+
+
 def test_its_word_follows_what_was_done(name: str, prefect: Prefect) -> None:
     version = _add(name)
     assert version.state == "CREATE REQUESTED"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from infra import site
 from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
 from infra.settings import Settings
@@ -204,6 +206,44 @@ def test_relative_paths_count_from_the_callers_folder(
     assert found.checkpoint_input_uri == ""
     assert found.output_uri == "s3://bucket/key"
     assert found == found.absolute()
+
+
+class TestTorchrun:
+    """Where the script's environment is Modelyard's own, it is known before the run starts."""
+
+    @pytest.fixture(autouse=True)
+    def _no_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name == "torch" else found(name)
+        )
+
+    def test_without_torch_is_refused(
+        self, given: Callable[..., Training], home: Home, settings: Settings
+    ) -> None:
+        with pytest.raises(BadInputError) as raised:
+            training_request.check(given(resources={"torchrun": True}), home, settings)
+
+        assert raised.value.code == "TorchMissing"
+        assert "requirements.txt" in raised.value.hint
+
+    def test_requirements_may_bring_it(
+        self, given: Callable[..., Training], home: Home, settings: Settings, tmp_path: Path
+    ) -> None:
+        training = given(resources={"torchrun": True}, **_algorithm(entry_point="deep/train.py"))
+        (tmp_path / "algorithm" / "deep" / "requirements.txt").write_text("lightning")
+
+        training_request.check(training, home, settings)
+
+    def test_another_machine_may_have_it(
+        self, given: Callable[..., Training], home: Home, settings: Settings
+    ) -> None:
+        training = given(
+            resources={"torchrun": True},
+            algorithm={"uri": "nas://team:/code", "entry_point": "train.py"},
+        )
+        with site.validating_for_remote():
+            training_request.check(training, home, settings)
 
 
 Prepare = Callable[..., PreparedScript]

@@ -18,7 +18,13 @@ from tests.tasks.test_parameters import GROUPS, leaves
 
 Kept = dict[str, dict[str, Any]]
 
-_FORM = training_templates.default_of(Training)
+_FORM = training_templates.empty_in_form(Training)
+
+# What a form posts that nobody touched: see flows/forms.py.
+_UNTOUCHED: dict[str, Any] = Training().model_dump(mode="json") | {"experiment": None}
+_UNTOUCHED["resources"] |= dict.fromkeys(
+    ("nodes", "processes_per_node", "boot_storage_gib", "data_storage_gib")
+)
 
 
 @pytest.fixture
@@ -216,12 +222,12 @@ class TestFill:
         }  # fmt: skip
 
     def test_a_form_that_nobody_touched_is_the_template(self, kept: Kept) -> None:
-        posted = {**Training().model_dump(mode="json"), "template": "t"}
+        posted = {**_UNTOUCHED, "template": "t"}
 
         assert training_templates.fill(posted, _FORM) == training_templates.fill({"template": "t"})
 
     def test_a_form_wins_where_somebody_wrote(self) -> None:
-        posted: dict[str, Any] = {**Training().model_dump(mode="json"), "template": "t"}
+        posted: dict[str, Any] = {**_UNTOUCHED, "template": "t"}
         posted |= {"hyperparameters": {"lr": 2}, "max_minutes": None, "name": "run"}
         posted["algorithm"] = {**posted["algorithm"], "entry_point": "other.py"}
         posted["logs"] = {**posted["logs"], "stream": False}
@@ -232,6 +238,16 @@ class TestFill:
         assert filled["hyperparameters"] == {"lr": 2, "epochs": 3}
         assert (filled["name"], filled["max_minutes"]) == ("run", 5.0)
         assert filled["logs"] == {"stream": False}
+
+    def test_a_form_wins_also_where_it_has_the_default(self, kept: Kept) -> None:
+        kept["t"]["parameters"]["resources"] = {"nodes": 2, "torchrun": True}
+        posted = {**_UNTOUCHED, "template": "t", "experiment": "Default"}
+        posted["resources"] = {**_UNTOUCHED["resources"], "nodes": 1}
+
+        filled = training_templates.fill(posted, _FORM)
+
+        assert filled["resources"] == {"nodes": 1, "torchrun": True}
+        assert filled["experiment"] == "Default"
 
     def test_what_is_filled_may_be_filled_again(self) -> None:
         given = {"template": "t", "hyperparameters": {"lr": 2}}
@@ -265,8 +281,7 @@ class TestFill:
     def test_whichever_fields_a_form_posts_unchanged_they_come_from_the_template(
         self, kept: Kept, places: set[str]
     ) -> None:
-        defaults = Training().model_dump(mode="json")
-        posted = {place: defaults[place] for place in places} | {"template": "t"}
+        posted = {place: _UNTOUCHED[place] for place in places} | {"template": "t"}
 
         assert training_templates.fill(posted, _FORM) == training_templates.fill({"template": "t"})
 
@@ -277,12 +292,17 @@ class TestFill:
         ("name", "", True),
         ("name", None, True),
         ("name", "a", False),
-        ("experiment", "Default", True),
-        ("experiment", "", False),
+        ("experiment", "Default", False),
+        ("experiment", "", True),
+        ("resources.nodes", 1, False),
+        ("resources.nodes", None, True),
+        ("resources.boot_storage_gib", 0, False),
         ("hyperparameters", {}, True),
         ("hyperparameters.lr", 0, False),
         ("hyperparameters.lr", None, True),
-        ("algorithm", {}, False),
+        ("algorithm", {}, True),
+        ("datasets", [], True),
+        ("hyperparameters.lr", "", False),
         ("algorithm.uri", "", True),
         ("logs.stream", True, True),
         ("logs.stream", 1, False),
@@ -291,5 +311,5 @@ class TestFill:
         ("max_minutes.inner", 1, False),
     ],
 )
-def test_a_form_has_what_differs_from_the_default(place: str, value: Any, left_out: bool) -> None:
+def test_a_form_has_what_is_not_empty(place: str, value: Any, left_out: bool) -> None:
     assert _FORM(place, value) is left_out

@@ -223,8 +223,25 @@ def test_a_trial_that_reports_nothing_has_no_metrics(scene):
 
 def test_a_trial_that_reports_no_finite_number_has_no_value(scene):
     scene.run(TuningLimits(1, None, 1), reports=lambda _: [math.nan, -math.inf])
-    assert scene.states() == ["SUCCEEDED"]
+    assert scene.states() == ["METRICS_UNAVAILABLE"]
     assert scene.rows[0].values is None
+    assert scene.rows[0].reason == "It reported no finite loss."
+
+
+def test_a_search_whose_trials_all_diverge_fails_at_the_limit_of_failures(scene):
+    ended = scene.run(TuningLimits(9, 3, 1), reports=lambda _: [math.nan])
+    assert ended is TuningOutcome.FAILED
+    assert scene.states() == ["METRICS_UNAVAILABLE"] * 3
+
+
+def test_each_of_several_objectives_must_have_been_finite(scene):
+    accuracy = Objective(metric="accuracy", direction="maximize")
+    scene.run(
+        TuningLimits(1, None, 1), objectives=(LOSS, accuracy),
+        reports=lambda _: [0.5, ("accuracy", math.nan)],
+    )  # fmt: skip
+    assert scene.states() == ["METRICS_UNAVAILABLE"]
+    assert scene.rows[0].reason == "It reported no finite accuracy."
 
 
 def test_a_constraint_whose_metric_is_missing(scene):

@@ -18,7 +18,7 @@ from registry import training_templates
 from registry.runs import run_views, runs
 from registry.tunings import trial_flows, trials
 from tasks import parameters
-from tasks.training.training_templates import default_of
+from tasks.training.training_templates import empty_in_form
 from tasks.tuning import tuning_dispatch, tuning_request, tuning_warm_start
 from tasks.tuning.tuning_request import Tuning
 from tests.registry.tuned import row
@@ -335,8 +335,9 @@ class TestFill:
 
     def test_a_form_gives_every_field(self, template: dict[str, Any]) -> None:
         form = {**Tuning().model_dump(mode="json"), "template": "t", "parameters": [X]}
+        form["experiment"] = None  # which is empty in a form
 
-        found = tuning_request.fill(form, default_of(Tuning))
+        found = tuning_request.fill(form, empty_in_form(Tuning))
 
         assert found["hyperparameters"] == {"epochs": 3}
         assert (found["experiment"], found["trial_max_minutes"]) == ("tuned", 5)
