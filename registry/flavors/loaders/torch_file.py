@@ -96,12 +96,13 @@ class TorchModel:
 
 
 def _to_tensor(data: Any) -> Any:
+    """A tensor: float32 of a data frame or of floats, as networks have it; integers as they are."""
     if isinstance(data, torch.Tensor):
         return data
-    array = data.to_numpy() if hasattr(data, "to_numpy") else np.asarray(data)
-    if array.dtype in (np.float64, object):  # networks have float32 weights
-        array = array.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(array))
+    if hasattr(data, "to_numpy"):
+        return torch.tensor(data.to_numpy(dtype=np.float32))
+    array = np.asarray(data)
+    return torch.tensor(array.astype(np.float32) if array.dtype == np.float64 else array)
 
 
 def _to_arrays(output: Any) -> Any:

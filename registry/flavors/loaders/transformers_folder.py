@@ -12,21 +12,29 @@ import transformers
 _TASKS = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
     "ForMaskedLM": "fill-mask",
     "ForCausalLM": "text-generation",
     "LMHeadModel": "text-generation",
-    "ForConditionalGeneration": "text2text-generation",
     "ForImageClassification": "image-classification",
+    "Model": "feature-extraction",
 }
 
 
 def _load_pyfunc(path: str) -> Any:
-    """The model, as MLflow calls it."""
+    """The model, as MLflow calls it.
+
+    Raises:
+        ValueError: If no pipeline is known for its architecture.
+    """
     config = json.loads(Path(path, "config.json").read_text())
     architecture = next(iter(config.get("architectures") or ()), "")
-    ends = (task for suffix, task in _TASKS.items() if architecture.endswith(suffix))
-    task = next(ends, "feature-extraction")
+    fitting = (task for suffix, task in _TASKS.items() if architecture.endswith(suffix))
+    task = next(fitting, None)
+    if task is None:
+        raise ValueError(
+            f"The architecture {architecture!r} has no pipeline here; known are those that end in "
+            f"{', '.join(_TASKS)}. Load the folder with transformers itself."
+        )
     return TransformersModel(transformers.pipeline(task, model=path))
 
 
