@@ -96,7 +96,7 @@ class TorchModel:
 
 
 def _to_tensor(data: Any) -> Any:
-    """A tensor: float32 of a data frame or of floats, as networks have it; integers as they are."""
+    """A tensor: float32 of a data frame or of floats, as networks want it; else as it is."""
     if isinstance(data, torch.Tensor):
         return data
     if hasattr(data, "to_numpy"):
