@@ -26,11 +26,12 @@ from registry.models import models
 from registry.runs import publish_targets, tensorboard_logs
 from registry.tracking import Tracked
 from registry.tunings import trial_flows
-from tasks import outputs, provided
+from tasks import outputs
 from tasks.logs import publish as publish_log
 from tasks.run_directory import RunDirectory
 from tasks.training import (
     checkpoints,
+    model_publishing,
     remote_nodes,
     script_execution,
     training_request,
@@ -164,28 +165,20 @@ def _publish(
 
     A trial's model is not registered: only the best of its tuning can become a registered model.
     """
-    if not training_steps.has_model(run_dir):
+    source = model_publishing.publish(request, run_dir, run_id, context.logger.info)
+    if not source:
         context.logger.warning("The script wrote no file to EM_MODEL_DIR: the run has no model.")
         return
-    training_steps.check_model(run_dir)
-    source = tracking.log_files(run_id, run_dir.model, "model")
-    if request.output_uri:
-        publish_targets.record(run_id, outputs.canonical(request.output_uri))
-    training_steps.publish_output(request, run_dir)
     if trial_flows.TUNING_LABEL in context.labels:
         return
-    framework = version = ""
-    if request.algorithm.provided:
-        algorithm = provided.load(request.algorithm.provided)
-        framework, version = algorithm.framework, algorithm.framework_version()
-    models.register(
-        name,
-        run_id,
-        source,
-        context.flow_run_id,
-        framework=framework,
-        framework_version=version,
-    )
+    if request.model.register == "never":
+        context.logger.info(
+            "The model is not registered, as model.register says. modelyard model create --run %s "
+            "registers it.",
+            context.flow_run_id,
+        )
+        return
+    models.register(name, run_id, source, context.flow_run_id)
 
 
 @contextlib.contextmanager
@@ -253,7 +246,8 @@ def _conclude(
         raise failure
     context.conclude(failed=False)
     if not run_dir.is_published:
-        _publish(context, request, run_dir, run_id, request.name or context.name)
+        name = request.model.name or request.name or context.name
+        _publish(context, request, run_dir, run_id, name)
         run_dir.mark_published()
     result = tracking.result(run_id)
     if result.metrics:

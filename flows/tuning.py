@@ -18,9 +18,11 @@ from infra import home as homes
 from infra import settings
 from infra.errors import BadInputError, RunFailedError
 from registry import flow_kinds, tracking
+from registry.models import model_creation
 from registry.runs import publish_targets, statuses
 from registry.tracking import Tracked
 from registry.tunings import tunings
+from registry.tunings.tuning_views import TuningResultView
 from tasks import outputs
 from tasks.training import training_request, training_templates
 from tasks.trials import inputs, rows
@@ -213,7 +215,21 @@ def _conclude(
     result = tunings.result(context.flow_run_id, tracked.run_id)
     best = result.best
     named = f"trial {best.number} with {best.value:g}" if best else "none"
+    if request.registers_best:
+        named += f". Model: {_register_best(context, request, result) or 'none'}"
     return RunResult(result.to_json(), f"Best: {named}", ended.value)
+
+
+def _register_best(context: RunContext, request: Tuning, result: TuningResultView) -> str | None:
+    """Register the best trial's model; the version's URI, or None without a model."""
+    made = model_creation.register_best(request.model.name, context.flow_run_id, result)
+    if made is None:
+        context.logger.warning(
+            "No version of %s is registered: %s.",
+            request.model.name,
+            "the best trial has left no model" if result.best else "no trial is the best",
+        )
+    return made
 
 
 def _too_many_failures(context: RunContext, tuner: Tuner) -> RunFailedError:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tasks.resources import Resources as Resources
     from tasks.training.training_request import Algorithm as Algorithm
     from tasks.training.training_request import Dataset as Dataset
+    from tasks.training.training_request import ModelRegistration as ModelRegistration
     from tasks.training.training_request import Training as Training
     from tasks.tuning.tuning_request import Tuning as Tuning
     from tuning.early_stopping import EarlyStopping as EarlyStopping
@@ -56,7 +57,9 @@ _MODULES = {
     "tasks.logs": ("Logs",),
     "tasks.pipelines.request": ("NasMount", "PipelineRun"),
     "tasks.resources": ("PipelineResources", "Resources"),
-    "tasks.training.training_request": ("Algorithm", "Dataset", "Training"),
+    "tasks.training.training_request": (
+        "Algorithm", "Dataset", "ModelRegistration", "Training",
+    ),
     "tasks.tuning.tuning_request": ("Tuning",),
     "tuning.early_stopping": ("EarlyStopping",),
     "tuning.metrics": ("MetricPattern",),

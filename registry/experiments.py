@@ -278,7 +278,7 @@ def update(name: str, new_name: str | None, description: str | None) -> Experime
         if new_name != experiment.name:
             _check_rename(experiment, new_name)
             experiment_names.rename(mlflow, experiment, new_name)
-        templates = training_templates.rename_experiment(name, new_name)
+        templates = training_templates.rename("experiment", name, new_name)
         scheduled = schedules.rename("experiment", name, new_name)
     if description is not None:
         mlflow.set_experiment_tag(experiment_id, tracking.NOTE_TAG, description)

@@ -14,11 +14,16 @@ _MOST_NEAR = 5
 _FORBIDDEN = frozenset('/:"')  # MLflow's, in a registered model's name and in its filters
 
 
-def check(name: str) -> None:
-    """Refuse a name of a run, and of the model that it makes, that could not be kept.
+def check(name: str, parameter: str = "", code: str = "NameInvalid") -> None:
+    """Refuse a name of a run or of a model that could not be kept.
+
+    Args:
+        name: The name.
+        parameter: The parameter that has it, for the message; "" if that is clear.
+        code: The error's code.
 
     Raises:
-        BadInputError: With the code ``NameInvalid``.
+        BadInputError: With ``code``.
     """
     if (
         not name.strip()
@@ -29,10 +34,10 @@ def check(name: str) -> None:
         or name.startswith("..")
     ):
         raise BadInputError(
-            f"The name {name[:60]!r} cannot be used.",
+            f"{parameter}: " * bool(parameter) + f"The name {name[:60]!r} cannot be used.",
             f"Give 1 to {LONGEST} printable characters without '/', ':' and '\"', and do not "
             "begin with '..'.",
-            code="NameInvalid",
+            code=code,
         )
 
 

@@ -351,10 +351,10 @@ def delete_run(run_id: str, artifact_uri: str | None = None) -> None:
             raise
 
 
-def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
-    """Make a folder's content the run's artifacts at ``artifact_path``; the artifacts' URI.
+def log_files(run_id: str, folder: Path, artifact_path: str, *more: Path) -> str:
+    """Make the content of folders the run's artifacts at ``artifact_path``; the artifacts' URI.
 
-    What was there, of an earlier attempt, goes first.
+    What was there, of an earlier attempt, goes first. No two folders have a file of one name.
 
     Raises:
         StackError: If MLflow has something else there afterwards.
@@ -363,10 +363,13 @@ def log_files(run_id: str, folder: Path, artifact_path: str) -> str:
     uri = f"{mlflow.get_run(run_id).info.artifact_uri}/{artifact_path}"
     repository = artifacts.repository(uri, mlflow.tracking_uri)
     repository.delete_artifacts()
-    mlflow.log_artifacts(run_id, str(folder), artifact_path)
+    folders = (folder, *more)
+    for one in folders:
+        mlflow.log_artifacts(run_id, str(one), artifact_path)
     wanted = {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in folder.rglob("*")
+        str(path.relative_to(one)): path.stat().st_size
+        for one in folders
+        for path in one.rglob("*")
         if path.is_file()
     }
     found = dict(files_of(repository))

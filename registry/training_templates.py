@@ -195,13 +195,20 @@ def change(
     return show(found.name)
 
 
-def rename_experiment(old: str, new: str) -> list[str]:
-    """Rename an experiment in the templates that name it; return those templates' names."""
+def rename(parameter: str, old: str, new: str) -> list[str]:
+    """Replace a value of a parameter in all templates; return the names of those that had it.
+
+    Args:
+        parameter: The parameter, such as ``experiment`` or ``model.name``.
+        old: The value to replace.
+        new: The new value.
+    """
     changed = []
     with session() as open_session, open_session.begin():
         for row in open_session.scalars(select(TrainingTemplateModel).with_for_update()):
-            if row.parameters.get("experiment") == old:
-                row.parameters = {**row.parameters, "experiment": new}
+            parameters = schedules.replaced(row.parameters, parameter, old, new)
+            if parameters is not None:
+                row.parameters = parameters
                 changed.append(row.name)
     return sorted(changed)
 

@@ -54,6 +54,11 @@ class RunDirectory:
         return self.root / "tensorboard"
 
     @property
+    def interpreter(self) -> Path:
+        """File with the path of the Python that runs the script."""
+        return self.root / "interpreter"
+
+    @property
     def log(self) -> Path:
         """Log of the script's output, over all attempts."""
         return self.root / "train.log"

@@ -126,6 +126,7 @@ class RegisteredModel:
     tags: Mapping[str, str]
     aliases: Mapping[str, str]
     latest_versions: tuple[ModelVersion, ...]
+    creation_timestamp: int | None
     last_updated_timestamp: int | None
 
 
@@ -205,6 +206,7 @@ def registered_model(found: Mapping[str, Any]) -> RegisteredModel:
         tags=_pairs(found.get("tags")),
         aliases={one["alias"]: str(one["version"]) for one in found.get("aliases", ())},
         latest_versions=tuple(map(model_version, found.get("latest_versions", ()))),
+        creation_timestamp=_integer(found.get("creation_timestamp")),
         last_updated_timestamp=_integer(found.get("last_updated_timestamp")),
     )
 

@@ -9,7 +9,13 @@ from infra import storage
 from infra.errors import BadInputError
 from modelyard.api.verbs import verb
 from registry import deletion
-from registry.models import model_aliases, model_creation, model_updates, models
+from registry.models import (
+    model_aliases,
+    model_creation,
+    model_lineage,
+    model_updates,
+    models,
+)
 from registry.models.model_views import ModelVersionView, ModelView
 from registry.models.models import ServingSpec
 from registry.views import JsonObject
@@ -33,7 +39,7 @@ def _create(
         run: The training or tuning to create it from, by id or name.
         trial: With a tuning: another trial than its best.
         uri: URI of the model's files.
-        framework: The framework that serves it.
+        framework: The framework that serves it; a run of a provided algorithm knows its own.
         framework_version: Its version.
         description: Description of this version.
         parameters: Strings, numbers and booleans that are passed on when the model is served.
@@ -116,7 +122,7 @@ class ModelVerbs:
 
     create = staticmethod(_create)
     list = staticmethod(verb(models.list_all))
-    show = staticmethod(verb(models.show))
+    show = staticmethod(verb(model_lineage.show))
     update = staticmethod(_update)
     alias = staticmethod(verb(model_aliases.point))
     unalias = staticmethod(verb(model_aliases.drop))

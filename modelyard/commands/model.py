@@ -14,7 +14,7 @@ from modelyard.connecting import connected
 from modelyard.options import Json, NewName
 from registry import deletion
 from registry.frameworks import FRAMEWORKS
-from registry.models import model_aliases, models
+from registry.models import model_aliases, model_lineage, models
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models.")
 
@@ -48,7 +48,12 @@ def create(
         int | None, typer.Option(min=0, help="With a tuning: another trial than its best.")
     ] = None,
     uri: Annotated[str, typer.Option(help="URI of the model's files.")] = "",
-    framework: Framework = "",
+    framework: Annotated[
+        str,
+        typer.Option(
+            help=f"One of {', '.join(FRAMEWORKS)}; a run of a provided algorithm knows its own."
+        ),
+    ] = "",
     framework_version: FrameworkVersion = "",
     description: Annotated[str, typer.Option(help="Description of this version.")] = "",
     parameter: Pairs = None,
@@ -78,7 +83,7 @@ def list_(json: Json = False) -> None:
 def show(name: Name, json: Json = False) -> None:
     """Show a model with its versions, the runs that made them, and its history."""
     with connected():
-        output.thing(models.show(name), as_json_=json)
+        output.thing(model_lineage.show(name), as_json_=json)
 
 
 @app.command()

@@ -5,6 +5,7 @@
 __all__ = [
     "model_aliases",
     "model_creation",
+    "model_lineage",
     "model_parameters",
     "model_removal",
     "model_updates",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from infra.errors import BadInputError, NotFoundError
@@ -22,6 +22,7 @@ from registry.tracking import client
 NOUN = "model"
 _LONGEST = 255
 _LONGEST_REASON = 4000
+_CLOCKS_DIFFER = timedelta(minutes=1)  # those of MLflow's server and of who writes the history
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
@@ -159,6 +160,33 @@ def _story(name: str, until: datetime | None = None) -> list[tuple[str, dict[str
             story.append((subject, deed))
             mine.add(_former(deed) or subject)
     return story[::-1]
+
+
+def history_of(model: RegisteredModel) -> list[dict[str, Any]]:
+    """What was done to a model, oldest first, also under its former names.
+
+    Deeds to other models of those names, before or after, are not among them.
+    """
+    since = datetime.fromtimestamp((model.creation_timestamp or 0) / 1000, UTC) - _CLOCKS_DIFFER
+    found, name = [], model.name
+    for subject, deed in reversed(_story(model.name)):
+        if subject != name:
+            continue
+        if _ends(deed) or _at(deed) < since:
+            break
+        found.append(deed)
+        name = _former(deed) or name
+    return found[::-1]
+
+
+def _ends(deed: Mapping[str, Any]) -> bool:
+    """Whether no model had the name after the deed."""
+    detail = deed["detail"]
+    if deed["verb"] == _RENAMED:
+        return "to" in detail
+    return deed["verb"] == _DELETED and bool(
+        detail.get("version") is None or detail.get("model_deleted")
+    )
 
 
 def _former(deed: Mapping[str, Any]) -> str | None:

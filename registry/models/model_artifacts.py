@@ -16,6 +16,7 @@ from infra.errors import BadInputError, DiskFullError, NotFoundError, StackError
 from infra.mlflow import MlflowException, transport
 from infra.mlflow import artifacts as mlflow_artifacts
 from infra.storage import Store, StoreEntry
+from registry.flavors import mlmodel
 from registry.tracking import client, files_of
 
 _CHUNK = 2**20
@@ -137,12 +138,46 @@ def artifacts(uri: str) -> Artifacts | Store:
     return storage.store(uri)
 
 
-def files(uri: str, *, outside: bool) -> Artifacts | Store:
+class UserFiles:
+    """What a script left among MLflow's artifacts, without what lets MLflow load it."""
+
+    def __init__(self, found: Artifacts | Store) -> None:
+        self.uri = found.uri
+        self._found = found
+
+    def is_directory(self) -> bool:
+        """Whether there are files below the URI; else it is one file."""
+        return self._found.is_directory()
+
+    def entries(self) -> Iterator[StoreEntry]:
+        """Every file below the URI that is the user's, sorted by name.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        found = list(self._found.entries())
+        names = {entry.name for entry in found}
+        return (entry for entry in found if not mlmodel.is_own(entry.name, names))
+
+    def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
+        """A piece of one file."""
+        return self._found.read(name, offset=offset, length=length)
+
+    def fetch(self, destination: Path) -> None:
+        """Download the user's files to ``destination``, which must not exist; all or nothing."""
+        with _staged(destination) as staging:
+            self._found.fetch(staging)
+            if staging.is_dir():
+                mlmodel.remove(staging)
+            staging.replace(destination)
+
+
+def files(uri: str, *, outside: bool) -> UserFiles | Store:
     """The files at ``uri``: somebody's own where ``outside``, else MLflow's."""
-    return storage.store(uri) if outside else artifacts(uri)
+    return storage.store(uri) if outside else UserFiles(artifacts(uri))
 
 
-def fetch(found: Artifacts | Store, destination: Path) -> None:
+def fetch(found: UserFiles | Store, destination: Path) -> None:
     """Bring the files into the folder ``destination``, which must not exist; all or nothing.
 
     Raises:

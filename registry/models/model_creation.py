@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from registry import catalogue, flow_kinds
-from registry.models import models
+from registry.models import model_versions, models
 from registry.models.model_views import ModelVersionView
 from registry.models.models import ServingSpec, SourceRun
 from registry.runs import runs, statuses
@@ -30,7 +31,8 @@ def from_run(
 
     Args:
         key: The run's id, or its name where only one run has it.
-        serving: How the model is served.
+        serving: How the model is served; without a framework, with the one that the run has
+            declared, as one of a provided algorithm does.
         name: The model's name; the run's if empty.
         description: Description of the version.
         trial: Number of another trial than the best one.
@@ -39,7 +41,8 @@ def from_run(
         NotFoundError: If there is no such run; with the code ``RunHasNoModel`` if it has no model
             among its artifacts; with ``TrialUnknown`` if it has no such trial.
         ConflictError: With the code ``RunNotComplete``; ``TuningHasNoBest``; ``TrialNeeded`` if
-            there is a Pareto front; ``TrialNotObserved`` if the trial has no value.
+            there is a Pareto front; ``TrialNotObserved`` if the trial has no value;
+            ``ExperimentDeleted`` if the run's experiment is.
         BadInputError: With the code ``TrialUnused`` if the run is not a tuning.
     """
     run = runs.show(key)
@@ -68,7 +71,59 @@ def from_run(
         if tuning:
             locks.enter_context(catalogue.advisory_lock(tunings.lock(tuning)))
         origin = _of_tuning(run, trial) if run.flow == flow_kinds.TUNE.name else _of_training(run)
+        _check_experiment(origin)
+        serving = _completed(serving, origin)
         return models.create(name or run.name, serving, description=description, origin=origin)
+
+
+def _check_experiment(origin: SourceRun) -> None:
+    """Refuse a run whose experiment is deleted: MLflow changes nothing of it any more.
+
+    Raises:
+        ConflictError: With the code ``ExperimentDeleted``.
+    """
+    mlflow = client()
+    experiment = mlflow.get_experiment(mlflow.get_run(origin.run_id).info.experiment_id)
+    if experiment.lifecycle_stage != "active":
+        raise ConflictError(
+            f"The experiment {experiment.name!r} of the run was deleted.",
+            "Restore it in MLflow, or run the training again: modelyard runs copy.",
+            code="ExperimentDeleted",
+        )
+
+
+def _completed(serving: ServingSpec, origin: SourceRun) -> ServingSpec:
+    """Add the framework that the run has declared, if none is given."""
+    if serving.framework:
+        return serving
+    declared = models.declared_serving(origin.run_id)
+    return replace(
+        serving,
+        framework=declared.get(model_versions.FRAMEWORK_TAG, ""),
+        framework_version=serving.framework_version
+        or declared.get(model_versions.FRAMEWORK_VERSION_TAG, ""),
+    )
+
+
+def register_best(name: str, tuning: str, result: TuningResultView) -> str | None:
+    """Register the model of a tuning's best trial as the next version of the model ``name``.
+
+    Args:
+        name: The model's name; created if missing.
+        tuning: The tuning's flow run.
+        result: Its result.
+
+    Returns:
+        The version's URI; the existing one if the trial has made one. None if there is no best
+        trial, or it has no model.
+    """
+    best = result.best.number if result.best else None
+    trial = next((each for each in result.trials if each.number == best), None)
+    source = _source(trial.mlflow_run_id) if trial else None
+    if trial is None or trial.mlflow_run_id is None or source is None:
+        return None
+    with catalogue.advisory_lock(tunings.lock(tuning)):
+        return models.register(name, trial.mlflow_run_id, source, trial.flow_run_id or tuning)
 
 
 def _tuning(run: RunDetailView) -> str | None:

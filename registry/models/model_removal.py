@@ -59,7 +59,8 @@ def remove(name: str, number: int | None = None) -> JsonObject:
     files stay.
 
     Returns:
-        ``{"removed"}``: URIs of the removed versions.
+        ``{"removed", "model_deleted"}``: URIs of the removed versions, and whether the model
+        went with them.
 
     Raises:
         StackError: With the code ``DeleteFailed``; the version then shows DELETE FAILED.
@@ -73,8 +74,9 @@ def remove(name: str, number: int | None = None) -> JsonObject:
     for version in doomed:
         _remove(version)
     with catalogue.advisory_lock(model_versions.lock(name)):
-        _remove_empty(name)
-    return {"removed": [model_versions.uri(version) for version in doomed]}
+        gone = _remove_empty(name)
+    removed = [model_versions.uri(version) for version in doomed]
+    return {"removed": removed, "model_deleted": gone}
 
 
 def _chosen(name: str, number: int | None) -> list[ModelVersion]:
@@ -169,12 +171,13 @@ def _remove_version(version: ModelVersion) -> None:
             raise
 
 
-def _remove_empty(name: str) -> None:
-    """Remove the model if it has no versions left; called under the model's lock."""
+def _remove_empty(name: str) -> bool:
+    """Remove the model if it has no versions left, under its lock; whether it is gone."""
     if model_versions.of_model(name):
-        return
+        return False
     try:
         client().delete_registered_model(name)
     except MlflowException as error:
         if not model_versions.is_missing(error):
             raise
+    return True

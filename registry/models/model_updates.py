@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
-from registry import catalogue, frameworks, history, names
+from registry import catalogue, frameworks, history, names, training_templates
 from registry.models import model_aliases, model_versions
 from registry.models.model_aliases import NOUN
 from registry.models.models import ServingSpec, check_files, set_tags
+from registry.schedules import schedules
 from registry.tracking import MODEL_TAG, client
+
+_PARAMETER = "model.name"  # of the flows that register models
 
 
 def update(
@@ -67,6 +70,7 @@ def _is_renamed(name: str, new: str) -> bool:
     if before == new or before != name:
         return False
     model_aliases.settle_rename(model)
+    _rename_in_parameters(name, new)
     return True
 
 
@@ -145,8 +149,15 @@ def _renaming(name: str, new: str) -> Callable[[], None]:
                 raise _taken(new) from error
             raise
         model_aliases.settle_rename(model_versions.find_model(new))
+        _rename_in_parameters(name, new)
 
     return step
+
+
+def _rename_in_parameters(before: str, after: str) -> None:
+    """Have schedules and training templates that name the model name it as it is called now."""
+    schedules.rename(_PARAMETER, before, after)
+    training_templates.rename(_PARAMETER, before, after)
 
 
 def _taken(name: str) -> ConflictError:

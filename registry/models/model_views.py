@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import not_
+
+from pydantic import Field
 
 from infra.mlflow import MlflowException, ModelVersion
-from registry import history
 from registry.models import model_aliases, model_versions
-from registry.models.model_aliases import NOUN
 from registry.models.model_parameters import Scalar
 from registry.tracking import FLOW_RUN_TAG, client, paged
 from registry.views import JsonObject, View
@@ -78,7 +79,8 @@ class ModelView(View):
         aliases: Aliases with the versions that they point to.
         aliases_changed_outside: Aliases that were moved in MLflow itself.
         versions: Its versions, newest first.
-        history: What users did to it.
+        history: What users did to it, also under former names.
+        notices: What is amiss, such as a run that is gone.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ModelView(View):
     aliases_changed_outside: list[JsonObject]
     versions: list[ModelVersionView]
     history: list[JsonObject]
+    notices: list[str] = Field(default=[], exclude_if=not_)
 
 
 def view(
@@ -164,7 +167,7 @@ def show(name: str) -> ModelView:
         versions=[
             view(version, aliases, run_names.get(version.run_id or "")) for version in versions
         ],
-        history=history.of(NOUN, name),
+        history=model_aliases.history_of(model),
     )
 
 

@@ -21,8 +21,9 @@ from registry.models.model_views import ModelVersionView, list_all, show, view
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
 __all__ = [
-    "ResolvedVersion", "ServingSpec", "SourceRun", "check_files", "create", "fetch", "list_all",
-    "made_by", "made_by_any", "register", "resolve", "set_tags", "show",
+    "ResolvedVersion", "ServingSpec", "SourceRun", "check_files", "create", "declare_framework",
+    "declared_serving", "fetch", "list_all", "made_by", "made_by_any", "register", "resolve",
+    "set_tags", "show",
 ]  # fmt: skip
 
 NOUN = model_aliases.NOUN
@@ -107,16 +108,29 @@ class ServingSpec:
         return model_versions.serving_tags(key, version, given)
 
 
-def register(
-    name: str, run_id: str, source: str, flow_run_id: str, *,
-    framework: str = "", framework_version: str = "",
-) -> str:  # fmt: skip
+def declare_framework(run_id: str, framework: str, version: str) -> None:
+    """Record the framework of the model that a run leaves, for the versions made of it.
+
+    Args:
+        run_id: The MLflow run.
+        framework: Key of the framework.
+        version: Its version.
+    """
+    client().log_batch(run_id, tags=ServingSpec(framework, version).tags().items())
+
+
+def declared_serving(run_id: str) -> dict[str, str]:
+    """Return the tags for how a run's model is served, as far as the run has declared it."""
+    return model_versions.serving_of(client().get_run(run_id).data.tags)
+
+
+def register(name: str, run_id: str, source: str, flow_run_id: str) -> str:
     """Register the artifacts at ``source`` as the next version of a model; return its URI.
 
     A run makes one version of a model: registering again returns the existing one, also after
-    the model was renamed.
+    the model was renamed. The version has the framework that the run has declared.
     """
-    tags = ServingSpec(framework, framework_version).tags()
+    tags = declared_serving(run_id)
     origin = SourceRun(run_id, flow_run_id, source)
     with _locked(name, origin):
         mine = [found for found in _made_alive(run_id) if found.tags.get(FLOW_RUN_TAG)]

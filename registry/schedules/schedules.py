@@ -255,11 +255,30 @@ def sentences(names: Sequence[str]) -> list[str]:
     return [f"It has the schedule {', '.join(names[:_MOST_NAMED])}{more}."]
 
 
+def replaced(
+    parameters: Mapping[str, Any], parameter: str, old: str, new: str
+) -> dict[str, Any] | None:
+    """Return parameters with another value of one; None if that has not the old value.
+
+    Args:
+        parameters: The parameters.
+        parameter: The parameter; one of a group with a dot, such as ``model.name``.
+        old: The value to replace.
+        new: The new value.
+    """
+    name, dot, inner = parameter.partition(".")
+    value = parameters.get(name)
+    if not dot:
+        return {**parameters, name: new} if value == old else None
+    group = replaced(value, inner, old, new) if isinstance(value, Mapping) else None
+    return None if group is None else {**parameters, name: group}
+
+
 def rename(parameter: str, old: str, new: str) -> list[str]:
     """Replace a value of a parameter in all schedules; the names of those that had it.
 
     Args:
-        parameter: The parameter, such as ``experiment``.
+        parameter: The parameter, such as ``experiment``; see :func:`replaced`.
         old: The value to replace.
         new: The new value.
     """
@@ -268,8 +287,9 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
         wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
         wanted = wanted.order_by(ScheduleModel.id).with_for_update()
         for row in open_session.scalars(wanted):
-            if row.parameters.get(parameter) == old:
-                row.parameters = {**row.parameters, parameter: new}
+            parameters = replaced(row.parameters, parameter, old, new)
+            if parameters is not None:
+                row.parameters = parameters
                 changed.append(row.name)
     return sorted(changed)
 

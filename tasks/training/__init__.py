@@ -5,6 +5,7 @@
 __all__ = [
     "checkpoints",
     "metrics_collector",
+    "model_publishing",
     "remote_nodes",
     "script_execution",
     "training_request",

@@ -6,9 +6,10 @@ import importlib.util
 import json
 import math
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -73,13 +74,30 @@ class Dataset(BaseModel):
     uri: str = Field(description="URI of a folder or a file.")
 
 
+with warnings.catch_warnings():
+    # Every class has a method of the name register, from abc; no instance has.
+    warnings.filterwarnings("ignore", 'Field name "register"')
+
+    class ModelRegistration(BaseModel):
+        """The registered model that gets what a run leaves as its next version."""
+
+        model_config = _STRICT
+
+        name: Text = Field(default="", description="Its name; created if missing.")
+        register: Literal["always", "never"] = Field(
+            default="always",
+            description="never leaves the model among the run's artifacts; modelyard model create "
+            "registers it later.",
+        )
+
+
 class Training(FlowRequest):
     """Request of a training."""
 
     name: Text = Field(
         default="",
-        description="The run's and the model's name, unique in its experiment; given by Prefect "
-        "if empty.",
+        description="The run's name, unique in its experiment; given by Prefect if empty. The "
+        "model has it too, unless model.name is given.",
     )
     description: Text = Field(default="", description="Free text.")
     experiment: Text = Field(
@@ -119,6 +137,11 @@ class Training(FlowRequest):
     logs: Logs = Field(default=Logs(), description="Where the script's output goes.")
     max_minutes: Minutes = Field(
         default=None, description="Time limit in minutes; empty for none."
+    )
+    model: ModelRegistration = Field(
+        default=ModelRegistration(),
+        description="The registered model that gets the run's model as its next version: of the "
+        "run's name if no other is given.",
     )
 
     def absolute(self) -> Self:
@@ -222,6 +245,8 @@ def check_static(training: Training) -> None:
     """
     _check_texts(training)
     names.check_run(training.name, training.experiment, training.description)
+    if training.model.name:
+        names.check(training.model.name, "model.name", "ModelNameInvalid")
     _check_hyperparameters(training.hyperparameters)
     _check_datasets(training.datasets)
     _check_metrics(training.metrics)

@@ -16,12 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from infra import storage
 from infra.connection import user_environment
 from infra.door import run_scope
-from infra.errors import BadInputError, DiskFullError, ModelyardError, RunFailedError
+from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import orphans
@@ -110,6 +109,7 @@ def prepare(
             python = held.enter_context(
                 _interpreter(training, entry, home, log, deadline, stop_requested)
             )
+            run_dir.interpreter.write_text(python.path)
             if training.resources.torchrun:
                 nodes.check_torchrun(python.path)
             checkpoints = _checkpoints(training, run_dir, retried=retried, log=log)
@@ -411,53 +411,3 @@ def with_model_hint(
             "checkpoints if there is a checkpoint_uri."
         )
     return error
-
-
-def publish_output(training: Training, run_dir: RunDirectory) -> None:
-    """Copy the model to ``output_uri``, if that is set; atomically.
-
-    Raises:
-        DiskFullError: If the disk is full.
-    """
-    if training.output_uri:
-        store(training.output_uri).publish(run_dir.model)
-
-
-def has_model(run_dir: RunDirectory) -> bool:
-    """Whether the script left any file in EM_MODEL_DIR.
-
-    Raises:
-        BadInputError: With the code ``ModelNotAFolder``, if the script replaced the folder by a
-            file, which would be lost.
-    """
-    if run_dir.model.exists() and not run_dir.model.is_dir():
-        raise BadInputError(
-            "The script replaced the folder EM_MODEL_DIR by a file.",
-            "Write the model into the folder.",
-            code="ModelNotAFolder",
-        )
-    return any(path.is_file() for path in run_dir.model.rglob("*"))
-
-
-def check_model(run_dir: RunDirectory) -> None:
-    """Refuse a model with files that MLflow cannot store: dangling links, pipes, names with '#'.
-
-    Raises:
-        BadInputError: For the first such file.
-    """
-    storage.check_tree(run_dir.model, links_resolve=True)
-    for path in run_dir.model.rglob("*"):
-        name = path.name
-        if path.is_symlink() and path.is_dir():
-            raise BadInputError(
-                f"MLflow cannot store the link {str(path.relative_to(run_dir.model))!r} to a "
-                "folder.",
-                "Replace the link by the folder.",
-                code="LinkToFolder",
-            )
-        if "#" in name or "?" in name or unquote(name) != name or not name.isprintable():
-            raise BadInputError(
-                f"MLflow cannot store a file named {str(path.relative_to(run_dir.model))!r}.",
-                "Give it a name without '#', '?', '%' and control characters.",
-                code="FileNameInvalid",
-            )

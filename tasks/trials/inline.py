@@ -22,12 +22,17 @@ from infra.workloads.process import ProcessBackend
 from infra.workloads.process_group import RateLimitedLog
 from registry import tracking
 from registry.mlflow_writer import MlflowWriter, is_deleted
-from registry.runs import publish_targets, tensorboard_logs
+from registry.runs import tensorboard_logs
 from registry.tunings import trial_runs
-from tasks import logs, outputs
+from tasks import logs
 from tasks.parameters import Scalar
 from tasks.run_directory import RunDirectory
-from tasks.training import checkpoints, script_execution, training_steps
+from tasks.training import (
+    checkpoints,
+    model_publishing,
+    script_execution,
+    training_steps,
+)
 from tasks.training.metrics_collector import following
 from tasks.training.training_request import Training
 from tasks.trials import reports as kept
@@ -407,12 +412,8 @@ class InlineLauncher(Launcher):
             raise failure
         self._look_for_pushed(running.run_id, reports)
         if not run_dir.is_published:
-            if training_steps.has_model(run_dir):
-                training_steps.check_model(run_dir)
-                tracking.log_files(running.run_id, run_dir.model, "model")
-                if request.output_uri:
-                    publish_targets.record(running.run_id, outputs.canonical(request.output_uri))
-                training_steps.publish_output(request, run_dir)
+            debug = self._context.logger.debug
+            model_publishing.publish(request, run_dir, running.run_id, debug)
             run_dir.mark_published()
         return False
 

@@ -16,7 +16,12 @@ from tasks.logs import Logs
 from tasks.parameters import Minutes, Scalar, Text, check_minutes, read
 from tasks.resources import Resources
 from tasks.training import training_request, training_templates
-from tasks.training.training_request import Algorithm, Training, variable_name
+from tasks.training.training_request import (
+    Algorithm,
+    ModelRegistration,
+    Training,
+    variable_name,
+)
 from tasks.training.training_templates import LeftOut
 from tuning import objectives, search, space
 from tuning.completion import TuningLimits
@@ -72,6 +77,7 @@ class Tuning(Training):
         "max_failed_trials", "parallel_trials", "early_stopping", "stop_running", "dispatch",
         "warm_start", "resources", "datasets", "checkpoint_input_uri", "checkpoint_uri",
         "output_uri", "overwrite", "logs", "max_minutes", "trial_max_minutes",
+        "model",
     )  # fmt: skip
 
     name: Text = Field(
@@ -157,6 +163,16 @@ class Tuning(Training):
         default=None,
         description="Time limit of one trial in minutes, after which it fails; empty for none.",
     )
+    model: ModelRegistration = Field(
+        default=ModelRegistration(),
+        description="The registered model that gets the best trial's model as its next version "
+        "when the tuning completes; without a name, none is registered.",
+    )
+
+    @property
+    def registers_best(self) -> bool:
+        """Whether the best trial's model is registered when the tuning completes."""
+        return bool(self.model.name) and self.model.register == "always"
 
     @property
     def limits(self) -> TuningLimits:
@@ -171,6 +187,7 @@ class Tuning(Training):
                 **shared,
                 "name": "",
                 "template": "",
+                "model": ModelRegistration(),
                 "hyperparameters": {**self.hyperparameters, **point},
                 "max_minutes": self.trial_max_minutes,
             }
@@ -276,6 +293,12 @@ def check_static(tuning: Tuning) -> None:
             "Early stopping supports a single objective; several are given.",
             "Leave early_stopping out, or give one objective.",
             code="EarlyStoppingOfSeveral",
+        )
+    if tuning.registers_best and len(tuning.objective) > 1:
+        raise BadInputError(
+            "model.name: A tuning with several objectives has no best trial to register.",
+            "Leave it out, and choose a trial when it is complete: modelyard model create.",
+            code="ModelOfSeveral",
         )
     if tuning.warm_start:
         names.check_plain(tuning.warm_start, "WarmStartInvalid")

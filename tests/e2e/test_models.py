@@ -1,5 +1,8 @@
 """Models on the real stack, from the training to the last byte."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,7 +68,7 @@ def test_a_model_s_life(stack, trained):
     assert stack.ask("model", "delete", "line").error["code"] == "ModelInUse"
     assert stack.ask("runs", "delete", run).error["code"] == "HasModel"
     stack.do("model", "delete", "line", "--version", "1")
-    assert files(stack, first) == ["model.joblib"]
+    assert "model.joblib" in files(stack, first)
     stack.do("model", "unalias", "line", "champion", "--reason", "withdrawn")
     stack.do("model", "delete", "line")
     assert files(stack, first) == []
@@ -74,6 +77,31 @@ def test_a_model_s_life(stack, trained):
     error = stack.ask("model", "create", "--run", run, "--framework", "scikit-learn").error
     assert error["code"] == "RunHasNoModel"
     stack.do("runs", "delete", run)
+
+
+def test_a_model_that_is_retrained_is_loaded_by_mlflow(stack):
+    for name in ("monday", "tuesday"):
+        asked = flags("fits", {"name": name, "model": {"name": "weekly"}})
+        result = stack.ask("run", "train", *asked, "--watch").json["result"]
+    assert result["model_uri"] == "models:/weekly/2"
+    versions = stack.do("model", "show", "weekly")["versions"]
+    assert [one["run_name"] for one in versions] == ["tuesday", "monday"]
+
+    code = (
+        "import sys, mlflow\n"
+        "model = mlflow.pyfunc.load_model('models:/weekly/2')\n"
+        "print(model.predict([[3.0]]).shape, 'registry' in sys.modules)\n"
+    )
+    env = {**os.environ, **stack.do("env")}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], env=env, capture_output=True, text=True
+    )
+    assert done.stdout == "(1,) False\n", done.stderr
+
+    asked = flags("fits", {"name": "wednesday", "model": {"register": "never"}})
+    result = stack.ask("run", "train", *asked, "--watch").json["result"]
+    assert result["model_uri"] is None
+    assert stack.ask("model", "show", "wednesday").error["code"] == "NotFound"
 
 
 def test_a_model_of_one_s_own_files(stack, tmp_path):

@@ -16,6 +16,7 @@ from infra.errors import RunFailedError
 from infra.home import Home
 from infra.workloads.exit_status import ExitStatus
 from registry.runs.run_views import RunResultView
+from registry.tunings import trial_flows
 from tasks.run_directory import RunDirectory
 from tasks.training.training_request import Training
 from tests.flows.contexts import run_context_of
@@ -143,6 +144,35 @@ def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
         assert _train(context, Training()).message == "Model: none"
 
     assert prepared == ["prepared"] * (2 - attempt)
+
+
+class TestRegistration:
+    @pytest.mark.parametrize(
+        ("asked", "labels", "name"),
+        [
+            ({}, {}, "n"),  # the name that Prefect gave
+            ({"name": "run"}, {}, "run"),
+            ({"name": "run", "model": {"name": "churn"}}, {}, "churn"),
+            ({"model": {"name": "churn", "register": "never"}}, {}, None),
+            ({"model": {"name": "churn"}}, {trial_flows.TUNING_LABEL: "t"}, None),
+        ],
+    )
+    def test_the_model_that_gets_the_version(
+        self, context: RunContext, run_dir: RunDirectory, monkeypatch: pytest.MonkeyPatch,
+        asked: dict[str, Any], labels: dict[str, str], name: str | None,
+    ) -> None:  # fmt: skip
+        made: list[Any] = []
+        found = RunResultView(mlflow_run_id="m", model_uri=None, metrics={})
+        monkeypatch.setattr(training.tracking, "result", lambda _: found)
+        monkeypatch.setattr(training.model_publishing, "publish", lambda *_: "uri")
+        monkeypatch.setattr(training.models, "register", lambda *given: made.append(given))
+        monkeypatch.setattr(run_context, "get_run_logger", lambda: logging.getLogger("training"))
+        monkeypatch.setattr(training, "_publish", training._publish.fn)
+        context.labels = labels
+
+        training._conclude(context, Training(**asked), run_dir, WELL, "m")
+
+        assert made == ([] if name is None else [(name, "m", "uri", context.flow_run_id)])
 
 
 class TestAHomeThatDoesNotLast:

@@ -21,6 +21,7 @@ from registry.runs import runs, statuses
 from registry.tracking import Tracked
 from registry.tunings import trial_flows
 from registry.tunings.tuning_views import BestTrialView, TuningResultView
+from tasks.training.training_request import ModelRegistration
 from tasks.trials import inputs
 from tasks.tuning.tuning_loop import Interruption
 from tasks.tuning.tuning_request import Tuning
@@ -218,6 +219,41 @@ class TestConclude:
 
         assert (found.value, found.detail) == (result.to_json(), ending.value)
         assert found.message.startswith(told)
+
+    @pytest.mark.parametrize(
+        ("asked", "made", "told"),
+        [
+            ({}, None, "Best: trial 7 with 0.25"),
+            ({"register": "always"}, None, "Best: trial 7 with 0.25"),
+            ({"name": "m", "register": "never"}, None, "Best: trial 7 with 0.25"),
+            ({"name": "m"}, "models:/m/3", "Best: trial 7 with 0.25. Model: models:/m/3"),
+            ({"name": "m"}, None, "Best: trial 7 with 0.25. Model: none"),
+        ],
+    )
+    def test_the_best_is_registered_if_a_model_is_named(
+        self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
+        asked: dict[str, str], made: str | None, told: str,
+    ) -> None:  # fmt: skip
+        result = TuningResultView(mlflow_run_id="m", best=_best(7), trials=[])
+        monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
+        registered: list[Any] = []
+        warned: list[str] = []
+
+        def register(*given: Any) -> str | None:
+            registered.append(given)
+            return made
+
+        monkeypatch.setattr(tuning.model_creation, "register_best", register)
+        monkeypatch.setattr(
+            context.logger, "warning", lambda line, *given: warned.append(line % given)
+        )
+        request = request_.model_copy(update={"model": ModelRegistration(**asked)})
+
+        found = self._concluded(TuningOutcome.GOAL_REACHED, context, request)
+
+        assert found.message == told
+        assert registered == ([("m", context.flow_run_id, result)] if "Model" in told else [])
+        assert len(warned) == ("Model: none" in told)
 
     def test_stopped_it_has_its_trials_and_the_best_of_them(
         self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from modelyard.api.client import NOUNS, Client
 
 _PUBLIC = {
     "Algorithm", "BadInputError", "Client", "ConflictError", "Constraint", "Dataset",
+    "ModelRegistration",
     "EarlyStopping", "FlowResult", "Logs", "MetricPattern", "ModelyardError", "NasMount",
     "NotFoundError", "Objective", "Parameter", "PipelineResources", "PipelineRun",
     "PipelineRunResult", "Resources", "Run", "RunFailedError", "StackError", "Training",

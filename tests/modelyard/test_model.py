@@ -15,7 +15,13 @@ import pytest
 from modelyard import main
 from modelyard.commands import model as command
 from registry import deletion
-from registry.models import model_aliases, model_creation, model_updates, models
+from registry.models import (
+    model_aliases,
+    model_creation,
+    model_lineage,
+    model_updates,
+    models,
+)
 from registry.models.models import ServingSpec
 
 Do = Callable[..., tuple[int, Any]]
@@ -36,6 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     for module, verbs in (
         (models, ("create", "show", "list_all")),
         (model_creation, ("from_run",)),
+        (model_lineage, ("show",)),
         (model_updates, ("update",)),
         (model_aliases, ("point", "drop", "moves", "at")),
         (deletion, ("delete",)),

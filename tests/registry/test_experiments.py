@@ -324,7 +324,7 @@ class TestRename:
             if step == "rename_experiment":
                 patch.setattr("infra.mlflow.MlflowClient.rename_experiment", killed)
             else:
-                patch.setattr(training_templates, "rename_experiment", killed)
+                patch.setattr(training_templates, "rename", killed)
             with pytest.raises(KeyboardInterrupt):
                 experiments.update(name, f"{name} 2", None)
 

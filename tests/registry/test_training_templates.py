@@ -136,7 +136,7 @@ def test_experiments_are_renamed(name: str) -> None:
         training_templates.create(f"{name} {number}", "", {"experiment": experiment, "a": 1})
     training_templates.create(name, "", {})
 
-    assert training_templates.rename_experiment(name, "new") == [f"{name} 0", f"{name} 2"]
+    assert training_templates.rename("experiment", name, "new") == [f"{name} 0", f"{name} 2"]
 
     assert training_templates.parameters(f"{name} 2") == {"experiment": "new", "a": 1}
     assert training_templates.parameters(f"{name} 1") == {"experiment": "another", "a": 1}

@@ -17,6 +17,7 @@ from registry.runs import runs
 from registry.runs.run_views import RunDetailView, RunResultView
 from registry.tracking import Opening
 from registry.tunings import trials, tunings
+from tests.registry import model_files
 from tests.registry.fake_runs import PrefectClient
 from tests.registry.trained import MakeRun
 from tests.registry.tuned import Tuning, is_deleted, row
@@ -89,6 +90,76 @@ def test_a_training_has_no_trials(prefect: dict[str, Any]) -> None:
         model_creation.from_run("key", ServingSpec("scikit-learn"), trial=0)
 
     assert code(raised) == "TrialUnused"
+
+
+def test_the_framework_that_the_run_has_declared(name: str, prefect: dict[str, Any]) -> None:
+    run_id = prefect["mlflow_run_id"]
+    with pytest.raises(BadInputError) as raised:
+        model_creation.from_run("key", ServingSpec())
+    assert code(raised) == "FrameworkMissing"
+
+    models.declare_framework(run_id, "scikit-learn", "1.9")
+    made = model_creation.from_run("key", ServingSpec("", "", {"threads": 2}))
+
+    assert (made["framework"], made["framework_version"]) == ("scikit-learn", "1.9")
+    assert made["parameters"] == {"threads": 2}
+    given = model_creation.from_run("key", ServingSpec("sklearn", "2"), name=f"{name}-x")
+    assert given["framework_version"] == "2"
+
+
+def test_of_a_deleted_experiment_nothing_is_made(
+    name: str, prefect: dict[str, Any], tmp_path: Path
+) -> None:
+    opening = Opening(str(uuid.uuid4()), "train", name, f"{name}-gone", "", "me", {})
+    opened = tracking.open_run(opening, retried=False)
+    model_files.scikit_learn(tmp_path / "model", name)
+    tracking.log_files(opened.run_id, tmp_path / "model", "model")
+    tracking.client().delete_experiment(opened.experiment_id)
+    prefect["mlflow_run_id"], prefect["result"] = opened.run_id, _result(opened.run_id)
+
+    with pytest.raises(ConflictError) as raised:
+        model_creation.from_run("key", ServingSpec("scikit-learn"), name=name)
+
+    assert code(raised) == "ExperimentDeleted"
+    assert name not in [model["name"] for model in models.list_all()]
+
+
+class TestBestOfATuning:
+    """What a tuning registers when it completes."""
+
+    @pytest.fixture
+    def tuning(self, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path) -> Tuning:
+        made = Tuning(PrefectClient.installed(monkeypatch), name, tmp_path, Running())
+        tunings.mark_objectives(made.run_id, ["loss"])
+        return made
+
+    def registered(self, tuning: Tuning, name: str) -> str | None:
+        return model_creation.register_best(
+            name, tuning.id, tunings.result(tuning.id, tuning.run_id)
+        )
+
+    def test_each_tuning_makes_the_next_version_once(
+        self, tuning: Tuning, name: str, tmp_path: Path
+    ) -> None:
+        models.declare_framework(tuning.trial(0, model=True), "scikit-learn", "1.9")
+        tunings.mark_best(tuning.run_id, [0])
+        other = Tuning(tuning.prefect, f"{name}-2", tmp_path / "2", Running())
+        tunings.mark_objectives(other.run_id, ["loss"])
+        in_pool, _ = other.pool_trial(0, model=True)
+        tunings.mark_best(other.run_id, [0])
+
+        made = [self.registered(one, f"{name}-m") for one in (tuning, tuning, other, other)]
+
+        assert made == [f"models:/{name}-m/{number}" for number in (1, 1, 2, 2)]
+        second, first = models.show(f"{name}-m")["versions"]
+        assert (first["flow_run_id"], second["flow_run_id"]) == (tuning.id, in_pool)
+        assert (first["framework"], second["framework"]) == ("scikit-learn", None)
+
+    def test_without_a_model_there_is_none(self, tuning: Tuning, name: str) -> None:
+        assert self.registered(tuning, name) is None  # no trial
+        tuning.trial(0)
+        tunings.mark_best(tuning.run_id, [0])
+        assert self.registered(tuning, name) is None
 
 
 class TestTuning:

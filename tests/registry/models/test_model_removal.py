@@ -130,7 +130,9 @@ class TestBytes:
         tracking.log_file(left.id, Path(__file__), "logs")
         answer = deletion.delete("model", name)
 
-        assert answer == {"removed": [f"models:/{name}/1"], "deleted": True}
+        assert answer == {
+            "removed": [f"models:/{name}/1"], "model_deleted": True, "deleted": True,
+        }  # fmt: skip
         assert left.files(mlflow) == set()
         assert left.tag is None
         assert models.made_by(left.id) == []
@@ -418,5 +420,6 @@ deletion.delete("model", {name!r})
         assert models.resolve(f"models:/{name}/2").version == 2
 
     def test_removing_what_is_gone_is_done(self) -> None:
-        assert model_removal.remove(f"m-{uuid.uuid4().hex}") == {"removed": []}
-        assert model_removal.remove(f"m-{uuid.uuid4().hex}", 3) == {"removed": []}
+        gone = {"removed": [], "model_deleted": True}
+        assert model_removal.remove(f"m-{uuid.uuid4().hex}") == gone
+        assert model_removal.remove(f"m-{uuid.uuid4().hex}", 3) == gone

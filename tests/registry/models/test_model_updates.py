@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
-from registry import catalogue, history, tracking
-from registry.models import model_aliases, model_removal, model_updates, models
+from registry import catalogue, deletion, history, tracking, training_templates
+from registry.models import (
+    model_aliases,
+    model_lineage,
+    model_removal,
+    model_updates,
+    models,
+)
 from registry.models.models import ServingSpec
+from registry.schedules import schedules
 from tests.registry import model_files
+from tests.registry.fake_runs import CREATED, Prefect
+from tests.registry.scheduled import scheduled
 from tests.registry.trained import MakeRun, Run, killed
 
 pytestmark = pytest.mark.usefixtures("mlflow")
@@ -113,6 +123,92 @@ def test_rename(name: str, registered: str, left: Run) -> None:
     with pytest.raises(NotFoundError):
         models.show(name)
     model_updates.update(new, new=new)
+
+
+def test_schedules_and_templates_follow_a_new_name(name: str, registered: str) -> None:
+    parameters = {"model": {"name": name, "register": "always"}, "name": name}
+    followed = {**parameters, "model": {"name": f"{name}-new", "register": "always"}}
+    training_templates.create(name, "", parameters)
+    schedules.add(scheduled(name, parameters))
+    schedules.add(scheduled(f"{name} other", {"model": {"name": "x"}}))
+
+    model_updates.update(name, new=f"{name}-new")
+
+    assert training_templates.parameters(name) == followed
+    found = schedules.names_and_parameters()
+    assert found[name] == followed
+    assert found[f"{name} other"] == {"model": {"name": "x"}}
+
+
+class TestHistory:
+    """It belongs to the model, not to the name."""
+
+    def verbs(self, name: str) -> list[str]:
+        return [deed["verb"] for deed in models.show(name)["history"]]
+
+    def test_it_goes_along_with_a_renamed_model(self, name: str, registered: str) -> None:
+        model_updates.update(name, number=1, description="The first.")
+        model_updates.update(name, new=f"{name}-b")
+        model_updates.update(f"{name}-b", new=f"{name}-c")
+        model_updates.update(f"{name}-c", description="All.")
+
+        assert self.verbs(f"{name}-c") == ["create", "describe", "rename", "rename", "describe"]
+
+    def test_another_model_of_the_old_name_begins_anew(
+        self, name: str, registered: str, run: MakeRun
+    ) -> None:
+        model_updates.update(name, description="Old.")
+        model_updates.update(name, new=f"{name}-b")
+        left = run(called=f"{name} 2")
+        models.register(name, left.id, left.source, left.flow_run_id)
+        model_updates.update(name, description="New.")
+
+        assert self.verbs(name) == ["create", "describe"]
+        assert models.show(name)["history"][-1]["detail"]["description"] == "New."
+        assert self.verbs(f"{name}-b") == ["create", "describe", "rename"]
+
+    @pytest.mark.parametrize("version", [None, 1])
+    def test_one_made_after_a_deletion_begins_anew(
+        self, name: str, registered: str, run: MakeRun, version: int | None
+    ) -> None:
+        assert deletion.delete("model", name, version=version)["model_deleted"]
+        left = run(called=f"{name} 2")
+        models.register(name, left.id, left.source, left.flow_run_id)
+
+        assert self.verbs(name) == ["create"]
+
+    def test_a_version_that_is_deleted_ends_nothing(
+        self, name: str, registered: str, run: MakeRun
+    ) -> None:
+        left = run(called=f"{name} 2")
+        models.register(name, left.id, left.source, left.flow_run_id)
+        assert not deletion.delete("model", name, version=1)["model_deleted"]
+
+        assert self.verbs(name) == ["create", "create", "delete"]
+
+    def test_one_deleted_in_mlflow_itself_leaves_none(
+        self, name: str, registered: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model_aliases, "_CLOCKS_DIFFER", timedelta(0))
+        tracking.client().delete_registered_model(name)
+        tracking.client().create_registered_model(name)
+
+        assert self.verbs(name) == []
+
+
+def test_a_run_that_is_gone_is_told(
+    name: str, registered: str, left: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefect = Prefect.installed(monkeypatch)
+    (notice,) = model_lineage.show(name).notices
+    assert f"the run {left.flow_run_id}" in notice
+    assert f"the MLflow run {left.id}" in notice
+
+    CREATED[left.flow_run_id] = datetime.now(UTC)
+    prefect.put(left.flow_run_id, "COMPLETE")
+
+    assert model_lineage.show(name).notices == []
+    assert "notices" not in model_lineage.show(name).to_json()
 
 
 def test_a_name_that_is_taken(name: str, registered: str, left: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from sklearn.linear_model import LinearRegression
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from infra.storage import store
 from registry import deletion, tracking
+from registry.flavors import mlmodel
 from registry.models import model_aliases, model_artifacts, model_updates, models
 from registry.models.models import ServingSpec
 from tests.registry import model_files
 from tests.registry.model_files import MAKERS
 from tests.registry.server import MlflowServer
-from tests.registry.trained import MakeRun, content, killed
+from tests.registry.trained import MakeRun, Run, content, killed
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow"),
@@ -275,12 +277,9 @@ class TestRegister:
 
     def test_a_provided_algorithm_says_its_framework(self, name: str, run: MakeRun) -> None:
         left = run()
-        uri = models.register(
-            name, left.id, left.source, left.flow_run_id,
-            framework="scikit-learn", framework_version="1.9.1",
-        )  # fmt: skip
+        models.declare_framework(left.id, "scikit-learn", "1.9.1")
 
-        found = models.resolve(uri)
+        found = models.resolve(models.register(name, left.id, left.source, left.flow_run_id))
 
         assert (found.framework, found.framework_version) == ("scikit-learn", "1.9.1")
 
@@ -347,6 +346,57 @@ class TestResolve:
 
         assert (tmp_path / "fetched" / "MLmodel").exists()
         models.fetch(found, tmp_path / "still there")
+
+
+class TestWhatMlflowLoads:
+    """Files for MLflow lie beside the user's, who does not see them."""
+
+    @pytest.fixture
+    def left(self, run: MakeRun, name: str, tmp_path: Path) -> Run:
+        left = run()
+        model_files.scikit_learn(tmp_path / "model", name)
+        (tmp_path / "more").mkdir()
+        mlmodel.write(tmp_path / "model", tmp_path / "more", left.id, tmp_path / "none", [])
+        tracking.log_files(left.id, tmp_path / "model", "model", tmp_path / "more")
+        return left
+
+    def test_the_version_is_loaded_by_its_uri(self, name: str, left: Run) -> None:
+        uri = models.register(name, left.id, left.source, left.flow_run_id)
+
+        loaded = mlflow_module.pyfunc.load_model(uri)
+
+        assert loaded.predict([[3.0]]).round(3).tolist() == [7.0]
+        assert loaded.metadata.run_id == left.id
+
+    def test_serving_sees_the_users_files_alone(
+        self, name: str, left: Run, tmp_path: Path, mlflow: MlflowServer
+    ) -> None:
+        assert {"MLmodel", "model.joblib"} < left.files(mlflow)
+        made = models.create(name, ServingSpec("scikit-learn"), origin=left.origin)
+        found = models.resolve(made["uri"])
+        files = model_artifacts.files(found.source_uri or "", outside=found.outside)
+
+        models.fetch(found, tmp_path / "to" / "fetched")
+
+        assert [entry.name for entry in files.entries()] == ["model.joblib"]
+        assert content(tmp_path / "to" / "fetched") == content(tmp_path / "model")
+        assert [path.name for path in (tmp_path / "to").iterdir()] == ["fetched"]
+        deletion.delete("model", name)
+        assert left.files(mlflow) == set()
+
+
+def test_runs_of_one_model_at_once_make_a_version_each(name: str, run: MakeRun) -> None:
+    lefts = [run(called=f"{name} {number}") for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        made = list(
+            threads.map(
+                lambda left: models.register(name, left.id, left.source, left.flow_run_id),
+                lefts * 2,  # a retry of each publishes again
+            )
+        )
+
+    assert made[:4] == made[4:]
+    assert sorted(made[:4]) == [f"models:/{name}/{number}" for number in (1, 2, 3, 4)]
 
 
 class TestFetch:

@@ -12,7 +12,7 @@ from infra.errors import BadInputError, DiskFullError, ModelyardError
 from infra.storage import copying as file_storage
 from infra.workloads.exit_status import ExitStatus
 from tasks.run_directory import RunDirectory
-from tasks.training import training_steps
+from tasks.training import model_publishing, training_steps
 from tasks.training.training_request import Training
 
 
@@ -62,18 +62,18 @@ class TestFailure:
 
 class TestOutput:
     def test_there_is_a_model_if_anything_was_left(self, run_dir: RunDirectory) -> None:
-        assert not training_steps.has_model(run_dir)
+        assert not model_publishing.has_model(run_dir)
         run_dir.model.mkdir(parents=True)
-        assert not training_steps.has_model(run_dir)
+        assert not model_publishing.has_model(run_dir)
         (run_dir.model / "model.bin").touch()
-        assert training_steps.has_model(run_dir)
+        assert model_publishing.has_model(run_dir)
 
     def test_a_file_in_the_place_of_its_folder_is_not_dropped(self, run_dir: RunDirectory) -> None:
         run_dir.root.mkdir(parents=True, exist_ok=True)
         run_dir.model.write_text("weights")
 
         with pytest.raises(BadInputError) as raised:
-            training_steps.has_model(run_dir)
+            model_publishing.has_model(run_dir)
         assert raised.value.code == "ModelNotAFolder"
 
     @pytest.mark.parametrize("target", ["nowhere", "latest"])
@@ -84,7 +84,7 @@ class TestOutput:
         (run_dir.model / "latest").symlink_to(target)
 
         with pytest.raises(BadInputError, match=r"The link latest in .* leads to no file"):
-            training_steps.check_model(run_dir)
+            model_publishing.check_model(run_dir)
 
     @pytest.mark.parametrize("name", ["w#1", "w?", "a%20b", "a\tb", "deep/w#1"])
     def test_a_name_that_mlflow_cannot_keep_is_refused(
@@ -95,7 +95,7 @@ class TestOutput:
         file.touch()
 
         with pytest.raises(BadInputError) as raised:
-            training_steps.check_model(run_dir)
+            model_publishing.check_model(run_dir)
 
         assert raised.value.code == "FileNameInvalid"
 
@@ -104,14 +104,14 @@ class TestOutput:
         for name in ("a b", "a+b", "100%.txt", "한글", "a;b&c=d", ".hidden"):
             (run_dir.model / name).touch()
 
-        training_steps.check_model(run_dir)
+        model_publishing.check_model(run_dir)
 
     def test_a_link_to_a_folder_is_refused(self, run_dir: RunDirectory) -> None:
         (run_dir.model / "v1").mkdir(parents=True)
         (run_dir.model / "latest").symlink_to("v1")
 
         with pytest.raises(BadInputError) as raised:
-            training_steps.check_model(run_dir)
+            model_publishing.check_model(run_dir)
 
         assert raised.value.code == "LinkToFolder"
 
@@ -157,8 +157,8 @@ class TestOutput:
         run_dir.model.mkdir(parents=True)
         (run_dir.model / "model.bin").write_text("m")
 
-        training_steps.publish_output(given(), run_dir)
-        training_steps.publish_output(given(output_uri="TMP/out/model"), run_dir)
+        model_publishing.publish_output(given(), run_dir)
+        model_publishing.publish_output(given(output_uri="TMP/out/model"), run_dir)
 
         assert (tmp_path / "out" / "model" / "model.bin").read_text() == "m"
         assert run_dir.model.exists()
@@ -174,7 +174,7 @@ class TestOutput:
         monkeypatch.setattr(file_storage.shutil, "copytree", full)
 
         with pytest.raises(ModelyardError) as raised:
-            training_steps.publish_output(given(output_uri="TMP/out"), run_dir)
+            model_publishing.publish_output(given(output_uri="TMP/out"), run_dir)
 
         assert raised.value.code == "DiskFull"
         assert not (tmp_path / "out").exists()

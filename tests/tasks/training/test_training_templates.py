@@ -118,6 +118,7 @@ class TestChecked:
             ("TextInvalid", {"description": "d" * 4001}),
             ("TextInvalid", {"hyperparameters": {"a": "\0"}}),
             ("ExperimentInvalid", {"experiment": "e" * 251}),
+            ("ModelNameInvalid", {"model": {"name": "a/b"}}),
         ],
         ids=str,
     )
@@ -307,6 +308,8 @@ class TestFill:
         ("logs.stream", True, True),
         ("logs.stream", 1, False),
         ("logs.stream", False, False),
+        ("model.register", "never", False),
+        ("model.name", "", True),
         ("unknown", 1, False),
         ("max_minutes.inner", 1, False),
     ],

@@ -26,6 +26,7 @@ from tuning.completion import TuningLimits
 from tuning.trials import Trial, TrialState
 
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
+_NAMED = {"model": {"name": "m"}}
 LOSS = {"metric": "loss", "direction": "minimize"}
 
 Given = Callable[..., Tuning]
@@ -171,6 +172,8 @@ class TestCheck:
             ({"early_stopping": {"min_trials": 0}}, "ParameterInvalid", "min_trials"),
             ({"tries": 3}, "ParameterUnknown", "tries"),
             ({"parameters": [{**X, "max": 10**400}]}, "NumberTooLarge", "400 digits"),
+            ({"model": {"name": "a/b"}}, "ModelNameInvalid", "model.name"),
+            ({"objective": [LOSS, {**LOSS, "metric": "s"}], **_NAMED}, "ModelOfSeveral", "name"),
             (
                 {"algorithm": {"uri": "TMP/algorithm", "entry_point": "gone.py"}},
                 "EntryPointMissing", "gone.py",
@@ -258,7 +261,7 @@ class TestTrials:
     def test_a_trial_is_the_training_with_its_point(self, tuning: Given) -> None:
         asked = tuning(
             name="n", template="t", hyperparameters={"y": 1}, max_minutes=9, trial_max_minutes=2,
-            experiment="e", logs={"stream": False},
+            experiment="e", logs={"stream": False}, model={"name": "m"},
         )  # fmt: skip
 
         found = asked.training({"x": 0.5})
@@ -266,6 +269,7 @@ class TestTrials:
         assert found.hyperparameters == {"y": 1, "x": 0.5}
         assert (found.name, found.template, found.max_minutes) == ("", "", 2)
         assert (found.experiment, found.logs, found.metrics) == ("e", asked.logs, asked.metrics)
+        assert found.model.name == ""
         assert asked.training({}).hyperparameters == {"y": 1}
 
     @pytest.mark.parametrize(
