@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -172,8 +173,7 @@ def run(
             "Leave out --local or --no-watch.", code="WatchUnused",
         )  # fmt: skip
     asked: JsonObject = {
-        "name": name, "description": description,
-        "experiment": experiment, "cache": not no_cache,
+        "name": name, "description": description, "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
     machines: JsonObject = {"instance_type": instance_type, "allow_cpu": allow_cpu}
     asked |= {
@@ -184,14 +184,11 @@ def run(
             ("logs", log_uri and {"uri": log_uri}),
         ) if value or value == 0
     }  # fmt: skip
-    if local:
-        announce_temporary_stack()
-    with flows_connection.connected() if local else connected(to_workers=True):
+    with _connected(local=local):
         asked["pipeline"] = _meant(pipeline)
         loaded = request.load(asked["pipeline"])
-        given = parameters.read(
-            arguments_file, parameter, texts=pipeline_arguments.string_inputs(loaded)
-        )
+        texts = pipeline_arguments.string_inputs(loaded)
+        given = parameters.read(arguments_file, parameter, texts=texts)
         asked["arguments"] = pipeline_arguments.arguments(loaded, given, coerce=True)
         if not watch_:
             output.thing(runs.brief(_start(asked)), as_json_=json)
@@ -200,6 +197,15 @@ def run(
     output.thing(found, as_json_=json)
     if found["state"] != statuses.COMPLETE:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _connected(*, local: bool) -> Iterator[None]:
+    """Connect to the workers' stack, or for a run in this process to whichever is up."""
+    if local:
+        announce_temporary_stack()
+    with flows_connection.connected() if local else connected(to_workers=True):
+        yield
 
 
 def _meant(pipeline: str) -> str:

@@ -67,6 +67,7 @@ def test_a_field_that_a_template_may_have_begins_empty() -> None:
     assert changed == {
         "experiment": ("Default", None), "nodes": (1, None), "processes_per_node": (1, None),
         "boot_storage_gib": (0, None), "data_storage_gib": (0, None),
+        "model": ({"name": "", "register": "always"}, {"name": ""}),
         "resources": (plain["properties"]["resources"]["default"], {
             "allow_cpu": False, "image": "", "instance_type": "", "mounts": [],
             "share_gpus": False, "torchrun": False,
