@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from prefect.artifacts import create_link_artifact
-from prefect.client.orchestration import get_client
 
+from infra.prefect_client import prefect_client
 from registry import tracking
 from registry.tracking import Tracked
 
@@ -18,7 +18,7 @@ def find(flow_run_id: str, key: str) -> UUID | None:
         "sort": "CREATED_DESC",
         "limit": 1,
     }
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         # The client's own method asks with nulls, which the server refuses.
         found = client.request("POST", "/artifacts/filter", json=wanted).json()
     return UUID(found[0]["id"]) if found else None
@@ -32,7 +32,7 @@ def link(flow_run_id: str, key: str, url: str, text: str) -> None:
 
 def tie_to_mlflow(flow_run_id: str, tracked: Tracked, text: str) -> None:
     """Label a run with its MLflow run, and link that run's page."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         client.update_flow_run_labels(
             UUID(flow_run_id), {tracking.MLFLOW_RUN_LABEL: tracked.run_id}
         )

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, cast
 from uuid import UUID
 
 from prefect import Flow
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort, CancelledRun
 from prefect.flow_engine import run_flow_sync
@@ -33,6 +32,7 @@ from flows.run_context import RunContext, RunResult
 from infra import connection, run_lock
 from infra.errors import ModelyardError, RunFailedError
 from infra.masking import MaskingFilter
+from infra.prefect_client import prefect_client
 from registry import names, tracking
 from registry.flow_kinds import FlowKind
 from registry.runs import run_retries, runs, statuses
@@ -306,7 +306,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
         sent = {name: value for name, value in given.items() if name in kept}
         filled = self.spec.completed(sent, form=True)
         run_id = UUID(context.flow_run_id)
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             if filled != sent:
                 client.update_flow_run(run_id, parameters=filled)
             client.update_flow_run_labels(run_id, {runs.CHECKED_LABEL: "true"})

@@ -18,12 +18,13 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.logging import get_run_logger
 
 from flows import artifacts
 from flows.pipeline_tasks import has_whole_line, outputs_line
 from infra.errors import ModelyardError
+from infra.prefect_client import prefect_client
 from infra.storage import store
 from infra.texts import make_storable
 from pipelines.artifacts import Artifact, Bundle
@@ -126,7 +127,7 @@ class PipelineProgress:
 
     def _attempt(self, *, last: bool = False) -> None:
         try:
-            with get_client(sync_client=True) as client:
+            with prefect_client() as client:
                 if self._changed.is_set():
                     self._changed.clear()
                     self._refresh(client)

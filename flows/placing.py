@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from prefect.client.orchestration import get_client
-
 from flows import catalogue
 from flows.lifecycle import LifecycleFlow
 from infra import settings, site, work_pools
 from infra.errors import BadInputError
 from infra.kubernetes import capacity_published, cluster
 from infra.kubernetes.attempt_spec import EVERY_MOUNT
+from infra.prefect_client import prefect_client
 from tasks import placement
 
 
@@ -55,7 +54,7 @@ def check(flow: str, given: Mapping[str, Any]) -> None:
     """
     requests = placement.plan_requests(flow, given)
     _check_mounts({mount for one in requests for mount in one.placement.mounts})
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for one in requests:
             known = capacity_published.read(client, catalogue.find(one.flow).spec.pool)
             if known:

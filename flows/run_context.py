@@ -22,7 +22,6 @@ from uuid import UUID
 import httpx
 import prefect.context
 from prefect._internal.result_records import ResultRecord
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.logging import get_logger, get_run_logger
@@ -36,6 +35,7 @@ from infra import home as homes
 from infra import identity, settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
+from infra.prefect_client import prefect_client
 from infra.settings import Settings
 from registry import tracking
 from registry.flow_kinds import FlowKind
@@ -272,7 +272,7 @@ class RunContext:
 
     def _label(self, labels: Mapping[str, str]) -> None:
         try:
-            with get_client(sync_client=True) as client:
+            with prefect_client() as client:
                 client.update_flow_run_labels(UUID(self.flow_run_id), {**labels})
         except httpx.HTTPError as error:  # the message of the run's state has the same facts
             _logger.debug("The run's labels could not be written: %s", error)
@@ -286,7 +286,7 @@ class RunContext:
         done = threading.Event()
 
         def watch() -> None:
-            with get_client(sync_client=True) as client:
+            with prefect_client() as client:
                 while not done.wait(_CANCEL_POLL_SECONDS):
                     try:
                         state = client.read_flow_run(self.flow_run_id).state  # type: ignore[arg-type]

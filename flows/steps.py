@@ -14,11 +14,12 @@ from uuid import UUID
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
+
+from infra.prefect_client import prefect_client
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +49,7 @@ def stop_requested(flow_run_id: str | None = None) -> bool:
     """
     run_id = flow_run_id or flow_run.id
     try:
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             state = client.read_flow_run(UUID(str(run_id))).state
     except Exception as error:  # noqa: BLE001 (the process is ending; it counts as a crash)
         _logger.warning("The run's state could not be read: %s", error)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 
+from infra.prefect_client import prefect_client
 from tasks.tuning import tuning_request
 from tasks.tuning.tuning_request import Tuning
 from tuning.completion import TuningLimits
@@ -38,7 +38,7 @@ class LiveLimits:
         def follow() -> None:
             while not done.wait(_POLL_SECONDS):
                 try:
-                    with get_client(sync_client=True) as client:
+                    with prefect_client() as client:
                         found = tuning_request.limits(client.read_flow_run(self._id).parameters)
                 except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
                     logger.debug("The limits could not be read: %s", error)

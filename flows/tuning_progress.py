@@ -16,12 +16,12 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 
 from flows import artifacts
 from flows.run_context import RunContext
+from infra.prefect_client import prefect_client
 from registry import tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.tracking import Tracked
@@ -207,7 +207,7 @@ class TuningProgress:
             data=_rows(trials, self._request.objective), description=description
         )
         bar = ArtifactUpdate(data=self._percent(trials), description=description)
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             if self._table:
                 client.update_artifact(self._table, table)
             if self._bar:

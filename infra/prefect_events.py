@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+
+from infra.prefect_client import prefect_client
 
 RUNS = "prefect.flow-run."
 POOLS = "prefect.work-pool."
@@ -53,7 +54,7 @@ def emit(
         },
         "related": [dict(one) for one in related],
     })  # fmt: skip
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
 
 

@@ -14,12 +14,12 @@ import traceback
 from pathlib import Path
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 
 from infra import home as homes
 from infra import run_lock
 from infra.home import Home
+from infra.prefect_client import prefect_client
 
 ATTEMPT_VARIABLE = "MODELYARD_PENDING_STATE"
 _ENGINE = "prefect.engine"
@@ -56,7 +56,7 @@ def main() -> int:
         return 0
     error_path(home, run_id).unlink(missing_ok=True)
     try:
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             refused = refusal(
                 client.read_flow_run(UUID(run_id)), os.environ.pop(ATTEMPT_VARIABLE, "")
             )

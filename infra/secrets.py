@@ -113,11 +113,12 @@ def _read(name: str) -> object:
     """Read a block with a client of this thread alone."""
     # Prefect takes seconds to import, and most who import this module have no secret to read.
     import httpx  # noqa: PLC0415
-    from prefect.client.orchestration import get_client  # noqa: PLC0415
     from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
 
+    from infra.prefect_client import prefect_client  # noqa: PLC0415
+
     try:
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             block = client.read_block_document_by_name(name, "secret", include_secrets=True)
     except ObjectNotFound:
         raise NotFoundError(f"There is no secret {name}.", _HOW, code="SecretMissing") from None

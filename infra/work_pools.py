@@ -25,6 +25,7 @@ from infra import forked
 from infra.errors import ConflictError
 from infra.home import Home
 from infra.kubernetes import pool_template
+from infra.prefect_client import prefect_client
 from infra.stack import parts
 
 PoolKind = Literal["local", "kubernetes"]
@@ -51,7 +52,7 @@ def is_remote(pool: str | None) -> bool:
     """Whether runs of a pool run on a cluster; False if there is no such pool."""
     if not pool:
         return False
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         try:
             return is_remote_type(client.read_work_pool(pool).type)
         except ObjectNotFound:

@@ -35,6 +35,7 @@ from infra.kubernetes.jobs import Jobs
 from infra.kubernetes.reconciler import ClusterRunReconciler, RunWaitLimits
 from infra.kubernetes.watch import WatchSubscription
 from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
+from infra.prefect_client import prefect_client
 from infra.prefect_events import RUNS, EventSubscription
 from registry import leases, tracking
 from registry.runs import run_attempts, runs
@@ -75,7 +76,7 @@ def is_executed(reconciler: ClusterRunReconciler) -> Callable[[str], bool | None
         active = reconciler.executes(flow_run_id)
         if active is not False:
             return active
-        with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        with prefect_client() as client, contextlib.suppress(ObjectNotFound):
             run = client.read_flow_run(UUID(flow_run_id))
             over = run.state is not None and run.state.is_final()
             return False if over and run_attempts.newest([flow_run_id]) else None

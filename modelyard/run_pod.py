@@ -40,12 +40,12 @@ if __name__ == "__main__":
     undumpable.protect()
 
 from prefect._internal import control_listener
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra import prefect_outage
 from infra.kubernetes.attempts import REFUSED, AttemptRecord
+from infra.prefect_client import prefect_client
 from registry.runs import run_attempts
 
 _FIRST = "0"
@@ -77,7 +77,7 @@ def refusal(run: FlowRun, newest: int, attempt: int, *, first: bool) -> str:
 
 
 def _read(run_id: str) -> FlowRun:
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         return client.read_flow_run(UUID(run_id))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
@@ -23,6 +23,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from infra.errors import BadInputError, NotFoundError
+from infra.prefect_client import prefect_client
 from registry.pipelines import pipelines
 
 _MOST_NAMED = 5
@@ -81,7 +82,7 @@ def active_runs(path: str) -> list[str]:
     """Return names of a deployment's active or waiting runs; none if it does not exist."""
     flow, _, name = path.partition("/")
     ended = FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         found = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
@@ -94,7 +95,7 @@ def active_runs(path: str) -> list[str]:
 
 def remove(path: str) -> None:
     """Have Prefect forget a deployment, if it is there."""
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+    with prefect_client() as client, contextlib.suppress(ObjectNotFound):
         found = client.read_deployment_by_name(path)
         client.delete_deployment(found.id)
 
@@ -105,7 +106,7 @@ def check(deployment: str) -> None:
     Raises:
         NotFoundError: If it is not registered.
     """
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         read(client, deployment)
 
 
@@ -120,7 +121,7 @@ def check_parameters(deployment: str, given: Mapping[str, Any]) -> None:
         NotFoundError: If the deployment is not registered.
         BadInputError: With the code ``ParameterInvalid``.
     """
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         found = read(client, deployment)
     if not found.enforce_parameter_schema or not found.parameter_openapi_schema:
         return

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
 from infra.mlflow import Experiment, MlflowClient, ViewType
+from infra.prefect_client import prefect_client
 
 DEFAULT = "Default"
 DEFAULT_ID = "0"
@@ -77,7 +77,7 @@ def meant(mlflow: MlflowClient, name: str, flow_run_id: str = "") -> Experiment 
 def _created(flow_run_id: str) -> datetime | None:
     """When the run was created; None if Prefect does not know it."""
     try:
-        with get_client(sync_client=True) as client:
+        with prefect_client() as client:
             return client.read_flow_run(UUID(flow_run_id)).created
     except ObjectNotFound:
         return None

@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect.blocks.core import Block
-from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field, SecretStr
 from sqlalchemy import select
 
 from infra import settings
 from infra.errors import BadInputError, ConflictError, NotFoundError
+from infra.prefect_client import prefect_client
 from infra.storage import accesses, addresses
 from infra.storage.accesses import StorageAccess
 from registry import catalogue, history, names
@@ -230,7 +230,7 @@ def _uris(value: Any) -> Iterator[str]:
 
 def remove(name: str) -> JsonObject:
     """Remove an access with its secret; called by :mod:`registry.deletion`."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         try:
             found = client.read_block_document_by_name(name, accesses.BLOCK_TYPE)
             client.delete_block_document(found.id)

@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import APILogHandler
@@ -30,6 +29,7 @@ from infra import home as homes
 from infra import prefect_outage
 from infra import settings as settings_module
 from infra.errors import ModelyardError
+from infra.prefect_client import prefect_client
 from infra.settings import Settings
 from infra.workloads.exit_status import ExitStatus
 from infra.workloads.installer import InstallCancelledError
@@ -46,7 +46,7 @@ _Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 def _read(flow_run_id: str) -> FlowRun:
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         return client.read_flow_run(UUID(flow_run_id))
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import cast
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import AutomationSort
 from prefect.events.actions import ActionTypes, CallWebhook, SendNotification
@@ -18,6 +18,7 @@ from prefect.events.schemas.automations import Automation, AutomationCore, Event
 from prefect.exceptions import ObjectNotFound
 
 from infra.errors import BadInputError, NotFoundError
+from infra.prefect_client import prefect_client
 from registry import catalogue, flow_kinds, history, names
 from registry.notifications import notification_triggers
 from registry.notifications.notification_outcomes import last_outcome
@@ -54,7 +55,7 @@ def add(name: str, target: NotificationTarget, wanted: NotificationFilter) -> No
             f"Give --on with one of: {', '.join(notification_triggers.EVENTS)}.",
             code="NotificationEmpty",
         )
-    with lock(name), get_client(sync_client=True) as client:
+    with lock(name), prefect_client() as client:
         _check_filter(client, wanted)
         present = _read(client, name)
         block = cast("UUID", target.block().save(_block_name(name), overwrite=True))
@@ -79,7 +80,7 @@ def add(name: str, target: NotificationTarget, wanted: NotificationFilter) -> No
 
 def list_all() -> list[NotificationView]:
     """List every notification, by name."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         return [_view(client, automation) for automation in _read(client)]
 
 
@@ -89,7 +90,7 @@ def show(name: str) -> tuple[NotificationView, NotificationTarget | None]:
     Raises:
         NotFoundError: With the code ``NotificationUnknown``.
     """
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         found = _read(client, name)
         if not found:
             raise _unknown(client, name)
@@ -102,7 +103,7 @@ def find(name: str) -> str:
     Raises:
         NotFoundError: With the code ``NotificationUnknown``.
     """
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         if not _read(client, name) and not _blocks(client, name):
             raise _unknown(client, name)
     return name
@@ -110,7 +111,7 @@ def find(name: str) -> str:
 
 def remove(name: str) -> JsonObject:
     """Remove a notification with its block; called by :mod:`registry.deletion`."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for automation in _read(client, name):
             client.delete_automation(automation.id)
         _delete_blocks(client, name)
@@ -119,7 +120,7 @@ def remove(name: str) -> JsonObject:
 
 def refresh() -> None:
     """Write the messages of this version into the notifications of earlier ones."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for automation in _read(client):
             target, block = KINDS.get(_kind(automation)), _block(automation)
             if target is None or block is None:
@@ -132,7 +133,7 @@ def refresh() -> None:
 def rename_schedule(old: str, new: str) -> list[str]:
     """Follow the new name of a schedule; return the names of the notifications changed."""
     changed = []
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for automation in _read(client):
             wanted = _filter(automation)
             if old not in wanted.schedules:

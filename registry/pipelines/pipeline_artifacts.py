@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -28,6 +27,7 @@ from prefect.exceptions import ObjectNotFound
 from sqlalchemy import Text, cast, select, update
 
 from infra.mlflow import MlflowException, artifacts
+from infra.prefect_client import prefect_client
 from registry import tracking
 from registry.catalogue import engine
 from registry.flow_kinds import PIPELINE_RUN
@@ -65,7 +65,7 @@ def ended_before(instant: datetime) -> list[Old]:
     )
     found: dict[UUID, Old] = {}
     offset = 0
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         while True:
             page = client.read_flow_runs(
                 flow_filter=ours, flow_run_filter=wanted, limit=_PAGE, offset=offset,
@@ -81,7 +81,7 @@ def ended_before(instant: datetime) -> list[Old]:
 
 def is_over(run_id: str) -> bool:
     """Whether a run has ended, or is gone; it may have been told to go on meanwhile."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         try:
             state = client.read_flow_run(UUID(run_id)).state
         except ObjectNotFound:

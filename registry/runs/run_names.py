@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -20,6 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 
+from infra.prefect_client import prefect_client
 from registry import experiment_names, tracking
 from registry.runs import labels
 
@@ -51,7 +51,7 @@ def claiming(flow: str, name: str, experiment: str, flow_run_id: str = "") -> It
 def _active(flow: str, name: str) -> list[FlowRun]:
     """Runs of the flow that have the name and have not ended."""
     active = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES)))
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         return client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
             flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name]), state=active),

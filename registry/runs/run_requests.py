@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Cancelling
+
+from infra.prefect_client import prefect_client
 
 
 def request_stop(run_id: str) -> None:
     """Request the end of a run; no effect on one that has ended or was deleted."""
     found = UUID(run_id)
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+    with prefect_client() as client, contextlib.suppress(ObjectNotFound):
         run = client.read_flow_run(found)
         state = run.state
         if state and (state.is_final() or state.type == StateType.CANCELLING):
@@ -37,7 +39,7 @@ def _claimed(client: SyncPrefectClient, run: UUID) -> bool:
 def resume(run_id: str) -> None:
     """Run a failed or stopped run again; it resumes from its checkpoints."""
     found = UUID(run_id)
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+    with prefect_client() as client, contextlib.suppress(ObjectNotFound):
         state = client.read_flow_run(found).state
         if state and state.is_final() and not state.is_completed():
             client.set_flow_run_state(found, AwaitingRetry(message="Again."), force=True)

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
 from infra.errors import ConflictError
+from infra.prefect_client import prefect_client
 from registry import history
 from registry.runs import runs
 from registry.runs.run_views import RunStatusView, RunView
@@ -67,7 +68,7 @@ def reopen(flow: str, key: str) -> FlowRun:
 def _made_due(key: str) -> Iterator[tuple[SyncPrefectClient, FlowRun, str]]:
     """Make a run due again, unless the block refuses; yields it, and its flow's name."""
     run_id = UUID(runs.find(key))
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         run = client.read_flow_run(run_id)
         flow = client.read_flow(run.flow_id).name
         word = RunView.from_flow_run(run, flow).state

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -30,6 +30,7 @@ from prefect.exceptions import ObjectNotFound
 
 from infra import work_pools
 from infra.errors import ConflictError, NotFoundError
+from infra.prefect_client import prefect_client
 from registry import (
     catalogue,
     deployments,
@@ -71,7 +72,7 @@ _MOST_CHOICES = 10
 
 @contextlib.contextmanager
 def _prefect() -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         yield client
 
 

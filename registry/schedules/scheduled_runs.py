@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -21,6 +21,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from infra.errors import BadInputError
 from infra.http_status import is_retryable
+from infra.prefect_client import prefect_client
 from registry.runs import runs, statuses
 from registry.schedules.slots import Slot
 
@@ -37,7 +38,7 @@ def _once(slot: Slot) -> str:
 def find(slot: Slot) -> str | None:
     """The run of a slot, of whatever deployment it was created; its id."""
     own = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[_once(slot)]))
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         found = client.read_flow_runs(flow_run_filter=own, sort=FlowRunSort.ID_DESC, limit=1)
     return str(found[0].id) if found else None
 
@@ -85,7 +86,7 @@ def ended(ids: Collection[str]) -> dict[str, str]:
     wanted = [UUID(run_id) for run_id in ids]
     words: dict[str, str] = {}
     flows: dict[UUID, str] = {}
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for first in range(0, len(wanted), _PAGE):
             these = FlowRunFilterId(any_=wanted[first : first + _PAGE])
             for run in _read(client, FlowRunFilter(id=these, state=_OVER)):

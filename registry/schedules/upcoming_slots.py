@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from prefect.client.orchestration import get_client
+from infra.prefect_client import prefect_client
 
 KEY = "upcoming-slots"
 _ABOUT = "The schedules that are due next. `modelyard schedule list` shows all that there are."
@@ -13,7 +13,7 @@ _ABOUT = "The schedules that are due next. `modelyard schedule list` shows all t
 
 def publish(table: Sequence[Mapping[str, str]]) -> None:
     """Show these rows among Prefect's artifacts, instead of those that were shown before."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         # The client's own methods emit an event each time, which a page that changes twice a
         # minute is not worth.
         data = {"data": json.dumps(list(table)), "description": _ABOUT}

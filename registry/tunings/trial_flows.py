@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from infra import identity
+from infra.prefect_client import prefect_client
 from registry import flow_kinds, tracking
 from registry.runs import labels as run_labels
 from registry.runs import runs, statuses
@@ -62,7 +62,7 @@ def number(labels: Mapping[str, object]) -> int | None:
 
 def pool_type() -> str | None:
     """The type of the pool that trials would run in; None if there is none."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         try:
             found = client.read_deployment_by_name(f"{_FLOW}/{_FLOW}")
             pool = found.work_pool_name
@@ -93,7 +93,7 @@ def read(ids: Iterable[str]) -> dict[str, TrialFlow]:
     """The runs of these ids that Prefect has."""
     wanted = [UUID(run_id) for run_id in ids]
     found = {}
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for first in range(0, len(wanted), _PAGE):
             some = FlowRunFilter(id=FlowRunFilterId(any_=wanted[first : first + _PAGE]))
             for run in client.read_flow_runs(

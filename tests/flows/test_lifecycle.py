@@ -276,7 +276,9 @@ class TestExecute:
             update_flow_run=lambda _, parameters: updated.append(parameters),
             update_flow_run_labels=lambda *_: None,
         )
-        monkeypatch.setattr(lifecycle, "get_client", lambda **_: contextlib.nullcontext(client))
+        monkeypatch.setattr(
+            lifecycle, "prefect_client", lambda **_: contextlib.nullcontext(client)
+        )
         self.flow.spec = replace(self.flow.spec, from_template=from_template)
         self.context.sent = {"path"}
         state = self._execute(lambda _, request: RunResult(request.count, ""), count=1)

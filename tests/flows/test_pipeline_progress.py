@@ -68,7 +68,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
     def client(**_: Any) -> Iterator[Prefect]:
         yield made
 
-    monkeypatch.setattr(pipeline_progress, "get_client", client)
+    monkeypatch.setattr(pipeline_progress, "prefect_client", client)
     monkeypatch.setattr(pipeline_progress, "get_run_logger", lambda: logging.getLogger("progress"))
     monkeypatch.setattr(pipeline_progress.artifacts, "find", made.find)
     return made

@@ -39,7 +39,7 @@ def _quota(gpus: float) -> Capacity:
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Capacity]:
     """What each pool's cluster has told that it can give."""
     known: dict[str, Capacity] = {}
-    monkeypatch.setattr(placing, "get_client", lambda **_: contextlib.nullcontext(None))
+    monkeypatch.setattr(placing, "prefect_client", lambda **_: contextlib.nullcontext(None))
     monkeypatch.setattr(capacity_published, "read", lambda _, pool: known.get(pool))
     return known
 

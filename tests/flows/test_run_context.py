@@ -73,7 +73,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         found.append(failed)
         original(self, failed=failed)
 
-    monkeypatch.setattr(run_context, "get_client", lambda **_: Client())
+    monkeypatch.setattr(run_context, "prefect_client", lambda **_: Client())
     monkeypatch.setattr(RunContext, "conclude", conclude)
     return found
 
@@ -265,7 +265,7 @@ class TestOneRun:
         written: list[Any] = []
         monkeypatch.setattr(
             run_context,
-            "get_client",
+            "prefect_client",
             lambda **_: Kept() if not written else pytest.fail("again"),
         )
 
@@ -376,7 +376,7 @@ class TestWatching:
                 return type("Run", (), {"state": answer})
 
         monkeypatch.setattr(run_context, "_CANCEL_POLL_SECONDS", 0.01)
-        monkeypatch.setattr(run_context, "get_client", lambda **_: Client())
+        monkeypatch.setattr(run_context, "prefect_client", lambda **_: Client())
         context = run_context_of(home, flow_run_id="run-id")
 
         with context.watching_for_stop():

@@ -60,7 +60,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> Prefect:
             "sync/loose": deployment(enforce_parameter_schema=False),
         }
     )
-    monkeypatch.setattr(deployments, "get_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(deployments, "prefect_client", lambda **_: contextlib.nullcontext(fake))
     monkeypatch.setattr(scheduling, "connected", contextlib.nullcontext)
     monkeypatch.setattr(work_pools, "is_remote", lambda _: False)
     return fake

@@ -85,7 +85,7 @@ def test_prefect_knows_whether_it_is_a_stop(
         def read_flow_run(self, _: uuid.UUID) -> FlowRun:
             return FlowRun.model_construct(state=state)
 
-    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(Client()))
+    monkeypatch.setattr(steps, "prefect_client", lambda **_: contextlib.nullcontext(Client()))
 
     assert steps.stop_requested(RUN) is stopped
 
@@ -94,6 +94,6 @@ def test_where_prefect_does_not_answer_it_is_none(monkeypatch: pytest.MonkeyPatc
     def away(**_: Any) -> Any:
         raise OSError("away")
 
-    monkeypatch.setattr(steps, "get_client", away)
+    monkeypatch.setattr(steps, "prefect_client", away)
 
     assert steps.stop_requested(RUN) is False

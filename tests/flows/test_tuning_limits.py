@@ -49,7 +49,7 @@ def prefect(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     fake.read_flow_run = read
     monkeypatch.setattr(tuning_limits, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(tuning_limits, "get_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(tuning_limits, "prefect_client", lambda **_: contextlib.nullcontext(fake))
     return fake
 
 
@@ -92,7 +92,7 @@ def test_a_client_that_cannot_be_made_is_made_later(
             raise problem
         return contextlib.nullcontext(prefect)
 
-    monkeypatch.setattr(tuning_limits, "get_client", client)
+    monkeypatch.setattr(tuning_limits, "prefect_client", client)
     limits = LiveLimits(request_, str(uuid4()))
     prefect.parameters = {"max_trials": 5}
     with limits.followed():

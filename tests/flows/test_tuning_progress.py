@@ -77,7 +77,7 @@ def shown(monkeypatch):
         made.flush_seconds = flush_seconds
         return made
 
-    monkeypatch.setattr(tuning_progress, "get_client", client)
+    monkeypatch.setattr(tuning_progress, "prefect_client", client)
     monkeypatch.setattr(tuning_progress, "get_run_logger", lambda: logging.getLogger("tuning"))
     monkeypatch.setattr(tuning_progress.artifacts, "find", lambda _, key: made.earlier.get(key))
     monkeypatch.setattr(tuning_progress, "create_table_artifact", lambda **_: TABLE)

@@ -58,7 +58,7 @@ class TestMain:
                     raise SystemExit(1)  # noqa: B904 (as Prefect's engine does)
 
         monkeypatch.setattr(
-            run_process, "get_client", lambda **_: contextlib.nullcontext(Client())
+            run_process, "prefect_client", lambda **_: contextlib.nullcontext(Client())
         )
         monkeypatch.setattr(run_process.runpy, "run_module", engine)
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(RUN))

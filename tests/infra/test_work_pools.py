@@ -206,9 +206,7 @@ class TestIsRemote:
             return SimpleNamespace(type=types[name])
 
         client = SimpleNamespace(read_work_pool=read)
-        monkeypatch.setattr(
-            work_pools, "get_client", lambda sync_client: contextlib.nullcontext(client)
-        )
+        monkeypatch.setattr(work_pools, "prefect_client", lambda: contextlib.nullcontext(client))
 
     @pytest.mark.parametrize(
         ("pool", "remote"),

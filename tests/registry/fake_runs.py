@@ -101,7 +101,9 @@ class PrefectClient:
         """One that the registry asks instead of the real one."""
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
-        monkeypatch.setattr(run_retries, "get_client", lambda **_: contextlib.nullcontext(fake))
+        monkeypatch.setattr(
+            run_retries, "prefect_client", lambda **_: contextlib.nullcontext(fake)
+        )
         monkeypatch.setattr(run_attempts, "newest", fake.attempts.newest)
         monkeypatch.setattr(run_attempts, "retried", lambda _: [])
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")

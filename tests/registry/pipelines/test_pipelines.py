@@ -42,7 +42,7 @@ def prefect(catalogue_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pre
     monkeypatch.setenv("MODELYARD_DATABASE_URL", catalogue_url)
     catalogue.migrate()
     fake = Prefect()
-    monkeypatch.setattr(deployments, "get_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(deployments, "prefect_client", lambda **_: contextlib.nullcontext(fake))
     yield fake
     catalogue.engine().dispose()
 

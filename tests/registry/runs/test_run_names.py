@@ -26,7 +26,7 @@ _AT_ONCE = 8
 def prefect(mlflow: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> PrefectClient:
     """A Prefect without runs, beside a real MLflow and a real catalogue."""
     fake = PrefectClient()
-    monkeypatch.setattr(run_names, "get_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(run_names, "prefect_client", lambda **_: contextlib.nullcontext(fake))
     return fake
 
 

@@ -58,8 +58,8 @@ class Client(PrefectClient):
 @pytest.fixture
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Client:
     fake = Client()
-    monkeypatch.setattr(trial_flows, "get_client", lambda **_: contextlib.nullcontext(fake))
-    monkeypatch.setattr(run_requests, "get_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(trial_flows, "prefect_client", lambda **_: contextlib.nullcontext(fake))
+    monkeypatch.setattr(run_requests, "prefect_client", lambda **_: contextlib.nullcontext(fake))
     monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
     return fake
 

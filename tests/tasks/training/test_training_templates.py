@@ -25,6 +25,7 @@ _UNTOUCHED: dict[str, Any] = Training().model_dump(mode="json") | {"experiment":
 _UNTOUCHED["resources"] |= dict.fromkeys(
     ("nodes", "processes_per_node", "boot_storage_gib", "data_storage_gib")
 )
+_UNTOUCHED["model"] |= {"register": None}
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class FakePool:
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
         for asking in (trial_flows, run_requests):
-            monkeypatch.setattr(asking, "get_client", lambda **_: contextlib.nullcontext(fake))
+            monkeypatch.setattr(asking, "prefect_client", lambda **_: contextlib.nullcontext(fake))
         return fake
 
     def close(self) -> None:
