@@ -209,10 +209,10 @@ def _judge(
         if state not in _ENDED:
             tally.stuck.append(f"{run} {state}")
         elif state not in {"COMPLETE", "STOPPED"}:
-            message = stack.show(run)["message"]
-            why = message.partition(":")[0]
+            shown = stack.show(run)
+            why = shown["detail"]
             if why not in _REASONS:
-                tally.strange.append(f"{run} {state} {message[:300]}")
+                tally.strange.append(f"{run} {state} {why} {shown['message'][:300]}")
         if tally.retried[run] + (state != "COMPLETE") > befell[run]:
             tally.strange.append(
                 f"{run} {state}, {tally.retried[run]} retries, {befell[run]} blows"
