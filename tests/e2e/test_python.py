@@ -113,7 +113,7 @@ def test_coroutines_call_it_directly_and_in_threads(stack, tmp_path):
 async def main():
     client = Client()
     uploaded = client.pipelines.upload(modelyard_path({str(pipeline)!r}), "from-a-coroutine")
-    said = modelyard.pipeline_run(pipeline="from-a-coroutine", arguments={{"recipient": "you"}})
+    said = modelyard.pipeline_run(pipeline="from-a-coroutine", arguments={{"recipient": "all"}})
     both = await asyncio.gather(*(
         asyncio.to_thread(train, algorithm=algorithm("steps"), hyperparameters={{"steps": steps}})
         for steps in (1, 2)
