@@ -141,6 +141,7 @@ Client().runs.lift()
 
 
 @pytest.mark.integration
+@pytest.mark.soak  # mypy reads all of Modelyard, without a cache
 def test_a_callers_script_is_type_checked(tmp_path: Path) -> None:
     """Without pydantic's plugin, which a caller need not have."""
     (tmp_path / "right.py").write_text(_SCRIPT)
