@@ -89,7 +89,7 @@ def _is_file(thing: str) -> bool:
 
 
 def _of_file(path: str) -> _Drawn:
-    return _Drawn(building.draw(request.load(path)))
+    return _Drawn(building.draw(request.load(str(Path(path).absolute()))))
 
 
 def _stored(thing: str, *, whole: bool) -> _Drawn:

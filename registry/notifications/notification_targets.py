@@ -157,6 +157,12 @@ class MailTarget(NotificationTarget):
                     "Write it as name@example.com, without a display name.",
                     code="MailAddressInvalid",
                 )
+        if not self.host:
+            raise BadInputError(
+                "The mail server is missing.",
+                "Write --smtp HOST or --smtp HOST:PORT.",
+                code="SmtpServerInvalid",
+            )
         if not _HOST.fullmatch(self.host) or not 0 <= self.port <= 65535:
             raise BadInputError(
                 f"{self.host[:80]!r} with the port {self.port} is not an SMTP server.",

@@ -163,7 +163,7 @@ def list_all(
         BadInputError: With the code ``StateUnknown``.
     """
     wanted = run_filters.build(states=states, name=name, tags=tags, since=since)
-    page = _PAGE if states else min(_PAGE, limit)
+    page = _PAGE if states or name else min(_PAGE, limit)
     with _prefect() as client:
         flows = functools.cache(lambda flow_id: client.read_flow(flow_id).name)
         scans = [
@@ -173,10 +173,12 @@ def list_all(
             )
             for part in run_filters.split_by_ids(wanted, ids)
         ]  # fmt: skip
-        # Prefect knows the types of states, which are fewer than the words.
+        # Prefect knows the types of states, which are fewer than the words, and takes % and _ in a
+        # name for any characters.
         found = (
             run for run in run_filters.merge_newest_first(scans)
-            if not states or _word(run, flows(run.flow_id)) in states
+            if name.casefold() in run.name.casefold()
+            and (not states or _word(run, flows(run.flow_id)) in states)
         )  # fmt: skip
         runs = list(itertools.islice(found, limit))
         names = {run.flow_id: flows(run.flow_id) for run in runs}

@@ -78,6 +78,17 @@ def test_a_file_is_told_as_text(do: Do, file: Path) -> None:
     assert "http" not in told
 
 
+def test_a_file_of_any_name_needs_no_stack(
+    do: Do, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("a: b: c")
+    code, told = do("README.md", "--json")
+
+    assert code == 1
+    assert told["error"]["code"] == "PipelineUnreadable"
+
+
 def test_a_file_is_told_as_data(do: Do, file: Path) -> None:
     code, told = do(str(file), "--json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -80,11 +81,17 @@ def _passes(run: FlowRun, wanted: FlowRunFilter) -> bool:
     return all([
         wanted.id is None or run.id in (wanted.id.any_ or []),
         name is None or name.any_ is None or run.name in name.any_,
-        name is None or name.like_ is None or name.like_.lower() in run.name.lower(),
+        name is None or name.like_ is None or _is_like(run.name, name.like_),
         kind is None or kind.any_ is None or bool(run.state and run.state.type in kind.any_),
         not (kind and kind.not_any_ and run.state and run.state.type in kind.not_any_),
         wanted.tags is None or set(wanted.tags.all_ or []) <= set(run.tags),
     ])  # fmt: skip
+
+
+def _is_like(name: str, part: str) -> bool:
+    """As PostgreSQL's ILIKE has it: % is any characters, and _ any one."""
+    wild = re.escape(part).replace("%", ".*").replace("_", ".")
+    return bool(re.search(wild, name, re.IGNORECASE))
 
 
 class PrefectClient:

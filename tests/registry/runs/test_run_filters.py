@@ -76,6 +76,14 @@ def test_a_part_of_the_name_whatever_its_case(prefect: PrefectClient) -> None:
     assert names(name="digits") == ["Digits small", "digits"]
 
 
+@pytest.mark.parametrize("part", ["d%", "d_g"])
+def test_a_part_of_the_name_has_no_wildcards(prefect: PrefectClient, part: str) -> None:
+    for name in ("digits", f"my-{part}"):
+        prefect.add("train", name)
+
+    assert names(name=part, limit=1) == [f"my-{part}"]
+
+
 def test_many_ids_are_asked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_filters, "_IDS_AT_ONCE", 2)
     ids = [str(uuid4()) for _ in range(5)]
