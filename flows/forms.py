@@ -15,8 +15,6 @@ from pydantic import BaseModel
 
 from tasks.parameters import form_fields
 
-fields = form_fields
-
 _RETURNS = "\n\nReturns:"
 _GROUP = "#/definitions/"
 
@@ -32,7 +30,7 @@ def signature(model: type[BaseModel]) -> inspect.Signature:
             else field.get_default(call_default_factory=True),
             annotation=field.rebuild_annotation(),
         )
-        for name, field in fields(model).items()
+        for name, field in form_fields(model).items()
     ])  # fmt: skip
 
 
@@ -43,7 +41,7 @@ def bound(
 
     A group is a mapping, or an instance of its model, of which the fields that were given count.
     """
-    given = {**dict(zip(fields(model), args, strict=False)), **kwargs}
+    given = {**dict(zip(form_fields(model), args, strict=False)), **kwargs}
     return {name: _plain(value) for name, value in given.items()}
 
 
@@ -58,7 +56,9 @@ def _plain(value: Any) -> Any:
 
 def documentation(text: str, model: type[BaseModel]) -> str:
     """A flow's docstring with an ``Args`` section of its model's help texts."""
-    described = {name: one.description for name, one in fields(model).items() if one.description}
+    described = {
+        name: one.description for name, one in form_fields(model).items() if one.description
+    }
     lines = [f"    {name}: {help_text}" for name, help_text in described.items()]
     before, returns, after = inspect.cleandoc(text).partition(_RETURNS)
     return f"{before}\n\nArgs:\n" + "\n".join(lines) + returns + after

@@ -48,6 +48,6 @@ def complete() -> None:
     """
     if _LazyFinder in sys.meta_path:
         sys.meta_path.remove(_LazyFinder)
-        for module in list(sys.modules.values()):
-            vars(module)
-            getattr(module, "__name__", None)
+        for name, module in list(sys.modules.items()):
+            if name.startswith(_PREFIXES):
+                vars(module)  # which executes it

@@ -108,9 +108,7 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
     experiment = _current(name)
     candidates = runs.not_complete()
     if experiment is None:
-        mine = dict(_not_made(run for run in candidates if not run.is_final)).get(name)
-        if mine is None:
-            raise _unknown(name)
+        mine = _awaiting(name, candidates)
         return _shown(_awaited(name, mine), mine, limit, links={}, past=[])
     opened = _opened(experiment)
     mine = _belonging(experiment, opened, [*runs.with_ids(opened), *candidates])
@@ -129,10 +127,7 @@ def run_ids(name: str) -> set[str]:
     experiment = _current(name)
     candidates = runs.not_complete()
     if experiment is None:
-        awaiting = dict(_not_made(run for run in candidates if not run.is_final)).get(name)
-        if awaiting is None:
-            raise _unknown(name)
-        return {run.id for run in awaiting}
+        return {run.id for run in _awaiting(name, candidates)}
     opened = _opened(experiment)
     return opened | {run.id for run in _belonging(experiment, opened, candidates)}
 
@@ -217,6 +212,18 @@ def _not_made(active: Iterable[RunView]) -> list[tuple[str, list[RunView]]]:
         if run.mlflow_run_id is None and meaning(run) is None:
             by_name.setdefault(_named(run.parameters), []).append(run)
     return list(by_name.items())
+
+
+def _awaiting(name: str, candidates: Iterable[RunView]) -> list[RunView]:
+    """Return the active runs among ``candidates`` that will create the experiment ``name``.
+
+    Raises:
+        NotFoundError: If none will.
+    """
+    found = dict(_not_made(run for run in candidates if not run.is_final)).get(name)
+    if found is None:
+        raise _unknown(name)
+    return found
 
 
 def _opened(experiment: Experiment) -> set[str]:
@@ -324,9 +331,7 @@ def find(name: str) -> str:
     experiment = _current(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    awaiting = dict(_not_made(runs.not_complete(final=False))).get(name)
-    if awaiting is None:
-        raise _unknown(name)
+    awaiting = _awaiting(name, runs.not_complete(final=False))
     raise ConflictError(
         f"The experiment {name!r} is being made. {' '.join(_sentences(awaiting))}",
         "Stop them first: modelyard runs stop ID.",

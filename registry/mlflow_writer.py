@@ -387,7 +387,7 @@ def is_permanent(error: BaseException) -> bool:
 
 def is_deleted(error: MlflowException) -> bool:
     """Whether MLflow answers that the run is deleted, or never existed."""
-    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "in the 'active' state" in str(error)
+    return error.is_missing or "in the 'active' state" in str(error)
 
 
 def _is_refusal(status: int) -> bool:

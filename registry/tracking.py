@@ -347,7 +347,7 @@ def delete_run(run_id: str, artifact_uri: str | None = None) -> None:
         artifacts.repository(uri, mlflow.tracking_uri).delete_artifacts()
         mlflow.delete_run(run_id)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if not error.is_missing:
             raise
 
 

@@ -120,7 +120,7 @@ def _artifacts(run_id: str) -> tuple[ArtifactRepository | None, list[str]]:
         repository = tracking.client().repository(mlflow_run_id)
         found = [one.path for one in repository.list_artifacts(_FOLDER)]
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if not error.is_missing:
             raise
         return None, []
     head = f"{_FOLDER}/{RunDirectory(Path()).log.name}"

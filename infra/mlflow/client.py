@@ -74,7 +74,7 @@ class MlflowClient:
         try:
             found = self._ask("GET", "experiments/get-by-name", experiment_name=name)
         except MlflowException as error:
-            if error.error_code != RESOURCE_DOES_NOT_EXIST:
+            if not error.is_missing:
                 raise
             return None
         return entities.experiment(found["experiment"])

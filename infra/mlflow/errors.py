@@ -21,3 +21,8 @@ class MlflowException(Exception):
         super().__init__(message)
         self.error_code = error_code
         self.status_code = status_code
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it says that the resource does not exist."""
+        return self.error_code == RESOURCE_DOES_NOT_EXIST

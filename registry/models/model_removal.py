@@ -103,7 +103,7 @@ def _mark_model(name: str) -> None:
     try:
         client().set_registered_model_tag(name, DELETING_TAG, GOING)
     except MlflowException as error:
-        if not model_versions.is_missing(error):
+        if not error.is_missing:
             raise
 
 
@@ -146,7 +146,7 @@ def _untag_run(version: ModelVersion) -> None:
     try:
         run = mlflow.get_run(version.run_id)
     except MlflowException as error:
-        if not model_versions.is_missing(error):
+        if not error.is_missing:
             raise
         return
     gone = model_versions.uri(version)
@@ -167,7 +167,7 @@ def _remove_version(version: ModelVersion) -> None:
     try:
         client().delete_model_version(version.name, version.version)
     except MlflowException as error:
-        if not model_versions.is_missing(error):
+        if not error.is_missing:
             raise
 
 
@@ -178,6 +178,6 @@ def _remove_empty(name: str) -> bool:
     try:
         client().delete_registered_model(name)
     except MlflowException as error:
-        if not model_versions.is_missing(error):
+        if not error.is_missing:
             raise
     return True

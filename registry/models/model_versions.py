@@ -38,14 +38,9 @@ _BY_STATUS = {
 }
 
 
-def is_missing(error: MlflowException) -> bool:
-    """Whether the error says that the resource does not exist."""
-    return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
-
-
 def _cannot_be(error: MlflowException) -> bool:
     """Whether it does not exist, or has a name that MLflow refuses, such as ``..a``."""
-    return is_missing(error) or error.error_code == "INVALID_PARAMETER_VALUE"
+    return error.is_missing or error.error_code == "INVALID_PARAMETER_VALUE"
 
 
 def uri(version: ModelVersion) -> str:

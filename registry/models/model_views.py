@@ -176,6 +176,6 @@ def _run_name(run_id: str) -> str | None:
     try:
         return str(client().get_run(run_id).info.run_name)
     except MlflowException as error:
-        if not model_versions.is_missing(error):
+        if not error.is_missing:
             raise
         return None

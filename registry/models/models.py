@@ -278,7 +278,7 @@ def _next(
         if model_versions.DELETING_TAG in model.tags:  # of its former versions
             mlflow.delete_registered_model_tag(name, model_versions.DELETING_TAG)
     except MlflowException as error:
-        if not model_versions.is_missing(error):
+        if not error.is_missing:
             raise
         mlflow.create_registered_model(name)
     version = mlflow.create_model_version(

@@ -167,7 +167,7 @@ def _repositories(mlflow_run_id: str, folders: Sequence[str]) -> list[tuple[str,
     try:
         uri = mlflow.get_run(mlflow_run_id).info.artifact_uri
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if not error.is_missing:
             raise
         return []
     return [(name, artifacts.repository(f"{uri}/{name}", mlflow.tracking_uri)) for name in folders]

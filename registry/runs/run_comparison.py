@@ -104,7 +104,7 @@ def _metrics(run: RunDetailView) -> Mapping[str, float | None]:
     try:
         return tracking.result(run.mlflow_run_id).metrics
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted in MLflow
+        if not error.is_missing:  # deleted in MLflow
             raise
         return {}
 

@@ -61,7 +61,7 @@ class Fetched:
                 tracking.client().download_artifacts(mlflow_run_id, ARTIFACTS, str(partial))
                 (partial / ARTIFACTS).rename(place)
         except MlflowException as error:
-            return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
+            return error.is_missing
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return True

@@ -130,7 +130,7 @@ def below(run_id: str) -> dict[str, str]:
     try:
         experiment_id = str(client().get_run(run_id).info.experiment_id)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if not error.is_missing:
             raise
         return {}
     found = _below(run_id, experiment_id, ViewType.ALL)

@@ -18,7 +18,7 @@ from flows import catalogue, forms
 from flows.lifecycle import LifecycleFlow
 from flows.training import train
 from flows.tuning import tune
-from tasks.parameters import FlowRequest
+from tasks.parameters import FlowRequest, form_fields
 from tasks.training.training_request import Algorithm
 from tasks.tuning.tuning_request import Tuning
 from tuning.objectives import Objective
@@ -44,7 +44,7 @@ def test_a_form_is_the_same_as_ever(flow: LifecycleFlow[..., Any]) -> None:
 def test_every_field_has_a_help_text_a_title_and_a_position(flow: LifecycleFlow[..., Any]) -> None:
     fields = flow.form["properties"]
 
-    assert list(fields) == list(forms.fields(flow.model))
+    assert list(fields) == list(form_fields(flow.model))
     for position, (name, field) in enumerate(fields.items()):
         assert (field["title"], field["position"]) == (name, position)
         help_text = flow.model.model_fields[name].description or ""
@@ -79,7 +79,7 @@ def test_a_field_that_a_template_may_have_begins_empty() -> None:
 
 
 def test_the_order_of_a_form_has_every_field_of_its_model(flow: LifecycleFlow[..., Any]) -> None:
-    assert sorted(forms.fields(flow.model)) == sorted(flow.model.model_fields)
+    assert sorted(form_fields(flow.model)) == sorted(flow.model.model_fields)
 
 
 def test_the_function_of_a_flow_has_the_models_signature() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,36 +17,11 @@ from tasks import parameters
 from tasks.training.training_templates import empty_in_form
 from tasks.tuning import tuning_dispatch, tuning_request
 from tasks.tuning.tuning_request import Tuning
+from tests.tasks.tuning.conftest import LOSS, Given, X
 from tuning.completion import TuningLimits
 from tuning.trials import Trial, TrialState
 
-X = {"name": "x", "type": "double", "min": 0, "max": 1}
 _NAMED = {"model": {"name": "m"}}
-LOSS = {"metric": "loss", "direction": "minimize"}
-
-Given = Callable[..., Tuning]
-
-
-@pytest.fixture
-def tuning(tmp_path: Path) -> Given:
-    """A tuning that is right, but for the given changes."""
-    algorithm = tmp_path / "algorithm"
-    algorithm.mkdir()
-    (algorithm / "train.py").write_text("")
-
-    def made(**changes: Any) -> Tuning:
-        text = json.dumps(changes).replace("TMP", str(tmp_path))
-        asked = {
-            "algorithm": {"uri": str(algorithm), "entry_point": "train.py"},
-            "parameters": [X],
-            "metrics": [{"name": "loss"}],
-            "objective": LOSS,
-            "max_trials": 4,
-            **json.loads(text),
-        }
-        return parameters.read(Tuning, asked)
-
-    return made
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,38 +10,10 @@ import pytest
 from infra.errors import BadInputError
 from registry.runs import run_views, runs
 from registry.tunings import trials
-from tasks import parameters
 from tasks.tuning import tuning_warm_start
-from tasks.tuning.tuning_request import Tuning
 from tests.registry.tuned import row
+from tests.tasks.tuning.conftest import LOSS, Given
 from tuning.trials import Trial, TrialState
-
-X = {"name": "x", "type": "double", "min": 0, "max": 1}
-LOSS = {"metric": "loss", "direction": "minimize"}
-
-Given = Callable[..., Tuning]
-
-
-@pytest.fixture
-def tuning(tmp_path: Path) -> Given:
-    """A tuning that is right, but for the given changes."""
-    algorithm = tmp_path / "algorithm"
-    algorithm.mkdir()
-    (algorithm / "train.py").write_text("")
-
-    def made(**changes: Any) -> Tuning:
-        text = json.dumps(changes).replace("TMP", str(tmp_path))
-        asked = {
-            "algorithm": {"uri": str(algorithm), "entry_point": "train.py"},
-            "parameters": [X],
-            "metrics": [{"name": "loss"}],
-            "objective": LOSS,
-            "max_trials": 4,
-            **json.loads(text),
-        }
-        return parameters.read(Tuning, asked)
-
-    return made
 
 
 class TestWarmStart:
