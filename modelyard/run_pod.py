@@ -28,7 +28,8 @@ _TERMINATED = 128 + int(signal.SIGTERM)
 
 
 def _end(*_: object) -> NoReturn:
-    raise SystemExit(_TERMINATED)
+    # An exception would be raised in the middle of an import, where it may become another.
+    os._exit(_TERMINATED)
 
 
 if __name__ == "__main__":

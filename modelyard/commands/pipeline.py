@@ -184,12 +184,13 @@ def run(
             ("logs", log_uri and {"uri": log_uri}),
         ) if value or value == 0
     }  # fmt: skip
+    # A file is refused before a stack is started for it.
+    checked_first = local and rows.is_file(pipeline)
+    if checked_first:
+        asked |= _checked(pipeline, arguments_file, parameter)
     with _connected(local=local):
-        asked["pipeline"] = _meant(pipeline)
-        loaded = request.load(asked["pipeline"])
-        texts = pipeline_arguments.string_inputs(loaded)
-        given = parameters.read(arguments_file, parameter, texts=texts)
-        asked["arguments"] = pipeline_arguments.arguments(loaded, given, coerce=True)
+        if not checked_first:
+            asked |= _checked(pipeline, arguments_file, parameter)
         if not watch_:
             output.thing(runs.brief(_start(asked)), as_json_=json)
             return
@@ -197,6 +198,18 @@ def run(
     output.thing(found, as_json_=json)
     if found["state"] != statuses.COMPLETE:
         raise typer.Exit(1)
+
+
+def _checked(pipeline: str, arguments_file: Path | None, pairs: list[str] | None) -> JsonObject:
+    """Return the pipeline and its arguments as the flow takes them, refused if they do not fit."""
+    meant = _meant(pipeline)
+    loaded = request.load(meant)
+    texts = pipeline_arguments.string_inputs(loaded)
+    given = parameters.read(arguments_file, pairs, texts=texts)
+    return {
+        "pipeline": meant,
+        "arguments": pipeline_arguments.arguments(loaded, given, coerce=True),
+    }
 
 
 @contextlib.contextmanager

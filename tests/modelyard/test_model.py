@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from modelyard import main
+from modelyard.api import models as api
 from modelyard.commands import model as command
 from registry import deletion
 from registry.models import (
@@ -49,7 +50,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     ):
         for verb in verbs:
             monkeypatch.setattr(module, verb, record(verb))
-    monkeypatch.setattr(command, "connected", contextlib.nullcontext)
+    for module in (command, api):
+        monkeypatch.setattr(module, "connected", contextlib.nullcontext)
     return calls
 
 

@@ -112,9 +112,16 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
+@pytest.fixture
+def without_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process gets no stack, and needs none until it begins."""
+    monkeypatch.setattr(command.flows_connection, "connected", contextlib.nullcontext)
+
+
 _WHERE = pytest.mark.parametrize("where", [(), ("--local",)], ids=["pool", "local"])
 
 
+@pytest.mark.usefixtures("without_stack")
 @_WHERE
 def test_what_can_run_begins(
     where: tuple[str, ...], begun: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +154,7 @@ def test_what_runs_in_this_process_is_always_waited_for(
     assert begun == []
 
 
+@pytest.mark.usefixtures("without_stack")
 @_WHERE
 @pytest.mark.parametrize(
     ("given", "resources"),
