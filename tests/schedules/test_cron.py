@@ -308,7 +308,7 @@ def test_the_first_and_the_last_year() -> None:
     assert read_cron("0 0 0 1 1 *", "Asia/Seoul").latest(FIRST - 1) is None
 
 
-_YEARS = 10 if os.environ.get("MODELYARD_SOAK") else 3
+_YEARS = 10 if os.environ.get("MODELYARD_SOAK") else 2
 
 
 @pytest.mark.parametrize("zone", _ZONES)
