@@ -156,6 +156,7 @@ def _executed(
     launcher = choice.backend(
         context.settings, RunAttempt(context.flow_run_id, _attempt(context)),
         allow_cpu=request.resources.allow_cpu,
+        instances=requests.instances(request, context.settings),
     )  # fmt: skip
     root = _root(pipeline, context)
     components = Components(
@@ -226,7 +227,9 @@ def _deadline(seconds: int, cancelled: threading.Event) -> Iterator[threading.Ev
         timer.cancel()
 
 
-def _concluded(context: RunContext, end: TaskResult, tracked: Tracked) -> RunResult:
+def _concluded(
+    context: RunContext, request: PipelineRun, end: TaskResult, tracked: Tracked
+) -> RunResult:
     """The result of a pipeline that has ended.
 
     Raises:
@@ -241,7 +244,8 @@ def _concluded(context: RunContext, end: TaskResult, tracked: Tracked) -> RunRes
             code="PipelineFailed",
         )  # fmt: skip
     result = pipeline_nodes.result(context.flow_run_id, tracked.run_id, over=True)
-    return RunResult(result.to_json(), "The pipeline has run.")
+    notice = requests.unenforced(request, context.settings)
+    return RunResult(result.to_json(), f"The pipeline has run. {notice}".rstrip())
 
 
 def _facts(
@@ -297,4 +301,4 @@ def pipeline_run(context: RunContext, request: PipelineRun) -> RunResult:
     given = arguments_of(pipeline, _filled(request.arguments, context))
     tracked = _open(context, request, given)
     end = _executed(context, request, pipeline, given, place, tracked)
-    return _concluded(context, end, tracked)
+    return _concluded(context, request, end, tracked)

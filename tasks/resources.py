@@ -94,18 +94,26 @@ class PipelineResources(BaseModel):
 
     instance_type: Text = Field(
         default="",
-        description=f"Instance type of each machine; empty for {instance_types.DEFAULT}.",
+        description=f"Instance type of each machine; empty for {instance_types.DEFAULT}, and on a "
+        "cluster for any.",
         json_schema_extra=_choices,
     )
     nodes: int = Field(
         default=1, ge=1, le=MOST_NODES,
-        description="Number of machines that the components are spread over; one in local pools.",
+        description="Number of machines of the instance type that the components share on a "
+        "cluster; one in local pools.",
+    )  # fmt: skip
+    boot_storage_gib: float = Field(
+        default=0, ge=0, le=1e9,
+        description="Storage of each component outside its inputs and outputs, in GiB; 0 for the "
+        "default.",
     )  # fmt: skip
     data_storage_gib: float = Field(
         default=0,
         ge=0,
         le=1e9,
-        description="Storage for data on each machine, in GiB; 0 for the default.",
+        description="Storage for the inputs and outputs of each component, in GiB; 0 for the "
+        "default.",
     )
     allow_cpu: bool = Field(
         default=False, description="Run without GPUs if the machine or the cluster has too few."
@@ -115,6 +123,7 @@ class PipelineResources(BaseModel):
         """Requirements of a single machine."""
         return Resources(
             instance_type=self.instance_type,
+            boot_storage_gib=self.boot_storage_gib,
             data_storage_gib=self.data_storage_gib,
             allow_cpu=self.allow_cpu,
         )

@@ -33,8 +33,28 @@ Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
 AllowCpu = Annotated[
     bool, typer.Option("--allow-cpu", help="Run without GPUs if there are too few.")
 ]
+Nodes = Annotated[
+    int | None, typer.Option(help="How many machines of the type its tasks share on a cluster.")
+]
+BootStorage = Annotated[
+    float | None,
+    typer.Option(help="GiB that each task may write on a cluster besides inputs and outputs."),
+]
+DataStorage = Annotated[
+    float | None, typer.Option(help="GiB for the inputs and outputs of each task on a cluster.")
+]
 Mounts = Annotated[
     list[str] | None, typer.Option(help="NAME=nas://ID:/path, which tasks find as /mnt/NAME.")
+]
+Parallel = Annotated[int | None, typer.Option(help="How many of its tasks run at once at most.")]
+LogUri = Annotated[
+    str, typer.Option(help="A folder that gets a copy of the whole log at the end.")
+]
+Local = Annotated[
+    bool, typer.Option("--local", help="In this process, whether or not the stack is up.")
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Run each task, also if an equal one has run.")
 ]
 Reference = Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]
 
@@ -147,20 +167,15 @@ def run(
     description: Annotated[str, typer.Option(help="The run's description.")] = "",
     experiment: Annotated[str, typer.Option(help="Its experiment.")] = "Default",
     instance_type: Annotated[str, typer.Option(help="The shape of its machines.")] = "",
+    nodes: Nodes = None,
+    boot_storage_gib: BootStorage = None,
+    data_storage_gib: DataStorage = None,
     allow_cpu: AllowCpu = False,
     mount: Mounts = None,
-    parallel: Annotated[
-        int | None, typer.Option(help="How many of its tasks run at once at most.")
-    ] = None,
-    log_uri: Annotated[
-        str, typer.Option(help="A folder that gets a copy of the whole log at the end.")
-    ] = "",
-    local: Annotated[
-        bool, typer.Option("--local", help="In this process, whether or not the stack is up.")
-    ] = False,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Run each task, also if an equal one has run.")
-    ] = False,
+    parallel: Parallel = None,
+    log_uri: LogUri = "",
+    local: Local = False,
+    no_cache: NoCache = False,
     watch_: Annotated[
         bool, typer.Option("--watch/--no-watch", "-w", help="Wait until it ends.")
     ] = True,
@@ -175,10 +190,14 @@ def run(
     asked: JsonObject = {
         "name": name, "description": description, "experiment": experiment, "cache": not no_cache,
     }  # fmt: skip
-    machines: JsonObject = {"instance_type": instance_type, "allow_cpu": allow_cpu}
+    machines: JsonObject = {
+        "instance_type": instance_type or None, "nodes": nodes,
+        "boot_storage_gib": boot_storage_gib, "data_storage_gib": data_storage_gib,
+        "allow_cpu": allow_cpu or None,
+    }  # fmt: skip
     asked |= {
         key: value for key, value in (
-            ("resources", {key: value for key, value in machines.items() if value}),
+            ("resources", {key: value for key, value in machines.items() if value is not None}),
             ("mounts", [_mount(text) for text in mount or ()]),
             ("parallel", parallel),
             ("logs", log_uri and {"uri": log_uri}),

@@ -13,18 +13,26 @@ from infra.workloads.docker import DockerBackend
 from infra.workloads.environments import EnvironmentCache
 from infra.workloads.kubernetes import staging
 from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
+from infra.workloads.kubernetes.job_manifest import ANY_NODE, InstanceSpec
 from pipelines.backends.process import ComponentProcessBackend
 
 _NO_DOCKER = "Or run components as processes: unset MODELYARD_PIPELINE_LAUNCHER."
 
 
-def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False) -> Backend:
+def backend(
+    settings: Settings,
+    attempt: RunAttempt,
+    *,
+    allow_cpu: bool = False,
+    instances: InstanceSpec = ANY_NODE,
+) -> Backend:
     """Create the backend that ``MODELYARD_PIPELINE_LAUNCHER`` names.
 
     Args:
         settings: The settings.
         attempt: The attempt of the run whose components are run.
         allow_cpu: Whether a process that asks for accelerators runs without where there are none.
+        instances: What pods run on.
 
     Raises:
         StackError: If it is Docker, and no engine answers.
@@ -45,7 +53,9 @@ def backend(settings: Settings, attempt: RunAttempt, *, allow_cpu: bool = False)
         staging.check(settings.pipeline_staging_uri)
         cluster = clusters.load(settings)
         api = Api.connect(cluster)
-        return KubernetesBackend(api, cluster, settings.pipeline_staging_uri, attempt)
+        return KubernetesBackend(
+            api, cluster, settings.pipeline_staging_uri, attempt, instances=instances
+        )
     environments = EnvironmentCache(settings.resolved_home() / "environments" / "pipelines")
     return ComponentProcessBackend(environments, settings, allow_cpu=allow_cpu)
 

@@ -10,10 +10,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra import site
+from infra import instance_types, site
 from infra.errors import BadInputError
 from infra.home import Home
 from infra.settings import Settings
+from infra.workloads.kubernetes.job_manifest import InstanceSpec
 from pipelines import reading, validation
 from pipelines.arguments import arguments
 from pipelines.pipeline import Pipeline
@@ -77,6 +78,34 @@ class PipelineRun(FlowRequest):
 def folders(request: PipelineRun) -> dict[str, str]:
     """Mounts of every component: URIs by absolute paths."""
     return {f"{_MOUNTED}/{one.name}": one.uri for one in request.mounts}
+
+
+def instances(request: PipelineRun, settings: Settings) -> InstanceSpec:
+    """Instances on which the components of a run have their pods, on a cluster.
+
+    Raises:
+        BadInputError: With the code ``InstanceTypeUnknown``.
+    """
+    asked = request.resources
+    name = asked.instance_type
+    return InstanceSpec(
+        type_name=name,
+        shape=instance_types.find(name, settings) if name else None,
+        count=asked.nodes,
+        boot_storage_gib=asked.boot_storage_gib,
+        data_storage_gib=asked.data_storage_gib,
+    )
+
+
+def unenforced(request: PipelineRun, settings: Settings) -> str:
+    """Sentence on requested resources that nothing enforces where components run; "" if none."""
+    asked, usual = request.resources, PipelineResources()
+    fields = ("nodes", "boot_storage_gib", "data_storage_gib")
+    names = [name for name in fields if getattr(asked, name) != getattr(usual, name)]
+    if settings.pipeline_launcher in _REMOTE_LAUNCHERS or not names:
+        return ""
+    named = ", ".join(f"resources.{name}" for name in names)
+    return f"Components ran on one machine, which does not enforce {named}."
 
 
 def pin(given: Mapping[str, Any]) -> dict[str, Any]:

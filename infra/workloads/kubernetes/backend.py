@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
 import threading
 import uuid
 from collections.abc import Mapping
@@ -17,11 +18,12 @@ from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import ClusterConfig
 from infra.workloads import redaction
 from infra.workloads.base import Backend, Log, NoticeLog, Workload
-from infra.workloads.exit_status import ExitStatus
+from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.kubernetes import job_manifest, references
 from infra.workloads.kubernetes.claims import ClusterClaims
+from infra.workloads.kubernetes.instance_pool import InstancePool
 from infra.workloads.kubernetes.job_cache import JobCache
-from infra.workloads.kubernetes.job_manifest import JobIdentity
+from infra.workloads.kubernetes.job_manifest import ANY_NODE, InstanceSpec, JobIdentity
 from infra.workloads.kubernetes.job_runner import JobRunner, WaitLimits
 from infra.workloads.kubernetes.staging import StagingArea
 
@@ -66,6 +68,7 @@ class KubernetesBackend(Backend):
         staging: str,
         attempt: RunAttempt,
         *,
+        instances: InstanceSpec = ANY_NODE,
         poll_seconds: float = _POLL_SECONDS,
         outage_seconds: float = _OUTAGE_SECONDS,
     ) -> None:
@@ -76,6 +79,7 @@ class KubernetesBackend(Backend):
             cluster: Its configuration.
             staging: The URI below which files are staged.
             attempt: The attempt of the run that they belong to.
+            instances: What their pods run on.
             poll_seconds: Interval at which workloads are looked at, and at which Jobs and pods are
                 listed where they cannot be watched.
             outage_seconds: How long the API may fail before a workload is given up.
@@ -83,6 +87,8 @@ class KubernetesBackend(Backend):
         self.api = api
         self._cluster = cluster
         self._attempt = attempt
+        self._instances = instances
+        self._pool = InstancePool(instances)
         self._staging = StagingArea(staging, attempt.flow_run_id)
         self._labels = job_manifest.labels(attempt.flow_run_id, attempt.number)
         self._cache = JobCache(api, self._labels, poll_seconds)
@@ -111,6 +117,7 @@ class KubernetesBackend(Backend):
             )  # fmt: skip
         if workload.resources.accelerators:
             job_manifest.device(workload)
+        self._pool.check(workload)
         for one in workload.kubernetes.get("env", ()):
             path = one["valueFrom"].get("fieldRef", {}).get("fieldPath")
             if path and not _FIELDS.fullmatch(path):
@@ -127,7 +134,14 @@ class KubernetesBackend(Backend):
         self._cache.close()
 
     def run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
-        """Run a workload to its end."""
+        """Run a workload to its end, once its pod has room on the run's instances."""
+        with self._pool.room(workload, log, cancelled) as found:
+            if not found:
+                why = "It was stopped before it began."
+                return ExitStatus(-signal.SIGTERM, why, ExitCause.STOPPED)
+            return self._run(workload, log, cancelled)
+
+    def _run(self, workload: Workload, log: Log, cancelled: threading.Event) -> ExitStatus:
         self._cache.watch()
         runner = JobRunner(self.api, self._cache, self._limits, log, cancelled)
         known = runner.retry_transient(partial(references.check, workload, self.api))
@@ -138,7 +152,10 @@ class KubernetesBackend(Backend):
         base = self._staging.base(f"{named.name}-{named.token}")
         plan = self._staging.send(workload, base, cancelled)
         try:
-            runner.create(job_manifest.build_job(workload, self._cluster, named, plan, base))
+            job = job_manifest.build_job(
+                workload, self._cluster, named, plan, base, self._instances
+            )
+            runner.create(job)
             try:
                 ended = runner.follow(named.name, workload)
             finally:

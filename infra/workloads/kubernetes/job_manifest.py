@@ -15,10 +15,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from infra.errors import BadInputError
+from infra.instance_types import InstanceType
 from infra.kubernetes import names, pods
 from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.pods import Plain
+from infra.kubernetes.quantities import GIB
 from infra.workloads.base import Workload
 from infra.workloads.kubernetes.stage import VOLUME
 from infra.workloads.kubernetes.staging_plan import StagingPlan
@@ -56,8 +58,36 @@ class JobIdentity:
     owner: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class InstanceSpec:
+    """Instances on which the workloads of a run have their pods.
+
+    Attributes:
+        type_name: Name of their type, for messages.
+        shape: Their shape; None if pods go to any node, and are as many as there are workloads.
+        count: How many there are.
+        boot_storage_gib: Ephemeral storage of each pod, in GiB; 0 sets no limit.
+        data_storage_gib: Size of the volume with each pod's inputs and outputs, in GiB; 0 sets no
+            limit.
+    """
+
+    type_name: str = ""
+    shape: InstanceType | None = None
+    count: int = 1
+    boot_storage_gib: float = 0
+    data_storage_gib: float = 0
+
+
+ANY_NODE = InstanceSpec()
+
+
 def build_job(
-    workload: Workload, cluster: ClusterConfig, named: JobIdentity, plan: StagingPlan, base: str
+    workload: Workload,
+    cluster: ClusterConfig,
+    named: JobIdentity,
+    plan: StagingPlan,
+    base: str,
+    instances: InstanceSpec,
 ) -> Plain:
     """Build the Job of a workload.
 
@@ -67,6 +97,7 @@ def build_job(
         named: The Job's name and owner.
         plan: What is staged for it.
         base: The URI with the plan.
+        instances: What its pod runs on.
 
     Raises:
         ClusterError: With the code ``ImageMissing``, if the cluster's file names no image.
@@ -83,7 +114,10 @@ def build_job(
         loose = {"blockOwnerDeletion": False, "controller": False}
         metadata["ownerReferences"] = [pods.owner_reference(named.owner) | loose]
     described = {"labels": labels, "annotations": {**asked.get("annotations", {}), **about}}
-    return pods.job(metadata, described, _pod(workload, cluster, plan, base), cluster)
+    pod = _pod(workload, cluster, plan, base, instances)
+    volume = _stage_volume(cluster, instances, named.labels)
+    pod["volumes"] = [volume, *pod["volumes"]]
+    return pods.job(metadata, described, pod, cluster)
 
 
 def _check_secrets(workload: Workload, cluster: ClusterConfig) -> None:
@@ -101,7 +135,20 @@ def _check_secrets(workload: Workload, cluster: ClusterConfig) -> None:
         )
 
 
-def _pod(workload: Workload, cluster: ClusterConfig, plan: StagingPlan, base: str) -> Plain:
+def _stage_volume(
+    cluster: ClusterConfig, instances: InstanceSpec, labels: Mapping[str, str]
+) -> Plain:
+    """Volume of inputs and outputs: of the storage class if it has a size, else on the node."""
+    octets = instances.data_storage_gib * GIB
+    if octets and cluster.storage_class:
+        return pods.storage(_STAGE, VOLUME, octets, cluster.storage_class, labels).volume
+    return pods.empty_dir(_STAGE, VOLUME, octets).volume
+
+
+def _pod(
+    workload: Workload, cluster: ClusterConfig, plan: StagingPlan, base: str,
+    instances: InstanceSpec,
+) -> Plain:  # fmt: skip
     asked = workload.kubernetes
     ids = _nas_ids(workload, cluster, plan, base)
     nas = pods.nas(cluster, ids)
@@ -110,19 +157,18 @@ def _pod(workload: Workload, cluster: ClusterConfig, plan: StagingPlan, base: st
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
+    component = _component(workload, cluster, plan, dict(zip(ids, nas, strict=True)), instances)
+    shape = instances.shape
     spec: Plain = {
         **pods.pod(cluster, security=security),
-        **pods.nodes(cluster, asked.get("nodeSelector"), asked.get("tolerations", ())),
-        "initContainers": [
-            _stage(STAGE_IN, "in", workload, cluster, ids, base),
-            _component(workload, cluster, plan, dict(zip(ids, nas, strict=True))),
-        ],
+        **pods.nodes(
+            cluster,
+            {**(shape.node_selector if shape else {}), **asked.get("nodeSelector", {})},
+            [*(shape.tolerations if shape else ()), *asked.get("tolerations", ())],
+        ),
+        "initContainers": [_stage(STAGE_IN, "in", workload, cluster, ids, base), component],
         "containers": [_stage(STAGE_OUT, "out", workload, cluster, ids, base)],
-        "volumes": [
-            {"name": _STAGE, "emptyDir": {}},
-            *(one.volume for one in nas),
-            *asked.get("volumes", ()),
-        ],
+        "volumes": [*(one.volume for one in nas), *asked.get("volumes", ())],
     }
     if cluster.priority_class:
         spec["priorityClassName"] = cluster.priority_class
@@ -144,6 +190,7 @@ def _component(
     cluster: ClusterConfig,
     plan: StagingPlan,
     nas: Mapping[str, pods.MountedVolume],
+    instances: InstanceSpec,
 ) -> Plain:
     asked = workload.kubernetes
     mounts = [
@@ -161,7 +208,7 @@ def _component(
             asked.get("env", ()),
             (pods.env_value(*one) for one in workload.environment.items()),
         ),
-        "resources": _resources(workload),
+        "resources": _resources(workload, cluster, instances),
         "securityContext": _security(asked.get("securityContext", {}), cluster),
         "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
     }
@@ -214,13 +261,32 @@ def _security(asked: Mapping[str, Any], cluster: ClusterConfig) -> Plain:
     return found
 
 
-def _resources(workload: Workload) -> Plain:
+def requests(workload: Workload) -> tuple[float, float, int]:
+    """Return the cores, the bytes of memory and the accelerators that a workload's pod reserves.
+
+    Containers of the pod run one after the other: it reserves the largest request.
+    """
     asked = workload.resources
+    return (
+        max(asked.cpu_request or asked.cpu or _LEAST_CPU, _STAGE_CPU),
+        max(asked.memory_request or asked.memory or _LEAST_MEMORY, _STAGE_MEMORY),
+        asked.accelerators,
+    )
+
+
+def _resources(workload: Workload, cluster: ClusterConfig, instances: InstanceSpec) -> Plain:
+    asked = workload.resources
+    # What lies on the node counts against one limit, volumes as well.
+    disk = instances.boot_storage_gib * GIB
+    if not cluster.storage_class:
+        disk += instances.data_storage_gib * GIB
     # A namespace with a quota has no container that does not say what it requests.
     found = pods.resources(
         cpu=asked.cpu,
         memory=asked.memory,
         devices={device(workload): asked.accelerators} if asked.accelerators else None,
+        disk=disk if instances.boot_storage_gib else 0,
+        disk_request=disk,
         cpu_request=asked.cpu_request or (0 if asked.cpu else _LEAST_CPU),
         memory_request=asked.memory_request or (0 if asked.memory else _LEAST_MEMORY),
     )

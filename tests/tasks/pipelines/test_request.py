@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from infra import site
+from infra import instance_types, site
 from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
 from infra.settings import Settings
+from infra.workloads.kubernetes.job_manifest import ANY_NODE
 from tasks.pipelines import request as requests
 from tasks.pipelines.request import PipelineRun
 from tests.pipelines import corpus
@@ -78,6 +79,8 @@ def test_a_mount_that_cannot_be(
         ({"pipeline": ""}, "PipelineMissing"),
         ({"arguments": {}}, "ArgumentsInvalid"),
         ({"resources": {"instance_type": "none-such"}}, "InstanceTypeUnknown"),
+        ({"resources": {"boot_storage_gib": 1e9}}, "DiskFull"),
+        ({"resources": {"data_storage_gib": 1e9}}, "DiskFull"),
     ],
     ids=str,
 )
@@ -101,7 +104,7 @@ class TestElsewhere:
     def test_what_this_machine_has_does_not_count(
         self, home: Home, uploaded: dict[str, Any]
     ) -> None:
-        asked = {"instance_type": "gpu.h100x8", "data_storage_gib": 1e9}
+        asked = {"instance_type": "gpu.h100x8", "data_storage_gib": 1e9, "boot_storage_gib": 1e9}
         with site.validating_for_remote():
             _check(home, uploaded, resources=asked, mounts=[_mount("nas://theirs:/x")])
 
@@ -151,3 +154,31 @@ def test_every_component_finds_its_mounts_in_one_folder() -> None:
     request = PipelineRun(mounts=[_mount(), _mount("nas://n1:/x", "x")])
 
     assert requests.folders(request) == {"/mnt/data": "nas://n1:/data", "/mnt/x": "nas://n1:/x"}
+
+
+class TestInstances:
+    """On a cluster the machines are real; here there is one."""
+
+    ASKED = {"instance_type": "cpu.large", "nodes": 3, "boot_storage_gib": 20}
+
+    def test_components_share_those_that_are_asked_for(self) -> None:
+        request = PipelineRun(resources={**self.ASKED, "data_storage_gib": 5})
+        found = requests.instances(request, Settings())
+
+        assert (found.type_name, found.count) == ("cpu.large", 3)
+        assert found.shape == instance_types.find("cpu.large", Settings())
+        assert (found.boot_storage_gib, found.data_storage_gib) == (20, 5)
+
+    def test_without_a_type_components_go_to_any_node(self) -> None:
+        assert requests.instances(PipelineRun(), Settings()) == ANY_NODE
+
+    def test_what_one_machine_does_not_enforce_is_said(self) -> None:
+        request = PipelineRun(resources=self.ASKED)
+        apart = Settings().model_copy(update={"pipeline_launcher": "kubernetes"})
+
+        assert requests.unenforced(request, Settings()) == (
+            "Components ran on one machine, which does not enforce resources.nodes, "
+            "resources.boot_storage_gib."
+        )
+        assert requests.unenforced(request, apart) == ""
+        assert requests.unenforced(PipelineRun(), Settings()) == ""

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from infra.instance_types import InstanceType
 from infra.kubernetes.cluster import ClusterConfig, NasVolume, SecretKey
 from infra.workloads.base import ResourceRequest, Workload
 from infra.workloads.kubernetes import job_manifest
-from infra.workloads.kubernetes.job_manifest import JobIdentity
+from infra.workloads.kubernetes.job_manifest import ANY_NODE, InstanceSpec, JobIdentity
 from infra.workloads.kubernetes.staging_plan import plan
 from pipelines import platform
 
@@ -46,12 +47,16 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     return platform.resolve(platform.read(config), {})
 
 
-def built(job: Workload, cluster: ClusterConfig = CLUSTER, base: str = BASE, **named: Any) -> Any:
+def built(
+    job: Workload, cluster: ClusterConfig = CLUSTER, base: str = BASE,
+    instances: InstanceSpec = ANY_NODE, **named: Any,
+) -> Any:  # fmt: skip
     """A component's Job."""
     labels = job_manifest.labels(RUN, 1)
     called = JobIdentity(f"my-{RUN}-1-0a1b2c3d", "89abcdef", labels, **named)
     uploaded = dict.fromkeys(job.inputs, f"{base}/input")
-    return job_manifest.build_job(job, cluster, called, plan(job, uploaded, base), base)
+    made = plan(job, uploaded, base)
+    return job_manifest.build_job(job, cluster, called, made, base, instances)
 
 
 def _name(text: str) -> dict[str, Any]:
@@ -110,6 +115,15 @@ _NAS = ClusterConfig(
     nas={"team": NasVolume(server="nas.example", path="/export"), "own": NasVolume(claim="own")},
 )
 
+INSTANCES = InstanceSpec(
+    "gpu.mine",
+    InstanceType(
+        cpu=4, memory_gib=16, gpus=1, node_selector={"gpu": "mine", "kind": "any"},
+        tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    ),
+    count=2, boot_storage_gib=20, data_storage_gib=100,
+)  # fmt: skip
+
 CASES: dict[str, Any] = {
     "plain": built(job()),
     "owned": built(job(), owner=OWNER),
@@ -130,6 +144,13 @@ CASES: dict[str, Any] = {
     ),
     "settings-of-kubernetes": built(
         job(kubernetes=settings(_EVERYTHING), environment={"PRICE": "5$"}), _DRESSED
+    ),
+    "instances": built(
+        job(kubernetes=settings({"nodeSelector": {"labels": {"kind": "fast"}}})),
+        instances=INSTANCES,
+    ),
+    "instances-with-a-storage-class": built(
+        job(), CLUSTER.model_copy(update={"storage_class": "fast"}), instances=INSTANCES
     ),
     "nas": built(job(folders={"/mnt/ours": "nas://team:/a/b"}), _NAS, "nas://own:/staging/x"),
     "non-root": built(

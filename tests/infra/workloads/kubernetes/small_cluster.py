@@ -16,6 +16,7 @@ from infra.kubernetes.api import Api
 from infra.kubernetes.cluster import ClusterConfig, NasVolume
 from infra.kubernetes.transport import RetryPolicy
 from infra.workloads.kubernetes.backend import KubernetesBackend, RunAttempt
+from infra.workloads.kubernetes.job_manifest import ANY_NODE, InstanceSpec
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import Image, Images
 from tests.cluster.nodes import Nodes, NodeShape
@@ -66,12 +67,15 @@ class Running:
         changes = {"metadata": {"labels": labels}}
         self.cluster.call(self.cluster.store.patch, "Namespace", None, "default", changes)
 
-    def backend(self, attempt: int = 1, run: str = "", **changes: Any) -> KubernetesBackend:
+    def backend(
+        self, attempt: int = 1, run: str = "", instances: InstanceSpec = ANY_NODE, **changes: Any
+    ) -> KubernetesBackend:
         """A backend of a run of its own, unless one is named."""
         configuration = CONFIGURATION.model_copy(update=changes)
         return KubernetesBackend(
             Api.connect(configuration, patience=RetryPolicy(attempts=1)), configuration, "nas://own:/staging",
-            RunAttempt(run or str(uuid.uuid4()), attempt), poll_seconds=0.1, outage_seconds=20,
+            RunAttempt(run or str(uuid.uuid4()), attempt), instances=instances,
+            poll_seconds=0.1, outage_seconds=20,
         )  # fmt: skip
 
 

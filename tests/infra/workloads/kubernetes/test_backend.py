@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ModelyardError
+from infra.instance_types import InstanceType
 from infra.workloads.base import Backend, ResourceRequest, Workload
-from infra.workloads.exit_status import ExitStatus
+from infra.workloads.exit_status import ExitCause, ExitStatus
+from infra.workloads.kubernetes.job_manifest import InstanceSpec
 from tests.cluster.faults import Fault
 from tests.infra.workloads.backend_contract import (
     BackendContract,
@@ -137,6 +139,36 @@ class TestKubernetesBackend(BackendContract):
             backend.run(job, lines.append, threading.Event())
         assert caught.value.code == "Unschedulable"
         assert lines[0].startswith("It waits. Unschedulable: No node can take it")
+
+    def test_a_run_has_no_more_pods_than_its_instances_have_room_for(
+        self, running: Running, tmp_path: Path
+    ) -> None:
+        """Stopped while it waits, one never gets a pod; the disk is what was asked for."""
+        one = InstanceSpec(
+            "mine", InstanceType(cpu=1, memory_gib=4), boot_storage_gib=1, data_storage_gib=2
+        )
+        backend = running.backend(instances=one)
+        whole = ResourceRequest(cpu=1)
+        holder, waiting = (
+            dataclasses.replace(shell(tmp_path / name, script), name=name, resources=whole)
+            for name, script in (("holder", "sleep 60"), ("waiting", "true"))
+        )
+        stop_holder, stop, waits = threading.Event(), threading.Event(), threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(backend.run, holder, lambda _: None, stop_holder)
+            eventually(lambda: running.objects("Pod"), "the first has its pod")
+            second = pool.submit(backend.run, waiting, lambda _: waits.set(), stop)
+            assert waits.wait(30)
+            (pod,) = running.cluster.call(running.cluster.store.list, "Pod", "default")
+            stop.set()
+            assert second.result(30).cause == ExitCause.STOPPED
+            stop_holder.set()
+            first.result(60)
+
+        component = pod["spec"]["initContainers"][1]
+        assert component["resources"]["limits"]["ephemeral-storage"] == "3Gi"
+        with pytest.raises(BadInputError, match="an instance of mine has 1"):
+            backend.check(dataclasses.replace(waiting, resources=ResourceRequest(cpu=2)))
 
     def test_what_others_have_is_waited_for_longer_than_a_start_may_take(
         self, backend: Backend, running: Running, tmp_path: Path

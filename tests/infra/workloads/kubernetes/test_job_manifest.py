@@ -247,3 +247,24 @@ def test_a_component_that_asks_for_a_credential_of_the_platform(asked: dict[str,
 
     own = {"volumes": [{"name": "v", "secret": {"secretName": "hub"}}]}
     assert built(job(kubernetes=own), cluster)
+
+
+def test_an_instance_gives_its_nodes_and_its_disk() -> None:
+    """The component's own labels win; what lies on the node counts against one limit."""
+    pod = _pod(CASES["instances"])
+    component = _containers(CASES["instances"])[COMPONENT]
+
+    assert pod["nodeSelector"] == {"gpu": "mine", "kind": "fast"}
+    assert {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+    assert component["resources"]["limits"] == {"ephemeral-storage": "120Gi"}
+    assert component["resources"]["requests"]["ephemeral-storage"] == "120Gi"
+    assert pod["volumes"][0]["emptyDir"] == {"sizeLimit": "100Gi"}
+
+
+def test_inputs_and_outputs_are_on_a_volume_of_the_storage_class() -> None:
+    case = CASES["instances-with-a-storage-class"]
+    claim = _pod(case)["volumes"][0]["ephemeral"]["volumeClaimTemplate"]
+
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert claim["spec"]["resources"]["requests"] == {"storage": "100Gi"}
+    assert _containers(case)[COMPONENT]["resources"]["limits"] == {"ephemeral-storage": "20Gi"}
