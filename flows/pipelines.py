@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 
 from flows import catalogue
 from flows.pipeline_run import pipeline_run
-from infra.errors import ConflictError, ModelyardError
+from infra.errors import ConflictError, ModelyardError, NotFoundError
 from pipelines import arguments, reading, validation
 from pipelines.pipeline import Pipeline
 from registry import names
-from registry.pipelines import pipeline_removal, pipelines
+from registry.notifications import notifications
+from registry.pipelines import pipeline_removal, pipeline_rename, pipelines
 from registry.pipelines.pipeline_views import PipelineView
 from registry.pipelines.pipelines import Version
 from schedules import macros
@@ -52,10 +55,7 @@ def upload(file: Path, name: str = "", description: str = "", about: str = "") -
     pipelines.check_name(name)
     names.check_description(description)
     names.check_description(about)
-    if name in catalogue.names():
-        raise ConflictError(
-            f"There is a flow {name!r}.", "Choose another name: --name.", code="NameTaken"
-        )
+    _check_no_flow(name, "Choose another name: --name.")
     with pipelines.upload_lock(name):
         _check_schedules(name, pipeline)
         version = pipelines.add(
@@ -66,6 +66,65 @@ def upload(file: Path, name: str = "", description: str = "", about: str = "") -
     if description:
         pipelines.describe(name, description)
     return pipelines.show(name)
+
+
+def rename(name: str, new_name: str) -> PipelineView:
+    """Rename a pipeline; can be repeated after an interruption.
+
+    Its versions, their numbers and its history stay. Each version has a deployment under the new
+    name; schedules and notifications that refer to the pipeline are changed. Runs refer to it by
+    the former name, which is still understood.
+
+    Args:
+        name: Its name.
+        new_name: The new name.
+
+    Returns:
+        The pipeline, as ``modelyard pipeline show`` has it.
+
+    Raises:
+        NotFoundError: With the code ``PipelineUnknown``.
+        BadInputError: With the code ``NameInvalid``.
+        ConflictError: With the code ``NameTaken``, if a pipeline or a flow has the new name, or
+            runs refer to another pipeline by it.
+    """
+    _check_no_flow(new_name, "Choose another name.")
+    with contextlib.ExitStack() as locks:
+        for one in sorted({name, new_name}):  # always in one order: no deadlock
+            locks.enter_context(pipelines.upload_lock(one))
+        found = pipelines.find(name)
+        if found.name not in {name, new_name}:  # the latter: it was interrupted
+            raise NotFoundError(
+                f"There is no pipeline {name[:100]!r}: it is {found.reference!r} now.",
+                "Rename it by its name.", code="PipelineUnknown",
+            )  # fmt: skip
+        pipeline_rename.check(found, new_name)
+        if name != new_name:
+            _rename(found, name, new_name)
+    return pipelines.show(new_name)
+
+
+def _rename(found: Version, was: str, new: str) -> None:
+    numbers = [one.version for one in pipelines.versions(found.name)]
+    # First the deployments: whoever finds the new name can start it.
+    run_coro_as_sync(_registered_as([f"{found.name}:{one}" for one in numbers], new))
+    if found.name != new:
+        pipeline_rename.rename(found, new)
+    pipeline_rename.rename_in_schedules(was, new, numbers)
+    notifications.rename_tag(f"{pipelines.NOUN}:{was}", f"{pipelines.NOUN}:{new}")
+    pipeline_rename.remove_former_deployments(was, numbers)
+
+
+async def _registered_as(references: list[str], name: str) -> None:
+    async with get_client() as client:
+        for reference in references:
+            version = dataclasses.replace(pipelines.find(reference), name=name)
+            await _register_readable(client, version, *pipelines.compiled(reference))
+
+
+def _check_no_flow(name: str, hint: str) -> None:
+    if name in catalogue.names():
+        raise ConflictError(f"There is a flow {name!r}.", hint, code="NameTaken")
 
 
 def _check_schedules(name: str, pipeline: Pipeline) -> None:
@@ -118,13 +177,21 @@ async def register_all(client: PrefectClient) -> list[str]:
     """
     made = []
     for version in pipelines.every():
-        try:
-            pipeline = reading.read_bytes(*pipelines.compiled(version.reference))
-        except ModelyardError as error:
-            pipelines.note(version, error=str(error)[:_LONGEST_REASON])
-        else:
-            made.append(await _register(client, version, pipeline))
+        compiled = pipelines.compiled(version.reference)
+        made += await _register_readable(client, version, *compiled)
     return made
+
+
+async def _register_readable(
+    client: PrefectClient, version: Version, data: bytes, file: str
+) -> list[str]:
+    """Register a version if it can be read; its deployment, or none."""
+    try:
+        pipeline = reading.read_bytes(data, file)
+    except ModelyardError as error:
+        pipelines.note(version, error=str(error)[:_LONGEST_REASON])
+        return []
+    return [await _register(client, version, pipeline)]
 
 
 def form(reference: str, pipeline: Pipeline) -> dict[str, Any]:

@@ -34,5 +34,6 @@ class PipelineVerbs:
     show = staticmethod(verb(rows.show))
     versions = staticmethod(verb(rows.versions))
     update = staticmethod(verb(_update))
+    rename = staticmethod(verb(pipelines.rename))
     download = staticmethod(verb(_download))
     delete = staticmethod(verb(_delete))

@@ -130,6 +130,17 @@ def update(
 
 
 @app.command()
+def rename(
+    name: Name,
+    new_name: Annotated[str, typer.Argument(help="The new name.")],
+    json: Json = False,
+) -> None:
+    """Rename a pipeline; its versions, history, runs and schedules stay with it."""
+    with connected():
+        output.thing(pipelines.rename(name, new_name), as_json_=json)
+
+
+@app.command()
 def download(
     name: Reference,
     to: Annotated[Path, typer.Option("--output", "-o", help="The file that is written.")],

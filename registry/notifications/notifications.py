@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import cast
+from typing import Literal, cast
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -132,16 +133,25 @@ def refresh() -> None:
 
 def rename_schedule(old: str, new: str) -> list[str]:
     """Follow the new name of a schedule; return the names of the notifications changed."""
+    return _rename("schedules", old, new)
+
+
+def rename_tag(old: str, new: str) -> list[str]:
+    """Follow the new name of a tag of runs; return the names of the notifications changed."""
+    return _rename("tags", old, new)
+
+
+def _rename(field: Literal["schedules", "tags"], old: str, new: str) -> list[str]:
     changed = []
     with prefect_client() as client:
         for automation in _read(client):
             wanted = _filter(automation)
-            if old not in wanted.schedules:
+            present = getattr(wanted, field)
+            if old not in present:
                 continue
-            renamed = tuple(new if one == old else one for one in wanted.schedules)
+            renamed: JsonObject = {field: tuple(new if one == old else one for one in present)}
             trigger = notification_triggers.build(
-                automation.name,
-                NotificationFilter(wanted.on, wanted.flows, renamed, wanted.tags),
+                automation.name, dataclasses.replace(wanted, **renamed)
             )
             _update(client, automation, trigger=trigger)
             changed.append(automation.name)

@@ -6,6 +6,7 @@ __all__ = [
     "pipeline_artifacts",
     "pipeline_nodes",
     "pipeline_removal",
+    "pipeline_rename",
     "pipeline_views",
     "pipelines",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.errors import NotFoundError
 from registry import deployments
 from registry.catalogue import session
 from registry.flow_kinds import PIPELINE_RUN
@@ -22,6 +23,12 @@ def find(reference: str) -> tuple[str, str, int | None]:
         NotFoundError: With the code ``PipelineUnknown``.
     """
     version = pipelines.find(reference)
+    if version.name not in {reference, reference.rpartition(":")[0]}:
+        raise NotFoundError(
+            f"The pipeline {reference[:100]!r} is called {version.reference!r} now.",
+            "Delete it by that name.",
+            code="PipelineUnknown",
+        )
     return version.id, version.name, None if reference == version.name else version.number
 
 

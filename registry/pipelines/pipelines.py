@@ -13,15 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Boolean, DateTime, ForeignKey, Integer, LargeBinary, Text, select
-from sqlalchemy.orm import Mapped, Session, defer, mapped_column
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
 
 from infra import identity
 from infra.errors import BadInputError, NotFoundError
 from infra.texts import is_storable
 from registry import history, names
-from registry.catalogue import Base, advisory_lock, session
+from registry.catalogue import advisory_lock, session
 from registry.flow_kinds import PIPELINE_RUN
+from registry.pipelines.pipeline_models import (
+    HAS_VERSIONS,
+    PipelineModel,
+    PipelineVersionModel,
+    find_former,
+    last_former,
+)
 from registry.pipelines.pipeline_views import (
     PipelineSummaryView,
     PipelineVersionView,
@@ -39,58 +46,6 @@ _SEPARATOR = ":"
 # Names stand in paths of Prefect's, which takes none of these in them; and a reference is no file.
 _NAME = re.compile(r"[^/%&<>?#:\"\\]+")
 FILES = (".yaml", ".yml", ".json", ".zip")
-
-
-class PipelineModel(Base):
-    """One pipeline.
-
-    Its row stays when all its versions are deleted, for its last number; it is unknown then.
-
-    Attributes:
-        numbered: The last number of a version. Numbers are never reused: earlier runs, and their
-            copies, name a version by it.
-    """
-
-    __tablename__ = "pipelines"
-
-    id: Mapped[str] = mapped_column(Text, primary_key=True)
-    name: Mapped[str] = mapped_column(Text, unique=True)
-    description: Mapped[str] = mapped_column(Text)
-    numbered: Mapped[int] = mapped_column(Integer)
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    created_by: Mapped[str] = mapped_column(Text)
-    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    changed_by: Mapped[str] = mapped_column(Text)
-
-
-class PipelineVersionModel(Base):
-    """One version of a pipeline.
-
-    Attributes:
-        file: The file's name.
-        compiled: The file.
-        digest: Digest of its content, however it is written.
-        begun: Whether its registration in Prefect has begun.
-        registered: Whether Prefect has its deployment.
-        error: Why Prefect does not have it; "" otherwise.
-    """
-
-    __tablename__ = "pipeline_versions"
-
-    pipeline: Mapped[str] = mapped_column(ForeignKey("pipelines.id"), primary_key=True)
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    description: Mapped[str] = mapped_column(Text)
-    file: Mapped[str] = mapped_column(Text)
-    compiled: Mapped[bytes] = mapped_column(LargeBinary)
-    digest: Mapped[str] = mapped_column(Text)
-    begun: Mapped[bool] = mapped_column(Boolean, default=False)
-    registered: Mapped[bool] = mapped_column(Boolean, default=False)
-    error: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    created_by: Mapped[str] = mapped_column(Text)
-
-
-_HAS_VERSIONS = PipelineModel.id.in_(select(PipelineVersionModel.pipeline))
 
 
 @dataclass(frozen=True)
@@ -164,7 +119,7 @@ def _split(reference: str) -> tuple[str, int | None]:
 
 
 def _unknown(open_session: Session, name: str) -> NotFoundError:
-    known = open_session.scalars(select(PipelineModel.name).where(_HAS_VERSIONS)).all()
+    known = open_session.scalars(select(PipelineModel.name).where(HAS_VERSIONS)).all()
     return NotFoundError(
         f"There is no pipeline {name[:100]!r}.",
         names.suggest(name, known, "There is none yet: modelyard pipeline upload FILE."),
@@ -175,7 +130,7 @@ def _unknown(open_session: Session, name: str) -> NotFoundError:
 def _row(open_session: Session, name: str, *, lock: bool = False) -> PipelineModel:
     row = None
     if is_storable(name):
-        wanted = select(PipelineModel).where(PipelineModel.name == name, _HAS_VERSIONS)
+        wanted = select(PipelineModel).where(PipelineModel.name == name, HAS_VERSIONS)
         row = open_session.scalar(wanted.with_for_update() if lock else wanted)
     if row is None:
         raise _unknown(open_session, name)
@@ -191,8 +146,17 @@ def _versions(open_session: Session, row: PipelineModel) -> list[PipelineVersion
 
 def _version(open_session: Session, reference: str) -> tuple[PipelineModel, PipelineVersionModel]:
     name, number = _split(reference)
-    row = _row(open_session, name)
+    try:
+        row = _row(open_session, name)
+    except NotFoundError:
+        renamed = find_former(open_session, name, number)
+        if renamed is None:
+            raise
+        row = renamed
     versions = _versions(open_session, row)
+    if row.name == name and number not in {None, *(one.number for one in versions)}:
+        row = find_former(open_session, name, number) or row
+        versions = _versions(open_session, row)
     found = next((one for one in versions if number in {None, one.number}), None)
     if found is None:
         raise NotFoundError(
@@ -288,7 +252,8 @@ def add(
         row = open_session.scalar(wanted)
         if row is None:
             row = PipelineModel(
-                id=str(uuid.uuid4()), name=name, description=description, numbered=0,
+                id=str(uuid.uuid4()), name=name, description=description,
+                numbered=last_former(open_session, name),
                 created_at=now, created_by=user, changed_at=now, changed_by=user,
             )  # fmt: skip
             open_session.add(row)
@@ -339,7 +304,7 @@ def describe(name: str, description: str) -> PipelineView:
 def list_all() -> list[PipelineSummaryView]:
     """List every pipeline by name, with the state of its newest version."""
     with session() as open_session:
-        wanted = select(PipelineModel).where(_HAS_VERSIONS).order_by(PipelineModel.name)
+        wanted = select(PipelineModel).where(HAS_VERSIONS).order_by(PipelineModel.name)
         rows = open_session.scalars(wanted)
         found = [(row, _versions(open_session, row)) for row in rows]
         return [_summary(row, versions[0], len(versions)) for row, versions in found]
@@ -374,6 +339,13 @@ def show(reference: str) -> PipelineView:
     return PipelineView(
         **dict(found), versions=versions, deployment=deployment, history=history.of(NOUN, row.id)
     )
+
+
+def has_versions(pipeline: str) -> bool:
+    """Whether the pipeline with this id has any version, without which it is unknown."""
+    wanted = select(PipelineVersionModel.number).where(PipelineVersionModel.pipeline == pipeline)
+    with session() as open_session:
+        return open_session.scalar(wanted.limit(1)) is not None
 
 
 def versions(name: str) -> list[PipelineVersionView]:

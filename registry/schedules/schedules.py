@@ -294,6 +294,15 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
     return sorted(changed)
 
 
+def rename_deployment(old: str, new: str) -> list[str]:
+    """Replace the deployment of all schedules that have it; the names of those."""
+    row = ScheduleModel
+    wanted = update(_TABLE).where(row.deployment == old, row.archived_at.is_(None))
+    with session() as open_session, open_session.begin():
+        changed = open_session.scalars(wanted.values(deployment=new).returning(row.name))
+        return sorted(changed)
+
+
 def unregistered(connection: Connection) -> dict[str, str]:
     """Map the ids of schedules that no scheduler has seen to their deployments."""
     wanted = select(ScheduleModel.id, ScheduleModel.deployment)

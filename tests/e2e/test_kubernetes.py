@@ -347,7 +347,8 @@ class TestPipelines:
     def test_a_file_is_run_as_it_is_here(self, stack, tmp_path):
         file = tmp_path / "adding.yaml"
         file.write_bytes(corpus.compiled("adding"))
-        answer = stack.ask("pipeline", "run", str(file), "-p", "a=30", timeout=500)
+        machines = ("--instance-type", "cpu.small", "--boot-storage-gib", "1")
+        answer = stack.ask("pipeline", "run", str(file), "-p", "a=30", *machines, timeout=500)
 
         assert answer.code == 0, answer.out + answer.err
         assert answer.json["outputs"] == {"Output": 37}

@@ -97,8 +97,9 @@ def test_one_runs_in_the_pool_and_an_equal_task_is_not_run_again(stack, tmp_path
     again = stack.do("pipeline", "run", path, "-p", "a=30")
     assert again["outputs"] == {"Output": 37}
     assert [task["state"] for task in again["tasks"]] == ["CACHED", "CACHED"]
-    anew = stack.do("pipeline", "run", path, "-p", "a=30", "--no-cache")
+    anew = stack.do("pipeline", "run", path, "-p", "a=30", "--no-cache", "--nodes", "2")
     assert [task["state"] for task in anew["tasks"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert "does not enforce resources.nodes." in anew["message"]
     shown = stack.show(found["flow_run_id"])
     assert (shown["flow"], shown["parameters"]["experiment"]) == ("pipeline-run", "pipelines")
     assert shown["links"]["graph"].endswith(f"/runs/{found['flow_run_id']}")
@@ -262,6 +263,11 @@ def test_an_uploaded_one_is_run_by_name_by_schedule_and_after_another_version(st
     )
     assert stack.wait_for_state(scheduled, "COMPLETE")["result"]["outputs"] == {"Output": 12}
     assert stack.show(scheduled)["parameters"]["pipeline"] == f"{name}:1"
+    stack.do("pipeline", "rename", name, f"{name} first")
+    assert stack.do("schedule", "show", name)["deployment"] == f"{name} first"
+    copied = stack.do("runs", "copy", found["flow_run_id"])["flow_run_id"]
+    assert stack.wait_for_state(copied, "COMPLETE")["parameters"]["pipeline"] == f"{name} first:1"
+    stack.do("pipeline", "rename", f"{name} first", name)
     stack.do("schedule", "delete", name)
 
     other = tmp_path / "other"

@@ -233,6 +233,17 @@ def test_a_schedule_that_is_renamed_is_followed(monkeypatch: pytest.MonkeyPatch)
     assert y.schedules == ["b"]
 
 
+def test_a_tag_that_is_renamed_is_followed() -> None:
+    wanted = NotificationFilter(("failures",), (), (), ("pipeline:old", "t"))
+    notifications.add("x", WebhookTarget("http://h"), wanted)
+    notifications.add(
+        "y", WebhookTarget("http://h"), NotificationFilter(("ends",), (), (), ("t",))
+    )
+
+    assert notifications.rename_tag("pipeline:old", "pipeline:new") == ["x"]
+    assert [one.tags for one in notifications.list_all()] == [["pipeline:new", "t"], ["t"]]
+
+
 class TestDelivery:
     def test_a_test_passes_the_filters(
         self, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
