@@ -122,15 +122,28 @@ def load(
         check_counts(samples, classes, fewest=2)
         return config, *divide(samples, settings.validation_fraction, settings.seed)
     check_counts(samples, classes, fewest=1)
-    unknown = set(classes_of(validation)) - set(classes)
+    held = load_held("validation", validation, config, cluster, settings.workers)
+    return config, samples, held
+
+
+def load_held(
+    name: str, folder: Path, config: dict[str, Any], cluster: Cluster, workers: int
+) -> list[Sample]:
+    """The samples of a data set that is not trained on, of the training's classes or some of them.
+
+    Raises:
+        TrainingError: If it has another class, or no readable image.
+    """
+    classes = config["classes"]
+    unknown = set(classes_of(folder)) - set(classes)
     if unknown:
         raise TrainingError(
-            f"The data set 'validation' has a class that 'train' has not: {min(unknown)!r}."
+            f"The data set {name!r} has a class that 'train' has not: {min(unknown)!r}."
         )
-    held = readable(samples_of(validation, classes), config, cluster, settings.workers)
+    held = readable(samples_of(folder, classes), config, cluster, workers)
     if not held:
-        raise TrainingError("The data set 'validation' has no readable image.")
-    return config, samples, held
+        raise TrainingError(f"The data set {name!r} has no readable image.")
+    return held
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):

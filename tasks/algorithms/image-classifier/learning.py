@@ -60,10 +60,12 @@ class Learner:
             training, cluster.world, cluster.rank, seed=settings.seed
         )
         self._training = self._loader(training, self._sampler)
-        # Not the sampler above, which repeats images until all processes have as many.
-        self._validation = self._loader(
-            validation, range(cluster.rank, len(validation), cluster.world)
-        )
+        self._validation = self._held(validation)
+
+    def _held(self, images: Images) -> DataLoader[tuple[Tensor, Tensor]]:
+        # Not the training's sampler, which repeats images until all processes have as many.
+        share = range(self._cluster.rank, len(images), self._cluster.world)
+        return self._loader(images, share)
 
     def _loader(self, images: Images, sampler: Any) -> DataLoader[tuple[Tensor, Tensor]]:
         # `Images` reads a batch at a time with threads of its own; worker processes would only
@@ -116,19 +118,28 @@ class Learner:
             "images_per_second": count / (time.perf_counter() - begun),
         }
 
-    @torch.inference_mode()
     def validate(self) -> tuple[dict[str, float], np.ndarray]:
-        """Loss and accuracy over the validation images, and how often what was taken for what.
+        """Metrics ``val_...`` over the validation images, and how often what was taken for what.
 
         Returns:
             The metrics, and counts of shape (classes, classes): true class, predicted class.
         """
+        return self._evaluate(self._validation, "val")
+
+    def test(self, images: Images) -> tuple[dict[str, float], np.ndarray]:
+        """Metrics ``test_...`` over other images, and counts; as :meth:`validate`."""
+        return self._evaluate(self._held(images), "test")
+
+    @torch.inference_mode()
+    def _evaluate(
+        self, held: DataLoader[tuple[Tensor, Tensor]], prefix: str
+    ) -> tuple[dict[str, float], np.ndarray]:
         self._cluster.spread(self.model.buffers())  # each process has seen other batches
         self.model.eval()
         classes = self.model.head.out_features
         confusion = torch.zeros(classes**2, dtype=torch.int64, device=self._cluster.device)
         loss = torch.zeros(1, dtype=torch.float64, device=self._cluster.device)
-        for batch in self._validation:
+        for batch in held:
             images, labels = self._moved(batch)
             with self._precision():
                 scores = self.model(images)
@@ -137,11 +148,8 @@ class Learner:
             confusion += torch.bincount(pairs, minlength=classes**2)
         counts = self._cluster.total(confusion).reshape(classes, classes).cpu().numpy()
         total = self._cluster.total(loss).item()
-        metrics = {
-            "val_loss": total / counts.sum(),
-            "val_accuracy": counts.trace() / counts.sum(),
-        }
-        return {name: float(value) for name, value in metrics.items()}, counts
+        metrics = {"loss": total / counts.sum(), **quality(counts)}
+        return {f"{prefix}_{name}": float(value) for name, value in metrics.items()}, counts
 
     def state(self) -> dict[str, Any]:
         """What must be kept to go on after the last epoch."""
@@ -171,6 +179,24 @@ class Learner:
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+
+
+def quality(counts: np.ndarray) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 as means over the classes that occur.
+
+    Args:
+        counts: Of shape (classes, classes): true class, predicted class. A class that is never
+            predicted has a precision of 0.
+    """
+    right, actual, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    occurs = actual + predicted > 0
+    shares = {
+        "precision": right / np.maximum(predicted, 1),
+        "recall": right / np.maximum(actual, 1),
+        "f1": 2 * right / np.maximum(actual + predicted, 1),
+    }
+    means = {name: float(share[occurs].mean()) for name, share in shares.items()}
+    return {"accuracy": float(right.sum() / counts.sum()), **means}
 
 
 def schedule(epochs_done: float, warmup: float, epochs: float) -> float:

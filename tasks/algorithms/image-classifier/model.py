@@ -16,11 +16,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-# Channels and residual blocks of each stage; every stage after the first halves the image.
+# Expansion, then channels and residual blocks of each stage; every stage after the first halves
+# the image. An expansion of 4 means bottleneck blocks, whose output has four times their channels.
 ARCHITECTURES = {
-    "small": ((32, 1), (64, 1), (128, 1)),
-    "resnet18": ((64, 2), (128, 2), (256, 2), (512, 2)),
-    "resnet34": ((64, 3), (128, 4), (256, 6), (512, 3)),
+    "small": (1, ((32, 1), (64, 1), (128, 1))),
+    "resnet18": (1, ((64, 2), (128, 2), (256, 2), (512, 2))),
+    "resnet34": (1, ((64, 3), (128, 4), (256, 6), (512, 3))),
+    "resnet50": (4, ((64, 3), (128, 4), (256, 6), (512, 3))),
 }
 _LARGE = 96  # pixels; larger images are quartered before the first stage
 
@@ -42,7 +44,7 @@ def pixels(image: Image.Image, config: Mapping[str, Any]) -> np.ndarray:
 
 
 class Classifier(nn.Module):
-    """A residual network (He et al., 2016) without its bottleneck blocks.
+    """A residual network (He et al., 2016), which halves the image in a block's 3 x 3 convolution.
 
     Args:
         config: ``architecture``, ``image_size``, ``channels`` and ``classes``; left out, it is
@@ -52,16 +54,17 @@ class Classifier(nn.Module):
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         config = config or json.loads(Path(__file__).with_name("config.json").read_text())
-        stages = ARCHITECTURES[config["architecture"]]
+        expansion, stages = ARCHITECTURES[config["architecture"]]
         width = stages[0][0]
         self.stem = _stem(config["channels"], width, large=config["image_size"] > _LARGE)
         self.bodies, self.shortcuts = nn.ModuleList(), nn.ModuleList()
         for number, (channels, depth) in enumerate(stages):
             for block in range(depth):
                 stride = 2 if number > 0 and block == 0 else 1
-                self.bodies.append(_body(width, channels, stride))
-                self.shortcuts.append(_shortcut(width, channels, stride))
-                width = channels
+                body = _body if expansion == 1 else _bottleneck
+                self.bodies.append(body(width, channels, stride))
+                self.shortcuts.append(_shortcut(width, channels * expansion, stride))
+                width = channels * expansion
         self.head = nn.Linear(width, len(config["classes"]))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,9 +86,18 @@ def _stem(channels: int, width: int, *, large: bool) -> nn.Sequential:
 
 def _body(before: int, after: int, stride: int) -> nn.Sequential:
     first = _convolution(before, after, 3, stride)
-    second = _convolution(after, after, 3, 1)
-    nn.init.zeros_(second[-1].weight)  # a new block passes its input on: depth does no harm then
-    return nn.Sequential(*first, nn.ReLU(), *second)
+    return _passing_on(*first, nn.ReLU(), *_convolution(after, after, 3, 1))
+
+
+def _bottleneck(before: int, inner: int, stride: int) -> nn.Sequential:
+    reduce, middle = _convolution(before, inner, 1, 1), _convolution(inner, inner, 3, stride)
+    expand = _convolution(inner, inner * 4, 1, 1)
+    return _passing_on(*reduce, nn.ReLU(), *middle, nn.ReLU(), *expand)
+
+
+def _passing_on(*layers: Any) -> nn.Sequential:
+    nn.init.zeros_(layers[-1].weight)  # a new block passes its input on: depth does no harm then
+    return nn.Sequential(*layers)
 
 
 def _shortcut(before: int, after: int, stride: int) -> nn.Module:

@@ -85,6 +85,7 @@ def train(settings: Settings, cluster: Cluster) -> None:
     config, train_samples, validation_samples = images.load(
         _dataset("EM_DATASET_TRAIN"), Path(validation) if validation else None, settings, cluster
     )
+    test = _test_images(config, settings, cluster)
     cluster.say(
         f"{len(train_samples)} training and {len(validation_samples)} validation images of "
         f"{len(config['classes'])} classes, on {cluster.world} x {cluster.device.type}"
@@ -98,7 +99,10 @@ def train(settings: Settings, cluster: Cluster) -> None:
     progress = resume(learner, fixed, cluster)
     run_epochs(learner, progress, fixed, settings, cluster)
     learner.model.load_state_dict(progress.best_weights)
-    _, confusion = learner.validate()
+    confusions = {"confusion_matrix": learner.validate()[1]}
+    tested: dict[str, float] = {}
+    if test is not None:
+        tested, confusions["test_confusion_matrix"] = learner.test(test)
     if cluster.leads:
         best = progress.best
         print(
@@ -106,13 +110,24 @@ def train(settings: Settings, cluster: Cluster) -> None:
             f"best_val_accuracy={best['val_accuracy']:.4f}",
             flush=True,
         )
-        leave_model(Path(os.environ["EM_MODEL_DIR"]), config, progress)
-        report.log(
-            {
-                "curves": report.curves(progress.history),
-                "confusion_matrix": report.confusion(confusion, config["classes"]),
-            }
-        )
+        if tested:
+            print(*(f"{name}={value:.4f}" for name, value in tested.items()), flush=True)
+        leave_model(Path(os.environ["EM_MODEL_DIR"]), config, progress, tested)
+        matrices = {
+            name: report.confusion(counts, config["classes"])
+            for name, counts in confusions.items()
+        }
+        report.log({"curves": report.curves(progress.history), **matrices})
+
+
+def _test_images(config: dict[str, Any], settings: Settings, cluster: Cluster) -> Images | None:
+    """The images of the data set 'test', if it is given; read before the training."""
+    folder = os.environ.get("EM_DATASET_TEST")
+    if not folder:
+        return None
+    samples = images.load_held("test", Path(folder), config, cluster, settings.workers)
+    cluster.say(f"{len(samples)} test images")
+    return Images(samples, config, settings.workers)
 
 
 def run_epochs(
@@ -133,7 +148,8 @@ def run_epochs(
         if board is not None:
             print(
                 "epoch={0} loss={loss:.4f} accuracy={accuracy:.4f} val_loss={val_loss:.4f} "
-                "val_accuracy={val_accuracy:.4f} "
+                "val_accuracy={val_accuracy:.4f} val_precision={val_precision:.4f} "
+                "val_recall={val_recall:.4f} val_f1={val_f1:.4f} "
                 "images_per_second={images_per_second:.1f}".format(progress.epochs, **metrics),
                 flush=True,
             )
@@ -211,12 +227,14 @@ def _checkpoint(fixed: dict[str, Any]) -> dict[str, Any] | str | None:
     return found
 
 
-def leave_model(folder: Path, config: dict[str, Any], progress: Progress) -> None:
+def leave_model(
+    folder: Path, config: dict[str, Any], progress: Progress, tested: dict[str, float]
+) -> None:
     """Write what serving needs: structure, handler, weights, classes and requirements."""
     for name in ("model.py", "handler.py"):
         shutil.copyfile(_HERE / name, folder / name)
     write(progress.best_weights, folder / "model.pt")
-    described = {**config, "epoch": progress.best_epoch, "metrics": progress.best}
+    described = {**config, "epoch": progress.best_epoch, "metrics": progress.best | tested}
     (folder / "config.json").write_text(json.dumps(described, indent=2, ensure_ascii=False))
     (folder / "classes.json").write_text(json.dumps(config["classes"], ensure_ascii=False))
     versions = (f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "pillow"))

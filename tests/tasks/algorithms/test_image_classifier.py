@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
 
 from infra.storage import store
 from registry import frameworks
@@ -36,13 +37,20 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A test set: 15 images of which the training has none."""
+    return draw_all(tmp_path_factory.mktemp("unseen"), 5, 60)
+
+
+@pytest.fixture(scope="module")
 def board_of_run(board: Callable[[], Board]) -> Board:
     return board()
 
 
 @pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Trainer:
-    return Trainer(tmp_path_factory.mktemp("home"), NAME, {"train": shapes}, QUICK)
+def trainer(tmp_path_factory: pytest.TempPathFactory, shapes: Path, unseen: Path) -> Trainer:
+    data = {"train": shapes, "test": unseen}
+    return Trainer(tmp_path_factory.mktemp("home"), NAME, data, QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +116,9 @@ class TestTraining:
         collector = MetricCollector(algorithm.metric_patterns())
         found = Counter(name for line in trained.lines for name, _ in _pairs(collector, line))
 
-        every_epoch = {"loss", "accuracy", "val_loss", "val_accuracy", "images_per_second"}
-        once = {"best_val_loss", "best_val_accuracy"}
+        scores = ("loss", "accuracy", "precision", "recall", "f1")
+        every_epoch = {"loss", "accuracy", "images_per_second", *(f"val_{one}" for one in scores)}
+        once = {"best_val_loss", "best_val_accuracy", *(f"test_{one}" for one in scores)}
         assert found == Counter({**dict.fromkeys(every_epoch, 10), **dict.fromkeys(once, 1)})
         assert {metric.name for metric in algorithm.metrics} == every_epoch | once
 
@@ -126,7 +135,9 @@ class TestTraining:
     def test_the_plots_are_in_mlflow(self, trained: Done, board_of_run: Board) -> None:
         plots = sorted((board_of_run.artifacts / "plots").iterdir())
 
-        assert [path.name for path in plots] == ["confusion_matrix.png", "curves.png"]
+        assert [path.name for path in plots] == [
+            "confusion_matrix.png", "curves.png", "test_confusion_matrix.png"
+        ]  # fmt: skip
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots)
 
     def test_the_model_is_of_the_best_epoch(self, trained: Done, trainer: Trainer) -> None:
@@ -142,6 +153,31 @@ class TestTraining:
             "requirements.txt",
         }  # fmt: skip
         frameworks.check("pytorch", store(str(trainer.run_dir.model)), "shapes")
+
+    def test_the_model_that_is_left_is_what_was_tested(
+        self, trained: Done, trainer: Trainer, handler: Any, unseen: Path
+    ) -> None:
+        """By what serves it, over the images of the test set."""
+        truth, said = [], []
+        for path in sorted(unseen.rglob("*.*")):
+            if path.suffix != ".txt":
+                truth.append(path.relative_to(unseen).parts[0])
+                (answer,) = handler.handle([path.read_bytes()], None)
+                said.append(answer["prediction"])
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            truth, said, average="macro", zero_division=0
+        )
+
+        (found,) = trained.reports("test_loss")
+        config = json.loads((trainer.run_dir.model / "config.json").read_text())
+        expected = {
+            "test_accuracy": np.mean(np.array(truth) == np.array(said)),
+            "test_precision": precision, "test_recall": recall, "test_f1": f1,
+        }  # fmt: skip
+        assert "15 test images" in trained.lines
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+        assert config["metrics"]["test_f1"] == pytest.approx(f1)
+        assert trained.lines.index("15 test images") < 2  # before the training
 
     def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
         self, trained: Done, trainer: Trainer, shapes: Path, tmp_path: Path

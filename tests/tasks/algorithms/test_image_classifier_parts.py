@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tasks import provided
 from tests.tasks.algorithms.conftest import Load
@@ -117,6 +118,23 @@ class TestImages:
         with pytest.raises(images.TrainingError, match="has a class that 'train' has not: 'star'"):
             images.load(shapes, tmp_path, settings, alone)
 
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [("star", "'test' has a class that 'train' has not: 'star'"),
+         ("", "'test' has no readable image")],
+    )  # fmt: skip
+    def test_a_test_set_that_does_not_fit_is_refused_before_the_training(
+        self, load: Load, settings: Any, alone: Any, shapes: Path, tmp_path: Path, more: str,
+        message: str, monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        (tmp_path / "test" / more).mkdir(parents=True)
+        monkeypatch.setenv("EM_DATASET_TRAIN", str(shapes))
+        monkeypatch.setenv("EM_DATASET_TEST", str(tmp_path / "test"))
+        train = load(NAME, "train")
+
+        with pytest.raises(train.TrainingError, match=message):
+            train.train(settings, alone)
+
     def test_a_validation_set_without_images_is_refused(
         self, images: ModuleType, settings: Any, alone: Any, shapes: Path, tmp_path: Path
     ) -> None:
@@ -158,6 +176,21 @@ class TestNetwork:
 
         assert network(batch).shape == (2, 2)
 
+    def test_the_deepest_is_resnet_50_as_others_count_it(self, load: Load) -> None:
+        """25 557 032 parameters for images of 224 pixels and a thousand classes."""
+        config = {
+            "architecture": "resnet50", "image_size": 224, "channels": 3,
+            "classes": [str(number) for number in range(1000)],
+        }  # fmt: skip
+        with torch.device("meta"):
+            network = load(NAME, "model").Classifier(config)
+
+        assert sum(one.numel() for one in network.parameters()) == 25_557_032
+        convolutions = [one for one in network.modules() if isinstance(one, torch.nn.Conv2d)]
+        halving = [one.kernel_size for one in convolutions if one.stride == (2, 2)]
+        assert len(convolutions) == 53
+        assert halving == [(7, 7), *[(3, 3)] * 3, *[(1, 1)] * 3]  # bodies, then shortcuts
+
     def test_its_depths_are_those_declared(self, load: Load) -> None:
         declared = {one.name: one for one in provided.load(NAME).hyperparameters}
 
@@ -170,6 +203,22 @@ class TestNetwork:
 
         assert found.shape == (1, 16, 16)
         assert np.unique(found).tolist() == [128]
+
+
+class TestQuality:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_it_is_scikit_learns(self, load: Load, seed: int) -> None:
+        """Class 4 occurs nowhere, class 3 is never predicted."""
+        chance = np.random.default_rng(seed)
+        truth, said = chance.integers(0, 4, 40), chance.integers(0, 3, 40)
+        counts = confusion_matrix(truth, said, labels=range(5))
+
+        expected = precision_recall_fscore_support(truth, said, average="macro", zero_division=0)
+        found = load(NAME, "learning").quality(counts)
+        assert found["accuracy"] == pytest.approx(np.mean(truth == said))
+        assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(
+            list(expected[:3])
+        )
 
 
 class TestLearning:
