@@ -95,7 +95,7 @@ def rename(name: str, new_name: str) -> PipelineView:
         found = pipelines.find(name)
         if found.name not in {name, new_name}:  # the latter: it was interrupted
             raise NotFoundError(
-                f"There is no pipeline {name[:100]!r}: it is {found.reference!r} now.",
+                f"The pipeline {name[:100]!r} is called {found.name!r} now.",
                 "Rename it by its name.", code="PipelineUnknown",
             )  # fmt: skip
         pipeline_rename.check(found, new_name)

@@ -25,7 +25,7 @@ def find(reference: str) -> tuple[str, str, int | None]:
     version = pipelines.find(reference)
     if version.name not in {reference, reference.rpartition(":")[0]}:
         raise NotFoundError(
-            f"The pipeline {reference[:100]!r} is called {version.reference!r} now.",
+            f"The pipeline {reference[:100]!r} is called {version.name!r} now.",
             "Delete it by that name.",
             code="PipelineUnknown",
         )
