@@ -30,13 +30,14 @@ from pipelines.pipeline import Pipeline
 from pipelines.placeholders import PlaceholderFacts
 from pipelines.run_directory import PipelineRunDirectory
 from pipelines.states import TaskResult, TaskState
-from registry import flow_kinds, tracking
+from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
-from registry.runs import runs
+from registry.runs import run_monitor, run_nodes, runs
 from registry.schedules import slots
 from registry.tracking import Tracked
 from schedules import kfp_macros
 from tasks.logs import publish as publish_log
+from tasks.pipelines import metric_names
 from tasks.pipelines import request as requests
 from tasks.pipelines.recording import Recorder
 from tasks.pipelines.request import PipelineRun
@@ -167,12 +168,15 @@ def _executed(
     components.check()
     work = _Work(pipeline, components, recorder, view, cache=request.cache)
     allowed = int(pipeline.config.get("activeDeadlineSeconds", 0))
+    slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
+    monitored = run_monitor.monitored(tracked, slot, context.logger.warning)
     engine = execution.Execution(pipeline, work, parallel=request.parallel, cancelled=context.stop)
     try:
         with (
-            closing(launcher), tracking.system_metrics(tracked), recorder.writing(),
-            view.updating(), _deadline(allowed, context.stop) as late,
+            closing(launcher), monitored as monitor, recorder.writing(), view.updating(),
+            _deadline(allowed, context.stop) as late,
         ):  # fmt: skip
+            launcher.observe = lambda path: monitor.component(metric_names.sanitize(path))
             end = engine.run(_bundle(pipeline, given))
             if late.is_set() and end.state != TaskState.SUCCEEDED:
                 reason = f"The run exceeded the {allowed} s that its pipeline allows."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from prefect.artifacts import create_table_artifact
 from prefect.exceptions import Abort
@@ -23,7 +24,7 @@ from infra.workloads.process_group import RateLimitedLog
 from registry import flow_kinds, tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.models import models
-from registry.runs import publish_targets, tensorboard_logs
+from registry.runs import publish_targets, run_monitor, run_nodes, tensorboard_logs
 from registry.tracking import Tracked
 from registry.tunings import trial_flows
 from tasks import outputs
@@ -105,7 +106,7 @@ def _run_script(
     tracked: Tracked,
     node: HeadNode | None,
 ) -> ExitStatus:
-    """Run the script, and record its output, metrics and the machine's load."""
+    """Run the script, and record its output, metrics and resource usage."""
     script_context = ScriptContext(
         home=context.home,
         settings=context.settings,
@@ -121,7 +122,12 @@ def _run_script(
     if node:
         node.announce(mlflow_run_id=tracked.run_id)
     recording = functools.partial(_recording, context, request, run_dir, tracked)
-    return script_execution.run(request, prepared, run_dir, script_context, recording)
+    slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
+    with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
+        observed = replace(
+            script_context, observer=monitor.nodes(1 if node else request.resources.nodes)
+        )
+        return script_execution.run(request, prepared, run_dir, observed, recording)
 
 
 @contextlib.contextmanager
@@ -132,25 +138,22 @@ def _recording(
     tracked: Tracked,
     names: Sequence[str],
 ) -> Iterator[Callable[[int, str], None]]:
-    """Record output, metrics and the machine's load; yields the callback for a line."""
+    """Record output and metrics; yields the callback for a line."""
     logger = context.logger
     writer = MlflowWriter(logger.warning)
     writer.track(tracked)
     forward = RateLimitedLog(logger.info, context.settings.log_lines_per_second)
     try:
-        with (
-            tracking.system_metrics(tracked),
-            following(
-                request.metrics,
-                run_dir.tensorboard,
-                names=names,
-                show=forward if request.logs.stream else lambda _: None,
-                record=lambda one: writer.log_metric(
-                    tracked.run_id, one.name, one.value, one.step, one.at
-                ),
-                warn=logger.warning,
-            ) as on_line,
-        ):
+        with following(
+            request.metrics,
+            run_dir.tensorboard,
+            names=names,
+            show=forward if request.logs.stream else lambda _: None,
+            record=lambda one: writer.log_metric(
+                tracked.run_id, one.name, one.value, one.step, one.at
+            ),
+            warn=logger.warning,
+        ) as on_line:
             yield on_line
     finally:
         forward.close()
@@ -287,7 +290,7 @@ def train(context: RunContext, request: Training) -> RunResult:
     tracked = context.open(
         request,
         request.hyperparameters,
-        "Metrics, system load, parameters and artifacts in MLflow",
+        "Metrics, resource usage, parameters and artifacts in MLflow",
         parent=str(context.labels.get(trial_flows.PARENT_LABEL, "")),
         trial=trial_flows.number(context.labels),
     )

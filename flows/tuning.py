@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from uuid import UUID
@@ -17,16 +17,18 @@ from flows.tuning_progress import TuningProgress
 from infra import home as homes
 from infra import settings
 from infra.errors import BadInputError, RunFailedError
-from registry import flow_kinds, tracking
+from infra.workloads.process_group import ProcessObserver
+from infra.workloads.usage_monitor import Report
+from registry import flow_kinds
 from registry.models import model_creation
-from registry.runs import publish_targets, statuses
+from registry.runs import publish_targets, run_monitor, run_nodes, statuses
 from registry.tracking import Tracked
 from registry.tunings import tunings
 from registry.tunings.tuning_views import TuningResultView
 from tasks import outputs
 from tasks.training import training_request, training_templates
 from tasks.trials import inputs, rows
-from tasks.trials.base import Launcher, TrialContext
+from tasks.trials.base import Launcher, TrialContext, unobserved
 from tasks.trials.inline import InlineLauncher
 from tasks.trials.pool import PoolLauncher
 from tasks.tuning import tuning_dispatch, tuning_request, tuning_warm_start
@@ -115,12 +117,15 @@ def _launcher(
     pooled = tuning_dispatch.resolved(request) == "pool"
     root = context.home.runs / context.flow_run_id / "inputs"
     training = request.training({})
+    observe: Callable[[Report], ProcessObserver] = unobserved
     with ExitStack() as left:
         left.callback(inputs.clear, root)
         if not pooled:
             training = training_request.resolved(training)
             training = inputs.shared(training, root, context.logger.info)
-            left.enter_context(tracking.system_metrics(tracked))
+            slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
+            monitored = run_monitor.monitored(tracked, slot, context.logger.warning)
+            observe = left.enter_context(monitored).reported
         trial_context = TrialContext(
             training=training,
             tuning=context.flow_run_id,
@@ -131,6 +136,7 @@ def _launcher(
             settings=context.settings,
             logger=context.logger,
             parallel=request.parallel_trials,
+            observe=observe,
         )
         kind = PoolLauncher if pooled else InlineLauncher
         launcher = kind(trial_context, tuner.emit)

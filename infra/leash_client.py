@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,8 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
+from infra import process_usage
+
 LEASH = Path(__file__).with_name("leash.py")
 PID_BYTES = 4
+_STATUS_BYTES = 4
 _PATIENCE_SECONDS = 10.0
 _KILLED = -int(signal.SIGKILL)
 
@@ -60,6 +64,14 @@ class Leash(Protocol):
     @property
     def output(self) -> IO[bytes]:
         """Reading end of the tree's merged output, unbuffered; it ends with the last writer."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the leash itself, the parent of the tree; 0 if it never started."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of the whole tree, known after :meth:`wait`; 0 where it is not."""
 
     def stop(self) -> None:
         """Request the end of the tree: SIGTERM now, SIGKILL after the grace. Returns at once."""
@@ -110,6 +122,8 @@ class SpawnedLeash:
             start_new_session=True,
             pass_fds=keep,
         )
+        self.pid = self._process.pid
+        self.cpu_seconds = 0.0
 
     @property
     def output(self) -> IO[bytes]:
@@ -128,6 +142,10 @@ class SpawnedLeash:
 
     def wait(self) -> int:
         """Wait for the end; the exit status, or minus the signal that ended the command."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ChildProcessError):  # another thread has seen its end
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                self.cpu_seconds = process_usage.reaped_seconds(self.pid)
         code = self._process.wait()
         self.stop()
         return code
@@ -141,7 +159,17 @@ class _ForkedLeash:
         self._owner: int | None = owner
         self._status: int | None = status_read
         self._code = _KILLED  # if the leash could not report
+        self._pid: int | None = None
         self._lock = threading.Lock()
+        self.cpu_seconds = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Process id of the leash, which it reports as soon as it is forked; 0 if it never was."""
+        with self._lock:
+            if self._pid is None and self._status is not None:
+                self._pid = int.from_bytes(os.read(self._status, PID_BYTES), "big")
+        return self._pid or 0
 
     def stop(self) -> None:
         """Request the end of the tree."""
@@ -155,10 +183,12 @@ class _ForkedLeash:
         if self._status is not None:
             with os.fdopen(self._status, "rb") as status_read:
                 # To its end, when the leash holds nothing any more either.
-                status = status_read.read()[PID_BYTES:]
+                told = status_read.read()
             self._status = None
-            if status:
+            told = told if self._pid is not None else told[PID_BYTES:]
+            if status := told[:_STATUS_BYTES]:
                 self._code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+                self.cpu_seconds = int.from_bytes(told[_STATUS_BYTES:], "big") / 1e6
         self.stop()
         return self._code
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,6 @@ from infra import connection
 from infra.errors import ConflictError, StackError
 from infra.mlflow import (
     Experiment,
-    Metric,
     MlflowClient,
     MlflowException,
     MlflowRun,
@@ -27,7 +23,6 @@ from infra.mlflow import (
     artifacts,
 )
 from infra.mlflow.artifacts import ArtifactRepository
-from infra.system_metrics import SystemSampler
 from registry import catalogue, experiment_names
 from registry.runs import labels
 from registry.runs.run_views import RunResultView
@@ -49,11 +44,6 @@ T = TypeVar("T")
 # Without it MLflow's UI shows an experiment's runs as evaluations of prompts.
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
 
-# Often at first, so that a short run has something to show; then seldom enough for days.
-_SYSTEM_METRICS_SECONDS = (1.0, 10.0)
-_SYSTEM_METRICS_OFTEN_SECONDS = 60.0
-# A run does not wait longer for its last sample.
-_SYSTEM_METRICS_LAST_SECONDS = 10.0
 _logger = logging.getLogger(__name__)
 
 
@@ -416,42 +406,3 @@ def result(run_id: str) -> RunResultView:
 def run_url(run_id: str) -> str:
     """The run's page in the MLflow UI."""
     return _url(client().get_run(run_id))
-
-
-@contextlib.contextmanager
-def system_metrics(tracked: Tracked, node: str = "") -> Iterator[None]:
-    """Record CPU, memory, disk, network and GPU of this machine in the run for the while.
-
-    Args:
-        tracked: The run.
-        node: What this machine is called in the metrics' names, where the run has several.
-    """
-    sampler, ended = SystemSampler(), threading.Event()
-    prefix = f"system/{node}/" if node else "system/"
-    earlier = [step for name, step in tracked.steps.items() if name.startswith("system/")]
-
-    def record() -> None:
-        began, mlflow = time.monotonic(), client()
-        for step in itertools.count(max(earlier, default=0)):
-            recent = time.monotonic() - began < _SYSTEM_METRICS_OFTEN_SECONDS
-            is_last = ended.wait(_SYSTEM_METRICS_SECONDS[0 if recent else 1])
-            at = int(time.time() * 1000)
-            values = sampler.sample().items()
-            try:
-                mlflow.log_batch(
-                    tracked.run_id,
-                    [Metric(prefix + name, value, at, step) for name, value in values],
-                )
-            except MlflowException as error:
-                _logger.warning("The machine's load is not recorded any more: %s", error)
-                return
-            if is_last:
-                return
-
-    thread = threading.Thread(target=record, daemon=True, name="system-metrics")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(_SYSTEM_METRICS_LAST_SECONDS)

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
@@ -35,6 +36,7 @@ from infra.workloads.exit_status import ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process_group import RateLimitedLog
 from registry import tracking
+from registry.runs import run_monitor, run_nodes
 from tasks import parameters
 from tasks.run_directory import RunDirectory
 from tasks.training import remote_nodes, script_execution, training_request, training_steps
@@ -52,13 +54,9 @@ def _read(flow_run_id: str) -> FlowRun:
 
 @contextlib.contextmanager
 def _recording(
-    request: Training,
-    mlflow_run_id: str,
-    settings: Settings,
-    logger: _Logger,
-    names: Sequence[str],
+    request: Training, settings: Settings, logger: _Logger, names: Sequence[str]
 ) -> Iterator[Callable[[int, str], None]]:
-    """Log the script's lines, and record this machine's load under the node's name."""
+    """Log the script's lines under the names of its processes."""
     forward = RateLimitedLog(logger.info, settings.log_lines_per_second)
 
     def on_line(number: int, line: str) -> None:
@@ -67,10 +65,8 @@ def _recording(
         if request.logs.stream:
             forward(text)
 
-    node = names[0].removesuffix(" process 0").replace(" ", "-")
     try:
-        with tracking.system_metrics(tracking.reopen_run(mlflow_run_id), node):
-            yield on_line
+        yield on_line
     finally:
         forward.close()
 
@@ -117,8 +113,11 @@ def run_node(flow_run_id: str, node: WorkerNode, stopped: threading.Event) -> Ex
         stop_requested=stopped.is_set,
         node=node,
     )
-    recording = functools.partial(_recording, request, mlflow_run_id, settings, logger)
-    return script_execution.run(request, prepared, run_dir, context, recording)
+    recording = functools.partial(_recording, request, settings, logger)
+    tracked = tracking.reopen_run(mlflow_run_id)
+    with run_monitor.monitored(tracked, node.slot, logger.warning) as monitor:
+        observed = replace(context, observer=monitor.nodes(1))
+        return script_execution.run(request, prepared, run_dir, observed, recording)
 
 
 def _upload_log(flow_run_id: str, node: WorkerNode) -> None:
@@ -136,8 +135,8 @@ def main() -> int:
     setup_logging()  # as the engine does, so that lines reach the run's log
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    slot = remote_nodes.own_slot(flow_run_id)
-    if not slot.take(remote_nodes.own_holder(), remote_nodes.own_address(), {}):
+    slot = run_nodes.own_slot(flow_run_id)
+    if not slot.take(run_nodes.own_holder(), remote_nodes.own_address(), {}):
         print(
             f"Node {slot.number} of the run {flow_run_id} is another machine already.", flush=True
         )

@@ -254,7 +254,9 @@ def _fixed_env(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
     return [
         *(pods.env_value(name, text) for name, text in fixed.items()),
         pods.env_field("MODELYARD_POD_UID", "metadata.uid"),
+        pods.env_field("MODELYARD_POD_NAME", "metadata.name"),
         pods.env_field("MODELYARD_POD_IP", "status.podIP"),
+        pods.env_field("MODELYARD_MACHINE", "spec.nodeName"),
         pods.env_field("MODELYARD_NODE", index)
         if nodes > 1
         else pods.env_value("MODELYARD_NODE", "0"),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from infra.workloads.environment_spec import EnvironmentSpec
 from infra.workloads.exit_status import ExitStatus
+from infra.workloads.process_group import UNOBSERVED, ProcessObserver
 
 # A line of output, without its end.
 Log = Callable[[str], object]
@@ -95,9 +96,12 @@ class Backend(ABC):
     Attributes:
         stages: Whether workloads run elsewhere, and the backend fetches and sends artifacts
             itself.
+        observe: Returns the observer of a workload's processes, by the workload's name. Backends
+            that start no processes of this machine do not call it.
     """
 
     stages: ClassVar[bool] = False
+    observe: Callable[[str], ProcessObserver] = staticmethod(lambda _: UNOBSERVED)
 
     @abstractmethod
     def check(self, workload: Workload) -> None:

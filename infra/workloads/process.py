@@ -41,7 +41,7 @@ from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.local_objects import LocalObjects
 from infra.workloads.pod_settings import LocalPodSettings
-from infra.workloads.process_group import ProcessSpec
+from infra.workloads.process_group import UNOBSERVED, ProcessObserver, ProcessSpec
 
 _OWN_PROGRAMS = {"python", "python3", f"python3.{sys.version_info.minor}", "pip", "pip3"}
 _SHELLS_AND_PYTHONS = re.compile(r"(?:.*/)?(?:python[\d.]*|sh|bash|dash|node|Rscript|perl)")
@@ -229,6 +229,7 @@ class ProcessBackend(Backend):
                     stop_requested=cancelled.is_set,
                     keep=allocation.locks(),
                     start=launch.start,
+                    observer=self.observe(workload.name),
                 )
         except InstallCancelledError:
             if pod.seconds is not None and not cancelled.is_set():
@@ -327,6 +328,7 @@ class ProcessBackend(Backend):
         keep: Sequence[int],
         log_file: Path | None = None,
         start: LeashStarter | None = None,
+        observer: ProcessObserver = UNOBSERVED,
     ) -> ExitStatus:
         """Run the processes of a workload to their end; the first that fails ends the others.
 
@@ -339,6 +341,7 @@ class ProcessBackend(Backend):
             keep: Open files that they inherit.
             log_file: A file that their output is appended to.
             start: What starts them; :meth:`leash` if None.
+            observer: Observes each process, from its start to its end.
         """
         return process_group.run(
             processes,
@@ -350,6 +353,7 @@ class ProcessBackend(Backend):
             grace=self._settings.stop_grace_seconds,
             keep=keep,
             start=start or self.leash(),
+            observer=observer,
         )
 
 

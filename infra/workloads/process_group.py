@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from infra.leash_client import Leash, LeashStarter, SpawnedLeash
 from infra.masking import mask
@@ -40,11 +40,34 @@ class ProcessSpec:
         command: Its command line.
         env: Its whole environment.
         name: The prefix of its lines in the log, such as ``node 1``; empty for the only one.
+        node: Rank of the node of a distributed run that it belongs to.
     """
 
     command: Sequence[str]
     env: Mapping[str, str]
     name: str = ""
+    node: int = 0
+
+
+class ProcessObserver(Protocol):
+    """Observer of the processes of a group. Its methods return at once, and never raise."""
+
+    def on_started(self, process: ProcessSpec, leash: Leash) -> None:
+        """Called when a process has started."""
+
+    def on_ended(self, process: ProcessSpec, leash: Leash, code: int) -> None:
+        """Called when a process and all that it started have ended, with its exit status."""
+
+
+class _NoObserver:
+    def on_started(self, process: ProcessSpec, leash: Leash) -> None:
+        """Do nothing."""
+
+    def on_ended(self, process: ProcessSpec, leash: Leash, code: int) -> None:
+        """Do nothing."""
+
+
+UNOBSERVED: ProcessObserver = _NoObserver()
 
 
 class LineSplitter:
@@ -89,9 +112,11 @@ def _sigterm_ignored() -> Iterator[None]:
 class _RunningProcess:
     """A running process and its output."""
 
-    def __init__(self, process: ProcessSpec, leash: Leash) -> None:
+    def __init__(self, process: ProcessSpec, leash: Leash, observer: ProcessObserver) -> None:
         self.name = process.name
         self.leash = leash
+        self._process = process
+        self._observer = observer
         self.code: int | None = None
         self._lines = LineSplitter()
         self._tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
@@ -105,8 +130,14 @@ class _RunningProcess:
         found = self._lines.feed(data) if data else self._lines.close()
         self._tail.extend(found)
         if not data:
-            self.code = self.leash.wait()
+            self.wait()
         return data, found
+
+    def wait(self) -> None:
+        """Wait for the end of the process and of all that it started."""
+        if self.code is None:
+            self.code = self.leash.wait()
+            self._observer.on_ended(self._process, self.leash, self.code)
 
     @property
     def tail(self) -> tuple[str, ...]:
@@ -124,6 +155,7 @@ def run(
     grace: float,
     keep: Sequence[int] = (),
     start: LeashStarter = SpawnedLeash,
+    observer: ProcessObserver = UNOBSERVED,
 ) -> ExitStatus:
     """Run processes to their end, reporting their output as it appears.
 
@@ -141,6 +173,7 @@ def run(
         grace: Seconds between SIGTERM and SIGKILL.
         keep: Open files that they inherit.
         start: Starts each process on its leash.
+        observer: Observes each process, from its start to its end.
 
     Returns:
         The group's exit status, without a reason.
@@ -149,7 +182,8 @@ def run(
     try:
         for process in processes:
             leash = start(process.command, env=process.env, cwd=cwd, grace=grace, keep=keep)
-            running.append(_RunningProcess(process, leash))
+            running.append(_RunningProcess(process, leash, observer))
+            observer.on_started(process, leash)
         with log.open("ab", buffering=0) if log else contextlib.nullcontext() as file:
             return _follow(running, file, on_line, deadline, stop_requested)
     finally:
@@ -158,7 +192,7 @@ def run(
                 one.leash.stop()
             for one in running:
                 one.leash.output.close()
-                one.leash.wait()
+                one.wait()
 
 
 def _follow(

@@ -8,6 +8,7 @@ __all__ = [
     "publish_targets",
     "run_attempts",
     "run_comparison",
+    "run_monitor",
     "run_names",
     "run_nodes",
     "run_requests",

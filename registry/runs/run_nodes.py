@@ -1,22 +1,33 @@
-"""Rows of a distributed run's nodes, through which they rendezvous.
+"""Rows of the nodes of runs: where each is, from when to when, and how it ended.
 
-The first node executes the run, and announces values to the others; these report their addresses,
-their readiness and their end. All send heartbeats, with the database's time, so that the clocks of
-the machines do not matter.
+The pods of a distributed run rendezvous through them. The first node executes the run, and
+announces values to the others; these report their addresses, their readiness and their end. They
+send heartbeats, with the database's time, so that the clocks of the machines do not matter.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Double, Integer, Text, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from infra import site
 from registry.catalogue import Base, engine, retry_transient
+from registry.runs import statuses
+from registry.runs.run_views import RunNodeView, RunView
+
+_NODE = "MODELYARD_NODE"
+_ATTEMPT = "MODELYARD_ATTEMPT"
+_MACHINE = "MODELYARD_MACHINE"
+_POD = "MODELYARD_POD_NAME"
 
 _NOW: Any = func.extract("epoch", func.clock_timestamp())
 
@@ -38,6 +49,9 @@ class RunNodeModel(Base):
     error: Mapped[str] = mapped_column(Text, default="{}")
     heard: Mapped[float] = mapped_column(Double)
     ended: Mapped[float | None] = mapped_column(Double)
+    machine: Mapped[str] = mapped_column(Text, default="")
+    pod: Mapped[str] = mapped_column(Text, default="")
+    began: Mapped[float | None] = mapped_column(Double)
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,9 @@ class RunNode:
         code: Exit status of its script, or minus a signal's number; None without one.
         tail: Last lines of its script.
         error: Error before its script ran: ``{"code", "message", "hint"}``; else empty.
+        machine: Name of its machine; "" of a row of an older version.
+        pod: Name of its pod; "" outside a cluster.
+        began: Time of its start, in seconds of the database's clock; None likewise.
     """
 
     number: int
@@ -65,6 +82,9 @@ class RunNode:
     code: int | None
     tail: tuple[str, ...]
     error: Mapping[str, str]
+    machine: str = ""
+    pod: str = ""
+    began: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,8 @@ class NodeSlot:
         row = {"flow_run_id": self.flow_run_id, "attempt": self.attempt, "number": self.number}
         made = insert(RunNodeModel).values(
             **row, holder=holder, host=host, told=json.dumps(told), tail="[]", error="{}",
-            heard=_NOW,
+            heard=_NOW, began=_NOW, pod=os.environ.get(_POD, ""),
+            machine=os.environ.get(_MACHINE) or socket.gethostname(),
         )  # fmt: skip
 
         def do() -> bool:
@@ -141,6 +162,22 @@ class NodeSlot:
         retry_transient(do)
 
 
+def own_slot(flow_run_id: str, attempt: int = 1) -> NodeSlot:
+    """Slot of this machine in the current attempt of a run.
+
+    Args:
+        flow_run_id: The run.
+        attempt: Its attempt, outside a cluster.
+    """
+    attempt = int(os.environ.get(_ATTEMPT) or attempt)
+    return NodeSlot(flow_run_id, attempt, int(os.environ.get(_NODE, "0")))
+
+
+def own_holder() -> str:
+    """Unique name of this process among those that may claim the same node."""
+    return os.environ.get(site.POD_VARIABLE) or f"{socket.gethostname()}-{os.getpid()}"
+
+
 def now() -> float:
     """Current time of the database's clock, in seconds."""
 
@@ -175,7 +212,49 @@ def _node(row: Any) -> RunNode:
         code=row.code,
         tail=tuple(json.loads(row.tail)),
         error=json.loads(row.error),
+        machine=row.machine,
+        pod=row.pod,
+        began=row.began,
     )
+
+
+def of_run(run: RunView) -> list[RunNodeView]:
+    """The nodes of a run's newest attempt, by rank; empty before its work has started."""
+    newest = select(func.max(RunNodeModel.attempt)).where(RunNodeModel.flow_run_id == run.id)
+    with engine().connect() as connection:
+        attempt = connection.scalar(newest)
+    found = look(run.id, attempt) if attempt is not None else {}
+    return [_view(found[number], run) for number in sorted(found)]
+
+
+def _view(node: RunNode, run: RunView) -> RunNodeView:
+    first = node.number == 0
+    state = _first_state(run) if first else _state(node, run)
+    ended = node.ended and datetime.fromtimestamp(node.ended, UTC)
+    return RunNodeView(
+        rank=node.number,
+        state=state,
+        machine=node.machine or node.host,
+        pod=node.pod,
+        started=node.began and datetime.fromtimestamp(node.began, UTC),
+        ended=None if state == "RUNNING" else ended or (run.ended if first else None),
+        exit_code=node.code,
+    )
+
+
+def _first_state(run: RunView) -> str:
+    """State of the first node, which executes the run."""
+    if not run.is_final:
+        return "RUNNING"
+    return run.state if run.state in {statuses.COMPLETE, statuses.STOPPED} else "FAILED"
+
+
+def _state(node: RunNode, run: RunView) -> str:
+    if node.ended is None:
+        return "LOST" if run.is_final else "RUNNING"
+    if node.error or node.code:
+        return "FAILED"
+    return statuses.STOPPED if node.code is None else statuses.COMPLETE
 
 
 def remove(flow_run_id: str) -> None:

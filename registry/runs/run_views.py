@@ -139,6 +139,28 @@ class RunResultView(View):
 ResultView = RunResultView | TuningResultView | PipelineResultView | None
 
 
+class RunNodeView(View):
+    """A node of a run: the machine, or the pod, that runs its processes.
+
+    Attributes:
+        rank: Its number, from 0; the first one executes the run.
+        state: RUNNING, COMPLETE, STOPPED, FAILED, or LOST if it never reported its end.
+        machine: Name of the machine, on a cluster of the Kubernetes node.
+        pod: Name of its pod; omitted outside a cluster.
+        started: When its processes could start; None if an older version ran it.
+        ended: When it reported its end.
+        exit_code: Exit status of its script, or minus a signal's number; omitted without one.
+    """
+
+    rank: int
+    state: str
+    machine: str
+    pod: str = Field("", exclude_if=not_)
+    started: Instant | None
+    ended: Instant | None
+    exit_code: int | None = Field(None, exclude_if=lambda code: code is None)
+
+
 class RunDetailView(RunView):
     """A run with everything that is known of it.
 
@@ -148,6 +170,7 @@ class RunDetailView(RunView):
         slot: The schedule's slot that it was made for.
         attempts: How many attempts there were.
         retried: Why earlier attempts were given up.
+        nodes: Where its last attempt ran, by rank.
         result: What it has to show; None without an MLflow run.
         links: Its pages, by the UI.
         history: What users did to it.
@@ -161,6 +184,7 @@ class RunDetailView(RunView):
     slot: str | None
     attempts: int
     retried: list[str] = Field([], exclude_if=not_)
+    nodes: list[RunNodeView] = Field([], exclude_if=not_)
     result: ResultView
     links: dict[str, str]
     history: list[JsonObject]
@@ -169,8 +193,9 @@ class RunDetailView(RunView):
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
         shown: JsonObject = handler(self)
         # Inherited parameters would precede the short fields, which people read first.
-        for name in ("parameters", "result", "links", "history"):
-            shown[name] = shown.pop(name)
+        for name in ("parameters", "nodes", "result", "links", "history"):
+            if name in shown:
+                shown[name] = shown.pop(name)
         return shown
 
 

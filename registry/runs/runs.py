@@ -48,6 +48,7 @@ from registry.runs import (
     run_attempts,
     run_filters,
     run_names,
+    run_nodes,
     run_removal,
     run_requests,
     run_results,
@@ -252,6 +253,7 @@ def show(key: str) -> RunDetailView:
         # Prefect counts those that have begun.
         attempts=run.run_count + sum(not one.begun for one in retried),
         retried=[one.reason for one in retried],
+        nodes=run_nodes.of_run(view),
         result=run_results.result(view),
         links=run_results.links(view),
         history=history.of(_NOUN, view.id),

@@ -133,6 +133,7 @@ def _torchrun(
             ],
             env,
             _name(node, 0, resources),
+            node,
         )
         for node, env in pinned.items()
     ]  # fmt: skip
@@ -163,5 +164,6 @@ def _plain(
                 ),
             }
             ranked = {**env, **{name: str(value) for name, value in variables.items()}}
-            planned.append(ProcessSpec(command, ranked, _name(node, local_rank, resources)))
+            name = _name(node, local_rank, resources)
+            planned.append(ProcessSpec(command, ranked, name, node))
     return planned

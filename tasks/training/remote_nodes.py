@@ -35,30 +35,15 @@ _FIRST_LOST_SECONDS = 90.0
 # When one node's script fails, the scripts that communicate with it fail within moments.
 _SETTLE_SECONDS = 3.0
 
-_NODE = "MODELYARD_NODE"
-_ATTEMPT = "MODELYARD_ATTEMPT"
 _MASTER = "MODELYARD_MASTER"
 _ADDRESS = "MODELYARD_POD_IP"
-_HOLDER = "MODELYARD_POD_UID"
 
 _logger = logging.getLogger("modelyard.nodes")
-
-
-def own_slot(flow_run_id: str) -> NodeSlot:
-    """Node number of this machine in the current attempt of the run."""
-    return NodeSlot(
-        flow_run_id, int(os.environ.get(_ATTEMPT, "1")), int(os.environ.get(_NODE, "0"))
-    )
 
 
 def own_address() -> str:
     """Address at which the other nodes reach this machine."""
     return os.environ.get(_ADDRESS) or socket.gethostbyname(socket.gethostname())
-
-
-def own_holder() -> str:
-    """Unique name of this process among those that may claim the same node."""
-    return os.environ.get(_HOLDER) or f"{socket.gethostname()}-{os.getpid()}"
 
 
 class TrainingNode(ABC):
@@ -357,8 +342,8 @@ def open_head_node(
     Raises:
         NodeTakenError: If another process is the first node.
     """
-    slot = own_slot(flow_run_id)
-    if not slot.take(own_holder(), own_address(), announced):
+    slot = run_nodes.own_slot(flow_run_id)
+    if not slot.take(run_nodes.own_holder(), own_address(), announced):
         raise NodeTakenError(slot)
     head = HeadNode(slot, count, join_seconds, announced)
     head.start()

@@ -15,6 +15,7 @@ from infra.settings import Settings
 from infra.workloads.environments import EnvironmentCache
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.process import ProcessBackend
+from infra.workloads.process_group import UNOBSERVED, ProcessObserver
 from tasks import resources
 from tasks.run_directory import RunDirectory
 from tasks.training import checkpoints, nodes, training_steps
@@ -41,6 +42,7 @@ class ScriptContext:
         stop_requested: Polled a few times a second; true stops the script.
         backend: Runs the processes; None for a backend that lives as long as the script.
         experiment_id: Experiment of the MLflow run, for nested runs; "" if unknown.
+        observer: Observes the script's processes.
         node: This machine's node of a distributed run; None if all nodes run on this machine.
     """
 
@@ -55,6 +57,7 @@ class ScriptContext:
     backend: ProcessBackend | None = None
     node: TrainingNode | None = None
     experiment_id: str = ""
+    observer: ProcessObserver = UNOBSERVED
 
     def is_over(self) -> bool:
         """Whether a stop was requested, or the time limit has passed."""
@@ -110,6 +113,7 @@ def run(
                 deadline=context.deadline,
                 stop_requested=lambda: context.stop_requested() or _must_abort(context),
                 keep=[*prepared.keep, *(lock.fileno() for lock in lease.locks)],
+                observer=context.observer,
             )
             if context.node:
                 ended = context.node.resolve_end(ended, context.is_over)

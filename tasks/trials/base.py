@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
 from infra.errors import ModelyardError
 from infra.home import Home
 from infra.settings import Settings
+from infra.workloads.process_group import UNOBSERVED, ProcessObserver
+from infra.workloads.usage_monitor import Report
 from registry.tracking import Tracked
 from tasks.run_directory import RunDirectory
 from tasks.training.training_request import Training
 from tuning.trials import Trial
+
+
+def unobserved(_: Report) -> ProcessObserver:
+    """Observe no processes."""
+    return UNOBSERVED
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class TrialContext:
         settings: Modelyard's settings.
         logger: Logger of the tuning.
         parallel: Number of trials that run at once.
+        observe: Returns the observer of an inline trial's processes, given what records its
+            resource usage.
     """
 
     training: Training
@@ -91,6 +100,7 @@ class TrialContext:
     settings: Settings
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
     parallel: int = 1
+    observe: Callable[[Report], ProcessObserver] = unobserved
 
     def run_dir(self, number: int) -> RunDirectory:
         """Folders of an inline trial."""

@@ -22,7 +22,7 @@ from infra.workloads.process import ProcessBackend
 from infra.workloads.process_group import RateLimitedLog
 from registry import tracking
 from registry.mlflow_writer import MlflowWriter, is_deleted
-from registry.runs import tensorboard_logs
+from registry.runs import run_monitor, tensorboard_logs
 from registry.tunings import trial_runs
 from tasks import logs
 from tasks.parameters import Scalar
@@ -350,6 +350,7 @@ class InlineLauncher(Launcher):
             deadline=deadline,
             stop_requested=running.stop.is_set,
             backend=self._backend,
+            observer=context.observe(partial(run_monitor.write, self._writer, running.run_id, "")),
         )
         recording = partial(self._recording, request, running, reports)
         return script_execution.run(request, prepared, run_dir, script_context, recording)

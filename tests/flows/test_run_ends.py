@@ -162,7 +162,7 @@ class TestPipeline:
             "arguments_of": lambda *_: {},
         }.items():  # fmt: skip
             monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(module.tracking, "system_metrics", quiet)
+        monkeypatch.setattr(module.run_monitor, "monitored", quiet)
         launcher = SimpleNamespace(close=lambda: None)
         for name, value in {
             "artifacts": lambda _: "", "backend": lambda *_, **__: launcher,

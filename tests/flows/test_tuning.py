@@ -68,8 +68,9 @@ class TestTune:
         monkeypatch.setattr(RunContext, "conclude", lambda _, *, failed: None)
         monkeypatch.setattr(RunContext, "report_error", lambda *_: None)
         monkeypatch.setattr(tuning.tunings, "mark_objectives", lambda *_: None)
-        monkeypatch.setattr(tuning.tracking, "open_run", lambda *_, **__: tracked)
-        monkeypatch.setattr(tuning.tracking, "close_run", lambda *closed: found.append(closed))
+        tracking = run_context.tracking
+        monkeypatch.setattr(tracking, "open_run", lambda *_, **__: tracked)
+        monkeypatch.setattr(tracking, "close_run", lambda *closed: found.append(closed))
         return found
 
     @pytest.mark.parametrize(
@@ -312,7 +313,10 @@ class TestLauncher:
 
         monkeypatch.setattr(tuning, "InlineLauncher", make)
         monkeypatch.setattr(tuning, "PoolLauncher", make)
-        monkeypatch.setattr(tuning.tracking, "system_metrics", lambda _: contextlib.nullcontext())
+        monitor = SimpleNamespace(reported=None)
+        monkeypatch.setattr(
+            tuning.run_monitor, "monitored", lambda *_: contextlib.nullcontext(monitor)
+        )
         monkeypatch.setattr(trial_flows, "pool_type", lambda: "process")
         return found
 

@@ -37,6 +37,26 @@ def _read(leash: Leash) -> bytes:
     return found
 
 
+# Half of its processor time is that of a process whose parent is gone before it ends.
+_FORGETFUL = """
+import os, time
+
+def burn():
+    while time.process_time() < 0.2:
+        pass
+
+reading, writing = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        burn()
+    os._exit(0)
+os.wait()
+os.close(writing)
+os.read(reading, 1)
+burn()
+"""
+
+
 class Contract:
     """What every way to start a command on a leash keeps."""
 
@@ -77,6 +97,16 @@ class Contract:
         leash = start(["/nowhere/at/all"], env={}, cwd=tmp_path, grace=1)
         assert b"cannot run /nowhere/at/all: No such file" in _read(leash)
         assert leash.wait() == 127
+        leash.output.close()
+
+    def test_it_knows_the_processor_time_of_its_tree(
+        self, start: LeashStarter, tmp_path: Path
+    ) -> None:
+        leash = start([sys.executable, "-c", _FORGETFUL], env={}, cwd=tmp_path, grace=1)
+        assert runs(leash.pid)
+        _read(leash)
+        assert (leash.wait(), leash.cpu_seconds > 0.35) == (0, True)
+        assert leash.cpu_seconds < 0.7
         leash.output.close()
 
     def test_a_stop_ends_the_whole_tree(self, start: LeashStarter, tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_a_machine_knows_whether_it_is_one_of_several(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MODELYARD_ATTEMPT", "4")
 
     assert site.has_several_pods()
-    assert remote_nodes.own_slot("run") == NodeSlot("run", 4, 2)
+    assert run_nodes.own_slot("run") == NodeSlot("run", 4, 2)
 
 
 def test_the_ports_are_of_the_address_that_is_told() -> None:
