@@ -113,17 +113,17 @@ class ProcessReader:
         """Proportional set size, or the resident one of a process that may not be looked into.
 
         The kernel walks all pages of the process for it, 15 ms for each GiB. So it is not read
-        again before a hundred times as long has passed; meanwhile it follows the resident one.
+        again before all processes together stay below 1% of a core; meanwhile it follows the
+        resident one.
         """
         resident = _resident_bytes(pid)
         share = self._shares.get(pid)
-        began = time.monotonic()
-        if resident and (share is None or began >= share.read_again_at):
+        if resident and (share is None or time.monotonic() >= share.read_again_at):
+            began = time.thread_time()
             lines = _read_lines(pid, "smaps_rollup")
             pss = next((int(one.split()[1]) * 1024 for one in lines if one[:4] == b"Pss:"), None)
-            now = time.monotonic()
-            again_at = now + (now - began) / _MOST_OF_A_CORE
-            share = _Share(1.0 if pss is None else pss / resident, again_at)
+            seconds = (time.thread_time() - began) * max(1, len(self._shares)) / _MOST_OF_A_CORE
+            share = _Share(1.0 if pss is None else pss / resident, time.monotonic() + seconds)
             self._shares[pid] = share
         return int(resident * share.of_resident) if share else 0
 

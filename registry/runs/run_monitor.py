@@ -105,10 +105,11 @@ class RunMonitor:
 
     def nodes(self, count: int) -> ProcessObserver:
         """Observe the script's processes of a run with ``count`` nodes on this machine."""
-        if count == 1:
+        if site.has_several_pods():
             return self._usage.component(None)
         usage = [self.component(f"node-{number}") for number in range(count)]
-        return _NodesObserver(usage, self._rows, self._slot)
+        whole = [self._usage.component(None)]
+        return _NodesObserver(usage if count > 1 else whole, self._rows, self._slot)
 
 
 class _NodesObserver:

@@ -139,10 +139,11 @@ class NodeSlot:
     def end(
         self, *, code: int | None, tail: Sequence[str], error: Mapping[str, str] | None = None
     ) -> None:
-        """Report the end of the node, once; see :class:`RunNode`."""
+        """Report the end of the node, once; see :class:`RunNode`. A code that it has stays."""
         self._set(
-            code=code, tail=json.dumps(list(tail)), error=json.dumps(dict(error or {})),
-            heard=_NOW, ended=func.coalesce(RunNodeModel.ended, _NOW),
+            code=func.coalesce(RunNodeModel.code, code), tail=json.dumps(list(tail)),
+            error=json.dumps(dict(error or {})), heard=_NOW,
+            ended=func.coalesce(RunNodeModel.ended, _NOW),
         )  # fmt: skip
 
     def _own(self) -> tuple[Any, ...]:

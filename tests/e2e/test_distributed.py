@@ -45,6 +45,15 @@ def test_ranks_without_torchrun(stack):
 
     assert answer["state"] == "COMPLETE"
     assert answer["result"]["metrics"] == {"all_reduce": 6}
+    nodes = stack.show(answer["flow_run_id"])["nodes"]
+    assert [(one["rank"], one["state"], one["exit_code"]) for one in nodes] == [
+        (rank, "COMPLETE", 0) for rank in range(3)
+    ]
+    run = stack.mlflow("runs/get", run_id=answer["result"]["mlflow_run_id"])["run"]
+    used = {one["key"]: one["value"] for one in run["data"]["metrics"]}
+    of_nodes = [used[f"system/node-{rank}/cpu_time_seconds"] for rank in range(3)]
+    assert min(of_nodes) > 0
+    assert used["system/cpu_time_seconds"] == pytest.approx(sum(of_nodes), abs=0.01)
 
 
 @pytest.mark.parametrize(

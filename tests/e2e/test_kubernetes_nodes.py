@@ -37,6 +37,11 @@ def test_one_nodes_death_ends_all_with_its_reason(stack):
     assert found["state"] == "FAIL TRAIN"
     assert found["message"].startswith("ScriptFailed: ")
     assert "on node 1 (exit code 5)" in found["message"]
+    assert [(one["rank"], one["state"]) for one in found["nodes"]] == [
+        (0, "FAILED"),
+        (1, "FAILED"),
+    ]
+    assert len({one["pod"] for one in found["nodes"]}) == 2
     stack.wait_until_gone(run)
 
 

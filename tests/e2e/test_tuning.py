@@ -87,6 +87,7 @@ def test_every_state_that_a_trial_can_end_in(stack, dispatch):
     best = _run_of(stack, result["best"]["mlflow_run_id"])
     assert best["status"] == "FINISHED"
     assert best["tags"]["mlflow.parentRunId"] == result["mlflow_run_id"]
+    assert best["metrics"]["system/cpu_time_seconds"] > 0
     assert best["tags"]["modelyard.trial_state"] == "SUCCEEDED"
     assert best["params"]["how"] == "best"
     assert best["metrics"]["loss"] == 0.25

@@ -94,7 +94,7 @@ def test_a_retry_continues_the_series_and_has_nodes_of_its_own(
     history = tracking.client().get_metric_history(tracked.run_id, "system/cpu_time_seconds")
 
     assert len({one.step for one in history}) == len(history) >= 2
-    assert _nodes(slot, "COMPLETE") == [("COMPLETE", None)]
+    assert _nodes(slot, "COMPLETE") == [("COMPLETE", 0)]
 
 
 def test_components_have_series_up_to_a_limit_and_trials_runs_of_their_own(
