@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Capacity:
+class UsageLimits:
     """What the run may use at most.
 
     Attributes:
@@ -51,7 +51,7 @@ class Capacity:
     memory_bytes: int
 
     @classmethod
-    def of(cls, container: Container | None) -> Capacity:
+    def of(cls, container: Container | None) -> UsageLimits:
         """That of the container, where it has limits, or else of this machine."""
         cores = container and container.cores()
         memory = container and container.memory_bytes()
@@ -81,13 +81,13 @@ class _Series:
     """Series of samples: what was used of what is counted up, and the time of the last sample.
 
     Attributes:
-        capacity: What may be used at most.
+        limits: What may be used at most.
         at: ``time.monotonic()`` of the last sample, or of the start.
         cpu_seconds: Processor time at that sample.
         sampled: Whether there was one.
     """
 
-    capacity: Capacity
+    limits: UsageLimits
     at: float
     cpu_seconds: float = 0.0
     sampled: bool = False
@@ -103,11 +103,11 @@ class _Series:
         if passed >= _SHORTEST_SECONDS or (not self.sampled and passed > 0):
             cores = max(0.0, usage.cpu_seconds - self.cpu_seconds) / passed
             found["cpu_cores"] = cores
-            found["cpu_utilization_percentage"] = cores / self.capacity.cores * 100
+            found["cpu_utilization_percentage"] = cores / self.limits.cores * 100
             self.at, self.cpu_seconds, self.sampled = at, usage.cpu_seconds, True
         if memory:
             found["system_memory_usage_megabytes"] = usage.memory_bytes / _MEGABYTE
-            share = usage.memory_bytes / self.capacity.memory_bytes
+            share = usage.memory_bytes / self.limits.memory_bytes
             found["system_memory_usage_percentage"] = share * 100
         return {name: round(value, 3) for name, value in found.items()}
 
@@ -155,7 +155,7 @@ class UsageMonitor:
         """
         self._report = report
         self._container = container
-        self._capacity = Capacity.of(container)
+        self._limits = UsageLimits.of(container)
         self._running: list[ComponentUsage] = []
         self._ended = TreeUsage()
         self._series: _Series | None = None
@@ -202,8 +202,8 @@ class UsageMonitor:
             now = time.monotonic()
             if self._series is None:
                 self._began = now
-                self._series = _Series(self._capacity, now, whole.cpu_seconds if whole else 0.0)
-            component.series = component.series or _Series(self._capacity, now)
+                self._series = _Series(self._limits, now, whole.cpu_seconds if whole else 0.0)
+            component.series = component.series or _Series(self._limits, now)
             if component not in self._running:
                 self._running.append(component)
             component.trees[tree.pid] = tree

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
 from registry import experiment_names, tracking
-from registry.runs import run_attempts, run_retries, runs
+from registry.runs import run_attempts, run_nodes, run_retries, runs
 from registry.runs.run_views import RunView
 from registry.tracking import Opening
 from tests.registry.fake_attempts import FakeAttempts
@@ -113,6 +113,7 @@ class PrefectClient:
         )
         monkeypatch.setattr(run_attempts, "newest", fake.attempts.newest)
         monkeypatch.setattr(run_attempts, "retried", lambda _: [])
+        monkeypatch.setattr(run_nodes, "of_run", lambda _: [])
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
         return fake
 

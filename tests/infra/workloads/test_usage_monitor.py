@@ -16,7 +16,7 @@ from infra.leash_client import LeashServer, LeashStarter, SpawnedLeash
 from infra.process_usage import ProcessReader, TreeUsage
 from infra.workloads import process_group, usage_monitor
 from infra.workloads.process_group import ProcessSpec
-from infra.workloads.usage_monitor import Capacity, UsageMonitor, _later, _Series
+from infra.workloads.usage_monitor import UsageLimits, UsageMonitor, _later, _Series
 
 _BURN = """
 import os, sys, time
@@ -168,7 +168,7 @@ def test_what_is_counted_up_never_goes_down() -> None:
 
 
 def test_rates_are_of_the_time_since_the_last_sample() -> None:
-    series = _Series(Capacity(cores=4, memory_bytes=1000_000_000), at=10.0)
+    series = _Series(UsageLimits(cores=4, memory_bytes=1000_000_000), at=10.0)
     first = series.take(TreeUsage(1.0, 250_000_000, 3_000_000, 5_000_000), 12.0)
     noise = series.take(TreeUsage(1.01, 1), 12.01)
     second = series.take(TreeUsage(7.0, 1), 14.0, memory=False)

@@ -189,4 +189,6 @@ def test_a_node_of_a_cluster_names_its_pod_and_its_machine(
     assert slot.take("uid", "10.0.0.1", {})
     (found,) = run_nodes.of_run(_view(slot, "RUNNING", final=False))
 
-    assert (found.pod, found.machine) == ("train-0-abc", "gpu-node-7")
+    shown = found.to_json()
+    assert list(shown) == ["rank", "state", "machine", "pod", "started", "ended"]
+    assert (shown["pod"], shown["machine"]) == ("train-0-abc", "gpu-node-7")
