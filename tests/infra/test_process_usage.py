@@ -23,7 +23,7 @@ def burn(seconds):
 """
 # Two children in turn, each of which burns in a child of its own and is gone before the line.
 _IN_CHILDREN = f"""{_BURN}
-import os
+import os, sys
 for _ in range(2):
     if (pid := os.fork()) == 0:
         if (deeper := os.fork()) == 0:
@@ -33,10 +33,10 @@ for _ in range(2):
         os._exit(0)
     os.waitpid(pid, 0)
 print("done", flush=True)
-input()
+sys.stdin.read()
 """
 _SHARED = """
-import os, signal
+import os, signal, sys
 block = bytearray(os.urandom(1)) * (64 << 20)
 pids = []
 for _ in range(3):
@@ -44,7 +44,7 @@ for _ in range(3):
         print("ready", flush=True)
         signal.pause()
     pids.append(pid)
-input()
+sys.stdin.read()
 for pid in pids:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
@@ -99,7 +99,7 @@ def test_memory_that_is_dear_to_read_is_not_read_each_time(
     monkeypatch.setattr(process_usage, "_MOST_OF_A_CORE", 1e-9)
     monkeypatch.setattr(process_usage, "_read_lines", counted)
     reader = ProcessReader()
-    with _below("print(1, flush=True)\ninput()") as root:
+    with _below("import sys; print(1, flush=True); sys.stdin.read()") as root:
         assert root.stdout
         root.stdout.readline()
         first = reader.read_trees([root.pid])[root.pid]
