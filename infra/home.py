@@ -51,6 +51,11 @@ class Home:
         return self.root / "overlays"
 
     @property
+    def tensorboards(self) -> Path:
+        """One file per running TensorBoard; see ``modelyard/tensorboards.py``."""
+        return self.root / "tensorboards"
+
+    @property
     def logs(self) -> Path:
         """One log file per part of the stack."""
         return self.root / "logs"

@@ -21,6 +21,7 @@ from infra.mlflow import (
     Page,
     ViewType,
     artifacts,
+    entities,
 )
 from infra.mlflow.artifacts import ArtifactRepository
 from registry import catalogue, experiment_names
@@ -37,7 +38,7 @@ STATE_TAG = "modelyard.trial_state"
 REASON_TAG = "modelyard.trial_reason"
 OBJECTIVES_TAG = "modelyard.objectives"  # on a tuning's run: a JSON list of metrics
 BEST_TAG = "modelyard.best_trials"  # on a tuning's run: numbers, such as 7 or 3,7,9
-NOTE_TAG = "mlflow.note.content"  # a description, as MLflow's UI shows and edits it
+NOTE_TAG = entities.NOTE_TAG
 
 T = TypeVar("T")
 

@@ -181,6 +181,12 @@ def list_all(*, deleted: bool = False) -> list[ScheduleView]:
         return [ScheduleView.from_row(row) for row in found]
 
 
+def list_newest(limit: int) -> list[ScheduleView]:
+    """List the schedules that were changed last, newest first, at most ``limit`` of them."""
+    with catalogue.session() as open_session:
+        return [ScheduleView.from_row(row) for row in rows.newest(open_session, limit)]
+
+
 def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> ScheduleDetailView:
     """Return a schedule with its slots.
 

@@ -28,8 +28,6 @@ _PAGE = 1000
 _MODELS_PER_PAGE = 100
 _VERSIONS_PER_PAGE = 10_000
 _METRICS_PER_PAGE = 25_000
-# MLflow keeps prompts as registered models of this tag.
-_PROMPT_TAG = "mlflow.prompt.is_prompt"
 
 M = TypeVar("M", RegisteredModel, ModelVersion)
 
@@ -236,7 +234,7 @@ class MlflowClient:
     def search_registered_models(self, page_token: str | None = None) -> Page[RegisteredModel]:
         """Every registered model; one page, by name."""
         found = self._ask(
-            "GET", "registered-models/search", filter=f"tag.`{_PROMPT_TAG}` != 'true'",
+            "GET", "registered-models/search", filter=entities.NO_PROMPTS,
             max_results=_MODELS_PER_PAGE, page_token=page_token,
         )  # fmt: skip
         return _page(entities.registered_model, found, "registered_models")
@@ -328,7 +326,7 @@ class MlflowClient:
 
 
 def _no_prompt(found: M) -> M:
-    if _PROMPT_TAG in found.tags:
+    if entities.PROMPT_TAG in found.tags:
         raise MlflowException(
             f"Registered Model with name={found.name!r} not found.", RESOURCE_DOES_NOT_EXIST, 404
         )

@@ -10,6 +10,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+NOTE_TAG = "mlflow.note.content"  # a description, as MLflow's UI shows and edits it
+# MLflow keeps prompts as registered models of this tag.
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+NO_PROMPTS = f"tag.`{PROMPT_TAG}` != 'true'"
+
 
 class ViewType(StrEnum):
     """Which runs or experiments a search returns."""

@@ -23,10 +23,11 @@ from infra.errors import NotFoundError, StackError
 from infra.home import Home
 from infra.leash_client import SpawnedLeash
 from infra.stack import parts
-from modelyard import login, output
+from modelyard import login, output, tensorboards
 from modelyard.connecting import connected
 from modelyard.options import Json
 from modelyard.output import console
+from modelyard.tensorboards import TensorBoard
 from registry import experiments
 from registry.runs import runs
 from registry.runs.tensorboard_logs import Fetched
@@ -130,7 +131,7 @@ def tensorboard(
                 console.print(line, markup=False)
             if browser:
                 login.open_browser(url)
-            with _refreshed(link):
+            with tensorboards.announced(home, TensorBoard(key, url)), _refreshed(link):
                 process.wait()
         finally:
             process.stop()

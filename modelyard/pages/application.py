@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
-from modelyard.pages import downloads, graphs, listing, servers
+from modelyard import tensorboards
+from modelyard.pages import downloads, graphs, home, listing, servers
 from modelyard.pages.graphs import Sources
-from modelyard.pages.listing import Ref, UploadedPipeline
+from modelyard.pages.home import SILENT
 from pipelines.drawing import style, text
-from registry import flow_kinds
 from registry.pipelines import pipelines
-from registry.runs.run_views import RunView
 
-_LISTED = 50
-_SILENT = "The catalogue's database does not answer."
 _logger = logging.getLogger(__name__)
 
 # Foreign text in a page must not run, and other sites must not read the page.
@@ -62,7 +60,9 @@ def create() -> ASGIApp:
     endpoints = connection.from_environment()
     if endpoints is None:
         raise StackError("No stack is named.", "It is a part of modelyard up.")
-    sources = Sources(homes.current().runs, servers.Servers(endpoints), pipelines.compiled)
+    here = homes.current()
+    boards = functools.partial(tensorboards.running, here)
+    sources = Sources(here.runs, servers.Servers(endpoints), pipelines.compiled, boards=boards)
     return application(sources)
 
 
@@ -123,38 +123,21 @@ class _Pages:
             loader=PackageLoader("modelyard.pages"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters["duration"] = text.duration
+        self._templates.filters.update(duration=text.duration, parsed=datetime.fromisoformat)
+        self._templates.globals["uis"] = sources.servers.ui_urls
 
     def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         page = self._templates.get_template(template).render(**values)
         # Halves of surrogate pairs, which names may hold, have no place in UTF-8.
         return HTMLResponse(page.encode("utf-8", "replace"), status)
 
-    async def index(self, _: Request) -> Response:
-        """List the newest runs and the uploaded pipelines, even if only one source answers."""
-        (runs, notice), (uploaded, silent) = await asyncio.gather(
-            run_in_threadpool(self._runs), run_in_threadpool(self._uploaded)
-        )
-        return self._page(
-            "index.html", runs=runs, notice=notice, uploaded=uploaded, silent=silent, most=_LISTED
-        )
-
-    def _runs(self) -> tuple[list[tuple[RunView, Ref]], str]:
-        try:
-            found = self._sources.servers.runs(flow_kinds.PIPELINE_RUN.name, _LISTED)
-        except StackError as error:
-            return [], str(error)
-        return [(run, listing.run_ref(run)) for run in found], ""
-
-    def _uploaded(self) -> tuple[list[UploadedPipeline], str]:
-        try:
-            return listing.uploaded(self._sources.pipelines()), ""
-        except (OperationalError, StackError) as error:
-            _logger.warning("The uploaded pipelines cannot be listed: %s", error)
-            return [], f"{_SILENT} The uploaded pipelines are not shown."
+    async def index(self, request: Request) -> Response:
+        """List what is newest, even if only one source answers."""
+        found = await home.of(self._sources, request.query_params.get("show", ""))
+        return self._page("index.html", home=found)
 
     async def run(self, request: Request) -> Response:
-        """Show the graph of a run; 304 if it has not changed."""
+        """Show a run, with its graph where it has one; 304 if it has not changed."""
         run, chosen = request.path_params["run"], request.query_params.get("node", "")
         return await run_in_threadpool(
             self._run, run, chosen, request.headers.get("if-none-match", "")
@@ -164,6 +147,9 @@ class _Pages:
         run = graphs.run_id(written)
         if held and held.strip('"') == graphs.tag(self._sources, run, chosen):
             return Response(status_code=304)
+        plain = graphs.without_graph(self._sources, run)
+        if plain is not None:
+            return self._page("run.html", shown=plain)
         shown = graphs.of_run(self._sources, run, chosen)
         page = self._page("graph.html", shown=shown, base=f"/runs/{run}", chosen=chosen)
         page.headers["ETag"] = f'"{shown.tag}"'
@@ -205,7 +191,7 @@ class _Pages:
         """Answer that the catalogue cannot be reached."""
         _logger.warning("The catalogue's database does not answer: %s", error)
         return self._page(
-            "error.html", 503, message=_SILENT,
+            "error.html", 503, message=SILENT,
             hint="modelyard status shows the parts.",
         )  # fmt: skip
 

@@ -15,9 +15,13 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from infra.errors import ModelyardError, NotFoundError, StackError
-from modelyard.pages import details, downloads, listing
+from infra.mlflow import RegisteredModel
+from modelyard.pages import details, downloads, listing, run_facts
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
+from modelyard.pages.run_facts import RunPageView
+from modelyard.pages.servers import TrackedRun
+from modelyard.tensorboards import TensorBoard
 from pipelines import reading
 from pipelines.drawing import building, model, svg, words
 from pipelines.drawing.model import Box, NodeRow
@@ -29,13 +33,25 @@ from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
+from schedules import views as schedule_views
+from schedules.views import ScheduleView
 
 
 class RunSource(Protocol):
     """Prefect and MLflow, as the pages query them: see ``servers.Servers``."""
 
-    def runs(self, flow: str, limit: int) -> list[RunView]:
-        """The newest runs of a flow."""
+    @property
+    def ui_urls(self) -> dict[str, str]:
+        """Addresses of the UIs, by the server's name."""
+
+    def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
+        """The newest runs."""
+
+    def active_count(self) -> int:
+        """How many runs have not ended."""
+
+    def models(self, limit: int) -> list[RegisteredModel]:
+        """The registered models that were changed last."""
 
     def run(self, run_id: str) -> RunView | None:
         """A run."""
@@ -49,8 +65,8 @@ class RunSource(Protocol):
     def task_run_url(self, task_run_id: str) -> str:
         """A task run's page."""
 
-    def mlflow_url(self, mlflow_run_id: str) -> str | None:
-        """A run's page in MLflow."""
+    def tracked(self, mlflow_run_id: str) -> TrackedRun | None:
+        """A run as MLflow has it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,9 @@ class Sources:
             ``NAME:VERSION``. Raises NotFoundError if there is none.
         nodes: Returns the nodes of a run, without inputs and outputs.
         node: Returns one of them, with inputs and outputs.
-        pipelines: Lists the uploaded pipelines.
+        pipelines: Lists the uploaded pipelines that were changed last, at most so many.
+        schedules: Lists the schedules that were changed last, at most so many.
+        boards: Lists the TensorBoards that are running on this machine.
     """
 
     runs: Path
@@ -72,7 +90,9 @@ class Sources:
     compiled: Callable[[str], tuple[bytes, str]]
     nodes: Callable[[str], Sequence[NodeRow]] = pipeline_nodes.in_brief
     node: Callable[[str, str], FullRow | None] = pipeline_nodes.one
-    pipelines: Callable[[], Sequence[PipelineSummaryView]] = pipelines.list_all
+    pipelines: Callable[[int], Sequence[PipelineSummaryView]] = pipelines.list_newest
+    schedules: Callable[[int], Sequence[ScheduleView]] = schedule_views.list_newest
+    boards: Callable[[], Sequence[TensorBoard]] = tuple
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,7 @@ class GraphView:
         arguments: The run's arguments.
         inputs: The uploaded pipeline's inputs.
         source: The run's pipeline.
+        facts: The run's description and experiment, where its whole is shown: label and text.
     """
 
     title: str
@@ -104,6 +125,7 @@ class GraphView:
     arguments: tuple[tuple[str, str], ...] = ()
     inputs: tuple[Input, ...] = ()
     source: Ref | None = None
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 class _ObservedRun:
@@ -193,12 +215,14 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
             "It has ended before it began." if observed.over else "It has not begun yet."
         )
         return GraphView(
-            title, Markup(""), None, [], not observed.over, observed.tag, run, notice, shown
+            title, Markup(""), None, [], not observed.over, observed.tag, run, notice, shown,
+            facts=tuple(run_facts.facts(run, None)) if run else (),
         )  # fmt: skip
     root = building.draw(pipeline, observed.rows, over=observed.over, keep=chosen)
     now = time.time()
     address = functools.partial(_address, f"/runs/{run_id}")
-    node = _details(sources, observed, root, run_id, chosen, now)
+    tracked = None if chosen else _tracked(sources, run)
+    node = _details(sources, observed, root, run_id, chosen, now, tracked)
     return GraphView(
         title=title,
         graph=Markup(svg.write(root, now=now, link=address, chosen=chosen or None)),  # noqa: S704
@@ -210,7 +234,26 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
         notice=observed.notice,
         arguments=shown,
         source=listing.run_ref(run) if run else None,
+        facts=tuple(run_facts.facts(run, tracked)) if run and not chosen else (),
     )
+
+
+def _tracked(sources: Sources, run: RunView | None) -> TrackedRun | None:
+    return sources.servers.tracked(run.mlflow_run_id) if run and run.mlflow_run_id else None
+
+
+def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
+    """Return the page of a run of a flow without graphs; None if it has a graph.
+
+    Also None where Prefect does not answer, which knows the run's flow.
+    """
+    try:
+        run = sources.servers.run(run_id)
+    except StackError:
+        return None
+    if run is None or run.flow == flow_kinds.PIPELINE_RUN.name:
+        return None
+    return run_facts.of(run, _tracked(sources, run), sources.servers.run_url(run_id))
 
 
 def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -> GraphView:
@@ -290,8 +333,9 @@ def _states(rows: Sequence[NodeRow], *, over: bool) -> list[tuple[str, str, int]
 
 
 def _details(
-    sources: Sources, observed: _ObservedRun, root: Box, run_id: str, chosen: str, now: float
-) -> Details | None:
+    sources: Sources, observed: _ObservedRun, root: Box, run_id: str, chosen: str, now: float,
+    tracked: TrackedRun | None,
+) -> Details | None:  # fmt: skip
     box = _find(root, chosen)
     if box is None:
         return None
@@ -308,11 +352,11 @@ def _details(
         listed = details.iterations(observed.rows, box.path, over=bool(observed.over))
         most = details.MOST_LISTED
         found = replace(found, iterations=listed[:most], unlisted=max(0, len(listed) - most))
-    return replace(found, links=_links(sources, observed, run_id, box))
+    return replace(found, links=_links(sources, observed, run_id, box, tracked))
 
 
 def _links(
-    sources: Sources, observed: _ObservedRun, run_id: str, box: Box
+    sources: Sources, observed: _ObservedRun, run_id: str, box: Box, tracked: TrackedRun | None
 ) -> list[tuple[str, str]]:
     """Return pages of other UIs whose servers answer."""
     links = []
@@ -323,10 +367,7 @@ def _links(
         task_run = sources.servers.task_run(run_id, box.path)
         if task_run:
             links.append(("Task and log in Prefect", sources.servers.task_run_url(task_run)))
-    if observed.run is not None and observed.run.mlflow_run_id and not box.path:
-        url = sources.servers.mlflow_url(observed.run.mlflow_run_id)
-        links += [("Metrics in MLflow", url)] if url else []
-    return links
+    return links + (run_facts.links(tracked) if not box.path else [])
 
 
 def artifact(sources: Sources, run_id: str, asked: Mapping[str, str]) -> tuple[Any, str]:

@@ -108,7 +108,7 @@ def uploaded(rows: Sequence[PipelineSummaryView]) -> list[UploadedPipeline]:
     return [
         UploadedPipeline(
             row.name, page(row.name, row.version), row.version, row.state,
-            _shortened(row.description), _shortened(row.error),
+            shortened(row.description), shortened(row.error),
         )
         for row in rows
     ]  # fmt: skip
@@ -131,7 +131,7 @@ def _input(name: str, field: Mapping[str, Any], *, required: bool, artifact: boo
         _type(field, artifact=artifact),
         None if default is None else details.shown(default) if default != "" else '""',
         required,
-        _shortened(field.get("description", "")),
+        shortened(field.get("description", "")),
     )
 
 
@@ -142,9 +142,10 @@ def _type(field: Mapping[str, Any], *, artifact: bool) -> str:
         return "list of artifacts" if word == "array" else "artifact"
     named = {"array": "list", "object": "dictionary"}.get(word, word)
     choices = schema.get("enum")
-    return f"{named}: {_shortened(', '.join(map(details.shown, choices)))}" if choices else named
+    return f"{named}: {shortened(', '.join(map(details.shown, choices)))}" if choices else named
 
 
-def _shortened(value: str) -> str:
-    line = text.plain(value[: 2 * _LONGEST])
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+def shortened(value: str, longest: int = _LONGEST) -> str:
+    """Put a text on one line of a list, cut where it is longer."""
+    line = text.plain(value[: 2 * longest])
+    return line if len(line) <= longest else f"{line[:longest]}…"

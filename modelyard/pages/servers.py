@@ -10,6 +10,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -18,15 +19,37 @@ from infra import connection
 from infra.connection import Endpoints
 from infra.door import credential
 from infra.errors import StackError
+from infra.mlflow import RegisteredModel, entities
 from registry.pipelines import pipeline_nodes
-from registry.runs import pending_reasons
+from registry.runs import pending_reasons, statuses
 from registry.runs.run_views import RunView
 
 _TIMEOUT_SECONDS = 10.0
+# Prefect's filter of runs that have not ended.
+_ACTIVE = {"flow_runs": {"state": {"type": {"not_any_": sorted(statuses.FINAL)}}}}
 _logger = logging.getLogger(__name__)
 
 # From the types of runs' states, by run, to what the waiting ones wait for.
 WaitingOf = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as MLflow has it.
+
+    Attributes:
+        url: Its page in MLflow's UI.
+        description: Its description, which MLflow's UI may have changed.
+        experiment: Name of its experiment now.
+        experiment_url: The experiment's page in MLflow's UI.
+        metrics: The last value of each metric, by name; none of the machine's load.
+    """
+
+    url: str
+    description: str
+    experiment: str
+    experiment_url: str
+    metrics: Mapping[str, float]
 
 
 class Servers:
@@ -56,19 +79,30 @@ class Servers:
         )  # fmt: skip
         self._flow = functools.lru_cache(maxsize=256)(self._flow_name)
 
-    def runs(self, flow: str, limit: int) -> list[RunView]:
-        """Return the newest runs of a flow, newest first.
+    def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
+        """Return the newest runs, newest first.
+
+        Args:
+            limit: How many at most.
+            flow: Only runs of this flow.
+            active: Only runs that have not ended.
 
         Raises:
             StackError: If Prefect does not answer.
         """
-        body = {
-            "flows": {"name": {"any_": [flow]}},
-            "sort": "EXPECTED_START_TIME_DESC",
-            "limit": limit,
-        }
-        found = self._ask("POST", "/flow_runs/filter", body)
-        return self._views(found, lambda _: flow)
+        body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC", "limit": limit}
+        if flow:
+            body["flows"] = {"name": {"any_": [flow]}}
+        found = self._ask("POST", "/flow_runs/filter", {**body, **(_ACTIVE if active else {})})
+        return self._views(found, self._flow)
+
+    def active_count(self) -> int:
+        """Return how many runs have not ended.
+
+        Raises:
+            StackError: If Prefect does not answer.
+        """
+        return int(self._ask("POST", "/flow_runs/count", _ACTIVE))
 
     def run(self, run_id: str) -> RunView | None:
         """Return a run; None if there is none with this id.
@@ -103,6 +137,11 @@ class Servers:
         found = self._ask("GET", f"/task_runs/{pipeline_nodes.task_run_id(run_id, path)}")
         return str(found["id"]) if found else None
 
+    @property
+    def ui_urls(self) -> dict[str, str]:
+        """Addresses of the UIs for a browser, by the server's name."""
+        return {"prefect": connection.prefect_page(""), "mlflow": connection.mlflow_page("")}
+
     def run_url(self, run_id: str) -> str:
         """Return a run's page in Prefect's UI."""
         return connection.prefect_page(f"/runs/flow-run/{run_id}")
@@ -111,25 +150,61 @@ class Servers:
         """Return a task run's page in Prefect's UI, with its log."""
         return connection.prefect_page(f"/runs/task-run/{task_run_id}")
 
-    def mlflow_url(self, mlflow_run_id: str) -> str | None:
-        """Return a run's page in MLflow's UI; None if MLflow lacks it, or does not answer."""
+    def tracked(self, mlflow_run_id: str) -> TrackedRun | None:
+        """Return a run as MLflow has it; None if MLflow lacks it, or does not answer."""
         try:
-            answer = self._mlflow.get("/api/2.0/mlflow/runs/get", params={"run_id": mlflow_run_id})
-            info = answer.raise_for_status().json()["run"]["info"]
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+            run = entities.run(self._mlflow_answer("runs/get", run_id=mlflow_run_id)["run"])
+            experiment_id = run.info.experiment_id
+            asked = self._mlflow_answer("experiments/get", experiment_id=experiment_id)
+            experiment = entities.experiment(asked["experiment"])
+        except (StackError, KeyError) as error:
             _logger.info("MLflow has no answer about %s: %s", mlflow_run_id, error)
             return None
-        return connection.mlflow_run_page(info["experiment_id"], info["run_id"])
+        return TrackedRun(
+            url=connection.mlflow_run_page(experiment_id, run.info.run_id),
+            description=run.data.tags.get(entities.NOTE_TAG, ""),
+            experiment=experiment.name,
+            experiment_url=connection.mlflow_page(f"experiments/{experiment_id}"),
+            metrics={
+                name: value
+                for name, value in sorted(run.data.metrics.items())
+                if not name.startswith("system/")
+            },
+        )
+
+    def models(self, limit: int) -> list[RegisteredModel]:
+        """Return the registered models that were changed last, newest first.
+
+        Raises:
+            StackError: If MLflow does not answer.
+        """
+        found = self._mlflow_answer(
+            "registered-models/search", filter=entities.NO_PROMPTS, max_results=limit,
+            order_by="last_updated_timestamp DESC",
+        )  # fmt: skip
+        return [entities.registered_model(one) for one in found.get("registered_models", ())]
+
+    def _mlflow_answer(self, path: str, **asked: Any) -> dict[str, Any]:
+        found = self._answer(
+            "MLflow", self._mlflow, "GET", f"/api/2.0/mlflow/{path}", params=asked
+        )
+        return found or {}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._answer("Prefect", self._prefect, method, path, json=body)
+
+    def _answer(
+        self, server: str, client: httpx.Client, method: str, path: str, **request: Any
+    ) -> Any:
+        """Return a server's JSON; None where it answers that there is no such thing."""
         try:
-            answer = self._prefect.request(method, path, json=body)
+            answer = client.request(method, path, **request)
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
             return answer.raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise StackError(
-                f"Prefect does not answer ({type(error).__name__}).",
+                f"{server} does not answer ({type(error).__name__}).",
                 "It may be starting again: modelyard status.",
                 code="StackSilent",
             ) from error

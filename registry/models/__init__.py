@@ -8,6 +8,7 @@ __all__ = [
     "model_lineage",
     "model_parameters",
     "model_removal",
+    "model_states",
     "model_updates",
     "model_versions",
     "model_views",

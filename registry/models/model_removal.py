@@ -13,8 +13,9 @@ import contextlib
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue
-from registry.models import model_aliases, model_artifacts, model_versions
-from registry.models.model_versions import CLAIMED, DELETING_TAG, DELETION_ERROR_TAG, GOING
+from registry.models import model_aliases, model_artifacts, model_states, model_versions
+from registry.models.model_states import DELETING_TAG, DELETION_ERROR_TAG
+from registry.models.model_versions import CLAIMED, GOING
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 from registry.views import JsonObject
 
@@ -155,7 +156,7 @@ def _untag_run(version: ModelVersion) -> None:
     others = [
         model_versions.uri(other)
         for other in model_versions.of_run(version.run_id)
-        if not model_versions.is_deleting(other)
+        if not model_states.is_deleting(other)
     ]
     if others:
         mlflow.set_tag(version.run_id, MODEL_TAG, others[0])

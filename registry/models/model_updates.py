@@ -8,7 +8,7 @@ from collections.abc import Callable
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
 from registry import catalogue, frameworks, history, names, training_templates
-from registry.models import model_aliases, model_versions
+from registry.models import model_aliases, model_states, model_versions
 from registry.models.model_aliases import NOUN
 from registry.models.models import ServingSpec, check_files, set_tags
 from registry.schedules import schedules
@@ -122,7 +122,7 @@ def _renaming(name: str, new: str) -> Callable[[], None]:
     model = model_versions.find_model(name)
     if new == name:
         return lambda: None
-    if model_versions.DELETING_TAG in model.tags:
+    if model_states.DELETING_TAG in model.tags:
         raise ConflictError(
             f"The model {name!r} is being deleted.", "Repeat that.", code="ModelNotActive"
         )

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException, ModelVersion, RegisteredModel
 from registry.models.model_parameters import Scalar
-from registry.runs import statuses
+from registry.models.model_states import ACTIVE, DELETING_TAG, state
 from registry.tracking import client, paged
 
 FRAMEWORK_TAG = "modelyard.framework"
 FRAMEWORK_VERSION_TAG = "modelyard.framework_version"
 PARAMETERS_TAG = "modelyard.parameters"
 SOURCE_TAG = "modelyard.source_uri"
-DELETING_TAG = "modelyard.deleting"
-DELETION_ERROR_TAG = "modelyard.deletion_error"
 RENAMING_TAG = "modelyard.renaming"  # on a model: a token, and the name that it is to lose
 
 # Values of the deletion tag: a claim can be released, a removal that has begun cannot.
@@ -27,15 +25,6 @@ CLAIMED, GOING = "claimed", "going"
 OUTSIDE = "modelyard:/outside"
 
 _RUNS_AT_ONCE = 100  # their ids are part of a URL, whose length servers limit
-
-ACTIVE = "ACTIVE"
-DELETE_IN_PROGRESS = "DELETE IN PROGRESS"
-DELETE_FAILED = "DELETE FAILED"
-_BY_STATUS = {
-    "PENDING_REGISTRATION": statuses.CREATE_IN_PROGRESS,
-    "FAILED_REGISTRATION": statuses.CREATE_FAILED,
-    "READY": ACTIVE,
-}
 
 
 def _cannot_be(error: MlflowException) -> bool:
@@ -116,30 +105,9 @@ def _search(wanted: str) -> list[ModelVersion]:
     return list(paged(lambda token: mlflow.search_model_versions(wanted, page_token=token)))
 
 
-def is_deleting(version: ModelVersion) -> bool:
-    """Whether it is claimed for deletion, or being deleted."""
-    return DELETING_TAG in version.tags
-
-
 def is_going(version: ModelVersion) -> bool:
     """Whether its removal has begun, which cannot be undone."""
     return version.tags.get(DELETING_TAG) == GOING
-
-
-def state(version: ModelVersion) -> str:
-    """Return the reference's word for its state, from MLflow's status and the deletion tags."""
-    if DELETION_ERROR_TAG in version.tags:
-        return DELETE_FAILED
-    if is_deleting(version):
-        return DELETE_IN_PROGRESS
-    return _BY_STATUS[version.status]
-
-
-def model_state(model: RegisteredModel, newest: ModelVersion | None) -> str:
-    """Return the word for a model's state: its newest version's, if it has any."""
-    if newest is not None:
-        return state(newest)
-    return DELETE_IN_PROGRESS if DELETING_TAG in model.tags else statuses.CREATE_REQUESTED
 
 
 def check_active(version: ModelVersion) -> None:

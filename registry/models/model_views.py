@@ -8,7 +8,7 @@ from operator import not_
 from pydantic import Field
 
 from infra.mlflow import MlflowException, ModelVersion
-from registry.models import model_aliases, model_versions
+from registry.models import model_aliases, model_states, model_versions
 from registry.models.model_parameters import Scalar
 from registry.tracking import FLOW_RUN_TAG, client, paged
 from registry.views import JsonObject, View
@@ -107,7 +107,7 @@ def view(
     return ModelVersionView(
         version=number,
         uri=model_versions.uri(version),
-        state=model_versions.state(version),
+        state=model_states.state(version),
         description=version.description or "",
         framework=model_versions.framework(version),
         framework_version=version.tags.get(model_versions.FRAMEWORK_VERSION_TAG, ""),
@@ -118,7 +118,7 @@ def view(
         flow_run_id=version.tags.get(FLOW_RUN_TAG),
         mlflow_run_id=version.run_id or None,
         created=version.creation_timestamp,
-        deletion_error=version.tags.get(model_versions.DELETION_ERROR_TAG),
+        deletion_error=version.tags.get(model_states.DELETION_ERROR_TAG),
     )
 
 
@@ -127,14 +127,14 @@ def list_all() -> list[ModelSummaryView]:
     mlflow = client()
     found: list[ModelSummaryView] = []
     for model in paged(lambda token: mlflow.search_registered_models(page_token=token)):
-        newest = max(model.latest_versions, key=lambda version: int(version.version), default=None)
+        newest = model_states.newest_version(model)
         aliases = model_aliases.actual(model.aliases)
         facts = view(newest, aliases) if newest else None
         found.append(
             ModelSummaryView(
                 name=model.name,
                 description=model.description or (facts.description if facts else ""),
-                state=model_versions.model_state(model, newest),
+                state=model_states.model_state(model, newest),
                 framework=facts and facts.framework,
                 framework_version=facts and facts.framework_version,
                 newest_version=facts and facts.version,
@@ -161,7 +161,7 @@ def show(name: str) -> ModelView:
     return ModelView(
         name=model.name,
         description=model.description or "",
-        state=model_versions.model_state(model, next(iter(versions), None)),
+        state=model_states.model_state(model, next(iter(versions), None)),
         aliases=aliases,
         aliases_changed_outside=model_aliases.changed_outside(name, aliases),
         versions=[

@@ -15,7 +15,13 @@ from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue, frameworks, history, names
 from registry.frameworks import huggingface
-from registry.models import model_aliases, model_artifacts, model_parameters, model_versions
+from registry.models import (
+    model_aliases,
+    model_artifacts,
+    model_parameters,
+    model_states,
+    model_versions,
+)
 from registry.models.model_parameters import Scalar
 from registry.models.model_views import ModelVersionView, list_all, show, view
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
@@ -240,7 +246,7 @@ def check_files(name: str, tags: Mapping[str, str], source: str, *, outside: boo
 
 def _made_alive(run_id: str) -> list[ModelVersion]:
     made = model_versions.of_run(run_id)
-    return [version for version in made if not model_versions.is_deleting(version)]
+    return [version for version in made if not model_states.is_deleting(version)]
 
 
 def _existing(
@@ -275,8 +281,8 @@ def _next(
     mlflow = client()
     try:
         model = mlflow.get_registered_model(name)
-        if model_versions.DELETING_TAG in model.tags:  # of its former versions
-            mlflow.delete_registered_model_tag(name, model_versions.DELETING_TAG)
+        if model_states.DELETING_TAG in model.tags:  # of its former versions
+            mlflow.delete_registered_model_tag(name, model_states.DELETING_TAG)
     except MlflowException as error:
         if not error.is_missing:
             raise

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, aliased, defer
 
 from infra import identity
 from infra.errors import BadInputError, NotFoundError
@@ -308,6 +308,32 @@ def list_all() -> list[PipelineSummaryView]:
         rows = open_session.scalars(wanted)
         found = [(row, _versions(open_session, row)) for row in rows]
         return [_summary(row, versions[0], len(versions)) for row, versions in found]
+
+
+def list_newest(limit: int) -> list[PipelineSummaryView]:
+    """List the pipelines that were changed last, newest first, at most ``limit`` of them."""
+    version = aliased(PipelineVersionModel)
+    counts = (
+        select(
+            version.pipeline, func.count().label("count"), func.max(version.number).label("last")
+        )
+        .group_by(version.pipeline)
+        .subquery()
+    )
+    wanted = (
+        select(PipelineModel, PipelineVersionModel, counts.c.count)
+        .join(counts, counts.c.pipeline == PipelineModel.id)
+        .join(
+            PipelineVersionModel,
+            (PipelineVersionModel.pipeline == PipelineModel.id)
+            & (PipelineVersionModel.number == counts.c.last),
+        )
+        .options(defer(PipelineVersionModel.compiled))
+        .order_by(PipelineModel.changed_at.desc())
+        .limit(limit)
+    )
+    with session() as open_session:
+        return [_summary(*row) for row in open_session.execute(wanted)]
 
 
 def _summary(row: PipelineModel, version: PipelineVersionModel, count: int) -> PipelineSummaryView:

@@ -194,6 +194,14 @@ def present(open_session: Session) -> list[ScheduleModel]:
     return list(open_session.scalars(wanted.order_by(ScheduleModel.name)))
 
 
+def newest(open_session: Session, limit: int) -> list[ScheduleModel]:
+    """List the schedules that were changed last, newest first; deleted ones are left out."""
+    wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
+    return list(
+        open_session.scalars(wanted.order_by(ScheduleModel.changed_at.desc()).limit(limit))
+    )
+
+
 def archived(open_session: Session) -> list[ScheduleModel]:
     """List the deleted schedules, by name and time of deletion."""
     wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_not(None))

@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from infra.errors import NotFoundError, StackError
+from infra.mlflow import RegisteredModel
 from modelyard.pages.application import application
 from modelyard.pages.graphs import Sources
+from modelyard.pages.servers import TrackedRun
+from modelyard.tensorboards import TensorBoard
 from registry.pipelines.pipeline_nodes import PipelineNode
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
+from schedules.views import ScheduleView
 from tests.pipelines import corpus
 
 with warnings.catch_warnings():
@@ -39,12 +43,27 @@ class World:
     silent: bool = False
     listed: list[PipelineSummaryView] = field(default_factory=list)
     broken: Exception | None = None
+    scheduled: list[ScheduleView] = field(default_factory=list)
+    registered: list[RegisteredModel] = field(default_factory=list)
+    boards: list[TensorBoard] = field(default_factory=list)
+    tracked_as: dict[str, TrackedRun] = field(default_factory=dict)
 
     # Prefect and MLflow
 
-    def runs(self, flow: str, limit: int) -> list[RunView]:
+    ui_urls = {"prefect": "http://prefect", "mlflow": "http://mlflow/#/"}
+
+    def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
         self._answer()
-        return [run for run in self.known.values() if run.flow == flow][:limit]
+        found = [run for run in self.known.values() if flow in {"", run.flow}]
+        return [run for run in found if not (active and run.is_final)][:limit]
+
+    def active_count(self) -> int:
+        self._answer()
+        return sum(not run.is_final for run in self.known.values())
+
+    def models(self, limit: int) -> list[RegisteredModel]:
+        self._answer()
+        return self.registered[:limit]
 
     def run(self, run_id: str) -> RunView | None:
         self._answer()
@@ -60,8 +79,8 @@ class World:
     def task_run_url(self, task_run_id: str) -> str:
         return f"http://prefect/{task_run_id}"
 
-    def mlflow_url(self, mlflow_run_id: str) -> str | None:
-        return f"http://mlflow/{mlflow_run_id}"
+    def tracked(self, mlflow_run_id: str) -> TrackedRun | None:
+        return self.tracked_as.get(mlflow_run_id)
 
     def _answer(self) -> None:
         if self.silent:
@@ -75,10 +94,15 @@ class World:
     def node(self, run_id: str, path: str) -> PipelineNode | None:
         return next((row for row in self.rows.get(run_id, []) if row.path == path), None)
 
-    def pipelines(self) -> list[PipelineSummaryView]:
+    def pipelines(self, limit: int) -> list[PipelineSummaryView]:
         if self.broken is not None:
             raise self.broken
-        return self.listed
+        return self.listed[:limit]
+
+    def schedules(self, limit: int) -> list[ScheduleView]:
+        if self.broken is not None:
+            raise self.broken
+        return self.scheduled[:limit]
 
     def compiled(self, reference: str) -> tuple[bytes, str]:
         if reference not in self.uploaded:
@@ -128,9 +152,17 @@ def client(world: World) -> TestClient:
 
 def connected(world: World, **options: bool) -> TestClient:
     sources = Sources(
-        world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines
-    )
+        world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines,
+        world.schedules, lambda: world.boards,
+    )  # fmt: skip
     return TestClient(application(sources), base_url="http://127.0.0.1:4300", **options)  # type: ignore[arg-type]
+
+
+def tracked(**told: object) -> TrackedRun:
+    """A run as MLflow has it."""
+    given = {"url": "http://mlflow/m1", "description": "", "experiment": "Default",
+             "experiment_url": "http://mlflow/e1", "metrics": {}}  # fmt: skip
+    return TrackedRun(**{**given, **told})  # type: ignore[arg-type]
 
 
 def flat_yaml(tasks: Iterable[str]) -> str:

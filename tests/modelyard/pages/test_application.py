@@ -38,7 +38,9 @@ def test_a_page_that_breaks_says_so_and_has_the_same_headers(
 
 def test_no_page_has_script_or_style_of_its_own(world: World, client: TestClient) -> None:
     world.begin("nested_loops", made("grand-total", "/nowhere"))
-    for path in ("/", f"/runs/{RUN}", f"/runs/{RUN}?node=grand-total", "/nowhere"):
+    world.exist(flow="train", run=OTHER)
+    paths = ("/", f"/runs/{RUN}", f"/runs/{RUN}?node=grand-total", f"/runs/{OTHER}", "/nowhere")
+    for path in paths:
         page = client.get(path).text
         assert re.findall(r"<script[^>]*>", page) == ['<script src="/static/page.js" defer>']
         assert "<style" not in page
@@ -65,29 +67,6 @@ def test_what_pages_need_is_served(client: TestClient, path: str, kind: str) -> 
 )
 def test_nothing_beside_the_static_files_is(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
-
-
-def test_the_first_page_lists_the_newest_pipeline_runs(world: World, client: TestClient) -> None:
-    world.exist(name="<b>mine</b>", state="FAIL PIPELINE RUN", detail="Crashed")
-    world.exist(name="a training", flow="train", run=OTHER)
-    page = client.get("/").text
-
-    assert "&lt;b&gt;mine&lt;/b&gt;" in page
-    assert f'href="/runs/{RUN}"' in page
-    assert "FAIL PIPELINE RUN" in page
-    assert "a training" not in page
-
-
-def test_the_first_page_says_how_to_begin(client: TestClient) -> None:
-    assert "modelyard pipeline run FILE.yaml" in client.get("/").text
-
-
-def test_the_first_page_says_who_does_not_answer(world: World, client: TestClient) -> None:
-    world.silent = True
-    answer = client.get("/")
-
-    assert answer.status_code == 200
-    assert "Prefect does not answer." in answer.text
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/runs", "/pipelines/none"])

@@ -1,29 +1,13 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
-from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
-from infra.errors import StackError
 from modelyard.pages import listing
 from modelyard.pages.listing import Ref
 from pipelines import reading
-from registry.pipelines.pipeline_views import PipelineSummaryView
 from tests.modelyard.pages.conftest import RUN, World
 from tests.pipelines import corpus
-
-HOSTILE = '"><script>alert(1)</script>\n'
-
-
-def row(name: str, version: int = 1, state: str = "ACTIVE", **told: str) -> PipelineSummaryView:
-    then = datetime(2026, 1, 2, tzinfo=UTC)
-    given = {"description": "", "error": "", **told}
-    return PipelineSummaryView(
-        name=name, version=version, state=state, version_count=version,
-        created=then, created_by="me", changed=then, changed_by="me", **given,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -40,59 +24,6 @@ def row(name: str, version: int = 1, state: str = "ACTIVE", **told: str) -> Pipe
 )
 def test_a_runs_pipeline_is_a_link_to_its_version_or_a_file(told: str, ref: Ref) -> None:
     assert listing.ref(told) == ref
-
-
-def test_the_first_page_tells_what_each_run_runs(world: World, client: TestClient) -> None:
-    world.exist(parameters={"pipeline": "squares:2"})
-    world.exist(parameters={"pipeline": f"/deep/{HOSTILE}.yaml"}, run="x")
-    page = client.get("/").text
-
-    assert '<td><a href="/pipelines/squares?version=2">squares:2</a></td>' in page
-    assert "<script>alert" not in page
-
-
-def test_the_first_page_lists_the_uploaded_pipelines(world: World, client: TestClient) -> None:
-    world.listed = [
-        row("squares", 3, description=f"Sums of {HOSTILE}"),
-        row("broken", state="CREATE FAILED", error="Prefect was away."),
-    ]
-    page = client.get("/").text
-
-    assert '<a href="/pipelines/squares?version=3">squares</a>' in page
-    assert "Sums of &#34;&gt;&lt;script&gt;" in page
-    assert 'data-state="CREATE FAILED"' in page
-    assert "Prefect was away." in page
-    assert "Uploaded pipelines (2)" in page
-
-
-def test_the_first_page_says_how_to_upload(client: TestClient) -> None:
-    assert "modelyard pipeline upload FILE.yaml" in client.get("/").text
-
-
-@pytest.mark.parametrize(
-    "error",
-    [OperationalError("select 1", {}, OSError("away")), StackError("No database is named.")],
-)
-def test_runs_are_listed_while_the_catalogue_is_silent(
-    world: World, client: TestClient, error: Exception
-) -> None:
-    world.exist(name="mine")
-    world.broken = error
-    answer = client.get("/")
-
-    assert answer.status_code == 200
-    assert "The catalogue&#39;s database does not answer." in answer.text
-    assert "pipeline upload" not in answer.text
-    assert "mine" in answer.text
-
-
-def test_pipelines_are_listed_while_prefect_is_silent(world: World, client: TestClient) -> None:
-    world.listed = [row("squares")]
-    world.silent = True
-    page = client.get("/").text
-
-    assert "Prefect does not answer." in page
-    assert "/pipelines/squares?version=1" in page
 
 
 def test_the_inputs_of_a_pipeline_are_told_as_its_form_has_them() -> None:

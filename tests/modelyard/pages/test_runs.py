@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from registry.pipelines.pipeline_nodes import PipelineNode
-from tests.modelyard.pages.conftest import BEGAN, OTHER, RUN, World
+from tests.modelyard.pages.conftest import BEGAN, OTHER, RUN, World, tracked
 from tests.pipelines import corpus
 from tests.pipelines.drawing.boxes import node
 
@@ -63,6 +63,7 @@ def test_the_whole_tells_arguments_outputs_and_the_run_in_mlflow(
 ) -> None:
     root = PipelineNode(RUN, "", "adding", "pipeline", "SUCCEEDED",
                 outputs={"parameters": {"Output": 42}, "artifacts": {}})  # fmt: skip
+    world.tracked_as["m1"] = tracked()
     world.begin(
         "adding", root, ran("add"), state="COMPLETE", is_final=True, mlflow_run_id="m1",
         parameters={"arguments": {"a": 20, HOSTILE: [HOSTILE]}},
@@ -175,13 +176,63 @@ def test_an_unknown_run_is_told_with_how_to_mend_it(
     assert "modelyard runs list" in answer.text or "no such page" in answer.text
 
 
-def test_a_run_of_another_flow_has_no_graph(world: World, client: TestClient) -> None:
-    world.exist(flow="train")
-    answer = client.get(f"/runs/{RUN}")
+def test_a_run_of_another_flow_is_shown_without_a_graph(world: World, client: TestClient) -> None:
+    world.tracked_as["m1"] = tracked(
+        description=f"Why: {HOSTILE}", experiment="renamed", metrics={"loss": 0.1234567, "n": 3.0}
+    )
+    world.exist(
+        flow="train", state="FAIL TRAIN", message=f"no {HOSTILE}", mlflow_run_id="m1",
+        parameters={
+            "name": "x", "experiment": "former", "hyperparameters": {"lr": 0.1}, HOSTILE: HOSTILE,
+            "template": None,
+        },
+    )  # fmt: skip
+    page = client.get(f"/runs/{RUN}").text
 
-    assert answer.status_code == 404
-    assert "is one of train" in answer.text
-    assert f"http://prefect/{RUN}" in answer.text
+    assert "<dt>Experiment</dt><dd>renamed</dd>" in page
+    assert "<dt>Description</dt><dd>Why: &#34;&gt;&lt;script" in page
+    assert "<dt>loss</dt><dd><pre>0.123457</pre>" in page
+    assert "<dt>hyperparameters.lr</dt><dd><pre>0.1</pre>" in page
+    assert "<dt>template</dt>" not in page
+    for address in (f"http://prefect/{RUN}", "http://mlflow/m1", "http://mlflow/e1"):
+        assert f'href="{address}"' in page
+    assert f"modelyard tensorboard {RUN}" in page
+    assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "told"),
+    [
+        ("train", {"experiment": "mine"}, "<dd>mine</dd>"),
+        ("train", {}, "<dd>Default</dd>"),
+        ("tune", {"template": "t"}, "<dd>that of the template t, or Default</dd>"),
+        ("pipeline-run", {"experiment": "mine"}, "<dd>mine</dd>"),
+        ("pipeline-artifacts-cleanup", {}, None),
+    ],
+)
+def test_a_run_that_has_not_begun_is_shown_with_the_experiment_that_it_names(
+    world: World, client: TestClient, flow: str, parameters: dict[str, str], told: str | None
+) -> None:
+    asked = {**parameters, "description": "for <b>later</b>"}
+    world.exist(flow=flow, state="CREATE REQUESTED", started=None, parameters=asked)
+    page = client.get(f"/runs/{RUN}").text
+
+    assert "<dd>for &lt;b&gt;later&lt;/b&gt;</dd>" in page
+    assert ("<dt>Experiment</dt>" in page) == (told is not None)
+    assert (told or "") in page
+
+
+def test_the_page_of_a_pipeline_run_has_its_description_and_experiment(
+    world: World, client: TestClient
+) -> None:
+    world.tracked_as["m1"] = tracked(description="nightly sums", experiment="sums")
+    world.begin("adding", ran("add"), mlflow_run_id="m1", parameters={"experiment": "former"})
+    shown = details(client.get(f"/runs/{RUN}").text)
+
+    assert "<dt>Description</dt><dd>nightly sums</dd>" in shown
+    assert "<dt>Experiment</dt><dd>sums</dd>" in shown
+    assert 'href="http://mlflow/e1"' in shown
+    assert "nightly sums" not in client.get(f"/runs/{RUN}?node=add").text
 
 
 def test_a_node_is_called_as_people_call_it_and_found_by_its_path(

@@ -10,7 +10,7 @@ import pytest
 
 from infra.connection import Endpoints
 from infra.errors import StackError
-from modelyard.pages.servers import Servers
+from modelyard.pages.servers import Servers, TrackedRun
 from registry import tracking
 from registry.pipelines import pipeline_nodes
 from tests.modelyard.pages.conftest import RUN
@@ -102,7 +102,7 @@ def test_the_servers_are_told_who_asks_where_they_want_to_know(
         return httpx.Response(404)
 
     servers(network).run(RUN)
-    servers(network).mlflow_url("m1")
+    servers(network).tracked("m1")
 
     assert [one.headers.get("authorization") for one in heard] == [told, told]
 
@@ -112,14 +112,31 @@ def test_there_may_be_no_such_run() -> None:
     assert servers(Network()).run("no id") is None
 
 
-def test_the_newest_runs_of_a_flow_are_asked_for() -> None:
-    network = Network(flow_runs__filter=[_FOUND])
-    found = servers(network).runs("pipeline-run", 7)
+@pytest.mark.parametrize(
+    ("flow", "active", "told"),
+    [
+        ("", False, {}),
+        ("train", False, {"flows": {"name": {"any_": ["train"]}}}),
+        ("", True, {"flow_runs": {"state": {"type": {"not_any_": [
+            "CANCELLED", "COMPLETED", "CRASHED", "FAILED"]}}}}),
+    ],
+)  # fmt: skip
+def test_the_newest_runs_are_asked_for(flow: str, active: bool, told: dict[str, Any]) -> None:
+    network = Network(flow_runs__filter=[_FOUND, _FOUND], flows__f1={"name": "tune"})
+    found = servers(network).runs(7, flow, active=active)
 
-    assert [run.name for run in found] == ["a run"]
-    ((_, asked),) = network.asked
-    assert asked["flows"] == {"name": {"any_": ["pipeline-run"]}}
-    assert asked["limit"] == 7
+    assert [run.state for run in found] == ["FAIL HYPERPARAMETER TUNING"] * 2
+    assert network.asked == [
+        ("/api/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 7, **told}),
+        ("/api/flows/f1", None),
+    ]
+
+
+def test_active_runs_are_counted_by_prefect() -> None:
+    network = Network(flow_runs__count=3)
+
+    assert servers(network).active_count() == 3
+    assert "not_any_" in str(network.asked)
 
 
 def test_the_task_run_of_a_node_is_found_by_its_path_whatever_it_is_called() -> None:
@@ -144,18 +161,44 @@ def test_flows_are_asked_for_once() -> None:
 )
 def test_a_server_that_does_not_answer_is_told(answer: httpx.Response) -> None:
     with pytest.raises(StackError, match="Prefect does not answer") as raised:
-        servers(Network(flow_runs__filter=answer)).runs("pipeline-run", 1)
+        servers(Network(flow_runs__filter=answer)).runs(1)
     assert raised.value.code == "StackSilent"
+    with pytest.raises(StackError, match="MLflow does not answer"):
+        servers(Network(**{"registered-models__search": answer})).models(1)
 
 
-def test_the_page_of_an_mlflow_run_is_the_one_that_mlflow_tells() -> None:
-    info = {"run": {"info": {"experiment_id": "7", "run_id": "m1"}}}
+def test_a_run_in_mlflow_is_told_with_its_experiment_as_it_is_called_now() -> None:
+    said = {
+        "tags": [{"key": "mlflow.note.content", "value": "why"}],
+        "metrics": [{"key": "system/cpu", "value": 1}, {"key": "train/loss", "value": 0.5}],
+    }
+    info = {"run": {"info": {"experiment_id": "7", "run_id": "m1"}, "data": said}}
+    experiment = {"experiment": {"experiment_id": "7", "name": "renamed"}}
+    network = Network(runs__get=info, experiments__get=experiment)
 
-    assert servers(Network(runs__get=info)).mlflow_url("m1") == (
-        "http://mlflow/#/experiments/7/runs/m1?workflowType=machine_learning"
+    assert servers(network).tracked("m1") == TrackedRun(
+        url="http://mlflow/#/experiments/7/runs/m1?workflowType=machine_learning",
+        description="why",
+        experiment="renamed",
+        experiment_url="http://mlflow/#/experiments/7",
+        metrics={"train/loss": 0.5},
     )
-    assert servers(Network()).mlflow_url("m1") is None
-    assert servers(Network(runs__get={})).mlflow_url("m1") is None
+    assert servers(Network()).tracked("m1") is None
+    assert servers(Network(runs__get={})).tracked("m1") is None
+
+
+def test_the_models_that_were_changed_last_are_asked_for() -> None:
+    heard: list[httpx.Request] = []
+
+    def network(request: httpx.Request) -> httpx.Response:
+        heard.append(request)
+        return httpx.Response(200, json={"registered_models": [{"name": "m"}]})
+
+    assert [model.name for model in servers(network).models(7)] == ["m"]
+    assert dict(heard[0].url.params) == {
+        "filter": "tag.`mlflow.prompt.is_prompt` != 'true'", "max_results": "7",
+        "order_by": "last_updated_timestamp DESC",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("state", "told"), [("PENDING", "for 8 GPUs"), ("RUNNING", "")])
@@ -170,4 +213,4 @@ def test_what_a_run_waits_for(state: str, told: str) -> None:
 
     assert run is not None
     assert run.waiting == told
-    assert [one.waiting for one in asking.runs("pipeline-run", 1)] == [told]
+    assert [one.waiting for one in asking.runs(1)] == [told]

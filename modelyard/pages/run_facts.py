@@ -1,0 +1,104 @@
+"""What is known of a run beside its graph: facts, links, parameters and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.pages import details
+from modelyard.pages.servers import TrackedRun
+from pipelines.drawing import text
+from registry import flow_kinds
+from registry.runs.run_views import RunView
+
+# The flows whose scripts may write TensorBoard logs, and those with an MLflow run.
+_WITH_LOGS = {flow_kinds.TRAIN.name, flow_kinds.TUNE.name}
+_TRACKED = {*_WITH_LOGS, flow_kinds.PIPELINE_RUN.name}
+_DEFAULT_EXPERIMENT = "Default"
+# Parameters that the page shows as facts.
+_FACTS = {"name", "description", "experiment"}
+
+
+@dataclass(frozen=True)
+class RunPageView:
+    """The page of a run without a graph.
+
+    Attributes:
+        run: The run.
+        facts: Its description and its experiment: label and text.
+        links: Its pages in other UIs: label and URL.
+        parameters: Its parameters by dotted keys, as ``-p`` would give them.
+        metrics: The last value of each metric.
+        tensorboard: The command that shows its TensorBoard logs; empty where it has none.
+    """
+
+    run: RunView
+    facts: Sequence[tuple[str, str]]
+    links: Sequence[tuple[str, str]]
+    parameters: Sequence[tuple[str, str]]
+    metrics: Sequence[tuple[str, str]]
+    tensorboard: str
+
+
+def of(run: RunView, tracked: TrackedRun | None, prefect_url: str) -> RunPageView:
+    """Return the page of a run.
+
+    Args:
+        run: The run.
+        tracked: The same as MLflow has it; None before that, or where MLflow does not answer.
+        prefect_url: Its page in Prefect's UI.
+    """
+    return RunPageView(
+        run=run,
+        facts=facts(run, tracked),
+        links=[("Run and log in Prefect", prefect_url), *links(tracked)],
+        parameters=list(_flat(run.parameters)),
+        metrics=[(text.plain(name), f"{value:.6g}") for name, value in tracked.metrics.items()]
+        if tracked
+        else [],
+        tensorboard=f"modelyard tensorboard {run.id}" if run.flow in _WITH_LOGS else "",
+    )
+
+
+def facts(run: RunView, tracked: TrackedRun | None) -> list[tuple[str, str]]:
+    """Return a run's description and its experiment: label and text."""
+    described = tracked.description if tracked else run.parameters.get("description")
+    found = [
+        ("Description", details.shown(described or "")),
+        ("Experiment", tracked.experiment if tracked else _named_experiment(run)),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def links(tracked: TrackedRun | None) -> list[tuple[str, str]]:
+    """Return a run's pages in MLflow's UI: label and URL."""
+    if tracked is None:
+        return []
+    return [
+        ("Metrics in MLflow", tracked.url),
+        ("Experiment in MLflow", tracked.experiment_url),
+    ]
+
+
+def _named_experiment(run: RunView) -> str:
+    """Return the experiment that a run's parameters name, which it has not opened yet."""
+    named = run.parameters.get("experiment")
+    if isinstance(named, str) and named:
+        return named
+    if template := run.parameters.get("template"):
+        return f"that of the template {template}, or {_DEFAULT_EXPERIMENT}"
+    return _DEFAULT_EXPERIMENT if run.flow in _TRACKED else ""
+
+
+def _flat(given: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in given.items():
+        key = f"{prefix}{name}"
+        if not prefix and name in _FACTS:
+            continue
+        if isinstance(value, Mapping) and value:
+            found += _flat(value, f"{key}.")
+        elif value not in (None, "", [], {}):
+            found.append((text.plain(key), details.shown(value)))
+    return found
