@@ -56,12 +56,14 @@ class ExperimentDetailView(ExperimentView):
         counts: How many of its runs are in which state.
         runs: The newest of its runs, newest first.
         links: Its pages, by the UI.
+        deletion_blockers: Why it cannot be deleted now, as sentences; none if it can.
         history: What users did to it.
     """
 
     counts: dict[str, int]
     runs: list[RunView]
     links: dict[str, str]
+    deletion_blockers: list[str] = []
     history: list[JsonObject]
 
 
@@ -109,13 +111,21 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
     candidates = runs.not_complete()
     if experiment is None:
         mine = _awaiting(name, candidates)
-        return _shown(_awaited(name, mine), mine, limit, links={}, past=[])
+        blockers = _sentences(mine)
+        return _shown(_awaited(name, mine), mine, limit, links={}, past=[], blockers=blockers)
     opened = _opened(experiment)
     mine = _belonging(experiment, opened, [*runs.with_ids(opened), *candidates])
     trials_ = trials.owners(run.id for run in mine)
     mine = [run for run in mine if run.id not in trials_]
     past = history.of(_NOUN, str(experiment.experiment_id))
-    return _shown(_row(experiment), mine, limit, links={"mlflow": _link(experiment)}, past=past)
+    links, blockers = {"mlflow": _link(experiment)}, _blockers(str(experiment.experiment_id))
+    return _shown(_row(experiment), mine, limit, links=links, past=past, blockers=blockers)
+
+
+def _blockers(experiment_id: str) -> list[str]:
+    """Why the experiment cannot be deleted now."""
+    guards = (protected, active_blockers, schedule_blockers)
+    return [blocker for guard in guards for blocker in guard(experiment_id)]
 
 
 def run_ids(name: str) -> set[str]:
@@ -134,7 +144,7 @@ def run_ids(name: str) -> set[str]:
 
 def _shown(
     row: ExperimentView, mine: list[RunView], limit: int, *, links: dict[str, str],
-    past: list[JsonObject],
+    past: list[JsonObject], blockers: list[str],
 ) -> ExperimentDetailView:  # fmt: skip
     newest = sorted(mine, key=lambda run: str(run.created), reverse=True)
     return ExperimentDetailView(
@@ -142,6 +152,7 @@ def _shown(
         counts=dict(collections.Counter(run.state for run in mine)),
         runs=newest[:limit],
         links=links,
+        deletion_blockers=blockers,
         history=past,
     )
 

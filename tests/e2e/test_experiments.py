@@ -80,6 +80,7 @@ def test_an_experiment_stays_while_a_run_of_it_goes_on(stack):
     found = stack.do("experiment", "show", "busy")
     assert found["counts"] == {"RUNNING": 1}
     assert found["runs"][0]["name"] == "busy run"
+    assert found["deletion_blockers"] == [error["message"]]
 
     stack.do("runs", "stop", run)
     assert stack.do("experiment", "show", "busy")["counts"] == {"STOPPED": 1}

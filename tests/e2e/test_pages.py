@@ -57,7 +57,7 @@ def test_a_run_is_followed_and_an_artifact_is_downloaded(stack, page, tmp_path):
         web = stack.link("web")
         stack.log_in(page)
         page.goto(web)
-        page.get_by_role("link", name="followed in the browser").click()
+        page.get_by_role("link", name="followed in the browser", exact=True).click()
         assert page.url == stack.do("pipeline", "graph", run)["page"]
 
         standing, details = page.locator("#standing"), page.locator("#details")

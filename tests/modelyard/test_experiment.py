@@ -23,7 +23,7 @@ RUNS = [
 ]  # fmt: skip
 FOUND = ExperimentDetailView(
     id="1", name="digits", state="ACTIVE", counts={"COMPLETE": 1, "CREATE REQUESTED": 1},
-    runs=RUNS, links={}, history=[],
+    runs=RUNS, links={}, deletion_blockers=["The run two (b) is CREATE REQUESTED."], history=[],
 )  # fmt: skip
 
 
@@ -46,5 +46,6 @@ def test_runs_are_a_table_with_local_times(
     at = times.local("2026-01-02T03:04:05+00:00")
     assert [" ".join(line.split()) for line in out.splitlines()] == [
         "id: 1", "name: digits", "state: ACTIVE", "counts", "COMPLETE: 1", "CREATE REQUESTED: 1",
+        "deletion_blockers", "The run two (b) is CREATE REQUESTED.",
         "id name flow state started", f"a one train COMPLETE {at}", "b two train CREATE REQUESTED",
     ]  # fmt: skip

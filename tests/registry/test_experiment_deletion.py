@@ -69,6 +69,7 @@ class TestDelete:
             deletion.delete("experiment", "Default")
 
         assert raised.value.code == "DefaultExperiment"
+        assert raised.value.message in experiments.show("Default").deletion_blockers
 
     @pytest.mark.parametrize("state", ["CREATE REQUESTED", "RUNNING", "STOP IN PROGRESS"])
     @pytest.mark.parametrize("opened", [False, True])
@@ -88,6 +89,7 @@ class TestDelete:
         assert raised.value.code == "ExperimentInUse"
         assert raised.value.message == f"The run run 0 ({run}) is {state}."
         assert experiments.show(name)["state"] == "ACTIVE"
+        assert experiments.show(name).deletion_blockers == [raised.value.message]
 
     def test_many_runs_are_counted(self, name: str, prefect: Prefect) -> None:
         experiments.create(name)
@@ -296,6 +298,7 @@ class TestSchedules:
         assert raised.value.code == "HasSchedule"
         assert raised.value.message == f"It has the schedule own {name}, through {name}."
         assert experiments.show(name)["id"] == made["id"]
+        assert experiments.show(name).deletion_blockers == [raised.value.message]
 
     def test_one_that_names_it_at_some_slot_keeps_it(self, name: str) -> None:
         yearly = f"{name} 2027"

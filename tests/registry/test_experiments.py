@@ -37,7 +37,7 @@ class TestCreate:
         assert (made["name"], made["state"], made["description"]) == (
             name, "ACTIVE", "what it is for",
         )  # fmt: skip
-        assert (made["runs"], made["counts"]) == ([], {})
+        assert (made["runs"], made["counts"], made["deletion_blockers"]) == ([], {}, [])
         assert made["links"]["mlflow"].endswith(f"/#/experiments/{made['id']}")
         assert [deed["verb"] for deed in made["history"]] == ["create"]
         [row] = [row for row in experiments.list_all() if row["name"] == name]
@@ -155,7 +155,7 @@ class TestRuns:
         monkeypatch.setattr(MlflowClient, "search_runs", searching)
         experiments.show(name)
 
-        assert asked == [1]
+        assert set(asked) == {1}
 
     def test_one_that_names_none_is_of_default(self, prefect: Prefect) -> None:
         run = prefect.add("CREATE REQUESTED")
@@ -193,6 +193,8 @@ class TestRuns:
             deletion.delete("experiment", name)
         assert raised.value.code == "ExperimentInUse"
         assert all(run in raised.value.message for run in waiting)
+        assert all(blocker in raised.value.message for blocker in found["deletion_blockers"])
+        assert len(found["deletion_blockers"]) == len(waiting)
 
     def test_a_runs_description_is_not_the_experiments(self, name: str) -> None:
         experiments.create(name, "of the experiment")

@@ -47,6 +47,15 @@ def test_schedules(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, verbs.trigger_now("s"))["fate"] == "waiting"
 
 
+def test_those_that_were_changed_last_are_listed_first(world: World) -> None:
+    for name in ("a", "b", "c", "d"):
+        create(name)
+    verbs.update("a", checked, description="new")
+    verbs.delete("d")
+
+    assert [row.name for row in views.list_newest(2)] == ["a", "c"]
+
+
 def test_slots_that_share_their_fate(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     create("s", policy={"catchup": "none"}, trigger={"interval_seconds": 1})
     world.now += 5 * HOUR

@@ -76,6 +76,16 @@ def test_versions_are_numbered_and_the_newest_is_what_the_name_means(name: str) 
     assert pipelines.show(f"{name}:1")["version"] == 1
     (row,) = (row for row in pipelines.list_all() if row["name"] == name)
     assert (row["version"], row["versions"], row["description"]) == (2, 2, "what for")
+    assert pipelines.list_newest(1) == [row]
+
+
+def test_those_that_were_changed_last_are_listed_first(name: str) -> None:
+    for one in ("a", "b", "c"):
+        _add(f"{name}-{one}")
+    _add(f"{name}-a", "two")
+
+    newest = [(row.name, row.version) for row in pipelines.list_newest(2)]
+    assert newest == [(f"{name}-a", 2), (f"{name}-c", 1)]
 
 
 def test_what_is_the_newest_already_makes_no_version(name: str) -> None:
