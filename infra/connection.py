@@ -78,11 +78,18 @@ def mlflow_page(path: str) -> str:
     return f"{os.environ.get(_MLFLOW_UI) or os.environ['MLFLOW_TRACKING_URI']}/#/{path}"
 
 
+# Without it a first visit sees MLflow's pages for prompts.
+_TRAINING = "workflowType=machine_learning"
+
+
+def mlflow_experiment_page(experiment_id: str) -> str:
+    """Build the address of an experiment's runs in MLflow's UI, for a browser."""
+    return mlflow_page(f"experiments/{experiment_id}/runs?{_TRAINING}")
+
+
 def mlflow_run_page(experiment_id: str, run_id: str) -> str:
     """Build the address of a run's page in MLflow's UI, for a browser."""
-    # Without the type a first visit sees the pages for prompts.
-    run = f"experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
-    return mlflow_page(run)
+    return mlflow_page(f"experiments/{experiment_id}/runs/{run_id}?{_TRAINING}")
 
 
 def page(path: str) -> str:

@@ -180,7 +180,7 @@ def _time(milliseconds: int | None) -> datetime | None:
 
 
 def _link(experiment: Experiment) -> str:
-    return connection.mlflow_page(f"experiments/{experiment.experiment_id}")
+    return connection.mlflow_experiment_page(experiment.experiment_id)
 
 
 def _unknown(name: str) -> NotFoundError:

@@ -164,7 +164,7 @@ class Servers:
             url=connection.mlflow_run_page(experiment_id, run.info.run_id),
             description=run.data.tags.get(entities.NOTE_TAG, ""),
             experiment=experiment.name,
-            experiment_url=connection.mlflow_page(f"experiments/{experiment_id}"),
+            experiment_url=connection.mlflow_experiment_page(experiment_id),
             metrics={
                 name: value
                 for name, value in sorted(run.data.metrics.items())

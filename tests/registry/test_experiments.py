@@ -38,7 +38,9 @@ class TestCreate:
             name, "ACTIVE", "what it is for",
         )  # fmt: skip
         assert (made["runs"], made["counts"], made["deletion_blockers"]) == ([], {}, [])
-        assert made["links"]["mlflow"].endswith(f"/#/experiments/{made['id']}")
+        assert made["links"]["mlflow"].endswith(
+            f"/#/experiments/{made['id']}/runs?workflowType=machine_learning"
+        )
         assert [deed["verb"] for deed in made["history"]] == ["create"]
         [row] = [row for row in experiments.list_all() if row["name"] == name]
         assert row.to_json() == {key: made[key] for key in row.to_json()}

@@ -180,7 +180,7 @@ def test_a_run_in_mlflow_is_told_with_its_experiment_as_it_is_called_now() -> No
         url="http://mlflow/#/experiments/7/runs/m1?workflowType=machine_learning",
         description="why",
         experiment="renamed",
-        experiment_url="http://mlflow/#/experiments/7",
+        experiment_url="http://mlflow/#/experiments/7/runs?workflowType=machine_learning",
         metrics={"train/loss": 0.5},
     )
     assert servers(Network()).tracked("m1") is None
