@@ -57,6 +57,10 @@ def test_a_run_is_followed_and_an_artifact_is_downloaded(stack, page, tmp_path):
         web = stack.link("web")
         stack.log_in(page)
         page.goto(web)
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            test_browser.shoot(page, f"home-{width}")
         page.get_by_role("link", name="followed in the browser", exact=True).click()
         assert page.url == stack.do("pipeline", "graph", run)["page"]
 
