@@ -25,8 +25,9 @@ from registry.runs import pending_reasons, statuses
 from registry.runs.run_views import RunView
 
 _TIMEOUT_SECONDS = 10.0
-# Prefect's filter of runs that have not ended.
-_ACTIVE = {"flow_runs": {"state": {"type": {"not_any_": sorted(statuses.FINAL)}}}}
+# Prefect's filter of runs that have not ended. It names their states: an index finds them.
+_TYPES = sorted({*statuses.BY_TYPE, "RUNNING"} - statuses.FINAL)
+_ACTIVE = {"flow_runs": {"state": {"type": {"any_": _TYPES}}}}
 _logger = logging.getLogger(__name__)
 
 # From the types of runs' states, by run, to what the waiting ones wait for.
