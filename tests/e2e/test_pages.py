@@ -43,6 +43,14 @@ def followed(gate: str):
         wait(number=number, gate=gate, table=made.outputs["table"])
 
 
+def check_whole(page):
+    """Check that nothing of the page is beside the screen, on a phone and on a desk."""
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        test_browser.shoot(page, f"home-{width}")
+
+
 def test_a_run_is_followed_and_an_artifact_is_downloaded(stack, page, tmp_path):
     gate = tmp_path / "gate"
     run = stack.do(
@@ -57,10 +65,7 @@ def test_a_run_is_followed_and_an_artifact_is_downloaded(stack, page, tmp_path):
         web = stack.link("web")
         stack.log_in(page)
         page.goto(web)
-        for width in (390, 1280):
-            page.set_viewport_size({"width": width, "height": 900})
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            test_browser.shoot(page, f"home-{width}")
+        check_whole(page)
         page.get_by_role("link", name="followed in the browser", exact=True).click()
         assert page.url == stack.do("pipeline", "graph", run)["page"]
 
