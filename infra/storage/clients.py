@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3.session
@@ -50,6 +50,7 @@ class _ClientKey:
     token: str | None = field(repr=False)
     connections: int
     timeout: float
+    attempts: int = _CONNECT_ATTEMPTS
 
 
 _clients: dict[tuple[int, _ClientKey], S3Client] = {}
@@ -111,19 +112,23 @@ def _forget_if_wrong(parsed: dict[str, Any], **_: object) -> None:
         accesses.forget()
 
 
-def client_of(uri: str, host: str, access: StorageAccess, settings: Settings) -> S3Client:
-    """Create a client that uses ``access``, which need not be stored.
+def client_for_check(
+    uri: str, host: str, access: StorageAccess, settings: Settings, seconds: float
+) -> S3Client:
+    """Create a client that uses ``access``, which need not be stored, and asks once.
 
     Args:
         uri: The URI, for errors.
         host: Endpoint of an obs:// URI; "" for s3://.
         access: The access.
         settings: The settings.
+        seconds: How long it waits for an answer.
 
     Raises:
         BadInputError: If the credentials are not complete.
     """
-    return _make(uri, _key_of(uri, host, _of_access(host, access, settings), settings))
+    key = _key_of(uri, host, _of_access(host, access, settings), settings)
+    return _make(uri, replace(key, timeout=seconds, attempts=1))
 
 
 def _access(uri: str, address: Address, settings: Settings) -> _ClientKey:
@@ -195,7 +200,7 @@ def _make(uri: str, access: _ClientKey) -> S3Client:
     config = Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=access.timeout,
-        retries={"mode": "standard", "total_max_attempts": _CONNECT_ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": access.attempts},
         max_pool_connections=access.connections,
         tcp_keepalive=True,
         # Newer checksums are no part of the protocol that other servers speak.

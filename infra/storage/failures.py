@@ -187,6 +187,15 @@ def translate(uri: str, error: BaseException) -> ModelyardError:
     return family(f"{uri}: {what}{seen}.", hint, code=code)
 
 
+def silent(uri: str, seconds: float) -> ModelyardError:
+    """Build the error for a server that accepts a connection, and does not answer."""
+    family, code, _, hint = _UNREACHABLE
+    return family(
+        f"{uri}: its server accepted the connection, but sent no answer for {seconds:g} s.",
+        hint, code=code,
+    )  # fmt: skip
+
+
 def no_credentials(uri: str) -> ModelyardError:
     """Build the error for missing or incomplete credentials."""
     family, code, what, hint = _NO_CREDENTIALS

@@ -51,15 +51,25 @@ class NasStore(FileStore):
         return self._given
 
     def _check(self) -> None:
-        if not self._mount.is_dir():
-            raise NotFoundError(
-                f"{self.uri}: the folder {self._mount} of the NAS {self._id} is not there.",
-                "Mount it, or correct where it is: modelyard storage list, and MODELYARD_NAS.",
-                code="NasNotMounted",
-            )
+        check_mounted(self.uri, self._mount)
         if not self._given.resolve().is_relative_to(self._mount.resolve()):
             raise BadInputError(
                 f"{self.uri} leads out of the NAS through a link.",
                 "Give the path that the link leads to.",
                 code="LinkPointsOutside",
             )
+
+
+def check_mounted(uri: str, folder: Path) -> None:
+    """Refuse a NAS whose folder is not there, or is a file.
+
+    Raises:
+        NotFoundError: With the code ``NasNotMounted``.
+    """
+    if not folder.is_dir():
+        fault = "is a file" if folder.exists() else "is not there"
+        raise NotFoundError(
+            f"{uri}: the folder {folder} of the NAS {fault}.",
+            "Mount it, or correct where it is: modelyard storage list, and MODELYARD_NAS.",
+            code="NasNotMounted",
+        )

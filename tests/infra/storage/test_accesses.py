@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from infra import secrets
 from infra.errors import BadInputError, ModelyardError, NotFoundError, StackError
 from infra.storage import access_check, accesses, store
 from infra.storage.accesses import StorageAccess
+from infra.storage.failures import StoreError
 from tests.infra.storage.conftest import KEY_ID, SECRET, Bucket
 from tests.infra.storage.server import Server
 
@@ -207,12 +209,29 @@ class TestCheck:
         assert code(self.access(bucket, "s3://not-there-at-all")) == "BucketMissing"
         assert code(self.access(bucket, endpoint="http://127.0.0.1:1")) == "StoreUnreachable"
         assert code(StorageAccess("a", ("nas://x",), folder="/not/there")) == "NasNotMounted"
+        with pytest.raises(NotFoundError, match="is a file") as raised:
+            access_check.check(StorageAccess("a", ("nas://x",), folder=__file__))
+        assert raised.value.code == "NasNotMounted"
         server.lie = lambda answer: answer.fail("403", "InvalidAccessKeyId")
         assert code(self.access(bucket)) == "CredentialsWrong"
         assert code(self.access(bucket, "s3://")) == "CredentialsWrong"
         server.lie = lambda answer: answer.fail("403", "AccessDenied")
         assert code(self.access(bucket)) == "AccessDenied"
         access_check.check(self.access(bucket, "s3://"))  # may not list buckets, and need not
+
+    def test_a_server_that_accepts_and_does_not_answer_is_asked_once(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELYARD_TRANSFER_TIMEOUT_SECONDS", "0.1")
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(StoreError, match=r"sent no answer for 0\.1 s") as raised:
+                access_check.check(self.access(bucket, endpoint=endpoint))
+            silent.accept()[0].close()
+            silent.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                silent.accept()
+        assert raised.value.code == "StoreUnreachable"
 
 
 def test_unknown_nas_says_how_to_name_it(blocks: dict[str, dict[str, Any]]) -> None:
