@@ -181,7 +181,8 @@ def _publish(
             context.flow_run_id,
         )
         return
-    models.register(name, run_id, source, context.flow_run_id)
+    origin = models.SourceRun(run_id, context.flow_run_id, source)
+    models.register(name, context.created, origin)
 
 
 @contextlib.contextmanager

@@ -228,7 +228,9 @@ def _conclude(
 
 def _register_best(context: RunContext, request: Tuning, result: TuningResultView) -> str | None:
     """Register the best trial's model; the version's URI, or None without a model."""
-    made = model_creation.register_best(request.model.name, context.flow_run_id, result)
+    made = model_creation.register_best(
+        request.model.name, context.created, context.flow_run_id, result
+    )
     if made is None:
         context.logger.warning(
             "No version of %s is registered: %s.",

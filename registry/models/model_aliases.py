@@ -137,6 +137,15 @@ def settle_rename(model: RegisteredModel) -> None:
     client().delete_registered_model_tag(model.name, model_versions.RENAMING_TAG)
 
 
+def current_name(name: str, since: datetime) -> str:
+    """Return the present name of the model that was called ``name`` at the time ``since``."""
+    for deed in history.of(NOUN, name):
+        if _at(deed) >= since and _ends(deed):
+            new = deed["detail"].get("to")
+            return current_name(new, _at(deed)) if new else name
+    return name
+
+
 def _at(deed: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(deed["at"])
 

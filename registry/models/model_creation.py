@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from datetime import datetime
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from registry import catalogue, flow_kinds
@@ -105,11 +106,14 @@ def _completed(serving: ServingSpec, origin: SourceRun) -> ServingSpec:
     )
 
 
-def register_best(name: str, tuning: str, result: TuningResultView) -> str | None:
+def register_best(
+    name: str, since: datetime, tuning: str, result: TuningResultView
+) -> str | None:
     """Register the model of a tuning's best trial as the next version of the model ``name``.
 
     Args:
         name: The model's name; created if missing.
+        since: When the tuning was created; the model may have been renamed since.
         tuning: The tuning's flow run.
         result: Its result.
 
@@ -123,7 +127,8 @@ def register_best(name: str, tuning: str, result: TuningResultView) -> str | Non
     if trial is None or trial.mlflow_run_id is None or source is None:
         return None
     with catalogue.advisory_lock(tunings.lock(tuning)):
-        return models.register(name, trial.mlflow_run_id, source, trial.flow_run_id or tuning)
+        origin = SourceRun(trial.mlflow_run_id, trial.flow_run_id or tuning, source)
+        return models.register(name, since, origin)
 
 
 def _tuning(run: RunDetailView) -> str | None:

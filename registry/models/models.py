@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
@@ -130,19 +131,35 @@ def declared_serving(run_id: str) -> dict[str, str]:
     return model_versions.serving_of(client().get_run(run_id).data.tags)
 
 
-def register(name: str, run_id: str, source: str, flow_run_id: str) -> str:
-    """Register the artifacts at ``source`` as the next version of a model; return its URI.
+def register(name: str, since: datetime, origin: SourceRun) -> str:
+    """Register a run's artifacts as the next version of a model; return its URI.
 
     A run makes one version of a model: registering again returns the existing one, also after
     the model was renamed. The version has the framework that the run has declared.
+
+    Args:
+        name: The model's name at the time ``since``; if it was renamed since, the version is
+            registered under its new name.
+        since: When the run was created.
+        origin: The run, and where its artifacts are.
     """
-    tags = declared_serving(run_id)
-    origin = SourceRun(run_id, flow_run_id, source)
-    with _locked(name, origin):
-        mine = [found for found in _made_alive(run_id) if found.tags.get(FLOW_RUN_TAG)]
-        version = mine[0] if mine else _next(name, tags, "", origin)
-    client().set_tag(run_id, MODEL_TAG, model_versions.uri(version))
+    tags = declared_serving(origin.run_id)
+    with _current_locked(name, since, origin) as current:
+        mine = [found for found in _made_alive(origin.run_id) if found.tags.get(FLOW_RUN_TAG)]
+        version = mine[0] if mine else _next(current, tags, "", origin)
+    client().set_tag(origin.run_id, MODEL_TAG, model_versions.uri(version))
     return model_versions.uri(version)
+
+
+@contextlib.contextmanager
+def _current_locked(name: str, since: datetime, origin: SourceRun) -> Iterator[str]:
+    """Hold the locks for the model that was called ``name``; yields its present name."""
+    while True:
+        current = model_aliases.current_name(name, since)
+        with _locked(current, origin):
+            if model_aliases.current_name(name, since) == current:  # not renamed before the lock
+                yield current
+                return
 
 
 def create(

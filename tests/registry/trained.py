@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from registry import tracking
+from registry.models import models
 from registry.models.models import SourceRun
 from registry.tracking import MODEL_TAG, Opening
 from tests.registry.model_files import Maker
@@ -20,6 +22,7 @@ class Run:
 
     def __init__(self, name: str, make: Maker, scratch: Path) -> None:
         self.name = name
+        self.created = datetime.now(UTC)
         self.flow_run_id = str(uuid.uuid4())
         opening = Opening(self.flow_run_id, "train", name, "Default", "", "somebody", {})
         self.id = tracking.open_run(opening, retried=False).run_id
@@ -30,6 +33,10 @@ class Run:
     @property
     def origin(self) -> SourceRun:
         return SourceRun(self.id, self.flow_run_id, self.source)
+
+    def registered(self, name: str) -> str:
+        """Register the model as the training does that left it; its URI."""
+        return models.register(name, self.created, self.origin)
 
     @property
     def tag(self) -> str | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class TestBestOfATuning:
 
     def registered(self, tuning: Tuning, name: str) -> str | None:
         return model_creation.register_best(
-            name, tuning.id, tunings.result(tuning.id, tuning.run_id)
+            name, datetime.now(UTC), tuning.id, tunings.result(tuning.id, tuning.run_id)
         )
 
     def test_each_tuning_makes_the_next_version_once(

@@ -33,7 +33,7 @@ HUB = ServingSpec("huggingface", "", {"model_id": "a/b"})
 def left(run: MakeRun) -> Run:
     """A run whose model is registered under its name, as a training does."""
     made = run()
-    models.register(made.name, made.id, made.source, made.flow_run_id)
+    made.registered(made.name)
     return made
 
 
@@ -233,7 +233,7 @@ class TestBytes:
         self, left: Run, name: str, mlflow: MlflowServer
     ) -> None:
         model_removal._mark(model_removal._chosen(name, 1), "going")
-        uri = models.register(name, left.id, left.source, left.flow_run_id)
+        uri = left.registered(name)
         assert uri == f"models:/{name}/2"
 
         deletion.delete("model", name, version=1)

@@ -36,7 +36,7 @@ def left(run: MakeRun) -> Run:
 
 @pytest.fixture
 def registered(name: str, left: Run) -> str:
-    return models.register(name, left.id, left.source, left.flow_run_id)
+    return left.registered(name)
 
 
 def test_descriptions(name: str, registered: str) -> None:
@@ -160,7 +160,7 @@ class TestHistory:
         model_updates.update(name, description="Old.")
         model_updates.update(name, new=f"{name}-b")
         left = run(called=f"{name} 2")
-        models.register(name, left.id, left.source, left.flow_run_id)
+        left.registered(name)
         model_updates.update(name, description="New.")
 
         assert self.verbs(name) == ["create", "describe"]
@@ -173,7 +173,7 @@ class TestHistory:
     ) -> None:
         assert deletion.delete("model", name, version=version)["model_deleted"]
         left = run(called=f"{name} 2")
-        models.register(name, left.id, left.source, left.flow_run_id)
+        left.registered(name)
 
         assert self.verbs(name) == ["create"]
 
@@ -181,7 +181,7 @@ class TestHistory:
         self, name: str, registered: str, run: MakeRun
     ) -> None:
         left = run(called=f"{name} 2")
-        models.register(name, left.id, left.source, left.flow_run_id)
+        left.registered(name)
         assert not deletion.delete("model", name, version=1)["model_deleted"]
 
         assert self.verbs(name) == ["create", "create", "delete"]

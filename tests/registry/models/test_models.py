@@ -206,7 +206,7 @@ class TestCreate:
 
     def test_what_a_training_registered_is_completed(self, name: str, run: MakeRun) -> None:
         left = run()
-        uri = models.register(name, left.id, left.source, left.flow_run_id)
+        uri = left.registered(name)
         assert models.resolve(uri).framework is None
 
         made = models.create(
@@ -267,19 +267,50 @@ class TestRegister:
         self, name: str, run: MakeRun
     ) -> None:
         left = run()
-        first = models.register(name, left.id, left.source, left.flow_run_id)
-        again = models.register(name, left.id, left.source, left.flow_run_id)
+        first = left.registered(name)
+        again = left.registered(name)
         model_updates.update(name, new=f"{name}-2")
-        renamed = models.register(name, left.id, left.source, left.flow_run_id)
+        renamed = left.registered(name)
 
         assert first == again == f"models:/{name}/1"
         assert renamed == left.tag == f"models:/{name}-2/1"
+
+    def test_under_the_name_that_its_model_got_while_it_ran(
+        self, name: str, run: MakeRun
+    ) -> None:
+        first, left = run(), run(called=f"{name} 2")
+        first.registered(name)
+        for before, after in ((name, f"{name}-b"), (f"{name}-b", f"{name}-c")):
+            model_updates.update(before, new=after)
+
+        assert left.registered(name) == f"models:/{name}-c/2"
+        later = run(called=f"{name} 3")  # means a model of its own by the former name
+        assert later.registered(name) == f"models:/{name}/1"
+        assert run(called=f"{name} 4").registered(name) == f"models:/{name}/2"
+
+    def test_a_name_that_changes_before_the_lock_is_held(
+        self, name: str, run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, left = run(), run(called=f"{name} 2")
+        first.registered(name)
+        read = model_aliases.current_name
+
+        with monkeypatch.context() as patch:
+
+            def then_renamed(*args: Any) -> str:
+                found = read(*args)
+                patch.undo()
+                model_updates.update(name, new=f"{name}-b")
+                return found
+
+            patch.setattr(model_aliases, "current_name", then_renamed)
+            assert left.registered(name) == f"models:/{name}-b/2"
 
     def test_a_provided_algorithm_says_its_framework(self, name: str, run: MakeRun) -> None:
         left = run()
         models.declare_framework(left.id, "scikit-learn", "1.9.1")
 
-        found = models.resolve(models.register(name, left.id, left.source, left.flow_run_id))
+        found = models.resolve(left.registered(name))
 
         assert (found.framework, found.framework_version) == ("scikit-learn", "1.9.1")
 
@@ -291,7 +322,7 @@ class TestRegister:
         mlflow.create_registered_model(name)
         mlflow.create_model_version(name, left.source, run_id=left.id)
 
-        uri = models.register(name, left.id, left.source, left.flow_run_id)
+        uri = left.registered(name)
 
         assert uri == f"models:/{name}/2"
 
@@ -361,7 +392,7 @@ class TestWhatMlflowLoads:
         return left
 
     def test_the_version_is_loaded_by_its_uri(self, name: str, left: Run) -> None:
-        uri = models.register(name, left.id, left.source, left.flow_run_id)
+        uri = left.registered(name)
 
         loaded = mlflow_module.pyfunc.load_model(uri)
 
@@ -390,7 +421,7 @@ def test_runs_of_one_model_at_once_make_a_version_each(name: str, run: MakeRun) 
     with ThreadPoolExecutor(4) as threads:
         made = list(
             threads.map(
-                lambda left: models.register(name, left.id, left.source, left.flow_run_id),
+                lambda left: left.registered(name),
                 lefts * 2,  # a retry of each publishes again
             )
         )
