@@ -36,6 +36,7 @@ from infra import identity, settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.prefect_client import prefect_client
+from infra.run_ends import crashed_state
 from infra.settings import Settings
 from registry import tracking
 from registry.flow_kinds import FlowKind
@@ -44,6 +45,7 @@ from registry.tracking import Tracked
 
 _CANCEL_POLL_SECONDS = 2.0
 _UNDER_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
+_KILLED = "The run's process was ended before the run was, as by modelyard down."
 
 _logger = get_logger("modelyard.run_context")
 
@@ -325,6 +327,7 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
 
     Raises:
         Abort: If the run is stopped in a pod; its state is left to the cluster's worker.
+        BaseException: In a pod or a caller's process, what ended it, such as a signal.
         Exception: What is neither a :class:`ModelyardError`, nor a full disk, nor a part of the
             stack that does not answer.
     """
@@ -346,6 +349,9 @@ def run_to_end(context: RunContext, work: Callable[[], RunResult]) -> State[Any]
         context.report_error(error)
         return failed(error, outcome.detail)
     assert error is not None
+    if end is RunEnd.KILLED and os.environ.get(_UNDER_WORKER_VARIABLE) and not site.in_pod():
+        # Prefect names the last exception, which may be that of a log whose reader has ended.
+        return crashed_state(context.flow_run_id, _KILLED)
     raise error
 
 

@@ -17,7 +17,7 @@ _FIRST_WAIT = timedelta(seconds=1)
 _QUEUED_AGAIN = "Queued again: its process ended before the run began."
 
 
-def crashed_state(flow_run_id: UUID, reason: str) -> State[Any]:
+def crashed_state(flow_run_id: UUID | str, reason: str) -> State[Any]:
     """Build the Crashed state of a run whose process ended after the run had begun."""
     return Crashed(
         message=f"{reason} A retry resumes from the newest checkpoint: "

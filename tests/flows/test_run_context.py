@@ -192,6 +192,19 @@ class TestEveryFlow:
             _run(context, TerminationSignal(15), opened=True)
         assert closed == ["KILLED"]
 
+    @pytest.mark.parametrize("error", [TerminationSignal(15), SystemExit(1)], ids=repr)
+    def test_one_in_a_process_of_a_worker_is_named(
+        self, context: RunContext, kind: FlowKind, monkeypatch: pytest.MonkeyPatch,
+        error: BaseException,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr(steps, "stop_requested", lambda _: False)
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", context.flow_run_id)
+
+        state = _run(context, error, opened=True)
+
+        assert (statuses.word(kind.name, state), state.name) == (kind.failure, "Crashed")
+        assert "modelyard down" in (state.message or "")
+
     @pytest.mark.parametrize(
         "error", [ZeroDivisionError(), OSError(errno.EACCES, "Permission denied")], ids=repr
     )
