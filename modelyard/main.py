@@ -183,9 +183,8 @@ def main() -> None:
         output.error(_invalid_setting(error), as_json_=as_json)
         code = 1
     except typer.TyperException as error:
-        output.error(
-            BadInputError(error.format_message(), "See --help.", code="Usage"), as_json_=as_json
-        )
+        text = error.format_message().replace(": Value error, ", ": ", 1)  # pydantic's words
+        output.error(BadInputError(text, "See --help.", code="Usage"), as_json_=as_json)
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         code = 130

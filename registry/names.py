@@ -26,7 +26,8 @@ def check(name: str, parameter: str = "", code: str = "NameInvalid") -> None:
         BadInputError: With ``code``.
     """
     if (
-        not name.strip()
+        not name
+        or name != name.strip()
         or len(name) > LONGEST
         or not name.isprintable()
         or _FORBIDDEN.intersection(name)
@@ -35,8 +36,8 @@ def check(name: str, parameter: str = "", code: str = "NameInvalid") -> None:
     ):
         raise BadInputError(
             f"{parameter}: " * bool(parameter) + f"The name {name[:60]!r} cannot be used.",
-            f"Give 1 to {LONGEST} printable characters without '/', ':' and '\"', and do not "
-            "begin with '..'.",
+            f"Give 1 to {LONGEST} printable characters without '/', ':' and '\"', without spaces "
+            "at its ends, and do not begin with '..'.",
             code=code,
         )
 

@@ -7,14 +7,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from infra import storage
 from infra.errors import ModelyardError
+from infra.parameter_models import ParameterModel
 from tasks.parameters import Text
 
 
-class Logs(BaseModel):
+class Logs(ParameterModel):
     """Destinations of a run's output, beside the log among its artifacts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from infra.errors import BadInputError
-from tasks.parameter_faults import describe_invalid
+from infra.parameter_models import ParameterModel, invalid
 
 LARGEST_NUMBER = 2**63 - 1
 
@@ -53,7 +53,7 @@ _ALTERNATIVES: dict[str, tuple[frozenset[str], ...]] = {
 }
 
 
-class FlowRequest(BaseModel):
+class FlowRequest(ParameterModel):
     """Base of the flows' request models, whose fields are the flows' forms."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
@@ -167,6 +167,4 @@ def read(model: type[M], parameters: Mapping[str, Any]) -> M:
     try:
         return model(**parameters)
     except ValidationError as error:
-        raise BadInputError(
-            f"{describe_invalid(model, error)}.", "Fix the value.", code="ParameterInvalid"
-        ) from None
+        raise invalid(model, error) from None

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from infra import gpus, instance_types, settings, site
 from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
+from infra.parameter_models import ParameterModel
 from infra.settings import Settings
 from infra.storage import store
 from tasks.parameters import Text
@@ -32,7 +33,7 @@ def _choices(schema: dict[str, Any]) -> None:
     schema["enum"] = ["", *sorted(instance_types.load_all(settings.load()))]
 
 
-class Resources(BaseModel):
+class Resources(ParameterModel):
     """Machines and processes of a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
@@ -87,7 +88,7 @@ class Resources(BaseModel):
         return self.nodes * self.processes_per_node
 
 
-class PipelineResources(BaseModel):
+class PipelineResources(ParameterModel):
     """Machines that the components of a pipeline share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, WithJsonSchema, model_validator
+from pydantic import StrictFloat, StrictInt, WithJsonSchema, model_validator
+
+from infra.parameter_models import ParameterModel
 
 LARGEST_NUMBER = 2**63 - 1  # Prefect writes numbers as JSON, and reads 64-bit integers only
 
@@ -19,10 +21,8 @@ OptionalNumber = Annotated[
 ]
 
 
-class FieldGroup(BaseModel):
+class FieldGroup(ParameterModel):
     """Group of fields of a request. Null fields count as absent, also within lists."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod

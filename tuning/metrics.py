@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from infra.errors import BadInputError
+from infra.parameter_models import ParameterModel
 
 NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|(?i:nan|inf(?:inity)?))"
 
@@ -32,10 +33,8 @@ _LARGEST_STEP = 2**63
 _LONGEST_SEARCH_SECONDS = 0.2
 
 
-class MetricPattern(BaseModel):
+class MetricPattern(ParameterModel):
     """A metric and the pattern of its values in the log."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="The metric's name, as MLflow will show it.")
     pattern: str | None = Field(

@@ -13,18 +13,22 @@ from flows.connection import StackKind
 if TYPE_CHECKING:
     from modelyard.api.experiments import ExperimentVerbs
     from modelyard.api.models import ModelVerbs
+    from modelyard.api.notify import NotifyVerbs
     from modelyard.api.pipelines import PipelineVerbs
     from modelyard.api.runs import RunVerbs
     from modelyard.api.schedules import ScheduleVerbs
+    from modelyard.api.storage import StorageVerbs
     from modelyard.api.templates import TemplateVerbs
 
 # Each is imported when it is used: a caller needs few of them.
 NOUNS = {
     "experiments": "modelyard.api.experiments:ExperimentVerbs",
     "models": "modelyard.api.models:ModelVerbs",
+    "notify": "modelyard.api.notify:NotifyVerbs",
     "pipelines": "modelyard.api.pipelines:PipelineVerbs",
     "runs": "modelyard.api.runs:RunVerbs",
     "schedules": "modelyard.api.schedules:ScheduleVerbs",
+    "storage": "modelyard.api.storage:StorageVerbs",
     "templates": "modelyard.api.templates:TemplateVerbs",
 }
 
@@ -42,17 +46,21 @@ class Client:
     Attributes:
         experiments: Experiments.
         models: Registered models.
+        notify: Notifications.
         pipelines: Uploaded pipelines, which ``pipeline_run`` runs.
         runs: Runs of every flow.
         schedules: Schedules.
+        storage: Accesses to storage.
         templates: Training templates.
     """
 
     experiments: type[ExperimentVerbs]
     models: type[ModelVerbs]
+    notify: type[NotifyVerbs]
     pipelines: type[PipelineVerbs]
     runs: type[RunVerbs]
     schedules: type[ScheduleVerbs]
+    storage: type[StorageVerbs]
     templates: type[TemplateVerbs]
 
     def __init__(self) -> None:

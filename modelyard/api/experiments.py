@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelyard.api.verbs import verb
+from modelyard.api.verbs import noun, verb
 from registry import deletion, experiments
 from registry.experiments import ExperimentDetailView
 from registry.views import JsonObject
@@ -20,6 +20,7 @@ def _delete(name: str) -> JsonObject:
     return deletion.delete("experiment", name)
 
 
+@noun("experiments")
 class ExperimentVerbs:
     """Experiments."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flows.connection import connected
 from infra import storage
 from infra.errors import BadInputError
-from modelyard.api.verbs import verb
+from modelyard.api.verbs import noun, verb
 from registry import deletion
 from registry.models import (
     model_aliases,
@@ -117,6 +117,7 @@ def _delete(name: str, *, version: int | None = None) -> JsonObject:
     return deletion.delete("model", name, version=version)
 
 
+@noun("models")
 class ModelVerbs:
     """Registered models."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flows import pipelines
-from modelyard.api.verbs import verb
+from modelyard.api.verbs import noun, verb
 from registry import deletion
 from registry.pipelines import pipelines as rows
 from registry.pipelines.pipeline_views import PipelineView
@@ -26,6 +26,7 @@ def _delete(name: str) -> JsonObject:
     return deletion.delete("pipeline", name)
 
 
+@noun("pipelines")
 class PipelineVerbs:
     """Uploaded pipelines."""
 

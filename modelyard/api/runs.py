@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flows import submission
-from modelyard.api.verbs import verb
+from modelyard.api.verbs import noun, verb
 from registry import deletion, experiments
 from registry.runs import run_comparison, run_retries, runs
 from registry.runs.run_views import RunStatusView, RunView
@@ -43,8 +43,8 @@ def _list(
         limit: How many at most.
 
     Raises:
-        NotFoundError: If there is no such schedule or experiment.
-        BadInputError: With the code ``StateUnknown``.
+        NotFoundError: If there is no such flow, schedule or experiment.
+        BadInputError: With the code ``StateUnknown`` or ``LimitInvalid``.
     """
     filtered = experiment is not None or any((states, name, tags, since))
     ids = None if schedule is None else views.runs_of(schedule, _MOST if filtered else limit)
@@ -100,6 +100,7 @@ def _delete(run: str) -> JsonObject:
     return deletion.delete("run", run)
 
 
+@noun("runs")
 class RunVerbs:
     """Runs of every flow."""
 

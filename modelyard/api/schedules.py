@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flows import scheduling
-from modelyard.api.verbs import verb
+from modelyard.api.verbs import noun, verb
 from schedules import metrics, verbs, views
 
 
+@noun("schedules")
 class ScheduleVerbs:
     """Schedules."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from modelyard.api.verbs import verb
+from modelyard.api.verbs import noun, verb
 from registry import deletion
 from registry import training_templates as rows
 from registry.training_templates import TrainingTemplateDetailView
@@ -50,6 +50,7 @@ def _delete(name: str) -> JsonObject:
     return deletion.delete("template", name)
 
 
+@noun("templates")
 class TemplateVerbs:
     """Training templates."""
 

@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import BadInputError
 from infra.smtp_mail import Security
 from modelyard import output, secret_input
+from modelyard.api import notify as api
 from modelyard.connecting import connected
 from modelyard.options import Json
 from registry import deletion
 from registry.notifications import notification_delivery, notification_targets, notifications
 from registry.notifications.notification_targets import (
-    MailTarget,
     NotificationTarget,
     SlackTarget,
     WebhookTarget,
@@ -106,11 +105,11 @@ def add(
     )
     target = _target(webhook, slack, mail)
     if target is None:
-        target = _mail(tuple(mail or ()), smtp, sender, smtp_user, smtp_security)
+        asked = f"Password of {smtp_user}"
+        password = secret_input.read(asked, SECRET_VARIABLE) if smtp_user else ""
+        target = api.mail_target(mail or (), smtp, sender, smtp_user, password, smtp_security)
     with connected():
-        added = notifications.add(name, target, wanted)
-        if test:
-            notification_delivery.send_test(name)
+        added = api.store(name, target, wanted, test=test)
     output.thing(added, as_json_=json)
 
 
@@ -122,13 +121,7 @@ def _target(
     Raises:
         BadInputError: With the code ``NotificationTarget``, unless exactly one is given.
     """
-    if sum(bool(one) for one in (webhook, slack, mail)) != 1:
-        raise BadInputError(
-            "A notification has one target.",
-            "Give one of --webhook, --slack and --mail; --mail several times for several "
-            "addresses.",
-            code="NotificationTarget",
-        )
+    api.check_one_target(webhook, slack, mail)
     url = webhook or slack
     if url is None:
         return None
@@ -137,23 +130,6 @@ def _target(
     elif notification_targets.holds_secret(url):
         output.warning(_IN_HISTORY)
     return WebhookTarget(url) if webhook else SlackTarget(url)
-
-
-def _mail(
-    recipients: tuple[str, ...], smtp: str, sender: str, user: str, security: Security
-) -> MailTarget:
-    host, colon, port = smtp.rpartition(":")
-    if not colon or port.endswith("]"):  # the end of an IPv6 address
-        host, port = smtp, "0"
-    return MailTarget(
-        recipients=recipients,
-        host=host,
-        port=int(port) if port.isdecimal() else -1,
-        sender=sender or (user if "@" in user else recipients[0]),
-        security=security,
-        user=user,
-        password=secret_input.read(f"Password of {user}", SECRET_VARIABLE) if user else "",
-    )
 
 
 @app.command("list")

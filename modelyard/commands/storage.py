@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from infra.errors import ModelyardError
-from infra.storage import access_check
 from infra.storage.accesses import StorageAccess
 from modelyard import output, secret_input
+from modelyard.api import storage as api
 from modelyard.connecting import connected
 from modelyard.options import Json
 from registry import deletion, storage_accesses
@@ -78,18 +77,8 @@ def add(
     )
     storage_accesses.validate(access)
     with connected():
-        if check:
-            _check(access)
-        added = storage_accesses.add(access)
+        added = api.store(access, check=check)
     output.thing(added, as_json_=json)
-
-
-def _check(access: StorageAccess) -> None:
-    try:
-        access_check.check(access)
-    except ModelyardError as error:
-        error.hint = f"{error.hint} With --no-check it is added all the same.".strip()
-        raise
 
 
 @app.command("list")

@@ -106,9 +106,7 @@ def _completed(serving: ServingSpec, origin: SourceRun) -> ServingSpec:
     )
 
 
-def register_best(
-    name: str, since: datetime, tuning: str, result: TuningResultView
-) -> str | None:
+def register_best(name: str, since: datetime, tuning: str, result: TuningResultView) -> str | None:
     """Register the model of a tuning's best trial as the next version of the model ``name``.
 
     Args:

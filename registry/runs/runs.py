@@ -29,7 +29,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from infra import work_pools
-from infra.errors import ConflictError, NotFoundError
+from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.prefect_client import prefect_client
 from registry import (
     catalogue,
@@ -161,11 +161,15 @@ def list_all(
         since: Only runs that started, or are due, at this time or later.
 
     Raises:
-        BadInputError: With the code ``StateUnknown``.
+        BadInputError: With the code ``StateUnknown`` or ``LimitInvalid``.
+        NotFoundError: With the code ``FlowUnknown``.
     """
+    if limit < 0:
+        raise BadInputError(f"The limit is {limit}.", "Give 0 or more.", code="LimitInvalid")
     wanted = run_filters.build(states=states, name=name, tags=tags, since=since)
     page = _PAGE if states or name else min(_PAGE, limit)
     with _prefect() as client:
+        _check_flow(client, flow)
         flows = functools.cache(lambda flow_id: client.read_flow(flow_id).name)
         scans = [
             _scan(
@@ -187,6 +191,17 @@ def list_all(
     tuned = {run.id: run.mlflow_run_id for run in views if run.flow == flow_kinds.TUNE.name}
     trials = tunings.summaries(tuned, {run.id for run in views if run.is_final})
     return [run.model_copy(update={"tuning": trials.get(run.id)}) for run in views]
+
+
+def _check_flow(client: SyncPrefectClient, name: str | None) -> None:
+    """Refuse the name of a flow that is neither Modelyard's nor one of Prefect's."""
+    known = [kind.name for kind in flow_kinds.ALL]
+    if name is None or name in known:
+        return
+    if not client.read_flows(flow_filter=FlowFilter(name=FlowFilterName(any_=[name])), limit=1):
+        raise NotFoundError(
+            f"There is no flow {name!r}.", f"Give one of: {', '.join(known)}.", code="FlowUnknown"
+        )
 
 
 def _views(runs: Iterable[FlowRun], flows: Mapping[UUID, str]) -> list[RunView]:

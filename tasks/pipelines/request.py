@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from infra import instance_types, site
 from infra.errors import BadInputError
 from infra.home import Home
+from infra.parameter_models import ParameterModel
 from infra.settings import Settings
 from infra.workloads.kubernetes.job_manifest import InstanceSpec
 from pipelines import reading, validation
@@ -31,7 +32,7 @@ _REMOTE_LAUNCHERS: frozenset[str] = frozenset({"kubernetes"})
 _MOUNT_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
-class NasMount(BaseModel):
+class NasMount(ParameterModel):
     """A folder of a NAS, which every component finds as /mnt/NAME."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)

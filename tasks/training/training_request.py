@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
 )
@@ -20,6 +19,7 @@ from pydantic import (
 from infra import site, storage
 from infra.errors import BadInputError, DiskFullError
 from infra.home import Home
+from infra.parameter_models import ParameterModel
 from infra.settings import Settings
 from infra.texts import is_storable
 from registry import names
@@ -45,7 +45,7 @@ _DATASET = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_DATASET_NAME}}}")
 _STRICT = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
-class Algorithm(BaseModel):
+class Algorithm(ParameterModel):
     """Your own algorithm (uri and entry_point), or one that Modelyard provides (provided)."""
 
     model_config = _STRICT
@@ -65,7 +65,7 @@ class Algorithm(BaseModel):
     )
 
 
-class Dataset(BaseModel):
+class Dataset(ParameterModel):
     """A data set, whose folder the script finds in EM_DATASET_<NAME>."""
 
     model_config = _STRICT
@@ -78,7 +78,7 @@ with warnings.catch_warnings():
     # Every class has a method of the name register, from abc; no instance has.
     warnings.filterwarnings("ignore", 'Field name "register"')
 
-    class ModelRegistration(BaseModel):
+    class ModelRegistration(ParameterModel):
         """The registered model that gets what a run leaves as its next version."""
 
         model_config = _STRICT

@@ -200,7 +200,7 @@ class TestEveryFlow:
         monkeypatch.setattr(steps, "stop_requested", lambda _: False)
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", context.flow_run_id)
 
-        state = _run(context, error, opened=True)
+        state = _run(context, error, opened=False)
 
         assert (statuses.word(kind.name, state), state.name) == (kind.failure, "Crashed")
         assert "modelyard down" in (state.message or "")

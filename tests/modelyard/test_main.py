@@ -81,7 +81,10 @@ def test_every_verb_has_help_and_json(do: Do, verb: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nowhere",), ("status", "--nowhere"), ("status", "extra"), ("--nowhere",), ("status", "-n")],
+    [
+        ("nowhere",), ("status", "--nowhere"), ("status", "extra"), ("--nowhere",),
+        ("status", "-n"), ("notify", "add", "a", "--on", "odd"),
+    ],
 )
 def test_what_it_does_not_know_is_a_usage_error(do: Do, arguments: tuple[str, ...]) -> None:
     done = do(*arguments)
@@ -89,6 +92,7 @@ def test_what_it_does_not_know_is_a_usage_error(do: Do, arguments: tuple[str, ..
     assert done.code == 2
     assert done.out == ""
     assert done.err.startswith("Usage ")
+    assert "Value error" not in done.err
     assert "--help" in done.err
 
 

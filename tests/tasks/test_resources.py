@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from infra import site
-from infra.errors import ModelyardError
+from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
 from infra.settings import Settings
 from tasks import resources
@@ -73,7 +72,7 @@ def test_what_it_has_not(
     ],
 )  # fmt: skip
 def test_what_nobody_has(asked: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(BadInputError):
         Resources(**asked)
 
 

@@ -275,9 +275,7 @@ class TestRegister:
         assert first == again == f"models:/{name}/1"
         assert renamed == left.tag == f"models:/{name}-2/1"
 
-    def test_under_the_name_that_its_model_got_while_it_ran(
-        self, name: str, run: MakeRun
-    ) -> None:
+    def test_under_the_name_that_its_model_got_while_it_ran(self, name: str, run: MakeRun) -> None:
         first, left = run(), run(called=f"{name} 2")
         first.registered(name)
         for before, after in ((name, f"{name}-b"), (f"{name}-b", f"{name}-c")):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from infra import site
 from infra.errors import BadInputError, DiskFullError
@@ -187,7 +186,7 @@ class TestCheck:
         ids=str,
     )
     def test_what_is_no_training_is_refused(self, change: Change) -> None:
-        with pytest.raises(ValidationError):
+        with pytest.raises(BadInputError):
             Training(**change)
 
 
