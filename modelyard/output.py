@@ -22,6 +22,7 @@ console = Console(highlight=False, soft_wrap=True, emoji=False)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _NARROWEST_TABLE = 140
+_NARROWEST_LIST = 80  # on a terminal, where its long values are cut
 _NARROWEST_TEXT = 20
 _CONTINUED = 4  # by how much the second line of a text is indented
 _AS_GIVEN = {"parameters", "hyperparameters", "arguments"}
@@ -47,12 +48,15 @@ def line(text: str) -> None:
 def rows(
     found: Sequence[View | Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool
 ) -> None:
-    """Print a list: a table of ``columns``, or all of it as JSON."""
+    """Print a list: a table of ``columns``, or all of it as JSON.
+
+    On a terminal long values are cut, so that a row is a line; ids are whole.
+    """
     if as_json_:
         as_json(found)
         return
     if found:
-        _print_table([_mapping(one) for one in found], columns)
+        _print_table([_mapping(one) for one in found], columns, cut=console.is_terminal)
     else:
         console.print("None.")
 
@@ -71,24 +75,29 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _print_table(
-    found: Sequence[Mapping[str, Any]], columns: Sequence[str], indent: str = ""
-) -> None:
+    found: Sequence[Mapping[str, Any]], columns: Sequence[str], indent: str = "",
+    *, cut: bool = False,
+) -> None:  # fmt: skip
     """Print a table as wide as it needs: a narrow terminal would break words into letters."""
-    width = max(console.width, _NARROWEST_TABLE)
+    width = max(console.width, _NARROWEST_LIST if cut else _NARROWEST_TABLE)
     wide = Console(
         highlight=False, soft_wrap=True, emoji=False, width=width, height=console.height
     )
-    wide.print(Padding.indent(_table(found, columns), len(indent)))
+    wide.print(Padding.indent(_table(found, columns, cut=cut), len(indent)))
 
 
-def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, cut: bool) -> Table:
     table = Table(box=None, header_style="bold")
     for name in columns:
         copied = name in {"id", "run"} or name.endswith("_id")  # ids are there to be copied
-        table.add_column(name, no_wrap=copied)
+        table.add_column(_cell(name, cut=cut), no_wrap=copied)
     for row in found:
-        table.add_row(*(Text(_text(row.get(name)), overflow="fold") for name in columns))
+        table.add_row(*(_cell(_text(row.get(name)), cut=cut) for name in columns))
     return table
+
+
+def _cell(text: str, *, cut: bool) -> Text:
+    return Text(text, overflow="ellipsis" if cut else "fold", no_wrap=cut or None)
 
 
 def address(url: str) -> str:

@@ -203,13 +203,15 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
         old: The value to replace.
         new: The new value.
     """
-    changed = []
+    changed: dict[str, str] = {}
     with session() as open_session, open_session.begin():
         for row in open_session.scalars(select(TrainingTemplateModel).with_for_update()):
             parameters = schedules.replaced(row.parameters, parameter, old, new)
             if parameters is not None:
                 row.parameters = parameters
-                changed.append(row.name)
+                changed[row.name] = str(row.id)
+    for key in changed.values():
+        history.record(_NOUN, key, "follow", parameter=parameter, was=old, to=new)
     return sorted(changed)
 
 

@@ -183,7 +183,8 @@ def history_of(model: RegisteredModel) -> list[dict[str, Any]]:
             continue
         if _ends(deed) or _at(deed) < since:
             break
-        found.append(deed)
+        shown = {key: value for key, value in deed["detail"].items() if key != "token"}
+        found.append({**deed, "detail": shown})
         name = _former(deed) or name
     return found[::-1]
 

@@ -105,7 +105,11 @@ def _choices(client: SyncPrefectClient, found: list[FlowRun]) -> list[str]:
     lines = []
     for run in newest[:_MOST_CHOICES]:
         since = run.start_time and f"{run.start_time.astimezone():started %Y-%m-%d %H:%M %Z}"
-        lines.append(f"  {run.id}  {_word(run, flows[run.flow_id])}  {since or 'not started'}")
+        experiment = run.parameters.get("experiment") or experiment_names.DEFAULT
+        lines.append(
+            f"  {run.id}  {_word(run, flows[run.flow_id])}  in {experiment}  "
+            f"{since or 'not started'}"
+        )
     more = len(found) - _MOST_CHOICES
     return [*lines, *([f"  and {more} more: modelyard runs list --name"] if more > 0 else [])]
 

@@ -82,8 +82,12 @@ def test_every_verb_has_help_and_json(do: Do, verb: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("nowhere",), ("status", "--nowhere"), ("status", "extra"), ("--nowhere",),
-        ("status", "-n"), ("notify", "add", "a", "--on", "odd"),
+        ("nowhere",),
+        ("status", "--nowhere"),
+        ("status", "extra"),
+        ("--nowhere",),
+        ("status", "-n"),
+        ("notify", "add", "a", "--on", "odd"),
     ],
 )
 def test_what_it_does_not_know_is_a_usage_error(do: Do, arguments: tuple[str, ...]) -> None:

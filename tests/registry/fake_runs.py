@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import Flow, FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
@@ -135,6 +135,11 @@ class PrefectClient:
 
     def read_flow(self, flow_id: UUID) -> Flow:
         return self.flows[flow_id]
+
+    def read_flows(self, *, flow_filter: FlowFilter, limit: int) -> list[Flow]:
+        assert flow_filter.name is not None
+        wanted = flow_filter.name.any_ or []
+        return [flow for flow in self.flows.values() if flow.name in wanted][:limit]
 
     def read_flow_runs(
         self,

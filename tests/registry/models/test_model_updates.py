@@ -116,6 +116,7 @@ def test_rename(name: str, registered: str, left: Run) -> None:
     model_updates.update(name, new=new)
 
     shown = models.show(new)
+    assert shown["history"][-1]["detail"] == {"was": name}
     assert shown["aliases"] == {"champion": 1}
     assert shown["aliases_changed_outside"] == []
     assert left.tag == f"models:/{new}/1"
@@ -135,6 +136,10 @@ def test_schedules_and_templates_follow_a_new_name(name: str, registered: str) -
     model_updates.update(name, new=f"{name}-new")
 
     assert training_templates.parameters(name) == followed
+    followed_deed = training_templates.show(name).history[-1]
+    assert (followed_deed["verb"], followed_deed["detail"]) == (
+        "follow", {"parameter": "model.name", "was": name, "to": f"{name}-new"},
+    )  # fmt: skip
     found = schedules.names_and_parameters()
     assert found[name] == followed
     assert found[f"{name} other"] == {"model": {"name": "x"}}

@@ -11,7 +11,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Completed, Failed, Running
 
-from infra.errors import BadInputError
+from infra.errors import BadInputError, NotFoundError
 from registry.runs import run_filters, runs
 from tests.registry.fake_runs import PrefectClient
 
@@ -43,6 +43,20 @@ def test_without_filters_nothing_is_asked_for() -> None:
     found = run_filters.build(states=[], name="", tags=[], since=None)
 
     assert found.model_dump(exclude_none=True, exclude={"operator"}) == {}
+
+
+@pytest.mark.parametrize(("flow", "known"), [("train", True), ("nightly", True), ("odd", False)])
+def test_a_flow_is_known_to_modelyard_or_to_prefect(
+    prefect: PrefectClient, flow: str, known: bool
+) -> None:
+    prefect.add("nightly", "one")
+    if known:
+        runs.list_all(flow)
+        return
+    with pytest.raises(NotFoundError) as raised:
+        runs.list_all(flow)
+    assert raised.value.code == "FlowUnknown"
+    assert "train, tune" in raised.value.hint
 
 
 def test_a_state_that_no_run_has_is_refused() -> None:

@@ -52,6 +52,7 @@ def test_those_of_one_name_are_listed_to_choose_from(prefect: PrefectClient) -> 
     ran = prefect.add("tune", "same", state=Completed())
     failed = prefect.add("tune", "same", state=Failed(message="no luck"))
     prefect.runs[UUID(ran)].start_time = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    prefect.runs[UUID(ran)].parameters = {"experiment": "digits"}
 
     with pytest.raises(ConflictError) as raised:
         runs.show("same")
@@ -60,8 +61,8 @@ def test_those_of_one_name_are_listed_to_choose_from(prefect: PrefectClient) -> 
     first, *choices = raised.value.hint.splitlines()
     assert "id" in first
     assert {line.split()[0]: " ".join(line.split()[1:]) for line in choices} == {
-        ran: f"COMPLETE started {began:%Y-%m-%d %H:%M %Z}",
-        failed: "FAIL HYPERPARAMETER TUNING not started",
+        ran: f"COMPLETE in digits started {began:%Y-%m-%d %H:%M %Z}",
+        failed: "FAIL HYPERPARAMETER TUNING in Default not started",
     }
 
 
