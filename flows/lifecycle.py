@@ -71,6 +71,7 @@ class FlowSpec(Generic[P, M, R]):
         request: The pydantic model of its parameters. Its fields are the form, their descriptions
             the help texts; its ``absolute()`` resolves relative paths.
         check: Refuses a request that cannot work; gets the flow run's id, or "".
+        check_without_stack: Refuses what cannot work whatever a stack has.
         pool: The work pool that runs it.
         tags: Its tags in Prefect.
         result: The type of its results in Python.
@@ -90,6 +91,7 @@ class FlowSpec(Generic[P, M, R]):
     kind: FlowKind
     request: Callable[P, M]
     check: Callable[[M, str], None]
+    check_without_stack: Callable[[M], None] = lambda _: None
     pool: Literal["cpu", "gpu"]
     tags: tuple[str, ...]
     result: type[R] = FlowResult  # type: ignore[assignment]
@@ -145,6 +147,15 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
     def form(self) -> dict[str, Any]:
         """The JSON schema of its form."""
         return forms.schema(self.fn, self.spec.templated)
+
+    def check_without_stack(self, given: Mapping[str, Any]) -> None:
+        """Refuse parameters that cannot work, before a temporary stack is started for them.
+
+        Raises:
+            ModelyardError: With a code of its own for each fault.
+        """
+        if not given.get("template"):  # which only a stack has
+            self.spec.check_without_stack(parameters.read(self.model, given).absolute())
 
     def preflight(self, request: M, flow_run_id: str) -> None:
         """Refuse a request that cannot work, before any resource is allocated.

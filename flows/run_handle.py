@@ -130,6 +130,8 @@ class Run(Generic[R]):
             if found.state != statuses.COMPLETE:
                 error = RunFailedError(
                     f"{found.flow} ended {found.state}: {found.message or 'no reason'}",
+                    f"Its log: modelyard runs logs {self.id}. Once the cause is fixed, "
+                    "Run.retry() resumes it.",
                     state=found.state,
                     code=found.error_code or None,
                 )

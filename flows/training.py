@@ -268,6 +268,7 @@ def _conclude(
         kind=flow_kinds.TRAIN,
         request=Training,
         check=check,
+        check_without_stack=lambda request: training_request.check_local(request.algorithm),
         from_template=training_templates.from_template,
         templated=training_templates.FIELDS,
         pool="gpu",

@@ -264,6 +264,7 @@ def _check_changed(request: Tuning) -> None:
         kind=flow_kinds.TUNE,
         request=Tuning,
         check=check,
+        check_without_stack=lambda request: training_request.check_local(request.algorithm),
         from_template=tuning_request.from_template,
         templated=training_templates.FIELDS,
         pin=tuning_warm_start.pin,

@@ -19,6 +19,8 @@ _PASSED_ON = ("hyperparameters.",)
 # Those whose values are of declared types, so that 1.10 for a number need not be kept as 1.10.
 _TYPED = ("arguments.",)
 
+_ABSENT = {"", "null"}
+
 _MACRO = re.compile(r"\{\{|\[\[(?:RunUUID|Index|ScheduledTime|CurrentTime)\b")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 
@@ -30,6 +32,7 @@ def read(
     option: str = "-p",
     what: str = "parameters",
     texts: Collection[str] | None = None,
+    strings: Collection[str] = (),
 ) -> dict[str, Any]:
     """Parameters of ``file``, with ``pairs`` over them.
 
@@ -43,6 +46,7 @@ def read(
         what: What the file holds.
         texts: The keys whose pairs are texts, whatever they look like; quotes around one are not
             part of it. Given, even if there are none, the others are of declared types.
+        strings: The keys whose pairs are texts as well, but nothing and null leave them out.
 
     Raises:
         BadInputError: If the file or a pair cannot be read as that.
@@ -50,7 +54,7 @@ def read(
     parameters = _read_file(file, what) if file else {}
     for pair in pairs or ():
         key, text = _split(pair, option)
-        if texts is not None and key in texts:
+        if (texts is not None and key in texts) or (key in strings and text not in _ABSENT):
             value: Any = _unquoted(text)
         elif key.startswith(_PASSED_ON):
             value = _leaf(text) if text else None
@@ -92,7 +96,7 @@ def _unquoted(text: str) -> str:
 
 def _value(text: str, pair: str, *, typed: bool) -> Any:
     """What a text says where it may say anything that JSON has."""
-    if text in {"", "null"}:
+    if text in _ABSENT:
         return None
     # In YAML two braces would be a mapping whose key is a mapping, which no JSON has.
     if text.lstrip()[:1] in {"[", "{"} and not _MACRO.match(text.lstrip()):

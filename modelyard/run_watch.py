@@ -15,7 +15,7 @@ import typer
 from modelyard import output
 from modelyard.output import console
 from registry.pipelines.pipeline_views import PipelineResultView
-from registry.runs import run_results, runs
+from registry.runs import run_results, runs, statuses
 from registry.runs.run_views import ResultView, RunOutcomeView, RunResultView, RunView
 from registry.tunings.tuning_views import TuningResultView
 from tasks import run_logs
@@ -29,6 +29,24 @@ _MOST_METRICS = 8
 _STATE_LINE = "Finished in state "
 _LAST_LINES = 40  # more than the message of a failure repeats
 _SHOWN = "(see above)"
+
+
+class ShownLines:
+    """The last lines of a log that were printed, which the message of an end repeats."""
+
+    def __init__(self) -> None:
+        """Begin without a line."""
+        self._lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+
+    def add(self, text: str) -> None:
+        """Add what was printed: a line, or several."""
+        self._lines.extend(text.splitlines())
+
+    def without(self, message: str) -> str:
+        """Return the message of an end without the lines that were printed."""
+        lines = [_SHOWN if line in self._lines else line for line in message.splitlines()]
+        kept = "\n".join(line for line, _ in itertools.groupby(lines))
+        return kept.replace(f":\n{_SHOWN}", f": {_SHOWN}")
 
 
 @contextlib.contextmanager
@@ -46,20 +64,27 @@ def interruption_explained(run_id: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def state_logged_once() -> Iterator[None]:
-    """Keep the end's state, which the command prints, out of what Prefect prints of a call."""
+def state_logged_once() -> Iterator[ShownLines]:
+    """Keep the end's state, which the command prints, out of what Prefect prints of a call.
+
+    Yields:
+        The lines that are printed.
+    """
+    shown = ShownLines()
+
+    def is_no_state(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        shown.add(text)
+        return not text.startswith(_STATE_LINE)
+
     handlers = logging.getLogger().handlers
     for handler in handlers:
-        handler.addFilter(_is_no_state)
+        handler.addFilter(is_no_state)
     try:
-        yield
+        yield shown
     finally:
         for handler in handlers:
-            handler.removeFilter(_is_no_state)
-
-
-def _is_no_state(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_STATE_LINE)
+            handler.removeFilter(is_no_state)
 
 
 def watch(run_id: str, *, quiet: bool, log: bool = True) -> RunOutcomeView:
@@ -86,7 +111,7 @@ def watch(run_id: str, *, quiet: bool, log: bool = True) -> RunOutcomeView:
                 break
             time.sleep(_POLL_SECONDS)
         outcome = RunOutcomeView.from_run(runs.show(run_id))
-    return outcome.model_copy(update={"message": report.without_shown(outcome.message)})
+    return outcome.model_copy(update={"message": report.last.without(outcome.message)})
 
 
 class _Report:
@@ -94,16 +119,19 @@ class _Report:
 
     def __init__(self, run_id: str, *, log: bool) -> None:
         self._lines = run_logs.PrefectLines(run_id) if log else None
-        self._last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        self.last = ShownLines()
+        self._word = ""
         self._state = ""
         self._progress = ""
 
     def update(self, found: RunView, *, with_progress: bool) -> None:
-        """Print what is new; the state of a run that has ended after its last lines."""
-        if found.is_final:
+        """Print what is new; the state of a run whose work has ended after its last lines."""
+        ends = found.is_final or statuses.is_concluding(found.state)
+        if ends and found.state != self._word:
             if self._lines:
-                time.sleep(_LAST_LINES_SECONDS)  # they arrive just after the final state
+                time.sleep(_LAST_LINES_SECONDS)  # they arrive just after the state
             self._print_log()
+        self._word = found.state
         self._print_state(found)
         self._print_log()
         if with_progress and not found.is_final:
@@ -120,13 +148,8 @@ class _Report:
     def _print_log(self) -> None:
         for line in self._lines.new() if self._lines else ():
             if not line.startswith(_STATE_LINE):
-                self._last.append(line)
+                self.last.add(line)
                 console.print(line, markup=False)
-
-    def without_shown(self, message: str) -> str:
-        """Return the message of an end without the last lines of the log, if they were shown."""
-        lines = [_SHOWN if line in self._last else line for line in message.splitlines()]
-        return "\n".join(line for line, _ in itertools.groupby(lines))
 
     def _print_progress(self, result: ResultView) -> None:
         progress = describe(result)

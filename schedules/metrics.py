@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from registry import catalogue, leases
 from registry.schedules import schedules, slot_counts
+from registry.views import JsonObject
 from schedules import instants, views
 from schedules.scheduler import LEASE
 
@@ -18,8 +19,20 @@ Sample = tuple[Mapping[str, str], float]
 
 def text() -> str:
     """Render all metrics in Prometheus' text format."""
-    families = [*_lateness(), *_slots(), *_schedules(), *_leader()]
-    return "".join(_family(*family) for family in families)
+    return "".join(_family(*family) for family in _families())
+
+
+def samples() -> list[JsonObject]:
+    """List all metrics' samples: ``{"name", "labels", "value"}`` of each."""
+    return [
+        {"name": name, "labels": dict(labels), "value": value}
+        for name, _, _, found in _families()
+        for labels, value in found
+    ]
+
+
+def _families() -> list[tuple[str, str, str, list[Sample]]]:
+    return [*_lateness(), *_slots(), *_schedules(), *_leader()]
 
 
 def _lateness() -> list[tuple[str, str, str, list[Sample]]]:

@@ -91,6 +91,17 @@ def form_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {name: model.model_fields[name] for name in required_first}
 
 
+def string_fields(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Return the dotted names of the fields that are strings, in groups as well."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        if field.annotation is str:
+            found.add(f"{prefix}{name}")
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= string_fields(field.annotation, f"{prefix}{name}.")
+    return found
+
+
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge ``over`` into ``under``: groups are merged, lists and values replaced.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +14,11 @@ from flows import catalogue, run_context, submission
 from modelyard import output, parameters
 from modelyard.connecting import announce_temporary_stack, connected
 from modelyard.options import File, Json, Pairs, Watch
-from modelyard.run_watch import state_logged_once, watch
+from modelyard.run_watch import INTERRUPTED, state_logged_once, watch
 from registry.runs import runs, statuses
 from registry.views import JsonObject, View
+from tasks import flow_requests
+from tasks.parameters import string_fields
 
 app = typer.Typer(add_completion=False)
 
@@ -27,6 +31,24 @@ def _conclude(found: View | JsonObject, state: str, *, json: bool) -> None:
         raise typer.Exit(1)
 
 
+def _read(flow: str, file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
+    strings = string_fields(flow_requests.find(flow))
+    return parameters.read(file, pairs, strings=strings)
+
+
+@contextlib.contextmanager
+def _interruption_before_explained() -> Iterator[None]:
+    """Say at Ctrl-C that no run was seen to start, and exit with the status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.notice(
+            "Interrupted before the run was started. If it was all the same, modelyard runs list "
+            "has it."
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
 @app.command()
 def run(
     flow: Flow,
@@ -37,7 +59,8 @@ def run(
 ) -> None:
     """Start a flow in its pool, through Prefect."""
     with connected(to_workers=True):
-        started = submission.start(flow, parameters.read(file, parameter))
+        with _interruption_before_explained():
+            started = submission.start(flow, _read(flow, file, parameter))
         if watch_:
             ended = watch(started, quiet=json)
             _conclude(ended, ended.state, json=json)
@@ -49,10 +72,12 @@ def run(
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
     declared = catalogue.find(flow)
+    given = _read(flow, file, parameter)
+    declared.check_without_stack(given)
     announce_temporary_stack()
     # Stdout is for the result only.
-    with contextlib.redirect_stdout(sys.stderr), state_logged_once():
-        state = declared.outcome(parameters.read(file, parameter))
+    with contextlib.redirect_stdout(sys.stderr), state_logged_once() as shown:
+        state = declared.outcome(given)
     word = statuses.word(flow, state)
     found: JsonObject = {
         "state": word,
@@ -61,5 +86,7 @@ def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = Fa
     }
     if not state.is_completed():
         problem = run_context.failure(state)
-        found["error"] = problem.as_dict() if problem else {"message": statuses.message(state)}
+        error = problem.as_dict() if problem else {"message": statuses.message(state)}
+        message = error["message"] if json else shown.without(error["message"])
+        found["error"] = {**error, "message": message}
     _conclude(found, word, json=json)

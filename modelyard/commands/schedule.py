@@ -182,10 +182,16 @@ def _with_range(row: SlotView, written: Callable[[str], str] = str) -> JsonObjec
 
 
 @app.command()
-def metrics() -> None:
-    """Print metrics for Prometheus: lateness, backlog, fates, leader, next slots."""
+def metrics(json: Json = False) -> None:
+    """Print metrics for Prometheus: lateness, backlog, fates, leader, next slots.
+
+    With --json a list of samples: {name, labels, value}.
+    """
     with connected():
-        sys.stdout.write(figures.text())
+        if json:
+            output.as_json(figures.samples())
+        else:
+            sys.stdout.write(figures.text())
 
 
 @app.command()

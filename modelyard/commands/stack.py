@@ -27,6 +27,9 @@ _NO_DOOR = (
     "MODELYARD_DOOR is off: every user of this machine, and every web page that its browsers "
     "show, can run programs as you."
 )
+_TEMPORARY = (
+    "It is temporary: it has no workers, and ends with the command or script that started it."
+)
 _FOLLOW_SECONDS = 0.3
 
 
@@ -37,6 +40,8 @@ def _show(status: dict[str, Any]) -> None:
     console.print(table)
     for name, link in status["links"].items():
         console.print(f"{name:<8} {output.address(link)}", markup=False)
+    if not status["lasting"]:
+        console.print(_TEMPORARY, markup=False)
     for part in status["parts"]:
         if part["error"]:
             console.print(f"\n{part['error']['message']}\n{part['error']['hint']}", markup=False)

@@ -137,6 +137,11 @@ def error_code(labels: Mapping[str, object], attempt: int) -> str:
     return code if failed == str(attempt) else ""
 
 
+def is_concluding(word: str) -> bool:
+    """Whether the work of a run with this word has ended, while it publishes and cleans up."""
+    return word.endswith(_IN_PROGRESS) and word not in BY_TYPE.values()
+
+
 def is_failure(word: str) -> bool:
     """Whether a run with this word has failed."""
     if word.endswith(_IN_PROGRESS):

@@ -353,6 +353,17 @@ def _check_algorithm(algorithm: Algorithm) -> Collection[str]:
     return found or ()
 
 
+def check_local(algorithm: Algorithm) -> None:
+    """Refuse an algorithm in a folder of this machine that cannot work; asks no server.
+
+    Raises:
+        BadInputError: With a code of its own for each fault.
+    """
+    elsewhere = algorithm.uri and storage.local_path(algorithm.uri) is None
+    if not algorithm.provided and not elsewhere:
+        _check_algorithm(algorithm)
+
+
 def _check_hyperparameters(hyperparameters: Mapping[str, Scalar]) -> None:
     if len(hyperparameters) > MOST_HYPERPARAMETERS:
         raise BadInputError(

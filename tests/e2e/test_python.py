@@ -86,7 +86,7 @@ run = train.start(algorithm=algorithm("recovers"))
 try:
     run.result()
 except modelyard.RunFailedError as error:
-    failed = [error.state, error.code, error.flow_run_id == run.id]
+    failed = [error.state, error.code, error.flow_run_id == run.id, "runs logs" in error.hint]
 run.retry()
 result = run.result()
 slow = train.start(algorithm=algorithm("steps"), hyperparameters={"steps": 10000})
@@ -99,7 +99,7 @@ stopped = slow.stop()
 answer(failed=failed, result=result, late=slow.id in late, stopped=stopped.state)
 """,
     )
-    assert found["failed"] == ["FAIL TRAIN", "ScriptFailed", True]
+    assert found["failed"] == ["FAIL TRAIN", "ScriptFailed", True, True]
     assert set(found["result"]) == {"mlflow_run_id", "model_uri", "metrics"}
     assert found["late"] is True
     assert found["stopped"] == "STOPPED"

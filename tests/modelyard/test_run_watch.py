@@ -77,20 +77,21 @@ def test_states_lines_and_metrics_in_their_order(
 ) -> None:
     world.states = [
         view("CREATE REQUESTED", waiting="for a GPU"), view("RUNNING"), view("RUNNING"),
-        view("COMPLETE", detail="GoalReached", is_final=True),
+        view("COMPLETE IN PROGRESS"), view("COMPLETE", detail="GoalReached", is_final=True),
     ]  # fmt: skip
     world.lines = {
-        2: ["step [1] :warning:"], 3: ["step 2"],
-        4: ["Finished in state Completed()", "the last one"],
+        2: ["step [1] :warning:"], 3: ["step 2"], 4: ["step 3"],
+        5: ["Finished in state Completed()", "the last one"],
     }  # fmt: skip
-    world.results = [None, metrics(loss=0.5), metrics(loss=0.25, gain=None)]
+    world.results = [None, metrics(loss=0.5), metrics(loss=0.25, gain=None), None]
 
     ended = run_watch.watch("r", quiet=False)
 
     assert (ended.state, ended.flow_run_id) == ("COMPLETE", "r")
     assert shown(capsys) == [
         "CREATE REQUESTED: for a GPU", "RUNNING", "step [1] :warning:", "loss 0.5", "step 2",
-        "loss 0.25, gain None", "the last one", "COMPLETE (GoalReached)",
+        "loss 0.25, gain None", "step 3", "COMPLETE IN PROGRESS", "the last one",
+        "COMPLETE (GoalReached)",
     ]  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_what_does_not_change_is_shown_once(
 @pytest.mark.parametrize(
     ("quiet", "message"),
     [
-        (False, "Failed. Its last lines:\n(see above)\nThe log is x."),
+        (False, "Failed. Its last lines: (see above)\nThe log is x."),
         (True, "Failed. Its last lines:\nodd\neven\nThe log is x."),
     ],
 )

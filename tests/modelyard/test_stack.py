@@ -14,6 +14,7 @@ from modelyard import main
 
 _STATUS: dict[str, Any] = {
     "ready": True, "parts": [], "links": {"web": "http://127.0.0.1:3"}, "endpoints": {},
+    "lasting": True,
 }  # fmt: skip
 
 
@@ -36,3 +37,16 @@ def test_that_there_is_no_door_is_said_each_time(
     with pytest.raises(SystemExit, match="0"):
         main.main()
     assert json.loads(capsys.readouterr().out)["door"] is door
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_that_a_stack_is_temporary_is_said(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lasting: bool
+) -> None:
+    told = {**_STATUS, "door": True, "lasting": lasting}
+    monkeypatch.setattr(client, "status", lambda *_: told)
+    monkeypatch.setattr(sys, "argv", ["modelyard", "status"])
+
+    with pytest.raises(SystemExit, match="0"):
+        main.main()
+    assert ("temporary" in capsys.readouterr().out) is not lasting

@@ -14,8 +14,12 @@ from tests.schedules.world import World
 
 
 def figures() -> dict[str, float]:
+    samples = metrics.samples()
+    assert {*map(frozenset, samples)} == {frozenset({"name", "labels", "value"})}
     lines = [line for line in metrics.text().splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+    read = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+    assert [one["value"] for one in samples] == pytest.approx(list(read.values()))
+    return read
 
 
 def created(schedule: str, slot: int, late: float, **given: float | str) -> Slot:
