@@ -38,6 +38,7 @@ from infra.kubernetes.worker import KubernetesWorker, WorkerDependencies
 from infra.prefect_client import prefect_client
 from infra.prefect_events import RUNS, EventSubscription
 from registry import leases, tracking
+from registry.models import model_lineage
 from registry.runs import run_attempts, runs
 from tasks import placement
 
@@ -48,6 +49,7 @@ _RUNS_SECONDS = 3.0
 _RESYNC_SECONDS = 30.0
 _SETTLE_SECONDS = 1.0  # pods that start together change together
 _TIDY_SECONDS = 30.0
+_LINEAGE_SECONDS = 3600.0
 _PUBLISH_SECONDS = 30.0
 _HEALTHY_SECONDS = 180.0
 
@@ -174,6 +176,10 @@ def _controllers(
         """End runs in MLflow whose pods are gone."""
         await asyncio.to_thread(tracking.close_abandoned, executed)
 
+    async def report_gone() -> None:
+        """Report models whose runs are gone."""
+        await asyncio.to_thread(model_lineage.report_gone)
+
     async def publish_capacity() -> None:
         """Publish the capacity for submitters, who may have no access to the cluster."""
         found = await asyncio.to_thread(served.capacity)
@@ -193,6 +199,7 @@ def _controllers(
             subscriptions=[EventSubscription(RUNS), *watches],
         ),
         periodic("abandoned runs", close_abandoned, _TIDY_SECONDS),
+        periodic("lineage", report_gone, _LINEAGE_SECONDS),
         periodic("capacity", publish_capacity, _PUBLISH_SECONDS),
     ]  # fmt: skip
 

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from infra import home as homes
 from infra import settings, worker
 from registry import tracking
+from registry.models import model_lineage
 from tasks import tensorboard
 
 _HOUR_SECONDS = 3600.0
 
 
 class _Cleanup:
-    """Ends abandoned runs in MLflow in each round, and removes old TensorBoard logs hourly."""
+    """Ends abandoned runs in MLflow in each round; hourly reports models whose runs are gone.
+
+    Old TensorBoard logs are removed then as well.
+    """
 
     def __init__(self) -> None:
         self._logs_at = 0.0
@@ -25,6 +29,7 @@ class _Cleanup:
         tracking.close_abandoned(executed)
         if time.monotonic() >= self._logs_at:
             self._logs_at = time.monotonic() + _HOUR_SECONDS
+            model_lineage.report_gone()
             tensorboard.prune(homes.current(), settings.load().tensorboard_days)
 
 

@@ -172,9 +172,10 @@ def show(name: str) -> ModelView:
 
 
 def _run_name(run_id: str) -> str | None:
-    """Return the run's name now; None if MLflow has no such run."""
+    """Return the run's name now; None if MLflow has no such run, or has deleted it."""
     try:
-        return str(client().get_run(run_id).info.run_name)
+        found = client().get_run(run_id).info
+        return str(found.run_name) if found.lifecycle_stage == "active" else None
     except MlflowException as error:
         if not error.is_missing:
             raise

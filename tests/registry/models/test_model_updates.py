@@ -216,6 +216,25 @@ def test_a_run_that_is_gone_is_told(
     assert "notices" not in model_lineage.show(name).to_json()
 
 
+def test_runs_that_are_gone_are_reported_once(
+    name: str, registered: str, left: Run, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    Prefect.installed(monkeypatch)
+    model_lineage.report_gone()
+    tracking.client().delete_run(left.id)
+    model_lineage.report_gone()
+    model_lineage.report_gone()
+
+    found = model_lineage.show(name)
+    mine = [line for line in caplog.messages if line.startswith(f"The model {name}: ")]
+    assert [line.split(" no longer has")[0].split()[-1] for line in mine] == [
+        "Prefect", "MLflow",
+    ]  # fmt: skip
+    assert [deed["verb"] for deed in found.history] == ["create", "run gone", "run gone"]
+    assert len(found.notices) == 2
+
+
 def test_a_name_that_is_taken(name: str, registered: str, left: Run) -> None:
     other = f"{name}-other"
     tracking.client().create_registered_model(other)
