@@ -8,5 +8,6 @@ __all__ = [
     "notification_delivery",
     "notification_targets",
     "notification_triggers",
+    "notification_views",
     "notifications",
 ]
