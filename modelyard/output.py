@@ -23,6 +23,7 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _NARROWEST_TABLE = 140
 _NARROWEST_LIST = 80  # on a terminal, where its long values are cut
+_WIDE_LIST = 100
 _NARROWEST_TEXT = 20
 _CONTINUED = 4  # by how much the second line of a text is indented
 _AS_GIVEN = {"parameters", "hyperparameters", "arguments"}
@@ -46,19 +47,26 @@ def line(text: str) -> None:
 
 
 def rows(
-    found: Sequence[View | Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool
-) -> None:
+    found: Sequence[View | Mapping[str, Any]], columns: Sequence[str], *, as_json_: bool,
+    cut: bool = True,
+) -> None:  # fmt: skip
     """Print a list: a table of ``columns``, or all of it as JSON.
 
-    On a terminal long values are cut, so that a row is a line; ids are whole.
+    With ``cut`` long values are cut on a terminal, so that a row is a line; ids are
+    whole.
     """
     if as_json_:
         as_json(found)
         return
     if found:
-        _print_table([_mapping(one) for one in found], columns, cut=console.is_terminal)
+        _print_table([_mapping(one) for one in found], columns, cut=cut and console.is_terminal)
     else:
         console.print("None.")
+
+
+def is_narrow() -> bool:
+    """Whether the output is a terminal without room for every column of a list."""
+    return console.is_terminal and console.width < _WIDE_LIST
 
 
 def _mapping(found: View | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,7 +95,7 @@ def _print_table(
 
 
 def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, cut: bool) -> Table:
-    table = Table(box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", pad_edge=not cut)
     for name in columns:
         copied = name in {"id", "run"} or name.endswith("_id")  # ids are there to be copied
         table.add_column(_cell(name, cut=cut), no_wrap=copied)

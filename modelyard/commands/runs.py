@@ -62,7 +62,8 @@ def list_(
             states=[word.upper() for word in state or ()], name=name, tags=tag or (),
             since=begin, limit=limit,
         )  # fmt: skip
-    columns = ("id", "name", "flow", "state", "started", "seconds")
+    seconds = () if output.is_narrow() else ("seconds",)
+    columns = ("id", "name", "flow", "state", "started", *seconds)
     trials = ("trials", "best") if any(run.tuning for run in found) else ()
     waiting = ("waiting",) if any(run.waiting for run in found) else ()
     shown = found if json else list(map(_for_people, found))
@@ -182,7 +183,7 @@ def _print_comparison(found: RunComparisonView) -> None:
         {"": letter, **one.to_json(), "duration": times.duration(one.seconds)}
         for letter, one in zip(letters, found.runs, strict=True)
     ]
-    output.rows(rows, ("", "id", "name", "state", "duration"), as_json_=False)
+    output.rows(rows, ("", "id", "name", "state", "duration"), as_json_=False, cut=False)
     for title, values in (("parameter", found.parameters), ("metric", found.metrics)):
         sides = [
             {title: name, **dict(zip(letters, of_runs, strict=True))}
@@ -190,7 +191,7 @@ def _print_comparison(found: RunComparisonView) -> None:
         ]
         console.print()
         if sides:
-            output.rows(sides, (title, *letters), as_json_=False)
+            output.rows(sides, (title, *letters), as_json_=False, cut=False)
         else:
             console.print(f"No {title} differs." if title == "parameter" else "No metrics.")
 
