@@ -172,7 +172,8 @@ class TestRegistration:
 
         training._conclude(context, Training(**asked), run_dir, WELL, "m")
 
-        assert made == ([] if name is None else [(name, "m", "uri", context.flow_run_id)])
+        origin = training.models.SourceRun("m", context.flow_run_id, "uri")
+        assert made == ([] if name is None else [(name, context.created, origin)])
 
 
 class TestAHomeThatDoesNotLast:

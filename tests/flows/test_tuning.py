@@ -253,7 +253,8 @@ class TestConclude:
         found = self._concluded(TuningOutcome.GOAL_REACHED, context, request)
 
         assert found.message == told
-        assert registered == ([("m", context.flow_run_id, result)] if "Model" in told else [])
+        given = ("m", context.created, context.flow_run_id, result)
+        assert registered == ([given] if "Model" in told else [])
         assert len(warned) == ("Model: none" in told)
 
     def test_stopped_it_has_its_trials_and_the_best_of_them(
