@@ -33,7 +33,7 @@ from pipelines.states import TaskResult, TaskState
 from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.runs import run_monitor, run_nodes, runs
-from registry.schedules import slots
+from registry.schedules import slot_counts
 from registry.tracking import Tracked
 from schedules import kfp_macros
 from tasks.logs import publish as publish_log
@@ -127,7 +127,7 @@ def _filled(given: Mapping[str, Any], context: RunContext) -> dict[str, Any]:
         context.flow_run_id,
         context.created,
         at,
-        slots.number(schedule, int(at.timestamp())) if at and schedule else None,
+        slot_counts.number(schedule, int(at.timestamp())) if at and schedule else None,
     )
     return {name: kfp_macros.fill_all(value, facts) for name, value in given.items()}
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from infra.errors import BadInputError
 from registry import catalogue, history, leases
 from registry.schedules import schedules as rows
-from registry.schedules import slots
+from registry.schedules import slot_counts, slots
 from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Fate, Slot
 from registry.views import Instant, JsonObject, View
@@ -203,7 +203,7 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> ScheduleDeta
         newest = slots.of(open_session.connection(), row.id, last)
     trigger = Trigger(**row.trigger)
     following = following if _is_active(row) else 0
-    fates = slots.fates(row.id)
+    fates = slot_counts.fates_of(row.id)
     return ScheduleDetailView.from_row(
         row,
         description=row.description,

@@ -67,6 +67,11 @@ class SlotModel(Base):
             postgresql_where=_IS_ACTIVE,
         ),
         Index("schedule_slots_run", "flow_run_id"),
+        Index("schedule_slots_fate", "schedule", "fate", "slot"),
+        Index(
+            "schedule_slots_run_at", "schedule", "run_at", "slot",
+            postgresql_where=sqlalchemy.text("run_at IS NOT NULL"),
+        ),
     )  # fmt: skip
 
     schedule: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -302,15 +307,6 @@ def with_runs(connection: Connection, schedule: str, after: int, until: int) -> 
     return set(connection.scalars(wanted))
 
 
-def number(schedule: str, slot: int) -> int:
-    """Return the number of a slot's run among its schedule's, from 1 on in slot order."""
-    earlier = sqlalchemy.select(sqlalchemy.func.count()).where(
-        SlotModel.schedule == schedule, SlotModel.slot < slot, SlotModel.fate == Fate.CREATED
-    )
-    with engine().connect() as connection:
-        return 1 + int(connection.scalar(earlier) or 0)
-
-
 def backfilled(connection: Connection, decided: Mapping[str, int]) -> dict[str, set[int]]:
     """Return backfilled slots that are not decided yet, by schedule.
 
@@ -335,12 +331,3 @@ def last_ended(connection: Connection, schedule: str, since: int, count: int) ->
     wanted = select(SlotModel.run_state).where(*own, SlotModel.run_state.is_not(None))
     wanted = wanted.order_by(SlotModel.run_at.desc(), SlotModel.slot.desc()).limit(count)
     return [str(state) for state in connection.scalars(wanted)]
-
-
-def fates(schedule: str) -> dict[tuple[str, str], int]:
-    """Count a schedule's slots by fate and reason."""
-    wanted = select(SlotModel.fate, SlotModel.reason, func.sum(SlotModel.count))
-    wanted = wanted.where(SlotModel.schedule == schedule)
-    with engine().connect() as connection:
-        found = connection.execute(wanted.group_by(SlotModel.fate, SlotModel.reason))
-        return {(fate, reason): int(count) for fate, reason, count in found}
