@@ -13,6 +13,7 @@ from flows.flow_results import FlowResult
 from flows.lifecycle import LifecycleFlow
 from infra.errors import NotFoundError
 from registry import flow_kinds
+from registry.runs import run_tags
 from schedules.editing import ScheduleSpec
 
 # Each is imported when it is asked for: what one of them needs takes seconds, and a command or
@@ -97,7 +98,7 @@ async def register(
         entrypoint=flow.entrypoint,
         pull_steps=[],
         work_pool_name=flow.spec.pool,
-        tags=[*flow.spec.tags, *tags],
+        tags=[*flow.spec.tags, *tags, run_tags.NO_MLFLOW_RUN],
         concurrency_limit=flow.spec.concurrency_limit,
         parameter_openapi_schema=schema,
         enforce_parameter_schema=True,

@@ -22,6 +22,7 @@ from uuid import UUID
 import httpx
 import prefect.context
 from prefect._internal.result_records import ResultRecord
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.logging import get_logger, get_run_logger
@@ -40,7 +41,7 @@ from infra.run_ends import crashed_state
 from infra.settings import Settings
 from registry import tracking
 from registry.flow_kinds import FlowKind
-from registry.runs import runs, statuses
+from registry.runs import run_tags, runs, statuses
 from registry.tracking import Tracked
 
 _CANCEL_POLL_SECONDS = 2.0
@@ -131,6 +132,7 @@ class RunContext:
         user: The user who started it.
         attempt: 1 at first, more when it is retried.
         labels: Its labels in Prefect, such as the tuning that it is a trial of.
+        tags: Its tags in Prefect when it began.
         home: The home that it works in.
         settings: The settings.
         sent: The names of the parameters that it was created with, to which Prefect adds the
@@ -150,6 +152,7 @@ class RunContext:
     labels: Mapping[str, Any]
     home: Home
     settings: Settings
+    tags: Collection[str] = ()
     sent: Collection[str] | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
@@ -175,6 +178,7 @@ class RunContext:
             user=str(labels.get(runs.USER_LABEL) or identity.caller()),
             attempt=run.run_count,
             labels=labels,
+            tags=tuple(run.tags),
             home=homes.current(),
             settings=settings.load(),
             sent=frozenset(run.parameters),
@@ -229,7 +233,8 @@ class RunContext:
         )
         self._tracked = tracking.open_run(opening, retried=self.attempt > 1)
         self._opened = True
-        artifacts.tie_to_mlflow(self.flow_run_id, self._tracked, link_text)
+        tags = run_tags.opened(self.tags, self._tracked.experiment_id, trial=bool(parent))
+        artifacts.tie_to_mlflow(self.flow_run_id, self._tracked, link_text, tags, self.attempt > 1)
         return self._tracked
 
     def open_untracked(self) -> None:
@@ -237,9 +242,13 @@ class RunContext:
         self._opened = True
 
     def close(self, mlflow_status: str) -> None:
-        """Close the MLflow run, if there is one."""
+        """Close the MLflow run, if there is one; tag the run as not opened if it was not."""
         if self._tracked is not None:
             tracking.close_run(self._tracked.run_id, mlflow_status)
+        elif not self._opened and run_tags.NO_MLFLOW_RUN not in self.tags:  # has no deployment
+            with self._updating() as client:
+                tags = run_tags.not_opened(self.tags)
+                client.update_flow_run(UUID(self.flow_run_id), tags=tags)
 
     def conclude(self, *, failed: bool) -> None:
         """Label the run as concluding: its work has ended, it publishes and cleans up."""
@@ -273,11 +282,17 @@ class RunContext:
             )
 
     def _label(self, labels: Mapping[str, str]) -> None:
+        with self._updating() as client:  # the message of the run's state has the same facts
+            client.update_flow_run_labels(UUID(self.flow_run_id), {**labels})
+
+    @contextlib.contextmanager
+    def _updating(self) -> Iterator[SyncPrefectClient]:
+        """A client for what the run can do without, should Prefect not answer."""
         try:
             with prefect_client() as client:
-                client.update_flow_run_labels(UUID(self.flow_run_id), {**labels})
-        except httpx.HTTPError as error:  # the message of the run's state has the same facts
-            _logger.debug("The run's labels could not be written: %s", error)
+                yield client
+        except httpx.HTTPError as error:
+            _logger.debug("The run's labels or tags could not be written: %s", error)
 
     @contextlib.contextmanager
     def watching_for_stop(self) -> Iterator[None]:

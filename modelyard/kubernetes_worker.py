@@ -39,7 +39,7 @@ from infra.prefect_client import prefect_client
 from infra.prefect_events import RUNS, EventSubscription
 from registry import leases, tracking
 from registry.models import model_lineage
-from registry.runs import run_attempts, runs
+from registry.runs import run_attempts, run_tagging, runs
 from tasks import placement
 
 _LEASE_SECONDS = 20.0
@@ -250,6 +250,7 @@ def main(pools: Sequence[str]) -> int:
     except ModelyardError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
+    run_tagging.start()
     asyncio.Runner().run(serve(served))
     return 0
 

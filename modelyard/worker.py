@@ -11,6 +11,7 @@ from infra import home as homes
 from infra import settings, worker
 from registry import tracking
 from registry.models import model_lineage
+from registry.runs import run_tagging
 from tasks import tensorboard
 
 _HOUR_SECONDS = 3600.0
@@ -34,4 +35,5 @@ class _Cleanup:
 
 
 if __name__ == "__main__":
+    run_tagging.start()
     asyncio.run(worker.work(tuple(sys.argv[1:]), _Cleanup()))

@@ -8,14 +8,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 from infra import connection
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import Experiment, MlflowException
 from registry import experiment_names, history, names, tracking, training_templates
-from registry.runs import runs, statuses
+from registry.runs import run_counts, run_tagging, run_tags, runs, statuses
+from registry.runs.run_filters import RunGroup
 from registry.runs.run_views import RunView
 from registry.schedules import schedules
 from registry.tunings import trial_runs, trials
@@ -92,7 +93,7 @@ def list_all() -> list[ExperimentView]:
     mlflow = tracking.client()
     found = tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
     rows = [_row(experiment) for experiment in found]
-    rows += [_awaited(name, using) for name, using in _not_made(runs.not_complete(final=False))]
+    rows += [_awaited(name, using) for name, using in _not_made(runs.active())]
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -107,19 +108,25 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
     Raises:
         NotFoundError: If there is none, and no waiting run will create it.
     """
-    experiment = _current(name)
-    candidates = runs.not_complete()
+    experiment, active = _current(name), runs.active()
     if experiment is None:
-        mine = _awaiting(name, candidates)
-        blockers = _sentences(mine)
-        return _shown(_awaited(name, mine), mine, limit, links={}, past=[], blockers=blockers)
-    opened = _opened(experiment)
-    mine = _belonging(experiment, opened, [*runs.with_ids(opened), *candidates])
-    trials_ = trials.owners(run.id for run in mine)
-    mine = [run for run in mine if run.id not in trials_]
+        mine = _awaiting(name, active)
+        counts = collections.Counter(run.state for run in mine)
+        row, blockers = _awaited(name, mine), _sentences(mine)
+        return _shown(row, counts, mine[:limit], links={}, past=[], blockers=blockers)
+    unopened = _without_trials(_unopened(experiment, [*active, *runs.ended_unopened()]))
+    counts = collections.Counter(run.state for run in unopened)
+    if run_tagging.is_done():
+        tag, _ = _tags(experiment)
+        newest = runs.list_all(limit=limit, groups=[RunGroup((tag,))])
+        counts.update(run_counts.by_state(tag))
+    else:
+        newest = _without_trials(runs.with_ids(_opened(experiment)))
+        counts.update(run.state for run in newest)
     past = history.of(_NOUN, str(experiment.experiment_id))
+    shown = sorted([*unopened, *newest], key=lambda run: str(run.created), reverse=True)[:limit]
     links, blockers = {"mlflow": _link(experiment)}, _blockers(str(experiment.experiment_id))
-    return _shown(_row(experiment), mine, limit, links=links, past=past, blockers=blockers)
+    return _shown(_row(experiment), counts, shown, links=links, past=past, blockers=blockers)
 
 
 def _blockers(experiment_id: str) -> list[str]:
@@ -128,29 +135,41 @@ def _blockers(experiment_id: str) -> list[str]:
     return [blocker for guard in guards for blocker in guard(experiment_id)]
 
 
-def run_ids(name: str) -> set[str]:
-    """Return ids of an experiment's flow runs, those included that have not opened it yet.
+def group(name: str) -> RunGroup:
+    """Return an experiment's runs, those included that have not opened it yet.
 
     Raises:
         NotFoundError: If there is none, and no waiting run will create it.
     """
-    experiment = _current(name)
-    candidates = runs.not_complete()
+    experiment, active = _current(name), runs.active()
     if experiment is None:
-        return {run.id for run in _awaiting(name, candidates)}
-    opened = _opened(experiment)
-    return opened | {run.id for run in _belonging(experiment, opened, candidates)}
+        return RunGroup((), frozenset(run.id for run in _awaiting(name, active)))
+    unopened = _unopened(experiment, [*active, *runs.ended_unopened()])
+    ids = frozenset(run.id for run in unopened)
+    if not run_tagging.is_done():
+        return RunGroup((), ids | _opened(experiment))
+    return RunGroup(_tags(experiment), ids)
+
+
+def _tags(experiment: Experiment) -> tuple[str, str]:
+    """The tags of the runs that have an MLflow run in the experiment, the second of trials."""
+    key = str(experiment.experiment_id)
+    return run_tags.of_experiment(key), run_tags.of_trials(key)
+
+
+def _without_trials(found: list[RunView]) -> list[RunView]:
+    of_tunings = trials.owners(run.id for run in found)
+    return [run for run in found if run.id not in of_tunings]
 
 
 def _shown(
-    row: ExperimentView, mine: list[RunView], limit: int, *, links: dict[str, str],
-    past: list[JsonObject], blockers: list[str],
+    row: ExperimentView, counts: Mapping[str, int], shown: list[RunView], *,
+    links: dict[str, str], past: list[JsonObject], blockers: list[str],
 ) -> ExperimentDetailView:  # fmt: skip
-    newest = sorted(mine, key=lambda run: str(run.created), reverse=True)
     return ExperimentDetailView(
         **dict(row),
-        counts=dict(collections.Counter(run.state for run in mine)),
-        runs=newest[:limit],
+        counts=dict(counts),
+        runs=shown,
         links=links,
         deletion_blockers=blockers,
         history=past,
@@ -237,29 +256,37 @@ def _awaiting(name: str, candidates: Iterable[RunView]) -> list[RunView]:
     return found
 
 
-def _opened(experiment: Experiment) -> set[str]:
-    """Ids of the flow runs that have an MLflow run in the experiment."""
+def _opened(experiment: Experiment, among: Collection[str] = ()) -> set[str]:
+    """Ids of the flow runs that have an MLflow run in the experiment.
+
+    Args:
+        experiment: The experiment.
+        among: Only those of these MLflow runs.
+    """
     mlflow = tracking.client()
     # Trials beside their tuning have the tuning's flow run, and there may be thousands of them.
-    ours = f"tags.`{tracking.KIND_TAG}` != '{trial_runs.KIND}'"
+    wanted = f"tags.`{tracking.KIND_TAG}` != '{trial_runs.KIND}'"
+    if among:
+        wanted += f" AND attributes.run_id IN ({', '.join(map(repr, among))})"
     inside = [str(experiment.experiment_id)]
-    found = tracking.paged(lambda token: mlflow.search_runs(inside, ours, page_token=token))
+    found = tracking.paged(lambda token: mlflow.search_runs(inside, wanted, page_token=token))
     return {str(run.data.tags[tracking.FLOW_RUN_TAG]) for run in found}
 
 
-def _belonging(
-    experiment: Experiment, opened: set[str], candidates: Iterable[RunView]
-) -> list[RunView]:
-    """Those of the runs that have opened the experiment, or mean it and have opened none."""
+def _unopened(experiment: Experiment, candidates: Iterable[RunView]) -> list[RunView]:
+    """Those of the runs that have opened no MLflow run, and mean the experiment."""
     meaning = _meanings()
 
     def belongs(run: RunView) -> bool:
-        if run.id in opened or run.mlflow_run_id:
-            return run.id in opened
         meant = meaning(run)
         return meant is not None and meant.experiment_id == experiment.experiment_id
 
-    return [run for run in {run.id: run for run in candidates}.values() if belongs(run)]
+    own = {run.id: run for run in candidates if not _is_opened(run)}
+    return [run for run in own.values() if belongs(run)]
+
+
+def _is_opened(run: RunView) -> bool:
+    return run.mlflow_run_id is not None or run_tags.is_opened(run.tags)
 
 
 def name_now(parameters: Mapping[str, object], flow_run_id: str) -> str | None:
@@ -342,7 +369,7 @@ def find(name: str) -> str:
     experiment = _current(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    awaiting = _awaiting(name, runs.not_complete(final=False))
+    awaiting = _awaiting(name, runs.active())
     raise ConflictError(
         f"The experiment {name!r} is being made. {' '.join(_sentences(awaiting))}",
         "Stop them first: modelyard runs stop ID.",
@@ -360,8 +387,13 @@ def protected(experiment_id: str) -> list[str]:
 def active_blockers(experiment_id: str) -> list[str]:
     """Return why the experiment may not be deleted: active or waiting runs."""
     experiment = tracking.client().get_experiment(experiment_id)
-    active = runs.not_complete(final=False)
-    return _sentences(_belonging(experiment, _opened(experiment), active))
+    active = runs.active()
+    own = {run.id for run in _unopened(experiment, active)}
+    own |= {run.id for run in active if set(_tags(experiment)) & set(run.tags)}
+    # Runs of earlier versions have no tags.
+    made = [run.mlflow_run_id for run in active if run.mlflow_run_id]
+    own |= _opened(experiment, made) if made else set()
+    return _sentences([run for run in active if run.id in own])
 
 
 def schedule_blockers(experiment_id: str) -> list[str]:

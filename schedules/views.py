@@ -244,17 +244,6 @@ def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[Sl
     return [SlotView.from_slot(one) for one in found]
 
 
-def runs_of(key: str, most: int) -> list[str]:
-    """Return ids of a schedule's newest runs.
-
-    Raises:
-        NotFoundError: With the code ``ScheduleUnknown``.
-    """
-    with catalogue.session() as open_session:
-        schedule = rows.find(open_session, key).id
-    return slots.newest_runs(schedule, most)
-
-
 def preview(trigger: Trigger, after: datetime, count: int) -> list[str]:
     """Return the next slots of a trigger after an instant, in ISO 8601."""
     found = trigger.between(after, instant_at(2**37))

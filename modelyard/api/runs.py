@@ -12,11 +12,9 @@ from modelyard.api.verbs import noun, verb
 from registry import deletion, experiments
 from registry.runs import run_comparison, run_retries, runs
 from registry.runs.run_views import RunStatusView, RunView
+from registry.schedules import scheduled_runs
 from registry.views import JsonObject
-from schedules import views
 from tasks import run_logs
-
-_MOST = 1_000_000  # of a schedule, of which filters choose some
 
 
 def _list(
@@ -46,12 +44,12 @@ def _list(
         NotFoundError: If there is no such flow, schedule or experiment.
         BadInputError: With the code ``StateUnknown`` or ``LimitInvalid``.
     """
-    filtered = experiment is not None or any((states, name, tags, since))
-    ids = None if schedule is None else views.runs_of(schedule, _MOST if filtered else limit)
+    groups = []
+    if schedule is not None:
+        groups.append(scheduled_runs.group(schedule))
     if experiment is not None:
-        own = experiments.run_ids(experiment)
-        ids = list(own if ids is None else own.intersection(ids))
-    return runs.list_all(flow, limit, ids, states=states, name=name, tags=tags, since=since)
+        groups.append(experiments.group(experiment))
+    return runs.list_all(flow, limit, groups, states=states, name=name, tags=tags, since=since)
 
 
 def _logs(run: str) -> list[str]:

@@ -14,7 +14,7 @@ from prefect.states import AwaitingRetry
 from infra.errors import ConflictError
 from infra.prefect_client import prefect_client
 from registry import history
-from registry.runs import runs
+from registry.runs import run_tags, runs
 from registry.runs.run_views import RunStatusView, RunView
 
 _NOUN = "run"
@@ -78,5 +78,6 @@ def _made_due(key: str) -> Iterator[tuple[SyncPrefectClient, FlowRun, str]]:
                 "Only a run that failed or was stopped can be retried; copy it to run it again.",
             )
         yield client, run, flow
+        client.update_flow_run(run_id, tags=run_tags.not_opened(run.tags))
         client.set_flow_run_state(run_id, AwaitingRetry(message="Retried."), force=True)
     history.record(_NOUN, str(run_id), "retry", was=word)

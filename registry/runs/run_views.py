@@ -45,6 +45,7 @@ class RunView(View):
         tuning: Its trials, where a list shows a tuning.
         message: The message of its state.
         parameters: Its parameters.
+        tags: Its tags in Prefect.
         is_final: Whether it has ended.
         mlflow_run_id: Its MLflow run; None if it has none yet.
         error_code: The code of the error that it failed with; empty without one.
@@ -63,6 +64,7 @@ class RunView(View):
     tuning: TuningSummaryView | None = Field(None, exclude=True)
     message: str = Field("", exclude=True)
     parameters: JsonObject = Field(default_factory=dict, exclude=True)
+    tags: tuple[str, ...] = Field((), exclude=True)
     is_final: bool = Field(False, exclude=True)
     mlflow_run_id: str | None = Field(None, exclude=True)
     error_code: str = Field("", exclude=True)
@@ -86,7 +88,7 @@ class RunView(View):
         facts = {
             "id": str(run.id), "name": run.name, "created": run.created,
             "started": run.start_time, "ended": run.end_time, "seconds": round(seconds, 1),
-            "parameters": run.parameters, "waiting": waiting, **derived, **more,
+            "parameters": run.parameters, "tags": run.tags, "waiting": waiting, **derived, **more,
         }  # fmt: skip
         return cls(**facts)
 
@@ -102,7 +104,8 @@ class RunView(View):
             id=str(found["id"]), name=str(found["name"]), created=found.get("created"),
             started=found.get("start_time"), ended=found.get("end_time"),
             seconds=round(found.get("estimated_run_time") or 0.0, 1),
-            parameters=found.get("parameters") or {}, waiting=waiting, **derived,
+            parameters=found.get("parameters") or {}, tags=found.get("tags") or (),
+            waiting=waiting, **derived,
         )  # fmt: skip
 
 

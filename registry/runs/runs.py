@@ -19,8 +19,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterName,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
+    FlowRunFilterTags,
     LogFilter,
     LogFilterFlowRunId,
 )
@@ -52,8 +51,11 @@ from registry.runs import (
     run_removal,
     run_requests,
     run_results,
+    run_tagging,
+    run_tags,
     statuses,
 )
+from registry.runs.run_filters import RunGroup, RunQuery
 from registry.runs.run_views import RunDetailView, RunStatusView, RunView
 from registry.schedules import schedules
 from registry.tunings import tunings
@@ -132,12 +134,13 @@ def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, st
     return {flow_id: client.read_flow(flow_id).name for flow_id in {run.flow_id for run in runs}}
 
 
-def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> Iterator[FlowRun]:
-    """Yield runs that pass Prefect's ``filters``, newest first, fetched page by page."""
+def _scan(client: SyncPrefectClient, query: RunQuery, page: int = _PAGE) -> Iterator[FlowRun]:
+    """Yield the runs of a query, newest first, fetched page by page."""
     for offset in itertools.count(step=page):
         found = client.read_flow_runs(
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=page, offset=offset, **filters
-        )
+            flow_run_filter=query.runs, flow_filter=query.flows,
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=page, offset=offset,
+        )  # fmt: skip
         yield from found
         if len(found) < page:
             return
@@ -146,7 +149,7 @@ def _scan(client: SyncPrefectClient, *, page: int = _PAGE, **filters: Any) -> It
 def list_all(
     flow: str | None = None,
     limit: int = 50,
-    ids: Iterable[str] | None = None,
+    groups: Collection[RunGroup] = (),
     *,
     states: Collection[str] = (),
     name: str = "",
@@ -158,7 +161,7 @@ def list_all(
     Args:
         flow: Only runs of this flow.
         limit: How many at most.
-        ids: Only these.
+        groups: Only runs that are in each of these.
         states: Only runs in one of these states, by the reference's words.
         name: Only runs whose name has this part, in capitals or not.
         tags: Only runs that have all of these tags in Prefect.
@@ -170,26 +173,28 @@ def list_all(
     """
     if limit < 0:
         raise BadInputError(f"The limit is {limit}.", "Give 0 or more.", code="LimitInvalid")
-    wanted = run_filters.build(states=states, name=name, tags=tags, since=since)
-    page = _PAGE if states or name else min(_PAGE, limit)
+    page = _PAGE if states or name or any(group.labels for group in groups) else min(_PAGE, limit)
     with _prefect() as client:
         _check_flow(client, flow)
+        queries = run_filters.build(
+            flow, states=states, name=name, tags=tags, since=since,
+            all_tagged=statuses.CREATE_FAILED not in states or run_tagging.is_complete(client),
+        )  # fmt: skip
+        for group in groups:
+            queries = [part for query in queries for part in run_filters.within(query, group)]
         flows = functools.cache(lambda flow_id: client.read_flow(flow_id).name)
-        scans = [
-            _scan(
-                client, page=page, flow_run_filter=part,
-                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
-            )
-            for part in run_filters.split_by_ids(wanted, ids)
-        ]  # fmt: skip
         # Prefect knows the types of states, which are fewer than the words, and takes % and _ in a
         # name for any characters.
         found = (
-            run for run in run_filters.merge_newest_first(scans)
+            run
+            for run in run_filters.merge_newest_first(
+                [_scan(client, query, page) for query in queries]
+            )
             if name.casefold() in run.name.casefold()
+            and all(group.has(run) for group in groups)
             and (not states or _word(run, flows(run.flow_id)) in states)
-        )  # fmt: skip
-        runs = list(itertools.islice(found, limit))
+        )
+        runs = list(itertools.islice(_unique(found), limit))
         names = {run.flow_id: flows(run.flow_id) for run in runs}
     views = _views(runs, names)
     tuned = {run.id: run.mlflow_run_id for run in views if run.flow == flow_kinds.TUNE.name}
@@ -208,6 +213,15 @@ def _check_flow(client: SyncPrefectClient, name: str | None) -> None:
         )
 
 
+def _unique(found: Iterable[FlowRun]) -> Iterator[FlowRun]:
+    """Yield each run once: during a scan one can move to another page, or another query."""
+    seen: set[UUID] = set()
+    for run in found:
+        if run.id not in seen:
+            seen.add(run.id)
+            yield run
+
+
 def _views(runs: Iterable[FlowRun], flows: Mapping[UUID, str]) -> list[RunView]:
     runs = list(runs)
     waiting = pending_reasons.of({str(run.id): run.state.type.value for run in runs if run.state})
@@ -217,31 +231,41 @@ def _views(runs: Iterable[FlowRun], flows: Mapping[UUID, str]) -> list[RunView]:
     ]
 
 
-def not_complete(*, final: bool = True) -> list[RunView]:
-    """List every run that is not COMPLETE, newest first; without ``final``, the active ones."""
-    ended = [StateType.COMPLETED] if final else TERMINAL_STATES
-    kind = FlowRunFilterStateType(not_any_=list(ended))
+def active() -> list[RunView]:
+    """List every run that has not ended, newest first."""
+    return matching(FlowRunFilter(state=run_filters.in_state(run_filters.ACTIVE)))
+
+
+def ended_unopened() -> list[RunView]:
+    """List every run that ended, other than COMPLETE, before it opened its MLflow run.
+
+    In a home with runs of earlier versions that have no tags yet, that reads all that failed.
+    """
+    unsuccessful = run_filters.in_state(TERMINAL_STATES - {StateType.COMPLETED})
     with _prefect() as client:
-        return _read(client, FlowRunFilter(state=FlowRunFilterState(type=kind)))
+        tagged = run_tagging.is_complete(client)
+    tags = FlowRunFilterTags(all_=[run_tags.NO_MLFLOW_RUN]) if tagged else None
+    found = matching(FlowRunFilter(state=unsuccessful, tags=tags))
+    return [run for run in found if run.mlflow_run_id is None]
 
 
 def with_ids(ids: Iterable[str]) -> list[RunView]:
     """List the runs of these ids that Prefect has."""
-    wanted = [UUID(run_id) for run_id in ids]
+    wanted = list(ids)
+    return [
+        run
+        for first in range(0, len(wanted), _PAGE)
+        for run in matching(
+            FlowRunFilter(id=FlowRunFilterId(any_=list(map(UUID, wanted[first : first + _PAGE]))))
+        )
+    ]
+
+
+def matching(wanted: FlowRunFilter) -> list[RunView]:
+    """List every run that passes a filter of Prefect's, newest first."""
     with _prefect() as client:
-        return [
-            run
-            for first in range(0, len(wanted), _PAGE)
-            for run in _read(
-                client, FlowRunFilter(id=FlowRunFilterId(any_=wanted[first : first + _PAGE]))
-            )
-        ]
-
-
-def _read(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[RunView]:
-    # A run that begins or ends during the scan can move from one page to the next.
-    found = {run.id: run for run in _scan(client, flow_run_filter=wanted)}
-    return _views(found.values(), _flow_names(client, list(found.values())))
+        found = list(_unique(_scan(client, RunQuery(wanted))))
+        return _views(found, _flow_names(client, found))
 
 
 def show(key: str) -> RunDetailView:

@@ -32,6 +32,7 @@ _IN_PROGRESS = " IN PROGRESS"
 
 # The word of a run that failed at its own work, by its flow's name.
 FAILED = {kind.name: kind.failure for kind in flow_kinds.ALL}
+FLOW_OF_FAILURE = {failure: flow for flow, failure in FAILED.items()}
 FAILED_ELSEWHERE = "FAIL"
 
 FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}
@@ -140,6 +141,11 @@ def error_code(labels: Mapping[str, object], attempt: int) -> str:
 def is_concluding(word: str) -> bool:
     """Whether the work of a run with this word has ended, while it publishes and cleans up."""
     return word.endswith(_IN_PROGRESS) and word not in BY_TYPE.values()
+
+
+def names_of(word: str) -> tuple[str, ...]:
+    """Return the names of Prefect's states that a run with this word has; none for any."""
+    return (TIMED_OUT_DETAIL,) if word == TIMED_OUT else ()
 
 
 def is_failure(word: str) -> bool:

@@ -22,7 +22,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from infra.errors import BadInputError
 from infra.http_status import is_retryable
 from infra.prefect_client import prefect_client
+from registry import catalogue, history
 from registry.runs import runs, statuses
+from registry.runs.run_filters import RunGroup
+from registry.schedules import schedules
 from registry.schedules.slots import Slot
 
 GONE = "DELETED"
@@ -30,9 +33,31 @@ _PAGE = 200
 _OVER = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
 
 
+def tag(schedule: str) -> str:
+    """The tag of the runs that a schedule of this name makes."""
+    return f"schedule:{schedule}"
+
+
 def _once(slot: Slot) -> str:
     """The key of a slot's run, under which a flow has one at most."""
     return f"schedule {slot.schedule} {slot.kind} {slot.slot}"
+
+
+def group(key: str) -> RunGroup:
+    """Return a schedule's runs, whatever it was called when they were created.
+
+    Args:
+        key: Its name or id.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+    """
+    with catalogue.session() as open_session:
+        row = schedules.find(open_session, key)
+        schedule, name = row.id, row.name
+    details = [deed["detail"] for deed in history.of("schedule", schedule)]
+    names = {name, *(str(detail["name"]) for detail in details if detail.get("name"))}
+    return RunGroup(tuple(map(tag, sorted(names))), labels={runs.SCHEDULE_LABEL: schedule})
 
 
 def find(slot: Slot) -> str | None:
@@ -69,7 +94,7 @@ def create(
             user,
             {runs.SCHEDULE_LABEL: slot.schedule, runs.SLOT_LABEL: at},
             once=_once(slot),
-            tags=(f"schedule:{schedule}", f"slot:{at}"),
+            tags=(tag(schedule), f"slot:{at}"),
             checked=False,
         )
     except httpx.HTTPStatusError as error:

@@ -276,14 +276,6 @@ def of(
     return _read(connection, SlotModel.schedule == schedule, *wanted, newest=newest)
 
 
-def newest_runs(schedule: str, most: int) -> list[str]:
-    """Return ids of a schedule's newest runs."""
-    own = (SlotModel.schedule == schedule, SlotModel.flow_run_id.is_not(None))
-    wanted = select(SlotModel.flow_run_id).where(*own).order_by(SlotModel.run_at.desc())
-    with engine().connect() as connection:
-        return [str(run) for run in connection.scalars(wanted.limit(most))]
-
-
 def change(connection: Connection, slots: Iterable[Slot]) -> None:
     """Update existing slots."""
     rows = [{f"new_{name}": value for name, value in asdict(slot).items()} for slot in slots]

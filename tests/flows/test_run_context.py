@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from prefect.client.schemas.objects import State
@@ -296,6 +297,32 @@ class TestOneRun:
         context.conclude(failed=True)
 
         assert written == [{"modelyard.concluding": "1 failed"}]
+
+
+@pytest.mark.parametrize(
+    ("opened", "tags", "written"),
+    [
+        (False, ["mine"], [["mine", "no-mlflow-run"]]),  # a call, which has no deployment
+        (False, ["mine", "no-mlflow-run"], []),
+        (True, ["mine", "no-mlflow-run"], [["mine", "mlflow-experiment:7"]]),
+    ],
+)
+def test_a_run_is_tagged_with_its_experiment_or_that_it_has_none(
+    home: Home, monkeypatch: pytest.MonkeyPatch, opened: bool, tags: list[str], written: list[Any]
+) -> None:
+    client = MagicMock()
+    client.__enter__.return_value = client
+    for module in (run_context, run_context.artifacts):
+        monkeypatch.setattr(module, "prefect_client", lambda: client)
+    tracked = Tracked("m", "url", {}, "7")
+    monkeypatch.setattr(run_context.tracking, "open_run", lambda *_, **__: tracked)
+    monkeypatch.setattr(run_context.tracking, "close_run", lambda *_: None)
+    monkeypatch.setattr(run_context.artifacts, "create_link_artifact", lambda **_: None)
+    context = run_context_of(home, tags=tags)
+
+    _run(context, BROKEN, opened=opened)
+
+    assert [call.kwargs["tags"] for call in client.update_flow_run.call_args_list] == written
 
 
 def test_a_failed_run_is_labelled_with_the_code_of_its_error(

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import Flow, FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
+from infra.mlflow import MlflowRun, ViewType
 from registry import experiment_names, tracking
-from registry.runs import run_attempts, run_nodes, run_retries, runs
+from registry.runs import (
+    run_attempts,
+    run_counts,
+    run_nodes,
+    run_retries,
+    run_tagging,
+    run_tags,
+    runs,
+)
+from registry.runs.run_filters import RunGroup
 from registry.runs.run_views import RunView
 from registry.tracking import Opening
 from tests.registry.fake_attempts import FakeAttempts
@@ -36,13 +49,16 @@ class Prefect:
 
     def __init__(self) -> None:
         self.runs: dict[str, RunView] = {}
+        self.tagged = True
 
     @classmethod
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> Prefect:
         """One that the registry asks instead of the real one."""
         fake = cls()
-        monkeypatch.setattr(runs, "not_complete", fake.not_complete)
-        monkeypatch.setattr(runs, "with_ids", fake.with_ids)
+        for verb in ("active", "ended_unopened", "with_ids", "list_all"):
+            monkeypatch.setattr(runs, verb, getattr(fake, verb))
+        monkeypatch.setattr(run_counts, "by_state", fake.by_state)
+        monkeypatch.setattr(run_tagging, "is_done", lambda: fake.tagged)
         monkeypatch.setattr(experiment_names, "_created", CREATED.get)
         return fake
 
@@ -64,21 +80,54 @@ class Prefect:
             mlflow_run_id="m" if opened else None,
         )
 
-    def not_complete(self, *, final: bool = True) -> list[RunView]:
-        return [
-            run
-            for run in self.runs.values()
-            if run.state != "COMPLETE" and (final or not run.is_final)
-        ]
+    def active(self) -> list[RunView]:
+        return [run for run in self._views() if not run.is_final]
+
+    def ended_unopened(self) -> list[RunView]:
+        return [run for run in self._views() if run.is_final and not run.mlflow_run_id]
+
+    def list_all(self, limit: int, groups: list[RunGroup]) -> list[RunView]:
+        found = [run for run in self._views() if all(_is_in(run, group) for group in groups)]
+        return sorted(found, key=lambda run: str(run.created), reverse=True)[:limit]
+
+    def by_state(self, tag: str) -> dict[str, int]:
+        return Counter(run.state for run in self._views() if tag in run.tags)
+
+    def _views(self) -> Iterator[RunView]:
+        """Every run; opened ones with the MLflow run, and the tag, that they have by now."""
+        for run in self.runs.values():
+            made = _mlflow_run(run.id) if run.mlflow_run_id else None
+            if made is None:
+                yield run
+                continue
+            experiment_id, trial = made.info.experiment_id, tracking.PARENT_TAG in made.data.tags
+            tags = run_tags.opened(run.tags, experiment_id, trial=trial) if self.tagged else ()
+            yield run.model_copy(update={"mlflow_run_id": made.info.run_id, "tags": tuple(tags)})
 
     def with_ids(self, ids: set[str]) -> list[RunView]:
         return [self.runs[run_id] for run_id in ids if run_id in self.runs]
 
 
+def _is_in(run: RunView, group: RunGroup) -> bool:
+    return run.id in group.ids or bool(set(group.tags) & set(run.tags))
+
+
+def _mlflow_run(flow_run_id: str) -> MlflowRun | None:
+    mlflow = tracking.client()
+    everywhere = [str(each.experiment_id) for each in mlflow.search_experiments(ViewType.ALL)]
+    no_trial = f"tags.`{tracking.KIND_TAG}` != 'trial'"
+    own = f"tags.`{tracking.FLOW_RUN_TAG}` = '{flow_run_id}' AND {no_trial}"
+    return next(iter(mlflow.search_runs(everywhere, own, ViewType.ALL)), None)
+
+
 def _passes(run: FlowRun, wanted: FlowRunFilter) -> bool:
     """Whether Prefect would list a run."""
     name, kind = wanted.name, wanted.state and wanted.state.type
+    named = wanted.state and wanted.state.name
+    of_state = run.state.name if run.state else None
     return all([
+        not (named and named.any_) or of_state in named.any_,
+        not (named and named.not_any_) or of_state not in named.not_any_,
         wanted.id is None or run.id in (wanted.id.any_ or []),
         name is None or name.any_ is None or run.name in name.any_,
         name is None or name.like_ is None or _is_like(run.name, name.like_),
@@ -101,6 +150,8 @@ class PrefectClient:
         self.runs: dict[UUID, FlowRun] = {}
         self.flows: dict[UUID, Flow] = {}
         self.artifacts: dict[str, str] = {}
+        self.variables: dict[str, object] = {"modelyard_runs_tagged": True}
+        self.read = 0  # runs that were read
         self.attempts = FakeAttempts()
 
     @classmethod
@@ -108,9 +159,8 @@ class PrefectClient:
         """One that the registry asks instead of the real one."""
         fake = cls()
         monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(fake))
-        monkeypatch.setattr(
-            run_retries, "prefect_client", lambda **_: contextlib.nullcontext(fake)
-        )
+        for module in (run_retries, run_counts, run_tagging):
+            monkeypatch.setattr(module, "prefect_client", lambda **_: contextlib.nullcontext(fake))
         monkeypatch.setattr(run_attempts, "newest", fake.attempts.newest)
         monkeypatch.setattr(run_attempts, "retried", lambda _: [])
         monkeypatch.setattr(run_nodes, "of_run", lambda _: [])
@@ -145,13 +195,34 @@ class PrefectClient:
         self,
         *,
         flow_run_filter: FlowRunFilter | None = None,
+        flow_filter: FlowFilter | None = None,
         limit: int | None = None,
         offset: int = 0,
         **_: Any,
     ) -> list[FlowRun]:
         wanted = flow_run_filter or FlowRunFilter()
-        found = [run for run in self.runs.values() if _passes(run, wanted)]
-        return found[offset:][:limit]
+        found = [
+            run for run in self.runs.values()
+            if _passes(run, wanted)
+            and (flow_filter is None or self.flows[run.flow_id].name in flow_filter.name.any_)
+        ]  # fmt: skip
+        page = found[offset:][:limit]
+        self.read += len(page)
+        return page
+
+    def count_flow_runs(self, **filters: Any) -> int:
+        read, count = self.read, len(self.read_flow_runs(**filters))
+        self.read = read
+        return count
+
+    def read_variable_by_name(self, name: str) -> object:
+        return self.variables.get(name)
+
+    def create_variable(self, variable: VariableCreate) -> None:
+        self.variables[variable.name] = variable.value
+
+    def update_flow_run(self, run_id: UUID, *, tags: list[str]) -> None:
+        self.runs[run_id].tags = tags
 
     def request(self, verb: str, path: str, **given: Any) -> httpx.Response:
         """Prefect's artifacts, by the ids of their runs."""

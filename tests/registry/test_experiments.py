@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import pytest
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
 from infra.mlflow import MlflowClient, MlflowException
 from registry import deletion, experiment_names, experiments, tracking, training_templates
+from registry.runs.run_filters import RunGroup
 from registry.tracking import Opening
 from registry.tunings import trial_runs, trials
 from tests.registry.fake_runs import (
@@ -92,7 +94,7 @@ class TestCreate:
 
     def test_an_unknown_one_is_not_found(self, name: str) -> None:
         for ask in (
-            experiments.show, experiments.find, experiments.run_ids,
+            experiments.show, experiments.find, experiments.group,
             lambda n: experiments.update(n, None, ""),
         ):  # fmt: skip
             with pytest.raises(NotFoundError, match=name):
@@ -100,7 +102,11 @@ class TestCreate:
 
 
 class TestRuns:
-    def test_they_are_listed_newest_first_and_counted(self, name: str, prefect: Prefect) -> None:
+    @pytest.mark.parametrize("tagged", [True, False])
+    def test_they_are_listed_newest_first_and_counted(
+        self, name: str, prefect: Prefect, tagged: bool
+    ) -> None:
+        prefect.tagged = tagged
         experiments.create(name)
         done = prefect.add("COMPLETE", opened=True, experiment="whatever")
         experiment_of(done, name)
@@ -119,11 +125,14 @@ class TestRuns:
         }  # fmt: skip
         assert [row["id"] for row in experiments.show(name, 1)["runs"]] == [failed]
         assert experiments.show(name, 1)["counts"] == found["counts"]
-        assert experiments.run_ids(name) == {failed, refused, waiting, done}
+        group = experiments.group(name)
+        assert {run.id for run in prefect.list_all(9, [group])} == {failed, refused, waiting, done}
 
+    @pytest.mark.parametrize("tagged", [True, False])
     def test_a_tuning_is_one_run_whatever_its_trials_have(
-        self, name: str, prefect: Prefect
+        self, name: str, prefect: Prefect, tagged: bool
     ) -> None:
+        prefect.tagged = tagged
         tuning, in_pool, waiting = (
             prefect.add(state, opened=state != "CREATE REQUESTED", experiment=name)
             for state in ("RUNNING", "COMPLETE", "CREATE REQUESTED")
@@ -131,7 +140,7 @@ class TestRuns:
         run_id = tracking.open_run(opening(tuning, name, "tune"), retried=False).run_id
         for number in range(3):
             trial_runs.open_trial(trial_runs.parent(run_id), number)
-        experiment_of(in_pool, name)
+        tracking.open_run(replace(opening(in_pool, name), parent=run_id), retried=False)
         for number, flow_run_id in enumerate((in_pool, waiting)):
             trials.save(tuning, row(number, flow_run_id=flow_run_id))
 
@@ -140,9 +149,10 @@ class TestRuns:
         assert [each["id"] for each in found["runs"]] == [tuning]
         assert found["counts"] == {"RUNNING": 1}
 
-    def test_runs_beside_a_tuning_are_asked_for_and_not_its_trials(
+    def test_of_an_earlier_version_runs_are_asked_for_and_not_trials(
         self, name: str, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        prefect.tagged = False
         tuning = prefect.add("RUNNING", opened=True, experiment=name)
         run_id = tracking.open_run(opening(tuning, name, "tune"), retried=False).run_id
         trial_runs.open_trial(trial_runs.parent(run_id), 0)
@@ -189,7 +199,8 @@ class TestRuns:
         found = experiments.show(name)
 
         assert (found["id"], found["state"]) == (None, state)
-        assert {row["id"] for row in found["runs"]} == experiments.run_ids(name) == set(waiting)
+        assert {row["id"] for row in found["runs"]} == set(waiting)
+        assert experiments.group(name) == RunGroup((), frozenset(waiting))
         assert (name, state) in [(row["name"], row["state"]) for row in experiments.list_all()]
         with pytest.raises(ConflictError) as raised:
             deletion.delete("experiment", name)
