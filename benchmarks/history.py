@@ -41,6 +41,13 @@ _COMMANDS = {
     "runs list": ("runs", "list"),
     "runs list --flow train": ("runs", "list", "--flow", "train"),
     "runs list --schedule": ("runs", "list", "--schedule", _SCHEDULE),
+    "runs list --experiment": ("runs", "list", "--experiment", "Default"),
+    "runs list --schedule --state": (
+        "runs", "list", "--schedule", _SCHEDULE, "--state", "COMPLETE",
+    ),
+    "runs list --state": ("runs", "list", "--state", "CREATE FAILED"),
+    "runs list --name": ("runs", "list", "--name", "bad"),
+    "runs list --tag": ("runs", "list", "--tag", "of-no-run"),
     "runs show NAME": ("runs", "show", "good"),
     "experiment list": ("experiment", "list"),
     "experiment show": ("experiment", "show", "Default"),
@@ -48,6 +55,7 @@ _COMMANDS = {
     "schedule list": ("schedule", "list"),
     "schedule show": ("schedule", "show", _SCHEDULE),
     "schedule slots": ("schedule", "slots", _SCHEDULE),
+    "schedule slots --fate": ("schedule", "slots", _SCHEDULE, "--fate", "skipped"),
 }  # fmt: skip
 
 _Overlay = dict[str, str]

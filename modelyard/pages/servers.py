@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -79,6 +80,7 @@ class Servers:
             auth=_mlflow_auth(),
         )  # fmt: skip
         self._flow = functools.lru_cache(maxsize=256)(self._flow_name)
+        self._flow_ids: dict[str, str] = {}
 
     def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
         """Return the newest runs, newest first.
@@ -93,7 +95,10 @@ class Servers:
         """
         body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC", "limit": limit}
         if flow:
-            body["flows"] = {"name": {"any_": [flow]}}
+            flow_id = self._flow_ids.get(flow) or self._find_flow(flow)
+            if flow_id is None:
+                return []
+            body["flows"] = {"id": {"any_": [flow_id]}}
         found = self._ask("POST", "/flow_runs/filter", {**body, **(_ACTIVE if active else {})})
         return self._views(found, self._flow)
 
@@ -128,6 +133,13 @@ class Servers:
     def _flow_name(self, flow_id: str) -> str:
         found = self._ask("GET", f"/flows/{flow_id}")
         return str(found["name"]) if found else ""
+
+    def _find_flow(self, name: str) -> str | None:
+        """Return a flow's id, by which Prefect finds the runs of a rare flow by an index."""
+        found = self._ask("GET", f"/flows/name/{quote(name, safe='')}")
+        if found:
+            self._flow_ids[name] = str(found["id"])
+        return self._flow_ids.get(name)
 
     def task_run(self, run_id: str, path: str) -> str | None:
         """Return the id of the task run of a run's node; None if Prefect does not have it.

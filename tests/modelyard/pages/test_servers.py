@@ -116,7 +116,6 @@ def test_there_may_be_no_such_run() -> None:
     ("flow", "active", "told"),
     [
         ("", False, {}),
-        ("train", False, {"flows": {"name": {"any_": ["train"]}}}),
         ("", True, {"flow_runs": {"state": {"type": {"any_": [
             "CANCELLING", "PAUSED", "PENDING", "RUNNING", "SCHEDULED"]}}}}),
     ],
@@ -137,6 +136,25 @@ def test_active_runs_are_counted_by_prefect() -> None:
 
     assert servers(network).active_count() == 3
     assert "SCHEDULED" in str(network.asked)
+
+
+def test_the_newest_runs_of_a_flow_are_asked_for_by_its_id() -> None:
+    """With its name, the database reads every run to find those of a rare flow."""
+    network = Network(
+        flow_runs__filter=[_FOUND], flows__f1={"name": "pipeline-run"},
+        **{"name__pipeline-run": {"id": "f1"}},
+    )  # fmt: skip
+    asking = servers(network)
+    found = [asking.runs(7, "pipeline-run") for _ in range(2)]
+
+    assert [[run.name for run in each] for each in found] == [["a run"]] * 2
+    (first, _), *asked = [each for each in network.asked if each[0] != "/api/flows/f1"]
+    assert first == "/api/flows/name/pipeline-run"
+    assert [each["flows"] for _, each in asked] == [{"id": {"any_": ["f1"]}}] * 2
+
+
+def test_a_flow_that_is_not_registered_has_no_runs() -> None:
+    assert servers(Network(flow_runs__filter=[_FOUND])).runs(7, "pipeline-run") == []
 
 
 def test_the_task_run_of_a_node_is_found_by_its_path_whatever_it_is_called() -> None:
@@ -206,7 +224,12 @@ def test_what_a_run_waits_for(state: str, told: str) -> None:
     found = {**_FOUND, "state": {"type": state, "name": state.title()}}
     asking = servers(
         Network(
-            **{RUN: found, "flows__f1": {"name": "pipeline-run"}, "flow_runs__filter": [found]}
+            **{
+                RUN: found,
+                "flows__f1": {"name": "pipeline-run"},
+                "flow_runs__filter": [found],
+                "name__pipeline-run": {"id": "f1"},
+            }
         )
     )
     run = asking.run(RUN)
