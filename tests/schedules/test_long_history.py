@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy
 
 from registry import catalogue
-from registry.schedules import slot_counts, slots
+from registry.runs import runs
+from registry.runs.run_filters import RunGroup
+from registry.schedules import scheduled_runs, slot_counts, slots
 from registry.schedules.slots import Fate
 from schedules import metrics, verbs, views
-from tests.schedules.asking import HOUR, create, pass_hours
+from tests.schedules.asking import HOUR, checked, create, pass_hours
 from tests.schedules.conftest import BEGINNING
 from tests.schedules.world import World
 
@@ -130,3 +132,13 @@ def test_a_slots_number_is_its_place_among_those_with_a_run(schedule: str) -> No
     assert slot_counts.number(schedule, int(BEGINNING) - HOUR) == _SHORT
     assert slot_counts.number(schedule, int(BEGINNING) - _SHORT * HOUR) == 1
     assert slot_counts.number(schedule, int(BEGINNING)) == _SHORT + 1
+
+
+def test_its_runs_have_the_tag_of_any_name_that_it_had(world: World) -> None:
+    key = create("s")["id"]
+    verbs.update("s", checked, name="t")
+    verbs.update("t", checked, description="renamed")
+
+    assert scheduled_runs.group("t") == RunGroup(
+        ("schedule:s", "schedule:t"), labels={runs.SCHEDULE_LABEL: key}
+    )
