@@ -263,7 +263,7 @@ def measure(repetitions: int, calm: Calm) -> list[Comparison]:
         many = _measure(ours, repetitions, calm)
     return [
         Comparison(
-            f"{name}, with {_RUNS:,} runs and {_SLOTS:,} slots".replace(",", " "), "s",
+            f"{name}, with {_RUNS} runs and {_SLOTS} slots", "s",
             many[name], few[name], f"with {_FEW}", "no slower, within what it varies",
             sorted(few[name])[len(few[name]) // 2] * _ALLOWANCE,
         )
