@@ -156,5 +156,15 @@ def within(query: RunQuery, group: RunGroup) -> Iterator[RunQuery]:
 
 
 def merge_newest_first(scans: Iterable[Iterator[FlowRun]]) -> Iterator[FlowRun]:
-    """Merge scans that yield the newest run first, lazily."""
-    return heapq.merge(*scans, key=lambda run: run.expected_start_time or _EARLIEST, reverse=True)
+    """Merge scans that yield the newest run first, lazily.
+
+    Each run comes once: during a scan one can move to another page, or another query.
+    """
+    seen: set[UUID] = set()
+    newest_first = heapq.merge(
+        *scans, key=lambda run: run.expected_start_time or _EARLIEST, reverse=True
+    )
+    for run in newest_first:
+        if run.id not in seen:
+            seen.add(run.id)
+            yield run

@@ -194,7 +194,7 @@ def list_all(
             and all(group.has(run) for group in groups)
             and (not states or _word(run, flows(run.flow_id)) in states)
         )
-        runs = list(itertools.islice(_unique(found), limit))
+        runs = list(itertools.islice(found, limit))
         names = {run.flow_id: flows(run.flow_id) for run in runs}
     views = _views(runs, names)
     tuned = {run.id: run.mlflow_run_id for run in views if run.flow == flow_kinds.TUNE.name}
@@ -211,15 +211,6 @@ def _check_flow(client: SyncPrefectClient, name: str | None) -> None:
         raise NotFoundError(
             f"There is no flow {name!r}.", f"Give one of: {', '.join(known)}.", code="FlowUnknown"
         )
-
-
-def _unique(found: Iterable[FlowRun]) -> Iterator[FlowRun]:
-    """Yield each run once: during a scan one can move to another page, or another query."""
-    seen: set[UUID] = set()
-    for run in found:
-        if run.id not in seen:
-            seen.add(run.id)
-            yield run
 
 
 def _views(runs: Iterable[FlowRun], flows: Mapping[UUID, str]) -> list[RunView]:
