@@ -255,7 +255,7 @@ def with_ids(ids: Iterable[str]) -> list[RunView]:
 def matching(wanted: FlowRunFilter) -> list[RunView]:
     """List every run that passes a filter of Prefect's, newest first."""
     with _prefect() as client:
-        found = list(_unique(_scan(client, RunQuery(wanted))))
+        found = list(run_filters.merge_newest_first([_scan(client, RunQuery(wanted))]))
         return _views(found, _flow_names(client, found))
 
 

@@ -314,10 +314,8 @@ class TestLauncher:
 
         monkeypatch.setattr(tuning, "InlineLauncher", make)
         monkeypatch.setattr(tuning, "PoolLauncher", make)
-        monitor = SimpleNamespace(reported=None)
-        monkeypatch.setattr(
-            tuning.run_monitor, "monitored", lambda *_: contextlib.nullcontext(monitor)
-        )
+        unheard = contextlib.nullcontext(SimpleNamespace(reported=None))
+        monkeypatch.setattr(tuning.run_monitor, "monitored", lambda *_: unheard)
         monkeypatch.setattr(trial_flows, "pool_type", lambda: "process")
         return found
 
