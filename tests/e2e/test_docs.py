@@ -1,8 +1,7 @@
-"""Every example of the README and the docs is run as written, those of most pages in a soak only.
+"""Every example of README and the docs is run as written, those of most pages in a soak only.
 
-All pages share a stack: a page begins where no experiment or run is called as its own, but not
-without what other pages made. But in a soak, tunings end after three trials, and nobody sleeps for
-long.
+In a soak the pages share one home, in the order in which README lists them, as for a reader who
+does them all. But in a soak, tunings end after three trials, and nobody sleeps for long.
 """
 
 import itertools
@@ -19,12 +18,18 @@ import pytest
 from modelyard import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-QUICKSTART = ROOT / "docs" / "quickstart.md"
+README = ROOT / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 JOINING = "|&;<>"
 HERE_DOCUMENT = re.compile(r"<<-?'?(\w+)'?\n.*?^\1$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+
+
+def linked(page):
+    return [(page.parent / target).resolve() for target in LINK.findall(page.read_text())]
+
+
+PAGES = [README, *dict.fromkeys(one for one in linked(README) if one.suffix == ".md")]
 
 
 def examples(page):
@@ -60,40 +65,50 @@ def run(page, stack):
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 
 
-LASTING = [
-    pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.soak, id=page.name)
-    for page in PAGES
-    if examples(page) and page != QUICKSTART
-]
-
-
 @pytest.mark.e2e
-@pytest.mark.parametrize("page", LASTING)
-def test_examples_run_as_written(page, spare):
-    run(page, spare)
-    rename(spare, "experiment", "name", page, spare.do("experiment", "list"))
-    rename(spare, "runs", "id", page, spare.do("runs", "list", "-n", "200"))
-
-
-def rename(stack, noun, key, page, rows):
-    """Leave the names to the next page."""
-    for row in rows:
-        if row["name"] != "Default" and "," not in row["name"]:
-            # Not of a run whose experiment the page has deleted.
-            stack.ask(noun, "update", row[key], "--name", f"{row['name']}, {page.stem}")
+def test_the_readme_runs_as_written(spare):
+    run(README, spare)
 
 
 @pytest.mark.e2e
 @pytest.mark.soak
-def test_the_quickstart_ends_with_nothing_that_runs(bare_home):
-    run(QUICKSTART, bare_home)
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda p: p.stem)
+def test_pages_run_as_written_one_after_another_in_one_home(page, bare_home):
+    run(page, bare_home)
+    bare_home.do("down")
     assert not bare_home.processes()
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert {*PAGES} >= {*(ROOT / "docs").glob("*.md")}
+
+
+def test_no_name_is_made_twice():
+    made = [name for page in PAGES for name in names_made_by(page)]
+    assert len(made) > 20
+    assert len(made) == len({*made})
+
+
+MAKING = {("run", "train"), ("run", "tune"), ("runs", "copy")}
+NAMED = {(noun, verb) for noun in ("experiment", "model", "schedule", "template")
+         for verb in ("create", "copy")}  # fmt: skip
+
+
+def names_made_by(page):
+    """Each noun and name that the page's shell examples make."""
+    for words in commands(page, {"sh"}):
+        noun, verb, *rest = [*words, "", ""]
+        if (noun, verb) in MAKING:
+            yield from (("run", one) for one in rest if one.startswith("name="))
+        elif (noun, verb) in NAMED:
+            place = 1 if verb == "copy" else 0
+            yield from ((noun, one) for one in rest[place : place + 1] if one[:1] not in {"", "-"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for target in LINK.findall(page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target in linked(page):
+        assert target.exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -105,10 +120,10 @@ def test_its_commands_take_what_they_are_given(page):
             pytest.fail(f"{shlex.join(words)}: {error.format_message()}")
 
 
-def commands(page):
+def commands(page, languages=frozenset({"sh", "console"})):
     """The words of each call of ``modelyard`` in the page's examples."""
     for language, code in BLOCK.findall(page.read_text()):
-        if language not in {"sh", "console"}:
+        if language not in languages:
             continue
         whole = HERE_DOCUMENT.sub("", code.replace("\\\n", " "))
         for line in whole.splitlines():
