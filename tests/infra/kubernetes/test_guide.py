@@ -30,13 +30,14 @@ COMMANDS = [
 ]
 
 
-def secrets() -> dict[str, set[str]]:
-    """The keys of the Secrets that the page makes."""
+def secrets(namespace: str) -> dict[str, set[str]]:
+    """The keys of the Secrets that the page makes in a namespace."""
     made = {}
     for words in COMMANDS:
-        if words[:1] == ["kubectl"] and "secret" in words:
+        if words[:1] == ["kubectl"] and "secret" in words and namespace in words:
             kind, name = words[words.index("secret") + 1 :][:2]
-            literals = [word.removeprefix("--from-literal=") for word in words[-3:]]
+            flag = "--from-literal="
+            literals = [word.removeprefix(flag) for word in words if word.startswith(flag)]
             keys = {word.partition("=")[0] for word in literals}
             made[name] = {".dockerconfigjson"} if kind == "docker-registry" else keys
     return made
@@ -55,7 +56,7 @@ def test_manifests_are_those_of_kubernetes() -> None:
 
 
 def test_the_first_values_name_secrets_that_the_page_makes() -> None:
-    made, named = secrets(), 0
+    made, named = secrets("modelyard"), 0
     for one in charts.objects(VALUES[0]):
         for reference in re.findall(r"'secretKeyRef': (\{.*?\})", str(one)):
             found = yaml.safe_load(reference)
@@ -67,6 +68,20 @@ def test_the_first_values_name_secrets_that_the_page_makes() -> None:
             assert made[pulled] == {".dockerconfigjson"}
             named += 1
     assert named > 10
+
+
+def test_runs_in_a_namespace_of_their_own_find_their_secrets() -> None:
+    values = {**VALUES[0], "runs": {"namespace": "trainings"}}
+    (text,) = (one["data"]["cluster.yaml"] for one in charts.objects(values)
+               if "cluster.yaml" in one.get("data", {}))  # fmt: skip
+    cluster = yaml.safe_load(text)
+    read = {(one["name"], one["key"]) for one in cluster["secret_env"].values()}
+    read |= {(name, ".dockerconfigjson") for name in cluster["image_pull_secrets"]}
+
+    assert cluster["namespace"] == "trainings"
+    assert read - {("modelyard-door", "credential")} == {
+        (name, key) for name, keys in secrets("trainings").items() for key in keys
+    }
 
 
 def test_commands_name_what_the_chart_makes() -> None:
