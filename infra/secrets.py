@@ -63,7 +63,7 @@ def name_of(text: str) -> str | None:
     name = text.removeprefix(PREFIX)
     if not _NAME.fullmatch(name):
         raise BadInputError(
-            "What follows 'secret:' is no name of a secret.",  # it may be the secret itself
+            "The text after 'secret:' is not a secret's name.",  # it may be the secret itself
             "Write secret:NAME, with lower-case letters, digits and '-' in NAME.",
             code="SecretNameWrong",
         )

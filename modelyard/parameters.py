@@ -150,6 +150,8 @@ def _put(parameters: dict[str, Any], key: str, value: Any) -> None:
     for name in outer:
         inner = inside.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise BadInputError(f"{key}: {name} is no mapping.", "Give the whole value instead.")
+            raise BadInputError(
+                f"{key}: {name} is not a mapping.", "Give the whole value instead."
+            )
         inside = inner
     inside[last] = value

@@ -84,7 +84,7 @@ def _parsed(expression: str) -> expressions.Expression:
         raise BadInputError(
             f"The condition {_shown(expression)} cannot be read: {error}.",
             "KFP's compiler writes such a condition where it compares a string that has a quote, "
-            "or a number or truth value with a string: compare values of one type.",
+            "or a number or boolean with a string: compare values of one type.",
             code="ConditionInvalid",
         ) from None
 

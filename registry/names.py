@@ -93,7 +93,7 @@ def check_description(description: str) -> None:
     """
     if not is_storable(description) or len(description) > LONGEST_DESCRIPTION:
         raise BadInputError(
-            f"The description holds what is no text, or over {LONGEST_DESCRIPTION} characters.",
+            f"The description is not text, or has over {LONGEST_DESCRIPTION} characters.",
             "Shorten it.",
             code="TextInvalid",
         )

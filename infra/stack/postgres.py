@@ -113,7 +113,7 @@ def prepare(home: Home, settings: Settings) -> None:
         return
     if home.database.exists() and any(home.database.iterdir()):
         raise StackError(
-            f"{home.database} holds something that is no database.",
+            f"{home.database} is not a database.",
             "Move it away, or set MODELYARD_HOME to another folder.",
         )
     making = home.database.with_name("postgres.making")

@@ -131,7 +131,7 @@ def check_name(name: str) -> None:
     """
     if "\0" in name or any(part in {"", ".", ".."} for part in name.split("/")):
         raise BadInputError(
-            f"{name!r} is no name of a file below a folder.",
+            f"{name!r} is not a file name below a folder.",
             "Give a relative path without '.', '..' and empty parts.",
             code="PathClimbs",
         )

@@ -233,7 +233,7 @@ def _make(uri: str, access: _ClientKey) -> S3Client:
 
 def _no_endpoint(uri: str) -> BadInputError:
     return BadInputError(
-        f"{uri}: its endpoint (--endpoint, MODELYARD_S3_ENDPOINT_URL) is no address of a server.",
+        f"{uri}: its endpoint (--endpoint, MODELYARD_S3_ENDPOINT_URL) is not a server's address.",
         "Write it as https://host or http://host:port.",
         code="EndpointWrong",
     )

@@ -44,7 +44,7 @@ class FileStore(Store):
         found = next(path for path in (self._path, *self._path.parents) if path.exists())
         if self._path == Path("/") or not found.is_dir():
             raise BadInputError(
-                f"{self.uri} is no folder of yours: it is, or lies below, {found}.",
+                f"{self.uri} is not a folder for data: it is, or is below, {found}.",
                 "Give a folder, which may be new.",
                 code="NotADirectory",
             )

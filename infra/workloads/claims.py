@@ -27,7 +27,7 @@ def check_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise BadInputError(
-            f"{name[:300]!r} is no name of a claim.",
+            f"{name[:300]!r} is not a valid name of a claim.",
             "Use small letters, digits, '-' and '.', 253 at most.",
             code="ClaimInvalid",
         )

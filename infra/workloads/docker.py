@@ -97,9 +97,9 @@ class DockerBackend(Backend):
         count, kind = workload.resources.accelerators, workload.resources.accelerator
         if count and "nvidia" not in kind.lower():
             raise BadInputError(
-                f"{workload.name} asks for {count} of {kind}, and only NVIDIA's GPUs can be given "
-                "to a container here.",
-                "Run the pipeline where there are such.",
+                f"{workload.name} asks for {count} of {kind}, and a local container can only "
+                "have NVIDIA's GPUs.",
+                "Run the pipeline on a machine or cluster that has them.",
                 code="ResourcesUnavailable",
             )
         machine_capacity.check(workload, cpus=os.cpu_count() or 1)

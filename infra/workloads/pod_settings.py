@@ -79,8 +79,8 @@ def check(workload: Workload) -> None:
         reference = one["valueFrom"].get("fieldRef")
         if reference and _fact(workload, reference["fieldPath"], facts) is None:
             raise BadInputError(
-                f"{workload.name} wants {reference['fieldPath']} in {one['name']}, which only a "
-                "cluster has.",
+                f"{workload.name} requests {reference['fieldPath']} in {one['name']}, which only "
+                "a cluster has.",
                 f"Run it on a cluster, or use one of {', '.join(facts)}.",
                 code="PlatformUnsupported",
             )
@@ -239,7 +239,7 @@ def _in_place(uri: str) -> Path:
     found = store(uri).in_place()
     if found is None or not found.is_dir():
         raise BadInputError(
-            f"{uri} is no folder of this machine, so nothing can be mounted there.",
+            f"{uri} is not a folder of this machine, so nothing can be mounted there.",
             "Give a nas:// URI of a folder that is there.",
             code="FolderElsewhere",
         )
@@ -264,7 +264,7 @@ def _text(name: str, key: str, data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise BadInputError(
-            f"The key {key} of the config map {name} is no UTF-8, and cannot be a variable.",
+            f"The key {key} of the config map {name} is not UTF-8, and cannot be a variable.",
             "Mount it as a volume.",
             code="ConfigMapNotText",
         ) from None

@@ -432,7 +432,7 @@ def _check_user(workload: Workload) -> None:
     """Refuse to run as root what must not."""
     if workload.kubernetes.get("securityContext", {}).get("runAsNonRoot") and os.geteuid() == 0:
         raise BadInputError(
-            f"{workload.name} must not run as root, and processes here run as root.",
+            f"{workload.name} must not run as root, and local processes run as root.",
             "Start Modelyard as another user, or take runAsNonRoot out of the pipeline.",
             code="PlatformUnsupported",
         )

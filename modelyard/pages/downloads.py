@@ -38,7 +38,7 @@ def one(outputs: dict[str, Any], name: str, number: int) -> dict[str, Any]:
     if not 0 <= number < len(several):
         raise NotFoundError(
             f"There is no artifact {name!r} of this node.",
-            "Its page lists those that it has handed on.",
+            "Its page lists its artifacts.",
         )
     artifact: dict[str, Any] = several[number]
     return artifact
@@ -63,7 +63,7 @@ def place(uri: str, runs: Path) -> Store:
     path = local_path(uri)
     if path is None:
         raise BadInputError(
-            f"{uri} is in no store that is read from here.",
+            f"{uri} is not in a store that the pages can read.",
             "Fetch it with a program that knows it.",
             code="UnknownScheme",
         )

@@ -61,7 +61,7 @@ def check(layout: Layout, name: str) -> None:
         )
     if not isinstance(_json(layout, _CONFIG), dict):
         raise refused(
-            "ConfigMalformed", f"{_CONFIG} at {layout.uri} is no JSON object.", "Save it again."
+            "ConfigMalformed", f"{_CONFIG} at {layout.uri} is not a JSON object.", "Save it again."
         )
     _check_shards(layout)
     for file in weights:
@@ -85,7 +85,7 @@ def check_parameters(parameters: Mapping[str, Scalar]) -> None:
     if found is not None and not _MODEL_ID.fullmatch(found):
         raise refused(
             "ModelIdInvalid",
-            f"{found[:100]!r} is no id of a Hugging Face model.",
+            f"{found[:100]!r} is not the id of a Hugging Face model.",
             "Write OWNER/MODEL as in the address of the model's page.",
         )
     task = next((value for key, value in parameters.items() if variable(key) == "TASK"), None)

@@ -97,7 +97,7 @@ class Layout:
             raise refused(
                 "ArtifactMalformed",
                 f"{name} at {self.uri} has {self.sizes[name]} bytes.",
-                f"It is a text of {_LONGEST_TEXT} bytes at most.",
+                f"It must be a text file of {_LONGEST_TEXT} bytes at most.",
             )
         with self.open(name) as file:
             content = file.read()
@@ -105,7 +105,9 @@ class Layout:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise refused(
-                "ArtifactMalformed", f"{name} at {self.uri} is no text.", "Write it as UTF-8."
+                "ArtifactMalformed",
+                f"{name} at {self.uri} is not a text file.",
+                "Write it as UTF-8.",
             ) from error
 
 

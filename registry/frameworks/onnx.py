@@ -12,7 +12,7 @@ _REQUIRED = {1: "ir_version", 7: "graph", 8: "opset_import"}
 
 
 def check(layout: Layout, name: str) -> None:
-    """Refuse what is no ONNX model.
+    """Refuse what is not an ONNX model.
 
     Raises:
         BadInputError: ``OnnxMissing``, ``OnnxAmbiguous``, ``OnnxMalformed``.
@@ -32,6 +32,6 @@ def check_model(layout: Layout, file: str) -> None:
     if reason:
         raise refused(
             "OnnxMalformed",
-            f"{file} at {layout.uri} is no ONNX model: {reason}.",
+            f"{file} at {layout.uri} is not an ONNX model: {reason}.",
             "Export or copy it again.",
         )

@@ -103,6 +103,6 @@ def _manifest(packed: zipfile.ZipFile) -> dict[str, Any]:
 def _malformed(layout: Layout, archive: str, reason: str) -> Exception:
     return refused(
         "ArchiveMalformed",
-        f"{archive} at {layout.uri} is no model archive: {reason}.",
+        f"{archive} at {layout.uri} is not a model archive: {reason}.",
         "Pack it again with torch-model-archiver.",
     )

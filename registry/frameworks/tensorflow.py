@@ -11,7 +11,7 @@ _VARIABLES = "variables/variables"
 
 
 def check(layout: Layout, name: str) -> None:
-    """Refuse what is no SavedModel.
+    """Refuse what is not a SavedModel.
 
     Raises:
         BadInputError: ``SavedModelMissing``, ``SavedModelMalformed``, ``VariablesIncomplete``.
@@ -42,7 +42,7 @@ def _check_graph(layout: Layout, graph: str) -> None:
     if reason:
         raise refused(
             "SavedModelMalformed",
-            f"{graph} at {layout.uri} is no SavedModel: {reason}.",
+            f"{graph} at {layout.uri} is not a SavedModel: {reason}.",
             "Save or copy it again.",
         )
 

@@ -53,7 +53,7 @@ def checker(kind: TritonBackend) -> Callable[[Layout, str], None]:
                     "TritonBackendDiffers",
                     f"{root}{_CONFIG} at {layout.uri} has the {key} {stated[key]!r}.",
                     f"This framework's are {', '.join(sorted(kind.names))}: choose the framework "
-                    "that fits, or mend the file.",
+                    "that fits, or correct the file.",
                 )
         file = stated.get("default_model_filename") or kind.file
         for version in _versions(layout, root):
@@ -126,7 +126,7 @@ def _check_torch_script(layout: Layout, path: str) -> None:
             scripted = any(member.endswith("/constants.pkl") for member in packed.namelist())
     except (zipfile.BadZipFile, OSError, EOFError) as error:
         raise refused(
-            "TorchScriptMalformed", f"{path} at {layout.uri} is no zip file.", "Save it again."
+            "TorchScriptMalformed", f"{path} at {layout.uri} is not a zip file.", "Save it again."
         ) from error
     if not scripted:
         raise refused(

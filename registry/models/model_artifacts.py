@@ -71,7 +71,7 @@ class Artifacts:
                 ) from error
             raise StackError(
                 f"MLflow does not give {name} at {self.uri}: {type(error).__name__}.",
-                "Repeat it; modelyard status --logs mlflow may tell why.",
+                "Repeat it; modelyard status --logs mlflow may have the cause.",
                 code="ArtifactUnreadable",
             ) from error
 
@@ -101,7 +101,7 @@ class Artifacts:
     def _broken(self, reason: str) -> StackError:
         return StackError(
             f"MLflow did not give {self.uri} whole: {reason}.",
-            "Repeat it; modelyard status --logs mlflow may tell why.",
+            "Repeat it; modelyard status --logs mlflow may have the cause.",
             code="ArtifactUnreadable",
         )
 

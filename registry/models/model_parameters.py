@@ -127,8 +127,8 @@ def _check_value(name: str, value: object) -> Scalar:
     scalar = isinstance(value, bool | int | float | str)
     if not scalar or (isinstance(value, float) and not math.isfinite(value)):
         raise BadInputError(
-            f"The parameter {name!r} is no text, finite number or truth value.",
-            "Quote it, and it is a text.",
+            f"The parameter {name!r} is not a string, finite number or boolean.",
+            "Quote it to make it a string.",
             code="ParameterValueInvalid",
         )
     if isinstance(value, str) and ("\0" in value or len(value) > LONGEST_VALUE):

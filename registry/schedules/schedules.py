@@ -134,7 +134,7 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
     """
     if not isinstance(key, str) or not is_storable(key):
         raise BadInputError(
-            "The name or id of the schedule is no text.",
+            "The name or id of the schedule must be a string.",
             "Give it as modelyard schedule list shows it.",
             code="NameInvalid",
         )

@@ -162,7 +162,7 @@ def test_pairs_that_cannot_be_read_are_refused(pair: str) -> None:
 
 @pytest.mark.parametrize("pairs", [["a=1", "a.b=2"], ["a=[1]", "a.b.c=2"], ["a=", "a.b=1"]])
 def test_a_pair_inside_what_is_no_mapping_is_refused(pairs: list[str]) -> None:
-    with pytest.raises(BadInputError, match="a is no mapping"):
+    with pytest.raises(BadInputError, match="a is not a mapping"):
         parameters.read(None, pairs)
 
 

@@ -122,7 +122,7 @@ class KubernetesBackend(Backend):
             path = one["valueFrom"].get("fieldRef", {}).get("fieldPath")
             if path and not _FIELDS.fullmatch(path):
                 raise BadInputError(
-                    f"{workload.name} wants {path} in {one['name']}, which a pod cannot see of "
+                    f"{workload.name} requests {path} in {one['name']}, which a pod cannot see of "
                     "itself.",
                     "Use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY'], "
                     "spec.nodeName or .serviceAccountName, status.podIP or .hostIP.",

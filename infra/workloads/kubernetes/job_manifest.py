@@ -372,7 +372,7 @@ def _folder(path: str, uri: str, nas: Mapping[str, pods.MountedVolume]) -> Plain
     found = _NAS.fullmatch(uri)
     if found is None:
         raise BadInputError(
-            f"{uri} is no folder of a NAS, so nothing can be mounted at {path}.",
+            f"{uri} is not a folder of a NAS, so nothing can be mounted at {path}.",
             "Give a nas:// URI.",
             code="FolderElsewhere",
         )

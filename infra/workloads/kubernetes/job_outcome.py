@@ -79,7 +79,7 @@ def decide(
         return ExitStatus(0)
     found = termination.diagnose_termination(seen.job, seen.pods, events, now=now)
     if found is None and seen.job is None and not seen.pods:
-        found = diagnosis.diagnose(diagnosis.GONE, "Somebody deleted its Job")
+        found = diagnosis.diagnose(diagnosis.GONE, "Its Job was deleted")
     if found is None:
         return None
     code = exit_status(seen.pods[-1]) if seen.pods else None

@@ -126,7 +126,7 @@ def _check(wanted: _NamedObject, found: Mapping[str, Any] | None, namespace: str
         return
     if wanted.key in (found.get("binaryData") or {}):
         raise BadInputError(
-            f"The key {wanted.key} of the config map {wanted.name} is no UTF-8, and cannot be a "
+            f"The key {wanted.key} of the config map {wanted.name} is not UTF-8, and cannot be a "
             "variable.",
             "Mount it as a volume.",
             code="ConfigMapNotText",

@@ -64,7 +64,7 @@ def _only_class(code: Path) -> Any:
     # Not by the name "model", which another model's file may have too.
     spec = importlib.util.spec_from_file_location(f"model_{abs(hash(code))}", code)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{code} is no Python module.")
+        raise ImportError(f"{code} is not a Python module.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     classes = [

@@ -161,8 +161,8 @@ def _feature(column: pd.Series[Any]) -> pd.Series[Any]:
     if kinds != {str}:
         found = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise TrainingError(
-            f"The column {column.name!r} holds values of the types {found}, where numbers alone "
-            "or texts alone are needed. Convert it, or name it in ignored_columns."
+            f"The column {column.name!r} holds values of the types {found}, where only numbers "
+            "or only strings are allowed. Convert it, or name it in ignored_columns."
         )
     return column.astype("object").where(column.notna(), np.nan)
 
@@ -255,7 +255,7 @@ def _alike(column: pd.Series[Any], features: pd.DataFrame) -> pd.Series[Any]:
     found = _feature(column)
     if found.dtype != dtype:
         raise TrainingError(
-            f"The column {column.name!r} holds texts in one of the data sets and numbers in the "
-            "other."
+            f"The column {column.name!r} has strings in one of the data sets and numbers in "
+            "the other."
         )
     return found

@@ -180,7 +180,7 @@ def resume(fixed: dict[str, Any]) -> Progress | None:
         other = [name for name, value in fixed.items() if found["fixed"][name] != value]
         progress = Progress(**found["progress"])
     except Exception as error:  # whatever unpickling a strange file raises
-        raise TrainingError(f"{path} is no checkpoint of this algorithm.") from error
+        raise TrainingError(f"{path} is not a checkpoint of this algorithm.") from error
     if other:
         raise TrainingError(
             f"The checkpoint {path} was made with another {other[0]}. Begin without it, or train "

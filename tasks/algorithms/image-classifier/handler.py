@@ -57,7 +57,7 @@ class ImageClassifierHandler:
             try:
                 images.append(self.structure.pixels(_image(instance), self.config))
             except (ValueError, TypeError, OSError, SyntaxError) as error:
-                raise ValueError(f"Instance {number} is no image: {error}") from error
+                raise ValueError(f"Instance {number} is not an image: {error}") from error
         return torch.from_numpy(np.stack(images)).to(self.device)
 
     def inference(self, data: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def _module(path: Path) -> ModuleType:
     """The module in that file; not by its name, which another model may have too."""
     spec = importlib.util.spec_from_file_location(f"model_{abs(hash(path))}", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python module")
+        raise ImportError(f"{path} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -92,7 +92,7 @@ def _image(instance: Any) -> Image.Image:
         try:
             instance = base64.b64decode(instance, validate=True)
         except binascii.Error as error:
-            raise ValueError("the text is no base64") from error
+            raise ValueError("the string is not base64") from error
     if isinstance(instance, bytes | bytearray):
         try:
             return Image.open(io.BytesIO(instance))

@@ -67,7 +67,7 @@ def readable(
     example = min(refused)[0]
     count = f"{len(refused)} of {len(samples)} images cannot be read, such as {example}"
     if len(refused) > _MOST_UNREADABLE * len(samples):
-        raise TrainingError(f"{count}. Remove or mend them.")
+        raise TrainingError(f"{count}. Remove or repair them.")
     cluster.say(f"{count}; they are skipped")
     return [sample for sample in samples if sample not in refused]
 

@@ -217,7 +217,7 @@ def _checkpoint(fixed: dict[str, Any]) -> dict[str, Any] | str | None:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         other = [name for name, value in fixed.items() if found["fixed"][name] != value]
     except Exception:  # noqa: BLE001 (whatever unpickling a strange file raises)
-        return f"{path} is no checkpoint of this algorithm."
+        return f"{path} is not a checkpoint of this algorithm."
     if other:
         name = other[0]
         return (

@@ -424,7 +424,7 @@ class TestBadData:
         ("change", "sentence"),
         [
             (lambda frame: frame.drop(columns="petals"), "'validation' has no column 'petals'."),
-            (lambda frame: frame.assign(petals=1), "'petals' holds texts in one of the data sets"),
+            (lambda frame: frame.assign(petals=1), "'petals' has strings in one of the data sets"),
             (lambda frame: frame.assign(species="rose"), "a class that 'train' has not: rose."),
             (lambda frame: frame.drop(columns="species"), "'validation' has no column 'species'"),
         ],
@@ -472,7 +472,7 @@ class TestResume:
     ) -> None:
         given.write_bytes(content)
 
-        with pytest.raises(train.TrainingError, match="is no checkpoint of this algorithm"):
+        with pytest.raises(train.TrainingError, match="is not a checkpoint of this algorithm"):
             train.resume(self.FIXED)
 
     def test_of_other_data_it_refuses(self, train: ModuleType, given: Path) -> None:

@@ -280,7 +280,7 @@ class TestHandler:
     @pytest.mark.parametrize(
         ("instance", "why"),
         [
-            ("not base64!", "the text is no base64"),
+            ("not base64!", "the string is not base64"),
             (base64.b64encode(b"text").decode(), "no known image format"),
             ([1.0, 2.0], r"its shape is \(2,\)"),
             ([[0, 256]], "not from 0 to 255"),
@@ -292,5 +292,5 @@ class TestHandler:
         ],
     )
     def test_what_is_no_image_is_named(self, handler: Any, instance: Any, why: str) -> None:
-        with pytest.raises(ValueError, match=f"Instance 1 is no image: .*{why}"):
+        with pytest.raises(ValueError, match=f"Instance 1 is not an image: .*{why}"):
             handler.handle([as_base64(drawn("circle", 1)), instance], None)

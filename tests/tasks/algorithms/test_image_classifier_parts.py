@@ -317,7 +317,7 @@ class TestResume:
         given.write_bytes(content)
         train = load(NAME, "train")
 
-        with pytest.raises(train.TrainingError, match="is no checkpoint of this algorithm"):
+        with pytest.raises(train.TrainingError, match="is not a checkpoint of this algorithm"):
             train.resume(None, self.FIXED, alone)
 
     def test_of_another_network_it_refuses(self, load: Load, given: Path, alone: Any) -> None:

@@ -222,7 +222,7 @@ def test_a_nas_that_files_are_staged_through_is_mounted(field: str) -> None:
 
 
 def test_a_folder_that_is_on_no_nas() -> None:
-    with pytest.raises(BadInputError, match="is no folder of a NAS") as caught:
+    with pytest.raises(BadInputError, match="is not a folder of a NAS") as caught:
         built(job(folders={"/mnt/a": "s3://bucket/a"}), base=BASE)
     assert caught.value.code == "FolderElsewhere"
 

@@ -152,5 +152,5 @@ def test_a_job_that_somebody_has_deleted() -> None:
     ended = _judged(None, job_there=False)
 
     assert ended is not None
-    assert ended.reason.startswith("Gone: Somebody deleted its Job.")
+    assert ended.reason.startswith("Gone: Its Job was deleted.")
     assert _judged(None) is None  # its pod is still to be made
