@@ -27,6 +27,7 @@ _WIDE_LIST = 100
 _NARROWEST_TEXT = 20
 _CONTINUED = 4  # by how much the second line of a text is indented
 _AS_GIVEN = {"parameters", "hyperparameters", "arguments"}
+_COUNTS = {"fates", "counts"}  # by words, of which one is "created"
 _MILLISECONDS = {"created", "updated"}  # of what MLflow has
 
 
@@ -130,7 +131,7 @@ def _localized(value: Any, name: str = "") -> Any:
     """Return a field with the times in it in the local zone, but for what a user gave."""
     if isinstance(value, Mapping):
         return {
-            key: inner if key in _AS_GIVEN else _localized(inner, key)
+            key: inner if key in _AS_GIVEN | _COUNTS else _localized(inner, key)
             for key, inner in value.items()
         }
     if isinstance(value, list):

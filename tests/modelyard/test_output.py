@@ -140,6 +140,12 @@ def test_parameters_are_written_as_they_are_given(capsys):
     ]
 
 
+def test_a_number_of_created_slots_is_no_time(capsys):
+    output.thing({"fates": {"created": 3, "waiting Disabled": 1}}, as_json_=False)
+
+    assert capsys.readouterr().out.split("\n")[1:3] == ["  created: 3", "  waiting Disabled: 1"]
+
+
 def test_a_long_text_is_wrapped_at_words_on_a_terminal_only(monkeypatch, capsys):
     uri = "s3://bucket/" + "x" * 90
     text = f"It was written to {uri} and it was a long way to go.\nA second line."
