@@ -19,7 +19,7 @@ REPETITIONS = 3
 TASKS = 100
 _SECONDS = 300.0
 _KINDS = {"sequential": "sequential", "parallel": "all at once"}
-_UNTIL = {"flow": "the flow goes on", "record": "on record"}
+_UNTIL = {"flow": "the flow continues", "record": "on record"}
 
 
 def _run(server: Mapping[str, str], home: Path, calm: Calm) -> dict[str, dict[str, float]]:
