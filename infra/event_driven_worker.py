@@ -76,13 +76,14 @@ class EventDrivenWorker(BaseWorker[Any, Any, Any], abc.ABC):
             self.started.set()
 
     async def listen(self, notify: Callable[[], None]) -> None:
-        """Poll the pool at each event after which a run of it may be due."""
+        """Poll the pool at each event after which a run of it may be due; count due runs later."""
 
         def on_event() -> None:
             self._polls_at = 0.0
             notify()
 
-        await EventSubscription(*_DUE_EVENTS, pool=self.work_pool.id).listen(on_event)
+        events = EventSubscription(*_DUE_EVENTS, pool=self.work_pool.id)
+        await events.listen(on_event, again=notify)
 
     async def _get_scheduled_flow_runs(self) -> list[WorkerFlowRunResponse]:
         """Read the due runs of the pool.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -21,6 +22,7 @@ ENDED_RUNS = tuple(
 PAUSED_SCHEDULE = "modelyard.schedule.paused"
 TESTED_NOTIFICATION = "modelyard.notification.tested"
 REASON_LABEL = "modelyard.reason"
+_COMMIT_SECONDS = 1.0
 
 
 def emit(
@@ -83,8 +85,16 @@ class EventSubscription:
         self._prefixes = list(prefixes)
         self._pool = pool
 
-    async def listen(self, notify: Callable[[], None]) -> None:
+    async def listen(
+        self, notify: Callable[[], None], again: Callable[[], None] | None = None
+    ) -> None:
         """Call ``notify`` once connected, and with each event.
+
+        Args:
+            notify: Called once connected and with each event.
+            again: Called a second after the last of these; ``notify`` by default. Prefect emits
+                an event before it commits what the event is about, so that a reader that is
+                notified at once may read too early.
 
         Raises:
             Exception: If Prefect cannot be reached, or the connection breaks.
@@ -92,7 +102,21 @@ class EventSubscription:
         wanted = EventFilter(event=EventNameFilter(prefix=self._prefixes))
         if self._pool:
             wanted.any_resource = EventAnyResourceFilter(id=[f"prefect.work-pool.{self._pool}"])
-        async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as subscriber:
+        loop, later = asyncio.get_running_loop(), again or notify
+        pending: asyncio.TimerHandle | None = None
+
+        def tell() -> None:
+            nonlocal pending
             notify()
-            async for _ in subscriber:
-                notify()
+            if pending:
+                pending.cancel()
+            pending = loop.call_later(_COMMIT_SECONDS, later)
+
+        try:
+            async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as subscriber:
+                tell()
+                async for _ in subscriber:
+                    tell()
+        finally:
+            if pending:
+                pending.cancel()
