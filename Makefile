@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env torch demo test check lint all-tests unit-tests soak mutants benchmark images lock clean
+.PHONY: env torch demo test check lint all-tests unit-tests soak mutants benchmark reference images lock clean
 
 env: .venv/.runtime
 torch: .venv/.torch
@@ -44,6 +44,9 @@ mutants: .venv/.dev .venv/.torch
 	  --deselect tests/infra/storage/test_file.py
 	@cd build/coverage && COVERAGE_FILE=$(CURDIR)/build/coverage/.data $(CURDIR)/$(BIN)/coverage combine --quiet .
 	@$(BIN)/python -m tests.mutants --data build/coverage/.data --number 60
+# The pages of docs/reference, from the code; a test compares them.
+reference: .venv/.dev
+	@$(BIN)/python -m tests.reference
 benchmark: .venv/.dev
 	@$(BIN)/python -m benchmarks
 

@@ -22,59 +22,69 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".modelyard",
-        description="Where the local stack keeps its database, artifacts, runs and logs.",
+        description="Folder of the local stack: its database, artifacts, runs and logs.",
         json_schema_extra=_CALLERS,
     )
     database_url: str | None = Field(
         None,
-        description="An external PostgreSQL for the catalogue; on a laptop the embedded one.",
+        description="URL of an external PostgreSQL database for the catalogue, "
+        "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE; the embedded one if empty.",
     )
     postgres_bin: Path | None = Field(
-        None, description="A folder of PostgreSQL binaries to use instead of the embedded ones."
+        None, description="Folder of PostgreSQL binaries to use instead of the embedded ones."
     )
     prefect_port: int = Field(
-        4200, ge=0, le=65535, description="Port of the Prefect UI and API; another if taken."
+        4200,
+        ge=0,
+        le=65535,
+        description="Port of Prefect's UI and API; another one is chosen if it is in use.",
     )
     mlflow_port: int = Field(
-        5000, ge=0, le=65535, description="Port of the MLflow UI and API; another if taken."
+        5000,
+        ge=0,
+        le=65535,
+        description="Port of MLflow's UI and API; another one is chosen if it is in use.",
     )
     web_port: int = Field(
-        4300, ge=0, le=65535, description="Port of Modelyard's own pages; another if taken."
+        4300,
+        ge=0,
+        le=65535,
+        description="Port of Modelyard's own pages; another one is chosen if it is in use.",
     )
     web_hosts: str = Field(
         "",
-        description="Host names by which the stack's servers may be asked for, separated by "
-        "commas, beside the loopback ones.",
+        description="Host names that requests to the stack's servers may have, separated by "
+        "commas, in addition to the loopback ones.",
     )
     door: bool = Field(
         True,
-        description="Whether the stack's servers ask for its owner's credential. Off only where "
-        "the machine is its user's alone, such as a container.",
+        description="Require the owner's credential in requests to the stack's servers. Turn it "
+        "off only on a machine with a single user, such as a container.",
     )
-    region: str = Field("local", description="What a script reads from EM_REGION.")
-    appkey: str = Field("modelyard", description="What a script reads from EM_APPKEY.")
+    region: str = Field("local", description="Value of EM_REGION in scripts.")
+    appkey: str = Field("modelyard", description="Value of EM_APPKEY in scripts.")
     stop_grace_seconds: float = Field(
-        3.0, gt=0, description="How long a stopped script may tidy up before it is killed."
+        3.0, gt=0, description="Seconds between the signal that stops a script and the kill."
     )
     min_free_mib: int = Field(
-        512, ge=0, description="A run is refused when the home's disk has less room than this."
+        512, ge=0, description="Refuse runs if the home's disk has less free space than this."
     )
     log_lines_per_second: int = Field(
         200,
         gt=0,
-        description="How many of a script's lines go to the run's log in the Prefect UI; "
-        "the rest is in the run's log file all the same.",
+        description="Largest number of a script's lines per second in the run's log in Prefect; "
+        "the run's log file has all lines.",
     )
     instance_types: Path | None = Field(
-        None, description="A YAML file with instance types beside the built-in ones."
+        None, description="YAML file with instance types in addition to the built-in ones."
     )
     instance_types_settings: str = Field(
-        "", description="The content of that file as JSON, which every pod receives."
+        "", description="Content of that file as JSON; set by workers in runs' pods."
     )
     gpus: str | None = Field(
         None,
-        description="The GPUs that runs on this machine may use, such as 0,1; none for none. "
-        "By default those that NVIDIA's driver knows.",
+        description="Indexes of the GPUs that local runs may use, such as 0,1, or none; all GPUs "
+        "of NVIDIA's driver if empty.",
     )
     join_seconds: int = Field(
         300, gt=0, description="How long the nodes of a distributed run wait for each other."
@@ -82,41 +92,44 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(
         30.0,
         gt=0,
-        description="How often new checkpoints are copied to a checkpoint_uri that is no folder "
-        "of this machine.",
+        description="Interval at which new checkpoints are copied to a checkpoint_uri in object "
+        "storage.",
     )
     tensorboard_days: float = Field(
-        120.0, gt=0, description="How long a run's TensorBoard logs are kept after its end."
+        120.0, gt=0, description="Retention of a run's TensorBoard logs after its end, in days."
     )
     pipeline_launcher: Literal["process", "docker", "kubernetes"] = Field(
         "process",
-        description="What components of pipelines run as: processes of this machine, containers "
-        "of its Docker engine, or Jobs of a cluster, the latter two each in its image.",
+        description="Where pipeline components run: as processes of this machine, as containers "
+        "of its Docker engine, or as Jobs of a cluster. The latter two use the component's image.",
     )
     pipeline_staging_uri: str = Field(
         "",
-        description="An s3://, obs:// or nas:// URI through which components on a cluster get "
-        "their files, and below which their artifacts are kept.",
+        description="s3://, obs:// or nas:// URI through which components on a cluster exchange "
+        "files, and below which their artifacts are stored.",
     )
     pipeline_artifact_mib: float = Field(
         16.0,
         ge=0,
-        description="Artifacts of pipelines that are so large at most are copied to MLflow; "
-        "others are linked there.",
+        description="Largest size of a pipeline artifact that is copied to MLflow; larger ones "
+        "are linked.",
     )
     pipeline_artifact_days: float = Field(
         120.0,
         ge=0,
-        description="How long artifacts of a pipeline run are kept after its end; 0 is for ever.",
+        description="Retention of a pipeline run's artifacts after its end, in days; 0 keeps them "
+        "for ever.",
     )
     cluster: Path | None = Field(
-        None, description="A YAML file that says where and how runs go to a Kubernetes cluster."
+        None,
+        description="YAML file that configures the Kubernetes cluster of the pools; see the "
+        "cluster file.",
     )
     cluster_settings: str = Field(
-        "", description="The content of that file as JSON, which a run's pod receives."
+        "", description="Content of that file as JSON; set by workers in runs' pods."
     )
     home_lasts: bool = Field(
-        True, description="Whether the home outlives a run; that of a run's pod goes with the pod."
+        True, description="Whether the home outlives a run; false in a run's pod."
     )
     start_timeout_seconds: float = Field(
         180.0,
@@ -127,38 +140,40 @@ class Settings(BaseSettings):
 
     # Storage. A value of a credential may be secret:NAME, a Prefect Secret block.
     nas: dict[str, Path] = Field(
-        {}, description='Mounted folders by the id of nas://ID:/path: {"ID": "/mnt/folder"}.'
+        {}, description='Mounted folders of nas://ID:/path as JSON: {"ID": "/mnt/folder"}.'
     )
     s3_endpoint_url: str | None = Field(
-        None, description="The server of s3:// URIs; Amazon's own without it."
+        None, description="Endpoint of s3:// URIs; Amazon's own if empty."
     )
-    s3_region: str | None = Field(None, description="The region of s3:// buckets.")
+    s3_region: str | None = Field(None, description="Region of s3:// buckets.")
     s3_access_key_id: SecretStr | None = Field(
-        None, description="For s3:// URIs; without it, what boto3 finds by its own rules."
+        None, description="Access key of s3:// URIs; boto3's own credential chain if empty."
     )
-    s3_secret_access_key: SecretStr | None = Field(None, description="Belongs to the key's id.")
-    s3_session_token: SecretStr | None = Field(None, description="Of a temporary access key.")
-    obs_region: str | None = Field(None, description="The region of obs:// containers.")
-    obs_access_key_id: SecretStr | None = Field(None, description="For obs:// URIs.")
-    obs_secret_access_key: SecretStr | None = Field(None, description="Belongs to the key's id.")
-    obs_session_token: SecretStr | None = Field(None, description="Of a temporary access key.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Secret of that access key.")
+    s3_session_token: SecretStr | None = Field(
+        None, description="Session token of a temporary access key."
+    )
+    obs_region: str | None = Field(None, description="Region of obs:// containers.")
+    obs_access_key_id: SecretStr | None = Field(None, description="Access key of obs:// URIs.")
+    obs_secret_access_key: SecretStr | None = Field(None, description="Secret of that access key.")
+    obs_session_token: SecretStr | None = Field(
+        None, description="Session token of a temporary access key."
+    )
     obs_plain_http: str = Field(
         "",
-        description="Endpoints of obs:// URIs that speak plain http, separated by commas; those "
-        "on loopback do in any case.",
+        description="Endpoints of obs:// URIs that use plain HTTP, separated by commas; those on "
+        "loopback always do.",
     )
     transfer_threads: int = Field(
-        8, ge=1, le=64, description="How many parts and files are transferred at once."
+        8, ge=1, le=64, description="Number of parts and files that are transferred concurrently."
     )
     transfer_part_mib: int = Field(
-        16, ge=5, le=512, description="The size of the parts that large files are sent in."
+        16, ge=5, le=512, description="Part size of multipart transfers."
     )
     transfer_attempts: int = Field(
-        5, ge=1, le=20, description="How often a part is tried before a transfer is given up."
+        5, ge=1, le=20, description="Attempts per part before a transfer fails."
     )
-    transfer_timeout_seconds: float = Field(
-        30.0, gt=0, description="How long a server may be silent in the middle of a transfer."
-    )
+    transfer_timeout_seconds: float = Field(30.0, gt=0, description="Read timeout of a transfer.")
 
     def resolved_home(self) -> Path:
         """The home as an absolute path; it may not exist yet."""

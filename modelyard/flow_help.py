@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from rich.text import Text
 
 from modelyard import output
@@ -21,6 +22,7 @@ from tasks.parameters import form_fields
 
 _VERBS = {"run", "call"}
 _WIDEST = 100
+_LARGEST_SHOWN = 100_000  # a larger bound is one of storage, which nobody reaches
 _NONE = {"type": "null"}
 
 
@@ -30,6 +32,7 @@ class FlowParameterView(View):
     Attributes:
         name: Its name, dotted where it is in a group, as ``-p`` takes it.
         type: JSON's type, ``list of ...``, or the values that it may have, separated by `` | ``.
+        limits: Bounds of its value or its length, such as ``1 to 256``; "" for none.
         required: Whether it must be given.
         default: Its default.
         description: Its help text.
@@ -37,6 +40,7 @@ class FlowParameterView(View):
 
     name: str
     type: str
+    limits: str
     required: bool
     default: Any
     description: str
@@ -75,7 +79,11 @@ def parameters(flow: str) -> list[FlowParameterView]:
     Raises:
         NotFoundError: If there is no such flow.
     """
-    model = flow_requests.find(flow)
+    return fields_of(flow_requests.find(flow))
+
+
+def fields_of(model: type[BaseModel]) -> list[FlowParameterView]:
+    """List the fields of a request, or of a group in one, in the order of its form."""
     schema = model.model_json_schema()
     fields = {name: schema["properties"][name] for name in form_fields(model)}
     return list(_listed(_Schema(fields, schema.get("required", ()), schema.get("$defs", {}))))
@@ -91,6 +99,7 @@ def _listed(schema: _Schema, prefix: str = "") -> Iterator[FlowParameterView]:
         yield FlowParameterView(
             name=f"{prefix}{name}",
             type=_type(schema, field),
+            limits=_limits(field),
             required=name in schema.required,
             default=field.get("default"),
             description=" ".join(field.get("description", "").split()),
@@ -114,6 +123,25 @@ def _type(schema: _Schema, field: Mapping[str, Any]) -> str:
     return str(field.get("type", "any")).replace("object", "mapping")
 
 
+def _limits(field: Mapping[str, Any]) -> str:
+    """Describe the bounds of a field's value, or of its length."""
+    several = [one for one in field.get("anyOf", ()) if one != _NONE]
+    if len(several) == 1:
+        return _limits(several[0])
+    low, high = field.get("minimum"), field.get("maximum")
+    above = field.get("exclusiveMinimum")
+    bounds = [f"above {above:g}"] if above is not None else []
+    if low is not None and high is not None and high <= _LARGEST_SHOWN:
+        bounds.append(f"{low:g} to {high:g}")
+    elif low is not None:
+        bounds.append(f"{low:g} or more")
+    elif high is not None and high <= _LARGEST_SHOWN:
+        bounds.append(f"at most {high:g}")
+    if "maxItems" in field:
+        bounds.append(f"at most {field['maxItems']} items")
+    return ", ".join(bounds)
+
+
 def show(verb: str, flow: str, *, as_json: bool) -> None:
     """Print the parameters of a flow."""
     found = parameters(flow)
@@ -127,7 +155,7 @@ def show(verb: str, flow: str, *, as_json: bool) -> None:
         markup=False,
     )
     for one in found:
-        facts = ", ".join([one.type, *_default(one)])
+        facts = ", ".join(filter(None, [one.type, one.limits, *_default(one)]))
         head, *rest = _wrapped(f"{one.name}  {facts}", "  ") + _wrapped(one.description, "      ")
         console.print(Text.assemble("  ", (one.name, "bold"), head[len(one.name) + 2 :]))
         console.print("\n".join(rest), markup=False, end="\n" if rest else "")

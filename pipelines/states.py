@@ -10,7 +10,18 @@ from pipelines.artifacts import Bundle
 
 
 class TaskState(StrEnum):
-    """State of a task."""
+    """State of a task.
+
+    Attributes:
+        WAITING: It waits for the tasks that it depends on.
+        RUNNING: It runs.
+        SUCCEEDED: It has ended, and its outputs are stored.
+        CACHED: It took the outputs of an equal task that ran earlier.
+        SKIPPED: Its condition is false.
+        FAILED: Its component failed.
+        OMITTED: A task that it depends on failed.
+        CANCELLED: The run was stopped or failed before it ended.
+    """
 
     WAITING = "WAITING"
     RUNNING = "RUNNING"
@@ -18,7 +29,7 @@ class TaskState(StrEnum):
     CACHED = "CACHED"
     SKIPPED = "SKIPPED"
     FAILED = "FAILED"
-    OMITTED = "OMITTED"  # something that it needs has failed
+    OMITTED = "OMITTED"
     CANCELLED = "CANCELLED"
 
 

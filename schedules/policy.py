@@ -50,7 +50,14 @@ class Overlap(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Reason why a missed slot is skipped."""
+    """Reason why a missed slot is skipped.
+
+    Attributes:
+        CATCHUP_OFF: The policy has `catchup: none`.
+        OUTSIDE_WINDOW: It is older than `catchup_window`.
+        NOT_LATEST: The policy has `catchup: latest`, and a later slot was missed as well.
+        TOO_MANY: `max_catchup_runs` newer slots were missed.
+    """
 
     CATCHUP_OFF = "CatchupOff"
     OUTSIDE_WINDOW = "OutsideWindow"

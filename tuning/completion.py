@@ -14,7 +14,14 @@ from tuning.trials import ACTIVE, FAILURES, TrialState
 
 
 class TuningOutcome(StrEnum):
-    """Outcome of a tuning; the values are the reference's bracketed words."""
+    """Outcome of a tuning; the values are the reference's bracketed words.
+
+    Attributes:
+        GOAL_REACHED: A trial has reached the objective's `goal`.
+        MAX_TRIALS_REACHED: `max_trials` trials have ended, in any state.
+        SUGGESTION_END_REACHED: Every point of the space was tried.
+        FAILED: `max_failed_trials` trials failed: the run is not COMPLETE.
+    """
 
     GOAL_REACHED = "GoalReached"
     MAX_TRIALS_REACHED = "MaxTrialsReached"

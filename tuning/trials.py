@@ -9,7 +9,18 @@ from tuning.space import Point
 
 
 class TrialState(StrEnum):
-    """The reference's words for a trial."""
+    """The reference's words for a trial.
+
+    Attributes:
+        CREATED: Its point is chosen, and its script has not started.
+        RUNNING: Its script runs.
+        SUCCEEDED: Its script exited with 0 and reported every objective.
+        KILLED: It was stopped with its tuning, or when the tuning's end was decided.
+        FAILED: Its script failed, or exceeded `trial_max_minutes`; `reason` says more.
+        METRICS_UNAVAILABLE: Its script exited with 0 without a finite value of an objective or
+            of a constrained metric; that counts as a failure.
+        EARLY_STOPPED: Early stopping ended it; its values count.
+    """
 
     CREATED = "CREATED"
     RUNNING = "RUNNING"

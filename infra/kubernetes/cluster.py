@@ -140,60 +140,103 @@ def _as_kubernetes_takes_it(toleration: dict[str, Any]) -> dict[str, Any]:
 class ClusterConfig(_Model):
     """Configuration of a cluster for all runs."""
 
-    context: str = Field("", description="Of the kubeconfig; the current one without it.")
-    namespace: _Label = Field("", description="That of the context or the account without it.")
-    image: _Image = Field("", description="The image of runs that name none.")
-    image_pull_secrets: list[_Name] = Field([], description="Of private registries.")
+    context: str = Field("", description="Context of the kubeconfig; the current one if empty.")
+    namespace: _Label = Field(
+        "",
+        description="Namespace of the runs; that of the context, or of the service account, if "
+        "empty.",
+    )
+    image: _Image = Field("", description="Image of runs that name none.")
+    image_pull_secrets: list[_Name] = Field(
+        [], description="Names of the Secrets of private registries."
+    )
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
-        "", description="Kubernetes' own rule without it."
+        "", description="Always, IfNotPresent or Never; Kubernetes' own default if empty."
     )
-    service_account: _NameOrNone = Field("", description="Of the pods; no token is mounted.")
+    service_account: _NameOrNone = Field(
+        "", description="ServiceAccount of runs' pods, whose token is not mounted."
+    )
     pipeline_service_account: _NameOrNone = Field(
-        "", description="Of the pods of pipeline runs, which start others; its token is mounted."
+        "",
+        description="ServiceAccount of the pods of pipeline runs, which create a Job for each "
+        "component; its token is mounted. That of service_account if empty.",
     )
-    config_map: _NameOrNone = Field("", description="Its keys are variables of the pods.")
-    secret: _NameOrNone = Field("", description="Likewise, of a Secret.")
-    env: dict[_Variable, str] = Field({}, description="Variables of the pods; nothing secret.")
+    config_map: _NameOrNone = Field(
+        "",
+        description="ConfigMap whose keys become environment variables of runs' pods, such as "
+        "PREFECT_API_URL and MLFLOW_TRACKING_URI.",
+    )
+    secret: _NameOrNone = Field(
+        "",
+        description="Secret whose keys become environment variables of runs' pods, such as "
+        "MODELYARD_DATABASE_URL.",
+    )
+    env: dict[_Variable, str] = Field(
+        {},
+        description="Further environment variables of runs' pods. What looks like a secret is "
+        "refused.",
+    )
     secret_env: dict[_Variable, SecretKey] = Field(
-        {}, description="Variables of the pods whose values are keys of Secrets."
+        {}, description="Environment variables from Secrets: {VARIABLE: {name: SECRET, key: KEY}}."
     )
-    nas: dict[_NasId, NasVolume] = Field({}, description="What nas://ID:/path means in a pod.")
-    run_as_user: _Id = Field(1000, description="The pods' user; never root.")
-    run_as_group: _Id = Field(1000, description="The pods' group.")
-    fs_group: _Id = Field(1000, description="The group of the pods' volumes.")
+    nas: dict[_NasId, NasVolume] = Field(
+        {},
+        description="Volumes of nas://ID:/path by ID: an NFS export {server, path}, or a "
+        "PersistentVolumeClaim {claim}.",
+    )
+    run_as_user: _Id = Field(1000, description="User of runs' pods; never root.")
+    run_as_group: _Id = Field(1000, description="Group of runs' pods.")
+    fs_group: _Id = Field(1000, description="Group of the volumes of runs' pods.")
     component_user: _Id | None = Field(
         None,
-        description="The user of pipelines' components that say none; their images' without it.",
+        description="User of pipeline components that set none; the image's own if empty. A "
+        "namespace that enforces the Pod Security Standard restricted needs one.",
     )
-    node_selector: dict[_LabelKey, _LabelValue] = Field({}, description="Nodes of all runs.")
+    node_selector: dict[_LabelKey, _LabelValue] = Field(
+        {},
+        description="Labels of the nodes of all runs, in addition to those of the instance type.",
+    )
     tolerations: list[Annotated[dict[str, Any], AfterValidator(_as_kubernetes_takes_it)]] = Field(
-        [], description="Taints that all runs bear."
+        [], description="Tolerations of all runs, as Kubernetes writes them."
     )
-    priority_class: _NameOrNone = Field("", description="Of the pods.")
+    priority_class: _NameOrNone = Field("", description="PriorityClass of runs' pods.")
     gpu_runtime_class: _NameOrNone = Field(
-        "", description="Of pods with GPUs, where containers get none by the usual runtime."
+        "",
+        description="RuntimeClass of pods with GPUs, such as nvidia, where it is not the nodes' "
+        "default runtime.",
     )
-    most_gpus: int | None = Field(None, ge=0, description="Of one run, in all its nodes.")
+    most_gpus: int | None = Field(
+        None,
+        ge=0,
+        description="Largest number of GPUs of one run, in all its nodes; no limit if empty.",
+    )
     nodes_may_come: bool = Field(
-        False, description="Nodes are made as pods ask for them: those there set no bound."
+        False, description="The cluster is autoscaled: present nodes are no limit."
     )
     storage_class: _NameOrNone = Field(
-        "", description="Data storage is a volume of it; without, room on the node's own disk."
+        "",
+        description="StorageClass of the volumes for data storage; an emptyDir on the node's disk "
+        "if empty.",
     )
     pending_minutes: float = Field(
-        10, gt=0, le=7 * 24 * 60, description="How long pods may take to have all started."
+        10,
+        gt=0,
+        le=7 * 24 * 60,
+        description="How long a run's pods may take to start: image pulls, volumes, the other "
+        "nodes of a distributed run.",
     )
     queue_minutes: float | None = Field(
         None,
         gt=0,
         le=366 * 24 * 60,
-        description="How long a run may wait for what others have; without it, for ever.",
+        description="How long a run may wait for resources that other runs occupy, GPUs or a "
+        "quota; no limit if empty.",
     )
     finished_seconds: int = Field(
         3600, ge=0, description="How long Kubernetes keeps a finished Job."
     )
     grace_seconds: int = Field(
-        30, ge=1, le=3600, description="How long a stopped pod may tidy up."
+        30, ge=1, le=3600, description="Termination grace period of a stopped pod."
     )
 
     @property

@@ -34,7 +34,13 @@ from registry.catalogue import Base, engine
 
 
 class Fate(StrEnum):
-    """Fate of a slot."""
+    """Fate of a slot.
+
+    Attributes:
+        WAITING: Its run is not created yet: it is due soon, or `max_concurrency` is reached.
+        CREATED: It has its run.
+        SKIPPED: It gets no run; `reason` says why.
+    """
 
     WAITING = "waiting"
     CREATED = "created"
@@ -42,7 +48,13 @@ class Fate(StrEnum):
 
 
 class Kind(StrEnum):
-    """Origin of a slot."""
+    """Origin of a slot.
+
+    Attributes:
+        SCHEDULED: A time of the trigger.
+        BACKFILL: A past time, by `modelyard schedule backfill`.
+        MANUAL: By `modelyard schedule trigger`.
+    """
 
     SCHEDULED = "scheduled"
     BACKFILL = "backfill"

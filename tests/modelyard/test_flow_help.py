@@ -44,6 +44,10 @@ def test_types_defaults_and_groups() -> None:
     assert found["datasets"].type == "list of {name, uri}"
     assert found["hyperparameters"].type == "mapping"
     assert found["resources.nodes"].default == 1
+    assert found["resources.nodes"].limits == "1 to 256"
+    assert found["resources.mounts"].limits == "at most 20 items"
+    assert found["max_minutes"].limits == "above 0"
+    assert found["name"].limits == ""
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_programs_get_a_list(
     assert ask(monkeypatch, "call", "pipeline-artifacts-cleanup", "--help", "--json") == 0
 
     found = json.loads(capsys.readouterr().out)
-    assert list(found[0]) == ["name", "type", "required", "default", "description"]
+    assert list(found[0]) == ["name", "type", "limits", "required", "default", "description"]
     assert ask(monkeypatch, "run", "nowhere", "--help", "--json") == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "NotFound"
 
