@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
-NewName = Annotated[str | None, typer.Option("--name", help="A new name.")]
-Description = Annotated[str | None, typer.Option(help="A description.")]
-Limit = Annotated[int, typer.Option("-n", min=1, help="How many runs, newest first.")]
+NewName = Annotated[str | None, typer.Option("--name", help="New name.")]
+Description = Annotated[str | None, typer.Option(help="Description.")]
+Limit = Annotated[int, typer.Option("-n", min=1, help="Largest number of runs, newest first.")]
 File = Annotated[
     Path | None,
-    typer.Option("--file", "-f", help="Parameters as a mapping in JSON or YAML 1.2."),
+    typer.Option("--file", "-f", help="File of parameters: a mapping in JSON or YAML 1.2."),
 ]
 Pairs = Annotated[
     list[str] | None,
@@ -27,5 +27,5 @@ Pairs = Annotated[
     ),
 ]
 Watch = Annotated[
-    bool, typer.Option("--watch", "-w", help="Wait until it ends, and show its log meanwhile.")
+    bool, typer.Option("--watch", "-w", help="Wait until the run ends, and print its log.")
 ]

@@ -20,7 +20,7 @@ from modelyard.output import console
 
 app = typer.Typer(add_completion=False)
 credentials = typer.Typer(add_completion=False, no_args_is_help=True)
-app.add_typer(credentials, name="credential", help="The credential that opens the stack: rotate.")
+app.add_typer(credentials, name="credential", help="Credential of the stack's servers: rotate.")
 
 
 class StackPage(StrEnum):
@@ -51,7 +51,7 @@ def env(json: Json = False) -> None:
 
 @app.command("open")
 def open_(
-    page: Annotated[StackPage, typer.Argument(help="What to open.")] = StackPage.PREFECT,
+    page: Annotated[StackPage, typer.Argument(help="Page to open.")] = StackPage.PREFECT,
     json: Json = False,
 ) -> None:
     """Open Prefect's, MLflow's or Modelyard's own pages in the browser, logged in."""

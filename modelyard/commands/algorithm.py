@@ -12,7 +12,9 @@ from modelyard.output import console
 from tasks import provided
 from tasks.provided import ProvidedAlgorithm
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Provided algorithms.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Training algorithms that Modelyard provides."
+)
 
 # What an algorithm declares as lists: (key, what people are shown of each)
 _TABLES = {
@@ -39,7 +41,7 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The algorithm's name.")], json: Json = False
+    name: Annotated[str, typer.Argument(help="Name of the algorithm.")], json: Json = False
 ) -> None:
     """Show an algorithm's data sets, hyperparameters and metrics."""
     algorithm = provided.load(name)

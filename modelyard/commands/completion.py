@@ -27,10 +27,10 @@ class Shell(StrEnum):
 def completion(
     shell: Annotated[
         Shell | None,
-        typer.Argument(help="The shell; with --install, the present one if left out."),
+        typer.Argument(help="Shell; with --install, the one that runs the command if left out."),
     ] = None,
     install: Annotated[
-        bool, typer.Option("--install", help="Write it where the shell finds it, for good.")
+        bool, typer.Option("--install", help="Install the script in the shell's configuration.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -12,9 +12,11 @@ from modelyard.connecting import connected
 from modelyard.options import Description, Json, Limit, NewName
 from registry import deletion, experiments
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Experiments.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Group runs; each is an experiment of MLflow."
+)
 
-Experiment = Annotated[str, typer.Argument(help="The experiment's name.")]
+Experiment = Annotated[str, typer.Argument(help="Name of the experiment.")]
 
 
 @app.command()

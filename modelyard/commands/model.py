@@ -16,15 +16,19 @@ from registry import deletion
 from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_lineage, models
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Models.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Registered models: versions, aliases and how they are served.",
+)
 
-Name = Annotated[str, typer.Argument(help="The model's name.")]
+Name = Annotated[str, typer.Argument(help="Name of the model.")]
 Alias = Annotated[str, typer.Argument(help="The alias, such as champion.")]
-Number = Annotated[int, typer.Argument(min=1, help="The version's number.")]
-Version = Annotated[int | None, typer.Option(min=1, help="A version, by its number.")]
-Reason = Annotated[str, typer.Option(help="Reason, for the history.")]
+Number = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
+Version = Annotated[int | None, typer.Option(min=1, help="Number of a version.")]
+Reason = Annotated[str, typer.Option(help="Reason, recorded in the history.")]
 Framework = Annotated[str, typer.Option(help=f"One of {', '.join(FRAMEWORKS)}.")]
-FrameworkVersion = Annotated[str, typer.Option(help="The framework's version.")]
+FrameworkVersion = Annotated[str, typer.Option(help="Version of the framework.")]
 Pairs = Annotated[
     list[str] | None,
     typer.Option(
@@ -39,13 +43,14 @@ Pairs = Annotated[
 @app.command()
 def create(
     name: Annotated[
-        str, typer.Argument(help="The model's name; with --run, the run's if left out.")
+        str, typer.Argument(help="Name of the model; with --run, the run's name if left out.")
     ] = "",
     run: Annotated[
-        str, typer.Option(help="The training or tuning to create it from, by id or name.")
+        str, typer.Option(help="Training or tuning to create it from, by id or name.")
     ] = "",
     trial: Annotated[
-        int | None, typer.Option(min=0, help="With a tuning: another trial than its best.")
+        int | None,
+        typer.Option(min=0, help="With a tuning: number of a trial; the best one if left out."),
     ] = None,
     uri: Annotated[str, typer.Option(help="URI of the model's files.")] = "",
     framework: Annotated[
@@ -91,7 +96,7 @@ def update(
     name: Name,
     new_name: NewName = None,
     description: Annotated[
-        str | None, typer.Option(help="A new description: the model's, or the --version's.")
+        str | None, typer.Option(help="New description: of the model, or of the --version.")
     ] = None,
     version: Version = None,
     framework: Framework = "",
@@ -130,7 +135,10 @@ def aliases(
     name: Name,
     alias: Annotated[str | None, typer.Option(help="Only this alias.")] = None,
     at: Annotated[
-        str | None, typer.Option(help="With --alias: what it pointed to at this time, ISO 8601.")
+        str | None,
+        typer.Option(
+            help="With --alias: show the version that it pointed to at this time (ISO 8601)."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -20,7 +20,11 @@ from registry.notifications.notification_targets import (
 )
 from registry.notifications.notification_triggers import NotificationFilter, Occasion
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Notifications.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Report failed runs, ended runs or paused schedules by webhook, Slack or mail.",
+)
 
 SECRET_VARIABLE = "MODELYARD_NOTIFY_SECRET"  # noqa: S105 (a variable's name)
 _COLUMNS = ("name", "on", "kind", "target", "flows", "schedules", "tags", "enabled", "last")
@@ -29,7 +33,7 @@ _IN_HISTORY = (
     "to be asked for it."
 )
 
-Notification = Annotated[str, typer.Argument(help="The notification's name.")]
+Notification = Annotated[str, typer.Argument(help="Name of the notification.")]
 On = Annotated[
     list[Occasion] | None,
     typer.Option(
@@ -39,7 +43,7 @@ On = Annotated[
     ),
 ]
 Webhook = Annotated[
-    str | None, typer.Option(metavar="URL", help="POST JSON to this URL; - to be asked for it.")
+    str | None, typer.Option(metavar="URL", help="POST JSON to this URL; - asks for it.")
 ]
 Slack = Annotated[
     str | None,
@@ -51,18 +55,20 @@ Slack = Annotated[
 ]
 Mail = Annotated[
     list[str] | None,
-    typer.Option(metavar="ADDRESS", help="Send mail; may be given several times."),
+    typer.Option(metavar="ADDRESS", help="Send mail to this address."),
 ]
-Smtp = Annotated[str, typer.Option(metavar="HOST[:PORT]", help="The SMTP server of --mail.")]
+Smtp = Annotated[str, typer.Option(metavar="HOST[:PORT]", help="SMTP server of --mail.")]
 Sender = Annotated[
     str,
     typer.Option(
-        "--from", metavar="ADDRESS", help="From; without, --smtp-user or the first --mail."
+        "--from",
+        metavar="ADDRESS",
+        help="Sender of the mail; --smtp-user or the first --mail if left out.",
     ),
 ]
-SmtpUser = Annotated[str, typer.Option(help="The user to log in as; the password is asked for.")]
+SmtpUser = Annotated[str, typer.Option(help="User of the SMTP server; the password is asked for.")]
 SmtpSecurity = Annotated[
-    Security, typer.Option(help="TLS after the greeting, from the start, or none.")
+    Security, typer.Option(help="STARTTLS, TLS from the start, or no encryption.")
 ]
 
 
@@ -79,17 +85,19 @@ def add(
     smtp_security: SmtpSecurity = "starttls",
     flow: Annotated[
         list[str] | None,
-        typer.Option(metavar="FLOW", help="Only runs of this flow, or of these."),
+        typer.Option(metavar="FLOW", help="Only runs of this flow."),
     ] = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this schedule and its runs, or these."),
+        typer.Option(metavar="NAME", help="Only this schedule and its runs."),
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG", help="Only runs with this tag in Prefect, or all of these."),
+        typer.Option(
+            metavar="TAG", help="Only runs with this tag in Prefect; all of them if repeated."
+        ),
     ] = None,
-    test: Annotated[bool, typer.Option("--test", help="Send a test message.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Send a test message afterwards.")] = False,
     json: Json = False,
 ) -> None:
     """Add a notification, or replace the one of this name.

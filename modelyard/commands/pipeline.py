@@ -29,32 +29,41 @@ from registry.runs import runs, statuses
 from registry.views import JsonObject
 from tasks.pipelines import request
 
-Name = Annotated[str, typer.Argument(help="The pipeline's name.")]
+Name = Annotated[str, typer.Argument(help="Name of the pipeline.")]
 AllowCpu = Annotated[
-    bool, typer.Option("--allow-cpu", help="Run without GPUs if there are too few.")
+    bool,
+    typer.Option(
+        "--allow-cpu", help="Run without GPUs if the machine or the cluster has too few."
+    ),
 ]
 Nodes = Annotated[
-    int | None, typer.Option(help="How many machines of the type its tasks share on a cluster.")
+    int | None, typer.Option(help="Number of machines that the tasks share on a cluster.")
 ]
 BootStorage = Annotated[
     float | None,
-    typer.Option(help="GiB that each task may write on a cluster besides inputs and outputs."),
+    typer.Option(
+        help="Ephemeral storage of each task on a cluster, in GiB, beside inputs and outputs."
+    ),
 ]
 DataStorage = Annotated[
-    float | None, typer.Option(help="GiB for the inputs and outputs of each task on a cluster.")
+    float | None,
+    typer.Option(help="Storage for the inputs and outputs of each task on a cluster, in GiB."),
 ]
 Mounts = Annotated[
-    list[str] | None, typer.Option(help="NAME=nas://ID:/path, which tasks find as /mnt/NAME.")
+    list[str] | None, typer.Option(help="NAME=nas://ID:/path, mounted in the tasks at /mnt/NAME.")
 ]
-Parallel = Annotated[int | None, typer.Option(help="How many of its tasks run at once at most.")]
+Parallel = Annotated[int | None, typer.Option(help="Largest number of tasks that run at once.")]
 LogUri = Annotated[
-    str, typer.Option(help="A folder that gets a copy of the whole log at the end.")
+    str, typer.Option(help="URI of a folder for a copy of the whole log at the end of the run.")
 ]
 Local = Annotated[
-    bool, typer.Option("--local", help="In this process, whether or not the stack is up.")
+    bool, typer.Option("--local", help="Run in this process, whether or not the stack is up.")
 ]
 NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Run each task, also if an equal one has run.")
+    bool,
+    typer.Option(
+        "--no-cache", help="Run each task, even if the outputs of an equal one are cached."
+    ),
 ]
 Reference = Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]
 
@@ -70,9 +79,11 @@ def pipeline() -> None:
 @app.command()
 def upload(
     file: Annotated[Path, typer.Argument(help="A compiled pipeline: YAML, or a zip.")],
-    name: Annotated[str, typer.Option(help="Its name; by default the compiled one.")] = "",
-    description: Annotated[str, typer.Option(help="Its description.")] = "",
-    about: Annotated[str, typer.Option(help="What this version changes.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the pipeline; the compiled one if left out.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="Description of the pipeline.")] = "",
+    about: Annotated[str, typer.Option(help="Description of this version.")] = "",
     json: Json = False,
 ) -> None:
     """Store a pipeline, or a new version of it, and register its deployment."""
@@ -121,7 +132,7 @@ def versions(name: Name, json: Json = False) -> None:
 @app.command()
 def update(
     name: Name,
-    description: Annotated[str, typer.Option(help="The new description.")],
+    description: Annotated[str, typer.Option(help="New description.")],
     json: Json = False,
 ) -> None:
     """Change the description. New versions are uploaded."""
@@ -143,7 +154,7 @@ def rename(
 @app.command()
 def download(
     name: Reference,
-    to: Annotated[Path, typer.Option("--output", "-o", help="The file that is written.")],
+    to: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
     json: Json = False,
 ) -> None:
     """Write the file of a version as it was uploaded."""
@@ -174,10 +185,10 @@ def run(
     ],
     arguments_file: File = None,
     parameter: Pairs = None,
-    name: Annotated[str, typer.Option(help="The run's name.")] = "",
-    description: Annotated[str, typer.Option(help="The run's description.")] = "",
-    experiment: Annotated[str, typer.Option(help="Its experiment.")] = "Default",
-    instance_type: Annotated[str, typer.Option(help="The shape of its machines.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "",
+    description: Annotated[str, typer.Option(help="Description of the run.")] = "",
+    experiment: Annotated[str, typer.Option(help="MLflow experiment of the run.")] = "Default",
+    instance_type: Annotated[str, typer.Option(help="Instance type of its machines.")] = "",
     nodes: Nodes = None,
     boot_storage_gib: BootStorage = None,
     data_storage_gib: DataStorage = None,
@@ -188,7 +199,7 @@ def run(
     local: Local = False,
     no_cache: NoCache = False,
     watch_: Annotated[
-        bool, typer.Option("--watch/--no-watch", "-w", help="Wait until it ends.")
+        bool, typer.Option("--watch/--no-watch", "-w", help="Wait until the run ends.")
     ] = True,
     json: Json = False,
 ) -> None:

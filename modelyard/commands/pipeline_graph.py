@@ -55,7 +55,7 @@ def graph(
         ),
     ],
     svg_file: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write it as SVG to this file.")
+        Path | None, typer.Option("--output", "-o", help="Write the graph as SVG to this file.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -22,7 +22,7 @@ from tasks.parameters import string_fields
 
 app = typer.Typer(add_completion=False)
 
-Flow = Annotated[str, typer.Argument(help="The flow's name, such as train.")]
+Flow = Annotated[str, typer.Argument(help="Name of the flow, such as train.")]
 
 
 def _conclude(found: View | JsonObject, state: str, *, json: bool) -> None:

@@ -30,26 +30,29 @@ _WAITING_CHARACTERS = 70
 _DRAW = "tuning.plots.metric_curves:draw"  # imports matplotlib, which takes long
 _PLOT_KINDS = {"svg", "png"}
 
-Run = Annotated[str, typer.Argument(help="The run's id, or its name.")]
+Run = Annotated[str, typer.Argument(help="Id or name of the run.")]
 
 
 @app.command("list")
 def list_(
     flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="Only the newest runs of this schedule.")
-    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="Only runs of this schedule.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="Only in this state, such as 'FAIL TRAIN'.")
+        list[str] | None, typer.Option(help="Only runs in this state, such as 'FAIL TRAIN'.")
     ] = None,
-    experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
-    name: Annotated[str, typer.Option(help="Only with this part in the name.")] = "",
+    experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
+    name: Annotated[
+        str, typer.Option(help="Only runs whose name contains this, ignoring case.")
+    ] = "",
     tag: Annotated[
-        list[str] | None, typer.Option(help="Only with this tag in Prefect; several: all of them.")
+        list[str] | None,
+        typer.Option(help="Only runs with this tag in Prefect; all of them if repeated."),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Only due or started since: 90m, 2h, 3d ago, or a time in ISO 8601."),
+        typer.Option(
+            help="Only runs due or started since 90m, 2h or 3d ago, or a time in ISO 8601."
+        ),
     ] = None,
     limit: Limit = 50,
     json: Json = False,
@@ -128,7 +131,7 @@ def watch(run: Run, json: Json = False) -> None:
 def compare(
     run: Annotated[list[str], typer.Argument(help="Two or more runs, by id or name.")],
     plot: Annotated[
-        Path | None, typer.Option(help="A file for the metrics' curves: .svg or .png.")
+        Path | None, typer.Option(help="Draw the metrics' curves to this file: .svg or .png.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -200,7 +203,7 @@ def _print_comparison(found: RunComparisonView) -> None:
 def update(
     run: Run,
     name: NewName = None,
-    description: Annotated[str | None, typer.Option(help="A new description.")] = None,
+    description: Annotated[str | None, typer.Option(help="New description.")] = None,
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:

@@ -23,7 +23,11 @@ from schedules.interval import read_span
 from schedules.trigger import Trigger, read_time
 from schedules.views import ScheduleDetailView, ScheduleView, SlotView
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Schedules.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Run deployments at the times of a cron expression or an interval.",
+)
 
 _MOST = 100_000  # rows of one answer
 _NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -37,25 +41,32 @@ def _interval(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
-Schedule = Annotated[str, typer.Argument(help="The schedule's name or id.")]
+Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
 Deployment = Annotated[
-    str, typer.Argument(help="What it runs: a flow, such as train, or flow/deployment.")
+    str,
+    typer.Argument(
+        help="What it runs: a flow, such as train; a pipeline, NAME or NAME:VERSION; or "
+        "FLOW/DEPLOYMENT."
+    ),
 ]
 Cron = Annotated[
     str | None,
-    typer.Option(help="Six fields, seconds first; or five; or @daily and the like; @every 1h30m."),
+    typer.Option(
+        help="Cron expression: five fields, or six with seconds first; @daily and the like; "
+        "@every 1h30m."
+    ),
 ]
 Interval = Annotated[
     int | None,
     typer.Option(
         "--interval", parser=_interval, metavar="INTERVAL",
-        help="Instead of cron: 90m, 2d, 1h30m, or seconds as a number.",
+        help="Interval instead of --cron: 90m, 2d, 1h30m, or a number of seconds.",
     ),
 ]  # fmt: skip
 Zone = Annotated[str | None, typer.Option(help="Time zone of the cron expression (IANA name).")]
-Start = Annotated[str | None, typer.Option(help="Slots are after this: ISO 8601.")]
-End = Annotated[str | None, typer.Option(help="Slots are not after this.")]
-Stopped = Annotated[bool, typer.Option("--stopped", help="Do not start it yet.")]
+Start = Annotated[str | None, typer.Option(help="Start of the schedule, exclusive (ISO 8601).")]
+End = Annotated[str | None, typer.Option(help="End of the schedule, inclusive (ISO 8601).")]
+Stopped = Annotated[bool, typer.Option("--stopped", help="Create it disabled.")]
 PolicyPairs = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,7 +74,7 @@ PolicyPairs = Annotated[
         "overlap, jitter, grace, pause_after_failures.",
     ),
 ]  # fmt: skip
-Last = Annotated[int, typer.Option(min=0, max=_MOST, help="How many of the last slots.")]
+Last = Annotated[int, typer.Option(min=0, max=_MOST, help="Number of last slots.")]
 _SLOT_COLUMNS = ("slot", "kind", "fate", "reason", "run", "state", "decided")
 _DELETED_COLUMNS = ("id", "name", "deployment", "when", "timezone", "deleted")
 _COLUMNS = ("name", "state", "detail", "deployment", "when", "timezone", "next_slot")
@@ -135,7 +146,9 @@ def create(
 
 @app.command("list")
 def list_(
-    deleted: Annotated[bool, typer.Option("--deleted", help="List deleted schedules.")] = False,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="List deleted schedules instead.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List every schedule."""
@@ -149,7 +162,7 @@ def list_(
 def show(
     name: Schedule,
     following: Annotated[
-        int, typer.Option("--next", "-n", min=0, max=_MOST, help="How many next slots.")
+        int, typer.Option("--next", "-n", min=0, max=_MOST, help="Number of next slots.")
     ] = 5,
     last: Last = 10,
     json: Json = False,
@@ -165,7 +178,7 @@ def slots(
     name: Schedule,
     last: Last = 20,
     fate: Annotated[
-        str | None, typer.Option(help="Only slots of this fate: created, skipped, waiting.")
+        str | None, typer.Option(help="Only slots with this fate: created, skipped or waiting.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -198,7 +211,7 @@ def metrics(json: Json = False) -> None:
 def update(
     name: Schedule,
     new_name: NewName = None,
-    deployment: Annotated[str | None, typer.Option(help="What it runs from now on.")] = None,
+    deployment: Annotated[str | None, typer.Option(help="New deployment.")] = None,
     cron: Cron = None,
     interval: Interval = None,
     timezone: Zone = None,
@@ -239,8 +252,8 @@ def stop(name: Schedule, json: Json = False) -> None:
 @app.command()
 def copy(
     name: Schedule,
-    new_name: Annotated[str, typer.Argument(help="The new schedule's name.")],
-    deployment: Annotated[str | None, typer.Option(help="What it runs.")] = None,
+    new_name: Annotated[str, typer.Argument(help="Name of the copy.")],
+    deployment: Annotated[str | None, typer.Option(help="Another deployment.")] = None,
     cron: Cron = None,
     interval: Interval = None,
     timezone: Zone = None,
@@ -272,8 +285,8 @@ def trigger(name: Schedule, json: Json = False) -> None:
 @app.command()
 def backfill(
     name: Schedule,
-    start: Annotated[str, typer.Option(help="Slots after this: ISO 8601.")],
-    end: Annotated[str, typer.Option(help="Slots are not after this.")],
+    start: Annotated[str, typer.Option(help="Start of the range, exclusive (ISO 8601).")],
+    end: Annotated[str, typer.Option(help="End of the schedule, inclusive (ISO 8601).")],
     json: Json = False,
 ) -> None:
     """Run the slots of a past range that have no run."""
@@ -295,8 +308,11 @@ def preview(
     timezone: Zone = None,
     start: Start = None,
     end: End = None,
-    after: Annotated[str | None, typer.Option(help="Slots after this; the present.")] = None,
-    count: Annotated[int, typer.Option("-n", min=1, max=_MOST, help="How many.")] = 5,
+    after: Annotated[
+        str | None,
+        typer.Option(help="List slots after this time (ISO 8601); the present if left out."),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=1, max=_MOST, help="Number of slots.")] = 5,
     json: Json = False,
 ) -> None:
     """List the next slots, without creating a schedule."""

@@ -55,7 +55,12 @@ def _public(status: dict[str, Any]) -> dict[str, Any]:
 
 @app.command()
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is up.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", "-d", help="Run in the background; return when every part is healthy."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Start the local stack; without --detach, stay and show its logs until Ctrl-C."""
@@ -159,8 +164,10 @@ def down(json: Json = False) -> None:
 
 @app.command()
 def status(
-    logs: Annotated[str, typer.Option(help="Show the log of this part.")] = "",
-    lines: Annotated[int, typer.Option("-n", min=1, help="How many lines of it.")] = 50,
+    logs: Annotated[
+        str, typer.Option(help="Print the last lines of this part's log instead, such as worker.")
+    ] = "",
+    lines: Annotated[int, typer.Option("-n", min=1, help="With --logs: number of lines.")] = 50,
     json: Json = False,
 ) -> None:
     """Show the parts of the local stack with their URLs; exit status 1 if it is not up."""

@@ -14,13 +14,17 @@ from modelyard.connecting import connected
 from modelyard.options import Json
 from registry import deletion, storage_accesses
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Accesses to storage.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Access keys of object storage and folders of NAS, by URI.",
+)
 
 SECRET_VARIABLE = "MODELYARD_STORAGE_SECRET"  # noqa: S105 (a variable's name)
 TOKEN_VARIABLE = "MODELYARD_STORAGE_TOKEN"  # noqa: S105
 _COLUMNS = ("name", "uris", "endpoint", "region", "key_id", "folder")
 
-Access = Annotated[str, typer.Argument(help="The access's name.")]
+Access = Annotated[str, typer.Argument(help="Name of the access.")]
 
 
 @app.command()
@@ -36,24 +40,31 @@ def add(
     ],
     key_id: Annotated[
         str,
-        typer.Option(help="Id of the access key, whose secret is asked for; secret:NAME as well."),
+        typer.Option(help="Id of the access key, or secret:NAME; its secret is asked for."),
     ] = "",
     endpoint: Annotated[
-        str, typer.Option(metavar="URL", help="The server of s3:// URIs; without, Amazon's own.")
+        str, typer.Option(metavar="URL", help="Endpoint of s3:// URIs; Amazon's own if left out.")
     ] = "",
-    region: Annotated[str, typer.Option(help="The region, where the server has regions.")] = "",
+    region: Annotated[
+        str, typer.Option(help="Region of the bucket, where the server has regions.")
+    ] = "",
     plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="The endpoint of the obs:// URI speaks http.")
+        bool, typer.Option("--plain-http", help="The endpoint of the obs:// URI uses plain HTTP.")
     ] = False,
     session_token: Annotated[
         bool,
-        typer.Option("--session-token", help="The key is temporary: its token is asked for, too."),
+        typer.Option(
+            "--session-token", help="The key is temporary; its session token is asked for as well."
+        ),
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="The mounted folder that nas://ID stands for.")
+        Path | None, typer.Option(help="Folder at which the share nas://ID is mounted.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Refuse an access that does not work.")
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Check the access, and refuse one that does not work."
+        ),
     ] = True,
     json: Json = False,
 ) -> None:

@@ -14,9 +14,13 @@ from registry import deletion
 from registry import training_templates as rows
 from tasks.training import training_templates
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Training templates.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Stored parameters of train, which runs complete.",
+)
 
-Template = Annotated[str, typer.Argument(help="The template's name.")]
+Template = Annotated[str, typer.Argument(help="Name of the template.")]
 
 
 @app.command()
@@ -70,7 +74,7 @@ def update(
 @app.command()
 def copy(
     name: Template,
-    new_name: Annotated[str, typer.Argument(help="The new template's name.")],
+    new_name: Annotated[str, typer.Argument(help="Name of the copy.")],
     description: Description = None,
     file: File = None,
     parameter: Pairs = None,

@@ -100,8 +100,12 @@ def tensorboard(
         str,
         typer.Argument(metavar="EXPERIMENT|RUN", help="An experiment, or a run by id or name."),
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port, if it is free.")] = 6006,
-    browser: Annotated[bool, typer.Option("--browser", help="Open the page as well.")] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; another one is chosen if it is in use.")
+    ] = 6006,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="Open the page in the browser.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show the TensorBoard logs of an experiment, a run or a tuning's trials until Ctrl-C."""
