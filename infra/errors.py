@@ -6,7 +6,7 @@ from infra.masking import mask
 
 
 class ModelyardError(Exception):
-    """Root of every error for users.
+    """Base class of all errors for users.
 
     Attributes:
         code: A stable word for programs, such as ``HyperparametersTooMany``.
@@ -47,13 +47,13 @@ class NotFoundError(ModelyardError):
 
 
 class ConflictError(ModelyardError):
-    """The object's present state forbids the request."""
+    """The object is in a state that does not allow the request."""
 
     code = "Conflict"
 
 
 class DiskFullError(ModelyardError):
-    """A disk that the action writes to is full."""
+    """A disk or an object store is full."""
 
     code = "DiskFull"
 

@@ -23,17 +23,24 @@ class InstanceType(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cpu: float = Field(gt=0, description="Cores.")
-    memory_gib: float = Field(gt=0, description="Memory, in GiB.")
-    gpus: int = Field(0, ge=0, description="How many GPUs.")
-    gpu_kind: str = Field("", description="What the GPUs are, for people.")
-    gpu_resource: str = Field("nvidia.com/gpu", description="What a cluster calls such a GPU.")
-    node_selector: dict[str, str] = Field({}, description="Labels of the nodes that have it.")
-    tolerations: list[dict[str, Any]] = Field([], description="Taints of those nodes.")
+    cpu: float = Field(gt=0, description="Number of cores.")
+    memory_gib: float = Field(gt=0, description="Memory in GiB.")
+    gpus: int = Field(0, ge=0, description="Number of GPUs.")
+    gpu_kind: str = Field("", description="Model of the GPUs, for display.")
+    gpu_resource: str = Field(
+        "nvidia.com/gpu", description="Extended resource of such a GPU on a cluster."
+    )
+    node_selector: dict[str, str] = Field(
+        {}, description="Labels of the nodes that have such GPUs."
+    )
+    tolerations: list[dict[str, Any]] = Field(
+        [], description="Tolerations of those nodes' taints."
+    )
     shared_memory_gib: float | None = Field(
         None,
         ge=0,
-        description="Size of /dev/shm; default: a quarter of the memory; 0 for the node's.",
+        description="Size of /dev/shm in GiB; a quarter of the memory by default, 0 for the "
+        "node's default.",
     )
 
     @property
@@ -90,7 +97,7 @@ def _read(where: str, text: Callable[[], str]) -> dict[str, InstanceType]:
     try:
         found = yaml.safe_load(text()) or {}
         if not isinstance(found, dict):
-            raise TypeError("it holds no mapping")
+            raise TypeError("it is not a mapping")
         return {str(name): InstanceType(**shape) for name, shape in found.items()}
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise BadInputError(

@@ -30,15 +30,15 @@ _RUN = "modelyard.commands.run"
 
 # verb: (module, what it does)
 _VERBS = {
-    "up": (_STACK, "Start the local stack and keep it."),
-    "down": (_STACK, "End the local stack."),
-    "open": (_ACCESS, "Open the pages of the stack in the browser, logged in."),
-    "env": (_ACCESS, "Print what Prefect's and MLflow's own clients need."),
-    "credential": (_ACCESS, "The credential that opens the stack: rotate."),
-    "status": (_STACK, "What of the local stack runs, and where."),
+    "up": (_STACK, "Start the local stack."),
+    "down": (_STACK, "Stop the local stack."),
+    "open": (_ACCESS, "Open the stack's pages in the browser, logged in."),
+    "env": (_ACCESS, "Print the environment of Prefect's and MLflow's own clients."),
+    "credential": (_ACCESS, "Credential of the stack's servers: rotate."),
+    "status": (_STACK, "Show the parts of the local stack, their state and URLs."),
     "deploy": ("modelyard.commands.deploy", "Register the work pools and deployments."),
-    "doctor": ("modelyard.commands.doctor", "Check a Kubernetes cluster that runs shall go to."),
-    "run": (_RUN, "Start a flow in its pool."),
+    "doctor": ("modelyard.commands.doctor", "Check a Kubernetes cluster for runs."),
+    "run": (_RUN, "Start a run of a flow in its work pool."),
     "call": (_RUN, "Run a flow in this process."),
     "runs": (
         "modelyard.commands.runs",
@@ -66,16 +66,19 @@ _VERBS = {
         "Schedules: create, list, show, slots, update, start, stop, copy, trigger, backfill, "
         "delete, preview, metrics.",
     ),
-    "pipeline": ("modelyard.commands.pipeline", "Pipelines of Kubeflow's: run, graph."),
-    "storage": ("modelyard.commands.storage", "Accesses to storage: add, list, remove."),
+    "pipeline": (
+        "modelyard.commands.pipeline",
+        "Kubeflow pipelines: run, graph, upload, list, show, versions, update, download, delete.",
+    ),
+    "storage": ("modelyard.commands.storage", "Storage accesses: add, list, remove."),
     "notify": ("modelyard.commands.notify", "Notifications: add, list, test, remove."),
-    "apply": ("modelyard.commands.apply", "Make schedules what a file says."),
-    "katib": ("modelyard.commands.katib", "Read a Katib Experiment as parameters of tune."),
+    "apply": ("modelyard.commands.apply", "Create, change and delete schedules to match a file."),
+    "katib": ("modelyard.commands.katib", "Convert a Katib Experiment to parameters of tune."),
     "completion": (
         "modelyard.commands.completion",
         "Print or install the completion script of a shell.",
     ),
-    "demo": ("modelyard.commands.demo", "Start the stack, train a model and show what it did."),
+    "demo": ("modelyard.commands.demo", "Start the stack, train a model and show the result."),
 }
 
 
@@ -98,10 +101,12 @@ class _Verbs(typer.core.TyperGroup):
         formatter.write("Usage: modelyard VERB [OPTIONS]\n\n")
         for verb, (_, text) in _VERBS.items():
             formatter.write(f"  {verb:<{width}}  {text}\n")
-        formatter.write("\nmodelyard VERB --help tells more; --json prints one JSON value.\n")
+        formatter.write(
+            "\nmodelyard VERB --help describes a verb; --json prints one JSON value.\n"
+        )
         formatter.write(
             "modelyard run FLOW --help lists the parameters of a flow.\n"
-            "modelyard --version tells which one this is.\n"
+            "modelyard --version prints the version.\n"
         )
 
 

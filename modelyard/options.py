@@ -20,10 +20,11 @@ Pairs = Annotated[
     typer.Option(
         "--parameter",
         "-p",
-        help="key=value; a dotted key goes inside: hyperparameters.epochs=5. true, false and "
-        "numbers as JSON writes them are such; all else is text as it is written, and so is "
-        "what is in quotes. But for hyperparameters, null or nothing leaves a parameter out, and "
-        "[...] and {...} are lists and mappings in JSON or YAML 1.2.",
+        help="KEY=VALUE; a dotted key sets a field of a group: hyperparameters.epochs=5. true, "
+        "false "
+        "and numbers are read as JSON, [...] and {...} as lists and mappings in JSON or YAML, and "
+        "all else as a string; quotes force a string. null or nothing leaves a parameter out. "
+        "Hyperparameters are booleans, numbers and strings only: there all of these are strings.",
     ),
 ]
 Watch = Annotated[

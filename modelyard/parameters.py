@@ -131,7 +131,7 @@ def _read_file(file: Path, what: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise BadInputError(f"{file} holds no mapping of {what}.", "Write name: value lines.")
+        raise BadInputError(f"{file} is not a mapping of {what}.", "Write name: value lines.")
     return found
 
 

@@ -87,7 +87,9 @@ def _unreadable(name: str, why: str) -> BadInputError:
 
 def _too_complex(name: str, why: str) -> BadInputError:
     return BadInputError(
-        f"{name} {why}.", "No compiled pipeline is like that.", code="PipelineTooComplex"
+        f"{name} {why}.",
+        "Give the file that the KFP SDK's compiler has written.",
+        code="PipelineTooComplex",
     )
 
 

@@ -291,7 +291,7 @@ def _raise_named(task: str, uri: str, error: ModelyardError) -> NoReturn:
     uri = redact_uri(uri)
     if isinstance(error, NotFoundError) and error.code == NotFoundError.code:
         raise NotFoundError(
-            f"The task {task} needs {uri}, and there is nothing.",
+            f"The task {task} needs {uri}, which does not exist.",
             "Check the address.",
             code="ArtifactMissing",
         ) from None

@@ -120,7 +120,7 @@ def validate(value: Any, parameter_type: int, place: str, literals: Sequence[Any
     if literals and not any(_same(found, literal) for literal in literals):
         allowed = ", ".join(as_text(literal) for literal in literals)
         raise BadInputError(
-            f"{place} is none of the values that are allowed.",
+            f"{place} is not one of the allowed values.",
             f"Use one of {allowed}.",
             code="ParameterNotAllowed",
         )

@@ -204,7 +204,7 @@ def _link(experiment: Experiment) -> str:
 
 def _unknown(name: str) -> NotFoundError:
     return NotFoundError(
-        f"There is no experiment {name!r}.", "modelyard experiment list shows those there are."
+        f"There is no experiment {name!r}.", "modelyard experiment list lists the existing ones."
     )
 
 

@@ -22,7 +22,8 @@ class Logs(ParameterModel):
 
     stream: bool = Field(default=True, description="Show the lines in the run's log in Prefect.")
     uri: Text = Field(
-        default="", description="A folder that gets a copy of the whole log at the end."
+        default="",
+        description="URI of a folder for a copy of the whole log at the end of the run.",
     )
 
     def absolute(self) -> Logs:

@@ -61,8 +61,8 @@ class Resources(ParameterModel):
     )
     boot_storage_gib: float = Field(
         default=0, ge=0, le=1e9,
-        description="Storage on each machine outside the run's own folders, in GiB; 0 for the "
-        "default.",
+        description="Ephemeral storage of each machine outside the run's folders, in GiB; 0 for "
+        "the default.",
     )  # fmt: skip
     data_storage_gib: float = Field(
         default=0,
@@ -72,8 +72,9 @@ class Resources(ParameterModel):
     )
     mounts: list[str] = Field(
         default=[], max_length=MOST_MOUNTS,
-        description="Network folders to mount beside those that other parameters refer to: "
-        "nas://ID, or the ID alone.",
+        description="NAS shares to mount, as nas://ID or ID. Shares that other parameters refer "
+        "to "
+        "are mounted automatically.",
     )  # fmt: skip
     allow_cpu: bool = Field(
         default=False, description="Run without GPUs if the machine or the cluster has too few."

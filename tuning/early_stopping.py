@@ -300,7 +300,7 @@ _RULES: dict[str, type[StoppingRule]] = {
 
 
 class EarlyStopping(FieldGroup):
-    """Whether and how trials without promise are stopped early."""
+    """Rule that stops unpromising trials early."""
 
     rule: Literal["median", "successive_halving", "hyperband"] = Field(
         default="median",
@@ -309,13 +309,16 @@ class EarlyStopping(FieldGroup):
         "the best third. hyperband: that, with trials that are spared for longer.",
     )
     min_trials: int = Field(
-        default=3, ge=1, le=10**6, description="How many trials there must be to be compared with."
+        default=3,
+        ge=1,
+        le=10**6,
+        description="Number of trials that a trial must be compared with.",
     )
     start_step: int = Field(
         default=4,
         ge=1,
         le=10**9,
-        description="At which report of the objective, counted from 1, a trial is judged first.",
+        description="Report of the objective, counted from 1, at which a trial is first judged.",
     )
 
     def make(self, direction: Direction) -> StoppingRule:

@@ -29,11 +29,11 @@ class Objective(_MetricField):
     direction: Direction = Field(description="Whether smaller or larger values are better.")
     goal: OptionalNumber = Field(
         default=None,
-        description="The tuning is complete as soon as a trial has reached this value.",
+        description="Complete the tuning as soon as a trial has reached this value.",
     )
     use: Literal["best", "last"] = Field(
         default="best",
-        description="Which of a trial's values counts: its best one ever, or its last.",
+        description="Value of a trial that counts: its best report or its last one.",
     )
 
     @field_validator("goal", mode="before")
@@ -51,12 +51,8 @@ class Objective(_MetricField):
 class Constraint(_MetricField):
     """Metric that must be within bounds at the end of a trial."""
 
-    min: OptionalNumber = Field(
-        default=None, description="The smallest last value that is allowed."
-    )
-    max: OptionalNumber = Field(
-        default=None, description="The largest last value that is allowed."
-    )
+    min: OptionalNumber = Field(default=None, description="Smallest allowed last value.")
+    max: OptionalNumber = Field(default=None, description="Largest allowed last value.")
 
     @field_validator("min", "max", mode="before")
     @classmethod

@@ -65,15 +65,15 @@ class Parameter(FieldGroup):
     )
     step: OptionalNumber = Field(
         default=None,
-        description="The distance between a grid's values: a double needs it there, for an int "
-        "it is 1 if left out. Other strategies do not use it.",
+        description="Distance between the values of a grid: required there for a double, 1 by "
+        "default for an int. Other strategies ignore it.",
     )
     log: bool = Field(
         default=False,
-        description="Search by the logarithm, for a min above 0. A grid does not use it.",
+        description="Search on a logarithmic scale, for a min above 0. A grid ignores it.",
     )
     values: list[Value] = Field(
-        default=[], description="What a categorical or a discrete one is chosen from."
+        default=[], description="Values of a categorical or a discrete parameter."
     )
 
     @field_validator("min", "max", "step", mode="before")
@@ -402,7 +402,7 @@ def check(parameters: Sequence[Parameter], *, grid: bool) -> None:
 
 
 def _check_name(name: str, seen: dict[str, str]) -> None:
-    """Refuse a name that is there already; ``seen`` has them by the variable that each becomes."""
+    """Refuse a name that already exists; ``seen`` has them by the variable that each becomes."""
     variable = f"EM_HP_{name.upper()}"
     first = seen.get(variable)
     if first == name:

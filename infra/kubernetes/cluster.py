@@ -298,7 +298,7 @@ def load(settings: Settings) -> ClusterConfig:
     if found is None:
         found = {}
     if not isinstance(found, dict):
-        raise _invalid(path, "it holds no mapping", "Write lines such as namespace: training.")
+        raise _invalid(path, "it is not a mapping", "Write lines such as namespace: training.")
     try:
         return ClusterConfig.model_validate(found)
     except ValidationError as error:

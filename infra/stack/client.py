@@ -36,7 +36,7 @@ def _connect(home: Home) -> socket.socket | None:
         connection.connect(control)
     except PermissionError as error:
         raise StackError(
-            f"The home {home.root} is not yours to read: {error.strerror}.",
+            f"The home {home.root} cannot be read by this user: {error.strerror}.",
             "Set MODELYARD_HOME to a folder of your own.",
             code="HomeUnreadable",
         ) from error

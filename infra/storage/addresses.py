@@ -61,7 +61,7 @@ def parse(uri: str) -> Address:
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise BadInputError(
-            f"{uri!r} names no bucket or container.",
+            f"{uri!r} has no bucket or container.",
             "Write s3://bucket/key or obs://endpoint/container/path.",
             code="BucketNameWrong",
         )

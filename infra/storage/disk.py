@@ -35,7 +35,7 @@ _KINDS: dict[int, _Kind] = {
     errno.EROFS: _UNWRITABLE,
     errno.ENOTDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY,
-    errno.ENOENT: (NotFoundError, "NotFound", "is not there", "Check the path."),
+    errno.ENOENT: (NotFoundError, "NotFound", "does not exist", "Check the path."),
     errno.ENAMETOOLONG: (BadInputError, "NameTooLong", "has too long a name", "Rename it."),
 }
 
@@ -89,5 +89,5 @@ def check_absent(destination: Path) -> None:
     """
     if os.path.lexists(destination):
         raise ConflictError(
-            f"{destination} is there already.", "Remove it.", code="DestinationExists"
+            f"{destination} already exists.", "Remove it.", code="DestinationExists"
         )

@@ -27,7 +27,9 @@ class NasStore(FileStore):
         match = _URI.fullmatch(uri)
         if match is None:
             raise BadInputError(
-                f"{uri!r} names no folder of a NAS.", "Write nas://ID:/path.", code="NasUriWrong"
+                f"{uri!r} does not name a folder of a NAS.",
+                "Write nas://ID:/path.",
+                code="NasUriWrong",
             )
         known = settings.load().nas
         mount = known.get(match[1])  # where it is mounted on this machine, such as in a pod

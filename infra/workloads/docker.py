@@ -90,7 +90,7 @@ class DockerBackend(Backend):
         """Refuse a workload that no container here can be."""
         if not workload.image:
             raise BadInputError(
-                f"{workload.name} names no image.",
+                f"{workload.name} has no image.",
                 "Give the component an image.",
                 code="ImageNotRunnable",
             )

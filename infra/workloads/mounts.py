@@ -62,7 +62,7 @@ def check(workload: Workload, paths: Sequence[str], needed: Sequence[Path]) -> N
     points = ", ".join(paths)
     if why := impossible():
         raise _refused(
-            f"{workload.name} needs a mount at {points}, which no process can have: {why}."
+            f"{workload.name} needs a mount at {points}, which a process cannot have: {why}."
         )
     used = {Path(path) for path in _SYSTEM} | {path.resolve() for path in needed} | {*needed}
     used |= {workload.folder, *workload.inputs, *workload.outputs}

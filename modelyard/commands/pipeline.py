@@ -67,7 +67,11 @@ NoCache = Annotated[
 ]
 Reference = Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Run and store pipelines that the KFP SDK compiled.",
+)
 app.command()(pipeline_graph.graph)
 
 

@@ -51,7 +51,7 @@ def _link(view: Path, key: str, home: Home, fetched: Fetched) -> int:
         except NotFoundError:
             raise NotFoundError(
                 f"There is no experiment and no run {key!r}.",
-                "modelyard experiment list and modelyard runs list show those there are.",
+                "modelyard experiment list and modelyard runs list list the existing ones.",
             ) from None
 
 

@@ -133,7 +133,7 @@ def _check_weights(layout: Layout, file: str) -> None:
         tensors = json.loads(header)
         ends = [_end(tensor) for key, tensor in tensors.items() if key != "__metadata__"]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise _malformed(layout, file, "its header is no table of tensors") from error
+        raise _malformed(layout, file, "its header is not a table of tensors") from error
     if max(ends, default=0) != room:
         raise _malformed(
             layout, file, f"its tensors need {max(ends, default=0)} bytes, and it has {room}"

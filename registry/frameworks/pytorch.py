@@ -72,7 +72,7 @@ def _check_archive(layout: Layout, archive: str, name: str) -> None:
             served = [key for key in _SERVED if model.get(key)]
             named = {str(model[key]) for key in ("serializedFile", "modelFile") if model.get(key)}
     except _NO_ZIP as error:
-        raise _malformed(layout, archive, f"it is no zip file ({error})") from error
+        raise _malformed(layout, archive, f"it is not a zip file ({error})") from error
     except (KeyError, TypeError, ValueError) as error:
         raise _malformed(layout, archive, f"its {_MANIFEST} is missing or wrong") from error
     if not served:

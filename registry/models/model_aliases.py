@@ -75,7 +75,7 @@ def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
         if before is None:
             raise NotFoundError(
                 f"The model {name!r} has no alias {alias!r}.",
-                f"modelyard model show {name} shows those there are.",
+                f"modelyard model show {name} lists the existing ones.",
             )
         client().delete_registered_model_alias(name, alias)
         _record(_MOVED, name, alias, before, None, why)

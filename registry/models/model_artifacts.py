@@ -186,7 +186,7 @@ def fetch(found: UserFiles | Store, destination: Path) -> None:
     """
     if destination.exists():
         raise BadInputError(
-            f"{destination} is there already.", "Give a new folder.", code="DestinationExists"
+            f"{destination} already exists.", "Give a new folder.", code="DestinationExists"
         )
     if found.is_directory():
         found.fetch(destination)
@@ -210,5 +210,5 @@ def delete(uri: str) -> None:
         return
     if left is not None:
         raise StackError(
-            f"MLflow has not deleted {left.name} at {uri}.", "Repeat it.", code="ArtifactsLeft"
+            f"MLflow has not deleted {left.name} at {uri}.", "Retry.", code="ArtifactsLeft"
         )

@@ -172,7 +172,7 @@ def _chosen(run: RunDetailView, number: int | None) -> TrialView:
         best = ", ".join(str(trial.number) for trial in result.front)
         raise ConflictError(
             f"The tuning {run.name} has several objectives, and no trial is the best of all.",
-            f"Give one with --trial NUMBER; no other beats: {best}.",
+            f"Give one with --trial NUMBER; the Pareto front is: {best}.",
             code="TrialNeeded",
         )
     wanted = result.best.number if number is None and result and result.best else number

@@ -121,7 +121,7 @@ def _remove(version: ModelVersion) -> None:
             )
         raise StackError(
             f"{model_versions.uri(version)} could not be deleted: {reason}",
-            f"Repeat it: modelyard model delete {version.name} --version {version.version}.",
+            f"Retry: modelyard model delete {version.name} --version {version.version}.",
             code="DeleteFailed",
         ) from error
 

@@ -124,7 +124,7 @@ def _renaming(name: str, new: str) -> Callable[[], None]:
         return lambda: None
     if model_states.DELETING_TAG in model.tags:
         raise ConflictError(
-            f"The model {name!r} is being deleted.", "Repeat that.", code="ModelNotActive"
+            f"The model {name!r} is being deleted.", "Retry.", code="ModelNotActive"
         )
     with contextlib.suppress(NotFoundError):
         model_versions.find_model(new)

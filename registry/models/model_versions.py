@@ -59,7 +59,7 @@ def find_model(name: str) -> RegisteredModel:
         if not _cannot_be(error):
             raise
         raise NotFoundError(
-            f"There is no model {name!r}.", "modelyard model list shows those there are."
+            f"There is no model {name!r}.", "modelyard model list lists the existing ones."
         ) from error
 
 
@@ -76,7 +76,7 @@ def find(name: str, number: int) -> ModelVersion:
             raise
         raise NotFoundError(
             f"There is no version {number} of a model {name!r}.",
-            f"modelyard model show {name} shows those there are.",
+            f"modelyard model show {name} lists the existing ones.",
         ) from error
 
 

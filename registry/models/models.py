@@ -362,7 +362,7 @@ def _find_by_uri(model_uri: str) -> ModelVersion:
         if alias not in aliases:
             raise NotFoundError(
                 f"The model {name!r} has no alias {alias!r}.",
-                f"modelyard model show {name} shows those there are.",
+                f"modelyard model show {name} lists the existing ones.",
             )
         return model_versions.find(name, aliases[alias])
     raise BadInputError(

@@ -95,7 +95,7 @@ def _find(client: SyncPrefectClient, key: str) -> FlowRun:
         )
     if not found:
         raise NotFoundError(
-            f"There is no run {key!r}.", "modelyard runs list shows those there are."
+            f"There is no run {key!r}.", "modelyard runs list lists the existing ones."
         )
     return found[0]
 

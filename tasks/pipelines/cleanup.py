@@ -41,7 +41,7 @@ class Cleanup(FlowRequest):
     days: float | None = Field(
         default=None,
         description="Retention of artifacts after the end of a run, in days; 0 keeps them for "
-        "ever. Empty for the setting MODELYARD_PIPELINE_ARTIFACT_DAYS (120).",
+        "ever, 36500 is the most. Empty for the setting MODELYARD_PIPELINE_ARTIFACT_DAYS (120).",
     )
     dry_run: bool = Field(default=False, description="Count the files without removing them.")
 

@@ -122,7 +122,7 @@ class TestPipelines:
 
         assert found.states["importer"] == "SUCCEEDED"
         assert found.nodes["look"].reason == (
-            f"The task look needs {address}, and there is nothing. Check the address."
+            f"The task look needs {address}, which does not exist. Check the address."
         )
 
     def test_what_no_store_knows(self, tmp_path: Path, environments: Path) -> None:

@@ -8,15 +8,11 @@ from typing import Any
 
 import typer.core
 
-from modelyard import main, options
+from modelyard import main
 from tests.reference import markdown
 
 # Options that are described once at the top of the page.
-_COMMON = {
-    "--json": options.Json,
-    "--file": options.File,
-    "--parameter": options.Pairs,
-}
+_COMMON = {"--json", "--file", "--parameter"}
 _INTRODUCTION = """\
 # Commands
 
@@ -38,7 +34,7 @@ def write() -> str:
     for verb in main.cli.list_commands(None):
         command = main.cli.get_command(None, verb)
         if isinstance(command, typer.core.TyperGroup):
-            lines += [f"## modelyard {verb}", "", markdown.text(_sentence(verb)), ""]
+            lines += [f"## modelyard {verb}", "", markdown.text(_sentence(verb, command)), ""]
             for name, inner in command.commands.items():
                 lines += _command(f"modelyard {verb} {name}", inner, "###")
         else:
@@ -46,23 +42,25 @@ def write() -> str:
     return "\n".join(lines)
 
 
-def _sentence(verb: str) -> str:
+def _sentence(verb: str, command: Any) -> str:
     """What a group of verbs is for, without the list of verbs, which follows anyway."""
-    return f"{main._VERBS[verb][1].partition(':')[0].rstrip('.')}."
+    return command.help or f"{main._VERBS[verb][1].partition(':')[0].rstrip('.')}."
 
 
 def _common() -> Iterator[tuple[str, str]]:
-    for annotated in _COMMON.values():
-        (option,) = annotated.__metadata__
-        yield ", ".join(map(markdown.code, option.param_decls)), markdown.text(option.help)
+    for option in main.cli.get_command(None, "run").params:
+        if _COMMON & {*option.opts}:
+            value = "" if option.is_flag else f" {_COMMON_VALUES[min(option.opts, key=len)]}"
+            names = ", ".join(markdown.code(f"{name}{value}") for name in option.opts)
+            yield names, markdown.text(option.help)
 
 
 def _command(path: str, command: Any, level: str) -> Iterator[str]:
     params = [one for one in command.params if not getattr(one, "hidden", False)]
     arguments = [one for one in params if isinstance(one, typer.core.TyperArgument)]
-    own = [one for one in params if one not in arguments and not _COMMON.keys() & {*one.opts}]
+    own = [one for one in params if one not in arguments and not _COMMON & {*one.opts}]
     usage = [path, *map(_argument, arguments), *(_required(one) for one in own if one.required)]
-    shared = [one for one in params if _COMMON.keys() & {*one.opts}]
+    shared = [one for one in params if _COMMON & {*one.opts}]
     optional = ["[OPTIONS]"] if any(not one.required for one in own) else []
     yield f"{level} {path}"
     yield ""

@@ -112,7 +112,7 @@ class KubernetesBackend(Backend):
         """Refuse a workload that cannot run in a pod."""
         if not workload.image:
             raise BadInputError(
-                f"{workload.name} names no image.", "Give the component an image.",
+                f"{workload.name} has no image.", "Give the component an image.",
                 code="ImageNotRunnable",
             )  # fmt: skip
         if workload.resources.accelerators:

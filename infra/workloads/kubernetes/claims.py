@@ -57,6 +57,6 @@ class ClusterClaims:
         if not self._api.delete(_KIND, name):
             raise NotFoundError(
                 f"There is no claim {name} in the namespace {self._api.namespace}.",
-                "Look with kubectl get pvc.",
+                "List the claims: kubectl get pvc.",
                 code="ClaimMissing",
             )

@@ -101,7 +101,7 @@ def test_every_field(tmp_path: Path) -> None:
         ("pending_minutes: .inf", "pending_minutes"),
         ("finished_seconds: -1", "finished_seconds"),
         ("grace_seconds: 0", "grace_seconds"),
-        ("- namespace", "it holds no mapping"),
+        ("- namespace", "it is not a mapping"),
         ("namespace: [", "it is not valid YAML in line 1"),
         ("namespace: 2026-99-99", "it is not valid YAML"),
         (b"namespace: \xff", "it is not UTF-8"),

@@ -358,7 +358,7 @@ class TestCheck:
             backend.check(job)
         assert caught.value.code == "PlatformUnsupported"
         assert caught.value.message == (
-            "the-task needs a mount at /here, which no process can have: they are switched off."
+            "the-task needs a mount at /here, which a process cannot have: they are switched off."
         )
         assert "Docker" in caught.value.hint
         backend.check(shell(tmp_path / "job", "true"))
