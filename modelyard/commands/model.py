@@ -60,7 +60,7 @@ def create(
         ),
     ] = "",
     framework_version: FrameworkVersion = "",
-    description: Annotated[str, typer.Option(help="Description of this version.")] = "",
+    description: Annotated[str, typer.Option(help="Description of the model version.")] = "",
     parameter: Pairs = None,
     json: Json = False,
 ) -> None:

@@ -136,7 +136,7 @@ def versions(name: Name, json: Json = False) -> None:
 @app.command()
 def update(
     name: Name,
-    description: Annotated[str, typer.Option(help="New description.")],
+    description: Annotated[str, typer.Option(help="New description of the pipeline.")],
     json: Json = False,
 ) -> None:
     """Change the description. New versions are uploaded."""

@@ -315,7 +315,7 @@ class TestApply:
         (tmp_path / "f.yaml").write_text("- name: a")
         _, out = do("apply", str(tmp_path / "f.yaml"), "--json")
 
-        assert "no mapping of schedules" in json.loads(out)["error"]["message"]
+        assert "not a mapping of schedules" in json.loads(out)["error"]["message"]
 
     def test_people_read_what_was_done(
         self, do: Do, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -190,7 +190,7 @@ class TestDockerBackend(LocalBackendContract):
         assert _calls(state)[-1] == ["rm", "-f", "-v", name]
 
     def test_no_image(self, backend: Backend, tmp_path: Path) -> None:
-        with pytest.raises(BadInputError, match="names no image"):
+        with pytest.raises(BadInputError, match="has no image"):
             backend.check(dataclasses.replace(shell(tmp_path / "job", ""), image=""))
 
     def test_no_docker(self, tmp_path: Path) -> None:
