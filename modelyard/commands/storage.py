@@ -45,26 +45,18 @@ def add(
     endpoint: Annotated[
         str, typer.Option(metavar="URL", help="Endpoint of s3:// URIs; Amazon's own if left out.")
     ] = "",
-    region: Annotated[
-        str, typer.Option(help="Region of the bucket, where the server has regions.")
-    ] = "",
+    region: Annotated[str, typer.Option(help="Region of the bucket.")] = "",
     plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="The endpoint of the obs:// URI uses plain HTTP.")
+        bool, typer.Option("--plain-http", help="The obs:// endpoint uses plain HTTP.")
     ] = False,
     session_token: Annotated[
         bool,
-        typer.Option(
-            "--session-token", help="The key is temporary; its session token is asked for as well."
-        ),
+        typer.Option("--session-token", help="The key is temporary; its token is asked for."),
     ] = False,
-    folder: Annotated[
-        Path | None, typer.Option(help="Folder at which the share nas://ID is mounted.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder where nas://ID is mounted.")] = None,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check/--no-check", help="Check the access, and refuse one that does not work."
-        ),
+        typer.Option("--check/--no-check", help="Refuse an access that does not work."),
     ] = True,
     json: Json = False,
 ) -> None:

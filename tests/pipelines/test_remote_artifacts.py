@@ -352,7 +352,7 @@ class TestBrought:
         self, made: RemoteArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MODELYARD_NAS", f'{{"one": "{tmp_path}"}}')
-        with pytest.raises(NotFoundError, match="needs nas://one:/gone, and there is nothing"):
+        with pytest.raises(NotFoundError, match="needs nas://one:/gone, which does not exist"):
             made.fetch_inputs("t", _data("nas://one:/gone"))
 
     def test_a_workspace_wants_what_can_be_fetched(
