@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from pipelines.states import TaskState
-from registry.models import model_versions
+from registry.models import model_states
 from registry.runs import statuses
 from registry.schedules.slots import Fate, Kind
 from schedules import views
@@ -50,9 +50,9 @@ _MODELS = {
     statuses.CREATE_REQUESTED: "The model has no version yet.",
     statuses.CREATE_IN_PROGRESS: "MLflow is creating the version.",
     statuses.CREATE_FAILED: "MLflow could not create the version.",
-    model_versions.ACTIVE: "It can be used.",
-    model_versions.DELETE_IN_PROGRESS: "It is being deleted; if interrupted, delete it again.",
-    model_versions.DELETE_FAILED: "`deletion_error` says why: delete it again.",
+    model_states.ACTIVE: "It can be used.",
+    model_states.DELETE_IN_PROGRESS: "It is being deleted; if interrupted, delete it again.",
+    model_states.DELETE_FAILED: "`deletion_error` says why: delete it again.",
 }
 _SCHEDULES = {
     views.CREATE_REQUESTED: "It is not registered with Prefect yet.",
