@@ -44,7 +44,7 @@ def shoot(page, name):
 def test_a_training_is_started_from_the_form(stack, page):
     ui = stack.link("prefect")
     form(page, ui, "train")
-    expect(page.get_by_text("Checkpoints to begin from.")).to_be_visible()
+    expect(page.get_by_text("URI of checkpoints to start from")).to_be_visible()
     field(page, "name").fill("from the form")
     field(page, "Uri").fill(str(ALGORITHMS))
     field(page, "Entry Point").fill("steps.py")

@@ -269,7 +269,7 @@ class TestKubernetesBackend(BackendContract):
             (name,) = running.objects("Job")
             api.delete("Job", name)
 
-            assert ending.result().reason.startswith("Gone: Somebody deleted")
+            assert ending.result().reason.startswith("Gone: Its Job was deleted")
         assert not alive(token)
 
     def test_components_go_with_the_run_s_own_job(
@@ -287,7 +287,7 @@ class TestKubernetesBackend(BackendContract):
             eventually((running.nas / f"begun-{token}").exists, "it has begun")
             backend.api.delete("Job", f"my-{run_id}-1", grace_seconds=0)
 
-            assert ending.result().reason.startswith("Gone: Somebody deleted")
+            assert ending.result().reason.startswith("Gone: Its Job was deleted")
         eventually(lambda: not running.objects("Pod"), "the run's own pod is gone")
 
     def test_files_that_cannot_be_brought(
