@@ -112,7 +112,7 @@ def _rename(found: Version, was: str, new: str) -> None:
         pipeline_rename.rename(found, new)
     pipeline_rename.rename_in_schedules(was, new, numbers)
     notifications.rename_tag(f"{pipelines.NOUN}:{was}", f"{pipelines.NOUN}:{new}")
-    pipeline_rename.remove_former_deployments(was, numbers)
+    pipeline_rename.remove_former_deployments(found.id, numbers)
 
 
 async def _registered_as(references: list[str], name: str) -> None:
@@ -173,12 +173,16 @@ async def register_all(client: PrefectClient) -> list[str]:
     """Register every version that can be read; their deployments.
 
     A version that cannot be read, because an earlier release accepted it, is marked with the
-    reason.
+    reason. Deployments of former names, which a rename left for their active runs, are removed.
     """
     made = []
+    numbers: dict[str, list[int]] = {}
     for version in pipelines.every():
         compiled = pipelines.compiled(version.reference)
         made += await _register_readable(client, version, *compiled)
+        numbers.setdefault(version.id, []).append(version.number)
+    for pipeline, own in numbers.items():
+        pipeline_rename.remove_former_deployments(pipeline, own)
     return made
 
 

@@ -231,7 +231,8 @@ def _named(parameters: Mapping[str, object]) -> str:
     if template and not named:
         with contextlib.suppress(NotFoundError):
             named = training_templates.parameters(str(template)).get("experiment")
-    return str(named or experiment_names.DEFAULT)
+    # Prefect's API takes any value; such a run is refused when it begins.
+    return named if isinstance(named, str) and named else experiment_names.DEFAULT
 
 
 def _not_made(active: Iterable[RunView]) -> list[tuple[str, list[RunView]]]:

@@ -8,7 +8,7 @@ from infra.errors import NotFoundError
 from registry import deployments
 from registry.catalogue import session
 from registry.flow_kinds import PIPELINE_RUN
-from registry.pipelines import pipelines
+from registry.pipelines import pipeline_rename, pipelines
 from registry.pipelines.pipelines import NOUN
 from registry.schedules import schedules
 from registry.views import JsonObject
@@ -66,23 +66,28 @@ def schedule_blockers(_: str, name: str, number: int | None) -> list[str]:
     return schedules.sentences(sorted(found))
 
 
-def active_blockers(_: str, name: str, number: int | None) -> list[str]:
+def active_blockers(key: str, name: str, number: int | None) -> list[str]:
     """Return why they may not be deleted: waiting or active runs, which Prefect would drop."""
-    active = [run for path in _deployments(name, number) for run in deployments.active_runs(path)]
+    paths = _deployments(key, name, number)
+    active = [run for path in paths for run in deployments.active_runs(path)]
     if not active:
         return []
     named = ", ".join(active[:_MOST_NAMED])
     return [f"{len(active)} of its runs are active or waiting, such as {named}."]
 
 
-def _deployments(name: str, number: int | None) -> list[str]:
-    versions = [one.version for one in pipelines.versions(name)]
-    return [f"{PIPELINE_RUN.name}/{name}:{one}" for one in versions if number in {None, one}]
+def _deployments(key: str, name: str, number: int | None) -> list[str]:
+    """Return the deployments of the versions, also those that a rename left for their runs."""
+    versions = [one.version for one in pipelines.versions(name) if number in {None, one.version}]
+    return [
+        *(f"{PIPELINE_RUN.name}/{name}:{one}" for one in versions),
+        *pipeline_rename.former_deployments(key, versions),
+    ]
 
 
 def remove(key: str, name: str, number: int | None) -> JsonObject:
     """Remove a version, or the whole pipeline; its runs stay."""
-    for path in _deployments(name, number):
+    for path in _deployments(key, name, number):
         deployments.remove(path)
     pipelines.remove(key, number)
     return {"name": name, **({} if number is None else {"version": number})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
@@ -67,16 +68,25 @@ def rename_in_schedules(was: str, new: str, numbers: list[int]) -> None:
         schedules.rename_deployment(flow + before, flow + after)
 
 
-def remove_former_deployments(was: str, numbers: list[int]) -> list[str]:
-    """Remove the deployments of a former name; return those that stay, for their active runs.
+def former_deployments(pipeline: str, numbers: Collection[int]) -> list[str]:
+    """Return what versions of a pipeline were registered as under its former names."""
+    former = FormerNameModel
+    wanted = select(former.name, former.numbered).where(former.pipeline == pipeline)
+    with session() as open_session:
+        names = open_session.execute(wanted).all()
+    return [
+        f"{PIPELINE_RUN.name}/{name}:{number}"
+        for name, last in names
+        for number in numbers
+        if number <= last  # later ones are another pipeline's
+    ]
+
+
+def remove_former_deployments(pipeline: str, numbers: Collection[int]) -> None:
+    """Remove the deployments of former names, except those with active runs.
 
     Prefect drops the waiting runs of a deployment that is removed.
     """
-    kept = []
-    for number in numbers:
-        path = f"{PIPELINE_RUN.name}/{was}:{number}"
-        if deployments.active_runs(path):
-            kept.append(path)
-        else:
+    for path in former_deployments(pipeline, numbers):
+        if not deployments.active_runs(path):
             deployments.remove(path)
-    return kept

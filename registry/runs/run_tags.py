@@ -42,7 +42,9 @@ def opened(tags: Iterable[str], experiment_id: str, *, trial: bool) -> list[str]
         trial: Whether it is a trial of a tuning.
     """
     own = of_trials(experiment_id) if trial else of_experiment(experiment_id)
-    return [*(tag for tag in tags if tag not in {NO_MLFLOW_RUN, own}), own]
+    # A client of Prefect's may have given the run the tags of another.
+    others = (tag for tag in tags if tag != NO_MLFLOW_RUN and not is_opened([tag]))
+    return [*others, own]
 
 
 def not_opened(tags: Iterable[str]) -> list[str]:

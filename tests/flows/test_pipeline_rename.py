@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -155,6 +156,34 @@ def test_a_form_with_waiting_runs_stays_until_that_is_repeated(
     prefect.active = set()
     uploads.rename(old, new)
     assert set(prefect.deployments) == {f"{new}:1", f"{new}:2"}
+
+
+def test_a_run_that_waits_under_the_former_name_blocks_the_deletion(
+    old: str, new: str, prefect: Prefect
+) -> None:
+    prefect.active = {f"{old}:1"}
+    uploads.rename(old, new)
+
+    with pytest.raises(ConflictError, match="waiting") as raised:
+        deletion.delete("pipeline", new)
+    assert raised.value.code == "RunGoesOn"
+
+    prefect.active = set()
+    deletion.delete("pipeline", new)
+    assert prefect.deployments == {}
+
+
+def test_a_form_that_stayed_goes_when_all_are_registered_again(
+    old: str, new: str, prefect: Prefect
+) -> None:
+    prefect.active = {f"{old}:1"}
+    uploads.rename(old, new)
+    prefect.active = set()
+
+    asyncio.run(uploads.register_all(prefect))  # type: ignore[arg-type]
+
+    assert f"{old}:1" not in prefect.deployments
+    assert f"{new}:1" in prefect.deployments
 
 
 def test_one_that_was_interrupted_can_be_repeated(
