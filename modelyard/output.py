@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -24,6 +25,12 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _NARROWEST_TABLE = 140
 _NARROWEST_LIST = 80  # on a terminal, where its long values are cut
 _WIDE_LIST = 100
+# What a list on a narrow terminal leaves out, in this order: names find what ids do.
+_LEFT_OUT = (
+    "source_uri", "digest", "file", "changed_by", "created_by", "id", "run", "decided", "kind",
+    "description", "timezone", "deployment", "updated", "changed", "created",
+)  # fmt: skip
+_SPACE = 2  # between two columns
 _NARROWEST_TEXT = 20
 _CONTINUED = 4  # by how much the second line of a text is indented
 _AS_GIVEN = {"parameters", "hyperparameters", "arguments"}
@@ -53,8 +60,8 @@ def rows(
 ) -> None:  # fmt: skip
     """Print a list: a table of ``columns``, or all of it as JSON.
 
-    With ``cut`` long values are cut on a terminal, so that a row is a line; ids are
-    whole.
+    With ``cut`` a row is a line on a terminal: what there is no room for is left out, and then
+    long values are cut.
     """
     if as_json_:
         as_json(found)
@@ -97,12 +104,27 @@ def _print_table(
 
 def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, cut: bool) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=not cut)
-    for name in columns:
-        copied = name in {"id", "run"} or name.endswith("_id")  # ids are there to be copied
-        table.add_column(_cell(name, cut=cut), no_wrap=copied)
-    for row in found:
-        table.add_row(*(_cell(_text(row.get(name)), cut=cut) for name in columns))
+    texts = {name: [_text(row.get(name)) for row in found] for name in columns}
+    if cut:
+        texts = _fitting(texts)
+    for name in texts:
+        whole = name in {"id", "run", "name", "state", "fate"} or name.endswith("_id")
+        table.add_column(_cell(name, cut=cut), no_wrap=whole)
+    for cells in zip(*texts.values(), strict=True):
+        table.add_row(*(_cell(text, cut=cut) for text in cells))
     return table
+
+
+def _fitting(texts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the columns that have values, without those that a narrow terminal leaves out."""
+    found = {name: cells for name, cells in texts.items() if any(cells)}
+    room = max(console.width, _NARROWEST_LIST)
+    for name in _LEFT_OUT:
+        widths = [max(map(cell_len, (title, *cells))) for title, cells in found.items()]
+        if sum(widths) + _SPACE * (len(widths) - 1) <= room:
+            break
+        found.pop(name, None)
+    return found
 
 
 def _cell(text: str, *, cut: bool) -> Text:

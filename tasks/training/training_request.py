@@ -333,7 +333,7 @@ def _check_algorithm(algorithm: Algorithm) -> Collection[str]:
     """The files of the algorithm, none where only the run's machine can list them."""
     if not algorithm.uri or not algorithm.entry_point:
         raise BadInputError(
-            "No algorithm is given.",
+            "algorithm.entry_point is missing." if algorithm.uri else "No algorithm is given.",
             "Give algorithm.uri, a directory, and algorithm.entry_point, a script in it; or "
             "algorithm.provided.",
             code="AlgorithmMissing",

@@ -29,19 +29,23 @@ def test_a_row_is_a_line_however_narrow_the_terminal(monkeypatch, capsys):
     ]  # fmt: skip
 
 
-def test_on_a_terminal_long_values_of_a_list_are_cut_and_ids_are_whole(monkeypatch, capsys):
+def test_a_list_on_a_narrow_terminal_leaves_out_what_the_name_finds(monkeypatch, capsys):
     terminal = Console(
         force_terminal=True, color_system=None, width=80, highlight=False, soft_wrap=True
     )
     monkeypatch.setattr(output, "console", terminal)
-    long = {**RUN, "name": "digits of a long name", "source_uri": "s3://lake/" + "x" * 80}
+    long = {
+        **RUN, "name": "digits of a long name", "note": "y" * 90, "nothing": "",
+        "source_uri": "s3://lake/" + "x" * 80,
+    }  # fmt: skip
 
     output.rows([long], list(long), as_json_=False)
 
-    _, row = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    head, row = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert len(row) <= 80
-    assert row.split()[0] == long["id"]
+    assert long["name"] in row
     assert "…" in row
+    assert not {"id", "source_uri", "nothing"} & set(head.split())
 
 
 def test_a_list_of_things_is_a_table_wherever_it_stands(capsys):
