@@ -153,7 +153,8 @@ class TestPool(Contract):
         until = scene.scratch / "until"
         launcher.launch(trial(0, reports="[0.5]", until=str(until)))
         prefect.lose(prefect.only())
-        eventually(lambda: scene.kinds(0).count("TrialStarted") == 2, "it begins again")
+        # Longer than the resync, which finds it where the event was missed.
+        eventually(lambda: scene.kinds(0).count("TrialStarted") == 2, "it begins again", 90)
         until.touch()
 
         assert scene.end(0) == TrialEnded(0)
