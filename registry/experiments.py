@@ -125,14 +125,9 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
         counts.update(run.state for run in newest)
     past = history.of(_NOUN, str(experiment.experiment_id))
     shown = sorted([*unopened, *newest], key=lambda run: str(run.created), reverse=True)[:limit]
-    links, blockers = {"mlflow": _link(experiment)}, _blockers(str(experiment.experiment_id))
+    key, links = str(experiment.experiment_id), {"mlflow": _link(experiment)}
+    blockers = [*protected(key), *_in_use(experiment, active), *schedule_blockers(key)]
     return _shown(_row(experiment), counts, shown, links=links, past=past, blockers=blockers)
-
-
-def _blockers(experiment_id: str) -> list[str]:
-    """Why the experiment cannot be deleted now."""
-    guards = (protected, active_blockers, schedule_blockers)
-    return [blocker for guard in guards for blocker in guard(experiment_id)]
 
 
 def group(name: str) -> RunGroup:
@@ -387,8 +382,11 @@ def protected(experiment_id: str) -> list[str]:
 
 def active_blockers(experiment_id: str) -> list[str]:
     """Return why the experiment may not be deleted: active or waiting runs."""
-    experiment = tracking.client().get_experiment(experiment_id)
-    active = runs.active()
+    return _in_use(tracking.client().get_experiment(experiment_id), runs.active())
+
+
+def _in_use(experiment: Experiment, active: list[RunView]) -> list[str]:
+    """Return which of the active runs are the experiment's, as sentences."""
     own = {run.id for run in _unopened(experiment, active)}
     own |= {run.id for run in active if set(_tags(experiment)) & set(run.tags)}
     # Runs of earlier versions have no tags.
