@@ -1,4 +1,4 @@
-"""Processor time, memory and I/O of process trees, from one pass over ``/proc``.
+"""Processor time, memory and I/O of process trees, from ``/proc``.
 
 The kernel adds what a process has used to its parent when that waits for it, so nothing of a tree
 is lost when its processes end between two readings. The exception is a parent that ignores
@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import psutil
 
 _PROC = Path("/proc")
 _HAS_PROC = Path("/proc/self/stat").exists()
+_HAS_CHILDREN = Path("/proc/thread-self/children").exists()  # an option of the kernel's
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _MOST_OF_A_CORE = 0.01  # for reading proportional set sizes
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -84,7 +85,7 @@ class ProcessReader:
         Args:
             roots: Process ids of leashes, none below another. One that is gone is left out.
         """
-        times = dict(_process_times())
+        times = dict(_process_times(roots))
         children: dict[int, list[int]] = defaultdict(list)
         for pid, one in times.items():
             children[one.parent].append(pid)
@@ -137,7 +138,8 @@ def reaped_seconds(pid: int) -> float:
     return times.reaped if times else 0.0
 
 
-def _process_times() -> Iterator[tuple[int, ProcessTimes]]:
+def _process_times(roots: Collection[int]) -> Iterator[tuple[int, ProcessTimes]]:
+    """Times of the ``roots`` and all below them; of all processes where only that can be read."""
     if not _HAS_PROC:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error), process.oneshot():
@@ -148,9 +150,38 @@ def _process_times() -> Iterator[tuple[int, ProcessTimes]]:
                     ProcessTimes(process.ppid() or 0, used.user + used.system, reaped),
                 )
         return
-    for name in os.listdir(_PROC):  # noqa: PTH208 (faster)
-        if name.isdigit() and (times := _read_times(int(name))):
-            yield int(name), times
+    if _HAS_CHILDREN:
+        pids: Iterable[int] = _pids_from(roots)
+    else:
+        pids = (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 (faster)
+    for pid in pids:
+        if times := _read_times(pid):
+            yield pid, times
+
+
+def _pids_from(roots: Collection[int]) -> Collection[int]:
+    """Process ids of the ``roots`` and all below them, parents before their children.
+
+    A child may be missed while a sibling or its parent ends, as in a pass over all of ``/proc``;
+    the next reading finds it.
+    """
+    found: dict[int, None] = {}
+    pending = list(roots)
+    while pending:
+        pid = pending.pop()
+        if pid not in found:
+            found[pid] = None
+            pending += _children_of(pid)
+    return found
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 (faster)
+    except OSError:
+        return []
+    lines = (line for one in threads for line in _read_lines(pid, f"task/{one}/children"))
+    return [int(child) for line in lines for child in line.split()]
 
 
 def _read_times(pid: int) -> ProcessTimes | None:

@@ -49,6 +49,17 @@ for pid in pids:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
 """
+_WAITS = "import sys; print(1, flush=True); sys.stdin.read()"
+# A thread has a child, and that has another.
+_IN_A_THREAD = f"""
+import subprocess, sys, threading
+words = ["sh", "-c", '"$0" -c "{_WAITS}"; true', sys.executable]
+threading.Thread(target=subprocess.run, args=(words,)).start()
+"""
+
+_needs_children = pytest.mark.skipif(
+    not process_usage._HAS_CHILDREN, reason="the kernel lists no children"
+)
 
 
 @contextmanager
@@ -77,6 +88,51 @@ def test_children_that_ended_are_counted_as_the_kernel_counts_them() -> None:
     assert 0.8 * used < usage.cpu_seconds < 1.05 * used + 0.02
 
 
+@pytest.mark.parametrize("has_children", [pytest.param(True, marks=_needs_children), False])
+def test_what_threads_have_started_is_below_them(
+    has_children: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_usage, "_HAS_CHILDREN", has_children)
+    with _below(_IN_A_THREAD) as root:
+        assert root.stdout
+        root.stdout.readline()
+        usage = ProcessReader().read_trees([root.pid])[root.pid]
+
+    assert len(usage.pids) == 3
+
+
+@_needs_children
+def test_only_the_trees_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, pids = process_usage._read_lines, set[int]()
+
+    def counted(pid: int, name: str) -> list[bytes]:
+        pids.add(pid)
+        return read(pid, name)
+
+    monkeypatch.setattr(process_usage, "_read_lines", counted)
+    with _below(_WAITS) as root:
+        assert root.stdout
+        root.stdout.readline()
+        usage = ProcessReader().read_trees([root.pid])[root.pid]
+
+    assert pids == {root.pid, *usage.pids}
+
+
+def test_a_process_that_ends_during_a_reading_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with _below("") as gone:
+        gone.wait()
+    children_of = process_usage._children_of
+    monkeypatch.setattr(process_usage, "_children_of", lambda pid: [*children_of(pid), gone.pid])
+    with _below(_WAITS) as root:
+        assert root.stdout
+        root.stdout.readline()
+        usage = ProcessReader().read_trees([root.pid])[root.pid]
+
+    assert len(usage.pids) == 1
+
+
 def test_pages_that_processes_share_count_once() -> None:
     with _below(_SHARED) as root:
         assert root.stdout
@@ -99,7 +155,7 @@ def test_memory_that_is_dear_to_read_is_not_read_each_time(
     monkeypatch.setattr(process_usage, "_MOST_OF_A_CORE", 1e-9)
     monkeypatch.setattr(process_usage, "_read_lines", counted)
     reader = ProcessReader()
-    with _below("import sys; print(1, flush=True); sys.stdin.read()") as root:
+    with _below(_WAITS) as root:
         assert root.stdout
         root.stdout.readline()
         first = reader.read_trees([root.pid])[root.pid]
