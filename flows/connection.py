@@ -21,7 +21,7 @@ from prefect.context import (
 )
 from sqlalchemy.exc import OperationalError
 
-from infra import connection, settings
+from infra import connection, http_status, settings
 from infra import home as homes
 from infra.connection import Endpoints
 from infra.errors import StackError
@@ -120,7 +120,7 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
 
     Raises:
         StackError: If the temporary stack cannot be started, no stack with workers is up, or a
-            part of it does not answer.
+            part of it does not answer, or answers with an error of its own.
     """
     if to_workers and stack_kind() == "temporary":
         raise stack.not_up(to_workers=True)
@@ -128,8 +128,8 @@ def connected(*, to_workers: bool = False) -> Iterator[Endpoints]:
         try:
             yield endpoints
         except (httpx.HTTPStatusError, MlflowException) as error:
-            if refusal := _unauthorized(error):
-                raise refusal from error
+            if found := _unauthorized(error) or _failed(error):
+                raise found from error
             raise
 
 
@@ -182,6 +182,14 @@ def _unauthorized(error: httpx.HTTPStatusError | MlflowException) -> StackError 
     return StackError(
         f"{part} refuses the credential (status {status}).", hint, code="StackRefused"
     )
+
+
+def _failed(error: httpx.HTTPStatusError | MlflowException) -> StackError | None:
+    """The error of Prefect's server that failed; None for another answer."""
+    if isinstance(error, MlflowException) or error.response.status_code < 500:
+        return None
+    asked = error.request
+    return http_status.failed("Prefect", asked.method, asked.url.path, error.response.status_code)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from infra import nesting
 from infra.errors import BadInputError
 from infra.parameter_models import ParameterModel, invalid
 
@@ -138,6 +139,18 @@ def drop_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_nesting(parameters: Mapping[str, Any]) -> None:
+    """Refuse values that Prefect could not write: see :mod:`infra.nesting`."""
+    for name, value in parameters.items():
+        if nesting.is_too_deep(value):
+            raise BadInputError(
+                f"Invalid parameter `{name}`: more than {nesting.DEEPEST} levels of lists and "
+                "mappings.",
+                "Give a flatter value, or a file's path.",
+                code="NestedTooDeep",
+            )
+
+
 def _check_numbers(value: Any, where: str) -> None:
     """Refuse numbers that Prefect cannot read back.
 
@@ -163,9 +176,10 @@ def read(model: type[M], parameters: Mapping[str, Any]) -> M:
     """Validate ``parameters`` as ``model``; null values count as not given.
 
     Raises:
-        BadInputError: With the code ``ParameterUnknown``, ``ParameterInvalid`` or
-            ``NumberTooLarge``.
+        BadInputError: With the code ``ParameterUnknown``, ``ParameterInvalid``, ``NestedTooDeep``
+            or ``NumberTooLarge``.
     """
+    _check_nesting(parameters)
     parameters = drop_nulls(parameters)
     _check_numbers(parameters, "")
     for name in parameters:

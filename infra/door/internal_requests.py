@@ -1,7 +1,8 @@
-"""Requests of the door itself to the server behind it."""
+"""Requests of the door itself to the server behind it, and bodies that it reads before it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
@@ -43,6 +44,33 @@ async def get(app: ASGIApp, path: str, query: Mapping[str, str], scope: Scope) -
     answer = AsgiResponse()
     await app(asked, replay(b"", _nothing), answer)
     return answer
+
+
+class BodyTooLargeError(Exception):
+    """The body of a request is larger than the door reads."""
+
+
+async def read(receive: Receive, largest: float = math.inf) -> bytes:
+    """Read the whole body of a request.
+
+    Args:
+        receive: The request's.
+        largest: Bytes, at most.
+
+    Raises:
+        BodyTooLargeError: If it is larger.
+    """
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > largest:
+            raise BodyTooLargeError
+        parts.append(part)
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    return b"".join(parts)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

@@ -10,17 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra import nesting
+from infra.door import refusals
 from infra.door.credential import Credential
 from infra.door.door import ACCESS, AccessMethod
+from infra.door.internal_requests import read, replay
 from infra.door.origin import LOOPBACK
+from infra.door.refusals import Refusal
 
 _SUBPROTOCOL = "prefect"
 _SETTINGS = "/ui-settings"
 _HANDSHAKE_SECONDS = 10.0
+# What has parameters: a run, and a deployment with its schedules.
+_WITH_PARAMETERS = re.compile(r"/api/(flow_runs|deployments)(/|$)")
+_TOO_DEEP = Refusal(
+    422, "NestedTooDeep",
+    f"Parameters have at most {nesting.DEEPEST} levels of lists and mappings.",
+    "Give a flatter value, or a file's path.",
+)  # fmt: skip
 
 
 def is_handshake(scope: Scope) -> bool:
@@ -46,7 +58,17 @@ class PrefectSessions:
             kept = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
             send = _PageSettings(_host(scope), send)
             scope = {**scope, "headers": kept}
+        if scope["type"] == "http" and scope["method"] != "GET" and _has_parameters(scope):
+            body = await read(receive)
+            if nesting.is_body_too_deep(body):
+                await refusals.refuse(send, _TOO_DEEP)
+                return
+            receive = replay(body, receive)
         await self._app(scope, receive, send)
+
+
+def _has_parameters(scope: Scope) -> bool:
+    return _WITH_PARAMETERS.match(scope["path"]) is not None
 
 
 def _host(scope: Scope) -> str:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope
 from infra.door import run_scope
 from infra.door.credential import Credential
 from infra.door.door import RefusedError
-from infra.door.internal_requests import get, replay
+from infra.door.internal_requests import BodyTooLargeError, get, read, replay
 from infra.door.refusals import Refusal
 from infra.door.run_scope import Claim, ClaimKind, MlflowRequest, NotInScopeError
 
@@ -72,7 +72,10 @@ class RunScopes:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         request = MlflowRequest(scope["method"], scope["path"], query)
         if not run_scope.takes_content(scope["method"], scope["path"]):
-            body = await _read(receive)
+            try:
+                body = await read(receive, _LARGEST_BODY)
+            except BodyTooLargeError:
+                raise RefusedError(_TOO_LARGE) from None
             request = MlflowRequest(scope["method"], scope["path"], query, body)
             # The rules have not inspected a GET's body, so the server must not read it either.
             receive = replay(b"" if scope["method"] == "GET" else body, receive)
@@ -145,25 +148,6 @@ class RunScopes:
         if answer.status != 200:
             raise _UnavailableError
         return json.loads(answer.body)
-
-
-async def _read(receive: Receive) -> bytes:
-    """The whole body of a request.
-
-    Raises:
-        RefusedError: If it is too large.
-    """
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size > _LARGEST_BODY:
-            raise RefusedError(_TOO_LARGE)
-        parts.append(part)
-        more = message["type"] == "http.request" and message.get("more_body", False)
-    return b"".join(parts)
 
 
 def _refusal(run_id: str, request: MlflowRequest) -> Refusal:

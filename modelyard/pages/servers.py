@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from infra import connection
+from infra import connection, http_status
 from infra.connection import Endpoints
 from infra.door import credential
 from infra.errors import StackError
@@ -214,7 +214,10 @@ class Servers:
             answer = client.request(method, path, **request)
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
-            return answer.raise_for_status().json()
+            if answer.is_error:
+                asked = answer.request.url.path
+                raise http_status.failed(server, method, asked, answer.status_code)
+            return answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise StackError(
                 f"{server} does not answer ({type(error).__name__}).",

@@ -125,6 +125,21 @@ class TestConnected:
             assert str(status) in raised.value.message
             assert variable in raised.value.hint
 
+    @pytest.mark.parametrize(("status", "kind"), [(500, StackError), (409, httpx.HTTPStatusError)])
+    def test_prefect_that_fails_is_told_with_what_it_was_asked(
+        self, monkeypatch: pytest.MonkeyPatch, home: Home, status: int, kind: type[Exception]
+    ) -> None:
+        for name, value in connection.environment(_ENDPOINTS, home).items():
+            monkeypatch.setenv(name, value)
+        asked = httpx.Request("POST", "http://prefect/api/flow_runs/filter")
+        response = httpx.Response(status, request=asked)
+
+        with pytest.raises(kind) as raised, flows_connection.connected():
+            raise httpx.HTTPStatusError("no", request=asked, response=response)
+        if isinstance(raised.value, StackError):
+            assert raised.value.code == "StackFailed"
+            assert "answered 500 to POST /api/flow_runs/filter" in raised.value.message
+
     def test_what_else_a_server_says_stays_as_it_is(
         self, monkeypatch: pytest.MonkeyPatch, home: Home
     ) -> None:

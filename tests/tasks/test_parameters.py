@@ -245,6 +245,29 @@ def test_numbers_that_it_can() -> None:
     assert parameters.read(_Asked, {"numbers": numbers}).numbers["a"] == 2**63 - 1
 
 
+def _nested(levels: int, kind: str = "list") -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value] if kind == "list" else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("kind", ["list", "mapping"])
+@pytest.mark.parametrize("levels", [33, 300, 20_000])
+def test_what_prefect_could_not_list_is_refused(kind: str, levels: int) -> None:
+    with pytest.raises(BadInputError, match="`text`: more than 32 levels") as raised:
+        parameters.read(_Asked, {"text": _nested(levels, kind)})
+
+    assert raised.value.code == "NestedTooDeep"
+
+
+def test_a_few_levels_are_not_too_deep() -> None:
+    class Asked(BaseModel):
+        value: Any
+
+    assert parameters.read(Asked, {"value": _nested(32)}).value == _nested(32)
+
+
 def test_null_is_left_out_everywhere() -> None:
     asked = {"text": None, "numbers": {"x": None, "y": 1}, "listed": None}
 

@@ -105,3 +105,29 @@ def test_prefects_pages_ask_for_no_password(credential: Credential, host: str, a
 
     assert json.loads(answer.body) == {"api_url": api, "auth": None, "flags": []}
     assert answer.headers["content-length"] == str(len(answer.body))
+
+
+@pytest.mark.parametrize(
+    ("path", "levels", "status"),
+    [
+        ("/api/deployments/x/create_flow_run", 300, 422),
+        ("/api/deployments/x/create_flow_run", 20_000, 422),
+        ("/api/flow_runs/", 300, 422),
+        ("/api/deployments/x/create_flow_run", 32, 200),
+        ("/api/logs/", 300, 200),
+    ],
+)
+def test_parameters_that_prefect_could_not_list_are_refused(
+    server: Server, credential: Credential, path: str, levels: int, status: int
+) -> None:
+    body = b'{"parameters": {"a": ' + b"[" * levels + b"]" * levels + b"}}"
+    halves = [
+        {"type": "http.request", "body": half, "more_body": more}
+        for half, more in ((body[:50], True), (body[50:], False))
+    ]
+
+    answer = call(PrefectSessions(server, credential), scope_of("http", path, "POST", {}), *halves)
+
+    assert answer.status == status
+    assert (b"at most 32 levels" in answer.body) is (status == 422)
+    assert len(server.scopes) == (status == 200)

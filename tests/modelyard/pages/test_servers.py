@@ -174,14 +174,24 @@ def test_flows_are_asked_for_once() -> None:
     assert [path for path, _ in network.asked].count("/api/flows/f1") == 1
 
 
-@pytest.mark.parametrize(
-    "answer", [httpx.Response(500), httpx.Response(200, text="no json"), httpx.Response(422)]
-)
-def test_a_server_that_does_not_answer_is_told(answer: httpx.Response) -> None:
+def test_a_server_that_does_not_answer_is_told() -> None:
+    answer = httpx.Response(200, text="no json")
     with pytest.raises(StackError, match="Prefect does not answer") as raised:
         servers(Network(flow_runs__filter=answer)).runs(1)
     assert raised.value.code == "StackSilent"
     with pytest.raises(StackError, match="MLflow does not answer"):
+        servers(Network(**{"registered-models__search": answer})).models(1)
+
+
+@pytest.mark.parametrize("status", [500, 422])
+def test_a_server_that_fails_is_told_with_what_it_was_asked(status: int) -> None:
+    answer = httpx.Response(status)
+    asked = f"Prefect answered {status} to POST /api/flow_runs/filter"
+    with pytest.raises(StackError, match=asked) as raised:
+        servers(Network(flow_runs__filter=answer)).runs(1)
+    assert raised.value.code == "StackFailed"
+    assert "modelyard status --logs prefect" in raised.value.hint
+    with pytest.raises(StackError, match=f"MLflow answered {status} to GET"):
         servers(Network(**{"registered-models__search": answer})).models(1)
 
 
