@@ -9,14 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from registry.frameworks import scikit_learn
 from registry.frameworks.layout import Layout
 
 _HEAD_BYTES = 64
 
-# How a pickle begins, and the compressed forms that joblib writes: zlib, gzip, bz2, xz, lzma, lz4.
-_PICKLED = (
-    b"\x80", b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18",
-)  # fmt: skip
 _TORCH = (b"PK\x03\x04", b"\x80")  # a zip file, or an old pickle
 _NETWORK = "model.py"  # the class of a PyTorch model, beside its weights
 
@@ -70,8 +67,8 @@ _FOLDERS = (
 
 _FILES = (
     ModelKind(
-        "joblib_file", ("scikit-learn", "joblib"), (".joblib", ".pkl", ".pickle"),
-        lambda _, __, head: head.startswith(_PICKLED),
+        "joblib_file", ("scikit-learn", "joblib"), (scikit_learn.JOBLIB, *scikit_learn.PICKLES),
+        lambda _, __, head: scikit_learn.is_pickled(head),
     ),
     ModelKind(
         "torch_file", ("torch", "numpy"), (".pt", ".pth", ".pt2"),

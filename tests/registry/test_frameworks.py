@@ -219,7 +219,7 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("pytorch files", lambda f: (f / "model.pt").write_bytes(b""), "WeightsMalformed"),
     ("pytorch files", lambda f: (f / "model.pt").write_text("<html>"), "WeightsMalformed"),
     ("pytorch files", lambda f: shutil.copy(f / "model.pt", f / "model.bin"), "WeightsAmbiguous"),
-    ("scikit-learn", lambda f: (f / "model.joblib").rename(f / "model.pkl"), "JoblibMissing"),
+    ("scikit-learn", lambda f: (f / "model.joblib").rename(f / "model.npz"), "JoblibMissing"),
     ("scikit-learn", _nest, "JoblibMissing"),
     ("scikit-learn", lambda f: (f / "model.joblib").write_bytes(b""), "JoblibMalformed"),
     ("scikit-learn", lambda f: (f / "model.joblib").write_text("version https://git-lfs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,16 @@ def test_a_model_is_loaded_where_modelyard_is_not(model: Path) -> None:
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
 
     assert done.stdout.split("\n")[:2] == ["[7.0, 9.0]", "LinearRegression"], done.stderr
+
+
+def test_a_pickle_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    fitted = LinearRegression().fit([[0.0], [1.0]], [1.0, 3.0])
+    (tmp_path / "model" / "line.pkl").write_bytes(pickle.dumps(fitted))
+
+    loaded = mlflow.pyfunc.load_model(str(completed(tmp_path / "model")))
+
+    assert loaded.predict([[3.0]]) == pytest.approx([7.0])
 
 
 def test_what_mlflow_is_told(model: Path) -> None:
