@@ -61,7 +61,7 @@ def upload(file: Path, name: str = "", description: str = "", about: str = "") -
         version = pipelines.add(
             name, data, file.name, pipeline.digest, description=description, about=about
         )
-        if version.state != pipelines.ACTIVE:
+        if version.state != pipelines.PipelineState.ACTIVE:
             run_coro_as_sync(_registered(version, pipeline))  # in a coroutine as well
     if description:
         pipelines.describe(name, description)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from infra import connection
 from infra.errors import ConflictError, NotFoundError
@@ -24,10 +25,23 @@ from registry.views import Instant, JsonObject, View
 
 _NOUN = "experiment"
 
-ACTIVE = "ACTIVE"
-DELETE_IN_PROGRESS = "DELETE IN PROGRESS"
-
 _MOST_NAMED = 20
+
+
+class ExperimentState(StrEnum):
+    """State of an experiment.
+
+    Attributes:
+        CREATE_REQUESTED: It has only runs that have not started; the first to start creates it.
+        CREATE_IN_PROGRESS: A run that creates it has started.
+        ACTIVE: It can be used.
+        DELETE_IN_PROGRESS: It is being deleted; if interrupted, delete it again.
+    """
+
+    CREATE_REQUESTED = "CREATE REQUESTED"
+    CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
+    ACTIVE = "ACTIVE"
+    DELETE_IN_PROGRESS = "DELETE IN PROGRESS"
 
 
 class ExperimentView(View):
@@ -172,10 +186,11 @@ def _shown(
 
 
 def _row(experiment: Experiment) -> ExperimentView:
+    deleting = experiment_names.is_deleting(experiment)
     return ExperimentView(
         id=str(experiment.experiment_id),
         name=experiment.name,
-        state=DELETE_IN_PROGRESS if experiment_names.is_deleting(experiment) else ACTIVE,
+        state=ExperimentState.DELETE_IN_PROGRESS if deleting else ExperimentState.ACTIVE,
         description=experiment.tags.get(tracking.NOTE_TAG, ""),
         created=_time(experiment.creation_time),
         changed=_time(experiment.last_update_time),
@@ -185,7 +200,7 @@ def _row(experiment: Experiment) -> ExperimentView:
 def _awaited(name: str, using: list[RunView]) -> ExperimentView:
     """Return an experiment that the first of these runs creates when it starts."""
     begun = any(run.state != statuses.CREATE_REQUESTED for run in using)
-    state = statuses.CREATE_IN_PROGRESS if begun else statuses.CREATE_REQUESTED
+    state = ExperimentState.CREATE_IN_PROGRESS if begun else ExperimentState.CREATE_REQUESTED
     return ExperimentView(name=name, state=state)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
+from enum import StrEnum
 from operator import not_
 from typing import Any, Self
 
@@ -22,15 +23,28 @@ from schedules.interval import write_span
 from schedules.scheduler import LEASE
 from schedules.trigger import Trigger
 
-CREATE_REQUESTED = "CREATE REQUESTED"
-CREATE_FAILED = "CREATE FAILED"
-ENABLED = "ENABLED"
-DISABLED = "DISABLED"
-DELETED = "DELETED"
-EXPIRED = "EXPIRED"
+EXPIRED = "EXPIRED"  # the detail of a schedule without a slot to come
 
 _NEXT = 5
 _LAST = 10
+
+
+class ScheduleState(StrEnum):
+    """State of a schedule.
+
+    Attributes:
+        CREATE_REQUESTED: It is not registered with Prefect yet.
+        CREATE_FAILED: It could not be registered; `detail` says why.
+        ENABLED: Its slots get runs; with the detail `EXPIRED`, it has none left.
+        DISABLED: It was stopped; or it paused itself after failures, which `detail` says.
+        DELETED: It was deleted; the record of its slots stays.
+    """
+
+    CREATE_REQUESTED = "CREATE REQUESTED"
+    CREATE_FAILED = "CREATE FAILED"
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+    DELETED = "DELETED"
 
 
 class SlotView(View):
@@ -153,18 +167,18 @@ class ScheduleDetailView(ScheduleView):
     history: list[JsonObject]
 
 
-def state(row: ScheduleModel) -> tuple[str, str]:
+def state(row: ScheduleModel) -> tuple[ScheduleState, str]:
     """Return the reference's word for a schedule's state, and its detail or ""."""
     for applies, word, detail in (
-        (row.archived_at is not None, DELETED, ""),
-        (bool(row.error), CREATE_FAILED, row.error),
-        (not row.registered, CREATE_REQUESTED, ""),
-        (not row.enabled, DISABLED, row.paused),
-        (row.next_slot is None, ENABLED, EXPIRED),
+        (row.archived_at is not None, ScheduleState.DELETED, ""),
+        (bool(row.error), ScheduleState.CREATE_FAILED, row.error),
+        (not row.registered, ScheduleState.CREATE_REQUESTED, ""),
+        (not row.enabled, ScheduleState.DISABLED, row.paused),
+        (row.next_slot is None, ScheduleState.ENABLED, EXPIRED),
     ):
         if applies:
             return word, detail
-    return ENABLED, ""
+    return ScheduleState.ENABLED, ""
 
 
 def worded(word: str, detail: str) -> dict[str, str]:

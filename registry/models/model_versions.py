@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException, ModelVersion, RegisteredModel
 from registry.models.model_parameters import Scalar
-from registry.models.model_states import ACTIVE, DELETING_TAG, state
+from registry.models.model_states import DELETING_TAG, ModelState, state
 from registry.tracking import client, paged
 
 FRAMEWORK_TAG = "modelyard.framework"
@@ -117,7 +117,7 @@ def check_active(version: ModelVersion) -> None:
         ConflictError: With the code ``ModelNotActive``.
     """
     word = state(version)
-    if word != ACTIVE:
+    if word != ModelState.ACTIVE:
         raise ConflictError(
             f"{uri(version)} is {word}.",
             "Choose another version.",

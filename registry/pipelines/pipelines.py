@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased, defer
@@ -36,16 +37,28 @@ from registry.pipelines.pipeline_views import (
 )
 
 NOUN = "pipeline"
-CREATE_REQUESTED = "CREATE REQUESTED"
-CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
-CREATE_FAILED = "CREATE FAILED"
-ACTIVE = "ACTIVE"
 
 LONGEST_NAME = 100
 _SEPARATOR = ":"
 # Names stand in paths of Prefect's, which takes none of these in them; and a reference is no file.
 _NAME = re.compile(r"[^/%&<>?#:\"\\]+")
 FILES = (".yaml", ".yml", ".json", ".zip")
+
+
+class PipelineState(StrEnum):
+    """State of a version; a pipeline's is that of its newest version.
+
+    Attributes:
+        CREATE_REQUESTED: It is recorded, and not registered with Prefect yet.
+        CREATE_IN_PROGRESS: It is being registered; if interrupted, upload it again.
+        CREATE_FAILED: It could not be registered; `error` says why: upload it again.
+        ACTIVE: It can be run.
+    """
+
+    CREATE_REQUESTED = "CREATE REQUESTED"
+    CREATE_IN_PROGRESS = "CREATE IN PROGRESS"
+    CREATE_FAILED = "CREATE FAILED"
+    ACTIVE = "ACTIVE"
 
 
 @dataclass(frozen=True)
@@ -167,15 +180,15 @@ def _version(open_session: Session, reference: str) -> tuple[PipelineModel, Pipe
     return row, found
 
 
-def _state(row: PipelineVersionModel) -> str:
+def _state(row: PipelineVersionModel) -> PipelineState:
     for applies, word in (
-        (row.registered, ACTIVE),
-        (bool(row.error), CREATE_FAILED),
-        (row.begun, CREATE_IN_PROGRESS),
+        (row.registered, PipelineState.ACTIVE),
+        (bool(row.error), PipelineState.CREATE_FAILED),
+        (row.begun, PipelineState.CREATE_IN_PROGRESS),
     ):
         if applies:
             return word
-    return CREATE_REQUESTED
+    return PipelineState.CREATE_REQUESTED
 
 
 def _read(row: PipelineModel, version: PipelineVersionModel) -> Version:

@@ -35,6 +35,23 @@ FAILED = {kind.name: kind.failure for kind in flow_kinds.ALL}
 FLOW_OF_FAILURE = {failure: flow for flow, failure in FAILED.items()}
 FAILED_ELSEWHERE = "FAIL"
 
+# What each word means; a final one has IN PROGRESS while the run publishes and cleans up.
+MEANINGS = {
+    CREATE_REQUESTED: "It waits for its time or a worker; `waiting` says for what.",
+    CREATE_IN_PROGRESS: "A worker has taken it, and its process or pod is starting.",
+    RUNNING: "Its flow runs.",
+    STOP_IN_PROGRESS: "It is being stopped: its script has the grace period to end.",
+    STOPPED: "A user stopped it. It can be retried.",
+    COMPLETE: "Its work is done.",
+    **{
+        failure: f"The work of a run of `{flow}` failed; `error_code` says why."
+        for flow, failure in FAILED.items()
+    },
+    FAILED_ELSEWHERE: "A run of a flow that is not Modelyard's failed.",
+    CREATE_FAILED: "It was refused, or its process could not be started; nothing ran.",
+    TIMED_OUT: "It exceeded its `max_minutes`. It can be retried.",
+}
+
 FAILED_BY_DETAIL = {CREATE_FAILED_DETAIL: CREATE_FAILED, TIMED_OUT_DETAIL: TIMED_OUT}
 
 # Types of Prefect's states in which a run has ended.
@@ -102,9 +119,8 @@ def word(
 
 def words() -> list[str]:
     """Return every word that :func:`word` may return."""
-    ends = [COMPLETE, *dict.fromkeys([*FAILED.values(), FAILED_ELSEWHERE])]
-    unfinished = [f"{end}{_IN_PROGRESS}" for end in ends]
-    return list(dict.fromkeys([*BY_TYPE.values(), *ends, *FAILED_BY_DETAIL.values(), *unfinished]))
+    ends = [COMPLETE, *FAILED.values(), FAILED_ELSEWHERE]
+    return [*MEANINGS, *(f"{end}{_IN_PROGRESS}" for end in ends)]
 
 
 def types_of(word: str) -> frozenset[str]:
