@@ -18,6 +18,8 @@ from infra.errors import ModelyardError
 from modelyard import login, times
 from registry.views import View
 
+_Cells = dict[str, list[str]]  # of a table, by column
+
 # A text such as ":warning:" is printed as it is.
 console = Console(highlight=False, soft_wrap=True, emoji=False)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -30,6 +32,12 @@ _LEFT_OUT = (
     "source_uri", "digest", "file", "changed_by", "created_by", "id", "run", "decided", "kind",
     "description", "timezone", "deployment", "updated", "changed", "created",
 )  # fmt: skip
+# The same of a table in a block.
+_LEFT_OUT_OF_BLOCKS = (
+    "mlflow_run_id", "flow_run_id", "digest", "changed_by", "created_by", "id", "run", "decided",
+)  # fmt: skip
+_PROSE = {"detail", "reason", "description", "message"}  # may be broken anywhere
+_NARROWEST_PROSE = 24
 _SPACE = 2  # between two columns
 _NARROWEST_TEXT = 20
 _CONTINUED = 4  # by how much the second line of a text is indented
@@ -67,7 +75,10 @@ def rows(
         as_json(found)
         return
     if found:
-        _print_table([_mapping(one) for one in found], columns, cut=cut and console.is_terminal)
+        cut = cut and console.is_terminal
+        cells = _cells([_mapping(one) for one in found], columns)
+        width = _table_width(narrow=cut)
+        _print_table(_fitting(cells, width, _LEFT_OUT) if cut else cells, width, cut=cut)
     else:
         console.print("None.")
 
@@ -90,41 +101,75 @@ def _unwrapped(value: Any) -> Any:
     return _mapping(value) if isinstance(value, View | Mapping) else value
 
 
-def _print_table(
-    found: Sequence[Mapping[str, Any]], columns: Sequence[str], indent: str = "",
-    *, cut: bool = False,
-) -> None:  # fmt: skip
-    """Print a table as wide as it needs: a narrow terminal would break words into letters."""
-    width = max(console.width, _NARROWEST_LIST if cut else _NARROWEST_TABLE)
+def _table_width(*, narrow: bool) -> int:
+    """Return the width of a table: a narrow terminal would break words into letters."""
+    return max(console.width, _NARROWEST_LIST if narrow else _NARROWEST_TABLE)
+
+
+def _cells(found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> _Cells:
+    return {name: [_text(row.get(name)) for row in found] for name in columns}
+
+
+def _print_table(cells: _Cells, width: int, indent: str = "", *, cut: bool = False) -> None:
+    """Print a table; with ``cut`` long values are cut, otherwise wrapped."""
     wide = Console(
         highlight=False, soft_wrap=True, emoji=False, width=width, height=console.height
     )
-    wide.print(Padding.indent(_table(found, columns, cut=cut), len(indent)))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    widths = {} if cut else _wrapped_widths(cells, width - len(indent))
+    for name in cells:
+        whole = _is_whole(name)
+        table.add_column(_cell(name, cut=cut), no_wrap=whole, width=widths.get(name))
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*(_cell(text, cut=cut) for text in row))
+    wide.print(Padding.indent(table, len(indent)))
 
 
-def _table(found: Sequence[Mapping[str, Any]], columns: Sequence[str], *, cut: bool) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=not cut)
-    texts = {name: [_text(row.get(name)) for row in found] for name in columns}
-    if cut:
-        texts = _fitting(texts)
-    for name in texts:
-        whole = name in {"id", "run", "name", "state", "fate"} or name.endswith("_id")
-        table.add_column(_cell(name, cut=cut), no_wrap=whole)
-    for cells in zip(*texts.values(), strict=True):
-        table.add_row(*(_cell(text, cut=cut) for text in cells))
-    return table
+def _wrapped_widths(cells: _Cells, room: int) -> dict[str, int]:
+    """Return the widths of columns that break no word; Rich would break those of a long text."""
+    widths, words = _widths(cells), _longest_words(cells)
+
+    def spare(name: str) -> tuple[bool, bool, int]:
+        may_break = name in _PROSE and widths[name] > _NARROWEST_PROSE
+        return widths[name] > words[name], may_break, widths[name]
+
+    for _ in range(_total(widths) - room):
+        name = max(widths, key=spare)
+        if not any(spare(name)[:2]):
+            return {}  # other words have to be broken, which Rich does
+        widths[name] -= 1
+    return widths
 
 
-def _fitting(texts: dict[str, list[str]]) -> dict[str, list[str]]:
+def _widths(cells: _Cells) -> dict[str, int]:
+    return {name: max(map(cell_len, (name, *texts))) for name, texts in cells.items()}
+
+
+def _longest_words(cells: _Cells) -> dict[str, int]:
+    found = {}
+    for name, texts in cells.items():
+        words = [name, *texts] if _is_whole(name) else " ".join([name, *texts]).split()
+        found[name] = max(map(cell_len, words), default=0)
+    return found
+
+
+def _is_whole(column: str) -> bool:
+    """Whether values of a column are never wrapped."""
+    return column in {"id", "run", "name", "state", "fate"} or column.endswith("_id")
+
+
+def _fitting(cells: _Cells, room: int, left_out: Sequence[str]) -> _Cells:
     """Return the columns that have values, without those that a narrow terminal leaves out."""
-    found = {name: cells for name, cells in texts.items() if any(cells)}
-    room = max(console.width, _NARROWEST_LIST)
-    for name in _LEFT_OUT:
-        widths = [max(map(cell_len, (title, *cells))) for title, cells in found.items()]
-        if sum(widths) + _SPACE * (len(widths) - 1) <= room:
+    found = {name: texts for name, texts in cells.items() if any(texts)}
+    for name in left_out:
+        if _total(_widths(found)) <= room:
             break
         found.pop(name, None)
     return found
+
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + _SPACE * (len(widths) - 1)
 
 
 def _cell(text: str, *, cut: bool) -> Text:
@@ -201,8 +246,8 @@ def _print_fields(found: Mapping[str, Any], indent: str, *, bullet: str = "") ->
         elif not _are_rows(value):
             for one in value:
                 console.print(f"{inner}{_text(one)}", markup=False)
-        elif _is_a_table(value):
-            _print_table(value, _columns(value), inner)
+        elif cells := _cells_that_fit(value, inner):
+            _print_table(cells, _table_width(narrow=console.is_terminal), inner)
         else:
             for one in value:
                 _print_fields(one, f"{inner}  ", bullet=f"{inner}- ")
@@ -264,13 +309,22 @@ def _wrapped(line: str, room: int, taken: int) -> list[str]:
     return [part.lstrip() for part in wrapped] or [""]
 
 
-def _is_a_table(found: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether rows are a table; those with URIs are printed one by one where they do not fit."""
-    columns = _columns(found)
-    if not any(name == "uri" or name.endswith("_uri") for name in columns):
-        return True
-    widths = [max(len(name), *(len(_text(row.get(name))) for row in found)) for name in columns]
-    return sum(widths) + 2 * len(widths) <= console.width
+def _cells_that_fit(found: Sequence[Mapping[str, Any]], indent: str) -> _Cells | None:
+    """Return the cells of a table in a block.
+
+    Returns:
+        None where it would break a word, such as a URI or the name of a pod: its rows are printed
+        one by one.
+    """
+    cells = _cells(found, _columns(found))
+    room = _table_width(narrow=console.is_terminal) - len(indent)
+    if console.is_terminal:
+        cells = _fitting(cells, room, _LEFT_OUT_OF_BLOCKS)
+    narrowest = {
+        name: min(width, _NARROWEST_PROSE) if name in _PROSE else width
+        for name, width in _longest_words(cells).items()
+    }
+    return cells if _total(narrowest) <= room else None
 
 
 def _are_rows(value: Any) -> bool:

@@ -107,7 +107,7 @@ def pool(seen: PoolStatus) -> Check:
 
 def _show(checks: Sequence[Check]) -> None:
     """Print a line for each check, with its remedy below."""
-    table = Table("check", "", "what was seen", box=None, header_style="bold")
+    table = Table("check", "", "what was seen", box=None, header_style="bold", pad_edge=False)
     for check in checks:
         message = Text(check.message, overflow="fold")
         if check.remedy:

@@ -34,7 +34,9 @@ _FOLLOW_SECONDS = 0.3
 
 
 def _show(status: dict[str, Any]) -> None:
-    table = Table("part", "state", "pid", "restarts", box=None, header_style="bold")
+    table = Table(
+        "part", "state", "pid", "restarts", box=None, header_style="bold", pad_edge=False
+    )
     for part in status["parts"]:
         table.add_row(part["name"], part["state"], str(part["pid"] or ""), str(part["restarts"]))
     console.print(table)

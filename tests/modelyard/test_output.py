@@ -7,6 +7,15 @@ from rich.console import Console
 
 from modelyard import output
 
+
+@pytest.fixture
+def terminal(monkeypatch):
+    console = Console(
+        force_terminal=True, color_system=None, width=80, highlight=False, soft_wrap=True
+    )
+    monkeypatch.setattr(output, "console", console)
+
+
 RUN = {
     "id": "4d85f16e-bf12-49ba-bd11-6ba7d2a3d977",
     "name": "digits",
@@ -29,11 +38,8 @@ def test_a_row_is_a_line_however_narrow_the_terminal(monkeypatch, capsys):
     ]  # fmt: skip
 
 
-def test_a_list_on_a_narrow_terminal_leaves_out_what_the_name_finds(monkeypatch, capsys):
-    terminal = Console(
-        force_terminal=True, color_system=None, width=80, highlight=False, soft_wrap=True
-    )
-    monkeypatch.setattr(output, "console", terminal)
+@pytest.mark.usefixtures("terminal")
+def test_a_list_on_a_narrow_terminal_leaves_out_what_the_name_finds(capsys):
     long = {
         **RUN, "name": "digits of a long name", "note": "y" * 90, "nothing": "",
         "source_uri": "s3://lake/" + "x" * 80,
@@ -46,6 +52,38 @@ def test_a_list_on_a_narrow_terminal_leaves_out_what_the_name_finds(monkeypatch,
     assert long["name"] in row
     assert "…" in row
     assert not {"id", "source_uri", "nothing"} & set(head.split())
+
+
+TRIAL = {
+    "number": 10, "state": "EARLY_STOPPED", "value": 0.9756, "mlflow_run_id": "a" * 32,
+    "parameters": {"learning_rate": 0.0280944, "hidden": 14, "activation": "logistic"},
+    "attempts": 1,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_table_in_a_block_is_as_wide_as_the_terminal(capsys):
+    output.thing({"result": {"trials": [TRIAL, {**TRIAL, "parameters": {}}]}}, as_json_=False)
+
+    _, _, head, *rows = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert head.split() == ["number", "state", "value", "parameters", "attempts"]
+    assert len(rows) == 3  # the first one's parameters take two lines
+    assert rows[1].split() == ["activation=logistic"]
+    assert max(map(len, rows)) <= 80
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_table_in_a_block_breaks_no_word(capsys):
+    pod = {"rank": 0, "machine": "m" * 30, "pod": "p" * 40, "started": "2026-01-02T03:04:05Z"}
+    deed = {"at": "2026-01-02T03:04:05Z", "verb": "create", "detail": f"version=1, run={'a' * 36}"}
+
+    output.thing({"nodes": [pod], "history": [deed]}, as_json_=False)
+
+    shown = capsys.readouterr().out
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert lines[1:3] == ["  - rank: 0", f"    machine: {'m' * 30}"]  # no table would fit
+    assert f"run={'a' * 36}" in shown
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_list_of_things_is_a_table_wherever_it_stands(capsys):
