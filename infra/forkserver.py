@@ -222,6 +222,7 @@ def _become(job: Job) -> None:
     for lock in job.streams[3:]:
         os.set_inheritable(lock, False)
         os.environ[run_lock.DESCRIPTOR_VARIABLE] = str(lock)
+    time.tzset()  # the client's TZ
     os.chdir(job.cwd)
     prefect.context.refresh_global_settings_context()
     job.connection.settimeout(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -19,6 +19,7 @@ from modelyard import login, times
 from registry.views import View
 
 _Cells = dict[str, list[str]]  # of a table, by column
+_Rank = Callable[[str, int], int]
 
 # A text such as ":warning:" is printed as it is.
 console = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -38,11 +39,15 @@ _LEFT_OUT_OF_BLOCKS = (
 )  # fmt: skip
 _PROSE = {"detail", "reason", "description", "message"}  # may be broken anywhere
 _NARROWEST_PROSE = 24
+_NARROWEST_CUT = 8
+_DATE = len("2026-01-31")
 _SPACE = 2  # between two columns
 _NARROWEST_TEXT = 20
 _CONTINUED = 4  # by how much the second line of a text is indented
 _AS_GIVEN = {"parameters", "hyperparameters", "arguments"}
 _COUNTS = {"fates", "counts"}  # by words, of which one is "created"
+_TIMES = {"started", "created", "changed", "updated", "next_slot", "slot", "decided", "at"}
+_WITH_TIMES = {"slot", "last"}  # among their words
 _MILLISECONDS = {"created", "updated"}  # of what MLflow has
 
 
@@ -76,7 +81,7 @@ def rows(
         return
     if found:
         cut = cut and console.is_terminal
-        cells = _cells([_mapping(one) for one in found], columns)
+        cells = _cells([_localized(_mapping(one)) for one in found], columns)
         width = _table_width(narrow=cut)
         _print_table(_fitting(cells, width, _LEFT_OUT) if cut else cells, width, cut=cut)
     else:
@@ -116,7 +121,8 @@ def _print_table(cells: _Cells, width: int, indent: str = "", *, cut: bool = Fal
         highlight=False, soft_wrap=True, emoji=False, width=width, height=console.height
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
-    widths = {} if cut else _wrapped_widths(cells, width - len(indent))
+    rank = _rank_of_cut if cut else _rank_of_wrapped(_longest_words(cells))
+    widths = _shrunk(cells, width - len(indent), rank)
     for name in cells:
         whole = _is_whole(name)
         table.add_column(_cell(name, cut=cut), no_wrap=whole, width=widths.get(name))
@@ -125,20 +131,40 @@ def _print_table(cells: _Cells, width: int, indent: str = "", *, cut: bool = Fal
     wide.print(Padding.indent(table, len(indent)))
 
 
-def _wrapped_widths(cells: _Cells, room: int) -> dict[str, int]:
-    """Return the widths of columns that break no word; Rich would break those of a long text."""
-    widths, words = _widths(cells), _longest_words(cells)
+def _shrunk(cells: _Cells, room: int, rank: _Rank) -> dict[str, int]:
+    """Return the widths of columns; Rich's own would cut names, and break words of a long text.
 
-    def spare(name: str) -> tuple[bool, bool, int]:
-        may_break = name in _PROSE and widths[name] > _NARROWEST_PROSE
-        return widths[name] > words[name], may_break, widths[name]
+    Args:
+        cells: The table.
+        room: The width that there is.
+        rank: Of a column and its width: those of the highest rank shrink first, and none of 0.
 
+    Returns:
+        Nothing where there is not enough room, so that Rich decides.
+    """
+    widths = _widths(cells)
     for _ in range(_total(widths) - room):
-        name = max(widths, key=spare)
-        if not any(spare(name)[:2]):
-            return {}  # other words have to be broken, which Rich does
+        name = max(widths, key=lambda name: (rank(name, widths[name]), widths[name]))
+        if not rank(name, widths[name]):
+            return {}
         widths[name] -= 1
     return widths
+
+
+def _rank_of_cut(column: str, width: int) -> int:
+    if _is_whole(column):
+        return 0
+    return int(width > _DATE) if column in _TIMES else 2 * (width > _NARROWEST_CUT)
+
+
+def _rank_of_wrapped(words: Mapping[str, int]) -> _Rank:
+    """Rank columns that are wrapped between words."""
+
+    def rank(column: str, width: int) -> int:
+        may_break = column in _PROSE and width > _NARROWEST_PROSE
+        return 2 if width > words[column] else int(may_break)
+
+    return rank
 
 
 def _widths(cells: _Cells) -> dict[str, int]:
@@ -205,7 +231,9 @@ def _localized(value: Any, name: str = "") -> Any:
         return [_localized(one) for one in value]
     if name in _MILLISECONDS and isinstance(value, int):
         return times.local_from_milliseconds(value)
-    return times.local(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return times.localized(value) if name in _WITH_TIMES else times.local(value)
+    return value
 
 
 def _present(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 import typer
 
+from infra import local_time
 from modelyard import output
 from modelyard.output import console
 from registry.pipelines.pipeline_views import PipelineResultView
@@ -159,7 +160,8 @@ class _Report:
 
 
 def _print_event(text: str) -> None:
-    console.print(f"{datetime.now().astimezone():%H:%M:%S}  {text}", markup=False, style="bold")
+    now = local_time.local(datetime.now(UTC))
+    console.print(f"{now}  {text}", markup=False, style="bold")
 
 
 def describe(result: ResultView) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+from infra import local_time
 from infra.errors import BadInputError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -39,15 +40,19 @@ def local(text: str) -> str:
     if not _ISO.fullmatch(text):
         return text
     try:
-        at = datetime.fromisoformat(text).astimezone()
+        return local_time.local(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         return text
-    return f"{at:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def localized(text: str) -> str:
+    """Return a text with the times in ISO 8601 in it in the local time zone."""
+    return _ISO.sub(lambda found: local(found[0]), text)
 
 
 def local_from_milliseconds(milliseconds: int) -> str:
     """Return a time, given in milliseconds since 1970, in the local time zone."""
-    return local(datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat())
+    return local_time.local(datetime.fromtimestamp(milliseconds / 1000, UTC))
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from infra.errors import BadInputError
-from modelyard import output, times
+from modelyard import output
 from modelyard.connecting import connected
 from modelyard.options import Description, Json, Limit, NewName
 from registry import deletion, experiments
@@ -47,11 +47,7 @@ def show(
         output.as_json(found)
         return
     output.thing(found.model_copy(update={"runs": []}), as_json_=False)
-    shown = [
-        {**run.to_json(), "started": run.started and times.local(run.started.isoformat())}
-        for run in found.runs
-    ]
-    output.rows(shown, ("id", "name", "flow", "state", "started"), as_json_=False)
+    output.rows(found.runs, ("id", "name", "flow", "state", "started"), as_json_=False)
 
 
 @app.command()

@@ -74,15 +74,14 @@ def list_(
 
 
 def _for_people(run: RunView) -> JsonObject:
-    """Return a run with its state's detail in brackets, and times to the minute."""
-    state = f"{run.state} ({run.detail})" if run.detail else run.state
-    started = f"{run.started.astimezone():%Y-%m-%d %H:%M}" if run.started else ""
+    """Return a run with its state's detail in brackets, where there is room."""
+    has_room = run.detail and not output.is_narrow()
+    state = f"{run.state} ({run.detail})" if has_room else run.state
     counts = run.tuning.trials.to_json() if run.tuning else {}
     trials = ", ".join(f"{count} {group}" for group, count in counts.items() if count)
     # `runs show` has the whole text; a paragraph in each row would hide the table.
     waiting = textwrap.shorten(run.waiting, _WAITING_CHARACTERS, placeholder=" ...")
-    changed = {"state": state, "started": started, "trials": trials, "waiting": waiting}
-    return {**run.to_json(), **changed}
+    return {**run.to_json(), "state": state, "trials": trials, "waiting": waiting}
 
 
 @app.command()

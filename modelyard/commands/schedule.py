@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -108,7 +107,7 @@ def _for_people(shown: ScheduleView) -> JsonObject:
     """Return a schedule with its state's detail beside the state, and its slots as listed."""
     found = {**shown.to_json(), **views.worded(shown.state, shown.detail)}
     if isinstance(shown, ScheduleDetailView):
-        rows = [_with_range(slot, times.local) for slot in shown.slots]
+        rows = map(_with_range, shown.slots)
         found["slots"] = [{name: row[name] for name in _SLOT_COLUMNS} for row in rows]
     return found
 
@@ -188,10 +187,10 @@ def slots(
     output.rows(found if json else list(map(_with_range, found)), _SLOT_COLUMNS, as_json_=json)
 
 
-def _with_range(row: SlotView, written: Callable[[str], str] = str) -> JsonObject:
+def _with_range(row: SlotView) -> JsonObject:
     """Return slots for people: several that share their fate as a range."""
-    several = f" to {written(row.until)}, {row.count} slots" if row.until else ""
-    return {**row.to_json(), "slot": f"{written(row.slot)}{several}"}
+    several = f" to {row.until}, {row.count} slots" if row.until else ""
+    return {**row.to_json(), "slot": f"{row.slot}{several}"}
 
 
 @app.command()
@@ -328,4 +327,4 @@ def preview(
     if found.notice:
         output.console.print(found.notice)
     for slot in slots:
-        output.console.print(slot)
+        output.console.print(times.local(slot))

@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from infra import work_pools
+from infra import local_time, work_pools
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.prefect_client import prefect_client
 from registry import (
@@ -106,7 +106,7 @@ def _choices(client: SyncPrefectClient, found: list[FlowRun]) -> list[str]:
     newest = sorted(found, key=lambda run: str(run.created), reverse=True)
     lines = []
     for run in newest[:_MOST_CHOICES]:
-        since = run.start_time and f"{run.start_time.astimezone():started %Y-%m-%d %H:%M %Z}"
+        since = run.start_time and f"started {local_time.local(run.start_time)}"
         experiment = run.parameters.get("experiment") or experiment_names.DEFAULT
         lines.append(
             f"  {run.id}  {_word(run, flows[run.flow_id])}  in {experiment}  "

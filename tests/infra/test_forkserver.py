@@ -22,11 +22,12 @@ pytestmark = pytest.mark.integration
 _CLIENT = forkclient.__file__
 _MODULES = {
     "shows": """
-import json, os, sys
+import json, os, sys, time
 print(json.dumps({"name": __name__, "argv": sys.argv, "cwd": os.getcwd(), "read": sys.stdin.read(),
                   "colour": os.environ.get("COLOUR"), "servers": os.environ.get("SERVERS"),
                   "region": os.environ.get("MODELYARD_REGION"),
                   "unheeded": os.environ.get("MODELYARD_UNHEEDED"),
+                  "epoch": time.strftime("%H %Z", time.localtime(0)),
                   "leads": os.getsid(0) == os.getpid()}))
 print("problem", file=sys.stderr)
 """,
@@ -158,6 +159,7 @@ def test_a_module_runs_as_if_started_by_the_client(run: Run, tmp_path: Path) -> 
         given="given",
         env={
             "COLOUR": "blue",
+            "TZ": "Asia/Seoul",
             "MODELYARD_REGION": "shell",
             "MODELYARD_NAS": '{"n": "/n"}',
             "MODELYARD_HOME": "elsewhere",
@@ -177,6 +179,7 @@ def test_a_module_runs_as_if_started_by_the_client(run: Run, tmp_path: Path) -> 
         "servers": None,
         "region": "stack",  # a setting, and so the stack's
         "unheeded": "MODELYARD_NAS, MODELYARD_REGION",
+        "epoch": "09 KST",
         "leads": True,
     }
 

@@ -20,7 +20,7 @@ RUN = {
     "id": "4d85f16e-bf12-49ba-bd11-6ba7d2a3d977",
     "name": "digits",
     "state": "COMPLETE (SuggestionEndReached)",
-    "started": "2026-11-21 17:49",
+    "started": "2026-11-21 17:49:31 UTC",
     "trials": "12 done, 2 running, 1 failed",
 }
 
@@ -124,6 +124,18 @@ def _in_utc(monkeypatch):
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.mark.usefixtures("_in_utc")
+def test_times_of_a_list_are_local_and_those_of_its_json_are_not(capsys):
+    found = [{"started": "2026-01-02T03:04:05.678Z", "last": "sent 2026-01-02T03:04:05Z"}]
+
+    output.rows(found, ["started", "last"], as_json_=False)
+    output.rows(found, ["started", "last"], as_json_=True)
+
+    _, row, value = capsys.readouterr().out.splitlines()
+    assert row == "2026-01-02 03:04:05 UTC  sent 2026-01-02 03:04:05 UTC"
+    assert "2026-01-02T03:04:05.678Z" in value
 
 
 @pytest.mark.usefixtures("_in_utc")

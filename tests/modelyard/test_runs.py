@@ -71,10 +71,10 @@ class TestList:
         assert code == 0
         assert head == ["id", "name", "flow", "state", "started", "seconds", "trials", "best"]
         assert tuned == [
-            "id-tuned", "tuned", "tune", "COMPLETE", "(GoalReached)", "2026-11-21", "17:49",
-            "3.5", "12", "done,", "1", "failed", "0.123457",
+            "id-tuned", "tuned", "tune", "COMPLETE", "(GoalReached)", "2026-11-21", "17:49:31",
+            "UTC", "3.5", "12", "done,", "1", "failed", "0.123457",
         ]  # fmt: skip
-        assert plain == ["id-plain", "plain", "train", "COMPLETE", "2026-11-21", "17:49", "3.5"]
+        assert plain[4:] == ["2026-11-21", "17:49:31", "UTC", "3.5"]
 
     def test_what_a_run_waits_for_has_a_column_where_any_does(
         self, do: Do, found: list[RunView]

@@ -53,6 +53,7 @@ def test_what_is_neither_is_refused(text: str) -> None:
 def test_times_are_shown_in_the_local_zone() -> None:
     assert times.local("2026-01-02T03:04:05.678901+00:00") == "2026-01-02 12:04:05 KST"
     assert times.local("2026-01-02T20:04:05Z") == "2026-01-03 05:04:05 KST"
+    assert times.localized("sent 2026-01-02T20:04:05Z") == "sent 2026-01-03 05:04:05 KST"
     assert times.local_from_milliseconds(1767323045678) == "2026-01-02 12:04:05 KST"
 
 

@@ -57,11 +57,11 @@ def test_those_of_one_name_are_listed_to_choose_from(prefect: PrefectClient) -> 
     with pytest.raises(ConflictError) as raised:
         runs.show("same")
 
-    began = datetime(2026, 1, 2, 3, 4, tzinfo=UTC).astimezone()
+    began = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).astimezone()
     first, *choices = raised.value.hint.splitlines()
     assert "id" in first
     assert {line.split()[0]: " ".join(line.split()[1:]) for line in choices} == {
-        ran: f"COMPLETE in digits started {began:%Y-%m-%d %H:%M %Z}",
+        ran: f"COMPLETE in digits started {began:%Y-%m-%d %H:%M:%S %Z}",
         failed: "FAIL HYPERPARAMETER TUNING in Default not started",
     }
 
