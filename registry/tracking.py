@@ -36,8 +36,6 @@ PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its UI nests runs by it
 TRIAL_TAG = "modelyard.trial"  # a trial's number, on its run
 STATE_TAG = "modelyard.trial_state"
 REASON_TAG = "modelyard.trial_reason"
-OBJECTIVES_TAG = "modelyard.objectives"  # on a tuning's run: a JSON list of metrics
-BEST_TAG = "modelyard.best_trials"  # on a tuning's run: numbers, such as 7 or 3,7,9
 NOTE_TAG = entities.NOTE_TAG
 
 T = TypeVar("T")

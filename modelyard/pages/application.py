@@ -26,7 +26,6 @@ from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundE
 from modelyard import tensorboards
 from modelyard.pages import downloads, graphs, home, listing, servers
 from modelyard.pages.graphs import Sources
-from modelyard.pages.home import SILENT
 from pipelines.drawing import style, text
 from registry.pipelines import pipelines
 
@@ -191,7 +190,7 @@ class _Pages:
         """Answer that the catalogue cannot be reached."""
         _logger.warning("The catalogue's database does not answer: %s", error)
         return self._page(
-            "error.html", 503, message=SILENT,
+            "error.html", 503, message=listing.SILENT,
             hint="modelyard status shows the parts.",
         )  # fmt: skip
 

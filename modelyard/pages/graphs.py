@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import RegisteredModel
-from modelyard.pages import details, downloads, listing, run_facts
+from modelyard.pages import details, downloads, listing, run_facts, trials
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from modelyard.pages.run_facts import RunPageView
@@ -33,6 +33,7 @@ from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
+from registry.tunings import trial_results
 from schedules import views as schedule_views
 from schedules.views import ScheduleView
 
@@ -83,6 +84,7 @@ class Sources:
         pipelines: Lists the uploaded pipelines that were changed last, at most so many.
         schedules: Lists the schedules that were changed last, at most so many.
         boards: Lists the TensorBoards that are running on this machine.
+        overview: Returns the trials of a tuning, as ``trial_results.overview``.
     """
 
     runs: Path
@@ -93,6 +95,7 @@ class Sources:
     pipelines: Callable[[int], Sequence[PipelineSummaryView]] = pipelines.list_newest
     schedules: Callable[[int], Sequence[ScheduleView]] = schedule_views.list_newest
     boards: Callable[[], Sequence[TensorBoard]] = tuple
+    overview: trials.Overview = trial_results.overview
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,9 @@ def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
         return None
     if run is None or run.flow == flow_kinds.PIPELINE_RUN.name:
         return None
-    return run_facts.of(run, _tracked(sources, run), sources.servers.run_url(run_id))
+    tracked = _tracked(sources, run)
+    tried = trials.of(run, tracked, sources.overview) if run.flow == flow_kinds.TUNE.name else None
+    return run_facts.of(run, tracked, sources.servers.run_url(run_id), tried)
 
 
 def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -> GraphView:

@@ -30,7 +30,6 @@ from registry.runs import statuses
 from registry.runs.run_views import RunView
 from schedules.views import ScheduleView
 
-SILENT = "The catalogue's database does not answer."
 _MOST_RUNS, _MOST = 25, 10
 _LONGEST_REASON = 100
 ACTIVE = "active"
@@ -192,7 +191,7 @@ async def _listed(what: str, query: Callable[[int], Sequence[T]], most: int) -> 
             return Listed(notice=f"{error.message} {what} are not shown." if what else str(error))
         except OperationalError as error:
             _logger.warning("%s cannot be listed: %s", what, error)
-            return Listed(notice=f"{SILENT} {what} are not shown.")
+            return Listed(notice=f"{listing.SILENT} {what} are not shown.")
         return Listed(found[:most], len(found) > most)
 
     return await run_in_threadpool(ask)

@@ -16,6 +16,7 @@ from registry.pipelines import pipelines
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
 
+SILENT = "The catalogue's database does not answer."
 _LONGEST = 500
 
 

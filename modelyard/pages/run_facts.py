@@ -8,6 +8,7 @@ from typing import Any
 
 from modelyard.pages import details
 from modelyard.pages.servers import TrackedRun
+from modelyard.pages.trials import TrialsView
 from pipelines.drawing import text
 from registry import flow_kinds
 from registry.runs.run_views import RunView
@@ -31,6 +32,7 @@ class RunPageView:
         parameters: Its parameters by dotted keys, as ``-p`` would give them.
         metrics: The last value of each metric.
         tensorboard: The command that shows its TensorBoard logs; empty where it has none.
+        trials: Its trials; None if it is no tuning.
     """
 
     run: RunView
@@ -39,15 +41,19 @@ class RunPageView:
     parameters: Sequence[tuple[str, str]]
     metrics: Sequence[tuple[str, str]]
     tensorboard: str
+    trials: TrialsView | None = None
 
 
-def of(run: RunView, tracked: TrackedRun | None, prefect_url: str) -> RunPageView:
+def of(
+    run: RunView, tracked: TrackedRun | None, prefect_url: str, trials: TrialsView | None = None
+) -> RunPageView:
     """Return the page of a run.
 
     Args:
         run: The run.
         tracked: The same as MLflow has it; None before that, or where MLflow does not answer.
         prefect_url: Its page in Prefect's UI.
+        trials: Its trials; None if it is no tuning.
     """
     return RunPageView(
         run=run,
@@ -58,6 +64,7 @@ def of(run: RunView, tracked: TrackedRun | None, prefect_url: str) -> RunPageVie
         if tracked
         else [],
         tensorboard=f"modelyard tensorboard {run.id}" if run.flow in _WITH_LOGS else "",
+        trials=trials,
     )
 
 

@@ -43,15 +43,19 @@ class TrackedRun:
         url: Its page in MLflow's UI.
         description: Its description, which MLflow's UI may have changed.
         experiment: Name of its experiment now.
+        experiment_id: The experiment's id.
         experiment_url: The experiment's page in MLflow's UI.
         metrics: The last value of each metric, by name; none of the machine's load.
+        tags: Its tags.
     """
 
     url: str
     description: str
     experiment: str
+    experiment_id: str
     experiment_url: str
     metrics: Mapping[str, float]
+    tags: Mapping[str, str]
 
 
 class Servers:
@@ -177,12 +181,14 @@ class Servers:
             url=connection.mlflow_run_page(experiment_id, run.info.run_id),
             description=run.data.tags.get(entities.NOTE_TAG, ""),
             experiment=experiment.name,
+            experiment_id=experiment_id,
             experiment_url=connection.mlflow_experiment_page(experiment_id),
             metrics={
                 name: value
                 for name, value in sorted(run.data.metrics.items())
                 if not name.startswith("system/")
             },
+            tags=run.data.tags,
         )
 
     def models(self, limit: int) -> list[RegisteredModel]:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Row,
+    Select,
     Text,
     bindparam,
     delete,
@@ -95,6 +96,7 @@ _KEY = ("tuning", "number")
 _FIELDS = tuple(column.name for column in _TABLE.columns if column.name != "tuning")
 _NUMBERS = frozenset({"values", "reports", "violations"})
 _LONG = frozenset({"reports", "violations"})  # what only the search looks at
+_OUTLINE = tuple(name for name in _FIELDS if name not in _LONG)
 
 
 _GIVEN = insert(TrialModel).values(
@@ -133,17 +135,31 @@ def _plain(name: str, value: Any) -> Any:
 
 def of(tuning: str) -> list[TrialRow]:
     """Return every trial of a tuning, by number."""
-    return _read(tuning, _FIELDS)
+    return _read(_of(tuning, _FIELDS))
 
 
 def outline(tuning: str) -> list[TrialOutline]:
     """Return every trial of a tuning without its reports, which can be long."""
-    return _read(tuning, tuple(name for name in _FIELDS if name not in _LONG))
+    return _read(_of(tuning, _OUTLINE))
 
 
-def _read(tuning: str, fields: tuple[str, ...]) -> list[Any]:
+def newest(tuning: str, limit: int) -> list[TrialOutline]:
+    """Return the newest trials of a tuning, newest first, at most ``limit`` of them."""
+    wanted = _of(tuning, _OUTLINE).order_by(None).order_by(_TABLE.c.number.desc())
+    return _read(wanted.limit(limit))
+
+
+def numbered(tuning: str, numbers: Iterable[int]) -> list[TrialOutline]:
+    """Return trials of a tuning by their numbers; none that there is not."""
+    return _read(_of(tuning, _OUTLINE).where(_TABLE.c.number.in_(list(numbers))))
+
+
+def _of(tuning: str, fields: Iterable[str]) -> Select[Any]:
     columns = [_TABLE.c[name] for name in fields]
-    wanted = select(*columns).where(_TABLE.c.tuning == tuning).order_by(_TABLE.c.number)
+    return select(*columns).where(_TABLE.c.tuning == tuning).order_by(_TABLE.c.number)
+
+
+def _read(wanted: Select[Any]) -> list[Any]:
     with engine().connect() as connection:
         return [_trial(row) for row in connection.execute(wanted)]
 

@@ -87,3 +87,19 @@ class TuningResultView(View):
     best: BestTrialView | None
     front: list[BestTrialView] | None = Field(None, exclude_if=lambda front: front is None)
     trials: list[TrialView]
+
+
+class TuningOverviewView(View):
+    """What a page shows of a tuning.
+
+    Attributes:
+        counts: How many trials there are.
+        metrics: Names of its objectives; empty where they are unknown.
+        best: The best trials, by number: one, or with several objectives the front.
+        trials: The newest trials, newest first.
+    """
+
+    counts: TrialCounts
+    metrics: list[str]
+    best: list[TrialView]
+    trials: list[TrialView]

@@ -7,26 +7,18 @@ beside the names of its objectives; everybody else reads it there.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from infra.mlflow import ViewType
-from registry.tracking import BEST_TAG, OBJECTIVES_TAG, client, paged
-from registry.tunings import trials
-from registry.tunings.trials import TrialOutline
+from registry.tracking import client, paged
+from registry.tunings import trial_results, trials
 from registry.tunings.tuning_views import (
-    TrialCounts,
-    TrialView,
     TuningResultView,
     TuningSummaryView,
-    Value,
 )
 
 _LONGEST_TAG = 5000  # MLflow cuts longer ones, perhaps within a number
 _IDS_AT_ONCE = 200
-
-# What a list counts, in the reference's three groups.
-_COUNTED = {"done": trials.OBSERVED, "running": trials.ACTIVE, "failed": trials.FAILURES}
 
 
 def lock(flow_run_id: str) -> str:
@@ -39,7 +31,9 @@ def lock(flow_run_id: str) -> str:
 
 def mark_objectives(mlflow_run_id: str, metrics: Sequence[str]) -> None:
     """Write down what a tuning optimises, in the order of its trials' values."""
-    client().set_tag(mlflow_run_id, OBJECTIVES_TAG, json.dumps(list(metrics), ensure_ascii=False))
+    client().set_tag(
+        mlflow_run_id, trial_results.OBJECTIVES_TAG, json.dumps(list(metrics), ensure_ascii=False)
+    )
 
 
 def mark_best(mlflow_run_id: str, numbers: Iterable[int]) -> None:
@@ -47,23 +41,7 @@ def mark_best(mlflow_run_id: str, numbers: Iterable[int]) -> None:
     text = ",".join(map(str, numbers))
     if len(text) > _LONGEST_TAG:
         text = text[: _LONGEST_TAG + 1].rpartition(",")[0]
-    client().set_tag(mlflow_run_id, BEST_TAG, text)
-
-
-def _best(tags: Mapping[str, str]) -> list[int]:
-    return [int(number) for number in tags.get(BEST_TAG, "").split(",") if number]
-
-
-def _is_single(tags: Mapping[str, str]) -> bool:
-    return len(json.loads(tags.get(OBJECTIVES_TAG, "[]"))) <= 1
-
-
-def _value(values: Sequence[float] | None, *, single: bool) -> Value:
-    """Return a trial's values as they are shown."""
-    if values is None:
-        return None
-    finite = [value if math.isfinite(value) else None for value in values]
-    return next(iter(finite), None) if single else finite
+    client().set_tag(mlflow_run_id, trial_results.BEST_TAG, text)
 
 
 def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> TuningResultView:
@@ -76,29 +54,19 @@ def result(flow_run_id: str, mlflow_run_id: str, over: bool = False) -> TuningRe
             although their rows say that they run.
     """
     tags = client().get_run(mlflow_run_id).data.tags
-    single = _is_single(tags)
-    shown = [_trial(row, single=single, over=over) for row in trials.outline(flow_run_id)]
+    single = len(trial_results.objectives(tags)) <= 1
+    shown = [
+        trial_results.view(row, single=single, over=over) for row in trials.outline(flow_run_id)
+    ]
     by_number = {trial.number: trial for trial in shown}
-    best = [by_number[number].as_best() for number in _best(tags) if number in by_number]
+    best = [
+        by_number[number].as_best() for number in trial_results.best(tags) if number in by_number
+    ]
     return TuningResultView(
         mlflow_run_id=mlflow_run_id,
         best=next(iter(best), None) if single else None,
         front=None if single else best,
         trials=shown,
-    )
-
-
-def _trial(row: TrialOutline, *, single: bool, over: bool) -> TrialView:
-    ended = over and row["state"] in trials.ACTIVE and not row["flow_run_id"]
-    return TrialView(
-        number=row["number"],
-        state=trials.KILLED if ended else row["state"],
-        parameters=row["parameters"],
-        value=_value(row["values"], single=single),
-        mlflow_run_id=row["mlflow_run_id"],
-        flow_run_id=row["flow_run_id"],
-        reason=row["reason"],
-        attempts=row["attempts"],
     )
 
 
@@ -117,31 +85,27 @@ def summaries(
     best = _best_values(tunings)
     return {
         tuning: TuningSummaryView(
-            trials=_grouped(counts.get(tuning, {}), over=tuning in over), best=best.get(tuning)
+            trials=trial_results.grouped(counts.get(tuning, {}), over=tuning in over),
+            best=best.get(tuning),
         )
         for tuning in tunings
     }
 
 
-def _grouped(counts: Mapping[str, int], *, over: bool) -> TrialCounts:
-    groups = {
-        group: sum(counts.get(state, 0) for state in states) for group, states in _COUNTED.items()
-    }
-    stopped = counts.get(trials.KILLED, 0)
-    if over:
-        stopped, groups["running"] = stopped + groups["running"], 0
-    return TrialCounts(**groups, stopped=stopped)
-
-
 def _best_values(tunings: Mapping[str, str | None]) -> dict[str, float | None]:
     tags = _tags(run_id for run_id in tunings.values() if run_id)
     single = {
-        tuning: _best(tags[run_id])[0]
+        tuning: best[0]
         for tuning, run_id in tunings.items()
-        if run_id in tags and _is_single(tags[run_id]) and _best(tags[run_id])
+        if run_id in tags
+        and len(trial_results.objectives(tags[run_id])) <= 1
+        and (best := trial_results.best(tags[run_id]))
     }
     values = trials.values(single.items()) if single else {}
-    shown = {tuning: _value(found, single=True) for (tuning, _), found in values.items()}
+    shown = {
+        tuning: trial_results.shown_value(found, single=True)
+        for (tuning, _), found in values.items()
+    }
     return {tuning: best for tuning, best in shown.items() if not isinstance(best, list)}
 
 

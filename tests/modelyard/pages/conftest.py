@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from modelyard.tensorboards import TensorBoard
 from registry.pipelines.pipeline_nodes import PipelineNode
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs.run_views import RunView
+from registry.tunings.tuning_views import TrialCounts, TuningOverviewView
 from schedules.views import ScheduleView
 from tests.pipelines import corpus
 
@@ -30,6 +31,10 @@ with warnings.catch_warnings():
 RUN = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+_NO_TRIALS = TuningOverviewView(
+    counts=TrialCounts(done=0, running=0, failed=0), metrics=[], best=[], trials=[]
+)
 
 
 @dataclass
@@ -47,6 +52,7 @@ class World:
     registered: list[RegisteredModel] = field(default_factory=list)
     boards: list[TensorBoard] = field(default_factory=list)
     tracked_as: dict[str, TrackedRun] = field(default_factory=dict)
+    tried: TuningOverviewView = _NO_TRIALS
 
     # Prefect and MLflow
 
@@ -104,6 +110,13 @@ class World:
             raise self.broken
         return self.scheduled[:limit]
 
+    def overview(
+        self, flow_run_id: str, tags: Mapping[str, str], newest: int, *, over: bool
+    ) -> TuningOverviewView:
+        if self.broken is not None:
+            raise self.broken
+        return self.tried
+
     def compiled(self, reference: str) -> tuple[bytes, str]:
         if reference not in self.uploaded:
             raise NotFoundError(f"There is no pipeline {reference!r}.", "List them.")
@@ -153,7 +166,7 @@ def client(world: World) -> TestClient:
 def connected(world: World, **options: bool) -> TestClient:
     sources = Sources(
         world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines,
-        world.schedules, lambda: world.boards,
+        world.schedules, lambda: world.boards, world.overview,
     )  # fmt: skip
     return TestClient(application(sources), base_url="http://127.0.0.1:4300", **options)  # type: ignore[arg-type]
 
@@ -161,7 +174,8 @@ def connected(world: World, **options: bool) -> TestClient:
 def tracked(**told: object) -> TrackedRun:
     """A run as MLflow has it."""
     given = {"url": "http://mlflow/m1", "description": "", "experiment": "Default",
-             "experiment_url": "http://mlflow/e1", "metrics": {}}  # fmt: skip
+             "experiment_id": "e1", "experiment_url": "http://mlflow/e1", "metrics": {},
+             "tags": {}}  # fmt: skip
     return TrackedRun(**{**given, **told})  # type: ignore[arg-type]
 
 

@@ -208,8 +208,10 @@ def test_a_run_in_mlflow_is_told_with_its_experiment_as_it_is_called_now() -> No
         url="http://mlflow/#/experiments/7/runs/m1?workflowType=machine_learning",
         description="why",
         experiment="renamed",
+        experiment_id="7",
         experiment_url="http://mlflow/#/experiments/7/runs?workflowType=machine_learning",
         metrics={"train/loss": 0.5},
+        tags={"mlflow.note.content": "why"},
     )
     assert servers(Network()).tracked("m1") is None
     assert servers(Network(runs__get={})).tracked("m1") is None

@@ -13,7 +13,7 @@ from prefect.states import Cancelled, Completed, Running
 from infra.mlflow import MlflowClient
 from registry import tracking
 from registry.runs import runs
-from registry.tunings import trials, tunings
+from registry.tunings import trial_results, trials, tunings
 from tests.registry.fake_runs import PrefectClient
 from tests.registry.tuned import Tuning, row
 
@@ -65,6 +65,27 @@ class TestResult:
             ],
         }  # fmt: skip
         assert list(found["trials"][0]["parameters"]) == ["z", "a"]
+
+    def test_a_page_reads_the_newest_trials_and_the_best(self, tuning: Tuning) -> None:
+        trials.save(tuning.id, *(row(number) for number in range(5)))
+        trials.save(tuning.id, row(4, state="RUNNING", values=None))
+        tunings.mark_best(tuning.run_id, [1])
+        tags = tracking.client().get_run(tuning.run_id).data.tags
+
+        found = trial_results.overview(tuning.id, tags, 2, over=True)
+
+        assert [each.number for each in found.trials] == [4, 3]
+        assert found.trials[0].state == "KILLED"
+        assert [(each.number, each.value) for each in found.best] == [(1, 0.25)]
+        assert found.metrics == ["loss"]
+        assert (found.counts.done, found.counts.running, found.counts.stopped) == (4, 0, 1)
+
+    def test_without_tags_a_page_knows_no_best_trial(self, tuning: Tuning) -> None:
+        trials.save(tuning.id, row(0))
+
+        found = trial_results.overview(tuning.id, {}, 2, over=True)
+
+        assert (found.best, found.metrics, found.trials[0].value) == ([], [], [0.25])
 
     def test_beside_a_tuning_that_is_over_no_trial_runs(self, tuning: Tuning) -> None:
         beside = row(0, state="RUNNING", values=None)
@@ -129,7 +150,7 @@ class TestResult:
     def test_a_front_longer_than_a_tag_is_cut_between_numbers(self, tuning: Tuning) -> None:
         tunings.mark_best(tuning.run_id, range(100000, 102000))
 
-        kept = tunings._best(tracking.client().get_run(tuning.run_id).data.tags)
+        kept = trial_results.best(tracking.client().get_run(tuning.run_id).data.tags)
         assert kept == list(range(100000, 100000 + len(kept)))
         assert len(kept) > 700
 
