@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import yaml
+
 from pipelines.drawing import building, model, text, words
 from pipelines.drawing.model import Box, NodeRow
 
 _LONGEST = 2000
+_LONGEST_YAML = 10 * _LONGEST  # letters of JSON; what is longer takes long to be written as YAML
 _NOTES = {model.PIPELINE: "About", model.CONDITION: "Condition", model.LOOP: "Loop"}
 MOST_LISTED = 300  # of a loop's iterations
 
@@ -171,6 +174,20 @@ def _artifact(
 def shown(value: Any) -> str:
     """Return a value for display: strings as they are, all else as JSON."""
     rendered = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+    return _cut(rendered)
+
+
+def written(value: Any) -> str:
+    """Return a parameter for display, as people write it in a file: lists and mappings as YAML."""
+    if not isinstance(value, list | dict) or len(json.dumps(value)) > _LONGEST_YAML:
+        return shown(value)
+    dumped = yaml.safe_dump(
+        value, default_flow_style=None, sort_keys=False, allow_unicode=True, width=_LONGEST
+    )
+    return _cut(dumped.rstrip("\n"))
+
+
+def _cut(rendered: str) -> str:
     cut = f"{rendered[:_LONGEST]}… ({len(rendered)} letters)"
     return rendered if len(rendered) <= _LONGEST else cut
 

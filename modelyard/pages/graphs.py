@@ -211,7 +211,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
     title = run.name if run else run_id
     arguments = run.parameters.get("arguments") if run else None
     given = arguments.items() if isinstance(arguments, dict) else ()
-    shown = tuple((name, details.shown(value)) for name, value in given)
+    shown = tuple((name, details.written(value)) for name, value in given)
     pipeline = _pipeline_of(sources.runs / run_id) or _uploaded(sources, observed)
     if pipeline is None:
         notice = observed.notice or (

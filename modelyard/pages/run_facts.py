@@ -19,6 +19,7 @@ _TRACKED = {*_WITH_LOGS, flow_kinds.PIPELINE_RUN.name}
 _DEFAULT_EXPERIMENT = "Default"
 # Parameters that the page shows as facts.
 _FACTS = {"name", "description", "experiment"}
+_NOT_GIVEN: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunPageView:
         run: The run.
         facts: Its description and its experiment: label and text.
         links: Its pages in other UIs: label and URL.
-        parameters: Its parameters by dotted keys, as ``-p`` would give them.
+        parameters: Its parameters by dotted keys, as ``-p`` would give them; lists as YAML.
         metrics: The last value of each metric.
         tensorboard: The command that shows its TensorBoard logs; empty where it has none.
         trials: Its trials; None if it is no tuning.
@@ -106,6 +107,16 @@ def _flat(given: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             continue
         if isinstance(value, Mapping) and value:
             found += _flat(value, f"{key}.")
-        elif value not in (None, "", [], {}):
-            found.append((text.plain(key), details.shown(value)))
+        elif value not in _NOT_GIVEN:
+            found.append((text.plain(key), details.written(_given(value))))
     return found
+
+
+def _given(value: Any) -> Any:
+    """Leave out what a list's mappings do not give; put names first: Prefect keeps no order."""
+    if isinstance(value, list):
+        return [_given(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    names = sorted(value, key=lambda name: name != "name")
+    return {name: _given(value[name]) for name in names if value[name] not in _NOT_GIVEN}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 
@@ -198,6 +199,29 @@ def test_a_run_of_another_flow_is_shown_without_a_graph(world: World, client: Te
         assert f'href="{address}"' in page
     assert f"modelyard tensorboard {RUN}" in page
     assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ([{"type": "int", "name": "x", "log": None, "values": []}, {"name": "y"}],
+         "- {name: x, type: int}\n- {name: y}"),
+        ([1, 2.5, True, None, "no", "a: b"], "[1, 2.5, true, null, 'no', 'a: b']"),
+        ([{"name": "x", "values": ["a", "b"]}], "- name: x\n  values: [a, b]"),
+        (["한글 🙂"], "[한글 🙂]"),
+        (True, "true"),
+        ("yes", "yes"),
+    ],
+)  # fmt: skip
+def test_parameters_are_shown_as_people_write_them(
+    world: World, client: TestClient, value: object, written: str
+) -> None:
+    world.exist(flow="tune", parameters={"asked": value, "none": None, "inner": {"none": None}})
+    page = html.unescape(client.get(f"/runs/{RUN}").text)
+
+    assert f"<dt>asked</dt><dd><pre>{written}</pre>" in page
+    assert "None" not in page
+    assert ">none<" not in page
 
 
 @pytest.mark.parametrize(
