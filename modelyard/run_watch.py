@@ -6,6 +6,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -26,8 +27,11 @@ _POLL_SECONDS = 0.5
 _LAST_LINES_SECONDS = 1.0
 _POLLS_PER_PROGRESS = 10  # what it takes to find it grows with the run
 _MOST_METRICS = 8
-# What Prefect logs at the end of a run and of its steps: the state, which is shown anyway.
-_STATE_LINE = "Finished in state "
+# What Prefect logs of the states of a run and of its steps, which are shown anyway.
+_STATE_LINE = re.compile(
+    "Worker '.*' submitting flow run '|Flow run '.*' submitted to infrastructure$"
+    "|Beginning flow run '|Finished in state "
+)
 _LAST_LINES = 40  # more than the message of a failure repeats
 _SHOWN = "(see above)"
 
@@ -66,7 +70,7 @@ def interruption_explained(run_id: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def state_logged_once() -> Iterator[ShownLines]:
-    """Keep the end's state, which the command prints, out of what Prefect prints of a call.
+    """Keep states, which the command prints, out of what Prefect prints of a call.
 
     Yields:
         The lines that are printed.
@@ -76,7 +80,7 @@ def state_logged_once() -> Iterator[ShownLines]:
     def is_no_state(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         shown.add(text)
-        return not text.startswith(_STATE_LINE)
+        return not _STATE_LINE.match(text)
 
     handlers = logging.getLogger().handlers
     for handler in handlers:
@@ -148,7 +152,7 @@ class _Report:
 
     def _print_log(self) -> None:
         for line in self._lines.new() if self._lines else ():
-            if not line.startswith(_STATE_LINE):
+            if not _STATE_LINE.match(line):
                 self.last.add(line)
                 console.print(line, markup=False)
 
