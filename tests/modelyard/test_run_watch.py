@@ -81,7 +81,8 @@ def test_states_lines_and_metrics_in_their_order(
     ]  # fmt: skip
     world.lines = {
         1: ["Worker 'gpu@a' submitting flow run 'r'", "Flow run 'n' submitted to infrastructure"],
-        2: ["Beginning flow run 'n' for flow 'train'", "step [1] :warning:"], 3: ["step 2"], 4: ["step 3"],
+        2: ["Beginning flow run 'n' for flow 'train'", "step [1] :warning:"],
+        3: ["step 2"], 4: ["step 3"],
         5: ["Finished in state Completed()", "the last one"],
     }  # fmt: skip
     world.results = [None, metrics(loss=0.5), metrics(loss=0.25, gain=None), None]
