@@ -31,7 +31,7 @@ _WIDE_LIST = 100
 # What a list on a narrow terminal leaves out, in this order: names find what ids do.
 _LEFT_OUT = (
     "source_uri", "digest", "file", "changed_by", "created_by", "id", "run", "decided", "kind",
-    "description", "timezone", "deployment", "updated", "changed", "created",
+    "description", "timezone", "deployment", "updated", "changed", "created", "best",
 )  # fmt: skip
 # The same of a table in a block.
 _LEFT_OUT_OF_BLOCKS = (
@@ -65,6 +65,15 @@ def line(text: str) -> None:
     """Print a line of a log as it is, at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def sentence(text: str) -> None:
+    """Print a text for people, wrapped at words on a terminal."""
+    lines = text.splitlines()
+    if console.is_terminal:
+        lines = [part for line in lines for part in _wrapped(line, console.width, 0)]
+    for part in lines:
+        console.print(part, markup=False)
 
 
 def rows(

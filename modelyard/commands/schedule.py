@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,8 +113,29 @@ def _for_people(shown: ScheduleView) -> JsonObject:
     return found
 
 
-def _print(shown: ScheduleView, *, as_json_: bool) -> None:
-    output.thing(shown if as_json_ else _for_people(shown), as_json_=as_json_)
+def _print_outcome(done: str, shown: ScheduleDetailView, *, as_json_: bool) -> None:
+    """Print what was done to a schedule, and when it runs next; the whole of it as JSON.
+
+    Args:
+        done: What was done, with ``{name}``, and ``{runs}`` for what it runs when.
+        shown: The schedule.
+        as_json_: Whether to print JSON.
+    """
+    if as_json_:
+        output.as_json(shown)
+        return
+    zone = f" ({shown.timezone})" if "cron" in shown.trigger else ""
+    runs = f"{shown.deployment}, {shown.when}{zone}"
+    output.sentence(done.format(name=shown.name, runs=runs))
+    name = shlex.quote(shown.name)
+    if shown.next_slot:
+        output.sentence(f"Next run: {times.local(shown.next_slot)}")
+    elif shown.state in {views.ScheduleState.DISABLED, views.ScheduleState.CREATE_REQUESTED}:
+        why = f": {shown.detail}" if shown.detail else "."
+        output.sentence(f"It is disabled{why} Start it: modelyard schedule start {name}")
+    else:
+        output.sentence(" ".join(views.worded(shown.state, shown.detail).values()).strip())
+    output.sentence(f"See it: modelyard schedule show {name}")
 
 
 @app.command()
@@ -140,7 +162,7 @@ def create(
         parameters=parameters.read(file, parameter),
         description=description or "", enabled=not stopped,
     )  # fmt: skip
-    _print(made, as_json_=json)
+    _print_outcome("Created {name}: {runs}.", made, as_json_=json)
 
 
 @app.command("list")
@@ -169,7 +191,7 @@ def show(
     """Show a schedule with its next slots, and its last ones with their fates."""
     with connected():
         found = views.show(name, following=following, last=last)
-    _print(found, as_json_=json)
+    output.thing(found if json else _for_people(found), as_json_=json)
 
 
 @app.command()
@@ -231,21 +253,23 @@ def update(
     changed = scheduling.update(
         name, new_name=new_name, description=description, deployment=deployment, **changes
     )
-    _print(changed, as_json_=json)
+    _print_outcome("Changed {name}: {runs}.", changed, as_json_=json)
 
 
 @app.command("start")
 def start_(name: Schedule, json: Json = False) -> None:
     """Enable a schedule; slots missed while it was stopped follow its catch-up policy."""
     with connected():
-        _print(verbs.start(name), as_json_=json)
+        started = verbs.start(name)
+    _print_outcome("Started {name}: {runs}.", started, as_json_=json)
 
 
 @app.command()
 def stop(name: Schedule, json: Json = False) -> None:
     """Disable a schedule; active runs continue."""
     with connected():
-        _print(verbs.stop(name), as_json_=json)
+        stopped = verbs.stop(name)
+    _print_outcome("Stopped {name}; its active runs continue.", stopped, as_json_=json)
 
 
 @app.command()
@@ -271,7 +295,7 @@ def copy(
         name, new_name, description=description, deployment=deployment,
         enabled=False if stopped else None, **changes,
     )  # fmt: skip
-    _print(made, as_json_=json)
+    _print_outcome("Copied to {name}: {runs}.", made, as_json_=json)
 
 
 @app.command()
@@ -325,6 +349,6 @@ def preview(
         output.as_json(slots)
         return
     if found.notice:
-        output.console.print(found.notice)
+        output.sentence(found.notice)
     for slot in slots:
-        output.console.print(times.local(slot))
+        output.sentence(times.local(slot))

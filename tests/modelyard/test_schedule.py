@@ -129,6 +129,50 @@ def test_verbs(arguments: list[str], call: Any, do: Do, asked: list[Any]) -> Non
     assert json.loads(out) == {"did": call[0]}
 
 
+NIGHTLY = {
+    "name": "s", "state": "ENABLED", "detail": "", "deployment": "train", "when": "0 2 * * *",
+    "timezone": "Asia/Seoul", "trigger": {"cron": "0 2 * * *"},
+    "next_slot": "2027-01-15T17:00:00Z",
+}  # fmt: skip
+EVERY = {**NIGHTLY, "when": "every 10s", "trigger": {"interval_seconds": 10}}
+OF_NIGHTLY = "train, 0 2 * * * (Asia/Seoul)."
+NEXT = f"Next run: {times.local('2027-01-15T17:00:00Z')}"
+DISABLED = "It is disabled. Start it: modelyard schedule start s"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "view", "first", "second"),
+    [
+        (["create", "s", "train", "--cron", "0 2 * * *"], {}, f"Created s: {OF_NIGHTLY}", NEXT),
+        (["start", "s"], EVERY, "Started s: train, every 10s.", NEXT),
+        (["update", "s", "--policy", "grace=1"], {}, f"Changed s: {OF_NIGHTLY}", NEXT),
+        (
+            ["copy", "r", "s", "--stopped"], {"state": "CREATE REQUESTED", "next_slot": None},
+            f"Copied to s: {OF_NIGHTLY}", DISABLED,
+        ),
+        (
+            ["stop", "s"], {"state": "DISABLED", "next_slot": None},
+            "Stopped s; its active runs continue.", DISABLED,
+        ),
+        (
+            ["update", "s", "--end", "2027-01-01"], {"detail": "EXPIRED", "next_slot": None},
+            f"Changed s: {OF_NIGHTLY}", "ENABLED (EXPIRED)",
+        ),
+    ],
+)  # fmt: skip
+def test_people_read_what_was_done_and_when_it_runs_next(
+    arguments: list[str], view: dict[str, Any], first: str, second: str, do: Do,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shown = ScheduleDetailView.model_construct(**{**NIGHTLY, **view})
+    for module in (scheduling, verbs):
+        monkeypatch.setattr(module, arguments[0], lambda *_, **__: shown, raising=False)
+    code, out = do("schedule", *arguments)
+
+    assert code == 0
+    assert out.splitlines() == [first, second, "See it: modelyard schedule show s"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
