@@ -28,7 +28,8 @@ from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
-    "modelyard", "flows", "tasks", "schedules", "pipelines", "tuning", "registry", "infra",
+    "modelyard", "flows", "tasks", "schedules", "pipelines", "tuning", "registry", "serving",
+    "infra",
 )  # fmt: skip
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE,

@@ -37,6 +37,7 @@ _FOLDERS = (
     "pipelines",
     "tuning",
     "registry",
+    "serving",
     "infra",
     "tests",
     "benchmarks",

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from modelyard_runtime import loaders
+from modelyard_runtime.recognition import RecognizedModel, recognize
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -27,12 +29,10 @@ from infra.errors import BadInputError
 from infra.storage import store
 from infra.workloads import requirements_file
 from registry.flavors import signatures
-from registry.flavors.recognition import RecognizedModel, recognize
 from registry.frameworks.layout import Layout
 
 MLMODEL = "MLmodel"
 FOLDER = ".modelyard"
-_LOADERS = Path(__file__).parent / "loaders"
 _CODE = f"{FOLDER}/code"
 _CONDA, _PYTHON = f"{FOLDER}/conda.yaml", f"{FOLDER}/python_env.yaml"
 _REQUIREMENTS = "requirements.txt"  # the user's own, for serving
@@ -71,7 +71,7 @@ def write(
         return False
     if found is None:
         return False
-    loader = (_LOADERS / f"{found.kind.loader}.py").read_bytes()
+    loader = (loaders.FOLDER / f"{found.kind.loader}.py").read_bytes()
     # By its content, so that two models in one process do not take each other's.
     module = f"modelyard_{found.kind.loader}_{hashlib.sha256(loader).hexdigest()[:8]}"
     needed = ("mlflow", *found.kind.packages, *_named(requirements))

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
+from modelyard_runtime.recognition import HEAD_BYTES, JOBLIB, PICKLES, is_pickled
+
 from registry.frameworks.layout import Layout, only, refused
-
-JOBLIB = ".joblib"
-PICKLES = (".pkl", ".pickle")
-
-# How a pickle begins, and the compressed forms that joblib writes: zlib, gzip, bz2, xz, lzma, lz4.
-_MAGIC = (
-    b"\x80", b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18",
-)  # fmt: skip
 
 # A pickle beside one of these is more likely a part of that model, such as its tokenizer.
 _OTHER_FRAMEWORKS = (
@@ -26,11 +20,6 @@ _OTHER_FRAMEWORKS = (
 )
 
 
-def is_pickled(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is one that joblib or pickle has written."""
-    return head.startswith(_MAGIC)
-
-
 def check(layout: Layout, name: str) -> None:
     """Refuse what joblib could not load; it is not unpickled, which would run its code.
 
@@ -39,7 +28,7 @@ def check(layout: Layout, name: str) -> None:
     """
     file = _model_file(layout)
     with layout.open(file) as opened:
-        head = opened.read(max(map(len, _MAGIC)))
+        head = opened.read(HEAD_BYTES)
     if not is_pickled(head):
         raise refused(
             "JoblibMalformed",

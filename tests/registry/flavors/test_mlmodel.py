@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.models import Model
+from modelyard_runtime import loaders as runtime_loaders
 from sklearn.linear_model import LinearRegression
 
 from registry.flavors import mlmodel
@@ -194,7 +195,7 @@ def test_two_models_do_not_take_each_others_loader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaders = tmp_path / "loaders"
-    shutil.copytree(mlmodel._LOADERS, loaders)
+    shutil.copytree(runtime_loaders.FOLDER, loaders)
     loaded = []
     for slope in (2.0, 3.0):
         model = tmp_path / str(slope) / "model"
@@ -204,7 +205,7 @@ def test_two_models_do_not_take_each_others_loader(
         loaded.append(mlflow.pyfunc.load_model(str(completed(model))))
         with (loaders / "joblib_file.py").open("a") as file:
             file.write("\n\nNEWER = True\n")
-        monkeypatch.setattr(mlmodel, "_LOADERS", loaders)
+        monkeypatch.setattr(runtime_loaders, "FOLDER", loaders)
 
     predicted = [one.predict(np.array([[1.0]]))[0] for one in loaded]
     modules = {one.metadata.flavors["python_function"]["loader_module"] for one in loaded}

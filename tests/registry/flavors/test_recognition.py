@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from modelyard_runtime.recognition import recognize
 
 from infra.storage import store
-from registry.flavors.recognition import recognize
 from registry.frameworks.layout import Layout
 from tests.registry import model_files
 from tests.registry.model_files import Maker
