@@ -24,7 +24,7 @@ from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from modelyard import tensorboards
-from modelyard.pages import downloads, graphs, home, listing, servers
+from modelyard.pages import downloads, graphs, home, listing, logs, servers
 from modelyard.pages.graphs import Sources
 from pipelines.drawing import style, text
 from registry.pipelines import pipelines
@@ -75,6 +75,7 @@ def application(sources: Sources) -> ASGIApp:
             Route("/ready", _ready),
             Route("/runs/{run}", pages.run),
             Route("/runs/{run}/artifact", pages.artifact),
+            Route("/runs/{run}/log", pages.log),
             Route("/pipelines/{name}", pages.pipeline),
             Route("/static/states.css", _states),
             Mount("/static", StaticFiles(directory=static)),
@@ -169,6 +170,11 @@ class _Pages:
     def _artifact(self, run: str, asked: dict[str, str]) -> Response:
         store, name = graphs.artifact(self._sources, graphs.run_id(run), asked)
         return downloads.response(store, name)
+
+    async def log(self, request: Request) -> Response:
+        """Show the whole log of a run."""
+        run = graphs.run_id(request.path_params["run"])
+        return await run_in_threadpool(logs.whole, self._sources.runs, self._sources.servers, run)
 
     # What goes wrong
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import RegisteredModel
-from modelyard.pages import details, downloads, listing, run_facts, trials
+from modelyard.pages import details, downloads, listing, logs, run_facts, trials
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from modelyard.pages.run_facts import RunPageView
@@ -32,6 +32,7 @@ from pipelines.states import TaskState
 from registry import flow_kinds
 from registry.pipelines import pipeline_nodes, pipelines
 from registry.pipelines.pipeline_views import PipelineSummaryView
+from registry.runs import statuses
 from registry.runs.run_views import RunView
 from registry.tunings import trial_results
 from schedules import views as schedule_views
@@ -56,6 +57,9 @@ class RunSource(Protocol):
 
     def run(self, run_id: str) -> RunView | None:
         """A run."""
+
+    def log(self, run_id: str, limit: int, *, after: int = 0, newest: bool = False) -> list[str]:
+        """Lines of a run's log."""
 
     def task_run(self, run_id: str, path: str) -> str | None:
         """The id of the task run of a node."""
@@ -115,6 +119,8 @@ class GraphView:
         inputs: The uploaded pipeline's inputs.
         source: The run's pipeline.
         facts: The run's description and experiment, where its whole is shown: label and text.
+        error: Why the run failed, where its whole is shown; empty otherwise.
+        lines: The last lines of its log then.
     """
 
     title: str
@@ -129,6 +135,8 @@ class GraphView:
     inputs: tuple[Input, ...] = ()
     source: Ref | None = None
     facts: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+    lines: tuple[str, ...] = ()
 
 
 class _ObservedRun:
@@ -212,6 +220,9 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
     arguments = run.parameters.get("arguments") if run else None
     given = arguments.items() if isinstance(arguments, dict) else ()
     shown = tuple((name, details.written(value)) for name, value in given)
+    failed = run if run and not chosen and statuses.is_failure(run.state) else None
+    error = failed.message if failed else ""
+    lines = logs.tail(sources.servers, failed) if failed else ()
     pipeline = _pipeline_of(sources.runs / run_id) or _uploaded(sources, observed)
     if pipeline is None:
         notice = observed.notice or (
@@ -219,7 +230,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
         )
         return GraphView(
             title, Markup(""), None, [], not observed.over, observed.tag, run, notice, shown,
-            facts=tuple(run_facts.facts(run, None)) if run else (),
+            facts=tuple(run_facts.facts(run, None)) if run else (), error=error, lines=lines,
         )  # fmt: skip
     root = building.draw(pipeline, observed.rows, over=observed.over, keep=chosen)
     now = time.time()
@@ -238,6 +249,8 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
         arguments=shown,
         source=listing.run_ref(run) if run else None,
         facts=tuple(run_facts.facts(run, tracked)) if run and not chosen else (),
+        error=error,
+        lines=lines,
     )
 
 
@@ -258,7 +271,9 @@ def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
         return None
     tracked = _tracked(sources, run)
     tried = trials.of(run, tracked, sources.overview) if run.flow == flow_kinds.TUNE.name else None
-    return run_facts.of(run, tracked, sources.servers.run_url(run_id), tried)
+    return run_facts.of(
+        run, tracked, sources.servers.run_url(run_id), tried, logs.tail(sources.servers, run)
+    )
 
 
 def of_pipeline(sources: Sources, name: str, version: str | None, chosen: str) -> GraphView:
@@ -367,6 +382,7 @@ def _links(
     links = []
     began = box.state not in {TaskState.WAITING, TaskState.SKIPPED, TaskState.OMITTED}
     if not box.path:
+        links.append(("Log", logs.address(run_id)))
         links.append(("Run and log in Prefect", sources.servers.run_url(run_id)))
     elif not box.group and began and observed.run is not None:
         task_run = sources.servers.task_run(run_id, box.path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.pages import details
+from modelyard.pages import details, logs
 from modelyard.pages.servers import TrackedRun
 from modelyard.pages.trials import TrialsView
 from pipelines.drawing import text
@@ -34,6 +34,7 @@ class RunPageView:
         metrics: The last value of each metric.
         tensorboard: The command that shows its TensorBoard logs; empty where it has none.
         trials: Its trials; None if it is no tuning.
+        lines: The last lines of its log, if it has failed.
     """
 
     run: RunView
@@ -43,10 +44,15 @@ class RunPageView:
     metrics: Sequence[tuple[str, str]]
     tensorboard: str
     trials: TrialsView | None = None
+    lines: Sequence[str] = ()
 
 
 def of(
-    run: RunView, tracked: TrackedRun | None, prefect_url: str, trials: TrialsView | None = None
+    run: RunView,
+    tracked: TrackedRun | None,
+    prefect_url: str,
+    trials: TrialsView | None = None,
+    lines: Sequence[str] = (),
 ) -> RunPageView:
     """Return the page of a run.
 
@@ -55,17 +61,23 @@ def of(
         tracked: The same as MLflow has it; None before that, or where MLflow does not answer.
         prefect_url: Its page in Prefect's UI.
         trials: Its trials; None if it is no tuning.
+        lines: The last lines of its log, if it has failed.
     """
     return RunPageView(
         run=run,
         facts=facts(run, tracked),
-        links=[("Run and log in Prefect", prefect_url), *links(tracked)],
+        links=[
+            ("Log", logs.address(run.id)),
+            ("Run and log in Prefect", prefect_url),
+            *links(tracked),
+        ],
         parameters=list(_flat(run.parameters)),
         metrics=[(text.plain(name), f"{value:.6g}") for name, value in tracked.metrics.items()]
         if tracked
         else [],
         tensorboard=f"modelyard tensorboard {run.id}" if run.flow in _WITH_LOGS else "",
         trials=trials,
+        lines=lines,
     )
 
 

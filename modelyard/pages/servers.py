@@ -145,6 +145,24 @@ class Servers:
             self._flow_ids[name] = str(found["id"])
         return self._flow_ids.get(name)
 
+    def log(self, run_id: str, limit: int, *, after: int = 0, newest: bool = False) -> list[str]:
+        """Return lines of a run's log in their order.
+
+        Args:
+            run_id: The run.
+            limit: How many at most; Prefect gives 200.
+            after: How many to leave out.
+            newest: The last lines instead of the first.
+
+        Raises:
+            StackError: If Prefect does not answer.
+        """
+        order = "TIMESTAMP_DESC" if newest else "TIMESTAMP_ASC"
+        of_run = {"flow_run_id": {"any_": [run_id]}}
+        body = {"logs": of_run, "sort": order, "limit": limit, "offset": after}
+        found = [str(entry["message"]) for entry in self._ask("POST", "/logs/filter", body) or ()]
+        return found[::-1] if newest else found
+
     def task_run(self, run_id: str, path: str) -> str | None:
         """Return the id of the task run of a run's node; None if Prefect does not have it.
 

@@ -53,6 +53,7 @@ class World:
     boards: list[TensorBoard] = field(default_factory=list)
     tracked_as: dict[str, TrackedRun] = field(default_factory=dict)
     tried: TuningOverviewView = _NO_TRIALS
+    logged: dict[str, list[str]] = field(default_factory=dict)
 
     # Prefect and MLflow
 
@@ -74,6 +75,11 @@ class World:
     def run(self, run_id: str) -> RunView | None:
         self._answer()
         return self.known.get(run_id)
+
+    def log(self, run_id: str, limit: int, *, after: int = 0, newest: bool = False) -> list[str]:
+        self._answer()
+        lines = self.logged.get(run_id, [])
+        return lines[-limit:] if newest else lines[after : after + limit]
 
     def task_run(self, run_id: str, name: str) -> str | None:
         self._answer()

@@ -165,6 +165,17 @@ def test_the_task_run_of_a_node_is_found_by_its_path_whatever_it_is_called() -> 
     assert asking.task_run(RUN, "loop/1/add") is None
 
 
+@pytest.mark.parametrize(("newest", "lines"), [(True, ["b", "a"]), (False, ["a", "b"])])
+def test_lines_of_a_log_are_in_their_order(newest: bool, lines: list[str]) -> None:
+    network = Network(logs__filter=[{"message": "a"}, {"message": "b"}])
+
+    assert servers(network).log(RUN, 2, after=4, newest=newest) == lines
+    asked = network.asked[-1][1]
+    assert asked["sort"] == ("TIMESTAMP_DESC" if newest else "TIMESTAMP_ASC")
+    assert (asked["limit"], asked["offset"]) == (2, 4)
+    assert asked["logs"] == {"flow_run_id": {"any_": [RUN]}}
+
+
 def test_flows_are_asked_for_once() -> None:
     network = Network(**{RUN: _FOUND, "flows__f1": {"name": "pipeline-run"}})
     asking = servers(network)
