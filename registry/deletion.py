@@ -13,6 +13,7 @@ from typing import Any
 
 from infra.errors import ConflictError
 from registry import catalogue, experiments, history, storage_accesses, training_templates
+from registry.blockers import Blocker, sentences
 from registry.models import model_removal
 from registry.notifications import notifications
 from registry.pipelines import pipeline_removal, pipelines
@@ -28,13 +29,13 @@ class Guard:
 
     Attributes:
         code: The error's code.
-        blockers: Returns why the thing may not be deleted, as sentences; none if it may.
-        hint: How to resolve it, with ``{key}`` for the thing's name; or a function for that.
+        blockers: Returns why the thing may not be deleted; none if it may.
+        hint: How to resolve it, with ``{command}`` for the command against the first blocker.
     """
 
     code: str
-    blockers: Callable[..., list[str]]
-    hint: str | Callable[..., str]
+    blockers: Callable[..., list[Blocker]]
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -60,27 +61,22 @@ class Rule:
     lock: Callable[..., AbstractContextManager[None]] = lambda *_: nullcontext()
 
 
+_DELETE_FIRST = "Delete it first: {command}."
+_WAIT_OR_STOP = "Wait until they have ended, or stop them: {command}."
+
 _RULES = {
     "run": Rule(
         lambda key: (runs.find(key),),
         (
-            Guard("TrialOfTuning", tuning_removal.owner_blockers, tuning_removal.owner_hint),
-            Guard("RunGoesOn", runs.active_blockers, "Stop it first: modelyard runs stop {key}."),
             Guard(
-                "TrialGoesOn",
-                tuning_removal.active_blockers,
-                "Stop it first: modelyard runs stop ID.",
+                "TrialOfTuning",
+                tuning_removal.owner_blockers,
+                "Delete the tuning, and its trials with it: {command}.",
             ),
-            Guard(
-                "HasModel",
-                runs.model_blockers,
-                "Delete the model first: modelyard model delete.",
-            ),
-            Guard(
-                "HasModel",
-                tuning_removal.model_blockers,
-                "Delete the models first: modelyard model delete.",
-            ),
+            Guard("RunGoesOn", runs.active_blockers, "Stop it first: {command}."),
+            Guard("TrialGoesOn", tuning_removal.active_blockers, "Stop it first: {command}."),
+            Guard("HasModel", runs.model_blockers, _DELETE_FIRST),
+            Guard("HasModel", tuning_removal.model_blockers, _DELETE_FIRST),
         ),
         tuning_removal.remove,
         lock=tuning_removal.model_lock,
@@ -88,17 +84,13 @@ _RULES = {
     "experiment": Rule(
         lambda key: (experiments.find(key),),
         (
-            Guard("DefaultExperiment", experiments.protected, "Delete its runs instead."),
             Guard(
-                "ExperimentInUse",
-                experiments.active_blockers,
-                "Stop them first: modelyard runs stop ID.",
+                "DefaultExperiment",
+                experiments.protected,
+                "Delete its runs instead, which {command} lists.",
             ),
-            Guard(
-                "HasSchedule",
-                experiments.schedule_blockers,
-                "Delete the schedules first: modelyard schedule delete NAME.",
-            ),
+            Guard("ExperimentInUse", experiments.active_blockers, "Stop them first: {command}."),
+            Guard("HasSchedule", experiments.schedule_blockers, _DELETE_FIRST),
         ),
         experiments.remove,
         experiments.claim,
@@ -106,24 +98,12 @@ _RULES = {
     ),
     "template": Rule(
         lambda key: (training_templates.find(key),),
-        (
-            Guard(
-                "HasSchedule",
-                training_templates.schedule_blockers,
-                "Delete the schedules first: modelyard schedule delete NAME.",
-            ),
-        ),
+        (Guard("HasSchedule", training_templates.schedule_blockers, _DELETE_FIRST),),
         training_templates.remove,
     ),
     "schedule": Rule(
         lambda key: (schedule_removal.find(key),),
-        (
-            Guard(
-                "RunGoesOn",
-                schedule_removal.active_blockers,
-                "Wait for them, or stop them: modelyard runs stop ID.",
-            ),
-        ),
+        (Guard("RunGoesOn", schedule_removal.active_blockers, _WAIT_OR_STOP),),
         schedule_removal.remove,
         schedule_removal.claim,
         schedule_removal.release,
@@ -131,16 +111,8 @@ _RULES = {
     "pipeline": Rule(
         pipeline_removal.find,
         (
-            Guard(
-                "HasSchedule",
-                pipeline_removal.schedule_blockers,
-                "Delete the schedules first: modelyard schedule delete NAME.",
-            ),
-            Guard(
-                "RunGoesOn",
-                pipeline_removal.active_blockers,
-                "Wait for them, or stop them: modelyard runs stop ID.",
-            ),
+            Guard("HasSchedule", pipeline_removal.schedule_blockers, _DELETE_FIRST),
+            Guard("RunGoesOn", pipeline_removal.active_blockers, _WAIT_OR_STOP),
         ),
         pipeline_removal.remove,
         lock=lambda _, name, __: pipelines.upload_lock(name),
@@ -151,7 +123,7 @@ _RULES = {
             Guard(
                 "ModelInUse",
                 model_removal.alias_blockers,
-                "Remove the alias first: modelyard model unalias.",
+                "Remove the alias first: {command}.",
             ),
         ),
         model_removal.remove,
@@ -165,7 +137,8 @@ _RULES = {
             Guard(
                 "AccessInUse",
                 storage_accesses.blockers,
-                "Change or delete them first, or add another access for the same URIs.",
+                "Change or delete it first ({command} shows it), or add another access for the "
+                "same URIs.",
             ),
         ),
         storage_accesses.remove,
@@ -195,11 +168,11 @@ def delete(noun: str, key: str, **more: Any) -> JsonObject:
     rule = _RULES[noun]
     found = rule.find(key, **more)
     with rule.lock(*found):
-        _check_guards(rule, found, key)
+        _check_guards(rule, found)
         if rule.claim:
             rule.claim(*found)
             try:
-                _check_guards(rule, found, key)
+                _check_guards(rule, found)
             except BaseException:  # Ctrl-C too: a claim must not outlive a refusal
                 if rule.release:
                     rule.release(*found)
@@ -209,9 +182,9 @@ def delete(noun: str, key: str, **more: Any) -> JsonObject:
     return {**removed, "deleted": True}
 
 
-def _check_guards(rule: Rule, found: tuple[Any, ...], key: str) -> None:
+def _check_guards(rule: Rule, found: tuple[Any, ...]) -> None:
     for guard in rule.guards:
         blockers = guard.blockers(*found)
         if blockers:
-            hint = guard.hint(*found) if callable(guard.hint) else guard.hint.format(key=key)
-            raise ConflictError(" ".join(blockers), hint, code=guard.code)
+            hint = guard.hint.format(command=blockers[0].command)
+            raise ConflictError(" ".join(sentences(blockers)), hint, code=guard.code)

@@ -16,6 +16,7 @@ from infra import connection
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import Experiment, MlflowException
 from registry import experiment_names, history, names, tracking, training_templates
+from registry.blockers import Blocker, sentences
 from registry.runs import run_counts, run_tagging, run_tags, runs, statuses
 from registry.runs.run_filters import RunGroup
 from registry.runs.run_views import RunView
@@ -126,7 +127,7 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
     if experiment is None:
         mine = _awaiting(name, active)
         counts = collections.Counter(run.state for run in mine)
-        row, blockers = _awaited(name, mine), _sentences(mine)
+        row, blockers = _awaited(name, mine), sentences(_of_runs(mine))
         return _shown(row, counts, mine[:limit], links={}, past=[], blockers=blockers)
     unopened = _without_trials(_unopened(experiment, [*active, *runs.ended_unopened()]))
     counts = collections.Counter(run.state for run in unopened)
@@ -140,7 +141,8 @@ def show(name: str, limit: int = 50) -> ExperimentDetailView:
     past = history.of(_NOUN, str(experiment.experiment_id))
     shown = sorted([*unopened, *newest], key=lambda run: str(run.created), reverse=True)[:limit]
     key, links = str(experiment.experiment_id), {"mlflow": _link(experiment)}
-    blockers = [*protected(key), *_in_use(experiment, active), *schedule_blockers(key)]
+    found = [*protected(key), *_in_use(experiment, active), *schedule_blockers(key)]
+    blockers = sentences(found)
     return _shown(_row(experiment), counts, shown, links=links, past=past, blockers=blockers)
 
 
@@ -382,48 +384,54 @@ def find(name: str) -> str:
         return str(experiment.experiment_id)
     awaiting = _awaiting(name, runs.active())
     raise ConflictError(
-        f"The experiment {name!r} is being made. {' '.join(_sentences(awaiting))}",
-        "Stop them first: modelyard runs stop ID.",
+        f"The experiment {name!r} is being made. {' '.join(sentences(_of_runs(awaiting)))}",
+        f"Stop them first: modelyard runs stop {awaiting[0].id}.",
         code="ExperimentInUse",
     )
 
 
-def protected(experiment_id: str) -> list[str]:
+def protected(experiment_id: str) -> list[Blocker]:
     """Return why the experiment may never be deleted: it is MLflow's default."""
     if experiment_id != experiment_names.DEFAULT_ID:
         return []
-    return ["The experiment Default takes the runs that name none, so it cannot be deleted."]
+    return [
+        Blocker(
+            "The experiment Default takes the runs that name none, so it cannot be deleted.",
+            ("runs", "list", "--experiment", "Default"),
+        )
+    ]
 
 
-def active_blockers(experiment_id: str) -> list[str]:
+def active_blockers(experiment_id: str) -> list[Blocker]:
     """Return why the experiment may not be deleted: active or waiting runs."""
     return _in_use(tracking.client().get_experiment(experiment_id), runs.active())
 
 
-def _in_use(experiment: Experiment, active: list[RunView]) -> list[str]:
-    """Return which of the active runs are the experiment's, as sentences."""
+def _in_use(experiment: Experiment, active: list[RunView]) -> list[Blocker]:
+    """Return which of the active runs are the experiment's."""
     own = {run.id for run in _unopened(experiment, active)}
     own |= {run.id for run in active if set(_tags(experiment)) & set(run.tags)}
     # Runs of earlier versions have no tags.
     made = [run.mlflow_run_id for run in active if run.mlflow_run_id]
     own |= _opened(experiment, made) if made else set()
-    return _sentences([run for run in active if run.id in own])
+    return _of_runs([run for run in active if run.id in own])
 
 
-def schedule_blockers(experiment_id: str) -> list[str]:
+def schedule_blockers(experiment_id: str) -> list[Blocker]:
     """Return why the experiment may not be deleted: schedules whose runs would recreate it."""
     name = experiment_names.own_name(tracking.client().get_experiment(experiment_id))
     given = schedules.names_and_parameters()
     found = [each for each, own in given.items() if schedules.may_be(_named(own), name)]
-    return schedules.sentences(sorted(found))
+    return schedules.blockers(sorted(found))
 
 
-def _sentences(using: list[RunView]) -> list[str]:
-    named = [f"The run {run.name} ({run.id}) is {run.state}." for run in using]
-    return [
-        *named[:_MOST_NAMED],
-        *([f"There are {len(named)} in all."] if named[_MOST_NAMED:] else []),
+def _of_runs(using: list[RunView]) -> list[Blocker]:
+    named = [
+        Blocker(f"The run {run.name} ({run.id}) is {run.state}.", ("runs", "stop", run.id))
+        for run in using
     ]
+    more = [Blocker(f"There are {len(named)} in all.")] if named[_MOST_NAMED:] else []
+    return [*named[:_MOST_NAMED], *more]
 
 
 def claim(experiment_id: str) -> None:

@@ -22,6 +22,7 @@ from infra.prefect_client import prefect_client
 from infra.storage import accesses, addresses
 from infra.storage.accesses import StorageAccess
 from registry import catalogue, history, names
+from registry.blockers import Blocker
 from registry.schedules.schedules import ScheduleModel
 from registry.training_templates import TrainingTemplateModel
 from registry.views import JsonObject, View
@@ -184,13 +185,13 @@ def lock(_: str) -> AbstractContextManager[None]:
     return catalogue.advisory_lock("storage accesses")
 
 
-def blockers(name: str) -> list[str]:
+def blockers(name: str) -> list[Blocker]:
     """Return why an access may not be removed: what names a URI that nothing else is for."""
     known = accesses.read_all()
     own = [access for access in known if access.name == name]
     others = [access for access in known if access.name != name]
     return [
-        f"The {noun} {user} uses {uri}."
+        Blocker(f"The {noun} {user} uses {uri}.", (noun, "show", user))
         for noun, user, uri in _uses()
         if accesses.is_covered(uri, own)
         and not accesses.is_covered(uri, others)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
 from registry import history, names
+from registry.blockers import Blocker
 from registry.catalogue import Base, session
 from registry.schedules import schedules
 from registry.views import Instant, JsonObject, View
@@ -225,7 +226,7 @@ def find(name: str) -> str:
         return str(_find(open_session, name).id)
 
 
-def schedule_blockers(template_id: str) -> list[str]:
+def schedule_blockers(template_id: str) -> list[Blocker]:
     """Return why the template may not be deleted: schedules whose runs take it."""
     with session() as open_session:
         row = open_session.get(TrainingTemplateModel, uuid.UUID(template_id))

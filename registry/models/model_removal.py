@@ -13,6 +13,7 @@ import contextlib
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue
+from registry.blockers import Blocker
 from registry.models import model_aliases, model_artifacts, model_states, model_versions
 from registry.models.model_states import DELETING_TAG, DELETION_ERROR_TAG
 from registry.models.model_versions import CLAIMED, GOING
@@ -22,7 +23,7 @@ from registry.views import JsonObject
 _LONGEST_REASON = 500
 
 
-def alias_blockers(name: str, number: int | None = None) -> list[str]:
+def alias_blockers(name: str, number: int | None = None) -> list[Blocker]:
     """Return why a version, or the whole model, may not be deleted: aliases that point to it.
 
     Raises:
@@ -32,7 +33,10 @@ def alias_blockers(name: str, number: int | None = None) -> list[str]:
     if number is not None and DELETING_TAG not in model.tags:  # whose versions may be gone
         model_versions.find(name, number)
     return [
-        f"The alias {alias} points to models:/{name}/{version}."
+        Blocker(
+            f"The alias {alias} points to models:/{name}/{version}.",
+            ("model", "unalias", name, alias),
+        )
         for alias, version in sorted(model_aliases.actual(model.aliases).items())
         if number in {None, version}
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue, frameworks, history, names
+from registry.blockers import Blocker
 from registry.frameworks import huggingface
 from registry.models import (
     model_aliases,
@@ -29,7 +30,7 @@ from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
 __all__ = [
     "ResolvedVersion", "ServingSpec", "SourceRun", "check_files", "create", "declare_framework",
-    "declared_serving", "fetch", "list_all", "made_by", "made_by_any", "register", "resolve",
+    "declared_serving", "fetch", "list_all", "register", "resolve",
     "set_tags", "show",
 ]  # fmt: skip
 
@@ -316,14 +317,19 @@ def _next(
     return version
 
 
-def made_by(run_id: str) -> list[str]:
-    """Return URIs of the model versions that were made from an MLflow run."""
-    return made_by_any([run_id])
+def blockers(owner: str, run_ids: Iterable[str]) -> list[Blocker]:
+    """Return why MLflow runs may not be deleted: the model versions that were made from them.
 
-
-def made_by_any(run_ids: Iterable[str]) -> list[str]:
-    """Return URIs of the model versions that were made from any of the MLflow runs."""
-    return [model_versions.uri(version) for version in model_versions.of_runs(run_ids)]
+    Args:
+        owner: What the runs are, for the sentence, such as ``The run digits``.
+        run_ids: Their ids in MLflow.
+    """
+    made = model_versions.of_runs(run_ids)
+    if not made:
+        return []
+    named = ", ".join(map(model_versions.uri, made))
+    first = ("model", "delete", made[0].name, "--version", str(made[0].version))
+    return [Blocker(f"{owner} made the model {named}.", first)]
 
 
 def resolve(model_uri: str) -> ResolvedVersion:

@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.errors import NotFoundError
 from registry import deployments
+from registry.blockers import Blocker
 from registry.catalogue import session
 from registry.flow_kinds import PIPELINE_RUN
 from registry.pipelines import pipeline_rename, pipelines
@@ -51,7 +52,7 @@ def _taken() -> dict[str, tuple[Any, JsonObject]]:
     }
 
 
-def schedule_blockers(_: str, name: str, number: int | None) -> list[str]:
+def schedule_blockers(_: str, name: str, number: int | None) -> list[Blocker]:
     """Return why a version, or the whole pipeline, may not be deleted: schedules that run it."""
     versions = [one.version for one in pipelines.versions(name)]
     whole = number is None or versions == [number]
@@ -63,17 +64,19 @@ def schedule_blockers(_: str, name: str, number: int | None) -> list[str]:
         for schedule, (taken, _told) in _taken().items()
         if any(schedules.may_be(taken, one) for one in meant)
     ]
-    return schedules.sentences(sorted(found))
+    return schedules.blockers(sorted(found))
 
 
-def active_blockers(key: str, name: str, number: int | None) -> list[str]:
+def active_blockers(key: str, name: str, number: int | None) -> list[Blocker]:
     """Return why they may not be deleted: waiting or active runs, which Prefect would drop."""
     paths = _deployments(key, name, number)
     active = [run for path in paths for run in deployments.active_runs(path)]
     if not active:
         return []
     named = ", ".join(active[:_MOST_NAMED])
-    return [f"{len(active)} of its runs are active or waiting, such as {named}."]
+    sentence = f"{len(active)} of its runs are active or waiting, such as {named}."
+    run = active[0]
+    return [Blocker(sentence, ("runs", "stop", run))]
 
 
 def _deployments(key: str, name: str, number: int | None) -> list[str]:

@@ -39,6 +39,7 @@ from registry import (
     names,
     tracking,
 )
+from registry.blockers import Blocker
 from registry.models import model_versions, models
 from registry.runs import (
     labels,
@@ -441,12 +442,13 @@ def find(key: str) -> str:
         return str(_find(client, key).id)
 
 
-def active_blockers(run_id: str) -> list[str]:
+def active_blockers(run_id: str) -> list[Blocker]:
     """Return why the run may not be deleted: it is active."""
     with _prefect() as client:
         run = _find(client, run_id)
     final = run.state and run.state.is_final()
-    return [] if final else [f"The run {run.name} is active."]
+    stop = ("runs", "stop", str(run.id))
+    return [] if final else [Blocker(f"The run {run.name} is active.", stop)]
 
 
 def mlflow_run_id(run_id: str) -> str | None:
@@ -455,13 +457,12 @@ def mlflow_run_id(run_id: str) -> str | None:
         return _mlflow_run_id(_find(client, run_id))
 
 
-def model_blockers(run_id: str) -> list[str]:
+def model_blockers(run_id: str) -> list[Blocker]:
     """Return why the run may not be deleted: the models that were made from it."""
     with _prefect() as client:
         run = _find(client, run_id)
     mlflow_run_id = _mlflow_run_id(run)
-    made = models.made_by(mlflow_run_id) if mlflow_run_id else []
-    return [f"The run {run.name} made the model {', '.join(made)}."] if made else []
+    return models.blockers(f"The run {run.name}", [mlflow_run_id]) if mlflow_run_id else []
 
 
 @contextlib.contextmanager

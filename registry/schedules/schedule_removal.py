@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from infra import identity
 from infra.errors import ConflictError
 from registry import catalogue
+from registry.blockers import Blocker
 from registry.schedules import scheduled_runs, schedules, slots
 from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Fate
@@ -32,17 +33,27 @@ def find(key: str) -> str:
         return row.id
 
 
-def active_blockers(schedule: str) -> list[str]:
+def active_blockers(schedule: str) -> list[Blocker]:
     """Return why the schedule may not be deleted: its runs that are active or being created."""
     with catalogue.engine().connect() as connection:
         active = slots.active(connection, [schedule])
     made = [one.flow_run_id for one in active if one.flow_run_id]
     left = sorted(set(made) - scheduled_runs.ended(made).keys()) if made else []
     begun = sum(one.flow_run_id is None for one in active)
-    return [
-        *([f"{len(left)} of its runs are active, such as {left[0]}."] if left else []),
-        *([f"{begun} of its runs are being created."] if begun else []),
-    ]
+    found = []
+    if left:
+        run = left[0]
+        found.append(
+            Blocker(f"{len(left)} of its runs are active, such as {run}.", ("runs", "stop", run))
+        )
+    if begun:
+        found.append(
+            Blocker(
+                f"{begun} of its runs are being created.",
+                ("runs", "list", "--schedule", schedule),
+            )
+        )
+    return found
 
 
 def archive(open_session: Session, row: ScheduleModel) -> None:

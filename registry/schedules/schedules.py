@@ -31,6 +31,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.texts import is_storable
 from registry import names
+from registry.blockers import Blocker
 from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # notified with each change of a schedule
@@ -232,10 +233,10 @@ def name_of(key: str) -> str:
         return open_session.scalar(wanted) or key
 
 
-def references(parameter: str, value: str) -> list[str]:
-    """Sentences that name the schedules whose runs have ``value`` as a parameter."""
+def references(parameter: str, value: str) -> list[Blocker]:
+    """The schedules whose runs have ``value`` as a parameter, as a blocker of its deletion."""
     found = names_and_parameters().items()
-    return sentences(sorted(name for name, given in found if may_be(given.get(parameter), value)))
+    return blockers(sorted(name for name, given in found if may_be(given.get(parameter), value)))
 
 
 def may_be(parameter: Any, value: str) -> bool:
@@ -255,12 +256,14 @@ def may_be(parameter: Any, value: str) -> bool:
     return place <= end
 
 
-def sentences(names: Sequence[str]) -> list[str]:
-    """A sentence that something has these schedules; none if there are none."""
+def blockers(names: Sequence[str]) -> list[Blocker]:
+    """A blocker that something has these schedules; none if there are none."""
     if not names:
         return []
     more = f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else ""
-    return [f"It has the schedule {', '.join(names[:_MOST_NAMED])}{more}."]
+    named = ", ".join(names[:_MOST_NAMED])
+    schedule = names[0]
+    return [Blocker(f"It has the schedule {named}{more}.", ("schedule", "delete", schedule))]
 
 
 def replaced(

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 from registry import catalogue, tracking
+from registry.blockers import Blocker
 from registry.models import models
 from registry.runs import runs
 from registry.tunings import trial_runs, trials, tunings
@@ -19,33 +20,34 @@ from registry.views import JsonObject
 _MOST_NAMED = 20
 
 
-def owner_blockers(run_id: str) -> list[str]:
+def owner_blockers(run_id: str) -> list[Blocker]:
     """Return why the run may not be deleted by itself: it is a trial of an existing tuning."""
     tuning, number = trials.owner(run_id) or ("", 0)
     there = runs.with_ids([tuning]) if tuning else []
-    return [f"The run {run_id} is trial {number} of the tuning {run.name} ({run.id})."
-            for run in there]  # fmt: skip
+    return [
+        Blocker(
+            f"The run {run_id} is trial {number} of the tuning {run.name} ({run.id}).",
+            ("runs", "delete", run.id),
+        )
+        for run in there
+    ]
 
 
-def owner_hint(run_id: str) -> str:
-    """Return the hint for :func:`owner_blockers`."""
-    tuning, _ = trials.owner(run_id) or (run_id, 0)
-    return f"Delete the tuning, and its trials with it: modelyard runs delete {tuning}."
-
-
-def active_blockers(run_id: str) -> list[str]:
+def active_blockers(run_id: str) -> list[Blocker]:
     """Return why the tuning may not be deleted: active trials that are runs of their own."""
     left = [run for run in runs.with_ids(_flow_runs(run_id)) if not run.is_final]
-    named = [f"Its trial {run.name} ({run.id}) is {run.state}." for run in left]
-    more = [f"There are {len(left)} in all."] if left[_MOST_NAMED:] else []
+    named = [
+        Blocker(f"Its trial {run.name} ({run.id}) is {run.state}.", ("runs", "stop", run.id))
+        for run in left
+    ]
+    more = [Blocker(f"There are {len(left)} in all.")] if left[_MOST_NAMED:] else []
     return [*named[:_MOST_NAMED], *more]
 
 
-def model_blockers(run_id: str) -> list[str]:
+def model_blockers(run_id: str) -> list[Blocker]:
     """Return why the tuning may not be deleted: the models that were made of its trials."""
     of_trials = {row["mlflow_run_id"] for row in trials.outline(run_id) if row["mlflow_run_id"]}
-    made = models.made_by_any(sorted(of_trials | _below(run_id).keys()))
-    return [f"Its trials made the model {', '.join(made)}."] if made else []
+    return models.blockers("Its trials", sorted(of_trials | _below(run_id).keys()))
 
 
 def _flow_runs(run_id: str) -> list[str]:

@@ -253,11 +253,16 @@ def _callers(function: ast.FunctionDef, module: str) -> list[_Site]:
 
 def _module_of(site: _Site) -> str:
     """Where the function that is called is defined; "" if a module's names do not say."""
-    first, *rest = ast.unparse(site.call.func).split(".")
-    called = site.scope.globals.get(first)
+    return str(getattr(_called(site.call, site.scope), "__module__", ""))
+
+
+def _called(call: ast.Call, scope: Scope) -> Any:
+    """What is called; None if a module's names do not say."""
+    first, *rest = ast.unparse(call.func).split(".")
+    called = scope.globals.get(first)
     for name in rest:
         called = getattr(called, name, None)
-    return str(getattr(called, "__module__", ""))
+    return called
 
 
 def _parameter_names(function: ast.AST | None) -> list[str]:
@@ -305,32 +310,55 @@ def _in_tables(path: str, tree: ast.Module) -> Iterator[RaisedError]:
                 yield from _TABLES[called](path, module, node)
 
 
-def _guard(path: str, module: str, node: ast.Call) -> Iterator[RaisedError]:
-    """A guard of a deletion: its sentences are those of the function that finds the blockers."""
+def _guard(_: str, module: str, node: ast.Call) -> Iterator[RaisedError]:
+    """A guard of a deletion: its sentences and commands are those of the blockers."""
     code, blockers, hint = node.args
     owner = eval(ast.unparse(blockers), vars(importlib.import_module(module)))
-    home = owner.__module__.replace(".", "/") + ".py"
-    for texts in variants(*((one, Scope(owner.__module__)) for one in _sentences(home, owner))):
-        for (remedy,) in variants(
-            (None if isinstance(hint, ast.Attribute) else hint, Scope(module))
-        ):
-            yield RaisedError(
-                ast.literal_eval(code), "ConflictError", " ".join(texts), remedy, home
-            )
+    ((remedy,),) = variants((hint, Scope(module)))
+    for call, scope in _blockers(owner):
+        sentence = call.args[0]
+        if len(call.args) == 1:
+            continue  # how many there are, after the first of them
+        command = _command(call.args[1], scope)
+        for (words,) in variants((sentence, scope)):
+            fix = remedy.format(command=f"modelyard {command}")
+            home = f"{scope.module.replace('.', '/')}.py"
+            yield RaisedError(ast.literal_eval(code), "ConflictError", words, fix, home)
 
 
-def _sentences(path: str, owner: Any) -> list[ast.expr]:
+def _blockers(owner: Any) -> Iterator[tuple[ast.Call, Scope]]:
+    """The blockers that a function makes, or those that it calls."""
+    function = _function(owner)
+    scope = Scope(owner.__module__, function)
+    for call in ast.walk(function):
+        if not isinstance(call, ast.Call):
+            continue
+        if _name(call.func) == "Blocker":
+            yield call, scope
+            continue
+        called = _called(call, scope)
+        if getattr(called, "__annotations__", {}).get("return") == "list[Blocker]":
+            bound = _bind(_function(called), call)
+            given = {name: (value, scope) for name, value in bound.items()}
+            for inner, within in _blockers(called):
+                yield inner, replace(within, given=given)
+
+
+def _function(owner: Any) -> ast.FunctionDef:
+    path = owner.__module__.replace(".", "/") + ".py"
     (function,) = (
         node for node in ast.walk(_trees()[path])
         if isinstance(node, ast.FunctionDef) and node.name == owner.__name__
     )  # fmt: skip
-    return [
-        node for node in ast.walk(function)
-        if isinstance(node, ast.JoinedStr) or (
-            isinstance(node, ast.Constant) and str(node.value).endswith(".")
-            and node.value is not ast.get_docstring(function, clean=False)
-        )
-    ]  # fmt: skip
+    return function
+
+
+def _command(arguments: ast.expr, scope: Scope) -> str:
+    """The words of a command: those that are written out, and of the others what they are."""
+    if isinstance(arguments, ast.Name):
+        (arguments,) = scope.assigned(arguments.id)
+    words = arguments.elts if isinstance(arguments, ast.Tuple) else []
+    return " ".join(variants((word, scope))[0][0] for word in words)
 
 
 def _of_cluster(path: str, module: str, node: ast.Call) -> Iterator[RaisedError]:

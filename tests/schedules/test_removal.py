@@ -10,6 +10,7 @@ import sqlalchemy
 
 from infra.errors import ConflictError
 from registry import catalogue, deletion, history
+from registry.blockers import Blocker, sentences
 from registry.deletion import Guard
 from registry.schedules import schedule_removal, slots
 from schedules import verbs
@@ -85,7 +86,7 @@ class TestDelete:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         key = create()["id"]
-        asked = iter([[], ["Just now."]])
+        asked = iter([[], [Blocker("Just now.")]])
         verbs.trigger_now("s")
         rule = deletion._RULES["schedule"]
         guard = Guard("RunGoesOn", lambda _: next(asked), "Wait.")
@@ -110,7 +111,8 @@ class TestDelete:
         deleting.join(30)
 
         assert fates(key) == [(0, "waiting", "Queued")]
-        assert schedule_removal.active_blockers(key) == ["1 of its runs are being created."]
+        found = sentences(schedule_removal.active_blockers(key))
+        assert found == ["1 of its runs are being created."]
         world.scheduler().step()
         assert fates(key) == [(0, "created", "")]
 

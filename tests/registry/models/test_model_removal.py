@@ -17,7 +17,15 @@ import pytest
 from infra.errors import ConflictError, NotFoundError, StackError
 from infra.mlflow import MlflowException
 from registry import deletion, history, tracking
-from registry.models import model_aliases, model_artifacts, model_removal, model_updates, models
+from registry.blockers import Blocker
+from registry.models import (
+    model_aliases,
+    model_artifacts,
+    model_removal,
+    model_updates,
+    model_versions,
+    models,
+)  # fmt: skip
 from registry.models.models import ServingSpec
 from tests.registry import model_files
 from tests.registry.server import MlflowServer
@@ -85,7 +93,7 @@ class TestGuards:
         really = model_removal.alias_blockers
         asked = []
 
-        def alias_comes(*args: Any) -> list[str]:
+        def alias_comes(*args: Any) -> list[Blocker]:
             reasons = really(*args)
             if not asked:
                 model_aliases.point(name, "champion", 1)
@@ -135,7 +143,7 @@ class TestBytes:
         }  # fmt: skip
         assert left.files(mlflow) == set()
         assert left.tag is None
-        assert models.made_by(left.id) == []
+        assert model_versions.of_runs([left.id]) == []
         run_folder = mlflow.artifacts / left.source.split("mlflow-artifacts:/")[1]
         assert [path.name for path in (run_folder.parent / "logs").iterdir()] == [
             Path(__file__).name

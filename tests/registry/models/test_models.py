@@ -17,7 +17,13 @@ from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundE
 from infra.storage import store
 from registry import deletion, tracking
 from registry.flavors import mlmodel
-from registry.models import model_aliases, model_artifacts, model_updates, models
+from registry.models import (
+    model_aliases,
+    model_artifacts,
+    model_updates,
+    model_versions,
+    models,
+)  # fmt: skip
 from registry.models.models import ServingSpec
 from tests.registry import model_files
 from tests.registry.model_files import MAKERS
@@ -95,7 +101,7 @@ def test_every_framework_from_a_training(
     deletion.delete("model", name, version=1)
     assert left.files(mlflow) == set()
     assert left.tag is None
-    assert models.made_by(left.id) == []
+    assert model_versions.of_runs([left.id]) == []
 
 
 def test_a_model_of_a_hub_needs_only_its_id(name: str, tmp_path: Path) -> None:

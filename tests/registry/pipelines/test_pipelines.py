@@ -227,7 +227,7 @@ def test_a_schedule_keeps_what_it_takes(
         found = deletion._RULES["pipeline"].find(reference.format(name))
         reasons = deletion._RULES["pipeline"].guards[0].blockers(*found)
         if reasons:
-            assert f"s {name}" in reasons[0]
+            assert f"s {name}" in reasons[0].sentence
             refused.add(reference)
     assert refused == keeps
 
