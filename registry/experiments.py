@@ -33,10 +33,11 @@ class ExperimentState(StrEnum):
     """State of an experiment.
 
     Attributes:
-        CREATE_REQUESTED: It has only runs that have not started; the first to start creates it.
-        CREATE_IN_PROGRESS: A run that creates it has started.
-        ACTIVE: It can be used.
-        DELETE_IN_PROGRESS: It is being deleted; if interrupted, delete it again.
+        CREATE_REQUESTED: A waiting run will create it.
+        CREATE_IN_PROGRESS: A run that is being prepared will create it.
+        ACTIVE: It exists.
+        DELETE_IN_PROGRESS: It is being deleted; if interrupted, delete it again, or rename it to
+            keep it.
     """
 
     CREATE_REQUESTED = "CREATE REQUESTED"

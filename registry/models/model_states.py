@@ -17,7 +17,7 @@ class ModelState(StrEnum):
     """State of a version; a model's is that of its newest version.
 
     Attributes:
-        CREATE_REQUESTED: The model has no version yet.
+        CREATE_REQUESTED: The model has no version yet: create one, or delete it.
         CREATE_IN_PROGRESS: MLflow is creating the version.
         CREATE_FAILED: MLflow could not create the version.
         ACTIVE: It can be used.
