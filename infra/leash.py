@@ -1,12 +1,13 @@
 """Run a command whose whole process tree ends when its owner does.
 
 Used as ``python -I -S leash.py [--signal N] [--grace SECONDS] [--first tree|main] [--main PID]
-[--told FD] -- COMMAND...``
+[--told FD] [--output FD] -- COMMAND...``
 with standard input a pipe from the owner. The tree is ended as soon as the owner closes that pipe
 (on purpose or by dying), or when the leash is signalled itself: ``--signal`` goes to the whole
 tree, or to the command alone if that ends its own children in good order, and after the grace
 SIGKILL goes to all. When the command ends by itself, whatever it left running is killed at once.
-The leash ends as the command ended: with the same status, or by the same signal.
+The leash ends as the command ended: with the same status, or by the same signal. The command
+has the leash's own output, or the open file ``--output``.
 
 ``python -I -S leash.py --serve`` with standard input a Unix socket makes a leash for each request
 that it receives, by a fork: a millisecond instead of the start of an interpreter.
@@ -88,8 +89,13 @@ def _execute(command: list[str]) -> NoReturn:
     os.execvp(command[0], command)  # noqa: S606
 
 
-def spawn(command: list[str], become: Callable[[list[str]], NoReturn]) -> int:
-    """Fork the command's process, which ends with this one; its id."""
+def spawn(
+    command: list[str], become: Callable[[list[str]], NoReturn], output: int | None = None
+) -> int:
+    """Fork the command's process, which ends with this one; its id.
+
+    It writes to the open file ``output``, or where this one does.
+    """
     owner = os.getpid()
     # Until the child has its own handlers a signal waits; ours would swallow it there.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -109,6 +115,10 @@ def spawn(command: list[str], become: Callable[[list[str]], NoReturn]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
+        if output is not None:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
         become(command)
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
@@ -142,11 +152,13 @@ def run(
     main_first: bool,
     become: Callable[[list[str]], NoReturn] = _execute,
     main: int = 0,
+    output: int | None = None,
 ) -> int:
     """Run ``command`` to its end or its owner's; its wait status when nothing is left of it.
 
     ``become`` is called in the process that is to be the command, and does not return. If the
-    command runs already, as our child, ``main`` is its process id.
+    command runs already, as our child, ``main`` is its process id. ``output`` is as in
+    :func:`spawn`.
     """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -158,7 +170,7 @@ def run(
     signal.signal(signal.SIGCHLD, lambda *_: None)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    main = main or spawn(command, become)
+    main = main or spawn(command, become, output)
 
     status = _reap(main)
     deadline: float | None = None
@@ -226,8 +238,9 @@ def _serve_one(
     try:
         os.chdir(request["cwd"])
         status = run(
-            request["command"], signal.SIGTERM, request["grace"], main_first=False, become=become
-        )
+            request["command"], signal.SIGTERM, request["grace"],
+            main_first=False, become=become, output=request.get("output"),
+        )  # fmt: skip
     except OSError as error:
         os.write(2, f"cannot run it: {error}\n".encode())
     # The kernel closes what is open at an exit in an order of its own, and whoever sees the status
@@ -255,7 +268,8 @@ def receive(listener: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     A request is its length in four bytes and a JSON object with ``command``, ``env``, ``cwd``,
     ``grace`` and ``keep``. With it come the owner's pipe, the output, where the leash tells its
     process id and then the wait status, four bytes each, and in eight the tree's processor time in
-    microseconds, and the open files that the command inherits, whose numbers are ``keep``.
+    microseconds, and the open files that the command inherits, whose numbers are ``keep``. If the
+    command is to write to one of those, ``output`` is its number.
     """
     header, streams, _, _ = socket.recv_fds(listener, 4, 64)
     if not header:
@@ -296,6 +310,7 @@ def _main(arguments: list[str]) -> None:
         float(options.get("--grace", "3")),
         main_first=options.get("--first") == "main",
         main=int(options.get("--main", "0")),
+        output=int(options["--output"]) if "--output" in options else None,
     )
     if "--told" in options:
         _tell(int(options["--told"]), status)

@@ -29,10 +29,12 @@ def leash_command(
     grace: float,
     stop_signal: signal.Signals = signal.SIGTERM,
     main_first: bool = False,
+    output: int | None = None,
 ) -> list[str]:
     """Build the command line that runs ``command`` on a leash; its standard input is a pipe."""
     first = "main" if main_first else "tree"
     options = ["--signal", str(int(stop_signal)), "--grace", str(grace), "--first", first]
+    options += [] if output is None else ["--output", str(output)]
     return [sys.executable, "-I", "-S", str(LEASH), *options, "--", *command]
 
 
@@ -46,6 +48,7 @@ def request(
     grace: float,
     keep: Sequence[int],
     preload: Sequence[str] = (),
+    output: int | None = None,
 ) -> None:
     """Ask a server of leashes for one; what it is and what ``streams`` are: ``leash.receive``.
 
@@ -53,7 +56,8 @@ def request(
         OSError: If the server is gone.
     """
     wanted = {"command": list(command), "env": dict(env), "cwd": str(cwd), "grace": grace}
-    data = json.dumps({**wanted, "keep": list(keep), "preload": list(preload)}).encode()
+    wanted |= {"keep": list(keep), "preload": list(preload), "output": output}
+    data = json.dumps(wanted).encode()
     socket.send_fds(server, [len(data).to_bytes(4, "big")], [*streams, *keep])
     server.sendall(data)
 
@@ -63,7 +67,10 @@ class Leash(Protocol):
 
     @property
     def output(self) -> IO[bytes]:
-        """Reading end of the tree's merged output, unbuffered; it ends with the last writer."""
+        """Reading end of the tree's merged output, unbuffered; it ends with the last writer.
+
+        Where the output is a file, it ends with the leash.
+        """
 
     @property
     def pid(self) -> int:
@@ -91,10 +98,12 @@ class LeashStarter(Protocol):
         cwd: Path,
         grace: float,
         keep: Sequence[int] = (),
+        output: int | None = None,
     ) -> Leash:
         """Start ``command``; on a stop it has ``grace`` seconds between SIGTERM and SIGKILL.
 
-        The tree inherits the open files ``keep``, with their numbers.
+        The tree inherits the open files ``keep``, with their numbers. Its output goes to
+        :attr:`Leash.output`, or to the open file ``output``, which is one of ``keep``.
         """
 
 
@@ -109,10 +118,11 @@ class SpawnedLeash:
         cwd: Path,
         grace: float,
         keep: Sequence[int] = (),
+        output: int | None = None,
     ) -> None:
         """Start ``command``, as :class:`LeashStarter` says."""
         self._process = subprocess.Popen(
-            leash_command(command, grace=grace),
+            leash_command(command, grace=grace, output=output),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -243,23 +253,27 @@ class LeashServer:
         cwd: Path,
         grace: float,
         keep: Sequence[int] = (),
+        output: int | None = None,
     ) -> Leash:
         """Start ``command``; in an interpreter of its own if the server is gone."""
         owner_read, owner = os.pipe()
-        output, output_write = os.pipe()
+        output_read, output_write = os.pipe()
         status_read, status_write = os.pipe()
         theirs = (owner_read, output_write, status_write)
         try:
             with self._lock:
-                request(self._socket, theirs, command, env=env, cwd=cwd, grace=grace, keep=keep)
+                request(
+                    self._socket, theirs, command,
+                    env=env, cwd=cwd, grace=grace, keep=keep, output=output,
+                )  # fmt: skip
         except OSError:
-            for descriptor in (owner, output, status_read):
+            for descriptor in (owner, output_read, status_read):
                 os.close(descriptor)
-            return SpawnedLeash(command, env=env, cwd=cwd, grace=grace, keep=keep)
+            return SpawnedLeash(command, env=env, cwd=cwd, grace=grace, keep=keep, output=output)
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        return _ForkedLeash(os.fdopen(output, "rb", buffering=0), owner, status_read)
+        return _ForkedLeash(os.fdopen(output_read, "rb", buffering=0), owner, status_read)
 
     def close(self) -> None:
         """End the server; its leashes stay."""

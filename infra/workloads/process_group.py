@@ -8,9 +8,11 @@ from __future__ import annotations
 import codecs
 import collections
 import contextlib
+import errno
 import os
 import re
 import selectors
+import shutil
 import signal
 import threading
 import time
@@ -24,6 +26,8 @@ from infra.masking import mask
 from infra.workloads.exit_status import ExitCause, ExitStatus
 
 _TICK_SECONDS = 0.2
+_LOG_TICK_SECONDS = 0.05
+_PIECE_BYTES = 64 * 1024
 _LONGEST_LINE = 64 * 1024
 _TAIL_LINES = 20
 
@@ -110,28 +114,62 @@ def _sigterm_ignored() -> Iterator[None]:
 
 
 class _RunningProcess:
-    """A running process and its output."""
+    """A running process and its output.
 
-    def __init__(self, process: ProcessSpec, leash: Leash, observer: ProcessObserver) -> None:
+    Its output comes through the leash's pipe, or is followed in the file that it writes to.
+    """
+
+    def __init__(
+        self,
+        process: ProcessSpec,
+        leash: Leash,
+        observer: ProcessObserver,
+        written: IO[bytes] | None = None,
+    ) -> None:
         self.name = process.name
         self.leash = leash
         self._process = process
         self._observer = observer
+        self._written = written
         self.code: int | None = None
         self._lines = LineSplitter()
         self._tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
 
     def read(self) -> tuple[bytes, list[str]]:
-        """Read new output: the bytes, and the lines that they complete.
+        """Read what the pipe has: the bytes, and the lines that new output completes.
 
         At the end of the output, wait for the process and set ``code``.
         """
-        data = os.read(self.leash.output.fileno(), 65536)
-        found = self._lines.feed(data) if data else self._lines.close()
-        self._tail.extend(found)
-        if not data:
+        data = os.read(self.leash.output.fileno(), _PIECE_BYTES)
+        if self._written is not None:
+            found = self.read_written()
+            is_over = not data and not found
+        else:
+            found = self._take(self._lines.feed(data))
+            is_over = not data
+        if is_over:
+            found = self._take(self._lines.close())
             self.wait()
         return data, found
+
+    @property
+    def writes_log(self) -> bool:
+        """Whether it writes into the log itself."""
+        return self._written is not None
+
+    def read_written(self) -> list[str]:
+        """Read the lines that new output in the log completes; [] if it does not write there."""
+        found: list[str] = []
+        while self._written is not None and not found:
+            data = self._written.read(_PIECE_BYTES)
+            if not data:
+                break
+            found = self._lines.feed(data)
+        return self._take(found)
+
+    def _take(self, lines: list[str]) -> list[str]:
+        self._tail.extend(lines)
+        return lines
 
     def wait(self) -> None:
         """Wait for the end of the process and of all that it started."""
@@ -159,8 +197,10 @@ def run(
 ) -> ExitStatus:
     """Run processes to their end, reporting their output as it appears.
 
-    The first failure ends the others. Before this call returns or raises (also from a signal
-    handler), all process trees are ended, within a little more than ``grace`` seconds.
+    A process without a name writes into the log itself, so that nothing that it wrote is lost if
+    this process is killed. The first failure ends the others. Before this call returns or raises
+    (also from a signal handler), all process trees are ended, within a little more than ``grace``
+    seconds.
 
     Args:
         processes: At least one.
@@ -177,22 +217,45 @@ def run(
 
     Returns:
         The group's exit status, without a reason.
+
+    Raises:
+        OSError: If the disk of the log is full, which fails scripts that print.
     """
     running: list[_RunningProcess] = []
-    try:
-        for process in processes:
-            leash = start(process.command, env=process.env, cwd=cwd, grace=grace, keep=keep)
-            running.append(_RunningProcess(process, leash, observer))
-            observer.on_started(process, leash)
-        with log.open("ab", buffering=0) if log else contextlib.nullcontext() as file:
-            return _follow(running, file, on_line, deadline, stop_requested)
-    finally:
-        with _sigterm_ignored():
-            for one in running:
-                one.leash.stop()
-            for one in running:
-                one.leash.output.close()
-                one.wait()
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(log.open("ab", buffering=0)) if log else None
+        try:
+            for process in processes:
+                direct = None if process.name else file
+                written = opened.enter_context(_at_end(log)) if log and direct else None
+                leash = start(
+                    process.command,
+                    env=process.env,
+                    cwd=cwd,
+                    grace=grace,
+                    keep=[*keep, direct.fileno()] if direct else keep,
+                    output=direct.fileno() if direct else None,
+                )
+                running.append(_RunningProcess(process, leash, observer, written))
+                observer.on_started(process, leash)
+            ended = _follow(running, file, on_line, deadline, stop_requested)
+            if log and ended.code and shutil.disk_usage(log).free == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
+            return ended
+        finally:
+            with _sigterm_ignored():
+                for one in running:
+                    one.leash.stop()
+                for one in running:
+                    one.leash.output.close()
+                    one.wait()
+
+
+def _at_end(log: Path) -> IO[bytes]:
+    """Open a log for reading what is written from now on."""
+    file = log.open("rb", buffering=0)
+    file.seek(0, os.SEEK_END)
+    return file
 
 
 def _follow(
@@ -217,24 +280,39 @@ def _follow(
             if stop_at is not None and now >= stop_at:
                 for one in running:
                     one.leash.stop()
-            for key, _ in selector.select(_TICK_SECONDS):
-                one = running[key.data]
-                data, lines = one.read()
-                if log is not None:
-                    log.write(data if not one.name else _named(one.name, lines))
+            for number, lines in _new_output(running, selector, log):
                 for line in lines:
-                    on_line(key.data, line)
-                if one.code is not None:
-                    selector.unregister(key.fileobj)
-                    if one.code != 0 and (stop_at is None or now < stop_at):
-                        failed.append(one)
-                        stop_at = stop_at or now + (_SETTLE_SECONDS if len(running) > 1 else 0)
+                    on_line(number, line)
+                one = running[number]
+                if one.code and (stop_at is None or now < stop_at):
+                    failed.append(one)
+                    stop_at = stop_at or now + (_SETTLE_SECONDS if len(running) > 1 else 0)
     # One that was killed is the reason, even if another failed first because it was gone.
     first = min(failed, key=lambda one: (one.code or 0) > 0, default=running[0])
     silent = tuple(one.name for one in running if one.name and not one.tail)
     return ExitStatus(
         first.code or 0, cause=cause, tail=first.tail, process=first.name, silent=silent
     )
+
+
+def _new_output(
+    running: list[_RunningProcess], selector: selectors.BaseSelector, log: IO[bytes] | None
+) -> Iterator[tuple[int, list[str]]]:
+    """Wait a moment for output; yield the lines of each process that has some, or has ended."""
+    tick = _TICK_SECONDS
+    for number, one in enumerate(running):
+        if one.writes_log and one.code is None:
+            lines = one.read_written()
+            tick = 0 if lines else _LOG_TICK_SECONDS
+            yield number, lines
+    for key, _ in selector.select(tick):
+        one = running[key.data]
+        data, lines = one.read()
+        if log is not None:  # of a process that writes into it, data are the words of its leash
+            log.write(data if not one.name else _named(one.name, lines))
+        if one.code is not None:
+            selector.unregister(key.fileobj)
+        yield key.data, lines
 
 
 def _named(name: str, lines: list[str]) -> bytes:

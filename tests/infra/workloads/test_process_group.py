@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +25,27 @@ from infra.workloads.process_group import LineSplitter, RateLimitedLog
 from tests.processes import eventually, pid_in, runs
 
 Run = Callable[..., ExitStatus]
+
+
+# Counts in its output, and after each number in a file of its own.
+_COUNTING = """
+import itertools, os
+file = open("printed", "wb", buffering=0)
+for number in itertools.count(1):
+    os.write(1, b"%d\\n" % number)
+    file.write(b"%d\\n" % number)
+    if number == 1:
+        open("pid", "w").write(str(os.getpid()))
+"""
+_KILLED_OWNER = """
+import pathlib, sys
+from infra.workloads import process_group
+process_group.run(
+    [process_group.ProcessSpec([sys.argv[1], "-c", sys.argv[2]], {})],
+    cwd=pathlib.Path(), log=pathlib.Path("train.log"), on_line=lambda *_: None,
+    deadline=None, stop_requested=lambda: False, grace=0.3,
+)
+"""
 
 
 @pytest.fixture
@@ -150,6 +175,32 @@ class TestRun:
 
         assert len(lines) == 50_001
         assert lines[-1].startswith("49999 ")
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_a_kill_of_its_reader_loses_nothing_that_it_wrote(
+        self, tmp_path: Path, seed: int
+    ) -> None:
+        owner = subprocess.Popen(
+            [sys.executable, "-c", _KILLED_OWNER, sys.executable, _COUNTING], cwd=tmp_path
+        )
+        script = pid_in(tmp_path / "pid")
+        time.sleep(random.Random(seed).uniform(0, 0.1))
+
+        owner.kill()
+        owner.wait()
+
+        eventually(lambda: not runs(script), "the script is ended")
+        printed = int((tmp_path / "printed").read_bytes().split()[-1])
+        assert len((tmp_path / "train.log").read_text().splitlines()) >= printed > 0
+
+    @pytest.mark.parametrize("code", [0, 1])
+    def test_a_script_that_fails_on_a_full_disk(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+
+        with pytest.raises(OSError, match="No space") if code else contextlib.nullcontext():
+            run(f"exit {code}")
 
     def test_lines_come_as_they_appear(self, run: Run, tmp_path: Path) -> None:
         seen: list[str] = []
