@@ -32,6 +32,7 @@ from tasks.logs import publish as publish_log
 from tasks.run_directory import RunDirectory
 from tasks.training import (
     checkpoints,
+    metrics_recovery,
     model_publishing,
     remote_nodes,
     script_execution,
@@ -142,6 +143,7 @@ def _recording(
     logger = context.logger
     writer = MlflowWriter(logger.warning)
     writer.track(tracked)
+    metrics_recovery.begin(run_dir, request.metrics, names, tracked.steps)
     forward = RateLimitedLog(logger.info, context.settings.log_lines_per_second)
     try:
         with following(
@@ -157,7 +159,8 @@ def _recording(
             yield on_line
     finally:
         forward.close()
-        writer.close(_METRICS_SECONDS)
+        if not writer.close(_METRICS_SECONDS):
+            metrics_recovery.end(run_dir)
 
 
 @step("publish")
@@ -297,6 +300,8 @@ def train(context: RunContext, request: Training) -> RunResult:
         trial=trial_flows.number(context.labels),
     )
     context.closing.callback(_clean_up, context, request, run_dir, tracked.run_id)
+    recovered = metrics_recovery.recover(run_dir, tracked.run_id, context.logger.warning)
+    tracked = tracked.with_steps(recovered)
     with _model_location_hinted(context, run_dir):
         if prepared:
             ended = _run_script(context, request, prepared, run_dir, tracked, node)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,6 +217,11 @@ class Tracked:
     steps: Mapping[str, int]
     experiment_id: str = ""
 
+    def with_steps(self, more: Mapping[str, int]) -> Tracked:
+        """The same with the larger one of each metric's next steps."""
+        later = {name: max(step, self.steps.get(name, 0)) for name, step in more.items()}
+        return replace(self, steps={**self.steps, **later})
+
 
 def open_run(opening: Opening, *, retried: bool) -> Tracked:
     """Make the MLflow run, or open the one that an earlier attempt may have made.
@@ -302,11 +307,15 @@ def close_run(run_id: str, status: str) -> None:
     client().set_terminated(run_id, status)
 
 
-def close_abandoned(executed: Callable[[str], bool | None]) -> int:
+def close_abandoned(
+    executed: Callable[[str], bool | None],
+    before: Callable[[MlflowRun], object] = lambda _: None,
+) -> int:
     """Mark runs as killed that MLflow has as running and nobody executes; how many there were.
 
     Args:
         executed: Whether a flow run, by id, is executed on this machine; None if it never was.
+        before: Called with each of these runs, before it is marked.
     """
     mlflow = client()
     experiments = [str(found.experiment_id) for found in mlflow.search_experiments()]
@@ -318,6 +327,7 @@ def close_abandoned(executed: Callable[[str], bool | None]) -> int:
         abandoned = executed(run.data.tags[FLOW_RUN_TAG]) is False
         # It was found before its lock was looked at, and may have ended between.
         if abandoned and mlflow.get_run(run.info.run_id).info.status == "RUNNING":
+            before(run)
             close_run(run.info.run_id, "KILLED")
             closed += 1
     return closed

@@ -64,6 +64,11 @@ class RunDirectory:
         return self.root / "train.log"
 
     @property
+    def recording(self) -> Path:
+        """File that exists while the script's metrics are recorded."""
+        return self.root / "recording.json"
+
+    @property
     def finished_marker(self) -> Path:
         """File that exists once the script has succeeded, so that it does not run again."""
         return self.root / "finished"

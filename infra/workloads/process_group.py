@@ -226,29 +226,30 @@ def run(
         file = opened.enter_context(log.open("ab", buffering=0)) if log else None
         try:
             for process in processes:
-                direct = None if process.name else file
+                # What it writes into the log itself is read from there.
+                direct = [] if file is None or process.name else [file.fileno()]
                 written = opened.enter_context(_at_end(log)) if log and direct else None
                 leash = start(
-                    process.command,
-                    env=process.env,
-                    cwd=cwd,
-                    grace=grace,
-                    keep=[*keep, direct.fileno()] if direct else keep,
-                    output=direct.fileno() if direct else None,
-                )
+                    process.command, env=process.env, cwd=cwd, grace=grace,
+                    keep=[*keep, *direct], output=direct[0] if direct else None,
+                )  # fmt: skip
                 running.append(_RunningProcess(process, leash, observer, written))
                 observer.on_started(process, leash)
             ended = _follow(running, file, on_line, deadline, stop_requested)
-            if log and ended.code and shutil.disk_usage(log).free == 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
-            return ended
         finally:
-            with _sigterm_ignored():
-                for one in running:
-                    one.leash.stop()
-                for one in running:
-                    one.leash.output.close()
-                    one.wait()
+            _end(running)
+    if log and ended.code and shutil.disk_usage(log).free == 0:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(log))
+    return ended
+
+
+def _end(running: list[_RunningProcess]) -> None:
+    with _sigterm_ignored():
+        for one in running:
+            one.leash.stop()
+        for one in running:
+            one.leash.output.close()
+            one.wait()
 
 
 def _at_end(log: Path) -> IO[bytes]:

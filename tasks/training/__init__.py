@@ -5,6 +5,7 @@
 __all__ = [
     "checkpoints",
     "metrics_collector",
+    "metrics_recovery",
     "model_publishing",
     "remote_nodes",
     "script_execution",

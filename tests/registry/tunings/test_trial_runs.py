@@ -125,7 +125,12 @@ class TestTheirTuning:
 
         tracking.close_abandoned(lambda flow_run_id: flow_run_id != tuning.id or None)
         assert mlflow.get_run(run_id).info.status == "RUNNING"
-        assert tracking.close_abandoned(lambda flow_run_id: flow_run_id != tuning.id) == 2
+        before: list[str] = []
+        closed = tracking.close_abandoned(
+            lambda flow_run_id: flow_run_id != tuning.id,
+            lambda run: before.append(mlflow.get_run(run.info.run_id).info.status),
+        )
+        assert (closed, before) == (2, ["RUNNING", "RUNNING"])
         assert {mlflow.get_run(each).info.status for each in (run_id, tuning.run_id)} == {"KILLED"}
 
     def test_closed_a_trial_can_be_opened_again(self, tuning: Tuning) -> None:

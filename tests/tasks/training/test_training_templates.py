@@ -264,7 +264,7 @@ class TestFill:
         assert raised.value.code == "TemplateUnknown"
 
     @forall(under=GROUPS, over=GROUPS)
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     def test_every_value_given_stands_and_every_other_is_the_templates(
         self, kept: Kept, under: dict[str, Any], over: dict[str, Any]
     ) -> None:
@@ -279,7 +279,7 @@ class TestFill:
             assert filled[place] == leaves(under)[place]
 
     @forall(places=st.sets(st.sampled_from(list(Training.model_fields))))
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     def test_whichever_fields_a_form_posts_unchanged_they_come_from_the_template(
         self, kept: Kept, places: set[str]
     ) -> None:
