@@ -300,6 +300,7 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
             return run_context.run_to_end(context, lambda: self._work(context, given))
 
     def _work(self, context: RunContext, given: Mapping[str, Any]) -> RunResult:
+        context.separate_attempts()
         if context.attempt > 1 and runs.SCHEDULE_LABEL in context.labels:
             slots.mark_resumed(context.flow_run_id)
         request = parameters.read(self.model, self._filled(context, given))

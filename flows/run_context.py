@@ -33,7 +33,7 @@ from flows import artifacts, results, steps
 from flows.connection import unreachable_reported
 from flows.steps import StopRequestedError
 from infra import home as homes
-from infra import identity, settings, site, state_details, storage
+from infra import identity, local_time, settings, site, state_details, storage
 from infra.errors import DiskFullError, ModelyardError, RunFailedError
 from infra.home import Home
 from infra.prefect_client import prefect_client
@@ -43,6 +43,7 @@ from registry import tracking
 from registry.flow_kinds import FlowKind
 from registry.runs import run_tags, runs, statuses
 from registry.tracking import Tracked
+from tasks.run_directory import RunDirectory
 
 _CANCEL_POLL_SECONDS = 2.0
 _UNDER_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
@@ -194,6 +195,17 @@ class RunContext:
     def is_opened(self) -> bool:
         """Whether an error is the run's own failure, no longer a refusal."""
         return self._opened
+
+    def separate_attempts(self) -> None:
+        """Log where the lines of a later attempt begin, in the script's log as well."""
+        if self.attempt == 1:
+            return
+        line = f"--- attempt {self.attempt}, {local_time.local(datetime.now(UTC))} ---"
+        self.logger.info("%s", line)
+        log = RunDirectory(self.home.runs / self.flow_run_id).log
+        if log.exists():
+            with log.open("a") as file:
+                file.write(f"{line}\n")
 
     def open(
         self,

@@ -18,7 +18,13 @@ from modelyard import output
 from modelyard.output import console
 from registry.pipelines.pipeline_views import PipelineResultView
 from registry.runs import run_results, runs, statuses
-from registry.runs.run_views import ResultView, RunOutcomeView, RunResultView, RunView
+from registry.runs.run_views import (
+    ResultView,
+    RunOutcomeView,
+    RunResultView,
+    RunStatusView,
+    RunView,
+)
 from registry.tunings.tuning_views import TuningResultView
 from tasks import run_logs
 
@@ -54,6 +60,17 @@ class ShownLines:
         return kept.replace(f":\n{_SHOWN}", f": {_SHOWN}")
 
 
+def print_started(found: RunStatusView, *, as_json_: bool) -> None:
+    """Print a run that was just started, and how to watch it."""
+    output.thing(found, as_json_=as_json_)
+    if not as_json_:
+        output.sentence(f"Watch it: {_watching(found.flow_run_id)}")
+
+
+def _watching(run_id: str) -> str:
+    return f"modelyard runs watch {run_id}"
+
+
 @contextlib.contextmanager
 def interruption_explained(run_id: str) -> Iterator[None]:
     """Say at Ctrl-C that the run continues, and exit with the status 130."""
@@ -61,7 +78,7 @@ def interruption_explained(run_id: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         output.notice(
-            f"The run continues. Watch it: modelyard runs watch {run_id}\n"
+            f"The run continues. Watch it: {_watching(run_id)}\n"
             f"Its log: modelyard runs logs {run_id} -f\n"
             f"Stop it: modelyard runs stop {run_id}"
         )

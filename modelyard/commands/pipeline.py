@@ -19,7 +19,7 @@ from modelyard import output, parameters
 from modelyard.commands import pipeline_graph
 from modelyard.connecting import announce_temporary_stack, connected
 from modelyard.options import File, Json, Pairs
-from modelyard.run_watch import state_logged_once, watch
+from modelyard.run_watch import print_started, state_logged_once, watch
 from pipelines import arguments as pipeline_arguments
 from registry import deletion
 from registry.pipelines import pipeline_nodes
@@ -237,7 +237,7 @@ def run(
         if not checked_first:
             asked |= _checked(pipeline, arguments_file, parameter)
         if not watch_:
-            output.thing(runs.brief(_start(asked)), as_json_=json)
+            print_started(runs.brief(_start(asked)), as_json_=json)
             return
         found = _in_process(asked) if local else _in_pool(asked, quiet=json)
     output.thing(found, as_json_=json)

@@ -14,7 +14,7 @@ from flows import catalogue, run_context, submission
 from modelyard import output, parameters
 from modelyard.connecting import announce_temporary_stack, connected
 from modelyard.options import File, Json, Pairs, Watch
-from modelyard.run_watch import INTERRUPTED, state_logged_once, watch
+from modelyard.run_watch import INTERRUPTED, print_started, state_logged_once, watch
 from registry.runs import runs, statuses
 from registry.views import JsonObject, View
 from tasks import flow_requests
@@ -65,7 +65,7 @@ def run(
             ended = watch(started, quiet=json)
             _conclude(ended, ended.state, json=json)
         else:
-            output.thing(runs.brief(started), as_json_=json)
+            print_started(runs.brief(started), as_json_=json)
 
 
 @app.command()

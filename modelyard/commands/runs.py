@@ -225,7 +225,7 @@ def stop(run: Run, json: Json = False) -> None:
 def retry(run: Run, json: Json = False) -> None:
     """Run a failed or stopped run again; it resumes from its newest checkpoint, if any."""
     with connected(to_workers=True):
-        output.thing(run_retries.retry(run), as_json_=json)
+        run_watch.print_started(run_retries.retry(run), as_json_=json)
 
 
 @app.command()
@@ -233,7 +233,7 @@ def copy(run: Run, file: File = None, parameter: Pairs = None, json: Json = Fals
     """Start a new run with the same parameters, changed by -f and -p."""
     with connected(to_workers=True):
         copied = submission.copy(run, parameters.read(file, parameter))
-        output.thing(runs.brief(copied), as_json_=json)
+        run_watch.print_started(runs.brief(copied), as_json_=json)
 
 
 @app.command()

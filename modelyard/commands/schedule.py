@@ -303,6 +303,7 @@ def trigger(name: Schedule, json: Json = False) -> None:
     """Run it once now, beside its slots."""
     with connected():
         output.thing(verbs.trigger_now(name), as_json_=json)
+    _print_slots_hint(name, as_json_=json)
 
 
 @app.command()
@@ -315,6 +316,12 @@ def backfill(
     """Run the slots of a past range that have no run."""
     with connected():
         output.thing(verbs.backfill(name, start, end), as_json_=json)
+    _print_slots_hint(name, as_json_=json)
+
+
+def _print_slots_hint(name: str, *, as_json_: bool) -> None:
+    if not as_json_:
+        output.sentence(f"Its runs: modelyard schedule slots {shlex.quote(name)}")
 
 
 @app.command()

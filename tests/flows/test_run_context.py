@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import re
 import threading
 import time
 from typing import Any
@@ -335,6 +337,28 @@ def test_a_failed_run_is_labelled_with_the_code_of_its_error(
     _run(context, ModelyardError("It is broken.", code="Broken"), opened=False)
 
     assert written == [{"modelyard.error": "2 Broken"}]
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_lines_of_a_later_attempt_are_set_apart(
+    home: Home, attempt: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("run")
+    monkeypatch.setattr(RunContext, "logger", logger)
+    context = run_context_of(home, attempt=attempt)
+    log = home.runs / context.flow_run_id / "train.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch 1\n")
+
+    with caplog.at_level("INFO", logger.name):
+        context.separate_attempts()
+
+    first, *rest = log.read_text().splitlines()
+    assert first == "epoch 1"
+    assert rest == caplog.messages
+    assert len(rest) == attempt - 1
+    for line in rest:
+        assert re.fullmatch(r"--- attempt 2, \d{4}-\d\d-\d\d [\d:]{8} \S+ ---", line)
 
 
 def test_a_failed_state_carries_its_error() -> None:

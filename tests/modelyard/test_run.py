@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from flows import run_context
+from flows import run_context, submission
 from flows.lifecycle import LifecycleFlow
 from infra.errors import RunFailedError
 from infra.home import Home
 from modelyard import main
 from modelyard.commands import run as command
+from registry.runs import runs
+from registry.runs.run_views import RunStatusView
 
 Ask = Callable[..., int]
 
@@ -47,6 +49,20 @@ def test_a_call_is_refused_before_a_temporary_stack_is_started(
     assert ask("call", flow, *wrong, "--json") == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "AlgorithmMissing"
     assert started == []
+
+
+def test_a_started_run_is_answered_with_how_to_watch_it(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = RunStatusView(flow_run_id="r", state="CREATE REQUESTED", links={})
+    monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
+    monkeypatch.setattr(submission, "start", lambda *_: "r")
+    monkeypatch.setattr(runs, "brief", lambda _: started)
+
+    assert ask("run", "train") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Watch it: modelyard runs watch r"
+    assert ask("run", "train", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == started.to_json()
 
 
 def test_a_template_may_have_what_a_call_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,16 @@ def test_people_read_what_was_done_and_when_it_runs_next(
     assert out.splitlines() == [first, second, "See it: modelyard schedule show s"]
 
 
+@pytest.mark.parametrize("arguments", [("trigger",), ("backfill", "--start", "a", "--end", "b")])
+def test_people_read_where_the_runs_of_requested_slots_are(
+    arguments: tuple[str, ...], do: Do
+) -> None:
+    verb, *options = arguments
+    _, out = do("schedule", verb, "a b", *options)
+
+    assert out.splitlines()[-1] == "Its runs: modelyard schedule slots 'a b'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
