@@ -133,7 +133,8 @@ class _Pages:
 
     async def index(self, request: Request) -> Response:
         """List what is newest, even if only one source answers."""
-        found = await home.of(self._sources, request.query_params.get("show", ""))
+        chosen = home.Choice.from_query(request.query_params)
+        found = await home.of(self._sources, chosen)
         return self._page("index.html", home=found)
 
     async def run(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,9 @@ class RunSource(Protocol):
     def ui_urls(self) -> dict[str, str]:
         """Addresses of the UIs, by the server's name."""
 
-    def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
+    def runs(
+        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0
+    ) -> list[RunView]:
         """The newest runs."""
 
     def active_count(self) -> int:

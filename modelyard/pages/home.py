@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
@@ -32,7 +32,17 @@ from schedules.views import ScheduleView
 
 _MOST_RUNS, _MOST = 25, 10
 _LONGEST_REASON = 100
-ACTIVE = "active"
+_LAST_PAGE = 400  # Prefect reads all runs of the pages before one
+# What runs of a state are called in a link and for people, and the types of Prefect's states.
+_ACTIVE = "active"
+_STATES: dict[str, tuple[str, frozenset[str]]] = {
+    "": ("All", frozenset()),
+    _ACTIVE: ("Active", statuses.UNFINISHED),
+    "running": ("Running", statuses.types_of(statuses.RUNNING)),
+    "complete": ("Complete", statuses.types_of(statuses.COMPLETE)),
+    "failed": ("Failed", statuses.types_of(statuses.FAILED_ELSEWHERE)),
+    "stopped": ("Stopped", statuses.types_of(statuses.STOPPED)),
+}
 _KINDS = tuple(kind.name for kind in flow_kinds.ALL)
 _logger = logging.getLogger(__name__)
 
@@ -119,50 +129,94 @@ class ListedModel:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which runs the first page lists, as its address says.
+
+    Attributes:
+        kind: Their flow; empty for runs of every flow.
+        state: Their state, such as ``failed``; empty for any.
+        page: Which of the pages, from 1.
+    """
+
+    kind: str = ""
+    state: str = ""
+    page: int = 1
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> Choice:
+        """Read the query of an address.
+
+        Raises:
+            NotFoundError: If there are no such runs.
+        """
+        kind, state, page = (query.get(name, "") for name in ("show", "state", "page"))
+        states = [name for name in _STATES if name]
+        for what, value, known in (("kind", kind, _KINDS), ("state", state, states)):
+            if value and value not in known:
+                raise NotFoundError(
+                    f"There are no runs of the {what} {value[:60]!r}.",
+                    f"Known are {', '.join(known)}.",
+                )
+        pages = [str(number) for number in range(1, _LAST_PAGE + 1)]
+        if page and page not in pages:
+            raise NotFoundError(
+                f"There is no page {page[:60]!r} of the runs.",
+                f"Pages are 1 to {_LAST_PAGE}; modelyard runs list has older runs.",
+            )
+        return cls(kind, state, int(page or 1))
+
+    def address(self, **changed: str | int) -> str:
+        """Return the address of another choice: its first page unless ``page`` is given."""
+        other = replace(self, **{"page": 1, **changed})  # type: ignore[arg-type]
+        page = str(other.page) if other.page > 1 else ""
+        asked = {"show": other.kind, "state": other.state, "page": page}
+        given = {name: value for name, value in asked.items() if value}
+        return f"/?{urlencode(given)}" if given else "/"
+
+    @property
+    def word(self) -> str:
+        """The state in lower case, for a sentence; empty for any."""
+        return _STATES[self.state][0].lower() if self.state else ""
+
+
+@dataclass(frozen=True)
 class HomeView:
     """The first page.
 
     Attributes:
-        chosen: Which runs are listed: a flow, ``active``, or all if empty.
+        chosen: Which runs are listed.
         kinds: The flows that runs can be listed of.
+        states: The states, each with what it is called.
         runs: The newest runs.
-        active: How many runs have not ended; None if Prefect does not answer.
         schedules: The schedules that were changed last.
         models: The models that were changed last.
         pipelines: The pipelines that were changed last.
         boards: The TensorBoards that are running on this machine.
     """
 
-    chosen: str
+    chosen: Choice
     kinds: Sequence[str]
+    states: Sequence[tuple[str, str]]
     runs: Listed[ListedRun]
-    active: int | None
     schedules: Listed[ScheduleView]
     models: Listed[ListedModel]
     pipelines: Listed[UploadedPipeline]
     boards: Sequence[TensorBoard]
 
 
-async def of(sources: Sources, chosen: str) -> HomeView:
+async def of(sources: Sources, chosen: Choice) -> HomeView:
     """Return the first page.
 
     Args:
         sources: The sources.
-        chosen: Which runs to list: a flow, ``active``, or all if empty.
-
-    Raises:
-        NotFoundError: If there are no such runs.
+        chosen: Which runs to list.
     """
-    if chosen not in {"", ACTIVE, *_KINDS}:
-        raise NotFoundError(
-            f"There are no runs of the kind {chosen!r}.",
-            f"Kinds are {', '.join(_KINDS)}, and {ACTIVE}.",
-        )
     servers = sources.servers
-    flow = "" if chosen == ACTIVE else chosen
 
     def newest_runs(limit: int) -> list[ListedRun]:
-        found = servers.runs(limit, flow, active=chosen == ACTIVE)
+        _, types = _STATES[chosen.state]
+        before = (chosen.page - 1) * _MOST_RUNS
+        found = servers.runs(limit, chosen.kind, types=types, after=before)
         return [ListedRun.from_run(run, servers.run_url(run.id)) for run in found]
 
     def newest_models(limit: int) -> list[ListedModel]:
@@ -178,7 +232,11 @@ async def of(sources: Sources, chosen: str) -> HomeView:
         _listed("The models", newest_models, _MOST),
         _listed("The uploaded pipelines", newest_pipelines, _MOST),
     )
-    return HomeView(chosen, _KINDS, runs, active, schedules, models, pipelines, sources.boards())
+    named = [
+        (name, f"{word} ({active})" if name == _ACTIVE and active is not None else word)
+        for name, (word, _) in _STATES.items()
+    ]
+    return HomeView(chosen, _KINDS, named, runs, schedules, models, pipelines, sources.boards())
 
 
 async def _listed(what: str, query: Callable[[int], Sequence[T]], most: int) -> Listed[T]:

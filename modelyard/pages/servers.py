@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -26,9 +26,6 @@ from registry.runs import pending_reasons, statuses
 from registry.runs.run_views import RunView
 
 _TIMEOUT_SECONDS = 10.0
-# Prefect's filter of runs that have not ended. It names their states: an index finds them.
-_TYPES = sorted({*statuses.BY_TYPE, "RUNNING"} - statuses.FINAL)
-_ACTIVE = {"flow_runs": {"state": {"type": {"any_": _TYPES}}}}
 _logger = logging.getLogger(__name__)
 
 # From the types of runs' states, by run, to what the waiting ones wait for.
@@ -86,24 +83,31 @@ class Servers:
         self._flow = functools.lru_cache(maxsize=256)(self._flow_name)
         self._flow_ids: dict[str, str] = {}
 
-    def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
+    def runs(
+        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0
+    ) -> list[RunView]:
         """Return the newest runs, newest first.
 
         Args:
             limit: How many at most.
             flow: Only runs of this flow.
-            active: Only runs that have not ended.
+            types: Only runs in a state of one of these types; any by default.
+            after: How many of the newest ones to leave out.
 
         Raises:
             StackError: If Prefect does not answer.
         """
-        body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_DESC", "limit": limit}
+        body: dict[str, Any] = {
+            "sort": "EXPECTED_START_TIME_DESC", "limit": limit, "offset": after,
+        }  # fmt: skip
+        if types:
+            body.update(_in_state(types))
         if flow:
             flow_id = self._flow_ids.get(flow) or self._find_flow(flow)
             if flow_id is None:
                 return []
             body["flows"] = {"id": {"any_": [flow_id]}}
-        found = self._ask("POST", "/flow_runs/filter", {**body, **(_ACTIVE if active else {})})
+        found = self._ask("POST", "/flow_runs/filter", body)
         return self._views(found, self._flow)
 
     def active_count(self) -> int:
@@ -112,7 +116,7 @@ class Servers:
         Raises:
             StackError: If Prefect does not answer.
         """
-        return int(self._ask("POST", "/flow_runs/count", _ACTIVE))
+        return int(self._ask("POST", "/flow_runs/count", _in_state(statuses.UNFINISHED)))
 
     def run(self, run_id: str) -> RunView | None:
         """Return a run; None if there is none with this id.
@@ -248,6 +252,11 @@ class Servers:
                 "It may be starting again: modelyard status.",
                 code="StackSilent",
             ) from error
+
+
+def _in_state(types: Collection[str]) -> dict[str, Any]:
+    """Prefect's filter of runs in a state of one of these types."""
+    return {"flow_runs": {"state": {"type": {"any_": sorted(types)}}}}
 
 
 def _prefect_auth() -> tuple[str, str] | None:

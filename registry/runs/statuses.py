@@ -65,6 +65,8 @@ BY_TYPE = {
     "CANCELLED": STOPPED,
     "COMPLETED": COMPLETE,
 }
+# Types in which it has not, each of which a database's index finds.
+UNFINISHED = frozenset({*BY_TYPE, "RUNNING"} - FINAL)
 
 # Details that add nothing to the word.
 PLAIN = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from modelyard.pages.servers import TrackedRun
 from modelyard.tensorboards import TensorBoard
 from registry.pipelines.pipeline_nodes import PipelineNode
 from registry.pipelines.pipeline_views import PipelineSummaryView
+from registry.runs import statuses
 from registry.runs.run_views import RunView
 from registry.tunings.tuning_views import TrialCounts, TuningOverviewView
 from schedules.views import ScheduleView
@@ -59,10 +60,14 @@ class World:
 
     ui_urls = {"prefect": "http://prefect", "mlflow": "http://mlflow/#/"}
 
-    def runs(self, limit: int, flow: str = "", *, active: bool = False) -> list[RunView]:
+    def runs(
+        self, limit: int, flow: str = "", *, types: Collection[str] = (), after: int = 0
+    ) -> list[RunView]:
         self._answer()
         found = [run for run in self.known.values() if flow in {"", run.flow}]
-        return [run for run in found if not (active and run.is_final)][:limit]
+        if types:
+            found = [run for run in found if statuses.types_of(run.state) & set(types)]
+        return found[after : after + limit]
 
     def active_count(self) -> int:
         self._answer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import uuid
 from datetime import UTC, datetime
@@ -77,29 +78,79 @@ def test_runs_of_every_kind_are_listed_with_their_states(world: World, client: T
 
 
 @pytest.mark.parametrize(
-    ("chosen", "names"),
-    [("", {"p", "t", "done"}), ("train", {"t", "done"}), ("tune", set()), ("active", {"p", "t"})],
+    ("address", "names"),
+    [
+        ("/", {"p", "t", "done", "broken"}),
+        ("/?show=train", {"t", "done"}),
+        ("/?show=tune", set()),
+        ("/?state=active", {"p", "t"}),
+        ("/?state=running", {"p"}),
+        ("/?state=failed", {"broken"}),
+        ("/?state=complete", {"done"}),
+        ("/?show=train&state=active", {"t"}),
+        ("/?show=train&state=failed", set()),
+    ],
 )
-def test_runs_of_one_kind_and_active_ones_can_be_chosen(
-    world: World, client: TestClient, chosen: str, names: set[str]
+def test_runs_of_a_kind_and_in_a_state_can_be_chosen(
+    world: World, client: TestClient, address: str, names: set[str]
 ) -> None:
     world.exist(name="p")
-    world.exist(name="t", flow="train", run=OTHER)
+    world.exist(name="t", flow="train", run=OTHER, state="CREATE REQUESTED")
     world.exist(name="done", flow="train", run="x", is_final=True, state="COMPLETE")
-    page = client.get("/", params={"show": chosen}).text
+    world.exist(name="broken", run="y", is_final=True, state="FAIL PIPELINE RUN")
+    page = client.get(address).text
 
     assert set(re.findall(r'<a href="/runs/[^"]*">(\w+)</a>', page)) == names
     assert "Active (2)</a>" in page
-    marked = re.findall(r'<a href="([^"]*)" aria-current="page"', page)
-    assert marked == [f"/?show={chosen}" if chosen else "/"]
+    marked = re.findall(r'<a href="([^"]*)" aria-current="true"', page)
+    assert [html.unescape(one) for one in marked] == [address, address]
 
 
-def test_a_kind_that_there_is_not_is_refused(client: TestClient) -> None:
-    answer = client.get("/", params={"show": HOSTILE})
+def test_another_choice_keeps_the_rest_of_it(client: TestClient) -> None:
+    page = html.unescape(client.get("/?show=train&state=failed").text)
+
+    for address in ("/?state=failed", "/?show=tune&state=failed", "/?show=train",
+                    "/?show=train&state=stopped"):  # fmt: skip
+        assert f'href="{address}"' in page
+    assert "There are no failed runs of train." in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "known"),
+    [
+        ({"show": HOSTILE}, "pipeline-run"), ({"state": HOSTILE}, "failed"),
+        ({"page": HOSTILE}, "1 to 400"), ({"page": "0"}, "1 to 400"), ({"page": "401"}, "1 to"),
+        ({"page": "01"}, "1 to"),
+    ],
+)  # fmt: skip
+def test_a_choice_that_there_is_not_is_refused(
+    client: TestClient, asked: dict[str, str], known: str
+) -> None:
+    answer = client.get("/", params=asked)
 
     assert answer.status_code == 404
     assert "<script>alert" not in answer.text
-    assert "pipeline-run" in answer.text
+    assert known in answer.text
+
+
+def test_older_runs_are_on_further_pages_of_the_same_choice(
+    world: World, client: TestClient
+) -> None:
+    for number in range(60):
+        world.exist(name=f"r{number}", run=str(uuid.uuid4()))
+
+    def names(page: str) -> list[str]:
+        return re.findall(r'<a href="/runs/[^"]*">(\w+)</a>', page)
+
+    first = html.unescape(client.get("/?show=pipeline-run&state=running").text)
+    assert 'rel="next" href="/?show=pipeline-run&state=running&page=2"' in first
+    assert 'rel="prev"' not in first
+    last = html.unescape(client.get("/?show=pipeline-run&state=running&page=3").text)
+    assert 'rel="prev" href="/?show=pipeline-run&state=running&page=2"' in last
+    assert 'rel="next"' not in last
+    assert names(last) == [f"r{number}" for number in range(50, 60)]
+    assert names(first)[0] == "r0"
+    assert "There are no older runs." in client.get("/?page=4").text
 
 
 def test_each_list_is_bounded_and_leads_to_more(world: World, client: TestClient) -> None:
@@ -186,7 +237,7 @@ def test_an_empty_page_says_how_to_begin(client: TestClient) -> None:
     for how in ("modelyard demo", "modelyard schedule create NAME", "EM_MODEL_DIR",
                 "modelyard pipeline upload FILE.yaml"):  # fmt: skip
         assert how in page
-    assert "No run is active." in client.get("/?show=active").text
+    assert "There are no active runs." in client.get("/?state=active").text
 
 
 @pytest.mark.parametrize(
