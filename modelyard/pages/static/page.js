@@ -5,12 +5,23 @@
 const POLL_MS = 1500;
 const LOST_MS = 5000;
 
+const zones = new Intl.DateTimeFormat("en", { timeZoneName: "short" });
+
+// As the server writes it, in the reader's time zone.
+function instant(at) {
+  const two = (number) => String(number).padStart(2, "0");
+  const date = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join("-");
+  const time = [at.getHours(), at.getMinutes(), at.getSeconds()].map(two).join(":");
+  const zone = zones.formatToParts(at).find((part) => part.type === "timeZoneName").value;
+  return `${date} ${time} ${zone}`;
+}
+
 function localize(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (!Number.isNaN(at.getTime())) {
       time.title = time.textContent;
-      time.textContent = at.toLocaleString();
+      time.textContent = instant(at);
     }
   }
 }

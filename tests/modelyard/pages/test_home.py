@@ -185,6 +185,15 @@ def test_schedules_are_listed_with_when_they_run_next(world: World, client: Test
     assert shown.count("every 1h") == 1
 
 
+def test_every_time_has_its_zone(world: World, client: TestClient) -> None:
+    world.exist(created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    world.scheduled = [schedule("nightly", next_slot="2026-01-02T17:00:00Z")]
+    times = re.findall("<time [^>]*>([^<]*)</time>", client.get("/").text)
+
+    assert len(times) == 2
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", one) for one in times)
+
+
 def test_models_are_listed_with_their_newest_version(world: World, client: TestClient) -> None:
     world.registered = [
         model("a b/c", "2", "10", aliases={"production": "2"}, description=HOSTILE),
