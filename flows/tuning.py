@@ -244,7 +244,7 @@ def _too_many_failures(context: RunContext, tuner: Tuner) -> RunFailedError:
     failed = [trial for trial in tuner.trials.values() if trial.state in FAILURES]
     last = f" The last: trial {failed[-1].number}: {failed[-1].reason}" if failed else ""
     return RunFailedError(
-        f"{len(failed)} trials failed.{last}",
+        f"{len(failed)} trial{'s' * (len(failed) != 1)} failed.{last}",
         "Fix the script, or allow more before a retry: modelyard runs update RUN "
         "-p max_failed_trials=N.",
         state=context.kind.failure,

@@ -127,6 +127,6 @@ def pause_if_failing(connection: Connection, schedule: Schedule) -> str:
     newest = slots.last_ended(connection, schedule.id, schedule.failures_since, most)
     if len(newest) < most or not all(statuses.is_failure(word) for word in newest):
         return ""
-    why = f"{most} runs in a row failed."
+    why = "The last run failed." if most == 1 else f"{most} runs in a row failed."
     schedules.pause(connection, schedule.id, why)
     return why

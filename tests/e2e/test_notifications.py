@@ -37,7 +37,7 @@ def test_a_failed_run_and_a_paused_schedule_are_reported(stack):
         assert run["reason"].startswith(shown["message"].split("\n")[0])
         assert run["reason"].endswith("the data is wrong")
         assert (schedule["name"], schedule["state"]) == ("hopeless", "DISABLED")
-        assert schedule["reason"] == "1 runs in a row failed."
+        assert schedule["reason"] == "The last run failed."
 
         assert stack.do("notify", "remove", "oncall") == {"name": "oncall", "deleted": True}
         assert stack.do("notify", "list") == []

@@ -164,6 +164,13 @@ class TestState:
         assert state(key) == ("DISABLED", "2 runs in a row failed.")
         assert len(world.runs) == 4
 
+    def test_one_failure_may_be_enough_to_pause(self, world: World) -> None:
+        key = create(policy={"pause_after_failures": 1})["id"]
+        world.fails.add(key)
+        pass_hours(world, 2)
+
+        assert state(key) == ("DISABLED", "The last run failed.")
+
     def test_one_that_cannot_be_made_is_tried_again(self, world: World) -> None:
         key = create()["id"]
         world.refused.add("train")
