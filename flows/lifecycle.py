@@ -25,7 +25,7 @@ from prefect.logging import get_logger
 from prefect.runtime import flow_run
 from typing_extensions import TypeVar
 
-from flows import forms, run_context
+from flows import forms, results, run_context
 from flows.connection import connected
 from flows.flow_results import FlowResult
 from flows.run_context import RunContext, RunResult
@@ -265,9 +265,9 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
         """
         run_id = str(state.state_details.flow_run_id)
         if state.is_completed():
-            items = run_context.data(state)
+            items = results.data(state)
             return self.spec.result(items, flow_run_id=run_id, url=connection.run_page(run_id))
-        error = run_context.failure(state)
+        error = results.failure(state)
         if error is None:
             word = statuses.word(self.name, state)
             reason = statuses.message(state) or "no reason"

@@ -9,11 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prefect._internal.result_records import ResultRecord
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.logging import get_logger
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
+
+from infra.errors import ModelyardError
 
 LARGEST_BYTES = 2**20
 _FILE = "result.json"
@@ -60,3 +64,15 @@ def _place(flow_run_id: str, folder: Path | None) -> tuple[ResultStore | None, s
         return None, ""
     changed = {"serializer": _JSON, "metadata_storage": None}
     return configured.model_copy(update=changed), f"modelyard/{flow_run_id}/{_FILE}"
+
+
+def data(state: State[Any]) -> Any:
+    """Data of a state of this process; unlike ``state.result()`` it works in event loops."""
+    found = state.data
+    return found.result if isinstance(found, ResultRecord) else found
+
+
+def failure(state: State[Any]) -> ModelyardError | None:
+    """The :class:`ModelyardError` of a failed state of this process; None for another failure."""
+    reason = data(state)
+    return reason if isinstance(reason, ModelyardError) else None

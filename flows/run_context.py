@@ -21,7 +21,6 @@ from uuid import UUID
 
 import httpx
 import prefect.context
-from prefect._internal.result_records import ResultRecord
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, TerminationSignal
@@ -454,15 +453,3 @@ def completed(context: RunContext, result: RunResult) -> State[Any]:
     folder = context.home.runs / context.flow_run_id if context.settings.home_lasts else None
     data = results.stored(result.value, context.flow_run_id, folder)
     return Completed(name=name, message=message, data=data)
-
-
-def data(state: State[Any]) -> Any:
-    """Data of a state of this process; unlike ``state.result()`` it works in event loops."""
-    found = state.data
-    return found.result if isinstance(found, ResultRecord) else found
-
-
-def failure(state: State[Any]) -> ModelyardError | None:
-    """The :class:`ModelyardError` of a failed state of this process; None for another failure."""
-    reason = data(state)
-    return reason if isinstance(reason, ModelyardError) else None

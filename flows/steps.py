@@ -1,7 +1,8 @@
-"""The steps of a flow: Prefect tasks that end as Cancelled when a user stops the run.
+"""The steps of a flow: Prefect tasks that end as the run does, where they end it.
 
-A stop reaches a run as SIGTERM, which Prefect turns into an exception and logs as a crash of the
-task and the flow. Where Prefect has the run as Cancelling, it is not a crash.
+An error fails the task with the message that the run has. A stop reaches a run as SIGTERM, which
+Prefect turns into an exception and logs as a crash of the task and the flow. Where Prefect has the
+run as Cancelling, it is not a crash.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Failed
 
+from flows import results
+from infra.errors import ModelyardError
 from infra.prefect_client import prefect_client
+from infra.texts import make_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +77,8 @@ class Step(Generic[P, R]):
         def run(*args: P.args, **kwargs: P.kwargs) -> R | State[None]:
             try:
                 return function(*args, **kwargs)
+            except ModelyardError as error:
+                return Failed(message=make_storable(f"{error.code}: {error}"), data=error)
             except StopRequestedError:
                 return Cancelled(message=STOPPED)
             except TerminationSignal:
@@ -86,11 +92,12 @@ class Step(Generic[P, R]):
         """Run the step as a task of the flow.
 
         Raises:
+            ModelyardError: If the function does.
             StopRequestedError: If the run is stopped.
         """
         result = self._run(*args, **kwargs)
         if isinstance(result, State):
-            raise StopRequestedError
+            raise results.failure(result) or StopRequestedError
         return result
 
 

@@ -106,8 +106,13 @@ def _run_script(
     run_dir: RunDirectory,
     tracked: Tracked,
     node: HeadNode | None,
-) -> ExitStatus:
-    """Run the script, and record its output, metrics and resource usage."""
+) -> None:
+    """Run the script, and record its output, metrics and resource usage.
+
+    Raises:
+        RunFailedError: If the script fails, or its time limit passes.
+        StopRequestedError: If it is stopped.
+    """
     script_context = ScriptContext(
         home=context.home,
         settings=context.settings,
@@ -128,7 +133,27 @@ def _run_script(
         observed = replace(
             script_context, observer=monitor.nodes(1 if node else request.resources.nodes)
         )
-        return script_execution.run(request, prepared, run_dir, observed, recording)
+        ended = script_execution.run(request, prepared, run_dir, observed, recording)
+    _check_end(context, request, run_dir, ended)
+
+
+def _check_end(
+    context: RunContext, request: Training, run_dir: RunDirectory, ended: ExitStatus
+) -> None:
+    """Raise unless a script has succeeded.
+
+    Raises:
+        RunFailedError: If it failed, or its time limit passed.
+        StopRequestedError: If it was stopped.
+    """
+    if ended.cause is ExitCause.STOPPED:
+        raise StopRequestedError
+    if ended.cause is ExitCause.TIMED_OUT:
+        raise training_steps.timeout_error(request, "ran")
+    log = training_steps.log_location(run_dir, lasts=context.settings.home_lasts)
+    failure = training_steps.script_error(ended, log)
+    if failure:
+        raise failure
 
 
 @contextlib.contextmanager
@@ -235,22 +260,13 @@ def _model_location_hinted(context: RunContext, run_dir: RunDirectory) -> Iterat
 
 
 def _conclude(
-    context: RunContext, request: Training, run_dir: RunDirectory, ended: ExitStatus, run_id: str
+    context: RunContext, request: Training, run_dir: RunDirectory, run_id: str
 ) -> RunResult:
-    """Publish the model of a script that has ended; the run's result.
+    """Publish the model of a script that has succeeded; the run's result.
 
     Raises:
-        ModelyardError: If the script failed, or the model cannot be published.
-        StopRequestedError: If it was stopped.
+        ModelyardError: If the model cannot be published.
     """
-    if ended.cause is ExitCause.STOPPED:
-        raise StopRequestedError
-    if ended.cause is ExitCause.TIMED_OUT:
-        raise training_steps.timeout_error(request, "ran")
-    log = training_steps.log_location(run_dir, lasts=context.settings.home_lasts)
-    failure = training_steps.script_error(ended, log)
-    if failure:
-        raise failure
     context.conclude(failed=False)
     if not run_dir.is_published:
         name = request.model.name or request.name or context.name
@@ -304,10 +320,9 @@ def train(context: RunContext, request: Training) -> RunResult:
     tracked = tracked.with_steps(recovered)
     with _model_location_hinted(context, run_dir):
         if prepared:
-            ended = _run_script(context, request, prepared, run_dir, tracked, node)
+            _run_script(context, request, prepared, run_dir, tracked, node)
         else:
             context.logger.info("The script succeeded before the retry, and does not run again.")
             if not run_dir.is_published:
                 checkpoints.copy(run_dir.checkpoints, training_steps.mirror_uri(request))
-            ended = ExitStatus(0)
-        return _conclude(context, request, run_dir, ended, tracked.run_id)
+        return _conclude(context, request, run_dir, tracked.run_id)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import catalogue, run_context, submission
+from flows import catalogue, results, submission
 from modelyard import output, parameters
 from modelyard.connecting import announce_temporary_stack, connected
 from modelyard.options import File, Json, Pairs, Watch
@@ -82,10 +82,10 @@ def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = Fa
     found: JsonObject = {
         "state": word,
         "detail": statuses.detail(state),
-        "result": None if state.is_failed() or state.is_crashed() else run_context.data(state),
+        "result": None if state.is_failed() or state.is_crashed() else results.data(state),
     }
     if not state.is_completed():
-        problem = run_context.failure(state)
+        problem = results.failure(state)
         error = problem.as_dict() if problem else {"message": statuses.message(state)}
         message = error["message"] if json else shown.without(error["message"])
         found["error"] = {**error, "message": message}

@@ -109,6 +109,17 @@ def test_a_failed_script_ends_in_fail_train_with_its_last_lines(stack, algorithm
     assert answer.json["state"] == "FAIL TRAIN"
     assert code in answer.json["message"]
     assert says in answer.json["message"]
+    asked = {"flow_runs": {"id": {"any_": [answer.json["flow_run_id"]]}}}
+    (script,) = wait_for(
+        lambda: [
+            task for task in stack.prefect("task_runs/filter", asked)
+            if task["name"].startswith("run script") and task["state_type"] != "RUNNING"
+        ],
+        30,
+        "the task's end",
+    )  # fmt: skip
+    assert script["state_type"] == "FAILED"
+    assert says in script["state"]["message"]
 
 
 def test_a_training_past_its_limit_is_timed_out(stack):

@@ -34,7 +34,7 @@ def test_another_process_reads_it(home: Home) -> None:
     context = run_context_of(home)
     state = run_context.completed(context, RunResult(RESULT, "Done."))
 
-    assert run_context.data(state) == RESULT
+    assert results.data(state) == RESULT
     assert of_the_api(state).result(retry_result_failure=False) == RESULT
     # It is removed with the run's folder.
     assert [file.name for file in (home.runs / context.flow_run_id).iterdir()] == ["result.json"]
@@ -86,7 +86,7 @@ class TestInAPod:
     def test_a_file_of_it_would_be_lost(self, home: Home, tmp_path: Path) -> None:
         state = self.completed(home)
 
-        assert run_context.data(state) == RESULT
+        assert results.data(state) == RESULT
         assert to_state_create(state).data is None
         assert list(tmp_path.iterdir()) == []
 

@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows import catalogue, run_context
+from flows import catalogue, results, run_context
 from flows.lifecycle import LifecycleFlow
 from flows.run_context import RunContext
 from flows.steps import StopRequestedError
@@ -117,7 +117,7 @@ class TestEveryFlow:
         state = end(OSError(errno.ENOSPC, "No space left on device"))
 
         assert statuses.word(flow.name, state) == flow.spec.kind.failure
-        assert isinstance(run_context.failure(state), DiskFullError)
+        assert isinstance(results.failure(state), DiskFullError)
         assert closed == _closed(flow, "FAILED")
 
     def test_a_time_limit(

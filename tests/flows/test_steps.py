@@ -12,6 +12,7 @@ from prefect.states import Cancelled, Cancelling, Running
 
 from flows import steps
 from flows.steps import StopRequestedError, step
+from infra.errors import RunFailedError
 
 RUN = str(uuid.uuid4())
 
@@ -61,6 +62,21 @@ def test_work_that_sees_the_stop_itself_ends_it_as_cancelled(ended_as: list[Any]
         step("computes")(work)()
 
     assert [state.type for state in ended_as] == ["CANCELLED"]
+
+
+def test_an_error_fails_it_with_the_message_that_the_run_has(ended_as: list[Any]) -> None:
+    error = RunFailedError("It printed \0.", "See it.", state="FAIL TRAIN", code="ScriptFailed")
+
+    def work() -> None:
+        raise error
+
+    with pytest.raises(RunFailedError) as raised:
+        step("computes")(work)()
+
+    assert raised.value is error
+    assert [(state.type, state.message) for state in ended_as] == [
+        ("FAILED", f"ScriptFailed: {error}".replace("\0", "\ufffd"))
+    ]
 
 
 def test_a_signal_without_a_stop_is_a_crash(

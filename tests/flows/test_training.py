@@ -21,8 +21,6 @@ from tasks.run_directory import RunDirectory
 from tasks.training.training_request import Training
 from tests.flows.contexts import run_context_of
 
-WELL = ExitStatus(0)
-
 
 class Interrupted(BaseException):
     """The process is gone."""
@@ -70,7 +68,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _conclude(run_dir: RunDirectory, context: RunContext) -> RunResult:
-    return training._conclude(context, Training(), run_dir, WELL, "m")
+    return training._conclude(context, Training(), run_dir, "m")
 
 
 def _train(context: RunContext, request: Training) -> State[Any]:
@@ -170,7 +168,7 @@ class TestRegistration:
         monkeypatch.setattr(training, "_publish", training._publish.fn)
         context.labels = labels
 
-        training._conclude(context, Training(**asked), run_dir, WELL, "m")
+        training._conclude(context, Training(**asked), run_dir, "m")
 
         origin = training.models.SourceRun("m", context.flow_run_id, "uri")
         assert made == ([] if name is None else [(name, context.created, origin)])
@@ -239,7 +237,7 @@ class TestAHomeThatDoesNotLast:
     ) -> None:
         ended = ExitStatus(1, tail=("boom",))
         with pytest.raises(RunFailedError) as raised:
-            training._conclude(pod, Training(), run_dir, ended, "m")
+            training._check_end(pod, Training(), run_dir, ended)
 
         assert "logs/train.log" in raised.value.hint
         assert str(run_dir.root) not in raised.value.hint

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows import run_context, tuning
+from flows import results, run_context, tuning
 from flows.run_context import RunContext, RunResult
 from flows.steps import StopRequestedError
 from infra.errors import BadInputError, DiskFullError, RunFailedError, StackError
@@ -91,7 +91,7 @@ class TestTune:
 
         assert state.name == "Failed"
         assert statuses.word("tune", state) == "FAIL HYPERPARAMETER TUNING"
-        error = run_context.failure(state)
+        error = results.failure(state)
         assert error is not None
         assert error.code == code
         assert closed == [("m", "FAILED")]
