@@ -232,24 +232,6 @@ def find_shortage(placement: Placement, type_name: str, capacity: Capacity) -> C
     )
 
 
-def describe_quota_wait(placement: Placement, capacity: Capacity) -> str:
-    """Describe which quotas the run waits for, with the numbers; "" if for none.
-
-    The usage includes the run's own pods, if they exist already.
-    """
-    sentences = []
-    for quota, resource, asked in _quota_demands(placement, capacity):
-        hard = quota.hard[resource]
-        free = max(0.0, hard - quota.used.get(resource, 0))
-        if asked > free:
-            sentences.append(
-                f"Waits for room in the quota {quota.name}: {_amount(resource, asked)} "
-                f"{_plain_name(resource)} are asked for, {_amount(resource, free)} of "
-                f"{_amount(resource, hard)} are free."
-            )
-    return " ".join(sentences)
-
-
 def without_gpus(shape: InstanceType) -> InstanceType:
     """Return the same shape without GPUs, on any node that is large enough."""
     return shape.model_copy(

@@ -52,7 +52,6 @@ def _refused(placement: Placement, found: Capacity, type_name: str = "mine") -> 
 
 def test_of_a_cluster_of_which_nothing_is_known_nothing_is_refused() -> None:
     assert capacity.find_shortage(Placement(shape("gpu.h200x8"), nodes=9), "x", Capacity()) is None
-    assert capacity.describe_quota_wait(Placement(shape("gpu.h200x8"), nodes=9), Capacity()) == ""
 
 
 def test_a_capacity_is_plain_data_and_back() -> None:
@@ -140,29 +139,10 @@ def test_what_a_quota_just_allows_or_does_not_speak_of_is_not_refused(
     assert capacity.find_shortage(placement, "x", found) is None
 
 
-def test_what_others_use_is_waited_for_with_the_numbers() -> None:
-    placement = Placement(shape("gpu.h100x8"))
+def test_what_others_use_is_waited_for() -> None:
     found = _quota("gpus", "requests.nvidia.com/gpu", 8, used=6)
 
-    assert capacity.find_shortage(placement, "x", found) is None
-    assert capacity.describe_quota_wait(placement, found) == (
-        "Waits for room in the quota gpus: 8 nvidia.com/gpu are asked for, 2 of 8 are free."
-    )
-
-
-def test_a_quota_that_is_overdrawn_has_nothing_free() -> None:
-    found = _quota("q", "cpu", 4, used=6)
-
-    assert capacity.describe_quota_wait(Placement(shape("cpu.small")), found).endswith(
-        "0 of 4 are free."
-    )
-
-
-def test_nothing_is_waited_for_where_there_is_room() -> None:
-    assert (
-        capacity.describe_quota_wait(Placement(shape("cpu.small")), _quota("q", "cpu", 4, used=2))
-        == ""
-    )
+    assert capacity.find_shortage(Placement(shape("gpu.h100x8")), "x", found) is None
 
 
 # Nodes
