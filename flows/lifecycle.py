@@ -271,7 +271,11 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
         if error is None:
             word = statuses.word(self.name, state)
             reason = statuses.message(state) or "no reason"
-            error = RunFailedError(f"{self.name} ended {word}: {reason}", state=word)
+            error = RunFailedError(
+                f"{self.name} ended {word}: {reason}",
+                f"Its log has more: modelyard runs logs {run_id}.",
+                state=word,
+            )
         error.flow_run_id = run_id
         raise error
 

@@ -11,7 +11,7 @@ class ModelyardError(Exception):
     Attributes:
         code: A stable word for programs, such as ``HyperparametersTooMany``.
         message: What happened, to what and why, in one sentence. Secrets in URLs are masked.
-        hint: How to fix it, in one sentence; may be empty.
+        hint: How to fix it, in one sentence. Every error that is raised has one.
         flow_run_id: The run that raised it, where a flow that was called in Python did; None
             where no run exists, as after a refusal.
     """
@@ -27,7 +27,8 @@ class ModelyardError(Exception):
         self.hint = mask(hint)
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        between = "\n" if "\n" in self.message else " "  # a list of faults keeps to its lines
+        return f"{self.message}{between}{self.hint}".strip()
 
     def as_dict(self) -> dict[str, str]:
         """Return the error as in ``--json`` output and HTTP responses."""

@@ -27,6 +27,9 @@ from modelyard import completion, flow_help, lazy_imports, output
 _STACK = "modelyard.commands.stack"
 _ACCESS = "modelyard.commands.access"
 _RUN = "modelyard.commands.run"
+_BUG = (
+    "This is a fault of Modelyard: report it, with the lines above and what modelyard status says."
+)
 
 # verb: (module, what it does)
 _VERBS = {
@@ -199,7 +202,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 (the edge of the command: told, and shown whole)
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        output.error(ModelyardError(reason, code="Internal"), as_json_=as_json)
+        output.error(ModelyardError(reason, _BUG, code="Internal"), as_json_=as_json)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -71,7 +71,12 @@ def arguments(
         address = _address(given.get(name), artifact, name, faults)
         if address is not None:
             found[name] = address
-    faults.raise_any(f"What the pipeline {pipeline.name} is given", code=_CODE)
+    takes = ", ".join([*parameters, *inputs.artifacts]) or "nothing"
+    faults.raise_any(
+        f"What the pipeline {pipeline.name} is given",
+        f"Fix the values; the pipeline takes {takes}.",
+        code=_CODE,
+    )
     return found
 
 

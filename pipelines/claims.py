@@ -87,7 +87,9 @@ def build_claim(parameters: Mapping[str, Any], unique: str) -> dict[str, Any]:
             for one in error.errors()
         )
         raise BadInputError(
-            f"The claim cannot be created: {reasons}.", code="ClaimInvalid"
+            f"The claim cannot be created: {reasons}.",
+            "Fix these arguments of kubernetes.CreatePVC in the pipeline.",
+            code="ClaimInvalid",
         ) from None
     spec: dict[str, Any] = {
         "accessModes": list(asked.access_modes),

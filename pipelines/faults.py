@@ -11,6 +11,7 @@ from infra.errors import BadInputError
 MOST_TOLD = 50
 _MOST_NEAR = 3
 _LONGEST = 300
+_FIX = "Fix the pipeline where it is defined, and compile it again."
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,23 @@ class PipelineInvalidError(BadInputError):
 
     code = "PipelineInvalid"
 
-    def __init__(self, what: str, found: list[PipelineFault], *, code: str | None = None) -> None:
+    def __init__(
+        self, what: str, found: list[PipelineFault], hint: str = _FIX, *, code: str | None = None
+    ) -> None:
         """Report faults.
 
         Args:
             what: The faulty object, such as ``The pipeline digits``.
             found: The faults; at least one.
+            hint: How to fix them, where the pipeline is not what is wrong.
             code: A code instead of ``PipelineInvalid``.
         """
         number = "a fault" if len(found) == 1 else f"{len(found)} faults"
         lines = [str(fault) for fault in found[:MOST_TOLD]]
         if len(found) > MOST_TOLD:
             lines.append(f"… and {len(found) - MOST_TOLD} more.")
-        super().__init__(f"{what} has {number}:\n" + "\n".join(lines), code=code)
+        listed = "\n".join(lines)
+        super().__init__(f"{what} has {number}:\n{listed}", hint, code=code)
         self.faults = found
 
 
@@ -75,14 +80,19 @@ class FaultCollector:
         """Add the error of another check as a fault."""
         self.add(place, error.message, error.hint)
 
-    def raise_any(self, what: str, *, code: str | None = None) -> None:
+    def raise_any(self, what: str, hint: str = _FIX, *, code: str | None = None) -> None:
         """Raise if there was a fault.
+
+        Args:
+            what: The faulty object.
+            hint: How to fix it, where the pipeline is not what is wrong.
+            code: A code instead of ``PipelineInvalid``.
 
         Raises:
             PipelineInvalidError: With all of them.
         """
         if self.found:
-            raise PipelineInvalidError(what, self.found, code=code)
+            raise PipelineInvalidError(what, self.found, hint, code=code)
 
 
 def suggest_names(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:

@@ -15,6 +15,7 @@ MOST_MEMBERS = 100
 MOST_BYTES = 20 * LARGEST
 LARGEST_RATIO = 500
 _MAIN = "pipeline.yaml"
+_ALONE = f"Zip the compiled pipeline alone, as {_MAIN}."
 _KINDS = (".yaml", ".yml", ".json")
 _ENCRYPTED = 0x1
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
@@ -56,8 +57,7 @@ def refuse_other_archives(data: bytes, name: str) -> None:
         raise _refused(name, "is packed with gzip", "Give the YAML file itself, or a zip of it.")
 
 
-def _refused(name: str, why: str, hint: str = "") -> BadInputError:
-    hint = hint or f"Zip the compiled pipeline alone, as {_MAIN}."
+def _refused(name: str, why: str, hint: str = _ALONE) -> BadInputError:
     return BadInputError(f"{name} {why}.", hint, code="PackageInvalid")
 
 

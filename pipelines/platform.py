@@ -29,7 +29,7 @@ def read(config: Mapping[str, Any]) -> KubernetesSettings:
         return KubernetesSettings.model_validate(config)
     except ValidationError as error:
         found = list(_faults(error, "kubernetes"))
-        raise PipelineInvalidError("The settings of Kubernetes", found) from None
+        raise PipelineInvalidError("The Kubernetes configuration", found) from None
 
 
 def faults(config: Mapping[str, Any], place: str) -> list[PipelineFault]:
@@ -107,7 +107,11 @@ def resolve(
         "securityContext": settings.security_context.plain(),
         "resourceClaims": pod.resource_claims(settings),
     }
-    pod.faults.raise_any("The task's settings of Kubernetes", code="PlatformInvalid")
+    pod.faults.raise_any(
+        "The task's Kubernetes configuration",
+        "Fix the values of the inputs and outputs that it takes, or the pipeline.",
+        code="PlatformInvalid",
+    )
     return {key: value for key, value in made.items() if value}
 
 

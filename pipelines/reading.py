@@ -52,7 +52,9 @@ def contents(path: Path) -> bytes:
             return file.read(documents.LARGEST + 1)
     except OSError as error:
         raise BadInputError(
-            f"{path} cannot be read: {error.strerror}.", code="PipelineFileMissing"
+            f"{path} cannot be read: {error.strerror}.",
+            "Check that you may read the file.",
+            code="PipelineFileMissing",
         ) from None
 
 
@@ -211,7 +213,11 @@ def _parsed(data: dict[str, Any], message: _M, name: str) -> _M:
         )
     except json_format.ParseError as error:  # what shape has not seen
         problems = " ".join(str(error).split())[:300]
-        raise BadInputError(f"{name} is malformed: {problems}", code="PipelineInvalid") from None
+        raise BadInputError(
+            f"{name} is malformed: {problems}",
+            "Fix what it names, or compile the pipeline again with the KFP SDK, version 2.",
+            code="PipelineInvalid",
+        ) from None
     return message
 
 

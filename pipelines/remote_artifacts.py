@@ -21,6 +21,7 @@ from pipelines.artifacts import METADATA_ONLY, Artifact, Bundle
 from pipelines.executor_io import OutputPlan, local_path, place_of, remote_uri_of
 
 _HOW = "Copy it to an s3://, obs:// or nas:// URI or to a path, and give that."
+_CHECK_ADDRESS = "Check the address."
 _READ_ONLY = 0o444
 
 
@@ -103,7 +104,7 @@ class RemoteArtifacts:
         if path is None:
             return self._fetched(found)
         if not path.exists():
-            raise NotFoundError(f"There is nothing at {artifact.uri}.")
+            raise NotFoundError(f"There is nothing at {artifact.uri}.", _CHECK_ADDRESS)
         return path
 
     def _fetched(self, found: Store) -> Path:
@@ -117,7 +118,7 @@ class RemoteArtifacts:
             place = self._folder / digest / _basename(uri)
             if not self._fetches:
                 if uri not in self._there and not found.exists():
-                    raise NotFoundError(f"There is nothing at {uri}.")
+                    raise NotFoundError(f"There is nothing at {uri}.", _CHECK_ADDRESS)
                 self._there.add(uri)
             elif not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +191,10 @@ class RemoteArtifacts:
 
     def _progress(self, _done: int, _all: int) -> None:
         if self._cancelled.is_set():
-            raise TransferStoppedError("It was stopped while artifacts were transferred.")
+            raise TransferStoppedError(
+                "It was stopped while artifacts were transferred.",
+                "Retry the run to have it done.",
+            )
 
     @contextmanager
     def _one_at_a_time(self, key: str) -> Iterator[None]:
@@ -292,7 +296,7 @@ def _raise_named(task: str, uri: str, error: ModelyardError) -> NoReturn:
     if isinstance(error, NotFoundError) and error.code == NotFoundError.code:
         raise NotFoundError(
             f"The task {task} needs {uri}, which does not exist.",
-            "Check the address.",
+            _CHECK_ADDRESS,
             code="ArtifactMissing",
         ) from None
     kind = BadInputError if isinstance(error, BadInputError) else TransferFailedError

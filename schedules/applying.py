@@ -89,7 +89,7 @@ def _check_owners(
 ) -> None:
     faults = [] if adopt else list(_foreign(entries, owners, source))
     if faults:
-        listed = "\n".join(map(str, faults))
+        listed = "\n".join(f"{one.place}: {one.error.message}" for one in faults)
         raise ConflictError(
             f"{file} has the names of schedules that were not applied from it:\n{listed}",
             "Nothing was applied. Choose other names, or take the schedules over: --adopt.",
@@ -105,7 +105,9 @@ def _foreign(
         if owner != source:
             origin = f"was applied from {owner!r}" if owner else "was created by hand"
             error = ConflictError(
-                f"The schedule {entry.name!r} {origin}.", code="ScheduleNotOfFile"
+                f"The schedule {entry.name!r} {origin}.",
+                "Choose another name, or take it over: --adopt.",
+                code="ScheduleNotOfFile",
             )
             yield FileFault(f"{entry.place}.name", error)
 

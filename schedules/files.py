@@ -18,6 +18,7 @@ from schedules.policy import SchedulePolicy
 from schedules.trigger import Trigger
 
 _TRIGGER = Trigger.editable_fields()
+_FIX = "Nothing was applied: fix the file, and apply it again."
 _FIELDS = (
     "name", "deployment", *_TRIGGER, "trigger", "policy", "parameters", "description", "enabled",
 )  # fmt: skip
@@ -51,7 +52,7 @@ class FileInvalidError(BadInputError):
     def __init__(self, file: str, faults: list[FileFault]) -> None:
         listed = "\n".join(map(str, faults))
         number = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-        super().__init__(f"{file} has {number}:\n{listed}", "Nothing was applied.")
+        super().__init__(f"{file} has {number}:\n{listed}", _FIX)
         self.faults = faults
 
 

@@ -111,7 +111,9 @@ _KIND_UNKNOWN = _ErrorKind(
     "Either the address in the kubeconfig is not that of an API server, or the server is too old "
     "for it or has it switched off.",
 )
-_OTHER = _ErrorKind("Cluster", "")
+_OTHER = _ErrorKind(
+    "Cluster", "Fix what the message names, or ask the cluster's administrator; then repeat it."
+)
 
 # (status, pattern of the message, kind): the first match counts. Admission plugins answer 403, as
 # the authorizer does; only the authorizer's messages have: User "..." cannot.

@@ -191,7 +191,11 @@ class KubernetesWorker(
         for one in others:
             self._dependencies.jobs.stop(one, datetime.now(UTC))
         if others:
-            raise ClusterError("Its earlier attempt is still being ended.", later=True)
+            raise ClusterError(
+                "Its earlier attempt is still being ended.",
+                "Nothing has to be done: the worker starts it once that has ended.",
+                later=True,
+            )
 
     async def _queue_again(self, run: FlowRun, attempt: int, error: ModelyardError) -> None:
         tries = self._tries.get(str(run.id), 0)

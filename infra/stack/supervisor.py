@@ -272,7 +272,11 @@ class Supervisor:
                 self._fail(error)
                 return
             except OSError as error:
-                reason = StackError(f"The part {part.name} cannot be started: {error}.")
+                reason = StackError(
+                    f"The part {part.name} cannot be started: {error}.",
+                    f"Fix what the reason names, and start it again; {self._home.logs} has the "
+                    "logs of all parts.",
+                )
                 self._fail(reason)
                 return
             if part.once:
@@ -396,7 +400,10 @@ def _locked(home: Home) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConflictError(
-                f"A stack is already running in {home.root}.", code="AlreadyRunning"
+                f"A stack is already running in {home.root}.",
+                "Use it (modelyard status), end it first (modelyard down), or set MODELYARD_HOME "
+                "to another folder.",
+                code="AlreadyRunning",
             ) from None
         yield
 

@@ -130,6 +130,9 @@ def _of_run(key: str, *, whole: bool) -> _Drawn:
     return _Drawn(root, found.id, found.state, connection.page(f"/runs/{found.id}"))
 
 
+_WRITABLE = "Give the name of a file in a folder that is there and that you may write to."
+
+
 def _check_writable(path: Path) -> None:
     """Refuse a path that cannot be written, before anything is done.
 
@@ -137,11 +140,7 @@ def _check_writable(path: Path) -> None:
         BadInputError: With the code ``NotWritable``.
     """
     if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise BadInputError(
-            f"{path} cannot be written.",
-            "Give the name of a file in a folder that is there and that you may write to.",
-            code="NotWritable",
-        )
+        raise BadInputError(f"{path} cannot be written.", _WRITABLE, code="NotWritable")
 
 
 def _write(path: Path, text: str) -> None:
@@ -152,5 +151,5 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise BadInputError(
-            f"{path} cannot be written: {error.strerror}.", code="NotWritable"
+            f"{path} cannot be written: {error.strerror}.", _WRITABLE, code="NotWritable"
         ) from None

@@ -56,6 +56,7 @@ _LAST_WORDS_SECONDS = 60.0
 _TIDYING_SECONDS = 10.0
 _THREADS = "OMP_NUM_THREADS"
 _REPORTS = "reports"
+_RETRY = "Retry the tuning: modelyard runs retry."
 
 
 @dataclass
@@ -124,7 +125,12 @@ class InlineLauncher(Launcher):
         try:
             thread.start()
         except RuntimeError as error:  # there are too many
-            self._end(TrialEnded(trial.number, _failed(str(error))))
+            self._end(
+                TrialEnded(
+                    trial.number,
+                    _failed(f"Its thread cannot be started: {error}.", "Lower parallel_trials."),
+                )
+            )
         else:
             self._threads[trial.number] = thread
 
@@ -226,7 +232,7 @@ class InlineLauncher(Launcher):
 
     def _run(self, running: _InlineTrial) -> None:
         number, run_dir = running.trial.number, running.run_dir
-        finished = TrialEnded(number, _failed("Its thread was ended."))
+        finished = TrialEnded(number, _failed("Its thread was ended.", _RETRY))
         try:
             finished = TrialEnded(number, stopped=self._try(running))
         except Exception as problem:  # noqa: BLE001 (the edge of a thread: emitted as its end)
@@ -245,9 +251,9 @@ class InlineLauncher(Launcher):
         if isinstance(problem, OSError) and storage.is_disk_full(problem):
             return DiskFullError(f"The disk of {run_dir.root} is full.", "Make room, and retry.")
         if isinstance(problem, MlflowException):
-            return _failed(f"MLflow failed: {problem}", "MlflowFailed")
+            return _failed(f"MLflow failed: {problem}", _RETRY, "MlflowFailed")
         self._context.logger.error("The trial in %s failed.", run_dir.root, exc_info=problem)
-        return _failed(f"{type(problem).__name__}: {problem}")
+        return _failed(f"{type(problem).__name__}: {problem}", "The tuning's log has more.")
 
     def _try(self, running: _InlineTrial) -> bool:
         """Run a trial's script and publish its model; whether it was stopped.
@@ -449,5 +455,5 @@ def share_of_cores(parallel: int, processes: int) -> dict[str, str]:
     return {_THREADS: str(max(1, (os.cpu_count() or 1) // (parallel * processes)))}
 
 
-def _failed(message: str, code: str | None = None) -> RunFailedError:
-    return RunFailedError(message, state="FAIL TRAIN", code=code)
+def _failed(message: str, hint: str, code: str | None = None) -> RunFailedError:
+    return RunFailedError(message, hint, state="FAIL TRAIN", code=code)

@@ -199,7 +199,11 @@ class PoolLauncher(Launcher):
                 if is_retryable(error.response.status_code):
                     problems.append(error)
                 else:
-                    refused = _failed(f"Prefect refuses its run: {error}", "RunRefused")
+                    refused = _failed(
+                        f"Prefect refuses its run: {error}",
+                        "Fix the tuning's parameters as the reason says.",
+                        "RunRefused",
+                    )
                     self._finish(TrialEnded(one.trial.number, refused))
             except Exception as error:  # noqa: BLE001 (the edge of the loop; tried again)
                 problems.append(error)
@@ -231,7 +235,10 @@ class PoolLauncher(Launcher):
             if run_lock.is_held(self._context.home, one.flow_run_id):
                 self._polls = True
                 return  # its process has yet to notice, and its script is still running
-            self._finish(TrialEnded(number, _failed("Its run was deleted.", "RunDeleted")))
+            gone = _failed(
+                "Its run was deleted.", "Leave the runs of trials to their tuning.", "RunDeleted"
+            )
+            self._finish(TrialEnded(number, gone))
             return
         if self._goes_on(one, run):
             return
@@ -243,7 +250,11 @@ class PoolLauncher(Launcher):
             self._tell(one)
         if run.final:
             stopped = run.word == statuses.STOPPED or (run.crashed and one.stop)
-            self._finish(TrialEnded(number, stopped=True) if stopped else _finished(number, run))
+            self._finish(
+                TrialEnded(number, stopped=True)
+                if stopped
+                else _finished(number, one.flow_run_id, run)
+            )
 
     def _goes_on(self, one: _PooledTrial, run: TrialFlow) -> bool:
         """Resume a run that was lost, or that an earlier attempt of the tuning has stopped."""
@@ -280,14 +291,15 @@ class PoolLauncher(Launcher):
             self._emit(finished)
 
 
-def _finished(number: int, run: TrialFlow) -> TrialEnded:
+def _finished(number: int, flow_run_id: str, run: TrialFlow) -> TrialEnded:
     """End of a trial that was not stopped."""
     if run.word == statuses.COMPLETE:
         return TrialEnded(number)
     code = run.error_code or run.detail or "TrialFailed"
     message = run.message.removeprefix(f"{code}: ") or run.word
-    return TrialEnded(number, _failed(message, code, run.word))
+    hint = f"Its log has more: modelyard runs logs {flow_run_id}."
+    return TrialEnded(number, _failed(message, hint, code, run.word))
 
 
-def _failed(message: str, code: str, state: str = TRAIN.failure) -> RunFailedError:
-    return RunFailedError(message, state=state, code=code)
+def _failed(message: str, hint: str, code: str, state: str = TRAIN.failure) -> RunFailedError:
+    return RunFailedError(message, hint, state=state, code=code)

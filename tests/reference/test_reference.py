@@ -60,6 +60,17 @@ def test_every_code_that_the_source_writes_is_found() -> None:
     assert written <= {one.code for one in error_sources.find_all()}
 
 
+def test_every_error_has_a_hint() -> None:
+    """Every way that an error is raised says how to fix it."""
+    without = {
+        f"{one.module}: {one.code}: {one.message}"
+        for one in error_sources.find_all()
+        if one.hint in {"", "None"}
+    }
+
+    assert not without
+
+
 _MODULE = "tasks.training.training_request"
 
 

@@ -104,6 +104,7 @@ _STORAGE = (
     "Look after the storage that MODELYARD_PIPELINE_STAGING_URI names, and the credentials in the "
     "cluster's config_map and secret."
 )
+_READABLE = "Fix the component or its user as the message says, and retry the run."
 
 
 def _not_staged(
@@ -117,7 +118,7 @@ def _not_staged(
     last = lines[-1] if lines else found.message
     return StackError(
         f"The files of {workload.name} could not be {_STAGES[found.container]}: {last}",
-        "" if last.startswith(UNREADABLE) else _STORAGE,
+        _READABLE if last.startswith(UNREADABLE) else _STORAGE,
         code="StagingFailed",
     )
 

@@ -130,7 +130,9 @@ def _merge(source: Path, target: Path) -> None:
 def _stopping(cancelled: threading.Event) -> Progress:
     def progress(_done: int, _all: int) -> None:
         if cancelled.is_set():
-            raise TransferStoppedError("It was stopped while its files were staged.")
+            raise TransferStoppedError(
+                "It was stopped while its files were staged.", "Retry the run to have it done."
+            )
 
     return progress
 
