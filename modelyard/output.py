@@ -69,11 +69,19 @@ def line(text: str) -> None:
 
 def sentence(text: str) -> None:
     """Print a text for people, wrapped at words on a terminal."""
-    lines = text.splitlines()
-    if console.is_terminal:
-        lines = [part for line in lines for part in _wrapped(line, console.width, 0)]
-    for part in lines:
-        console.print(part, markup=False)
+    console.print(_for_width(text, console), markup=False)
+
+
+def _for_width(text: str, on: Console, taken: int = 0) -> str:
+    """Wrap a text at words on a terminal; ``taken`` is used of its first line."""
+    if not on.is_terminal:
+        return text
+    lines = []
+    for line in text.splitlines():
+        fits = cell_len(line) + taken <= on.width  # with its indentation
+        lines += [line] if fits else _wrapped(line, on.width, taken)
+        taken = 0
+    return "\n".join(lines)
 
 
 def rows(
@@ -329,7 +337,7 @@ def _print_line(indent: str, title: str, text: str) -> None:
         lines = [
             part
             for number, line in enumerate(lines)
-            for part in _wrapped(line, room, 0 if number else len(title) + 2)
+            for part in _wrapped(line, room, 0 if number else len(title) + 2 - _CONTINUED)
         ]
     head, *rest = lines
     console.print(Text.assemble(indent, (title, "bold"), ": ", head))
@@ -340,7 +348,7 @@ def _print_line(indent: str, title: str, text: str) -> None:
 def _wrapped(line: str, room: int, taken: int) -> list[str]:
     """Wrap a line at words; ``taken`` is how much of the first one's room is a title."""
     wrapped = textwrap.wrap(
-        line, room, initial_indent=" " * max(0, taken - _CONTINUED), drop_whitespace=True,
+        line, room, initial_indent=" " * max(0, taken), drop_whitespace=True,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
     return [part.lstrip() for part in wrapped] or [""]
@@ -378,12 +386,12 @@ def _columns(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def notice(text: str) -> None:
     """Print a sentence for people on standard error."""
-    _errors.print(text, markup=False)
+    _errors.print(_for_width(text, _errors), markup=False)
 
 
 def warning(text: str) -> None:
     """Print a warning on standard error."""
-    _errors.print(text, markup=False, style="yellow")
+    _errors.print(_for_width(text, _errors), markup=False, style="yellow")
 
 
 def error(problem: ModelyardError, *, as_json_: bool) -> None:
@@ -392,6 +400,6 @@ def error(problem: ModelyardError, *, as_json_: bool) -> None:
         as_json({"error": problem.as_dict()})
         return
     _errors.print(f"[bold red]{problem.code}[/bold red]", end=" ")
-    _errors.print(problem.message, markup=False)
+    _errors.print(_for_width(problem.message, _errors, len(problem.code) + 1), markup=False)
     if problem.hint:
-        _errors.print(problem.hint, markup=False, style="dim")
+        _errors.print(_for_width(problem.hint, _errors), markup=False, style="dim")

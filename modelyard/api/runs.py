@@ -34,7 +34,8 @@ def _list(
         flow: Only runs of this flow.
         schedule: Only runs of this schedule.
         experiment: Only runs of this experiment.
-        states: Only runs in one of these states, such as ``FAIL TRAIN``.
+        states: Only runs in one of these states, such as ``FAIL TRAIN``, or Prefect's
+            names, such as ``Failed``.
         name: Only runs whose name has this part, in capitals or not.
         tags: Only runs that have all of these tags in Prefect.
         since: Only runs that started, or are due, at this time or later.

@@ -38,7 +38,10 @@ def list_(
     flow: Annotated[str | None, typer.Option(help="Only runs of this flow.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Only runs of this schedule.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help="Only runs in this state, such as 'FAIL TRAIN'.")
+        list[str] | None,
+        typer.Option(
+            help="Only runs in this state, such as 'FAIL TRAIN', or Prefect's, such as Failed."
+        ),
     ] = None,
     experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
     name: Annotated[
@@ -62,7 +65,7 @@ def list_(
     with connected():
         found = api.RunVerbs.list(
             flow, schedule=schedule, experiment=experiment,
-            states=[word.upper() for word in state or ()], name=name, tags=tag or (),
+            states=state or (), name=name, tags=tag or (),
             since=begin, limit=limit,
         )  # fmt: skip
     seconds = () if output.is_narrow() else ("seconds",)

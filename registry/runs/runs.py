@@ -163,7 +163,7 @@ def list_all(
         flow: Only runs of this flow.
         limit: How many at most.
         groups: Only runs that are in each of these.
-        states: Only runs in one of these states, by the reference's words.
+        states: Only runs in one of these states: the reference's words, or Prefect's names.
         name: Only runs whose name has this part, in capitals or not.
         tags: Only runs that have all of these tags in Prefect.
         since: Only runs that started, or are due, at this time or later.
@@ -174,6 +174,7 @@ def list_all(
     """
     if limit < 0:
         raise BadInputError(f"The limit is {limit}.", "Give 0 or more.", code="LimitInvalid")
+    states = [statuses.read(text) for text in states]
     page = _PAGE if states or name or any(group.labels for group in groups) else min(_PAGE, limit)
     with _prefect() as client:
         _check_flow(client, flow)
@@ -193,7 +194,7 @@ def list_all(
             )
             if name.casefold() in run.name.casefold()
             and all(group.has(run) for group in groups)
-            and (not states or _word(run, flows(run.flow_id)) in states)
+            and statuses.is_one_of(states, _word(run, flows(run.flow_id)), run.state)
         )
         runs = list(itertools.islice(found, limit))
         names = {run.flow_id: flows(run.flow_id) for run in runs}

@@ -5,10 +5,11 @@ Prefect, which is slow to import, is not imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from infra.errors import BadInputError
 from infra.state_details import CREATE_FAILED as CREATE_FAILED_DETAIL
 from infra.state_details import TIMED_OUT as TIMED_OUT_DETAIL
 from infra.state_details import detail_of, text_of
@@ -68,6 +69,16 @@ BY_TYPE = {
 # Types in which it has not, each of which a database's index finds.
 UNFINISHED = frozenset({*BY_TYPE, "RUNNING"} - FINAL)
 
+# Prefect's own names of states, by type; the one that is a type's name stands for all of the type.
+PREFECT_TYPES = {
+    "Scheduled": "SCHEDULED", "Late": "SCHEDULED", "AwaitingRetry": "SCHEDULED",
+    "AwaitingConcurrencySlot": "SCHEDULED", "Resuming": "SCHEDULED",
+    "Pending": "PENDING", "Submitting": "PENDING", "InfrastructurePending": "PENDING",
+    "Retrying": "RUNNING", "Paused": "PAUSED", "Suspended": "PAUSED",
+    "Cancelling": "CANCELLING", "Cancelled": "CANCELLED", "Completed": "COMPLETED",
+    "Failed": "FAILED", "TimedOut": "FAILED", "Crashed": "CRASHED",
+}  # fmt: skip
+
 # Details that add nothing to the word.
 PLAIN = {
     "Completed", "Failed", "Cancelled", "Cancelling", "Running", "Pending", "Scheduled",
@@ -125,8 +136,44 @@ def words() -> list[str]:
     return [*MEANINGS, *(f"{end}{_IN_PROGRESS}" for end in ends)]
 
 
+def read(text: str) -> str:
+    """Return a word, or a name of Prefect's, as it is spelled; read in capitals or not.
+
+    Raises:
+        BadInputError: With the code ``StateUnknown``.
+    """
+    known = {name.casefold(): name for name in (*PREFECT_TYPES, *words())}
+    if text.casefold() not in known:
+        raise BadInputError(
+            f"{text!r} is not a state of a run.",
+            f"Give one of: {', '.join(MEANINGS)}; or of Prefect's: {', '.join(PREFECT_TYPES)}.",
+            code="StateUnknown",
+        )
+    return known[text.casefold()]
+
+
+def is_one_of(states: Collection[str], word: str, state: State | None) -> bool:
+    """Whether a run is in one of these states; in any without one.
+
+    Args:
+        states: As :func:`read` returns.
+        word: The run's word.
+        state: Its state in Prefect.
+    """
+    return not states or word in states or any(_is_prefects(one, state) for one in states)
+
+
+def _is_prefects(name: str, state: State | None) -> bool:
+    if state is None or state.type != PREFECT_TYPES.get(name):
+        return False
+    names = names_of(name)
+    return not names or state.name in names
+
+
 def types_of(word: str) -> frozenset[str]:
-    """Return the types of Prefect's states that a run with this word may be in."""
+    """Return the types of Prefect's states that a run with this word, or name, may be in."""
+    if word in PREFECT_TYPES:
+        return frozenset({PREFECT_TYPES[word]})
     if word in {*FAILED.values(), FAILED_ELSEWHERE, *FAILED_BY_DETAIL.values()}:
         return frozenset(_FAILURES)
     named = frozenset(kind for kind, one in BY_TYPE.items() if one == word)
@@ -163,6 +210,8 @@ def is_concluding(word: str) -> bool:
 
 def names_of(word: str) -> tuple[str, ...]:
     """Return the names of Prefect's states that a run with this word has; none for any."""
+    if word in PREFECT_TYPES and word.upper() != PREFECT_TYPES[word]:
+        return (word,)
     return (TIMED_OUT_DETAIL,) if word == TIMED_OUT else ()
 
 

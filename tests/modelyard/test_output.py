@@ -5,6 +5,7 @@ import time
 import pytest
 from rich.console import Console
 
+from infra.errors import NotFoundError
 from modelyard import output
 
 
@@ -84,6 +85,24 @@ def test_a_table_in_a_block_breaks_no_word(capsys):
     assert lines[1:3] == ["  - rank: 0", f"    machine: {'m' * 30}"]  # no table would fit
     assert f"run={'a' * 36}" in shown
     assert max(map(len, lines)) <= 80
+
+
+def test_an_error_is_wrapped_at_words_on_a_terminal(monkeypatch, capsys):
+    problem = NotFoundError("It is not there. " * 6, "Look:\n  a  b\n" + "/" + "x" * 90)
+    output.error(problem, as_json_=False)
+    plain = capsys.readouterr().err
+    terminal = Console(
+        stderr=True, force_terminal=True, color_system=None, width=80, highlight=False,
+        soft_wrap=True,
+    )  # fmt: skip
+    monkeypatch.setattr(output, "_errors", terminal)
+    output.error(problem, as_json_=False)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines[0]) <= 80
+    assert lines[0].startswith("NotFound It is not there. ")
+    assert lines[-3:] == ["Look:", "  a  b", "/" + "x" * 90]
+    assert " ".join(plain.split()) == " ".join(" ".join(lines).split())
 
 
 def test_a_list_of_things_is_a_table_wherever_it_stands(capsys):

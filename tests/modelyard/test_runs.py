@@ -128,7 +128,7 @@ class TestList:
         do("list", "--schedule", "nightly", "-n", "7")
         do("list", "--flow", "train")
 
-        none = {"states": [], "name": "", "tags": (), "since": None}
+        none = {"states": (), "name": "", "tags": (), "since": None}
         assert asked == [
             ((None, 7, [RunGroup(("nightly",))]), none), (("train", 50, []), none),
         ]  # fmt: skip
@@ -140,7 +140,7 @@ class TestList:
         do("list", "--experiment", "first", "--schedule", "nightly", "-n", "7")
 
         assert asked[0] == ((None, 50, []), {
-            "states": ["FAIL TRAIN", "STOPPED"], "name": "dig", "tags": ["a", "b"],
+            "states": ["fail train", "STOPPED"], "name": "dig", "tags": ["a", "b"],
             "since": datetime(2026, 1, 2, tzinfo=UTC),
         })  # fmt: skip
         assert asked[1][0][2] == [RunGroup(("first",))]

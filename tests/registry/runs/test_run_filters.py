@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Completed, Failed, Running
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Late, Running
 
 from infra.errors import BadInputError, NotFoundError
 from registry.runs import run_filters, runs
@@ -94,12 +94,32 @@ def test_a_flow_is_known_to_modelyard_or_to_prefect(
     assert "train, tune" in raised.value.hint
 
 
+def test_prefects_names_of_states_are_read_too() -> None:
+    assert asked(states=["Failed"]) == [({"state": state(StateType.FAILED)}, None)]
+    late = state(StateType.SCHEDULED, any_=["Late"])
+    assert asked(states=["Late"]) == [({"state": late}, None)]
+
+
+def test_runs_of_prefects_states_are_found(prefect: PrefectClient) -> None:
+    prefect.add("train", "failed", state=Failed(message="no luck"))
+    prefect.add("train", "crashed", state=Crashed())
+    prefect.add("train", "late", state=Late())
+    prefect.add("train", "retried", state=AwaitingRetry())
+
+    assert names(states=["failed"]) == ["failed"]
+    assert names(states=["CRASHED"]) == ["crashed"]
+    assert names(states=["late"]) == ["late"]
+    assert sorted(names(states=["Scheduled"])) == ["late", "retried"]
+    assert sorted(names(states=["fail train"])) == ["crashed", "failed"]
+
+
 def test_a_state_that_no_run_has_is_refused() -> None:
     with pytest.raises(BadInputError) as raised:
-        run_filters.build(states=["DONE"])
+        runs.list_all(states=["DONE"])
 
     assert raised.value.code == "StateUnknown"
     assert "FAIL TRAIN" in raised.value.hint
+    assert "Crashed" in raised.value.hint
 
 
 def test_words_that_share_a_type_are_told_apart_however_many_come_before(
