@@ -29,7 +29,7 @@ from infra.storage import store
 from infra.texts import make_storable
 from pipelines.artifacts import Artifact, Bundle
 from pipelines.execution import NodeStatus
-from pipelines.states import TaskState
+from pipelines.states import UNDONE, TaskState
 from registry.pipelines import pipeline_nodes
 from tasks.pipelines.publishing import LeafResult
 
@@ -54,7 +54,6 @@ _ORDER = {
     )
 }  # fmt: skip
 _LEFT_OUT = frozenset({TaskState.SKIPPED, TaskState.OMITTED})
-_UNDONE = frozenset({TaskState.WAITING, TaskState.RUNNING})
 
 
 class PipelineProgress:
@@ -202,13 +201,13 @@ def _tasks(nodes: list[NodeStatus]) -> list[NodeStatus]:
 def percent(nodes: list[NodeStatus]) -> float:
     """Percentage of the known tasks that are done; a loop's tasks are known once it starts."""
     tasks = _tasks(nodes)
-    return 100.0 * sum(node.state not in _UNDONE for node in tasks) / len(tasks) if tasks else 0.0
+    return 100.0 * sum(node.state not in UNDONE for node in tasks) / len(tasks) if tasks else 0.0
 
 
 def description(nodes: list[NodeStatus]) -> str:
     """Counts of the tasks by state, in one line."""
     tasks = _tasks(nodes)
-    done = sum(node.state not in _UNDONE for node in tasks)
+    done = sum(node.state not in UNDONE for node in tasks)
     counts = Counter(str(node.state) for node in tasks)
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     again = sum(node.attempt > 1 for node in tasks)

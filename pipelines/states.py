@@ -33,6 +33,7 @@ class TaskState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+UNDONE = frozenset({TaskState.WAITING, TaskState.RUNNING})
 DONE = frozenset({TaskState.SUCCEEDED, TaskState.CACHED})
 BROKEN = frozenset({TaskState.FAILED, TaskState.OMITTED, TaskState.CANCELLED})
 

@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tuning.samplers import Direction
+from tuning.objectives import Direction
 from tuning.space import Parameter, Point, Value
 from tuning.trials import OBSERVED, Trial, TrialState
 

@@ -6,15 +6,14 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from tuning.axes import UnitCube
+from tuning.objectives import Direction
 from tuning.space import Grid, Parameter, Point
 from tuning.trials import OBSERVED, Trial
-
-Direction = Literal["minimize", "maximize"]
 
 _DRAWS = 20
 _BLOCK = 256

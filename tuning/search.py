@@ -17,8 +17,8 @@ from infra.errors import BadInputError
 from tuning import axes
 from tuning.axes import Key, UnitCube
 from tuning.bayesian import LARGEST_MODEL, AutoSampler, GaussianProcessSampler, TpeSampler
+from tuning.objectives import Direction
 from tuning.samplers import (
-    Direction,
     GridSampler,
     RandomSampler,
     Sampler,

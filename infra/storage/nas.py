@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from infra import settings
 from infra.errors import BadInputError, NotFoundError
@@ -12,6 +13,24 @@ from infra.storage import accesses
 from infra.storage.file import FileStore
 
 _URI = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
+
+
+class NasAddress(NamedTuple):
+    """Address on a network storage.
+
+    Attributes:
+        id: Id of the NAS.
+        path: Path on it, from ``/``.
+    """
+
+    id: str
+    path: str
+
+
+def parse(uri: str) -> NasAddress | None:
+    """Return the address that ``uri`` names; None if it is not the URI of a NAS."""
+    match = _URI.fullmatch(uri)
+    return match and NasAddress(match[1], match[2] or "/")
 
 
 class NasStore(FileStore):
@@ -24,27 +43,27 @@ class NasStore(FileStore):
             BadInputError: If the URI is malformed, climbs out, or has an id that no setting has.
             NotFoundError: If the folder is not there.
         """
-        match = _URI.fullmatch(uri)
-        if match is None:
+        address = parse(uri)
+        if address is None:
             raise BadInputError(
                 f"{uri!r} does not name a folder of a NAS.",
                 "Write nas://ID:/path.",
                 code="NasUriWrong",
             )
         known = settings.load().nas
-        mount = known.get(match[1])  # where it is mounted on this machine, such as in a pod
+        mount = known.get(address.id)  # where it is mounted on this machine, such as in a pod
         if mount is None and (access := accesses.find(uri)):
             mount = Path(access.folder)
         if mount is None:
-            near = difflib.get_close_matches(match[1], known, 3, 0) or ["none"]
+            near = difflib.get_close_matches(address.id, known, 3, 0) or ["none"]
             raise BadInputError(
-                f"{uri}: there is no NAS with the id {match[1]}. Known are: {', '.join(near)}.",
+                f"{uri}: there is no NAS with the id {address.id}. Known are: {', '.join(near)}.",
                 "Name it: modelyard storage add NAME nas://ID --folder /mounted/folder, or set "
                 'MODELYARD_NAS to {"ID": "/mounted/folder"}.',
                 code="NasUnknown",
             )
-        self._id, self._mount = match[1], mount.expanduser().absolute()
-        super().__init__(uri, self._mount / (match[2] or "/").lstrip("/"))
+        self._id, self._mount = address.id, mount.expanduser().absolute()
+        super().__init__(uri, self._mount / address.path.lstrip("/"))
         self._check()
 
     @property

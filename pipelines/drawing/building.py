@@ -14,12 +14,11 @@ from pipelines import graph, naming
 from pipelines.drawing import describing, model, text
 from pipelines.drawing.model import Box, Edge, NodeRow
 from pipelines.pipeline import ROOT, Pipeline
-from pipelines.states import BROKEN, DONE, TaskState
+from pipelines.states import BROKEN, DONE, UNDONE, TaskState
 
 MOST_BOXES = 3000
 MOST_ITERATIONS = 6  # of one loop, where it has many more
 _DEEPEST = 40
-_UNDONE = frozenset({TaskState.WAITING, TaskState.RUNNING})
 _INHERITED = frozenset({TaskState.SKIPPED, TaskState.OMITTED, TaskState.CANCELLED})
 _DIGITS = re.compile(r"(\d+)")
 
@@ -51,7 +50,7 @@ def draw(
 
 def node_state(row: NodeRow, *, over: bool) -> str:
     """State of a node in a run; a running node of an ended run was killed with it."""
-    return str(TaskState.CANCELLED) if over and row.state in _UNDONE else row.state
+    return str(TaskState.CANCELLED) if over and row.state in UNDONE else row.state
 
 
 def sort_tasks(pipeline: Pipeline, dag: ir.DagSpec) -> list[str]:
@@ -291,7 +290,7 @@ class _Drawing:
         if row is None:
             return replace(box, state=state)
         ended = row.ended
-        if not ended and row.began and state not in _UNDONE:  # it was killed
+        if not ended and row.began and state not in UNDONE:  # it was killed
             ended = row.began
         return replace(
             box, state=state, reason=text.plain(row.reason), attempt=row.attempt,

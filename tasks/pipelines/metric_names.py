@@ -20,7 +20,7 @@ MOST = 1000  # metrics of one artifact
 _LONGEST = 140  # with a slash and a key within MLflow's limit
 _LONGEST_KEY = 100
 _DEEPEST = 5
-_METRICS = "system.Metrics"
+METRICS = "system.Metrics"
 _OTHER = re.compile(r"[^\w\-. :/]")
 _CLIMBING = frozenset({"", ".", ".."})  # parts of a path that MLflow does not accept in a name
 
@@ -54,7 +54,7 @@ def prefix(
     alone = places.times(spot.names[-1]) == 1
     parts = [spot.names[-1]] if alone else list(spot.names)
     parts += [str(number) for number in spot.iterations[:-1]]
-    if len(places.outputs(spot.component, _METRICS)) > 1:
+    if len(places.outputs(spot.component, METRICS)) > 1:
         parts.append(output)
     return sanitize("/".join(parts)) or "task", spot.iterations[-1] if spot.iterations else 0
 

@@ -31,7 +31,6 @@ OUTPUTS = "outputs.json"
 FILES, PLOTS, REPORTS, LOGS = "artifacts", "plots", "reports", "logs"
 OUTPUT_TAG = "modelyard.output."
 
-_METRICS = "system.Metrics"
 _REPORTS = {"system.HTML": ".html", "system.Markdown": ".md"}
 _DONE = "published.jsonl"
 _MOST_ROWS = 10_000
@@ -162,7 +161,7 @@ class Publisher:
         spot = self._places.of(leaf.path)
         own = f"{metric_names.sanitize(leaf.path)}/{metric_names.sanitize(name)}"
         metadata = dict(one.metadata)
-        if one.schema == _METRICS:
+        if one.schema == metric_names.METRICS:
             self._metrics(spot, leaf.path, name, metadata, at)
         elif one.schema in {classification.WHOLE, classification.SLICED}:
             self._classification(one.schema, own, metadata)

@@ -8,7 +8,6 @@ credentials of the storage.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,6 +20,7 @@ from infra.kubernetes.api_errors import ClusterError
 from infra.kubernetes.cluster import ClusterConfig
 from infra.kubernetes.pods import Plain
 from infra.kubernetes.quantities import GIB
+from infra.storage.nas import parse as parse_nas
 from infra.workloads.base import Workload
 from infra.workloads.kubernetes.stage import VOLUME
 from infra.workloads.kubernetes.staging_plan import StagingPlan
@@ -38,7 +38,6 @@ _LEAST_MEMORY = 2**28
 _STAGE_MEMORY = 2**30
 _HOME = "/tmp"  # noqa: S108 (the container's own)
 _NVIDIA = "nvidia.com/gpu"
-_NAS = re.compile(r"nas://([^/:@]+):(/.*)?", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -364,20 +363,20 @@ def _nas_ids(
     """The network folders that the pod needs."""
     uris = [base, *workload.folders.values()]
     uris += [uri for pairs in (plan.fetched, plan.sent) for _, uri in pairs]
-    return pods.nas_ids(cluster, {found[1] for uri in uris if (found := _NAS.fullmatch(uri))})
+    return pods.nas_ids(cluster, {found.id for uri in uris if (found := parse_nas(uri))})
 
 
 def _folder(path: str, uri: str, nas: Mapping[str, pods.MountedVolume]) -> Plain:
     """A folder of a network storage, mounted where the workload finds it."""
-    found = _NAS.fullmatch(uri)
+    found = parse_nas(uri)
     if found is None:
         raise BadInputError(
             f"{uri} is not a folder of a NAS, so nothing can be mounted at {path}.",
             "Give a nas:// URI.",
             code="FolderElsewhere",
         )
-    mount: Plain = {"name": nas[found[1]].mount["name"], "mountPath": path}
-    below = (found[2] or "").strip("/")
+    mount: Plain = {"name": nas[found.id].mount["name"], "mountPath": path}
+    below = found.path.strip("/")
     return {**mount, "subPath": below} if below else mount
 
 
