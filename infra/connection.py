@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from infra.door import credential
 from infra.home import Home
@@ -90,6 +91,12 @@ def mlflow_experiment_page(experiment_id: str) -> str:
 def mlflow_run_page(experiment_id: str, run_id: str) -> str:
     """Build the address of a run's page in MLflow's UI, for a browser."""
     return mlflow_page(f"experiments/{experiment_id}/runs/{run_id}?{_TRAINING}")
+
+
+def mlflow_model_page(name: str, version: str = "") -> str:
+    """Build the address of a registered model, or of a version, in MLflow's UI, for a browser."""
+    model = f"models/{quote(name, safe='')}"
+    return mlflow_page(f"{model}/versions/{quote(version, safe='')}" if version else model)
 
 
 def page(path: str) -> str:

@@ -28,9 +28,9 @@ from registry import catalogue, experiment_names
 from registry.runs import labels
 from registry.runs.run_views import RunResultView
 
-FLOW_RUN_TAG = "modelyard.flow_run_id"
+FLOW_RUN_TAG = labels.FLOW_RUN_TAG
 KIND_TAG = "modelyard.kind"
-MODEL_TAG = "modelyard.model_uri"
+MODEL_TAG = labels.MODEL_TAG
 MLFLOW_RUN_LABEL = labels.MLFLOW_RUN
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own: its UI nests runs by it
 TRIAL_TAG = "modelyard.trial"  # a trial's number, on its run

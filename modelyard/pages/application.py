@@ -24,7 +24,7 @@ from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from modelyard import tensorboards
-from modelyard.pages import downloads, graphs, home, listing, logs, servers
+from modelyard.pages import downloads, graphs, home, listing, logs, schedule_facts, servers
 from modelyard.pages.graphs import Sources
 from pipelines.drawing import style, text
 from registry.pipelines import pipelines
@@ -77,6 +77,7 @@ def application(sources: Sources) -> ASGIApp:
             Route("/runs/{run}/artifact", pages.artifact),
             Route("/runs/{run}/log", pages.log),
             Route("/pipelines/{name}", pages.pipeline),
+            Route("/schedules/{schedule}", pages.schedule),
             Route("/static/states.css", _states),
             Mount("/static", StaticFiles(directory=static)),
         ],
@@ -123,7 +124,10 @@ class _Pages:
             loader=PackageLoader("modelyard.pages"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters.update(duration=text.duration, parsed=datetime.fromisoformat)
+        self._templates.filters.update(
+            duration=text.duration, parsed=datetime.fromisoformat,
+            schedule_page=listing.schedule_page,
+        )  # fmt: skip
         self._templates.globals["uis"] = sources.servers.ui_urls
 
     def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -162,6 +166,12 @@ class _Pages:
         version = request.query_params.get("version")
         shown = await run_in_threadpool(graphs.of_pipeline, self._sources, name, version, chosen)
         return self._page("graph.html", shown=shown, base=listing.page(name), chosen=chosen)
+
+    async def schedule(self, request: Request) -> Response:
+        """Show a schedule with its slots and their runs."""
+        key = request.path_params["schedule"]
+        found = await run_in_threadpool(self._sources.schedule, key)
+        return self._page("schedule.html", shown=schedule_facts.of(found))
 
     async def artifact(self, request: Request) -> Response:
         """Download an artifact of a run."""

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import RegisteredModel
-from modelyard.pages import details, downloads, listing, logs, run_facts, trials
+from modelyard.pages import details, downloads, listing, logs, run_facts, schedule_facts, trials
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from modelyard.pages.run_facts import RunPageView
@@ -34,9 +34,10 @@ from registry.pipelines import pipeline_nodes, pipelines
 from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs import statuses
 from registry.runs.run_views import RunView
+from registry.schedules import schedules as schedule_rows
 from registry.tunings import trial_results
 from schedules import views as schedule_views
-from schedules.views import ScheduleView
+from schedules.views import ScheduleDetailView, ScheduleView
 
 
 class RunSource(Protocol):
@@ -91,6 +92,8 @@ class Sources:
         schedules: Lists the schedules that were changed last, at most so many.
         boards: Lists the TensorBoards that are running on this machine.
         overview: Returns the trials of a tuning, as ``trial_results.overview``.
+        schedule: Returns a schedule by its name or id. Raises NotFoundError if there is none.
+        schedule_name: Returns the name of the schedule with an id.
     """
 
     runs: Path
@@ -102,6 +105,8 @@ class Sources:
     schedules: Callable[[int], Sequence[ScheduleView]] = schedule_views.list_newest
     boards: Callable[[], Sequence[TensorBoard]] = tuple
     overview: trials.Overview = trial_results.overview
+    schedule: Callable[[str], ScheduleDetailView] = schedule_facts.show
+    schedule_name: Callable[[str], str] = schedule_rows.name_of
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class GraphView:
         facts: The run's description and experiment, where its whole is shown: label and text.
         error: Why the run failed, where its whole is shown; empty otherwise.
         lines: The last lines of its log then.
+        schedule: The schedule that made the run, where its whole is shown.
     """
 
     title: str
@@ -139,6 +145,7 @@ class GraphView:
     facts: tuple[tuple[str, str], ...] = ()
     error: str = ""
     lines: tuple[str, ...] = ()
+    schedule: Ref | None = None
 
 
 class _ObservedRun:
@@ -225,6 +232,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
     failed = run if run and not chosen and statuses.is_failure(run.state) else None
     error = failed.message if failed else ""
     lines = logs.tail(sources.servers, failed) if failed else ()
+    made_by = schedule_facts.ref(run, sources.schedule_name) if run and not chosen else None
     pipeline = _pipeline_of(sources.runs / run_id) or _uploaded(sources, observed)
     if pipeline is None:
         notice = observed.notice or (
@@ -233,6 +241,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
         return GraphView(
             title, Markup(""), None, [], not observed.over, observed.tag, run, notice, shown,
             facts=tuple(run_facts.facts(run, None)) if run else (), error=error, lines=lines,
+            schedule=made_by,
         )  # fmt: skip
     root = building.draw(pipeline, observed.rows, over=observed.over, keep=chosen)
     now = time.time()
@@ -253,6 +262,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
         facts=tuple(run_facts.facts(run, tracked)) if run and not chosen else (),
         error=error,
         lines=lines,
+        schedule=made_by,
     )
 
 
@@ -273,8 +283,11 @@ def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
         return None
     tracked = _tracked(sources, run)
     tried = trials.of(run, tracked, sources.overview) if run.flow == flow_kinds.TUNE.name else None
-    return run_facts.of(
-        run, tracked, sources.servers.run_url(run_id), tried, logs.tail(sources.servers, run)
+    return replace(
+        run_facts.of(run, tracked, sources.servers.run_url(run_id)),
+        trials=tried,
+        lines=logs.tail(sources.servers, run),
+        schedule=schedule_facts.ref(run, sources.schedule_name),
     )
 
 

@@ -26,7 +26,7 @@ from modelyard.pages.listing import Ref, UploadedPipeline
 from modelyard.tensorboards import TensorBoard
 from registry import flow_kinds
 from registry.models import model_states
-from registry.runs import statuses
+from registry.runs import labels, statuses
 from registry.runs.run_views import RunView
 from schedules.views import ScheduleView
 
@@ -100,6 +100,7 @@ class ListedModel:
         aliases: Aliases with the versions that they point to.
         description: Its description, shortened.
         updated: When MLflow last changed it.
+        made_by: Page of the run that made the newest version; empty where none did.
     """
 
     name: str
@@ -109,6 +110,7 @@ class ListedModel:
     aliases: str
     description: str
     updated: datetime | None
+    made_by: str = ""
 
     @classmethod
     def from_model(cls, model: RegisteredModel) -> ListedModel:
@@ -117,14 +119,16 @@ class ListedModel:
         described = model.description or (newest.description if newest else "")
         aliases = sorted(model.aliases.items())
         changed = model.last_updated_timestamp
+        run = newest.tags.get(labels.FLOW_RUN_TAG, "") if newest else ""
         return cls(
             name=model.name,
-            link=connection.mlflow_page(f"models/{quote(model.name, safe='')}"),
+            link=connection.mlflow_model_page(model.name),
             state=model_states.model_state(model, newest),
             version=newest.version if newest else "",
             aliases=", ".join(f"{alias} → {version}" for alias, version in aliases),
             description=listing.shortened(described),
             updated=datetime.fromtimestamp(changed / 1000, UTC) if changed else None,
+            made_by=f"/runs/{quote(run, safe='')}" if run else "",
         )
 
 

@@ -81,6 +81,11 @@ def page(name: str, version: int | str | None = None) -> str:
     return f"/pipelines/{quote(name, safe='')}{asked}"
 
 
+def schedule_page(schedule_id: str) -> str:
+    """Return the path of a schedule's page."""
+    return f"/schedules/{quote(schedule_id, safe='')}"
+
+
 def reference(run: RunView) -> str:
     """Return the ``pipeline`` parameter of a run: a reference or a file; empty without one."""
     given = run.parameters.get("pipeline")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra import connection
 from modelyard.pages import details, logs
+from modelyard.pages.listing import Ref
 from modelyard.pages.servers import TrackedRun
 from modelyard.pages.trials import TrialsView
 from pipelines.drawing import text
 from registry import flow_kinds
+from registry.runs import labels
 from registry.runs.run_views import RunView
 
 # The flows whose scripts may write TensorBoard logs, and those with an MLflow run.
@@ -19,6 +23,7 @@ _TRACKED = {*_WITH_LOGS, flow_kinds.PIPELINE_RUN.name}
 _DEFAULT_EXPERIMENT = "Default"
 # Parameters that the page shows as facts.
 _FACTS = {"name", "description", "experiment"}
+_MODEL = re.compile(r"models:/(.+)/(\d+)")
 _NOT_GIVEN: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -35,6 +40,7 @@ class RunPageView:
         tensorboard: The command that shows its TensorBoard logs; empty where it has none.
         trials: Its trials; None if it is no tuning.
         lines: The last lines of its log, if it has failed.
+        schedule: The schedule that made it; None without one.
     """
 
     run: RunView
@@ -45,23 +51,16 @@ class RunPageView:
     tensorboard: str
     trials: TrialsView | None = None
     lines: Sequence[str] = ()
+    schedule: Ref | None = None
 
 
-def of(
-    run: RunView,
-    tracked: TrackedRun | None,
-    prefect_url: str,
-    trials: TrialsView | None = None,
-    lines: Sequence[str] = (),
-) -> RunPageView:
-    """Return the page of a run.
+def of(run: RunView, tracked: TrackedRun | None, prefect_url: str) -> RunPageView:
+    """Return the page of a run, without what else is asked of it.
 
     Args:
         run: The run.
         tracked: The same as MLflow has it; None before that, or where MLflow does not answer.
         prefect_url: Its page in Prefect's UI.
-        trials: Its trials; None if it is no tuning.
-        lines: The last lines of its log, if it has failed.
     """
     return RunPageView(
         run=run,
@@ -71,13 +70,13 @@ def of(
             ("Run and log in Prefect", prefect_url),
             *links(tracked),
         ],
-        parameters=list(_flat(run.parameters)),
+        parameters=sheet(
+            {name: value for name, value in run.parameters.items() if name not in _FACTS}
+        ),
         metrics=[(text.plain(name), f"{value:.6g}") for name, value in tracked.metrics.items()]
         if tracked
         else [],
         tensorboard=f"modelyard tensorboard {run.id}" if run.flow in _WITH_LOGS else "",
-        trials=trials,
-        lines=lines,
     )
 
 
@@ -95,10 +94,14 @@ def links(tracked: TrackedRun | None) -> list[tuple[str, str]]:
     """Return a run's pages in MLflow's UI: label and URL."""
     if tracked is None:
         return []
-    return [
+    made = _MODEL.fullmatch(tracked.tags.get(labels.MODEL_TAG, ""))
+    model = connection.mlflow_model_page(made[1], made[2]) if made else ""
+    found = [
         ("Metrics in MLflow", tracked.url),
+        ("Model in MLflow", model),
         ("Experiment in MLflow", tracked.experiment_url),
     ]
+    return [(name, address) for name, address in found if address]
 
 
 def _named_experiment(run: RunView) -> str:
@@ -111,14 +114,13 @@ def _named_experiment(run: RunView) -> str:
     return _DEFAULT_EXPERIMENT if run.flow in _TRACKED else ""
 
 
-def _flat(given: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def sheet(parameters: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return parameters by dotted keys, as ``-p`` would give them, without empty ones."""
     found: list[tuple[str, str]] = []
-    for name, value in given.items():
+    for name, value in parameters.items():
         key = f"{prefix}{name}"
-        if not prefix and name in _FACTS:
-            continue
         if isinstance(value, Mapping) and value:
-            found += _flat(value, f"{key}.")
+            found += sheet(value, f"{key}.")
         elif value not in _NOT_GIVEN:
             found.append((text.plain(key), details.written(_given(value))))
     return found

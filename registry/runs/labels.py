@@ -1,4 +1,4 @@
-"""Labels of runs in Prefect, read without importing Prefect or MLflow."""
+"""Labels of runs in Prefect, and tags that lead from MLflow to runs; neither is imported here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from collections.abc import Mapping
 
 MLFLOW_RUN = "modelyard.mlflow_run_id"
 PARENT = "modelyard.parent_mlflow_run_id"  # on a trial's run: the MLflow run of its tuning
+SCHEDULE = "modelyard.schedule"  # the id of the schedule that made it
+SLOT = "modelyard.slot"  # the slot that it was made for
+
+# Tags in MLflow: of a run and of a model version, the flow run; of a run, the version made of it.
+FLOW_RUN_TAG = "modelyard.flow_run_id"
+MODEL_TAG = "modelyard.model_uri"
 
 
 def mlflow_run_id(labels: Mapping[str, object]) -> str | None:

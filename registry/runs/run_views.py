@@ -49,6 +49,7 @@ class RunView(View):
         is_final: Whether it has ended.
         mlflow_run_id: Its MLflow run; None if it has none yet.
         error_code: The code of the error that it failed with; empty without one.
+        schedule_id: The schedule that made it; empty without one.
     """
 
     id: str
@@ -68,6 +69,7 @@ class RunView(View):
     is_final: bool = Field(False, exclude=True)
     mlflow_run_id: str | None = Field(None, exclude=True)
     error_code: str = Field("", exclude=True)
+    schedule_id: str = Field("", exclude=True)
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
@@ -121,6 +123,7 @@ def _derived(
         "is_final": statuses.is_final(state),
         "mlflow_run_id": labels.mlflow_run_id(of_run),
         "error_code": statuses.error_code(of_run, attempt),
+        "schedule_id": str(of_run.get(labels.SCHEDULE, "")),
     }
 
 

@@ -64,8 +64,8 @@ from registry.views import JsonObject
 
 USER_LABEL = "modelyard.user"
 CHECKED_LABEL = "modelyard.checked"  # its parameters are complete: whoever made it checked them
-SCHEDULE_LABEL = "modelyard.schedule"  # the id of the schedule that made it
-SLOT_LABEL = "modelyard.slot"
+SCHEDULE_LABEL = labels.SCHEDULE
+SLOT_LABEL = labels.SLOT
 _NOUN = "run"
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0

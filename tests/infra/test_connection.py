@@ -87,6 +87,8 @@ def test_browsers_are_sent_to_the_servers(monkeypatch: pytest.MonkeyPatch, home:
     monkeypatch.delenv("MODELYARD_MLFLOW_URL")
     assert connection.prefect_page("/runs") == "http://127.0.0.1:1/runs"
     assert connection.mlflow_page("experiments/0") == "http://127.0.0.1:2/#/experiments/0"
+    assert connection.mlflow_model_page("a/b") == "http://127.0.0.1:2/#/models/a%2Fb"
+    assert connection.mlflow_model_page("a", "3") == "http://127.0.0.1:2/#/models/a/versions/3"
 
 
 def test_browsers_are_sent_where_they_find_the_servers(

@@ -22,7 +22,7 @@ from registry.pipelines.pipeline_views import PipelineSummaryView
 from registry.runs import statuses
 from registry.runs.run_views import RunView
 from registry.tunings.tuning_views import TrialCounts, TuningOverviewView
-from schedules.views import ScheduleView
+from schedules.views import ScheduleDetailView, ScheduleView
 from tests.pipelines import corpus
 
 with warnings.catch_warnings():
@@ -55,6 +55,7 @@ class World:
     tracked_as: dict[str, TrackedRun] = field(default_factory=dict)
     tried: TuningOverviewView = _NO_TRIALS
     logged: dict[str, list[str]] = field(default_factory=dict)
+    shown_schedules: dict[str, ScheduleDetailView] = field(default_factory=dict)
 
     # Prefect and MLflow
 
@@ -128,6 +129,16 @@ class World:
             raise self.broken
         return self.tried
 
+    def schedule(self, key: str) -> ScheduleDetailView:
+        if key not in self.shown_schedules:
+            raise NotFoundError(f"There is no schedule {key!r}.", "List them.")
+        return self.shown_schedules[key]
+
+    def schedule_name(self, key: str) -> str:
+        if self.broken is not None:
+            raise self.broken
+        return self.shown_schedules[key].name
+
     def compiled(self, reference: str) -> tuple[bytes, str]:
         if reference not in self.uploaded:
             raise NotFoundError(f"There is no pipeline {reference!r}.", "List them.")
@@ -177,7 +188,7 @@ def client(world: World) -> TestClient:
 def connected(world: World, **options: bool) -> TestClient:
     sources = Sources(
         world.home / "runs", world, world.compiled, world.nodes, world.node, world.pipelines,
-        world.schedules, lambda: world.boards, world.overview,
+        world.schedules, lambda: world.boards, world.overview, world.schedule, world.schedule_name,
     )  # fmt: skip
     return TestClient(application(sources), base_url="http://127.0.0.1:4300", **options)  # type: ignore[arg-type]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -178,6 +179,7 @@ def test_schedules_are_listed_with_when_they_run_next(world: World, client: Test
     ]  # fmt: skip
     shown = section(client.get("/").text, "schedules")
 
+    assert '<a href="/schedules/stopped">stopped</a>' in shown
     assert 'datetime="2026-01-02T17:00:00+00:00"' in shown
     assert "Asia/Seoul" in shown
     assert 'data-state="DISABLED"' in shown
@@ -209,6 +211,16 @@ def test_models_are_listed_with_their_newest_version(world: World, client: TestC
         "ACTIVE", "CREATE FAILED", "CREATE REQUESTED",
     ]  # fmt: skip
     assert "<script>alert" not in shown
+
+
+def test_a_model_leads_to_the_run_that_made_it(world: World, client: TestClient) -> None:
+    tags = {"modelyard.flow_run_id": RUN}
+    version = ModelVersion("m", "1", "READY", "", "", "", tags, None)
+    world.registered = [replace(model("m"), latest_versions=(version,)), model("foreign", "1")]
+    shown = section(client.get("/").text, "models")
+
+    assert shown.count(f'<a href="/runs/{RUN}" aria-label="Run that made m">') == 1
+    assert shown.count("Run that made") == 1
 
 
 def test_the_uploaded_pipelines_are_listed(world: World, client: TestClient) -> None:

@@ -15,6 +15,11 @@ from tests.pipelines.drawing.boxes import node
 HOSTILE = '"><script>alert(1)</script><b>'
 
 
+@pytest.fixture(autouse=True)
+def _addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
+
+
 def ran(path: str, state: str = "SUCCEEDED", kind: str = "task", **told: object) -> PipelineNode:
     return node(path, state, kind, began=BEGAN.timestamp(), ended=BEGAN.timestamp() + 2, **told)
 
@@ -179,8 +184,9 @@ def test_an_unknown_run_is_told_with_how_to_mend_it(
 
 def test_a_run_of_another_flow_is_shown_without_a_graph(world: World, client: TestClient) -> None:
     world.tracked_as["m1"] = tracked(
-        description=f"Why: {HOSTILE}", experiment="renamed", metrics={"loss": 0.1234567, "n": 3.0}
-    )
+        description=f"Why: {HOSTILE}", experiment="renamed",
+        metrics={"loss": 0.1234567, "n": 3.0}, tags={"modelyard.model_uri": "models:/a b/3"},
+    )  # fmt: skip
     world.exist(
         flow="train", state="FAIL TRAIN", message=f"no {HOSTILE}", mlflow_run_id="m1",
         parameters={
@@ -195,7 +201,10 @@ def test_a_run_of_another_flow_is_shown_without_a_graph(world: World, client: Te
     assert "<dt>loss</dt><dd><pre>0.123457</pre>" in page
     assert "<dt>hyperparameters.lr</dt><dd><pre>0.1</pre>" in page
     assert "<dt>template</dt>" not in page
-    for address in (f"http://prefect/{RUN}", "http://mlflow/m1", "http://mlflow/e1"):
+    model = "http://mlflow/#/models/a%20b/versions/3"
+    for address in (
+        f"http://prefect/{RUN}", "http://mlflow/m1", "http://mlflow/e1", model,
+    ):  # fmt: skip
         assert f'href="{address}"' in page
     assert f"modelyard tensorboard {RUN}" in page
     assert "<script>alert" not in page
