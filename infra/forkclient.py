@@ -93,6 +93,18 @@ def _wait(connection: socket.socket, wake: int, owner: int) -> int:
             return _KILLED
 
 
+def own_python(module: str) -> list[str]:
+    """Build the command line that runs a module of Modelyard's in an interpreter of its own.
+
+    PYTHONPATH is for the user's scripts, which inherit it: a project there may have packages with
+    the names of Modelyard's. It is left out unless Modelyard itself is found through it.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    is_needed = root in map(os.path.realpath, entries)
+    return [sys.executable, "-P" if is_needed else "-PE", "-m", module]
+
+
 def main(path: str, module: str, arguments: list[str]) -> int:
     """Run ``module`` through the fork server at ``path``; its exit status."""
     owner = os.getppid()
@@ -113,9 +125,7 @@ def main(path: str, module: str, arguments: list[str]) -> int:
         for descriptor in kept:
             os.set_inheritable(descriptor, True)
             os.environ[f"{_LOCK_VARIABLE}_FD"] = str(descriptor)
-        os.execv(  # noqa: S606
-            sys.executable, [sys.executable, "-P", "-m", module, *arguments]
-        )
+        os.execv(sys.executable, [*own_python(module), *arguments])  # noqa: S606
     _request(connection, module, arguments, kept)
     return _wait(connection, wake_read, owner)
 

@@ -22,6 +22,18 @@ _ROOT = Path(__file__).resolve().parents[1]
 _lock = threading.Lock()
 
 
+def come_first() -> None:
+    """Have Modelyard's packages found before others of their names; for a process of its own."""
+    sys.path.sort(key=_has_foreign)
+
+
+def _has_foreign(entry: str) -> bool:
+    folder = Path(entry).resolve()
+    return folder != _ROOT and any(
+        Path(folder, name).is_dir() or Path(folder, f"{name}.py").is_file() for name in NAMES
+    )
+
+
 def claim() -> None:
     """Have the top-level names mean Modelyard's packages, also where others were found before.
 

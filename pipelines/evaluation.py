@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from infra.forkclient import own_python
 from pipelines import expressions
 from pipelines.expressions import Expression, ExpressionUndecidedError
 
@@ -51,7 +52,7 @@ def evaluate(
     request = (expression.text, expression.names, dict(variables), limits)
     try:
         child = subprocess.run(
-            [sys.executable, "-P", "-m", __name__],
+            own_python(__name__),
             input=pickle.dumps(request), capture_output=True, timeout=_WAIT_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

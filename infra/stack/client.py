@@ -7,13 +7,13 @@ import fcntl
 import json
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from infra.connection import Endpoints
 from infra.errors import DiskFullError, StackError
+from infra.forkclient import own_python
 from infra.home import Home
 from infra.settings import Settings
 
@@ -152,7 +152,7 @@ def _spawn(home: Home, *, lasting: bool) -> subprocess.Popen[bytes]:
     options = ["--lasting"] if lasting else []
     with (home.logs / "supervisor.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "infra.stack.supervisor", *options],
+            [*own_python("infra.stack.supervisor"), *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

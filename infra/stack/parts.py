@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import signal
 import socket
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from infra import forked
 from infra.connection import Endpoints, clean_environment, environment
 from infra.door import credential
+from infra.forkclient import own_python
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import postgres
@@ -111,8 +111,13 @@ def answers(home: Home, url: str) -> bool:
 
 
 def _served(server: str, listener: socket.socket, application: str, *options: str) -> list[str]:
-    python = [sys.executable, "-P", "-m", "infra.stack.served"]
-    return [*python, server, str(listener.fileno()), application, *options]
+    return [
+        *own_python("infra.stack.served"),
+        server,
+        str(listener.fileno()),
+        application,
+        *options,
+    ]
 
 
 def preloaded(parts: Iterable[Part]) -> list[str]:
@@ -227,7 +232,7 @@ def build(
         _web(home, endpoints, listeners["web"]),
         Part(
             "forkserver",
-            [sys.executable, "-P", "-m", "infra.forkserver", str(fork), *_OF_RUNS],
+            [*own_python("infra.forkserver"), str(fork), *_OF_RUNS],
             functools.partial(forked.accepts, fork),
             env=PRELOADER_ENV,
             runs=True,

@@ -6,11 +6,11 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from infra.forkclient import own_python
 from infra.leash_client import PID_BYTES, request
 
 _KILLED = 137
@@ -53,7 +53,7 @@ class Preloader:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "infra.stack.preloader", *modules],
+                [*own_python("infra.stack.preloader"), *modules],
                 stdin=theirs.fileno(),
                 stdout=log,
                 stderr=log,

@@ -39,7 +39,7 @@ def _is_asked(listener: socket.socket) -> bool:
 
 
 def _become(told: int, command: list[str]) -> NoReturn:
-    """Become ``python -P -m MODULE ARGUMENT...``."""
+    """Become ``python OPTIONS -m MODULE ARGUMENT...``."""
     os.close(told)
     gc.enable()
     if context := sys.modules.get("prefect.context"):

@@ -20,6 +20,7 @@ from infra import home as homes
 from infra import settings
 from infra.connection import clean_environment
 from infra.errors import NotFoundError, StackError
+from infra.forkclient import own_python
 from infra.home import Home
 from infra.leash_client import SpawnedLeash
 from infra.stack import parts
@@ -84,9 +85,8 @@ def _wait(home: Home, url: str, process: SpawnedLeash) -> None:
 
 
 def _start(view: Path, listener: socket.socket) -> SpawnedLeash:
-    command = [sys.executable, "-P", "-m", "modelyard.tensorboard_server"]
     return SpawnedLeash(
-        [*command, str(listener.fileno()), str(view)],
+        [*own_python("modelyard.tensorboard_server"), str(listener.fileno()), str(view)],
         env={**clean_environment(), "MODELYARD_HOME": str(homes.current().root)},
         cwd=view.parent,
         grace=2.0,

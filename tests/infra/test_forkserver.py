@@ -88,7 +88,8 @@ def folder() -> Iterator[Path]:
 def _environment(folder: Path, **more: str) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(folder / "modules"),
+        # With Modelyard's own folder, or its client would leave out what PYTHONPATH has.
+        "PYTHONPATH": os.pathsep.join([str(folder / "modules"), str(Path(_CLIENT).parents[1])]),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         **more,

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from infra.forkclient import own_python
+
 _CLEANING = "def clean():\n    return 'cleaned'\n"
 
 
-def _run(folder: Path, files: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    folder: Path, files: dict[str, str], *arguments: str, path: str = ""
+) -> subprocess.CompletedProcess[str]:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment |= {"PYTHONPATH": path} if path else {}
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -81,6 +86,37 @@ def test_flows_are_imported_beside_folders_of_every_name(tmp_path: Path) -> None
     files = {f"{name}/__init__.py": f"raise SystemExit('{name}')\n" for name in names}
 
     assert _output(tmp_path, files, "from modelyard import train\nprint(train.name)") == "train"
+
+
+@pytest.mark.parametrize("name", ["infra/__init__.py", "registry.py"])
+def test_the_command_is_not_replaced_by_what_pythonpath_has(tmp_path: Path, name: str) -> None:
+    files = {f"project/{name}": "raise SystemExit('executed')"}
+    script = "import sys\nfrom modelyard.__main__ import main\nmain()\n"
+    path = str(tmp_path / "project")
+
+    done = _run(tmp_path, {**files, "command.py": script}, "command.py", "--version", path=path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("module", ["infra.identity", "modelyard.packages"])
+def test_a_part_of_the_stack_is_not_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "project"))
+    files = {"project/infra.py": "raise SystemExit('executed')"}
+
+    done = _run(tmp_path, files, *own_python(module)[1:], path=str(tmp_path / "project"))
+
+    assert done.returncode == 0
+
+
+def test_pythonpath_counts_where_modelyard_itself_is_found_through_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{Path(__file__).parents[2]}")
+
+    assert own_python("infra.x")[1:] == ["-P", "-m", "infra.x"]
 
 
 def test_a_loaded_module_that_takes_a_name_is_named(tmp_path: Path) -> None:
