@@ -1,4 +1,8 @@
-"""The MLflow side of a run: experiment, run, live metrics, artifacts."""
+"""The MLflow side of a run: experiment, run, artifacts, and the result that people see.
+
+Every function asks the MLflow that ``MLFLOW_TRACKING_URI`` names, repeats a request that fails for
+a while, and then raises ``MlflowException``, as it does where MLflow refuses the request.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,11 @@ _logger = logging.getLogger(__name__)
 
 
 def client() -> MlflowClient:
-    """A client of the MLflow that the environment names, whatever the caller's code has set."""
+    """A client of the MLflow that the environment names, whatever the caller's code has set.
+
+    Raises:
+        KeyError: If the environment has no ``MLFLOW_TRACKING_URI``.
+    """
     return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
@@ -60,12 +68,12 @@ class Opening:
         kind: The flow's name.
         name: The run's name; one per experiment and kind.
         experiment: Its experiment's name; made if missing.
-        description: Free text.
+        description: Free text; "" for none.
         user: Who started it.
-        parameters: Shown as the run's parameters.
-        parent: The MLflow run that it is shown below, or "".
-        trial: Its number among the trials of that run, where it is one.
-        unique: Whether no other run may have the name: a user gave it.
+        parameters: Shown as the run's parameters, as strings.
+        parent: The MLflow run that it is shown below; "" for none.
+        trial: Its number among the trials of that run, from 0; None for no trial.
+        unique: Whether no other run may have the name, as a user gave it; by default any may.
     """
 
     flow_run_id: str
@@ -81,7 +89,11 @@ class Opening:
 
 
 def paged(search: Callable[[str | None], Page[T]]) -> Iterator[T]:
-    """Everything that a search of MLflow's finds, page by page; told the page's token."""
+    """Everything that a search of MLflow's finds, page by page, as they are read.
+
+    Args:
+        search: Reads the page of a token, which is None for the first one.
+    """
     token: str | None = None
     while True:
         page = search(token)
@@ -93,6 +105,10 @@ def paged(search: Callable[[str | None], Page[T]]) -> Iterator[T]:
 
 def create_experiment(name: str, description: str = "") -> str:
     """Make an experiment; its id.
+
+    Args:
+        name: Its name, which the caller has checked.
+        description: Free text; "" for none.
 
     Raises:
         ConflictError: If the name is taken, with the code ``NameTaken``; by a deleted experiment,
@@ -117,6 +133,10 @@ def create_experiment(name: str, description: str = "") -> str:
 def ensure_experiment(name: str, flow_run_id: str = "") -> str:
     """The id of the experiment that ``name`` means to the run; it is made if there is none.
 
+    Args:
+        name: Its name.
+        flow_run_id: The run, to which an experiment keeps the name that it had; "" for no run.
+
     Raises:
         ConflictError: If it was deleted, with the code ``ExperimentDeleted``.
     """
@@ -137,7 +157,11 @@ def ensure_experiment(name: str, flow_run_id: str = "") -> str:
 
 
 def check_experiment(name: str, flow_run_id: str = "") -> None:
-    """Refuse a run whose experiment was deleted.
+    """Refuse a run whose experiment was deleted; one that does not exist yet is fine.
+
+    Args:
+        name: The experiment's name.
+        flow_run_id: As in :func:`ensure_experiment`.
 
     Raises:
         ConflictError: With the code ``ExperimentDeleted``.
@@ -174,6 +198,12 @@ def _named(mlflow: MlflowClient, experiment_id: str, kind: str, name: str) -> li
 def check_name(kind: str, name: str, experiment: str, flow_run_id: str = "") -> None:
     """Refuse a name that another run of the experiment has; trials of a tuning take none away.
 
+    Args:
+        kind: The flow's name; runs of other flows do not matter.
+        name: The run's name.
+        experiment: The experiment's name.
+        flow_run_id: The run, which may have the name already; "" for one that is not created.
+
     Raises:
         ConflictError: With the code ``NameTaken``.
     """
@@ -197,7 +227,10 @@ def name_taken(name: str, experiment: str, flow_run_id: str) -> ConflictError:
 
 
 def name_lock(kind: str, name: str, experiment: str) -> contextlib.AbstractContextManager[None]:
-    """The lock under which a run's name is checked, and a run created with it."""
+    """The lock under which a run's name is checked, and a run created with it.
+
+    It is the catalogue's, across processes and machines, and is waited for as long as it takes.
+    """
     return catalogue.advisory_lock(f"run name {kind} {experiment} {name}")
 
 
@@ -208,8 +241,9 @@ class Tracked:
     Attributes:
         run_id: Its id.
         url: Its page in the MLflow UI.
-        steps: The next step of each metric that an earlier attempt has logged.
-        experiment_id: Where it is.
+        steps: The next step of each metric that an earlier attempt has logged, from 1; without
+            one, a metric begins at 0.
+        experiment_id: The experiment that it is in; "" if unknown.
     """
 
     run_id: str
@@ -225,6 +259,10 @@ class Tracked:
 
 def open_run(opening: Opening, *, retried: bool) -> Tracked:
     """Make the MLflow run, or open the one that an earlier attempt may have made.
+
+    Args:
+        opening: What it is opened with; an existing one keeps what it has.
+        retried: Whether an earlier attempt may have made it; a first attempt does not search.
 
     Raises:
         ConflictError: If another run has the name meanwhile, with the code ``NameTaken``; if the
@@ -263,7 +301,11 @@ def _create_run(opening: Opening) -> Tracked:
 
 
 def reopen_run(run_id: str) -> Tracked:
-    """Open a run that an earlier attempt has made."""
+    """Open a run that an earlier attempt has made; MLflow has it as running again.
+
+    Raises:
+        MlflowException: If it is deleted.
+    """
     mlflow = client()
     mlflow.update_run(run_id, status="RUNNING")
     return _tracked(mlflow.get_run(run_id))
@@ -294,7 +336,7 @@ def _url(run: MlflowRun) -> str:
 
 
 def describe(run_id: str, name: str | None, description: str | None) -> None:
-    """Give the run another name or description."""
+    """Give the run another name or description; None keeps what it has, "" empties it."""
     mlflow = client()
     if name is not None:
         mlflow.update_run(run_id, name=name)
@@ -303,7 +345,12 @@ def describe(run_id: str, name: str | None, description: str | None) -> None:
 
 
 def close_run(run_id: str, status: str) -> None:
-    """Mark the run as ended: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    """Mark the run as ended, now.
+
+    Args:
+        run_id: The run.
+        status: MLflow's: ``FINISHED``, ``FAILED`` or ``KILLED``.
+    """
     client().set_terminated(run_id, status)
 
 
@@ -315,7 +362,7 @@ def close_abandoned(
 
     Args:
         executed: Whether a flow run, by id, is executed on this machine; None if it never was.
-        before: Called with each of these runs, before it is marked.
+        before: Called with each of these runs, before it is marked; nothing by default.
     """
     mlflow = client()
     experiments = [str(found.experiment_id) for found in mlflow.search_experiments()]
@@ -338,7 +385,7 @@ def delete_run(run_id: str, artifact_uri: str | None = None) -> None:
 
     Args:
         run_id: The run.
-        artifact_uri: Where its artifacts are; without, MLflow is asked.
+        artifact_uri: Where its artifacts are; MLflow is asked by default.
     """
     mlflow = client()
     try:
@@ -355,8 +402,15 @@ def log_files(run_id: str, folder: Path, artifact_path: str, *more: Path) -> str
 
     What was there, of an earlier attempt, goes first. No two folders have a file of one name.
 
+    Args:
+        run_id: The run.
+        folder: A folder of this machine, with the folders in it.
+        artifact_path: The folder among the run's artifacts.
+        more: Further folders of this machine.
+
     Raises:
-        StackError: If MLflow has something else there afterwards.
+        StackError: If MLflow has other names or sizes there afterwards, with the code
+            ``ArtifactsDiffer``.
     """
     mlflow = client()
     uri = f"{mlflow.get_run(run_id).info.artifact_uri}/{artifact_path}"
@@ -385,7 +439,12 @@ def log_files(run_id: str, folder: Path, artifact_path: str, *more: Path) -> str
 def files_of(
     repository: ArtifactRepository, folder: str | None = None
 ) -> Iterator[tuple[str, int]]:
-    """Every file that MLflow keeps in ``repository``, with its size in bytes."""
+    """Every file that MLflow keeps in ``repository``, with its size in bytes; 0 if unknown.
+
+    Args:
+        repository: The artifacts.
+        folder: A folder among them; all of them by default.
+    """
     for found in repository.list_artifacts(folder):
         if found.is_dir:
             yield from files_of(repository, found.path)
@@ -394,12 +453,19 @@ def files_of(
 
 
 def log_file(run_id: str, file: Path, artifact_path: str) -> None:
-    """Upload one file as an artifact of the run."""
+    """Upload one file of this machine to the folder ``artifact_path`` of the run's artifacts.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
     client().log_artifact(run_id, str(file), artifact_path)
 
 
 def result(run_id: str) -> RunResultView:
-    """Return the result of an MLflow run: its model and its last metrics."""
+    """Return the result of an MLflow run: its model and its last metrics, without system metrics.
+
+    A value that is not a finite number is None.
+    """
     run = client().get_run(run_id)
     metrics = {
         # MLflow keeps an infinity as the largest float; NaN is not less either.
