@@ -14,7 +14,7 @@ from registry import tracking
 from registry.tracking import Tracked
 from tasks.trials.base import Launcher, TrialContext, TrialEnded, TrialEvent
 from tasks.tuning.tuning_request import Tuning
-from tests.processes import eventually
+from tests.processes import PATIENCE_SECONDS, eventually
 from tuning.trials import Trial, TrialState
 
 
@@ -70,11 +70,12 @@ class Scene:
     def kinds(self, number: int) -> list[str]:
         return [type(event).__name__ for event in self.of(number)]
 
-    def end(self, number: int) -> TrialEnded:
+    def end(self, number: int, patience: float = PATIENCE_SECONDS) -> TrialEnded:
         """The end of a trial, once it is there."""
         ends = eventually(
             lambda: [one for one in self.of(number) if isinstance(one, TrialEnded)],
             f"trial {number} ends",
+            patience,
         )
         assert len(ends) == 1
         return ends[0]

@@ -26,6 +26,9 @@ from tests.tasks.trials.contract import Contract
 from tests.tasks.trials.fake_pool import FakePool
 from tests.tasks.trials.scene import Scene, ended, trial
 
+# Longer than the resync, which finds a change whose event was missed.
+RESYNC = 3 * pool._RESYNC_SECONDS
+
 
 @pytest.fixture(autouse=True)
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePool]:
@@ -153,8 +156,7 @@ class TestPool(Contract):
         until = scene.scratch / "until"
         launcher.launch(trial(0, reports="[0.5]", until=str(until)))
         prefect.lose(prefect.only())
-        # Longer than the resync, which finds it where the event was missed.
-        eventually(lambda: scene.kinds(0).count("TrialStarted") == 2, "it begins again", 90)
+        eventually(lambda: scene.kinds(0).count("TrialStarted") == 2, "it begins again", RESYNC)
         until.touch()
 
         assert scene.end(0) == TrialEnded(0)
@@ -167,10 +169,10 @@ class TestPool(Contract):
         launcher.launch(trial(0, until=str(scene.scratch / "never")))
         run = prefect.only()
         prefect.lose(run)
-        eventually(lambda: run.run_count == 2, "it is run again")
+        eventually(lambda: run.run_count == 2, "it is run again", RESYNC)
         prefect.lose(run)
 
-        end = scene.end(0)
+        end = scene.end(0, RESYNC)
         assert end.error is not None
         assert (end.error.code, end.error.message) == ("Crashed", "Its process was killed.")
 
@@ -185,7 +187,7 @@ class TestPool(Contract):
             prefect._killed.add(run.id)
             prefect.set_flow_run_state = lambda *_, **__: None  # type: ignore[method-assign]
 
-        assert scene.end(0) == TrialEnded(0, stopped=True)
+        assert scene.end(0, RESYNC) == TrialEnded(0, stopped=True)
         assert run.run_count == 1
 
     def test_one_whose_run_was_deleted_has_failed(
@@ -195,7 +197,7 @@ class TestPool(Contract):
         eventually(lambda: scene.kinds(0), "it begins")
         prefect.runs.clear()
 
-        end = scene.end(0)
+        end = scene.end(0, RESYNC)
         assert end.error is not None
         assert end.error.code == "RunDeleted"
 
