@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -96,7 +97,8 @@ def rename(name: str, new_name: str) -> PipelineView:
         if found.name not in {name, new_name}:  # the latter: it was interrupted
             raise NotFoundError(
                 f"The pipeline {name[:100]!r} is called {found.name!r} now.",
-                "Rename it by its name.", code="PipelineUnknown",
+                f"Rename it by that name: modelyard pipeline rename {quote(found.name)} NEW.",
+                code="PipelineUnknown",
             )  # fmt: skip
         pipeline_rename.check(found, new_name)
         if name != new_name:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from infra.masking import mask
 
 
@@ -33,6 +36,21 @@ class ModelyardError(Exception):
     def as_dict(self) -> dict[str, str]:
         """Return the error as in ``--json`` output and HTTP responses."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+@contextmanager
+def naming(subject: str) -> Iterator[None]:
+    """Begin the messages of errors that are raised within with their subject.
+
+    Args:
+        subject: What they are about, such as the parameter ``algorithm.uri``.
+    """
+    try:
+        yield
+    except ModelyardError as error:
+        error.message = f"{subject}: {error.message}"
+        error.args = (error.message,)
+        raise
 
 
 class BadInputError(ModelyardError):

@@ -1,10 +1,12 @@
 """Messages about invalid parameters: the field, the expected shape, and what was given.
 
-Values are never shown: they may be misplaced secrets.
+Of values, numbers and booleans are shown, and words where one of a few words is expected. Other
+text never is: it may be a misplaced secret.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,8 @@ _TYPE_NAMES: tuple[tuple[type, str, str], ...] = (
     (dict, "a mapping", "mappings"), (type(None), "null", "nulls"),
 )  # fmt: skip
 
+_WORD = re.compile(r"[A-Za-z_-]{1,30}")
+_LONGEST_NUMBER = 30
 _NO_PART = object()
 
 
@@ -85,9 +89,12 @@ def _describe(fault: ErrorDetails, shape: Any) -> str:
         return "unknown field"
     expected = _expected(shape)
     if kind.endswith(("_type", "_parsing")) and expected:
-        return f"expected {expected}, got {_type_name(given)}"
+        return f"expected {expected}, got {describe_value(given)}"
     found = re.fullmatch(r"Input should be (.*)", fault["msg"])
-    return f"must be {found[1]}" if found else fault["msg"]
+    if not found:
+        return fault["msg"]
+    is_word = kind == "literal_error" and isinstance(given, str) and _WORD.fullmatch(given)
+    return f"must be {found[1]}, not {repr(given) if is_word else describe_value(given)}"
 
 
 def _expected(shape: Any) -> str:
@@ -117,7 +124,10 @@ def _joined(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _type_name(value: Any) -> str:
+def describe_value(value: Any) -> str:
+    """A value for a message: a number or a boolean as it is, of anything else the type."""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)[:_LONGEST_NUMBER]
     if isinstance(value, Mapping):
         return "a mapping"
     return next((name for kind, name, _ in _TYPE_NAMES if isinstance(value, kind)), "another type")

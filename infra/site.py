@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from infra import settings, storage
-from infra.errors import BadInputError, ModelyardError
+from infra.errors import BadInputError, ModelyardError, naming
 from infra.storage import Store
 
 T = TypeVar("T")
@@ -72,14 +72,24 @@ def nas_id(uri: str) -> str:
     return next(iter(path.relative_to(MOUNTS).parts), "")
 
 
-def inspect_store(uri: str, question: Callable[[Store], T]) -> T | None:
-    """Inspect the store of ``uri``; None if only the run's machine can access it.
+def inspect_store(parameter: str, uri: str, question: Callable[[Store], T]) -> T | None:
+    """Inspect the store of a parameter's URI; None if only the run's machine can access it.
+
+    Args:
+        parameter: The parameter, for messages, such as ``algorithm.uri``.
+        uri: Its value.
+        question: Asks the store.
 
     Raises:
         BadInputError: With the code ``PathNotShared`` if no machine of the run can access it;
             and if the URI is invalid.
         ModelyardError: An error of the inspection.
     """
+    with naming(parameter):
+        return _answer(uri, question)
+
+
+def _answer(uri: str, question: Callable[[Store], T]) -> T | None:
     if not is_validating_for_remote():
         return question(storage.store(uri))
     path = storage.local_path(uri)

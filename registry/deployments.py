@@ -23,6 +23,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from infra.errors import BadInputError, NotFoundError
+from infra.parameter_faults import describe_value
 from infra.prefect_client import prefect_client
 from registry.pipelines import pipelines
 
@@ -34,10 +35,6 @@ _TYPES = {
     "boolean": "a boolean", "integer": "a whole number", "number": "a number",
     "string": "a string", "array": "a list", "object": "a mapping",
 }  # fmt: skip
-_KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"),
-    (dict, "object"),
-)  # fmt: skip
 
 _PATH = re.compile(r"[^/%&<>?#]+/[^/%&<>?#]+")  # what Prefect can be asked for
 
@@ -146,9 +143,6 @@ def _told(error: Any) -> str:
         kinds = [error.schema] if error.validator == "type" else error.validator_value
         expected = [_TYPES[one["type"]] for one in kinds if one.get("type") in _TYPES]
         wanted = f"expected {' or '.join(expected)}" if expected else "not of a type that it takes"
-        return f"{place}: {wanted}, got {_type_of(error.instance)}"[:_LONGEST]
-    return f"{place} breaks the rule {error.validator} {error.validator_value}"[:_LONGEST]
-
-
-def _type_of(value: Any) -> str:
-    return next((_TYPES[name] for kind, name in _KINDS if isinstance(value, kind)), "null")
+        return f"{place}: {wanted}, got {describe_value(error.instance)}"[:_LONGEST]
+    rule = f"{error.validator} {error.validator_value}"
+    return f"{place}: {describe_value(error.instance)} breaks the rule {rule}"[:_LONGEST]

@@ -221,7 +221,7 @@ def name_taken(name: str, experiment: str, flow_run_id: str) -> ConflictError:
     """The error of a name that the run ``flow_run_id`` has."""
     return ConflictError(
         f"The name {name!r} is taken in the experiment {experiment!r}, by run {flow_run_id}.",
-        "Choose another name, or delete that run: modelyard runs delete ID.",
+        f"Choose another name, or delete that run: modelyard runs delete {flow_run_id}.",
         code="NameTaken",
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Text, Uuid, delete, select
@@ -81,7 +82,7 @@ def _find(open_session: Session, name: str, *, lock: bool = False) -> TrainingTe
 def _taken(name: str) -> ConflictError:
     return ConflictError(
         f"There is a template {name!r} already.",
-        "Choose another name, or change that one: modelyard template update.",
+        f"Choose another name, or change that one: modelyard template update {quote(name)}.",
         code="NameTaken",
     )
 

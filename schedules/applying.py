@@ -130,7 +130,7 @@ def _write(entries: list[ScheduleEntry], source: str, *, file: str, adopt: bool)
     except IntegrityError:
         raise ConflictError(
             "A schedule of the same name was created at the same time.",
-            "Check it, and try again.", code="NameTaken",
+            "Look at it (modelyard schedule list), and apply the file again.", code="NameTaken",
         ) from None  # fmt: skip
     return actions
 

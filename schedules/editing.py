@@ -77,14 +77,15 @@ def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) ->
     plain.check(given)
     macros.check(given)
     found = check(deployment, given)
-    try:
-        json.dumps(found, allow_nan=False)
-    except (TypeError, ValueError):
-        raise BadInputError(
-            "A parameter is not a string, number, boolean, list or mapping.",
-            "Put a date in quotes.",
-            code="ParameterInvalid",
-        ) from None
+    for name, value in found.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise BadInputError(
+                f"The parameter {name!r} is not a string, number, boolean, list or mapping.",
+                "Put a date in quotes, and give finite numbers.",
+                code="ParameterInvalid",
+            ) from None
     return found
 
 

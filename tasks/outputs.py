@@ -25,9 +25,9 @@ def canonical(uri: str) -> str:
     return os.path.realpath(path) if path is not None else uri.rstrip("/")
 
 
-def _local(uri: str) -> str:
+def _local(field: str, uri: str) -> str:
     """Canonical form of a URI; the local path of a mounted network folder."""
-    path = site.inspect_store(uri, lambda store: store.in_place())
+    path = site.inspect_store(field, uri, lambda store: store.in_place())
     return os.path.realpath(path) if path is not None else canonical(uri)
 
 
@@ -47,7 +47,7 @@ def check(field: str, uri: str, sources: Iterable[tuple[str, str]], home: Home) 
     Raises:
         BadInputError: With the code ``OutputInHome``, ``OutputInSystem`` or ``OutputInSource``.
     """
-    output = _local(uri)
+    output = _local(field, uri)
     if not site.is_validating_for_remote():
         homes = os.path.realpath(home.root)
         if _lies_in(output, homes) or _lies_in(homes, output):
@@ -57,7 +57,7 @@ def check(field: str, uri: str, sources: Iterable[tuple[str, str]], home: Home) 
         if any(_lies_in(output, os.path.realpath(folder)) for folder in system):
             raise _refused(field, uri, "a system folder", "OutputInSystem")
     for what, source in sources:
-        read = _local(source)
+        read = _local(what, source)
         if _lies_in(output, read) or _lies_in(read, output):
             raise _refused(field, uri, f"{what} ({source})", "OutputInSource")
 
@@ -83,7 +83,9 @@ def check_unused(uri: str, is_known: Callable[[str], bool], *, overwrite: bool) 
     Raises:
         ConflictError: With the code ``OutputNotEmpty``.
     """
-    if overwrite or not uri or not site.inspect_store(uri, _has_files) or is_known(canonical(uri)):
+    if overwrite or not uri:
+        return
+    if not site.inspect_store("output_uri", uri, _has_files) or is_known(canonical(uri)):
         return
     raise ConflictError(
         f"output_uri: {uri} has files that no run has published.",

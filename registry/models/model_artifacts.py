@@ -20,6 +20,7 @@ from registry.flavors import mlmodel
 from registry.tracking import client, files_of
 
 _CHUNK = 2**20
+_DELETED = "They were deleted: make the model anew from a run or files, and delete this version."
 _NOT_FOUND, _RANGE_BEYOND_END, _WHOLE = 404, 416, 200  # statuses of HTTP
 
 
@@ -42,7 +43,7 @@ class Artifacts:
         """
         found = [StoreEntry(*file) for file in sorted(files_of(self._repository))]
         if not found:
-            raise NotFoundError(f"There are no artifacts at {self.uri}.", "They were deleted.")
+            raise NotFoundError(f"There are no artifacts at {self.uri}.", _DELETED)
         return iter(found)
 
     def read(self, name: str = "", *, offset: int = 0, length: int | None = None) -> bytes:
@@ -66,9 +67,7 @@ class Artifacts:
             if status == _RANGE_BEYOND_END:
                 return b""
             if status == _NOT_FOUND:
-                raise NotFoundError(
-                    f"There is no {name} at {self.uri}.", "It was deleted."
-                ) from error
+                raise NotFoundError(f"There is no {name} at {self.uri}.", _DELETED) from error
             raise StackError(
                 f"MLflow does not give {name} at {self.uri}: {type(error).__name__}.",
                 "Repeat it; modelyard status --logs mlflow may have the cause.",
@@ -210,5 +209,7 @@ def delete(uri: str) -> None:
         return
     if left is not None:
         raise StackError(
-            f"MLflow has not deleted {left.name} at {uri}.", "Retry.", code="ArtifactsLeft"
+            f"MLflow has not deleted {left.name} at {uri}.",
+            "Repeat the deletion.",
+            code="ArtifactsLeft",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from shlex import quote
 
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
@@ -124,7 +125,9 @@ def _renaming(name: str, new: str) -> Callable[[], None]:
         return lambda: None
     if model_states.DELETING_TAG in model.tags:
         raise ConflictError(
-            f"The model {name!r} is being deleted.", "Retry.", code="ModelNotActive"
+            f"The model {name!r} is being deleted.",
+            f"Have the deletion finished: modelyard model delete {quote(name)}.",
+            code="ModelNotActive",
         )
     with contextlib.suppress(NotFoundError):
         model_versions.find_model(new)
@@ -162,7 +165,9 @@ def _rename_in_parameters(before: str, after: str) -> None:
 
 def _taken(name: str) -> ConflictError:
     return ConflictError(
-        f"There is a model {name!r} already.", "Choose another name.", code="NameTaken"
+        f"There is a model {name!r} already.",
+        f"Choose another name; modelyard model show {quote(name)} shows that model.",
+        code="NameTaken",
     )
 
 

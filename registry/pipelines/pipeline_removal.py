@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from infra.errors import NotFoundError
@@ -27,7 +28,7 @@ def find(reference: str) -> tuple[str, str, int | None]:
     if version.name not in {reference, reference.rpartition(":")[0]}:
         raise NotFoundError(
             f"The pipeline {reference[:100]!r} is called {version.name!r} now.",
-            "Delete it by that name.",
+            f"Delete it by that name: modelyard pipeline delete {quote(version.name)}.",
             code="PipelineUnknown",
         )
     return version.id, version.name, None if reference == version.name else version.number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from shlex import quote
 
 from sqlalchemy import delete, select
 
@@ -36,13 +37,17 @@ def check(version: Version, new: str) -> None:
         taken = open_session.scalar(select(row).where(row.name == new, row.id != version.id))
         referred = open_session.scalar(others.limit(1))
     if taken is not None and pipelines.has_versions(taken.id):
-        raise _taken(f"There is a pipeline {new!r} already.")
+        raise ConflictError(
+            f"There is a pipeline {new!r} already.",
+            f"Choose another name; modelyard pipeline show {quote(new)} shows that pipeline.",
+            code="NameTaken",
+        )
     if taken is not None or referred is not None:
-        raise _taken(f"Runs of another pipeline refer to it by the name {new!r}.")
-
-
-def _taken(message: str) -> ConflictError:
-    return ConflictError(message, "Choose another name.", code="NameTaken")
+        raise ConflictError(
+            f"Runs of another pipeline refer to it by the name {new!r}.",
+            "Choose another name.",
+            code="NameTaken",
+        )
 
 
 def rename(version: Version, new: str) -> None:

@@ -92,7 +92,7 @@ def release(schedule: str) -> None:
     except IntegrityError:
         raise ConflictError(
             "A run of the schedule has started, and another schedule has taken its name.",
-            "The schedule is deleted, and its run continues.",
+            "Nothing has to be done: the schedule is deleted, and its run continues.",
             code="NameTaken",
         ) from None
 

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from shlex import quote
 from typing import Any
 
 import sqlalchemy
@@ -116,7 +117,7 @@ def taken(name: str) -> ConflictError:
     """The error of a name that another schedule has."""
     return ConflictError(
         f"There is a schedule {name!r} already.",
-        "Choose another name, or change that one: modelyard schedule update.",
+        f"Choose another name, or change that one: modelyard schedule update {quote(name)}.",
         code="NameTaken",
     )
 

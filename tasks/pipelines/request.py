@@ -158,7 +158,7 @@ def check(request: PipelineRun, kept: Path | None, home: Home, settings: Setting
     _check_mounts(request.mounts)
     if request.logs.uri:
         outputs.check("logs.uri", request.logs.uri, [], home)
-        site.inspect_store(request.logs.uri, lambda there: there.check_writable())
+        site.inspect_store("logs.uri", request.logs.uri, lambda there: there.check_writable())
     arguments(load(str(kept) if kept and kept.exists() else request.pipeline), request.arguments)
 
 
@@ -191,7 +191,8 @@ def _check_mounts(mounts: Sequence[NasMount]) -> None:
                 "Write nas://ID:/path.",
                 code="MountInvalid",
             )
-        if site.inspect_store(one.uri, lambda there: there.is_directory()) is False:
+        parameter = f"mounts.{one.name}"
+        if site.inspect_store(parameter, one.uri, lambda there: there.is_directory()) is False:
             raise BadInputError(
                 f"The mount {one.name}: the folder {one.uri} does not exist.", "Check the path.",
                 code="MountInvalid",

@@ -220,7 +220,11 @@ def check(training: Training, home: Home, settings: Settings) -> None:
     _check_torchrun(training, files)
     _check_datasets_exist(training.datasets)
     begin = training.checkpoint_input_uri
-    if begin and site.inspect_store(begin, lambda there: there.exists()) is False:
+    if (
+        begin
+        and site.inspect_store("checkpoint_input_uri", begin, lambda there: there.exists())
+        is False
+    ):
         raise BadInputError(
             f"checkpoint_input_uri: {begin} does not exist.",
             "Check the URI.",
@@ -228,7 +232,7 @@ def check(training: Training, home: Home, settings: Settings) -> None:
         )
     for field, uri, sources in _destinations(training):
         outputs.check(field, uri, sources, home)
-        site.inspect_store(uri, lambda there: there.check_writable())
+        site.inspect_store(field, uri, lambda there: there.check_writable())
     if not site.is_validating_for_remote():
         _check_room(home, settings)
 
@@ -338,7 +342,10 @@ def _check_algorithm(algorithm: Algorithm) -> Collection[str]:
             "algorithm.provided.",
             code="AlgorithmMissing",
         )
-    if site.inspect_store(algorithm.uri, lambda there: there.is_directory()) is False:
+    if (
+        site.inspect_store("algorithm.uri", algorithm.uri, lambda there: there.is_directory())
+        is False
+    ):
         raise BadInputError(
             f"algorithm.uri: the directory {algorithm.uri} does not exist.",
             "Check the URI.",
@@ -352,7 +359,7 @@ def _check_algorithm(algorithm: Algorithm) -> Collection[str]:
             code="EntryPointOutside",
         )
     found = site.inspect_store(
-        algorithm.uri, lambda source: {one.name for one in source.entries()}
+        "algorithm.uri", algorithm.uri, lambda source: {one.name for one in source.entries()}
     )
     if found is not None and str(entry) not in found:
         raise BadInputError(
@@ -447,7 +454,8 @@ def _check_datasets(datasets: list[Dataset]) -> None:
 
 def _check_datasets_exist(datasets: list[Dataset]) -> None:
     for dataset in datasets:
-        if site.inspect_store(dataset.uri, lambda there: there.exists()) is False:
+        parameter = f"datasets.{dataset.name}"
+        if site.inspect_store(parameter, dataset.uri, lambda there: there.exists()) is False:
             raise BadInputError(
                 f"The data set {dataset.name!r} does not exist at {dataset.uri}.",
                 "Check its uri.",

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from infra import storage
 from infra.connection import user_environment
 from infra.door import run_scope
-from infra.errors import DiskFullError, ModelyardError, RunFailedError
+from infra.errors import DiskFullError, ModelyardError, RunFailedError, naming
 from infra.home import Home
 from infra.settings import Settings
 from infra.stack import orphans
@@ -102,7 +102,8 @@ def prepare(
     run_dir.clear_for_retry()
     with contextlib.ExitStack() as held:
         try:
-            store(training.algorithm.uri).fetch(run_dir.source)
+            with naming("algorithm.uri"):
+                store(training.algorithm.uri).fetch(run_dir.source)
             for folder in (run_dir.model, run_dir.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
             entry = run_dir.source / training.algorithm.entry_point
@@ -214,7 +215,8 @@ def _checkpoints(
         lost = not folder.exists() or not any(folder.iterdir())
         if retried and lost and target.is_directory():
             shutil.rmtree(folder, ignore_errors=True)
-            _fetch(training.checkpoint_uri, folder, "checkpoints", log)
+            with naming("checkpoint_uri"):
+                _fetch(training.checkpoint_uri, folder, "checkpoints", log)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -229,11 +231,10 @@ def _checkpoint_input(
     training: Training, run_dir: RunDirectory, log: Callable[[str], object]
 ) -> Path | None:
     uri = training.checkpoint_input_uri
-    return (
-        _folder_of(uri, run_dir.checkpoint_input, "checkpoints to begin from", log)
-        if uri
-        else None
-    )
+    if not uri:
+        return None
+    with naming("checkpoint_input_uri"):
+        return _folder_of(uri, run_dir.checkpoint_input, "checkpoints to begin from", log)
 
 
 def _folder_of(uri: str, root: Path, what: str, log: Callable[[str], object]) -> Path:
@@ -285,7 +286,8 @@ def _dataset_variables(
     folders = {}
     for dataset in datasets:
         root = run_dir.datasets / dataset.name
-        folder = _folder_of(dataset.uri, root, f"the data set {dataset.name}", log)
+        with naming(f"datasets.{dataset.name}"):
+            folder = _folder_of(dataset.uri, root, f"the data set {dataset.name}", log)
         folders[dataset.name] = str(folder)
     variables = {}
     for name, found in folders.items():

@@ -109,9 +109,9 @@ def test_another_s_deployment(deployment: str, given: dict[str, Any]) -> None:
         ({}, "'day' is a required property"),
         ({"day": "a", "level": "high"}, "`level`: expected a whole number, got a string"),
         ({"day": ["a"]}, "`day`: expected a string, got a list"),
-        ({"day": "a", "level": 10}, "`level` breaks the rule maximum 9"),
+        ({"day": "a", "level": 10}, "`level`: 10 breaks the rule maximum 9"),
         ({"day": "a", "odd": 1}, "'odd' was unexpected"),
-        ({"day": "a", "secret": "hunter2"}, "`secret` breaks the rule maxLength 3"),
+        ({"day": "a", "secret": "hunter2"}, "`secret`: a string breaks the rule maxLength 3"),
     ],
 )
 def test_what_it_would_refuse(given: dict[str, Any], told: str) -> None:

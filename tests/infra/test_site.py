@@ -20,8 +20,8 @@ def _exists(store: Store) -> bool:
 
 def test_on_this_machine_everything_is_asked(tmp_path: Path) -> None:
     assert not site.is_validating_for_remote()
-    assert site.inspect_store(str(tmp_path), _exists) is True
-    assert site.inspect_store(str(tmp_path / "none"), _exists) is False
+    assert site.inspect_store("output_uri", str(tmp_path), _exists) is True
+    assert site.inspect_store("output_uri", str(tmp_path / "none"), _exists) is False
 
 
 def test_it_lasts_as_long_as_the_block_even_if_that_fails() -> None:
@@ -36,9 +36,10 @@ def test_it_lasts_as_long_as_the_block_even_if_that_fails() -> None:
 )
 def test_a_path_of_this_machine_is_refused(uri: str) -> None:
     with pytest.raises(BadInputError) as raised, site.validating_for_remote():
-        site.inspect_store(uri, _exists)
+        site.inspect_store("output_uri", uri, _exists)
 
     assert raised.value.code == "PathNotShared"
+    assert raised.value.message.startswith("output_uri: ")
     assert "the cluster's machines cannot access it" in raised.value.message
     assert "s3://" in raised.value.hint
     assert "nas://" in raised.value.hint
@@ -49,15 +50,15 @@ def test_one_on_a_nas_of_this_machine_is_told_its_uri(
 ) -> None:
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"team": str(tmp_path)}))
     with pytest.raises(BadInputError) as raised, site.validating_for_remote():
-        site.inspect_store(f"{tmp_path}/data/x", _exists)
+        site.inspect_store("output_uri", f"{tmp_path}/data/x", _exists)
 
     assert "nas://team:/data/x" in raised.value.hint
 
 
 def test_where_the_clusters_machines_have_a_nas_they_know_it_alone() -> None:
     with site.validating_for_remote():
-        assert site.inspect_store("/nas/team/data", _exists) is None
-        assert site.inspect_store("nas://team:/data", _exists) is None
+        assert site.inspect_store("output_uri", "/nas/team/data", _exists) is None
+        assert site.inspect_store("output_uri", "nas://team:/data", _exists) is None
 
 
 def test_a_nas_that_is_mounted_here_too_is_looked_at(
@@ -65,10 +66,10 @@ def test_a_nas_that_is_mounted_here_too_is_looked_at(
 ) -> None:
     monkeypatch.setenv("MODELYARD_NAS", json.dumps({"team": str(tmp_path), "gone": "/none"}))
     with site.validating_for_remote():
-        assert site.inspect_store("nas://team:/data", _exists) is False
-        assert site.inspect_store("nas://gone:/data", _exists) is None
+        assert site.inspect_store("output_uri", "nas://team:/data", _exists) is False
+        assert site.inspect_store("output_uri", "nas://gone:/data", _exists) is None
         with pytest.raises(BadInputError):
-            site.inspect_store("nas://team", _exists)
+            site.inspect_store("output_uri", "nas://team", _exists)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +92,12 @@ def test_object_storage_is_asked_where_it_can_be_reached(
     monkeypatch.setattr(site.storage, "store", refused)
     with site.validating_for_remote():
         if answer is None:
-            assert site.inspect_store("s3://bucket/key", _exists) is None
+            assert site.inspect_store("output_uri", "s3://bucket/key", _exists) is None
         else:
             with pytest.raises(answer):
-                site.inspect_store("s3://bucket/key", _exists)
+                site.inspect_store("output_uri", "s3://bucket/key", _exists)
     with pytest.raises(ModelyardError):  # the run's own machine does not look away
-        site.inspect_store("s3://bucket/key", _exists)
+        site.inspect_store("output_uri", "s3://bucket/key", _exists)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -191,8 +191,8 @@ def _constructed(site: _Site, name: str) -> Iterator[tuple[ast.Call, Scope]]:
         return
     bound = _bind(function, site.call)
     for outer in _expanded(site.scope, list(bound.values())):
-        given = {key: (value, outer) for key, value in bound.items()}
-        yield inner[0].call, Scope(inner[0].scope.module, function, given)
+        home = Scope(inner[0].scope.module)
+        yield inner[0].call, Scope(home.module, function, _placed(function, bound, outer, home))
 
 
 def _passes_on(code: ast.expr, scope: Scope) -> bool:
@@ -227,8 +227,9 @@ def _expanded(scope: Scope, used: list[ast.expr], depth: int = 0) -> list[Scope]
             or (isinstance(one, ast.Constant) and one.value not in {"", None})
             for one in parts
         )
+        home = Scope(scope.module)
         found += [
-            replace(scope, given={name: (one, outer) for name, one in bound.items()})
+            replace(scope, given=_placed(scope.function, bound, outer, home))
             for outer in _expanded(caller.scope, parts, depth + 1)
         ]
     needed = any(isinstance(one, ast.Name) and one.id == _PARAMETER for one in used)
@@ -296,6 +297,17 @@ def _bind(function: ast.FunctionDef, call: ast.Call) -> dict[str, ast.expr]:
     return {**defaults, **given, **{one.arg: one.value for one in call.keywords if one.arg}}
 
 
+def _placed(
+    function: ast.FunctionDef, bound: Mapping[str, ast.expr], caller: Scope, home: Scope
+) -> dict[str, tuple[ast.expr, Scope]]:
+    """What parameters are, each where it is written: a default beside its function."""
+    defaults = [*function.args.defaults, *function.args.kw_defaults]
+    return {
+        name: (value, home if any(value is one for one in defaults) else caller)
+        for name, value in bound.items()
+    }
+
+
 def _in_tables(path: str, tree: ast.Module) -> Iterator[RaisedError]:
     """The errors of tables: ``(StoreError, "StoreFull", "the storage is full", "Make room.")``."""
     module = path.removesuffix(".py").replace("/", ".")
@@ -338,8 +350,8 @@ def _blockers(owner: Any) -> Iterator[tuple[ast.Call, Scope]]:
             continue
         called = _called(call, scope)
         if getattr(called, "__annotations__", {}).get("return") == "list[Blocker]":
-            bound = _bind(_function(called), call)
-            given = {name: (value, scope) for name, value in bound.items()}
+            function = _function(called)
+            given = _placed(function, _bind(function, call), scope, Scope(called.__module__))
             for inner, within in _blockers(called):
                 yield inner, replace(within, given=given)
 

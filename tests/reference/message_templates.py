@@ -165,6 +165,8 @@ class _Writer:
             none = node.args[2] if len(node.args) > 2 else None
             hint = self.write(none, scope) if none else ""
             return f"Similar names are listed. {hint}".strip()
+        if name == "describe_invalid":
+            return "Invalid parameter `PARAMETER`: expected TYPE, got VALUE"
         if name == "len":
             return "N"
         if name == "format" and isinstance(node.func, ast.Attribute):

@@ -162,6 +162,7 @@ class TestPrepare:
             prepare(**_algorithm(uri="TMP/linked"))
 
         assert raised.value.code == "LinkPointsOutside"
+        assert raised.value.message.startswith("algorithm.uri: The link ")
         assert not run_dir.source.exists()
 
     def test_what_was_removed_meanwhile_is_missing(self, prepare: Prepare, tmp_path: Path) -> None:
