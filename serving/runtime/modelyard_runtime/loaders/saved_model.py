@@ -42,6 +42,11 @@ class SavedModel:
         """The loaded object."""
         return self._loaded
 
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the signature's inputs."""
+        return list(self._inputs)
+
     def _feed(self, data: Any) -> dict[str, Any]:
         """Tensors by input.
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 # The task of a model, by how its architecture ends.
@@ -15,6 +16,7 @@ _TASKS = {
     "ForMaskedLM": "fill-mask",
     "ForCausalLM": "text-generation",
     "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
     "ForImageClassification": "image-classification",
     "Model": "feature-extraction",
 }
@@ -35,7 +37,28 @@ def _load_pyfunc(path: str) -> Any:
             f"The architecture {architecture!r} has no pipeline here; known are those that end in "
             f"{', '.join(_TASKS)}. Load the folder with transformers itself."
         )
+    if task == "text2text-generation":  # for which transformers has no pipeline any more
+        return TransformersModel(TextToText(path))
     return TransformersModel(transformers.pipeline(task, model=path))
+
+
+class TextToText:
+    """Generates a text from each text, as the pipelines of transformers do."""
+
+    def __init__(self, path: str) -> None:
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        self.model = transformers.AutoModelForSeq2SeqLM.from_pretrained(path)
+        if torch.cuda.is_available():
+            self.model.to("cuda")
+
+    def __call__(self, texts: str | list[str], **options: Any) -> list[dict[str, str]]:
+        """Mappings with ``generated_text``; ``options`` are those of ``generate``."""
+        texts = [texts] if isinstance(texts, str) else texts
+        given = self.tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
+        given.pop("token_type_ids", None)
+        made = self.model.generate(**given.to(self.model.device), **options)
+        found = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return [{"generated_text": text} for text in found]
 
 
 class TransformersModel:

@@ -1,0 +1,1 @@
+"""Models: one way to predict with every kind."""

@@ -1,0 +1,93 @@
+"""The predictor: a process that loads a model, and answers frames with frames.
+
+It reads requests from its standard input and answers on its standard output, one at a time and in
+their order, until the input ends. First of all it sends a frame that says that the model is
+loaded. What the model prints goes to the standard error.
+
+    python -m modelyard_runtime --model-dir DIR [--parameter NAME=VALUE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from modelyard_runtime import frames
+from modelyard_runtime.frames import Columns, Frame
+from modelyard_runtime.models.base import Model, ModelError
+from modelyard_runtime.models.loading import load
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the predictor; see the module."""
+    parser = argparse.ArgumentParser(prog="modelyard_runtime", description="Predict with a model.")
+    parser.add_argument("--model-dir", type=Path, required=True, help="The folder of its files.")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE",
+        help="A parameter of the model; may be repeated.",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    parameters = dict(one.split("=", 1) for one in given.parameter)
+    requests, answers = _channels()
+    try:
+        model = load(given.model_dir, parameters)
+    except BaseException as error:  # noqa: BLE001 (user code; told to the other side)
+        frames.write(answers, Frame({"error": _told(error)}))
+        sys.exit(1)
+    frames.write(answers, Frame({"ready": True}))
+    serve(model, requests, answers)
+
+
+def serve(model: Model, requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until there are no more."""
+    while (request := frames.read(requests)) is not None:
+        fields = {"id": request.fields.get("id")}
+        try:
+            answer = Frame(fields, _checked(model.infer(request.columns), request.columns))
+        except Exception as error:  # noqa: BLE001 (user code; told to the other side)
+            answer = Frame({**fields, "error": _told(error)})
+        frames.write(answers, answer)
+
+
+def _channels() -> tuple[BinaryIO, BinaryIO]:
+    """The two streams. What is printed, also by C code, does not get into the second."""
+    requests, answers = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    for descriptor in (requests, answers):
+        os.set_inheritable(descriptor, False)
+    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
+
+
+def _checked(columns: Columns, inputs: Columns) -> Columns:
+    """Outputs with one value for each row.
+
+    Raises:
+        ModelError: If there are more, or fewer.
+    """
+    rows = len(next(iter(inputs.values())))
+    for name, column in columns.items():
+        if not isinstance(column, np.ndarray) or column.ndim == 0 or len(column) != rows:
+            count = len(column) if np.ndim(column) else 1
+            raise ModelError(
+                f"The model was given {rows} rows and returned {count} values of {name}."
+            )
+    return columns
+
+
+def _told(error: BaseException) -> Mapping[str, str]:
+    """An error for the other side; a ModelError's message says all."""
+    if isinstance(error, ModelError):
+        return {"message": str(error), "traceback": ""}
+    name = type(error).__name__
+    message = f"{name}: {error}" if str(error) else name
+    return {"message": message, "traceback": "".join(traceback.format_exception(error))}
