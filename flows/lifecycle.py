@@ -309,6 +309,9 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
             slots.mark_resumed(context.flow_run_id)
         request = parameters.read(self.model, self._filled(context, given))
         self.preflight(request, context.flow_run_id)
+        # A schedule's runs are named after it, and longer; its own name was checked.
+        if not getattr(request, "name", "") and runs.SCHEDULE_LABEL not in context.labels:
+            names.check(context.name, "the run's name in Prefect")
         minutes = getattr(request, "max_minutes", None)
         context.deadline = context.began + minutes * 60 if minutes else None
         return self.work(context, request)

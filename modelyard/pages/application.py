@@ -126,7 +126,7 @@ class _Pages:
         )  # fmt: skip
         self._templates.filters.update(
             duration=text.duration, parsed=datetime.fromisoformat,
-            schedule_page=listing.schedule_page,
+            schedule_page=listing.schedule_page, run_title=listing.title,
         )  # fmt: skip
         self._templates.globals["uis"] = sources.servers.ui_urls
 

@@ -225,7 +225,7 @@ def of_run(sources: Sources, run_id: str, chosen: str) -> GraphView:
     """
     observed = _ObservedRun(sources, run_id, chosen)
     run = observed.run
-    title = run.name if run else run_id
+    title = listing.title(run) if run else run_id
     arguments = run.parameters.get("arguments") if run else None
     given = arguments.items() if isinstance(arguments, dict) else ()
     shown = tuple((name, details.written(value)) for name, value in given)

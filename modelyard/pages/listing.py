@@ -81,6 +81,11 @@ def page(name: str, version: int | str | None = None) -> str:
     return f"/pipelines/{quote(name, safe='')}{asked}"
 
 
+def title(run: RunView) -> str:
+    """Return what a run is called on pages: its id where its name has only blanks."""
+    return run.name if run.name.strip() else run.id
+
+
 def schedule_page(schedule_id: str) -> str:
     """Return the path of a schedule's page."""
     return f"/schedules/{quote(schedule_id, safe='')}"

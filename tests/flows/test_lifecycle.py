@@ -19,7 +19,7 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from pydantic import Field
 
-from flows import lifecycle, run_context
+from flows import lifecycle, results, run_context
 from flows.lifecycle import FlowSpec, LifecycleFlow
 from flows.run_context import RunContext, RunResult
 from infra import run_lock, storage
@@ -247,6 +247,26 @@ class TestExecute:
         assert seen == [self.context.flow_run_id]
         assert isinstance(state.data, ConflictError)
 
+    @pytest.mark.parametrize("name", [" ", "a/b"])
+    def test_a_name_that_prefect_takes_is_refused_as_a_parameter_is(self, name: str) -> None:
+        self.context.name = name
+        state = self._execute(lambda *_: pytest.fail("it was executed"))
+
+        assert statuses.word("train", state) == "CREATE FAILED"
+        assert state.data.code == "NameInvalid"
+        assert "the run's name in Prefect" in str(state.data)
+
+    @pytest.mark.parametrize("of_schedule", [True, False])
+    def test_a_name_that_is_not_the_callers_is_not_checked(self, of_schedule: bool) -> None:
+        class Named(Copying):
+            name: str = "" if of_schedule else "good"
+
+        self.flow.spec = replace(self.flow.spec, request=Named)
+        self.context.name = "n" * 260
+        self.context.labels = {"modelyard.schedule": "s"} if of_schedule else {}
+
+        assert self._execute(lambda *_: RunResult({}, "")).is_completed()
+
     def test_a_second_executor_leaves_the_run_alone(self, home: Home) -> None:
         run_id = self.context.flow_run_id
         with holding(home, run_id), pytest.raises(Abort, match=run_id):
@@ -285,7 +305,7 @@ class TestExecute:
 
         assert seen == [{"path": "/a"}]
         assert updated == [{"path": "/a", "count": 3}]
-        assert run_context.data(state) == 3
+        assert results.data(state) == 3
 
     @pytest.mark.parametrize("minutes", [None, 2.0])
     def test_the_time_limit_of_the_request_is_the_deadline(self, minutes: float | None) -> None:

@@ -16,7 +16,7 @@ from prefect.exceptions import Abort, TerminationSignal
 from prefect.states import Completed, Failed
 from sqlalchemy.exc import OperationalError
 
-from flows import run_context, steps
+from flows import results, run_context, steps
 from flows.run_context import OUTCOMES, RunContext, RunEnd, RunResult
 from flows.steps import StopRequestedError
 from infra import site
@@ -100,7 +100,7 @@ class TestEveryFlow:
 
         assert statuses.word(kind.name, state) == "COMPLETE"
         assert (statuses.detail(state), statuses.message(state)) == ("GoalReached", "Done.")
-        assert run_context.data(state) == {"a": 1}
+        assert results.data(state) == {"a": 1}
         assert closed == ["FINISHED"]
 
     @pytest.mark.parametrize("error", [BROKEN, LATE, FULL], ids=["error", "timeout", "disk"])
@@ -120,7 +120,7 @@ class TestEveryFlow:
         state = _run(context, BROKEN, opened=True)
 
         assert statuses.word(kind.name, state) == kind.failure
-        assert run_context.failure(state) is BROKEN
+        assert results.failure(state) is BROKEN
         assert closed == ["FAILED"]
         assert shown == [True]
 
@@ -130,7 +130,7 @@ class TestEveryFlow:
         state = _run(context, FULL, opened=True)
 
         assert statuses.word(kind.name, state) == kind.failure
-        error = run_context.failure(state)
+        error = results.failure(state)
         assert isinstance(error, DiskFullError)
         assert error.code == "DiskFull"
         assert str(home.root) in error.message
@@ -145,7 +145,7 @@ class TestEveryFlow:
         state = _run(context, away, opened=opened)
 
         assert statuses.word(kind.name, state) == (kind.failure if opened else "CREATE FAILED")
-        error = run_context.failure(state)
+        error = results.failure(state)
         assert error is not None
         assert error.code == "StackSilent"
         assert "database" in error.message
@@ -173,7 +173,7 @@ class TestEveryFlow:
         assert statuses.word(kind.name, state) == "STOPPED"
         assert (state.message or "").startswith("Stopped")
         kept = error.result if isinstance(error, StopRequestedError) else None
-        assert run_context.data(state) == kept
+        assert results.data(state) == kept
         assert closed == ["KILLED"]
         assert shown == []
 
@@ -369,7 +369,7 @@ def test_a_failed_state_carries_its_error() -> None:
     assert (state.name, state.message) == (
         "Failed", "[CreateFailed] Broken: It is broken. Fix it."
     )  # fmt: skip
-    assert run_context.failure(state) is error
+    assert results.failure(state) is error
     assert state.is_failed()
 
 
@@ -377,7 +377,7 @@ def test_a_failed_state_carries_its_error() -> None:
     "state", [Completed(data={}), Failed(message="Odd."), Failed(data=ValueError("odd"))]
 )
 def test_other_states_carry_no_error_of_ours(state: State[Any]) -> None:
-    assert run_context.failure(state) is None
+    assert results.failure(state) is None
 
 
 class TestLongWork:

@@ -281,6 +281,16 @@ def test_a_node_is_called_as_people_call_it_and_found_by_its_path(
     assert ">guard</text>" in page
 
 
+@pytest.mark.parametrize("flow", ["train", "pipeline-run"])
+def test_a_run_whose_name_is_blank_is_called_by_its_id(
+    world: World, client: TestClient, flow: str
+) -> None:
+    world.exist(name=" ", flow=flow)
+
+    assert f"<h1>{RUN}</h1>" in client.get(f"/runs/{RUN}").text
+    assert f'<a href="/runs/{RUN}">{RUN}</a>' in client.get("/").text
+
+
 def test_what_a_run_waits_for_is_told(world: World, client: TestClient) -> None:
     world.exist(state="CREATE IN PROGRESS", began=None, waiting=f"for 8 GPUs {HOSTILE}")
     page = client.get(f"/runs/{RUN}").text
