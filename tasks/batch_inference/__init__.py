@@ -1,0 +1,1 @@
+"""Batch inference: predict a data set with a registered model."""

@@ -1,0 +1,183 @@
+"""A predictor's other side: starts the process, asks it with a time limit, ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from modelyard_runtime import frames
+from modelyard_runtime.frames import Columns, Frame, FrameError
+
+_END_SECONDS = 5.0
+
+
+class PredictionError(Exception):
+    """A request that the predictor refused, or did not answer in time; the message is for people.
+
+    Attributes:
+        is_late: Whether there was no answer in time.
+        is_lost: Whether the predictor has ended, or sent what is no answer.
+        traceback: The model's own, if it has one.
+    """
+
+    def __init__(
+        self, message: str, *, is_late: bool = False, is_lost: bool = False, traceback: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.is_late = is_late
+        self.is_lost = is_lost
+        self.traceback = traceback
+
+
+class PredictorStartError(Exception):
+    """A predictor that does not load its model; the message is for people."""
+
+
+@dataclass(frozen=True)
+class PredictorCommand:
+    """How a predictor is started.
+
+    Attributes:
+        arguments: Its program and arguments.
+        environment: Its variables, all of them.
+        log: File that what it prints is appended to.
+        load_seconds: How long it may load its model.
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    load_seconds: float = 600.0
+
+
+class PredictorClient:
+    """A predictor, which is started again when it was lost. For one thread."""
+
+    def __init__(self, command: PredictorCommand) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._exchanges = ThreadPoolExecutor(1, "predictor")
+        self._count = 0
+
+    def __enter__(self) -> PredictorClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the process and wait until it has loaded the model.
+
+        Raises:
+            PredictorStartError: If it does not load.
+        """
+        with self._command.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command.arguments,
+                env=dict(self._command.environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        loaded = self._exchanges.submit(self._receive, self._process)
+        try:
+            self._await(loaded, self._command.load_seconds, "load")
+        except PredictionError as error:
+            self.end()
+            raise PredictorStartError(f"The model does not load: {error}") from error
+
+    def infer(self, columns: Columns, seconds: float) -> Columns:
+        """Predict; the predictor is started first if it does not run.
+
+        Raises:
+            PredictorStartError: If the predictor had to be started, and does not load its model.
+            PredictionError: If it answers with an error, or not in ``seconds``; it is ended then.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self.start()
+        process = cast("subprocess.Popen[bytes]", self._process)
+        self._count += 1
+        answer = self._exchanges.submit(self._exchange, process, columns, self._count)
+        return self._await(answer, seconds, "answer")
+
+    def _await(self, answer: Future[Columns], seconds: float, what: str) -> Columns:
+        try:
+            return answer.result(seconds)
+        except FutureTimeoutError as error:
+            self.end()
+            raise PredictionError(
+                f"The model did not {what} within {seconds:g} seconds.", is_late=True
+            ) from error
+        except PredictionError as error:
+            if error.is_lost:
+                self.end()
+            raise
+
+    def _exchange(
+        self, process: subprocess.Popen[bytes], columns: Columns, number: int
+    ) -> Columns:
+        try:
+            frames.write(cast("BinaryIO", process.stdin), Frame({"id": number}, columns))
+        except (OSError, ValueError) as error:
+            raise PredictionError(_ended(process), is_lost=True) from error
+        return self._receive(process, number)
+
+    def _receive(self, process: subprocess.Popen[bytes], number: int | None = None) -> Columns:
+        try:
+            frame = frames.read(cast("BinaryIO", process.stdout))
+        except (FrameError, OSError, ValueError) as error:
+            raise PredictionError(
+                f"The predictor sent what is no answer: {error}", is_lost=True
+            ) from error
+        if frame is None:
+            raise PredictionError(_ended(process), is_lost=True)
+        if told := frame.fields.get("error"):
+            raise PredictionError(str(told["message"]), traceback=str(told["traceback"]))
+        if frame.fields.get("id") != number:
+            raise PredictionError("The predictor answered another request.", is_lost=True)
+        return frame.columns
+
+    def end(self) -> None:
+        """Kill the process and all that it has started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError, ValueError):
+                cast("BinaryIO", stream).close()
+
+    def close(self) -> None:
+        """End the process: by the end of its input, and after 5 seconds by a kill."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_SECONDS)
+        self.end()
+        self._exchanges.shutdown()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_SECONDS)
+    code = process.poll()
+    if code is None:
+        return "The predictor closed its output."
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = " It may have run out of memory." if -code == signal.SIGKILL else ""
+        return f"The predictor was ended by {name}.{memory}"
+    return f"The predictor ended with the exit code {code}."

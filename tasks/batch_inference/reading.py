@@ -1,0 +1,300 @@
+"""The records of a part, as batches of columns."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from modelyard_runtime.frames import Array, Columns, objects
+from modelyard_runtime.records import alike, column, columns
+
+from tasks.batch_inference.json_elements import ArrayScanner
+from tasks.batch_inference.splitting import CsvEnds, FilePart, header_end
+
+_BLOCK = 2**20
+_BLANK = b" \t\r\n"
+_SHOWN = 200
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records that share their form.
+
+    Attributes:
+        rows: Their numbers in the file, from 0.
+        columns: Their fields; equally long.
+    """
+
+    rows: Sequence[int]
+    columns: Columns
+
+    def row(self, at: int) -> Batch:
+        """One record alone."""
+        return Batch(
+            self.rows[at : at + 1],
+            {name: values[at : at + 1] for name, values in self.columns.items()},
+        )
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that cannot be read.
+
+    Attributes:
+        row: Its number in the file, from 0.
+        reason: What is wrong.
+    """
+
+    row: int
+    reason: str
+
+
+def read(
+    path: Path, input_format: str, part: FilePart, batch_size: int
+) -> Iterator[Batch | BadRecord]:
+    """The records of a part in their order; batches have ``batch_size`` records at most.
+
+    Raises:
+        OSError: If the file cannot be read, or is shorter than it was.
+    """
+    if not part.rows:
+        return iter(())
+    return _READERS[input_format](path, part, batch_size)
+
+
+def _read_lines(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+    yield from _parsed(_lines(path, part), part.first_row, batch_size)
+
+
+def _read_json(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+    with path.open("rb") as file:
+        file.seek(part.start)
+        is_record = part.first_row == 0 and part.rows == 1 and _is_whole(file, part)
+    found = _whole(path, part) if is_record else _elements(path, part)
+    yield from _parsed(itertools.islice(found, part.rows), part.first_row, batch_size)
+
+
+def _read_csv(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+    names = _header(path)
+    row = part.first_row
+    for lines in _csv_blocks(path, part):
+        table, bad = _csv_table(lines, names)
+        count = table.num_rows + len(bad)
+        numbers = [row + at for at in range(count) if at not in bad]
+        yield from (BadRecord(row + at, reason) for at, reason in bad.items())
+        yield from _batches(table, numbers, batch_size, _csv_column)
+        row += count
+
+
+def _read_parquet(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
+    row = part.first_row
+    with pq.ParquetFile(path) as file:
+        for group in file.iter_batches(batch_size, range(part.start, part.end)):
+            table = pa.Table.from_batches([group])
+            yield from _batches(table, range(row, row + table.num_rows), batch_size, _arrow_column)
+            row += table.num_rows
+
+
+_READERS: dict[str, Callable[[Path, FilePart, int], Iterator[Batch | BadRecord]]] = {
+    "json": _read_json,
+    "jsonl": _read_lines,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+}
+
+
+def _parsed(texts: Iterator[bytes], row: int, batch_size: int) -> Iterator[Batch | BadRecord]:
+    """Batches of JSON texts, one for each record."""
+    while some := list(itertools.islice(texts, batch_size)):
+        try:
+            records, rows = list(map(orjson.loads, some)), list(range(row, row + len(some)))
+        except orjson.JSONDecodeError:
+            records, rows = [], []
+            for at, text in enumerate(some, row):
+                found = _loaded(text)
+                if isinstance(found, _Malformed):
+                    yield BadRecord(at, found.reason)
+                else:
+                    records.append(found)
+                    rows.append(at)
+        for group in alike(records):
+            chosen = slice(group.start, group.stop)
+            yield Batch(rows[chosen], columns(records[chosen]))
+        row += len(some)
+
+
+@dataclass(frozen=True)
+class _Malformed:
+    reason: str
+
+
+def _loaded(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text)  # what orjson refuses and Python writes: NaN, Infinity
+    except (ValueError, RecursionError) as error:
+        shown = text[:_SHOWN].decode("utf-8", "replace").strip()
+        return _Malformed(f"It is no JSON ({error}): {shown}")
+
+
+def _blocks(path: Path, part: FilePart) -> Iterator[bytes]:
+    """The bytes of a part.
+
+    Raises:
+        OSError: If the file is shorter than it was.
+    """
+    with path.open("rb") as file:
+        file.seek(part.start)
+        left = part.end - part.start
+        while left:
+            block = file.read(min(_BLOCK, left))
+            if not block:
+                raise OSError(f"{path} is shorter than it was.")
+            left -= len(block)
+            yield block
+
+
+def _lines(path: Path, part: FilePart) -> Iterator[bytes]:
+    """Lines that are not blank."""
+    open_line: list[bytes] = []
+    for block in _blocks(path, part):
+        head, newline, tail = block.rpartition(b"\n")
+        if not newline:
+            open_line.append(block)
+            continue
+        lines = head.split(b"\n")
+        lines[0] = b"".join([*open_line, lines[0]])
+        open_line = [tail]
+        yield from (line for line in lines if line.strip(_BLANK))
+    if (line := b"".join(open_line)).strip(_BLANK):
+        yield line
+
+
+def _elements(path: Path, part: FilePart) -> Iterator[bytes]:
+    """Elements of an array, without the commas between them."""
+    scanner = ArrayScanner()
+    begun: list[bytes] = []
+    for block in _blocks(path, part):
+        found = scanner.scan(block)
+        start = 0
+        for comma in found.commas.tolist():
+            yield b"".join([*begun, block[start:comma]])
+            begun, start = [], comma + 1
+        begun.append(block[start : found.close if found.close >= 0 else None])
+        if found.close >= 0:
+            break
+    if (element := b"".join(begun)).strip(_BLANK):
+        yield element
+
+
+def _is_whole(file: io.BufferedReader, part: FilePart) -> bool:
+    """Whether a part is a file's one record, and no element of an array."""
+    at = file.tell()
+    file.seek(max(0, at - 1))
+    return at == 0 or file.read(1) != b"["
+
+
+def _whole(path: Path, part: FilePart) -> Iterator[bytes]:
+    yield b"".join(_blocks(path, part))
+
+
+def _header(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        line = file.read(header_end(path))
+    return list(pyarrow.csv.read_csv(io.BytesIO(line.rstrip(b"\r\n") + b"\n")).column_names)
+
+
+def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:
+    """Pieces of about a block that hold whole lines."""
+    ends, begun = CsvEnds(), bytearray()
+    for block in _blocks(path, part):
+        _, last = ends.feed(block)
+        if last < 0:
+            begun += block
+            continue
+        yield bytes(begun) + block[:last]
+        begun = bytearray(block[last:])
+    if begun.strip(b"\r\n"):
+        yield bytes(begun)
+
+
+def _csv_table(lines: bytes, names: list[str]) -> tuple[pa.Table, dict[int, str]]:
+    """The lines as a table, and why others of them, by their position, are not in it."""
+    skipped: list[pyarrow.csv.InvalidRow] = []
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        skipped.append(row)
+        return "skip"
+
+    table = pyarrow.csv.read_csv(
+        io.BytesIO(lines),
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=names, use_threads=False, block_size=len(lines) + 1
+        ),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+    )
+    bad = {
+        row.number - 1: f"It has {row.actual_columns} columns, and the header "
+        f"{row.expected_columns}: {row.text[:_SHOWN]}"
+        for row in skipped
+    }
+    return table, bad
+
+
+def _batches(
+    table: pa.Table,
+    rows: Sequence[int],
+    batch_size: int,
+    as_column: Callable[[pa.ChunkedArray], Array],
+) -> Iterator[Batch]:
+    found = {name: as_column(table[name]) for name in table.column_names}
+    for start in range(0, table.num_rows, batch_size):
+        chosen = slice(start, start + batch_size)
+        yield Batch(rows[chosen], {name: one[chosen] for name, one in found.items()})
+
+
+def _arrow_column(values: pa.ChunkedArray) -> Array:
+    """A column as an array: of numbers, with NaN for a missing one, else of plain values."""
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return np.asarray(values.to_numpy())
+    if pa.types.is_boolean(values.type) and not values.null_count:
+        return np.asarray(values.to_numpy())
+    if pa.types.is_temporal(values.type) or pa.types.is_decimal(values.type):
+        return objects([None if one is None else str(one) for one in values.to_pylist()])
+    return column(values.to_pylist())
+
+
+def _csv_column(values: pa.ChunkedArray) -> Array:
+    """Likewise; in a column of texts, what is a number stays one, and a missing one is NaN too."""
+    if pa.types.is_null(values.type):
+        return np.full(len(values), np.nan)
+    if pa.types.is_temporal(values.type):
+        values = values.cast(pa.string())
+    if not pa.types.is_string(values.type):
+        return _arrow_column(values)
+    return objects([_number(one) for one in values.to_pylist()])
+
+
+def _number(text: str | None) -> Any:
+    if text is None:
+        return math.nan
+    if not _NUMBER.fullmatch(text):
+        return text
+    return int(text) if text.lstrip("-").isdigit() else float(text)

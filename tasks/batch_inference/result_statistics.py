@@ -1,0 +1,88 @@
+"""Statistics of what a model predicted, small and of any number of records.
+
+A part's are kept with it; those of all parts are added up in the order of the parts, so that they
+do not depend on which shard predicted what.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from modelyard_runtime.frames import Array, Columns
+from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
+
+_MOST_CLASSES = 1000
+_SAMPLE = 2000
+
+
+class ResultStatistics:
+    """Counts, sums and samples of the output ``prediction`` and of its probabilities."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._missing = 0
+        self._classes: collections.Counter[str] = collections.Counter()
+        self._numbers = _Sample()
+        self._confidence = 0.0
+        self._confident = 0
+        self._seconds = _Sample()
+
+    def add(self, outputs: Columns, seconds: float) -> None:
+        """Add a batch, which took ``seconds``."""
+        self._rows += len(next(iter(outputs.values())))
+        self._seconds.add(np.array([seconds]))
+        if PROBABILITIES in outputs and outputs[PROBABILITIES].ndim == 2:
+            likeliest = outputs[PROBABILITIES].max(axis=1)
+            self._confidence += float(np.nansum(likeliest))
+            self._confident += len(likeliest)
+        if PREDICTION in outputs:
+            self._add_predictions(outputs[PREDICTION], is_class=PROBABILITIES in outputs)
+
+    def _add_predictions(self, found: Array, *, is_class: bool) -> None:
+        if found.dtype.kind == "f" and found.ndim > 0:
+            missing = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1)
+            self._missing += int(np.count_nonzero(missing))
+        if found.ndim != 1:
+            return
+        if found.dtype.kind in "iuf" and not is_class:
+            self._numbers.add(found[np.isfinite(found)])
+        elif found.dtype.kind == "b" or is_class:
+            for value, count in collections.Counter(found.tolist()).items():
+                if str(value) in self._classes or len(self._classes) < _MOST_CLASSES:
+                    self._classes[str(value)] += count
+
+    def summary(self) -> Mapping[str, Any]:
+        """The statistics as plain data; see :func:`combined`."""
+        return {
+            "rows": self._rows,
+            "missing": self._missing,
+            "classes": dict(self._classes),
+            "confidence": self._confidence,
+            "confident": self._confident,
+            "numbers": self._numbers.values,
+            "number_count": self._numbers.count,
+            "seconds": self._seconds.values,
+        }
+
+
+class _Sample:
+    """A uniform sample of numbers that come one after another (reservoir sampling)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.values: list[float] = []
+        self._random = np.random.default_rng(0)
+
+    def add(self, numbers: Array) -> None:
+        free = min(_SAMPLE - len(self.values), len(numbers))
+        self.values += numbers[:free].tolist()
+        self.count += free
+        rest = numbers[free:]
+        # The n-th number takes a random place of n, and counts if it is one of the sample's.
+        places = self._random.integers(0, self.count + 1 + np.arange(len(rest)))
+        for at in np.flatnonzero(places < _SAMPLE):
+            self.values[places[at]] = float(rest[at])
+        self.count += len(rest)

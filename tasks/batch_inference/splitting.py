@@ -1,0 +1,267 @@
+"""Parts of input files: ranges of bytes that hold whole records.
+
+Files are read once, without parsing, so that each part knows the number of its first row, and one
+large file is shared as well as many small ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tasks.batch_inference.json_elements import ArrayScanner
+
+_BLOCK = 2**20
+_BLANK = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A part of a file.
+
+    Attributes:
+        start: Offset of its first byte; of Parquet the first row group.
+        end: Offset behind its last byte; of Parquet behind its last row group.
+        first_row: Number of its first record in the file, from 0.
+        rows: How many records it has, malformed ones too.
+        fault: Why the file ends with this part before its end; "" if it does not.
+    """
+
+    start: int
+    end: int
+    first_row: int
+    rows: int
+    fault: str = ""
+
+
+class _Ends(Protocol):
+    """Finds the ends of records in blocks that follow each other."""
+
+    def feed(self, block: bytes) -> tuple[int, int]:
+        """How many records end in the block, and the offset behind the last; -1 if none does."""
+
+    def rest(self) -> bool:
+        """Whether a record has begun after the last end."""
+
+
+def split(path: Path, input_format: str, part_bytes: int) -> Iterator[FilePart]:
+    """The parts of a file, in its order; none if it has no records.
+
+    Args:
+        path: The file.
+        input_format: ``json``, ``jsonl``, ``csv`` or ``parquet``.
+        part_bytes: A part ends with the first record that makes it as large.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is none of that format at all; the message is for people.
+    """
+    return _SPLITS[input_format](path, part_bytes)
+
+
+def _split_lines(path: Path, part_bytes: int) -> Iterator[FilePart]:
+    yield from _cut(path, _start_of_text(path), path.stat().st_size, LineEnds(), part_bytes)
+
+
+def _split_csv(path: Path, part_bytes: int) -> Iterator[FilePart]:
+    start = header_end(path)
+    yield from _cut(path, start, path.stat().st_size, CsvEnds(), part_bytes)
+
+
+def _split_json(path: Path, part_bytes: int) -> Iterator[FilePart]:
+    size, start = path.stat().st_size, _first_byte(path)
+    if start is None:
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        is_array = file.read(1) == b"["
+    if not is_array:  # one record
+        yield FilePart(start, size, 0, 1)
+        return
+    ends = _ElementEnds()
+    parts = list(_cut(path, start + 1, size, ends, part_bytes))
+    # The rest behind the last comma is an element, unless the array is empty.
+    yield from parts
+    if ends.fault(path, start + 1):
+        last = parts[-1] if parts else FilePart(start + 1, start + 1, 0, 0)
+        yield FilePart(size, size, last.first_row + last.rows, 0, ends.fault(path, start + 1))
+
+
+def _split_parquet(path: Path, part_bytes: int) -> Iterator[FilePart]:
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"it is no Parquet file: {error}") from error
+    first, row, size = 0, 0, 0
+    for group in range(metadata.num_row_groups):
+        size += metadata.row_group(group).total_byte_size
+        if size >= part_bytes or group == metadata.num_row_groups - 1:
+            rows = sum(metadata.row_group(at).num_rows for at in range(first, group + 1))
+            if rows:
+                yield FilePart(first, group + 1, row, rows)
+            first, row, size = group + 1, row + rows, 0
+
+
+_SPLITS: dict[str, Callable[[Path, int], Iterator[FilePart]]] = {
+    "json": _split_json,
+    "jsonl": _split_lines,
+    "csv": _split_csv,
+    "parquet": _split_parquet,
+}
+
+
+def _cut(path: Path, start: int, size: int, ends: _Ends, part_bytes: int) -> Iterator[FilePart]:
+    """Parts between ``start`` and ``size``."""
+    row = rows = 0
+    at = start
+    with path.open("rb") as file:
+        file.seek(start)
+        while at < size and (block := file.read(min(_BLOCK, size - at))):
+            count, last = ends.feed(block)
+            rows += count
+            if last >= 0 and at + last - start >= part_bytes:
+                yield FilePart(start, at + last, row, rows)
+                start, row, rows = at + last, row + rows, 0
+            at += len(block)
+    rows += ends.rest()
+    if rows:
+        yield FilePart(start, at, row, rows)
+
+
+class LineEnds:
+    """Ends of lines that are not blank."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def feed(self, block: bytes) -> tuple[int, int]:
+        """See :class:`_Ends`."""
+        first = block.find(b"\n")
+        if first < 0:
+            self._begun |= bool(block.strip(_BLANK))
+            return 0, -1
+        count = int(self._begun or bool(block[:first].strip(_BLANK)))
+        last = block.rfind(b"\n") + 1
+        lines = block[first:last]  # from the first one's newline on
+        if any(pair in lines for pair in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
+            count += sum(1 for line in lines.split(b"\n") if line.strip(_BLANK))
+        else:
+            count += lines.count(b"\n") - 1
+        self._begun = bool(block[last:].strip(_BLANK))
+        return count, last
+
+    def rest(self) -> bool:
+        """See :class:`_Ends`."""
+        return self._begun
+
+
+class CsvEnds:
+    """Ends of lines that are not empty, and whose newline or return is in no quotes."""
+
+    def __init__(self) -> None:
+        self._quotes = 0
+        self._open = 0  # bytes of the line so far
+
+    def feed(self, block: bytes) -> tuple[int, int]:
+        """See :class:`_Ends`."""
+        data = np.frombuffer(block, dtype=np.uint8)
+        is_end = (data == _NEWLINE) | (data == _RETURN)
+        if self._quotes & 1 or _QUOTE in block:
+            quotes = np.cumsum(data == _QUOTE) + self._quotes
+            is_end &= (quotes & 1) == 0
+            self._quotes = int(quotes[-1])
+        ends = np.flatnonzero(is_end)
+        content = np.cumsum(~is_end)
+        if not ends.size:
+            self._open += int(content[-1])
+            return 0, -1
+        lengths = np.diff(content[ends], prepend=-self._open)
+        self._open = int(content[-1] - content[ends[-1]])
+        return int(np.count_nonzero(lengths)), int(ends[-1]) + 1
+
+    def rest(self) -> bool:
+        """See :class:`_Ends`."""
+        return self._open > 0
+
+
+class _ElementEnds:
+    """Ends of the elements of a JSON array, behind their commas."""
+
+    def __init__(self) -> None:
+        self._scanner = ArrayScanner()
+        self._begun = self._closed = False
+        self._seen = 0
+        self._close_at = -1
+
+    def feed(self, block: bytes) -> tuple[int, int]:
+        """See :class:`_Ends`."""
+        if self._closed:
+            return 0, -1
+        found = self._scanner.scan(block)
+        count, last = len(found.commas), int(found.commas[-1]) + 1 if len(found.commas) else -1
+        rest = block[max(last, 0) : found.close if found.close >= 0 else None]
+        self._begun = bool(rest.strip(_BLANK)) or (self._begun and last < 0)
+        if found.close >= 0:
+            self._closed, self._close_at = True, self._seen + found.close
+        self._seen += len(block)
+        return count, last
+
+    def rest(self) -> bool:
+        """See :class:`_Ends`."""
+        return self._begun
+
+    def fault(self, path: Path, start: int) -> str:
+        """What is wrong behind the elements; "" if nothing is."""
+        if not self._closed:
+            return "the array is not closed: the file is cut off, or a record is malformed"
+        with path.open("rb") as file:
+            file.seek(start + self._close_at + 1)
+            while block := file.read(_BLOCK):
+                if block.strip(_BLANK):
+                    return "there is more behind the array: it may be JSON Lines"
+        return ""
+
+
+def header_end(path: Path) -> int:
+    """Offset behind the header line of a CSV file.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    start = _start_of_text(path)
+    ends = CsvEnds()
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in itertools.chain.from_iterable(line.splitlines(keepends=True) for line in file):
+            start += len(line)
+            count, _ = ends.feed(line)
+            if count:
+                return start
+    if ends.rest():
+        return start
+    raise ValueError("it has no header line with the names of its columns")
+
+
+def _start_of_text(path: Path) -> int:
+    with path.open("rb") as file:
+        return len(_BYTE_ORDER_MARK) if file.read(3) == _BYTE_ORDER_MARK else 0
+
+
+def _first_byte(path: Path) -> int | None:
+    """Offset of the first byte that is not blank; None if there is none."""
+    at = _start_of_text(path)
+    with path.open("rb") as file:
+        file.seek(at)
+        while block := file.read(_BLOCK):
+            if left := block.lstrip(_BLANK):
+                return at + len(block) - len(left)
+            at += len(block)
+    return None

@@ -1,0 +1,280 @@
+"""A shard predicts with a real predictor: whatever the model does, each record has one end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import modelyard_runtime
+import numpy as np
+import pytest
+
+from tasks.batch_inference import splitting
+from tasks.batch_inference.part_results import PartFiles, texts
+from tasks.batch_inference.predictor_client import (
+    PredictorClient,
+    PredictorCommand,
+    PredictorStartError,
+)
+from tasks.batch_inference.shard import (
+    PlannedPart,
+    Shard,
+    ShardFailedError,
+    ShardSpec,
+    prefetched,
+    read_spec,
+    write_spec,
+)
+from tasks.batch_inference.splitting import split
+
+# What a record's field "do" makes the model do; others predict twice "x".
+CODE = """
+import os, time
+import numpy as np
+def load(model_dir, parameters):
+    with open(model_dir + "/loads", "a") as file:
+        file.write("x")
+    if parameters.get("load") == "fails":
+        raise RuntimeError("no weights")
+    if parameters.get("load") == "hangs":
+        time.sleep(60)
+def predict(inputs, model):
+    todo = set(inputs["do"].tolist())
+    if "raise" in todo:
+        raise ValueError("too hot")
+    if "exit" in todo:
+        os._exit(3)
+    if "kill" in todo:
+        os.kill(os.getpid(), 9)
+    if "hang" in todo:
+        time.sleep(60)
+    if "lie" in todo:
+        for descriptor in range(3, 9):
+            try:
+                os.write(descriptor, b"Loading checkpoint shards: 100%")
+            except OSError:
+                pass
+    if "more" in todo:
+        return {"prediction": np.zeros(len(inputs["x"]) + 1)}
+    if "nan" in todo:
+        return {"prediction": np.full(len(inputs["x"]), np.nan)}
+    return {"prediction": 2 * inputs["x"]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "_BLOCK", 64)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., ShardSpec]:
+    def made(records: list[Any], *, parameters: str = "load=", **fields: Any) -> ShardSpec:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / "predictor.py").write_text(CODE)
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        parts = split(tmp_path / "a.jsonl", "jsonl", fields.pop("part_bytes", 1000))
+        command = PredictorCommand(
+            [sys.executable, str(Path(modelyard_runtime.__file__).parent),
+             "--model-dir", str(tmp_path / "model"), "--parameter", parameters],
+            dict(os.environ), tmp_path / "predictor.log", fields.pop("load_seconds", 60.0),
+        )  # fmt: skip
+        usual: dict[str, Any] = {"batch_size": 4, "seconds": 20.0, "most_failed": 100}
+        return ShardSpec(
+            [PlannedPart(at, tmp_path / "a.jsonl", part) for at, part in enumerate(parts)],
+            tmp_path / "parts", "jsonl", command, **usual | fields,
+        )  # fmt: skip
+
+    return made
+
+
+def _run(spec: ShardSpec) -> list[Any]:
+    told: list[Any] = []
+    with PredictorClient(spec.predictor) as client:
+        Shard(spec, client, told.append).run()
+    return told
+
+
+def _results(spec: ShardSpec) -> tuple[dict[int, Any], dict[int, str]]:
+    """What was predicted, and the errors, by row."""
+    predicted: dict[int, Any] = {}
+    errors: dict[int, str] = {}
+    for planned in spec.parts:
+        files = PartFiles(spec.folder, planned.number)
+        for line in files.results.read_text().splitlines():
+            one = json.loads(line)
+            assert one["row"] not in predicted
+            predicted[one["row"]] = one["prediction"]
+        for line in files.errors.read_text().splitlines():
+            one = json.loads(line)
+            assert one["row"] not in errors
+            errors[one["row"]] = one["error"]
+    return predicted, errors
+
+
+def _records(count: int, **todo: str) -> list[Any]:
+    named = {int(at.removeprefix("r")): what for at, what in todo.items()}
+    return [{"x": at, "do": named.get(at, "")} for at in range(count)]
+
+
+def test_records_are_predicted_in_their_order(make: Callable[..., ShardSpec]) -> None:
+    spec = make(_records(30), part_bytes=200)
+
+    told = _run(spec)
+
+    assert _results(spec) == ({at: 2 * at for at in range(30)}, {})
+    assert len(told) == len(spec.parts) > 2
+    assert sum(one["rows"] for one in told) == 30
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("raise", "ValueError: too hot"),
+        ("exit", "The predictor ended with the exit code 3."),
+        ("kill", "The predictor was ended by SIGKILL. It may have run out of memory."),
+        (
+            "lie",
+            "The predictor sent what is no answer: A header of 1684107084 bytes is no frame's.",
+        ),
+        ("more", "The model was given 1 rows and returned 2 values of prediction."),
+    ],
+)
+def test_a_record_that_fails_does_not_take_others_with_it(
+    make: Callable[..., ShardSpec], what: str, message: str
+) -> None:
+    spec = make(_records(10, r2=what, r5=what))
+
+    (told,) = _run(spec)
+
+    predicted, errors = _results(spec)
+    assert predicted == {at: 2 * at for at in range(10) if at not in (2, 5)}
+    assert errors == {2: message, 5: message}
+    assert (told["rows"], told["failed"]) == (8, 2)
+
+
+def test_a_record_that_hangs_fails_by_the_limit(make: Callable[..., ShardSpec]) -> None:
+    spec = make(_records(5, r1="hang"), seconds=2.0, batch_size=5)
+
+    _run(spec)
+
+    predicted, errors = _results(spec)
+    assert sorted(predicted) == [0, 2, 3, 4]
+    assert errors == {1: "The model did not answer within 2 seconds."}
+
+
+def test_a_model_that_hangs_on_every_record_is_given_up(make: Callable[..., ShardSpec]) -> None:
+    spec = make([{"x": at, "do": "hang"} for at in range(30)], seconds=0.3, batch_size=30)
+
+    with pytest.raises(ShardFailedError, match=r"10 records .* the model hangs"):
+        _run(spec)
+    assert PartFiles(spec.folder, 0).read_summary() is None
+
+
+def test_a_model_that_fails_on_every_record_is_given_up(make: Callable[..., ShardSpec]) -> None:
+    spec = make([{"x": at, "do": "raise"} for at in range(30)], most_failed=7)
+
+    with pytest.raises(ShardFailedError, match="More than 7 records failed, the last one with: V"):
+        _run(spec)
+
+
+def test_malformed_records_and_keys(make: Callable[..., ShardSpec], tmp_path: Path) -> None:
+    records = [{"x": at, "do": "raise" if at == 1 else "", "id": f"k{at}"} for at in range(4)]
+    spec = make(records, key="id")
+    lines = [json.dumps(one) for one in records]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines[:3], "{", lines[3]]))
+    (part,) = split(tmp_path / "a.jsonl", "jsonl", 1000)
+    spec.parts[:] = [PlannedPart(0, tmp_path / "a.jsonl", part)]
+
+    _run(spec)
+
+    found = [json.loads(one) for one in (spec.folder / "00000000.results.jsonl").open()]
+    faults = [json.loads(one) for one in (spec.folder / "00000000.errors.jsonl").open()]
+    assert found == [{"row": at, "key": f"k{at}", "prediction": 2 * at} for at in (0, 2)] + [
+        {"row": 4, "key": "k3", "prediction": 6}
+    ]
+    assert {(one["row"], one.get("key")) for one in faults} == {(1, "k1"), (3, None)}
+
+
+def test_a_retry_goes_on_behind_the_parts_that_are_done(make: Callable[..., ShardSpec]) -> None:
+    spec = make(_records(30), part_bytes=200)
+    _run(spec)
+    PartFiles(spec.folder, 1).summary.unlink()
+    before = {path: path.stat().st_mtime_ns for path in spec.folder.glob("*.json")}
+
+    told = _run(spec)
+
+    assert len(told) == len(spec.parts)
+    assert _results(spec)[0] == {at: 2 * at for at in range(30)}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_predictions_that_are_no_numbers_are_counted(make: Callable[..., ShardSpec]) -> None:
+    spec = make(_records(4, r0="nan"), batch_size=1)
+
+    _run(spec)
+
+    summary = PartFiles(spec.folder, 0).read_summary()
+    assert summary is not None
+    assert summary.statistics["missing"] == 1
+    assert _results(spec)[0] == {0: None, 1: 2, 2: 4, 3: 6}
+
+
+@pytest.mark.parametrize(("load", "message"), [("fails", "no weights"), ("hangs", "within 2 sec")])
+def test_a_model_that_does_not_load_is_told(
+    make: Callable[..., ShardSpec], load: str, message: str
+) -> None:
+    spec = make(_records(4), parameters=f"load={load}", load_seconds=2.0)
+
+    with pytest.raises(PredictorStartError, match=f"The model does not load: .*{message}"):
+        _run(spec)
+
+
+def test_a_specification_is_read_as_it_was_written(
+    make: Callable[..., ShardSpec], tmp_path: Path
+) -> None:
+    spec = make(_records(3), key="x")
+
+    write_spec(spec, tmp_path / "spec.json")
+
+    assert read_spec(tmp_path / "spec.json") == spec
+
+
+def test_items_are_fetched_ahead_until_nobody_wants_them() -> None:
+    fetched: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for at in range(1000):
+            fetched.append(at)
+            yield at
+
+    with prefetched(numbers(), 2) as ahead:
+        assert [next(ahead) for _ in range(3)] == [0, 1, 2]
+
+    assert len(fetched) < 10
+
+
+def test_what_the_fetching_raises_is_raised() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    with prefetched(broken(), 2) as ahead:
+        assert next(ahead) == 1
+        with pytest.raises(OSError, match="gone"):
+            next(ahead)
+
+
+def test_one_row_of_numbers_is_written_as_json() -> None:
+    assert texts(np.array([0.1, np.nan], dtype=np.float32)) == [b"0.1", b"null"]
+    assert texts(np.array([[1.0, np.inf], [2.0, 3.0]])) == [b"[1.0,null]", b"[2.0,3.0]"]
+    assert texts(np.zeros((2, 0))) == [b"[]", b"[]"]
+    assert texts(np.array([1, 2], dtype=np.int8)) == [b"1", b"2"]
+    assert texts(np.array([True, False])) == [b"true", b"false"]
+    assert texts(np.ones((1, 2, 2))) == [b"[[1.0,1.0],[1.0,1.0]]"]
+    assert texts(np.ones((2, 3)).T[:, :1]) == [b"[1.0]"] * 3
