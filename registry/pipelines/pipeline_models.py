@@ -12,9 +12,7 @@ from registry.catalogue import Base
 
 
 class PipelineModel(Base):
-    """One pipeline.
-
-    Its row stays when all its versions are deleted, for its last number; it is unknown then.
+    """One pipeline, which has a version: it is deleted with its last one.
 
     Attributes:
         numbered: The last number of a version. Numbers are never reused: earlier runs, and their
@@ -63,31 +61,32 @@ class PipelineVersionModel(Base):
 class FormerNameModel(Base):
     """A name that a pipeline had, by which runs refer to its versions.
 
+    It stays when the pipeline is deleted: another one of that name has other numbers.
+
     Attributes:
         numbered: The last number that a version had under that name.
+        pipeline: Id of the pipeline.
     """
 
     __tablename__ = "pipeline_former_names"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
     numbered: Mapped[int] = mapped_column(Integer, primary_key=True)
-    pipeline: Mapped[str] = mapped_column(ForeignKey("pipelines.id"))
-
-
-HAS_VERSIONS = PipelineModel.id.in_(select(PipelineVersionModel.pipeline))
+    pipeline: Mapped[str] = mapped_column(Text)
 
 
 def find_former(open_session: Session, name: str, number: int | None) -> PipelineModel | None:
-    """The pipeline that had a name when its version of that number was made."""
+    """The pipeline that had a name when its version of that number was made, unless deleted."""
     if not is_storable(name):
         return None
     former = FormerNameModel
-    wanted = select(PipelineModel).join(former, former.pipeline == PipelineModel.id)
-    wanted = wanted.where(former.name == name, HAS_VERSIONS)
+    wanted = select(former.pipeline).where(former.name == name).limit(1)
     if number is None:
-        return open_session.scalar(wanted.order_by(former.numbered.desc()).limit(1))
-    wanted = wanted.where(former.numbered >= number)
-    return open_session.scalar(wanted.order_by(former.numbered).limit(1))
+        wanted = wanted.order_by(former.numbered.desc())
+    else:
+        wanted = wanted.where(former.numbered >= number).order_by(former.numbered)
+    key = open_session.scalar(wanted)
+    return None if key is None else open_session.get(PipelineModel, key)
 
 
 def last_former(open_session: Session, name: str) -> int:

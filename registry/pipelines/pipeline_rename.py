@@ -36,13 +36,13 @@ def check(version: Version, new: str) -> None:
     with session() as open_session:
         taken = open_session.scalar(select(row).where(row.name == new, row.id != version.id))
         referred = open_session.scalar(others.limit(1))
-    if taken is not None and pipelines.has_versions(taken.id):
+    if taken is not None:
         raise ConflictError(
             f"There is a pipeline {new!r} already.",
             f"Choose another name; modelyard pipeline show {quote(new)} shows that pipeline.",
             code="NameTaken",
         )
-    if taken is not None or referred is not None:
+    if referred is not None:
         raise ConflictError(
             f"Runs of another pipeline refer to it by the name {new!r}.",
             "Choose another name.",

@@ -24,7 +24,7 @@ from registry import history, names
 from registry.catalogue import advisory_lock, session
 from registry.flow_kinds import PIPELINE_RUN
 from registry.pipelines.pipeline_models import (
-    HAS_VERSIONS,
+    FormerNameModel,
     PipelineModel,
     PipelineVersionModel,
     find_former,
@@ -132,7 +132,7 @@ def _split(reference: str) -> tuple[str, int | None]:
 
 
 def _unknown(open_session: Session, name: str) -> NotFoundError:
-    known = open_session.scalars(select(PipelineModel.name).where(HAS_VERSIONS)).all()
+    known = open_session.scalars(select(PipelineModel.name)).all()
     return NotFoundError(
         f"There is no pipeline {name[:100]!r}.",
         names.suggest(name, known, "There is none yet: modelyard pipeline upload FILE."),
@@ -143,7 +143,7 @@ def _unknown(open_session: Session, name: str) -> NotFoundError:
 def _row(open_session: Session, name: str, *, lock: bool = False) -> PipelineModel:
     row = None
     if is_storable(name):
-        wanted = select(PipelineModel).where(PipelineModel.name == name, HAS_VERSIONS)
+        wanted = select(PipelineModel).where(PipelineModel.name == name)
         row = open_session.scalar(wanted.with_for_update() if lock else wanted)
     if row is None:
         raise _unknown(open_session, name)
@@ -272,9 +272,7 @@ def add(
             open_session.add(row)
             open_session.flush()
         newest = next(iter(_versions(open_session, row)), None)
-        if newest is None:
-            row.description, row.created_at, row.created_by = description, now, user
-        elif newest.digest == digest:
+        if newest is not None and newest.digest == digest:
             return _read(row, newest)
         row.numbered += 1
         row.changed_at, row.changed_by = now, user
@@ -317,7 +315,7 @@ def describe(name: str, description: str) -> PipelineView:
 def list_all() -> list[PipelineSummaryView]:
     """List every pipeline by name, with the state of its newest version."""
     with session() as open_session:
-        wanted = select(PipelineModel).where(HAS_VERSIONS).order_by(PipelineModel.name)
+        wanted = select(PipelineModel).order_by(PipelineModel.name)
         rows = open_session.scalars(wanted)
         found = [(row, _versions(open_session, row)) for row in rows]
         return [_summary(row, versions[0], len(versions)) for row, versions in found]
@@ -380,13 +378,6 @@ def show(reference: str) -> PipelineView:
     )
 
 
-def has_versions(pipeline: str) -> bool:
-    """Whether the pipeline with this id has any version, without which it is unknown."""
-    wanted = select(PipelineVersionModel.number).where(PipelineVersionModel.pipeline == pipeline)
-    with session() as open_session:
-        return open_session.scalar(wanted.limit(1)) is not None
-
-
 def versions(name: str) -> list[PipelineVersionView]:
     """List the versions of a pipeline, the newest first.
 
@@ -410,11 +401,22 @@ def _version_view(version: PipelineVersionModel) -> PipelineVersionView:
 
 
 def remove(pipeline: str, number: int | None = None) -> None:
-    """Remove a version of the pipeline with this id, or the whole pipeline."""
+    """Remove a version of the pipeline with this id, or the whole pipeline.
+
+    With its last version the pipeline goes: what has its name later is another one, with another
+    history. Only its name stays with its last number, because runs refer to versions by both.
+    """
     with session() as open_session, open_session.begin():
-        row = open_session.get(PipelineModel, pipeline)
+        row = open_session.get(PipelineModel, pipeline, with_for_update=True)
         if row is None:
             return
-        for version in _versions(open_session, row):
+        versions = _versions(open_session, row)
+        for version in versions:
             if number in {None, version.number}:
                 open_session.delete(version)
+        if number is None or [one.number for one in versions] == [number]:
+            open_session.add(
+                FormerNameModel(name=row.name, numbered=row.numbered, pipeline=row.id)
+            )
+            open_session.flush()  # the versions go first
+            open_session.delete(row)

@@ -275,3 +275,31 @@ def test_it_is_unknown_by_a_former_name_where_it_is_changed(old: str, new: str) 
             change()
         assert raised.value.code == "PipelineUnknown"
     assert len(pipelines.versions(new)) == 2
+
+
+def test_the_names_of_a_deleted_one_do_not_lead_to_another(
+    old: str, new: str, tmp_path: Any
+) -> None:
+    uploads.rename(old, new)
+    deletion.delete("pipeline", new)
+    again = _upload(tmp_path, new, "adding")
+
+    assert again["version"] == 3
+    assert [one["verb"] for one in pipelines.show(new)["history"]] == ["upload"]
+    for gone in (old, f"{old}:1", f"{new}:1"):
+        with pytest.raises(NotFoundError):
+            pipelines.find(gone)
+    assert _upload(tmp_path, old, "loops")["version"] == 3
+    assert [one["verb"] for one in pipelines.show(old)["history"]] == ["upload"]
+    assert pipelines.find(f"{new}:3").name == new
+
+
+def test_a_name_leads_to_who_had_it_last(old: str, new: str, tmp_path: Any) -> None:
+    uploads.rename(old, new)
+    _upload(tmp_path, old, "adding")
+    uploads.rename(old, f"third {old}")
+    deletion.delete("pipeline", f"third {old}")
+
+    assert pipelines.find(f"{old}:2").name == new
+    with pytest.raises(NotFoundError):
+        pipelines.find(old)

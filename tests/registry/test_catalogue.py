@@ -69,6 +69,24 @@ def test_migrations_can_be_undone(database: str) -> None:
     assert _revision() == _head()
 
 
+def test_a_deleted_pipeline_of_an_earlier_version_leaves_its_name(database: str) -> None:
+    catalogue.migrate()
+    config = catalogue.configuration()
+    with catalogue.engine().begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0014")
+        connection.execute(
+            sqlalchemy.text(
+                "INSERT INTO pipelines VALUES ('i', 'gone', '', 2, now(), '', now(), '')"
+            )
+        )
+        command.upgrade(config, "head")
+
+        left = connection.execute(sqlalchemy.text("SELECT count(*) FROM pipelines")).scalar()
+        names = connection.execute(sqlalchemy.text("SELECT * FROM pipeline_former_names")).all()
+    assert (left, [tuple(one) for one in names]) == (0, [("gone", 2, "i")])
+
+
 def test_there_is_one_head() -> None:
     script = ScriptDirectory.from_config(catalogue.configuration())
 
