@@ -402,7 +402,6 @@ def with_model_hint(
     Args:
         error: The error; it is changed and returned.
         run_dir: The run's folders.
-        place: The run's folders.
         lasts: Whether they outlive the run.
     """
     if run_dir.has_unpublished_model and lasts:
