@@ -227,7 +227,7 @@ def address(url: str) -> str:
 def _text(value: Any, *, digits: int = 6) -> str:
     """Return a value in a line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_text(inner)}" for key, inner in _present(value).items())
+        return ", ".join(f"{key}={_nested(inner)}" for key, inner in _present(value).items())
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     if isinstance(value, bool):
@@ -235,6 +235,14 @@ def _text(value: Any, *, digits: int = 6) -> str:
     if isinstance(value, float):
         return f"{value:.{digits}g}"
     return "" if value is None else str(value)
+
+
+def _nested(value: Any) -> str:
+    """Return a value within a mapping; one that has commas of its own in brackets."""
+    text = _text(value)
+    if isinstance(value, Mapping):
+        return f"{{{text}}}"
+    return f"[{text}]" if isinstance(value, list) else text
 
 
 def _localized(value: Any, name: str = "") -> Any:

@@ -116,6 +116,14 @@ def test_a_list_of_things_is_a_table_wherever_it_stands(capsys):
     ]  # fmt: skip
 
 
+def test_what_is_nested_in_a_cell_is_in_brackets(capsys):
+    detail = {"a": 1, "b": {"c": 2, "d": [3, 4]}}
+
+    output.rows([{"detail": detail}], ["detail"], as_json_=False)
+
+    assert capsys.readouterr().out.splitlines()[1].strip() == "a=1, b={c=2, d=[3, 4]}"
+
+
 def test_a_table_takes_what_room_there_is(monkeypatch, capsys):
     monkeypatch.setattr(output.console, "_width", 400)
     monkeypatch.setattr(output.console, "_height", 25)
