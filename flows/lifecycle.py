@@ -83,6 +83,8 @@ class FlowSpec(Generic[P, M, R]):
         changeable: The parameters that can be changed while it runs.
         check_changed: Refuses changes of those.
         deployment: Chooses among several deployments by a run's parameters; None if there is one.
+        base_name: What its runs are numbered after, by their parameters, where they are given no
+            name; None if Prefect names them.
         concurrency_limit: How many runs may be active at once; None for no limit.
         tracked: Whether its runs have an MLflow run; then the request has a name, an experiment
             and a description.
@@ -101,6 +103,7 @@ class FlowSpec(Generic[P, M, R]):
     changeable: tuple[str, ...] = ()
     check_changed: Callable[[M], None] = lambda _: None
     deployment: Callable[[Mapping[str, Any]], str] | None = None
+    base_name: Callable[[Mapping[str, Any]], str] | None = None
     concurrency_limit: int | None = None
     tracked: bool = True
 

@@ -288,6 +288,7 @@ def _bundle(pipeline: Pipeline, given: Mapping[str, Any]) -> Bundle:
         check=check,
         pin=requests.pin,
         deployment=lambda given: pipelines.deployment_of(str(given["pipeline"])),
+        base_name=lambda given: requests.base_name(str(given["pipeline"])),
         pool="cpu",
         result=PipelineRunResult,
         tags=("modelyard", "pipeline"),

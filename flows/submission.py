@@ -31,9 +31,12 @@ def start(flow: str, given: dict[str, Any]) -> str:
     checked = placing.checked(declared, given)
     name = checked.get("name") or None
     with contextlib.ExitStack() as held:
+        experiment = checked.get("experiment") or experiment_names.DEFAULT
         if declared.spec.tracked and name:
-            experiment = checked.get("experiment") or experiment_names.DEFAULT
             held.enter_context(run_names.claiming(flow, name, experiment))
+        elif declared.spec.base_name:
+            base = declared.spec.base_name(checked)
+            name = held.enter_context(run_names.claiming_next(flow, base, experiment))
         return runs.submit(declared.deployment(checked), checked, name, identity.caller())
 
 
@@ -74,7 +77,7 @@ def update(
 def copy(run: str, overrides: dict[str, Any]) -> str:
     """Start a new run with the parameters of ``run``, changed by ``overrides``; its id.
 
-    A copy without a new name gets one from Prefect: names are unique. It is in the experiment of
+    A copy without a new name gets a generated one: names are unique. It is in the experiment of
     the run under that one's current name, and has the parameters that the run took from its
     template, even if the template has changed.
     """

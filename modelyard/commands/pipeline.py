@@ -30,6 +30,9 @@ from registry.views import JsonObject
 from tasks.pipelines import request
 
 Name = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+RunName = Annotated[
+    str, typer.Option(help="Name of the run; its pipeline's and a number if left out.")
+]
 AllowCpu = Annotated[
     bool,
     typer.Option(
@@ -189,7 +192,7 @@ def run(
     ],
     arguments_file: File = None,
     parameter: Pairs = None,
-    name: Annotated[str, typer.Option(help="Name of the run.")] = "",
+    name: RunName = "",
     description: Annotated[str, typer.Option(help="Description of the run.")] = "",
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the run.")] = "Default",
     instance_type: Annotated[str, typer.Option(help="Instance type of its machines.")] = "",

@@ -7,6 +7,8 @@ a form or a schedule has made is checked when it begins, see :func:`registry.tra
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from collections.abc import Iterator
 
 from prefect.client.schemas.filters import (
@@ -18,10 +20,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
 
+from infra.errors import ConflictError
 from infra.prefect_client import prefect_client
 from registry import experiment_names, tracking
 from registry.runs import labels
+
+_PAGE = 200  # runs that Prefect is asked for at once
 
 
 @contextlib.contextmanager
@@ -46,6 +52,38 @@ def claiming(flow: str, name: str, experiment: str, flow_run_id: str = "") -> It
                 raise tracking.name_taken(name, experiment, str(run.id))
         tracking.check_name(flow, name, experiment, flow_run_id)
         yield
+
+
+@contextlib.contextmanager
+def claiming_next(flow: str, base: str, experiment: str) -> Iterator[str]:
+    """Claim the next free one of BASE-1, BASE-2 and so on, as :func:`claiming` does.
+
+    Yields:
+        The name.
+    """
+    with contextlib.ExitStack() as held:
+        for number in itertools.count(_newest_number(flow, base) + 1):
+            name = f"{base}-{number}"
+            with contextlib.suppress(ConflictError):
+                held.enter_context(claiming(flow, name, experiment))
+                break
+        yield name
+
+
+def _newest_number(flow: str, base: str) -> int:
+    """Return the number of the newest run of the flow that has one after this base; 0 without."""
+    numbered = re.compile(rf"{re.escape(base)}-([1-9][0-9]{{0,8}})", re.ASCII)
+    with prefect_client() as client:
+        for offset in itertools.count(0, _PAGE):
+            page = client.read_flow_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=f"{base}-")),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_PAGE, offset=offset,
+            )  # fmt: skip
+            found = [int(named[1]) for run in page if (named := numbered.fullmatch(run.name))]
+            if found or len(page) < _PAGE:
+                return max(found, default=0)
+    raise AssertionError
 
 
 def _active(flow: str, name: str) -> list[FlowRun]:

@@ -11,6 +11,7 @@ import pytest
 from flows import submission
 from infra import work_pools
 from infra.errors import BadInputError, ConflictError
+from registry.pipelines import pipelines
 from registry.runs import runs
 from registry.runs.run_views import RunDetailView
 from registry.tunings import trial_flows
@@ -127,6 +128,22 @@ class TestStart:
         assert claimed == ("claimed", "train", "n", named)
         assert submitted[:3] == ("train", {"name": "n", **experiment}, "n")
         assert released == "released"
+
+    @pytest.mark.parametrize("pipeline", ["hello:3", "/a/hello.yaml"])
+    def test_a_pipeline_run_without_a_name_is_numbered(
+        self, pipeline: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @contextlib.contextmanager
+        def claiming_next(*of: str) -> Iterator[str]:
+            assert of == ("pipeline-run", "hello", "Default")
+            yield "hello-7"
+
+        monkeypatch.setattr(submission.run_names, "claiming_next", claiming_next)
+        monkeypatch.setattr(pipelines, "deployment_of", lambda _: "pipeline-run")
+        submission.start("pipeline-run", {"pipeline": pipeline, "name": ""})
+
+        ((_, given, name, _),) = self.done
+        assert (given["name"], name) == ("", "hello-7")
 
     @pytest.mark.parametrize(
         ("flow", "given"), [("train", {"name": ""}), ("pipeline-artifacts-cleanup", {})]

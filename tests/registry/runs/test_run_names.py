@@ -62,6 +62,20 @@ def test_of_runs_that_begin_at_once_one_gets_the_name(mlflow: MlflowServer, name
     assert _accepted(begin) == 1
 
 
+def test_the_next_free_number(prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_names, "_PAGE", 2)
+    with run_names.claiming_next("train", "a.b", "Default") as first:
+        pass
+    for name in ("a.b-20261125T", "a.b-c-7", "a.b-2", "a.b-10", "a.b-x"):
+        prefect.add("train", name, state=Completed())
+    prefect.add("train", "a.b-11", state=Running())  # in this experiment, and active
+    prefect.add("tune", "a.b-30", state=Completed())
+    with run_names.claiming_next("train", "a.b", "Default") as following:
+        pass
+
+    assert (first, following) == ("a.b-1", "a.b-12")
+
+
 @pytest.mark.parametrize(
     ("state", "experiment", "labelled", "taken"),
     [
