@@ -69,21 +69,32 @@ def check(deployment: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: dumped[name] for name in given}
 
 
-def _own(deployment: str) -> tuple[str, dict[str, str]]:
-    """Find Modelyard's flow that a deployment runs, and the parameters that it sets.
+def flow_of(deployment: str) -> str:
+    """Return the flow of Modelyard's that a deployment runs.
 
-    The flow is "" for any other flow, and for a deployment that a user has created.
+    It is "" for any other flow, and for a deployment that a user has created.
     """
+    return _divided(deployment)[0]
+
+
+def _own(deployment: str) -> tuple[str, dict[str, str]]:
+    """Find the flow as :func:`flow_of` does, and the parameters that the deployment sets."""
+    flow, pipeline = _divided(deployment)
+    if not pipeline:
+        return flow, {}
+    pipelines.find(pipeline)
+    return flow, {"pipeline": pipeline}
+
+
+def _divided(deployment: str) -> tuple[str, str]:
+    """Divide a deployment into flow and uploaded pipeline; "" for none of Modelyard's."""
     flow, slash, name = deployment.partition("/")
     own = catalogue.names()
-    if not slash and flow not in own:
-        flow, name = flow_kinds.PIPELINE_RUN.name, deployment
-    elif not slash or (flow in own and name == flow):
-        return flow, {}
-    if flow != flow_kinds.PIPELINE_RUN.name:
-        return "", {}
-    pipelines.find(name)
-    return flow, {"pipeline": name}
+    if not slash:
+        return (flow, "") if flow in own else (flow_kinds.PIPELINE_RUN.name, deployment)
+    if flow in own and name == flow:
+        return flow, ""
+    return (flow, name) if flow == flow_kinds.PIPELINE_RUN.name else ("", "")
 
 
 def create(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from flows import catalogue, placing
@@ -74,14 +75,19 @@ def update(
     return runs.update(run, name, description, {name: dumped[name] for name in given})
 
 
-def copy(run: str, overrides: dict[str, Any]) -> str:
-    """Start a new run with the parameters of ``run``, changed by ``overrides``; its id.
+def copy(run: str, changes: dict[str, Any] | Callable[[str], dict[str, Any]]) -> str:
+    """Start a new run with the parameters of ``run``, changed; its id.
 
     A copy without a new name gets a generated one: names are unique. It is in the experiment of
     the run under that one's current name, and has the parameters that the run took from its
     template, even if the template has changed.
+
+    Args:
+        run: Its id or name.
+        changes: The changed parameters, or what reads them for a flow's name.
     """
     found = runs.show(run)
+    overrides = changes(found.flow) if callable(changes) else changes
     copied = {**found.parameters, "name": ""}
     if copied.get("template") and runs.is_checked(found.id):
         copied["template"] = ""

@@ -13,6 +13,8 @@ import yaml
 
 from infra.errors import BadInputError
 from modelyard import core_yaml
+from tasks import flow_requests
+from tasks.parameters import string_fields
 
 # Groups whose values a program is given: texts, numbers and truth values only.
 _PASSED_ON = ("hyperparameters.",)
@@ -62,6 +64,22 @@ def read(
             value = _value(text, pair, typed=texts is not None or key.startswith(_TYPED))
         _put(parameters, key, value)
     return parameters
+
+
+def read_for(flow: str, file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
+    """Parameters of a flow, with what its request has as strings read as such.
+
+    Args:
+        flow: The flow's name; one that is not Modelyard's declares no strings.
+        file: A JSON or YAML file.
+        pairs: Each ``key=value``.
+
+    Raises:
+        BadInputError: If the file or a pair cannot be read as that.
+    """
+    known = flow in flow_requests.names()
+    strings = string_fields(flow_requests.find(flow)) if known else ()
+    return read(file, pairs, strings=strings)
 
 
 def as_written(pairs: list[str] | None) -> dict[str, Any]:

@@ -30,6 +30,15 @@ _SCHEMAS: dict[ParameterType, dict[str, Any]] = {
     ParameterType.STRUCT: {"type": "object", "additionalProperties": True},
 }
 
+_EXAMPLES = {
+    ParameterType.NUMBER_INTEGER: "Write a whole number, such as 3.",
+    ParameterType.NUMBER_DOUBLE: "Write a number, such as 0.5.",
+    ParameterType.STRING: "Write it in quotes, such as '\"3\"'.",
+    ParameterType.BOOLEAN: "Give true or false.",
+    ParameterType.LIST: "Write it as JSON, such as '[1, 2]'.",
+    ParameterType.STRUCT: "Write it as JSON, such as '{\"a\": 1}'.",
+}
+
 
 def arguments(
     pipeline: Pipeline, given: Mapping[str, Any], *, coerce: bool = False
@@ -128,13 +137,13 @@ def _default(parameter: _Parameter, name: str, faults: FaultCollector) -> Any:
 
 
 def _checked(value: Any, parameter: _Parameter, name: str, faults: FaultCollector) -> Any:
+    wanted = definitions.parameter_type(parameter)
     problem = definitions.mismatch(value, parameter)
     if problem:
-        faults.add(name, problem)
+        faults.add(name, problem, "" if parameter.literals else _EXAMPLES.get(wanted, ""))
         return None
     if not _is_storable(value, name, faults):
         return None
-    wanted = definitions.parameter_type(parameter)
     return values.validate(value, wanted, name)
 
 
@@ -153,17 +162,9 @@ def _read(text: str, parameter: _Parameter, name: str, faults: FaultCollector) -
         value = values.from_output_file(text, wanted)
     except BadInputError:
         words = definitions.WORDS.get(wanted, "JSON")
-        faults.add(name, f"The text is not {words}.", _example(wanted))
+        faults.add(name, f"The text is not {words}.", _EXAMPLES.get(wanted, ""))
         return None
     return _checked(value, parameter, name, faults)
-
-
-def _example(wanted: ParameterType) -> str:
-    if wanted == ParameterType.LIST:
-        return "Write it as JSON, such as '[1, 2]'."
-    if wanted == ParameterType.STRUCT:
-        return "Write it as JSON, such as '{\"a\": 1}'."
-    return "Give true or false." if wanted == ParameterType.BOOLEAN else ""
 
 
 def _address(value: Any, artifact: _Artifact, name: str, faults: FaultCollector) -> Any:

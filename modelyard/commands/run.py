@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,8 +16,6 @@ from modelyard.options import File, Json, Pairs, Watch
 from modelyard.run_watch import INTERRUPTED, print_started, state_logged_once, watch
 from registry.runs import runs, statuses
 from registry.views import JsonObject, View
-from tasks import flow_requests
-from tasks.parameters import string_fields
 
 app = typer.Typer(add_completion=False)
 
@@ -29,11 +26,6 @@ def _conclude(found: View | JsonObject, state: str, *, json: bool) -> None:
     output.thing(found, as_json_=json)
     if state != statuses.COMPLETE:
         raise typer.Exit(1)
-
-
-def _read(flow: str, file: Path | None, pairs: list[str] | None) -> dict[str, Any]:
-    strings = string_fields(flow_requests.find(flow))
-    return parameters.read(file, pairs, strings=strings)
 
 
 @contextlib.contextmanager
@@ -60,7 +52,7 @@ def run(
     """Start a flow in its pool, through Prefect."""
     with connected(to_workers=True):
         with _interruption_before_explained():
-            started = submission.start(flow, _read(flow, file, parameter))
+            started = submission.start(flow, parameters.read_for(flow, file, parameter))
         if watch_:
             ended = watch(started, quiet=json)
             _conclude(ended, ended.state, json=json)
@@ -72,7 +64,7 @@ def run(
 def call(flow: Flow, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Run a flow in this process, whether or not the stack is up."""
     declared = catalogue.find(flow)
-    given = _read(flow, file, parameter)
+    given = parameters.read_for(flow, file, parameter)
     declared.check_without_stack(given)
     announce_temporary_stack()
     # Stdout is for the result only.

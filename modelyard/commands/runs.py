@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 import string
 import textwrap
@@ -235,7 +236,8 @@ def retry(run: Run, json: Json = False) -> None:
 def copy(run: Run, file: File = None, parameter: Pairs = None, json: Json = False) -> None:
     """Start a new run with the same parameters, changed by -f and -p."""
     with connected(to_workers=True):
-        copied = submission.copy(run, parameters.read(file, parameter))
+        changes = functools.partial(parameters.read_for, file=file, pairs=parameter)
+        copied = submission.copy(run, changes)
         run_watch.print_started(runs.brief(copied), as_json_=json)
 
 

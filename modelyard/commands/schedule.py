@@ -89,17 +89,25 @@ def _trigger(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _changes(
-    trigger: JsonObject,
-    policy: list[str] | None,
-    file: Path | None,
-    parameter: list[str] | None,
+def _parameters(
+    name: str, deployment: str | None, file: Path | None, pairs: list[str] | None
 ) -> JsonObject:
+    """Return changed parameters of a schedule, as the flow of its deployment has them."""
+    given = parameters.read(file, pairs)  # what cannot be read is refused before anything is asked
+    if not pairs:
+        return given
+    if deployment is None:
+        with connected():
+            deployment = views.show(name).deployment
+    return parameters.read_for(scheduling.flow_of(deployment), file, pairs)
+
+
+def _changes(trigger: JsonObject, policy: list[str] | None, parameters_: JsonObject) -> JsonObject:
     """Return the given fields of trigger, policy and parameters; None for none of them."""
     given = {
         "trigger": trigger,
         "policy": parameters.read(None, policy, option="--policy"),
-        "parameters": parameters.read(file, parameter),
+        "parameters": parameters_,
     }
     return {name: value or None for name, value in given.items()}
 
@@ -159,7 +167,7 @@ def create(
         name, deployment,
         cron=cron, interval_seconds=interval, timezone=timezone, start=start, end=end,
         policy=parameters.read(None, policy, option="--policy"),
-        parameters=parameters.read(file, parameter),
+        parameters=parameters.read_for(scheduling.flow_of(deployment), file, parameter),
         description=description or "", enabled=not stopped,
     )  # fmt: skip
     _print_outcome("Created {name}: {runs}.", made, as_json_=json)
@@ -245,7 +253,8 @@ def update(
     json: Json = False,
 ) -> None:
     """Change a schedule in place; its slots and its history stay. --end "" takes an end away."""
-    changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
+    given = _parameters(name, deployment, file, parameter)
+    changes = _changes(_trigger(cron, interval, timezone, start, end), policy, given)
     if not any(changes.values()) and (new_name, deployment, description) == (None, None, None):
         raise BadInputError(
             "There is nothing to change.", "Give --name, --cron, --policy, -p or another option."
@@ -290,7 +299,8 @@ def copy(
     json: Json = False,
 ) -> None:
     """Copy a schedule, with changes; the copy's slots count from now."""
-    changes = _changes(_trigger(cron, interval, timezone, start, end), policy, file, parameter)
+    given = _parameters(name, deployment, file, parameter)
+    changes = _changes(_trigger(cron, interval, timezone, start, end), policy, given)
     made = scheduling.copy(
         name, new_name, description=description, deployment=deployment,
         enabled=False if stopped else None, **changes,

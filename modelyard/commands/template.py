@@ -10,7 +10,7 @@ from infra.errors import BadInputError
 from modelyard import output, parameters
 from modelyard.connecting import connected
 from modelyard.options import Description, File, Json, NewName, Pairs
-from registry import deletion
+from registry import deletion, flow_kinds
 from registry import training_templates as rows
 from tasks.training import training_templates
 
@@ -32,7 +32,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Store parameters of train, given by -f and -p, under a name."""
-    given = parameters.read(file, parameter)
+    given = parameters.read_for(flow_kinds.TRAIN.name, file, parameter)
     with connected():
         made = training_templates.create(name, description or "", given)
         output.thing(made, as_json_=json)
@@ -63,7 +63,7 @@ def update(
     json: Json = False,
 ) -> None:
     """Rename or describe a template, or change its parameters; -p key= removes one."""
-    given = parameters.read(file, parameter)
+    given = parameters.read_for(flow_kinds.TRAIN.name, file, parameter)
     if new_name is None and description is None and not given:
         raise BadInputError("There is nothing to change.", "Give --name, --description, -f or -p.")
     with connected():
@@ -81,7 +81,7 @@ def copy(
     json: Json = False,
 ) -> None:
     """Copy a template, with parameters changed by -f and -p."""
-    given = parameters.read(file, parameter)
+    given = parameters.read_for(flow_kinds.TRAIN.name, file, parameter)
     with connected():
         made = training_templates.copy(name, new_name, description, given)
         output.thing(made, as_json_=json)

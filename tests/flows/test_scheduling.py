@@ -75,6 +75,18 @@ def train(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return given
 
 
+@pytest.mark.parametrize(
+    ("deployment", "flow"),
+    [
+        ("train", "train"), ("train/train", "train"), ("train/mine", ""), ("sync/nightly", ""),
+        ("daily", "pipeline-run"), ("daily:3", "pipeline-run"),
+        ("pipeline-run/daily", "pipeline-run"),
+    ],
+)  # fmt: skip
+def test_the_flow_of_a_deployment(deployment: str, flow: str) -> None:
+    assert scheduling.flow_of(deployment) == flow
+
+
 def test_a_training_on_a_cluster_is_checked_for_that(
     train: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

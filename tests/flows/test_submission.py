@@ -16,6 +16,24 @@ from registry.runs import runs
 from registry.runs.run_views import RunDetailView
 from registry.tunings import trial_flows
 
+
+def test_a_copy_reads_its_changes_for_the_flow_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = RunDetailView.model_construct(
+        id="r", flow="train", parameters={"name": "n", "description": "d"}
+    )
+    monkeypatch.setattr(runs, "show", lambda _: found)
+    monkeypatch.setattr(submission.experiments, "name_now", lambda *_: "")
+    started: list[Any] = []
+    monkeypatch.setattr(submission, "start", lambda *given: started.append(given) or "new")
+
+    assert submission.copy("r", lambda flow: {"description": f"as {flow}"}) == "new"
+    assert submission.copy("r", {"name": "m"}) == "new"
+    assert started == [
+        ("train", {"name": "", "description": "as train"}),
+        ("train", {"name": "m", "description": "d"}),
+    ]
+
+
 X = {"name": "x", "type": "double", "min": 0, "max": 1}
 
 

@@ -43,6 +43,19 @@ def test_pairs(pairs: list[str] | None, read: dict[str, Any]) -> None:
     assert parameters.read(None, pairs) == read
 
 
+def test_what_a_flow_has_as_a_string_is_read_as_one() -> None:
+    pairs = ["description=[red]x", "logs.uri=", "name=1.10", "max_minutes=5"]
+
+    assert parameters.read_for("train", None, pairs) == {
+        "description": "[red]x", "logs": {"uri": None}, "name": "1.10", "max_minutes": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("flow", "read"), [("train", "2026"), ("mine", 2026), ("", 2026)])
+def test_a_flow_that_is_not_modelyards_has_no_strings(flow: str, read: Any) -> None:
+    assert parameters.read_for(flow, None, ["name=2026"]) == {"name": read}
+
+
 @pytest.mark.parametrize("key", ["a", "hyperparameters.a"])
 @pytest.mark.parametrize(
     "text",

@@ -101,11 +101,3 @@ def test_ctrl_c_before_the_run_is_submitted_says_so(
 
     assert ask("run", "train") == 130
     assert "before the run was started" in capsys.readouterr().err
-
-
-def test_a_parameter_that_is_a_string_is_read_as_one() -> None:
-    pairs = ["description=[red]x", "logs.uri=", "name=1.10", "max_minutes=5"]
-
-    assert command._read("train", None, pairs) == {
-        "description": "[red]x", "logs": {"uri": None}, "name": "1.10", "max_minutes": 5,
-    }  # fmt: skip

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -211,6 +212,18 @@ def test_what_is_refused_asks_nothing(
     assert code != 0
     assert json.loads(out)["error"]["code"] == error
     assert asked == []
+
+
+@pytest.mark.parametrize("verb", [["update", "s"], ["copy", "s", "t"]])
+@pytest.mark.parametrize(("deployment", "read"), [("train", "2026"), ("sync/mine", 2026)])
+def test_parameters_are_read_as_the_flow_of_the_schedule_has_them(
+    verb: list[str], deployment: str, read: Any, do: Do, asked: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(views, "show", lambda _: SimpleNamespace(deployment=deployment))
+
+    assert do("schedule", *verb, "-p", "name=2026", "--json")[0] == 0
+    assert asked[0][-1]["parameters"] == {"name": read}
 
 
 @pytest.mark.parametrize(

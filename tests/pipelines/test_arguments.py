@@ -105,6 +105,27 @@ class TestArguments:
 
         assert [fault.place for fault in caught.value.faults] == [name]
 
+    @pytest.mark.parametrize(
+        ("name", "value", "hint"),
+        [
+            ("text", 3, "in quotes"),
+            ("whole", "x", "whole number, such as 3"),
+            ("number", "x", "such as 0.5"),
+            ("flag", "x", "true or false"),
+            ("items", "x", "such as '[1, 2]'"),
+            ("deep", "x", """such as '{"a": 1}'"""),
+        ],
+    )
+    @pytest.mark.parametrize("coerce", [True, False])
+    def test_how_a_value_is_written_is_told(
+        self, name: str, value: Any, hint: str, coerce: bool
+    ) -> None:
+        given = {"text": "x", "deep": {}, name: value}
+        with pytest.raises(PipelineInvalidError) as caught:
+            arguments(_pipeline("parameter_types"), given, coerce=coerce)
+
+        assert hint in caught.value.message
+
     def test_values_are_not_told(self) -> None:
         with pytest.raises(PipelineInvalidError) as caught:
             arguments(_pipeline("adding"), {"a": "hunter2"})
