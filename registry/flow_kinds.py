@@ -26,5 +26,6 @@ TRAIN = FlowKind("train", "FAIL TRAIN")
 TUNE = FlowKind("tune", "FAIL HYPERPARAMETER TUNING")
 PIPELINE_RUN = FlowKind("pipeline-run", "FAIL PIPELINE RUN")
 PIPELINE_CLEANUP = FlowKind("pipeline-artifacts-cleanup", "FAIL CLEANUP")
+BATCH_INFERENCE = FlowKind("batch-inference", "FAIL BATCH INFERENCE")
 
 ALL = (TRAIN, TUNE, PIPELINE_RUN, PIPELINE_CLEANUP)

@@ -96,8 +96,8 @@ class PartWriter:
 
     def __init__(self, files: PartFiles) -> None:
         self._files = files
-        self._results = _Hashed(files.results)
-        self._errors = _Hashed(files.errors)
+        self._results = HashedFile(files.results)
+        self._errors = HashedFile(files.errors)
         self.rows = self.failed = 0
 
     def __enter__(self) -> PartWriter:
@@ -144,25 +144,38 @@ class PartWriter:
         return summary
 
 
-class _Hashed:
-    """A file whose checksum is made as it is written."""
+class HashedFile:
+    """A new file whose checksum is made as it is written; synced to the disk at its end."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("wb")
         self._digest = hashlib.sha256()
         self._bytes = 0
 
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def written(self) -> WrittenFile:
+        """What was written until now."""
+        return WrittenFile(self._bytes, self._digest.hexdigest())
+
     def write(self, data: bytes) -> None:
+        """Append ``data``."""
         self._file.write(data)
         self._digest.update(data)
         self._bytes += len(data)
 
     def close(self) -> WrittenFile:
+        """Sync and close the file, once; what was written."""
         if not self._file.closed:
             with self._file:
                 self._file.flush()
                 os.fsync(self._file.fileno())
-        return WrittenFile(self._bytes, self._digest.hexdigest())
+        return self.written
 
 
 def texts(column: Array) -> list[bytes]:

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 
 from tasks.batch_inference import reading
 from tasks.batch_inference.part_results import PartFiles, PartSummary, PartWriter
+from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
     PredictionError,
     PredictorClient,
@@ -32,7 +33,6 @@ from tasks.batch_inference.predictor_client import (
 )
 from tasks.batch_inference.reading import BadRecord, Batch
 from tasks.batch_inference.result_statistics import ResultStatistics
-from tasks.batch_inference.splitting import FilePart
 
 # Rows that run into the time limit, one after another, until the model counts as hanging.
 _MOST_LATE = 10
@@ -43,21 +43,6 @@ T = TypeVar("T")
 
 class ShardFailedError(Exception):
     """The shard cannot go on; the message is for people."""
-
-
-@dataclass(frozen=True)
-class PlannedPart:
-    """A part that a shard predicts.
-
-    Attributes:
-        number: Its number among all.
-        path: The file that it is a part of.
-        part: Where in it.
-    """
-
-    number: int
-    path: Path
-    part: FilePart
 
 
 @dataclass(frozen=True)

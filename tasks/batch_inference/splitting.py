@@ -80,10 +80,7 @@ def _split_json(path: Path, part_bytes: int) -> Iterator[FilePart]:
     size, start = path.stat().st_size, _first_byte(path)
     if start is None:
         return
-    with path.open("rb") as file:
-        file.seek(start)
-        is_array = file.read(1) == b"["
-    if not is_array:  # one record
+    if not is_array(path):  # one record
         yield FilePart(start, size, 0, 1)
         return
     ends = _ElementEnds()
@@ -248,6 +245,16 @@ def header_end(path: Path) -> int:
     if ends.rest():
         return start
     raise ValueError("it has no header line with the names of its columns")
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file of JSON is an array of records, and no record itself."""
+    start = _first_byte(path)
+    if start is None:
+        return False
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(1) == b"["
 
 
 def _start_of_text(path: Path) -> int:

@@ -15,13 +15,13 @@ import pytest
 
 from tasks.batch_inference import splitting
 from tasks.batch_inference.part_results import PartFiles, texts
+from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
     PredictorClient,
     PredictorCommand,
     PredictorStartError,
 )
 from tasks.batch_inference.shard import (
-    PlannedPart,
     Shard,
     ShardFailedError,
     ShardSpec,

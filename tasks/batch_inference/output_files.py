@@ -1,0 +1,206 @@
+"""The output of a batch inference: files as its input has them, errors, and a manifest.
+
+All of it is put together in a folder, which is then published whole::
+
+    july/a.jsonl        the results of july/a.jsonl, in its order
+    errors.jsonl        the records that failed, with their file, row and reason; if there are any
+    manifest.json       what was read and written: counts and checksums
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from infra.errors import BadInputError, RunFailedError
+from registry.flow_kinds import BATCH_INFERENCE
+from tasks.batch_inference.part_results import HashedFile, PartFiles, PartSummary, WrittenFile
+from tasks.batch_inference.planning import PlannedFile
+
+MANIFEST, ERRORS = "manifest.json", "errors.jsonl"
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """An output file.
+
+    Attributes:
+        input: The name of the input file.
+        name: Its own.
+        rows: Records that the input file has.
+        predicted: Records in it.
+        failed: Records that are in the errors instead.
+        bytes: Its length.
+        sha256: Its checksum, in hexadecimal digits.
+        fault: Why the input file ends before its end; "" if it does not.
+    """
+
+    input: str
+    name: str
+    rows: int
+    predicted: int
+    failed: int
+    bytes: int
+    sha256: str
+    fault: str = ""
+
+
+def name_of(file: str, input_format: str) -> str:
+    """The name of an input file's output: an array for JSON, else JSON Lines."""
+    suffix = ".json" if input_format == "json" else ".jsonl"
+    path = PurePosixPath(file)
+    known = {".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".txt"}
+    return str(path.with_suffix(suffix) if path.suffix.lower() in known else f"{path}{suffix}")
+
+
+def check_names(files: Sequence[str], input_format: str) -> None:
+    """Refuse input files whose outputs would take each other's name.
+
+    Raises:
+        BadInputError: With the code ``OutputNamesClash``.
+    """
+    taken = {MANIFEST: "the manifest", ERRORS: "the errors"}
+    for file in files:
+        name = name_of(file, input_format)
+        if name in taken:
+            raise BadInputError(
+                f"input_uri: the results of {file} and {taken[name]} would both be {name}.",
+                "Leave one out with exclude, or rename it.",
+                code="OutputNamesClash",
+            )
+        taken[name] = f"those of {file}"
+
+
+def put_together(
+    folder: Path,
+    files: Sequence[PlannedFile],
+    parts: Path,
+    input_format: str,
+    described: dict[str, Any],
+    check_over: Callable[[], object],
+) -> dict[str, Any]:
+    """Write the output to ``folder``, and return the manifest.
+
+    Args:
+        folder: An empty folder.
+        files: The input files, with the numbers of their parts.
+        parts: The folder with the results of the parts.
+        input_format: The input's format.
+        described: What the manifest says beside the files.
+        check_over: Called often; raises to end it.
+
+    Raises:
+        RunFailedError: With the code ``ResultsDamaged``, if the results of a part are missing, are
+            not what was written, or do not have every record.
+    """
+    with HashedFile(folder / ERRORS) as errors:
+        outputs = [_join(folder, file, parts, input_format, errors, check_over) for file in files]
+    faults = errors.written
+    if not faults.bytes:
+        (folder / ERRORS).unlink()
+    manifest = {
+        **described,
+        "rows": sum(one.rows for one in outputs),
+        "predicted": sum(one.predicted for one in outputs),
+        "failed": sum(one.failed for one in outputs),
+        "errors": {"name": ERRORS, **asdict(faults)} if faults.bytes else None,
+        "files": [asdict(one) for one in outputs],
+    }
+    (folder / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+    return manifest
+
+
+def _join(
+    folder: Path,
+    file: PlannedFile,
+    parts: Path,
+    input_format: str,
+    errors: HashedFile,
+    check_over: Callable[[], object],
+) -> OutputFile:
+    """One input file's output, of its parts' results."""
+    name = name_of(file.name, input_format)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    predicted = failed = 0
+    with HashedFile(folder / name) as output:
+        lines = _Array(output) if file.is_array else output
+        for number, part in enumerate(file.parts, file.first):
+            files = PartFiles(parts, number)
+            summary = files.read_summary()
+            if summary is None or summary.rows + summary.failed != part.rows:
+                raise _damaged(file.name, number)
+            for chunk in _checked(files.results, summary.results, file.name, number):
+                check_over()
+                lines.write(chunk)
+            _add_errors(errors, file.name, number, files, summary)
+            predicted, failed = predicted + summary.rows, failed + summary.failed
+        if isinstance(lines, _Array):
+            lines.end()
+    if file.fault:
+        errors.write(_error(file.name, {"row": None, "error": file.fault}))
+    written = output.written
+    return OutputFile(
+        file.name, name, file.rows, predicted, failed, written.bytes, written.sha256, file.fault
+    )
+
+
+class _Array:
+    """Writes JSON Lines as a JSON array."""
+
+    def __init__(self, file: HashedFile) -> None:
+        self._file = file
+        self._held = b"[\n"  # what comes before the next byte, if one comes
+
+    def write(self, lines: bytes) -> None:
+        if lines:
+            self._file.write(self._held + lines.removesuffix(b"\n").replace(b"\n", b",\n"))
+            self._held = b",\n" if lines.endswith(b"\n") else b""
+
+    def end(self) -> None:
+        self._file.write(b"[]\n" if self._held == b"[\n" else b"\n]\n")
+
+
+def _add_errors(
+    errors: HashedFile, name: str, number: int, files: PartFiles, summary: PartSummary
+) -> None:
+    found = b"".join(_checked(files.errors, summary.errors, name, number))
+    for line in found.splitlines():
+        errors.write(_error(name, orjson.loads(line)))
+
+
+def _error(name: str, found: Mapping[str, Any]) -> bytes:
+    return orjson.dumps({"file": name, **found}) + b"\n"
+
+
+def _checked(path: Path, expected: WrittenFile, name: str, number: int) -> Iterator[bytes]:
+    """The bytes of a part's file.
+
+    Raises:
+        RunFailedError: With the code ``ResultsDamaged``, if they are not what was written.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                yield chunk
+    except FileNotFoundError as error:
+        raise _damaged(name, number) from error
+    if digest.hexdigest() != expected.sha256:
+        raise _damaged(name, number)
+
+
+def _damaged(name: str, number: int) -> RunFailedError:
+    return RunFailedError(
+        f"The results of part {number}, of {name}, are not what was written.",
+        "Start a new batch inference. Another program may write to the run's folder, or the disk "
+        "is failing.",
+        state=BATCH_INFERENCE.failure,
+        code="ResultsDamaged",
+    )

@@ -1,0 +1,184 @@
+"""The plan of a batch inference: the parts of its files, and how shards share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from infra.errors import BadInputError
+from tasks.batch_inference.input_files import InputFile
+from tasks.batch_inference.splitting import FilePart, is_array, split
+
+# A part is what a retry predicts again at most, and what shards share.
+PART_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part that a shard predicts.
+
+    Attributes:
+        number: Its number among all.
+        path: The file that it is a part of.
+        part: Where in it.
+    """
+
+    number: int
+    path: Path
+    part: FilePart
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """An input file.
+
+    Attributes:
+        name: Its name below the input.
+        size: Its bytes.
+        modified: When it was last changed, in nanoseconds since 1970.
+        first: The number of its first part.
+        parts: Its parts in their order; those without records are left out.
+        is_array: Whether it is a JSON array, and no record alone.
+        fault: Why it ends before its end; "" if it does not.
+    """
+
+    name: str
+    size: int
+    modified: int
+    first: int
+    parts: list[FilePart]
+    is_array: bool = False
+    fault: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Its records, malformed ones too."""
+        return sum(part.rows for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is predicted, in the order of the output."""
+
+    files: list[PlannedFile]
+
+    @property
+    def rows(self) -> int:
+        """All records."""
+        return sum(file.rows for file in self.files)
+
+    def parts(self, place: Path) -> list[PlannedPart]:
+        """The parts of all files; ``place`` is the folder with them, or the only file."""
+        return [
+            PlannedPart(file.first + at, path_of(place, file.name), part)
+            for file in self.files
+            for at, part in enumerate(file.parts)
+        ]
+
+
+def make(
+    place: Path,
+    files: Sequence[InputFile],
+    input_format: str,
+    check_over: Callable[[], object],
+    part_bytes: int = PART_BYTES,
+) -> Plan:
+    """The plan of files, each of which is read once.
+
+    Args:
+        place: The folder with the files, or the only file.
+        files: The files.
+        input_format: Their format.
+        check_over: Called often; raises to end it.
+        part_bytes: How large parts are.
+
+    Raises:
+        BadInputError: ``InputMalformed``, if a file is none of the format at all; ``InputEmpty``,
+            if there are no records.
+    """
+    planned: list[PlannedFile] = []
+    number = 0
+    for file in files:
+        path = path_of(place, file.name)
+        found: list[FilePart] = []
+        status = path.stat()
+        try:
+            for part in split(path, input_format, part_bytes):
+                check_over()
+                found.append(part)
+        except ValueError as error:
+            raise BadInputError(
+                f"input_uri: {file.name} cannot be read as {input_format}: {error}.",
+                "Check input_format, or leave the file out with exclude.",
+                code="InputMalformed",
+            ) from error
+        parts = [part for part in found if part.rows]
+        fault = next((part.fault for part in found if part.fault), "")
+        array = input_format == "json" and is_array(path)
+        planned.append(
+            PlannedFile(file.name, status.st_size, status.st_mtime_ns, number, parts, array, fault)
+        )
+        number += len(parts)
+    plan = Plan(planned)
+    if not plan.rows:
+        raise BadInputError(
+            f"input_uri: the {len(files)} files have no records.",
+            "Check the URI and input_format.",
+            code="InputEmpty",
+        )
+    return plan
+
+
+def check_unchanged(plan: Plan, place: Path) -> None:
+    """Refuse to go on with files that are not those of the plan any more.
+
+    Raises:
+        BadInputError: With the code ``InputChanged``.
+    """
+    for file in plan.files:
+        try:
+            status = path_of(place, file.name).stat()
+            is_same = (status.st_size, status.st_mtime_ns) == (file.size, file.modified)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise BadInputError(
+                f"input_uri: {file.name} was changed or removed while it was predicted.",
+                "Start a new batch inference; a retry would mix the results of two inputs.",
+                code="InputChanged",
+            )
+
+
+def share(parts: Sequence[PlannedPart], shards: int) -> list[list[PlannedPart]]:
+    """Parts for each shard, by their bytes; no shard is empty.
+
+    Each takes parts that follow each other, so that it reads files from front to back.
+    """
+    sizes = [part.part.end - part.part.start for part in parts]
+    total, taken = sum(sizes) or 1, 0
+    shared: list[list[PlannedPart]] = [[] for _ in range(shards)]
+    for part, size in zip(parts, sizes, strict=True):
+        # By the middle of the part, of all bytes.
+        shared[min(shards - 1, (2 * taken + size) * shards // (2 * total))].append(part)
+        taken += size
+    return [some for some in shared if some]
+
+
+def path_of(place: Path, name: str) -> Path:
+    """Where a file is; ``place`` is the folder with it, or the file itself."""
+    return place / name if place.is_dir() else place
+
+
+def write(plan: Plan, path: Path) -> None:
+    """Keep a plan for later attempts; all of it or nothing."""
+    staged = path.with_suffix(".partial")
+    staged.write_bytes(TypeAdapter(Plan).dump_json(plan))
+    staged.replace(path)
+
+
+def read(path: Path) -> Plan | None:
+    """The plan that an earlier attempt kept; None if there is none."""
+    return TypeAdapter(Plan).validate_json(path.read_bytes()) if path.exists() else None
