@@ -31,7 +31,7 @@ _WAITING_CHARACTERS = 70
 _DRAW = "tuning.plots.metric_curves:draw"  # imports matplotlib, which takes long
 _PLOT_KINDS = {"svg", "png"}
 
-Run = Annotated[str, typer.Argument(help="Id or name of the run.")]
+Run = Annotated[str, typer.Argument(help="Id of the run, its first 8 characters, or its name.")]
 
 
 @app.command("list")

@@ -41,7 +41,10 @@ def _interval(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
-Schedule = Annotated[str, typer.Argument(help="Name or id of the schedule.")]
+Schedule = Annotated[
+    str,
+    typer.Argument(help="Name of the schedule, its id or the first 8 characters of it."),
+]
 Deployment = Annotated[
     str,
     typer.Argument(

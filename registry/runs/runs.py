@@ -18,7 +18,6 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterId,
-    FlowRunFilterName,
     FlowRunFilterTags,
     LogFilter,
     LogFilterFlowRunId,
@@ -27,7 +26,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from infra import local_time, work_pools
+from infra import work_pools
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.prefect_client import prefect_client
 from registry import (
@@ -47,6 +46,7 @@ from registry.runs import (
     pool_queues,
     run_attempts,
     run_filters,
+    run_lookup,
     run_names,
     run_nodes,
     run_removal,
@@ -71,7 +71,6 @@ _POLL_SECONDS = 0.5
 _STOP_SECONDS = 60.0
 _STOP_SECONDS_ON_A_CLUSTER = 120.0  # the worker has to notice, then pods have their grace
 _PAGE = 200
-_MOST_CHOICES = 10
 
 
 @contextlib.contextmanager
@@ -80,46 +79,9 @@ def _prefect() -> Iterator[SyncPrefectClient]:
         yield client
 
 
-def _find(client: SyncPrefectClient, key: str) -> FlowRun:
-    """Return the run by its id, or by its name where only one run has it."""
-    with contextlib.suppress(ValueError, ObjectNotFound):
-        return client.read_flow_run(UUID(key))
-    named = FlowRunFilter(name=FlowRunFilterName(any_=[key]))
-    found = client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.ID_DESC, limit=_PAGE)
-    if len(found) > 1:  # one that was refused never had the name
-        held = [run for run in found if not statuses.is_refused(run.state)]
-        found = held or found
-    if len(found) > 1:
-        raise ConflictError(
-            f"Several runs are called {key!r}.",
-            "\n".join(["Give the id of one of them:", *_choices(client, found)]),
-        )
-    if not found:
-        raise NotFoundError(
-            f"There is no run {key!r}.", "modelyard runs list lists the existing ones."
-        )
-    return found[0]
-
-
-def _choices(client: SyncPrefectClient, found: list[FlowRun]) -> list[str]:
-    """Return a line for each run that a name may mean, the newest first."""
-    flows = _flow_names(client, found)
-    newest = sorted(found, key=lambda run: str(run.created), reverse=True)
-    lines = []
-    for run in newest[:_MOST_CHOICES]:
-        since = run.start_time and f"started {local_time.local(run.start_time)}"
-        experiment = run.parameters.get("experiment") or experiment_names.DEFAULT
-        lines.append(
-            f"  {run.id}  {_word(run, flows[run.flow_id])}  in {experiment}  "
-            f"{since or 'not started'}"
-        )
-    more = len(found) - _MOST_CHOICES
-    return [*lines, *([f"  and {more} more: modelyard runs list --name"] if more > 0 else [])]
-
-
 def _find_with_flow(client: SyncPrefectClient, key: str) -> tuple[FlowRun, str]:
     """Return a run, and its flow's name."""
-    run = _find(client, key)
+    run = run_lookup.find(client, key)
     return run, client.read_flow(run.flow_id).name
 
 
@@ -129,10 +91,6 @@ def _word(run: FlowRun, flow: str) -> str:
 
 def _mlflow_run_id(run: FlowRun) -> str | None:
     return labels.mlflow_run_id(run.labels or {})
-
-
-def _flow_names(client: SyncPrefectClient, runs: list[FlowRun]) -> dict[UUID, str]:
-    return {flow_id: client.read_flow(flow_id).name for flow_id in {run.flow_id for run in runs}}
 
 
 def _scan(client: SyncPrefectClient, query: RunQuery, page: int = _PAGE) -> Iterator[FlowRun]:
@@ -258,7 +216,7 @@ def matching(wanted: FlowRunFilter) -> list[RunView]:
     """List every run that passes a filter of Prefect's, newest first."""
     with _prefect() as client:
         found = list(run_filters.merge_newest_first([_scan(client, RunQuery(wanted))]))
-        return _views(found, _flow_names(client, found))
+        return _views(found, run_lookup.flow_names(client, found))
 
 
 def show(key: str) -> RunDetailView:
@@ -336,7 +294,7 @@ def submit(
 def ended(key: str) -> bool:
     """Whether the run has ended."""
     with _prefect() as client:
-        run = _find(client, key)
+        run = run_lookup.find(client, key)
     return bool(run.state and run.state.is_final())
 
 
@@ -429,7 +387,7 @@ def update(
 def is_checked(key: str) -> bool:
     """Whether the run's parameters were completed when it was created, or when it began."""
     with _prefect() as client:
-        return bool((_find(client, key).labels or {}).get(CHECKED_LABEL))
+        return bool((run_lookup.find(client, key).labels or {}).get(CHECKED_LABEL))
 
 
 def find(key: str) -> str:
@@ -440,13 +398,13 @@ def find(key: str) -> str:
         ConflictError: If several runs have the name.
     """
     with _prefect() as client:
-        return str(_find(client, key).id)
+        return str(run_lookup.find(client, key).id)
 
 
 def active_blockers(run_id: str) -> list[Blocker]:
     """Return why the run may not be deleted: it is active."""
     with _prefect() as client:
-        run = _find(client, run_id)
+        run = run_lookup.find(client, run_id)
     final = run.state and run.state.is_final()
     stop = ("runs", "stop", str(run.id))
     return [] if final else [Blocker(f"The run {run.name} is active.", stop)]
@@ -455,13 +413,13 @@ def active_blockers(run_id: str) -> list[Blocker]:
 def mlflow_run_id(run_id: str) -> str | None:
     """Return the run's MLflow run; None if it has none yet."""
     with _prefect() as client:
-        return _mlflow_run_id(_find(client, run_id))
+        return _mlflow_run_id(run_lookup.find(client, run_id))
 
 
 def model_blockers(run_id: str) -> list[Blocker]:
     """Return why the run may not be deleted: the models that were made from it."""
     with _prefect() as client:
-        run = _find(client, run_id)
+        run = run_lookup.find(client, run_id)
     mlflow_run_id = _mlflow_run_id(run)
     return models.blockers(f"The run {run.name}", [mlflow_run_id]) if mlflow_run_id else []
 
@@ -470,7 +428,7 @@ def model_blockers(run_id: str) -> list[Blocker]:
 def model_lock(run_id: str) -> Iterator[None]:
     """Hold the advisory lock under which models are made of the run's artifacts."""
     with _prefect() as client:
-        mlflow_run_id = _mlflow_run_id(_find(client, run_id))
+        mlflow_run_id = _mlflow_run_id(run_lookup.find(client, run_id))
     lock = model_versions.lock_of_run(mlflow_run_id or run_id)
     with catalogue.advisory_lock(lock):
         yield
@@ -483,7 +441,7 @@ def remove(run_id: str) -> JsonObject:
     interruption.
     """
     with _prefect() as client:
-        run = _find(client, run_id)
+        run = run_lookup.find(client, run_id)
         run_removal.remove(client, run_id, _mlflow_run_id(run))
     return {"id": run_id, "name": run.name}
 

@@ -31,7 +31,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.texts import is_storable
-from registry import names
+from registry import id_prefixes, names
 from registry.blockers import Blocker
 from registry.catalogue import Base, session
 
@@ -123,15 +123,17 @@ def taken(name: str) -> ConflictError:
 
 
 def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleModel:
-    """The schedule with this name or id.
+    """The schedule with this name or id, or with an id that begins so.
 
     Args:
         open_session: The session that reads it.
-        key: The name of a present schedule, or the id of any.
+        key: The name of a present schedule, or the id of any; 8 characters of it or more are
+            enough where only one begins with them.
         lock: Whether to lock its row until the transaction's end.
 
     Raises:
         NotFoundError: With the code ``ScheduleUnknown``.
+        ConflictError: If several ids begin with the key.
         BadInputError: If the key is no text.
     """
     if not isinstance(key, str) or not is_storable(key):
@@ -149,12 +151,28 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
         row = open_session.scalar(wanted.with_for_update() if lock else wanted)
         if row is not None:
             return row
+    prefix = id_prefixes.parse(key)
+    if prefix is not None:
+        wanted = select(ScheduleModel).where(ScheduleModel.id.startswith(prefix))
+        found = open_session.scalars(wanted.with_for_update() if lock else wanted).all()
+        if len(found) > 1:
+            raise _ambiguous(key, found)
+        if found:
+            return found[0]
     present = select(ScheduleModel.name).where(ScheduleModel.archived_at.is_(None))
     known = open_session.scalars(present).all()
     raise NotFoundError(
         f"There is no schedule {key!r}.",
         names.suggest(key, known, "There is none yet: modelyard schedule create."),
         code="ScheduleUnknown",
+    )
+
+
+def _ambiguous(key: str, found: Sequence[ScheduleModel]) -> ConflictError:
+    named = "\n".join(f"  {one.id}  {one.name}" for one in found[:_MOST_NAMED])
+    return ConflictError(
+        f"{len(found)} schedules have an id that begins with {key!r}.",
+        f"Give more of the id:\n{named}",
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import Flow, FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed
 
@@ -198,6 +199,7 @@ class PrefectClient:
         flow_filter: FlowFilter | None = None,
         limit: int | None = None,
         offset: int = 0,
+        sort: FlowRunSort | None = None,
         **_: Any,
     ) -> list[FlowRun]:
         wanted = flow_run_filter or FlowRunFilter()
@@ -206,6 +208,8 @@ class PrefectClient:
             if _passes(run, wanted)
             and (flow_filter is None or self.flows[run.flow_id].name in flow_filter.name.any_)
         ]  # fmt: skip
+        if sort is FlowRunSort.ID_DESC:
+            found.sort(key=lambda run: run.id, reverse=True)
         page = found[offset:][:limit]
         self.read += len(page)
         return page

@@ -17,7 +17,7 @@ from registry.blockers import Blocker
 from registry.deletion import Guard, Rule
 from registry.models import models
 from registry.models.models import ServingSpec, SourceRun
-from registry.runs import runs
+from registry.runs import run_lookup, runs
 from tests.registry.trained import MakeRun
 
 Events = list[Any]
@@ -155,7 +155,7 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
         state=Completed(),
     )  # fmt: skip
     monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(None))
-    monkeypatch.setattr(runs, "_find", lambda *_: flow_run)
+    monkeypatch.setattr(run_lookup, "find", lambda *_: flow_run)
     really, told = models._check_not_removed, list[str]()
 
     def while_it_deletes(origin: SourceRun) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError
+from registry import id_prefixes
 from schedules import deciding, verbs, views
 from tests.schedules.asking import HOUR, at, checked, create, fates, pass_hours, rows, state
 from tests.schedules.world import World
@@ -191,6 +192,19 @@ class TestUpdate:
 
         assert raised.value.code == "ChangedMeanwhile"
         assert views.show("s")["parameters"] == {"a": 3}
+
+    def test_the_beginning_of_an_id_is_enough(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, other = create("one")["id"], create("two")["id"]
+
+        assert verbs.stop(one[:30])["name"] == "one"
+        assert views.show(other.replace("-", "")[:28])["name"] == "two"
+        monkeypatch.setattr(id_prefixes, "parse", lambda _: "")  # with which both ids begin
+        with pytest.raises(ConflictError, match="2 schedules have an id that begins") as raised:
+            verbs.stop("00000000")
+        assert all(f"{key}  {name}" in raised.value.hint
+                   for key, name in ((one, "one"), (other, "two")))  # fmt: skip
 
     def test_unknown_and_deleted_ones(self, world: World) -> None:
         key = create()["id"]

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending, Running
 
 from infra import work_pools
-from infra.errors import ConflictError
+from infra.errors import ConflictError, NotFoundError
 from registry import history
 from registry.runs import run_requests, run_retries, runs
 from tests.registry.fake_runs import PrefectClient
@@ -46,6 +46,40 @@ def test_several_are_told_apart_by_their_ids(prefect: PrefectClient, state: Stat
         runs.find("same")
 
     assert [runs.find(key) for key in several] == several
+
+
+def test_the_beginning_of_an_id_is_enough(prefect: PrefectClient) -> None:
+    made = [prefect.add("train", f"r{number}") for number in range(40)]
+
+    for run in made:
+        assert runs.find(run[:30]) == run
+        assert runs.find(run.upper()[:25]) == run
+        assert runs.find(run.replace("-", "")[:28]) == run
+        with pytest.raises(NotFoundError):
+            runs.find(run[:7])
+
+
+def test_runs_whose_ids_begin_alike_are_listed_to_choose_from(prefect: PrefectClient) -> None:
+    alike = [f"01234567-89ab-4cde-8000-00000000000{number}" for number in range(3)]
+    for number, key in enumerate(alike):
+        made = prefect.runs.pop(UUID(prefect.add("train", f"r{number}")))
+        prefect.runs[UUID(key)] = made.model_copy(update={"id": UUID(key)})
+    for _ in range(20):
+        prefect.add("train", "other")
+
+    with pytest.raises(ConflictError, match="have an id that begins with '01234567'") as raised:
+        runs.find("01234567")
+    assert {tuple(line.split()[:2]) for line in raised.value.hint.splitlines()[1:]} == {
+        (key, f"r{number}") for number, key in enumerate(alike)
+    }
+    assert runs.find(alike[1]) == alike[1]
+
+
+def test_a_name_goes_before_the_beginning_of_an_id(prefect: PrefectClient) -> None:
+    other = prefect.add("train", "other")
+    named = prefect.add("train", other[:8])
+
+    assert runs.find(other[:8]) == named
 
 
 def test_those_of_one_name_are_listed_to_choose_from(prefect: PrefectClient) -> None:
