@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import textwrap
 import traceback
 from typing import Any
 
@@ -102,8 +103,13 @@ class _Verbs(typer.core.TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, _VERBS))
         formatter.write("Usage: modelyard VERB [OPTIONS]\n\n")
+        indent = " " * (width + 4)
         for verb, (_, text) in _VERBS.items():
-            formatter.write(f"  {verb:<{width}}  {text}\n")
+            lead = f"  {verb:<{width}}  "
+            lines = textwrap.wrap(
+                text, output.console.width, initial_indent=lead, subsequent_indent=indent
+            )
+            formatter.write("\n".join(lines) + "\n")
         formatter.write(
             "\nmodelyard VERB --help describes a verb; --json prints one JSON value.\n"
         )

@@ -140,12 +140,34 @@ def _leaf(text: str, *, exact: bool = True, exponents: bool = True) -> bool | fl
     return value if math.isfinite(value) and (same or not exact) else text
 
 
-def _read_file(file: Path, what: str) -> dict[str, Any]:
+def read_text(file: Path) -> str:
+    """Return the text of a file that a user names.
+
+    Raises:
+        BadInputError: With the code ``FileMissing`` or ``FileNotReadable``.
+    """
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        found = _parse(text, str(file), "Correct the file: it may be JSON or YAML 1.2.")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{file} cannot be read: {error}.", "Check the path.") from error
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        given = "" if file.is_absolute() else f"A relative path counts from {Path.cwd()}. "
+        raise BadInputError(
+            f"There is no file {file}.", f"{given}Check the path.", code="FileMissing"
+        ) from None
+    except OSError as error:
+        raise BadInputError(
+            f"{file} cannot be read: {error.strerror}.", "Give a file that you may read.",
+            code="FileNotReadable",
+        ) from error  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise BadInputError(
+            f"{file} is not text in UTF-8.", "Give a file of YAML or JSON in UTF-8.",
+            code="FileNotReadable",
+        ) from error  # fmt: skip
+
+
+def _read_file(file: Path, what: str) -> dict[str, Any]:
+    text = read_text(file)
+    found = _parse(text, str(file), "Correct the file: it may be JSON or YAML 1.2.")
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,35 @@ def do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> D
 def test_help_lists_every_verb(do: Do) -> None:
     done = do("--help")
 
-    listed = re.findall(r"^  (\w+)  +(.+)$", done.out, re.MULTILINE)
+    unwrapped = re.sub(r"\n {6,}", " ", done.out)
+    listed = re.findall(r"^  (\w+)  +(.+)$", unwrapped, re.MULTILINE)
     assert done.code == 0
     assert [verb for verb, _ in listed] == list(main._VERBS)
     assert all(text.endswith(".") for _, text in listed)
+
+
+def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, (*path, name))
+
+
+def test_the_help_of_every_command_fits_80_columns(
+    do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands: list[tuple[str, ...]] = [()]
+    for verb in main._VERBS:
+        commands += _commands(main.cli.get_command(None, verb), (verb,))
+    flows = [(verb, flow) for verb in ("run", "call") for flow in catalogue.names()]
+
+    wide = {}
+    for command in [*commands, *flows]:
+        done = do(*command, "--help")
+        assert done.code == 0
+        if lines := [line for line in done.out.splitlines() if len(line) > 80]:
+            wide[command] = lines
+    assert wide == {}
 
 
 def test_it_tells_its_version(do: Do) -> None:

@@ -209,9 +209,22 @@ def test_a_value_may_stand_in_many_places(tmp_path: Path) -> None:
     assert found["a2"] == [[[1], [1]], [[1], [1]]]
 
 
-def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match=r"none\.yaml"):
-        parameters.read(tmp_path / "none.yaml", None)
+def test_a_file_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, folder in ((Path("none.yaml"), str(tmp_path)), (tmp_path / "none.yaml", "")):
+        with pytest.raises(BadInputError, match=r"There is no file .*none\.yaml") as raised:
+            parameters.read(file, None)
+        assert raised.value.code == "FileMissing"
+        assert folder in raised.value.hint
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for file in (binary, tmp_path):
+        with pytest.raises(BadInputError, match=str(file)) as raised:
+            parameters.read(file, None)
+        assert raised.value.code == "FileNotReadable"
 
 
 @pytest.mark.parametrize(
