@@ -39,6 +39,8 @@ from tuning.completion import TuningOutcome
 from tuning.search import Search
 from tuning.trials import FAILURES, Trial
 
+_MOST_NAMED = 5  # trials of a front, in the run's message
+
 
 def check(request: Tuning, _: str) -> None:
     """Refuse a tuning that cannot work, before any resource is allocated.
@@ -219,11 +221,21 @@ def _conclude(
     if ended is TuningOutcome.FAILED:
         raise _too_many_failures(context, tuner)
     result = tunings.result(context.flow_run_id, tracked.run_id)
-    best = result.best
-    named = f"trial {best.number} with {best.value:g}" if best else "none"
+    named = _named_best(result)
     if request.registers_best:
         named += f". Model: {_register_best(context, request, result) or 'none'}"
     return RunResult(result.to_json(), f"Best: {named}", ended.value)
+
+
+def _named_best(result: TuningResultView) -> str:
+    """The best trial with its value; with several objectives the trials of the front."""
+    if result.best:
+        return f"trial {result.best.number} with {result.best.value:g}"
+    numbers = [str(trial.number) for trial in result.front or ()]
+    if not numbers:
+        return "none"
+    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers[:_MOST_NAMED])}{more}"
 
 
 def _register_best(context: RunContext, request: Tuning, result: TuningResultView) -> str | None:

@@ -288,6 +288,7 @@ def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
         trials=tried,
         lines=logs.tail(sources.servers, run),
         schedule=schedule_facts.ref(run, sources.schedule_name),
+        tuning=trials.tuning_of(run, sources.servers.run),
     )
 
 

@@ -41,6 +41,7 @@ class RunPageView:
         trials: Its trials; None if it is no tuning.
         lines: The last lines of its log, if it has failed.
         schedule: The schedule that made it; None without one.
+        tuning: The tuning that it is a trial of; None if it is none.
     """
 
     run: RunView
@@ -52,6 +53,7 @@ class RunPageView:
     trials: TrialsView | None = None
     lines: Sequence[str] = ()
     schedule: Ref | None = None
+    tuning: Ref | None = None
 
 
 def of(run: RunView, tracked: TrackedRun | None, prefect_url: str) -> RunPageView:

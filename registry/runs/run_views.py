@@ -50,6 +50,7 @@ class RunView(View):
         mlflow_run_id: Its MLflow run; None if it has none yet.
         error_code: The code of the error that it failed with; empty without one.
         schedule_id: The schedule that made it; empty without one.
+        tuning_id: The run of the tuning that it is a trial of; empty if it is none.
     """
 
     id: str
@@ -70,6 +71,7 @@ class RunView(View):
     mlflow_run_id: str | None = Field(None, exclude=True)
     error_code: str = Field("", exclude=True)
     schedule_id: str = Field("", exclude=True)
+    tuning_id: str = Field("", exclude=True)
 
     @model_serializer(mode="wrap")
     def _serialize(self, handler: SerializerFunctionWrapHandler) -> JsonObject:
@@ -124,6 +126,7 @@ def _derived(
         "mlflow_run_id": labels.mlflow_run_id(of_run),
         "error_code": statuses.error_code(of_run, attempt),
         "schedule_id": str(of_run.get(labels.SCHEDULE, "")),
+        "tuning_id": str(of_run.get(labels.TUNING, "")),
     }
 
 

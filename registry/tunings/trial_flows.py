@@ -18,7 +18,7 @@ from registry.runs import labels as run_labels
 from registry.runs import runs, statuses
 
 # Labels of a trial's flow run.
-TUNING_LABEL = "modelyard.tuning"  # the flow run of the tuning that it belongs to
+TUNING_LABEL = run_labels.TUNING
 PARENT_LABEL = run_labels.PARENT
 TRIAL_LABEL = "modelyard.trial"
 

@@ -198,22 +198,22 @@ class TestConclude:
         return tuning._conclude(context, request_, Tracked("m", "", {}), tuner, ended)
 
     @pytest.mark.parametrize(
-        ("best", "told"),
-        [(_best(7), "Best: trial 7 with 0.25"), (None, "Best: none")],
-    )
+        ("best", "front", "told"),
+        [(_best(7), None, "Best: trial 7 with 0.25"), (None, None, "Best: none"),
+         (None, [3], "Best: trial 3"), (None, [2, 1], "Best: trials 2, 1"),
+         (None, range(7), "Best: trials 0, 1, 2, 3, 4 and 2 more")],
+    )  # fmt: skip
     @pytest.mark.parametrize(
         "ending",
-        [
-            TuningOutcome.GOAL_REACHED,
-            TuningOutcome.MAX_TRIALS_REACHED,
-            TuningOutcome.SUGGESTION_END_REACHED,
-        ],
-    )
+        [TuningOutcome.GOAL_REACHED, TuningOutcome.MAX_TRIALS_REACHED,
+         TuningOutcome.SUGGESTION_END_REACHED],
+    )  # fmt: skip
     def test_a_good_end_has_a_result(
         self, context: RunContext, request_: Tuning, monkeypatch: pytest.MonkeyPatch,
-        ending: TuningOutcome, best: Any, told: str,
+        ending: TuningOutcome, best: Any, front: Any, told: str,
     ) -> None:  # fmt: skip
-        result = TuningResultView(mlflow_run_id="m", best=best, trials=[])
+        several = None if front is None else [_best(number) for number in front]
+        result = TuningResultView(mlflow_run_id="m", best=best, front=several, trials=[])
         monkeypatch.setattr(tuning.tunings, "result", lambda *_: result)
 
         found = self._concluded(ending, context, request_)

@@ -22,7 +22,8 @@ _FOUND = {
     "created": "2026-01-02T03:04:00Z", "start_time": "2026-01-02T03:04:05Z",
     "end_time": "2026-01-02T03:04:15.500000Z", "estimated_run_time": 7.5,
     "parameters": {"pipeline": "x", "arguments": {"a": 1}},
-    "labels": {tracking.MLFLOW_RUN_LABEL: "m1", "modelyard.schedule": "s1"},
+    "labels": {tracking.MLFLOW_RUN_LABEL: "m1", "modelyard.schedule": "s1",
+               "modelyard.tuning": "t1"},
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_a_run_is_told_in_the_references_words() -> None:
     assert found is not None
     assert (found.flow, found.state, found.detail) == ("pipeline-run", "FAIL PIPELINE RUN", "Odd")
     assert (found.is_final, found.message, found.mlflow_run_id) == (True, "no luck", "m1")
-    assert found.schedule_id == "s1"
+    assert (found.schedule_id, found.tuning_id) == ("s1", "t1")
     assert found.parameters == {"pipeline": "x", "arguments": {"a": 1}}
     assert found.seconds == 7.5  # without the time between two attempts, as in a list of runs
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from registry.tunings.tuning_views import TrialCounts, TrialView, TuningOverviewView
-from tests.modelyard.pages.conftest import RUN, World, tracked
+from tests.modelyard.pages.conftest import OTHER, RUN, World, tracked
 
 HOSTILE = "<script>alert(1)</script>\n"
 
@@ -98,3 +98,13 @@ def test_a_training_has_no_trials(world: World, client: TestClient) -> None:
     world.exist(flow="train")
 
     assert "Trials" not in client.get(f"/runs/{RUN}").text
+
+
+def test_a_trial_leads_to_its_tuning(world: World, client: TestClient) -> None:
+    world.exist(flow="train", tuning_id=OTHER)
+    world.exist(flow="tune", run=OTHER, name=f"mine{HOSTILE}")
+    page = client.get(f"/runs/{RUN}").text
+
+    assert f'<dt>Trial of</dt><dd><a href="/runs/{OTHER}">mine&lt;script' in page
+    del world.known[OTHER]
+    assert f'<a href="/runs/{OTHER}">{OTHER}</a>' in client.get(f"/runs/{RUN}").text
