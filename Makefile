@@ -11,8 +11,9 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: env torch demo test check lint all-tests unit-tests soak mutants benchmark reference images lock clean
 
 env: .venv/.runtime
+	@echo 'Ready. Next: export PATH="$(CURDIR)/$(BIN):$$PATH", then modelyard up --detach, or make demo.'
 torch: .venv/.torch
-demo: env
+demo: .venv/.runtime
 	@$(BIN)/modelyard demo
 # mypy beside the tests: it keeps one core busy for a minute where it has no cache.
 test: .venv/.dev .venv/.torch
@@ -53,11 +54,13 @@ benchmark: .venv/.dev
 .venv/bin/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
 	  f"Modelyard needs Python 3.11 or newer, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11 env")'
+	@echo "Making a virtual environment in .venv"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
 
 # uv installs in seconds; where it cannot reach what pip is configured for, pip does the same slowly.
 .venv/.runtime: requirements/runtime.txt pyproject.toml | .venv/bin/uv
+	@echo "Installing Modelyard and what it needs into .venv: about a minute"
 	@$(BIN)/uv pip install --quiet --compile-bytecode --system-certs --python $(BIN)/python --require-hashes -r requirements/runtime.txt \
 	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/runtime.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

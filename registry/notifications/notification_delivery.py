@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID, uuid4
 
@@ -21,6 +22,8 @@ from registry.notifications.notification_views import NotificationTestView, Noti
 _PATIENCE_SECONDS = 60.0
 _AGAIN_SECONDS = 6.0  # an automation that was just added is not evaluated yet
 _MOST_EVENTS = 5
+_STORED_SECONDS = 10.0  # Prefect stores events every 5 s
+_POLL_SECONDS = 0.5
 _AUTOMATION = "prefect.automation."
 _HINTS = {
     "mail": "Check --smtp, --smtp-security, --smtp-user and the password, and add it again.",
@@ -57,7 +60,19 @@ def send_test(name: str, *, patience: float = _PATIENCE_SECONDS) -> Notification
             "See the log of the part prefect: modelyard status, and the home's folder logs.",
             code="NotificationSilent",
         ) from None
+    _await_stored(view)
     return _result(view, target, event)
+
+
+def _await_stored(view: NotificationView) -> None:
+    """Wait until Prefect has stored the outcome, seconds after it happened, so that lists show it.
+
+    Args:
+        view: The notification before the test.
+    """
+    deadline = time.monotonic() + _STORED_SECONDS
+    while notifications.show(view.name)[0].last == view.last and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _result(
@@ -65,9 +80,10 @@ def _result(
 ) -> NotificationTestView:
     outcome = outcome_of(event, target)
     if not outcome.sent:
+        again = f"The notification is kept. Test it again: modelyard notify test {view.name}"
         raise ModelyardError(
             f"The test of {view.name} did not arrive: {outcome.answer}",
-            _HINTS.get(view.kind, _HINT),
+            f"{_HINTS.get(view.kind, _HINT)} {again}",
             code="NotificationRefused",
         )
     return NotificationTestView(
