@@ -16,12 +16,11 @@ from infra.errors import BadInputError, ConflictError
 from registry import catalogue, history
 from registry.schedules import schedule_removal
 from registry.schedules import schedules as rows
-from registry.schedules.schedules import ScheduleModel
+from registry.schedules.schedules import NOUN, ScheduleModel
 from schedules import editing
 from schedules.editing import Check
 from schedules.files import FileFault, FileInvalidError, Reader, ScheduleEntry
 from schedules.policy import SchedulePolicy
-from schedules.verbs import NOUN
 
 CREATED, CHANGED, UNCHANGED, ARCHIVED = "created", "changed", "unchanged", "archived"
 _VERBS = {CREATED: "create", CHANGED: "update", ARCHIVED: "delete"}

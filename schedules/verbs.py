@@ -15,7 +15,7 @@ from infra.errors import BadInputError, ConflictError
 from registry import catalogue, deletion, history, names
 from registry.schedules import schedules as rows
 from registry.schedules import slots
-from registry.schedules.schedules import ScheduleModel
+from registry.schedules.schedules import NOUN, ScheduleModel
 from registry.schedules.slots import Fate, Kind
 from schedules import deciding, editing, instants, views
 from schedules.editing import Check, ScheduleChanges, ScheduleSpec
@@ -25,7 +25,6 @@ from schedules.schedule import Schedule
 from schedules.trigger import Trigger, read_time
 from schedules.views import ScheduleDetailView, SlotView
 
-NOUN = "schedule"
 MOST_BACKFILLED = 10_000
 
 # Derives new parameters from the current ones.

@@ -31,11 +31,12 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.texts import is_storable
-from registry import id_prefixes, names
+from registry import history, id_prefixes, names
 from registry.blockers import Blocker
 from registry.catalogue import Base, session
 
 CHANNEL = "modelyard_schedules"  # notified with each change of a schedule
+NOUN = "schedule"
 _MOST_NAMED = 20
 _MACRO = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _PRESENT = sqlalchemy.text("archived_at IS NULL")
@@ -312,7 +313,7 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
         old: The value to replace.
         new: The new value.
     """
-    changed = []
+    changed = {}
     with session() as open_session, open_session.begin():
         wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
         wanted = wanted.order_by(ScheduleModel.id).with_for_update()
@@ -320,8 +321,8 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
             parameters = replaced(row.parameters, parameter, old, new)
             if parameters is not None:
                 row.parameters = parameters
-                changed.append(row.name)
-    return sorted(changed)
+                changed[row.id] = row.name
+    return _followed(changed, parameter, old, new)
 
 
 def rename_deployment(old: str, new: str) -> list[str]:
@@ -329,8 +330,16 @@ def rename_deployment(old: str, new: str) -> list[str]:
     row = ScheduleModel
     wanted = update(_TABLE).where(row.deployment == old, row.archived_at.is_(None))
     with session() as open_session, open_session.begin():
-        changed = open_session.scalars(wanted.values(deployment=new).returning(row.name))
-        return sorted(changed)
+        found = open_session.execute(wanted.values(deployment=new).returning(row.id, row.name))
+        changed = {one.id: one.name for one in found}
+    return _followed(changed, "deployment", old, new)
+
+
+def _followed(changed: Mapping[str, str], field: str, old: str, new: str) -> list[str]:
+    """Record that schedules, names by ids, follow a new name; their names."""
+    for key in changed:
+        history.record(NOUN, key, "follow", parameter=field, was=old, to=new)
+    return sorted(changed.values())
 
 
 def unregistered(connection: Connection) -> dict[str, str]:

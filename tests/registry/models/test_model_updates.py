@@ -143,6 +143,12 @@ def test_schedules_and_templates_follow_a_new_name(name: str, registered: str) -
     found = schedules.names_and_parameters()
     assert found[name] == followed
     assert found[f"{name} other"] == {"model": {"name": "x"}}
+    with catalogue.session() as session:
+        keys = {row.name: row.id for row in schedules.present(session)}
+    assert [one["detail"] for one in history.of("schedule", keys[name])] == [
+        {"parameter": "model.name", "was": name, "to": f"{name}-new"},
+    ]  # fmt: skip
+    assert history.of("schedule", keys[f"{name} other"]) == []
 
 
 class TestHistory:
