@@ -62,6 +62,13 @@ def with_token(url: str) -> str:
     return urlunsplit(parts._replace(path=parts.path or "/", query=query))
 
 
+def is_missing() -> bool:
+    """Whether the pages of this home's stack want a login, and no browser has one yet."""
+    home = homes.current()
+    held = credential.read(home)
+    return held is not None and not sessions.has_logins(home) and _has_door(home)
+
+
 def _has_door(home: Home) -> bool:
     """Whether the running stack has a door: a setting of the stack's, not of the caller's."""
     status = stack.status(home) or {}

@@ -224,6 +224,12 @@ def address(url: str) -> str:
     return login.link(url) if console.is_terminal else url
 
 
+def login_hint() -> None:
+    """Say how to log in, where links were printed bare and no browser has logged in yet."""
+    if not console.is_terminal and login.is_missing():
+        notice("The links want a login: modelyard open")
+
+
 def _text(value: Any, *, digits: int = 6) -> str:
     """Return a value in a line."""
     if isinstance(value, Mapping):
@@ -322,6 +328,7 @@ def _print_nested(name: str, value: Mapping[str, Any], indent: str) -> None:
     elif name == "links":
         for key, url in value.items():
             _print_line(indent, key, address(str(url)))
+        login_hint()
     else:
         _print_fields(value, indent)
 

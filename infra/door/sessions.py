@@ -32,6 +32,7 @@ TOKEN_SECONDS = 24 * 3600
 SESSION_SECONDS = 30 * 24 * 3600
 
 _NONCE_BYTES = 12
+_NONCE = re.compile(r"[0-9a-f]{24}")
 _TOKEN = re.compile(r"([0-9a-f]{24})\.(\d{1,12})\.([A-Za-z0-9_-]{43})")
 _VALUE = re.compile(r"(\d{1,12})\.(\d{0,10})\.([A-Za-z0-9_-]{43})")
 
@@ -130,6 +131,11 @@ class Sessions:
 def of(home: Home, held: Credential) -> Sessions:
     """Create the sessions of a home's stack."""
     return Sessions(held, home.logins)
+
+
+def has_logins(home: Home) -> bool:
+    """Whether a browser has logged in to a home's stack."""
+    return any(_NONCE.fullmatch(path.name) for path in home.logins.glob("*"))
 
 
 def without_sessions(cookies: str) -> str:

@@ -42,6 +42,7 @@ def _show(status: dict[str, Any]) -> None:
     console.print(table)
     for name, link in status["links"].items():
         console.print(f"{name:<8} {output.address(link)}", markup=False)
+    output.login_hint()
     if not status["lasting"]:
         console.print(_TEMPORARY, markup=False)
     for part in status["parts"]:

@@ -55,6 +55,20 @@ def test_nothing_else_gets_a_token(stack: Home, url: str) -> None:
     assert login.link(url) == url
 
 
+def test_bare_links_have_a_hint_until_a_browser_has_logged_in(
+    stack: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"links": {"prefect": "http://127.0.0.1:4200/runs/flow-run/1"}}
+    output.thing(found, as_json_=False)
+    first = capsys.readouterr()
+    assert _redeem(stack, login.link("http://127.0.0.1:4200"))
+    output.thing(found, as_json_=False)
+
+    assert first.err == "The links want a login: modelyard open\n"
+    assert "modelyard_token" not in first.out
+    assert capsys.readouterr().err == ""
+
+
 def test_where_there_is_no_door_links_are_bare(
     stack: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
