@@ -91,3 +91,19 @@ class PipelineRunResult(FlowResult):
     mlflow_run_id = ResultItem[str]()
     outputs = ResultItem[dict[str, Any]]()
     tasks = ResultItem[list[dict[str, Any]]]()
+
+
+class BatchInferenceResult(FlowResult):
+    """Result of ``batch_inference``.
+
+    Attributes:
+        mlflow_run_id: The MLflow run.
+        records: All records of the input.
+        failed: Those that have no prediction.
+        manifest_uri: What was read and written: counts and checksums.
+    """
+
+    mlflow_run_id = ResultItem[str]()
+    records = ResultItem[int]()
+    failed = ResultItem[int]()
+    manifest_uri = ResultItem[str]()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from modelyard import packages
 
 if TYPE_CHECKING:
+    from flows.batch_inference import batch_inference as batch_inference
+    from flows.flow_results import BatchInferenceResult as BatchInferenceResult
     from flows.flow_results import FlowResult as FlowResult
     from flows.flow_results import PipelineRunResult as PipelineRunResult
     from flows.flow_results import TrainingResult as TrainingResult
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from infra.errors import RunFailedError as RunFailedError
     from infra.errors import StackError as StackError
     from modelyard.api.client import Client as Client
+    from tasks.batch_inference.inference_request import BatchInference as BatchInference
+    from tasks.batch_inference.inference_request import InferenceResources as InferenceResources
     from tasks.logs import Logs as Logs
     from tasks.pipelines.request import NasMount as NasMount
     from tasks.pipelines.request import PipelineRun as PipelineRun
@@ -45,7 +49,11 @@ if TYPE_CHECKING:
 # Modules of the names, as above.
 _MODULES = {
     "flows.pipeline_run": ("pipeline_run",),
-    "flows.flow_results": ("FlowResult", "PipelineRunResult", "TrainingResult", "TuningResult"),
+    "flows.batch_inference": ("batch_inference",),
+    "flows.flow_results": (
+        "BatchInferenceResult", "FlowResult", "PipelineRunResult", "TrainingResult",
+        "TuningResult",
+    ),
     "flows.run_handle": ("Run",),
     "flows.training": ("train",),
     "flows.tuning": ("tune",),
@@ -54,6 +62,7 @@ _MODULES = {
         "StackError",
     ),
     "modelyard.api.client": ("Client",),
+    "tasks.batch_inference.inference_request": ("BatchInference", "InferenceResources"),
     "tasks.logs": ("Logs",),
     "tasks.pipelines.request": ("NasMount", "PipelineRun"),
     "tasks.resources": ("PipelineResources", "Resources"),

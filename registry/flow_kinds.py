@@ -25,7 +25,7 @@ class FlowKind:
 TRAIN = FlowKind("train", "FAIL TRAIN")
 TUNE = FlowKind("tune", "FAIL HYPERPARAMETER TUNING")
 PIPELINE_RUN = FlowKind("pipeline-run", "FAIL PIPELINE RUN")
-PIPELINE_CLEANUP = FlowKind("pipeline-artifacts-cleanup", "FAIL CLEANUP")
 BATCH_INFERENCE = FlowKind("batch-inference", "FAIL BATCH INFERENCE")
+PIPELINE_CLEANUP = FlowKind("pipeline-artifacts-cleanup", "FAIL CLEANUP")
 
-ALL = (TRAIN, TUNE, PIPELINE_RUN, PIPELINE_CLEANUP)
+ALL = (TRAIN, TUNE, PIPELINE_RUN, BATCH_INFERENCE, PIPELINE_CLEANUP)

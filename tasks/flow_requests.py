@@ -16,6 +16,7 @@ _REQUESTS = {
     flow_kinds.TRAIN.name: "tasks.training.training_request:Training",
     flow_kinds.TUNE.name: "tasks.tuning.tuning_request:Tuning",
     flow_kinds.PIPELINE_RUN.name: "tasks.pipelines.request:PipelineRun",
+    flow_kinds.BATCH_INFERENCE.name: "tasks.batch_inference.inference_request:BatchInference",
     flow_kinds.PIPELINE_CLEANUP.name: "tasks.pipelines.cleanup:Cleanup",
 }
 

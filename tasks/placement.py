@@ -14,10 +14,11 @@ from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.attempt_spec import EVERY_MOUNT, Placement
 from infra.kubernetes.capacity import Capacity
-from registry.flow_kinds import PIPELINE_RUN, TRAIN, TUNE
+from registry.flow_kinds import BATCH_INFERENCE, PIPELINE_RUN, TRAIN, TUNE
 from tasks import flow_requests, parameters, resources
 
 if TYPE_CHECKING:
+    from tasks.batch_inference.inference_request import BatchInference
     from tasks.pipelines.request import PipelineRun
     from tasks.resources import Resources
     from tasks.training.training_request import Training
@@ -82,6 +83,20 @@ def _of_training(training: Training) -> list[PlacementRequest]:
     shape = instance_types.find(requested.instance_type, settings.load())
     placed = _with_scripts(training, shape, nodes=requested.nodes)
     return [PlacementRequest(TRAIN.name, placed, _type_of(training))]
+
+
+def _of_batch_inference(request: BatchInference) -> list[PlacementRequest]:
+    """Request of a batch inference, whose pods are processes on one machine."""
+    machine = request.resources
+    placed = Placement(
+        shape=instance_types.find(machine.instance_type, settings.load()),
+        data_storage_gib=machine.data_storage_gib,
+        mounts=_mounts(request, None),
+        seconds=_seconds(request),
+        allow_cpu=machine.allow_cpu,
+    )
+    name = machine.instance_type or instance_types.DEFAULT
+    return [PlacementRequest(BATCH_INFERENCE.name, placed, name)]
 
 
 def _of_tuning(tuning: Tuning) -> list[PlacementRequest]:
@@ -183,8 +198,8 @@ def _shape_of_parallel_trials(tuning: Tuning) -> InstanceType:
     )
 
 
-def _seconds(training: Training) -> float | None:
-    return None if training.max_minutes is None else training.max_minutes * 60
+def _seconds(request: Training | BatchInference) -> float | None:
+    return None if request.max_minutes is None else request.max_minutes * 60
 
 
 def _mounts(request: BaseModel, requested: Resources | None) -> tuple[str, ...]:
@@ -213,6 +228,7 @@ _PLANNERS: dict[str, Callable[[Any], list[PlacementRequest]]] = {
     TRAIN.name: _of_training,
     TUNE.name: _of_tuning,
     PIPELINE_RUN.name: _of_pipeline,
+    BATCH_INFERENCE.name: _of_batch_inference,
 }
 
 # For each flow with templates: the function that completes parameters from a template.

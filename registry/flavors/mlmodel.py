@@ -25,11 +25,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from infra.errors import BadInputError
+from infra.errors import BadInputError, NotFoundError
 from infra.storage import store
 from infra.workloads import requirements_file
 from registry.flavors import signatures
-from registry.frameworks.layout import Layout
+from registry.frameworks.layout import Files, Layout
 
 MLMODEL = "MLmodel"
 FOLDER = ".modelyard"
@@ -50,6 +50,15 @@ def remove(folder: Path) -> None:
     if (folder / FOLDER).is_dir():
         shutil.rmtree(folder / FOLDER)
         (folder / MLMODEL).unlink(missing_ok=True)
+
+
+def read_requirements(found: Files) -> list[str]:
+    """The requirements that :func:`write` left beside a model's files; none if there are none."""
+    try:
+        environment = yaml.safe_load(found.read(_PYTHON))
+    except NotFoundError:
+        return []
+    return [str(one) for one in environment["dependencies"]]
 
 
 def write(

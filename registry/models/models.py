@@ -16,6 +16,7 @@ from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue, frameworks, history, names
 from registry.blockers import Blocker
+from registry.flavors import mlmodel
 from registry.frameworks import huggingface
 from registry.models import (
     model_aliases,
@@ -376,6 +377,13 @@ def _find_by_uri(model_uri: str) -> ModelVersion:
         "Write models:/NAME/VERSION or models:/NAME@ALIAS.",
         code="ModelUriInvalid",
     )
+
+
+def trained_with(model: ResolvedVersion) -> list[str]:
+    """Requirements that a version's training had installed; none if they are not known."""
+    if model.outside or model.source_uri is None:
+        return []
+    return mlmodel.read_requirements(model_artifacts.artifacts(model.source_uri))
 
 
 def fetch(model: ResolvedVersion, destination: Path) -> None:

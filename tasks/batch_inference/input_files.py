@@ -133,5 +133,5 @@ def _translated(wildcard: str) -> str:
     simple = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     if wildcard in simple:
         return simple[wildcard]
-    inner = wildcard[1:-1].replace("\\", "\\\\")
+    inner = re.sub(r"([\\\[])", r"\\\1", wildcard[1:-1])
     return f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"

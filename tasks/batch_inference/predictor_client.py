@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from modelyard_runtime import frames
@@ -48,13 +47,11 @@ class PredictorCommand:
     Attributes:
         arguments: Its program and arguments.
         environment: Its variables, all of them.
-        log: File that what it prints is appended to.
         load_seconds: How long it may load its model.
     """
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
-    log: Path
     load_seconds: float = 600.0
 
 
@@ -76,24 +73,35 @@ class PredictorClient:
     def start(self) -> None:
         """Start the process and wait until it has loaded the model.
 
+        One that ends meanwhile without a word is started once more: something else may have
+        killed it.
+
         Raises:
             PredictorStartError: If it does not load.
         """
-        with self._command.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command.arguments,
-                env=dict(self._command.environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
+        for may_repeat in (True, False):
+            try:
+                self._start()
+            except PredictionError as error:
+                if not (may_repeat and error.is_lost):
+                    raise PredictorStartError(f"The model does not load: {error}") from error
+            else:
+                return
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command.arguments,
+            env=dict(self._command.environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         loaded = self._exchanges.submit(self._receive, self._process)
         try:
             self._await(loaded, self._command.load_seconds, "load")
-        except PredictionError as error:
+        except PredictionError:
             self.end()
-            raise PredictorStartError(f"The model does not load: {error}") from error
+            raise
 
     def infer(self, columns: Columns, seconds: float) -> Columns:
         """Predict; the predictor is started first if it does not run.

@@ -7,7 +7,9 @@ do not depend on which shard predicted what.
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
 
 _MOST_CLASSES = 1000
 _SAMPLE = 2000
+_MOST_SHARES = 50
 
 
 class ResultStatistics:
@@ -86,3 +89,69 @@ class _Sample:
         for at in np.flatnonzero(places < _SAMPLE):
             self.values[places[at]] = float(rest[at])
         self.count += len(rest)
+
+
+@dataclass(frozen=True)
+class CombinedStatistics:
+    """Statistics of all parts.
+
+    Attributes:
+        metrics: Values by the names of metrics.
+        classes: How often each class was predicted.
+        numbers: A sample of the numbers that were predicted.
+        seconds: A sample of what batches took.
+    """
+
+    metrics: Mapping[str, float]
+    classes: Mapping[str, int] = field(default_factory=dict)
+    numbers: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+_QUANTILES = {"p05": 0.05, "p50": 0.5, "p95": 0.95}
+
+
+def combined(parts: Iterable[Mapping[str, Any]]) -> CombinedStatistics:
+    """The statistics of parts, in their order, as metrics and as what plots show.
+
+    Shares of classes are of all predictions, the mean confidence is of the likeliest class, and
+    quantiles are of a sample of the predictions: of each part as many as it has of all.
+    """
+    found = list(parts)
+    classes: collections.Counter[str] = collections.Counter()
+    for part in found:
+        classes.update(part["classes"])
+    numbers = _merged([(part["numbers"], part["number_count"]) for part in found])
+    seconds = _merged([(part["seconds"], len(part["seconds"])) for part in found])
+    rows = sum(classes.values())
+    metrics = {"missing_predictions": float(sum(part["missing"] for part in found))}
+    if 0 < len(classes) <= _MOST_SHARES:
+        metrics |= {f"share/{_metric_name(name)}": count / rows for name, count in classes.items()}
+    if confident := sum(part["confident"] for part in found):
+        metrics["mean_confidence"] = sum(part["confidence"] for part in found) / confident
+    for what, sample in (("prediction", numbers), ("batch_seconds", seconds)):
+        if sample:
+            values = np.quantile(sample, list(_QUANTILES.values()))
+            named = zip(_QUANTILES, values.tolist(), strict=True)
+            metrics |= {f"{what}/{name}": value for name, value in named}
+    return CombinedStatistics(metrics, dict(classes.most_common()), numbers, seconds)
+
+
+def _merged(samples: list[tuple[list[float], int]]) -> list[float]:
+    """One sample of several, each of which stands for its count."""
+    total = sum(count for _, count in samples)
+    if total == 0:
+        return []
+    rate = min(len(values) / count for values, count in samples if count)
+    chosen = np.random.default_rng(0)
+    return [
+        value
+        for values, count in samples
+        if count
+        for value in chosen.choice(values, max(1, round(count * rate)), replace=False).tolist()
+    ]
+
+
+def _metric_name(text: str) -> str:
+    """A class as a part of a metric's name, in characters that MLflow takes."""
+    return re.sub(r"[^\w. -]", "_", text)[:100] or "_"

@@ -2,8 +2,8 @@
 
     python -m tasks.batch_inference.shard SPEC
 
-What is done is told on the standard output, one JSON object in each line. Parts that have a
-summary are done already, and are skipped.
+Parts that have a summary are done already, and are skipped. What the model prints goes to the
+standard error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -23,7 +23,7 @@ from modelyard_runtime.frames import Columns
 from pydantic import TypeAdapter
 
 from tasks.batch_inference import reading
-from tasks.batch_inference.part_results import PartFiles, PartSummary, PartWriter
+from tasks.batch_inference.part_results import PartFiles, PartWriter
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
     PredictionError,
@@ -37,6 +37,7 @@ from tasks.batch_inference.result_statistics import ResultStatistics
 # Rows that run into the time limit, one after another, until the model counts as hanging.
 _MOST_LATE = 10
 _AHEAD = 4
+_TELL_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -52,6 +53,7 @@ class ShardSpec:
     Attributes:
         parts: The parts.
         folder: The folder of their results.
+        status: File that says what is done, once it has begun.
         input_format: The format of their files.
         predictor: How its predictor is started.
         batch_size: Most records of one request.
@@ -62,6 +64,7 @@ class ShardSpec:
 
     parts: list[PlannedPart]
     folder: Path
+    status: Path
     input_format: str
     predictor: PredictorCommand
     batch_size: int
@@ -70,21 +73,35 @@ class ShardSpec:
     key: str = ""
 
 
+@dataclass(frozen=True)
+class ShardStatus:
+    """What a shard has done.
+
+    Attributes:
+        rows: Records that it has predicted, also those of earlier attempts.
+        failed: Records that failed.
+        earlier: Records of parts that earlier attempts had done.
+        failure: Why it cannot go on; "" if it can.
+    """
+
+    rows: int = 0
+    failed: int = 0
+    earlier: int = 0
+    failure: str = ""
+
+
 class Shard:
     """A shard at work."""
 
-    def __init__(
-        self,
-        spec: ShardSpec,
-        client: PredictorClient,
-        tell: Callable[[Mapping[str, Any]], object],
-    ) -> None:
-        """Predict with ``client``; ``tell`` receives what is done."""
+    def __init__(self, spec: ShardSpec, client: PredictorClient) -> None:
+        """Predict with ``client``."""
         self._spec = spec
         self._client = client
-        self._tell = tell
+        self._rows = 0
         self._failed = 0
+        self._earlier = 0
         self._late = 0  # one after another
+        self._told = 0.0
 
     def run(self) -> None:
         """Predict all parts that are not done.
@@ -99,12 +116,22 @@ class Shard:
             done = files.read_summary()
             if done is None:
                 with PartWriter(files) as writer:
-                    done = self._predict(planned, writer)
+                    self._predict(planned, writer)
             else:
-                self._count_failed(done.failed, "")
-            self._tell({"part": planned.number, "rows": done.rows, "failed": done.failed})
+                self._rows += done.rows
+                self._earlier += done.rows + done.failed
+                self._count_failed(done.failed, "one of an earlier attempt")
+        self.tell()
 
-    def _predict(self, planned: PlannedPart, writer: PartWriter) -> PartSummary:
+    def tell(self, failure: str = "") -> None:
+        """Write what is done to the status file."""
+        self._told = time.monotonic()
+        status = ShardStatus(self._rows, self._failed, self._earlier, failure)
+        staged = self._spec.status.with_suffix(".partial")
+        staged.write_bytes(orjson.dumps(status))
+        staged.replace(self._spec.status)
+
+    def _predict(self, planned: PlannedPart, writer: PartWriter) -> None:
         spec, statistics = self._spec, ResultStatistics()
         read = reading.read(planned.path, spec.input_format, planned.part, spec.batch_size)
         with prefetched(read, _AHEAD) as ahead:
@@ -114,7 +141,9 @@ class Shard:
                     self._count_failed(1, one.reason)
                 else:
                     self._predict_batch(one, writer, statistics)
-        return writer.commit(statistics.summary())
+                if time.monotonic() - self._told > _TELL_SECONDS:
+                    self.tell()
+        writer.commit(statistics.summary())
 
     def _predict_batch(
         self, batch: Batch, writer: PartWriter, statistics: ResultStatistics
@@ -123,7 +152,7 @@ class Shard:
         keys, columns = self._keyed(batch)
         begun = time.monotonic()
         try:
-            outputs = self._client.infer(columns, self._spec.seconds)
+            outputs = self._infer(columns, is_last=len(batch.rows) == 1)
         except PredictionError as error:
             if len(batch.rows) > 1:
                 for at in range(len(batch.rows)):
@@ -134,8 +163,21 @@ class Shard:
             self._count_failed(1, str(error))
             return
         self._late = 0
+        self._rows += len(batch.rows)
         writer.write(batch.rows, keys, outputs)
         statistics.add(outputs, time.monotonic() - begun)
+
+    def _infer(self, columns: Columns, *, is_last: bool) -> Columns:
+        """Ask the predictor; where it ends at the last attempt, once more.
+
+        Something else may have ended it: a kill, or the memory that another process took.
+        """
+        try:
+            return self._client.infer(columns, self._spec.seconds)
+        except PredictionError as error:
+            if not (is_last and error.is_lost):
+                raise
+        return self._client.infer(columns, self._spec.seconds)
 
     def _keyed(self, batch: Batch) -> tuple[list[Any] | None, Columns]:
         """The keys of records, which the model does not see, and their other fields."""
@@ -204,22 +246,23 @@ def prefetched(items: Iterator[T], most: int) -> Iterator[Iterator[T]]:
 def main() -> None:
     """Run the shard that a file specifies."""
     spec = read_spec(Path(sys.argv[1]))
-
-    def tell(done: Mapping[str, Any]) -> None:
-        sys.stdout.buffer.write(orjson.dumps(done) + b"\n")
-        sys.stdout.flush()
-
-    try:
-        with PredictorClient(spec.predictor) as client:
-            Shard(spec, client, tell).run()
-    except (ShardFailedError, PredictorStartError, OSError) as error:
-        tell({"failure": str(error)})
-        sys.exit(1)
+    with PredictorClient(spec.predictor) as client:
+        shard = Shard(spec, client)
+        try:
+            shard.run()
+        except (ShardFailedError, PredictorStartError, OSError) as error:
+            shard.tell(str(error))
+            sys.exit(1)
 
 
 def read_spec(path: Path) -> ShardSpec:
     """The specification in a file."""
     return TypeAdapter(ShardSpec).validate_json(path.read_bytes())
+
+
+def read_status(path: Path) -> ShardStatus | None:
+    """What a shard has done; None before it has begun."""
+    return ShardStatus(**orjson.loads(path.read_bytes())) if path.exists() else None
 
 
 def write_spec(spec: ShardSpec, path: Path) -> None:

@@ -41,6 +41,10 @@ WORK: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "flows.pipeline_run._begun": None,
         "flows.pipeline_run.arguments_of": {},
     }),
+    "batch-inference": ({"model": "m/1"}, "flows.batch_inference._predict", {
+        "flows.batch_inference.inference_request.resolve": SimpleNamespace(uri="models:/m/1"),
+        "flows.batch_inference._prepare": ("place", "plan"),
+    }),
     "pipeline-artifacts-cleanup": ({}, "flows.pipeline_cleanup.cleanup.clean_up", {}),
 }  # fmt: skip
 

@@ -18,12 +18,12 @@ from modelyard import packages
 from modelyard.api.client import NOUNS, Client
 
 _PUBLIC = {
-    "Algorithm", "BadInputError", "Client", "ConflictError", "Constraint", "Dataset",
-    "ModelRegistration",
-    "EarlyStopping", "FlowResult", "Logs", "MetricPattern", "ModelyardError", "NasMount",
-    "NotFoundError", "Objective", "Parameter", "PipelineResources", "PipelineRun",
-    "PipelineRunResult", "Resources", "Run", "RunFailedError", "StackError", "Training",
-    "TrainingResult", "Tuning", "TuningResult", "pipeline_run", "train", "tune",
+    "Algorithm", "BadInputError", "BatchInference", "BatchInferenceResult", "Client",
+    "ConflictError", "Constraint", "Dataset", "EarlyStopping", "FlowResult", "InferenceResources",
+    "Logs", "MetricPattern", "ModelRegistration", "ModelyardError", "NasMount", "NotFoundError",
+    "Objective", "Parameter", "PipelineResources", "PipelineRun", "PipelineRunResult",
+    "Resources", "Run", "RunFailedError", "StackError", "Training", "TrainingResult", "Tuning",
+    "TuningResult", "batch_inference", "pipeline_run", "train", "tune",
 }  # fmt: skip
 
 

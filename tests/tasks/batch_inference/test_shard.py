@@ -25,8 +25,10 @@ from tasks.batch_inference.shard import (
     Shard,
     ShardFailedError,
     ShardSpec,
+    ShardStatus,
     prefetched,
     read_spec,
+    read_status,
     write_spec,
 )
 from tasks.batch_inference.splitting import split
@@ -40,6 +42,8 @@ def load(model_dir, parameters):
         file.write("x")
     if parameters.get("load") == "fails":
         raise RuntimeError("no weights")
+    if parameters.get("load") == "dies once" and open(model_dir + "/loads").read() == "x":
+        os.kill(os.getpid(), 9)
     if parameters.get("load") == "hangs":
         time.sleep(60)
 def predict(inputs, model):
@@ -82,22 +86,23 @@ def make(tmp_path: Path) -> Callable[..., ShardSpec]:
         command = PredictorCommand(
             [sys.executable, str(Path(modelyard_runtime.__file__).parent),
              "--model-dir", str(tmp_path / "model"), "--parameter", parameters],
-            dict(os.environ), tmp_path / "predictor.log", fields.pop("load_seconds", 60.0),
+            dict(os.environ), fields.pop("load_seconds", 60.0),
         )  # fmt: skip
         usual: dict[str, Any] = {"batch_size": 4, "seconds": 20.0, "most_failed": 100}
         return ShardSpec(
             [PlannedPart(at, tmp_path / "a.jsonl", part) for at, part in enumerate(parts)],
-            tmp_path / "parts", "jsonl", command, **usual | fields,
+            tmp_path / "parts", tmp_path / "status.json", "jsonl", command, **usual | fields,
         )  # fmt: skip
 
     return made
 
 
-def _run(spec: ShardSpec) -> list[Any]:
-    told: list[Any] = []
+def _run(spec: ShardSpec) -> ShardStatus:
     with PredictorClient(spec.predictor) as client:
-        Shard(spec, client, told.append).run()
-    return told
+        Shard(spec, client).run()
+    status = read_status(spec.status)
+    assert status is not None
+    return status
 
 
 def _results(spec: ShardSpec) -> tuple[dict[int, Any], dict[int, str]]:
@@ -128,8 +133,8 @@ def test_records_are_predicted_in_their_order(make: Callable[..., ShardSpec]) ->
     told = _run(spec)
 
     assert _results(spec) == ({at: 2 * at for at in range(30)}, {})
-    assert len(told) == len(spec.parts) > 2
-    assert sum(one["rows"] for one in told) == 30
+    assert len(spec.parts) > 2
+    assert told == ShardStatus(rows=30)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +155,12 @@ def test_a_record_that_fails_does_not_take_others_with_it(
 ) -> None:
     spec = make(_records(10, r2=what, r5=what))
 
-    (told,) = _run(spec)
+    told = _run(spec)
 
     predicted, errors = _results(spec)
     assert predicted == {at: 2 * at for at in range(10) if at not in (2, 5)}
     assert errors == {2: message, 5: message}
-    assert (told["rows"], told["failed"]) == (8, 2)
+    assert told == ShardStatus(rows=8, failed=2)
 
 
 def test_a_record_that_hangs_fails_by_the_limit(make: Callable[..., ShardSpec]) -> None:
@@ -209,7 +214,8 @@ def test_a_retry_goes_on_behind_the_parts_that_are_done(make: Callable[..., Shar
 
     told = _run(spec)
 
-    assert len(told) == len(spec.parts)
+    assert (told.rows, told.failed) == (30, 0)
+    assert 0 < told.earlier < 30
     assert _results(spec)[0] == {at: 2 * at for at in range(30)}
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -233,6 +239,14 @@ def test_a_model_that_does_not_load_is_told(
 
     with pytest.raises(PredictorStartError, match=f"The model does not load: .*{message}"):
         _run(spec)
+
+
+def test_a_predictor_that_is_killed_while_it_loads_is_started_once_more(
+    make: Callable[..., ShardSpec],
+) -> None:
+    spec = make(_records(4), parameters="load=dies once")
+
+    assert _run(spec) == ShardStatus(rows=4)
 
 
 def test_a_specification_is_read_as_it_was_written(

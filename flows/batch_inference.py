@@ -1,0 +1,286 @@
+"""Batch inference: predict a data set with a registered model."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flows.flow_results import BatchInferenceResult
+from flows.lifecycle import FlowSpec, lifecycle_flow
+from flows.run_context import RunContext, RunResult, disk_full_reported
+from flows.steps import StopRequestedError, step
+from infra import gpus, settings, storage
+from infra import home as homes
+from infra.stack import orphans
+from infra.workloads.environments import EnvironmentCache
+from infra.workloads.exit_status import ExitCause
+from infra.workloads.installer import InstallCancelledError
+from infra.workloads.process import ProcessBackend
+from registry import flow_kinds, tracking
+from registry.mlflow_writer import MlflowWriter
+from registry.models import models
+from registry.models.models import ResolvedVersion
+from registry.runs import publish_targets, run_monitor, run_nodes
+from registry.tracking import Tracked
+from tasks import outputs, resources
+from tasks.batch_inference import (
+    inference_request,
+    input_files,
+    model_environment,
+    output_files,
+    planning,
+    predicting,
+    result_plots,
+    result_statistics,
+)
+from tasks.batch_inference.inference_request import BatchInference
+from tasks.batch_inference.part_results import PartFiles
+from tasks.batch_inference.planning import Plan
+from tasks.batch_inference.predicting import Folders
+from tasks.logs import publish as publish_log
+
+_PROGRESS_SECONDS = 10.0
+_METRICS_SECONDS = 30.0
+
+
+def check(request: BatchInference, _: str) -> None:
+    """Refuse a batch inference that cannot work, before any resource is allocated.
+
+    Raises:
+        ModelyardError: With a code of its own for each fault.
+    """
+    inference_request.check(request, homes.current(), settings.load())
+    outputs.check_unused(request.output_uri, publish_targets.is_known, overwrite=request.overwrite)
+
+
+@step("prepare")
+def _prepare(
+    context: RunContext, request: BatchInference, model: ResolvedVersion, folders: Folders
+) -> tuple[Path, Plan]:
+    """Fetch the model and the input, and cut the input into parts."""
+    if not folders.model.exists():
+        models.fetch(model, folders.model)
+    found = storage.store(request.input_uri)
+    files = input_files.select(found, request.include, request.exclude)
+    output_files.check_names([file.name for file in files], request.input_format)
+    place = input_files.local(found, files, folders.staged)
+    plan = planning.read(folders.plan)
+    if plan is None:
+        plan = planning.make(place, files, request.input_format, context.raise_if_ended)
+        planning.write(plan, folders.plan)
+    planning.check_unchanged(plan, place)
+    context.logger.info("%d files have %d records.", len(plan.files), plan.rows)
+    return place, plan
+
+
+@step("predict")
+def _predict(
+    context: RunContext,
+    request: BatchInference,
+    model: ResolvedVersion,
+    place: Path,
+    plan: Plan,
+    folders: Folders,
+    tracked: Tracked,
+) -> None:
+    """Run the shards to their end."""
+    environments = EnvironmentCache(context.home.overlays)
+    backend = ProcessBackend(environments, context.settings, single=True)
+    with contextlib.ExitStack() as held:
+        held.enter_context(contextlib.closing(backend))
+        try:
+            python, keep = held.enter_context(
+                model_environment.using(
+                    model,
+                    folders.model,
+                    environments,
+                    context.logger.info,
+                    lambda: _is_over(context),
+                )
+            )
+        except InstallCancelledError as error:
+            context.raise_if_ended()
+            raise StopRequestedError from error
+        lease = held.enter_context(_gpus(context, request, backend))
+        if lease is None:
+            context.raise_if_ended()
+            raise StopRequestedError
+        _warn_of_idle_gpus(context, len(lease.names), request.pods)
+        mark = orphans.inherited_mark() | orphans.run_mark(context.home, context.flow_run_id)
+        processes = predicting.shards(
+            request, model, plan, place, python, folders, lease.names, mark
+        )
+        progress = predicting.Progress(
+            folders, plan.rows, len(processes), lambda line: context.logger.info("%s", line)
+        )
+        slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
+        with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
+            ended = backend.execute(
+                processes,
+                folder=folders.root,
+                log_file=folders.log,
+                on_line=lambda _, line: context.logger.info("%s", line),
+                deadline=context.deadline,
+                stop_requested=_watched(context, progress),
+                keep=[*keep, *(lock.fileno() for lock in lease.locks)],
+                observer=monitor.nodes(1),
+            )
+    progress.report()
+    if ended.cause is ExitCause.STOPPED:
+        raise StopRequestedError
+    context.raise_if_ended()
+    failure = predicting.failure(ended, progress.statuses(), str(folders.log))
+    if failure:
+        raise failure
+
+
+def _warn_of_idle_gpus(context: RunContext, gpus_: int, pods: int) -> None:
+    idle = predicting.idle_gpus(gpus_, pods)
+    if idle:
+        context.logger.warning(
+            "%d of %d GPUs predict nothing: %d pods do not share them equally.", idle, gpus_, pods
+        )
+
+
+@contextlib.contextmanager
+def _gpus(
+    context: RunContext, request: BatchInference, backend: ProcessBackend
+) -> Iterator[gpus.GpuLease | None]:
+    """Hold the machine's GPUs; yields None if the run is over before they are free."""
+    available = len(gpus.devices(context.settings))
+    wanted = min(resources.gpu_count(request.machine(), context.settings), available)
+    with backend.hold_gpus(
+        wanted,
+        holder=f"run {context.name} ({context.flow_run_id})",
+        on_wait=lambda holders: context.logger.info("Waiting for a GPU: %s", "; ".join(holders)),
+        is_over=lambda: _is_over(context),
+        shared=False,
+    ) as lease:
+        yield lease
+
+
+def _is_over(context: RunContext) -> bool:
+    late = context.deadline is not None and time.monotonic() >= context.deadline
+    return late or context.stop.is_set()
+
+
+def _watched(context: RunContext, progress: predicting.Progress) -> Callable[[], bool]:
+    """Whether a user has stopped the run; tells the progress as it is asked."""
+    told = time.monotonic()
+
+    def stop_requested() -> bool:
+        nonlocal told
+        if time.monotonic() - told >= _PROGRESS_SECONDS:
+            told = time.monotonic()
+            progress.report()
+        return context.stop.is_set()
+
+    return stop_requested
+
+
+@step("publish")
+def _publish(
+    context: RunContext,
+    request: BatchInference,
+    model: ResolvedVersion,
+    plan: Plan,
+    folders: Folders,
+    tracked: Tracked,
+) -> dict[str, Any]:
+    """Join the results, check them, and publish them whole; the manifest."""
+    shutil.rmtree(folders.output, ignore_errors=True)
+    folders.output.mkdir()
+    described = {
+        "model": model.uri,
+        "flow_run_id": context.flow_run_id,
+        "input_uri": request.input_uri,
+        "input_format": request.input_format,
+        "key": request.key or None,
+    }
+    manifest = output_files.put_together(
+        folders.output, plan.files, folders.parts, request.input_format, described,
+        context.raise_if_ended,
+    )  # fmt: skip
+    publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
+    storage.store(request.output_uri).publish(folders.output)
+    return manifest
+
+
+def _record(
+    context: RunContext, plan: Plan, folders: Folders, manifest: dict[str, Any], tracked: Tracked
+) -> None:
+    """Log the statistics of the results, and their plots."""
+    found = result_statistics.combined(
+        summary.statistics
+        for part in range(sum(len(file.parts) for file in plan.files))
+        if (summary := PartFiles(folders.parts, part).read_summary())
+    )
+    metrics = {
+        "records": float(manifest["rows"]), "failed": float(manifest["failed"]), **found.metrics
+    }  # fmt: skip
+    writer = MlflowWriter(context.logger.warning)
+    writer.track(tracked)
+    for name, value in metrics.items():
+        writer.log_metric(tracked.run_id, name, value)
+    writer.close(_METRICS_SECONDS)
+    plot = folders.root / "statistics.png"
+    records, failed = manifest["rows"], manifest["failed"]
+    plot.write_bytes(result_plots.draw(found, context.name, records, failed))
+    for file in (plot, folders.output / output_files.MANIFEST):
+        tracking.log_file(tracked.run_id, file, "results")
+
+
+def _clean_up(context: RunContext, request: BatchInference, folders: Folders, run_id: str) -> None:
+    """Keep the log of the attempt."""
+    if folders.log.exists():
+        tracking.log_file(run_id, folders.log, "logs")
+    publish_log(folders.log, request.logs, folders.root.name, context.logger.warning)
+
+
+@lifecycle_flow(
+    FlowSpec(
+        kind=flow_kinds.BATCH_INFERENCE,
+        request=BatchInference,
+        check=check,
+        pool="gpu",
+        result=BatchInferenceResult,
+        tags=("modelyard", "batch-inference"),
+    )
+)
+def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
+    """Predict a data set with a registered model, and store the results beside each other.
+
+    Returns:
+        ``{"mlflow_run_id", "records", "failed", "manifest_uri"}``.
+    """
+    model = inference_request.resolve(request)
+    folders = Folders(context.home.runs / context.flow_run_id)
+    folders.root.mkdir(parents=True, exist_ok=True)
+    place, plan = _prepare(context, request, model, folders)
+    tracked = context.open(
+        request,
+        {"model": model.uri, "batch_size": request.batch_size, "pods": request.pods},
+        "Statistics of the results, resource usage and the log in MLflow",
+    )
+    context.closing.callback(_clean_up, context, request, folders, tracked.run_id)
+    with disk_full_reported(folders.root):
+        _predict(context, request, model, place, plan, folders, tracked)
+        context.conclude(failed=False)
+        manifest = _publish(context, request, model, plan, folders, tracked)
+        _record(context, plan, folders, manifest, tracked)
+    for folder in (folders.parts, folders.output, folders.staged, folders.model):
+        shutil.rmtree(folder, ignore_errors=True)
+    uri = f"{request.output_uri.rstrip('/')}/{output_files.MANIFEST}"
+    return RunResult(
+        {
+            "mlflow_run_id": tracked.run_id,
+            "records": manifest["rows"],
+            "failed": manifest["failed"],
+            "manifest_uri": uri,
+        },
+        f"{manifest['predicted']:,} records were predicted, {manifest['failed']:,} failed: {uri}",
+    )

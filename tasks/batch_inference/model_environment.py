@@ -1,0 +1,79 @@
+"""The Python that a model predicts with: its own requirements, or its framework's stock."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from modelyard_runtime.recognition import LocalFiles, recognize
+from packaging.requirements import InvalidRequirement, Requirement
+
+from infra.workloads.environment_spec import BaseEnvironment, EnvironmentSpec, PipInstall
+from infra.workloads.environments import EnvironmentCache
+from registry.models import models
+from registry.models.models import ResolvedVersion
+
+_REQUIREMENTS = "requirements.txt"
+_HANDLER = ("torch", "torchserve")  # what handlers of TorchServe's import
+
+
+@contextlib.contextmanager
+def using(
+    model: ResolvedVersion,
+    folder: Path,
+    environments: EnvironmentCache,
+    log: Callable[[str], object],
+    stop_requested: Callable[[], bool],
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Use the interpreter of a model; yields its path, and open files that hold its environment.
+
+    A ``requirements.txt`` among the model's files counts first, then what its training had
+    installed, then what its framework needs. What Modelyard's own environment has is not installed
+    again.
+
+    Args:
+        model: The version.
+        folder: Its files.
+        environments: The cache of environments.
+        log: Receives progress lines.
+        stop_requested: Polled a few times a second; true cancels.
+
+    Raises:
+        BadInputError: If they cannot be installed, with the code ``RequirementsNotInstallable``.
+        DiskFullError: If they do not fit.
+        InstallCancelledError: If it was cancelled.
+    """
+    file = folder / _REQUIREMENTS
+    needed = [] if file.is_file() else models.trained_with(model) or _stock(folder)
+    missing = [one for one in needed if not _is_installed(one)]
+    if not file.is_file() and not missing:
+        yield sys.executable, ()
+        return
+    spec = EnvironmentSpec(
+        (PipInstall(file=file) if file.is_file() else PipInstall(tuple(missing)),),
+        BaseEnvironment.MODELYARD,
+        label=f"The requirements of {model.uri}",
+        hint="Fix the requirements.txt among the model's files, and register it as a new version.",
+    )
+    with environments.using(spec, log, stop_requested) as environment:
+        yield str(environment.python), (environment.lock.fileno(),)
+
+
+def _stock(folder: Path) -> Sequence[str]:
+    """What a model without requirements needs, by its kind."""
+    if any(folder.glob("*.mar")) or (folder / "handler.py").is_file():
+        return _HANDLER
+    found = recognize(LocalFiles(folder))
+    return found.kind.packages if found else ()
+
+
+def _is_installed(requirement: str) -> bool:
+    """Whether Modelyard's own environment has what is required."""
+    try:
+        parsed = Requirement(requirement)
+        return parsed.specifier.contains(metadata.version(parsed.name), prereleases=True)
+    except (InvalidRequirement, metadata.PackageNotFoundError):
+        return False

@@ -1,0 +1,228 @@
+"""Predicts the parts of a plan with shards, each a process with a predictor beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import modelyard_runtime
+
+from infra.connection import user_environment
+from infra.errors import RunFailedError
+from infra.workloads.exit_status import ExitCause, ExitStatus
+from infra.workloads.process_group import ProcessSpec
+from registry.flow_kinds import BATCH_INFERENCE
+from registry.models import model_parameters
+from registry.models.models import ResolvedVersion
+from tasks.batch_inference import planning, shard
+from tasks.batch_inference.inference_request import BatchInference
+from tasks.batch_inference.planning import Plan
+from tasks.batch_inference.predictor_client import PredictorCommand
+from tasks.batch_inference.shard import ShardSpec, ShardStatus
+
+_THREADS = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Folders of a batch inference, which its attempts share.
+
+    Attributes:
+        root: The folder that holds the others.
+    """
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        """The model's files."""
+        return self.root / "model"
+
+    @property
+    def staged(self) -> Path:
+        """Input files that cannot be read in place."""
+        return self.root / "input"
+
+    @property
+    def parts(self) -> Path:
+        """Results of the parts."""
+        return self.root / "parts"
+
+    @property
+    def plan(self) -> Path:
+        """File with the plan."""
+        return self.root / "plan.json"
+
+    @property
+    def output(self) -> Path:
+        """The output, before it is published."""
+        return self.root / "output"
+
+    @property
+    def log(self) -> Path:
+        """What the model printed, over all attempts."""
+        return self.root / "inference.log"
+
+    def status(self, number: int) -> Path:
+        """File with what a shard has done."""
+        return self.root / f"shard-{number}.status.json"
+
+    def spec(self, number: int) -> Path:
+        """File that says what a shard does."""
+        return self.root / f"shard-{number}.json"
+
+
+def shards(
+    request: BatchInference,
+    model: ResolvedVersion,
+    plan: Plan,
+    place: Path,
+    python: str,
+    folders: Folders,
+    gpus: Sequence[str],
+    mark: Mapping[str, str],
+) -> list[ProcessSpec]:
+    """The processes that predict a plan.
+
+    Args:
+        request: The request.
+        model: The model.
+        plan: What is predicted.
+        place: The input: a folder, or a file.
+        python: The interpreter of the model.
+        folders: The run's folders; each shard's specification is written there.
+        gpus: Names of the machine's GPUs that the run holds.
+        mark: Variables by which processes are recognized as the run's.
+    """
+    folders.parts.mkdir(exist_ok=True)
+    shared = planning.share(plan.parts(place), request.pods)
+    divided = divide(gpus, len(shared))
+    cores = max(1, (os.cpu_count() or 1) // len(shared))
+    processes = []
+    for number, parts in enumerate(shared):
+        environment = _environment(model, cores, divided[number]) | dict(mark)
+        spec = ShardSpec(
+            parts=parts,
+            folder=folders.parts,
+            status=folders.status(number),
+            input_format=request.input_format,
+            predictor=PredictorCommand(_command(model, python, folders.model), environment),
+            batch_size=request.batch_size,
+            seconds=request.timeout_seconds,
+            most_failed=request.max_failed,
+            key=request.key,
+        )
+        shard.write_spec(spec, folders.spec(number))
+        folders.status(number).unlink(missing_ok=True)
+        processes.append(
+            ProcessSpec(
+                [sys.executable, "-m", "tasks.batch_inference.shard", str(folders.spec(number))],
+                {**user_environment(), **mark, "PYTHONUNBUFFERED": "1"},
+                name=f"pod {number}" if len(shared) > 1 else "",
+            )
+        )
+    return processes
+
+
+def divide(gpus: Sequence[str], pods: int) -> list[Sequence[str]]:
+    """GPUs for each pod: equally many, so that some are left where they do not divide.
+
+    Pods that are more than GPUs share them in turn.
+    """
+    if not gpus:
+        return [()] * pods
+    each = len(gpus) // pods
+    if each:
+        return [gpus[at * each : (at + 1) * each] for at in range(pods)]
+    return [[gpus[at % len(gpus)]] for at in range(pods)]
+
+
+def idle_gpus(gpus: int, pods: int) -> int:
+    """How many GPUs no pod has."""
+    return gpus % pods if gpus >= pods else 0
+
+
+def _command(model: ResolvedVersion, python: str, folder: Path) -> list[str]:
+    parameters = [f"{name}={value}" for name, value in model.parameters.items()]
+    given = [part for one in parameters for part in ("--parameter", one)]
+    runtime = str(Path(modelyard_runtime.__file__).parent)
+    return [python, runtime, "--model-dir", str(folder), *given]
+
+
+def _environment(model: ResolvedVersion, cores: int, gpus: Sequence[str]) -> dict[str, str]:
+    return {
+        **user_environment(),
+        **dict.fromkeys(_THREADS, str(cores)),
+        **{
+            model_parameters.variable(name): str(value) for name, value in model.parameters.items()
+        },
+        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Progress:
+    """Tells how far the shards are, now and then."""
+
+    def __init__(
+        self, folders: Folders, rows: int, pods: int, tell: Callable[[str], object]
+    ) -> None:
+        """Follow ``pods`` shards of ``rows`` records; ``tell`` gets a line."""
+        self._folders = folders
+        self._rows = rows
+        self._pods = pods
+        self._tell = tell
+        self._begun = time.monotonic()
+
+    def statuses(self) -> list[ShardStatus]:
+        """What each shard has done; those that have not begun are left out."""
+        found = (shard.read_status(self._folders.status(at)) for at in range(self._pods))
+        return [status for status in found if status is not None]
+
+    def report(self) -> None:
+        """Tell it."""
+        statuses = self.statuses()
+        done = sum(one.rows + one.failed for one in statuses)
+        failed = sum(one.failed for one in statuses)
+        new = done - sum(one.earlier for one in statuses)
+        speed = new / max(1e-9, time.monotonic() - self._begun)
+        is_over = done >= self._rows or not speed
+        left = "" if is_over else f", about {_duration((self._rows - done) / speed)} left"
+        lost = f", {failed:,} failed" if failed else ""
+        self._tell(f"{done:,} of {self._rows:,} records{lost}: {speed:,.0f} records/s{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def failure(ended: ExitStatus, statuses: Sequence[ShardStatus], log: str) -> RunFailedError | None:
+    """The error of shards that failed; None if they did not.
+
+    Args:
+        ended: How they ended.
+        statuses: What they said.
+        log: Where the whole log is.
+    """
+    if ended.cause is ExitCause.EXITED and ended.code == 0:
+        return None
+    told = next((one.failure for one in statuses if one.failure), "")
+    where = f"{ended.process}: " if ended.process else ""
+    message = told or f"{where}the process ended with the exit code {ended.code}."
+    return RunFailedError(
+        f"The batch inference failed: {message}",
+        f"The model's output is in {log}. A retry goes on behind the parts that are done.",
+        state=BATCH_INFERENCE.failure,
+        code="BatchInferenceFailed",
+    )

@@ -1,0 +1,88 @@
+"""Batch inference on the real stack, from the command."""
+
+import json
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+pytestmark = pytest.mark.e2e
+
+ROWS = np.random.default_rng(0).normal(size=(200, 3))
+
+
+@pytest.fixture(scope="module")
+def model(stack):
+    folder = stack.home.with_name("linear")
+    folder.mkdir()
+    joblib.dump(LogisticRegression().fit(ROWS, ROWS[:, 0] > 0), folder / "model.joblib")
+    stack.do("model", "create", "linear", "--uri", str(folder), "--framework", "scikit-learn")
+    return "linear/1"
+
+
+def written(folder):
+    (folder / "in" / "july").mkdir(parents=True)
+    lines = [
+        json.dumps({"id": f"c{at}", **dict(zip("abc", row, strict=True))})
+        for at, row in enumerate(ROWS.tolist())
+    ]
+    (folder / "in" / "a.jsonl").write_text("\n".join([*lines, "{broken"]))
+    (folder / "in" / "july" / "b.jsonl").write_text(lines[0])
+    (folder / "in" / "notes.txt").write_text("not a record")
+    return folder / "in", folder / "out"
+
+
+def pairs(given):
+    return [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
+
+
+def test_a_model_predicts_a_data_set(stack, model, tmp_path):
+    source, target = written(tmp_path)
+    given = {
+        "model": model, "input_uri": source, "output_uri": target, "include": '["*.jsonl"]',
+        "key": "id", "pods": 2,
+    }  # fmt: skip
+
+    run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+
+    found = stack.wait_for_state(run, "COMPLETE", timeout=120)
+    lines = [json.loads(line) for line in (target / "a.jsonl").open()]
+    assert [(one["row"], one["key"]) for one in lines] == [(at, f"c{at}") for at in range(200)]
+    assert np.mean(np.array([one["prediction"] for one in lines]) == (ROWS[:, 0] > 0)) > 0.95
+    assert (target / "july" / "b.jsonl").read_text().count("\n") == 1
+    (error,) = [json.loads(line) for line in (target / "errors.jsonl").open()]
+    assert (error["file"], error["row"]) == ("a.jsonl", 200)
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert (manifest["rows"], manifest["predicted"], manifest["failed"]) == (202, 201, 1)
+    assert found["result"]["metrics"]["records"] == 202
+    assert not (stack.home / "runs" / run / "parts").exists()
+
+
+def test_what_cannot_work_is_refused_before_a_run_is_made(stack, model, tmp_path):
+    source, target = written(tmp_path)
+    usual = {"model": model, "input_uri": source, "output_uri": target}
+
+    for given, code in [
+        ({"model": "linear/9"}, "NotFound"),
+        ({"input_uri": tmp_path / "none"}, "InputMissing"),
+        ({"output_uri": source / "deeper"}, "OutputInSource"),
+        ({"include": '["/a"]'}, "GlobInvalid"),
+        ({"model": ""}, "ParameterMissing"),
+    ]:
+        answer = stack.ask("run", "batch-inference", *pairs(usual | given))
+        assert answer.code != 0
+        assert code in answer.out + answer.err, (given, answer.out, answer.err)
+
+
+def test_a_model_that_fails_on_every_record_fails_the_run(stack, model, tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "a.jsonl").write_text('{"a": 1}\n' * 30)
+    given = {"model": model, "input_uri": source, "output_uri": target, "max_failed": 5}
+
+    run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+
+    found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
+    assert "takes 3 features" in json.dumps(found)
+    assert not target.exists()

@@ -1,0 +1,101 @@
+"""Shards and predictors that are killed at random: every record is once in the output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import modelyard_runtime
+import psutil
+import pytest
+
+from infra import storage
+from tasks.batch_inference import input_files, output_files, planning, shard, splitting
+from tasks.batch_inference.predictor_client import PredictorCommand
+from tasks.batch_inference.shard import ShardSpec
+
+SEEDS = int(os.environ.get("MODELYARD_SEEDS", "1"))
+RECORDS = 3000
+CODE = """
+import time
+def load(model_dir, parameters):
+    return None
+def predict(inputs, model):
+    time.sleep(0.02)
+    if (inputs["x"] == 1313).any():
+        raise ValueError("unlucky")
+    return {"prediction": 2 * inputs["x"]}
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_record_is_once_in_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(splitting, "_BLOCK", 512)
+    (tmp_path / "in").mkdir()
+    lines = "".join(json.dumps({"x": at}) + "\n" for at in range(RECORDS))
+    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    files = input_files.select(storage.store(str(tmp_path / "in")), (), ())
+    plan = planning.make(tmp_path / "in", files, "jsonl", lambda: None, 2000)
+    spec = _spec(tmp_path, plan)
+    shard.write_spec(spec, tmp_path / "spec.json")
+
+    kills = _run_with_kills(tmp_path / "spec.json", random.Random(seed))
+
+    (tmp_path / "out").mkdir()
+    manifest = output_files.put_together(
+        tmp_path / "out", plan.files, spec.folder, "jsonl", {}, lambda: None
+    )
+    found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
+    assert kills >= 2
+    assert (manifest["rows"], manifest["failed"]) == (RECORDS, 1)
+    assert [one["row"] for one in found] == [at for at in range(RECORDS) if at != 1313]
+    assert all(one["prediction"] == 2 * one["row"] for one in found)
+
+
+def _spec(folder: Path, plan: planning.Plan) -> ShardSpec:
+    for name in ("model", "parts"):
+        (folder / name).mkdir()
+    (folder / "model" / "predictor.py").write_text(CODE)
+    runtime = str(Path(modelyard_runtime.__file__).parent)
+    command = [sys.executable, runtime, "--model-dir", str(folder / "model")]
+    return ShardSpec(
+        plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
+        PredictorCommand(command, dict(os.environ)), batch_size=20, seconds=30, most_failed=10,
+    )  # fmt: skip
+
+
+def _run_with_kills(spec: Path, chance: random.Random) -> int:
+    """Run a shard again and again until it ends by itself; how often something was killed."""
+    kills = 0
+    for _ in range(30):
+        process = subprocess.Popen([sys.executable, "-m", "tasks.batch_inference.shard", spec])
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.3, 1.2))
+                break
+            if kills < 6:
+                kills += _kill_one(process.pid, chance)
+        if process.returncode == 0:
+            return kills
+        # 1: its predictor was killed twice while it loaded the model.
+        assert process.returncode in {-9, 1}
+        time.sleep(0.1)
+    raise AssertionError("The shard never ended by itself.")
+
+
+def _kill_one(shard_pid: int, chance: random.Random) -> int:
+    """Kill the shard, whose predictor then sees the end of its input, or its predictor."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        of_shard = psutil.Process(shard_pid)
+        chance.choice([of_shard, *of_shard.children()]).kill()
+        return 1
+    return 0
