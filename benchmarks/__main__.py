@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    batch_inference,
     door,
     history,
     idle,
@@ -37,6 +38,7 @@ _BENCHMARKS = {
     "search_quality": search_quality,
     "scheduler": scheduler,
     "pipeline_tasks": pipeline_tasks,
+    "batch_inference": batch_inference,
     "door": door,
     "history": history,
     "idle": idle,

@@ -336,11 +336,15 @@ class LifecycleFlow(Flow[P, dict[str, Any]], Generic[P, M, R]):
 
 
 class _ReportedErrors(logging.Filter):
-    """Drops Prefect's traceback of an error that the run's final state has in its message."""
+    """Drops what Prefect logs of an error that the run's final state has in its message.
+
+    That is a traceback, and of a step, which returns the state that it fails with, the state.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        return not isinstance(error, ModelyardError | CancelledRun)
+        of_step = error is None and record.getMessage().startswith("Task run failed with state: ")
+        return not (of_step or isinstance(error, ModelyardError | CancelledRun))
 
 
 _reported_errors = _ReportedErrors()

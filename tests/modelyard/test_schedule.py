@@ -361,7 +361,7 @@ class TestApply:
     @pytest.mark.parametrize(
         ("text", "error"),
         [
-            (None, "BadInput"), ("- a", "BadInput"), ("a: [", "BadInput"),
+            (None, "FileMissing"), ("- a", "BadInput"), ("a: [", "BadInput"),
             ("a: 1\na: 2", "BadInput"), ("cron: * * * * *", "BadInput"),
             ("[" * 5000, "BadInput"),
         ],

@@ -195,6 +195,7 @@ def test_what_is_installed_has_every_file_of_the_packages(tmp_path: Path) -> Non
     for *sources, place in copies(ours):
         for source in sources:
             here = tmp_path / place.strip("/")
+            here.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / source).is_dir():
                 shutil.copytree(ROOT / source, here, ignore=shutil.ignore_patterns("__pycache__"))
             else:
@@ -208,7 +209,7 @@ def test_what_is_installed_has_every_file_of_the_packages(tmp_path: Path) -> Non
 
     (place,) = (tmp_path / "ours/opt/modelyard/lib").glob("python*/site-packages")
     wanted = {
-        str(file.relative_to(build))
+        str(file.relative_to((build / package).parent))
         for package in PACKAGES
         for file in (build / package).rglob("*")
         if file.is_file()
