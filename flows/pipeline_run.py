@@ -244,7 +244,9 @@ def _concluded(
         raise StopRequestedError
     if end.state != TaskState.SUCCEEDED:
         raise ModelyardError(
-            end.reason, "Fix what failed, and resume: modelyard runs retry.",
+            end.reason,
+            f"Fix what failed, and resume: modelyard runs retry {context.flow_run_id}. A changed "
+            f"pipeline file needs a new run: modelyard runs copy {context.flow_run_id}.",
             code="PipelineFailed",
         )  # fmt: skip
     result = pipeline_nodes.result(context.flow_run_id, tracked.run_id, over=True)

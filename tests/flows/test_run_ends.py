@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -204,7 +205,12 @@ class TestPipeline:
         state = execute(TaskResult(TaskState.FAILED, reason="a failed"))
 
         assert statuses.word("pipeline-run", state) == "FAIL PIPELINE RUN"
-        assert statuses.message(state).startswith("PipelineFailed: a failed")
+        message = statuses.message(state)
+        assert message.startswith("PipelineFailed: a failed")
+        # A resumed run keeps the pipeline that it was started with.
+        resumed = re.search("resume: modelyard runs retry ([0-9a-f-]{36})", message)
+        assert resumed
+        assert message.endswith(f"needs a new run: modelyard runs copy {resumed[1]}.")
         assert closed == ["FAILED"]
 
     def test_a_stop(self, execute: Callable[..., State[Any]], closed: list[str]) -> None:
