@@ -6,8 +6,9 @@ import functools
 import pkgutil
 import string
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +31,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs of ever
 _WAITING_CHARACTERS = 70
 _DRAW = "tuning.plots.metric_curves:draw"  # imports matplotlib, which takes long
 _PLOT_KINDS = {"svg", "png"}
+_HYPERPARAMETERS = "hyperparameters."
 
 Run = Annotated[str, typer.Argument(help="Id of the run, its first 8 characters, or its name.")]
 
@@ -183,23 +185,36 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _print_comparison(found: RunComparisonView) -> None:
-    """Print the runs with a letter each, and a table that has a column for each letter."""
+    """Print the runs with a letter each, and tables that have a column for each letter.
+
+    What was tried and what came of it are side by side: hyperparameters, metrics, and then the
+    other parameters.
+    """
     letters = string.ascii_uppercase[: len(found.runs)]
     rows = [
         {"": letter, **one.to_json(), "duration": times.duration(one.seconds)}
         for letter, one in zip(letters, found.runs, strict=True)
     ]
-    output.rows(rows, ("", "id", "name", "state", "duration"), as_json_=False, cut=False)
-    for title, values in (("parameter", found.parameters), ("metric", found.metrics)):
+    output.rows(rows, ("", "id", "name", "state", "duration"), as_json_=False)
+    tried = {key: of for key, of in found.parameters.items() if key.startswith(_HYPERPARAMETERS)}
+    others = {key: of for key, of in found.parameters.items() if key not in tried}
+    if not found.parameters:
+        console.print("\nNo parameter differs.")
+    _print_sides("parameter", tried, letters)
+    if not found.metrics:
+        console.print("\nNo metrics.")
+    _print_sides("metric", found.metrics, letters)
+    _print_sides("parameter", others, letters)
+
+
+def _print_sides(title: str, values: Mapping[str, Sequence[Any]], letters: str) -> None:
+    if values:
         sides = [
             {title: name, **dict(zip(letters, of_runs, strict=True))}
             for name, of_runs in values.items()
         ]
         console.print()
-        if sides:
-            output.rows(sides, (title, *letters), as_json_=False, cut=False)
-        else:
-            console.print(f"No {title} differs." if title == "parameter" else "No metrics.")
+        output.rows(sides, (title, *letters), as_json_=False)
 
 
 @app.command()

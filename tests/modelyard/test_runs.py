@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from flows import submission
-from modelyard import main, run_watch
+from modelyard import main, output, run_watch
 from modelyard.api import verbs
 from modelyard.commands import runs as command
 from registry import experiments
@@ -263,9 +264,11 @@ class TestCompare:
         ]  # fmt: skip
         self.view = RunComparisonView(
             runs=sides,
-            parameters={"hyperparameters.epochs": [3, None]},
+            parameters={
+                "algorithm": ["cnn", "mlp"], "hyperparameters.epochs": [3, None],
+            },
             metrics={"loss": [0.5, 1]},
-        )
+        )  # fmt: skip
         monkeypatch.setattr(run_comparison, "compare", lambda keys: self.view)
         monkeypatch.setattr(run_comparison, "curves", lambda _: {"loss": [[(0, 1.0)], []]})
 
@@ -279,7 +282,17 @@ class TestCompare:
             ["B", "id-second", "second", "COMPLETE", "1", "min", "15", "s"],
             ["parameter", "A", "B"], ["hyperparameters.epochs", "3"],
             ["metric", "A", "B"], ["loss", "0.5", "1"],
+            ["parameter", "A", "B"], ["algorithm", "cnn", "mlp"],
         ]  # fmt: skip
+
+    def test_it_fits_a_narrow_terminal(self, do: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.view = self.view.model_copy(update={"parameters": {"data": ["x" * 90, "y" * 90]}})
+        terminal = Console(force_terminal=True, color_system=None, width=80, soft_wrap=True)
+        for module in (output, command):
+            monkeypatch.setattr(module, "console", terminal)
+        _, out = do("compare", "first", "second")
+
+        assert max(map(len, out.splitlines())) <= 80
 
     def test_where_nothing_differs_it_says_so(self, do: Do) -> None:
         self.view = self.view.model_copy(update={"parameters": {}, "metrics": {}})
