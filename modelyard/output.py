@@ -361,12 +361,15 @@ def _print_line(indent: str, title: str, text: str) -> None:
 
 
 def _wrapped(line: str, room: int, taken: int) -> list[str]:
-    """Wrap a line at words; ``taken`` is how much of the first one's room is a title."""
+    """Wrap a line at words, with its indentation; ``taken`` is how much of its room is a title."""
+    indent = line[: len(line) - len(line.lstrip())]
+    title = " " * max(0, taken)
     wrapped = textwrap.wrap(
-        line, room, initial_indent=" " * max(0, taken), drop_whitespace=True,
+        line.lstrip(), room, initial_indent=title + indent, subsequent_indent=indent,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
-    return [part.lstrip() for part in wrapped] or [""]
+    head, *rest = wrapped or [title]
+    return [head.removeprefix(title), *rest]
 
 
 def _cells_that_fit(found: Sequence[Mapping[str, Any]], indent: str) -> _Cells | None:

@@ -248,3 +248,17 @@ def test_a_long_text_is_wrapped_at_words_on_a_terminal_only(monkeypatch, capsys)
     assert all(len(line) <= 60 or uri in line for line in lines)
     assert "    A second line." in lines
     assert " ".join(wrapped.split()) == " ".join(plain.split())
+
+
+@pytest.mark.usefixtures("terminal")
+def test_lines_of_a_text_keep_their_indentation(capsys):
+    message = "Failed:\nTraceback:\n  File x, line 1\n    " + "word " * 20
+    output.thing({"message": message}, as_json_=False)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "message: Failed:",
+        "    Traceback:",
+        "      File x, line 1",
+        "        " + " ".join(["word"] * 14),
+        "        " + " ".join(["word"] * 6),
+    ]
