@@ -19,7 +19,7 @@ from infra import settings
 from infra.errors import BadInputError, RunFailedError
 from infra.workloads.process_group import ProcessObserver
 from infra.workloads.usage_monitor import Report
-from registry import flow_kinds
+from registry import flow_kinds, tracking
 from registry.models import model_creation
 from registry.runs import publish_targets, run_monitor, run_nodes, statuses
 from registry.tracking import Tracked
@@ -37,7 +37,7 @@ from tasks.tuning.tuning_request import Tuning
 from tuning import space
 from tuning.completion import TuningOutcome
 from tuning.search import Search
-from tuning.trials import FAILURES, Trial
+from tuning.trials import FAILURES, Trial, TrialState
 
 _MOST_NAMED = 5  # trials of a front, in the run's message
 
@@ -221,21 +221,38 @@ def _conclude(
     if ended is TuningOutcome.FAILED:
         raise _too_many_failures(context, tuner)
     result = tunings.result(context.flow_run_id, tracked.run_id)
-    named = _named_best(result)
+    named = _named_best(result) or f"none{_why_none(request, tuner)}"
     if request.registers_best:
         named += f". Model: {_register_best(context, request, result) or 'none'}"
     return RunResult(result.to_json(), f"Best: {named}", ended.value)
 
 
 def _named_best(result: TuningResultView) -> str:
-    """The best trial with its value; with several objectives the trials of the front."""
+    """The best trial with its value, with several objectives the front's trials; "" for none."""
     if result.best:
         return f"trial {result.best.number} with {result.best.value:g}"
     numbers = [str(trial.number) for trial in result.front or ()]
     if not numbers:
-        return "none"
+        return ""
     more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
     return f"trial{'s' * (len(numbers) > 1)} {', '.join(numbers[:_MOST_NAMED])}{more}"
+
+
+def _why_none(request: Tuning, tuner: Tuner) -> str:
+    """Tell which metric the trials lack, and what they reported instead; "" if they have all."""
+    trials = list(tuner.trials.values())
+    lacking = [one for one in trials if one.state is TrialState.METRICS_UNAVAILABLE]
+    if not lacking or any(one.state is TrialState.SUCCEEDED for one in trials):
+        return ""
+    last = lacking[-1]
+    if any(one.reports for one in trials):
+        why = f"no trial reported all that it is judged by. Trial {last.number}: {last.reason}"
+    else:
+        why = f"no trial reported {request.objective[0].metric}."
+    metrics = tracking.result(last.mlflow_run_id).metrics if last.mlflow_run_id else {}
+    seen = ", ".join(list(metrics)[:_MOST_NAMED])
+    told = f"trial {last.number} reported {seen}" if seen else "the trials' logs show what it has"
+    return f": {why} A trial's output must have the metric: {told}"
 
 
 def _register_best(context: RunContext, request: Tuning, result: TuningResultView) -> str | None:
