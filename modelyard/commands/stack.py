@@ -122,7 +122,8 @@ async def _attached(home: Home, *, as_json: bool) -> None:
 async def _announce(supervisor: Supervisor, *, as_json: bool) -> None:
     while not (status := supervisor.status())["ready"]:
         await asyncio.sleep(_FOLLOW_SECONDS)
-    _announce_ready(status, as_json=as_json)
+    # In a thread: links are made by asking the stack, which this loop answers.
+    await asyncio.to_thread(_announce_ready, status, as_json=as_json)
 
 
 def _announce_ready(status: dict[str, Any], *, as_json: bool) -> None:

@@ -2,9 +2,13 @@
 
 import contextlib
 import functools
+import os
+import pty
+import select
 import signal
 import socket
 import subprocess
+import threading
 
 import psutil
 import pytest
@@ -70,6 +74,27 @@ def _up(home):
     log = home.home / "runs" / run / "train.log"
     wait_for(lambda: log.exists() and "pids" in log.read_text(), 30, "the script")
     return process
+
+
+def test_in_the_foreground_of_a_terminal_it_shows_its_links_until_it_is_ended(bare_home):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([MODELYARD, "up"], env=bare_home.env, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while b"Ctrl-C ends it." not in shown:
+        ready, _, _ = select.select([ours], [], [], 120)
+        assert ready, shown
+        shown += os.read(ours, 4096)
+    assert b"prefect  http://127.0.0.1:" in shown
+    draining = threading.Thread(target=_drain, args=(ours,), daemon=True)
+    draining.start()
+    _assert_it_ends(bare_home, process, signal.SIGINT)
+
+
+def _drain(terminal):
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
 
 
 def _assert_it_ends(home, process, signum):
