@@ -90,7 +90,8 @@ def not_up(*, to_workers: bool) -> StackError:
     if to_workers:
         return StackError(
             "The stack is not up, so no worker would start the run.",
-            "Start it (modelyard up --detach), or run the flow in this process: modelyard call.",
+            "Start it (modelyard up --detach), or run in this process: a flow by modelyard call, "
+            "a pipeline by modelyard pipeline run --local.",
         )
     return StackError("The stack is not up.", "Start it: modelyard up --detach.")
 

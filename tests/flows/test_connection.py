@@ -53,6 +53,7 @@ class TestConnected:
             pass
 
         assert "modelyard up" in raised.value.hint
+        assert "modelyard pipeline run --local" in raised.value.hint
 
     @pytest.mark.parametrize(
         ("problem", "part"),
