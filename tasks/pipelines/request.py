@@ -82,8 +82,17 @@ class PipelineRun(FlowRequest):
 
 
 def base_name(pipeline: str) -> str:
-    """Return the name of an uploaded pipeline, or of a file without what follows the dot."""
-    return Path(pipeline).stem if pipelines.is_file(pipeline) else pipeline.partition(":")[0]
+    """Return the name of an uploaded pipeline, or what a file's was compiled with.
+
+    Args:
+        pipeline: As for :func:`contents`.
+
+    Raises:
+        BadInputError: If the file does not exist or is no pipeline.
+    """
+    if pipelines.is_file(pipeline):
+        return reading.read_bytes(*contents(pipeline)).name
+    return pipeline.partition(":")[0]
 
 
 def folders(request: PipelineRun) -> dict[str, str]:

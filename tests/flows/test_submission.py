@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from registry.pipelines import pipelines
 from registry.runs import runs
 from registry.runs.run_views import RunDetailView
 from registry.tunings import trial_flows
+from tests.pipelines import corpus
 
 
 def test_a_copy_reads_its_changes_for_the_flow_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,21 +149,25 @@ class TestStart:
         assert submitted[:3] == ("train", {"name": "n", **experiment}, "n")
         assert released == "released"
 
-    @pytest.mark.parametrize("pipeline", ["hello:3", "/a/hello.yaml"])
+    @pytest.mark.parametrize("uploaded", [True, False])
     def test_a_pipeline_run_without_a_name_is_numbered(
-        self, pipeline: str, monkeypatch: pytest.MonkeyPatch
+        self, uploaded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
+        file = tmp_path / "of-another-name.yaml"
+        file.write_bytes(corpus.compiled("adding"))
+        pipeline = "adding:3" if uploaded else str(file)
+
         @contextlib.contextmanager
         def claiming_next(*of: str) -> Iterator[str]:
-            assert of == ("pipeline-run", "hello", "Default")
-            yield "hello-7"
+            assert of == ("pipeline-run", "adding", "Default")
+            yield "adding-7"
 
         monkeypatch.setattr(submission.run_names, "claiming_next", claiming_next)
         monkeypatch.setattr(pipelines, "deployment_of", lambda _: "pipeline-run")
         submission.start("pipeline-run", {"pipeline": pipeline, "name": ""})
 
         ((_, given, name, _),) = self.done
-        assert (given["name"], name) == ("", "hello-7")
+        assert (given["name"], name) == ("", "adding-7")
 
     @pytest.mark.parametrize(
         ("flow", "given"), [("train", {"name": ""}), ("pipeline-artifacts-cleanup", {})]
