@@ -84,7 +84,8 @@ class ListedRun:
     def from_run(cls, run: RunView, prefect: str) -> ListedRun:
         """Return the row of a run."""
         failed = statuses.is_failure(run.state)
-        reason = listing.shortened(run.message, _LONGEST_REASON) if failed else ""
+        said = listing.last_words(run.message) if failed else ""
+        reason = listing.shortened(said, _LONGEST_REASON)
         return cls(run, listing.run_ref(run), reason, prefect)
 
 

@@ -18,6 +18,8 @@ from registry.runs.run_views import RunView
 
 SILENT = "The catalogue's database does not answer."
 _LONGEST = 500
+_SCRIPT_FAILED = "ScriptFailed: "
+_AFTER_QUOTE = "\nThe whole log is "
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,18 @@ def _type(field: Mapping[str, Any], *, artifact: bool) -> str:
     named = {"array": "list", "object": "dictionary"}.get(word, word)
     choices = schema.get("enum")
     return f"{named}: {shortened(', '.join(map(details.shown, choices)))}" if choices else named
+
+
+def last_words(message: str) -> str:
+    """Return why a run failed: of a script's failure the last line that it printed, with the code.
+
+    What introduces a script's lines fills the row of a list, and says less.
+    """
+    introduced, _, quoted = message.partition(":\n")
+    if not introduced.startswith(_SCRIPT_FAILED):
+        return message
+    lines = [line for line in quoted.split(_AFTER_QUOTE)[0].splitlines() if line.strip()]
+    return f"{_SCRIPT_FAILED}{lines[-1].strip()}" if lines else message
 
 
 def shortened(value: str, longest: int = _LONGEST) -> str:

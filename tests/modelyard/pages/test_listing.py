@@ -75,3 +75,19 @@ def test_the_page_of_a_run_leads_to_its_pipeline(world: World, client: TestClien
     assert (
         '<a href="/pipelines/squares?version=2">squares:2</a>' in client.get(f"/runs/{RUN}").text
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "ScriptFailed: The script failed (exit code 1). Its last lines:\nTraceback:\n"
+            "  File x\nKeyError: 'x'\n\nThe whole log is s3://x.",
+            "ScriptFailed: KeyError: 'x'",
+        ),
+        ("ScriptFailed: odd", "ScriptFailed: odd"),
+        ("DataMissing: There is none:\ns3://x", "DataMissing: There is none:\ns3://x"),
+    ],
+)
+def test_a_script_is_quoted_by_its_last_line(message: str, told: str) -> None:
+    assert listing.last_words(message) == told
