@@ -212,6 +212,7 @@ class RunStatusView(View):
     """A run's state and pages, which its verbs answer with."""
 
     flow_run_id: str
+    name: str
     state: str
     links: dict[str, str]
 

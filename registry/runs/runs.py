@@ -302,7 +302,9 @@ def brief(key: str) -> RunStatusView:
     """Return the run's state and pages, which its verbs answer with."""
     with _prefect() as client:
         run = RunView.from_flow_run(*_find_with_flow(client, key))
-    return RunStatusView(flow_run_id=run.id, state=run.state, links=run_results.links(run))
+    return RunStatusView(
+        flow_run_id=run.id, name=run.name, state=run.state, links=run_results.links(run)
+    )  # fmt: skip
 
 
 def logs(key: str, after: int = 0) -> list[str]:

@@ -54,13 +54,15 @@ def test_a_call_is_refused_before_a_temporary_stack_is_started(
 def test_a_started_run_is_answered_with_how_to_watch_it(
     ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = RunStatusView(flow_run_id="r", state="CREATE REQUESTED", links={})
+    started = RunStatusView(flow_run_id="r", name="odd-hog", state="CREATE REQUESTED", links={})
     monkeypatch.setattr(command, "connected", lambda **_: contextlib.nullcontext())
     monkeypatch.setattr(submission, "start", lambda *_: "r")
     monkeypatch.setattr(runs, "brief", lambda _: started)
 
     assert ask("run", "train") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "Watch it: modelyard runs watch r"
+    shown = capsys.readouterr().out.splitlines()
+    assert "name: odd-hog" in shown
+    assert shown[-1] == "Watch it: modelyard runs watch r"
     assert ask("run", "train", "--json") == 0
     assert json.loads(capsys.readouterr().out) == started.to_json()
 

@@ -52,7 +52,7 @@ class TestRuns:
         assert shape(shown) == SHOWN
         assert list(shown)[-4:] == ["parameters", "result", "links", "history"]  # the long ones
         assert shape(printed(capsys, runs.brief(run))) == {
-            "flow_run_id": "str", "state": "str", "links": {"prefect": "str"},
+            "flow_run_id": "str", "name": "str", "state": "str", "links": {"prefect": "str"},
         }  # fmt: skip
 
     def test_one_with_everything(
