@@ -66,16 +66,22 @@ class ScheduleChanges(ScheduleFields):
     enabled: StrictBool | None = None
 
 
-def check_parameters(deployment: str, given: Mapping[str, Any], check: Check) -> dict[str, Any]:
+def check_parameters(
+    deployment: str, given: Mapping[str, Any], check: Check, trigger: Trigger | None = None
+) -> dict[str, Any]:
     """Validate the parameters of a schedule's runs; the parameters as they are stored.
 
-    ``check`` may call Prefect, so no transaction may be open.
+    ``check`` may call Prefect, so no transaction may be open. It refuses a run name that an
+    earlier run has, so one that slots of the trigger would share is refused before: another fixed
+    name would be no better.
 
     Raises:
         ModelyardError: If they are refused, or the deployment does not exist.
     """
     plain.check(given)
     macros.check(given)
+    if trigger is not None:
+        check_run_names(trigger, given)
     found = check(deployment, given)
     for name, value in found.items():
         try:
@@ -107,8 +113,8 @@ def check_run_names(trigger: Trigger, given: Mapping[str, Any]) -> None:
             raise BadInputError(
                 f"Runs of different slots would have the same name {named['name']!r}, which must "
                 "be unique in an experiment.",
-                "Leave the parameter name out, or include the whole slot in it: "
-                "{{ slot.strftime('%Y%m%dT%H%M%S') }}.",
+                "Leave the parameter name out (-p name= drops a file's), or include the whole "
+                "slot in it: -p \"name=n {{ slot.strftime('%Y%m%dT%H%M%S') }}\".",
                 code="RunNameFixed",
             )
         taken.add(key)
@@ -169,7 +175,6 @@ def new_row(
     names.check_description(spec.description)
     trigger = read_trigger(spec.trigger)
     trigger.check_fires()
-    check_run_names(trigger, parameters)
     decided = second_of(trigger.base)
     if from_now:
         decided = max(decided, int(instants.present()))

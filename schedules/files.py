@@ -145,11 +145,9 @@ class Reader:
             self.add(f"{place}.enabled", "Not a boolean.", "Give true or false.", "FieldInvalid")
         policy = self._policy(f"{place}.policy", given.get("policy"))
         trigger = self._trigger(place, given)
-        parameters = self._parameters(place, given, deployment)
+        parameters = self._parameters(place, given, deployment, trigger)
         if trigger is None or len(self.faults) > before:
             return None
-        with self.at(f"{place}.parameters"):
-            editing.check_run_names(trigger, parameters)
         spec = ScheduleSpec(
             name=name,
             deployment=deployment,
@@ -226,7 +224,9 @@ class Reader:
             return Trigger(**fields, since=now)
         return None
 
-    def _parameters(self, place: str, given: Mapping[str, Any], deployment: str) -> dict[str, Any]:
+    def _parameters(
+        self, place: str, given: Mapping[str, Any], deployment: str, trigger: Trigger | None
+    ) -> dict[str, Any]:
         before = len(self.faults)
         found: dict[str, Any] = _plain(
             self._mapping(f"{place}.parameters", given.get("parameters"))
@@ -234,7 +234,7 @@ class Reader:
         if not deployment or len(self.faults) > before:
             return {}
         try:
-            return editing.check_parameters(deployment, found, self._check)
+            return editing.check_parameters(deployment, found, self._check, trigger)
         except ModelyardError as error:
             part = "deployment" if error.code == editing.DEPLOYMENT_UNKNOWN else "parameters"
             self.faults.append(FileFault(f"{place}.{part}", error))

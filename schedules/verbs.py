@@ -47,7 +47,9 @@ def create(spec: ScheduleSpec, check: Check) -> ScheduleDetailView:
 
 
 def _insert(spec: ScheduleSpec, check: Check, *, from_now: bool = False) -> ScheduleDetailView:
-    parameters = editing.check_parameters(spec.deployment, spec.parameters, check)
+    trigger = editing.read_trigger(spec.trigger)
+    trigger.check_fires()
+    parameters = editing.check_parameters(spec.deployment, spec.parameters, check, trigger)
     row = editing.new_row(spec, parameters, from_now=from_now)
     key = row.id
     rows.add(row)

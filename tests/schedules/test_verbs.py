@@ -9,6 +9,7 @@ import pytest
 
 from infra.errors import BadInputError, ConflictError, ModelyardError
 from schedules import verbs, views
+from schedules.editing import ScheduleSpec
 from tests.schedules.asking import HOUR, at, checked, create, fates, pass_hours, rows, state
 from tests.schedules.world import World
 
@@ -106,6 +107,27 @@ class TestCreate:
             _refused("RunNameFixed", **given)
         else:
             create(**given)
+
+    @pytest.mark.parametrize(
+        ("given", "code"),
+        [
+            ({"parameters": {"name": "taken"}}, "RunNameFixed"),
+            ({"trigger": {"cron": "* * *"}}, "CronFieldCount"),
+            ({"trigger": {}}, "TriggerMissing"),
+        ],
+    )
+    def test_what_no_other_run_name_mends_is_told_first(
+        self, world: World, given: dict[str, Any], code: str
+    ) -> None:
+        def check(*_: Any) -> dict[str, Any]:
+            raise ConflictError("There is a run 'taken' already.", "Choose another name.")
+
+        written = {"trigger": {"interval_seconds": HOUR}, **given}
+        spec = ScheduleSpec(name="s", deployment="train", **written)
+        with pytest.raises(BadInputError) as raised:
+            verbs.create(spec, check)
+
+        assert raised.value.code == code
 
     def test_a_name_is_taken_once(self, world: World) -> None:
         create("s")
