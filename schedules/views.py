@@ -17,9 +17,11 @@ from registry.schedules import slot_counts, slots
 from registry.schedules.schedules import ScheduleModel
 from registry.schedules.slots import Fate, Slot
 from registry.views import Instant, JsonObject, View
-from schedules import editing
+from schedules import editing, instants
 from schedules.instants import instant_at
 from schedules.interval import write_span
+from schedules.policy import plan_catchup
+from schedules.schedule import Schedule
 from schedules.scheduler import LEASE
 from schedules.trigger import Trigger
 
@@ -256,6 +258,24 @@ def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[Sl
         row = rows.find(open_session, key)
         found = slots.of(open_session.connection(), row.id, last, fate=fate)
     return [SlotView.from_slot(one) for one in found]
+
+
+def backlog(key: str) -> tuple[int, str | None]:
+    """Return how many undecided slots until now get a run, and the next slot after now.
+
+    Args:
+        key: The schedule's name or id.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+    """
+    with catalogue.session() as open_session:
+        schedule = Schedule.from_row(rows.find(open_session, key))
+    now = instant_at(max(int(instants.present()), schedule.decided_until))
+    decided = instant_at(schedule.decided_until)
+    plan = plan_catchup(schedule.trigger, schedule.policy, decided, now)
+    count = sum(found.count for found in (plan.late, plan.due) if found is not None)
+    return count, next(iter(preview(schedule.trigger, now, 1)), None)
 
 
 def preview(trigger: Trigger, after: datetime, count: int) -> list[str]:

@@ -116,11 +116,12 @@ def _changes(trigger: JsonObject, policy: list[str] | None, parameters_: JsonObj
 
 
 def _for_people(shown: ScheduleView) -> JsonObject:
-    """Return a schedule with its state's detail beside the state, and its slots as listed."""
+    """Return a schedule with its state's detail beside it, slots as listed, and no internals."""
     found = {**shown.to_json(), **views.worded(shown.state, shown.detail)}
     if isinstance(shown, ScheduleDetailView):
         rows = map(_with_range, shown.slots)
         found["slots"] = [{name: row[name] for name in _SLOT_COLUMNS} for row in rows]
+        found.pop("scheduler", None)  # who leads is for whoever mends a stack
     return found
 
 
@@ -140,13 +141,26 @@ def _print_outcome(done: str, shown: ScheduleDetailView, *, as_json_: bool) -> N
     output.sentence(done.format(name=shown.name, runs=runs))
     name = shlex.quote(shown.name)
     if shown.next_slot:
-        output.sentence(f"Next run: {times.local(shown.next_slot)}")
+        _print_next(shown, shown.next_slot)
     elif shown.state in {views.ScheduleState.DISABLED, views.ScheduleState.CREATE_REQUESTED}:
         why = f": {shown.detail}" if shown.detail else "."
         output.sentence(f"It is disabled{why} Start it: modelyard schedule start {name}")
     else:
         output.sentence(" ".join(views.worded(shown.state, shown.detail).values()).strip())
     output.sentence(f"See it: modelyard schedule show {name}")
+
+
+def _print_next(shown: ScheduleDetailView, slot: str | None) -> None:
+    """Print when a schedule runs next; missed slots, which are due at once, as their number."""
+    if slot and datetime.fromisoformat(slot) <= datetime.now(UTC):
+        with connected():
+            missed, slot = views.backlog(shown.id)
+        if missed:
+            slots_run = "slot runs" if missed == 1 else "slots run"
+            catchup = shown.policy["catchup"]
+            output.sentence(f"{missed} missed {slots_run} first (catchup: {catchup}).")
+    if slot:
+        output.sentence(f"Next run: {times.local(slot)}")
 
 
 @app.command()

@@ -174,6 +174,26 @@ def test_people_read_what_was_done_and_when_it_runs_next(
     assert out.splitlines() == [first, second, "See it: modelyard schedule show s"]
 
 
+@pytest.mark.parametrize(
+    ("backlog", "lines"),
+    [
+        ((2, "2027-01-15T17:00:00Z"), ["2 missed slots run first (catchup: all).", NEXT]),
+        ((1, None), ["1 missed slot runs first (catchup: all)."]),
+        ((0, "2027-01-15T17:00:00Z"), [NEXT]),
+    ],
+)
+def test_people_read_of_missed_slots_rather_than_a_time_of_the_past(
+    backlog: tuple[int, str | None], lines: list[str], do: Do, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = {**EVERY, "id": "i", "policy": {"catchup": "all"}, "next_slot": "2020-01-15T17:00:00Z"}
+    shown = ScheduleDetailView.model_construct(**late)
+    monkeypatch.setattr(verbs, "start", lambda _: shown)
+    monkeypatch.setattr(views, "backlog", lambda _: backlog)
+    _, out = do("schedule", "start", "s")
+
+    assert out.splitlines()[1:-1] == lines
+
+
 @pytest.mark.parametrize("arguments", [("trigger",), ("backfill", "--start", "a", "--end", "b")])
 def test_people_read_where_the_runs_of_requested_slots_are(
     arguments: tuple[str, ...], do: Do
@@ -287,8 +307,9 @@ class TestSlots:
     ) -> None:
         slots = views.slots_of("s", last=2, fate=None)
         found = ScheduleDetailView.model_construct(
-            name="s", state="ENABLED", detail="", slots=slots, next=["2027-01-16T09:00:00Z"]
-        )
+            name="s", state="ENABLED", detail="", slots=slots, next=["2027-01-16T09:00:00Z"],
+            scheduler={"holder": "vm:1", "token": 1, "seconds": 6.0},
+        )  # fmt: skip
         monkeypatch.setattr(views, "show", lambda *_, **__: found)
         _, out = do("schedule", "show", "s")
 
@@ -297,6 +318,8 @@ class TestSlots:
         assert ["slot", "kind", "fate", "reason", "decided"] in lines
         assert f"  {local} to {times.local('2027-01-15T10:00:00Z')}, 61 slots" in out
         assert times.local("2027-01-16T09:00:00Z").split() in lines
+        assert "holder" not in out
+        assert "holder" in do("schedule", "show", "s", "--json")[1]
 
     def test_programs_get_the_rows(self, do: Do) -> None:
         _, out = do("schedule", "slots", "s", "--last", "1", "--json")

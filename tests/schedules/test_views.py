@@ -6,7 +6,7 @@ import pytest
 
 from schedules import verbs, views
 from tests.printed_json import printed, shape
-from tests.schedules.asking import HOUR, checked, create, pass_hours
+from tests.schedules.asking import HOUR, at, checked, create, pass_hours
 from tests.schedules.world import World
 
 BRIEF = {
@@ -64,3 +64,14 @@ def test_slots_that_share_their_fate(world: World, capsys: pytest.CaptureFixture
 
     assert shape(found[0]) == {**SLOT, "run": "NoneType", "until": "str", "count": "int"}
     assert list(found[0])[:3] == ["slot", "until", "count"]
+
+
+@pytest.mark.parametrize(("catchup", "count"), [("all", 3), ("latest", 1), ("none", 0)])
+def test_missed_slots_that_run_at_once(world: World, catchup: str, count: int) -> None:
+    create("s", policy={"catchup": catchup}, trigger={"interval_seconds": HOUR, "end": at(4)})
+    assert views.backlog("s") == (0, at(1))
+
+    world.now += 3.5 * HOUR
+    assert views.backlog("s") == (count, at(4))
+    world.now += HOUR
+    assert views.backlog("s") == (count + (catchup == "all"), None)
