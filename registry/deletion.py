@@ -125,6 +125,12 @@ _RULES = {
                 model_removal.alias_blockers,
                 "Remove the alias first: {command}.",
             ),
+            Guard(
+                "HasSchedule",
+                model_removal.schedule_blockers,
+                "Stop it first: {command}; or have its runs register another model: modelyard "
+                "schedule update.",
+            ),
         ),
         model_removal.remove,
         model_removal.claim,

@@ -9,6 +9,7 @@ DELETE IN PROGRESS, after an error DELETE FAILED, and a repeat completes either.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import MlflowException, ModelVersion
@@ -17,6 +18,7 @@ from registry.blockers import Blocker
 from registry.models import model_aliases, model_artifacts, model_states, model_versions
 from registry.models.model_states import DELETING_TAG, DELETION_ERROR_TAG
 from registry.models.model_versions import CLAIMED, GOING
+from registry.schedules import schedules
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 from registry.views import JsonObject
 
@@ -39,6 +41,22 @@ def alias_blockers(name: str, number: int | None = None) -> list[Blocker]:
         )
         for alias, version in sorted(model_aliases.actual(model.aliases).items())
         if number in {None, version}
+    ]
+
+
+def schedule_blockers(name: str, number: int | None = None) -> list[Blocker]:
+    """Return why the model may not be deleted: enabled schedules whose runs would recreate it."""
+    versions = model_versions.of_model(name)
+    if number is not None and any(int(version.version) != number for version in versions):
+        return []  # the model stays
+    given = schedules.names_and_parameters(enabled=True)
+    return [
+        Blocker(
+            f"The schedule {schedule} registers models as {name}.", ("schedule", "stop", schedule)
+        )
+        for schedule, parameters in sorted(given.items())
+        if isinstance(model := parameters.get("model"), Mapping)
+        and schedules.may_be(model.get("name"), name)
     ]
 
 

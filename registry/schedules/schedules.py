@@ -240,10 +240,11 @@ def concerned(open_session: Session, names: Collection[str], source: str) -> lis
     return list(open_session.scalars(wanted.order_by(ScheduleModel.id).with_for_update()))
 
 
-def names_and_parameters() -> dict[str, dict[str, Any]]:
-    """Map every schedule's name to the parameters of its runs."""
+def names_and_parameters(*, enabled: bool = False) -> dict[str, dict[str, Any]]:
+    """Map every schedule's name, or every enabled one's, to the parameters of its runs."""
     with session() as open_session:
-        return {row.name: row.parameters for row in present(open_session)}
+        rows = present(open_session)
+        return {row.name: row.parameters for row in rows if row.enabled or not enabled}
 
 
 def name_of(key: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from infra.errors import ConflictError, NotFoundError, StackError
 from infra.mlflow import MlflowException
-from registry import deletion, history, tracking
+from registry import catalogue, deletion, history, tracking
 from registry.blockers import Blocker
 from registry.models import (
     model_aliases,
@@ -27,7 +27,9 @@ from registry.models import (
     models,
 )  # fmt: skip
 from registry.models.models import ServingSpec
+from registry.schedules import schedules
 from tests.registry import model_files
+from tests.registry.scheduled import scheduled
 from tests.registry.server import MlflowServer
 from tests.registry.trained import MakeRun, Run, killed
 
@@ -58,6 +60,28 @@ def gone(name: str) -> bool:
 
 
 class TestGuards:
+    def test_a_model_that_an_enabled_schedule_registers_stays(
+        self, run: MakeRun, left: Run, name: str
+    ) -> None:
+        schedules.add(scheduled(f"s {name}", {"model": {"name": name}}))
+        schedules.add(scheduled(f"t {name}", {"model": f"{name}/1"}))
+
+        for version in (None, 1):
+            with pytest.raises(ConflictError) as raised:
+                deletion.delete("model", name, version=version)
+            assert raised.value.code == "HasSchedule"
+            assert raised.value.message == f"The schedule s {name} registers models as {name}."
+            assert f"modelyard schedule stop 's {name}'" in raised.value.hint
+        assert state(name) == "ACTIVE"
+
+        run().registered(name)
+        assert model_removal.schedule_blockers(name, 1) == []
+        with catalogue.session() as session, session.begin():
+            for row in schedules.present(session):
+                row.enabled = False
+        deletion.delete("model", name)
+        assert gone(name)
+
     def test_a_version_that_an_alias_points_to_stays(self, left: Run, name: str) -> None:
         model_aliases.point(name, "champion", 1)
 
