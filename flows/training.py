@@ -47,6 +47,8 @@ from tasks.training.training_request import Training
 from tasks.training.training_steps import PreparedScript
 
 _METRICS_SECONDS = 30.0
+_UNREGISTERED = "none registered"
+_NO_MODEL = "none (the script wrote no file to EM_MODEL_DIR)"
 
 
 def check(request: Training, _: str) -> None:
@@ -200,17 +202,24 @@ def _publish(
     if not source:
         context.logger.warning("The script wrote no file to EM_MODEL_DIR: the run has no model.")
         return
-    if trial_flows.TUNING_LABEL in context.labels:
-        return
-    if request.model.register == "never":
+    if _registers(context, request):
+        models.register(
+            name, context.created, models.SourceRun(run_id, context.flow_run_id, source)
+        )
+    elif not _is_trial(context):
         context.logger.info(
             "The model is not registered, as model.register says. modelyard model create --run %s "
             "registers it.",
             context.flow_run_id,
         )
-        return
-    origin = models.SourceRun(run_id, context.flow_run_id, source)
-    models.register(name, context.created, origin)
+
+
+def _registers(context: RunContext, request: Training) -> bool:
+    return request.model.register != "never" and not _is_trial(context)
+
+
+def _is_trial(context: RunContext) -> bool:
+    return trial_flows.TUNING_LABEL in context.labels
 
 
 @contextlib.contextmanager
@@ -279,7 +288,8 @@ def _conclude(
             table=[{"metric": name, "last value": "not a number" if value is None else value}
                    for name, value in result.metrics.items()],
         )  # fmt: skip
-    return RunResult(result.to_json(), f"Model: {result.model_uri or 'none'}")
+    without = _NO_MODEL if _registers(context, request) else _UNREGISTERED
+    return RunResult(result.to_json(), f"Model: {result.model_uri or without}")
 
 
 @lifecycle_flow(

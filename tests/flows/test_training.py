@@ -139,7 +139,9 @@ def test_a_retry_prepares_nothing_for_a_script_that_has_ended_well(
         with pytest.raises(Interrupted):
             _train(context, Training())
     else:
-        assert _train(context, Training()).message == "Model: none"
+        assert _train(context, Training()).message.startswith("Model: none (the script wrote no")
+        unregistered = Training.model_validate({"model": {"register": "never"}})
+        assert _train(context, unregistered).message == "Model: none registered"
 
     assert prepared == ["prepared"] * (2 - attempt)
 
