@@ -46,7 +46,9 @@ def find(client: SyncPrefectClient, key: str) -> FlowRun:
         )
     if not found:
         raise NotFoundError(
-            f"There is no run {key!r}.", "modelyard runs list lists the existing ones."
+            f"There is no run {key!r}.",
+            f"modelyard runs list lists the existing ones. The first {id_prefixes.LEAST} "
+            "characters of an id are enough, fewer are not.",
         )
     return found[0]
 

@@ -55,8 +55,9 @@ def test_the_beginning_of_an_id_is_enough(prefect: PrefectClient) -> None:
         assert runs.find(run[:30]) == run
         assert runs.find(run.upper()[:25]) == run
         assert runs.find(run.replace("-", "")[:28]) == run
-        with pytest.raises(NotFoundError):
+        with pytest.raises(NotFoundError) as caught:
             runs.find(run[:7])
+        assert "8 characters" in caught.value.hint
 
 
 def test_runs_whose_ids_begin_alike_are_listed_to_choose_from(prefect: PrefectClient) -> None:
