@@ -90,8 +90,8 @@ def rows(
 ) -> None:  # fmt: skip
     """Print a list: a table of ``columns``, or all of it as JSON.
 
-    With ``cut`` a row is a line on a terminal: what there is no room for is left out, and then
-    long values are cut.
+    With ``cut`` a row is a line on a terminal: columns that there is no room for are left out,
+    which is said below, and then long values are cut.
     """
     if as_json_:
         as_json(found)
@@ -100,9 +100,17 @@ def rows(
         cut = cut and console.is_terminal
         cells = _cells([_localized(_mapping(one)) for one in found], columns)
         width = _table_width(narrow=cut)
-        _print_table(_fitting(cells, width, _LEFT_OUT) if cut else cells, width, cut=cut)
+        shown = _fitting(cells, width, _LEFT_OUT) if cut else cells
+        _print_table(shown, width, cut=cut)
+        _tell_left_out([name for name in cells if name not in shown and any(cells[name])])
     else:
         console.print("None.")
+
+
+def _tell_left_out(columns: Sequence[str]) -> None:
+    if columns:
+        told = f"Columns left out: {', '.join(columns)} (--json has all, or widen the terminal)"
+        _errors.print(_for_width(told, _errors), markup=False, style="dim")
 
 
 def is_narrow() -> bool:

@@ -48,7 +48,10 @@ def test_a_list_on_a_narrow_terminal_leaves_out_what_the_name_finds(capsys):
 
     output.rows([long], list(long), as_json_=False)
 
-    head, row = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr()
+    head, row = [line.rstrip() for line in printed.out.splitlines()]
+    told, _, _ = printed.err.partition(" (--json")
+    assert told == "Columns left out: id, source_uri"
     assert len(row) <= 80
     assert long["name"] in row
     assert "…" in row
