@@ -12,6 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from flows.flow_results import FlowResult
 from flows.lifecycle import LifecycleFlow
 from infra.errors import NotFoundError
+from infra.suggestions import did_you_mean
 from registry import flow_kinds
 from registry.runs import run_tags
 from schedules.editing import ScheduleSpec
@@ -56,7 +57,10 @@ def find(name: str) -> LifecycleFlow[..., Any]:
         NotFoundError: If it does not exist.
     """
     if name not in FLOWS:
-        raise NotFoundError(f"Unknown flow {name!r}.", f"Known are: {', '.join(sorted(FLOWS))}.")
+        raise NotFoundError(
+            f"Unknown flow {name!r}.",
+            f"{did_you_mean(name, FLOWS)} Known are: {', '.join(sorted(FLOWS))}.".lstrip(),
+        )
     flow: LifecycleFlow[..., Any] = pkgutil.resolve_name(FLOWS[name])
     return flow
 

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
+from infra.suggestions import did_you_mean
 from infra.texts import is_storable
 from pipelines import values
-from pipelines.faults import FaultCollector, suggest_names
+from pipelines.faults import FaultCollector
 from pipelines.pipeline import Pipeline
 from pipelines.validation import definitions
 from pipelines.values import ParameterType
@@ -62,9 +63,7 @@ def arguments(
     parameters = _givable(inputs)
     for name in sorted(set(given) - set(parameters) - set(inputs.artifacts)):
         names = [*parameters, *inputs.artifacts]
-        faults.add(
-            name, "The pipeline has no such input.", suggest_names(names, name, "It has none.")
-        )
+        faults.add(name, "The pipeline has no such input.", did_you_mean(name, names))
     found: dict[str, Any] = {}
     for name, parameter in parameters.items():
         value = given.get(name)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infra.errors import BadInputError
 
 MOST_TOLD = 50
-_MOST_NEAR = 3
 _LONGEST = 300
 _FIX = "Fix the pipeline where it is defined, and compile it again."
 
@@ -93,16 +90,6 @@ class FaultCollector:
         """
         if self.found:
             raise PipelineInvalidError(what, self.found, hint, code=code)
-
-
-def suggest_names(names: Iterable[str], wanted: str, none: str = "There are none.") -> str:
-    """Build a hint that lists existing names, those similar to ``wanted`` first."""
-    names = sorted(names)
-    if not names:
-        return none
-    near = difflib.get_close_matches(wanted, names, _MOST_NEAR) or names[:_MOST_NEAR]
-    more = "" if len(near) == len(names) or near != names[:_MOST_NEAR] else ", …"
-    return f"There is: {', '.join(near)}{more}."
 
 
 def shorten(value: object) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from pipelines.faults import FaultCollector, shorten, suggest_names
+from infra.suggestions import suggest_names
+from pipelines.faults import FaultCollector, shorten
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: 31,

@@ -25,6 +25,8 @@ from prefect.exceptions import ObjectNotFound
 from infra.errors import BadInputError, NotFoundError
 from infra.parameter_faults import describe_value
 from infra.prefect_client import prefect_client
+from infra.suggestions import did_you_mean
+from registry import flow_kinds
 from registry.pipelines import pipelines
 
 _MOST_NAMED = 5
@@ -61,9 +63,15 @@ def read(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     except ObjectNotFound as error:
         if "/" not in deployment and (pipeline := _pipeline(deployment)):
             return read(client, pipeline)
+        flows = sorted(kind.name for kind in flow_kinds.ALL)
+        if deployment in flows:
+            raise NotFoundError(
+                f"The flow {deployment} is not registered.", "Register it: modelyard deploy."
+            ) from error
         raise NotFoundError(
             f"There is no flow and no pipeline {deployment!r}.",
-            "Register flows: modelyard deploy. See pipelines: modelyard pipeline list.",
+            f"{did_you_mean(deployment, flows)} Flows are: {', '.join(flows)}. See pipelines: "
+            "modelyard pipeline list.".lstrip(),
         ) from error
 
 

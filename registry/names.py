@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-
 from infra.errors import BadInputError
 from infra.texts import is_storable
 
 LONGEST = 250  # MLflow's, of a key as well
 LONGEST_DESCRIPTION = 4000
-_MOST_NEAR = 5
 _FORBIDDEN = frozenset('/:"')  # MLflow's, in a registered model's name and in its filters
 
 
@@ -54,18 +50,6 @@ def check_plain(name: str, code: str = "NameInvalid") -> None:
             f"Give 1 to {LONGEST} printable characters, without spaces at its ends.",
             code=code,
         )
-
-
-def suggest(name: str, known: Sequence[str], none: str) -> str:
-    """Build a hint that lists the known names like ``name``, or the first ones.
-
-    Args:
-        name: An unknown name.
-        known: The names that exist.
-        none: The hint where none exists.
-    """
-    near = difflib.get_close_matches(name, known, _MOST_NEAR) or sorted(known)[:_MOST_NEAR]
-    return f"There is: {', '.join(near)}." if near else none
 
 
 def check_run(name: str, experiment: str, description: str) -> None:

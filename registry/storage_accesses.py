@@ -21,7 +21,8 @@ from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.prefect_client import prefect_client
 from infra.storage import accesses, addresses
 from infra.storage.accesses import StorageAccess
-from registry import catalogue, history, names
+from infra.suggestions import suggest_names
+from registry import catalogue, history
 from registry.blockers import Blocker
 from registry.schedules.schedules import ScheduleModel
 from registry.training_templates import TrainingTemplateModel
@@ -174,7 +175,7 @@ def find(name: str) -> str:
     if name not in known:
         raise NotFoundError(
             f"There is no access {name!r}.",
-            names.suggest(name, known, "There is none yet: modelyard storage add."),
+            suggest_names(known, name, "There is none yet: modelyard storage add."),
             code="AccessUnknown",
         )
     return name

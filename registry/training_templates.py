@@ -17,7 +17,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra import identity
 from infra.errors import ConflictError, NotFoundError
-from registry import history, names
+from infra.suggestions import suggest_names
+from registry import history
 from registry.blockers import Blocker
 from registry.catalogue import Base, session
 from registry.schedules import schedules
@@ -73,7 +74,7 @@ def _find(open_session: Session, name: str, *, lock: bool = False) -> TrainingTe
         known = open_session.scalars(select(TrainingTemplateModel.name)).all()
         raise NotFoundError(
             f"There is no template {name!r}.",
-            names.suggest(name, known, "There is none yet: modelyard template create."),
+            suggest_names(known, name, "There is none yet: modelyard template create."),
             code="TemplateUnknown",
         )
     return row

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pkgutil
 
 from infra.errors import NotFoundError
+from infra.suggestions import did_you_mean
 from registry import flow_kinds
 from tasks.parameters import FlowRequest
 
@@ -34,7 +35,8 @@ def find(flow: str) -> type[FlowRequest]:
     """
     if flow not in _REQUESTS:
         raise NotFoundError(
-            f"Unknown flow {flow!r}.", f"Known are: {', '.join(sorted(_REQUESTS))}."
+            f"Unknown flow {flow!r}.",
+            f"{did_you_mean(flow, _REQUESTS)} Known are: {', '.join(sorted(_REQUESTS))}.".lstrip(),
         )
     found: type[FlowRequest] = pkgutil.resolve_name(_REQUESTS[flow])
     return found

@@ -23,10 +23,14 @@ from pydantic.fields import FieldInfo
 from infra import nesting
 from infra.errors import BadInputError
 from infra.parameter_models import ParameterModel, invalid
+from infra.suggestions import did_you_mean
 
 LARGEST_NUMBER = 2**63 - 1
 
 M = TypeVar("M", bound=BaseModel)
+
+# Fields whose names are the user's own, and what each of those is.
+_GROUPS = {"hyperparameters": "A hyperparameter", "arguments": "An argument of the pipeline"}
 
 # A form refuses numbers that Prefect could not read back; read() refuses all others.
 _BOUNDS = {"minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER}
@@ -186,10 +190,22 @@ def read(model: type[M], parameters: Mapping[str, Any]) -> M:
         if name not in model.model_fields:
             raise BadInputError(
                 f"Unknown parameter `{name}`.",
-                f"Known are: {', '.join(sorted(model.model_fields))}.",
+                f"{_meant(name, model)} Known are: "
+                f"{', '.join(sorted(model.model_fields))}.".lstrip(),
                 code="ParameterUnknown",
             )
     try:
         return model(**parameters)
     except ValidationError as error:
         raise invalid(model, error) from None
+
+
+def _meant(name: str, model: type[BaseModel]) -> str:
+    """Say what an unknown parameter may be: a similar one, or one of a group; "" for neither."""
+    asked = did_you_mean(name, model.model_fields)
+    grouped = (
+        f"{what} is given as {group}.{name}."
+        for group, what in _GROUPS.items()
+        if group in model.model_fields
+    )
+    return asked or next(grouped, "")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
+from infra.suggestions import suggest_names
 from pipelines import graph
-from pipelines.faults import FaultCollector, suggest_names
+from pipelines.faults import FaultCollector
 from pipelines.pipeline import ROOT
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit

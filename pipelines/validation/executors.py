@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
+from infra.suggestions import suggest_names
 from pipelines import claims, placeholders, platform
 from pipelines.container import quantity
-from pipelines.faults import FaultCollector, suggest_names
+from pipelines.faults import FaultCollector
 from pipelines.platform_forms import ValueSource
 from pipelines.validation.survey import Survey
 from pipelines.validation.tasks import MEND_WORKSPACE, NO_WORKSPACE, WORKSPACE

@@ -11,8 +11,9 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
 from infra.errors import BadInputError
+from infra.suggestions import suggest_names
 from pipelines import conditions, placeholders, selection, values
-from pipelines.faults import FaultCollector, suggest_names
+from pipelines.faults import FaultCollector
 from pipelines.validation import definitions
 from pipelines.validation.compatibility import artifacts_fit, parameters_fit
 from pipelines.validation.survey import Survey, bare, is_added, item_input

@@ -20,7 +20,8 @@ from prefect.exceptions import ObjectNotFound
 
 from infra.errors import BadInputError, NotFoundError
 from infra.prefect_client import prefect_client
-from registry import catalogue, flow_kinds, history, names
+from infra.suggestions import suggest_names
+from registry import catalogue, flow_kinds, history
 from registry.notifications import notification_triggers
 from registry.notifications.notification_outcomes import last_outcome
 from registry.notifications.notification_targets import BLOCK_TYPES, KINDS, NotificationTarget
@@ -171,7 +172,7 @@ def _check_filter(client: SyncPrefectClient, wanted: NotificationFilter) -> None
         if flow not in own and not client.read_flows(flow_filter=named):
             raise NotFoundError(
                 f"There is no flow {flow!r}.",
-                names.suggest(flow, sorted(own), ""),
+                suggest_names(own, flow, ""),
                 code="FlowUnknown",
             )
     for schedule in wanted.schedules:
@@ -288,6 +289,6 @@ def _unknown(client: SyncPrefectClient, name: str) -> NotFoundError:
     known = [automation.name for automation in _read(client)]
     return NotFoundError(
         f"There is no notification {name!r}.",
-        names.suggest(name, known, "There is none yet: modelyard notify add."),
+        suggest_names(known, name, "There is none yet: modelyard notify add."),
         code="NotificationUnknown",
     )

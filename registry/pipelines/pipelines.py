@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from infra import identity
 from infra.errors import BadInputError, NotFoundError
+from infra.suggestions import suggest_names
 from infra.texts import is_storable
 from registry import history, names
 from registry.catalogue import advisory_lock, session
@@ -135,7 +136,7 @@ def _unknown(open_session: Session, name: str) -> NotFoundError:
     known = open_session.scalars(select(PipelineModel.name)).all()
     return NotFoundError(
         f"There is no pipeline {name[:100]!r}.",
-        names.suggest(name, known, "There is none yet: modelyard pipeline upload FILE."),
+        suggest_names(known, name, "There is none yet: modelyard pipeline upload FILE."),
         code="PipelineUnknown",
     )
 

@@ -30,8 +30,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from infra.errors import BadInputError, ConflictError, NotFoundError
+from infra.suggestions import suggest_names
 from infra.texts import is_storable
-from registry import history, id_prefixes, names
+from registry import history, id_prefixes
 from registry.blockers import Blocker
 from registry.catalogue import Base, session
 
@@ -164,7 +165,7 @@ def find(open_session: Session, key: str, *, lock: bool = False) -> ScheduleMode
     known = open_session.scalars(present).all()
     raise NotFoundError(
         f"There is no schedule {key!r}.",
-        names.suggest(key, known, "There is none yet: modelyard schedule create."),
+        suggest_names(known, key, "There is none yet: modelyard schedule create."),
         code="ScheduleUnknown",
     )
 

@@ -78,7 +78,7 @@ class TestArguments:
         assert caught.value.code == "ArgumentsInvalid"
         assert {fault.place for fault in caught.value.faults} == {"deep", "text", "texts", "flag"}
         told = caught.value.message
-        assert "texts: The pipeline has no such input. There is: text" in told
+        assert "texts: The pipeline has no such input. Did you mean text?" in told
         assert "text: It is missing. Give a string." in told
         assert "deep: It is a list, where a mapping is wanted." in told
 

@@ -3,15 +3,7 @@ from pipelines.faults import (
     PipelineFault,
     PipelineInvalidError,
     shorten,
-    suggest_names,
 )
-
-
-def test_what_looks_like_what_was_wanted_is_named() -> None:
-    assert suggest_names(["train", "evaluate"], "trian") == "There is: train."
-    assert suggest_names(["b", "a"], "zzz") == "There is: a, b."
-    assert suggest_names("abcde", "zzz") == "There is: a, b, c, …."
-    assert suggest_names([], "x", "It has none.") == "It has none."
 
 
 def test_values_are_shortened() -> None:

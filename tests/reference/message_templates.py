@@ -161,15 +161,17 @@ class _Writer:
             if isinstance(node.func, ast.Attribute)
             else getattr(node.func, "id", "")
         )
-        if name in {"suggest", "suggest_names"}:
+        if name == "suggest_names":
             none = node.args[2] if len(node.args) > 2 else None
             hint = self.write(none, scope) if none else ""
             return f"Similar names are listed. {hint}".strip()
+        if name in {"did_you_mean", "_meant"}:
+            return "Did you mean NAME?"
         if name == "describe_invalid":
             return "Invalid parameter `PARAMETER`: expected TYPE, got VALUE"
         if name == "len":
             return "N"
-        if name == "format" and isinstance(node.func, ast.Attribute):
+        if name in {"format", "lstrip"} and isinstance(node.func, ast.Attribute):
             return self.write(node.func.value, scope)
         if name == "join" and isinstance(node.func, ast.Attribute):
             value = self._evaluated(node, scope)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.errors import BadInputError
 from tasks import parameters
+from tasks.pipelines.request import PipelineRun
+from tasks.training.training_request import Training
 
 _NAMES = st.sampled_from(["a", "b", "group", "algorithm", "uri", "entry_point", "provided"])
 _VALUES = st.one_of(st.none(), st.integers(), st.text(max_size=3), st.lists(st.integers()))
@@ -133,12 +135,33 @@ class TestRead:
         assert parameters.read(_Model, {"many": "2"}) == _Model(many=2)
 
     def test_an_unknown_one_is_named(self) -> None:
-        with pytest.raises(BadInputError, match="`much`") as raised:
-            parameters.read(_Model, {"much": 2})
+        with pytest.raises(BadInputError, match="`odd`") as raised:
+            parameters.read(_Model, {"odd": 2})
 
         assert (raised.value.code, raised.value.hint) == (
             "ParameterUnknown", "Known are: many, name.",
         )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("model", "name", "hint"),
+        [
+            (Training, "max_minute", "Did you mean max_minutes? Known are: "),
+            (Training, "hyperparameter", "Did you mean hyperparameters? Known are: "),
+            (Training, "trees", "A hyperparameter is given as hyperparameters.trees. Known are: "),
+            (
+                PipelineRun,
+                "rows",
+                "An argument of the pipeline is given as arguments.rows. Known are: ",
+            ),
+        ],
+    )
+    def test_what_may_be_meant_is_said_first(
+        self, model: type[BaseModel], name: str, hint: str
+    ) -> None:
+        with pytest.raises(BadInputError) as raised:
+            parameters.read(model, {name: 5})
+
+        assert raised.value.hint.startswith(hint)
 
     def test_a_wrong_one_is_named_without_its_value(self) -> None:
         with pytest.raises(BadInputError, match="Invalid parameter `many`: ") as raised:

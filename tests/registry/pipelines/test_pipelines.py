@@ -255,5 +255,12 @@ def test_an_uploaded_pipeline_is_a_deployment_by_its_name(name: str, prefect: Pr
     _registered(prefect, _add(name))
     for called in (name, f"{name}:1", f"pipeline-run/{name}:1"):
         assert deployments.read(prefect, called).name == f"pipeline-run/{name}:1"  # type: ignore[arg-type]
-    with pytest.raises(NotFoundError, match="no flow and no pipeline"):
-        deployments.read(prefect, "no such")  # type: ignore[arg-type]
+    for unknown, hint in (
+        ("no such", "Flows are: batch-inference, "),
+        ("trian", "Did you mean train? Flows are: batch-inference, "),
+    ):
+        with pytest.raises(NotFoundError, match="no flow and no pipeline") as raised:
+            deployments.read(prefect, unknown)  # type: ignore[arg-type]
+        assert raised.value.hint.startswith(hint)
+    with pytest.raises(NotFoundError, match="The flow train is not registered"):
+        deployments.read(prefect, "train")  # type: ignore[arg-type]
