@@ -24,7 +24,7 @@ from registry.schedules.slots import Slot
 from schedules import applying, editing, macros, plain, verbs, views
 from schedules.instants import instant_at
 from schedules.schedule import PausedSchedule, Schedule
-from schedules.views import ScheduleDetailView
+from schedules.views import ScheduleDetailView, SlotView
 from tasks import parameters
 
 
@@ -152,6 +152,39 @@ def create(
     )
     with connected():
         return verbs.create(spec, check)
+
+
+def show(key: str, *, following: int = views.NEXT, last: int = views.LAST) -> ScheduleDetailView:
+    """Return a schedule with its slots, and the present states of their runs. Needs a connection.
+
+    Args:
+        key: Its name or id.
+        following: How many of its next slots.
+        last: How many of its last slots, newest first.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+    """
+    found = views.show(key, following=following, last=last)
+    slots = views.with_states(found.slots, scheduled_runs.states)
+    return found.model_copy(update={"slots": slots})
+
+
+def slots_of(key: str, *, last: int = views.LAST, fate: str | None = None) -> list[SlotView]:
+    """List a schedule's last slots, newest first, with the present states of their runs.
+
+    Needs a connection.
+
+    Args:
+        key: Its name or id.
+        last: How many.
+        fate: Only those of this fate.
+
+    Raises:
+        NotFoundError: With the code ``ScheduleUnknown``.
+        BadInputError: With the code ``FateUnknown``.
+    """
+    return views.with_states(views.slots_of(key, last=last, fate=fate), scheduled_runs.states)
 
 
 def update(

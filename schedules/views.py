@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from operator import not_
@@ -27,8 +28,8 @@ from schedules.trigger import Trigger
 
 EXPIRED = "EXPIRED"  # the detail of a schedule without a slot to come
 
-_NEXT = 5
-_LAST = 10
+NEXT = 5
+LAST = 10
 
 
 class ScheduleState(StrEnum):
@@ -60,7 +61,7 @@ class SlotView(View):
         fate: Its fate.
         reason: Why it is skipped, or what it waits for.
         run: Its flow run.
-        state: The state that its run has ended in.
+        state: The state that its run has ended in; with :func:`with_states` its present one.
         decided: When its fate was decided.
         decided_by: Which scheduler or user decided it.
     """
@@ -203,7 +204,7 @@ def list_newest(limit: int) -> list[ScheduleView]:
         return [ScheduleView.from_row(row) for row in rows.newest(open_session, limit)]
 
 
-def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> ScheduleDetailView:
+def show(key: str, *, following: int = NEXT, last: int = LAST) -> ScheduleDetailView:
     """Return a schedule with its slots.
 
     Args:
@@ -238,7 +239,7 @@ def show(key: str, *, following: int = _NEXT, last: int = _LAST) -> ScheduleDeta
     )
 
 
-def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[SlotView]:
+def slots_of(key: str, *, last: int = LAST, fate: str | None = None) -> list[SlotView]:
     """List a schedule's last slots, newest first.
 
     Args:
@@ -258,6 +259,22 @@ def slots_of(key: str, *, last: int = _LAST, fate: str | None = None) -> list[Sl
         row = rows.find(open_session, key)
         found = slots.of(open_session.connection(), row.id, last, fate=fate)
     return [SlotView.from_slot(one) for one in found]
+
+
+def with_states(
+    found: Sequence[SlotView], states: Callable[[Sequence[str]], Mapping[str, str]]
+) -> list[SlotView]:
+    """Return slots with the present states of the runs that are not known to have ended.
+
+    Args:
+        found: The slots.
+        states: Returns the states of runs by their ids; it may leave some out.
+    """
+    active = [one.run for one in found if one.run and one.state is None]
+    words = states(active) if active else {}
+    return [
+        one.model_copy(update={"state": one.state or words.get(one.run or "")}) for one in found
+    ]
 
 
 def backlog(key: str) -> tuple[int, str | None]:

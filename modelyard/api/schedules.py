@@ -13,8 +13,8 @@ class ScheduleVerbs:
 
     create = staticmethod(scheduling.create)
     list = staticmethod(verb(views.list_all))
-    show = staticmethod(verb(views.show))
-    slots = staticmethod(verb(views.slots_of))
+    show = staticmethod(verb(scheduling.show))
+    slots = staticmethod(verb(scheduling.slots_of))
     metrics = staticmethod(verb(metrics.text))
     update = staticmethod(scheduling.update)
     start = staticmethod(verb(verbs.start))

@@ -215,7 +215,7 @@ def show(
 ) -> None:
     """Show a schedule with its next slots, and its last ones with their fates."""
     with connected():
-        found = views.show(name, following=following, last=last)
+        found = scheduling.show(name, following=following, last=last)
     output.thing(found if json else _for_people(found), as_json_=json)
 
 
@@ -230,7 +230,7 @@ def slots(
 ) -> None:
     """List the last slots with their fates, newest first."""
     with connected():
-        found = views.slots_of(name, last=last, fate=fate)
+        found = scheduling.slots_of(name, last=last, fate=fate)
     output.rows(found if json else list(map(_with_range, found)), _SLOT_COLUMNS, as_json_=json)
 
 

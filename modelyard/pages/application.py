@@ -171,7 +171,8 @@ class _Pages:
         """Show a schedule with its slots and their runs."""
         key = request.path_params["schedule"]
         found = await run_in_threadpool(self._sources.schedule, key)
-        return self._page("schedule.html", shown=schedule_facts.of(found))
+        shown = await run_in_threadpool(schedule_facts.of, found, self._sources.servers.run)
+        return self._page("schedule.html", shown=shown)
 
     async def artifact(self, request: Request) -> Response:
         """Download an artifact of a run."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import OperationalError
 
+from infra.errors import StackError
 from modelyard.pages import listing, run_facts
 from modelyard.pages.listing import Ref
 from pipelines.drawing import text
@@ -43,8 +44,14 @@ def show(key: str) -> ScheduleDetailView:
     return views.show(key, last=_LAST)
 
 
-def of(found: ScheduleDetailView) -> SchedulePageView:
-    """Return the page of a schedule."""
+def of(found: ScheduleDetailView, run_of: Callable[[str], RunView | None]) -> SchedulePageView:
+    """Return the page of a schedule.
+
+    Args:
+        found: The schedule.
+        run_of: Returns a run of Prefect by its id; None if there is none.
+    """
+    slots = views.with_states(found.slots, lambda runs: _states(runs, run_of))
     facts = [
         ("Description", found.description),
         ("Runs", found.deployment),
@@ -55,10 +62,20 @@ def of(found: ScheduleDetailView) -> SchedulePageView:
         ("Slots", ", ".join(f"{count} {fate}" for fate, count in found.fates.items())),
     ]
     return SchedulePageView(
-        found,
+        found.model_copy(update={"slots": slots}),
         [(name, text.plain(value)) for name, value in facts if value],
         run_facts.sheet(found.parameters),
     )
+
+
+def _states(runs: Sequence[str], run_of: Callable[[str], RunView | None]) -> dict[str, str]:
+    """Return the states of runs by id; none if Prefect does not answer."""
+    try:
+        found = {run: run_of(run) for run in runs}
+    except StackError as error:
+        _logger.warning("The states of a schedule's runs cannot be read: %s", error)
+        return {}
+    return {run: view.state for run, view in found.items() if view}
 
 
 def ref(run: RunView, name_of: Callable[[str], str]) -> Ref | None:

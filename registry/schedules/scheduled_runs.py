@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,7 @@ from registry.schedules.slots import Slot
 
 GONE = "DELETED"
 _PAGE = 200
+_logger = logging.getLogger(__name__)
 _OVER = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
 
 
@@ -108,16 +110,35 @@ def create(
 
 def ended(ids: Collection[str]) -> dict[str, str]:
     """Those of the runs that have ended or are gone, with the word for it."""
+    return _words(ids, _OVER)
+
+
+def states(ids: Sequence[str]) -> dict[str, str]:
+    """The words for the present states of the runs, at most of the first 200.
+
+    What is shown of a slot must not depend on Prefect: without an answer there are none.
+    """
+    try:
+        return _words(ids[:_PAGE], None) if ids else {}
+    except (httpx.HTTPError, RuntimeError) as error:  # Prefect's client raises either
+        _logger.warning("The states of the runs could not be read: %s", error)
+        return {}
+
+
+def _words(ids: Collection[str], states_: FlowRunFilterState | None) -> dict[str, str]:
+    """The words for those of the runs in these states, or in any, and for those that are gone."""
     wanted = [UUID(run_id) for run_id in ids]
     words: dict[str, str] = {}
     flows: dict[UUID, str] = {}
     with prefect_client() as client:
         for first in range(0, len(wanted), _PAGE):
             these = FlowRunFilterId(any_=wanted[first : first + _PAGE])
-            for run in _read(client, FlowRunFilter(id=these, state=_OVER)):
+            for run in _read(client, FlowRunFilter(id=these, state=states_)):
                 if run.flow_id not in flows:
                     flows[run.flow_id] = client.read_flow(run.flow_id).name
-                words[str(run.id)] = statuses.word(flows[run.flow_id], run.state)
+                words[str(run.id)] = statuses.word(
+                    flows[run.flow_id], run.state, run.labels or {}, run.run_count or 0
+                )
             words |= dict.fromkeys(_gone(client, these), GONE)
     return words
 

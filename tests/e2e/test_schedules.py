@@ -115,7 +115,7 @@ def test_a_run_that_is_retried_counts_among_its_schedules_again(stack):
     assert state_of(first) == "STOPPED"
 
     stack.do("runs", "retry", first)
-    wait_for(lambda: state_of(first) is None, 60, "it is known to go on")
+    wait_for(lambda: state_of(first) != "STOPPED", 60, "it is known to go on")
     second = _created(stack, "slow", 2)[0]["run"]
     stack.do("runs", "stop", second)
     wait_for(lambda: state_of(second) == "STOPPED", 90, "the second run is known to have ended")

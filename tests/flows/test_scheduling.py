@@ -14,11 +14,12 @@ from infra import site, work_pools
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from registry import deployments
 from registry.pipelines import pipelines
+from registry.schedules import scheduled_runs
 from schedules import verbs, views
 from schedules.files import FileInvalidError
 from tasks.pipelines import request as requests
 from tests.pipelines import corpus
-from tests.schedules.asking import at
+from tests.schedules.asking import HOUR, at, pass_hours
 from tests.schedules.conftest import world  # noqa: F401 (a fixture)
 from tests.schedules.world import World
 
@@ -217,6 +218,19 @@ def test_from_python(world: World) -> None:  # noqa: F811
     entry = {"name": "u", "deployment": "sync/ready", "interval_seconds": 60}
     assert scheduling.apply({"schedules": [entry]}, "f")["created"] == ["u"]
     assert [row["name"] for row in views.list_all()] == ["s", "t", "u"]
+
+
+def test_the_state_of_a_run_that_goes_on_is_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    scheduling.create("s", "sync/loose", interval_seconds=HOUR)
+    pass_hours(world, 1)
+    (run,) = world.runs
+    monkeypatch.setattr(scheduled_runs, "states", lambda ids: dict.fromkeys(ids, "RUNNING"))
+
+    assert views.slots_of("s")[0].state is None
+    assert [(one.run, one.state) for one in scheduling.slots_of("s")] == [(run, "RUNNING")]
+    assert scheduling.show("s").slots == scheduling.slots_of("s")
 
 
 def test_groups_of_parameters_are_laid_over_each_other(

@@ -39,9 +39,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return asked
 
     for module, verbs_ in (
-        (scheduling, ("create", "update", "copy", "apply")),
+        (scheduling, ("create", "update", "copy", "apply", "show")),
         (verbs, ("start", "stop", "trigger_now", "backfill", "delete")),
-        (views, ("show", "list_all")),
+        (views, ("list_all",)),
     ):
         for verb in verbs_:
             monkeypatch.setattr(module, verb, record(verb))
@@ -271,7 +271,7 @@ def test_people_read_a_state_in_one_place(
 ) -> None:
     expired = ScheduleView.model_construct(**EXPIRED)
     monkeypatch.setattr(views, "list_all", lambda **_: [expired])
-    monkeypatch.setattr(views, "show", lambda *_, **__: expired)
+    monkeypatch.setattr(scheduling, "show", lambda *_, **__: expired)
     words = [verb] if verb == "list" else [verb, "s"]
 
     _, out = do("schedule", *words)
@@ -288,7 +288,7 @@ class TestSlots:
         many = {**SLOT, "until": "2027-01-15T10:00:00Z", "count": 61, "reason": "OutsideWindow"}
         both = [SlotView.model_validate(one) for one in (SLOT, many)]
         monkeypatch.setattr(
-            views, "slots_of", lambda name, last, fate: both[:last] if name == "s" else []
+            scheduling, "slots_of", lambda name, last, fate: both[:last] if name == "s" else []
         )
 
     def test_people_get_a_table(self, do: Do) -> None:
@@ -305,12 +305,12 @@ class TestSlots:
     def test_of_one_schedule_they_have_the_same_columns_and_local_times(
         self, do: Do, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        slots = views.slots_of("s", last=2, fate=None)
+        slots = scheduling.slots_of("s", last=2, fate=None)
         found = ScheduleDetailView.model_construct(
             name="s", state="ENABLED", detail="", slots=slots, next=["2027-01-16T09:00:00Z"],
             scheduler={"holder": "vm:1", "token": 1, "seconds": 6.0},
         )  # fmt: skip
-        monkeypatch.setattr(views, "show", lambda *_, **__: found)
+        monkeypatch.setattr(scheduling, "show", lambda *_, **__: found)
         _, out = do("schedule", "show", "s")
 
         lines = [line.split() for line in out.splitlines()]

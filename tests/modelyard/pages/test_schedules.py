@@ -57,6 +57,17 @@ def test_a_schedule_is_shown_with_its_slots_and_runs(world: World, client: TestC
     assert "None" not in page
 
 
+def test_the_state_of_a_run_that_goes_on_is_shown(world: World, client: TestClient) -> None:
+    world.shown_schedules["s"] = schedule(slots=[slot(state=None)])
+    world.exist()
+    assert 'data-state="RUNNING"' in client.get("/schedules/s").text
+
+    world.silent = True
+    page = client.get("/schedules/s")
+    assert page.status_code == 200
+    assert 'data-state="RUNNING"' not in page.text
+
+
 def test_a_schedule_without_slots_says_so(world: World, client: TestClient) -> None:
     world.shown_schedules["new"] = schedule(
         when="every 1h", deleted="2026-01-04T00:00:00Z", state="DELETED", fates={}
