@@ -149,7 +149,7 @@ def ensure_experiment(name: str, flow_run_id: str = "") -> str:
             found = mlflow.get_experiment_by_name(name)
             if found is None:
                 raise
-    _refuse_deleted(found, name)
+    _refuse_deleted(found, name, flow_run_id)
     for key, value in _TRAINING_VIEW.items():
         if key not in found.tags:  # MLflow's own Default has none yet
             mlflow.set_experiment_tag(found.experiment_id, key, value)
@@ -168,17 +168,19 @@ def check_experiment(name: str, flow_run_id: str = "") -> None:
     """
     found = experiment_names.meant(client(), name, flow_run_id)
     if found is not None:
-        _refuse_deleted(found, name)
+        _refuse_deleted(found, name, flow_run_id)
 
 
-def _refuse_deleted(found: Experiment, name: str) -> None:
+def _refuse_deleted(found: Experiment, name: str, flow_run_id: str = "") -> None:
     if found.lifecycle_stage == "active" and not experiment_names.is_deleting(found):
         return
-    freed = found.name != name
+    copy = f"modelyard runs copy {flow_run_id or 'ID'}"
     raise ConflictError(
         f"The experiment {name!r} was deleted.",
-        "Copy the run, and it gets a new experiment of that name: modelyard runs copy ID."
-        if freed
+        f"Copy the run, and it gets a new experiment of that name: {copy}."
+        if found.name != name
+        else f"Copy the run into another: {copy} -p experiment=NAME. Or restore it in MLflow."
+        if flow_run_id
         else "Choose another name, or restore it in MLflow.",
         code="ExperimentDeleted",
     )

@@ -13,7 +13,7 @@ from prefect.states import AwaitingRetry
 
 from infra.errors import ConflictError
 from infra.prefect_client import prefect_client
-from registry import history
+from registry import experiment_names, history, tracking
 from registry.runs import run_tags, runs
 from registry.runs.run_views import RunStatusView, RunView
 
@@ -25,7 +25,8 @@ def retry(key: str) -> RunStatusView:
 
     Raises:
         ConflictError: If it is active or complete, or was called in a process of its own; if its
-            pipeline was deleted, with the code ``DeploymentGone``, or its pool, with ``PoolGone``.
+            pipeline was deleted, with the code ``DeploymentGone``, or its pool, with ``PoolGone``,
+            or its experiment, with ``ExperimentDeleted``.
     """
     with _made_due(key) as (client, run, _):
         if run.deployment_id is None:
@@ -46,6 +47,7 @@ def retry(key: str) -> RunStatusView:
                 f"The pool that the run {run.name} was in has been made anew since.",
                 f"Run a copy: modelyard runs copy {run.id}.", code="PoolGone",
             )  # fmt: skip
+        _check_experiment(run)
     return runs.brief(str(run.id))
 
 
@@ -53,7 +55,8 @@ def reopen(flow: str, key: str) -> FlowRun:
     """Make a call of ``flow`` that failed or was stopped due again, for the caller's process.
 
     Raises:
-        ConflictError: If it is active or complete, of another flow, or its pool's to retry.
+        ConflictError: If it is active or complete, of another flow, or its pool's to retry; if its
+            experiment was deleted, with the code ``ExperimentDeleted``.
     """
     with _made_due(key) as (_, run, of_flow):
         if of_flow != flow or run.deployment_id is not None:
@@ -61,7 +64,14 @@ def reopen(flow: str, key: str) -> FlowRun:
                 f"The run {run.name} is not a call of {flow} in a Python process.",
                 f"If its pool runs it: modelyard runs retry {run.id}.",
             )
+        _check_experiment(run)
     return run
+
+
+def _check_experiment(run: FlowRun) -> None:
+    """Refuse a run whose experiment is deleted, while its state still tells how it ended."""
+    named = str(run.parameters.get("experiment") or experiment_names.DEFAULT)
+    tracking.check_experiment(named, str(run.id))
 
 
 @contextlib.contextmanager

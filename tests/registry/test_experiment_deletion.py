@@ -175,7 +175,7 @@ class TestDelete:
             with pytest.raises(ConflictError) as raised:
                 refused()
             assert raised.value.code == "ExperimentDeleted"
-            assert "runs copy" in raised.value.hint
+            assert f"modelyard runs copy {run}." in raised.value.hint
         assert not exists(name)
         assert experiments.name_now({"experiment": name}, run) is None
 

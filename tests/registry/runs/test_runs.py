@@ -157,6 +157,32 @@ def test_one_whose_pool_was_made_anew_is_not_retried(
     assert f"runs copy {run}" in raised.value.hint
 
 
+def test_one_whose_experiment_was_deleted_keeps_its_end(
+    prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str, run_id: str) -> NoReturn:
+        raise ConflictError(f"{name} was deleted.", f"Copy {run_id}.", code="ExperimentDeleted")
+
+    changed: list[Any] = []
+    pooled = prefect.add("train", "pooled", state=Failed())
+    called = prefect.add("train", "called", state=Failed())
+    for run in (pooled, called):
+        prefect.runs[UUID(run)].parameters = {"experiment": "garden"}
+    prefect.runs[UUID(pooled)].deployment_id = uuid4()
+    prefect.runs[UUID(pooled)].work_pool_name = "cpu"
+    monkeypatch.setattr(prefect, "read_deployment", lambda _: None, raising=False)
+    monkeypatch.setattr(
+        prefect, "set_flow_run_state", lambda *told, **_: changed.append(told), raising=False
+    )
+    monkeypatch.setattr(run_retries.tracking, "check_experiment", refused)
+
+    for again in (lambda: run_retries.retry(pooled), lambda: run_retries.reopen("train", called)):
+        with pytest.raises(ConflictError, match="garden was deleted") as raised:
+            again()
+        assert raised.value.code == "ExperimentDeleted"
+    assert changed == []
+
+
 class TestReopen:
     @pytest.fixture(autouse=True)
     def _changed(self, prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +195,7 @@ class TestReopen:
 
         monkeypatch.setattr(prefect, "set_flow_run_state", change, raising=False)
         monkeypatch.setattr(history, "record", lambda *_, **__: None)
+        monkeypatch.setattr(run_retries.tracking, "check_experiment", lambda *_: None)
 
     @pytest.mark.parametrize("state", [Failed(), REFUSED, Cancelled()], ids=lambda one: one.name)
     def test_a_call_that_failed_is_due_again(self, state: State) -> None:
