@@ -27,6 +27,7 @@ from tasks.resources import PipelineResources
 
 MOST_PARALLEL = 1000
 MOST_MOUNTS = 10
+_LONGEST_BASE = 200
 _MOUNTED = "/mnt"
 _REMOTE_LAUNCHERS: frozenset[str] = frozenset({"kubernetes"})
 _MOUNT_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -84,6 +85,8 @@ class PipelineRun(FlowRequest):
 def base_name(pipeline: str) -> str:
     """Return the name of an uploaded pipeline, or what a file's was compiled with.
 
+    Whatever the compiler let pass becomes what a run can be called, with room for a number.
+
     Args:
         pipeline: As for :func:`contents`.
 
@@ -91,7 +94,9 @@ def base_name(pipeline: str) -> str:
         BadInputError: If the file does not exist or is no pipeline.
     """
     if pipelines.is_file(pipeline):
-        return reading.read_bytes(*contents(pipeline)).name
+        compiled = reading.read_bytes(*contents(pipeline)).name
+        plain = re.sub(r'[/:"\x00-\x1f\x7f]', "-", compiled)[:_LONGEST_BASE].strip(" .")
+        return plain or "pipeline"
     return pipeline.partition(":")[0]
 
 

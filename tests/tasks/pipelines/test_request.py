@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from infra import instance_types, site
 from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
 from infra.settings import Settings
 from infra.workloads.kubernetes.job_manifest import ANY_NODE
+from registry import names
 from tasks.pipelines import request as requests
 from tasks.pipelines.request import PipelineRun
 from tests.pipelines import corpus
@@ -182,3 +184,21 @@ class TestInstances:
         )
         assert requests.unenforced(request, apart) == ""
         assert requests.unenforced(PipelineRun(), Settings()) == ""
+
+
+@pytest.mark.parametrize(
+    ("compiled", "expected"),
+    [("weekly report", "weekly report"), ("a/b: c", "a-b- c"), ("...", "pipeline")],
+)
+def test_a_run_can_be_called_as_any_pipeline_is(
+    tmp_path: Path, compiled: str, expected: str
+) -> None:
+    text = corpus.compiled("adding").decode()
+    content = yaml.safe_load(text)
+    content["pipelineInfo"]["name"] = compiled
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(content))
+
+    found = requests.base_name(str(tmp_path / "p.yaml"))
+
+    assert found == expected
+    names.check(f"{found}-1")
