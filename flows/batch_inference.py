@@ -246,6 +246,7 @@ def _clean_up(context: RunContext, request: BatchInference, folders: Folders, ru
         kind=flow_kinds.BATCH_INFERENCE,
         request=BatchInference,
         check=check,
+        pin=inference_request.pin,
         pool="gpu",
         result=BatchInferenceResult,
         tags=("modelyard", "batch-inference"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field
 
@@ -141,6 +142,19 @@ def resolve(request: BatchInference) -> ResolvedVersion:
     return models.resolve(_SCHEME + request.model.removeprefix(_SCHEME))
 
 
+def pin(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Pin the version that an alias means in a run's parameters, so that a retry has the same.
+
+    Raises:
+        NotFoundError: If there is no such version or alias.
+    """
+    reference = given.get("model")
+    if not isinstance(reference, str) or "@" not in reference:
+        return dict(given)
+    version = models.resolve(_SCHEME + reference.removeprefix(_SCHEME))
+    return {**given, "model": f"{version.name}/{version.version}"}
+
+
 def check(request: BatchInference, home: Home, settings: Settings) -> None:
     """Refuse a batch inference that cannot work, before any resource is allocated.
 
@@ -182,8 +196,9 @@ def _check_model(model: ResolvedVersion) -> None:
     Raises:
         BadInputError: With the code ``ModelNotPredictable``.
     """
-    if model.framework == "triton" or model.source_uri is None:
-        where = "a Triton repository" if model.framework == "triton" else "on a hub"
+    is_repository = (model.framework or "").endswith("-triton")
+    if is_repository or model.source_uri is None:
+        where = "a Triton repository" if is_repository else "on a hub"
         raise BadInputError(
             f"model: {model.uri} is {where}, which batch inference does not load.",
             "Register the model's files: modelyard model create --help lists the frameworks.",

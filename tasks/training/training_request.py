@@ -348,7 +348,7 @@ def _check_algorithm(algorithm: Algorithm) -> Collection[str]:
     ):
         raise BadInputError(
             f"algorithm.uri: the directory {algorithm.uri} does not exist.",
-            "Check the URI.",
+            "Check the URI; a relative path counts from the folder of the caller.",
             code="AlgorithmMissing",
         )
     entry = PurePosixPath(algorithm.entry_point)

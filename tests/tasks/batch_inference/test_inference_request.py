@@ -1,0 +1,96 @@
+"""What a batch inference is told, and what of it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInputError, ModelyardError
+from infra.home import Home
+from infra.settings import Settings
+from registry.models.models import ResolvedVersion
+from tasks.batch_inference import inference_request
+from tasks.batch_inference.inference_request import BatchInference
+
+
+def _version(**fields: Any) -> ResolvedVersion:
+    usual: dict[str, Any] = {
+        "name": "m", "version": 3, "uri": "models:/m/3", "source_uri": "/files",
+        "framework": "scikit-learn", "framework_version": "", "parameters": {},
+        "description": "", "mlflow_run_id": None, "flow_run_id": None, "outside": True,
+    }  # fmt: skip
+    return ResolvedVersion(**usual | fields)
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a run can be told."""
+    (tmp_path / "in").mkdir()
+    asked: list[str] = []
+    monkeypatch.setattr(
+        inference_request.models, "resolve", lambda uri: asked.append(uri) or _version()
+    )
+    return {
+        "model": "m/3",
+        "input_uri": str(tmp_path / "in"),
+        "output_uri": str(tmp_path / "out"),
+    }
+
+
+def _check(home: Home, told: dict[str, Any], **more: Any) -> None:
+    inference_request.check(BatchInference(**{**told, **more}), home, Settings(home=home.root))
+
+
+def test_what_can_run_is_taken(home: Home, told: dict[str, Any]) -> None:
+    _check(home, told, pods=4, include=["*.jsonl"], exclude=["a/**"], key="id")
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"model": ""}, "ParameterMissing"),
+        ({"input_uri": ""}, "ParameterMissing"),
+        ({"output_uri": ""}, "ParameterMissing"),
+        ({"include": ["../a"]}, "GlobInvalid"),
+        ({"exclude": [""]}, "GlobInvalid"),
+    ],
+)
+def test_what_cannot_run_is_refused(
+    home: Home, told: dict[str, Any], more: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(BadInputError) as caught:
+        _check(home, told, **more)
+    assert caught.value.code == code
+
+
+def test_an_input_that_is_not_there_and_an_output_in_it_are_refused(
+    home: Home, told: dict[str, Any]
+) -> None:
+    for more, code in [
+        ({"input_uri": f"{told['input_uri']}/none"}, "InputMissing"),
+        ({"output_uri": f"{told['input_uri']}/deeper"}, "OutputInSource"),
+        ({"output_uri": told["input_uri"]}, "OutputInSource"),
+    ]:
+        with pytest.raises(ModelyardError) as caught:
+            _check(home, told, **more)
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize("fields", [{"framework": "onnx-triton"}, {"source_uri": None}])
+def test_a_model_that_no_predictor_loads_is_refused(
+    home: Home, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(inference_request.models, "resolve", lambda _: _version(**fields))
+
+    with pytest.raises(BadInputError) as caught:
+        _check(home, told)
+    assert caught.value.code == "ModelNotPredictable"
+
+
+def test_an_alias_is_pinned_and_a_version_stays(told: dict[str, Any]) -> None:
+    assert inference_request.pin({"model": "m@best", "pods": 2}) == {"model": "m/3", "pods": 2}
+    assert inference_request.pin({"model": "models:/m@best"}) == {"model": "m/3"}
+    for given in ({"model": "m/1"}, {"model": "models:/m/1"}, {}):
+        assert inference_request.pin(given) == given
