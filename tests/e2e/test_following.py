@@ -76,7 +76,7 @@ def test_a_training_is_followed_watched_found_and_compared(stack, tmp_path):
 
 def test_a_pipeline_need_not_be_waited_for(stack, tmp_path):
     started = stack.do("pipeline", "run", written(tmp_path, "adding"), "-p", "a=1", "--no-watch")
-    assert sorted(started) == ["flow_run_id", "links", "state"]
+    assert sorted(started) == ["flow_run_id", "links", "name", "state"]
 
     answer = stack.ask("runs", "watch", started["flow_run_id"])
     assert (answer.code, answer.json["state"]) == (0, "COMPLETE")
