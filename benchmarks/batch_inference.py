@@ -17,14 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import modelyard_runtime
 import numpy as np
 
 from benchmarks.machine import Calm
 from benchmarks.results import Comparison
 from infra import storage
 from tasks.batch_inference import input_files, planning, shard
-from tasks.batch_inference.predictor_client import PredictorCommand
+from tasks.batch_inference.predictor_client import PredictorCommand, command_line
 from tasks.batch_inference.shard import ShardSpec
 
 REPETITIONS = 5
@@ -94,8 +93,7 @@ def _make(folder: Path, estimator: Any, records: int) -> None:
 def _specify(folder: Path) -> Path:
     files = input_files.select(storage.store(str(folder / "in")), (), ())
     plan = planning.make(folder / "in", files, "jsonl", lambda: None)
-    runtime = str(Path(modelyard_runtime.__file__).parent)
-    command = [sys.executable, runtime, "--model-dir", str(folder / "model")]
+    command = command_line(sys.executable, folder / "model", {})
     spec = ShardSpec(
         plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
         PredictorCommand(command, _environment()), BATCH, _SECONDS, 0,

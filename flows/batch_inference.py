@@ -99,7 +99,7 @@ def _predict(
                     folders.model,
                     environments,
                     context.logger.info,
-                    lambda: _is_over(context),
+                    context.is_over,
                 )
             )
         except InstallCancelledError as error:
@@ -157,15 +157,10 @@ def _gpus(
         wanted,
         holder=f"run {context.name} ({context.flow_run_id})",
         on_wait=lambda holders: context.logger.info("Waiting for a GPU: %s", "; ".join(holders)),
-        is_over=lambda: _is_over(context),
+        is_over=context.is_over,
         shared=False,
     ) as lease:
         yield lease
-
-
-def _is_over(context: RunContext) -> bool:
-    late = context.deadline is not None and time.monotonic() >= context.deadline
-    return late or context.stop.is_set()
 
 
 def _watched(context: RunContext, progress: predicting.Progress) -> Callable[[], bool]:

@@ -272,6 +272,14 @@ class RunContext:
         """Label the run with the code of the error that it failed with."""
         self._label(statuses.error_label(self.attempt, error.code))
 
+    def is_late(self) -> bool:
+        """Whether it has reached its time limit."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def is_over(self) -> bool:
+        """Whether a user has stopped it, or it has reached its time limit."""
+        return self.stop.is_set() or self.is_late()
+
     def raise_if_ended(self) -> None:
         """Raise if a user has stopped the run, or it has exceeded its time limit.
 
@@ -283,7 +291,7 @@ class RunContext:
         """
         if self.stop.is_set():
             raise StopRequestedError
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if self.deadline is not None and self.is_late():
             minutes = (self.deadline - self.began) / 60
             raise RunFailedError(
                 f"The run exceeded its {minutes:g} minutes.",

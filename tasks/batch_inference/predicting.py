@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import modelyard_runtime
-
 from infra.connection import user_environment
 from infra.errors import RunFailedError
 from infra.workloads.exit_status import ExitCause, ExitStatus
@@ -18,7 +16,7 @@ from infra.workloads.process_group import ProcessSpec
 from registry.flow_kinds import BATCH_INFERENCE
 from registry.models import model_parameters
 from registry.models.models import ResolvedVersion
-from tasks.batch_inference import planning, shard
+from tasks.batch_inference import planning, predictor_client, shard
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predictor_client import PredictorCommand
@@ -113,7 +111,9 @@ def shards(
             folder=folders.parts,
             status=folders.status(number),
             input_format=request.input_format,
-            predictor=PredictorCommand(_command(model, python, folders.model), environment),
+            predictor=PredictorCommand(
+                predictor_client.command_line(python, folders.model, model.parameters), environment
+            ),
             batch_size=request.batch_size,
             seconds=request.timeout_seconds,
             most_failed=request.max_failed,
@@ -147,13 +147,6 @@ def divide(gpus: Sequence[str], pods: int) -> list[Sequence[str]]:
 def idle_gpus(gpus: int, pods: int) -> int:
     """How many GPUs no pod has."""
     return gpus % pods if gpus >= pods else 0
-
-
-def _command(model: ResolvedVersion, python: str, folder: Path) -> list[str]:
-    parameters = [f"{name}={value}" for name, value in model.parameters.items()]
-    given = [part for one in parameters for part in ("--parameter", one)]
-    runtime = str(Path(modelyard_runtime.__file__).parent)
-    return [python, runtime, "--model-dir", str(folder), *given]
 
 
 def _environment(model: ResolvedVersion, cores: int, gpus: Sequence[str]) -> dict[str, str]:

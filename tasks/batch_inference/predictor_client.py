@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, cast
 
+import modelyard_runtime
 from modelyard_runtime import frames
 from modelyard_runtime.frames import Columns, Frame, FrameError
 
@@ -53,6 +55,19 @@ class PredictorCommand:
     arguments: Sequence[str]
     environment: Mapping[str, str]
     load_seconds: float = 600.0
+
+
+def command_line(python: str, folder: Path, parameters: Mapping[str, object]) -> list[str]:
+    """How a model's interpreter starts the predictor, which need not be installed there.
+
+    Args:
+        python: The interpreter.
+        folder: The model's files.
+        parameters: The model's parameters.
+    """
+    runtime = str(Path(modelyard_runtime.__file__).parent)
+    given = [f"--parameter={name}={value}" for name, value in parameters.items()]
+    return [python, runtime, "--model-dir", str(folder), *given]
 
 
 class PredictorClient:

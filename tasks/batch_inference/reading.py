@@ -21,7 +21,7 @@ from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import alike, column, columns
 
 from tasks.batch_inference.json_elements import ArrayScanner
-from tasks.batch_inference.splitting import CsvEnds, FilePart, header_end
+from tasks.batch_inference.splitting import CsvEnds, FilePart, header_end, is_array
 
 _BLOCK = 2**20
 _BLANK = b" \t\r\n"
@@ -80,10 +80,7 @@ def _read_lines(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch |
 
 
 def _read_json(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
-    with path.open("rb") as file:
-        file.seek(part.start)
-        is_record = part.first_row == 0 and part.rows == 1 and _is_whole(file, part)
-    found = _whole(path, part) if is_record else _elements(path, part)
+    found = _elements(path, part) if is_array(path) else _whole(path, part)
     yield from _parsed(itertools.islice(found, part.rows), part.first_row, batch_size)
 
 
@@ -201,13 +198,6 @@ def _elements(path: Path, part: FilePart) -> Iterator[bytes]:
             break
     if (element := b"".join(begun)).strip(_BLANK):
         yield element
-
-
-def _is_whole(file: io.BufferedReader, part: FilePart) -> bool:
-    """Whether a part is a file's one record, and no element of an array."""
-    at = file.tell()
-    file.seek(max(0, at - 1))
-    return at == 0 or file.read(1) != b"["
 
 
 def _whole(path: Path, part: FilePart) -> Iterator[bytes]:

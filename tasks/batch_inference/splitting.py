@@ -84,12 +84,12 @@ def _split_json(path: Path, part_bytes: int) -> Iterator[FilePart]:
         yield FilePart(start, size, 0, 1)
         return
     ends = _ElementEnds()
-    parts = list(_cut(path, start + 1, size, ends, part_bytes))
-    # The rest behind the last comma is an element, unless the array is empty.
-    yield from parts
-    if ends.fault(path, start + 1):
-        last = parts[-1] if parts else FilePart(start + 1, start + 1, 0, 0)
-        yield FilePart(size, size, last.first_row + last.rows, 0, ends.fault(path, start + 1))
+    rows = 0
+    for part in _cut(path, start + 1, size, ends, part_bytes):
+        yield part
+        rows += part.rows
+    if fault := ends.fault(path, start + 1):
+        yield FilePart(size, size, rows, 0, fault)
 
 
 def _split_parquet(path: Path, part_bytes: int) -> Iterator[FilePart]:

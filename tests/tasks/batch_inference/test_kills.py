@@ -11,13 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import modelyard_runtime
 import psutil
 import pytest
 
 from infra import storage
 from tasks.batch_inference import input_files, output_files, planning, shard, splitting
-from tasks.batch_inference.predictor_client import PredictorCommand
+from tasks.batch_inference.predictor_client import PredictorCommand, command_line
 from tasks.batch_inference.shard import ShardSpec
 
 SEEDS = int(os.environ.get("MODELYARD_SEEDS", "1"))
@@ -65,8 +64,7 @@ def _spec(folder: Path, plan: planning.Plan) -> ShardSpec:
     for name in ("model", "parts"):
         (folder / name).mkdir()
     (folder / "model" / "predictor.py").write_text(CODE)
-    runtime = str(Path(modelyard_runtime.__file__).parent)
-    command = [sys.executable, runtime, "--model-dir", str(folder / "model")]
+    command = command_line(sys.executable, folder / "model", {})
     return ShardSpec(
         plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
         PredictorCommand(command, dict(os.environ)), batch_size=20, seconds=30, most_failed=10,

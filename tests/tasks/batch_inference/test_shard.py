@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import modelyard_runtime
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from tasks.batch_inference.predictor_client import (
     PredictorClient,
     PredictorCommand,
     PredictorStartError,
+    command_line,
 )
 from tasks.batch_inference.shard import (
     Shard,
@@ -84,8 +84,7 @@ def make(tmp_path: Path) -> Callable[..., ShardSpec]:
         (tmp_path / "parts").mkdir(exist_ok=True)
         parts = split(tmp_path / "a.jsonl", "jsonl", fields.pop("part_bytes", 1000))
         command = PredictorCommand(
-            [sys.executable, str(Path(modelyard_runtime.__file__).parent),
-             "--model-dir", str(tmp_path / "model"), "--parameter", parameters],
+            command_line(sys.executable, tmp_path / "model", dict([parameters.split("=", 1)])),
             dict(os.environ), fields.pop("load_seconds", 60.0),
         )  # fmt: skip
         usual: dict[str, Any] = {"batch_size": 4, "seconds": 20.0, "most_failed": 100}
