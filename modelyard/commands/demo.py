@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -21,6 +22,7 @@ from registry.runs import statuses
 app = typer.Typer(add_completion=False)
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
+_MODEL = "digits"
 
 
 @app.command()
@@ -32,6 +34,7 @@ def demo(json: Json = False) -> None:
     with connected():
         asked = parameters.read(_EXAMPLE / "train.yaml", None)
         asked["algorithm"]["uri"] = str(_EXAMPLE)
+        asked["model"] = {"name": _MODEL}
         found = watch(submission.start(TRAIN.name, asked), quiet=json)
     output.thing(found, as_json_=json)
     if found.state != statuses.COMPLETE:
@@ -40,6 +43,10 @@ def demo(json: Json = False) -> None:
         console.print(
             "\nThe run, its log and its form are in the Prefect UI; its metrics and the model are "
             "in MLflow (links above).\nThe stack stays up: modelyard status shows it, modelyard "
-            "down ends it.",
+            "down ends it.\n\nThe model predicts 100 other digits:\n\n"
+            f"  modelyard run batch-inference -p model={_MODEL}/1 "
+            f"-p input_uri={os.path.relpath(_EXAMPLE / 'scans.jsonl')} "
+            "-p output_uri=build/predictions --watch",
             markup=False,
+            soft_wrap=True,
         )

@@ -5,6 +5,7 @@ does them all. But in a soak, tunings end after three trials, and nobody sleeps 
 """
 
 import itertools
+import json
 import os
 import re
 import shlex
@@ -53,28 +54,34 @@ def shorter(code):
     return code
 
 
-def run(page, stack):
+def run(page, stack, folder):
+    """Run a page's examples in ``folder``, made into a checkout that they may write to."""
+    for one in ROOT.iterdir():
+        if one.name != "build":
+            (folder / one.name).symlink_to(one)
     binaries = Path(sys.executable).parent
     env = {**stack.env, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     for language, written in examples(page):
         code = written if _AS_WRITTEN else shorter(written)
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euc", code]
         done = subprocess.run(
-            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
+            command, cwd=folder, env=env, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.e2e
-def test_the_readme_runs_as_written(spare):
-    run(README, spare)
+def test_the_readme_runs_as_written(spare, tmp_path):
+    run(README, spare, tmp_path)
+    written = (tmp_path / "build" / "predictions" / "scans.jsonl").read_text()
+    assert [json.loads(line)["row"] for line in written.splitlines()] == [*range(100)]
 
 
 @pytest.mark.e2e
 @pytest.mark.soak
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda p: p.stem)
-def test_pages_run_as_written_one_after_another_in_one_home(page, bare_home):
-    run(page, bare_home)
+def test_pages_run_as_written_one_after_another_in_one_home(page, bare_home, tmp_path):
+    run(page, bare_home, tmp_path)
     bare_home.do("down")
     assert not bare_home.processes()
 
