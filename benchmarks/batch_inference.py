@@ -93,7 +93,7 @@ def _make(folder: Path, estimator: Any, records: int) -> None:
 def _specify(folder: Path) -> Path:
     files = input_files.select(storage.store(str(folder / "in")), (), ())
     plan = planning.make(folder / "in", files, "jsonl", lambda: None)
-    command = command_line(sys.executable, folder / "model", {})
+    command = command_line(sys.executable, folder / "model")
     spec = ShardSpec(
         plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
         PredictorCommand(command, _environment()), BATCH, _SECONDS, 0,

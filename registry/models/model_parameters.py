@@ -59,12 +59,32 @@ def variable(name: str) -> str:
 
 def arguments(parameters: Mapping[str, Scalar]) -> list[str]:
     """``["--name", "value", ...]`` with the names as they were written."""
-    return [part for name, value in parameters.items() for part in (f"--{name}", _text(value))]
+    return [part for name, text in texts(parameters).items() for part in (f"--{name}", text)]
 
 
 def environment(parameters: Mapping[str, Scalar]) -> dict[str, str]:
     """The same as environment variables. ``secret:NAME`` stays as it is, here and there."""
-    return {variable(name): _text(value) for name, value in parameters.items()}
+    return {variable(name): text for name, text in texts(parameters).items()}
+
+
+def texts(parameters: Mapping[str, Scalar]) -> dict[str, str]:
+    """The values as texts, by the names as they were written."""
+    return {name: _text(value) for name, value in parameters.items()}
+
+
+def secret_values(parameters: Mapping[str, Scalar]) -> dict[str, str]:
+    """The values of those parameters that refer to secrets.
+
+    Raises:
+        NotFoundError: With the code ``SecretMissing``.
+        BadInputError: If the name or the value is not valid in Prefect's blocks.
+        StackError: If Prefect cannot be reached.
+    """
+    return {
+        name: secrets.resolve(value)
+        for name, value in parameters.items()
+        if isinstance(value, str) and secrets.name_of(value)
+    }
 
 
 def _text(value: Scalar) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -103,16 +104,19 @@ def shards(
     shared = planning.share(plan.parts(place), request.pods)
     divided = divide(gpus, len(shared))
     cores = max(1, (os.cpu_count() or 1) // len(shared))
+    secret = json.dumps(model_parameters.secret_values(model.parameters))
     processes = []
     for number, parts in enumerate(shared):
-        environment = _environment(model, cores, divided[number]) | dict(mark)
+        environment = _environment(cores, divided[number]) | dict(mark)
         spec = ShardSpec(
             parts=parts,
             folder=folders.parts,
             status=folders.status(number),
             input_format=request.input_format,
             predictor=PredictorCommand(
-                predictor_client.command_line(python, folders.model, model.parameters), environment
+                predictor_client.command_line(python, folders.model),
+                environment,
+                parameters=model.parameters,
             ),
             batch_size=request.batch_size,
             seconds=request.timeout_seconds,
@@ -124,7 +128,7 @@ def shards(
         processes.append(
             ProcessSpec(
                 [sys.executable, "-m", "tasks.batch_inference.shard", str(folders.spec(number))],
-                {**user_environment(), **mark, "PYTHONUNBUFFERED": "1"},
+                {**user_environment(), **mark, "PYTHONUNBUFFERED": "1", shard.SECRETS: secret},
                 name=f"pod {number}" if len(shared) > 1 else "",
             )
         )
@@ -149,13 +153,10 @@ def idle_gpus(gpus: int, pods: int) -> int:
     return gpus % pods if gpus >= pods else 0
 
 
-def _environment(model: ResolvedVersion, cores: int, gpus: Sequence[str]) -> dict[str, str]:
+def _environment(cores: int, gpus: Sequence[str]) -> dict[str, str]:
     return {
         **user_environment(),
         **dict.fromkeys(_THREADS, str(cores)),
-        **{
-            model_parameters.variable(name): str(value) for name, value in model.parameters.items()
-        },
         "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         "PYTHONUNBUFFERED": "1",
     }

@@ -6,16 +6,22 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 import modelyard_runtime
 from modelyard_runtime import frames
 from modelyard_runtime.frames import Columns, Frame, FrameError
+
+from infra.workloads.redaction import redactor
+from registry.models import model_parameters
+from registry.models.model_parameters import Scalar
 
 _END_SECONDS = 5.0
 
@@ -48,26 +54,27 @@ class PredictorCommand:
 
     Attributes:
         arguments: Its program and arguments.
-        environment: Its variables, all of them.
+        environment: Its variables, beside those of the model's parameters.
         load_seconds: How long it may load its model.
+        parameters: The model's parameters. They are on no command line, which all users can read.
+        secret: Names of those parameters whose values are hidden in what the model prints.
     """
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
     load_seconds: float = 600.0
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    secret: tuple[str, ...] = ()
 
 
-def command_line(python: str, folder: Path, parameters: Mapping[str, object]) -> list[str]:
+def command_line(python: str, folder: Path) -> list[str]:
     """How a model's interpreter starts the predictor, which need not be installed there.
 
     Args:
         python: The interpreter.
         folder: The model's files.
-        parameters: The model's parameters.
     """
-    runtime = str(Path(modelyard_runtime.__file__).parent)
-    given = [f"--parameter={name}={value}" for name, value in parameters.items()]
-    return [python, runtime, "--model-dir", str(folder), *given]
+    return [python, str(Path(modelyard_runtime.__file__).parent), "--model-dir", str(folder)]
 
 
 class PredictorClient:
@@ -75,6 +82,7 @@ class PredictorClient:
 
     def __init__(self, command: PredictorCommand) -> None:
         self._command = command
+        self._hide = redactor(str(command.parameters[name]) for name in command.secret)
         self._process: subprocess.Popen[bytes] | None = None
         self._exchanges = ThreadPoolExecutor(1, "predictor")
         self._count = 0
@@ -104,14 +112,24 @@ class PredictorClient:
                 return
 
     def _start(self) -> None:
+        command = self._command
+        variables = model_parameters.environment(command.parameters)
         self._process = subprocess.Popen(
-            self._command.arguments,
-            env=dict(self._command.environment),
+            command.arguments,
+            env={**command.environment, **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if command.secret else None,
             start_new_session=True,
         )
-        loaded = self._exchanges.submit(self._receive, self._process)
+        if self._process.stderr is not None:
+            printed = (self._process.stderr, self._hide)
+            threading.Thread(target=_print, args=printed, name="printed", daemon=True).start()
+        first = {
+            "parameters": model_parameters.texts(command.parameters),
+            "arguments": model_parameters.arguments(command.parameters),
+        }
+        loaded = self._exchanges.submit(self._exchange, self._process, Frame(first))
         try:
             self._await(loaded, self._command.load_seconds, "load")
         except PredictionError:
@@ -130,7 +148,8 @@ class PredictorClient:
             self.start()
         process = cast("subprocess.Popen[bytes]", self._process)
         self._count += 1
-        answer = self._exchanges.submit(self._exchange, process, columns, self._count)
+        asked = Frame({"id": self._count}, columns)
+        answer = self._exchanges.submit(self._exchange, process, asked)
         return self._await(answer, seconds, "answer")
 
     def _await(self, answer: Future[Columns], seconds: float, what: str) -> Columns:
@@ -146,16 +165,11 @@ class PredictorClient:
                 self.end()
             raise
 
-    def _exchange(
-        self, process: subprocess.Popen[bytes], columns: Columns, number: int
-    ) -> Columns:
+    def _exchange(self, process: subprocess.Popen[bytes], asked: Frame) -> Columns:
         try:
-            frames.write(cast("BinaryIO", process.stdin), Frame({"id": number}, columns))
+            frames.write(cast("BinaryIO", process.stdin), asked)
         except (OSError, ValueError) as error:
             raise PredictionError(_ended(process), is_lost=True) from error
-        return self._receive(process, number)
-
-    def _receive(self, process: subprocess.Popen[bytes], number: int | None = None) -> Columns:
         try:
             frame = frames.read(cast("BinaryIO", process.stdout))
         except (FrameError, OSError, ValueError) as error:
@@ -165,8 +179,12 @@ class PredictorClient:
         if frame is None:
             raise PredictionError(_ended(process), is_lost=True)
         if told := frame.fields.get("error"):
-            raise PredictionError(str(told["message"]), traceback=str(told["traceback"]))
-        if frame.fields.get("id") != number:
+            message, traceback = (
+                self._hide(str(told["message"])),
+                self._hide(str(told["traceback"])),
+            )
+            raise PredictionError(message, traceback=traceback)
+        if frame.fields.get("id") != asked.fields.get("id"):
             raise PredictionError("The predictor answered another request.", is_lost=True)
         return frame.columns
 
@@ -178,7 +196,7 @@ class PredictorClient:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for stream in (process.stdin, process.stdout):
+        for stream in (process.stdin, process.stdout):  # the thread closes what is printed
             with contextlib.suppress(OSError, ValueError):
                 cast("BinaryIO", stream).close()
 
@@ -191,6 +209,13 @@ class PredictorClient:
                 self._process.wait(_END_SECONDS)
         self.end()
         self._exchanges.shutdown()
+
+
+def _print(printed: IO[bytes], hide: Callable[[str], str]) -> None:
+    """Print what a model prints, line by line, without its secrets."""
+    with printed:
+        for line in printed:
+            print(hide(line.decode(errors="replace").rstrip("\r\n")), file=sys.stderr, flush=True)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:

@@ -9,12 +9,14 @@ standard error.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -38,6 +40,9 @@ from tasks.batch_inference.result_statistics import ResultStatistics
 _MOST_LATE = 10
 _AHEAD = 4
 _TELL_SECONDS = 1.0
+
+# Variable with the values of the model's secret parameters, in JSON, which are in no file.
+SECRETS = "MODELYARD_MODEL_SECRETS"
 
 T = TypeVar("T")
 
@@ -246,7 +251,11 @@ def prefetched(items: Iterator[T], most: int) -> Iterator[Iterator[T]]:
 def main() -> None:
     """Run the shard that a file specifies."""
     spec = read_spec(Path(sys.argv[1]))
-    with PredictorClient(spec.predictor) as client:
+    secret = json.loads(os.environ.pop(SECRETS, "{}"))
+    command = replace(
+        spec.predictor, parameters={**spec.predictor.parameters, **secret}, secret=tuple(secret)
+    )
+    with PredictorClient(command) as client:
         shard = Shard(spec, client)
         try:
             shard.run()

@@ -1,10 +1,12 @@
 """The predictor: a process that loads a model, and answers frames with frames.
 
-It reads requests from its standard input and answers on its standard output, one at a time and in
-their order, until the input ends. First of all it sends a frame that says that the model is
-loaded. What the model prints goes to the standard error.
+    python -m modelyard_runtime --model-dir DIR
 
-    python -m modelyard_runtime --model-dir DIR [--parameter NAME=VALUE ...]
+It reads frames from its standard input and answers on its standard output, one at a time and in
+their order, until the input ends. The first has the model's ``parameters`` by their names, and the
+``arguments`` that user code finds in ``sys.argv``: on the command line every user of the machine
+could read them. It is answered when the model is loaded. What the model prints goes to the
+standard error.
 """
 
 from __future__ import annotations
@@ -29,15 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the predictor; see the module."""
     parser = argparse.ArgumentParser(prog="modelyard_runtime", description="Predict with a model.")
     parser.add_argument("--model-dir", type=Path, required=True, help="The folder of its files.")
-    parser.add_argument(
-        "--parameter", action="append", default=[], metavar="NAME=VALUE",
-        help="A parameter of the model; may be repeated.",
-    )  # fmt: skip
     given = parser.parse_args(arguments)
-    parameters = dict(one.split("=", 1) for one in given.parameter)
     requests, answers = _channels()
+    first = frames.read(requests)
+    if first is None:
+        return
+    sys.argv[1:] = first.fields.get("arguments", [])
     try:
-        model = load(given.model_dir, parameters)
+        model = load(given.model_dir, first.fields.get("parameters", {}))
     except BaseException as error:  # noqa: BLE001 (user code; told to the other side)
         frames.write(answers, Frame({"error": _told(error)}))
         sys.exit(1)

@@ -35,7 +35,7 @@ def predict(inputs, model):
 def command(tmp_path: Path) -> list[str]:
     (tmp_path / "predictor.py").write_text(CODE)
     runtime = str(Path(modelyard_runtime.__file__).parent)
-    return [sys.executable, runtime, "--model-dir", str(tmp_path), "--parameter", "scale=2"]
+    return [sys.executable, runtime, "--model-dir", str(tmp_path)]
 
 
 @pytest.fixture
@@ -47,6 +47,13 @@ def process(command: list[str]) -> Iterator[Any]:
         started.kill()
 
 
+def _begun(process: Any, **parameters: str) -> Frame:
+    frames.write(process.stdin, Frame({"parameters": parameters, "arguments": ["--scale", "2"]}))
+    found = frames.read(process.stdout)
+    assert found is not None
+    return found
+
+
 def _asked(process: Any, number: int, values: list[float]) -> Frame:
     frames.write(process.stdin, Frame({"id": number}, {"x": np.array(values)}))
     found = frames.read(process.stdout)
@@ -55,9 +62,7 @@ def _asked(process: Any, number: int, values: list[float]) -> Frame:
 
 
 def test_it_answers_until_its_input_ends(process: Any) -> None:
-    ready = frames.read(process.stdout)
-    assert ready is not None
-    assert ready.fields == {"ready": True}
+    assert _begun(process, scale="2").fields == {"ready": True}
 
     answers = [_asked(process, at, [1.0, at]) for at in range(3)]
     refused = _asked(process, 3, [-1.0])
@@ -80,18 +85,32 @@ def test_it_answers_until_its_input_ends(process: Any) -> None:
     assert "loading" in printed
 
 
-def test_a_model_that_does_not_load_is_told(command: list[str]) -> None:
-    ended = subprocess.run(
-        [*command, "--parameter", "fail=a=b"], input=b"", capture_output=True, timeout=60
-    )
+def test_a_model_that_does_not_load_is_told(process: Any) -> None:
+    found = _begun(process, fail="a=b")
 
-    assert ended.returncode == 1
-    with (Path(command[3]) / "answers").open("wb+") as file:
-        file.write(ended.stdout)
-        file.seek(0)
-        found = frames.read(file)
-    assert found is not None
     assert found.fields["error"]["message"] == "RuntimeError: a=b"
+    assert process.wait(60) == 1
+
+
+def test_it_ends_where_it_is_asked_nothing(process: Any) -> None:
+    process.stdin.close()
+
+    assert process.wait(60) == 0
+    assert process.stdout.read() == b""
+
+
+def test_arguments_are_the_models(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "predictor.py").write_text(
+        "import sys\n"
+        "ARGUMENTS = sys.argv[1:]\n"
+        "def load(d, p):\n"
+        "    raise RuntimeError(ARGUMENTS)\n"
+        "def predict(inputs, model): ...\n"
+    )
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        found = _begun(process)
+
+    assert found.fields["error"]["message"] == "RuntimeError: ['--scale', '2']"
 
 
 def test_started_by_its_path_it_brings_nothing_of_ours(command: list[str], tmp_path: Path) -> None:
@@ -108,8 +127,7 @@ def test_started_by_its_path_it_brings_nothing_of_ours(command: list[str], tmp_p
         [command[0], "-S", *command[1:]],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"PYTHONPATH": packages},
     ) as process:  # fmt: skip
-        ready = frames.read(process.stdout)  # type: ignore[arg-type]
-        assert ready is not None
+        assert _begun(process).fields == {"ready": True}
         found = _asked(process, 1, [1.0])
         process.stdin.close()  # type: ignore[union-attr]
 

@@ -64,7 +64,7 @@ def _spec(folder: Path, plan: planning.Plan) -> ShardSpec:
     for name in ("model", "parts"):
         (folder / name).mkdir()
     (folder / "model" / "predictor.py").write_text(CODE)
-    command = command_line(sys.executable, folder / "model", {})
+    command = command_line(sys.executable, folder / "model")
     return ShardSpec(
         plan.parts(folder / "in"), folder / "parts", folder / "status.json", "jsonl",
         PredictorCommand(command, dict(os.environ)), batch_size=20, seconds=30, most_failed=10,

@@ -84,8 +84,8 @@ def make(tmp_path: Path) -> Callable[..., ShardSpec]:
         (tmp_path / "parts").mkdir(exist_ok=True)
         parts = split(tmp_path / "a.jsonl", "jsonl", fields.pop("part_bytes", 1000))
         command = PredictorCommand(
-            command_line(sys.executable, tmp_path / "model", dict([parameters.split("=", 1)])),
-            dict(os.environ), fields.pop("load_seconds", 60.0),
+            command_line(sys.executable, tmp_path / "model"), dict(os.environ),
+            fields.pop("load_seconds", 60.0), dict([parameters.split("=", 1)]),
         )  # fmt: skip
         usual: dict[str, Any] = {"batch_size": 4, "seconds": 20.0, "most_failed": 100}
         return ShardSpec(
