@@ -131,6 +131,13 @@ _RULES = {
                 "Stop it first: {command}; or have its runs register another model: modelyard "
                 "schedule update.",
             ),
+            Guard(
+                "HasSchedule",
+                model_removal.predicting_schedule_blockers,
+                "Stop it first: {command}; or have its runs predict with another version: "
+                "modelyard schedule update.",
+            ),
+            Guard("RunGoesOn", model_removal.active_blockers, _WAIT_OR_STOP),
         ),
         model_removal.remove,
         model_removal.claim,

@@ -209,7 +209,7 @@ def rename(parameter: str, old: str, new: str) -> list[str]:
     changed: dict[str, str] = {}
     with session() as open_session, open_session.begin():
         for row in open_session.scalars(select(TrainingTemplateModel).with_for_update()):
-            parameters = schedules.replaced(row.parameters, parameter, old, new)
+            parameters = schedules.replaced(row.parameters, parameter, schedules.equal(old, new))
             if parameters is not None:
                 row.parameters = parameters
                 changed[row.name] = str(row.id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -12,9 +14,11 @@ from modelyard import output, parameters
 from modelyard.api import models as api
 from modelyard.connecting import connected
 from modelyard.options import Json, NewName
-from registry import deletion
+from registry import deletion, frameworks
 from registry.frameworks import FRAMEWORKS
 from registry.models import model_aliases, model_lineage, models
+from registry.models.model_references import SCHEME
+from registry.models.model_views import ModelVersionView
 
 app = typer.Typer(
     add_completion=False,
@@ -72,6 +76,19 @@ def create(
             parameters=parameters.as_written(parameter),
         )  # fmt: skip
     output.thing(made, as_json_=json)
+    if not json:
+        _offer_predictions([made])
+
+
+def _offer_predictions(versions: Sequence[ModelVersionView]) -> None:
+    """Say how to predict with the newest version, unless only a server of its own can."""
+    for version in [one for one in versions if one.state == "ACTIVE"][:1]:
+        if frameworks.is_loaded(version.framework, version.source_uri):
+            model = quote(version.uri.removeprefix(SCHEME))
+            output.notice(
+                f"Predict a data set with it: modelyard run batch-inference -p model={model} "
+                "-p input_uri=FOLDER -p output_uri=FOLDER"
+            )
 
 
 @app.command("list")
@@ -88,7 +105,10 @@ def list_(json: Json = False) -> None:
 def show(name: Name, json: Json = False) -> None:
     """Show a model with its versions, the runs that made them, and its history."""
     with connected():
-        output.thing(model_lineage.show(name), as_json_=json)
+        found = model_lineage.show(name)
+        output.thing(found, as_json_=json)
+    if not json:
+        _offer_predictions(found.versions)
 
 
 @app.command()

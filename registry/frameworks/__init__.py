@@ -76,3 +76,13 @@ def check(framework: str, files: Files, name: str) -> None:
         BadInputError: With a code of its own for each fault.
     """
     FRAMEWORKS[framework].check(Layout(files), name)
+
+
+def is_loaded(key: str | None, source_uri: str | None) -> bool:
+    """Whether a predictor loads such a model from its files: no repository of a Triton server.
+
+    Args:
+        key: The framework; None if it is not known.
+        source_uri: Where the files are; None for a model on a hub.
+    """
+    return source_uri is not None and not (key or "").endswith("-triton")

@@ -7,6 +7,7 @@ __all__ = [
     "model_creation",
     "model_lineage",
     "model_parameters",
+    "model_references",
     "model_removal",
     "model_states",
     "model_updates",

@@ -11,12 +11,14 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import Any
 
-from infra.errors import BadInputError, NotFoundError
+from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.mlflow import RegisteredModel
 from registry import catalogue, history
-from registry.models import model_versions
+from registry.models import model_references, model_versions
+from registry.schedules import schedules
 from registry.tracking import client
 
 NOUN = "model"
@@ -68,6 +70,7 @@ def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
 
     Raises:
         NotFoundError: If the model has no such alias.
+        ConflictError: With the code ``HasSchedule``, if the runs of an enabled schedule use it.
     """
     _check_reason(why)
     with catalogue.advisory_lock(model_versions.lock(name)):
@@ -77,9 +80,22 @@ def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
                 f"The model {name!r} has no alias {alias!r}.",
                 f"modelyard model show {name} lists the existing ones.",
             )
+        _check_unused(f"{name}@{alias}")
         client().delete_registered_model_alias(name, alias)
         _record(_MOVED, name, alias, before, None, why)
     return {"alias": alias, "from": before, "to": None}
+
+
+def _check_unused(reference: str) -> None:
+    for schedule, given in schedules.names_and_parameters(enabled=True).items():
+        value = given.get(model_references.PARAMETER)
+        if isinstance(value, str) and value.removeprefix(model_references.SCHEME) == reference:
+            raise ConflictError(
+                f"The schedule {schedule} predicts with {reference}.",
+                f"Stop it first: modelyard schedule stop {quote(schedule)}; or give its runs "
+                "another model: modelyard schedule update.",
+                code="HasSchedule",
+            )
 
 
 def _check_reason(why: str) -> None:

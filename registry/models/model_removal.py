@@ -15,9 +15,16 @@ from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import MlflowException, ModelVersion
 from registry import catalogue
 from registry.blockers import Blocker
-from registry.models import model_aliases, model_artifacts, model_states, model_versions
+from registry.models import (
+    model_aliases,
+    model_artifacts,
+    model_references,
+    model_states,
+    model_versions,
+)
 from registry.models.model_states import DELETING_TAG, DELETION_ERROR_TAG
 from registry.models.model_versions import CLAIMED, GOING
+from registry.runs import runs
 from registry.schedules import schedules
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 from registry.views import JsonObject
@@ -58,6 +65,38 @@ def schedule_blockers(name: str, number: int | None = None) -> list[Blocker]:
         if isinstance(model := parameters.get("model"), Mapping)
         and schedules.may_be(model.get("name"), name)
     ]
+
+
+def predicting_schedule_blockers(name: str, number: int | None = None) -> list[Blocker]:
+    """Return why a version, or the model, may not be deleted: enabled schedules that predict."""
+    references = _references(name, number)
+    given = schedules.names_and_parameters(enabled=True)
+    return [
+        Blocker(
+            f"The schedule {schedule} predicts with {reference}.", ("schedule", "stop", schedule)
+        )
+        for schedule, parameters in sorted(given.items())
+        for reference in references
+        if schedules.may_be(parameters.get(model_references.PARAMETER), reference)
+    ]
+
+
+def active_blockers(name: str, number: int | None = None) -> list[Blocker]:
+    """Return why a version, or the model, may not be deleted: active runs that predict with it."""
+    references = _references(name, number)
+    return [
+        Blocker(f"The run {run.name} ({run.id}) predicts with it.", ("runs", "stop", run.id))
+        for run in runs.active()
+        if run.parameters.get(model_references.PARAMETER) in references
+    ]
+
+
+def _references(name: str, number: int | None) -> list[str]:
+    """All that parameters can have for the version, or for all of the model's."""
+    paths = [f"{name}/{version.version}" for version in _chosen(name, number)]
+    if number is None:
+        paths += [f"{name}@{alias}" for alias in model_versions.find_model(name).aliases]
+    return [*paths, *(f"{model_references.SCHEME}{path}" for path in paths)]
 
 
 def claim(name: str, number: int | None = None) -> None:

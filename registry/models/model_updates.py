@@ -9,7 +9,7 @@ from shlex import quote
 from infra.errors import ConflictError, NotFoundError
 from infra.mlflow import MlflowException
 from registry import catalogue, frameworks, history, names, training_templates
-from registry.models import model_aliases, model_states, model_versions
+from registry.models import model_aliases, model_references, model_states, model_versions
 from registry.models.model_aliases import NOUN
 from registry.models.models import ServingSpec, check_files, set_tags
 from registry.schedules import schedules
@@ -160,6 +160,8 @@ def _renaming(name: str, new: str) -> Callable[[], None]:
 def _rename_in_parameters(before: str, after: str) -> None:
     """Have schedules and training templates that name the model name it as it is called now."""
     schedules.rename(_PARAMETER, before, after)
+    following = model_references.following(before, after)
+    schedules.rename(model_references.PARAMETER, before, after, following)
     training_templates.rename(_PARAMETER, before, after)
 
 

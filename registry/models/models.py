@@ -22,10 +22,12 @@ from registry.models import (
     model_aliases,
     model_artifacts,
     model_parameters,
+    model_references,
     model_states,
     model_versions,
 )
 from registry.models.model_parameters import Scalar
+from registry.models.model_references import SCHEME
 from registry.models.model_views import ModelVersionView, list_all, show, view
 from registry.tracking import FLOW_RUN_TAG, MODEL_TAG, client
 
@@ -359,24 +361,22 @@ def resolve(model_uri: str) -> ResolvedVersion:
 
 
 def _find_by_uri(model_uri: str) -> ModelVersion:
-    scheme, _, path = model_uri.partition(":/")
-    name, slash, number = path.rpartition("/")
-    if scheme == "models" and slash and name and number.isdecimal():
-        return model_versions.find(name, int(number))
-    name, at, alias = path.rpartition("@")
-    if scheme == "models" and at and name and alias and "/" not in path:
-        aliases = model_aliases.actual(model_versions.find_model(name).aliases)
-        if alias not in aliases:
-            raise NotFoundError(
-                f"The model {name!r} has no alias {alias!r}.",
-                f"modelyard model show {name} lists the existing ones.",
-            )
-        return model_versions.find(name, aliases[alias])
-    raise BadInputError(
-        f"{model_uri!r} is not the URI of a model version.",
-        "Write models:/NAME/VERSION or models:/NAME@ALIAS.",
-        code="ModelUriInvalid",
-    )
+    found = model_references.parse(model_uri) if model_uri.startswith(SCHEME) else None
+    if found is None:
+        raise BadInputError(
+            f"{model_uri!r} is not the URI of a model version.",
+            "Write models:/NAME/VERSION or models:/NAME@ALIAS.",
+            code="ModelUriInvalid",
+        )
+    if found.version is not None:
+        return model_versions.find(found.name, found.version)
+    aliases = model_aliases.actual(model_versions.find_model(found.name).aliases)
+    if found.alias not in aliases:
+        raise NotFoundError(
+            f"The model {found.name!r} has no alias {found.alias!r}.",
+            f"modelyard model show {found.name} lists the existing ones.",
+        )
+    return model_versions.find(found.name, aliases[found.alias])
 
 
 def trained_with(model: ResolvedVersion) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from shlex import quote
 from typing import Any
@@ -288,39 +288,50 @@ def blockers(names: Sequence[str]) -> list[Blocker]:
     return [Blocker(f"It has the schedule {named}{more}.", ("schedule", "delete", schedule))]
 
 
+# What a parameter's value becomes; None if it stays.
+Rewrite = Callable[[Any], Any]
+
+
 def replaced(
-    parameters: Mapping[str, Any], parameter: str, old: str, new: str
+    parameters: Mapping[str, Any], parameter: str, rewrite: Rewrite
 ) -> dict[str, Any] | None:
-    """Return parameters with another value of one; None if that has not the old value.
+    """Return parameters with another value of one; None if its value stays.
 
     Args:
         parameters: The parameters.
         parameter: The parameter; one of a group with a dot, such as ``model.name``.
-        old: The value to replace.
-        new: The new value.
+        rewrite: Its new value, of the one that it has.
     """
     name, dot, inner = parameter.partition(".")
     value = parameters.get(name)
     if not dot:
-        return {**parameters, name: new} if value == old else None
-    group = replaced(value, inner, old, new) if isinstance(value, Mapping) else None
-    return None if group is None else {**parameters, name: group}
+        new = rewrite(value)
+    else:
+        new = replaced(value, inner, rewrite) if isinstance(value, Mapping) else None
+    return None if new is None else {**parameters, name: new}
 
 
-def rename(parameter: str, old: str, new: str) -> list[str]:
-    """Replace a value of a parameter in all schedules; the names of those that had it.
+def equal(old: str, new: str) -> Rewrite:
+    """What rewrites the value ``old``."""
+    return lambda value: new if value == old else None
+
+
+def rename(parameter: str, old: str, new: str, rewrite: Rewrite | None = None) -> list[str]:
+    """Replace a name in a parameter of all schedules; the names of those that had it.
 
     Args:
         parameter: The parameter, such as ``experiment``; see :func:`replaced`.
-        old: The value to replace.
-        new: The new value.
+        old: The name to replace.
+        new: The new name.
+        rewrite: Rewrites a value that holds the name; None if the value is the name.
     """
+    rewrite = rewrite or equal(old, new)
     changed = {}
     with session() as open_session, open_session.begin():
         wanted = select(ScheduleModel).where(ScheduleModel.archived_at.is_(None))
         wanted = wanted.order_by(ScheduleModel.id).with_for_update()
         for row in open_session.scalars(wanted):
-            parameters = replaced(row.parameters, parameter, old, new)
+            parameters = replaced(row.parameters, parameter, rewrite)
             if parameters is not None:
                 row.parameters = parameters
                 changed[row.id] = row.name

@@ -12,7 +12,9 @@ from infra.errors import BadInputError
 from infra.home import Home
 from infra.parameter_models import ParameterModel
 from infra.settings import Settings
+from registry import frameworks
 from registry.models import models
+from registry.models.model_references import SCHEME
 from registry.models.models import ResolvedVersion
 from tasks import outputs, resources
 from tasks.batch_inference import input_files
@@ -22,7 +24,6 @@ from tasks.resources import Resources
 
 MOST_PODS = 64
 MOST_PATTERNS = 100
-_SCHEME = "models:/"
 
 
 class InferenceResources(ParameterModel):
@@ -139,7 +140,11 @@ def resolve(request: BatchInference) -> ResolvedVersion:
         NotFoundError: If there is no such version or alias.
         ConflictError: With the code ``ModelNotActive``, if it is being deleted.
     """
-    return models.resolve(_SCHEME + request.model.removeprefix(_SCHEME))
+    return _version(request.model)
+
+
+def _version(reference: str) -> ResolvedVersion:
+    return models.resolve(SCHEME + reference.removeprefix(SCHEME))
 
 
 def pin(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +156,7 @@ def pin(given: Mapping[str, Any]) -> dict[str, Any]:
     reference = given.get("model")
     if not isinstance(reference, str) or "@" not in reference:
         return dict(given)
-    version = models.resolve(_SCHEME + reference.removeprefix(_SCHEME))
+    version = _version(reference)
     return {**given, "model": f"{version.name}/{version.version}"}
 
 
@@ -196,9 +201,8 @@ def _check_model(model: ResolvedVersion) -> None:
     Raises:
         BadInputError: With the code ``ModelNotPredictable``.
     """
-    is_repository = (model.framework or "").endswith("-triton")
-    if is_repository or model.source_uri is None:
-        where = "a Triton repository" if is_repository else "on a hub"
+    if not frameworks.is_loaded(model.framework, model.source_uri):
+        where = "on a hub" if model.source_uri is None else "a Triton repository"
         raise BadInputError(
             f"model: {model.uri} is {where}, which batch inference does not load.",
             "Register the model's files: modelyard model create --help lists the frameworks.",

@@ -23,6 +23,7 @@ from registry.models import (
     model_updates,
     models,
 )
+from registry.models.model_views import ModelVersionView, ModelView
 from registry.models.models import ServingSpec
 
 Do = Callable[..., tuple[int, Any]]
@@ -179,3 +180,42 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert named == {
         verb.name or verb.callback.__name__ for verb in command.app.registered_commands
     }  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("newest", "offered"),
+    [
+        ({}, "-p model=churn/3 "),
+        ({"state": "DELETE IN PROGRESS"}, "-p model=churn/2 "),
+        ({"uri": "models:/my churn/3"}, "-p model='my churn/3' "),
+        ({"framework": "onnx-triton"}, ""),
+        ({"source_uri": None}, ""),
+    ],
+)
+def test_a_model_offers_to_predict(
+    newest: dict[str, Any], offered: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    version = ModelVersionView(
+        version=2, uri="models:/churn/2", state="ACTIVE", description="", framework="onnx",
+        framework_version="1", source_uri="s3://b/m", parameters={}, aliases=[], run_name=None,
+        flow_run_id=None, mlflow_run_id=None, created=None, deletion_error=None,
+    )  # fmt: skip
+    found = ModelView(
+        name="churn", description="", state="ACTIVE", aliases={}, aliases_changed_outside=[],
+        versions=[version.model_copy(update={"uri": "models:/churn/3", **newest}), version],
+        history=[],
+    )  # fmt: skip
+    monkeypatch.setattr(model_lineage, "show", lambda _: found)
+    monkeypatch.setattr(command, "connected", contextlib.nullcontext)
+
+    def told(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["modelyard", "model", "show", "churn", *more])
+        with pytest.raises(SystemExit):
+            main.main()
+        return capsys.readouterr().err
+
+    as_text = told()
+    assert offered in as_text
+    assert ("batch-inference" in as_text) == bool(offered)
+    assert "batch-inference" not in told("--json")

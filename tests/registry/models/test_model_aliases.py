@@ -13,6 +13,8 @@ from infra.errors import BadInputError, ConflictError, NotFoundError
 from registry import catalogue, deletion, history, tracking
 from registry.models import model_aliases, model_removal, model_updates, models
 from registry.models.models import ServingSpec
+from registry.schedules import schedules
+from tests.registry.scheduled import scheduled
 
 pytestmark = pytest.mark.usefixtures("mlflow")
 
@@ -65,6 +67,18 @@ class TestNames:
         model_aliases.point(model, alias, 1)
 
         assert models.resolve(f"models:/{model}@{alias}").version == 1
+
+
+def test_an_alias_that_an_enabled_schedule_predicts_with_stays(model: str) -> None:
+    model_aliases.point(model, "nightly", 1)
+    schedules.add(scheduled(f"n {model}", {"model": f"models:/{model}@nightly"}))
+
+    with pytest.raises(ConflictError) as raised:
+        model_aliases.drop(model, "nightly")
+
+    assert raised.value.code == "HasSchedule"
+    assert f"modelyard schedule stop 'n {model}'" in raised.value.hint
+    assert models.resolve(f"models:/{model}@nightly").version == 1
 
 
 class TestMoves:

@@ -27,6 +27,8 @@ from registry.models import (
     models,
 )  # fmt: skip
 from registry.models.models import ServingSpec
+from registry.runs import runs
+from registry.runs.run_views import RunView
 from registry.schedules import schedules
 from tests.registry import model_files
 from tests.registry.scheduled import scheduled
@@ -64,7 +66,6 @@ class TestGuards:
         self, run: MakeRun, left: Run, name: str
     ) -> None:
         schedules.add(scheduled(f"s {name}", {"model": {"name": name}}))
-        schedules.add(scheduled(f"t {name}", {"model": f"{name}/1"}))
 
         for version in (None, 1):
             with pytest.raises(ConflictError) as raised:
@@ -81,6 +82,40 @@ class TestGuards:
                 row.enabled = False
         deletion.delete("model", name)
         assert gone(name)
+
+    @pytest.mark.parametrize("reference", ["{}/1", "models:/{}/1", "{}/{{{{Index}}}}"])
+    def test_a_version_that_an_enabled_schedule_predicts_with_stays(
+        self, run: MakeRun, left: Run, name: str, reference: str
+    ) -> None:
+        schedules.add(scheduled(f"p {name}", {"model": reference.format(name)}))
+        run().registered(name)
+
+        for version in (None, 1):
+            with pytest.raises(ConflictError) as raised:
+                deletion.delete("model", name, version=version)
+            assert raised.value.code == "HasSchedule"
+            assert f"The schedule p {name} predicts with" in raised.value.message
+            assert f"modelyard schedule stop 'p {name}'" in raised.value.hint
+        if "{{{{" not in reference:
+            assert model_removal.predicting_schedule_blockers(name, 2) == []
+
+    def test_a_version_that_a_run_predicts_with_stays(
+        self, monkeypatch: pytest.MonkeyPatch, left: Run, name: str
+    ) -> None:
+        going = [
+            RunView(id="1", name="other", flow="batch-inference", state="RUNNING",
+                    parameters={"model": f"{name}x/1"}),
+            RunView(id="2", name="july", flow="batch-inference", state="RUNNING",
+                    parameters={"model": f"{name}/1"}),
+        ]  # fmt: skip
+        monkeypatch.setattr(runs, "active", lambda: going)
+
+        with pytest.raises(ConflictError) as raised:
+            deletion.delete("model", name)
+
+        assert raised.value.code == "RunGoesOn"
+        assert raised.value.message == "The run july (2) predicts with it."
+        assert "modelyard runs stop 2" in raised.value.hint
 
     def test_a_version_that_an_alias_points_to_stays(self, left: Run, name: str) -> None:
         model_aliases.point(name, "champion", 1)

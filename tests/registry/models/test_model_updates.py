@@ -151,6 +151,22 @@ def test_schedules_and_templates_follow_a_new_name(name: str, registered: str) -
     assert history.of("schedule", keys[f"{name} other"]) == []
 
 
+def test_schedules_that_predict_follow_a_new_name(name: str, registered: str) -> None:
+    given = {
+        "number": f"{name}/1", "alias": f"models:/{name}@best", "other": f"{name}-other/1",
+        "no": "model",
+    }  # fmt: skip
+    for key, model in given.items():
+        schedules.add(scheduled(f"{key} {name}", {"model": model}, "batch-inference"))
+
+    model_updates.update(name, new=f"{name}-new")
+
+    found = schedules.names_and_parameters()
+    assert {key: found[f"{key} {name}"]["model"] for key in given} == {
+        **given, "number": f"{name}-new/1", "alias": f"models:/{name}-new@best",
+    }  # fmt: skip
+
+
 class TestHistory:
     """It belongs to the model, not to the name."""
 
