@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -30,9 +32,9 @@ def using(
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Use the interpreter of a model; yields its path, and open files that hold its environment.
 
-    A ``requirements.txt`` among the model's files counts first, then what its training had
-    installed, then what its framework needs. What Modelyard's own environment has is not installed
-    again.
+    A ``requirements.txt`` among the model's files, with what its framework needs besides, counts
+    first; then what its training had installed, then what its framework needs. What Modelyard's
+    own environment has is not installed again.
 
     Args:
         model: The version.
@@ -46,14 +48,14 @@ def using(
         DiskFullError: If they do not fit.
         InstallCancelledError: If it was cancelled.
     """
-    file = folder / _REQUIREMENTS
-    needed = [] if file.is_file() else models.trained_with(model) or _stock(folder)
+    file = _requirements_file(folder)
+    needed = (models.trained_with(model) if file is None else []) or _stock(folder)
     missing = [one for one in needed if not _is_installed(one)]
-    if not file.is_file() and not missing:
+    if file is None and not missing:
         yield sys.executable, ()
         return
     spec = EnvironmentSpec(
-        (PipInstall(file=file) if file.is_file() else PipInstall(tuple(missing)),),
+        (PipInstall(tuple(missing), file=file),),
         BaseEnvironment.MODELYARD,
         label=f"The requirements of {model.uri}",
         hint="Fix the requirements.txt among the model's files, and register it as a new version.",
@@ -62,8 +64,22 @@ def using(
         yield str(environment.python), (environment.lock.fileno(),)
 
 
+def _requirements_file(folder: Path) -> Path | None:
+    """The ``requirements.txt`` of a model: among its files, or in its archive; None without."""
+    if (file := folder / _REQUIREMENTS).is_file():
+        return file
+    for archive in folder.glob("*.mar"):
+        with zipfile.ZipFile(archive) as packed:
+            manifest = json.loads(packed.read("MAR-INF/MANIFEST.json"))
+            if name := manifest["model"].get("requirementsFile"):
+                unpacked = folder.with_name(f"{folder.name}-{_REQUIREMENTS}")
+                unpacked.write_bytes(packed.read(name))
+                return unpacked
+    return None
+
+
 def _stock(folder: Path) -> Sequence[str]:
-    """What a model without requirements needs, by its kind."""
+    """What a model needs, by its kind."""
     if any(folder.glob("*.mar")) or (folder / "handler.py").is_file():
         return _HANDLER
     found = recognize(LocalFiles(folder))

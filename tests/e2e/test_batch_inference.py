@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from tests.infra.workloads import packages
+
 pytestmark = pytest.mark.e2e
 
 ROWS = np.random.default_rng(0).normal(size=(200, 3))
@@ -86,3 +88,77 @@ def test_a_model_that_fails_on_every_record_fails_the_run(stack, model, tmp_path
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert "takes 3 features" in json.dumps(found)
     assert not target.exists()
+
+
+def predicting_with(stack, name, code, requirements=None):
+    """A registered model whose ``predictor.py`` begins with ``code``."""
+    folder = stack.home.with_name(name)
+    folder.mkdir()
+    joblib.dump(LogisticRegression().fit(ROWS, ROWS[:, 0] > 0), folder / "model.joblib")
+    (folder / "predictor.py").write_text(
+        f"{code}\n"
+        "def load(model_dir, parameters): return 1\n"
+        "def predict(inputs, model): return {'prediction': VALUE + inputs['a']}\n"
+    )
+    packages.wheel(folder, "sample", "VALUE = 40\n")
+    if requirements is not None:
+        (folder / "requirements.txt").write_text(requirements)
+    stack.do("model", "create", name, "--uri", str(folder), "--framework", "scikit-learn")
+    return f"{name}/1"
+
+
+def test_runs_share_the_environment_of_a_models_requirements(stack, tmp_path):
+    given = {
+        "model": predicting_with(
+            stack, "required", "from sample import VALUE", "./sample-1.0-py3-none-any.whl\n"
+        ),
+        "input_uri": tmp_path / "in",
+    }
+    given["input_uri"].mkdir()
+    (given["input_uri"] / "a.jsonl").write_text('{"a": 2}\n')
+    before = {*(stack.home / "overlays").glob("*/modelyard-ready")}
+
+    runs = {
+        target: stack.do(
+            "run", "batch-inference", *pairs({**given, "output_uri": target})
+        )["flow_run_id"]
+        for target in (tmp_path / "first", tmp_path / "second")
+    }  # fmt: skip
+
+    for target, run in runs.items():
+        stack.wait_for_state(run, "COMPLETE", timeout=120)
+        assert json.loads((target / "a.jsonl").read_text())["prediction"] == 42
+    assert len({*(stack.home / "overlays").glob("*/modelyard-ready")} - before) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "requirements", "reason"),
+    [
+        (
+            "hopeless",
+            "--no-index\nsample==9\n",
+            "The requirements of models:/hopeless/1 cannot be",
+        ),
+        (
+            "unnamed",
+            None,
+            "No module named 'sample_of_none'. Name its package in the requirements",
+        ),
+    ],
+)
+def test_a_model_without_what_it_imports_predicts_nothing(
+    stack, tmp_path, name, requirements, reason
+):
+    given = {
+        "model": predicting_with(stack, name, "from sample_of_none import VALUE", requirements),
+        "input_uri": tmp_path / "in",
+        "output_uri": tmp_path / "out",
+    }
+    given["input_uri"].mkdir()
+    (given["input_uri"] / "a.jsonl").write_text('{"a": 2}\n')
+
+    run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+
+    found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
+    assert reason in found["message"]
+    assert not given["output_uri"].exists()

@@ -91,4 +91,6 @@ def _told(error: BaseException) -> Mapping[str, str]:
         return {"message": str(error), "traceback": ""}
     name = type(error).__name__
     message = f"{name}: {error}" if str(error) else name
+    if isinstance(error, ModuleNotFoundError):
+        message += ". Name its package in the requirements.txt among the model's files."
     return {"message": message, "traceback": "".join(traceback.format_exception(error))}
