@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flows import batch_inference_pods
 from flows.flow_results import BatchInferenceResult
 from flows.lifecycle import FlowSpec, lifecycle_flow
 from flows.run_context import RunContext, RunResult, disk_full_reported
@@ -28,6 +30,7 @@ from registry.runs import publish_targets, run_monitor, run_nodes
 from registry.tracking import Tracked
 from tasks import outputs, resources
 from tasks.batch_inference import (
+    choice,
     inference_request,
     input_files,
     model_environment,
@@ -62,6 +65,8 @@ def _prepare(
     context: RunContext, request: BatchInference, model: ResolvedVersion, folders: Folders
 ) -> tuple[Path, Plan]:
     """Fetch the model and the input, and cut the input into parts."""
+    if choice.runs_in_pods(context.settings):
+        return Path(), batch_inference_pods.prepare(context, request, folders)
     if not folders.model.exists():
         models.fetch(model, folders.model)
     found = storage.store(request.input_uri)
@@ -88,23 +93,14 @@ def _predict(
     tracked: Tracked,
 ) -> None:
     """Run the shards to their end."""
+    if choice.runs_in_pods(context.settings):
+        batch_inference_pods.predict(context, request, model, plan, folders)
+        return
     environments = EnvironmentCache(context.home.overlays)
     backend = ProcessBackend(environments, context.settings, single=True)
     with contextlib.ExitStack() as held:
         held.enter_context(contextlib.closing(backend))
-        try:
-            python, keep = held.enter_context(
-                model_environment.using(
-                    model,
-                    folders.model,
-                    environments,
-                    context.logger.info,
-                    context.is_over,
-                )
-            )
-        except InstallCancelledError as error:
-            context.raise_if_ended()
-            raise StopRequestedError from error
+        python, keep = held.enter_context(_environment(context, model, folders, environments))
         lease = held.enter_context(_gpus(context, request, backend))
         if lease is None:
             context.raise_if_ended()
@@ -114,8 +110,9 @@ def _predict(
         processes = predicting.shards(
             request, model, plan, place, python, folders, lease.names, mark
         )
+        statuses = functools.partial(predicting.statuses, folders, len(processes))
         progress = predicting.Progress(
-            folders, plan.rows, len(processes), lambda line: context.logger.info("%s", line)
+            statuses, plan.rows, lambda line: context.logger.info("%s", line)
         )
         slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
         with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
@@ -133,9 +130,25 @@ def _predict(
     if ended.cause is ExitCause.STOPPED:
         raise StopRequestedError
     context.raise_if_ended()
-    failure = predicting.failure(ended, progress.statuses(), str(folders.log))
+    failure = predicting.failure(ended, statuses(), str(folders.log))
     if failure:
         raise failure
+
+
+@contextlib.contextmanager
+def _environment(
+    context: RunContext, model: ResolvedVersion, folders: Folders, environments: EnvironmentCache
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Use the model's interpreter; the run ends if it is stopped while that is made."""
+    log, is_over = context.logger.info, context.is_over
+    with contextlib.ExitStack() as held:
+        try:
+            found = model_environment.using(model, folders.model, environments, log, is_over)
+            used = held.enter_context(found)
+        except InstallCancelledError as error:
+            context.raise_if_ended()
+            raise StopRequestedError from error
+        yield used
 
 
 def _warn_of_idle_gpus(context: RunContext, gpus_: int, pods: int) -> None:
@@ -270,6 +283,8 @@ def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
         _record(context, plan, folders, manifest, tracked)
     for folder in (folders.parts, folders.output, folders.staged, folders.model):
         shutil.rmtree(folder, ignore_errors=True)
+    if choice.runs_in_pods(context.settings):
+        batch_inference_pods.remove_staged(context)
     uri = f"{request.output_uri.rstrip('/')}/{output_files.MANIFEST}"
     return RunResult(
         {

@@ -12,9 +12,10 @@ from flows.lifecycle import LifecycleFlow
 from infra import settings, site, work_pools
 from infra.errors import BadInputError
 from infra.kubernetes import capacity_published, cluster
-from infra.kubernetes.attempt_spec import EVERY_MOUNT
+from infra.kubernetes.attempt_spec import EVERY_MOUNT, Placement
 from infra.prefect_client import prefect_client
 from tasks import placement
+from tasks.placement import PlacementRequest
 
 
 def checked(flow: LifecycleFlow[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,11 +55,20 @@ def check(flow: str, given: Mapping[str, Any]) -> None:
     """
     requests = placement.plan_requests(flow, given)
     _check_mounts({mount for one in requests for mount in one.placement.mounts})
+    for one in requests:
+        fit(one)
+
+
+def fit(request: PlacementRequest) -> Placement:
+    """Fit pods to the capacity that the cluster's worker has published, if that is known.
+
+    Raises:
+        ClusterError: If the cluster can never place them.
+    """
     with prefect_client() as client:
-        for one in requests:
-            known = capacity_published.read(client, catalogue.find(one.flow).spec.pool)
-            if known:
-                placement.fit_to_capacity(one, known)
+        pool = catalogue.find(request.flow).spec.pool
+        known = capacity_published.read(client, pool)
+    return placement.fit_to_capacity(request, known) if known else request.placement
 
 
 def _check_mounts(mounts: Iterable[str]) -> None:

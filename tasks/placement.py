@@ -16,6 +16,7 @@ from infra.kubernetes.attempt_spec import EVERY_MOUNT, Placement
 from infra.kubernetes.capacity import Capacity
 from registry.flow_kinds import BATCH_INFERENCE, PIPELINE_RUN, TRAIN, TUNE
 from tasks import flow_requests, parameters, resources
+from tasks.batch_inference import pod_resources
 
 if TYPE_CHECKING:
     from tasks.batch_inference.inference_request import BatchInference
@@ -86,17 +87,29 @@ def _of_training(training: Training) -> list[PlacementRequest]:
 
 
 def _of_batch_inference(request: BatchInference) -> list[PlacementRequest]:
-    """Request of a batch inference, whose pods are processes on one machine."""
-    machine = request.resources
-    placed = Placement(
-        shape=instance_types.find(machine.instance_type, settings.load()),
-        data_storage_gib=machine.data_storage_gib,
-        mounts=_mounts(request, None),
+    """Request of a batch inference, whose run is small, and of its shards, which are pods.
+
+    The run mounts every NAS of the cluster, because results may be staged on any.
+    """
+    asked = request.resources
+    name = asked.instance_type or instance_types.DEFAULT
+    shape = instance_types.find(name, settings.load())
+    share = pod_resources.divide_instance(shape, asked.nodes, request.pods)
+    own = Placement(
+        InstanceType(cpu=pod_resources.BASIC_CPU, memory_gib=pod_resources.BASIC_MEMORY_GIB),
+        data_storage_gib=asked.data_storage_gib,
+        mounts=(EVERY_MOUNT, *_mounts(request, None)),
         seconds=_seconds(request),
-        allow_cpu=machine.allow_cpu,
+        makes_jobs=True,
     )
-    name = machine.instance_type or instance_types.DEFAULT
-    return [PlacementRequest(BATCH_INFERENCE.name, placed, name)]
+    amounts = {"cpu": share.cpu, "memory_gib": share.memory / 2**30, "gpus": share.gpus}
+    shards = Placement(
+        shape.model_copy(update=amounts), nodes=request.pods, allow_cpu=asked.allow_cpu
+    )
+    return [
+        PlacementRequest(BATCH_INFERENCE.name, own),
+        PlacementRequest(BATCH_INFERENCE.name, shards, f"a pod's share of {name}"),
+    ]
 
 
 def _of_tuning(tuning: Tuning) -> list[PlacementRequest]:

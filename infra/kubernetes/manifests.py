@@ -228,10 +228,11 @@ def _patience(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
 
 
 def _way_to_jobs(wanted: AttemptSpec, cluster: ClusterConfig) -> list[Plain]:
-    """Variables of a run that creates Jobs itself: the cluster's configuration."""
+    """Variables of a run that creates Jobs itself: the cluster's configuration, its own image."""
     if not wanted.placement.makes_jobs:
         return []
-    document = cluster.model_dump_json(exclude_defaults=True, exclude={"context"})
+    own = cluster.model_copy(update={"image": _image(wanted.placement, cluster)})
+    document = own.model_dump_json(exclude_defaults=True, exclude={"context"})
     return [
         pods.env_value("MODELYARD_PIPELINE_LAUNCHER", "kubernetes"),
         pods.env_value("MODELYARD_CLUSTER_SETTINGS", document),

@@ -67,6 +67,9 @@ class Workload:
             that stages is given such, and fetches them where the workload runs.
         sent: Folders to send when the workload has succeeded, without the files that are its
             outputs: their URIs by their paths. Likewise.
+        is_platform: Whether it is Modelyard's own program, in an image of Modelyard's: it has the
+            platform's settings and its credentials of the storage, which it must not hand on to
+            what it starts. Likewise.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Workload:
     sent: Mapping[Path, str] = field(default_factory=dict)
     python: EnvironmentSpec | None = None
     ports: tuple[int, ...] = ()
+    is_platform: bool = False
 
 
 class Backend(ABC):

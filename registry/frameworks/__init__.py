@@ -7,7 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from infra.errors import BadInputError
-from registry.frameworks import huggingface, onnx, pytorch, scikit_learn, tensorflow, triton
+from registry.frameworks import (
+    huggingface,
+    onnx,
+    predictors,
+    pytorch,
+    scikit_learn,
+    tensorflow,
+    triton,
+)
 from registry.frameworks.layout import Files, Layout
 
 __all__ = ["FRAMEWORKS", "HUGGINGFACE", "PYTORCH", "Files", "Framework", "Layout", "check", "find"]
@@ -37,6 +45,11 @@ _TABLE = (
     Framework("scikit-learn", "Scikit-learn", scikit_learn.check),
     Framework(HUGGINGFACE, "Hugging Face", huggingface.check),
     Framework("onnx", "ONNX", onnx.check),
+    Framework("xgboost", "XGBoost", predictors.booster("xgboost_file", "Booster.save_model()")),
+    Framework("lightgbm", "LightGBM", predictors.booster("lightgbm_file", "Booster.save_model()")),
+    Framework("catboost", "CatBoost", predictors.booster("catboost_file", "save_model()")),
+    Framework("mlflow", "MLflow", predictors.mlflow),
+    Framework("custom", "Custom", predictors.custom),
     Framework("tensorflow-triton", "TensorFlow (Triton)", triton.checker(triton.TENSORFLOW)),
     Framework("pytorch-triton", "PyTorch (Triton)", triton.checker(triton.PYTORCH)),
     Framework("onnx-triton", "ONNX (Triton)", triton.checker(triton.ONNX)),

@@ -386,6 +386,18 @@ def trained_with(model: ResolvedVersion) -> list[str]:
     return mlmodel.read_requirements(model_artifacts.artifacts(model.source_uri))
 
 
+def size(model: ResolvedVersion) -> int:
+    """Bytes of a version's files; 0 if they are on a hub.
+
+    Raises:
+        ModelyardError: If they cannot be listed.
+    """
+    if model.source_uri is None:
+        return 0
+    files = model_artifacts.files(model.source_uri, outside=model.outside)
+    return sum(entry.size for entry in files.entries())
+
+
 def fetch(model: ResolvedVersion, destination: Path) -> None:
     """Download a version's files into the folder ``destination``, which must not exist.
 

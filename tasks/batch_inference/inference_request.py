@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field
 
 from infra import instance_types, site, storage
-from infra.errors import BadInputError
+from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
 from infra.parameter_models import ParameterModel
 from infra.settings import Settings
@@ -17,7 +17,7 @@ from registry.models import models
 from registry.models.model_references import SCHEME
 from registry.models.models import ResolvedVersion
 from tasks import outputs, resources
-from tasks.batch_inference import input_files
+from tasks.batch_inference import choice, input_files, pod_resources
 from tasks.logs import Logs
 from tasks.parameters import FlowRequest, Minutes, Text
 from tasks.resources import Resources
@@ -27,15 +27,20 @@ MOST_PATTERNS = 100
 
 
 class InferenceResources(ParameterModel):
-    """The machine that a model's pods share."""
+    """The machines that a model's pods share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     instance_type: Text = Field(
         default="",
-        description=f"Instance type of the machine; empty for {instance_types.DEFAULT}. Its "
-        "resources are divided among the pods.",
+        description=f"Instance type of each machine; empty for {instance_types.DEFAULT}. Its "
+        "resources, less the basic use, are divided among its pods.",
     )
+    nodes: int = Field(
+        default=1, ge=1, le=resources.MOST_NODES,
+        description="Number of machines of the instance type that the pods share on a cluster; "
+        "one in local pools.",
+    )  # fmt: skip
     data_storage_gib: float = Field(
         default=0, ge=0, le=1e9,
         description="Storage for the data, in GiB; 0 for the default. Input of an object storage "
@@ -63,11 +68,11 @@ class BatchInference(FlowRequest):
         description="Required. The registered model: NAME/VERSION, or NAME@ALIAS.",
     )
     resources: InferenceResources = Field(
-        default=InferenceResources(), description="The machine that predicts."
+        default=InferenceResources(), description="The machines that predict."
     )
     pods: int = Field(
         default=1, ge=1, le=MOST_PODS,
-        description="How many copies of the model predict at once; each has its share of the "
+        description="How many copies of the model predict at once; each has its share of a "
         "machine's cores and GPUs.",
     )  # fmt: skip
     input_uri: Text = Field(
@@ -128,8 +133,8 @@ class BatchInference(FlowRequest):
         )
 
     def machine(self) -> Resources:
-        """Requirements of the machine that predicts."""
-        return Resources(**self.resources.model_dump())
+        """Requirements of a single machine."""
+        return Resources(**self.resources.model_dump(exclude={"nodes"}))
 
 
 def resolve(request: BatchInference) -> ResolvedVersion:
@@ -176,7 +181,9 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
             )
     input_files.check_patterns("include", request.include)
     input_files.check_patterns("exclude", request.exclude)
-    _check_model(resolve(request))
+    model = resolve(request)
+    _check_model(model)
+    pod_resources.check(choice.share(request, settings), request.pods, _bytes_of(model))
     exists = site.inspect_store("input_uri", request.input_uri, lambda found: found.exists())
     if exists is False:
         raise BadInputError(
@@ -185,7 +192,8 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
         )  # fmt: skip
     site.inspect_store("output_uri", request.output_uri, lambda found: found.check_writable())
     outputs.check("output_uri", request.output_uri, [("input_uri", request.input_uri)], home)
-    resources.check(request.machine(), "", home, settings)
+    if not choice.runs_in_pods(settings):  # GPUs are those of other pods there
+        resources.check(request.machine(), "", home, settings)
 
 
 _EXAMPLES = {
@@ -193,6 +201,14 @@ _EXAMPLES = {
     "input_uri": "customers/",
     "output_uri": "predictions/",
 }
+
+
+def _bytes_of(model: ResolvedVersion) -> int:
+    """Size of a model's files; 0 if only the run's machine can list them."""
+    try:
+        return models.size(model)
+    except ModelyardError:  # the run itself says why, when it fetches them
+        return 0
 
 
 def _check_model(model: ResolvedVersion) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -99,33 +99,57 @@ def make(
         BadInputError: ``InputMalformed``, if a file is none of the format at all; ``InputEmpty``,
             if there are no records.
     """
+    return combine(
+        plan_file(path_of(place, file.name), file, input_format, check_over, part_bytes)
+        for file in files
+    )
+
+
+def plan_file(
+    path: Path,
+    file: InputFile,
+    input_format: str,
+    check_over: Callable[[], object],
+    part_bytes: int = PART_BYTES,
+) -> PlannedFile:
+    """The parts of one file, which is at ``path``; see :func:`make`.
+
+    Raises:
+        BadInputError: With the code ``InputMalformed``.
+    """
+    found: list[FilePart] = []
+    status = path.stat()
+    try:
+        for part in split(path, input_format, part_bytes):
+            check_over()
+            found.append(part)
+    except ValueError as error:
+        raise BadInputError(
+            f"input_uri: {file.name} cannot be read as {input_format}: {error}.",
+            "Check input_format, or leave the file out with exclude.",
+            code="InputMalformed",
+        ) from error
+    parts = [part for part in found if part.rows]
+    fault = next((part.fault for part in found if part.fault), "")
+    array = input_format == "json" and is_array(path)
+    return PlannedFile(file.name, status.st_size, status.st_mtime_ns, 0, parts, array, fault)
+
+
+def combine(files: Iterable[PlannedFile]) -> Plan:
+    """The plan of files, whose parts are numbered in their order.
+
+    Raises:
+        BadInputError: With the code ``InputEmpty``, if there are no records.
+    """
     planned: list[PlannedFile] = []
     number = 0
     for file in files:
-        path = path_of(place, file.name)
-        found: list[FilePart] = []
-        status = path.stat()
-        try:
-            for part in split(path, input_format, part_bytes):
-                check_over()
-                found.append(part)
-        except ValueError as error:
-            raise BadInputError(
-                f"input_uri: {file.name} cannot be read as {input_format}: {error}.",
-                "Check input_format, or leave the file out with exclude.",
-                code="InputMalformed",
-            ) from error
-        parts = [part for part in found if part.rows]
-        fault = next((part.fault for part in found if part.fault), "")
-        array = input_format == "json" and is_array(path)
-        planned.append(
-            PlannedFile(file.name, status.st_size, status.st_mtime_ns, number, parts, array, fault)
-        )
-        number += len(parts)
+        planned.append(replace(file, first=number))
+        number += len(file.parts)
     plan = Plan(planned)
     if not plan.rows:
         raise BadInputError(
-            f"input_uri: the {len(files)} files have no records.",
+            f"input_uri: the {len(planned)} files have no records.",
             "Check the URI and input_format.",
             code="InputEmpty",
         )
@@ -145,11 +169,31 @@ def check_unchanged(plan: Plan, place: Path) -> None:
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise BadInputError(
-                f"input_uri: {file.name} was changed or removed while it was predicted.",
-                "Start a new batch inference; a retry would mix the results of two inputs.",
-                code="InputChanged",
-            )
+            raise _input_changed(file.name)
+
+
+def check_sizes(plan: Plan, sizes: Mapping[str, int]) -> None:
+    """Likewise, of files in a storage that says their sizes alone.
+
+    Args:
+        plan: The plan of an earlier attempt.
+        sizes: Bytes of the files that are there, by their names.
+
+    Raises:
+        BadInputError: With the code ``InputChanged``.
+    """
+    for file in plan.files:
+        if sizes.get(file.name) != file.size:
+            raise _input_changed(file.name)
+
+
+def _input_changed(name: str) -> BadInputError:
+    """The error of a file that is not the one of the plan any more."""
+    return BadInputError(
+        f"input_uri: {name} was changed or removed while it was predicted.",
+        "Start a new batch inference; a retry would mix the results of two inputs.",
+        code="InputChanged",
+    )
 
 
 def share(parts: Sequence[PlannedPart], shards: int) -> list[list[PlannedPart]]:

@@ -107,7 +107,8 @@ def shards(
     secret = json.dumps(model_parameters.secret_values(model.parameters))
     processes = []
     for number, parts in enumerate(shared):
-        environment = _environment(cores, divided[number]) | dict(mark)
+        environment = predictor_environment(cores)
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(divided[number]), **mark}
         spec = ShardSpec(
             parts=parts,
             folder=folders.parts,
@@ -153,36 +154,39 @@ def idle_gpus(gpus: int, pods: int) -> int:
     return gpus % pods if gpus >= pods else 0
 
 
-def _environment(cores: int, gpus: Sequence[str]) -> dict[str, str]:
+def predictor_environment(cores: int) -> dict[str, str]:
+    """Variables of a predictor, without the platform's; its libraries start ``cores`` threads."""
     return {
         **user_environment(),
         **dict.fromkeys(_THREADS, str(cores)),
-        "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def statuses(folders: Folders, count: int) -> list[ShardStatus]:
+    """What each of ``count`` shards has done; those that have not begun are left out."""
+    found = (shard.read_status(folders.status(at)) for at in range(count))
+    return [status for status in found if status is not None]
 
 
 class Progress:
     """Tells how far the shards are, now and then."""
 
     def __init__(
-        self, folders: Folders, rows: int, pods: int, tell: Callable[[str], object]
+        self,
+        statuses: Callable[[], Sequence[ShardStatus]],
+        rows: int,
+        tell: Callable[[str], object],
     ) -> None:
-        """Follow ``pods`` shards of ``rows`` records; ``tell`` gets a line."""
-        self._folders = folders
+        """Follow shards of ``rows`` records by their ``statuses``; ``tell`` gets a line."""
+        self._statuses = statuses
         self._rows = rows
-        self._pods = pods
         self._tell = tell
         self._begun = time.monotonic()
 
-    def statuses(self) -> list[ShardStatus]:
-        """What each shard has done; those that have not begun are left out."""
-        found = (shard.read_status(self._folders.status(at)) for at in range(self._pods))
-        return [status for status in found if status is not None]
-
     def report(self) -> None:
         """Tell it."""
-        statuses = self.statuses()
+        statuses = self._statuses()
         done = sum(one.rows + one.failed for one in statuses)
         failed = sum(one.failed for one in statuses)
         new = done - sum(one.earlier for one in statuses)
@@ -214,6 +218,16 @@ def failure(ended: ExitStatus, statuses: Sequence[ShardStatus], log: str) -> Run
     told = next((one.failure for one in statuses if one.failure), "")
     where = f"{ended.process}: " if ended.process else ""
     message = told or f"{where}the process ended with the exit code {ended.code}."
+    return failed(message, log)
+
+
+def failed(message: str, log: str) -> RunFailedError:
+    """The error of a batch inference whose shards fail.
+
+    Args:
+        message: Why.
+        log: Where the whole log is.
+    """
     return RunFailedError(
         f"The batch inference failed: {message}",
         f"The model's output is in {log}. A retry goes on behind the parts that are done.",

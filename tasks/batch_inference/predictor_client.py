@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -65,6 +65,11 @@ class PredictorCommand:
     load_seconds: float = 600.0
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     secret: tuple[str, ...] = ()
+
+    def with_secrets(self, values: Mapping[str, str]) -> PredictorCommand:
+        """The command with the values of parameters that only refer to secrets."""
+        parameters = {**self.parameters, **values}
+        return replace(self, parameters=parameters, secret=tuple(values))
 
 
 def command_line(python: str, folder: Path) -> list[str]:

@@ -15,8 +15,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -108,20 +108,29 @@ class Shard:
         self._late = 0  # one after another
         self._told = 0.0
 
-    def run(self) -> None:
+    def run(
+        self,
+        parts: Iterable[PlannedPart] | None = None,
+        on_predicted: Callable[[PlannedPart, PartFiles], object] = lambda *_: None,
+    ) -> None:
         """Predict all parts that are not done.
+
+        Args:
+            parts: The parts, brought one after another; those of the specification by default.
+            on_predicted: Called with each part that was predicted, and its results.
 
         Raises:
             ShardFailedError: If too many records fail, or the model hangs.
             PredictorStartError: If the model does not load.
             OSError: If a file cannot be read or written.
         """
-        for planned in self._spec.parts:
+        for planned in self._spec.parts if parts is None else parts:
             files = PartFiles(self._spec.folder, planned.number)
             done = files.read_summary()
             if done is None:
                 with PartWriter(files) as writer:
                     self._predict(planned, writer)
+                on_predicted(planned, files)
             else:
                 self._rows += done.rows
                 self._earlier += done.rows + done.failed
@@ -251,11 +260,8 @@ def prefetched(items: Iterator[T], most: int) -> Iterator[Iterator[T]]:
 def main() -> None:
     """Run the shard that a file specifies."""
     spec = read_spec(Path(sys.argv[1]))
-    secret = json.loads(os.environ.pop(SECRETS, "{}"))
-    command = replace(
-        spec.predictor, parameters={**spec.predictor.parameters, **secret}, secret=tuple(secret)
-    )
-    with PredictorClient(command) as client:
+    secrets = json.loads(os.environ.pop(SECRETS, "{}"))
+    with PredictorClient(spec.predictor.with_secrets(secrets)) as client:
         shard = Shard(spec, client)
         try:
             shard.run()

@@ -138,6 +138,40 @@ def onnx_triton(folder: Path, name: str) -> None:
     (folder / "config.pbtxt").write_text("max_batch_size: 8\n")
 
 
+def xgboost_file(folder: Path, name: str) -> None:
+    """A booster in its own binary format."""
+    import xgboost
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = np.arange(8.0).reshape(-1, 1)
+    xgboost.XGBRegressor(n_estimators=2).fit(rows, rows[:, 0]).save_model(folder / "model.ubj")
+
+
+def lightgbm_file(folder: Path, name: str) -> None:
+    """A booster in its own text format."""
+    import lightgbm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = np.arange(80.0).reshape(-1, 1)
+    data = lightgbm.Dataset(rows, rows[:, 0])
+    lightgbm.train({"verbose": -1}, data, 2).save_model(folder / "model.txt")
+
+
+def mlflow_folder(folder: Path, name: str) -> None:
+    """A fitted estimator as MLflow saves it."""
+    import mlflow.sklearn
+
+    rows = np.arange(4.0).reshape(-1, 1)
+    mlflow.sklearn.save_model(LinearRegression().fit(rows, rows[:, 0]), folder)
+
+
+def predictor_code(folder: Path, name: str) -> None:
+    """A model of its own code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = "def load(model_dir, parameters): ...\ndef predict(inputs, model): return inputs\n"
+    (folder / "predictor.py").write_text(code)
+
+
 Maker = Callable[[Path, str], None]
 
 # (framework, what makes its files)
@@ -148,6 +182,9 @@ MAKERS: dict[str, tuple[str, Maker]] = {
     "scikit-learn": ("scikit-learn", scikit_learn),
     "huggingface": ("huggingface", huggingface),
     "onnx": ("onnx", onnx_file),
+    "xgboost": ("xgboost", xgboost_file),
+    "lightgbm": ("lightgbm", lightgbm_file),
+    "custom": ("custom", predictor_code),
     "tensorflow-triton": ("tensorflow-triton", tensorflow_triton),
     "pytorch-triton": ("pytorch-triton", pytorch_triton),
     "onnx-triton": ("onnx-triton", onnx_triton),

@@ -42,10 +42,11 @@ def _code(framework: str, path: Path) -> str:
 
 
 class TestTable:
-    def test_its_titles_are_the_reference_s(self) -> None:
+    def test_its_titles_are_the_reference_s_and_more(self) -> None:
         assert [framework.title for framework in frameworks.FRAMEWORKS.values()] == [
-            "TensorFlow", "PyTorch", "Scikit-learn", "Hugging Face", "ONNX", "TensorFlow (Triton)",
-            "PyTorch (Triton)", "ONNX (Triton)",
+            "TensorFlow", "PyTorch", "Scikit-learn", "Hugging Face", "ONNX", "XGBoost", "LightGBM",
+            "CatBoost", "MLflow", "Custom", "TensorFlow (Triton)", "PyTorch (Triton)",
+            "ONNX (Triton)",
         ]  # fmt: skip
 
     @pytest.mark.parametrize("key", frameworks.FRAMEWORKS)

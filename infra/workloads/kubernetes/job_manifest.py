@@ -3,7 +3,7 @@
 Its pod has three containers, one after the other. ``stage-in`` fetches inputs, ``component`` is
 the workload's own image with nothing of ours in it, and ``stage-out`` sends outputs. The first two
 are init containers: one that fails ends the pod, with its exit status. Only those that stage have
-credentials of the storage.
+credentials of the storage, and a component that is a program of Modelyard's.
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ def _component(
     instances: InstanceSpec,
 ) -> Plain:
     asked = workload.kubernetes
+    security = asked.get("securityContext", {})
     mounts = [
         {"name": _STAGE, "mountPath": top, "subPath": str(number)}
         | ({} if _writes(top, plan) else {"readOnly": True})
@@ -203,14 +204,18 @@ def _component(
         "image": workload.image,
         "workingDir": str(workload.folder),
         "env": pods.merged_env(
-            _home(asked.get("securityContext", {}), cluster),
+            _home(security, cluster),
+            _platform_env(cluster, nas) if workload.is_platform else (),
             asked.get("env", ()),
             (pods.env_value(*one) for one in workload.environment.items()),
         ),
         "resources": _resources(workload, cluster, instances),
-        "securityContext": _security(asked.get("securityContext", {}), cluster),
+        "securityContext": _security(security, cluster),
         "volumeMounts": [*mounts, *asked.get("volumeMounts", ())],
     }
+    if workload.is_platform:
+        found |= {"securityContext": _stage_security(security, cluster)}
+        found |= pods.of_our_image(cluster)
     if workload.command:
         found["command"] = pods.escape_command(workload.command)
     if workload.arguments:
@@ -220,6 +225,13 @@ def _component(
     if asked.get("imagePullPolicy"):
         found["imagePullPolicy"] = asked["imagePullPolicy"]
     return found
+
+
+def _platform_env(cluster: ClusterConfig, ids: Iterable[str]) -> list[Plain]:
+    """Variables of Modelyard's own programs, beside those of ``envFrom``."""
+    return [
+        *pods.cluster_env(cluster), pods.env_value("MODELYARD_NAS", pods.nas_setting(ids))
+    ]  # fmt: skip
 
 
 def _home(asked: Mapping[str, Any], cluster: ClusterConfig) -> list[Plain]:
@@ -327,11 +339,7 @@ def _stage(
         "image": cluster.image,
         "command": pods.escape_command(["python", "-P", "-m", _MODULE, step, base]),
         "workingDir": "/",  # the image's is its own user's alone
-        "env": pods.merged_env(
-            [pods.env_value("HOME", VOLUME)],
-            pods.cluster_env(cluster),
-            [pods.env_value("MODELYARD_NAS", pods.nas_setting(ids))],
-        ),
+        "env": pods.merged_env([pods.env_value("HOME", VOLUME)], _platform_env(cluster, ids)),
         "resources": pods.resources(memory=_STAGE_MEMORY, cpu_request=_STAGE_CPU),
         "securityContext": _stage_security(
             workload.kubernetes.get("securityContext", {}), cluster

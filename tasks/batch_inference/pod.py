@@ -1,0 +1,215 @@
+"""A shard as a pod of a cluster: ``python -P -m tasks.batch_inference.pod SPEC``.
+
+It fetches the model, makes the model's environment, and predicts its parts one after another: the
+next one is fetched, and the last one is sent on, while one is predicted. So its disk has a few
+parts, however large the input is. Parts whose results are staged are left out.
+
+It has the platform's credentials; the predictor, which is the model's own code, gets none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from infra import undumpable
+from infra.errors import BadInputError, ModelyardError, NotFoundError
+from infra.workloads.environments import EnvironmentCache
+from registry.models import model_parameters, models
+from registry.models.models import ResolvedVersion
+from tasks.batch_inference import model_environment, predicting, predictor_client
+from tasks.batch_inference.part_input import FileOutline, PartInput
+from tasks.batch_inference.part_results import PartFiles
+from tasks.batch_inference.planning import PlannedPart
+from tasks.batch_inference.predictor_client import (
+    PredictorClient,
+    PredictorCommand,
+    PredictorStartError,
+)
+from tasks.batch_inference.shard import Shard, ShardFailedError, ShardSpec, prefetched
+from tasks.batch_inference.staged_parts import StagedParts
+
+# Exit status of a shard that fails by its own words, which are its last line: another try would
+# fail as well.
+HOPELESS = 3
+_FAILED = 1
+_ENDED = 128 + int(signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class PodSpec:
+    """What a pod does.
+
+    Attributes:
+        model: URI of the model's version.
+        input_uri: The input.
+        input_format: Its format.
+        files: Its files by their names.
+        parts: The parts of this pod; each one's path is its file's name.
+        area: URI of the run's staging area.
+        batch_size: Most records of one request.
+        seconds: How long one request may take.
+        most_failed: So many records of the pod may fail.
+        cores: How many threads the model's libraries start.
+        has_gpus: Whether the pod has GPUs.
+        key: The field that is a record's key; "" if none.
+    """
+
+    model: str
+    input_uri: str
+    input_format: str
+    files: Mapping[str, FileOutline]
+    parts: list[PlannedPart]
+    area: str
+    batch_size: int
+    seconds: float
+    most_failed: int
+    cores: int
+    has_gpus: bool = False
+    key: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write it to a file, for a pod."""
+        path.write_bytes(TypeAdapter(PodSpec).dump_json(self))
+
+    @classmethod
+    def read(cls, path: Path) -> PodSpec:
+        """The specification in a file."""
+        return TypeAdapter(PodSpec).validate_json(path.read_bytes())
+
+
+def run(spec: PodSpec, folder: Path) -> None:
+    """Predict the parts of a pod that are not done.
+
+    Args:
+        spec: What the pod does.
+        folder: An empty folder for its files.
+
+    Raises:
+        ShardFailedError: If too many records fail, or the model hangs.
+        PredictorStartError: If the model does not load.
+        ModelyardError: If something cannot be fetched, installed or sent.
+        OSError: If a file cannot be read or written.
+    """
+    model = models.resolve(spec.model)
+    models.fetch(model, folder / "model")
+    for name in ("parts", "input"):
+        (folder / name).mkdir()
+    environments = EnvironmentCache(folder / "environments")
+    with model_environment.using(model, folder / "model", environments, _say, lambda: False) as (
+        python,
+        _,
+    ):
+        shard_spec = _shard_spec(spec, model, python, folder)
+        secrets = model_parameters.secret_values(model.parameters)
+        with PredictorClient(shard_spec.predictor.with_secrets(secrets)) as client:
+            _predict(spec, shard_spec, client, folder)
+
+
+def _shard_spec(spec: PodSpec, model: ResolvedVersion, python: str, folder: Path) -> ShardSpec:
+    environment = predicting.predictor_environment(spec.cores)
+    if not spec.has_gpus:  # a pod with GPUs sees its own alone
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    command = predictor_client.command_line(python, folder / "model")
+    return ShardSpec(
+        parts=spec.parts,
+        folder=folder / "parts",
+        status=folder / "status.json",
+        input_format=spec.input_format,
+        predictor=PredictorCommand(command, environment, parameters=model.parameters),
+        batch_size=spec.batch_size,
+        seconds=spec.seconds,
+        most_failed=spec.most_failed,
+        key=spec.key,
+    )
+
+
+def _predict(spec: PodSpec, shard: ShardSpec, client: PredictorClient, folder: Path) -> None:
+    staged = StagedParts(spec.area)
+    done = staged.done()
+    source = PartInput(spec.input_uri, spec.input_format, spec.files, folder / "input")
+
+    def brought() -> Iterator[PlannedPart]:
+        for part in spec.parts:
+            files = PartFiles(shard.folder, part.number)
+            if part.number in done:
+                staged.read_summary(done[part.number], files)
+                yield part
+            else:
+                yield source.bring(part)
+
+    with _PartSender(staged) as sender, prefetched(brought(), 1) as ahead:
+
+        def on_predicted(part: PlannedPart, files: PartFiles) -> None:
+            source.drop(part)
+            sender.send(files)
+
+        Shard(shard, client).run(ahead, on_predicted)
+
+
+class _PartSender:
+    """Sends one part on while the next one is predicted."""
+
+    def __init__(self, staged: StagedParts) -> None:
+        self._staged = staged
+        self._attempt = uuid.uuid4().hex[:12]
+        self._sending: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "sender")
+
+    def __enter__(self) -> _PartSender:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._thread:  # what was begun is sent in any case
+            if kind is None:
+                self._wait()
+
+    def send(self, files: PartFiles) -> None:
+        """Begin to send a part, once the one before it is sent; raises what that did."""
+        self._wait()
+        self._sending = self._thread.submit(self._staged.publish, files, self._attempt)
+
+    def _wait(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.result()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(path: Path) -> int:
+    """Run the pod that a file specifies; the exit status."""
+    folder = Path("work").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        run(PodSpec.read(path), folder)
+    except (ShardFailedError, PredictorStartError) as error:
+        _say(str(error))
+        return HOPELESS
+    except (BadInputError, NotFoundError) as error:
+        _say(f"{error.code}: {error}")
+        return HOPELESS
+    except (ModelyardError, OSError) as error:
+        _say(str(error))
+        return _FAILED
+    shutil.rmtree(folder)  # what the workload leaves in its folder goes back to the run
+    return 0
+
+
+if __name__ == "__main__":
+    # The first process of a container is deaf to signals that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(_ENDED))
+    undumpable.protect()
+    sys.exit(main(Path(sys.argv[1])))
