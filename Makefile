@@ -32,6 +32,7 @@ soak: .venv/.dev .venv/.torch
 	@$(BIN)/python -m tests.e2e.tuning_soak --dispatch pool --tunings 6
 	@$(BIN)/python -m tests.e2e.schedule_soak
 	@$(BIN)/python -m tests.e2e.pipeline_soak
+	@$(BIN)/python -m tests.e2e.batch_inference_soak
 	@$(BIN)/python -m tests.e2e.load_soak
 	@$(BIN)/python -m tests.e2e.kubernetes_soak
 	@MODELYARD_SOAK=1 $(TESTS) -m soak --ignore tests/e2e/test_docs.py

@@ -78,7 +78,7 @@ def _prepare(
         plan = planning.make(place, files, request.input_format, context.raise_if_ended)
         planning.write(plan, folders.plan)
     planning.check_unchanged(plan, place)
-    context.logger.info("%d files have %d records.", len(plan.files), plan.rows)
+    context.logger.info("%s", plan.summary)
     return place, plan
 
 
@@ -105,11 +105,11 @@ def _predict(
         if lease is None:
             context.raise_if_ended()
             raise StopRequestedError
-        _warn_of_idle_gpus(context, len(lease.names), request.pods)
         mark = orphans.inherited_mark() | orphans.run_mark(context.home, context.flow_run_id)
         processes = predicting.shards(
             request, model, plan, place, python, folders, lease.names, mark
         )
+        _warn_of_idle_gpus(context, len(lease.names), len(processes))
         statuses = functools.partial(predicting.statuses, folders, len(processes))
         progress = predicting.Progress(
             statuses, plan.rows, lambda line: context.logger.info("%s", line)

@@ -67,7 +67,7 @@ def prepare(context: RunContext, request: BatchInference, folders: Folders) -> P
         planning.check_unchanged(plan, place)
     else:
         planning.check_sizes(plan, {file.name: file.size for file in files})
-    context.logger.info("%d files have %d records.", len(plan.files), plan.rows)
+    context.logger.info("%s", plan.summary)
     return plan
 
 

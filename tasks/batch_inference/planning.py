@@ -70,6 +70,12 @@ class Plan:
         """All records."""
         return sum(file.rows for file in self.files)
 
+    @property
+    def summary(self) -> str:
+        """How large it is, in a sentence."""
+        files = "1 file has" if len(self.files) == 1 else f"{len(self.files):,} files have"
+        return f"{files} {self.rows:,} record{'s' * (self.rows != 1)}."
+
     def parts(self, place: Path) -> list[PlannedPart]:
         """The parts of all files; ``place`` is the folder with them, or the only file."""
         return [

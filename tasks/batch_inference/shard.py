@@ -281,7 +281,9 @@ def read_status(path: Path) -> ShardStatus | None:
 
 
 def write_spec(spec: ShardSpec, path: Path) -> None:
-    """Write a specification for a shard's process."""
+    """Write a specification for a shard's process, for its owner alone: it has variables."""
+    path.unlink(missing_ok=True)
+    path.touch(0o600)
     path.write_bytes(TypeAdapter(ShardSpec).dump_json(spec))
 
 

@@ -1,12 +1,14 @@
 """Batch inference on the real stack, from the command."""
 
 import json
+import random
 
 import joblib
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from tests.e2e.batch_inference_soak import Soak
 from tests.infra.workloads import packages
 
 pytestmark = pytest.mark.e2e
@@ -162,3 +164,13 @@ def test_a_model_without_what_it_imports_predicts_nothing(
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert reason in found["message"]
     assert not given["output_uri"].exists()
+
+
+def test_kills_lose_no_record_and_predict_none_again(stack, tmp_path):
+    victims = {"shard", "predictor", "run"}
+    soaked = Soak(stack, tmp_path, random.Random(3), None, victims, largest=35_000, seconds=1e-4)
+
+    soaked.one(kills=3)
+
+    assert not soaked.tally.broken
+    assert soaked.tally.kills.keys() & victims

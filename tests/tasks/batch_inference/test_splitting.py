@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.batch_inference import json_elements, reading, splitting
+from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.reading import BadRecord
 from tasks.batch_inference.splitting import FilePart, split
 
@@ -256,3 +257,17 @@ def test_a_record_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     ]
 
     assert forms == [["a"], ["a", "b"], ["input"], ["input"], ["input"], ["a"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([1], "1 file has 1 record."),
+        ([2000], "1 file has 2,000 records."),
+        ([0, 2], "2 files have 2 records."),
+    ],
+)
+def test_a_plan_tells_how_large_it_is(rows: list[int], told: str) -> None:
+    files = [PlannedFile("a", 9, 0, 0, [FilePart(0, 9, 0, count)]) for count in rows]
+
+    assert Plan(files).summary == told
