@@ -1,0 +1,122 @@
+"""Predict one large file, and measure how much memory the run, its shards and predictors take.
+
+``python -m tests.e2e.batch_inference_memory [--gib 20] [--pods 2] [--most-gib 2]``. The file is
+JSON Lines of a linear model's ten features. The peak is the largest sum of what is resident in all
+of the run's processes, looked at twice a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import psutil
+from sklearn.linear_model import LogisticRegression
+
+from tests.e2e.disturbing import executor, of_home
+from tests.e2e.stack import Stack
+
+_FEATURES = 10
+_BLOCK = 20_000
+_ENDED = {"COMPLETE", "FAIL BATCH INFERENCE", "STOPPED", "TIMED OUT", "CREATE FAILED"}
+
+
+def _write(path: Path, size: int) -> int:
+    """Write records of ``size`` bytes together; how many."""
+    rows = np.random.default_rng(0).normal(size=(_BLOCK, _FEATURES)).round(4)
+    names = [f"x{at}" for at in range(_FEATURES)]
+    block = "".join(
+        json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows.tolist()
+    ).encode()
+    count = max(1, size // len(block))
+    with path.open("wb") as file:
+        for _ in range(count):
+            file.write(block)
+    return count * _BLOCK
+
+
+def _resident(stack: Stack, run: str) -> dict[str, int]:
+    """Bytes that are resident, by the kind of process."""
+    found = {"run": 0, "shards": 0, "predictors": 0}
+    with contextlib.suppress(psutil.Error):
+        if pid := executor(stack, run):
+            found["run"] = psutil.Process(pid).memory_info().rss
+    for process in of_home(stack):
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if "modelyard_runtime" in command:
+                found["predictors"] += process.memory_info().rss
+            elif "tasks.batch_inference.shard" in command and "leash" not in command:
+                found["shards"] += process.memory_info().rss
+    return found
+
+
+def measure(gib: float, pods: int) -> dict[str, float | str]:
+    """Predict a file of ``gib`` GiB with ``pods`` pods; what it took."""
+    stack = Stack()
+    try:
+        place = stack.home.with_name("large")
+        (place / "model").mkdir(parents=True)
+        rows = np.random.default_rng(0).normal(size=(1000, _FEATURES))
+        fitted = LogisticRegression().fit(rows, rows[:, 0] > 0)
+        joblib.dump(fitted, place / "model" / "model.joblib")
+        records = _write(place / "in.jsonl", int(gib * 2**30))
+        stack.do("up", "--detach")
+        stack.do(
+            "model", "create", "line", "--uri", str(place / "model"), "--framework", "sklearn"
+        )
+        begun = time.monotonic()
+        given = {
+            "model": "line/1", "input_uri": place / "in.jsonl", "output_uri": place / "out",
+            "pods": pods,
+        }  # fmt: skip
+        pairs = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
+        run = str(stack.do("run", "batch-inference", *pairs)["flow_run_id"])
+        peak: dict[str, int] = {}
+        looked = 0.0
+        while True:
+            now = _resident(stack, run)
+            if sum(now.values()) > sum(peak.values()):
+                peak = now
+            if time.monotonic() - looked > 5:
+                looked = time.monotonic()
+                state = stack.do("runs", "show", run)["state"]
+                if state in _ENDED:
+                    break
+            time.sleep(0.5)
+        seconds = time.monotonic() - begun
+        manifest = json.loads((place / "out" / "manifest.json").read_bytes())
+        assert manifest["predicted"] == records
+        stack.do("down")
+        return {
+            "state": state,
+            "gib": gib,
+            "records": records,
+            "seconds": seconds,
+            "records/s": records / seconds,
+            "peak GiB": sum(peak.values()) / 2**30,
+            **{f"peak GiB: {kind}": size / 2**30 for kind, size in peak.items()},
+        }
+    finally:
+        stack.close()
+
+
+def main() -> None:
+    """Measure, and print it; exit status 1 if it took more memory than it may."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gib", type=float, default=20)
+    parser.add_argument("--pods", type=int, default=2)
+    parser.add_argument("--most-gib", type=float, default=2)
+    given = parser.parse_args()
+    found = measure(given.gib, given.pods)
+    print(json.dumps(found, indent=1))
+    raise SystemExit(0 if float(found["peak GiB"]) <= given.most_gib else 1)
+
+
+if __name__ == "__main__":
+    main()
