@@ -67,7 +67,7 @@ def _prepare(
     """Fetch the model and the input, and cut the input into parts."""
     if choice.runs_in_pods(context.settings):
         return Path(), batch_inference_pods.prepare(context, request, folders)
-    if not folders.model.exists():
+    if not request.server_url and not folders.model.exists():
         models.fetch(model, folders.model)
     found = storage.store(request.input_uri)
     files = input_files.select(found, request.include, request.exclude)
@@ -100,7 +100,8 @@ def _predict(
     backend = ProcessBackend(environments, context.settings, single=True)
     with contextlib.ExitStack() as held:
         held.enter_context(contextlib.closing(backend))
-        python, keep = held.enter_context(_environment(context, model, folders, environments))
+        found = _environment(context, request, model, folders, environments)
+        python, keep = held.enter_context(found)
         lease = held.enter_context(_gpus(context, request, backend))
         if lease is None:
             context.raise_if_ended()
@@ -137,9 +138,16 @@ def _predict(
 
 @contextlib.contextmanager
 def _environment(
-    context: RunContext, model: ResolvedVersion, folders: Folders, environments: EnvironmentCache
+    context: RunContext,
+    request: BatchInference,
+    model: ResolvedVersion,
+    folders: Folders,
+    environments: EnvironmentCache,
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Use the model's interpreter; the run ends if it is stopped while that is made."""
+    if request.server_url:  # which has its own
+        yield "", ()
+        return
     log, is_over = context.logger.info, context.is_over
     with contextlib.ExitStack() as held:
         try:
@@ -165,7 +173,8 @@ def _gpus(
 ) -> Iterator[gpus.GpuLease | None]:
     """Hold the machine's GPUs; yields None if the run is over before they are free."""
     available = len(gpus.devices(context.settings))
-    wanted = min(resources.gpu_count(request.machine(), context.settings), available)
+    asked = 0 if request.server_url else resources.gpu_count(request.machine(), context.settings)
+    wanted = min(asked, available)
     with backend.hold_gpus(
         wanted,
         holder=f"run {context.name} ({context.flow_run_id})",

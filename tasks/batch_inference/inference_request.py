@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
 
-from infra import instance_types, site, storage
+from infra import instance_types, secrets, site, storage
 from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
+from infra.masking import mask
 from infra.parameter_models import ParameterModel
 from infra.settings import Settings
 from registry import frameworks
@@ -66,6 +68,20 @@ class BatchInference(FlowRequest):
     model: Text = Field(
         default="",
         description="Required. The registered model: NAME/VERSION, or NAME@ALIAS.",
+    )
+    server_url: Text = Field(
+        default="",
+        description="URL of a server that serves the model already, with the Open Inference "
+        "Protocol (Triton, KServe) or OpenAI's (vLLM); empty to load the model.",
+    )
+    server_model: Text = Field(
+        default="",
+        description="With server_url: the model's name there. Empty for the registered model's "
+        "name, or OpenAI's first model.",
+    )
+    server_token: Text = Field(
+        default="",
+        description="With server_url: secret:NAME of a bearer token, if the server wants one.",
     )
     resources: InferenceResources = Field(
         default=InferenceResources(), description="The machines that predict."
@@ -182,8 +198,12 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
     input_files.check_patterns("include", request.include)
     input_files.check_patterns("exclude", request.exclude)
     model = resolve(request)
-    _check_model(model)
-    pod_resources.check(choice.share(request, settings), request.pods, _bytes_of(model))
+    if request.server_url:
+        _check_server(request)
+    else:
+        _check_model(model)
+    held = 0 if request.server_url else _bytes_of(model)
+    pod_resources.check(choice.share(request, settings), request.pods, held)
     exists = site.inspect_store("input_uri", request.input_uri, lambda found: found.exists())
     if exists is False:
         raise BadInputError(
@@ -211,6 +231,32 @@ def _bytes_of(model: ResolvedVersion) -> int:
         return 0
 
 
+def _check_server(request: BatchInference) -> None:
+    """Refuse an address or a token that cannot be one; the server is asked by the shards.
+
+    Raises:
+        BadInputError: ``ServerUrlInvalid``, or ``ServerTokenNotSecret``.
+    """
+    try:
+        address = urlsplit(request.server_url)
+        is_url = address.scheme in {"http", "https"} and bool(address.hostname)
+        is_url &= address.port != 0 and "@" not in address.netloc and not address.query
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise BadInputError(
+            f"server_url: {mask(request.server_url[:200])!r} is not the URL of a server.",
+            "Write http://HOST:PORT or https://HOST, without a user and a password.",
+            code="ServerUrlInvalid",
+        )
+    if request.server_token and secrets.name_of(request.server_token) is None:
+        raise BadInputError(
+            "server_token: a token is given as a reference to a secret.",
+            "Create a Secret block in the Prefect UI, and write secret:NAME.",
+            code="ServerTokenNotSecret",
+        )
+
+
 def _check_model(model: ResolvedVersion) -> None:
     """Refuse a model that no predictor loads.
 
@@ -221,6 +267,7 @@ def _check_model(model: ResolvedVersion) -> None:
         where = "on a hub" if model.source_uri is None else "a Triton repository"
         raise BadInputError(
             f"model: {model.uri} is {where}, which batch inference does not load.",
-            "Register the model's files: modelyard model create --help lists the frameworks.",
+            "Name a server that serves it as server_url, or register the model's files: "
+            "modelyard model create --help lists the frameworks.",
             code="ModelNotPredictable",
         )

@@ -9,6 +9,7 @@ It has the platform's credentials; the predictor, which is the model's own code,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -24,9 +25,9 @@ from pydantic import TypeAdapter
 from infra import undumpable
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.workloads.environments import EnvironmentCache
-from registry.models import model_parameters, models
+from registry.models import models
 from registry.models.models import ResolvedVersion
-from tasks.batch_inference import model_environment, predicting, predictor_client
+from tasks.batch_inference import model_environment, predicting, predictor_client, shard
 from tasks.batch_inference.part_input import FileOutline, PartInput
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import PlannedPart
@@ -35,6 +36,7 @@ from tasks.batch_inference.predictor_client import (
     PredictorCommand,
     PredictorStartError,
 )
+from tasks.batch_inference.server_client import ServedModel, ServerClient
 from tasks.batch_inference.shard import Shard, ShardFailedError, ShardSpec, prefetched
 from tasks.batch_inference.staged_parts import StagedParts
 
@@ -62,6 +64,7 @@ class PodSpec:
         cores: How many threads the model's libraries start.
         has_gpus: Whether the pod has GPUs.
         key: The field that is a record's key; "" if none.
+        server: The server that is asked; None if the model is loaded.
     """
 
     model: str
@@ -76,6 +79,7 @@ class PodSpec:
     cores: int
     has_gpus: bool = False
     key: str = ""
+    server: ServedModel | None = None
 
     def write(self, path: Path) -> None:
         """Write it to a file, for a pod."""
@@ -101,31 +105,45 @@ def run(spec: PodSpec, folder: Path) -> None:
         OSError: If a file cannot be read or written.
     """
     model = models.resolve(spec.model)
-    models.fetch(model, folder / "model")
     for name in ("parts", "input"):
         (folder / name).mkdir()
+    with _predictor(spec, model, folder) as predictor:
+        shard_spec = _shard_spec(spec, predictor, folder)
+        secrets = predicting.predictor_secrets(spec.server, model)
+        with shard.client_of(predictor, secrets) as client:
+            _predict(spec, shard_spec, client, folder)
+
+
+@contextlib.contextmanager
+def _predictor(
+    spec: PodSpec, model: ResolvedVersion, folder: Path
+) -> Iterator[PredictorCommand | ServedModel]:
+    """The server that is asked, or the command of a predictor with the model's environment."""
+    if spec.server is not None:
+        yield spec.server
+        return
+    models.fetch(model, folder / "model")
+    environment = predicting.predictor_environment(spec.cores)
+    if not spec.has_gpus:  # a pod with GPUs sees its own alone
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     environments = EnvironmentCache(folder / "environments")
     with model_environment.using(model, folder / "model", environments, _say, lambda: False) as (
         python,
         _,
     ):
-        shard_spec = _shard_spec(spec, model, python, folder)
-        secrets = model_parameters.secret_values(model.parameters)
-        with PredictorClient(shard_spec.predictor.with_secrets(secrets)) as client:
-            _predict(spec, shard_spec, client, folder)
+        command = predictor_client.command_line(python, folder / "model")
+        yield PredictorCommand(command, environment, parameters=model.parameters)
 
 
-def _shard_spec(spec: PodSpec, model: ResolvedVersion, python: str, folder: Path) -> ShardSpec:
-    environment = predicting.predictor_environment(spec.cores)
-    if not spec.has_gpus:  # a pod with GPUs sees its own alone
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = predictor_client.command_line(python, folder / "model")
+def _shard_spec(
+    spec: PodSpec, predictor: PredictorCommand | ServedModel, folder: Path
+) -> ShardSpec:
     return ShardSpec(
         parts=spec.parts,
         folder=folder / "parts",
         status=folder / "status.json",
         input_format=spec.input_format,
-        predictor=PredictorCommand(command, environment, parameters=model.parameters),
+        predictor=predictor,
         batch_size=spec.batch_size,
         seconds=spec.seconds,
         most_failed=spec.most_failed,
@@ -133,14 +151,16 @@ def _shard_spec(spec: PodSpec, model: ResolvedVersion, python: str, folder: Path
     )
 
 
-def _predict(spec: PodSpec, shard: ShardSpec, client: PredictorClient, folder: Path) -> None:
+def _predict(
+    spec: PodSpec, work: ShardSpec, client: PredictorClient | ServerClient, folder: Path
+) -> None:
     staged = StagedParts(spec.area)
     done = staged.done()
     source = PartInput(spec.input_uri, spec.input_format, spec.files, folder / "input")
 
     def brought() -> Iterator[PlannedPart]:
         for part in spec.parts:
-            files = PartFiles(shard.folder, part.number)
+            files = PartFiles(work.folder, part.number)
             if part.number in done:
                 staged.read_summary(done[part.number], files)
                 yield part
@@ -153,7 +173,7 @@ def _predict(spec: PodSpec, shard: ShardSpec, client: PredictorClient, folder: P
             source.drop(part)
             sender.send(files)
 
-        Shard(shard, client).run(ahead, on_predicted)
+        Shard(work, client).run(ahead, on_predicted)
 
 
 class _PartSender:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import secrets
 from infra.connection import user_environment
 from infra.errors import RunFailedError
 from infra.workloads.exit_status import ExitCause, ExitStatus
@@ -21,6 +22,7 @@ from tasks.batch_inference import planning, predictor_client, shard
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predictor_client import PredictorCommand
+from tasks.batch_inference.server_client import ServedModel
 from tasks.batch_inference.shard import ShardSpec, ShardStatus
 
 _THREADS = (
@@ -104,7 +106,8 @@ def shards(
     shared = planning.share(plan.parts(place), request.pods)
     divided = divide(gpus, len(shared))
     cores = max(1, (os.cpu_count() or 1) // len(shared))
-    secret = json.dumps(model_parameters.secret_values(model.parameters))
+    server = served(request, model)
+    secret = json.dumps(predictor_secrets(server, model))
     processes = []
     for number, parts in enumerate(shared):
         environment = predictor_environment(cores)
@@ -114,7 +117,8 @@ def shards(
             folder=folders.parts,
             status=folders.status(number),
             input_format=request.input_format,
-            predictor=PredictorCommand(
+            predictor=server
+            or PredictorCommand(
                 predictor_client.command_line(python, folders.model),
                 environment,
                 parameters=model.parameters,
@@ -134,6 +138,26 @@ def shards(
             )
         )
     return processes
+
+
+def served(request: BatchInference, model: ResolvedVersion) -> ServedModel | None:
+    """The server that the request names; None if the model is loaded."""
+    if not request.server_url:
+        return None
+    return ServedModel(request.server_url, model.name, request.server_model, request.server_token)
+
+
+def predictor_secrets(server: ServedModel | None, model: ResolvedVersion) -> dict[str, str]:
+    """Values that are in no file: of the model's secret parameters, or a server's ``token``.
+
+    Raises:
+        NotFoundError: With the code ``SecretMissing``.
+        BadInputError: If a secret is not valid.
+        StackError: If Prefect cannot be reached.
+    """
+    if server is None:
+        return model_parameters.secret_values(model.parameters)
+    return {"token": secrets.resolve(server.token)} if server.token else {}
 
 
 def divide(gpus: Sequence[str], pods: int) -> list[Sequence[str]]:

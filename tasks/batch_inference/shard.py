@@ -15,8 +15,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,7 +24,7 @@ import orjson
 from modelyard_runtime.frames import Columns
 from pydantic import TypeAdapter
 
-from tasks.batch_inference import reading
+from tasks.batch_inference import reading, server_client
 from tasks.batch_inference.part_results import PartFiles, PartWriter
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
@@ -35,6 +35,7 @@ from tasks.batch_inference.predictor_client import (
 )
 from tasks.batch_inference.reading import BadRecord, Batch
 from tasks.batch_inference.result_statistics import ResultStatistics
+from tasks.batch_inference.server_client import ServedModel, ServerClient
 
 # Rows that run into the time limit, one after another, until the model counts as hanging.
 _MOST_LATE = 10
@@ -60,7 +61,7 @@ class ShardSpec:
         folder: The folder of their results.
         status: File that says what is done, once it has begun.
         input_format: The format of their files.
-        predictor: How its predictor is started.
+        predictor: How its predictor is started, or the server that it asks.
         batch_size: Most records of one request.
         seconds: How long one request may take.
         most_failed: So many records of the shard may fail.
@@ -71,7 +72,7 @@ class ShardSpec:
     folder: Path
     status: Path
     input_format: str
-    predictor: PredictorCommand
+    predictor: PredictorCommand | ServedModel
     batch_size: int
     seconds: float
     most_failed: int
@@ -98,7 +99,7 @@ class ShardStatus:
 class Shard:
     """A shard at work."""
 
-    def __init__(self, spec: ShardSpec, client: PredictorClient) -> None:
+    def __init__(self, spec: ShardSpec, client: PredictorClient | ServerClient) -> None:
         """Predict with ``client``."""
         self._spec = spec
         self._client = client
@@ -141,9 +142,7 @@ class Shard:
         """Write what is done to the status file."""
         self._told = time.monotonic()
         status = ShardStatus(self._rows, self._failed, self._earlier, failure)
-        staged = self._spec.status.with_suffix(".partial")
-        staged.write_bytes(orjson.dumps(status))
-        staged.replace(self._spec.status)
+        write_status(status, self._spec.status)
 
     def _predict(self, planned: PlannedPart, writer: PartWriter) -> None:
         spec, statistics = self._spec, ResultStatistics()
@@ -261,18 +260,47 @@ def main() -> None:
     """Run the shard that a file specifies."""
     spec = read_spec(Path(sys.argv[1]))
     secrets = json.loads(os.environ.pop(SECRETS, "{}"))
-    with PredictorClient(spec.predictor.with_secrets(secrets)) as client:
-        shard = Shard(spec, client)
-        try:
-            shard.run()
-        except (ShardFailedError, PredictorStartError, OSError) as error:
-            shard.tell(str(error))
-            sys.exit(1)
+    try:
+        with client_of(spec.predictor, secrets) as client:
+            shard = Shard(spec, client)
+            try:
+                shard.run()
+            except (ShardFailedError, PredictorStartError, OSError) as error:
+                shard.tell(str(error))
+                sys.exit(1)
+    except PredictorStartError as error:  # a server that is not there
+        write_status(ShardStatus(failure=str(error)), spec.status)
+        sys.exit(1)
+
+
+def client_of(
+    predictor: PredictorCommand | ServedModel, secrets: Mapping[str, str]
+) -> PredictorClient | ServerClient:
+    """What predicts.
+
+    Args:
+        predictor: How it is started, or where it is.
+        secrets: Values of the model's secret parameters by their names; of a server its token, as
+            ``token``.
+
+    Raises:
+        PredictorStartError: If a server is not ready, or does not have the model.
+    """
+    if isinstance(predictor, ServedModel):
+        return server_client.connect(replace(predictor, token=secrets.get("token", "")))
+    return PredictorClient(predictor.with_secrets(secrets))
 
 
 def read_spec(path: Path) -> ShardSpec:
     """The specification in a file."""
     return TypeAdapter(ShardSpec).validate_json(path.read_bytes())
+
+
+def write_status(status: ShardStatus, path: Path) -> None:
+    """Write what a shard has done, all at once."""
+    staged = path.with_suffix(".partial")
+    staged.write_bytes(orjson.dumps(status))
+    staged.replace(path)
 
 
 def read_status(path: Path) -> ShardStatus | None:

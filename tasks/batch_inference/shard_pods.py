@@ -122,6 +122,7 @@ def _spec(
         most_failed=request.max_failed,
         cores=max(1, math.floor(share.cpu)),
         has_gpus=bool(share.gpus),
+        server=predicting.served(request, model),
         key=request.key,
     )
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.e2e.batch_inference_soak import Soak
 from tests.infra.workloads import packages
+from tests.tasks.batch_inference.model_server import line_server
 
 pytestmark = pytest.mark.e2e
 
@@ -164,6 +165,27 @@ def test_a_model_without_what_it_imports_predicts_nothing(
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
     assert reason in found["message"]
     assert not given["output_uri"].exists()
+
+
+def test_a_server_predicts_in_the_model_s_place(stack, model, tmp_path):
+    (tmp_path / "in").mkdir()
+    lines = "".join(json.dumps({"x": at, "name": "n"}) + "\n" for at in range(20))
+    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    with line_server(max_batch_size=8).running() as server:
+        given = {
+            "model": model, "input_uri": tmp_path / "in", "output_uri": tmp_path / "out",
+            "server_url": server.url, "server_model": "line",
+        }  # fmt: skip
+        run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+        stack.wait_for_state(run, "COMPLETE", timeout=120)
+        given |= {"server_model": "curve", "output_uri": tmp_path / "other"}
+        run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+        failed = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
+
+    found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
+    assert [one["row"] for one in found] == [at for at in range(20) if at != 13]
+    assert found[2] == {"row": 2, "y": [5.0], "loud": "N"}
+    assert "has no model 'curve'" in failed["message"]
 
 
 def test_kills_lose_no_record_and_predict_none_again(stack, tmp_path):

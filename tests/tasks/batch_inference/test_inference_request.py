@@ -48,6 +48,24 @@ def test_what_can_run_is_taken(home: Home, told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "version",
+    [{"framework": "onnx-triton"}, {"framework": "huggingface", "source_uri": None}],
+)
+def test_a_model_that_is_not_loaded_wants_a_server(
+    home: Home, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, version: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(inference_request.models, "resolve", lambda _: _version(**version))
+
+    with pytest.raises(BadInputError) as raised:
+        _check(home, told)
+
+    assert raised.value.code == "ModelNotPredictable"
+    assert "server_url" in raised.value.hint
+    for url in ("http://triton:8000", "https://vllm.example/base", "http://[::1]:8000"):
+        _check(home, told, server_url=url, server_token="secret:mine")
+
+
+@pytest.mark.parametrize(
     ("more", "code"),
     [
         ({"model": ""}, "ParameterMissing"),
@@ -55,6 +73,13 @@ def test_what_can_run_is_taken(home: Home, told: dict[str, Any]) -> None:
         ({"output_uri": ""}, "ParameterMissing"),
         ({"include": ["../a"]}, "GlobInvalid"),
         ({"exclude": [""]}, "GlobInvalid"),
+        ({"server_url": "triton:8000"}, "ServerUrlInvalid"),
+        ({"server_url": "ftp://triton"}, "ServerUrlInvalid"),
+        ({"server_url": "http://"}, "ServerUrlInvalid"),
+        ({"server_url": "http://me:word@triton"}, "ServerUrlInvalid"),
+        ({"server_url": "http://triton:port"}, "ServerUrlInvalid"),
+        ({"server_url": "http://triton", "server_token": "abc"}, "ServerTokenNotSecret"),
+        ({"server_url": "http://triton", "server_token": "secret:A"}, "SecretNameWrong"),
     ],
 )
 def test_what_cannot_run_is_refused(
