@@ -252,7 +252,9 @@ def _record(
 
 
 def _clean_up(context: RunContext, request: BatchInference, folders: Folders, run_id: str) -> None:
-    """Keep the log of the attempt."""
+    """Keep the log of the attempt, and no specification of a shard."""
+    for spec in folders.root.glob("shard-?*.json"):
+        spec.unlink()
     if folders.log.exists():
         tracking.log_file(run_id, folders.log, "logs")
     publish_log(folders.log, request.logs, folders.root.name, context.logger.warning)

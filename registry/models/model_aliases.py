@@ -89,7 +89,8 @@ def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
 def _check_unused(reference: str) -> None:
     for schedule, given in schedules.names_and_parameters(enabled=True).items():
         value = given.get(model_references.PARAMETER)
-        if isinstance(value, str) and value.removeprefix(model_references.SCHEME) == reference:
+        scheme = model_references.SCHEME
+        if any(schedules.may_be(value, one) for one in (reference, scheme + reference)):
             raise ConflictError(
                 f"The schedule {schedule} predicts with {reference}.",
                 f"Stop it first: modelyard schedule stop {quote(schedule)}; or give its runs "

@@ -8,6 +8,8 @@ completions and chat completions (vLLM).
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -33,12 +35,14 @@ _DTYPES: Mapping[str, Any] = {
 _TEXT = "BYTES"
 
 # Fields of a record that are options of its request.
-_OPTIONS = ("max_tokens", "temperature", "top_p", "stop", "seed", "n", "logprobs")
+_OPTIONS = ("max_tokens", "temperature", "top_p", "stop", "seed")
 _AT_ONCE = 16
 
 _CONNECT_SECONDS = 10.0
-_LOAD_SECONDS = 600.0
+_LOAD_SECONDS = 120.0
 _LONGEST_PAUSE = 5.0
+_OK = 200
+_NOTHING = frozenset({400, 404, 405, 501})
 _RETRIED = frozenset({429, 502, 503, 504})
 _SHOWN = 500
 
@@ -85,24 +89,75 @@ class ServerClient(ABC):
     def _ask(self, path: str, body: Mapping[str, Any], until: float) -> Any:
         """The server's answer; ``until`` is ``time.monotonic()`` when it is late."""
         pause, reason = 0.1, "did not answer"
-        while (left := until - time.monotonic()) > 0:
+        while time.monotonic() < until:
             try:
-                answer = self._http.post(path, json=body, timeout=left)
+                answer = self._post(path, body, until)
             except httpx.TimeoutException:
                 break
             except httpx.TransportError as error:
                 reason = f"cannot be reached: {error}"
+            except (TypeError, ValueError) as error:
+                raise PredictionError(f"The records cannot be sent: {error}") from error
             else:
-                if answer.is_success:
-                    return _parsed(answer)
-                reason = f"answers {answer.status_code}: {_reason(answer)}"
-                if answer.status_code not in _RETRIED:
+                if answer.status == _OK:
+                    return answer.parsed()
+                reason = f"answers {answer.status}: {answer.reason}"
+                if answer.status not in _RETRIED:
                     raise PredictionError(f"The server {reason}")
-                with contextlib.suppress(ValueError):
-                    pause = max(pause, float(answer.headers.get("Retry-After", "")))
+                pause = max(pause, answer.retry_after)
             time.sleep(max(0.0, min(pause, until - time.monotonic())))
             pause = min(2 * pause, _LONGEST_PAUSE)
         raise PredictionError(f"The server {reason} within its time.", is_late=True)
+
+    def _post(self, path: str, body: Mapping[str, Any], until: float) -> _Answer:
+        """The answer, whole; a server that sends it drop by drop is late, too."""
+        left = max(0.001, until - time.monotonic())
+        pieces = []
+        with self._http.stream("POST", path, json=body, timeout=left) as answer:
+            for piece in answer.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("It is late.")
+        wait = 0.0
+        with contextlib.suppress(ValueError):
+            wait = float(answer.headers.get("Retry-After", ""))
+        return _Answer(answer.status_code, b"".join(pieces), wait)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer of a server.
+
+    Attributes:
+        status: Its HTTP status.
+        data: Its body.
+        retry_after: So many seconds it wants to be left alone.
+    """
+
+    status: int
+    data: bytes
+    retry_after: float = 0.0
+
+    def parsed(self) -> Any:
+        """The body's JSON.
+
+        Raises:
+            PredictionError: If it is none.
+        """
+        try:
+            return json.loads(self.data)
+        except ValueError as error:
+            raise PredictionError(f"The server sent what is no answer: {error}") from error
+
+    @property
+    def reason(self) -> str:
+        """What a refusal says, in any of the forms that servers have."""
+        with contextlib.suppress(ValueError, AttributeError):
+            body = json.loads(self.data)
+            told = body.get("error") or body.get("detail") or body.get("message")
+            if told:
+                return str(told.get("message") if isinstance(told, dict) else told)[:_SHOWN]
+        return self.data[:_SHOWN].decode(errors="replace")
 
 
 class InferenceProtocolClient(ServerClient):
@@ -140,7 +195,11 @@ class InferenceProtocolClient(ServerClient):
             self._infer({name: one[at : at + step] for name, one in given.items()}, until)
             for at in range(0, rows, step)
         ]
-        return outputs({name: np.concatenate([one[name] for one in found]) for name in found[0]})
+        try:
+            joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        except (KeyError, ValueError) as error:
+            raise PredictionError("The server answered batches of different forms.") from error
+        return outputs(joined)
 
     def _named(self, columns: Columns) -> Columns:
         names = list(self._inputs)
@@ -159,19 +218,16 @@ class InferenceProtocolClient(ServerClient):
             found = {str(one["name"]): _array(one) for one in answer["outputs"]}
         except (KeyError, TypeError, ValueError) as error:
             raise PredictionError(f"The server sent what is no answer: {error!r}") from error
-        if not found or any(len(one) != rows for one in found.values()):
+        if not found or any(one.shape[:1] != (rows,) for one in found.values()):
             raise PredictionError(f"The server was given {rows} rows, and answered others.")
         return found
 
     def _tensor(self, name: str, column: Array) -> Mapping[str, Any]:
         datatype, wanted = self._inputs[name]["datatype"], self._inputs[name]["shape"]
-        try:
-            if datatype == _TEXT:
-                column = objects([str(one) for one in column.tolist()])
-            else:
-                column = column.astype(_DTYPES[datatype])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise PredictionError(f"{name} cannot be {datatype}: {error}") from error
+        if datatype == _TEXT:
+            column = objects([str(one) for one in column.tolist()])
+        else:
+            column = _cast(name, column, datatype)
         if column.ndim == 1 and len(wanted) > 1:
             column = column.reshape(-1, *[1] * (len(wanted) - 1))
         values = column.ravel().tolist()
@@ -201,25 +257,45 @@ class CompletionsClient(ServerClient):
                 "name one as server_model."
             )
         self._model = served.name or there[0]
+        self._kept: dict[str, str] = {}
 
     def infer(self, columns: Columns, seconds: float) -> Columns:
-        """See :class:`ServerClient`; requests of a batch are sent 16 at a time."""
+        """See :class:`ServerClient`; requests of a batch are sent 16 at a time.
+
+        Of a batch of which some fail, the texts of the others are kept for when they are asked
+        again.
+        """
         until = time.monotonic() + seconds
+        records = instances(columns)
+        keys = [json.dumps(one, default=str) for one in records]
+        if len(records) > 1:
+            self._kept = {}
         with ThreadPoolExecutor(_AT_ONCE, "completion") as threads:
-            asked = [threads.submit(self._complete, one, until) for one in instances(columns)]
-            try:
-                return {PREDICTION: objects([one.result() for one in asked])}
-            finally:
-                threads.shutdown(cancel_futures=True)
+            asked = [
+                threads.submit(self._complete, one, until)
+                for key, one in zip(keys, records, strict=True)
+                if key not in self._kept
+            ]
+        asked_keys = [key for key in keys if key not in self._kept]
+        failures = [one.exception() for one in asked]
+        done = {
+            key: one.result()
+            for key, one, failure in zip(asked_keys, asked, failures, strict=True)
+            if failure is None
+        }
+        self._kept = {**self._kept, **done}
+        if failure := next(filter(None, failures), None):
+            raise failure
+        found = objects([self._kept[key] for key in keys])
+        return {PREDICTION: found}
 
     def _complete(self, record: Any, until: float) -> str:
         given = record if isinstance(record, dict) else {}
-        options = {name: given[name] for name in _OPTIONS if name in given}
         is_chat = "messages" in given
         field = "messages" if is_chat else "prompt"
         if field not in given:
             raise PredictionError("A record has neither a prompt nor messages.")
-        body = {"model": self._model, field: given[field], **options}
+        body = {"model": self._model, field: given[field], **_options(given)}
         answer = self._ask("/v1/chat/completions" if is_chat else "/v1/completions", body, until)
         try:
             choice = answer["choices"][0]
@@ -227,6 +303,15 @@ class CompletionsClient(ServerClient):
         except (KeyError, TypeError, IndexError) as error:
             raise PredictionError(f"The server sent what is no answer: {error!r}") from error
         return str(text or "")
+
+
+def _options(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a record's request; whole numbers are such again, and missing ones left out."""
+    found = {name: record[name] for name in _OPTIONS if record.get(name) is not None}
+    numbers = {name: value for name, value in found.items() if isinstance(value, float)}
+    whole = {name: int(value) for name, value in numbers.items() if value.is_integer()}
+    missing = {name for name, value in numbers.items() if math.isnan(value)}
+    return {name: value for name, value in {**found, **whole}.items() if name not in missing}
 
 
 def connect(served: ServedModel, seconds: float = _LOAD_SECONDS) -> ServerClient:
@@ -240,7 +325,10 @@ def connect(served: ServedModel, seconds: float = _LOAD_SECONDS) -> ServerClient
         PredictorStartError: If it is not ready by then, speaks neither protocol, or does not have
             the model.
     """
-    headers = {"Authorization": f"Bearer {served.token}"} if served.token else {}
+    token = served.token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise PredictorStartError("The server's token has characters that no header can carry.")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     opened = httpx.Client(
         base_url=served.url.rstrip("/"), headers=headers, timeout=_CONNECT_SECONDS
     )
@@ -251,16 +339,20 @@ def connect(served: ServedModel, seconds: float = _LOAD_SECONDS) -> ServerClient
                 if _get(opened, "/v2") is not None:
                     return InferenceProtocolClient(served, opened)
                 return CompletionsClient(served, opened)
-            except (httpx.TransportError, KeyError, TypeError, ValueError) as error:
+            except httpx.TransportError as error:
                 if time.monotonic() + pause > until:
-                    raise PredictorStartError(
-                        f"The server at {mask(served.url)} is not ready: {error}"
-                    ) from error
+                    raise _unusable(served, f"is not ready: {error}") from error
+            except (KeyError, TypeError, ValueError) as error:
+                raise _unusable(served, f"sent what is no answer: {error!r}") from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
     except BaseException:
         opened.close()
         raise
+
+
+def _unusable(served: ServedModel, why: str) -> PredictorStartError:
+    return PredictorStartError(f"The server at {mask(served.url)} {why}")
 
 
 def _get(opened: httpx.Client, path: str) -> Any:
@@ -270,29 +362,41 @@ def _get(opened: httpx.Client, path: str) -> Any:
         PredictorStartError: If the server refuses the request.
         httpx.TransportError: If the server is away, or not ready.
     """
-    answer = opened.get(path)
-    if answer.status_code in {400, 404, 405, 501}:
+    found = opened.get(path)
+    answer = _Answer(found.status_code, found.content)
+    if answer.status in _NOTHING:
         return None
-    if answer.status_code in _RETRIED:
-        raise httpx.TransportError(f"it answers {answer.status_code}")
-    if not answer.is_success:
-        raise PredictorStartError(f"The server answers {answer.status_code}: {_reason(answer)}")
-    return answer.json()
+    if answer.status in _RETRIED:
+        raise httpx.TransportError(f"it answers {answer.status}")
+    if answer.status != _OK:
+        raise PredictorStartError(f"The server answers {answer.status}: {answer.reason}")
+    return found.json()
 
 
-def _parsed(answer: httpx.Response) -> Any:
+def _cast(name: str, column: Array, datatype: str) -> Array:
+    """A column in the model's type.
+
+    Raises:
+        PredictionError: If that would change a value, beyond the precision of a float; or if one
+            is missing or infinite, which JSON does not have.
+    """
     try:
-        return answer.json()
+        numbers = np.array(column.tolist()) if column.dtype == object else column
+        if numbers.dtype.kind not in "biuf":
+            raise ValueError(f"{str(column.tolist()[0])[:60]!r} is no number")
+        if not np.isfinite(numbers).all():
+            raise ValueError("a number is missing or infinite")
+        with np.errstate(all="ignore"):
+            found = numbers.astype(_DTYPES[datatype])
+        if found.dtype.kind != "f" and not np.array_equal(found, numbers):
+            raise ValueError("a number would be another")
+        if not np.isfinite(found).all():
+            raise ValueError("a number is too large")
+    except KeyError as error:
+        raise PredictionError(f"{name} is {datatype}, which is not known.") from error
     except ValueError as error:
-        raise PredictionError(f"The server sent what is no answer: {error}") from error
-
-
-def _reason(answer: httpx.Response) -> str:
-    """What a refusal says, in any of the forms that servers have."""
-    with contextlib.suppress(ValueError, AttributeError):
-        told = answer.json().get("error") or answer.json().get("detail")
-        return str(told.get("message") if isinstance(told, dict) else told)[:_SHOWN]
-    return answer.text[:_SHOWN]
+        raise PredictionError(f"{name} cannot be {datatype}: {error}.") from error
+    return found
 
 
 def _array(tensor: Mapping[str, Any]) -> Array:

@@ -62,7 +62,9 @@ class TestInferenceProtocol:
         [
             ({"x": np.array([13.0]), "name": objects(["a"])}, "answers 400: unlucky"),
             ({"x": np.array([1.0])}, "The model takes x, name; the records have no name."),
-            ({"x": objects(["high"]), "name": objects(["a"])}, "x cannot be FP32"),
+            ({"x": objects(["high"]), "name": objects(["a"])}, "x cannot be FP32: 'high' is no"),
+            ({"x": np.array([np.nan]), "name": objects(["a"])}, "a number is missing"),
+            ({"x": np.array([1e300]), "name": objects(["a"])}, "a number is too large"),
         ],
     )
     def test_what_it_refuses_is_told_at_once(self, columns: Any, reason: str) -> None:
@@ -76,11 +78,26 @@ class TestInferenceProtocol:
         assert not raised.value.is_late
 
     @pytest.mark.parametrize(
+        ("datatype", "value"),
+        [("UINT8", 300.0), ("UINT8", -1), ("INT64", 0.5), ("BOOL", 2), ("BOOL", "false")],
+    )
+    def test_no_value_becomes_another(self, datatype: str, value: Any) -> None:
+        with line_server().running() as server:
+            described = server.answers["GET /v2/models/line"](None)[1]
+            described["inputs"][0]["datatype"] = datatype
+            with connect(_served(server)) as client:
+                column = objects([value]) if isinstance(value, str) else np.array([value])
+                with pytest.raises(PredictionError, match=f"x cannot be {datatype}"):
+                    client.infer({"x": column, "name": objects(["a"])}, 10)
+            assert not server.seen
+
+    @pytest.mark.parametrize(
         "answer",
         [
             b"no JSON", {}, {"outputs": []}, {"outputs": [{"name": "y"}]}, [],
             {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2], "data": [1]}]},
             {"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [1]}]},
+            {"outputs": [{"name": "y", "datatype": "FP32", "shape": [], "data": [1]}]},
             {"outputs": [{"name": "y", "datatype": "QUBIT", "shape": [3], "data": [1, 2, 3]}]},
         ],
     )  # fmt: skip
@@ -124,6 +141,30 @@ class TestCompletions:
             pytest.raises(PredictionError, match=reason),
         ):
             client.infer(columns, 10)
+
+    def test_what_was_answered_is_not_asked_again(self) -> None:
+        prompts = ["a", "unlucky", "b", "a"]
+        with language_server().running() as server, connect(_served(server)) as client:
+            with pytest.raises(PredictionError):
+                client.infer({"prompt": objects(prompts)}, 10)
+            asked = len(server.seen)
+            for prompt in ("a", "b", "a"):
+                found = client.infer({"prompt": objects([prompt])}, 10)
+                assert found["prediction"].tolist() == [prompt.upper()]
+            assert len(server.seen) == asked == 4
+            client.infer({"prompt": objects(["c", "d"])}, 10)
+            client.infer({"prompt": objects(["a"])}, 10)
+            assert len(server.seen) == 7
+
+    def test_options_that_are_missing_are_left_out(self) -> None:
+        columns = {"prompt": objects(["a", "b"]), "max_tokens": np.array([3.0, np.nan])}
+        with language_server().running() as server, connect(_served(server)) as client:
+            client.infer(columns, 10)
+
+        seen = {one["prompt"]: one for one in server.seen}
+        assert seen["a"]["max_tokens"] == 3
+        assert isinstance(seen["a"]["max_tokens"], int)
+        assert "max_tokens" not in seen["b"]
 
     def test_a_model_that_is_not_there_is_told(self) -> None:
         with (
@@ -186,6 +227,20 @@ class TestFaults:
         with (
             ModelServer({}).running() as server,
             pytest.raises(PredictorStartError, match="speaks neither"),
+        ):
+            connect(_served(server))
+
+    @pytest.mark.parametrize("token", ["a\nb", "schlüssel"])
+    def test_a_token_that_no_header_carries_is_not_shown(self, token: str) -> None:
+        with pytest.raises(PredictorStartError, match="no header can carry") as raised:
+            connect(ServedModel("http://127.0.0.1:9", "line", token=token), seconds=0.1)
+        assert token not in str(raised.value)
+
+    def test_one_whose_description_is_none_is_told_at_once(self) -> None:
+        answers = {"GET /v2": lambda _: (200, {}), "GET /v2/models/line": lambda _: (200, [])}
+        with (
+            ModelServer(answers).running() as server,
+            pytest.raises(PredictorStartError, match="no answer"),
         ):
             connect(_served(server))
 
