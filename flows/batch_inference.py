@@ -43,7 +43,7 @@ from tasks.batch_inference import (
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan
-from tasks.batch_inference.predicting import Folders
+from tasks.batch_inference.predicting import Folders, Record
 from tasks.logs import publish as publish_log
 
 _PROGRESS_SECONDS = 10.0
@@ -91,10 +91,11 @@ def _predict(
     plan: Plan,
     folders: Folders,
     tracked: Tracked,
+    record: Record,
 ) -> None:
     """Run the shards to their end."""
     if choice.runs_in_pods(context.settings):
-        batch_inference_pods.predict(context, request, model, plan, folders)
+        batch_inference_pods.predict(context, request, model, plan, folders, record)
         return
     environments = EnvironmentCache(context.home.overlays)
     backend = ProcessBackend(environments, context.settings, single=True)
@@ -113,7 +114,7 @@ def _predict(
         _warn_of_idle_gpus(context, len(lease.names), len(processes))
         statuses = functools.partial(predicting.statuses, folders, len(processes))
         progress = predicting.Progress(
-            statuses, plan.rows, lambda line: context.logger.info("%s", line)
+            statuses, plan.rows, lambda line: context.logger.info("%s", line), record
         )
         slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
         with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
@@ -227,8 +228,24 @@ def _publish(
     return manifest
 
 
+@contextlib.contextmanager
+def _metrics(context: RunContext, tracked: Tracked) -> Iterator[Record]:
+    """Record metrics in the run's MLflow run, which has them all at the end."""
+    writer = MlflowWriter(context.logger.warning)
+    writer.track(tracked)
+    try:
+        yield lambda name, value: writer.log_metric(tracked.run_id, name, value)
+    finally:
+        writer.close(_METRICS_SECONDS)
+
+
 def _record(
-    context: RunContext, plan: Plan, folders: Folders, manifest: dict[str, Any], tracked: Tracked
+    context: RunContext,
+    plan: Plan,
+    folders: Folders,
+    manifest: dict[str, Any],
+    tracked: Tracked,
+    record: Record,
 ) -> None:
     """Log the statistics of the results, and their plots."""
     found = result_statistics.combined(
@@ -239,11 +256,8 @@ def _record(
     metrics = {
         "records": float(manifest["rows"]), "failed": float(manifest["failed"]), **found.metrics
     }  # fmt: skip
-    writer = MlflowWriter(context.logger.warning)
-    writer.track(tracked)
     for name, value in metrics.items():
-        writer.log_metric(tracked.run_id, name, value)
-    writer.close(_METRICS_SECONDS)
+        record(name, value)
     plot = folders.root / "statistics.png"
     records, failed = manifest["rows"], manifest["failed"]
     plot.write_bytes(result_plots.draw(found, context.name, records, failed))
@@ -287,11 +301,11 @@ def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
         "Statistics of the results, resource usage and the log in MLflow",
     )
     context.closing.callback(_clean_up, context, request, folders, tracked.run_id)
-    with disk_full_reported(folders.root):
-        _predict(context, request, model, place, plan, folders, tracked)
+    with disk_full_reported(folders.root), _metrics(context, tracked) as record:
+        _predict(context, request, model, place, plan, folders, tracked, record)
         context.conclude(failed=False)
         manifest = _publish(context, request, model, plan, folders, tracked)
-        _record(context, plan, folders, manifest, tracked)
+        _record(context, plan, folders, manifest, tracked, record)
     for folder in (folders.parts, folders.output, folders.staged, folders.model):
         shutil.rmtree(folder, ignore_errors=True)
     if choice.runs_in_pods(context.settings):

@@ -40,7 +40,7 @@ from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.pod_resources import PodResources
-from tasks.batch_inference.predicting import Folders
+from tasks.batch_inference.predicting import Folders, Record
 from tasks.batch_inference.shard_pods import PartCollector, ShardPods
 from tasks.batch_inference.staged_parts import StagedParts
 
@@ -97,6 +97,7 @@ def predict(
     model: ResolvedVersion,
     plan: Plan,
     folders: Folders,
+    record: Record,
 ) -> None:
     """Run the pods to their end, and fetch their results.
 
@@ -121,7 +122,10 @@ def predict(
         instances=InstanceSpec(request.resources.instance_type, shape, request.resources.nodes),
     )
     progress = predicting.Progress(
-        lambda: [collector.status], plan.rows, lambda line: context.logger.info("%s", line)
+        lambda: [collector.status],
+        plan.rows,
+        lambda line: context.logger.info("%s", line),
+        record,
     )
     with contextlib.closing(backend), _logging(context, folders.log) as log_line:
         shards = ShardPods(backend, pods, collector, log_line, str(folders.log))

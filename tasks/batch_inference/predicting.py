@@ -193,19 +193,33 @@ def statuses(folders: Folders, count: int) -> list[ShardStatus]:
     return [status for status in found if status is not None]
 
 
+# Records a value of one of the run's metrics.
+Record = Callable[[str, float], object]
+
+
 class Progress:
-    """Tells how far the shards are, now and then."""
+    """Tells how far the shards are, now and then, and records it as metrics."""
 
     def __init__(
         self,
         statuses: Callable[[], Sequence[ShardStatus]],
         rows: int,
         tell: Callable[[str], object],
+        record: Record,
     ) -> None:
-        """Follow shards of ``rows`` records by their ``statuses``; ``tell`` gets a line."""
+        """Follow shards.
+
+        Args:
+            statuses: Returns what each shard has done.
+            rows: Records of all of them.
+            tell: Receives a line.
+            record: Receives the metrics ``records``, ``failed``, ``records_left`` and
+                ``records_per_second``.
+        """
         self._statuses = statuses
         self._rows = rows
         self._tell = tell
+        self._record = record
         self._begun = time.monotonic()
 
     def report(self) -> None:
@@ -219,6 +233,11 @@ class Progress:
         left = "" if is_over else f", about {_duration((self._rows - done) / speed)} left"
         lost = f", {failed:,} failed" if failed else ""
         self._tell(f"{done:,} of {self._rows:,} records{lost}: {speed:,.0f} records/s{left}")
+        for name, value in {
+            "records": done, "failed": failed, "records_left": self._rows - done,
+            "records_per_second": round(speed),
+        }.items():  # fmt: skip
+            self._record(name, float(value))
 
 
 def _duration(seconds: float) -> str:

@@ -60,7 +60,9 @@ def test_a_model_predicts_a_data_set(stack, model, tmp_path):
     assert (error["file"], error["row"]) == ("a.jsonl", 200)
     manifest = json.loads((target / "manifest.json").read_text())
     assert (manifest["rows"], manifest["predicted"], manifest["failed"]) == (202, 201, 1)
-    assert found["result"]["metrics"]["records"] == 202
+    metrics = found["result"]["metrics"]
+    assert (metrics["records"], metrics["failed"], metrics["records_left"]) == (202, 1, 0)
+    assert metrics["records_per_second"] > 0
     assert not (stack.home / "runs" / run / "parts").exists()
 
 
