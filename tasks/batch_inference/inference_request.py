@@ -26,6 +26,7 @@ from tasks.resources import Resources
 
 MOST_PODS = 64
 MOST_PATTERNS = 100
+_REACH_SECONDS = 5.0
 
 
 class InferenceResources(ParameterModel):
@@ -232,10 +233,10 @@ def _bytes_of(model: ResolvedVersion) -> int:
 
 
 def _check_server(request: BatchInference) -> None:
-    """Refuse an address or a token that cannot be one; the server is asked by the shards.
+    """Refuse an address or a token that cannot be one, and a server that is not there.
 
     Raises:
-        BadInputError: ``ServerUrlInvalid``, or ``ServerTokenNotSecret``.
+        BadInputError: ``ServerUrlInvalid``, ``ServerTokenNotSecret`` or ``ServerUnreachable``.
     """
     try:
         address = urlsplit(request.server_url)
@@ -255,6 +256,21 @@ def _check_server(request: BatchInference) -> None:
             "Create a Secret block in the Prefect UI, and write secret:NAME.",
             code="ServerTokenNotSecret",
         )
+    if not site.is_validating_for_remote():
+        _reach(request.server_url)
+
+
+def _reach(url: str) -> None:
+    import httpx  # noqa: PLC0415 (most requests name no server)
+
+    try:
+        httpx.get(url, timeout=_REACH_SECONDS)
+    except httpx.HTTPError as error:
+        raise BadInputError(
+            f"server_url: the server at {url} cannot be reached: {error}",
+            "Start it, or correct the address.",
+            code="ServerUnreachable",
+        ) from error
 
 
 def _check_model(model: ResolvedVersion) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from infra import site
 from infra.errors import BadInputError, ModelyardError
 from infra.home import Home
 from infra.settings import Settings
 from registry.models.models import ResolvedVersion
 from tasks.batch_inference import inference_request
 from tasks.batch_inference.inference_request import BatchInference
+from tests.tasks.batch_inference.model_server import line_server
 
 
 def _version(**fields: Any) -> ResolvedVersion:
@@ -61,8 +63,14 @@ def test_a_model_that_is_not_loaded_wants_a_server(
 
     assert raised.value.code == "ModelNotPredictable"
     assert "server_url" in raised.value.hint
-    for url in ("http://triton:8000", "https://vllm.example/base", "http://[::1]:8000"):
-        _check(home, told, server_url=url, server_token="secret:mine")
+    with line_server().running() as server:
+        _check(home, told, server_url=server.url, server_token="secret:mine")
+    with pytest.raises(BadInputError) as raised:
+        _check(home, told, server_url="http://127.0.0.1:9")
+    assert raised.value.code == "ServerUnreachable"
+    with site.validating_for_remote():
+        for url in ("http://127.0.0.1:9", "https://vllm.example/base", "http://[::1]:8000"):
+            inference_request._check_server(BatchInference(server_url=url))
 
 
 @pytest.mark.parametrize(
