@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tests.e2e.batch_inference_soak import Soak
+from tests.e2e.stack import wait_for
 from tests.infra.workloads import packages
 from tests.tasks.batch_inference.model_server import line_server
 
@@ -188,6 +189,52 @@ def test_a_server_predicts_in_the_model_s_place(stack, model, tmp_path):
     assert [one["row"] for one in found] == [at for at in range(20) if at != 13]
     assert found[2] == {"row": 2, "y": [5.0], "loud": "N"}
     assert "has no model 'curve'" in failed["message"]
+
+
+def test_it_is_stopped_retried_copied_and_deleted(stack, tmp_path):
+    ledger, folder, target = tmp_path / "ledger", tmp_path / "slow", tmp_path / "out"
+    folder.mkdir()
+    (folder / "predictor.py").write_text(
+        "import time\n"
+        "def load(model_dir, parameters): ...\n"
+        "def predict(inputs, model):\n"
+        "    time.sleep(0.02)\n"
+        f"    open({str(ledger)!r}, 'a').write('%d\\n' % inputs['x'][0])\n"
+        "    return {'prediction': inputs['x']}\n"
+    )
+    stack.do("model", "create", "slow", "--uri", str(folder), "--framework", "custom")
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        lines = "".join(json.dumps({"x": at}) + "\n" for at in range(1000))
+        (tmp_path / "in" / f"{name}.jsonl").write_text(lines)
+    given = {
+        "model": "slow/1", "input_uri": tmp_path / "in", "output_uri": target, "batch_size": 10,
+        "name": "slow",
+    }  # fmt: skip
+
+    run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
+    stack.wait_for_state(run, "RUNNING")
+    wait_for(lambda: ledger.exists() and ledger.read_text().count("\n") > 120, 60, "a part")
+    assert stack.ask("runs", "delete", run).error["code"] == "RunGoesOn"
+    assert stack.ask("model", "delete", "slow").error["code"] == "RunGoesOn"
+    stack.do("runs", "stop", run)
+    stack.wait_for_state(run, "STOPPED")
+    asked = ledger.read_text().count("\n")
+    assert not target.exists()
+
+    stack.do("runs", "retry", run)
+    stack.wait_for_state(run, "COMPLETE", timeout=120)
+    assert ledger.read_text().count("\n") < 400 + asked - 90  # a file is a part
+    assert json.loads((target / "manifest.json").read_text())["predicted"] == 4000
+
+    copied = {"name": "again", "output_uri": tmp_path / "again", "batch_size": 1000}
+    copy = stack.do("runs", "copy", run, *pairs(copied))["flow_run_id"]
+    stack.wait_for_state(copy, "COMPLETE", timeout=120)
+    assert (tmp_path / "again" / "d.jsonl").read_bytes() == (target / "d.jsonl").read_bytes()
+
+    assert stack.do("runs", "delete", run)["deleted"]
+    assert (target / "manifest.json").exists()
+    assert not (stack.home / "runs" / run).exists()
 
 
 def test_kills_lose_no_record_and_predict_none_again(stack, tmp_path):
