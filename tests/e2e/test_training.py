@@ -213,10 +213,12 @@ def test_requirements_go_into_an_overlay_that_is_reused(stack, tmp_path):
     (algorithm / "train.py").write_text("import greeting, numpy\nprint(greeting.TEXT)\n")
     (algorithm / "requirements.txt").write_text(f"{package}\nnumpy\n")
     asked = flags("train", {"algorithm.uri": algorithm})
+    cache = stack.home / "overlays"
+    before = set(cache.iterdir()) if cache.exists() else set()  # of other tests' runs
     for _ in range(2):
         answer = stack.ask("run", "train", "--watch", *asked)
         assert answer.code == 0, answer.out
-    overlays = [path for path in (stack.home / "overlays").iterdir() if path.is_dir()]
+    overlays = [path for path in set(cache.iterdir()) - before if path.is_dir()]
     assert len(overlays) == 1
 
     (algorithm / "requirements.txt").write_text("/nowhere/at/all\n")

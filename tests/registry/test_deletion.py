@@ -186,7 +186,7 @@ def test_every_noun_has_its_guards() -> None:
         "experiment": ["DefaultExperiment", "ExperimentInUse", "HasSchedule"],
         "schedule": ["RunGoesOn"],
         "template": ["HasSchedule"],
-        "model": ["ModelInUse", "HasSchedule"],
+        "model": ["ModelInUse", "HasSchedule", "HasSchedule", "RunGoesOn"],
         "pipeline": ["HasSchedule", "RunGoesOn"],
         "storage": ["AccessInUse"],
         "notification": [],
