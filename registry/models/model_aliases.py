@@ -18,7 +18,6 @@ from infra.errors import BadInputError, ConflictError, NotFoundError
 from infra.mlflow import RegisteredModel
 from registry import catalogue, history
 from registry.models import model_references, model_versions
-from registry.schedules import schedules
 from registry.tracking import client
 
 NOUN = "model"
@@ -87,16 +86,13 @@ def drop(name: str, alias: str, why: str = "") -> dict[str, Any]:
 
 
 def _check_unused(reference: str) -> None:
-    for schedule, given in schedules.names_and_parameters(enabled=True).items():
-        value = given.get(model_references.PARAMETER)
-        scheme = model_references.SCHEME
-        if any(schedules.may_be(value, one) for one in (reference, scheme + reference)):
-            raise ConflictError(
-                f"The schedule {schedule} predicts with {reference}.",
-                f"Stop it first: modelyard schedule stop {quote(schedule)}; or give its runs "
-                "another model: modelyard schedule update.",
-                code="HasSchedule",
-            )
+    for schedule, _ in model_references.scheduled(model_references.spellings(reference)):
+        raise ConflictError(
+            f"The schedule {schedule} predicts with {reference}.",
+            f"Stop it first: modelyard schedule stop {quote(schedule)}; or give its runs "
+            "another model: modelyard schedule update.",
+            code="HasSchedule",
+        )
 
 
 def _check_reason(why: str) -> None:

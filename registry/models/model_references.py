@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from registry.schedules import schedules
 
 SCHEME = "models:/"
 # The parameter of flows that use a version; those that register one have a group of this name.
@@ -36,6 +38,22 @@ def parse(text: str) -> ModelReference | None:
     if at and name and alias and "/" not in path:
         return ModelReference(name, alias=alias)
     return None
+
+
+def spellings(path: str) -> list[str]:
+    """How parameters may write ``NAME/VERSION`` or ``NAME@ALIAS``."""
+    return [path, SCHEME + path]
+
+
+def scheduled(references: Sequence[str]) -> list[tuple[str, str]]:
+    """Enabled schedules, sorted, whose runs may use one of ``references``, each with that one."""
+    given = schedules.names_and_parameters(enabled=True)
+    return [
+        (schedule, reference)
+        for schedule, parameters in sorted(given.items())
+        for reference in references
+        if schedules.may_be(parameters.get(PARAMETER), reference)
+    ]
 
 
 def following(old: str, new: str) -> Callable[[Any], str | None]:

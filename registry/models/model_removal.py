@@ -69,15 +69,11 @@ def schedule_blockers(name: str, number: int | None = None) -> list[Blocker]:
 
 def predicting_schedule_blockers(name: str, number: int | None = None) -> list[Blocker]:
     """Return why a version, or the model, may not be deleted: enabled schedules that predict."""
-    references = _references(name, number)
-    given = schedules.names_and_parameters(enabled=True)
     return [
         Blocker(
             f"The schedule {schedule} predicts with {reference}.", ("schedule", "stop", schedule)
         )
-        for schedule, parameters in sorted(given.items())
-        for reference in references
-        if schedules.may_be(parameters.get(model_references.PARAMETER), reference)
+        for schedule, reference in model_references.scheduled(_references(name, number))
     ]
 
 
@@ -96,7 +92,7 @@ def _references(name: str, number: int | None) -> list[str]:
     paths = [f"{name}/{version.version}" for version in _chosen(name, number)]
     if number is None:
         paths += [f"{name}@{alias}" for alias in model_versions.find_model(name).aliases]
-    return [*paths, *(f"{model_references.SCHEME}{path}" for path in paths)]
+    return [spelling for path in paths for spelling in model_references.spellings(path)]
 
 
 def claim(name: str, number: int | None = None) -> None:

@@ -201,10 +201,11 @@ def check(request: BatchInference, home: Home, settings: Settings) -> None:
     model = resolve(request)
     if request.server_url:
         _check_server(request)
+        model_bytes = 0
     else:
         _check_model(model)
-    held = 0 if request.server_url else _bytes_of(model)
-    pod_resources.check(choice.share(request, settings), request.pods, held)
+        model_bytes = _bytes_of(model)
+    pod_resources.check(choice.share(request, settings), request.pods, model_bytes)
     exists = site.inspect_store("input_uri", request.input_uri, lambda found: found.exists())
     if exists is False:
         raise BadInputError(

@@ -231,4 +231,9 @@ def write(plan: Plan, path: Path) -> None:
 
 def read(path: Path) -> Plan | None:
     """The plan that an earlier attempt kept; None if there is none."""
-    return TypeAdapter(Plan).validate_json(path.read_bytes()) if path.exists() else None
+    return parse(path.read_bytes()) if path.exists() else None
+
+
+def parse(data: bytes) -> Plan:
+    """The plan that :func:`write` has written."""
+    return TypeAdapter(Plan).validate_json(data)

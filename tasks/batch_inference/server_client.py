@@ -272,22 +272,14 @@ class CompletionsClient(ServerClient):
             self._kept = {}
         with ThreadPoolExecutor(_AT_ONCE, "completion") as threads:
             asked = [
-                threads.submit(self._complete, one, until)
+                (key, threads.submit(self._complete, one, until))
                 for key, one in zip(keys, records, strict=True)
                 if key not in self._kept
             ]
-        asked_keys = [key for key in keys if key not in self._kept]
-        failures = [one.exception() for one in asked]
-        done = {
-            key: one.result()
-            for key, one, failure in zip(asked_keys, asked, failures, strict=True)
-            if failure is None
-        }
-        self._kept = {**self._kept, **done}
-        if failure := next(filter(None, failures), None):
+        self._kept |= {key: one.result() for key, one in asked if one.exception() is None}
+        if failure := next((error for _, one in asked if (error := one.exception())), None):
             raise failure
-        found = objects([self._kept[key] for key in keys])
-        return {PREDICTION: found}
+        return {PREDICTION: objects([self._kept[key] for key in keys])}
 
     def _complete(self, record: Any, until: float) -> str:
         given = record if isinstance(record, dict) else {}

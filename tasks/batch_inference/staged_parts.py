@@ -16,11 +16,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from infra.errors import NotFoundError
 from infra.storage import store
 from infra.workloads.kubernetes.staging import StagingArea
+from tasks.batch_inference import planning
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan
 
@@ -48,7 +47,7 @@ def publish_plan(plan: Plan, uri: str) -> None:
         ModelyardError: If it cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
-        Path(folder, _PLAN).write_bytes(TypeAdapter(Plan).dump_json(plan))
+        planning.write(plan, Path(folder, _PLAN))
         store(f"{uri}/plan").publish(Path(folder))
 
 
@@ -59,7 +58,7 @@ def read_plan(uri: str) -> Plan | None:
         ModelyardError: If it cannot be read.
     """
     try:
-        return TypeAdapter(Plan).validate_json(store(f"{uri}/plan").read(_PLAN))
+        return planning.parse(store(f"{uri}/plan").read(_PLAN))
     except NotFoundError:
         return None
 

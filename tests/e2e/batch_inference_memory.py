@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from sklearn.linear_model import LogisticRegression
 
-from tests.e2e.disturbing import executor, of_home
+from tests.e2e.batch_inference_soak import kinds_of
 from tests.e2e.stack import Stack
 
 _FEATURES = 10
@@ -42,17 +42,12 @@ def _write(path: Path, size: int) -> int:
 
 def _resident(stack: Stack, run: str) -> dict[str, int]:
     """Bytes that are resident, by the kind of process."""
-    found = {"run": 0, "shards": 0, "predictors": 0}
-    with contextlib.suppress(psutil.Error):
-        if pid := executor(stack, run):
-            found["run"] = psutil.Process(pid).memory_info().rss
-    for process in of_home(stack):
-        with contextlib.suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            if "modelyard_runtime" in command:
-                found["predictors"] += process.memory_info().rss
-            elif "tasks.batch_inference.shard" in command and "leash" not in command:
-                found["shards"] += process.memory_info().rss
+    kinds = kinds_of(stack, run)
+    found = dict.fromkeys(("run", "shard", "predictor"), 0)
+    for kind in found:
+        for process in kinds.get(kind, ()):
+            with contextlib.suppress(psutil.Error):
+                found[kind] += process.memory_info().rss
     return found
 
 

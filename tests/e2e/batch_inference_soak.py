@@ -10,7 +10,6 @@ of a part that was done is predicted again; no partial file and no process is le
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import hashlib
@@ -30,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.config import Config
 
-from tests.e2e.disturbing import ask, executor, of_home
+from tests.e2e.disturbing import ask, executor, left, main, of_home
 from tests.e2e.stack import Stack, wait_for
 from tests.infra.storage.server import Server
 
@@ -233,7 +232,8 @@ class DoneParts:
         return count
 
 
-def _kinds(stack: Stack, run: str) -> dict[str, list[psutil.Process]]:
+def kinds_of(stack: Stack, run: str) -> dict[str, list[psutil.Process]]:
+    """The processes of the stack and of a batch inference, by what they are."""
     kinds: dict[str, list[psutil.Process]] = collections.defaultdict(list)
     for process in of_home(stack):
         with contextlib.suppress(psutil.Error, OSError):
@@ -257,7 +257,7 @@ def kill_one(
     stack: Stack, run: str, chance: random.Random, box: Box | None, victims: set[str]
 ) -> str:
     """Kill something that takes part in the run, of the kinds in ``victims``; what it was."""
-    kinds = {kind: found for kind, found in _kinds(stack, run).items() if kind in victims}
+    kinds = {kind: found for kind, found in kinds_of(stack, run).items() if kind in victims}
     names = [*sorted(kinds), *(["store"] if box else []), *({"stack"} & victims)]
     if not names:
         return "nobody"
@@ -390,11 +390,11 @@ class Soak:
             self.tally.broken.append(f"{run}: {again} records of parts that were done")
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not self._left(run), 10, "shards and predictors to end")
-        if left := self._left(run):
-            self.tally.broken.append(f"{run}: {left} are left")
+        if there := self._left(run):
+            self.tally.broken.append(f"{run}: {there} are left")
 
     def _left(self, run: str) -> list[str]:
-        kinds = _kinds(self.stack, run)
+        kinds = kinds_of(self.stack, run)
         return sorted({"shard", "predictor"} & kinds.keys())
 
 
@@ -429,13 +429,6 @@ def _faults(data: DataSet, target: Path) -> Iterator[str]:
         yield "the manifest's sums are wrong"
 
 
-def _left(stack: Stack) -> list[str]:
-    """The command lines of what does not end by itself within some seconds."""
-    with contextlib.suppress(AssertionError):
-        wait_for(lambda: not of_home(stack), 15, "everything to end")
-    return [" ".join(process.cmdline())[:300] for process in of_home(stack)]
-
-
 def soak(kills: int, seed: int) -> Tally:
     """Disturb batch inferences, one after another, until so many were killed; the tally."""
     chance = random.Random(seed)
@@ -454,23 +447,11 @@ def soak(kills: int, seed: int) -> Tally:
                 print(f"{tally.runs} {dict(tally.kills)} {tally.broken}", flush=True)
             wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
             stack.do("down")
-            tally.processes_left = _left(stack)
+            tally.processes_left = left(stack)
         finally:
             stack.close()
     return tally
 
 
-def main() -> None:
-    """Soak and print the tally; exit status 1 if the promise was broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")
-    tally = soak(arguments.kills, arguments.seed)
-    print(json.dumps(tally.__dict__, default=dict, indent=1))
-    raise SystemExit(0 if tally.kept else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, soak, "kills", 100)

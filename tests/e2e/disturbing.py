@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
+import json
 import random
+import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -89,3 +93,29 @@ def ask(stack: Stack, *arguments: str) -> Any:
         return answer.json if answer.code == 0 else None
 
     return wait_for(answered, 120, " ".join(arguments))
+
+
+def left(stack: Stack) -> list[str]:
+    """The command lines of what does not end by itself within some seconds."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not of_home(stack), 15, "everything to end")
+    return [" ".join(process.cmdline())[:300] for process in of_home(stack)]
+
+
+def main(description: str | None, soak: Callable[[int, int], Any], what: str, count: int) -> None:
+    """Run a soak from the command line and print its tally; exit status 1 if it was not ``kept``.
+
+    Args:
+        description: What the command says of itself.
+        soak: Given how many and a seed, returns the tally.
+        what: The option that says how many, without dashes.
+        count: How many by default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(f"--{what}", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    arguments = vars(parser.parse_args())
+    print(f"seed {arguments['seed']}")
+    tally = soak(arguments[what], arguments["seed"])
+    print(json.dumps(tally.__dict__, default=dict, indent=1))
+    raise SystemExit(0 if tally.kept else 1)

@@ -6,10 +6,7 @@ of Prefect and MLflow. The promise: no task that was recorded as ended runs agai
 hands on what an undisturbed one does, nothing is stuck, and no process is left.
 """
 
-import argparse
 import collections
-import contextlib
-import json
 import random
 import time
 from dataclasses import dataclass, field
@@ -19,7 +16,7 @@ from typing import Any, List  # noqa: UP035 (the SDK reads annotations as it kno
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
 
-from tests.e2e.disturbing import ask, kill_one, of_home
+from tests.e2e.disturbing import ask, kill_one, left, main
 from tests.e2e.stack import Stack, wait_for
 from tests.pipelines import corpus
 from tests.pipelines.corpus.components import IMAGE
@@ -192,13 +189,6 @@ def _judge(found: dict[str, Any], ledger: Path, ended: dict[str, int], tally: Ta
             tally.broken.append(f"{found['id']}: {place} ran after its end")
 
 
-def _left(stack: Stack) -> list[str]:
-    """The command lines of what does not end by itself within some seconds."""
-    with contextlib.suppress(AssertionError):
-        wait_for(lambda: not of_home(stack), 15, "everything to end")
-    return [" ".join(process.cmdline())[:300] for process in of_home(stack)]
-
-
 def soak(runs: int, seed: int, kills: tuple[int, int] = (2, 6)) -> Tally:
     """Disturb so many runs, one after another; the tally."""
     chance = random.Random(seed)
@@ -211,23 +201,11 @@ def soak(runs: int, seed: int, kills: tuple[int, int] = (2, 6)) -> Tally:
             print(f"{number + 1}/{runs} {dict(tally.kills)} {tally.broken}", flush=True)
         wait_for(lambda: stack.ask("status").code == 0, 120, "the stack to be whole again")
         stack.do("down")
-        tally.processes_left = _left(stack)
+        tally.processes_left = left(stack)
     finally:
         stack.close()
     return tally
 
 
-def main() -> None:
-    """Soak and print the tally; exit status 1 if the promise was broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")
-    tally = soak(arguments.runs, arguments.seed)
-    print(json.dumps(tally.__dict__, default=dict, indent=1))
-    raise SystemExit(0 if tally.kept else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, soak, "runs", 20)

@@ -8,7 +8,6 @@ has, Prefect has no other run of a schedule, and no schedule had more runs at on
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import random
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.e2e.disturbing import main
 from tests.e2e.soak import kill_one
 from tests.e2e.stack import Stack, flags, wait_for
 
@@ -123,17 +123,5 @@ def _judge_slots(name: str, rows: list[dict[str, Any]], tally: Tally) -> None:
         tally.broken.append(f"{name}: there are {len(rows)} slots")
 
 
-def main() -> None:
-    """Soak and print the tally; exit status 1 if the promise was broken."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")
-    tally = soak(arguments.kills, arguments.seed)
-    print(json.dumps(tally.__dict__, default=dict, indent=1))
-    raise SystemExit(0 if tally.kept else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, soak, "kills", 60)
