@@ -283,8 +283,9 @@ def test_parts_that_are_there_are_not_sent_again(
 
     assert bucket.get("out/a") == content
     assert bucket.uploads == []
-    assert len(sent(server)) == 1
-    assert "partNumber=4" in sent(server)[0]
+    # The fourth was on its way perhaps, before the third's failure was known.
+    assert all("partNumber=4" in request for request in sent(server))
+    assert len(sent(server)) <= 1
 
 
 @pytest.mark.parametrize("change", ["bytes", "size"])
