@@ -6,8 +6,8 @@ import contextlib
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows import batch_inference_pods
@@ -22,7 +22,7 @@ from infra.workloads.environments import EnvironmentCache
 from infra.workloads.exit_status import ExitCause
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process import ProcessBackend
-from registry import flow_kinds, tracking
+from registry import batch_inference_results, flow_kinds, tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.models import models
 from registry.models.models import ResolvedVersion
@@ -31,6 +31,7 @@ from registry.tracking import Tracked
 from tasks import outputs, resources
 from tasks.batch_inference import (
     choice,
+    failure_reasons,
     inference_request,
     input_files,
     model_environment,
@@ -40,13 +41,15 @@ from tasks.batch_inference import (
     result_plots,
     result_statistics,
 )
+from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan
-from tasks.batch_inference.predicting import Folders, Record
+from tasks.batch_inference.predicting import Folders, ProgressRecorder
 from tasks.logs import publish as publish_log
 
 _PROGRESS_SECONDS = 10.0
+_CHECK_SECONDS = 1.0
 _METRICS_SECONDS = 30.0
 
 
@@ -91,11 +94,11 @@ def _predict(
     plan: Plan,
     folders: Folders,
     tracked: Tracked,
-    record: Record,
+    recorder: ProgressRecorder,
 ) -> None:
     """Run the shards to their end."""
     if choice.runs_in_pods(context.settings):
-        batch_inference_pods.predict(context, request, model, plan, folders, record)
+        batch_inference_pods.predict(context, request, model, plan, folders, recorder)
         return
     environments = EnvironmentCache(context.home.overlays)
     backend = ProcessBackend(environments, context.settings, single=True)
@@ -114,8 +117,9 @@ def _predict(
         _warn_of_idle_gpus(context, len(lease.names), len(processes))
         statuses = functools.partial(predicting.statuses, folders, len(processes))
         progress = predicting.Progress(
-            statuses, plan.rows, lambda line: context.logger.info("%s", line), record
-        )
+            statuses, plan.rows, request.max_failed,
+            lambda line: context.logger.info("%s", line), recorder,
+        )  # fmt: skip
         slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
         with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
             ended = backend.execute(
@@ -129,9 +133,11 @@ def _predict(
                 observer=monitor.nodes(1),
             )
     progress.report()
+    context.raise_if_ended()
+    if told := progress.too_many_failed():
+        raise predicting.failed(told, str(folders.log))
     if ended.cause is ExitCause.STOPPED:
         raise StopRequestedError
-    context.raise_if_ended()
     failure = predicting.failure(ended, statuses(), str(folders.log))
     if failure:
         raise failure
@@ -187,15 +193,23 @@ def _gpus(
 
 
 def _watched(context: RunContext, progress: predicting.Progress) -> Callable[[], bool]:
-    """Whether a user has stopped the run; tells the progress as it is asked."""
-    told = time.monotonic()
+    """Whether the shards are to end: the run is stopped, or too many records have failed.
+
+    Tells the progress as it is asked.
+    """
+    told = checked = time.monotonic()
+    is_hopeless = False
 
     def stop_requested() -> bool:
-        nonlocal told
-        if time.monotonic() - told >= _PROGRESS_SECONDS:
-            told = time.monotonic()
+        nonlocal told, checked, is_hopeless
+        now = time.monotonic()
+        if now - told >= _PROGRESS_SECONDS:
+            told = now
             progress.report()
-        return context.stop.is_set()
+        if now - checked >= _CHECK_SECONDS:
+            checked = now
+            is_hopeless = bool(progress.too_many_failed())
+        return is_hopeless or context.stop.is_set()
 
     return stop_requested
 
@@ -220,7 +234,7 @@ def _publish(
         "key": request.key or None,
     }
     manifest = output_files.put_together(
-        folders.output, plan.files, folders.parts, request.input_format, described,
+        folders.output, plan, folders.parts, request.input_format, described,
         context.raise_if_ended,
     )  # fmt: skip
     publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
@@ -229,40 +243,55 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _metrics(context: RunContext, tracked: Tracked) -> Iterator[Record]:
-    """Record metrics in the run's MLflow run, which has them all at the end."""
+def _recording(context: RunContext, tracked: Tracked, plan: Plan) -> Iterator[ProgressRecorder]:
+    """Record in the run's MLflow run, which has everything at the end."""
     writer = MlflowWriter(context.logger.warning)
     writer.track(tracked)
+
+    def record_reasons(found: Sequence[FailureReason]) -> None:
+        shown = failure_reasons.shown(found, plan.file_of)
+        tag = batch_inference_results.reasons_tag(shown)
+        writer.set_tags(tracked.run_id, {batch_inference_results.REASONS_TAG: tag})
+
     try:
-        yield lambda name, value: writer.log_metric(tracked.run_id, name, value)
+        yield ProgressRecorder(
+            lambda name, value: writer.log_metric(tracked.run_id, name, value), record_reasons
+        )
     finally:
         writer.close(_METRICS_SECONDS)
 
 
 def _record(
     context: RunContext,
+    request: BatchInference,
     plan: Plan,
     folders: Folders,
     manifest: dict[str, Any],
     tracked: Tracked,
-    record: Record,
+    recorder: ProgressRecorder,
 ) -> None:
-    """Log the statistics of the results, and their plots."""
+    """Log the statistics of the results, their plots, and where they are."""
     found = result_statistics.combined(
         summary.statistics
-        for part in range(sum(len(file.parts) for file in plan.files))
+        for part in range(plan.part_count)
         if (summary := PartFiles(folders.parts, part).read_summary())
     )
     metrics = {
         "records": float(manifest["rows"]), "failed": float(manifest["failed"]), **found.metrics
     }  # fmt: skip
     for name, value in metrics.items():
-        record(name, value)
-    plot = folders.root / "statistics.png"
+        recorder.metric(name, value)
+    plot = folders.root / PurePosixPath(batch_inference_results.PLOT).name
     records, failed = manifest["rows"], manifest["failed"]
     plot.write_bytes(result_plots.draw(found, context.name, records, failed))
     for file in (plot, folders.output / output_files.MANIFEST):
-        tracking.log_file(tracked.run_id, file, "results")
+        tracking.log_file(tracked.run_id, file, batch_inference_results.FOLDER)
+    uri = _manifest_uri(request)
+    tracking.client().set_tag(tracked.run_id, batch_inference_results.MANIFEST_TAG, uri)
+
+
+def _manifest_uri(request: BatchInference) -> str:
+    return f"{request.output_uri.rstrip('/')}/{output_files.MANIFEST}"
 
 
 def _clean_up(context: RunContext, request: BatchInference, folders: Folders, run_id: str) -> None:
@@ -289,7 +318,7 @@ def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
     """Predict a data set with a registered model, and store the results beside each other.
 
     Returns:
-        ``{"mlflow_run_id", "records", "failed", "manifest_uri"}``.
+        ``{"mlflow_run_id", "records", "failed", "failure_reasons", "manifest_uri"}``.
     """
     model = inference_request.resolve(request)
     folders = Folders(context.home.runs / context.flow_run_id)
@@ -301,21 +330,22 @@ def batch_inference(context: RunContext, request: BatchInference) -> RunResult:
         "Statistics of the results, resource usage and the log in MLflow",
     )
     context.closing.callback(_clean_up, context, request, folders, tracked.run_id)
-    with disk_full_reported(folders.root), _metrics(context, tracked) as record:
-        _predict(context, request, model, place, plan, folders, tracked, record)
+    with disk_full_reported(folders.root), _recording(context, tracked, plan) as recorder:
+        _predict(context, request, model, place, plan, folders, tracked, recorder)
         context.conclude(failed=False)
         manifest = _publish(context, request, model, plan, folders, tracked)
-        _record(context, plan, folders, manifest, tracked, record)
+        _record(context, request, plan, folders, manifest, tracked, recorder)
     for folder in (folders.parts, folders.output, folders.staged, folders.model):
         shutil.rmtree(folder, ignore_errors=True)
     if choice.runs_in_pods(context.settings):
         batch_inference_pods.remove_staged(context)
-    uri = f"{request.output_uri.rstrip('/')}/{output_files.MANIFEST}"
+    uri = _manifest_uri(request)
     return RunResult(
         {
             "mlflow_run_id": tracked.run_id,
             "records": manifest["rows"],
             "failed": manifest["failed"],
+            "failure_reasons": manifest["failure_reasons"],
             "manifest_uri": uri,
         },
         f"{manifest['predicted']:,} records were predicted, {manifest['failed']:,} failed: {uri}",

@@ -40,7 +40,7 @@ from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.input_files import InputFile
 from tasks.batch_inference.planning import Plan, PlannedFile
 from tasks.batch_inference.pod_resources import PodResources
-from tasks.batch_inference.predicting import Folders, Record
+from tasks.batch_inference.predicting import Folders, ProgressRecorder
 from tasks.batch_inference.shard_pods import PartCollector, ShardPods
 from tasks.batch_inference.staged_parts import StagedParts
 
@@ -97,7 +97,7 @@ def predict(
     model: ResolvedVersion,
     plan: Plan,
     folders: Folders,
-    record: Record,
+    recorder: ProgressRecorder,
 ) -> None:
     """Run the pods to their end, and fetch their results.
 
@@ -124,15 +124,23 @@ def predict(
     progress = predicting.Progress(
         lambda: [collector.status],
         plan.rows,
+        request.max_failed,
         lambda line: context.logger.info("%s", line),
-        record,
+        recorder,
     )
     with contextlib.closing(backend), _logging(context, folders.log) as log_line:
         shards = ShardPods(backend, pods, collector, log_line, str(folders.log))
-        shards.run(context.is_over, _collecting(context, collector, progress))
+        shards.run(context.is_over, _collecting(context, collector, progress, folders))
     context.raise_if_ended()
     collector.collect()
     progress.report()
+    _check_failed(progress, folders)
+
+
+def _check_failed(progress: predicting.Progress, folders: Folders) -> None:
+    """End the run if too many records have failed."""
+    if told := progress.too_many_failed():
+        raise predicting.failed(told, str(folders.log))
 
 
 def _instance(context: RunContext, request: BatchInference) -> tuple[InstanceType, PodResources]:
@@ -151,9 +159,12 @@ def _instance(context: RunContext, request: BatchInference) -> tuple[InstanceTyp
 
 
 def _collecting(
-    context: RunContext, collector: PartCollector, progress: predicting.Progress
+    context: RunContext,
+    collector: PartCollector,
+    progress: predicting.Progress,
+    folders: Folders,
 ) -> Callable[[], None]:
-    """Fetches results and tells the progress, whenever it is time."""
+    """Fetches results and tells the progress, whenever it is time; ends what is hopeless."""
     collected = time.monotonic()
 
     def collect() -> None:
@@ -165,6 +176,7 @@ def _collecting(
             progress.report()
         except ModelyardError as error:
             context.logger.warning("Results are fetched later: %s", error.message)
+        _check_failed(progress, folders)
         collected = time.monotonic()
 
     return collect

@@ -100,10 +100,13 @@ class BatchInferenceResult(FlowResult):
         mlflow_run_id: The MLflow run.
         records: All records of the input.
         failed: Those that have no prediction.
+        failure_reasons: The most frequent reasons of these: ``reason``, ``count``, and the first
+            one's ``file`` and ``row``.
         manifest_uri: What was read and written: counts and checksums.
     """
 
     mlflow_run_id = ResultItem[str]()
     records = ResultItem[int]()
     failed = ResultItem[int]()
+    failure_reasons = ResultItem[list[dict[str, Any]]]()
     manifest_uri = ResultItem[str]()

@@ -16,6 +16,7 @@ import typer
 from infra import local_time
 from modelyard import output
 from modelyard.output import console
+from registry.batch_inference_results import BatchInferenceResultView
 from registry.pipelines.pipeline_views import PipelineResultView
 from registry.runs import run_results, runs, statuses
 from registry.runs.run_views import (
@@ -192,6 +193,9 @@ def describe(result: ResultView) -> str:
         return _counts(trial.state for trial in result.trials) + (best or "")
     if isinstance(result, PipelineResultView):
         return _counts(task.state for task in result.tasks)
+    if isinstance(result, BatchInferenceResultView):
+        failed = f", {result.failed:,} failed" if result.failed else ""
+        return f"{result.records:,} records{failed}" if result.records else ""
     if isinstance(result, RunResultView):
         metrics = list(result.metrics.items())
         shown = [f"{name} {_number(value)}" for name, value in metrics[:_MOST_METRICS]]

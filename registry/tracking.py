@@ -28,7 +28,8 @@ from infra.mlflow import (
     entities,
 )
 from infra.mlflow.artifacts import ArtifactRepository
-from registry import catalogue, experiment_names
+from registry import batch_inference_results, catalogue, experiment_names
+from registry.batch_inference_results import BatchInferenceResultView
 from registry.runs import labels
 from registry.runs.run_views import RunResultView
 
@@ -469,15 +470,25 @@ def result(run_id: str) -> RunResultView:
     A value that is not a finite number is None.
     """
     run = client().get_run(run_id)
-    metrics = {
+    return RunResultView(
+        mlflow_run_id=run_id, model_uri=run.data.tags.get(MODEL_TAG), metrics=_last_metrics(run)
+    )
+
+
+def batch_inference_result(run_id: str) -> BatchInferenceResultView:
+    """Return the result of a batch inference's MLflow run, also while it runs."""
+    run = client().get_run(run_id)
+    return batch_inference_results.of(run_id, run.data.tags, _last_metrics(run))
+
+
+def _last_metrics(run: MlflowRun) -> dict[str, float | None]:
+    """The last value of each metric, without those of the machine's load; None if not finite."""
+    return {
         # MLflow keeps an infinity as the largest float; NaN is not less either.
         name: value if abs(value) < sys.float_info.max else None
         for name, value in sorted(run.data.metrics.items())
         if not name.startswith("system/")
     }
-    return RunResultView(
-        mlflow_run_id=run_id, model_uri=run.data.tags.get(MODEL_TAG), metrics=metrics
-    )
 
 
 def run_url(run_id: str) -> str:

@@ -24,7 +24,16 @@ from infra import connection
 from infra import home as homes
 from infra.errors import BadInputError, ConflictError, ModelyardError, NotFoundError, StackError
 from modelyard import tensorboards
-from modelyard.pages import downloads, graphs, home, listing, logs, schedule_facts, servers
+from modelyard.pages import (
+    downloads,
+    graphs,
+    home,
+    listing,
+    logs,
+    predictions,
+    schedule_facts,
+    servers,
+)
 from modelyard.pages.graphs import Sources
 from pipelines.drawing import style, text
 from registry.pipelines import pipelines
@@ -76,6 +85,7 @@ def application(sources: Sources) -> ASGIApp:
             Route("/runs/{run}", pages.run),
             Route("/runs/{run}/artifact", pages.artifact),
             Route("/runs/{run}/log", pages.log),
+            Route("/runs/{run}/statistics.png", pages.statistics),
             Route("/pipelines/{name}", pages.pipeline),
             Route("/schedules/{schedule}", pages.schedule),
             Route("/static/states.css", _states),
@@ -187,6 +197,11 @@ class _Pages:
         """Show the whole log of a run."""
         run = graphs.run_id(request.path_params["run"])
         return await run_in_threadpool(logs.whole, self._sources.runs, self._sources.servers, run)
+
+    async def statistics(self, request: Request) -> Response:
+        """Show the plot of a batch inference's statistics."""
+        run = graphs.run_id(request.path_params["run"])
+        return await run_in_threadpool(predictions.plot, self._sources.servers, run)
 
     # What goes wrong
 

@@ -16,7 +16,16 @@ from markupsafe import Markup
 
 from infra.errors import ModelyardError, NotFoundError, StackError
 from infra.mlflow import RegisteredModel
-from modelyard.pages import details, downloads, listing, logs, run_facts, schedule_facts, trials
+from modelyard.pages import (
+    details,
+    downloads,
+    listing,
+    logs,
+    predictions,
+    run_facts,
+    schedule_facts,
+    trials,
+)
 from modelyard.pages.details import Details, FullRow
 from modelyard.pages.listing import Input, Ref
 from modelyard.pages.run_facts import RunPageView
@@ -75,6 +84,9 @@ class RunSource(Protocol):
 
     def tracked(self, mlflow_run_id: str) -> TrackedRun | None:
         """A run as MLflow has it."""
+
+    def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
+        """An artifact of a run, of at most so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -283,9 +295,11 @@ def without_graph(sources: Sources, run_id: str) -> RunPageView | None:
         return None
     tracked = _tracked(sources, run)
     tried = trials.of(run, tracked, sources.overview) if run.flow == flow_kinds.TUNE.name else None
+    is_inference = run.flow == flow_kinds.BATCH_INFERENCE.name
     return replace(
         run_facts.of(run, tracked, sources.servers.run_url(run_id)),
         trials=tried,
+        predictions=predictions.of(run, tracked) if is_inference else None,
         lines=logs.tail(sources.servers, run),
         schedule=schedule_facts.ref(run, sources.schedule_name),
         tuning=trials.tuning_of(run, sources.servers.run),

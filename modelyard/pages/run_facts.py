@@ -10,6 +10,7 @@ from typing import Any
 from infra import connection
 from modelyard.pages import details, logs
 from modelyard.pages.listing import Ref
+from modelyard.pages.predictions import PredictionsView
 from modelyard.pages.servers import TrackedRun
 from modelyard.pages.trials import TrialsView
 from pipelines.drawing import text
@@ -19,7 +20,7 @@ from registry.runs.run_views import RunView
 
 # The flows whose scripts may write TensorBoard logs, and those with an MLflow run.
 _WITH_LOGS = {flow_kinds.TRAIN.name, flow_kinds.TUNE.name}
-_TRACKED = {*_WITH_LOGS, flow_kinds.PIPELINE_RUN.name}
+_TRACKED = {*_WITH_LOGS, flow_kinds.PIPELINE_RUN.name, flow_kinds.BATCH_INFERENCE.name}
 _DEFAULT_EXPERIMENT = "Default"
 # Parameters that the page shows as facts.
 _FACTS = {"name", "description", "experiment"}
@@ -39,6 +40,7 @@ class RunPageView:
         metrics: The last value of each metric.
         tensorboard: The command that shows its TensorBoard logs; empty where it has none.
         trials: Its trials; None if it is no tuning.
+        predictions: Its results; None if it is no batch inference.
         lines: The last lines of its log, if it has failed.
         schedule: The schedule that made it; None without one.
         tuning: The tuning that it is a trial of; None if it is none.
@@ -51,6 +53,7 @@ class RunPageView:
     metrics: Sequence[tuple[str, str]]
     tensorboard: str
     trials: TrialsView | None = None
+    predictions: PredictionsView | None = None
     lines: Sequence[str] = ()
     schedule: Ref | None = None
     tuning: Ref | None = None

@@ -213,6 +213,33 @@ class Servers:
             tags=run.data.tags,
         )
 
+    def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
+        """Return an artifact of a run; None if MLflow has none there, or a larger one.
+
+        Args:
+            mlflow_run_id: The run.
+            path: The artifact's path.
+            most: How many bytes it has at most.
+
+        Raises:
+            StackError: If MLflow does not answer.
+        """
+        asked = {"run_uuid": mlflow_run_id, "path": path}
+        found = bytearray()
+        try:
+            with self._mlflow.stream("GET", "/get-artifact", params=asked) as answer:
+                if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                    raise http_status.failed("MLflow", "GET", path, answer.status_code)
+                if answer.is_error:
+                    return None
+                for piece in answer.iter_bytes():
+                    found += piece
+                    if len(found) > most:
+                        return None
+        except httpx.HTTPError as error:
+            raise _silent("MLflow", error) from error
+        return bytes(found)
+
     def models(self, limit: int) -> list[RegisteredModel]:
         """Return the registered models that were changed last, newest first.
 
@@ -247,11 +274,15 @@ class Servers:
                 raise http_status.failed(server, method, asked, answer.status_code)
             return answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise StackError(
-                f"{server} does not answer ({type(error).__name__}).",
-                "It may be starting again: modelyard status.",
-                code="StackSilent",
-            ) from error
+            raise _silent(server, error) from error
+
+
+def _silent(server: str, error: Exception) -> StackError:
+    return StackError(
+        f"{server} does not answer ({type(error).__name__}).",
+        "It may be starting again: modelyard status.",
+        code="StackSilent",
+    )
 
 
 def _in_state(types: Collection[str]) -> dict[str, Any]:

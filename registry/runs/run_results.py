@@ -17,6 +17,9 @@ from registry.tunings import tunings
 _RESULTS: dict[str, Callable[[str, str, bool], ResultView]] = {
     flow_kinds.TUNE.name: tunings.result,
     flow_kinds.PIPELINE_RUN.name: pipeline_nodes.result,
+    flow_kinds.BATCH_INFERENCE.name: lambda _, mlflow_run_id, __: tracking.batch_inference_result(
+        mlflow_run_id
+    ),
 }
 
 

@@ -132,7 +132,7 @@ class BatchInference(FlowRequest):
     )  # fmt: skip
     max_failed: int = Field(
         default=1000, ge=0, le=10**12,
-        description="So many records may fail, in each pod; one more ends the run.",
+        description="So many records may fail; one more ends the run.",
     )  # fmt: skip
     logs: Logs = Field(default=Logs(), description="Where the output of the model goes.")
     max_minutes: Minutes = Field(

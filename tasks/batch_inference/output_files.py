@@ -19,8 +19,10 @@ import orjson
 
 from infra.errors import BadInputError, RunFailedError
 from registry.flow_kinds import BATCH_INFERENCE
+from tasks.batch_inference import failure_reasons
+from tasks.batch_inference.failure_reasons import FailureReasons
 from tasks.batch_inference.part_results import HashedFile, PartFiles, PartSummary, WrittenFile
-from tasks.batch_inference.planning import PlannedFile
+from tasks.batch_inference.planning import Plan, PlannedFile
 
 MANIFEST, ERRORS = "manifest.json", "errors.jsonl"
 _CHUNK = 2**20
@@ -79,7 +81,7 @@ def check_names(files: Sequence[str], input_format: str) -> None:
 
 def put_together(
     folder: Path,
-    files: Sequence[PlannedFile],
+    plan: Plan,
     parts: Path,
     input_format: str,
     described: dict[str, Any],
@@ -89,7 +91,7 @@ def put_together(
 
     Args:
         folder: An empty folder.
-        files: The input files, with the numbers of their parts.
+        plan: The input files, with the numbers of their parts.
         parts: The folder with the results of the parts.
         input_format: The input's format.
         described: What the manifest says beside the files.
@@ -99,8 +101,12 @@ def put_together(
         RunFailedError: With the code ``ResultsDamaged``, if the results of a part are missing, are
             not what was written, or do not have every record.
     """
+    reasons = FailureReasons()
     with HashedFile(folder / ERRORS) as errors:
-        outputs = [_join(folder, file, parts, input_format, errors, check_over) for file in files]
+        outputs = [
+            _join(folder, file, parts, input_format, errors, reasons, check_over)
+            for file in plan.files
+        ]
     faults = errors.written
     if not faults.bytes:
         (folder / ERRORS).unlink()
@@ -110,6 +116,7 @@ def put_together(
         "predicted": sum(one.predicted for one in outputs),
         "failed": sum(one.failed for one in outputs),
         "errors": {"name": ERRORS, **asdict(faults)} if faults.bytes else None,
+        "failure_reasons": failure_reasons.shown(reasons.found, plan.file_of),
         "files": [asdict(one) for one in outputs],
     }
     (folder / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
@@ -122,6 +129,7 @@ def _join(
     parts: Path,
     input_format: str,
     errors: HashedFile,
+    reasons: FailureReasons,
     check_over: Callable[[], object],
 ) -> OutputFile:
     """One input file's output, of its parts' results."""
@@ -139,6 +147,7 @@ def _join(
                 check_over()
                 lines.write(chunk)
             _add_errors(errors, file.name, number, files, summary)
+            reasons.merge(summary.reasons)
             predicted, failed = predicted + summary.rows, failed + summary.failed
         if isinstance(lines, _Array):
             lines.end()

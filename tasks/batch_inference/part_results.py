@@ -14,6 +14,9 @@ import numpy as np
 import orjson
 from modelyard_runtime.frames import Array, Columns, plain
 
+from tasks.batch_inference import failure_reasons
+from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
+
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _QUICK = "biuf"  # kinds of dtype that orjson writes from an array
 
@@ -41,6 +44,7 @@ class PartSummary:
         results: The file of its records.
         errors: The file of its errors.
         statistics: Statistics of what was predicted; see ``result_statistics``.
+        reasons: Why records failed.
     """
 
     rows: int
@@ -48,6 +52,7 @@ class PartSummary:
     results: WrittenFile
     errors: WrittenFile
     statistics: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Sequence[FailureReason] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class PartFiles:
                 | {
                     "results": WrittenFile(**found["results"]),
                     "errors": WrittenFile(**found["errors"]),
+                    "reasons": failure_reasons.parse(found.get("reasons", ())),
                 }
             )
         return None
@@ -98,6 +104,7 @@ class PartWriter:
         self._files = files
         self._results = HashedFile(files.results)
         self._errors = HashedFile(files.errors)
+        self._reasons = FailureReasons()
         self.rows = self.failed = 0
 
     def __enter__(self) -> PartWriter:
@@ -128,13 +135,25 @@ class PartWriter:
         """Write a record that failed."""
         found = {"row": row, **({} if key is None else {"key": key}), "error": reason}
         self._errors.write(orjson.dumps(found, plain, _NUMPY) + b"\n")
+        self._reasons.add(self.number, row, reason)
         self.failed += 1
+
+    @property
+    def number(self) -> int:
+        """The part's number among all."""
+        return self._files.number
+
+    @property
+    def reasons(self) -> list[FailureReason]:
+        """Why records failed until now, the most frequent reason first."""
+        return self._reasons.found
 
     def commit(self, statistics: Mapping[str, Any]) -> PartSummary:
         """Have the part count, all at once."""
         summary = PartSummary(
-            self.rows, self.failed, self._results.close(), self._errors.close(), statistics
-        )
+            self.rows, self.failed, self._results.close(), self._errors.close(), statistics,
+            self.reasons,
+        )  # fmt: skip
         staged = self._files.summary.with_suffix(".partial")
         with staged.open("wb") as file:
             file.write(orjson.dumps(asdict(summary), plain, _NUMPY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,15 @@ class Plan:
     def rows(self) -> int:
         """All records."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def part_count(self) -> int:
+        """How many parts there are; their numbers begin with 0."""
+        return sum(len(file.parts) for file in self.files)
+
+    def file_of(self, part: int) -> str:
+        """The name of the file that the part with this number is of."""
+        return self.files[bisect.bisect(self.files, part, key=lambda file: file.first) - 1].name
 
     @property
     def summary(self) -> str:

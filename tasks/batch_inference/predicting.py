@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from infra.workloads.process_group import ProcessSpec
 from registry.flow_kinds import BATCH_INFERENCE
 from registry.models import model_parameters
 from registry.models.models import ResolvedVersion
-from tasks.batch_inference import planning, predictor_client, shard
+from tasks.batch_inference import failure_reasons, planning, predictor_client, shard
+from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.planning import Plan
 from tasks.batch_inference.predictor_client import PredictorCommand
@@ -193,34 +194,55 @@ def statuses(folders: Folders, count: int) -> list[ShardStatus]:
     return [status for status in found if status is not None]
 
 
-# Records a value of one of the run's metrics.
-Record = Callable[[str, float], object]
+@dataclass(frozen=True)
+class ProgressRecorder:
+    """Records what a run has done.
+
+    Attributes:
+        metric: Records a value of one of its metrics.
+        reasons: Records why records failed, the most frequent reason first.
+    """
+
+    metric: Callable[[str, float], object]
+    reasons: Callable[[Sequence[FailureReason]], object]
 
 
 class Progress:
-    """Tells how far the shards are, now and then, and records it as metrics."""
+    """Tells how far the shards are, now and then, and records it."""
 
     def __init__(
         self,
         statuses: Callable[[], Sequence[ShardStatus]],
         rows: int,
+        most_failed: int,
         tell: Callable[[str], object],
-        record: Record,
+        recorder: ProgressRecorder,
     ) -> None:
         """Follow shards.
 
         Args:
             statuses: Returns what each shard has done.
             rows: Records of all of them.
+            most_failed: How many of them may fail.
             tell: Receives a line.
-            record: Receives the metrics ``records``, ``failed``, ``records_left`` and
-                ``records_per_second``.
+            recorder: Receives the metrics ``records``, ``failed``, ``records_left`` and
+                ``records_per_second``, and the reasons of failed records.
         """
         self._statuses = statuses
         self._rows = rows
+        self._most_failed = most_failed
         self._tell = tell
-        self._record = record
+        self._recorder = recorder
+        self._reasons: list[FailureReason] = []
         self._begun = time.monotonic()
+
+    def too_many_failed(self) -> str:
+        """Why the run is to end, if too many records have failed; else ""."""
+        statuses = self._statuses()
+        failed = sum(one.failed for one in statuses)
+        if failed <= self._most_failed:
+            return ""
+        return shard.too_many_failed(self._most_failed, failed, _reasons(statuses))
 
     def report(self) -> None:
         """Tell it."""
@@ -237,7 +259,14 @@ class Progress:
             "records": done, "failed": failed, "records_left": self._rows - done,
             "records_per_second": round(speed),
         }.items():  # fmt: skip
-            self._record(name, float(value))
+            self._recorder.metric(name, float(value))
+        if (reasons := _reasons(statuses)) != self._reasons:
+            self._reasons = reasons
+            self._recorder.reasons(reasons)
+
+
+def _reasons(statuses: Iterable[ShardStatus]) -> list[FailureReason]:
+    return failure_reasons.combined(one.reasons for one in statuses)
 
 
 def _duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,6 +25,7 @@ from modelyard_runtime.frames import Columns
 from pydantic import TypeAdapter
 
 from tasks.batch_inference import reading, server_client
+from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
 from tasks.batch_inference.part_results import PartFiles, PartWriter
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
@@ -64,7 +65,7 @@ class ShardSpec:
         predictor: How its predictor is started, or the server that it asks.
         batch_size: Most records of one request.
         seconds: How long one request may take.
-        most_failed: So many records of the shard may fail.
+        most_failed: So many records may fail, of all shards.
         key: The field that is a record's key; "" if none.
     """
 
@@ -88,12 +89,14 @@ class ShardStatus:
         failed: Records that failed.
         earlier: Records of parts that earlier attempts had done.
         failure: Why it cannot go on; "" if it can.
+        reasons: Why records failed, the most frequent reason first.
     """
 
     rows: int = 0
     failed: int = 0
     earlier: int = 0
     failure: str = ""
+    reasons: Sequence[FailureReason] = ()
 
 
 class Shard:
@@ -106,6 +109,7 @@ class Shard:
         self._rows = 0
         self._failed = 0
         self._earlier = 0
+        self._reasons = FailureReasons()
         self._late = 0  # one after another
         self._told = 0.0
 
@@ -135,13 +139,14 @@ class Shard:
             else:
                 self._rows += done.rows
                 self._earlier += done.rows + done.failed
-                self._count_failed(done.failed, "one of an earlier attempt")
+                self._reasons.merge(done.reasons)
+                self._count_failed(done.failed)
         self.tell()
 
     def tell(self, failure: str = "") -> None:
         """Write what is done to the status file."""
         self._told = time.monotonic()
-        status = ShardStatus(self._rows, self._failed, self._earlier, failure)
+        status = ShardStatus(self._rows, self._failed, self._earlier, failure, self._reasons.found)
         write_status(status, self._spec.status)
 
     def _predict(self, planned: PlannedPart, writer: PartWriter) -> None:
@@ -150,8 +155,7 @@ class Shard:
         with prefetched(read, _AHEAD) as ahead:
             for one in ahead:
                 if isinstance(one, BadRecord):
-                    writer.fail(one.row, None, one.reason)
-                    self._count_failed(1, one.reason)
+                    self._fail(writer, one.row, None, one.reason)
                 else:
                     self._predict_batch(one, writer, statistics)
                 if time.monotonic() - self._told > _TELL_SECONDS:
@@ -171,9 +175,8 @@ class Shard:
                 for at in range(len(batch.rows)):
                     self._predict_batch(batch.row(at), writer, statistics)
                 return
-            writer.fail(batch.rows[0], keys[0] if keys else None, str(error))
             self._count_late(error)
-            self._count_failed(1, str(error))
+            self._fail(writer, batch.rows[0], keys[0] if keys else None, str(error))
             return
         self._late = 0
         self._rows += len(batch.rows)
@@ -207,12 +210,29 @@ class Shard:
                 f"{self._spec.seconds:g} seconds each: the model hangs."
             )
 
-    def _count_failed(self, count: int, reason: str) -> None:
+    def _fail(self, writer: PartWriter, row: int, key: Any, reason: str) -> None:
+        writer.fail(row, key, reason)
+        self._reasons.add(writer.number, row, reason)
+        self._count_failed(1)
+
+    def _count_failed(self, count: int) -> None:
         self._failed += count
         if self._failed > self._spec.most_failed:
             raise ShardFailedError(
-                f"More than {self._spec.most_failed} records failed, the last one with: {reason}"
+                too_many_failed(self._spec.most_failed, self._failed, self._reasons.found)
             )
+
+
+def too_many_failed(most: int, failed: int, reasons: Sequence[FailureReason]) -> str:
+    """The message of a batch inference of whose records too many fail.
+
+    Args:
+        most: How many may.
+        failed: How many do.
+        reasons: Why, the most frequent reason first.
+    """
+    often = f", {reasons[0].count} of them with: {reasons[0].reason}" if reasons else ""
+    return f"{failed} records failed, more than max_failed ({most}){often}"
 
 
 @contextlib.contextmanager
@@ -305,7 +325,9 @@ def write_status(status: ShardStatus, path: Path) -> None:
 
 def read_status(path: Path) -> ShardStatus | None:
     """What a shard has done; None before it has begun."""
-    return ShardStatus(**orjson.loads(path.read_bytes())) if path.exists() else None
+    if not path.exists():
+        return None
+    return TypeAdapter(ShardStatus).validate_json(path.read_bytes())
 
 
 def write_spec(spec: ShardSpec, path: Path) -> None:

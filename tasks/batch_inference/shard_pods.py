@@ -16,6 +16,7 @@ from infra.storage.nas import parse as parse_nas
 from infra.workloads.base import Backend, ResourceRequest, Workload, WorkloadHandle
 from registry.models.models import ResolvedVersion
 from tasks.batch_inference import part_input, planning, predicting
+from tasks.batch_inference.failure_reasons import FailureReasons
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan, PlannedPart
@@ -158,6 +159,7 @@ class PartCollector:
         self._staged = staged
         self._folder = folder
         self._rows = self._failed = self._earlier = 0
+        self._reasons = FailureReasons()
         self.done: set[int] = set()
         self.collect()
         self._earlier = self._rows + self._failed
@@ -165,7 +167,7 @@ class PartCollector:
     @property
     def status(self) -> ShardStatus:
         """What is predicted."""
-        return ShardStatus(self._rows, self._failed, self._earlier)
+        return ShardStatus(self._rows, self._failed, self._earlier, reasons=self._reasons.found)
 
     def collect(self) -> None:
         """Fetch what is new.
@@ -184,6 +186,7 @@ class PartCollector:
             if summary is not None:
                 self._rows += summary.rows
                 self._failed += summary.failed
+                self._reasons.merge(summary.reasons)
                 self.done.add(number)
 
 

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 from prefect.states import Completed, Failed, Pending
 
-from registry import history
+from registry import batch_inference_results, history
+from registry.batch_inference_results import MANIFEST_TAG, REASONS_TAG
 from registry.models import model_aliases, models
 from registry.models.models import ServingSpec
 from registry.pipelines import pipeline_nodes, pipelines
@@ -88,6 +89,23 @@ class TestRuns:
             "links": {"prefect": "str", "mlflow": "str"}, "history": [DEED],
         }  # fmt: skip
         assert (shown["message"], shown["attempts"]) == ("for 8 GPUs", 1)
+
+    def test_of_a_batch_inference(self, prefect: PrefectClient, capsys: Capsys) -> None:
+        run = prefect.add("batch-inference", "b")
+        tracked = runs.tracking.open_run(opening(run, "x"), retried=False).run_id
+        prefect.label(run, tracked)
+        mlflow = runs.tracking.client()
+        reasons = [{"reason": "late", "count": 2, "file": "a.jsonl", "row": 7}] * 900
+        mlflow.set_tag(tracked, REASONS_TAG, batch_inference_results.reasons_tag(reasons))
+        mlflow.set_tag(tracked, MANIFEST_TAG, "/out/manifest.json")
+
+        result = printed(capsys, runs.show(run))["result"]
+        assert shape({**result, "failure_reasons": result["failure_reasons"][:1]}) == {
+            "mlflow_run_id": "str", "records": "int", "failed": "int", "manifest_uri": "str",
+            "failure_reasons": [{"count": "int", "reason": "str", "file": "str", "row": "int"}],
+            "metrics": {},
+        }  # fmt: skip
+        assert 50 < len(result["failure_reasons"]) < 200  # as many as a tag of MLflow holds
 
     def test_of_a_pipeline(self, prefect: PrefectClient, capsys: Capsys) -> None:
         run = prefect.add("pipeline-run", "p")

@@ -53,6 +53,7 @@ class World:
     registered: list[RegisteredModel] = field(default_factory=list)
     boards: list[TensorBoard] = field(default_factory=list)
     tracked_as: dict[str, TrackedRun] = field(default_factory=dict)
+    artifacts: dict[tuple[str, str], bytes] = field(default_factory=dict)
     tried: TuningOverviewView = _NO_TRIALS
     logged: dict[str, list[str]] = field(default_factory=dict)
     shown_schedules: dict[str, ScheduleDetailView] = field(default_factory=dict)
@@ -99,6 +100,9 @@ class World:
 
     def tracked(self, mlflow_run_id: str) -> TrackedRun | None:
         return self.tracked_as.get(mlflow_run_id)
+
+    def artifact(self, mlflow_run_id: str, path: str, most: int) -> bytes | None:
+        return self.artifacts.get((mlflow_run_id, path))
 
     def _answer(self) -> None:
         if self.silent:

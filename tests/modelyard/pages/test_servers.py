@@ -232,6 +232,16 @@ def test_a_run_in_mlflow_is_told_with_its_experiment_as_it_is_called_now() -> No
     assert servers(Network(runs__get={})).tracked("m1") is None
 
 
+def test_an_artifact_is_read_up_to_a_size() -> None:
+    asked = servers(Network(**{"get-artifact": httpx.Response(200, content=b"image")}))
+    assert asked.artifact("m1", "results/a.png", 5) == b"image"
+    assert asked.artifact("m1", "results/a.png", 4) is None
+    assert servers(Network()).artifact("m1", "results/a.png", 5) is None
+    failing = servers(Network(**{"get-artifact": httpx.Response(500)}))
+    with pytest.raises(StackError, match="MLflow answered 500 to GET"):
+        failing.artifact("m1", "results/a.png", 5)
+
+
 def test_the_models_that_were_changed_last_are_asked_for() -> None:
     heard: list[httpx.Request] = []
 

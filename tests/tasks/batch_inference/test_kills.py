@@ -51,7 +51,7 @@ def test_every_record_is_once_in_the_output(
 
     (tmp_path / "out").mkdir()
     manifest = output_files.put_together(
-        tmp_path / "out", plan.files, spec.folder, "jsonl", {}, lambda: None
+        tmp_path / "out", plan, spec.folder, "jsonl", {}, lambda: None
     )
     found = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
     assert kills >= 2

@@ -43,7 +43,7 @@ def _predicted(folder: Path, parts: Path, form: str) -> planning.Plan:
 
 def _put(plan: planning.Plan, parts: Path, output: Path, form: str) -> dict[str, Any]:
     output.mkdir()
-    return output_files.put_together(output, plan.files, parts, form, {"model": "m"}, lambda: None)
+    return output_files.put_together(output, plan, parts, form, {"model": "m"}, lambda: None)
 
 
 def test_lines(tmp_path: Path) -> None:

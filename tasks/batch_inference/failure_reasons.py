@@ -1,0 +1,86 @@
+"""Why records failed: how often for which reason.
+
+Reasons that differ only in a value, such as a number or a text in quotes, count together, under
+the first one's words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+# As many kinds of reasons are told apart; as many are shown, the most frequent ones.
+_MOST_KINDS = 100
+_MOST_SHOWN = 10
+_LONGEST = 300
+_VALUE = re.compile(r"""'[^']*'|"[^"]*"|\d[\d.,]*(?:[eE][-+]?\d+)?""")
+
+
+@dataclass(frozen=True)
+class FailureReason:
+    """A reason for which records failed.
+
+    Attributes:
+        reason: What the first one's reason is, up to 300 characters of it.
+        count: How many records failed for it.
+        part: The number of the part with the first one.
+        row: Number of the first one in its file.
+    """
+
+    reason: str
+    count: int
+    part: int
+    row: int
+
+
+class FailureReasons:
+    """Counts reasons, of any number of records."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, FailureReason] = {}
+
+    def add(self, part: int, row: int, reason: str) -> None:
+        """Count a record."""
+        self.merge([FailureReason(reason[:_LONGEST], 1, part, row)])
+
+    def merge(self, others: Iterable[FailureReason]) -> None:
+        """Count what is counted already; what comes first is shown."""
+        for one in others:
+            kind = _VALUE.sub("…", one.reason)
+            if kind not in self._found and len(self._found) >= _MOST_KINDS:
+                kind = next(reversed(self._found))  # beyond the limit the last kind takes all
+            known = self._found.get(kind)
+            self._found[kind] = replace(known, count=known.count + one.count) if known else one
+
+    @property
+    def found(self) -> list[FailureReason]:
+        """The reasons, the most frequent one first."""
+        return sorted(self._found.values(), key=lambda one: -one.count)
+
+
+def combined(reasons: Iterable[Sequence[FailureReason]]) -> list[FailureReason]:
+    """The reasons of several counts, the most frequent one first."""
+    together = FailureReasons()
+    for some in reasons:
+        together.merge(some)
+    return together.found
+
+
+def shown(found: Sequence[FailureReason], file_of: Callable[[int], str]) -> list[dict[str, Any]]:
+    """The most frequent reasons as plain data: ``reason``, ``count``, and the first one's place.
+
+    Args:
+        found: The reasons, the most frequent one first.
+        file_of: From the number of a part to the name of its file.
+    """
+    return [
+        {"reason": one.reason, "count": one.count, "file": file_of(one.part), "row": one.row}
+        for one in found[:_MOST_SHOWN]
+    ]
+
+
+def parse(found: Iterable[Mapping[str, Any]]) -> list[FailureReason]:
+    """Reasons that were written as plain data, with every attribute."""
+    return [FailureReason(**one) for one in found]
