@@ -141,6 +141,12 @@ class PredictorClient:
             self.end()
             raise
 
+    def prepare(self) -> None:
+        """Start the predictor if it does not run; see :meth:`start`."""
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self.start()
+
     def infer(self, columns: Columns, seconds: float) -> Columns:
         """Predict; the predictor is started first if it does not run.
 
@@ -148,9 +154,7 @@ class PredictorClient:
             PredictorStartError: If the predictor had to be started, and does not load its model.
             PredictionError: If it answers with an error, or not in ``seconds``; it is ended then.
         """
-        if self._process is None or self._process.poll() is not None:
-            self.end()
-            self.start()
+        self.prepare()
         process = cast("subprocess.Popen[bytes]", self._process)
         self._count += 1
         asked = Frame({"id": self._count}, columns)

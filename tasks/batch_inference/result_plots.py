@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from tasks.batch_inference.result_statistics import CombinedStatistics
 from tuning.plots import style
@@ -34,7 +35,13 @@ def draw(found: CombinedStatistics, name: str, records: int, failed: int) -> byt
         _histogram(left, found.numbers, "predictions")
     else:
         left.set_axis_off()
-    _histogram(right, [1000 * seconds for seconds in found.seconds], "batches, by milliseconds")
+    milliseconds = [1000 * seconds for seconds in found.seconds]
+    if milliseconds:
+        # From 0: an axis of the differences alone would show noise.
+        top = 1.05 * max(milliseconds)
+        _histogram(right, milliseconds, "batches, by milliseconds", (0, top))
+    else:
+        right.set_axis_off()
     return style.png(made)
 
 
@@ -49,8 +56,11 @@ def _bars(axes: Axes, classes: Mapping[str, int]) -> None:
     _titled(axes, f"share of each class{left_out}")
 
 
-def _histogram(axes: Axes, values: Sequence[float], title: str) -> None:
-    axes.hist(values, bins=_BINS, color="#0072b2")
+def _histogram(
+    axes: Axes, values: Sequence[float], title: str, span: tuple[float, float] | None = None
+) -> None:
+    axes.hist(values, bins=_BINS, range=span, color="#0072b2")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _titled(axes, title)
 
 

@@ -77,6 +77,9 @@ class ServerClient(ABC):
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def prepare(self) -> None:  # noqa: B027 (not every client has something to do)
+        """Do nothing: a server that is connected is ready."""
+
     @abstractmethod
     def infer(self, columns: Columns, seconds: float) -> Columns:
         """Predict a batch.

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -96,7 +96,7 @@ class ShardStatus:
     failed: int = 0
     earlier: int = 0
     failure: str = ""
-    reasons: Sequence[FailureReason] = ()
+    reasons: list[FailureReason] = field(default_factory=list)
 
 
 class Shard:
@@ -167,6 +167,7 @@ class Shard:
     ) -> None:
         """Write what a batch predicts, or where it fails what its records predict alone."""
         keys, columns = self._keyed(batch)
+        self._client.prepare()  # what loading takes is no batch's
         begun = time.monotonic()
         try:
             outputs = self._infer(columns, is_last=len(batch.rows) == 1)

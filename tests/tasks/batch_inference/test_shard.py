@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from modelyard_runtime.frames import Columns
 
-from tasks.batch_inference import splitting
+from tasks.batch_inference import shard, splitting
+from tasks.batch_inference.failure_reasons import FailureReason
 from tasks.batch_inference.part_results import PartFiles, texts
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
@@ -159,7 +161,8 @@ def test_a_record_that_fails_does_not_take_others_with_it(
     predicted, errors = _results(spec)
     assert predicted == {at: 2 * at for at in range(10) if at not in (2, 5)}
     assert errors == {2: message, 5: message}
-    assert told == ShardStatus(rows=8, failed=2)
+    reason = FailureReason(message, 2, 0, 2)
+    assert told == ShardStatus(rows=8, failed=2, reasons=[reason])
 
 
 def test_a_record_that_hangs_fails_by_the_limit(make: Callable[..., ShardSpec]) -> None:
@@ -292,3 +295,25 @@ def test_one_row_of_numbers_is_written_as_json() -> None:
     assert texts(np.array([True, False])) == [b"true", b"false"]
     assert texts(np.ones((1, 2, 2))) == [b"[[1.0,1.0],[1.0,1.0]]"]
     assert texts(np.ones((2, 3)).T[:, :1]) == [b"[1.0]"] * 3
+
+
+def test_what_loading_takes_is_no_batchs(
+    make: Callable[..., ShardSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(shard.time, "monotonic", lambda: now[0])
+
+    class Slow:
+        def prepare(self) -> None:
+            now[0] += 60
+
+        def infer(self, columns: Columns, seconds: float) -> Columns:
+            now[0] += 2
+            return {"prediction": columns["x"]}
+
+    spec = make(_records(8))
+    Shard(spec, Slow()).run()  # type: ignore[arg-type]
+
+    summary = PartFiles(spec.folder, 0).read_summary()
+    assert summary is not None
+    assert summary.statistics["seconds"] == [2.0, 2.0]
