@@ -98,7 +98,9 @@ def _predict(
 ) -> None:
     """Run the shards to their end."""
     if choice.runs_in_pods(context.settings):
-        batch_inference_pods.predict(context, request, model, plan, folders, recorder)
+        batch_inference_pods.predict(
+            context, request, model, plan, folders, recorder, tracked.run_id
+        )
         return
     environments = EnvironmentCache(context.home.overlays)
     backend = ProcessBackend(environments, context.settings, single=True)

@@ -98,6 +98,7 @@ def predict(
     plan: Plan,
     folders: Folders,
     recorder: ProgressRecorder,
+    mlflow_run_id: str,
 ) -> None:
     """Run the pods to their end, and fetch their results.
 
@@ -114,7 +115,7 @@ def predict(
     collector = PartCollector(StagedParts(_area(context)), folders.parts)
     pods = shard_pods.plan_pods(
         request, model, plan, folders, _area(context), clusters.load(context.settings).image,
-        shape, share,
+        shape, share, mlflow_run_id,
     )  # fmt: skip
     backend = backends.backend(
         context.settings,

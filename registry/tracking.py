@@ -28,8 +28,7 @@ from infra.mlflow import (
     entities,
 )
 from infra.mlflow.artifacts import ArtifactRepository
-from registry import batch_inference_results, catalogue, experiment_names
-from registry.batch_inference_results import BatchInferenceResultView
+from registry import catalogue, experiment_names
 from registry.runs import labels
 from registry.runs.run_views import RunResultView
 
@@ -309,9 +308,17 @@ def reopen_run(run_id: str) -> Tracked:
     Raises:
         MlflowException: If it is deleted.
     """
-    mlflow = client()
-    mlflow.update_run(run_id, status="RUNNING")
-    return _tracked(mlflow.get_run(run_id))
+    client().update_run(run_id, status="RUNNING")
+    return tracked(run_id)
+
+
+def tracked(run_id: str) -> Tracked:
+    """A run that is open.
+
+    Raises:
+        MlflowException: If there is none.
+    """
+    return _tracked(client().get_run(run_id))
 
 
 def _own(mlflow: MlflowClient, opening: Opening) -> MlflowRun | None:
@@ -471,17 +478,11 @@ def result(run_id: str) -> RunResultView:
     """
     run = client().get_run(run_id)
     return RunResultView(
-        mlflow_run_id=run_id, model_uri=run.data.tags.get(MODEL_TAG), metrics=_last_metrics(run)
+        mlflow_run_id=run_id, model_uri=run.data.tags.get(MODEL_TAG), metrics=last_metrics(run)
     )
 
 
-def batch_inference_result(run_id: str) -> BatchInferenceResultView:
-    """Return the result of a batch inference's MLflow run, also while it runs."""
-    run = client().get_run(run_id)
-    return batch_inference_results.of(run_id, run.data.tags, _last_metrics(run))
-
-
-def _last_metrics(run: MlflowRun) -> dict[str, float | None]:
+def last_metrics(run: MlflowRun) -> dict[str, float | None]:
     """The last value of each metric, without those of the machine's load; None if not finite."""
     return {
         # MLflow keeps an infinity as the largest float; NaN is not less either.

@@ -186,6 +186,20 @@ class UsageMonitor:
         return ComponentUsage(self, report)
 
     @contextlib.contextmanager
+    def observing_descendants(self, gpus: Sequence[str]) -> Iterator[None]:
+        """Sample what this process has started, within the context.
+
+        Args:
+            gpus: The GPUs that it uses, as in ``CUDA_VISIBLE_DEVICES``.
+        """
+        component = self.component(None)
+        self.add(component, _Tree(os.getpid(), tuple(gpus)))
+        try:
+            yield
+        finally:
+            self.remove(component, os.getpid(), 0.0)
+
+    @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
         """Log an error within the context instead of raising it."""
         try:

@@ -18,8 +18,10 @@ from functools import partial
 
 from infra import container_usage, site
 from infra.leash_client import Leash
+from infra.mlflow import MlflowException
 from infra.workloads.process_group import ProcessObserver, ProcessSpec
 from infra.workloads.usage_monitor import Report, UsageMonitor
+from registry import tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.runs import run_nodes
 from registry.runs.run_nodes import NodeSlot
@@ -169,4 +171,39 @@ def monitored(
         if is_alone:
             rows.end(slot, None)
         rows.close()
+        writer.close(_CLOSE_SECONDS)
+
+
+@contextlib.contextmanager
+def pod_monitored(
+    run_id: str, name: str, gpus: Sequence[str], warn: Callable[[str], object]
+) -> Iterator[None]:
+    """Monitor a pod that works for a run and is none of its nodes, within the context.
+
+    Args:
+        run_id: The MLflow run, which another process has opened.
+        name: The pod's: its metrics are ``system/NAME/...``.
+        gpus: Its GPUs, as in ``CUDA_VISIBLE_DEVICES``.
+        warn: Receives what MLflow does not accept.
+
+    A pod whose usage cannot be recorded works without.
+    """
+    try:
+        tracked = tracking.tracked(run_id)
+    except MlflowException as error:
+        warn(f"The pod's resource usage is not recorded: {error}")
+        yield
+        return
+    writer = MlflowWriter(warn)
+    try:
+        writer.track(tracked)
+        report = partial(write, writer, run_id, f"{name}/")
+        usage = UsageMonitor(report, container_usage.find() if site.in_pod() else None)
+        usage.start()
+        try:
+            with usage.observing_descendants(gpus):
+                yield
+        finally:
+            usage.close(_CLOSE_SECONDS)
+    finally:
         writer.close(_CLOSE_SECONDS)

@@ -8,6 +8,9 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 
 from infra import home as homes
+from infra import settings
+from infra.storage import store
+from infra.workloads.kubernetes.staging import StagingArea
 from registry import tracking
 from registry.pipelines import pipeline_nodes
 from registry.runs import run_attempts, run_nodes
@@ -22,6 +25,7 @@ def remove(client: SyncPrefectClient, run_id: str, mlflow_run_id: str | None) ->
     """
     if mlflow_run_id:
         tracking.delete_run(mlflow_run_id)
+    _remove_staged(run_id)
     remove_files(run_id)
     pipeline_nodes.remove(run_id)
     run_nodes.remove(run_id)
@@ -33,6 +37,12 @@ def remove(client: SyncPrefectClient, run_id: str, mlflow_run_id: str | None) ->
 def remove_files(run_id: str) -> None:
     """Remove a run's folder, if there is one."""
     shutil.rmtree(homes.current().runs / run_id, ignore_errors=True)
+
+
+def _remove_staged(run_id: str) -> None:
+    """Remove what the run's pods have staged, which a failed run keeps for its retry."""
+    if uri := settings.load().pipeline_staging_uri:
+        store(StagingArea(uri, run_id).uri).remove()
 
 
 def _remove_artifacts(client: SyncPrefectClient, run_id: str) -> None:

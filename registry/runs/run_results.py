@@ -7,19 +7,24 @@ from collections.abc import Callable
 
 from infra import connection
 from infra.mlflow import MlflowException
-from registry import flow_kinds, tracking
+from registry import batch_inference_results, flow_kinds, tracking
 from registry.pipelines import pipeline_nodes
 from registry.runs.run_views import ResultView, RunView
 from registry.tunings import tunings
+
+
+def _of_batch_inference(_: str, mlflow_run_id: str, __: bool) -> ResultView:
+    run = tracking.client().get_run(mlflow_run_id)
+    metrics = tracking.last_metrics(run)
+    return batch_inference_results.of(mlflow_run_id, run.data.tags, metrics)
+
 
 # Results of flows whose runs have more to show than their own MLflow run. They are given the flow
 # run, the MLflow run, and whether it has ended.
 _RESULTS: dict[str, Callable[[str, str, bool], ResultView]] = {
     flow_kinds.TUNE.name: tunings.result,
     flow_kinds.PIPELINE_RUN.name: pipeline_nodes.result,
-    flow_kinds.BATCH_INFERENCE.name: lambda _, mlflow_run_id, __: tracking.batch_inference_result(
-        mlflow_run_id
-    ),
+    flow_kinds.BATCH_INFERENCE.name: _of_batch_inference,
 }
 
 

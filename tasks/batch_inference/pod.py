@@ -22,11 +22,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from infra import undumpable
+from infra import gpus, settings, undumpable
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.workloads.environments import EnvironmentCache
 from registry.models import models
 from registry.models.models import ResolvedVersion
+from registry.runs import run_monitor
 from tasks.batch_inference import model_environment, predicting, predictor_client, shard
 from tasks.batch_inference.part_input import FileOutline, PartInput
 from tasks.batch_inference.part_results import PartFiles
@@ -65,6 +66,8 @@ class PodSpec:
         has_gpus: Whether the pod has GPUs.
         key: The field that is a record's key; "" if none.
         server: The server that is asked; None if the model is loaded.
+        mlflow_run_id: The MLflow run that gets the pod's usage; "" for none.
+        name: The pod's name there, such as ``pod-0``.
     """
 
     model: str
@@ -80,6 +83,8 @@ class PodSpec:
     has_gpus: bool = False
     key: str = ""
     server: ServedModel | None = None
+    mlflow_run_id: str = ""
+    name: str = ""
 
     def write(self, path: Path) -> None:
         """Write it to a file, for a pod."""
@@ -107,11 +112,18 @@ def run(spec: PodSpec, folder: Path) -> None:
     model = models.resolve(spec.model)
     for name in ("parts", "input"):
         (folder / name).mkdir()
-    with _predictor(spec, model, folder) as predictor:
+    with _monitored(spec), _predictor(spec, model, folder) as predictor:
         shard_spec = _shard_spec(spec, predictor, folder)
         secrets = predicting.predictor_secrets(spec.server, model)
         with shard.client_of(predictor, secrets) as client:
             _predict(spec, shard_spec, client, folder)
+
+
+def _monitored(spec: PodSpec) -> contextlib.AbstractContextManager[None]:
+    if not spec.mlflow_run_id:
+        return contextlib.nullcontext()
+    names = gpus.devices(settings.load()) if spec.has_gpus else ()
+    return run_monitor.pod_monitored(spec.mlflow_run_id, spec.name, names, _say)
 
 
 @contextlib.contextmanager

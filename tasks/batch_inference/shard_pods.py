@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from infra import site
@@ -56,6 +56,7 @@ def plan_pods(
     image: str,
     shape: InstanceType,
     share: PodResources,
+    mlflow_run_id: str = "",
 ) -> list[ShardPod]:
     """The pods that predict what is left of a plan.
 
@@ -68,6 +69,7 @@ def plan_pods(
         image: The pods' image.
         shape: Shape of an instance.
         share: Resources of a pod.
+        mlflow_run_id: The MLflow run that gets the pods' usage; "" for none.
     """
     left = [
         part
@@ -85,7 +87,8 @@ def plan_pods(
     for number, parts in enumerate(planning.share(left, request.pods)):
         folder = folders.root / "pods" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        _spec(request, model, plan, parts, area, share).write(folder / _SPEC)
+        spec = _spec(request, model, plan, parts, area, share)
+        replace(spec, mlflow_run_id=mlflow_run_id, name=f"pod-{number}").write(folder / _SPEC)
         workload = Workload(
             name=f"pod {number}",
             image=image,

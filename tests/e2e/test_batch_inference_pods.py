@@ -64,6 +64,10 @@ def test_shards_are_pods_with_their_share_of_the_instances(cluster, model):
     assert lines == [{"row": at, "prediction": 2 * at} for at in range(100)]
     assert found["result"]["metrics"]["records"] == 200
     assert not (cluster.data / "staging" / "runs" / run).exists()
+    tracked = cluster.mlflow("runs/get", run_id=found["result"]["mlflow_run_id"])
+    used = {one["key"]: one["value"] for one in tracked["run"]["data"]["metrics"]}
+    assert used["system/pod-0/cpu_time_seconds"] > 0
+    assert used["system/pod-1/cpu_time_seconds"] > 0
 
 
 def test_pods_that_an_instance_has_no_room_for_are_refused(cluster, model):

@@ -126,7 +126,7 @@ def test_a_process_that_is_shorter_than_an_interval_is_sampled(
 
     for name in ("run", "task"):
         assert reports.found[name][-1]["cpu_time_seconds"] > 0
-        assert reports.found[name][-1]["cpu_cores"] > 0
+        assert max(one.get("cpu_cores", 0) for one in reports.found[name]) > 0
 
 
 def test_the_whole_is_the_sum_of_what_ran(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable
@@ -192,3 +193,22 @@ def test_a_node_of_a_cluster_names_its_pod_and_its_machine(
     shown = found.to_json()
     assert list(shown) == ["rank", "state", "machine", "pod", "started", "ended"]
     assert (shown["pod"], shown["machine"]) == ("train-0-abc", "gpu-node-7")
+
+
+def test_a_pod_has_series_of_what_it_starts(tracked: Tracked) -> None:
+    with run_monitor.pod_monitored(tracked.run_id, "pod-3", (), pytest.fail):
+        subprocess.run([sys.executable, "-c", _BURN], check=True)
+        before = _last(tracked.run_id)
+    found = _last(tracked.run_id)
+
+    assert found["system/pod-3/cpu_time_seconds"] > 0
+    assert not any(name.startswith("system/cpu") for name in before | found)
+
+
+def test_a_pod_whose_run_is_gone_works_without(mlflow: object) -> None:
+    told: list[str] = []
+    with run_monitor.pod_monitored("0" * 32, "pod-0", (), told.append):
+        told.append("worked")
+
+    assert "The pod's resource usage is not recorded: " in told[0]
+    assert told[1:] == ["worked"]
