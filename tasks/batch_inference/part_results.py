@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +22,10 @@ from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _QUICK = "biuf"  # kinds of dtype that orjson writes from an array
+
+
+class OutputError(Exception):
+    """What was predicted cannot be written; the message, for people, names the output."""
 
 
 @dataclass(frozen=True)
@@ -121,20 +128,34 @@ class PartWriter:
             rows: Its records' numbers in their file.
             keys: Its records' keys; None if records have none.
             outputs: What was predicted, by name.
+
+        Raises:
+            OutputError: If a value has no JSON; nothing is written then.
         """
         named = {"row": list(map(b"%d".__mod__, rows))}
         if keys is not None:
-            named["key"] = [orjson.dumps(key, plain, _NUMPY) for key in keys]
-        named |= {name: texts(column) for name, column in outputs.items()}
-        line = b"{" + b",".join(orjson.dumps(name) + b":%b" for name in named).replace(b"%%", b"%")
+            named["key"] = _written("the key", lambda: list(map(dumps, keys)))
+        for name, column in outputs.items():
+            if name in named:
+                raise OutputError(
+                    f"The model returned {name}, which every result has: give it another name."
+                )
+            named[name] = _written(name, functools.partial(texts, column))
+            if len(named[name]) != len(rows):
+                raise OutputError(f"{name} has {len(named[name])} values for {len(rows)} records.")
+        line = b"{" + b",".join(dumps(name).replace(b"%", b"%%") + b":%b" for name in named)
         line += b"}\n"
         self._results.write(b"".join(map(line.__mod__, zip(*named.values(), strict=True))))
         self.rows += len(rows)
 
     def fail(self, row: int, key: Any, reason: str) -> None:
-        """Write a record that failed."""
-        found = {"row": row, **({} if key is None else {"key": key}), "error": reason}
-        self._errors.write(orjson.dumps(found, plain, _NUMPY) + b"\n")
+        """Write a record that failed; without its key if that has no JSON."""
+        found: dict[str, Any] = {"row": row, **({} if key is None else {"key": key})}
+        try:
+            line = dumps(found | {"error": reason})
+        except (TypeError, ValueError, RecursionError):
+            line = dumps({"row": row, "error": reason})
+        self._errors.write(line + b"\n")
         self._reasons.add(self.number, row, reason)
         self.failed += 1
 
@@ -205,4 +226,35 @@ def texts(column: Array) -> list[bytes]:
             return whole[1:-1].split(b",")
         if column.ndim == 2:
             return [b"[" + row + b"]" for row in whole[2:-2].split(b"],[")]
-    return [orjson.dumps(value, plain, _NUMPY) for value in column.tolist()]
+    return list(map(dumps, column.tolist()))
+
+
+def dumps(value: Any) -> bytes:
+    """A value in JSON: integers of any size, and null for what is no number.
+
+    Raises:
+        TypeError: If a value has no JSON.
+        ValueError, RecursionError: If it is nested too deeply.
+    """
+    try:
+        return orjson.dumps(value, plain, _NUMPY)
+    except TypeError:  # also integers beyond 64 bits, and lone surrogates, which Python writes
+        return json.dumps(_finite(value), default=plain, separators=(",", ":")).encode()
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for what is no number, which Python would write as NaN."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return list(map(_finite, value)) if isinstance(value, list | tuple) else value
+
+
+def _written(name: str, texts: Callable[[], list[bytes]]) -> list[bytes]:
+    try:
+        return texts()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputError(f"The model returned what cannot be stored: {name}: {error}.") from error

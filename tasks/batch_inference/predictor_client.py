@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -22,8 +20,14 @@ from modelyard_runtime.frames import Columns, Frame, FrameError
 from infra.workloads.redaction import redactor
 from registry.models import model_parameters
 from registry.models.model_parameters import Scalar
+from tasks.batch_inference.predictor_pipes import PipeTimeoutError, PredictorPipes
 
 _END_SECONDS = 5.0
+_PRINT_SECONDS = 1.0
+
+# Of a line that a model prints so much is read, and so much is shown: none of a secret at the cut.
+_LONGEST_LINE = 2**20
+_SHOWN_OF_LINE = 2**16
 
 
 class PredictionError(Exception):
@@ -89,7 +93,8 @@ class PredictorClient:
         self._command = command
         self._hide = redactor(str(command.parameters[name]) for name in command.secret)
         self._process: subprocess.Popen[bytes] | None = None
-        self._exchanges = ThreadPoolExecutor(1, "predictor")
+        self._pipes: PredictorPipes | None = None
+        self._printer: threading.Thread | None = None
         self._count = 0
 
     def __enter__(self) -> PredictorClient:
@@ -129,14 +134,17 @@ class PredictorClient:
         )
         if self._process.stderr is not None:
             printed = (self._process.stderr, self._hide)
-            threading.Thread(target=_print, args=printed, name="printed", daemon=True).start()
+            self._printer = threading.Thread(
+                target=_print, args=printed, name="printed", daemon=True
+            )
+            self._printer.start()
         first = {
             "parameters": model_parameters.texts(command.parameters),
             "arguments": model_parameters.arguments(command.parameters),
         }
-        loaded = self._exchanges.submit(self._exchange, self._process, Frame(first))
+        self._pipes = PredictorPipes(self._process)
         try:
-            self._await(loaded, self._command.load_seconds, "load")
+            self._exchange(self._process, self._pipes, Frame(first), command.load_seconds, "load")
         except PredictionError:
             self.end()
             raise
@@ -156,43 +164,54 @@ class PredictorClient:
         """
         self.prepare()
         process = cast("subprocess.Popen[bytes]", self._process)
+        pipes = cast("PredictorPipes", self._pipes)
         self._count += 1
-        asked = Frame({"id": self._count}, columns)
-        answer = self._exchanges.submit(self._exchange, process, asked)
-        return self._await(answer, seconds, "answer")
-
-    def _await(self, answer: Future[Columns], seconds: float, what: str) -> Columns:
         try:
-            return answer.result(seconds)
-        except FutureTimeoutError as error:
-            self.end()
-            raise PredictionError(
-                f"The model did not {what} within {seconds:g} seconds.", is_late=True
-            ) from error
+            return self._exchange(
+                process, pipes, Frame({"id": self._count}, columns), seconds, "answer"
+            )
         except PredictionError as error:
-            if error.is_lost:
+            if error.is_late or error.is_lost:
+                rows = len(next(iter(columns.values())))
+                again = f"It was asked for {rows:,} records, and is started again."
+                print(error, again, file=sys.stderr, flush=True)
                 self.end()
             raise
 
-    def _exchange(self, process: subprocess.Popen[bytes], asked: Frame) -> Columns:
+    def _exchange(
+        self,
+        process: subprocess.Popen[bytes],
+        pipes: PredictorPipes,
+        asked: Frame,
+        seconds: float,
+        what: str,
+    ) -> Columns:
+        """Ask, and wait for the answer until ``seconds`` have passed: to ``what``."""
+        pipes.limit(seconds)
         try:
-            frames.write(cast("BinaryIO", process.stdin), asked)
-        except (OSError, ValueError) as error:
-            raise PredictionError(_ended(process), is_lost=True) from error
+            request = frames.encoded(asked)
+        except FrameError as error:
+            raise PredictionError(f"The records cannot be sent to the model: {error}") from error
         try:
-            frame = frames.read(cast("BinaryIO", process.stdout))
-        except (FrameError, OSError, ValueError) as error:
+            frames.send(pipes, request)
+            frame = frames.read(cast("BinaryIO", pipes))
+        except PipeTimeoutError as error:
             raise PredictionError(
-                f"The predictor sent what is no answer: {error}", is_lost=True
+                f"The model did not {what} within {seconds:g} seconds.", is_late=True
             ) from error
+        except OSError as error:
+            raise PredictionError(_ended(process), is_lost=True) from error
+        except FrameError as error:
+            message = f"The predictor sent what is no answer: {error}"
+            raise PredictionError(message, is_lost=True) from error
         if frame is None:
             raise PredictionError(_ended(process), is_lost=True)
         if told := frame.fields.get("error"):
-            message, traceback = (
+            raise PredictionError(
                 self._hide(str(told["message"])),
-                self._hide(str(told["traceback"])),
+                is_lost=bool(told.get("is_out_of_memory")),
+                traceback=self._hide(str(told["traceback"])),
             )
-            raise PredictionError(message, traceback=traceback)
         if frame.fields.get("id") != asked.fields.get("id"):
             raise PredictionError("The predictor answered another request.", is_lost=True)
         return frame.columns
@@ -205,9 +224,10 @@ class PredictorClient:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for stream in (process.stdin, process.stdout):  # the thread closes what is printed
-            with contextlib.suppress(OSError, ValueError):
-                cast("BinaryIO", stream).close()
+        if self._pipes is not None:
+            self._pipes.close()
+        if self._printer is not None:
+            self._printer.join(_PRINT_SECONDS)  # a child that lives on may hold what it reads
 
     def close(self) -> None:
         """End the process: by the end of its input, and after 5 seconds by a kill."""
@@ -217,14 +237,17 @@ class PredictorClient:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_SECONDS)
         self.end()
-        self._exchanges.shutdown()
 
 
 def _print(printed: IO[bytes], hide: Callable[[str], str]) -> None:
     """Print what a model prints, line by line, without its secrets."""
     with printed:
-        for line in printed:
-            print(hide(line.decode(errors="replace").rstrip("\r\n")), file=sys.stderr, flush=True)
+        begun = False  # whether the line is the rest of an overlong one, which is left out
+        for line in iter(lambda: printed.readline(_LONGEST_LINE), b""):
+            if not begun:
+                text = hide(line.decode(errors="replace").rstrip("\r\n"))[:_SHOWN_OF_LINE]
+                print(text, file=sys.stderr, flush=True)
+            begun = not line.endswith(b"\n")
 
 
 def _ended(process: subprocess.Popen[bytes]) -> str:

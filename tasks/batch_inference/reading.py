@@ -41,12 +41,16 @@ class Batch:
     rows: Sequence[int]
     columns: Columns
 
-    def row(self, at: int) -> Batch:
-        """One record alone."""
-        return Batch(
-            self.rows[at : at + 1],
-            {name: values[at : at + 1] for name, values in self.columns.items()},
-        )
+    def pieces(self, most: int) -> Iterator[Batch]:
+        """The records in their order, ``most`` at once."""
+        if most >= len(self.rows):
+            yield self
+            return
+        for start in range(0, len(self.rows), most):
+            chosen = slice(start, start + most)
+            yield Batch(
+                self.rows[chosen], {name: values[chosen] for name, values in self.columns.items()}
+            )
 
 
 @dataclass(frozen=True)

@@ -260,19 +260,20 @@ class CompletionsClient(ServerClient):
                 "name one as server_model."
             )
         self._model = served.name or there[0]
+        self._asked: frozenset[str] = frozenset()  # of the last batch that is no piece of another
         self._kept: dict[str, str] = {}
 
     def infer(self, columns: Columns, seconds: float) -> Columns:
         """See :class:`ServerClient`; requests of a batch are sent 16 at a time.
 
-        Of a batch of which some fail, the texts of the others are kept for when they are asked
-        again.
+        Of a batch of which some fail, the texts of the others are kept for when pieces of it are
+        asked for.
         """
         until = time.monotonic() + seconds
         records = instances(columns)
         keys = [json.dumps(one, default=str) for one in records]
-        if len(records) > 1:
-            self._kept = {}
+        if not set(keys) <= self._asked:
+            self._asked, self._kept = frozenset(keys), {}
         with ThreadPoolExecutor(_AT_ONCE, "completion") as threads:
             asked = [
                 (key, threads.submit(self._complete, one, until))
@@ -282,7 +283,10 @@ class CompletionsClient(ServerClient):
         self._kept |= {key: one.result() for key, one in asked if one.exception() is None}
         if failure := next((error for _, one in asked if (error := one.exception())), None):
             raise failure
-        return {PREDICTION: objects([self._kept[key] for key in keys])}
+        found = objects([self._kept[key] for key in keys])
+        if set(keys) == self._asked:
+            self._asked, self._kept = frozenset(), {}
+        return {PREDICTION: found}
 
     def _complete(self, record: Any, until: float) -> str:
         given = record if isinstance(record, dict) else {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import sys
@@ -26,7 +27,7 @@ from pydantic import TypeAdapter
 
 from tasks.batch_inference import reading, server_client
 from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
-from tasks.batch_inference.part_results import PartFiles, PartWriter
+from tasks.batch_inference.part_results import OutputError, PartFiles, PartWriter
 from tasks.batch_inference.planning import PlannedPart
 from tasks.batch_inference.predictor_client import (
     PredictionError,
@@ -38,8 +39,14 @@ from tasks.batch_inference.reading import BadRecord, Batch
 from tasks.batch_inference.result_statistics import ResultStatistics
 from tasks.batch_inference.server_client import ServedModel, ServerClient
 
-# Rows that run into the time limit, one after another, until the model counts as hanging.
-_MOST_LATE = 10
+# Records that run into the time limit, or end the predictor, one after another, until the model
+# counts as hanging or broken.
+_MOST_UNANSWERED = 10
+# Batches that fail, one after another, although none of their records does alone, until they count
+# as too large: for the memory, or the time limit.
+_MOST_OVERSIZED = 2
+# Smaller batches are asked for again record by record.
+_LEAST_IN_PIECES = 16
 _AHEAD = 4
 _TELL_SECONDS = 1.0
 
@@ -110,7 +117,10 @@ class Shard:
         self._failed = 0
         self._earlier = 0
         self._reasons = FailureReasons()
-        self._late = 0  # one after another
+        self._unanswered = 0  # one after another
+        self._most = spec.batch_size
+        self._oversized = 0  # one after another
+        self._tries = 0
         self._told = 0.0
 
     def run(
@@ -165,24 +175,56 @@ class Shard:
     def _predict_batch(
         self, batch: Batch, writer: PartWriter, statistics: ResultStatistics
     ) -> None:
-        """Write what a batch predicts, or where it fails what its records predict alone."""
+        """Write what a batch predicts, in smaller batches once whole ones are too much."""
+        for some in batch.pieces(self._most):
+            tries = self._tries
+            rows = len(some.rows)
+            piece = math.isqrt(rows) if rows >= _LEAST_IN_PIECES else 1
+            is_whole = self._predict_some(some, piece, writer, statistics)
+            if self._tries == tries + 1:
+                self._oversized = 0
+            elif is_whole:  # no record of it fails alone
+                self._count_oversized(rows)
+
+    def _predict_some(
+        self, batch: Batch, piece: int, writer: PartWriter, statistics: ResultStatistics
+    ) -> bool:
+        """Write what records predict, or where they fail what pieces of them predict.
+
+        A batch is asked for again in pieces of the square root of its records, and a piece record
+        by record. So one record that fails costs three failures, each of which may be a time limit
+        and a start of the model, and a few requests. Halves would cost more failures, single
+        records more requests.
+
+        Args:
+            batch: The records.
+            piece: How many records a piece of them has.
+            writer: Receives what is predicted.
+            statistics: Likewise.
+
+        Returns:
+            Whether all were predicted.
+        """
         keys, columns = self._keyed(batch)
         self._client.prepare()  # what loading takes is no batch's
         begun = time.monotonic()
+        self._tries += 1
         try:
             outputs = self._infer(columns, is_last=len(batch.rows) == 1)
-        except PredictionError as error:
+            writer.write(batch.rows, keys, outputs)
+        except (PredictionError, OutputError) as error:
             if len(batch.rows) > 1:
-                for at in range(len(batch.rows)):
-                    self._predict_batch(batch.row(at), writer, statistics)
-                return
-            self._count_late(error)
+                is_whole = True
+                for some in batch.pieces(piece):
+                    is_whole &= self._predict_some(some, 1, writer, statistics)
+                return is_whole
+            self._count_unanswered(error)
             self._fail(writer, batch.rows[0], keys[0] if keys else None, str(error))
-            return
-        self._late = 0
+            return False
+        self._unanswered = 0
         self._rows += len(batch.rows)
-        writer.write(batch.rows, keys, outputs)
         statistics.add(outputs, time.monotonic() - begun)
+        return True
 
     def _infer(self, columns: Columns, *, is_last: bool) -> Columns:
         """Ask the predictor; where it ends at the last attempt, once more.
@@ -203,15 +245,36 @@ class Shard:
         columns = dict(batch.columns)
         return columns.pop(self._spec.key).tolist(), columns
 
-    def _count_late(self, error: PredictionError) -> None:
-        self._late = self._late + 1 if error.is_late else 0
-        if self._late >= _MOST_LATE:
+    def _count_unanswered(self, error: PredictionError | OutputError) -> None:
+        """Give up a model that hangs, or ends, at one record after another."""
+        is_late = isinstance(error, PredictionError) and error.is_late
+        is_lost = isinstance(error, PredictionError) and error.is_lost
+        self._unanswered = self._unanswered + 1 if is_late or is_lost else 0
+        if self._unanswered < _MOST_UNANSWERED:
+            return
+        if is_late:
             raise ShardFailedError(
-                f"{_MOST_LATE} records one after another had no prediction within "
+                f"{_MOST_UNANSWERED} records one after another had no prediction within "
                 f"{self._spec.seconds:g} seconds each: the model hangs."
             )
+        raise ShardFailedError(
+            f"{_MOST_UNANSWERED} records one after another ended the model, the last one with: "
+            f"{error}"
+        )
+
+    def _count_oversized(self, rows: int) -> None:
+        """Ask for fewer records at once if batches fail again and again, and no record does."""
+        self._oversized += 1
+        if self._oversized < _MOST_OVERSIZED:
+            return
+        self._oversized, self._most = 0, max(1, rows // 2)
+        _print(
+            f"Batches of {rows:,} records fail, and none of the records does alone: from now on "
+            f"the model is asked for {self._most:,} at once. See batch_size."
+        )
 
     def _fail(self, writer: PartWriter, row: int, key: Any, reason: str) -> None:
+        reason = reason.encode(errors="backslashreplace").decode()  # no lone surrogates
         writer.fail(row, key, reason)
         self._reasons.add(writer.number, row, reason)
         self._count_failed(1)
@@ -234,6 +297,11 @@ def too_many_failed(most: int, failed: int, reasons: Sequence[FailureReason]) ->
     """
     often = f", {reasons[0].count} of them with: {reasons[0].reason}" if reasons else ""
     return f"{failed} records failed, more than max_failed ({most}){often}"
+
+
+def _print(line: str) -> None:
+    """Print a line among those of the model."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

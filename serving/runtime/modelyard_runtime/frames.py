@@ -8,17 +8,21 @@ other fields. A column is one array, whose first axis is the rows:
     Numbers or booleans, as numpy lays them out in memory.
 ``text``
     Strings: where each ends (uint64), and all of them in UTF-8.
+``bytes``
+    Likewise, of byte strings; and which of them are there (uint8), and not missing.
 ``json``
     Other values, such as ragged lists, in JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import itertools
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -32,6 +36,7 @@ _LENGTH = struct.Struct("<I")
 _LONGEST_HEADER = 16 * 2**20
 _LONGEST_COLUMN = 4 * 2**30
 _PLAIN = "biufc"  # the kinds of dtype that have no pointers
+_MISSING = frozenset({"NAType", "NaTType"})  # of pandas, which need not be there
 
 
 class FrameError(ValueError):
@@ -56,11 +61,36 @@ def write(file: BinaryIO, frame: Frame) -> None:
 
     Raises:
         OSError: If the other side is gone.
-        ValueError: If a value of a column has no JSON.
+        FrameError: If a value of a column cannot be sent; nothing is written then.
+    """
+    send(file, encoded(frame))
+
+
+def send(file: Any, pieces: Sequence[memoryview]) -> None:
+    """Write a frame that is :func:`encoded`, and flush it.
+
+    Raises:
+        OSError: If the other side is gone.
+    """
+    for piece in pieces:
+        file.write(piece)
+    file.flush()
+
+
+def encoded(frame: Frame) -> list[memoryview]:
+    """A frame's bytes, in pieces.
+
+    Raises:
+        FrameError: If a value of a column cannot be sent; the message names the column.
     """
     described, buffers = [], []
     for name, column in frame.columns.items():
-        kind, parts = _encoded(column)
+        try:
+            kind, parts = _encoded(column)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FrameError(f"{name}: {error}") from error
+        if max(part.nbytes for part in parts) > _LONGEST_COLUMN:
+            raise FrameError(f"{name}: more than {_LONGEST_COLUMN} bytes cannot be sent")
         described.append(
             {
                 "name": name,
@@ -72,10 +102,10 @@ def write(file: BinaryIO, frame: Frame) -> None:
         )
         buffers += parts
     header = json.dumps({**frame.fields, "columns": described}).encode()
-    file.write(_LENGTH.pack(len(header)) + header)
-    for buffer in buffers:
-        file.write(buffer.data)
-    file.flush()
+    if len(header) > _LONGEST_HEADER:
+        raise FrameError("there are too many columns, or their names are too long")
+    start = memoryview(_LENGTH.pack(len(header)) + header)
+    return [start, *(buffer.data for buffer in buffers)]
 
 
 def read(file: BinaryIO) -> Frame | None:
@@ -110,6 +140,11 @@ def _encoded(column: Array) -> tuple[str, list[Bytes]]:
         texts = [value.encode("utf-8", "surrogatepass") for value in values]
         ends = np.cumsum([len(text) for text in texts], dtype=np.uint64)
         return "text", [ends.view(np.uint8), _bytes(b"".join(texts))]
+    if column.ndim == 1 and any(type(value) is bytes for value in values):
+        there = np.array([value is not None for value in values], dtype=np.uint8)
+        held = [b"" if value is None else value for value in values]
+        ends = np.cumsum([len(value) for value in held], dtype=np.uint64)
+        return "bytes", [ends.view(np.uint8), _bytes(b"".join(held)), there]
     return "json", [_bytes(json.dumps(values, default=plain).encode())]
 
 
@@ -118,14 +153,26 @@ def _bytes(data: bytes) -> Bytes:
 
 
 def plain(value: Any) -> Any:
-    """A numpy value as JSON has it; the ``default`` of ``json.dumps``.
+    """A value as JSON has it; the ``default`` of ``json.dumps``.
+
+    Arrays are lists, times as in ISO 8601, missing values of pandas null, bytes texts in UTF-8.
 
     Raises:
         TypeError: If it has no JSON.
     """
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"A {type(value).__name__} has no JSON.")
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind not in "cmV":
+        return value.astype(str).tolist() if value.dtype.kind == "M" else value.tolist()
+    if type(value).__name__ in _MISSING:
+        return None
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode()
+        raise TypeError("bytes that are not UTF-8 have no JSON: encode them, such as in base64")
+    raise TypeError(f"a {type(value).__name__} has no JSON")
 
 
 def _column(file: BinaryIO, described: Mapping[str, Any]) -> Array:
@@ -138,13 +185,15 @@ def _column(file: BinaryIO, described: Mapping[str, Any]) -> Array:
         if math.prod(shape) * dtype.itemsize != parts[0].nbytes:
             raise FrameError("A column's shape does not fit its bytes.")
         return np.asarray(parts[0].view(dtype).reshape(shape))
-    if kind == "text":
+    if kind in {"text", "bytes"}:
         data = parts[1].tobytes()
         ends = [0, *parts[0].view(np.uint64).tolist()]
-        values = [
-            data[start:end].decode("utf-8", "surrogatepass")
-            for start, end in itertools.pairwise(ends)
-        ]
+        values: list[Any] = [data[start:end] for start, end in itertools.pairwise(ends)]
+        if kind == "text":
+            values = [value.decode("utf-8", "surrogatepass") for value in values]
+        else:
+            there = zip(values, parts[2].tolist(), strict=True)
+            values = [value if is_there else None for value, is_there in there]
     elif kind == "json":
         values = json.loads(parts[0].tobytes())
     else:

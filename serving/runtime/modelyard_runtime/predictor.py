@@ -17,14 +17,17 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from modelyard_runtime import frames
-from modelyard_runtime.frames import Columns, Frame
+from modelyard_runtime.frames import Columns, Frame, FrameError
 from modelyard_runtime.models.base import Model, ModelError
 from modelyard_runtime.models.loading import load
+
+_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 4000, 64_000  # characters
+_OUT_OF_GPU_MEMORY = "OutOfMemoryError"  # torch's
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,13 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(model: Model, requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more."""
+    process = os.getpid()
     while (request := frames.read(requests)) is not None:
         fields = {"id": request.fields.get("id")}
         try:
-            answer = Frame(fields, _checked(model.infer(request.columns), request.columns))
-        except Exception as error:  # noqa: BLE001 (user code; told to the other side)
-            answer = Frame({**fields, "error": _told(error)})
-        frames.write(answers, answer)
+            columns = _checked(model.infer(request.columns), request.columns)
+            answer = frames.encoded(Frame(fields, columns))
+        except FrameError as error:
+            refusal = ModelError(f"The model returned what cannot be stored: {error}.")
+            answer = frames.encoded(Frame({**fields, "error": _told(refusal)}))
+        except BaseException as error:  # noqa: BLE001 (user code; told to the other side)
+            answer = frames.encoded(Frame({**fields, "error": _told(error)}))
+        if os.getpid() != process:  # a fork of the model's, which has come back from its code
+            os._exit(1)
+        frames.send(answers, answer)
 
 
 def _channels() -> tuple[BinaryIO, BinaryIO]:
@@ -85,12 +95,29 @@ def _checked(columns: Columns, inputs: Columns) -> Columns:
     return columns
 
 
-def _told(error: BaseException) -> Mapping[str, str]:
+def _told(error: BaseException) -> Mapping[str, Any]:
     """An error for the other side; a ModelError's message says all."""
     if isinstance(error, ModelError):
-        return {"message": str(error), "traceback": ""}
+        return {"message": _cut(str(error), _LONGEST_MESSAGE), "traceback": ""}
     name = type(error).__name__
-    message = f"{name}: {error}" if str(error) else name
+    try:
+        message = f"{name}: {error}" if str(error) else name
+        shown = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 (user code: the words of its exception)
+        message, shown = name, ""
     if isinstance(error, ModuleNotFoundError):
         message += ". Name its package in the requirements.txt among the model's files."
-    return {"message": message, "traceback": "".join(traceback.format_exception(error))}
+    if isinstance(error, SystemExit):
+        message = f"The model called sys.exit({error.code!r})."
+    is_out_of_memory = isinstance(error, MemoryError) or name == _OUT_OF_GPU_MEMORY
+    if is_out_of_memory:
+        message = f"The model ran out of memory: {message}"
+    return {
+        "message": _cut(message, _LONGEST_MESSAGE),
+        "traceback": _cut(shown, _LONGEST_TRACEBACK),
+        "is_out_of_memory": is_out_of_memory,
+    }
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

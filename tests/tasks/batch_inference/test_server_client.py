@@ -148,13 +148,14 @@ class TestCompletions:
             with pytest.raises(PredictionError):
                 client.infer({"prompt": objects(prompts)}, 10)
             asked = len(server.seen)
-            for prompt in ("a", "b", "a"):
-                found = client.infer({"prompt": objects([prompt])}, 10)
-                assert found["prediction"].tolist() == [prompt.upper()]
+            for some in (["a"], ["b", "a"], ["b"]):
+                found = client.infer({"prompt": objects(some)}, 10)
+                assert found["prediction"].tolist() == [one.upper() for one in some]
             assert len(server.seen) == asked == 4
             client.infer({"prompt": objects(["c", "d"])}, 10)
             client.infer({"prompt": objects(["a"])}, 10)
-            assert len(server.seen) == 7
+            client.infer({"prompt": objects(["a"])}, 10)
+            assert len(server.seen) == 8
 
     def test_options_that_are_missing_are_left_out(self) -> None:
         columns = {"prompt": objects(["a", "b"]), "max_tokens": np.array([3.0, np.nan])}

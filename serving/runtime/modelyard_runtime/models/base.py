@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from modelyard_runtime.frames import Array, Columns, objects
 # The name of the only tensor of records that are no mappings, and of what a model predicts.
 INPUT = "input"
 PREDICTION, PROBABILITIES = "prediction", "probabilities"
+
+_WIDEST = 8  # bytes of a number; longer floats have no JSON of their own
 
 
 class ModelError(Exception):
@@ -104,33 +107,79 @@ def outputs(found: Any) -> Columns:
     """
     if hasattr(found, "columns") and hasattr(found, "to_numpy"):
         found = {str(name): found[name] for name in found.columns}
+    if found is None:
+        raise ModelError("The model returned nothing.")
     if not isinstance(found, Mapping):
         found = {PREDICTION: found}
-    columns = {str(name): as_array(value) for name, value in found.items()}
+    columns = {str(name): _named_array(str(name), value) for name, value in found.items()}
     if not columns:
         raise ModelError("The model returned nothing.")
     return columns if len(columns) > 1 else {PREDICTION: next(iter(columns.values()))}
 
 
+def _named_array(name: str, value: Any) -> Array:
+    try:
+        return as_array(value)
+    except ModelError as error:
+        raise ModelError(f"The model returned what cannot be stored: {name}: {error}.") from error
+
+
 def as_array(value: Any) -> Array:
-    """A model's output as an array: of numbers where they have one shape, else of objects."""
+    """A model's output as an array: of numbers where they have one shape, else of objects.
+
+    Times are texts as in ISO 8601, and what is masked or missing is NaN or None.
+
+    Raises:
+        ModelError: If it has values that JSON does not have.
+    """
+    value = _array_of(value)
+    if isinstance(value, np.ma.MaskedArray):
+        value = value.filled(np.nan) if value.dtype.kind == "f" else objects(value.tolist())
+    kind = value.dtype.kind
+    if kind in "biuf":
+        native = np.float64 if value.dtype.itemsize > _WIDEST else value.dtype.newbyteorder("=")
+        return np.asarray(value, dtype=native)
+    if kind == "M":
+        texts = np.datetime_as_string(value).astype(object)
+        texts[np.isnat(value)] = None
+        return objects(texts.tolist())
+    if kind in "cmV":
+        raise ModelError(f"{value.dtype} has no JSON")
+    return value if kind == "O" else objects(value.tolist())
+
+
+def _array_of(value: Any) -> Array:
+    """An array of any dtype."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
+        return _of_tensor(value)
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
+    elif hasattr(value, "toarray"):  # a sparse matrix
+        value = value.toarray()
     elif hasattr(value, "numpy"):
         value = value.numpy()
-    if not isinstance(value, np.ndarray):
-        values = list(value) if isinstance(value, list | tuple) else value
-        try:
-            value = np.asarray(values)
-        except ValueError:  # ragged
-            return objects(values)
-        if value.dtype.kind in "OUS" and isinstance(values, list):
-            return objects(values)
-    if value.dtype.kind in "biufc":
-        return value  # type: ignore[no-any-return]
-    return value if value.dtype == object else objects(value.tolist())
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, list | tuple | Iterator):
+        return np.asarray(value)
+    values = [_of_tensor(one) if hasattr(one, "detach") else one for one in value]
+    try:
+        found = np.asarray(values)
+    except ValueError:  # ragged
+        return objects(values)
+    is_rounded = found.dtype.kind == "f" and all(type(one) is int for one in values)
+    return objects(values) if found.dtype.kind in "OUS" or is_rounded else found
+
+
+def _of_tensor(tensor: Any) -> Array:
+    """The values of a tensor of PyTorch's, wherever it is and whatever its type is."""
+    tensor = tensor.detach().cpu()
+    if tensor.layout != sys.modules["torch"].strided:
+        tensor = tensor.to_dense()
+    try:
+        return np.asarray(tensor.resolve_conj().resolve_neg().numpy())
+    except TypeError:  # bfloat16 and smaller ones, which numpy does not have
+        return np.asarray(tensor.float().numpy())
 
 
 def _listed(names: Sequence[str]) -> str:
