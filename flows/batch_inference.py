@@ -22,6 +22,7 @@ from infra.workloads.environments import EnvironmentCache
 from infra.workloads.exit_status import ExitCause
 from infra.workloads.installer import InstallCancelledError
 from infra.workloads.process import ProcessBackend
+from infra.workloads.process_group import RateLimitedLog
 from registry import batch_inference_results, flow_kinds, tracking
 from registry.mlflow_writer import MlflowWriter
 from registry.models import models
@@ -122,13 +123,15 @@ def _predict(
             statuses, plan.rows, request.max_failed,
             lambda line: context.logger.info("%s", line), recorder,
         )  # fmt: skip
+        forward = RateLimitedLog(context.logger.info, context.settings.log_lines_per_second)
+        held.enter_context(contextlib.closing(forward))
         slot = run_nodes.own_slot(context.flow_run_id, context.attempt)
         with run_monitor.monitored(tracked, slot, context.logger.warning) as monitor:
             ended = backend.execute(
                 processes,
                 folder=folders.root,
                 log_file=folders.log,
-                on_line=lambda _, line: context.logger.info("%s", line),
+                on_line=lambda _, line: forward(line),
                 deadline=context.deadline,
                 stop_requested=_watched(context, progress),
                 keep=[*keep, *(lock.fileno() for lock in lease.locks)],
@@ -143,6 +146,7 @@ def _predict(
     failure = predicting.failure(ended, statuses(), str(folders.log))
     if failure:
         raise failure
+    planning.check_unchanged(plan, place)
 
 
 @contextlib.contextmanager

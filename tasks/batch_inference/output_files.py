@@ -21,7 +21,13 @@ from infra.errors import BadInputError, RunFailedError
 from registry.flow_kinds import BATCH_INFERENCE
 from tasks.batch_inference import failure_reasons
 from tasks.batch_inference.failure_reasons import FailureReasons
-from tasks.batch_inference.part_results import HashedFile, PartFiles, PartSummary, WrittenFile
+from tasks.batch_inference.part_results import (
+    HashedFile,
+    PartFiles,
+    PartSummary,
+    WrittenFile,
+    dumps,
+)
 from tasks.batch_inference.planning import Plan, PlannedFile
 
 MANIFEST, ERRORS = "manifest.json", "errors.jsonl"
@@ -119,7 +125,8 @@ def put_together(
         "failure_reasons": failure_reasons.shown(reasons.found, plan.file_of),
         "files": [asdict(one) for one in outputs],
     }
-    (folder / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
+    with HashedFile(folder / MANIFEST) as file:
+        file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n")
     return manifest
 
 
@@ -178,13 +185,15 @@ class _Array:
 def _add_errors(
     errors: HashedFile, name: str, number: int, files: PartFiles, summary: PartSummary
 ) -> None:
-    found = b"".join(_checked(files.errors, summary.errors, name, number))
-    for line in found.splitlines():
-        errors.write(_error(name, orjson.loads(line)))
+    start = b'{"file":' + dumps(name) + b","
+    begun = b""
+    for chunk in _checked(files.errors, summary.errors, name, number):
+        *lines, begun = (begun + chunk).split(b"\n")
+        errors.write(b"".join(start + line[1:] + b"\n" for line in lines))
 
 
 def _error(name: str, found: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({"file": name, **found}) + b"\n"
+    return dumps({"file": name, **found}) + b"\n"
 
 
 def _checked(path: Path, expected: WrittenFile, name: str, number: int) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from infra import gpus, settings, undumpable
+from infra import gpus, settings, storage, undumpable
 from infra.errors import BadInputError, ModelyardError, NotFoundError
 from infra.workloads.environments import EnvironmentCache
 from registry.models import models
@@ -44,7 +44,8 @@ from tasks.batch_inference.staged_parts import StagedParts
 # Exit status of a shard that fails by its own words, which are its last line: another try would
 # fail as well.
 HOPELESS = 3
-_FAILED = 1
+# Likewise, where another try may not.
+FAILED = 1
 _ENDED = 128 + int(signal.SIGTERM)
 
 
@@ -234,8 +235,9 @@ def main(path: Path) -> int:
         _say(f"{error.code}: {error}")
         return HOPELESS
     except (ModelyardError, OSError) as error:
-        _say(str(error))
-        return _FAILED
+        full = "The pod's disk is full; see data_storage_gib: "
+        _say(f"{full if storage.is_disk_full(error) else ''}{error}")
+        return FAILED
     shutil.rmtree(folder)  # what the workload leaves in its folder goes back to the run
     return 0
 

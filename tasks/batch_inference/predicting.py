@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from infra import secrets
 from infra.connection import user_environment
-from infra.errors import RunFailedError
+from infra.errors import DiskFullError, RunFailedError
 from infra.workloads.exit_status import ExitCause, ExitStatus
 from infra.workloads.process_group import ProcessSpec
 from registry.flow_kinds import BATCH_INFERENCE
@@ -277,7 +278,9 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def failure(ended: ExitStatus, statuses: Sequence[ShardStatus], log: str) -> RunFailedError | None:
+def failure(
+    ended: ExitStatus, statuses: Sequence[ShardStatus], log: str
+) -> RunFailedError | DiskFullError | None:
     """The error of shards that failed; None if they did not.
 
     Args:
@@ -287,10 +290,21 @@ def failure(ended: ExitStatus, statuses: Sequence[ShardStatus], log: str) -> Run
     """
     if ended.cause is ExitCause.EXITED and ended.code == 0:
         return None
+    if ended.code == shard.DISK_FULL:
+        return DiskFullError(
+            f"The disk of {Path(log).parent} is full.",
+            "Make room, and retry: it goes on behind the parts that are done.",
+        )
     told = next((one.failure for one in statuses if one.failure), "")
     where = f"{ended.process}: " if ended.process else ""
-    message = told or f"{where}the process ended with the exit code {ended.code}."
-    return failed(message, log)
+    return failed(told or f"{where}the process {_end_of(ended.code)}.", log)
+
+
+def _end_of(code: int) -> str:
+    """How a process without words ended."""
+    if code == -signal.SIGKILL:
+        return "was killed: the machine may have run out of memory"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 def failed(message: str, log: str) -> RunFailedError:

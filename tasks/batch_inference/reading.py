@@ -72,11 +72,15 @@ def read(
     """The records of a part in their order; batches have ``batch_size`` records at most.
 
     Raises:
-        OSError: If the file cannot be read, or is shorter than it was.
+        OSError: If the file cannot be read, or is shorter than it was; the message names it.
     """
     if not part.rows:
-        return iter(())
-    return _READERS[input_format](path, part, batch_size)
+        return
+    try:
+        yield from _READERS[input_format](path, part, batch_size)
+    except (OSError, ValueError, MemoryError) as error:  # Arrow's own are ValueErrors
+        why = getattr(error, "strerror", None) or str(error) or "there is too little memory"
+        raise OSError(f"{path} cannot be read any more: {why}") from error
 
 
 def _read_lines(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
@@ -166,7 +170,7 @@ def _blocks(path: Path, part: FilePart) -> Iterator[bytes]:
         while left:
             block = file.read(min(_BLOCK, left))
             if not block:
-                raise OSError(f"{path} is shorter than it was.")
+                raise OSError("it is shorter than it was")
             left -= len(block)
             yield block
 

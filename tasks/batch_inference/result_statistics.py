@@ -17,6 +17,7 @@ from modelyard_runtime.frames import Array, Columns
 from modelyard_runtime.models.base import PREDICTION, PROBABILITIES
 
 _MOST_CLASSES = 1000
+_LONGEST_NAME = 200  # characters of a class
 _SAMPLE = 2000
 _MOST_SHARES = 50
 
@@ -37,8 +38,9 @@ class ResultStatistics:
         """Add a batch, which took ``seconds``."""
         self._rows += len(next(iter(outputs.values())))
         self._seconds.add(np.array([seconds]))
-        if PROBABILITIES in outputs and outputs[PROBABILITIES].ndim == 2:
-            likeliest = outputs[PROBABILITIES].max(axis=1)
+        shares = outputs.get(PROBABILITIES)
+        if shares is not None and shares.dtype.kind in "iuf" and shares.ndim == 2 and shares.size:
+            likeliest = shares.max(axis=1)
             self._confidence += float(np.nansum(likeliest))
             self._confident += len(likeliest)
         if PREDICTION in outputs:
@@ -53,9 +55,9 @@ class ResultStatistics:
         if found.dtype.kind in "iuf" and not is_class:
             self._numbers.add(found[np.isfinite(found)])
         elif found.dtype.kind == "b" or is_class:
-            for value, count in collections.Counter(found.tolist()).items():
-                if str(value) in self._classes or len(self._classes) < _MOST_CLASSES:
-                    self._classes[str(value)] += count
+            for name, count in collections.Counter(map(_class_name, found.tolist())).items():
+                if name in self._classes or len(self._classes) < _MOST_CLASSES:
+                    self._classes[name] += count
 
     def summary(self) -> Mapping[str, Any]:
         """The statistics as plain data; see :func:`combined`."""
@@ -69,6 +71,11 @@ class ResultStatistics:
             "number_count": self._numbers.count,
             "seconds": self._seconds.values,
         }
+
+
+def _class_name(value: Any) -> str:
+    """A class in a text that every encoding has."""
+    return str(value).encode(errors="backslashreplace").decode()[:_LONGEST_NAME]
 
 
 class _Sample:

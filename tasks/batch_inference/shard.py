@@ -16,6 +16,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ import orjson
 from modelyard_runtime.frames import Columns
 from pydantic import TypeAdapter
 
+from infra import storage
 from tasks.batch_inference import reading, server_client
 from tasks.batch_inference.failure_reasons import FailureReason, FailureReasons
 from tasks.batch_inference.part_results import OutputError, PartFiles, PartWriter
@@ -52,6 +54,9 @@ _TELL_SECONDS = 1.0
 
 # Variable with the values of the model's secret parameters, in JSON, which are in no file.
 SECRETS = "MODELYARD_MODEL_SECRETS"
+
+# Exit status of a shard that had no room for its results.
+DISK_FULL = 74
 
 T = TypeVar("T")
 
@@ -349,17 +354,28 @@ def main() -> None:
     """Run the shard that a file specifies."""
     spec = read_spec(Path(sys.argv[1]))
     secrets = json.loads(os.environ.pop(SECRETS, "{}"))
+    shard: Shard | None = None
     try:
         with client_of(spec.predictor, secrets) as client:
             shard = Shard(spec, client)
-            try:
-                shard.run()
-            except (ShardFailedError, PredictorStartError, OSError) as error:
-                shard.tell(str(error))
-                sys.exit(1)
-    except PredictorStartError as error:  # a server that is not there
-        write_status(ShardStatus(failure=str(error)), spec.status)
-        sys.exit(1)
+            shard.run()
+    except (ShardFailedError, PredictorStartError, OSError) as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(_report(shard, spec, error, str(error)))
+    except Exception as error:  # noqa: BLE001 (the edge of the process: the run reports it)
+        traceback.print_exc()
+        sys.exit(_report(shard, spec, error, f"{type(error).__name__}: {error}"))
+
+
+def _report(shard: Shard | None, spec: ShardSpec, error: Exception, message: str) -> int:
+    """Write why a shard, or what it asks, cannot go on; the exit status."""
+    if storage.is_disk_full(error):  # for the status, too
+        return DISK_FULL
+    if shard is not None:
+        shard.tell(message)
+    else:
+        write_status(ShardStatus(failure=message), spec.status)
+    return 1
 
 
 def client_of(

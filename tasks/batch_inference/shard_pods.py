@@ -20,7 +20,7 @@ from tasks.batch_inference.failure_reasons import FailureReasons
 from tasks.batch_inference.inference_request import BatchInference
 from tasks.batch_inference.part_results import PartFiles
 from tasks.batch_inference.planning import Plan, PlannedPart
-from tasks.batch_inference.pod import HOPELESS, PodSpec
+from tasks.batch_inference.pod import FAILED, HOPELESS, PodSpec
 from tasks.batch_inference.pod_resources import PodResources
 from tasks.batch_inference.predicting import Folders
 from tasks.batch_inference.shard import ShardStatus
@@ -272,6 +272,8 @@ class ShardPods:
             raise predicting.failed(self._last.get(name) or ended.reason, self._log_file)
         if not ended.code:
             return ""
+        if ended.code == FAILED and (told := self._last.get(name)):
+            return told
         return ended.reason or f"It ended with the exit code {ended.code}."
 
     def _count_loss(self, name: str, reason: str) -> None:

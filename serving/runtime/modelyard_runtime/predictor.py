@@ -88,7 +88,9 @@ def _checked(columns: Columns, inputs: Columns) -> Columns:
     rows = len(next(iter(inputs.values())))
     for name, column in columns.items():
         if not isinstance(column, np.ndarray) or column.ndim == 0 or len(column) != rows:
-            count = len(column) if np.ndim(column) else 1
+            if not np.ndim(column):
+                raise ModelError(f"The model returned {name} as one value, and none for each row.")
+            count = len(column)
             raise ModelError(
                 f"The model was given {rows} rows and returned {count} values of {name}."
             )

@@ -153,8 +153,8 @@ def test_one_that_closes_its_output_and_ignores_signals_answers(client: Predicto
 
 
 def test_its_children_end_with_it(client: PredictorClient) -> None:
-    child = int(_ask(client, "start a child"))
+    child = psutil.Process(int(_ask(client, "start a child")))
 
     client.close()
 
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
+    assert psutil.wait_procs([child], timeout=30) == ([child], [])

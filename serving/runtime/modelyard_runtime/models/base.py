@@ -127,7 +127,8 @@ def _named_array(name: str, value: Any) -> Array:
 def as_array(value: Any) -> Array:
     """A model's output as an array: of numbers where they have one shape, else of objects.
 
-    Times are texts as in ISO 8601, and what is masked or missing is NaN or None.
+    What has no rows, such as a number, stays an array without an axis. Times are texts as in ISO
+    8601, and what is masked or missing is NaN or None.
 
     Raises:
         ModelError: If it has values that JSON does not have.
@@ -136,6 +137,8 @@ def as_array(value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         value = value.filled(np.nan) if value.dtype.kind == "f" else objects(value.tolist())
     kind = value.dtype.kind
+    if value.ndim == 0:  # no rows
+        return np.asarray(value)
     if kind in "biuf":
         native = np.float64 if value.dtype.itemsize > _WIDEST else value.dtype.newbyteorder("=")
         return np.asarray(value, dtype=native)
