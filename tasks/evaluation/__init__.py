@@ -1,0 +1,1 @@
+"""Evaluation of models: metrics of predictions against true values."""

@@ -1,0 +1,98 @@
+"""The classes of an evaluation, and which class a value of the data means."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from modelyard_runtime.frames import Array
+
+MISSING, UNKNOWN = -2, -1
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_MOST_CACHED = 100_000
+
+
+def label_text(value: Any) -> str | None:
+    """A value as the text of a label; None for a missing one.
+
+    Formats differ in how they write a label: ``1``, ``1.0`` and ``"1"`` are the same, and so are
+    ``True`` and ``"true"``.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return _number_text(value)
+    if not isinstance(value, str):
+        return json.dumps(value, default=str)
+    text = value.strip()
+    if _NUMBER.fullmatch(text):
+        return _number_text(int(text) if text.lstrip("+-").isdigit() else float(text))
+    return text.lower() if text.lower() in {"true", "false"} else text or None
+
+
+def _number_text(value: float) -> str:
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return str(value)
+
+
+class ClassLabels:
+    """The classes of a model: ``names[i]`` is the class of its probability column ``i``.
+
+    A value means the class whose name it is, as text. Where no name is a number, an integer means
+    the class of that number, counted from 0, as models that were trained on numbers predict it.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Know classes by their names, of which no two are the same text."""
+        self.names = tuple(names)
+        texts = [label_text(name) or "" for name in names]
+        self._index = {text: at for at, text in enumerate(texts)}
+        if not any(_NUMBER.fullmatch(text) for text in texts):
+            self._index = {str(at): at for at in range(len(texts))} | self._index
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, value: Any) -> int:
+        """The number of the class that a value means; ``MISSING`` or ``UNKNOWN``."""
+        text = label_text(value)
+        return MISSING if text is None else self._index.get(text, UNKNOWN)
+
+    def indices(self, values: Array) -> Array:
+        """The same of an array of values, numbers or objects, as int64."""
+        return _mapped(values, self.index, np.int64)
+
+
+def texts(values: Array) -> Array:
+    """The labels of an array of values as text; None for a missing one."""
+    return _mapped(values, label_text, object)
+
+
+def _mapped(values: Array, call: Any, dtype: Any) -> Array:
+    """``call`` of each value, called once for equal ones."""
+    if values.dtype.kind in "biuf" and values.ndim == 1:
+        unique, inverse = np.unique(values, return_inverse=True)
+        found = np.empty(len(unique), dtype)
+        found[:] = [call(value) for value in unique.tolist()]
+        return found[inverse.reshape(-1)]
+    cache: dict[Any, Any] = {}
+    found = np.empty(len(values), dtype)
+    for at, value in enumerate(values.tolist()):
+        if not isinstance(value, str):  # 1, 1.0 and True are one key
+            found[at] = call(value)
+            continue
+        if value not in cache:
+            if len(cache) >= _MOST_CACHED:
+                cache.clear()
+            cache[value] = call(value)
+        found[at] = cache[value]
+    return found
