@@ -24,6 +24,7 @@ FLOWS = {
     flow_kinds.TUNE.name: "flows.tuning:tune",
     flow_kinds.PIPELINE_RUN.name: "flows.pipeline_run:pipeline_run",
     flow_kinds.BATCH_INFERENCE.name: "flows.batch_inference:batch_inference",
+    flow_kinds.EVALUATE.name: "flows.evaluation:evaluate",
     flow_kinds.PIPELINE_CLEANUP.name: "flows.pipeline_cleanup:pipeline_artifacts_cleanup",
 }
 

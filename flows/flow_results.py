@@ -93,6 +93,24 @@ class PipelineRunResult(FlowResult):
     tasks = ResultItem[list[dict[str, Any]]]()
 
 
+class EvaluationResult(FlowResult):
+    """Result of ``evaluate``.
+
+    Attributes:
+        mlflow_run_id: The MLflow run.
+        metrics: The metrics; None where one is undefined.
+        undefined: Why each undefined metric has no value.
+        counts: What became of the records, such as ``evaluated`` and ``failed``.
+        result_uri: All of it, with the metrics by class and slice.
+    """
+
+    mlflow_run_id = ResultItem[str]()
+    metrics = ResultItem[dict[str, float | None]]()
+    undefined = ResultItem[dict[str, str]]()
+    counts = ResultItem[dict[str, int]]()
+    result_uri = ResultItem[str]()
+
+
 class BatchInferenceResult(FlowResult):
     """Result of ``batch_inference``.
 

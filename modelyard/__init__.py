@@ -12,7 +12,9 @@ from modelyard import packages
 
 if TYPE_CHECKING:
     from flows.batch_inference import batch_inference as batch_inference
+    from flows.evaluation import evaluate as evaluate
     from flows.flow_results import BatchInferenceResult as BatchInferenceResult
+    from flows.flow_results import EvaluationResult as EvaluationResult
     from flows.flow_results import FlowResult as FlowResult
     from flows.flow_results import PipelineRunResult as PipelineRunResult
     from flows.flow_results import TrainingResult as TrainingResult
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from modelyard.api.client import Client as Client
     from tasks.batch_inference.inference_request import BatchInference as BatchInference
     from tasks.batch_inference.inference_request import InferenceResources as InferenceResources
+    from tasks.evaluation.evaluation_request import Evaluation as Evaluation
+    from tasks.evaluation.evaluation_request import EvaluationInference as EvaluationInference
+    from tasks.evaluation.evaluation_request import EvaluationResources as EvaluationResources
     from tasks.logs import Logs as Logs
     from tasks.pipelines.request import NasMount as NasMount
     from tasks.pipelines.request import PipelineRun as PipelineRun
@@ -50,9 +55,10 @@ if TYPE_CHECKING:
 _MODULES = {
     "flows.pipeline_run": ("pipeline_run",),
     "flows.batch_inference": ("batch_inference",),
+    "flows.evaluation": ("evaluate",),
     "flows.flow_results": (
-        "BatchInferenceResult", "FlowResult", "PipelineRunResult", "TrainingResult",
-        "TuningResult",
+        "BatchInferenceResult", "EvaluationResult", "FlowResult", "PipelineRunResult",
+        "TrainingResult", "TuningResult",
     ),
     "flows.run_handle": ("Run",),
     "flows.training": ("train",),
@@ -63,6 +69,9 @@ _MODULES = {
     ),
     "modelyard.api.client": ("Client",),
     "tasks.batch_inference.inference_request": ("BatchInference", "InferenceResources"),
+    "tasks.evaluation.evaluation_request": (
+        "Evaluation", "EvaluationInference", "EvaluationResources",
+    ),
     "tasks.logs": ("Logs",),
     "tasks.pipelines.request": ("NasMount", "PipelineRun"),
     "tasks.resources": ("PipelineResources", "Resources"),

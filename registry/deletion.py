@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import ConflictError
-from registry import catalogue, experiments, history, storage_accesses, training_templates
+from registry import (
+    catalogue,
+    evaluations,
+    experiments,
+    history,
+    storage_accesses,
+    training_templates,
+)
 from registry.blockers import Blocker, sentences
 from registry.models import model_removal
 from registry.notifications import notifications
@@ -73,12 +80,18 @@ _RULES = {
                 tuning_removal.owner_blockers,
                 "Delete the tuning, and its trials with it: {command}.",
             ),
+            Guard(
+                "PartOfEvaluation",
+                evaluations.owner_blockers,
+                "Wait until it has ended, or stop it: {command}.",
+            ),
             Guard("RunGoesOn", runs.active_blockers, "Stop it first: {command}."),
+            Guard("RunGoesOn", evaluations.inference_blockers, "Stop it first: {command}."),
             Guard("TrialGoesOn", tuning_removal.active_blockers, "Stop it first: {command}."),
             Guard("HasModel", runs.model_blockers, _DELETE_FIRST),
             Guard("HasModel", tuning_removal.model_blockers, _DELETE_FIRST),
         ),
-        tuning_removal.remove,
+        evaluations.remove,
         lock=tuning_removal.model_lock,
     ),
     "experiment": Rule(

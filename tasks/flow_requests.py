@@ -18,6 +18,7 @@ _REQUESTS = {
     flow_kinds.TUNE.name: "tasks.tuning.tuning_request:Tuning",
     flow_kinds.PIPELINE_RUN.name: "tasks.pipelines.request:PipelineRun",
     flow_kinds.BATCH_INFERENCE.name: "tasks.batch_inference.inference_request:BatchInference",
+    flow_kinds.EVALUATE.name: "tasks.evaluation.evaluation_request:Evaluation",
     flow_kinds.PIPELINE_CLEANUP.name: "tasks.pipelines.cleanup:Cleanup",
 }
 

@@ -14,12 +14,13 @@ from infra.instance_types import InstanceType
 from infra.kubernetes import capacity
 from infra.kubernetes.attempt_spec import EVERY_MOUNT, Placement
 from infra.kubernetes.capacity import Capacity
-from registry.flow_kinds import BATCH_INFERENCE, PIPELINE_RUN, TRAIN, TUNE
+from registry.flow_kinds import BATCH_INFERENCE, EVALUATE, PIPELINE_RUN, TRAIN, TUNE
 from tasks import flow_requests, parameters, resources
 from tasks.batch_inference import pod_resources
 
 if TYPE_CHECKING:
     from tasks.batch_inference.inference_request import BatchInference
+    from tasks.evaluation.evaluation_request import Evaluation
     from tasks.pipelines.request import PipelineRun
     from tasks.resources import Resources
     from tasks.training.training_request import Training
@@ -110,6 +111,19 @@ def _of_batch_inference(request: BatchInference) -> list[PlacementRequest]:
         PlacementRequest(BATCH_INFERENCE.name, own),
         PlacementRequest(BATCH_INFERENCE.name, shards, f"a pod's share of {name}"),
     ]
+
+
+def _of_evaluation(request: Evaluation) -> list[PlacementRequest]:
+    """Request of an evaluation, and of its batch inference, which is a run of its own."""
+    name = request.resources.instance_type or instance_types.DEFAULT
+    own = Placement(
+        instance_types.find(name, settings.load()),
+        data_storage_gib=request.resources.data_storage_gib,
+        mounts=_mounts(request, None),
+        seconds=_seconds(request),
+    )
+    inference = _of_batch_inference(request.inference())
+    return [PlacementRequest(EVALUATE.name, own, name), *inference]
 
 
 def _of_tuning(tuning: Tuning) -> list[PlacementRequest]:
@@ -211,7 +225,7 @@ def _shape_of_parallel_trials(tuning: Tuning) -> InstanceType:
     )
 
 
-def _seconds(request: Training | BatchInference) -> float | None:
+def _seconds(request: Training | BatchInference | Evaluation) -> float | None:
     return None if request.max_minutes is None else request.max_minutes * 60
 
 
@@ -242,6 +256,7 @@ _PLANNERS: dict[str, Callable[[Any], list[PlacementRequest]]] = {
     TUNE.name: _of_tuning,
     PIPELINE_RUN.name: _of_pipeline,
     BATCH_INFERENCE.name: _of_batch_inference,
+    EVALUATE.name: _of_evaluation,
 }
 
 # For each flow with templates: the function that completes parameters from a template.

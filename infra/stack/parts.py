@@ -27,7 +27,7 @@ _OF_PREFECT = (
 _OF_MLFLOW = (*_OF_PREFECT, "mlflow")
 _OF_RUNS = (
     *_OF_MLFLOW, "flows.submission", "flows.training", "flows.tuning", "flows.pipeline_run",
-    "flows.pipeline_cleanup", "flows.batch_inference", "tuning.event_loader",
+    "flows.pipeline_cleanup", "flows.batch_inference", "flows.evaluation", "tuning.event_loader",
     "modelyard.commands.run", "modelyard.commands.runs", "modelyard.commands.model",
     "modelyard.commands.deploy", "modelyard.commands.experiment", "modelyard.commands.template",
     "modelyard.commands.schedule", "modelyard.commands.pipeline",

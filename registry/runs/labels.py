@@ -7,6 +7,7 @@ from collections.abc import Mapping
 MLFLOW_RUN = "modelyard.mlflow_run_id"
 PARENT = "modelyard.parent_mlflow_run_id"  # on a trial's run: the MLflow run of its tuning
 TUNING = "modelyard.tuning"  # the same: the flow run of its tuning
+EVALUATION = "modelyard.evaluation"  # on a batch inference: the evaluation that it predicts for
 SCHEDULE = "modelyard.schedule"  # the id of the schedule that made it
 SLOT = "modelyard.slot"  # the slot that it was made for
 

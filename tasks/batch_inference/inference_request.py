@@ -122,6 +122,10 @@ class BatchInference(FlowRequest):
         description="Field that identifies a record: it is copied to the results, and the model "
         "does not get it.",
     )
+    drop_fields: list[str] = Field(
+        default=[], max_length=MOST_PATTERNS,
+        description="Fields that the model does not get, such as the one with the true value.",
+    )  # fmt: skip
     batch_size: int = Field(
         default=1000, ge=1, le=1_000_000,
         description="Largest number of records that the model predicts at once.",

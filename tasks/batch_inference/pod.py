@@ -69,6 +69,7 @@ class PodSpec:
         server: The server that is asked; None if the model is loaded.
         mlflow_run_id: The MLflow run that gets the pod's usage; "" for none.
         name: The pod's name there, such as ``pod-0``.
+        drop_fields: Fields that the model does not get.
     """
 
     model: str
@@ -86,6 +87,7 @@ class PodSpec:
     server: ServedModel | None = None
     mlflow_run_id: str = ""
     name: str = ""
+    drop_fields: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write it to a file, for a pod."""
@@ -161,6 +163,7 @@ def _shard_spec(
         seconds=spec.seconds,
         most_failed=spec.most_failed,
         key=spec.key,
+        drop_fields=spec.drop_fields,
     )
 
 

@@ -129,6 +129,7 @@ def shards(
             seconds=request.timeout_seconds,
             most_failed=request.max_failed,
             key=request.key,
+            drop_fields=tuple(request.drop_fields),
         )
         shard.write_spec(spec, folders.spec(number))
         folders.status(number).unlink(missing_ok=True)

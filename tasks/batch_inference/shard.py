@@ -79,6 +79,7 @@ class ShardSpec:
         seconds: How long one request may take.
         most_failed: So many records may fail, of all shards.
         key: The field that is a record's key; "" if none.
+        drop_fields: Fields that the model does not get.
     """
 
     parts: list[PlannedPart]
@@ -90,6 +91,7 @@ class ShardSpec:
     seconds: float
     most_failed: int
     key: str = ""
+    drop_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -245,10 +247,11 @@ class Shard:
 
     def _keyed(self, batch: Batch) -> tuple[list[Any] | None, Columns]:
         """The keys of records, which the model does not see, and their other fields."""
-        if not self._spec.key or self._spec.key not in batch.columns:
-            return None, batch.columns
         columns = dict(batch.columns)
-        return columns.pop(self._spec.key).tolist(), columns
+        keys = columns.pop(self._spec.key, None) if self._spec.key else None
+        for name in self._spec.drop_fields:
+            columns.pop(name, None)
+        return None if keys is None else keys.tolist(), columns
 
     def _count_unanswered(self, error: PredictionError | OutputError) -> None:
         """Give up a model that hangs, or ends, at one record after another."""

@@ -128,6 +128,7 @@ def _spec(
         has_gpus=bool(share.gpus),
         server=predicting.served(request, model),
         key=request.key,
+        drop_fields=tuple(request.drop_fields),
     )
 
 

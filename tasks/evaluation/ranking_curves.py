@@ -68,14 +68,21 @@ class CurveBuilder:
         """Add a block of rows."""
         if not len(scores):
             return
-        if self._open is not None and self._open != scores[0]:
-            self._close(np.array([self._open]), *map(np.array, ([self._hits], [self._false_alarms])))
+        if self._open != scores[0]:
+            self._close_open()
         hits = self._hits + np.cumsum(is_positive, dtype=np.int64)
         false_alarms = self._hits + self._false_alarms + np.arange(1, len(scores) + 1) - hits
         ends = np.flatnonzero(scores[1:] != scores[:-1])
         self._close(scores[ends], hits[ends], false_alarms[ends])
         self._open = float(scores[-1])
         self._hits, self._false_alarms = int(hits[-1]), int(false_alarms[-1])
+
+    def _close_open(self) -> None:
+        """Have the point of the open score, behind which no row has the same."""
+        if self._open is not None:
+            point = self._open, self._hits, self._false_alarms
+            self._open = None
+            self._close(*(np.array([value]) for value in point))
 
     def _close(self, scores: Array, hits: Array, false_alarms: Array) -> None:
         """Have points behind which no row has the same score; counts are of all rows before."""
@@ -96,9 +103,7 @@ class CurveBuilder:
 
     def curve(self) -> RankingCurve:
         """The curve of all rows."""
-        if self._open is not None:
-            self._close(np.array([self._open]), *map(np.array, ([self._hits], [self._false_alarms])))
-            self._open = None
+        self._close_open()
         pairs = self._positives * self._negatives
         kept = [np.concatenate(part) for part in zip(*self._points, strict=True)]
         thresholds, hits, false_alarms = kept or (np.empty(0), *(2 * [np.empty(0, np.int64)]))

@@ -66,7 +66,7 @@ class ScoreSorter:
         self._classes = classes
         self._folder = folder
         self._check_over = check_over
-        self._most = max(1, held // classes)
+        self._most = max(1, held // max(1, classes))
         self._batches: list[tuple[Array, Array, Array]] = []
         self._rows = 0
         self._written = 0

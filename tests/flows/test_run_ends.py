@@ -46,6 +46,13 @@ WORK: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "flows.batch_inference.inference_request.resolve": SimpleNamespace(uri="models:/m/1"),
         "flows.batch_inference._prepare": ("place", "plan"),
     }),
+    "evaluate": ({"model": "m/1"}, "flows.evaluation._predict", {
+        "flows.evaluation._resolve": SimpleNamespace(uri="models:/m/1"),
+        "flows.evaluation.evaluating.select": [],
+        "flows.evaluation.evaluating.check_first_file": None,
+        "flows.evaluation.tracking.client": MagicMock(),
+        "flows.evaluation.publish_targets.record": None,
+    }),
     "pipeline-artifacts-cleanup": ({}, "flows.pipeline_cleanup.cleanup.clean_up", {}),
 }  # fmt: skip
 

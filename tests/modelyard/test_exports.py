@@ -19,11 +19,13 @@ from modelyard.api.client import NOUNS, Client
 
 _PUBLIC = {
     "Algorithm", "BadInputError", "BatchInference", "BatchInferenceResult", "Client",
-    "ConflictError", "Constraint", "Dataset", "EarlyStopping", "FlowResult", "InferenceResources",
-    "Logs", "MetricPattern", "ModelRegistration", "ModelyardError", "NasMount", "NotFoundError",
+    "ConflictError", "Constraint", "Dataset", "EarlyStopping", "Evaluation",
+    "EvaluationInference", "EvaluationResources", "EvaluationResult", "FlowResult",
+    "InferenceResources", "Logs", "MetricPattern", "ModelRegistration", "ModelyardError",
+    "NasMount", "NotFoundError",
     "Objective", "Parameter", "PipelineResources", "PipelineRun", "PipelineRunResult",
     "Resources", "Run", "RunFailedError", "StackError", "Training", "TrainingResult", "Tuning",
-    "TuningResult", "batch_inference", "pipeline_run", "train", "tune",
+    "TuningResult", "batch_inference", "evaluate", "pipeline_run", "train", "tune",
 }  # fmt: skip
 
 

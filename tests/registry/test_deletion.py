@@ -182,7 +182,15 @@ def test_every_noun_has_its_guards() -> None:
     rules = deletion._RULES
 
     assert {noun: [guard.code for guard in rule.guards] for noun, rule in rules.items()} == {
-        "run": ["TrialOfTuning", "RunGoesOn", "TrialGoesOn", "HasModel", "HasModel"],
+        "run": [
+            "TrialOfTuning",
+            "PartOfEvaluation",
+            "RunGoesOn",
+            "RunGoesOn",
+            "TrialGoesOn",
+            "HasModel",
+            "HasModel",
+        ],
         "experiment": ["DefaultExperiment", "ExperimentInUse", "HasSchedule"],
         "schedule": ["RunGoesOn"],
         "template": ["HasSchedule"],

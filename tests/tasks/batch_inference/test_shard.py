@@ -209,6 +209,17 @@ def test_malformed_records_and_keys(make: Callable[..., ShardSpec], tmp_path: Pa
     assert {(one["row"], one.get("key")) for one in faults} == {(1, "k1"), (3, None)}
 
 
+def test_fields_are_kept_from_the_model(make: Callable[..., ShardSpec], tmp_path: Path) -> None:
+    records = [{"x": at, "do": "", "id": at, "truth": 1} for at in range(3)]
+    spec = make(records, key="id", drop_fields=("truth", "none"))
+    code = CODE.replace("todo = set", "assert sorted(inputs) == ['do', 'x']\n    todo = set")
+    (tmp_path / "model" / "predictor.py").write_text(code)
+
+    _run(spec)
+
+    assert _results(spec) == ({0: 0, 1: 2, 2: 4}, {})
+
+
 def test_a_retry_goes_on_behind_the_parts_that_are_done(make: Callable[..., ShardSpec]) -> None:
     spec = make(_records(30), part_bytes=200)
     _run(spec)

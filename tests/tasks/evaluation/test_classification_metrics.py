@@ -131,7 +131,7 @@ def test_curves_have_the_points_of_scikit_learns(tmp_path: Path) -> None:
     assert curve.thresholds == pytest.approx(thresholds[1:])
     assert curve.hits / curve.positives == pytest.approx(true[1:])
     assert curve.false_alarms / curve.negatives == pytest.approx(false[1:])
-    precision, recall, at = oracle.precision_recall_curve(is_class, probabilities[:, 1])
+    precision, _, at = oracle.precision_recall_curve(is_class, probabilities[:, 1])
     own = curve.hits / (curve.hits + curve.false_alarms)
     shown = {round(one, 12): value for one, value in zip(at, precision[:-1], strict=True)}
     for threshold, value in zip(curve.thresholds, own, strict=True):

@@ -1,0 +1,235 @@
+"""Model evaluation: predict a data set, and compare the predictions with the true values."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.artifacts import create_table_artifact
+
+from flows.flow_results import EvaluationResult
+from flows.lifecycle import FlowSpec, lifecycle_flow
+from flows.run_context import RunContext, RunResult, disk_full_reported
+from flows.steps import step
+from infra import home as homes
+from infra import settings, storage
+from infra.controllers import EventNotifier
+from infra.errors import RunFailedError
+from infra.prefect_events import RUNS, EventSubscription
+from registry import evaluations, flow_kinds, tracking
+from registry.evaluations import InferenceStatus
+from registry.mlflow_writer import MlflowWriter
+from registry.models.models import ResolvedVersion
+from registry.runs import publish_targets, run_requests
+from registry.tracking import Tracked
+from tasks import outputs
+from tasks.batch_inference import inference_request
+from tasks.batch_inference.input_files import InputFile
+from tasks.evaluation import evaluating, evaluation_request
+from tasks.evaluation.evaluating import EvaluationFolders
+from tasks.evaluation.evaluation_request import EVALUATION, Evaluation
+
+_RESYNC_SECONDS = 30.0
+_POLL_SECONDS = 1.0
+_CHECK_SECONDS = 0.5
+_METRICS_SECONDS = 30.0
+_SHOWN = 40
+
+
+def check(request: Evaluation, _: str) -> None:
+    """Refuse an evaluation that cannot work, before any resource is allocated.
+
+    Raises:
+        ModelyardError: With a code of its own for each fault.
+    """
+    evaluation_request.check(request, homes.current(), settings.load())
+    outputs.check_unused(request.output_uri, publish_targets.is_known, overwrite=request.overwrite)
+
+
+@step("predict")
+def _predict(context: RunContext, request: Evaluation) -> str:
+    """Run the batch inference to its end, and stop it with this run; its flow run."""
+    inference = request.inference().model_dump(mode="json")
+    run_id = evaluations.submit_inference(context.flow_run_id, context.name, inference)
+    context.logger.info("The batch inference is the run %s.", run_id)
+    status = evaluations.inference_status(run_id)
+    if context.attempt > 1 and status and status.is_final and not status.is_complete:
+        context.logger.info("It is resumed.")
+        run_requests.resume(run_id)
+    try:
+        status = _followed(context, run_id)
+    except BaseException:
+        run_requests.request_stop(run_id)
+        raise
+    if status is None or not status.is_complete:
+        raise _unpredicted(run_id, status)
+    return run_id
+
+
+def _followed(context: RunContext, run_id: str) -> InferenceStatus | None:
+    """The status of a batch inference that has ended; None if it was deleted."""
+    changed = threading.Event()
+    changed.set()
+    notifier = EventNotifier(
+        "batch inference", changed.set, [EventSubscription(RUNS)],
+        resync_seconds=_RESYNC_SECONDS, poll_seconds=_POLL_SECONDS,
+    )  # fmt: skip
+    try:
+        while True:
+            if changed.wait(_CHECK_SECONDS):
+                changed.clear()
+                status = evaluations.inference_status(run_id)
+                if status is None or status.is_final:
+                    return status
+            context.raise_if_ended()
+    finally:
+        notifier.close()
+
+
+def _unpredicted(run_id: str, status: InferenceStatus | None) -> RunFailedError:
+    if status is None:
+        reason, code = f"its run {run_id} was deleted", "RunDeleted"
+    else:
+        code = status.error_code or "BatchInferenceFailed"
+        said = status.message.removeprefix(f"{code}: ")
+        reason = f"{status.word}: {said or 'no reason'}"
+    return RunFailedError(
+        f"The batch inference {run_id} did not predict everything: {reason}",
+        f"Its log has more: modelyard runs logs {run_id}. A retry of the evaluation resumes it.",
+        state=flow_kinds.EVALUATE.failure,
+        code=code,
+    )
+
+
+@step("evaluate")
+def _evaluate(
+    context: RunContext,
+    request: Evaluation,
+    described: dict[str, Any],
+    files: Sequence[InputFile],
+    folders: EvaluationFolders,
+) -> dict[str, Any]:
+    """Compute the metrics, and write them to the run's folder; the result."""
+    done = 0
+
+    def report(name: str) -> None:
+        nonlocal done
+        done += 1
+        context.logger.info("%s was evaluated, %d of %d files.", name, done, len(files))
+
+    shutil.rmtree(folders.sorting, ignore_errors=True)
+    scores, data = evaluating.score(request, files, folders, context.raise_if_ended, report)
+    described |= {"data": {"uri": request.input_uri, "format": request.input_format, **data}}
+    result = evaluating.write(scores, described, request, folders.output)
+    for line in result["remarks"]:
+        context.logger.warning("%s", line)
+    return result
+
+
+@step("publish")
+def _publish(
+    context: RunContext,
+    request: Evaluation,
+    folders: EvaluationFolders,
+    result: dict[str, Any],
+    tracked: Tracked,
+) -> None:
+    """Publish the results, and record them in the run's MLflow run."""
+    storage.store(request.place(EVALUATION)).publish(folders.output)
+    tracking.log_files(tracked.run_id, folders.output, EVALUATION)
+    writer = MlflowWriter(context.logger.warning)
+    writer.track(tracked)
+    for name, value in _metrics(result).items():
+        writer.log_metric(tracked.run_id, name, math.nan if value is None else value)
+    writer.close(_METRICS_SECONDS)
+    undefined = result["undefined"]
+    rows = [
+        {"metric": name, "value": undefined.get(name) if value is None else f"{value:.6g}"}
+        for name, value in result["metrics"].items()
+    ]
+    create_table_artifact(key="evaluation", table=rows[:_SHOWN])
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float | None]:
+    """Metrics by names that MLflow takes: of all records, and what became of those."""
+    found: dict[str, float | None] = {}
+    for name, value in result["metrics"].items():
+        shown = base = re.sub(r"[^\w/. -]", "_", name)[:200]
+        number = 1
+        while shown in found:  # classes whose names differ in other characters
+            number += 1
+            shown = f"{base} {number}"
+        found[shown] = value
+    return found | {f"records/{name}": float(many) for name, many in result["counts"].items()}
+
+
+def _resolve(request: Evaluation) -> ResolvedVersion:
+    return inference_request.resolve(request.inference())
+
+
+@lifecycle_flow(
+    FlowSpec(
+        kind=flow_kinds.EVALUATE,
+        request=Evaluation,
+        check=check,
+        pin=inference_request.pin,
+        pool="cpu",
+        result=EvaluationResult,
+        tags=("modelyard", "evaluation"),
+    )
+)
+def evaluate(context: RunContext, request: Evaluation) -> RunResult:
+    """Measure a model: predict a data set, and compare the predictions with the true values.
+
+    Returns:
+        ``{"mlflow_run_id", "metrics", "undefined", "counts", "result_uri"}``.
+    """
+    model = _resolve(request)
+    folders = EvaluationFolders(context.home.runs / context.flow_run_id)
+    folders.root.mkdir(parents=True, exist_ok=True)
+    files = evaluating.select(request)
+    evaluating.check_first_file(request, files, folders)
+    tracked = context.open(
+        request,
+        {"model": model.uri, "task": request.task, "target_field": request.target_field},
+        "Metrics, curves and the confusion matrix in MLflow",
+    )
+    tracking.client().set_tag(tracked.run_id, evaluations.EVALUATED_TAG, model.uri)
+    publish_targets.record(tracked.run_id, outputs.canonical(request.output_uri))
+    inference = _predict(context, request)
+    described = {
+        "model": model.uri,
+        "flow_run_id": context.flow_run_id,
+        "mlflow_run_id": tracked.run_id,
+        "batch_inference": inference,
+    }
+    with disk_full_reported(folders.root):
+        result = _evaluate(context, request, described, files, folders)
+        context.conclude(failed=False)
+        _publish(context, request, folders, result, tracked)
+    for folder in (folders.input, folders.predictions, folders.sorting, folders.output):
+        shutil.rmtree(folder, ignore_errors=True)
+    counts = result["counts"]
+    return RunResult(
+        {
+            "mlflow_run_id": tracked.run_id,
+            "metrics": result["metrics"],
+            "undefined": result["undefined"],
+            "counts": counts,
+            "result_uri": f"{request.place(EVALUATION)}/{evaluating.RESULT}",
+        },
+        _summary(result),
+    )
+
+
+def _summary(result: dict[str, Any]) -> str:
+    """The result in a sentence."""
+    names = ("accuracy", "roc_auc", "f1") if result["class_names"] else ("mae", "rmse", "r2")
+    found = result["metrics"]
+    shown = ", ".join(f"{name} {found[name]:.4g}" for name in names if found.get(name) is not None)
+    counts = result["counts"]
+    return f"{counts['evaluated']:,} of {counts['records']:,} records were evaluated: {shown}."

@@ -1,0 +1,150 @@
+"""Evaluations of models: the runs of their batch inferences, and what was found for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.exceptions import ObjectNotFound
+
+from infra import identity
+from infra.prefect_client import prefect_client
+from registry import flow_kinds, tracking
+from registry.blockers import Blocker
+from registry.runs import labels as run_labels
+from registry.runs import runs, statuses
+from registry.runs.run_views import RunView
+from registry.tunings import tuning_removal
+from registry.views import JsonObject
+
+# Tag of an evaluation's MLflow run: the version that was evaluated.
+EVALUATED_TAG = "modelyard.evaluated_model"
+
+_CHILD = flow_kinds.BATCH_INFERENCE.name
+
+
+@dataclass(frozen=True)
+class InferenceStatus:
+    """What an evaluation's batch inference has come to.
+
+    Attributes:
+        word: The reference's word for its state.
+        is_final: Whether it has ended.
+        error_code: The code of the error that its last attempt failed with; "" for none.
+        message: What its state says.
+    """
+
+    word: str
+    is_final: bool
+    error_code: str
+    message: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything was predicted."""
+        return self.word == statuses.COMPLETE
+
+
+def submit_inference(evaluation: str, name: str, parameters: Mapping[str, object]) -> str:
+    """Create the batch inference of an evaluation, once; its run's id.
+
+    Args:
+        evaluation: The flow run of the evaluation.
+        name: Its name.
+        parameters: Of ``batch-inference``; they have been checked.
+    """
+    return runs.submit(
+        _CHILD,
+        dict(parameters),
+        f"{name} batch inference",
+        identity.caller(),
+        {run_labels.EVALUATION: evaluation},
+        once=f"{evaluation} batch-inference",
+        tags=[_tag(evaluation)],
+    )
+
+
+def inference_status(run_id: str) -> InferenceStatus | None:
+    """What a batch inference has come to; None if its run was deleted."""
+    with prefect_client() as client:
+        try:
+            run = client.read_flow_run(UUID(run_id))
+        except ObjectNotFound:
+            return None
+    state = run.state
+    return InferenceStatus(
+        statuses.word(_CHILD, state),
+        bool(state and state.is_final()),
+        statuses.error_code(run.labels or {}, run.run_count),
+        statuses.message(state),
+    )
+
+
+def _tag(evaluation: str) -> str:
+    """Prefect filters by tags, not by labels."""
+    return f"evaluation:{evaluation}"
+
+
+def _inferences(evaluation: str) -> list[RunView]:
+    """The batch inferences of a run; none of one that is no evaluation."""
+    tags = FlowRunFilterTags(all_=[_tag(evaluation)])
+    return runs.matching(FlowRunFilter(tags=tags))
+
+
+def inference_blockers(run_id: str) -> list[Blocker]:
+    """Return why a run may not be deleted: its batch inference is active."""
+    return [
+        Blocker(f"Its batch inference {run.name} ({run.id}) is {run.state}.",
+                ("runs", "stop", run.id))
+        for run in _inferences(run_id)
+        if not run.is_final
+    ]  # fmt: skip
+
+
+def owner_blockers(run_id: str) -> list[Blocker]:
+    """Return why a run may not be deleted: the evaluation that it predicts for is active."""
+    evaluation = _evaluation_of(run_id)
+    there = runs.with_ids([evaluation]) if evaluation else []
+    return [
+        Blocker(f"The evaluation {run.name} ({run.id}), which it predicts for, is {run.state}.",
+                ("runs", "stop", run.id))
+        for run in there
+        if not run.is_final
+    ]  # fmt: skip
+
+
+def _evaluation_of(run_id: str) -> str:
+    with prefect_client() as client:
+        try:
+            found = client.read_flow_run(UUID(run_id)).labels or {}
+        except ObjectNotFound:
+            return ""
+    return str(found.get(run_labels.EVALUATION) or "")
+
+
+def remove(run_id: str) -> JsonObject:
+    """Remove a run with its batch inference, if it has one, and with its trials, unchecked."""
+    runs.remove_existing([run.id for run in _inferences(run_id)])
+    return tuning_removal.remove(run_id)
+
+
+def of_model(uri: str) -> list[str]:
+    """MLflow runs of the evaluations of a version that are complete, the newest first.
+
+    Args:
+        uri: The version, as ``models:/NAME/VERSION``.
+    """
+    mlflow = tracking.client()
+    experiments = [
+        str(found.experiment_id)
+        for found in tracking.paged(lambda token: mlflow.search_experiments(page_token=token))
+    ]
+    quoted = '"' if "'" in uri else "'"
+    found = mlflow.search_runs(
+        experiments,
+        f"tags.`{EVALUATED_TAG}` = {quoted}{uri}{quoted} AND attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    return [run.info.run_id for run in found]

@@ -1,0 +1,196 @@
+"""The work of an evaluation: its files are read one after another, and its results written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from infra import storage
+from infra.errors import RunFailedError
+from infra.storage import Store
+from registry.flow_kinds import EVALUATE
+from tasks.batch_inference import input_files, output_files, planning
+from tasks.batch_inference.input_files import InputFile
+from tasks.evaluation import joined_records, row_sample
+from tasks.evaluation.evaluation_request import PREDICTIONS, Evaluation
+from tasks.evaluation.figures import CheckOver
+from tasks.evaluation.scoring import Scorer, Scores
+
+RESULT, CURVES, SAMPLE = "result.json", "curves.json", "sample.npz"
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class EvaluationFolders:
+    """Folders of an evaluation, which its attempts share.
+
+    Attributes:
+        root: The folder that holds the others.
+    """
+
+    root: Path
+
+    @property
+    def input(self) -> Path:
+        """An input file that cannot be read in place."""
+        return self.root / "input"
+
+    @property
+    def predictions(self) -> Path:
+        """Predictions that cannot be read in place."""
+        return self.root / "predictions"
+
+    @property
+    def sorting(self) -> Path:
+        """Runs of sorted scores."""
+        return self.root / "sorting"
+
+    @property
+    def output(self) -> Path:
+        """The results, before they are published."""
+        return self.root / "evaluation"
+
+
+def select(request: Evaluation) -> list[InputFile]:
+    """The files to evaluate with.
+
+    Raises:
+        BadInputError: With the code ``InputEmpty``.
+    """
+    found = storage.store(request.input_uri)
+    return input_files.select(found, [f"*{request.suffix}"], [])
+
+
+def check_first_file(
+    request: Evaluation, files: Sequence[InputFile], folders: EvaluationFolders
+) -> None:
+    """Refuse data without the target, before anything is predicted.
+
+    Raises:
+        BadInputError: With the code ``TargetMissing`` or ``SliceFieldMissing``.
+    """
+    place = storage.store(request.input_uri).in_place()
+    # Of a storage the first file alone, which is fetched for it.
+    for file in files[: None if place is not None else 1]:
+        path = _local(request, file, folders)
+        joined_records.check_fields(path, file.name, request)
+
+
+def _local(request: Evaluation, file: InputFile, folders: EvaluationFolders) -> Path:
+    store = storage.store(request.input_uri)
+    return planning.path_of(input_files.local(store, [file], folders.input), file.name)
+
+
+def score(
+    request: Evaluation,
+    files: Sequence[InputFile],
+    folders: EvaluationFolders,
+    check_over: CheckOver,
+    report: Any,
+) -> tuple[Scores, dict[str, Any]]:
+    """Score the predictions of all files.
+
+    Args:
+        request: The evaluation.
+        files: The input's files.
+        folders: The run's folders.
+        check_over: Called often; raises to end it.
+        report: Called with the name of each file that was read.
+
+    Returns:
+        The scores, and the data: each file's ``name``, ``bytes`` and ``sha256``.
+
+    Raises:
+        RunFailedError: With a code of its own for each fault of the data.
+    """
+    folders.sorting.mkdir(parents=True, exist_ok=True)
+    predictions = storage.store(request.place(PREDICTIONS))
+    data = []
+    with Scorer(request, folders.sorting, check_over) as scorer:
+        for file in files:
+            path = _local(request, file, folders)
+            results = _fetched(predictions, request, file, folders)
+            scorer.add(file.name, joined_records.read(path, results, file.name, request))
+            digest = _sha256(path, check_over)
+            data.append({"name": file.name, "bytes": file.size, "sha256": digest})
+            for staged, folder in ((path, folders.input), (results, folders.predictions)):
+                if staged.is_relative_to(folder):
+                    staged.unlink()
+            report(file.name)
+        scores = scorer.scores()
+    return scores, {"files": data, "sha256": _combined(data)}
+
+
+def _fetched(
+    predictions: Store, request: Evaluation, file: InputFile, folders: EvaluationFolders
+) -> Path:
+    """The output file of the batch inference for an input file."""
+    name = output_files.name_of(file.name, request.input_format)
+    place = predictions.in_place()
+    if place is not None:
+        path = place / name
+    else:
+        path = folders.predictions / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            storage.store(f"{predictions.uri.rstrip('/')}/{name}").fetch(path)
+    if not path.exists():
+        raise RunFailedError(
+            f"The predictions of {file.name} are missing: {predictions.uri}/{name}.",
+            "Leave the results to the run while it evaluates; start a new evaluation.",
+            state=EVALUATE.failure,
+            code="ResultsDamaged",
+        )
+    return path
+
+
+def _sha256(path: Path, check_over: CheckOver) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            check_over()
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _combined(data: Sequence[Mapping[str, Any]]) -> str:
+    named = [[one["name"], one["sha256"]] for one in data]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def write(
+    scores: Scores, described: Mapping[str, Any], request: Evaluation, folder: Path
+) -> dict[str, Any]:
+    """Write an evaluation's results to ``folder``; the main one.
+
+    Args:
+        scores: What was found.
+        described: What the result says beside them.
+        request: The evaluation.
+        folder: A folder, which is made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {
+        **described,
+        "task": request.task,
+        "class_names": request.class_names,
+        "target_field": request.target_field,
+        "targets_sha256": scores.targets_sha256,
+        "counts": scores.counts.as_json(),
+        "unseen_targets": dict(scores.counts.unseen.most_common()),
+        "remarks": scores.counts.sentences(),
+        **scores.overall,
+        "slice_field": request.slice_field or None,
+        "slices": scores.slices,
+    }
+    (folder / RESULT).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+    if scores.curves:
+        (folder / CURVES).write_bytes(orjson.dumps(scores.curves) + b"\n")
+    row_sample.write(scores.sample, folder / SAMPLE)
+    return result

@@ -1,0 +1,173 @@
+"""Records of the input beside what was predicted for them, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from modelyard_runtime.frames import Array, objects
+from modelyard_runtime.records import column
+
+from infra.errors import BadInputError, RunFailedError
+from registry.flow_kinds import EVALUATE
+from tasks.batch_inference import reading, splitting
+from tasks.batch_inference.reading import BadRecord
+from tasks.evaluation.evaluation_request import Evaluation
+
+_PART_BYTES = 32 * 2**20
+_BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class JoinedBatch:
+    """Records in their order.
+
+    Attributes:
+        rows: Their numbers in the file.
+        targets: Their true values as they are written; None where one is missing.
+        slices: Their values of the field to slice by; None if there is none.
+        is_predicted: Whether there is a prediction.
+        predictions: The model's answers, of those that are predicted alone.
+        probabilities: Their classes' probabilities likewise; None if the model has none.
+        is_readable: Whether they are records at all; one that is not comes alone.
+    """
+
+    rows: Array
+    targets: Array
+    slices: Array | None
+    is_predicted: Array
+    predictions: Array
+    probabilities: Array | None
+    is_readable: bool = True
+
+
+def check_fields(path: Path, name: str, request: Evaluation) -> None:
+    """Refuse a file whose first record lacks the target, or the field to slice by.
+
+    Raises:
+        BadInputError: With the code ``TargetMissing`` or ``SliceFieldMissing``.
+        OSError: If it cannot be read.
+    """
+    fields = _first_fields(path, request.input_format)
+    wanted = {request.target_field: "TargetMissing", request.slice_field: "SliceFieldMissing"}
+    for field, code in wanted.items():
+        if fields is not None and field and field not in fields:
+            shown = ", ".join(map(repr, fields[:20]))
+            raise BadInputError(
+                f"The first record of {name} has no field {field!r}; it has {shown or 'none'}.",
+                "Check target_field and slice_field; CSV needs the names of columns in its first "
+                "line.",
+                code=code,
+            )
+
+
+def _first_fields(path: Path, input_format: str) -> list[str] | None:
+    """Fields of the first record that can be read; None if none can be."""
+    part = next(splitting.split(path, input_format, 1), None)
+    if part is None:
+        return None
+    for one in reading.read(path, input_format, part, 1):
+        if not isinstance(one, BadRecord):
+            return list(one.columns)
+    return None
+
+
+class _Results:
+    """The output file of a batch inference, read in the order of its rows."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._file = path.open("rb")
+        self._name = name
+        self._next = self._read()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def upto(self, row: int) -> list[dict[str, Any]]:
+        """What was predicted for the rows up to ``row`` that were not asked for yet."""
+        found = []
+        while self._next is not None and self._next["row"] <= row:
+            found.append(self._next)
+            self._next = self._read()
+        return found
+
+    def _read(self) -> dict[str, Any] | None:
+        line = self._file.readline()
+        if not line:
+            return None
+        try:
+            found = orjson.loads(line)
+            assert isinstance(found["row"], int)
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            raise RunFailedError(
+                f"The results of {self._name} have a line that is not a result: "
+                f"{line[:80].decode('utf-8', 'replace')!r}.",
+                "Leave the results to the run while it evaluates; retry it.",
+                state=EVALUATE.failure,
+                code="ResultsDamaged",
+            ) from error
+        return dict(found)
+
+
+def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[JoinedBatch]:
+    """The records of a file beside their results, in its order.
+
+    Args:
+        path: The input file.
+        results: The output file of the batch inference for it.
+        name: The input file's name.
+        request: The evaluation.
+
+    Raises:
+        RunFailedError: With the code ``ResultsDamaged``, if the results are none of this input.
+        OSError: If a file cannot be read.
+    """
+    found = _Results(results, name)
+    try:
+        for part in splitting.split(path, request.input_format, _PART_BYTES):
+            for one in reading.read(path, request.input_format, part, _BATCH):
+                if isinstance(one, BadRecord):  # may come before records that precede it
+                    yield replace(
+                        _joined(np.array([one.row]), {}, [], name, request), is_readable=False
+                    )
+                    continue
+                rows = np.asarray(one.rows)
+                predicted = found.upto(int(rows[-1]))
+                yield _joined(rows, dict(one.columns), predicted, name, request)
+    finally:
+        found.close()
+
+
+def _joined(
+    rows: Array,
+    columns: dict[str, Array],
+    results: list[dict[str, Any]],
+    name: str,
+    request: Evaluation,
+) -> JoinedBatch:
+    numbers = np.fromiter((one["row"] for one in results), np.int64, len(results))
+    is_predicted = np.isin(rows, numbers)
+    if np.count_nonzero(is_predicted) != len(results):
+        raise RunFailedError(
+            f"The results of {name} have rows that the input does not have.",
+            "The input was changed while it was predicted; start a new evaluation.",
+            state=EVALUATE.failure,
+            code="ResultsDamaged",
+        )
+    missing = objects([None] * len(rows))
+    slices = columns.get(request.slice_field, missing) if request.slice_field else None
+    probabilities = None
+    if results and request.probabilities_field in results[0]:
+        probabilities = column([one.get(request.probabilities_field) for one in results])
+    return JoinedBatch(
+        rows,
+        columns.get(request.target_field, missing),
+        slices,
+        is_predicted,
+        column([one.get(request.prediction_field) for one in results]),
+        probabilities,
+    )

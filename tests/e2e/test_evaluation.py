@@ -1,0 +1,160 @@
+"""Model evaluation on the real stack, from the command."""
+
+import json
+
+import joblib
+import numpy as np
+import pytest
+from sklearn import metrics as oracle
+from sklearn.linear_model import LogisticRegression
+
+from tests.e2e.stack import wait_for
+
+pytestmark = pytest.mark.e2e
+
+RANDOM = np.random.default_rng(5)
+ROWS = RANDOM.normal(size=(400, 3))
+LABELS = np.where(ROWS[:, 0] + RANDOM.normal(0, 0.7, 400) > 0, "yes", "no")
+REGIONS = np.array(["north", "south"])[(ROWS[:, 1] > 0).astype(int)]
+
+
+def registered(stack, name, columns):
+    """A model that sees the first ``columns`` fields well, and its next version."""
+    folder = stack.home.with_name(name)
+    folder.mkdir()
+    weights = np.eye(3)[:, :columns] @ np.ones(columns)
+    found = LogisticRegression(C=0.5).fit(ROWS * weights, LABELS)
+    joblib.dump(found, folder / "model.joblib")
+    stack.do("model", "create", name, "--uri", str(folder), "--framework", "scikit-learn")
+    return found
+
+
+@pytest.fixture(scope="module")
+def estimator(stack):
+    return registered(stack, "answers", 3)
+
+
+def written(folder):
+    folder.mkdir()
+    rows = [
+        f"{a},{b},{c},{label},{region}"
+        for (a, b, c), label, region in zip(ROWS.tolist(), LABELS, REGIONS, strict=True)
+    ]
+    head = ["a,b,c,answer,region"]
+    (folder / "one.csv").write_text("\n".join(head + rows[:250]) + "\n")
+    odd = ["1,2,3,maybe,north", "1,2,3,,north", "1,2"]
+    (folder / "two.csv").write_text("\n".join(head + rows[250:] + odd) + "\n")
+    return folder
+
+
+def pairs(given):
+    return [
+        part
+        for name, value in given.items()
+        for part in ("-p", f"{name}={json.dumps(value) if isinstance(value, list) else value}")
+    ]
+
+
+def given_for(tmp_path, **others):
+    return {
+        "model": "answers/1", "class_names": ["no", "yes"], "input_uri": tmp_path / "in",
+        "input_format": "csv", "target_field": "answer", "slice_field": "region",
+        "drop_fields": ["region"], "output_uri": tmp_path / "out", **others,
+    }  # fmt: skip
+
+
+def test_a_model_is_evaluated(stack, estimator, tmp_path):
+    written(tmp_path / "in")
+    run = stack.do("run", "evaluate", *pairs(given_for(tmp_path, name="judged")))["flow_run_id"]
+
+    shown = stack.wait_for_state(run, "COMPLETE", timeout=120)
+
+    result = json.loads((tmp_path / "out" / "evaluation" / "result.json").read_text())
+    probabilities = estimator.predict_proba(ROWS)
+    wanted = {
+        "accuracy": oracle.accuracy_score(LABELS, estimator.predict(ROWS)),
+        "f1": oracle.f1_score(LABELS, estimator.predict(ROWS), average="macro"),
+        "log_loss": oracle.log_loss(LABELS, y_proba=probabilities),
+        "roc_auc": oracle.roc_auc_score(LABELS == "yes", probabilities[:, 1]),
+    }
+    for name, value in wanted.items():
+        assert result["metrics"][name] == pytest.approx(value, rel=1e-9)
+        assert shown["result"]["metrics"][name] == pytest.approx(value, rel=1e-9)
+    assert result["counts"] | {"contradictions": 0} == {
+        "records": 403, "evaluated": 400, "unreadable": 1, "missing_targets": 1,
+        "unseen_targets": 1, "failed": 0, "missing_predictions": 0, "unknown_predictions": 0,
+        "off_sums": 0, "missing_probabilities": 0, "contradictions": 0,
+    }  # fmt: skip
+    assert result["unseen_targets"] == {"maybe": 1}
+    north = REGIONS == "north"
+    assert result["slices"]["north"]["metrics"]["accuracy"] == pytest.approx(
+        oracle.accuracy_score(LABELS[north], estimator.predict(ROWS[north])), rel=1e-9
+    )
+    assert (tmp_path / "out" / "predictions" / "manifest.json").exists()
+    child = result["batch_inference"]
+    assert stack.show(child)["name"] == "judged batch inference"
+
+    refused = stack.ask("run", "evaluate", *pairs(given_for(tmp_path, target_field="question")))
+    assert refused.code == 0  # the data is read by the run
+    missed = stack.wait_for_state(json.loads(refused.out)["flow_run_id"], "CREATE FAILED")
+    assert "TargetMissing" in missed["message"]
+
+    stack.do("runs", "delete", run)
+    assert stack.ask("runs", "show", child).code != 0
+
+
+def test_what_cannot_work_is_refused_before_a_run_is_made(stack, estimator, tmp_path):
+    written(tmp_path / "in")
+
+    for given, code in [
+        ({"model": ""}, "ParameterMissing"),
+        ({"class_names": []}, "ClassNamesMissing"),
+        ({"input_format": "jsonl"}, "InputEmpty"),
+        ({"slice_field": "answer"}, "TargetFieldTwice"),
+    ]:
+        answer = stack.ask("run", "evaluate", *pairs(given_for(tmp_path, **given)))
+        assert answer.code != 0
+        assert code in answer.out + answer.err, (given, answer.out, answer.err)
+
+
+def test_it_is_stopped_with_its_batch_inference_and_retried(stack, tmp_path):
+    ledger, go_on, folder = tmp_path / "ledger", tmp_path / "go on", tmp_path / "slow"
+    folder.mkdir()
+    (folder / "predictor.py").write_text(
+        "import os, time\n"
+        "def load(model_dir, parameters): ...\n"
+        "def predict(inputs, model):\n"
+        f"    open({str(ledger)!r}, 'a').write(','.join(inputs) + '\\n')\n"
+        f"    while open({str(ledger)!r}).read().count('\\n') >= 45:\n"
+        f"        if os.path.exists({str(go_on)!r}): break\n"
+        "        time.sleep(0.1)\n"
+        "    return {'prediction': inputs['x'] + 1}\n"
+    )
+    stack.do("model", "create", "guesses", "--uri", str(folder), "--framework", "custom")
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        lines = "".join(json.dumps({"x": at, "y": at}) + "\n" for at in range(200))
+        (tmp_path / "in" / f"{name}.jsonl").write_text(lines)
+    given = {
+        "model": "guesses/1", "task": "regression", "input_uri": tmp_path / "in",
+        "target_field": "y", "output_uri": tmp_path / "out", "batch.batch_size": 10,
+    }  # fmt: skip
+
+    run = stack.do("run", "evaluate", *pairs(given))["flow_run_id"]
+    wait_for(lambda: ledger.exists() and ledger.read_text().count("\n") >= 45, 60, "two parts")
+    (child,) = (one["id"] for one in stack.do("runs", "list", "--flow", "batch-inference")
+                if one["state"] == "RUNNING")  # fmt: skip
+    assert stack.ask("runs", "delete", child).error["code"] == "PartOfEvaluation"
+    assert stack.ask("model", "delete", "guesses").error["code"] == "RunGoesOn"
+    stack.do("runs", "stop", run)
+    stack.wait_for_state(run, "STOPPED")
+    stack.wait_for_state(child, "STOPPED")
+    go_on.touch()
+
+    stack.do("runs", "retry", run)
+    shown = stack.wait_for_state(run, "COMPLETE", timeout=120)
+
+    metrics = shown["result"]["metrics"]
+    assert (metrics["mae"], metrics["rmse"], metrics["mape"]) == (1, 1, None)
+    assert set(ledger.read_text().split()) == {"x"}  # the model never got the target
+    assert ledger.read_text().count("\n") <= 46 + 40  # a file is a part, of 20 batches
