@@ -30,7 +30,7 @@ PREDICTIONS, EVALUATION = "predictions", "evaluation"  # folders below the outpu
 
 
 class EvaluationResources(ParameterModel):
-    """The machine that computes the metrics."""
+    """The machine of an evaluation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
@@ -45,7 +45,7 @@ class EvaluationResources(ParameterModel):
 
 
 class EvaluationInference(ParameterModel):
-    """The batch inference of an evaluation."""
+    """Settings of the batch inference of an evaluation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 

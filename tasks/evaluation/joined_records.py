@@ -87,6 +87,11 @@ class _Results:
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing is left."""
+        return self._next is None
+
     def upto(self, row: int) -> list[dict[str, Any]]:
         """What was predicted for the rows up to ``row`` that were not asked for yet."""
         found = []
@@ -138,6 +143,8 @@ def read(path: Path, results: Path, name: str, request: Evaluation) -> Iterator[
                 rows = np.asarray(one.rows)
                 predicted = found.upto(int(rows[-1]))
                 yield _joined(rows, dict(one.columns), predicted, name, request)
+        if not found.is_read:
+            raise _other_rows(name)
     finally:
         found.close()
 
@@ -152,12 +159,7 @@ def _joined(
     numbers = np.fromiter((one["row"] for one in results), np.int64, len(results))
     is_predicted = np.isin(rows, numbers)
     if np.count_nonzero(is_predicted) != len(results):
-        raise RunFailedError(
-            f"The results of {name} have rows that the input does not have.",
-            "The input was changed while it was predicted; start a new evaluation.",
-            state=EVALUATE.failure,
-            code="ResultsDamaged",
-        )
+        raise _other_rows(name)
     missing = objects([None] * len(rows))
     slices = columns.get(request.slice_field, missing) if request.slice_field else None
     probabilities = None
@@ -170,4 +172,13 @@ def _joined(
         is_predicted,
         column([one.get(request.prediction_field) for one in results]),
         probabilities,
+    )
+
+
+def _other_rows(name: str) -> RunFailedError:
+    return RunFailedError(
+        f"The results of {name} have rows that the input does not have.",
+        "The input was changed while it was predicted; start a new evaluation.",
+        state=EVALUATE.failure,
+        code="ResultsDamaged",
     )

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
 from infra.errors import ConflictError, ModelyardError
-from registry import deletion, history, tracking
+from registry import deletion, evaluations, history, tracking
 from registry.blockers import Blocker
 from registry.deletion import Guard, Rule
 from registry.models import models
@@ -156,6 +156,8 @@ def test_a_run_waits_for_who_makes_a_model_of_it(
     )  # fmt: skip
     monkeypatch.setattr(runs, "_prefect", lambda: contextlib.nullcontext(None))
     monkeypatch.setattr(run_lookup, "find", lambda *_: flow_run)
+    monkeypatch.setattr(evaluations, "_inferences", lambda _: [])
+    monkeypatch.setattr(evaluations, "_evaluation_of", lambda _: "")
     really, told = models._check_not_removed, list[str]()
 
     def while_it_deletes(origin: SourceRun) -> None:
