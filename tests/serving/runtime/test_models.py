@@ -9,14 +9,20 @@ from typing import Any
 
 import joblib
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from modelyard_runtime.frames import Columns, objects
 from modelyard_runtime.models.base import INPUT, ModelError
 from modelyard_runtime.models.loading import load
+from onnx import TensorProto, helper
+from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
@@ -101,6 +107,43 @@ def test_texts_reach_a_pipeline_as_a_data_frame(tmp_path: Path) -> None:
     assert _estimator(tmp_path, fitted).infer(inputs)["prediction"].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("name", [INPUT, "text"])
+def test_texts_reach_a_vectorizer_one_by_one(tmp_path: Path, name: str) -> None:
+    texts = ["a good film", "bad", "good", "a bad film"] * 5
+    fitted = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0] * 5)
+
+    found = _estimator(tmp_path, fitted).infer({name: objects(["bad film", "good"])})
+
+    assert found["prediction"].tolist() == [0, 1]
+    assert found["probabilities"].shape == (2, 2)
+
+
+def test_missing_values_reach_a_pipeline_that_imputes_them(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"city": ["Seoul", "Busan", None, "Busan"] * 10, "size": [1, 2, 3, None] * 10}
+    )
+    encode = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    columns = make_column_transformer((encode, ["city"]), (SimpleImputer(), ["size"]))
+    fitted = make_pipeline(columns, LogisticRegression()).fit(table, [0, 1, 0, 1] * 10)
+
+    inputs = {"city": objects(["Seoul", None]), "size": np.array([np.nan, 2.0])}
+    found = _estimator(tmp_path, fitted).infer(inputs)
+
+    wanted = fitted.predict_proba(pd.DataFrame({"city": ["Seoul", None], "size": [None, 2.0]}))
+    assert np.allclose(found["probabilities"], wanted)
+
+
+@pytest.mark.parametrize(
+    "estimator", [IsolationForest(n_estimators=3), KMeans(2, n_init=1), GaussianMixture(2)]
+)
+def test_outliers_and_clusters_are_predicted(tmp_path: Path, estimator: Any) -> None:
+    fitted = estimator.fit(ROWS)
+
+    found = _estimator(tmp_path, fitted).infer({INPUT: ROWS})
+
+    assert found["prediction"].tolist() == fitted.predict(ROWS).tolist()
+
+
 @pytest.mark.parametrize(
     ("named", "inputs", "message"),
     [
@@ -179,6 +222,49 @@ def test_onnx(tmp_path: Path) -> None:
 
     assert list(found) == ["prediction"]
     assert len(found["prediction"]) == 2
+
+
+def _onnx(folder: Path, nodes: list[Any], inputs: dict[str, tuple[int, list[Any]]]) -> Any:
+    """A model with an output ``y`` of floats."""
+    described = [helper.make_tensor_value_info(name, *one) for name, one in inputs.items()]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    versions = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    graph = helper.make_graph(nodes, "g", described, [output])
+    made = helper.make_model(graph, opset_imports=versions, ir_version=8)
+    onnx.save(made, folder / "model.onnx")
+    return load(folder, {})
+
+
+def test_onnx_of_several_inputs(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["count"], ["counted"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["size", "counted"], ["y"]),
+    ]
+    inputs = {"size": (TensorProto.FLOAT, ["N", 1]), "count": (TensorProto.INT64, ["N", 1])}
+    model = _onnx(tmp_path, nodes, inputs)
+    size = np.array([1.5, 2.5])
+
+    found = model.infer({"count": np.array([3.0, 4.0]), "size": size, "more": size})
+    assert found["prediction"].tolist() == [[4.5], [6.5]]
+    with pytest.raises(ValueError, match="several inputs: give a mapping with size, count"):
+        model.infer({"size": size})
+    for wrong in (3.5, np.nan):
+        with pytest.raises(ValueError, match=r"count takes whole numbers of tensor\(int64\)"):
+            model.infer({"count": np.array([3.0, wrong]), "size": size})
+
+
+@pytest.mark.parametrize("name", [INPUT, "city"])
+def test_onnx_of_texts(tmp_path: Path, name: str) -> None:
+    codes = {
+        "keys_strings": ["Seoul", "Busan"],
+        "values_floats": [1.0, 2.0],
+        "default_float": -1.0,
+    }
+    node = helper.make_node("LabelEncoder", ["city"], ["y"], domain="ai.onnx.ml", **codes)
+    model = _onnx(tmp_path, [node], {"city": (TensorProto.STRING, ["N", 1])})
+
+    found = model.infer({name: objects(["Busan", "Jeju"])})
+    assert found["prediction"].tolist() == [[2.0], [-1.0]]
 
 
 def test_saved_model(tmp_path: Path) -> None:

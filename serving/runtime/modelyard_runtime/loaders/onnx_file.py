@@ -43,7 +43,7 @@ class OnnxModel:
         """Arrays by input. A data frame's columns are inputs, or all of them the only one.
 
         Raises:
-            ValueError: If an input is not given.
+            ValueError: If an input is not given, or has numbers that its type does not have.
         """
         inputs = self._session.get_inputs()
         columns = list(data) if isinstance(data, Mapping) or hasattr(data, "columns") else []
@@ -51,9 +51,11 @@ class OnnxModel:
         if len(inputs) > 1 and not named:
             wanted = ", ".join(one.name for one in inputs)
             raise ValueError(f"The model has several inputs: give a mapping with {wanted}.")
-        if not named:
-            return {inputs[0].name: _array(data, inputs[0])}
-        feed = {one.name: _array(data[one.name], one) for one in inputs}
+        feed = (
+            {one.name: _array(data[one.name], one) for one in inputs}
+            if named
+            else {inputs[0].name: _array(data, inputs[0])}
+        )
         # A column is one value for each row: where the input has a second axis, of that length.
         return {
             one.name: feed[one.name].reshape(-1, 1)
@@ -66,4 +68,11 @@ class OnnxModel:
 def _array(value: Any, wanted: Any) -> Any:
     array = value.to_numpy() if hasattr(value, "to_numpy") else np.asarray(value)
     dtype = _DTYPES.get(wanted.type)
-    return array if dtype is None else array.astype(dtype, copy=False)
+    if dtype is None or array.dtype == dtype:
+        return array
+    with np.errstate(invalid="ignore"):
+        found = array.astype(dtype)
+    # A float may be rounded to one of fewer bits; no number becomes another whole number.
+    if found.dtype.kind in "biu" and not np.array_equal(found, array):
+        raise ValueError(f"{wanted.name} takes whole numbers of {wanted.type}.")
+    return found

@@ -32,8 +32,9 @@ class Estimator(Model):
 
     def infer(self, inputs: Columns) -> Columns:
         """``prediction``, and ``probabilities`` in the order of the estimator's ``classes_``."""
-        found = features(inputs, self._names, self._width)
-        data = self._table(found)
+        data = self._documents(inputs)
+        if data is None:
+            data = self._table(features(inputs, self._names, self._width))
         probabilities = self._probabilities(data)
         if probabilities is None:
             return outputs(self._estimator.predict(data))
@@ -42,6 +43,13 @@ class Estimator(Model):
         else:
             prediction = self._estimator.predict(data)
         return outputs({PREDICTION: prediction, PROBABILITIES: probabilities})
+
+    def _documents(self, inputs: Columns) -> Array | None:
+        """The texts that a pipeline takes which begins with a vectorizer; None of another."""
+        if len(inputs) != 1 or self._names or self._width:
+            return None
+        (column,) = inputs.values()
+        return column if column.dtype == object and isinstance(column[0], str) else None
 
     def _table(self, found: Array | Mapping[str, Array]) -> Any:
         """What the estimator was fitted with: a data frame where it knows names."""
