@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env torch demo test check lint all-tests unit-tests soak mutants benchmark reference images lock clean
+.PHONY: env torch demo test check lint all-tests unit-tests soak mutants frameworks benchmark reference images lock clean
 
 env: .venv/.runtime
 	@echo 'Ready. Next: export PATH="$(CURDIR)/$(BIN):$$PATH", then modelyard up --detach, or make demo.'
@@ -47,6 +47,9 @@ mutants: .venv/.dev .venv/.torch
 	  --deselect tests/infra/storage/test_file.py
 	@cd build/coverage && COVERAGE_FILE=$(CURDIR)/build/coverage/.data $(CURDIR)/$(BIN)/coverage combine --quiet .
 	@$(BIN)/python -m tests.mutants --data build/coverage/.data --number 60
+# What the tests of models skip for want of CatBoost and TensorFlow, in an environment of its own.
+frameworks: build/frameworks/.installed
+	@build/frameworks/bin/pytest -q tests/serving/runtime tests/registry/flavors tests/registry/test_frameworks.py
 # The pages of docs/reference, from the code; a test compares them.
 reference: .venv/.dev
 	@$(BIN)/python -m tests.reference
@@ -75,6 +78,15 @@ benchmark: .venv/.dev
 # Not in the lock: which build of it is right depends on the machine, and pip's configuration says.
 .venv/.torch: .venv/.runtime
 	@$(BIN)/python -m pip install --quiet torch==2.13.0
+	@touch $@
+
+build/frameworks/.installed: requirements/dev.txt .venv/.runtime
+	@echo "Installing CatBoost, TensorFlow and PyTorch into build/frameworks: some minutes"
+	@$(PYTHON) -m venv build/frameworks
+	@$(BIN)/uv pip install --quiet --system-certs --python build/frameworks/bin/python --require-hashes -r requirements/dev.txt
+	@build/frameworks/bin/python -m pip install --quiet torch==2.13.0
+	@build/frameworks/bin/python -m pip install --quiet catboost==1.2.10 tensorflow-cpu==2.21.0
+	@build/frameworks/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Needs Docker, or Podman or Buildah (BUILDER=buildah), and so is not for CI. BUILD takes further
