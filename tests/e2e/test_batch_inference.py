@@ -61,7 +61,15 @@ def test_a_model_predicts_a_data_set(stack, model, tmp_path):
     assert (error["file"], error["row"]) == ("a.jsonl", 200)
     manifest = json.loads((target / "manifest.json").read_text())
     assert (manifest["rows"], manifest["predicted"], manifest["failed"]) == (202, 201, 1)
-    metrics = found["result"]["metrics"]
+    result = found["result"]
+    assert (result["records"], result["failed"]) == (202, 1)
+    assert result["manifest_uri"] == f"{target}/manifest.json"
+    (reason,) = result["failure_reasons"]
+    assert (reason["count"], reason["file"], reason["row"]) == (1, "a.jsonl", 200)
+    assert manifest["failure_reasons"] == [reason]
+    with stack.urlopen(f"{stack.link('web')}/runs/{run}/statistics.png") as plot:
+        assert plot.read(8) == b"\x89PNG\r\n\x1a\n"
+    metrics = result["metrics"]
     assert (metrics["records"], metrics["failed"], metrics["records_left"]) == (202, 1, 0)
     assert metrics["records_per_second"] > 0
     assert not (stack.home / "runs" / run / "parts").exists()
@@ -92,7 +100,9 @@ def test_a_model_that_fails_on_every_record_fails_the_run(stack, model, tmp_path
     run = stack.do("run", "batch-inference", *pairs(given))["flow_run_id"]
 
     found = stack.wait_for_state(run, "FAIL BATCH INFERENCE", timeout=120)
-    assert "takes 3 features" in json.dumps(found)
+    assert "6 records failed, more than max_failed (5), 6 of them with: " in found["message"]
+    (reason,) = found["result"]["failure_reasons"]
+    assert "takes 3 features" in reason["reason"]
     assert not target.exists()
 
 
