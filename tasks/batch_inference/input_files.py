@@ -40,7 +40,7 @@ def select(found: Store, include: Sequence[str], exclude: Sequence[str]) -> list
         exclude: Patterns of which none may fit.
 
     Raises:
-        BadInputError: ``InputEmpty``, or ``InputTooManyFiles``.
+        BadInputError: ``InputEmpty``, ``InputTooManyFiles``, or ``InputNameInvalid``.
         NotFoundError: If there is nothing.
     """
     wanted, unwanted = map(_patterns, (include, exclude))
@@ -50,6 +50,7 @@ def select(found: Store, include: Sequence[str], exclude: Sequence[str]) -> list
         name = entry.name or PurePosixPath(found.uri).name
         total += 1
         if _fits(wanted, name, otherwise=True) and not _fits(unwanted, name, otherwise=False):
+            _check_name(name)
             chosen.append(InputFile(name, entry.size))
         if len(chosen) > MOST_FILES:
             raise BadInputError(
@@ -71,6 +72,23 @@ def select(found: Store, include: Sequence[str], exclude: Sequence[str]) -> list
             code="InputEmpty",
         )
     return chosen
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that the results' files and the manifest cannot have.
+
+    Raises:
+        BadInputError: With the code ``InputNameInvalid``.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise BadInputError(
+            f"input_uri: the name of the file {shown} is not UTF-8.",
+            "Rename it, or leave it out with exclude.",
+            code="InputNameInvalid",
+        ) from error
 
 
 def check_patterns(field: str, patterns: Sequence[str]) -> None:

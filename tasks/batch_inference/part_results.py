@@ -214,7 +214,8 @@ class HashedFile:
         if not self._file.closed:
             with self._file:
                 self._file.flush()
-                os.fsync(self._file.fileno())
+                if self._bytes:  # most files of errors are empty, and a sync takes milliseconds
+                    os.fsync(self._file.fileno())
         return self.written
 
 

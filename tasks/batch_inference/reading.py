@@ -21,11 +21,14 @@ from modelyard_runtime.frames import Array, Columns, objects
 from modelyard_runtime.records import alike, column, columns
 
 from tasks.batch_inference.json_elements import ArrayScanner
-from tasks.batch_inference.splitting import CsvEnds, FilePart, header_end, is_array
+from tasks.batch_inference.splitting import CsvEnds, FilePart, column_names, is_array
 
 _BLOCK = 2**20
 _BLANK = b" \t\r\n"
 _SHOWN = 200
+_TRUTH = {"true": True, "True": True, "TRUE": True} | {
+    "false": False, "False": False, "FALSE": False
+}  # fmt: skip
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 
@@ -80,7 +83,7 @@ def read(
         yield from _READERS[input_format](path, part, batch_size)
     except (OSError, ValueError, MemoryError) as error:  # Arrow's own are ValueErrors
         why = getattr(error, "strerror", None) or str(error) or "there is too little memory"
-        raise OSError(f"{path} cannot be read any more: {why}") from error
+        raise OSError(f"{path} cannot be read: {why}") from error
 
 
 def _read_lines(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
@@ -93,7 +96,7 @@ def _read_json(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | 
 
 
 def _read_csv(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
-    names = _header(path)
+    names = column_names(path)
     row = part.first_row
     for lines in _csv_blocks(path, part):
         table, bad = _csv_table(lines, names)
@@ -106,7 +109,8 @@ def _read_csv(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | B
 
 def _read_parquet(path: Path, part: FilePart, batch_size: int) -> Iterator[Batch | BadRecord]:
     row = part.first_row
-    with pq.ParquetFile(path) as file:
+    # Through a buffer: else a row group, which may have gigabytes, would be read as a whole.
+    with pq.ParquetFile(path, buffer_size=_BLOCK, pre_buffer=False) as file:
         for group in file.iter_batches(batch_size, range(part.start, part.end)):
             table = pa.Table.from_batches([group])
             yield from _batches(table, range(row, row + table.num_rows), batch_size, _arrow_column)
@@ -212,12 +216,6 @@ def _whole(path: Path, part: FilePart) -> Iterator[bytes]:
     yield b"".join(_blocks(path, part))
 
 
-def _header(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        line = file.read(header_end(path))
-    return list(pyarrow.csv.read_csv(io.BytesIO(line.rstrip(b"\r\n") + b"\n")).column_names)
-
-
 def _csv_blocks(path: Path, part: FilePart) -> Iterator[bytes]:
     """Pieces of about a block that hold whole lines."""
     ends, begun = CsvEnds(), bytearray()
@@ -240,20 +238,67 @@ def _csv_table(lines: bytes, names: list[str]) -> tuple[pa.Table, dict[int, str]
         skipped.append(row)
         return "skip"
 
-    table = pyarrow.csv.read_csv(
-        io.BytesIO(lines),
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=names, use_threads=False, block_size=len(lines) + 1
-        ),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
-    )
+    table = _parsed_csv(lines, names, {}, skip)
+    # What is no number stays as it is written: times would be written anew, and what a column is
+    # must not depend on the other records.
+    texts = {
+        field.name: pa.binary()
+        for field in table.schema
+        if not pa.types.is_null(field.type) and not _is_number(field.type)
+    }
+    if texts:
+        skipped.clear()
+        table = _parsed_csv(lines, names, texts, skip)
     bad = {
         row.number - 1: f"It has {row.actual_columns} columns, and the header "
         f"{row.expected_columns}: {row.text[:_SHOWN]}"
         for row in skipped
     }
-    return table, bad
+    return _without_bad_text(table, list(texts), bad)
+
+
+def _parsed_csv(
+    lines: bytes,
+    names: list[str],
+    types: dict[str, pa.DataType],
+    skip: Callable[[pyarrow.csv.InvalidRow], str],
+) -> pa.Table:
+    return pyarrow.csv.read_csv(
+        io.BytesIO(lines),
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=names, use_threads=False, block_size=len(lines) + 1
+        ),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _without_bad_text(
+    table: pa.Table, texts: list[str], bad: dict[int, str]
+) -> tuple[pa.Table, dict[int, str]]:
+    """The table with texts that are UTF-8, and why records are not in it."""
+    wrong: dict[int, str] = {}
+    for name in texts:
+        at = table.column_names.index(name)
+        try:
+            table = table.set_column(at, name, table[name].cast(pa.string()))
+        except pa.ArrowInvalid:
+            for row, value in enumerate(table[name].to_pylist()):
+                try:
+                    _ = value and value.decode()
+                except UnicodeDecodeError:
+                    shown = value[:_SHOWN].decode(errors="replace")
+                    wrong[row] = f"{name} is no text in UTF-8: {shown}"
+    if not wrong:
+        return table, bad
+    left = [at for at in range(table.num_rows + len(bad)) if at not in bad]
+    bad = {**bad, **{left[row]: reason for row, reason in wrong.items()}}
+    chosen = table.take([row for row in range(table.num_rows) if row not in wrong])
+    return _without_bad_text(chosen, texts, bad)
 
 
 def _batches(
@@ -280,19 +325,18 @@ def _arrow_column(values: pa.ChunkedArray) -> Array:
 
 
 def _csv_column(values: pa.ChunkedArray) -> Array:
-    """Likewise; in a column of texts, what is a number stays one, and a missing one is NaN too."""
+    """Likewise; in a column of texts numbers, true and false stay such, and missing ones NaN."""
     if pa.types.is_null(values.type):
         return np.full(len(values), np.nan)
-    if pa.types.is_temporal(values.type):
-        values = values.cast(pa.string())
     if not pa.types.is_string(values.type):
         return _arrow_column(values)
-    return objects([_number(one) for one in values.to_pylist()])
+    found = [_number(one) for one in values.to_pylist()]
+    return np.array(found) if found and {*map(type, found)} == {bool} else objects(found)
 
 
 def _number(text: str | None) -> Any:
     if text is None:
         return math.nan
     if not _NUMBER.fullmatch(text):
-        return text
+        return _TRUTH.get(text, text)
     return int(text) if text.lstrip("-").isdigit() else float(text)

@@ -177,6 +177,12 @@ class Shard:
                     self._predict_batch(one, writer, statistics)
                 if time.monotonic() - self._told > _TELL_SECONDS:
                     self.tell()
+        found = writer.rows + writer.failed
+        if found != planned.part.rows:
+            raise OSError(
+                f"{planned.path} has {found} records where {planned.part.rows} were counted: it "
+                "was changed, or is malformed."
+            )
         writer.commit(statistics.summary())
 
     def _predict_batch(

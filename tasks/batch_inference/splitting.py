@@ -6,21 +6,29 @@ large file is shared as well as many small ones.
 
 from __future__ import annotations
 
+import collections
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tasks.batch_inference.json_elements import ArrayScanner
 
 _BLOCK = 2**20
+_LONGEST_HEADER = 16 * 2**20
 _BLANK = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NEWLINE, _RETURN, _QUOTE = b"\n"[0], b"\r"[0], b'"'[0]
+_BEFORE_TEXT = (_NEWLINE, _RETURN, _QUOTE, b","[0])
+
+_Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+_Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,32 @@ def split(path: Path, input_format: str, part_bytes: int) -> Iterator[FilePart]:
         OSError: If it cannot be read.
         ValueError: If it is none of that format at all; the message is for people.
     """
+    if input_format != "parquet":
+        _check_text(path)
     return _SPLITS[input_format](path, part_bytes)
+
+
+# How files begin that are not text in UTF-8: UTF-32 comes before UTF-16, which begins likewise.
+_NO_TEXT = {
+    b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "compressed (gzip)", b"PK\x03\x04": "compressed (zip)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)", b"BZh": "compressed (bzip2)",
+    b"\xfd7zXZ": "compressed (xz)", b"PAR1": "Parquet",
+}  # fmt: skip
+
+
+def _check_text(path: Path) -> None:
+    """Refuse a file that is no text in UTF-8 by how it begins.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    with path.open("rb") as file:
+        begin = file.read(max(map(len, _NO_TEXT)))
+    for magic, what in _NO_TEXT.items():
+        if begin.startswith(magic):
+            raise ValueError(f"it is {what}, and no text in UTF-8")
 
 
 def _split_lines(path: Path, part_bytes: int) -> Iterator[FilePart]:
@@ -72,8 +105,16 @@ def _split_lines(path: Path, part_bytes: int) -> Iterator[FilePart]:
 
 
 def _split_csv(path: Path, part_bytes: int) -> Iterator[FilePart]:
-    start = header_end(path)
-    yield from _cut(path, start, path.stat().st_size, CsvEnds(), part_bytes)
+    size, start, ends = path.stat().st_size, header_end(path), CsvEnds()
+    column_names(path)
+    rows = 0
+    for part in _cut(path, start, size, ends, part_bytes):
+        yield part
+        rows += part.rows
+    if ends.is_quoted:
+        yield FilePart(
+            size, size, rows, 0, "a quote is not closed: the last record may hold many lines"
+        )
 
 
 def _split_json(path: Path, part_bytes: int) -> Iterator[FilePart]:
@@ -96,7 +137,8 @@ def _split_parquet(path: Path, part_bytes: int) -> Iterator[FilePart]:
     try:
         metadata = pq.read_metadata(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"it is no Parquet file: {error}") from error
+        raise ValueError(f"it is no Parquet file: {str(error).rstrip('.')}") from error
+    _check_names(metadata.schema.to_arrow_schema().names)
     first, row, size = 0, 0, 0
     for group in range(metadata.num_row_groups):
         size += metadata.row_group(group).total_byte_size
@@ -161,20 +203,26 @@ class LineEnds:
 
 
 class CsvEnds:
-    """Ends of lines that are not empty, and whose newline or return is in no quotes."""
+    """Ends of lines that are not empty, and whose newline or return is in no quotes.
+
+    A quote opens a text only where a field begins; within a field it is a character.
+    """
 
     def __init__(self) -> None:
-        self._quotes = 0
         self._open = 0  # bytes of the line so far
+        self._last = _NEWLINE  # the last byte
+        self._is_closed = False  # whether that is a quote that closes a text
+        self.is_quoted = False  # whether that is in a text
 
     def feed(self, block: bytes) -> tuple[int, int]:
         """See :class:`_Ends`."""
         data = np.frombuffer(block, dtype=np.uint8)
         is_end = (data == _NEWLINE) | (data == _RETURN)
-        if self._quotes & 1 or _QUOTE in block:
-            quotes = np.cumsum(data == _QUOTE) + self._quotes
-            is_end &= (quotes & 1) == 0
-            self._quotes = int(quotes[-1])
+        if self.is_quoted or _QUOTE in block:
+            is_end &= ~self._are_quoted(data)
+        else:
+            self._is_closed = False
+        self._last = int(data[-1])
         ends = np.flatnonzero(is_end)
         content = np.cumsum(~is_end)
         if not ends.size:
@@ -183,6 +231,38 @@ class CsvEnds:
         lengths = np.diff(content[ends], prepend=-self._open)
         self._open = int(content[-1] - content[ends[-1]])
         return int(np.count_nonzero(lengths)), int(ends[-1]) + 1
+
+    def _are_quoted(self, data: _Bytes) -> _Bools:
+        """Which bytes are in quotes, if every other quote closes a text."""
+        is_quote = data == _QUOTE
+        quoted = ((np.cumsum(is_quote) + self.is_quoted) & 1) == 1
+        opening = np.flatnonzero(is_quote & quoted)
+        before = data[opening - 1]
+        may_open = np.isin(before, _BEFORE_TEXT)
+        if opening.size and opening[0] == 0:
+            may_open[0] = self._last in _BEFORE_TEXT and (self._last != _QUOTE or self._is_closed)
+        if not may_open.all():
+            return self._are_quoted_one_by_one(data)
+        self.is_quoted = bool(quoted[-1])
+        self._is_closed = bool(is_quote[-1]) and not self.is_quoted
+        return cast("_Bools", quoted)
+
+    def _are_quoted_one_by_one(self, data: _Bytes) -> _Bools:
+        """Likewise, of any quotes."""
+        quoted = np.zeros(data.size, dtype=bool)
+        start = 0  # of what is quoted
+        is_quoted, closed_at = self.is_quoted, -1 if self._is_closed else -2
+        for at in np.flatnonzero(data == _QUOTE).tolist():
+            before = data[at - 1] if at else self._last
+            if is_quoted:
+                quoted[start:at] = True
+                is_quoted, closed_at = False, at
+            elif closed_at == at - 1 or (before in _BEFORE_TEXT and before != _QUOTE):
+                is_quoted, start = True, at
+        if is_quoted:
+            quoted[start:] = True
+        self.is_quoted, self._is_closed = is_quoted, closed_at == data.size - 1
+        return quoted
 
     def rest(self) -> bool:
         """See :class:`_Ends`."""
@@ -242,9 +322,34 @@ def header_end(path: Path) -> int:
             count, _ = ends.feed(line)
             if count:
                 return start
+            if start > _LONGEST_HEADER:
+                raise ValueError("its header line does not end: a quote may not be closed")
     if ends.rest():
         return start
     raise ValueError("it has no header line with the names of its columns")
+
+
+def column_names(path: Path) -> list[str]:
+    """The names in the header line of a CSV file.
+
+    Raises:
+        ValueError: If it has none, two are the same, or they are not UTF-8.
+    """
+    with path.open("rb") as file:
+        line = file.read(header_end(path)).removeprefix(_BYTE_ORDER_MARK)
+    table = pyarrow.csv.read_csv(io.BytesIO(line.strip(b"\r\n") + b"\n"))
+    try:
+        names = list(table.column_names)
+    except UnicodeDecodeError as error:
+        raise ValueError("its header line is no text in UTF-8") from error
+    _check_names(names)
+    return names
+
+
+def _check_names(names: list[str]) -> None:
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{count} columns are called {name!r}")
 
 
 def is_array(path: Path) -> bool:

@@ -77,7 +77,7 @@ def test_a_file_that_goes_away_is_named_and_a_retry_goes_on_when_it_is_back(
         PartFiles(tmp_path / "parts", part).summary.unlink()
     fault(path)
 
-    with pytest.raises(OSError, match=rf"in/a\.jsonl cannot be read any more: {message}"):
+    with pytest.raises(OSError, match=rf"in/a\.jsonl cannot be read: {message}"):
         _run(spec)
     done = [part for part in range(plan.part_count) if _is_done(tmp_path, part)]
     path.parent.mkdir(exist_ok=True)
@@ -138,6 +138,17 @@ def test_an_output_without_room_is_none(plan: Plan, tmp_path: Path, name: str) -
 
     assert storage.is_disk_full(raised.value)
     assert name == "manifest.json" or not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_an_empty_file_of_errors_may_be_lost(plan: Plan, tmp_path: Path) -> None:
+    _run(_spec(plan, tmp_path))
+    PartFiles(tmp_path / "parts", 0).errors.unlink()
+
+    manifest = output_files.put_together(
+        tmp_path / "out", plan, tmp_path / "parts", "jsonl", {}, lambda: None
+    )
+
+    assert (manifest["predicted"], manifest["errors"]) == (RECORDS, None)
 
 
 def test_a_plan_without_room_is_none(
