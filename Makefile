@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two tests at once. Whoever has a stack runs all tests that want it (tests/conftest.py), and these
 # come first, so that both end together.
-TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1
+TESTS := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --durations-min=1 --junitxml=build/tests.xml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A part of the stack imports half a minute's worth of source, or three seconds' worth of bytecode.
 unexport PYTHONDONTWRITEBYTECODE
